@@ -1,0 +1,73 @@
+# One command each; `make help` lists them. Needs Python ≥ 3.11 and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MEMBERS := libs/core libs/contracts libs/adapters libs/servicekit libs/sdk libs/cli libs/testkit \
+	services/scheduler services/executor services/builder services/artifacts services/cron services/gateway services/standalone
+STAMP := $(VENV)/.installed
+PYPROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run up test test-fast lint format types imports generate check-generated check bench constraints clean
+
+help: ## List every target
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv with everything, pinned (quick the second time)
+
+$(STAMP): constraints.txt $(PYPROJECTS)
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Penstock needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv hatchling editables
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --constraint constraints.txt \
+		--group dev --group examples $(MEMBERS:%=--editable %)
+	@touch $@
+
+run: $(STAMP) ## Run the example training pipeline on real data to its end
+	@$(BIN)/penstock run examples/training
+
+up: $(STAMP) ## Start the platform and keep it
+	@$(BIN)/penstock up
+
+test: $(STAMP) ## Set everything up and run all tests
+	@$(BIN)/python -m pytest
+
+test-fast: $(STAMP) ## Unit and contract tests only
+	@$(BIN)/python -m pytest tests/unit tests/contract tests/architecture
+
+lint: $(STAMP) ## Check style
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+format: $(STAMP) ## Put the code in its format
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+types: $(STAMP) ## Check types (pyright, strict)
+	@$(BIN)/pyright
+
+imports: $(STAMP) ## Check that imports run downwards only
+	@$(BIN)/lint-imports
+
+generate: $(STAMP) ## Write proto/ from the contracts
+	@$(BIN)/python -m penstock_gateway.generate proto
+
+check-generated: generate ## Fail when proto/ is not what the contracts say
+	@git diff --exit-code --stat -- proto && test -z "$$(git ls-files --others --exclude-standard -- proto)" \
+		|| { echo "proto/ differs from the contracts: run 'make generate' and commit."; exit 1; }
+
+check: lint types imports check-generated ## Style, types, imports, generated files
+
+bench: $(STAMP) ## Measure speed and size; prints a table and JSON
+	@$(BIN)/python tests/bench/spine.py
+
+constraints: ## Pin every dependency anew in constraints.txt
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	@$(BIN)/python -c 'print("\n".join("-e ./" + m for m in "$(MEMBERS)".split()))' > $(VENV)/members.in
+	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+		--no-emit-find-links --group dev --group examples $(VENV)/members.in --output-file $(VENV)/resolved.txt
+	@grep -v '^-e ' $(VENV)/resolved.txt > constraints.txt
+
+clean: ## Remove the environment and local state
+	rm -rf $(VENV) .penstock

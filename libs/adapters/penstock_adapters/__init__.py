@@ -1,0 +1,1 @@
+"""Adapters of Penstock, one folder a technology."""

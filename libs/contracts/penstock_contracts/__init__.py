@@ -1,0 +1,1 @@
+"""Wire models of Penstock: the events' envelope and codec, commands, API bodies and subject names."""

@@ -1,0 +1,136 @@
+"""Bodies of the HTTP API under `/v1`. States are in lower case; times are Unix seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from penstock_contracts.commands import EnvironmentInfo, GitInfo
+
+Json = Any
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class RegisterBody(_Model):
+    """Register a version of a pipeline. `pipeline` is the IR; `source` was put to `/v1/blobs/{sha256}` before."""
+
+    pipeline: dict[str, Json]
+    source: str = Field(pattern=r"^[0-9a-f]{64}$")
+    environment: EnvironmentInfo
+    git: GitInfo | None = None
+
+
+class Registered(_Model):
+    """The version's number; `created` is False when an equal version existed."""
+
+    project: str
+    pipeline: str
+    version: int
+    created: bool
+
+
+class VersionSummary(_Model):
+    """A version without its IR."""
+
+    project: str
+    pipeline: str
+    version: int
+    digest: str
+    source: str
+    registered_at: float
+    git: GitInfo | None = None
+    steps: int
+
+
+class RunBody(_Model):
+    """Ask for a run. `inputs` are JSON values by parameter name; `version` None means the latest."""
+
+    pipeline: str
+    version: int | None = None
+    inputs: dict[str, Json] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict, max_length=64)
+    priority: int = Field(default=0, ge=-1000, le=1000)
+
+
+class CancelBody(_Model):
+    """Why a run is cancelled."""
+
+    reason: str = Field(default="", max_length=1000)
+
+
+class RunAccepted(_Model):
+    """The run's id; `created` is False when the idempotency key had been used for this run before."""
+
+    run_id: str
+    pipeline: str
+    version: int
+    created: bool
+
+
+class StepError(_Model):
+    """Why a step failed: the exception or reason, one line, and the user's traceback."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+class StepView(_Model):
+    """A step of a run as it stands."""
+
+    state: str
+    attempts: int
+    started_at: float | None = None
+    finished_at: float | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    params: dict[str, Json] = Field(default_factory=dict)
+    reason: str | None = None
+    error: StepError | None = None
+    executor: str | None = None
+    outputs: dict[str, Json] = Field(default_factory=dict, description="values: inline JSON, or an artifact reference")
+    artifacts: dict[str, Json] = Field(default_factory=dict)
+    depends_on: list[str] = Field(default_factory=list)
+
+
+class RunSummary(_Model):
+    """A run in a list."""
+
+    run_id: str
+    project: str
+    pipeline: str
+    version: int
+    state: str
+    requested_at: float
+    finished_at: float | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    trigger: dict[str, str] = Field(default_factory=dict)
+    error: str | None = None
+
+
+class RunView(RunSummary):
+    """A run with its steps, by key, in the order of the pipeline."""
+
+    inputs: dict[str, Json] = Field(default_factory=dict)
+    outputs: dict[str, Json] = Field(default_factory=dict)
+    steps: dict[str, StepView] = Field(default_factory=dict)
+    last_seq: int = 0
+
+
+class RunPage(_Model):
+    """A page of runs, newest first; `next` continues it (None at the end)."""
+
+    runs: list[RunSummary]
+    next: str | None = None
+
+
+class Problem(_Model):
+    """An error as RFC 9457 problem details: `title` says what happened, `detail` what to do."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str = ""

@@ -1,0 +1,130 @@
+"""Commands between services: requests on NATS with one reply, nothing stored. Imperative, idempotent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from penstock_core.ir import Pipeline
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class GitInfo(_Model):
+    """The commit that a source bundle was made from, when its folder is a Git work tree."""
+
+    commit: str = Field(max_length=64)
+    branch: str = Field(default="", max_length=255)
+    remote: str = Field(default="", max_length=1000, description="address of the remote without credentials")
+    dirty: bool = False
+
+
+class EnvironmentInfo(_Model):
+    """The interpreter that runs the steps: on one machine, the one that the user compiled with."""
+
+    python: str = Field(max_length=4096, description="path of the interpreter")
+    version: str = Field(max_length=100)
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 over interpreter and installed packages")
+    packages: dict[str, str] = Field(default_factory=dict)
+
+
+class RegisterVersion(_Model):
+    """Register a pipeline version. Equal IR, source and environment give the same version again."""
+
+    project: str = Field(default="default", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
+    pipeline: Pipeline
+    source: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the source bundle, already stored")
+    environment: EnvironmentInfo
+    git: GitInfo | None = None
+
+
+class Version(_Model):
+    """An immutable, numbered version of a pipeline."""
+
+    project: str
+    name: str
+    version: int
+    digest: str = Field(description="SHA-256 over IR, source and environment")
+    source: str
+    environment: EnvironmentInfo
+    git: GitInfo | None = None
+    pipeline: Pipeline
+    registered_at: float
+
+
+class VersionReply(_Model):
+    """Reply to `RegisterVersion`: the version, or why there is none."""
+
+    version: int | None = None
+    created: bool = False
+    error: str | None = None
+
+
+class Locate(_Model):
+    """Ask where a process may get (or put) an object's bytes itself."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    write: bool = False
+    size: int | None = None
+
+
+class Location(_Model):
+    """`path` on this machine, or `url` with `headers` for an HTTP GET or PUT; or why there is none."""
+
+    path: str | None = None
+    url: str | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+    size: int | None = None
+    error: str | None = None
+
+
+class StoreInfo(_Model):
+    """How attempts reach the artifact store: `folder` with its root, or `granted`: ask for each object."""
+
+    kind: str
+    root: str | None = None
+    limit: int | None = Field(default=None, description="largest object in bytes")
+
+
+class Parked(_Model):
+    """A message that a service could not use: where it lay, the error, and its bytes (the first 64 KiB, base64)."""
+
+    service: str
+    subject: str
+    seq: int = 0
+    error: str
+    body: str = ""
+
+
+class AttemptOutput(_Model):
+    """Lines and measurements of an attempt, in order; `first` is the index of the first entry within the attempt."""
+
+    run_id: str
+    key: str
+    attempt: int
+    first: int = 0
+    entries: list[dict[str, Any]]
+
+
+class Schedule(_Model):
+    """A cron schedule: when a pipeline version runs, in which time zone, with which inputs."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
+    project: str = "default"
+    pipeline: str
+    version: int | None = Field(default=None, description="None: the latest at each tick")
+    cron: str = Field(max_length=200, description="five or six fields, as cronsim reads them")
+    tz: str = Field(default="UTC", max_length=64)
+    inputs: dict[str, Any] = Field(default_factory=dict)
+    paused: bool = False
+
+
+class Tick(_Model):
+    """A tick that was armed: it fires `schedule` (as of `revision`) for Unix time `at`."""
+
+    schedule: str
+    revision: int
+    at: float

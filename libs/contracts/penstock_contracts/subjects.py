@@ -1,0 +1,102 @@
+"""Subject names, streams, consumers and buckets: the one place that spells them.
+
+runs.{shard}.{run_id}.{tail}           facts of runs (stream RUNS)
+logs.{run_id}.{key}.{n}                what attempts print and measure (stream LOGS)
+builds.{project}.{pipeline}.registered pipeline versions made by the builder (stream BUILDS)
+ticks.{schedule}, armed.{schedule}     timers of the cron service (stream TIMERS)
+parked.{service}                       messages that could not be read, with the error (stream PARKED)
+commands.{service}.{verb}              requests with a reply, nothing stored
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from penstock_core import ids
+
+RUNS = "RUNS"
+LOGS = "LOGS"
+BUILDS = "BUILDS"
+TIMERS = "TIMERS"
+PARKED = "PARKED"
+
+VERSIONS_BUCKET = "penstock_versions"
+SCHEDULES_BUCKET = "penstock_schedules"
+
+BUILDER_REGISTER = "commands.builder.register"
+ARTIFACTS_STORE = "commands.artifacts.store"
+ARTIFACTS_LOCATE = "commands.artifacts.locate"
+ARTIFACTS_STAT = "commands.artifacts.stat"
+
+
+class Place(NamedTuple):
+    """A subject of `RUNS` taken apart. `key` and `attempt` are None where the fact has none."""
+
+    run_id: str
+    kind: str
+    key: str | None = None
+    attempt: int | None = None
+
+
+def run(run_id: str, tail: str) -> str:
+    """Subject of a fact of a run."""
+    return f"runs.{ids.shard(run_id)}.{run_id}.{tail}"
+
+
+def run_all(run_id: str) -> str:
+    """Filter for all facts of a run."""
+    return f"runs.{ids.shard(run_id)}.{run_id}.>"
+
+
+def finished(run_id: str, key: str, attempt: int) -> str:
+    """Subject of the end of an attempt."""
+    return run(run_id, f"step.{key}.{attempt}.finished")
+
+
+def logs(run_id: str, key: str, attempt: int) -> str:
+    """Subject of the output of an attempt."""
+    return f"logs.{run_id}.{key}.{attempt}"
+
+
+def logs_all(run_id: str) -> str:
+    """Filter for the output of all attempts of a run."""
+    return f"logs.{run_id}.>"
+
+
+def attempts(pool: str) -> str:
+    """Filter for the attempts that a pool shall run."""
+    return f"runs.*.*.step.*.*.requested.{pool}"
+
+
+def attempts_consumer(pool: str) -> str:
+    """Durable consumer that hands a pool's attempts to its executors."""
+    return f"executor-{pool}"
+
+
+def scheduler_filters(shard: int) -> list[str]:
+    """Filters for the facts that a scheduler has to answer; its own decisions and `started` are not among them."""
+    prefix = f"runs.{shard:02d}.*"
+    return [f"{prefix}.requested", f"{prefix}.cancel", f"{prefix}.step.*.*.finished"]
+
+
+def scheduler_consumer(shard: int) -> str:
+    """Durable consumer of one shard's facts."""
+    return f"scheduler-{shard:02d}"
+
+
+def parse(subject: str) -> Place | None:
+    """Take a subject of `RUNS` apart; None when it is not of the form of any fact."""
+    parts = subject.split(".")
+    if len(parts) < 4 or parts[0] != "runs" or parts[1] != ids.shard(parts[2]):
+        return None
+    match parts[3:]:
+        case ["requested" | "cancel" | "finished" as kind]:
+            return Place(parts[2], f"run.{kind}")
+        case ["step", key, "skipped"]:
+            return Place(parts[2], "step.skipped", key)
+        case ["step", key, n, "started" | "finished" as kind] if n.isdecimal():
+            return Place(parts[2], f"attempt.{kind}", key, int(n))
+        case ["step", key, n, "requested", _] if n.isdecimal():
+            return Place(parts[2], "attempt.requested", key, int(n))
+        case _:
+            return None

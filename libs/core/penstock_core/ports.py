@@ -1,0 +1,115 @@
+"""The ports of Penstock on one page: what the core's surroundings must offer. Adapters implement them.
+
+Every method may raise `Unavailable` (try again later); other errors are final. Implementations hold no decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from penstock_core.errors import PenstockError
+from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, Fact
+
+
+class Unavailable(PenstockError):
+    """An outside service did not answer in time or is away. Trying again later may help."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A fact as the log holds it: its sequence number and the log's own time of writing, in Unix seconds."""
+
+    seq: int
+    at: float
+    fact: Fact
+
+
+class RunLog(Protocol):
+    """The append-once log of all runs."""
+
+    async def append(self, facts: Sequence[Fact]) -> list[bool]:
+        """Append facts; for each, True when it was written and False when its place was already taken."""
+        ...
+
+    async def read(self, run_id: str, after: int = 0) -> list[Recorded]:
+        """The facts of a run with a sequence number above `after`, in log order."""
+        ...
+
+
+class ArtifactStore(Protocol):
+    """Content-addressed objects: the key is the SHA-256 of the bytes. Putting what is there is success."""
+
+    async def put_file(self, path: str, sha256: str, size: int) -> None:
+        """Store the file at `path` under its digest; verifies size and digest."""
+        ...
+
+    async def put_bytes(self, data: bytes) -> str:
+        """Store bytes; returns their digest."""
+        ...
+
+    def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """Stream an object's bytes from `start` to `end` (exclusive). A whole read verifies the digest."""
+        ...
+
+    async def stat(self, sha256: str) -> int | None:
+        """The object's size in bytes, or None when it is not there."""
+        ...
+
+    async def delete(self, sha256: str) -> None:
+        """Remove an object; removing what is not there is success."""
+        ...
+
+    def locate(self, sha256: str, *, write: bool = False, expires: float = 3600.0) -> dict[str, Any]:
+        """Where a process may get or put the bytes itself: `{"path"}` on this machine, or `{"url", "headers"}`."""
+        ...
+
+
+class AttemptEvents(Protocol):
+    """What an `Executor` tells about the attempts it was given. Calls are made in order for one attempt."""
+
+    def started(self, fact: AttemptStarted) -> None:
+        """The attempt's process runs."""
+        ...
+
+    def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
+        """Lines and metrics that the attempt wrote: `{"at", "stream", "text"}` or `{"at", "metric", "value", "step"}`."""
+        ...
+
+    def finished(self, fact: AttemptFinished) -> None:
+        """The attempt ended; nothing follows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """Where an attempt of a process executor runs.
+
+    Attributes:
+        source: folder of the unpacked source bundle; first on the module path.
+        python: path of the interpreter that runs the user's code.
+        artifacts: root folder of the local artifact store (layout: `penstock_adapters.files`).
+        environment: digest of the environment; with `source` it names a fork server.
+    """
+
+    source: str
+    python: str
+    artifacts: str
+    environment: str
+
+
+class Executor(Protocol):
+    """Runs attempts in processes or pods. No user code runs in the caller's own process."""
+
+    async def start(self, attempt: AttemptRequested, where: Workplace) -> None:
+        """Begin an attempt; all that follows is told to the `AttemptEvents`. Starting what already runs does nothing."""
+        ...
+
+    async def cancel(self, run_id: str, key: str, attempt: int, reason: str) -> None:
+        """Ask an attempt to end (SIGTERM, after a grace period SIGKILL); unknown attempts are ignored."""
+        ...
+
+    async def close(self) -> None:
+        """End everything that still runs; those attempts are reported lost."""
+        ...

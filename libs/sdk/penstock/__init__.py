@@ -1,0 +1,1 @@
+"""Write machine-learning pipelines as plain typed Python and run them anywhere."""

@@ -1,0 +1,1 @@
+"""Settings, logging, health and life cycle of a Penstock service."""

@@ -1,0 +1,1 @@
+"""Real servers, port suites, strategies and invariants for Penstock's tests."""

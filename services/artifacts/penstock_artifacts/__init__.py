@@ -1,0 +1,1 @@
+"""Grants places to put and get artifacts."""

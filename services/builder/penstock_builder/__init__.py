@@ -1,0 +1,1 @@
+"""Registers pipeline versions and their environments."""

@@ -1,0 +1,1 @@
+"""Arms and fires the ticks of schedules."""

@@ -1,0 +1,1 @@
+"""Folds the facts of a run and decides what comes next."""

@@ -1,0 +1,1 @@
+"""All services of Penstock in one process, for one machine."""
