@@ -1,0 +1,135 @@
+"""Every stream, consumer and bucket of Penstock, declared in one place, idempotently.
+
+Run it as often as you like: what is missing is created, what differs is updated, what fits is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_contracts import subjects
+from penstock_core import ids
+
+SECOND = 1_000_000_000
+STREAM_NOT_FOUND = 10059
+CONSUMER_NOT_FOUND = 10014
+
+ACK_WAIT = 6.0
+"""Seconds after which a message that nobody acknowledged is delivered again: how soon a dead replica is noticed."""
+
+
+def streams(replicas: int = 1) -> list[dict[str, Any]]:
+    """Settings of all streams and of the streams behind the buckets."""
+    common: dict[str, Any] = {"storage": "file", "num_replicas": replicas, "allow_direct": True, "discard": "old"}
+    facts = {"retention": "limits", "allow_atomic": True, "deny_delete": False}
+    return [
+        {**common, **facts, "name": subjects.RUNS, "subjects": ["runs.>"], "duplicate_window": SECOND},
+        {
+            **common,
+            "name": subjects.LOGS,
+            "subjects": ["logs.>"],
+            "max_bytes": 1024**3,
+            "max_age": 30 * 86400 * SECOND,
+            "max_msgs_per_subject": 20_000,
+        },
+        {**common, "name": subjects.BUILDS, "subjects": ["builds.>"], "max_msgs_per_subject": 1000},
+        {
+            **common,
+            "name": subjects.TIMERS,
+            "subjects": ["armed.>", "ticks.>"],
+            "allow_msg_schedules": True,
+            "allow_msg_ttl": True,
+            "allow_rollup_hdrs": True,
+            "max_msgs_per_subject": 100,
+        },
+        {**common, "name": subjects.PARKED, "subjects": ["parked.>"], "max_bytes": 64 * 1024**2},
+        _bucket(common, subjects.VERSIONS_BUCKET, history=1),
+        _bucket(common, subjects.SCHEDULES_BUCKET, history=8),
+    ]
+
+
+def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, dict[str, Any]]]:
+    """Settings of all durable consumers, each with its stream."""
+    common: dict[str, Any] = {"ack_policy": "explicit", "ack_wait": int(ack_wait * SECOND), "deliver_policy": "all"}
+    found: list[tuple[str, dict[str, Any]]] = [
+        (
+            subjects.RUNS,
+            {
+                **common,
+                "durable_name": subjects.scheduler_consumer(shard),
+                "filter_subjects": subjects.scheduler_filters(shard),
+                "max_ack_pending": 50_000,
+            },
+        )
+        for shard in range(ids.SHARDS)
+    ]
+    found += [
+        (
+            subjects.RUNS,
+            {
+                **common,
+                "durable_name": subjects.attempts_consumer(pool),
+                "filter_subject": subjects.attempts(pool),
+                "max_ack_pending": 50_000,
+            },
+        )
+        for pool in pools
+    ]
+    found.append(
+        (
+            subjects.TIMERS,
+            {**common, "durable_name": "cron", "filter_subject": "ticks.>", "max_ack_pending": 1000},
+        )
+    )
+    return found
+
+
+async def bootstrap(bus: Bus, *, pools: list[str], replicas: int = 1, ack_wait: float = ACK_WAIT) -> None:
+    """Declare everything. Raises `Unavailable` when the server does not answer, `BusError` when it refuses."""
+    await asyncio.gather(*(_stream(bus, settings) for settings in streams(replicas)))
+    await asyncio.gather(*(_consumer(bus, stream, settings) for stream, settings in consumers(pools, ack_wait)))
+
+
+async def _stream(bus: Bus, wanted: dict[str, Any]) -> None:
+    name = wanted["name"]
+    try:
+        have = (await bus.api(f"STREAM.INFO.{name}"))["config"]
+    except BusError as error:
+        if error.code != STREAM_NOT_FOUND:
+            raise
+        await bus.api(f"STREAM.CREATE.{name}", wanted)
+        return
+    if _differs(have, wanted):
+        await bus.api(f"STREAM.UPDATE.{name}", {**have, **wanted})
+
+
+async def _consumer(bus: Bus, stream: str, wanted: dict[str, Any]) -> None:
+    name = wanted["durable_name"]
+    try:
+        have = (await bus.api(f"CONSUMER.INFO.{stream}.{name}"))["config"]
+    except BusError as error:
+        if error.code != CONSUMER_NOT_FOUND:
+            raise
+        have = {}
+    if _differs(have, wanted):
+        body = {"stream_name": stream, "config": {**have, **wanted}, "action": ""}
+        await bus.api(f"CONSUMER.CREATE.{stream}.{name}", body)
+
+
+def _differs(have: dict[str, Any], wanted: dict[str, Any]) -> bool:
+    return any(have.get(key, False if value is False else None) != value for key, value in wanted.items())
+
+
+def _bucket(common: dict[str, Any], name: str, *, history: int) -> dict[str, Any]:
+    """A key-value bucket is a stream of this form (NATS ADR-8)."""
+    return {
+        **common,
+        "name": f"KV_{name}",
+        "subjects": [f"$KV.{name}.>"],
+        "max_msgs_per_subject": history,
+        "allow_rollup_hdrs": True,
+        "deny_delete": True,
+        "discard": "new",
+    }

@@ -1,0 +1,141 @@
+"""A connection to NATS and the few JetStream calls that everything here is made of.
+
+Errors: what may pass by itself (no answer, connection lost, no leader yet) is `ports.Unavailable`; what will not is
+`BusError`. Nothing here retries: those who call know what is idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import nats.errors
+import orjson
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from penstock_core.errors import PenstockError
+from penstock_core.ports import Unavailable
+
+TIMEOUT = 5.0
+
+
+class BusError(PenstockError):
+    """JetStream refused a call for good. `code` is its err_code."""
+
+    def __init__(self, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Bus:
+    """One NATS connection, shared by the parts of a service."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self._reconnected: list[Callable[[], None]] = []
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` after each reconnection, when the server may have forgotten what was asked of it."""
+        self._reconnected.append(callback)
+
+    def reconnected(self) -> None:
+        """To be called by the connection's owner after a reconnection."""
+        for callback in self._reconnected:
+            callback()
+
+    async def request(
+        self, subject: str, body: bytes = b"", *, headers: dict[str, str] | None = None, timeout: float = TIMEOUT
+    ) -> Msg:
+        """Send a request and wait for one reply.
+
+        Raises:
+            Unavailable: nobody listens, no answer came in `timeout` seconds, or the connection is lost.
+        """
+        try:
+            return await self.client.request(subject, body, timeout=timeout, headers=headers)
+        except nats.errors.NoRespondersError as error:
+            raise Unavailable(f"nobody answers {subject}") from error
+        except (nats.errors.TimeoutError, TimeoutError) as error:
+            raise Unavailable(f"no answer from {subject} within {timeout:g} s") from error
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"the connection to NATS is lost: {error or type(error).__name__}") from error
+
+    async def api(self, verb: str, body: dict[str, Any] | None = None, timeout: float = TIMEOUT) -> dict[str, Any]:
+        """Call the JetStream API, `$JS.API.{verb}`.
+
+        Raises:
+            BusError: the server refused.
+            Unavailable: no answer.
+        """
+        reply = await self.request(f"$JS.API.{verb}", orjson.dumps(body) if body is not None else b"", timeout=timeout)
+        answer: dict[str, Any] = orjson.loads(reply.data)
+        check(answer)
+        return answer
+
+    async def publish(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """Publish to a stream and wait until it is stored; returns the acknowledgement."""
+        reply = await self.request(subject, body, headers=headers)
+        answer: dict[str, Any] = orjson.loads(reply.data)
+        check(answer)
+        return answer
+
+    async def direct_get(self, stream: str, query: dict[str, Any], timeout: float = TIMEOUT) -> list[Msg]:
+        """A batched direct get; returns its messages, which carry `Nats-Subject`, `Nats-Sequence`, `Nats-Time-Stamp`.
+
+        Raises:
+            Unavailable: the answer did not come whole in time.
+            BusError: the server refused the query.
+        """
+        inbox = self.client.new_inbox()
+        found: list[Msg] = []
+        try:
+            subscription = await self.client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
+            try:
+                await self.client.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(query), reply=inbox)
+                async with asyncio.timeout(timeout):
+                    while True:
+                        message = await subscription.next_msg(timeout=None)
+                        if is_end(message):
+                            return found
+                        found.append(message)
+            finally:
+                await subscription.unsubscribe()
+        except TimeoutError as error:
+            raise Unavailable(f"stream {stream} did not answer a read within {timeout:g} s") from error
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"the connection to NATS is lost: {error or type(error).__name__}") from error
+
+    async def subscribe(self, subject: str, callback: Callable[[Msg], Any], queue: str = "") -> Subscription:
+        """Subscribe with an async callback and no client-side limits on what is pending."""
+        return await self.client.subscribe(
+            subject, queue=queue, cb=callback, pending_msgs_limit=-1, pending_bytes_limit=-1
+        )
+
+
+def is_end(message: Msg) -> bool:
+    """Whether a message of a batched direct get closes the batch.
+
+    Raises:
+        BusError: the server refused the query.
+    """
+    status = (message.headers or {}).get("Status")
+    if status in ("204", "404"):
+        return True
+    if status is not None:
+        description = (message.headers or {}).get("Description", "")
+        if status == "503":
+            raise Unavailable("the stream has nobody who answers")
+        raise BusError(f"the read was refused: {status} {description}")
+    return False
+
+
+def check(answer: dict[str, Any]) -> None:
+    """Raise what a JetStream answer reports, if anything."""
+    error = answer.get("error")
+    if error:
+        if error.get("code") == 503:
+            raise Unavailable(f"JetStream: {error.get('description')}")
+        raise BusError(f"JetStream: {error.get('description')}", int(error.get("err_code", 0)))

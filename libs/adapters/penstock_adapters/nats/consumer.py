@@ -1,0 +1,155 @@
+"""Pull consumers with an exact number of messages asked for, and no polling.
+
+`Puller` keeps `wanted` messages requested from a durable consumer at any time; messages arrive as soon as the stream
+has them. What the server may have forgotten (restart, lost connection) is asked for again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import nats.errors
+import orjson
+from nats.aio.msg import Msg
+
+from penstock_adapters.nats.bus import Bus
+
+EXPIRES = 25.0
+"""Seconds that a request for messages stands at the server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message from a consumer. `consumer_seq` counts deliveries without gaps, `delivered` the tries of this one."""
+
+    subject: str
+    data: bytes
+    stream_seq: int
+    consumer_seq: int
+    delivered: int
+    consumer: str
+    reply: str
+    at: float
+
+
+class Puller:
+    """Keeps messages requested from the durable consumer `name` of `stream`."""
+
+    def __init__(self, bus: Bus, stream: str, name: str, receive: Callable[[Delivery], None]) -> None:
+        self._bus = bus
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
+        self._receive = receive
+        self._wanted = 0
+        self._outstanding = 0
+        self._heard = time.monotonic()
+        self._inbox = bus.client.new_inbox()
+        self._wake = asyncio.Event()
+        self._pause = 0.0
+
+    async def run(self) -> None:
+        """Ask and receive until cancelled."""
+        self._bus.on_reconnect(self._forget)
+        subscription = await self._bus.subscribe(self._inbox, self._message)
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(EXPIRES / 5):
+                        await self._wake.wait()
+                self._wake.clear()
+                if self._pause:
+                    await asyncio.sleep(self._pause)
+                    self._pause = 0.0
+                if self._outstanding and time.monotonic() - self._heard > EXPIRES + 5.0:
+                    self._outstanding = 0
+                await self._ask()
+        finally:
+            with contextlib.suppress(Exception):
+                await subscription.unsubscribe()
+
+    def want(self, count: int) -> None:
+        """Have `count` messages asked for from now on."""
+        self._wanted = count
+        if count > self._outstanding:
+            self._wake.set()
+
+    async def _ask(self) -> None:
+        missing = self._wanted - self._outstanding
+        if missing <= 0:
+            return
+        body = orjson.dumps({"batch": missing, "expires": int(EXPIRES * 1e9)})
+        try:
+            await self._bus.client.publish(self._subject, body, reply=self._inbox)
+        except (nats.errors.Error, OSError):
+            self._pause = 0.5
+            self._wake.set()
+            return
+        self._outstanding += missing
+        self._heard = time.monotonic()
+
+    async def _message(self, message: Msg) -> None:
+        self._heard = time.monotonic()
+        status = (message.headers or {}).get("Status") if message.subject == self._inbox else None
+        if status is None and message.reply:
+            self._outstanding = max(0, self._outstanding - 1)
+            delivery = delivery_of(message)
+            if delivery is not None:
+                self._receive(delivery)
+            return
+        if status == "100":
+            return
+        headers: dict[str, Any] = message.headers or {}
+        pending = headers.get("Nats-Pending-Messages")
+        # A request ended: with a count of what it did not bring, or altogether (no consumer, no leader).
+        self._outstanding = max(0, self._outstanding - int(pending)) if pending else 0
+        if not pending:
+            self._pause = 0.25
+        self._wake.set()
+
+    def _forget(self) -> None:
+        self._outstanding = 0
+        self._wake.set()
+
+
+def delivery_of(message: Msg) -> Delivery | None:
+    """Read the metadata in a reply subject, `$JS.ACK.<stream>.<consumer>.<n>.<sseq>.<cseq>.<ns>.<pending>`."""
+    parts = message.reply.split(".")
+    if len(parts) < 9 or parts[0] != "$JS" or parts[1] != "ACK":
+        return None
+    if len(parts) >= 11:  # with domain and account hash
+        parts = parts[:2] + parts[4:]
+    return Delivery(
+        subject=message.subject,
+        data=message.data,
+        consumer=parts[3],
+        delivered=int(parts[4]),
+        stream_seq=int(parts[5]),
+        consumer_seq=int(parts[6]),
+        at=int(parts[7]) / 1e9,
+        reply=message.reply,
+    )
+
+
+async def ack(bus: Bus, delivery: Delivery) -> None:
+    """Say that a message is dealt with. A lost acknowledgement only means a redelivery."""
+    await _respond(bus, delivery, b"+ACK")
+
+
+async def in_progress(bus: Bus, delivery: Delivery) -> None:
+    """Say that a message is being worked on: its redelivery is put off by another wait."""
+    await _respond(bus, delivery, b"+WPI")
+
+
+async def nak(bus: Bus, delivery: Delivery, delay: float = 0.0) -> None:
+    """Hand a message back, to be delivered again after `delay` seconds."""
+    body = b"-NAK" if delay <= 0 else b"-NAK " + orjson.dumps({"delay": int(delay * 1e9)})
+    await _respond(bus, delivery, body)
+
+
+async def _respond(bus: Bus, delivery: Delivery, body: bytes) -> None:
+    with contextlib.suppress(nats.errors.Error, OSError):
+        await bus.client.publish(delivery.reply, body)

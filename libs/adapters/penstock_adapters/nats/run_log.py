@@ -1,0 +1,163 @@
+"""The append-once log of runs on the stream `RUNS`.
+
+A fact is published with `Nats-Expected-Last-Subject-Sequence: 0`: the broker stores it if nothing lies at its place
+yet and refuses it otherwise, so "already known" is decided by the broker alone. Few facts are sent as single messages,
+pipelined; many as atomic batches, which the server syncs once. The choice is one of speed only: every fact is
+idempotent by itself, and readers never need two of them together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from nats.aio.msg import Msg
+
+from penstock_adapters.nats.bus import Bus, BusError, check
+from penstock_contracts import events, subjects
+from penstock_core.facts import Fact
+from penstock_core.ports import Recorded, Unavailable
+
+BATCH_FROM = 12
+"""Facts from which an atomic batch is cheaper than single publishes (measured, see docs/performance.md)."""
+
+BATCH_LIMIT = 1000
+READ_LIMIT = 500
+_WRONG_LAST = (10071, 10164)
+_BATCHES = itertools.count(1)
+_PREFIX = secrets.token_hex(6)
+
+
+class NatsRunLog:
+    """`ports.RunLog` on JetStream. `source` names the writer in the CloudEvents envelope."""
+
+    def __init__(self, bus: Bus, source: str) -> None:
+        self._bus = bus
+        self._source = source
+
+    async def append(self, facts: Sequence[Fact]) -> list[bool]:
+        """Append facts in order; see the port.
+
+        Raises:
+            Unavailable: the server did not confirm; any part may have been written. Appending again is safe.
+        """
+        written: list[bool] = []
+        for start in range(0, len(facts), BATCH_LIMIT):
+            part = facts[start : start + BATCH_LIMIT]
+            if len(part) < BATCH_FROM:
+                written += await asyncio.gather(*(self._single(fact) for fact in part))
+            else:
+                written += await self._batch(part)
+        return written
+
+    async def read(self, run_id: str, after: int = 0) -> list[Recorded]:
+        """The readable facts of a run above `after`, in log order; unreadable ones as what they count for."""
+        found: list[Recorded] = []
+        query = {"seq": after + 1, "batch": READ_LIMIT, "next_by_subj": subjects.run_all(run_id)}
+        while True:
+            messages = await self._bus.direct_get(subjects.RUNS, query)
+            for message in messages:
+                recorded = from_direct(message)
+                if recorded is not None:
+                    found.append(recorded)
+            if len(messages) < READ_LIMIT:
+                return found
+            query["seq"] = int(_headers(messages[-1])["Nats-Sequence"]) + 1
+
+    async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
+        """The facts at these subjects, by subject; those that are not written are missing."""
+        found: dict[str, Recorded] = {}
+        for start in range(0, len(places), READ_LIMIT):
+            for message in await self._bus.direct_get(
+                subjects.RUNS, {"multi_last": list(places[start : start + READ_LIMIT])}
+            ):
+                recorded = from_direct(message)
+                if recorded is not None:
+                    found[_headers(message)["Nats-Subject"]] = recorded
+        return found
+
+    async def _single(self, fact: Fact) -> bool:
+        headers = self._headers(fact)
+        try:
+            await self._bus.publish(events.subject(fact), events.encode(fact), headers)
+        except BusError as error:
+            if error.code in _WRONG_LAST:
+                return False
+            raise
+        return True
+
+    async def _batch(self, facts: Sequence[Fact]) -> list[bool]:
+        """One atomic batch; when it is refused because some places are taken, again without those."""
+        left = list(facts)
+        while left:
+            answer = await self._send(left)
+            code = int(answer.get("error", {}).get("err_code", 0))
+            if code not in _WRONG_LAST:
+                check(answer)
+                break
+            # An append-once place that is taken stays taken, so this loop ends.
+            taken = await self._taken([fact for fact in left if fact.append_once])
+            rest = [fact for fact in left if events.subject(fact) not in taken]
+            if len(rest) == len(left):
+                raise Unavailable(f"a batch of {len(left)} facts was refused without a reason to be found")
+            left = rest
+        kept = {id(fact) for fact in left}
+        return [id(fact) in kept for fact in facts]
+
+    async def _send(self, facts: Sequence[Fact]) -> dict[str, Any]:
+        batch = f"{_PREFIX}-{next(_BATCHES)}"
+        last = len(facts)
+        if last == 1:
+            headers = self._headers(facts[0])
+            reply = await self._bus.request(events.subject(facts[0]), events.encode(facts[0]), headers=headers)
+            return orjson.loads(reply.data)
+        for n, fact in enumerate(facts, 1):
+            headers = self._headers(fact) | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)}
+            if n == last:
+                headers["Nats-Batch-Commit"] = "1"
+                reply = await self._bus.request(events.subject(fact), events.encode(fact), headers=headers)
+                return orjson.loads(reply.data)
+            await self._bus.client.publish(events.subject(fact), events.encode(fact), headers=headers)
+        raise AssertionError("unreachable: the last fact returns")
+
+    async def _taken(self, facts: Sequence[Fact]) -> set[str]:
+        places = [events.subject(fact) for fact in facts]
+        found: set[str] = set()
+        for start in range(0, len(places), READ_LIMIT):
+            part = {"multi_last": places[start : start + READ_LIMIT]}
+            for message in await self._bus.direct_get(subjects.RUNS, part):
+                found.add(_headers(message)["Nats-Subject"])
+        return found
+
+    def _headers(self, fact: Fact) -> dict[str, str]:
+        headers = events.headers(fact, self._source)
+        if fact.append_once:
+            headers["Nats-Expected-Last-Subject-Sequence"] = "0"
+        return headers
+
+
+def from_direct(message: Msg) -> Recorded | None:
+    """Read a message of a direct get; None when it is no fact and counts as none."""
+    headers = _headers(message)
+    fact = events.decode(headers["Nats-Subject"], message.data)
+    if isinstance(fact, events.Corrupt):
+        fact = events.stand_in(fact)
+        if fact is None:
+            return None
+    return Recorded(int(headers["Nats-Sequence"]), timestamp(headers["Nats-Time-Stamp"]), fact)
+
+
+def timestamp(text: str) -> float:
+    """Unix seconds of an RFC 3339 time with up to nine decimals, as NATS writes it."""
+    head, _, fraction = text.rstrip("Z").partition(".")
+    seconds = datetime.fromisoformat(head + "+00:00").timestamp()
+    return seconds + (int(fraction) / 10 ** len(fraction) if fraction else 0.0)
+
+
+def _headers(message: Msg) -> dict[str, str]:
+    return message.headers or {}

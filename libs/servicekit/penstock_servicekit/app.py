@@ -1,0 +1,174 @@
+"""The life of a process that holds one service or several: connect, declare, build, start, serve, stop.
+
+Promise: the process ends with status 0 after a graceful stop (SIGINT, SIGTERM), and with a clear message and status 1
+when the connection closes for good or a part fails: whoever supervises it starts it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import nats.errors
+from faststream import FastStream
+from faststream.nats import NatsBroker
+
+from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.bus import Bus
+from penstock_core.errors import PenstockError
+from penstock_core.ports import Unavailable
+from penstock_servicekit import logs
+from penstock_servicekit.health import HealthServer
+from penstock_servicekit.link import Link, Service, replica_name
+from penstock_servicekit.settings import ServiceSettings
+
+Builder = Callable[[Link], Service]
+
+
+@dataclass(slots=True)
+class Running:
+    """Parts that run in this process, by name."""
+
+    app: FastStream
+    bus: Bus
+    services: dict[str, Service]
+    failed: asyncio.Future[str]
+
+    def ready(self) -> dict[str, bool]:
+        """Which parts are ready."""
+        return {"nats": self.bus.client.is_connected} | {name: part.ready() for name, part in self.services.items()}
+
+
+class ConnectionFailed(PenstockError):
+    """NATS could not be reached at start."""
+
+
+async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[NatsBroker, Bus]:
+    """Connect to NATS and keep reconnecting forever; `failed` is set when the connection is closed for good.
+
+    Raises:
+        ConnectionFailed: the server cannot be reached or refuses the token.
+    """
+    log = logs.get(name)
+    holder: list[Bus] = []
+
+    async def reconnected() -> None:
+        log.info("connected to nats again")
+        for bus in holder:
+            bus.reconnected()
+
+    async def disconnected() -> None:
+        log.warning("connection to nats lost")
+
+    async def closed() -> None:
+        if not failed.done():
+            failed.set_result("the connection to NATS was closed for good")
+
+    broker = NatsBroker(
+        url,
+        name=f"penstock-{name}",
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=0,
+        connect_timeout=5,
+        ping_interval=20,
+        max_outstanding_pings=3,
+        pending_size=64 * 1024 * 1024,
+        reconnected_cb=reconnected,
+        disconnected_cb=disconnected,
+        closed_cb=closed,
+        logger=None,
+    )
+    try:
+        client = await asyncio.wait_for(broker.connect(), 15)
+    except (nats.errors.Error, OSError, TimeoutError) as error:
+        where = url.rpartition("@")[2] or url
+        raise ConnectionFailed(
+            f"NATS at {where} cannot be reached ({error}): is it running, is the token right?"
+        ) from error
+    bus = Bus(client)
+    holder.append(bus)
+    return broker, bus
+
+
+async def compose(url: str, settings: ServiceSettings, builders: dict[str, Builder]) -> Running:
+    """Connect, declare streams, build the services and start them."""
+    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    suffix = secrets.token_hex(4)
+    name = next(iter(builders)) if len(builders) == 1 else "standalone"
+    broker, bus = await connect(url, name, failed)
+    await _declare(bus, settings)
+    services = {
+        part: build(Link(part, bus, broker, logs.get(part), replica_name(part, suffix)))
+        for part, build in builders.items()
+    }
+    app = FastStream(broker, logger=None)
+    await app.start()
+    for service in services.values():
+        await service.start()
+    return Running(app, bus, services, failed)
+
+
+async def _declare(bus: Bus, settings: ServiceSettings) -> None:
+    for attempt in range(20):
+        try:
+            await bootstrap(bus, pools=settings.pool_names(), replicas=settings.replicas, ack_wait=settings.ack_wait)
+            return
+        except Unavailable:
+            if attempt == 19:
+                raise
+            await asyncio.sleep(0.25)
+
+
+async def stop(running: Running, timeout: float) -> None:
+    """Stop the services, last started first, then the connection."""
+    for name, service in reversed(running.services.items()):
+        try:
+            await asyncio.wait_for(service.stop(), timeout)
+        except TimeoutError:
+            logs.get(name).warning("did not stop in time", seconds=timeout)
+    if not running.failed.done():
+        running.failed.cancel()
+    with contextlib.suppress(Exception):
+        await asyncio.wait_for(running.app.stop(), 5)
+
+
+async def wait_for_end(failed: asyncio.Future[str], others: Sequence[asyncio.Future[object]] = ()) -> str | None:
+    """Wait for SIGINT or SIGTERM (returns None) or for a failure (returns what failed)."""
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[None] = loop.create_future()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, lambda: asked.done() or asked.set_result(None))
+    done, _ = await asyncio.wait([asked, failed, *others], return_when=asyncio.FIRST_COMPLETED)
+    return failed.result() if failed in done else None
+
+
+async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
+    """Run one service until it is asked to stop; returns the process's exit status."""
+    logs.configure(settings.log_level, settings.log_format)
+    log = logs.get(name)
+    if settings.nats_url is None:
+        log.error("PENSTOCK_NATS_URL is not set: a service that runs alone needs the address of a NATS server")
+        return 2
+    try:
+        running = await compose(settings.nats_url.get_secret_value(), settings, {name: build})
+    except PenstockError as error:
+        log.error("cannot start", error=str(error))
+        return 1
+    health: HealthServer | None = None
+    if settings.health_port is not None:
+        health = HealthServer(settings.health_host, settings.health_port, running.ready)
+        port = await health.start()
+        log.info("health", port=port)
+    log.info("started", replica=name)
+    failure = await wait_for_end(running.failed)
+    if failure:
+        log.error("stopping", error=failure)
+    if health:
+        await health.stop()
+    await stop(running, settings.stop_timeout)
+    log.info("stopped")
+    return 1 if failure else 0

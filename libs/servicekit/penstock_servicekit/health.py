@@ -1,0 +1,47 @@
+"""`/healthz` and `/readyz` for services without HTTP of their own: a few lines of asyncio, no web server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import orjson
+
+
+class HealthServer:
+    """Serves `/healthz` (the process lives) and `/readyz` (200 when everything is ready, else 503 with what is not)."""
+
+    def __init__(self, host: str, port: int, ready: Callable[[], dict[str, bool]]) -> None:
+        self._host = host
+        self._port = port
+        self._ready = ready
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> int:
+        """Listen; returns the bound port. Raises OSError when the port is taken."""
+        self._server = await asyncio.start_server(self._serve, self._host, self._port)
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with asyncio.timeout(5):
+                head = await reader.readuntil(b"\r\n\r\n")
+                status, body = self._answer(head.split(b" ", 2)[1] if head.count(b" ") >= 2 else b"")
+                head = b"HTTP/1.1 %d .\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % (status, len(body))
+                writer.write(head + b"connection: close\r\n\r\n" + body)
+                await writer.drain()
+        writer.close()
+
+    def _answer(self, path: bytes) -> tuple[int, bytes]:
+        if path == b"/healthz":
+            return 200, orjson.dumps({"status": "ok"})
+        if path == b"/readyz":
+            parts = self._ready()
+            return (200 if all(parts.values()) else 503), orjson.dumps({"ready": all(parts.values()), "parts": parts})
+        return 404, orjson.dumps({"title": "not found"})

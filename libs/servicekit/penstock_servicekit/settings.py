@@ -1,0 +1,30 @@
+"""Settings that all services share, read from `PENSTOCK_*` variables by composition roots only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class ServiceSettings(BaseSettings):
+    """Base of every service's settings."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="ignore", frozen=True)
+
+    home: Path = Field(default=Path(".penstock"), description="state folder")
+    nats_url: SecretStr | None = Field(default=None, description="an existing NATS server instead of the embedded one")
+    log_level: str = Field(default="info", description="debug, info, warning or error")
+    log_format: Literal["json", "human", "auto"] = Field(default="auto", description="auto: human on a terminal")
+    health_host: str = "127.0.0.1"
+    health_port: int | None = Field(default=None, description="port of /healthz and /readyz; none by default")
+    replicas: int = Field(default=1, ge=1, le=5, description="copies of each stream in a NATS cluster")
+    pools: str = Field(default="default", description="pools of executors, separated by commas")
+    ack_wait: float = Field(default=6.0, gt=0.5, description="seconds until a dead replica's messages go to another")
+    stop_timeout: float = Field(default=20.0, gt=0, description="seconds a service may take to stop gracefully")
+
+    def pool_names(self) -> list[str]:
+        """The pools as a list."""
+        return [name.strip() for name in self.pools.split(",") if name.strip()]
