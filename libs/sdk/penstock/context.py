@@ -1,0 +1,222 @@
+"""`context()`: what a step's code may ask and tell the platform while it runs.
+
+For the author of a runner: implement `Sink`, and before the user's function is called do
+
+    from penstock.context import Context, install
+    install(Context(run_id=…, step=key, attempt=n, pipeline=…, project=…, sink=my_sink))
+
+`install(None)` takes it away again. The context is one per process, on purpose: threads that the user's code starts
+find it too, which a context variable would not give them. A sink is called in the thread that logs, so it must be
+safe to call from several, and must not block for long. What it gets is already checked:
+
+- `metric(name, value, step)`: `value` is a float and may be NaN or infinite. JSON has no such numbers and `orjson`
+  writes them as null, so a sink must keep non-finite values out of the facts it reports (or write them as text).
+- `param(name, value)`: plain JSON of at most `PARAM_LIMIT` characters as text.
+- `artifact(name, value)`: a live object; save it at once with `penstock.serialize.save(value, Any, store)`.
+- `progress(fraction, text)`: 0 to 1.
+
+Outside a step `context()` gives one that prints nothing and records in memory (`context().metrics` and so on), so
+unit tests of steps need nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, SupportsFloat
+
+PARAM_LIMIT = 10_000
+NAME_LIMIT = 200
+_HISTORY = 100_000
+
+
+class Sink(Protocol):
+    """Where a context sends what the user's code logs."""
+
+    def metric(self, name: str, value: float, step: int | None) -> None:
+        """A measurement, at `step` of a series if given."""
+        ...
+
+    def param(self, name: str, value: Any) -> None:
+        """A parameter as plain JSON."""
+        ...
+
+    def artifact(self, name: str, value: object) -> None:
+        """An object to keep beside the step's outputs."""
+        ...
+
+    def progress(self, fraction: float, text: str) -> None:
+        """How far the step is, 0 to 1."""
+        ...
+
+
+class Metric(NamedTuple):
+    """One logged measurement."""
+
+    name: str
+    value: float
+    step: int | None
+
+
+@dataclass
+class Memory:
+    """A sink that keeps everything in memory; `history` keeps the last 100,000 measurements."""
+
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    artifacts: dict[str, object] = field(default_factory=dict[str, object])
+    history: deque[Metric] = field(default_factory=lambda: deque[Metric](maxlen=_HISTORY))
+    done: tuple[float, str] = (0.0, "")
+
+    def metric(self, name: str, value: float, step: int | None) -> None:
+        """Keep a measurement."""
+        self.metrics[name] = value
+        self.history.append(Metric(name, value, step))
+
+    def param(self, name: str, value: Any) -> None:
+        """Keep a parameter."""
+        self.params[name] = value
+
+    def artifact(self, name: str, value: object) -> None:
+        """Keep an object as it is."""
+        self.artifacts[name] = value
+
+    def progress(self, fraction: float, text: str) -> None:
+        """Keep the last progress."""
+        self.done = (fraction, text)
+
+
+class Context:
+    """The attempt that runs now, and how to log from it.
+
+    Attributes:
+        run_id: id of the run; `local` outside the platform.
+        step: key of the step; empty outside a step.
+        attempt: number of this attempt, from 1.
+        pipeline: name of the pipeline.
+        project: name of the project.
+        sink: where logged things go.
+        metrics: last value of each metric logged through this context.
+        params: last value of each parameter logged through this context.
+    """
+
+    def __init__(
+        self,
+        *,
+        run_id: str = "local",
+        step: str = "",
+        attempt: int = 1,
+        pipeline: str = "",
+        project: str = "default",
+        sink: Sink | None = None,
+    ) -> None:
+        self.run_id = run_id
+        self.step = step
+        self.attempt = attempt
+        self.pipeline = pipeline
+        self.project = project
+        self.sink: Sink = sink or Memory()
+        self.metrics: dict[str, float] = {}
+        self.params: dict[str, Any] = {}
+
+    def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
+        """Log a number, such as `log_metric("loss", 0.1, step=3)`.
+
+        Raises:
+            TypeError: `value` is not a number, or `name` or `step` have the wrong type.
+            ValueError: `name` is empty or longer than 200 characters.
+        """
+        _check_name(name, "log_metric")
+        if step is not None and not hasattr(step, "__index__"):
+            raise TypeError(f"log_metric({name!r}): step must be a whole number, not {type(step).__name__}")
+        try:
+            if isinstance(value, str | bytes):
+                raise TypeError("it is text")
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"log_metric({name!r}): the value must be a number, not {type(value).__name__} ({error}); "
+                "texts go to log_param, other objects to log_artifact"
+            ) from error
+        self.metrics[name] = number
+        self.sink.metric(name, number, None if step is None else int(step))
+
+    def log_param(self, name: str, value: object) -> None:
+        """Log a setting or a finding: plain JSON data as it is, anything else as its text, cut at 10,000 characters."""
+        _check_name(name, "log_param")
+        plain = _plain(value)
+        self.params[name] = plain
+        self.sink.param(name, plain)
+
+    def log_artifact(self, name: str, value: object) -> None:
+        """Keep an object beside the outputs: a `Path` (file or folder), a table, an array, bytes, JSON data …."""
+        _check_name(name, "log_artifact")
+        self.sink.artifact(name, value)
+
+    def log_figure(self, name: str, figure: object) -> None:
+        """Keep a matplotlib figure as a picture.
+
+        Raises:
+            TypeError: `figure` is no figure (an `Axes` is taken for the figure it is in).
+        """
+        owner = figure if hasattr(figure, "savefig") else getattr(figure, "figure", None)
+        if owner is None or not hasattr(owner, "savefig"):
+            raise TypeError(f"log_figure({name!r}) takes a matplotlib figure, not {type(figure).__name__}")
+        self.log_artifact(name, owner)
+
+    def progress(self, fraction: float, text: str = "") -> None:
+        """Tell how far the step is, from 0 to 1; values outside are taken for the nearest bound.
+
+        Raises:
+            ValueError: `fraction` is not a number.
+        """
+        if math.isnan(fraction):
+            raise ValueError("progress: the fraction is NaN")
+        self.sink.progress(min(max(float(fraction), 0.0), 1.0), str(text)[:PARAM_LIMIT])
+
+
+def _check_name(name: str, method: str) -> None:
+    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users' code is not always checked
+        raise TypeError(f"{method}: the name must be text, not {type(name).__name__}")
+    if not 1 <= len(name) <= NAME_LIMIT:
+        raise ValueError(f"{method}: the name must have 1 to {NAME_LIMIT} characters, not {len(name)}")
+
+
+def _plain(value: object) -> Any:
+    try:
+        text = json.dumps(value, allow_nan=False)
+        text.encode()
+        plain = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        text = plain = str(value).encode(errors="replace").decode()
+    return plain if len(text) <= PARAM_LIMIT else text[:PARAM_LIMIT]
+
+
+_outside = Context()
+_current: Context | None = None
+
+
+def context() -> Context:
+    """The context of the step that runs in this process, or one that records in memory."""
+    return _current or _outside
+
+
+def install(new: Context | None) -> None:
+    """Make `new` the context of this process; None takes it away."""
+    global _current
+    _current = new
+
+
+@contextmanager
+def using(new: Context) -> Generator[Context]:
+    """Make `new` the context for the time of a `with` block."""
+    before = _current
+    install(new)
+    try:
+        yield new
+    finally:
+        install(before)

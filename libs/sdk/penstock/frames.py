@@ -1,0 +1,61 @@
+"""Whose code is it? Finds the user's file and line, and shows tracebacks without the platform's own frames."""
+
+from __future__ import annotations
+
+import inspect
+import os.path
+import sys
+import traceback
+from types import FrameType
+
+_OURS = frozenset({"penstock", "penstock_core"})
+# Where our packages lie, so that frames can be told apart by file name alone (tracebacks know nothing else).
+_FOLDERS = tuple(
+    os.path.dirname(os.path.abspath(str(sys.modules[name].__file__))) + os.sep  # noqa: PTH100, PTH120 - no pathlib: import time
+    for name in _OURS
+    if name in sys.modules and sys.modules[name].__file__
+)
+_MACHINERY = ("<frozen importlib", "<frozen runpy")
+
+
+def caller() -> tuple[str | None, int | None]:
+    """File and line of the innermost frame that is not the platform's: where the user's code called us."""
+    frame: FrameType | None = inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _OURS:
+        frame = frame.f_back
+    return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else (None, None)
+
+
+def is_platform(filename: str) -> bool:
+    """Whether code in `filename` belongs to the platform or to the import machinery."""
+    return filename.startswith(_FOLDERS) or filename.startswith(_MACHINERY)
+
+
+def where(error: BaseException) -> tuple[str | None, int | None]:
+    """File and line of the user's code in which `error` was raised, innermost first; syntax errors name their own."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return error.filename, error.lineno
+    found: tuple[str | None, int | None] = (None, None)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if not is_platform(frame.f_code.co_filename):
+            found = (frame.f_code.co_filename, line)
+    return found
+
+
+def user_traceback(error: BaseException, limit: int = 20_000) -> str:
+    """The traceback of `error` and of what caused it, without platform frames, of at most `limit` characters."""
+    shown = traceback.TracebackException.from_exception(error, compact=True)
+    _strip(shown)
+    text = "".join(shown.format()).rstrip()
+    if len(text) > limit:
+        half = limit // 2
+        text = f"{text[:half]}\n  [... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
+    return text
+
+
+def _strip(shown: traceback.TracebackException) -> None:
+    waiting = [shown]
+    while waiting:
+        one = waiting.pop()
+        one.stack = traceback.StackSummary.from_list([f for f in one.stack if not is_platform(f.filename)])
+        waiting.extend(e for e in (one.__cause__, one.__context__, *(one.exceptions or ())) if e is not None)

@@ -1,0 +1,145 @@
+"""The folder artifact store as a step's process sees it: content-addressed files, written once.
+
+Layout, shared with the platform's own adapter: `<root>/sha256/<first 2 hex>/<64 hex>`, temporary files in
+`<root>/tmp/`. What enters: files and bytes. What leaves: digests and paths. Promise: an object either is there whole
+and durable or is not there at all; putting the same bytes twice is success.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from penstock_core.errors import PenstockError
+
+_CHUNK = 1024 * 1024
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+class ArtifactMissing(PenstockError, LookupError):
+    """The store has no object of this digest."""
+
+
+class ArtifactDamaged(PenstockError):
+    """An object's bytes are not the ones that were stored."""
+
+
+class FolderStore:
+    """A content-addressed store in a local folder, which is made when first written to."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+
+    def path(self, sha256: str) -> Path:
+        """Where the object of this digest lies, whether it is there or not."""
+        if not _DIGEST.match(sha256):
+            raise ValueError(f"{sha256[:80]!r} is not a SHA-256 in hexadecimal")
+        return self.root / "sha256" / sha256[:2] / sha256
+
+    def has(self, sha256: str) -> bool:
+        """Whether the object is there."""
+        return self.path(sha256).is_file()
+
+    def put_bytes(self, data: bytes) -> tuple[str, int]:
+        """Store bytes; returns digest and size."""
+        with self.temporary() as temporary:
+            temporary.write_bytes(data)
+            return self.adopt(temporary)
+
+    def put_file(self, path: str | os.PathLike[str]) -> tuple[str, int]:
+        """Store a copy of the file at `path`; returns digest and size."""
+        with self.temporary() as temporary:
+            shutil.copyfile(path, temporary)
+            return self.adopt(temporary)
+
+    @contextmanager
+    def temporary(self) -> Generator[Path]:
+        """A new empty file inside the store, to write to and then `adopt`; removed at the end if it was not."""
+        folder = self.root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=folder)
+        os.close(descriptor)
+        path = Path(name)
+        try:
+            yield path
+        finally:
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    def adopt(self, temporary: Path) -> tuple[str, int]:
+        """Move a finished temporary file to its place; returns digest and size. Durable when it returns."""
+        with temporary.open("rb+") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+            target = self.path(sha256)
+            # An object that is there is not written again, unless it has lost its tail (a crash of the disk).
+            if target.is_file() and target.stat().st_size == size:
+                return sha256, size
+            file.flush()
+            os.fsync(file.fileno())
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.chmod(0o444)
+        temporary.replace(target)
+        _sync_folder(target.parent)
+        return sha256, size
+
+    def check(self, sha256: str) -> Path:
+        """The path of an object whose bytes were read and found to be the stored ones.
+
+        Raises:
+            ArtifactMissing: it is not there.
+            ArtifactDamaged: its bytes have another digest.
+        """
+        path = self.path(sha256)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError as error:
+            raise ArtifactMissing(f"artifact {sha256} is not in the store at {self.root}") from error
+        compare(sha256, found, path)
+        return path
+
+    def copy_to(self, sha256: str, target: Path) -> None:
+        """Write an object's bytes to the new file `target`, checking them on the way.
+
+        Raises:
+            ArtifactMissing: it is not there.
+            ArtifactDamaged: its bytes have another digest; `target` is removed again.
+        """
+        path = self.path(sha256)
+        digest = hashlib.sha256()
+        try:
+            with path.open("rb") as source, target.open("xb") as copy:
+                while chunk := source.read(_CHUNK):
+                    digest.update(chunk)
+                    copy.write(chunk)
+        except FileNotFoundError as error:
+            raise ArtifactMissing(f"artifact {sha256} is not in the store at {self.root}") from error
+        try:
+            compare(sha256, digest.hexdigest(), path)
+        except ArtifactDamaged:
+            target.unlink()
+            raise
+
+
+def compare(sha256: str, found: str, path: Path) -> None:
+    """Raise `ArtifactDamaged` unless the digests are equal."""
+    if found != sha256:
+        raise ArtifactDamaged(
+            f"artifact {sha256} is damaged: the bytes in {path} have the SHA-256 {found}. "
+            "Remove the file and run the step that made it again."
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
