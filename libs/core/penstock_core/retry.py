@@ -52,8 +52,12 @@ def decide(policy: Retry, history: History, outcome: Outcome, error: ErrorInfo |
 
 def delay(policy: Retry, history: History) -> float:
     """Seconds before the next attempt: delay x backoff^(failures - 1), bounded, spread by the attempt's id."""
-    exponent = min(max(history.failures - 1, 0), 64)
-    base = min(policy.delay * policy.backoff**exponent, policy.max_delay)
+    if policy.delay <= 0:
+        return 0.0
+    try:
+        base = min(policy.delay * float(policy.backoff) ** max(history.failures - 1, 0), policy.max_delay)
+    except OverflowError:
+        base = policy.max_delay
     text = ids.attempt_id(history.run_id, history.key, history.attempt)
     spread = zlib.crc32(text.encode()) / 0xFFFFFFFF
     return base * (1.0 - policy.jitter * spread)

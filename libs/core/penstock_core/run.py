@@ -9,6 +9,10 @@ In: a compiled pipeline (as a `Plan`) and the facts of a run's log, in log order
   frontier, the steps that wait for a decision. Until its facts are folded it gives the same answer again.
 
 Promise: whoever folds the same log decides the same facts, and every order of deliveries leads to the same end.
+
+Replicas may decide at the same time, one knowing of a cancel and one not yet. Their decisions must not contradict each
+other, so a cancel claims the place that the other side needs too: the end of the attempt. Whoever takes it first is
+right, for a step in flight as for one whose request is only just being made.
 """
 
 from __future__ import annotations
@@ -58,8 +62,9 @@ IN_FLIGHT = frozenset({Status.QUEUED, Status.RUNNING})
 TRANSITIONS: dict[tuple[Status, str], Status] = {
     (Status.WAITING, "requested"): Status.QUEUED,
     (Status.WAITING, "skipped"): Status.SKIPPED,
+    (Status.WAITING, "cancelled"): Status.CANCELLED,
     (Status.RETRYING, "requested"): Status.QUEUED,
-    (Status.RETRYING, "skipped"): Status.CANCELLED,
+    (Status.RETRYING, "cancelled"): Status.CANCELLED,
     (Status.QUEUED, "started"): Status.RUNNING,
     (Status.QUEUED, "succeeded"): Status.SUCCEEDED,
     (Status.QUEUED, "cached"): Status.CACHED,
@@ -185,6 +190,8 @@ def _evolve_requested(state: RunState, fact: AttemptRequested) -> None:
         return
     step.attempt = fact.attempt
     step.not_before = fact.not_before
+    # What the last attempt left; its error stays until the next end, for people.
+    step.executor, step.started_at, step.finished_at = "", 0.0, 0.0
     if state.cancel is None:
         state.frontier.pop(fact.key, None)
     end = state.early.pop((fact.key, fact.attempt), None)
@@ -204,13 +211,18 @@ def _evolve_finished(state: RunState, fact: AttemptFinished) -> None:
     if step is None:
         return
     if fact.attempt > step.attempt and step.status not in FINAL:
+        if fact.outcome is Outcome.CANCELLED and fact.attempt == step.attempt + 1 and step.status not in IN_FLIGHT:
+            # The next attempt was ended before anyone asked for it: nothing can come of the step any more.
+            step.error, step.reason = fact.error, _why(fact, "cancelled")
+            _end(state, step, "cancelled")
+            return
         # An end whose request is not folded yet: kept, and applied with the request.
         state.early.setdefault((fact.key, fact.attempt), fact)
         return
     if fact.attempt != step.attempt or step.status not in IN_FLIGHT:
         return
     step.executor = fact.executor or step.executor
-    step.started_at, step.finished_at = fact.started_at, fact.finished_at
+    step.started_at, step.finished_at = fact.started_at or step.started_at, fact.finished_at
     step.metrics, step.params, step.artifacts, step.error = fact.metrics, fact.params, fact.artifacts, fact.error
     if fact.outcome in GOOD:
         step.outputs = fact.outputs
@@ -222,7 +234,7 @@ def _evolve_finished(state: RunState, fact: AttemptFinished) -> None:
     elif fact.outcome is not Outcome.CANCELLED:
         step.failures += 1
     decision = retry.decide(state.plan.specs[fact.key].retry, _history(state, step), fact.outcome, fact.error)
-    step.reason = decision.reason
+    step.reason = _why(fact, decision.reason) if fact.outcome is Outcome.CANCELLED else decision.reason
     if decision.again:
         _move(step, "again")
         step.not_before = fact.finished_at + decision.delay if decision.delay and fact.finished_at else None
@@ -257,6 +269,10 @@ def _end(state: RunState, step: StepState, event: str) -> None:
             state.frontier[key] = None
 
 
+def _why(fact: AttemptFinished, otherwise: str) -> str:
+    return fact.error.message if fact.error and fact.error.message else otherwise
+
+
 def _move(step: StepState, event: str) -> bool:
     status = TRANSITIONS.get((step.status, event))
     if status is None:
@@ -285,18 +301,15 @@ def decide(state: RunState) -> list[Fact]:
 
 def _next(state: RunState, step: StepState, run: RunRequested) -> Fact:
     if state.cancel is not None:
-        if step.status in IN_FLIGHT:
-            # The end of an attempt is append-once, so this fences whatever its process still reports.
-            return AttemptFinished(
-                run_id=state.run_id,
-                key=step.key,
-                attempt=step.attempt,
-                outcome=Outcome.CANCELLED,
-                error=ErrorInfo(type="Cancelled", message=_cancel_reason(state.cancel)),
-                executor=step.executor,
-                started_at=step.started_at,
-            )
-        return StepSkipped(run_id=state.run_id, key=step.key, reason=_cancel_reason(state.cancel))
+        # The end of an attempt is append-once. So this fences whatever the attempt's process still reports, and also
+        # an attempt that a replica which does not know of the cancel yet is asking for at this moment.
+        return AttemptFinished(
+            run_id=state.run_id,
+            key=step.key,
+            attempt=step.attempt if step.status in IN_FLIGHT else step.attempt + 1,
+            outcome=Outcome.CANCELLED,
+            error=ErrorInfo(type="Cancelled", message=_cancel_reason(state.cancel)),
+        )
     if step.status is Status.WAITING and step.blocker is not None:
         blocker = state.steps[step.blocker]
         return StepSkipped(
@@ -343,6 +356,10 @@ def _run_finished(state: RunState) -> RunFinished:
         return RunFinished(
             run_id=state.run_id, outcome=Outcome.FAILED, error=f"step {state.first_failure!r} failed{why}"[:2000]
         )
+    if Status.CANCELLED in statuses:
+        # Nobody cancelled the run, but an attempt ended as cancelled: what depends on it has no result.
+        key = next(step.key for step in state.steps.values() if step.status is Status.CANCELLED)
+        return RunFinished(run_id=state.run_id, outcome=Outcome.CANCELLED, error=f"step {key!r} was cancelled")
     outputs = state.plan.pipeline.outputs
     names = {source.node for binding in outputs.values() for source in values.sources(binding)}
     by_reference = sum(state.steps[key].weight for key in names) > values.REQUEST_LIMIT
