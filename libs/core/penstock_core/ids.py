@@ -41,14 +41,14 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
-def check_step_key(key: str) -> str:
+def check_step_key(key: str, what: str = "step key") -> str:
     """Return `key` when it may be the key of a step in a run, such as `split-2`, `train[3]` or `features/split`.
 
     Raises:
         InvalidId: it has other characters or is longer than 200.
     """
     if not _STEP_KEY.match(key):
-        raise InvalidId(f"step key {key[:120]!r} is not valid")
+        raise InvalidId(f"{what} {key[:120]!r} is not valid: use letters, digits, '_', '-', '/' and at the end '[n]'")
     return key
 
 

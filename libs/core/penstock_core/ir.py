@@ -6,19 +6,22 @@ An IR is immutable, has a version in `ir`, and holds everything the scheduler ne
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from penstock_core import ids, values
-from penstock_core.errors import DefinitionError
+from penstock_core.errors import DefinitionError, InvalidId
 
 IR_VERSION = 1
 MAX_NODES = 50_000
+MAX_RETRIES = 10_000
+MAX_SECONDS = 10 * 365 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """A typed input or output. `type` is the hint as the user wrote it, for people; `schema` its JSON Schema, if any."""
+    """A typed input or output. `type` is the hint as the user wrote it, for people; `schema` a JSON Schema, if any."""
 
     name: str
     type: str = "Any"
@@ -122,7 +125,9 @@ def check(pipeline: Pipeline) -> None:
     """
     if pipeline.ir != IR_VERSION:
         raise DefinitionError(
-            f"the pipeline was compiled for IR version {pipeline.ir}; this platform reads {IR_VERSION}"
+            f"the pipeline was compiled for IR version {pipeline.ir}; this platform reads {IR_VERSION}",
+            pipeline.file,
+            pipeline.line,
         )
     if len(pipeline.nodes) > MAX_NODES:
         raise DefinitionError(
@@ -130,12 +135,14 @@ def check(pipeline: Pipeline) -> None:
             pipeline.file,
             pipeline.line,
         )
-    ids.check_name(pipeline.name, "pipeline name")
+    _check_id(ids.check_name, pipeline.name, "pipeline name", pipeline)
     params = {port.name for port in pipeline.params}
     nodes = {node.key: node for node in pipeline.nodes}
     if len(nodes) != len(pipeline.nodes):
         twice = next(key for key, n in Counter(node.key for node in pipeline.nodes).items() if n > 1)
-        raise DefinitionError(f"step key {twice!r} is used twice", pipeline.file, pipeline.line)
+        raise DefinitionError(f"step key {twice!r} is used twice", nodes[twice].file, nodes[twice].line)
+    for spec in pipeline.steps.values():
+        _check_spec(spec)
     for node in pipeline.nodes:
         _check_node(pipeline, node, nodes, params)
     for name, binding in pipeline.outputs.items():
@@ -143,12 +150,35 @@ def check(pipeline: Pipeline) -> None:
     _check_cycle(pipeline, nodes)
 
 
+def _check_id(check: Callable[[str, str], str], name: str, what: str, where: Pipeline | StepSpec | Node) -> None:
+    try:
+        check(name, what)
+    except InvalidId as error:
+        raise DefinitionError(str(error), where.file, where.line) from error
+
+
+def _check_spec(spec: StepSpec) -> None:
+    _check_id(ids.check_name, spec.pool, "pool", spec)
+    retry = spec.retry
+    for what, number, lowest, highest in (
+        ("retries", retry.retries, 0, MAX_RETRIES),
+        ("retry delay", retry.delay, 0, MAX_SECONDS),
+        ("longest retry delay", retry.max_delay, 0, MAX_SECONDS),
+        ("backoff", retry.backoff, 1, 1_000),
+        ("jitter", retry.jitter, 0, 1),
+        ("timeout", 1.0 if spec.timeout is None else spec.timeout, 0.001, MAX_SECONDS),
+    ):
+        if not lowest <= number <= highest:
+            raise DefinitionError(
+                f"step {spec.name!r} has {what} {number}; it must be from {lowest} to {highest}", spec.file, spec.line
+            )
+
+
 def _check_node(pipeline: Pipeline, node: Node, nodes: dict[str, Node], params: set[str]) -> None:
-    ids.check_step_key(node.key)
+    _check_id(ids.check_step_key, node.key, "step key", node)
     spec = pipeline.steps.get(node.step)
     if spec is None:
         raise DefinitionError(f"step {node.key!r} calls unknown step definition {node.step!r}", node.file, node.line)
-    ids.check_name(spec.pool, "pool")
     known = {port.name for port in spec.inputs}
     for name, binding in node.inputs.items():
         if name not in known:
@@ -202,9 +232,9 @@ def _check_cycle(pipeline: Pipeline, nodes: dict[str, Node]) -> None:
             if not waiting[key]:
                 free.append(key)
     if waiting:
-        path = [min(waiting)]
-        while path.count(path[-1]) < 2:
-            path.append(min(key for key in waiting[path[-1]]))
-        cycle = path[path.index(path[-1]) :]
-        node = nodes[cycle[0]]
+        path = dict.fromkeys([min(waiting)])
+        while (following := min(waiting[next(reversed(path))])) not in path:
+            path[following] = None
+        cycle = [*list(path)[list(path).index(following) :], following]
+        node = nodes[following]
         raise DefinitionError(f"steps wait for each other in a circle: {' <- '.join(cycle)}", node.file, node.line)
