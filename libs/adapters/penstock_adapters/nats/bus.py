@@ -20,6 +20,8 @@ from penstock_core.errors import PenstockError
 from penstock_core.ports import Unavailable
 
 TIMEOUT = 5.0
+PAGE = 500
+"""Messages asked for in one batched read."""
 
 
 class BusError(PenstockError):
@@ -58,6 +60,8 @@ class Bus:
             return await self.client.request(subject, body, timeout=timeout, headers=headers)
         except nats.errors.NoRespondersError as error:
             raise Unavailable(f"nobody answers {subject}") from error
+        except nats.errors.MaxPayloadError as error:
+            raise BusError(f"a message of {len(body)} bytes is larger than the server takes") from error
         except (nats.errors.TimeoutError, TimeoutError) as error:
             raise Unavailable(f"no answer from {subject} within {timeout:g} s") from error
         except (nats.errors.Error, OSError) as error:
@@ -107,6 +111,20 @@ class Bus:
             raise Unavailable(f"stream {stream} did not answer a read within {timeout:g} s") from error
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"the connection to NATS is lost: {error or type(error).__name__}") from error
+
+    async def read(self, stream: str, subject: str, after: int = 0) -> list[Msg]:
+        """All messages of a stream on `subject` (wildcards allowed) with a sequence above `after`, in order.
+
+        Pages of the "next message" kind: unlike `multi_last` they have no limit on how many subjects match.
+        """
+        found: list[Msg] = []
+        seq = after + 1
+        while True:
+            page = await self.direct_get(stream, {"seq": seq, "batch": PAGE, "next_by_subj": subject})
+            found += page
+            if len(page) < PAGE:
+                return found
+            seq = int((page[-1].headers or {})["Nats-Sequence"]) + 1
 
     async def subscribe(self, subject: str, callback: Callable[[Msg], Any], queue: str = "") -> Subscription:
         """Subscribe with an async callback and no client-side limits on what is pending."""

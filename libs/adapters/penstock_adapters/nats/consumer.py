@@ -99,6 +99,8 @@ class Puller:
             delivery = delivery_of(message)
             if delivery is not None:
                 self._receive(delivery)
+            if self._outstanding * 2 < self._wanted:
+                self._wake.set()
             return
         if status == "100":
             return

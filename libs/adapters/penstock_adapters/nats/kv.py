@@ -1,16 +1,17 @@
 """Key-value buckets, as streams (NATS ADR-8), with the three calls needed here: read, list, write if unchanged.
 
-Listing is one batched direct get, so it is a consistent answer and not a race between a snapshot and its watcher.
+Listing reads the stream behind the bucket, so it is an answer and not a race between a snapshot and its watcher.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+import orjson
+
 from penstock_adapters.nats.bus import Bus, BusError
 
 _WRONG_LAST = 10071
-_PAGE = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,24 +33,24 @@ class Bucket:
 
     async def get(self, key: str) -> Entry | None:
         """The key's entry, or None when it was never written or is deleted."""
-        entries = await self.list(key)
-        return entries[0] if entries else None
+        message = await self._bus.request(
+            f"$JS.API.DIRECT.GET.{self._stream}", orjson.dumps({"last_by_subj": self._prefix + key})
+        )
+        headers = message.headers or {}
+        if "Nats-Sequence" not in headers or headers.get("KV-Operation") in ("DEL", "PURGE"):
+            return None
+        return Entry(key, message.data, int(headers["Nats-Sequence"]))
 
     async def list(self, pattern: str = ">") -> list[Entry]:
         """The entries whose keys match a subject pattern, oldest change first."""
-        found: list[Entry] = []
-        query = {"multi_last": [self._prefix + pattern], "batch": _PAGE}
-        while True:
-            messages = await self._bus.direct_get(self._stream, query)
-            for message in messages:
-                headers = message.headers or {}
-                if headers.get("KV-Operation") in ("DEL", "PURGE"):
-                    continue
-                key = headers["Nats-Subject"].removeprefix(self._prefix)
-                found.append(Entry(key, message.data, int(headers["Nats-Sequence"])))
-            if len(messages) < _PAGE:
-                return found
-            query["seq"] = int((messages[-1].headers or {})["Nats-Sequence"]) + 1
+        latest: dict[str, Entry | None] = {}
+        for message in await self._bus.read(self._stream, self._prefix + pattern):
+            headers = message.headers or {}
+            key = headers["Nats-Subject"].removeprefix(self._prefix)
+            latest.pop(key, None)
+            deleted = headers.get("KV-Operation") in ("DEL", "PURGE")
+            latest[key] = None if deleted else Entry(key, message.data, int(headers["Nats-Sequence"]))
+        return [entry for entry in latest.values() if entry is not None]
 
     async def put(self, key: str, value: bytes, revision: int | None = None) -> int | None:
         """Write a key; with `revision` only when that is still its revision (0: it was never written).

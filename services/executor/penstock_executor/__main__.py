@@ -1,0 +1,14 @@
+"""`python -m penstock_executor`: one executor replica."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from penstock_executor.app import build
+from penstock_executor.settings import ExecutorSettings
+from penstock_servicekit.app import serve
+
+if __name__ == "__main__":
+    settings = ExecutorSettings()
+    sys.exit(asyncio.run(serve("executor", settings, lambda link: build(link, settings))))

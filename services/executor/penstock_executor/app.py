@@ -1,0 +1,159 @@
+"""Composition root of the executor."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable
+from typing import Any
+
+from penstock_adapters.nats import consumer
+from penstock_adapters.nats.appender import Appender
+from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.run_log import NatsRunLog, from_direct
+from penstock_adapters.nats.versions import Versions
+from penstock_adapters.process import ProcessExecutor, sweep
+from penstock_contracts import subjects
+from penstock_core.facts import AttemptFinished, AttemptRequested, CancelRequested, Fact
+from penstock_core.ports import Recorded, Unavailable, Workplace
+from penstock_executor import subscribers
+from penstock_executor.mirror import Mirror
+from penstock_executor.output import OutputShipper
+from penstock_executor.service import Attempt, ExecutorService
+from penstock_executor.settings import ExecutorSettings
+from penstock_executor.sources import Sources
+from penstock_servicekit.link import Link
+
+
+class NatsEdges:
+    """The executor's surroundings on NATS."""
+
+    def __init__(self, link: Link, settings: ExecutorSettings) -> None:
+        self._link = link
+        self._log = NatsRunLog(link.bus, f"penstock/executor/{link.name}")
+        self.appender = Appender(self._log, lambda error: link.log.warning("append is tried again", error=str(error)))
+        self.shipper = OutputShipper(link.bus, link.log.warning)
+        self._mirror = Mirror(link.bus, settings.home)
+        self._sources = Sources(settings.home, Versions(link.bus), self._mirror.local_file)
+
+    def submit(self, fact: Fact) -> asyncio.Future[bool]:
+        """See the protocol."""
+        return self.appender.submit(fact)
+
+    async def facts(self, places: list[str]) -> dict[str, Recorded]:
+        """See the protocol."""
+        return await self._log.last(places)
+
+    async def ack(self, delivery: Delivery) -> None:
+        """See the protocol."""
+        await consumer.ack(self._link.bus, delivery)
+
+    async def hand_back(self, delivery: Delivery, delay: float) -> None:
+        """See the protocol."""
+        await consumer.nak(self._link.bus, delivery, delay)
+
+    async def keep(self, delivery: Delivery) -> None:
+        """See the protocol."""
+        await consumer.in_progress(self._link.bus, delivery)
+
+    async def park(self, delivery: Delivery, error: str) -> None:
+        """See the protocol."""
+        await self._link.park(delivery.subject, delivery.data, error, delivery.stream_seq)
+
+    async def workplace(self, attempt: AttemptRequested) -> Workplace:
+        """See the protocol."""
+        await self._mirror.fetch_inputs(attempt)
+        return await self._sources.workplace(attempt)
+
+    async def publish_artifacts(self, end: AttemptFinished) -> None:
+        """See the protocol."""
+        await self._mirror.put_outputs(end)
+
+    def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
+        """See the protocol."""
+        return self.shipper.ship(attempt, entries)
+
+
+class ExecutorApp:
+    """The executor with its consumer, its processes and its timers."""
+
+    def __init__(self, link: Link, settings: ExecutorSettings) -> None:
+        self._link = link
+        self._settings = settings
+        self._edges = NatsEdges(link, settings)
+        self._puller = Puller(
+            link.bus, subjects.RUNS, subjects.attempts_consumer(settings.pool), lambda d: self._service.receive(d)
+        )
+        self._service = ExecutorService(
+            link.name, settings.slots, self._edges, self._puller.want, lambda event, **kw: link.log.warning(event, **kw)
+        )
+        self._executor = ProcessExecutor(
+            name=link.name,
+            home=settings.home,
+            events=self._service,
+            grace=settings.grace,
+            fork_servers=settings.fork_servers,
+            env={"PENSTOCK_HOME": str(settings.home.resolve())},
+        )
+        self._service.use(self._executor)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopped = False
+        subscribers.register(link.broker, self._service.cancel)
+        link.bus.on_reconnect(self._reconnected)
+
+    async def start(self) -> None:
+        """Clear what an earlier life left, then begin to take attempts."""
+        ended = await asyncio.to_thread(sweep, self._settings.home)
+        if ended:
+            self._link.log.warning("ended processes that an earlier executor left", processes=ended)
+        await self._catch_up()
+        loops = [self._edges.appender.run(), self._edges.shipper.run(), self._puller.run(), self._keep()]
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        self._service.open()
+        self._link.log.info("executor takes attempts", pool=self._settings.pool, slots=self._settings.slots)
+
+    async def stop(self) -> None:
+        """Finish or hand back what is held."""
+        self._stopped = True
+        await self._service.stop(self._settings.drain)
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def ready(self) -> bool:
+        """Whether the loops run."""
+        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.ack_wait / 3)
+            await self._service.keep_held()
+
+    def _reconnected(self) -> None:
+        if not self._stopped:
+            self._tasks.append(asyncio.create_task(self._catch_up_later()))
+
+    async def _catch_up_later(self) -> None:
+        for _ in range(20):
+            try:
+                await self._catch_up()
+                return
+            except Unavailable:
+                await asyncio.sleep(0.5)
+
+    async def _catch_up(self) -> None:
+        """After being away: up to where deliveries may be repeats, and which runs were cancelled meanwhile."""
+        info = await self._link.bus.api(f"STREAM.INFO.{subjects.RUNS}")
+        self._service.horizon = int(info["state"]["last_seq"])
+        for message in await self._link.bus.read(subjects.RUNS, "runs.*.*.cancel"):
+            recorded = from_direct(message)
+            if recorded is not None and isinstance(recorded.fact, CancelRequested):
+                await self._service.cancel(recorded.fact.run_id, recorded.fact.reason)
+
+
+def build(link: Link, settings: ExecutorSettings) -> ExecutorApp:
+    """Put the executor together."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    return ExecutorApp(link, settings)

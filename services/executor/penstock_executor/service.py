@@ -1,0 +1,414 @@
+"""The executor: takes attempts from its pool, has them run in processes, and reports their ends.
+
+In: deliveries of `attempt.requested`, only as many as there are free slots. Out: `started`, `finished`, output.
+
+Promises: a delivery is acknowledged only after the attempt's end is in the log. A redelivered attempt whose start is
+in the log is reported `lost`, so that the scheduler decides on the next one; one that never started simply runs. The
+broker keeps the first end, so whatever a second executor still reports is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from penstock_adapters.nats.consumer import Delivery
+from penstock_contracts import events, subjects
+from penstock_core import values
+from penstock_core.errors import PenstockError
+from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, ErrorInfo, Fact, Outcome
+from penstock_core.ports import Executor, Recorded, Unavailable, Workplace
+from penstock_core.values import Value
+
+STARTED_DELAY = 0.02
+"""Seconds that a `started` fact waits: most short attempts end before, and both go as one write."""
+
+_REMEMBERED = 10_000
+_OUTPUT_WAIT = 10.0
+
+Attempt = tuple[str, str, int]
+
+
+class Edges(Protocol):
+    """What the executor asks of its surroundings."""
+
+    def submit(self, fact: Fact) -> asyncio.Future[bool]:
+        """Append a fact, gathered with others; the future tells whether it was written."""
+        ...
+
+    async def facts(self, places: list[str]) -> dict[str, Recorded]:
+        """The facts at these subjects of the log."""
+        ...
+
+    async def ack(self, delivery: Delivery) -> None:
+        """The delivery is dealt with."""
+        ...
+
+    async def hand_back(self, delivery: Delivery, delay: float) -> None:
+        """Deliver it again, here or elsewhere, after `delay` seconds."""
+        ...
+
+    async def keep(self, delivery: Delivery) -> None:
+        """The attempt runs: put its redelivery off."""
+        ...
+
+    async def park(self, delivery: Delivery, error: str) -> None:
+        """Set an unreadable message aside."""
+        ...
+
+    async def workplace(self, attempt: AttemptRequested) -> Workplace:
+        """Where the attempt runs, made ready: source unpacked, artifacts at hand."""
+        ...
+
+    async def publish_artifacts(self, end: AttemptFinished) -> None:
+        """Make the artifacts of an end available to others."""
+        ...
+
+    def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
+        """Ship output; the awaitable is done when it is stored."""
+        ...
+
+
+@dataclass(slots=True)
+class _Held:
+    """An attempt in this executor's hands."""
+
+    request: AttemptRequested
+    delivery: Delivery
+    started: AttemptStarted | None = None
+    started_sent: bool = False
+    timer: asyncio.TimerHandle | None = None
+    ended: bool = False
+    output: list[Awaitable[None]] = field(default_factory=list[Awaitable[None]])
+
+
+class ExecutorService:
+    """Holds the attempts of one process; implements `AttemptEvents` for its `Executor`."""
+
+    def __init__(
+        self, name: str, slots: int, edges: Edges, want: Callable[[int], None], warn: Callable[..., None]
+    ) -> None:
+        self.name = name
+        self._slots = slots
+        self._edges = edges
+        self._want = want
+        self._warn = warn
+        self._executor: Executor | None = None
+        self._held: dict[Attempt, _Held] = {}
+        self._ended: OrderedDict[Attempt, None] = OrderedDict()
+        self._cancelled: set[str] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.horizon = 0
+        """Log sequence below which a first delivery may still be a second one: the server may have lost its count."""
+
+    def use(self, executor: Executor) -> None:
+        """The executor that runs what this service takes."""
+        self._executor = executor
+
+    def open(self) -> None:
+        """Begin to take attempts."""
+        self._want_free()
+
+    # ------------------------------------------------------------------------------------------------ deliveries
+
+    def receive(self, delivery: Delivery) -> None:
+        """Take a delivery."""
+        request = events.decode(delivery.subject, delivery.data)
+        if isinstance(request, events.Corrupt):
+            self._spawn(self._corrupt(delivery, request))
+            return
+        if not isinstance(request, AttemptRequested):
+            self._spawn(self._edges.ack(delivery))
+            return
+        attempt = (request.run_id, request.key, request.attempt)
+        held = self._held.get(attempt)
+        if held is not None:
+            held.delivery = delivery  # a redelivery of what runs here; the newest one is acknowledged
+            return
+        if attempt in self._ended:
+            self._spawn(self._edges.ack(delivery))
+            return
+        if self._stopping:
+            self._spawn(self._edges.hand_back(delivery, 0.0))
+            return
+        self._held[attempt] = _Held(request, delivery)
+        self._active += 1
+        self._idle.clear()
+        self._want_free()
+        self._spawn(self._begin(attempt, request, delivery))
+
+    async def _begin(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
+        try:
+            if request.run_id in self._cancelled:
+                self._end(_bad_end(request, Outcome.CANCELLED, "Cancelled", "the run was cancelled before it started"))
+                return
+            if request.not_before is not None and (delay := request.not_before - time.time()) > 0:
+                self._release(attempt)
+                await self._edges.hand_back(delivery, delay)
+                return
+            if (delivery.delivered > 1 or delivery.stream_seq <= self.horizon) and await self._known(request):
+                return
+            request = await self._with_inputs(request)
+            where = await self._edges.workplace(request)
+            assert self._executor is not None  # noqa: S101 - set by the composition root before open()
+            await self._executor.start(request, where)
+        except Unavailable as error:
+            self._warn("an attempt is handed back", attempt="/".join(map(str, attempt)), error=str(error))
+            self._release(attempt)
+            await self._edges.hand_back(delivery, 1.0)
+        except PenstockError as error:
+            self._end(_bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
+        except Exception as error:
+            self._warn("an attempt could not be started", attempt="/".join(map(str, attempt)), error=repr(error))
+            self._end(
+                _bad_end(request, Outcome.LOST, type(error).__name__, f"the executor could not start it: {error}")
+            )
+
+    async def _known(self, request: AttemptRequested) -> bool:
+        """Deal with an attempt that was delivered before; True when it must not run."""
+        prefix = subjects.run(request.run_id, f"step.{request.key}.{request.attempt}")
+        known = await self._edges.facts([f"{prefix}.started", f"{prefix}.finished"])
+        if f"{prefix}.finished" in known:
+            self._done((request.run_id, request.key, request.attempt))
+            return True
+        started = known.get(f"{prefix}.started")
+        if started is not None and isinstance(started.fact, AttemptStarted):
+            message = f"the executor {started.fact.executor} that ran it is gone"
+            self._end(_bad_end(request, Outcome.LOST, "Lost", message, started.fact.started_at))
+            return True
+        return False
+
+    async def _corrupt(self, delivery: Delivery, corrupt: events.Corrupt) -> None:
+        """An unreadable request still takes its place in the log; its attempt ends as lost, so another is requested."""
+        await self._edges.park(delivery, corrupt.why)
+        place = subjects.parse(corrupt.subject)
+        if place is not None and place.key and place.attempt:
+            end = AttemptFinished(
+                run_id=place.run_id,
+                key=place.key,
+                attempt=place.attempt,
+                outcome=Outcome.LOST,
+                error=ErrorInfo(type="CorruptEvent", message=f"its request is unreadable: {corrupt.why}"),
+                executor=self.name,
+            )
+            await self._edges.submit(end)
+        await self._edges.ack(delivery)
+
+    async def _with_inputs(self, request: AttemptRequested) -> AttemptRequested:
+        """The request with results that it names by reference read from the log."""
+        wanted = {ref for value in request.inputs.values() for ref in _references(value)}
+        if not wanted:
+            return request
+        places = {ref: subjects.finished(request.run_id, ref.key, ref.attempt) for ref in wanted}
+        found = await self._edges.facts(list(dict.fromkeys(places.values())))
+        results: dict[values.ResultRef, Value] = {}
+        for ref, place in places.items():
+            recorded = found.get(place)
+            if recorded is None or not isinstance(recorded.fact, AttemptFinished):
+                raise PenstockError(f"the result {ref.output!r} of step {ref.key!r} is not in the log any more")
+            results[ref] = recorded.fact.outputs.get(ref.output, values.Inline(None))
+        return replace(request, inputs={k: _filled(v, results) for k, v in request.inputs.items()})
+
+    # ------------------------------------------------------------------------------------------- AttemptEvents
+
+    def started(self, fact: AttemptStarted) -> None:
+        """The attempt's process runs. Its fact waits a moment for the end, to go with it."""
+        held = self._held.get((fact.run_id, fact.key, fact.attempt))
+        if held is not None:
+            held.started = fact
+            held.timer = asyncio.get_running_loop().call_later(STARTED_DELAY, self._send_started, held)
+
+    def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
+        """The attempt wrote something."""
+        held = self._held.get((run_id, key, attempt))
+        shipped = self._edges.output((run_id, key, attempt), entries)
+        if held is not None:
+            held.output.append(shipped)
+
+    def finished(self, fact: AttemptFinished) -> None:
+        """The attempt ended."""
+        self._end(fact)
+
+    # ----------------------------------------------------------------------------------------------------- ends
+
+    def _end(self, fact: AttemptFinished) -> None:
+        """Report an end. Without output or artifacts, which is the fast path, it is submitted at once."""
+        fact = fact if fact.executor else replace(fact, executor=self.name)
+        attempt = (fact.run_id, fact.key, fact.attempt)
+        held = self._held.get(attempt)
+        if held is not None:
+            if held.ended:
+                return
+            # The slot is free now; the delivery is held until the end is in the log.
+            held.ended = True
+            self._active -= 1
+            self._want_free()
+            if held.timer is not None:
+                held.timer.cancel()
+            self._send_started(held)
+            if held.output or _stores(fact):
+                self._spawn(self._end_after(attempt, held, fact))
+                return
+        self._submit_end(attempt, fact)
+
+    async def _end_after(self, attempt: Attempt, held: _Held, fact: AttemptFinished) -> None:
+        """What a finished attempt wrote is stored before its end is known, so that readers find it."""
+        if held.output:
+            await asyncio.wait([asyncio.ensure_future(part) for part in held.output], timeout=_OUTPUT_WAIT)
+        try:
+            await self._edges.publish_artifacts(fact)
+        except PenstockError as error:
+            message = f"its artifacts could not be stored: {error}"
+            fact = replace(
+                fact,
+                outcome=Outcome.FAILED,
+                outputs={},
+                artifacts={},
+                error=ErrorInfo(type="StoreError", message=message),
+            )
+        self._submit_end(attempt, fact)
+
+    def _submit_end(self, attempt: Attempt, fact: AttemptFinished) -> None:
+        written = self._edges.submit(fact)
+        written.add_done_callback(lambda future: self._spawn(self._ended_in_log(attempt, fact, future)))
+
+    async def _ended_in_log(self, attempt: Attempt, fact: AttemptFinished, written: asyncio.Future[bool]) -> None:
+        if written.cancelled():
+            return
+        error = written.exception()
+        if error is not None:
+            # Refused for good, such as a body over the broker's limit: report that instead.
+            self._warn("an end was refused", attempt="/".join(map(str, attempt)), error=str(error))
+            message = f"its end could not be recorded: {error}"
+            smaller = replace(
+                fact,
+                outcome=Outcome.FAILED,
+                outputs={},
+                metrics={},
+                params={},
+                artifacts={},
+                error=ErrorInfo(type="ResultTooLarge", message=message),
+            )
+            await self._edges.submit(smaller)
+        self._done(attempt)
+
+    def _send_started(self, held: _Held) -> None:
+        if held.started is not None and not held.started_sent:
+            held.started_sent = True
+            self._edges.submit(held.started)
+
+    def _done(self, attempt: Attempt) -> None:
+        self._ended[attempt] = None
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)
+        held = self._held.get(attempt)
+        self._release(attempt)
+        if held is not None:
+            self._spawn(self._edges.ack(held.delivery))
+
+    def _release(self, attempt: Attempt) -> None:
+        held = self._held.pop(attempt, None)
+        if held is not None and not held.ended:
+            self._active -= 1
+            self._want_free()
+        if not self._held:
+            self._idle.set()
+
+    def _want_free(self) -> None:
+        self._want(0 if self._stopping else max(0, self._slots - self._active))
+
+    # ---------------------------------------------------------------------------------------- cancel, keep, stop
+
+    async def cancel(self, run_id: str, reason: str) -> None:
+        """A run was cancelled: end its attempts here and start none of it."""
+        self._cancelled.add(run_id)
+        for attempt in [attempt for attempt in self._held if attempt[0] == run_id]:
+            if self._executor is not None:
+                await self._executor.cancel(*attempt, reason)
+
+    async def keep_held(self) -> None:
+        """Put the redelivery of everything held off; to be called a few times per acknowledgement wait."""
+        for held in list(self._held.values()):
+            await self._edges.keep(held.delivery)
+
+    async def stop(self, drain: float) -> None:
+        """Take nothing more, give what runs `drain` seconds, end the rest as lost, and see the ends into the log."""
+        self._stopping = True
+        self._want_free()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), drain)
+        if self._executor is not None:
+            await self._executor.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), 5.0)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5.0)
+
+    @property
+    def running(self) -> int:
+        """Attempts in hand."""
+        return len(self._held)
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._warn("a task of the executor failed", error=repr(error))
+
+
+def _bad_end(
+    request: AttemptRequested, outcome: Outcome, kind: str, message: str, began: float = 0.0
+) -> AttemptFinished:
+    return AttemptFinished(
+        run_id=request.run_id,
+        key=request.key,
+        attempt=request.attempt,
+        outcome=outcome,
+        error=ErrorInfo(type=kind, message=message),
+        started_at=began,
+        finished_at=time.time(),
+    )
+
+
+def _references(value: Value) -> list[values.ResultRef]:
+    match value:
+        case values.Earlier(ref):
+            return [ref]
+        case values.Items(items):
+            return [ref for item in items for ref in _references(item)]
+        case values.Fields(fields):
+            return [ref for item in fields.values() for ref in _references(item)]
+        case _:
+            return []
+
+
+def _filled(value: Value, results: dict[values.ResultRef, Value]) -> Value:
+    match value:
+        case values.Earlier(ref):
+            return results[ref]
+        case values.Items(items):
+            return values.Items(tuple(_filled(item, results) for item in items))
+        case values.Fields(fields):
+            return values.Fields({k: _filled(item, results) for k, item in fields.items()})
+        case _:
+            return value
+
+
+def _stores(fact: AttemptFinished) -> bool:
+    """Whether an end carries artifacts."""
+    return any(
+        not isinstance(value, values.Inline) for part in (fact.outputs, fact.artifacts) for value in part.values()
+    )

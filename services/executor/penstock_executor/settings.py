@@ -1,0 +1,23 @@
+"""What the executor can be told."""
+
+from __future__ import annotations
+
+import os
+
+from pydantic import Field
+
+from penstock_servicekit.settings import ServiceSettings
+
+
+def _default_slots() -> int:
+    return max(4, os.cpu_count() or 1)
+
+
+class ExecutorSettings(ServiceSettings):
+    """Settings of the executor."""
+
+    pool: str = Field(default="default", description="the pool whose attempts this executor runs")
+    slots: int = Field(default_factory=_default_slots, ge=1, le=1000, description="attempts that run at the same time")
+    grace: float = Field(default=5.0, ge=0, description="seconds between SIGTERM and SIGKILL")
+    drain: float = Field(default=5.0, ge=0, description="seconds that running attempts get to finish at a stop")
+    fork_servers: int = Field(default=4, ge=1, description="idle fork servers that are kept")

@@ -1,0 +1,29 @@
+"""What the executor hears on core NATS."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from faststream.nats import NatsBroker
+from faststream.params import Context
+
+from penstock_contracts import events
+from penstock_core.facts import CancelRequested
+
+
+def register(broker: NatsBroker, cancel: Callable[[str, str], Awaitable[None]]) -> None:
+    """Hear of cancelled runs at once; what was missed while away is read from the log at the next connection."""
+
+    async def cancelled(body: bytes, subject: Annotated[str, Context("message.raw_message.subject")]) -> None:
+        fact = events.decode(subject, body)
+        if isinstance(fact, events.Corrupt):
+            fact = events.stand_in(fact)
+        if isinstance(fact, CancelRequested):
+            await cancel(fact.run_id, fact.reason)
+
+    broker.subscriber("runs.*.*.cancel", decoder=_plain)(cancelled)
+
+
+async def _plain(message: object) -> bytes:
+    return getattr(message, "body", b"")

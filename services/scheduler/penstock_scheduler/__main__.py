@@ -1,0 +1,14 @@
+"""`python -m penstock_scheduler`: one scheduler replica."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from penstock_scheduler.app import build
+from penstock_scheduler.settings import SchedulerSettings
+from penstock_servicekit.app import serve
+
+if __name__ == "__main__":
+    settings = SchedulerSettings()
+    sys.exit(asyncio.run(serve("scheduler", settings, lambda link: build(link, settings))))

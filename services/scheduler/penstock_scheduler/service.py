@@ -1,0 +1,279 @@
+"""The scheduler: folds the facts of runs and appends what they decide. It never imports or runs user code.
+
+In: deliveries of the shards' consumers. Out: facts appended to the log, then acknowledgements.
+
+Promises: a fact is acknowledged only after everything that follows from it is in the log. A cached state is used only
+while no delivery of its shard went to another replica, which a gap in the consumer's sequence shows; else the run is
+folded from the log again. So correctness rests on the log alone, and any number of replicas may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from penstock_adapters.nats.bus import BusError
+from penstock_adapters.nats.consumer import Delivery
+from penstock_contracts import events, subjects
+from penstock_contracts.commands import Version
+from penstock_core import ids, ir, run
+from penstock_core.errors import PenstockError
+from penstock_core.facts import Fact, Outcome, RunFinished, RunRequested
+from penstock_core.ports import RunLog, Unavailable
+from penstock_core.run import Plan, RunState
+
+_ROUND = 400
+"""Runs that are decided on in one round, so that a backlog does not hold up its first acknowledgements."""
+
+_FACTS = 4_000
+"""Facts appended at once for one run; a wider fan-out goes in parts."""
+
+
+class VersionSource(Protocol):
+    """Where pipeline versions are read."""
+
+    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
+        """The version, or None."""
+        ...
+
+
+class Surroundings(Protocol):
+    """What the scheduler asks of its edges."""
+
+    async def ack(self, delivery: Delivery) -> None:
+        """The delivery is dealt with."""
+        ...
+
+    async def retry(self, delivery: Delivery, delay: float) -> None:
+        """Deliver it again later."""
+        ...
+
+    async def park(self, delivery: Delivery, error: str) -> None:
+        """Set an unreadable message aside."""
+        ...
+
+    def warn(self, event: str, **details: object) -> None:
+        """Tell operators."""
+        ...
+
+
+@dataclass(slots=True)
+class _Work:
+    """What one round brings for one run."""
+
+    deliveries: list[Delivery] = field(default_factory=list[Delivery])
+    facts: list[tuple[int, Fact]] = field(default_factory=list[tuple[int, Fact]])
+
+
+@dataclass(slots=True)
+class _Cached:
+    """A folded run: every fact of its log up to `seq` that others wrote, and all that this replica wrote."""
+
+    state: RunState
+    seq: int
+
+
+class Scheduler:
+    """Handles rounds of deliveries; see the module's promises."""
+
+    def __init__(self, log: RunLog, versions: VersionSource, edges: Surroundings, *, keep: int = 4_000) -> None:
+        self._log = log
+        self._versions = versions
+        self._edges = edges
+        self._keep = keep
+        self._runs: OrderedDict[str, _Cached] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, str, int], Plan] = OrderedDict()
+        self._expected: dict[str, int] = {}
+        self._shards: dict[str, set[str]] = {}
+
+    async def handle(self, deliveries: Iterable[Delivery]) -> None:
+        """Deal with deliveries: fold, decide, append, acknowledge."""
+        work: dict[str, _Work] = {}
+        for delivery in deliveries:
+            self._watch_gap(delivery)
+            fact = events.decode(delivery.subject, delivery.data)
+            if isinstance(fact, events.Corrupt):
+                await self._edges.park(delivery, fact.why)
+                stand_in = events.stand_in(fact)
+                if stand_in is None:
+                    await self._edges.ack(delivery)
+                    continue
+                fact = stand_in
+            entry = work.setdefault(fact.run_id, _Work())
+            entry.deliveries.append(delivery)
+            entry.facts.append((delivery.stream_seq, fact))
+        items = list(work.items())
+        for start in range(0, len(items), _ROUND):
+            await self._round(dict(items[start : start + _ROUND]))
+
+    async def _round(self, work: dict[str, _Work]) -> None:
+        ready: dict[str, RunState] = {}
+        for run_id, entry in work.items():
+            try:
+                state = await self._state(run_id, entry.facts)
+            except (Unavailable, PenstockError) as error:
+                await self._put_off(run_id, entry, error)
+                continue
+            if state is None:
+                await self._acknowledge(entry)
+            else:
+                ready[run_id] = state
+        await self._decide(work, ready)
+
+    async def _decide(self, work: dict[str, _Work], ready: dict[str, RunState]) -> None:
+        """Append what the runs decide until nothing follows, all runs together; then acknowledge."""
+        while ready:
+            decided: dict[str, list[Fact]] = {}
+            for run_id, state in list(ready.items()):
+                try:
+                    decided[run_id] = run.decide(state)[:_FACTS]
+                except Exception as error:
+                    # A fault of ours in one run must not hold up the others.
+                    del ready[run_id]
+                    await self._put_off(run_id, work[run_id], error)
+            for run_id in [run_id for run_id, facts in decided.items() if not facts]:
+                await self._settle(run_id, work[run_id], ready.pop(run_id))
+            facts = [fact for run_id in ready for fact in decided[run_id]]
+            if not facts:
+                return
+            try:
+                written = await self._log.append(facts)
+            except (Unavailable, BusError) as error:
+                for run_id in ready:
+                    await self._put_off(run_id, work[run_id], error)
+                return
+            refused: set[str] = set()
+            for fact, was_written in zip(facts, written, strict=True):
+                if was_written:
+                    run.evolve(ready[fact.run_id], fact)
+                else:
+                    refused.add(fact.run_id)
+            for run_id in refused:
+                # Someone else has decided: what is in the log counts, so fold it anew.
+                try:
+                    ready[run_id] = await self._fold(run_id) or ready.pop(run_id)
+                except (Unavailable, PenstockError) as error:
+                    ready.pop(run_id, None)
+                    await self._put_off(run_id, work[run_id], error)
+
+    async def _state(self, run_id: str, facts: list[tuple[int, Fact]]) -> RunState | None:
+        """The run's state with these facts in it; None when there is nothing to decide about."""
+        cached = self._runs.get(run_id)
+        if cached is None:
+            if len(facts) == 1 and isinstance(facts[0][1], RunRequested):
+                return await self._begin(facts[0][1], facts[0][0])
+            return await self._fold(run_id)
+        self._runs.move_to_end(run_id)
+        for seq, fact in facts:
+            if seq > cached.seq:
+                run.evolve(cached.state, fact)
+                cached.seq = seq
+        return cached.state
+
+    async def _begin(self, requested: RunRequested, seq: int) -> RunState | None:
+        """A run that was just asked for. Its log may hold more when this is a redelivery: appends will tell."""
+        plan = await self._plan(requested)
+        if plan is None:
+            return None
+        state = run.fold(requested.run_id, plan, [requested])
+        self._remember(requested.run_id, _Cached(state, seq))
+        return state
+
+    async def _fold(self, run_id: str) -> RunState | None:
+        self._drop(run_id)
+        recorded = await self._log.read(run_id)
+        requested = next((entry.fact for entry in recorded if isinstance(entry.fact, RunRequested)), None)
+        if requested is None:
+            if recorded:
+                self._edges.warn("facts of a run that was never requested", run=run_id, facts=len(recorded))
+            return None
+        plan = await self._plan(requested)
+        if plan is None:
+            return None
+        state = run.fold(run_id, plan, (entry.fact for entry in recorded))
+        self._remember(run_id, _Cached(state, recorded[-1].seq))
+        return state
+
+    async def _plan(self, requested: RunRequested) -> Plan | None:
+        name = (requested.project, requested.pipeline, requested.version)
+        plan = self._plans.get(name)
+        if plan is not None:
+            return plan
+        try:
+            version = await self._versions.get(*name)
+            if version is None:
+                raise PenstockError(f"pipeline {requested.pipeline!r} has no version {requested.version}")
+            ir.check(version.pipeline)
+        except Unavailable:
+            raise
+        except PenstockError as error:
+            self._edges.warn("run refused", run=requested.run_id, error=str(error))
+            await self._log.append([RunFinished(run_id=requested.run_id, outcome=Outcome.FAILED, error=str(error))])
+            return None
+        plan = self._plans[name] = Plan(version.pipeline)
+        while len(self._plans) > 200:
+            self._plans.popitem(last=False)
+        return plan
+
+    async def _settle(self, run_id: str, entry: _Work, state: RunState) -> None:
+        if state.finished is not None:
+            self._drop(run_id)
+        await self._acknowledge(entry)
+
+    async def _acknowledge(self, entry: _Work) -> None:
+        for delivery in entry.deliveries:
+            await self._edges.ack(delivery)
+
+    async def _put_off(self, run_id: str, entry: _Work, error: Exception) -> None:
+        """Forget the run, whose log may have grown unseen, and take its facts again later."""
+        self._drop(run_id)
+        self._edges.warn("a decision is put off", run=run_id, error=str(error))
+        delay = 1.0 if isinstance(error, Unavailable) else 10.0
+        for delivery in entry.deliveries:
+            await self._edges.retry(delivery, delay)
+
+    def _watch_gap(self, delivery: Delivery) -> None:
+        """Drop the cached runs of a shard when a delivery of it went elsewhere."""
+        expected = self._expected.get(delivery.consumer)
+        if expected is not None and delivery.consumer_seq != expected:
+            for run_id in list(self._shards.get(delivery.consumer, ())):
+                self._drop(run_id)
+        self._expected[delivery.consumer] = delivery.consumer_seq + 1
+
+    def _remember(self, run_id: str, cached: _Cached) -> None:
+        self._runs[run_id] = cached
+        self._shards.setdefault(_consumer(run_id), set()).add(run_id)
+        while len(self._runs) > self._keep:
+            self._drop(next(iter(self._runs)))
+
+    def _drop(self, run_id: str) -> None:
+        if self._runs.pop(run_id, None) is not None:
+            self._shards[_consumer(run_id)].discard(run_id)
+
+
+def _consumer(run_id: str) -> str:
+
+    return subjects.scheduler_consumer(int(ids.shard(run_id)))
+
+
+class Inbox:
+    """Collects deliveries between rounds: what arrives while one round appends is the next round."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Delivery] = []
+        self._wake = asyncio.Event()
+
+    def put(self, delivery: Delivery) -> None:
+        """Add a delivery."""
+        self._waiting.append(delivery)
+        self._wake.set()
+
+    async def take(self) -> list[Delivery]:
+        """Wait until there is at least one delivery and take all."""
+        await self._wake.wait()
+        self._wake.clear()
+        taken, self._waiting = self._waiting, []
+        return taken

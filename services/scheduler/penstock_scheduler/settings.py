@@ -1,0 +1,14 @@
+"""What the scheduler can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from penstock_servicekit.settings import ServiceSettings
+
+
+class SchedulerSettings(ServiceSettings):
+    """Settings of the scheduler."""
+
+    scheduler_batch: int = Field(default=500, ge=1, le=10_000, description="facts asked for ahead, for each shard")
+    scheduler_runs: int = Field(default=4_000, ge=1, description="runs whose folded state is kept in memory")
