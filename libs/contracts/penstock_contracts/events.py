@@ -3,8 +3,8 @@
 The fields of a fact are defined once, as the core's dataclasses; pydantic reads them as they stand, so there is no
 second model to keep in step. Consumers ignore fields they do not know: a newer writer may add some.
 
-Promise: `decode` never raises on hostile bytes. It returns the fact, or `Corrupt` with the reason. A corrupt *end*
-of an attempt still takes its append-once place, so `stand_in` gives the fact that every reader takes it for.
+Promise: `decode` never raises on hostile bytes. It returns the fact, or `Corrupt` with the reason. A corrupt message
+still takes its append-once place, so `stand_in` gives the fact that every reader takes it for.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def subject(fact: Fact) -> str:
 
 
 def headers(fact: Fact, source: str) -> dict[str, str]:
-    """CloudEvents 1.0 attributes in the NATS binding. The id is the fact's place in its run: the same fact, the same id."""
+    """CloudEvents 1.0 attributes in the NATS binding. The id is the fact's place: the same fact, the same id."""
     return {
         "ce-specversion": "1.0",
         "ce-id": f"{fact.run_id}.{fact.tail}",
@@ -73,7 +73,11 @@ def headers(fact: Fact, source: str) -> dict[str, str]:
 
 def encode(fact: Fact) -> bytes:
     """The body of a fact as JSON."""
-    return orjson.dumps(fact, option=orjson.OPT_SERIALIZE_NUMPY)
+    try:
+        return orjson.dumps(fact, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        # An integer beyond 64 bits: `decode` reads it, so it must be possible to pass it on.
+        return ADAPTERS[type(fact)].dump_json(fact)
 
 
 def decode(at: str, body: bytes) -> Fact | Corrupt:
@@ -98,20 +102,44 @@ def decode(at: str, body: bytes) -> Fact | Corrupt:
 def stand_in(corrupt: Corrupt) -> Fact | None:
     """The fact that an unreadable message in an append-once place counts as, or None when it counts as nothing.
 
-    An unreadable end of an attempt counts as `lost`, so that the step is tried again instead of waiting forever.
+    An unreadable end of an attempt counts as `lost`, so that the step is tried again instead of waiting forever. An
+    unreadable request counts as a request, because nobody can write there any more: the executor that receives it
+    reports its attempt lost. An unreadable request of a run counts as nothing: there is no run.
     """
     place = subjects.parse(corrupt.subject)
+    if place is None:
+        return None
     try:
-        if place is not None and place.kind == "attempt.finished" and place.key and place.attempt:
-            return AttemptFinished(
-                run_id=place.run_id,
-                key=place.key,
-                attempt=place.attempt,
-                outcome=Outcome.LOST,
-                error=ErrorInfo(type="CorruptEvent", message=f"the end of the attempt is unreadable: {corrupt.why}"),
-            )
-        if place is not None and place.kind == "run.cancel":
-            return CancelRequested(run_id=place.run_id, reason="an unreadable cancel request")
+        fact = _stand_in(place, corrupt)
     except PenstockError:
         return None
-    return None
+    # Another spelling of a place, such as attempt `01`, is not that place.
+    return fact if fact is not None and subject(fact) == corrupt.subject else None
+
+
+def _stand_in(place: subjects.Place, corrupt: Corrupt) -> Fact | None:
+    run_id, key, attempt = place.run_id, place.key or "", place.attempt or 0
+    match place.kind:
+        case "attempt.finished":
+            why = f"the end of the attempt is unreadable: {corrupt.why}"
+            error = ErrorInfo(type="CorruptEvent", message=why)
+            return AttemptFinished(run_id=run_id, key=key, attempt=attempt, outcome=Outcome.LOST, error=error)
+        case "attempt.requested":
+            return AttemptRequested(
+                run_id=run_id,
+                key=key,
+                attempt=attempt,
+                pool=corrupt.subject.rpartition(".")[2],
+                project="unreadable",
+                pipeline="unreadable",
+                version=0,
+                entrypoint="",
+            )
+        case "step.skipped":
+            return StepSkipped(run_id=run_id, key=key, reason="an unreadable fact says that it is skipped")
+        case "run.cancel":
+            return CancelRequested(run_id=run_id, reason="an unreadable cancel request")
+        case "run.finished":
+            return RunFinished(run_id=run_id, outcome=Outcome.FAILED, error="the end of the run is unreadable")
+        case _:
+            return None

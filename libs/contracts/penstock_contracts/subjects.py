@@ -94,9 +94,9 @@ def parse(subject: str) -> Place | None:
             return Place(parts[2], f"run.{kind}")
         case ["step", key, "skipped"]:
             return Place(parts[2], "step.skipped", key)
-        case ["step", key, n, "started" | "finished" as kind] if n.isdecimal():
+        case ["step", key, n, "started" | "finished" as kind] if n.isdecimal() and len(n) < 10:
             return Place(parts[2], f"attempt.{kind}", key, int(n))
-        case ["step", key, n, "requested", _] if n.isdecimal():
+        case ["step", key, n, "requested", _] if n.isdecimal() and len(n) < 10:
             return Place(parts[2], "attempt.requested", key, int(n))
         case _:
             return None
