@@ -62,7 +62,8 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
             bus.reconnected()
 
     async def disconnected() -> None:
-        log.warning("connection to nats lost")
+        if not failed.done():
+            log.warning("connection to nats lost")
 
     async def closed() -> None:
         if not failed.done():

@@ -33,8 +33,8 @@ class HealthServer:
             async with asyncio.timeout(5):
                 head = await reader.readuntil(b"\r\n\r\n")
                 status, body = self._answer(head.split(b" ", 2)[1] if head.count(b" ") >= 2 else b"")
-                head = b"HTTP/1.1 %d .\r\ncontent-type: application/json\r\ncontent-length: %d\r\n" % (status, len(body))
-                writer.write(head + b"connection: close\r\n\r\n" + body)
+                writer.write(b"HTTP/1.1 %d .\r\ncontent-type: application/json\r\n" % status)
+                writer.write(b"content-length: %d\r\nconnection: close\r\n\r\n" % len(body) + body)
                 await writer.drain()
         writer.close()
 

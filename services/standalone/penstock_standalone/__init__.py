@@ -1,1 +1,1 @@
-"""All services of Penstock in one process, for one machine."""
+"""All services of Penstock in one process, with an embedded NATS server: the platform on one machine."""

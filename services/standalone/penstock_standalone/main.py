@@ -1,0 +1,156 @@
+"""Composition root of the platform on one machine: an embedded NATS server and all six services in one process.
+
+`--ephemeral` makes a platform that ends when its last client has gone: `penstock run` starts one where none is up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import secrets
+import sys
+import threading
+import time
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from penstock_adapters.nats.server import EmbeddedServer, ServerFailed
+from penstock_core.errors import PenstockError
+from penstock_servicekit import app, logs
+from penstock_servicekit.settings import ServiceSettings
+from penstock_standalone.state import StateError, StateFolder
+
+VERSION = "0.1.0"
+
+
+class StandaloneSettings(ServiceSettings):
+    """Settings of the platform on one machine; each service reads its own besides."""
+
+    port: int = 0
+    fsync: bool = True
+    """False trades durability at power loss for speed: the last writes may be lost, a killed process loses none."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the platform until it is asked to stop; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="penstock_standalone", description=__doc__)
+    parser.add_argument("--home", type=Path, help="state folder (default: $PENSTOCK_HOME or .penstock)")
+    parser.add_argument("--port", type=int, help="port of the HTTP API on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--ephemeral", action="store_true", help="end when the last client has gone")
+    options = parser.parse_args(arguments)
+    changes = {name: value for name in ("home", "port") if (value := getattr(options, name)) is not None}
+    settings = StandaloneSettings(**changes)
+    logs.configure(settings.log_level, settings.log_format)
+    state = StateFolder(settings.home)
+    try:
+        state.hold()
+    except StateError as error:
+        print(f"penstock: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person reads
+        return 3
+    try:
+        import uvloop
+
+        run = uvloop.run
+    except ImportError:  # not on every platform
+        run = asyncio.run
+    try:
+        return run(_run(settings, state, ephemeral=options.ephemeral))
+    finally:
+        state.release()
+
+
+async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: bool) -> int:
+    log = logs.get("standalone")
+    os.environ["PENSTOCK_HOME"] = str(state.home)
+    server = EmbeddedServer(
+        state.home, fsync=settings.fsync, on_restart=lambda status: log.warning("nats-server ended", status=status)
+    )
+    tasks: list[asyncio.Task[None]] = []
+    running: app.Running | None = None
+    try:
+        if settings.nats_url is None:
+            await server.start()
+            url = server.url
+            tasks.append(asyncio.create_task(server.supervise()))
+        else:
+            url = settings.nats_url.get_secret_value()
+        token = state.token()
+        running = await app.compose(url, settings, _builders(settings, state, token))
+        port = getattr(running.services["gateway"], "port", 0)
+        state.write_note(
+            {
+                "pid": os.getpid(),
+                "url": f"http://127.0.0.1:{port}",
+                "nats_url": url,
+                "nats_pid": server.pid,
+                "version": VERSION,
+                "started_at": time.time(),
+                "ephemeral": ephemeral,
+                "instance": secrets.token_hex(8),
+            }
+        )
+        log.info("platform is up", url=f"http://127.0.0.1:{port}", home=str(state.home))
+        others = [_no_clients(state)] if ephemeral else []
+        failure = await app.wait_for_end(running.failed, [*others, *tasks])
+    except (PenstockError, OSError) as error:
+        failure = str(error)
+    if failure:
+        log.error("platform stops", error=failure)
+    if running is not None:
+        await app.stop(running, settings.stop_timeout)
+    await server.stop()
+    for task in tasks:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, ServerFailed):
+            await task
+    log.info("platform stopped")
+    return 1 if failure else 0
+
+
+def _builders(settings: StandaloneSettings, state: StateFolder, token: str) -> dict[str, app.Builder]:
+    """The six services with their settings. Imported here so that the NATS server starts before this cost."""
+    import penstock_artifacts.app
+    import penstock_artifacts.settings
+    import penstock_builder.app
+    import penstock_builder.settings
+    import penstock_cron.app
+    import penstock_cron.settings
+    import penstock_executor.app
+    import penstock_executor.settings
+    import penstock_gateway.app
+    import penstock_gateway.settings
+    import penstock_scheduler.app
+    import penstock_scheduler.settings
+
+    home = {"home": state.home}
+    scheduler = penstock_scheduler.settings.SchedulerSettings(**home)
+    executor = penstock_executor.settings.ExecutorSettings(**home)
+    artifacts = penstock_artifacts.settings.ArtifactsSettings(**home)
+    builder = penstock_builder.settings.BuilderSettings(**home)
+    cron = penstock_cron.settings.CronSettings(**home)
+    gateway = penstock_gateway.settings.GatewaySettings(**home, port=settings.port, token=SecretStr(token))
+    return {
+        "artifacts": lambda link: penstock_artifacts.app.build(link, artifacts),
+        "builder": lambda link: penstock_builder.app.build(link, builder),
+        "scheduler": lambda link: penstock_scheduler.app.build(link, scheduler),
+        "executor": lambda link: penstock_executor.app.build(link, executor),
+        "cron": lambda link: penstock_cron.app.build(link, cron),
+        "gateway": lambda link: penstock_gateway.app.build(link, gateway),
+    }
+
+
+def _no_clients(state: StateFolder) -> asyncio.Future[object]:
+    """Done when the last client has gone. The thread that waits holds the lock until this process ends."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[object] = loop.create_future()
+
+    def wait() -> None:
+        lock = state.wait_for_no_clients()
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(done.set_result, lock)
+
+    threading.Thread(target=wait, name="clients", daemon=True).start()
+    return done

@@ -1,0 +1,107 @@
+"""The state folder of a platform: its locks, its token, and the note that tells clients where the platform listens.
+
+Only one platform may use a folder: it holds `platform.lock` for life. Clients of an ephemeral platform hold
+`clients.lock` shared for life; the platform ends when it can hold it alone, so a client that is killed counts as gone.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+from pathlib import Path
+from typing import IO, Any
+
+from penstock_core.errors import PenstockError
+
+_LEAST_FREE = 64 * 1024 * 1024
+
+
+class StateError(PenstockError):
+    """The state folder cannot be used; the message says why and what to do."""
+
+
+class StateFolder:
+    """A state folder held by this process."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home.resolve()
+        self._lock: IO[str] | None = None
+
+    def hold(self) -> None:
+        """Create the folder if needed and lock it.
+
+        Raises:
+            StateError: it is not writable, the disk is full, or another platform uses it.
+        """
+        try:
+            self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (self.home / "platform.lock").open("a")
+            probe = self.home / ".writable"
+            probe.write_bytes(b"x" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise StateError(_explain(self.home, error)) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            lock.close()
+            note = self.read_note()
+            where = f" (process {note.get('pid')}, {note.get('url')})" if note else ""
+            raise StateError(
+                f"a platform already runs on {self.home}{where}: "
+                f"use it, stop it, or choose another folder with PENSTOCK_HOME"
+            ) from error
+        self._lock = lock
+        free = shutil.disk_usage(self.home).free
+        if free < _LEAST_FREE:
+            raise StateError(
+                f"the disk of {self.home} has only {free // 1024**2} MiB left: free some space, or set PENSTOCK_HOME"
+            )
+
+    def token(self) -> str:
+        """The token of the HTTP API; made at the first start, readable by its owner only."""
+        path = self.home / "token"
+        try:
+            with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(secrets.token_urlsafe(32))
+        except FileExistsError:
+            pass
+        return path.read_text().strip()
+
+    def write_note(self, note: dict[str, Any]) -> None:
+        """Tell clients where the platform is; appears whole or not at all."""
+        part = self.home / f".platform.json.{os.getpid()}"
+        with open(part, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            json.dump(note, file)
+        part.replace(self.home / "platform.json")
+
+    def read_note(self) -> dict[str, Any]:
+        """What a platform wrote, or an empty dictionary."""
+        try:
+            return json.loads((self.home / "platform.json").read_text())
+        except (OSError, ValueError):
+            return {}
+
+    def release(self) -> None:
+        """Take the note away and unlock."""
+        (self.home / "platform.json").unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    def wait_for_no_clients(self) -> IO[str]:
+        """Block until no client holds `clients.lock`; returns it, held alone, to be kept until the process ends."""
+        lock = (self.home / "clients.lock").open("a")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return lock
+
+
+def _explain(home: Path, error: OSError) -> str:
+    if error.errno == errno.ENOSPC:
+        return f"the disk of {home} is full: free some space, or set PENSTOCK_HOME to a folder on another disk"
+    return (
+        f"the state folder {home} cannot be written ({error.strerror}): check its owner and mode, or set PENSTOCK_HOME"
+    )
