@@ -324,8 +324,7 @@ def _next(state: RunState, step: StepState, run: RunRequested) -> Fact:
 def _attempt(state: RunState, step: StepState, run: RunRequested) -> AttemptRequested:
     node = state.plan.nodes[step.key]
     spec = state.plan.specs[step.key]
-    total = sum(state.steps[key].weight for key in state.plan.dependencies[step.key])
-    by_reference = total > values.REQUEST_LIMIT
+    by_reference = _weight(state, node.inputs) > values.REQUEST_LIMIT
     return AttemptRequested(
         run_id=state.run_id,
         key=step.key,
@@ -361,13 +360,17 @@ def _run_finished(state: RunState) -> RunFinished:
         key = next(step.key for step in state.steps.values() if step.status is Status.CANCELLED)
         return RunFinished(run_id=state.run_id, outcome=Outcome.CANCELLED, error=f"step {key!r} was cancelled")
     outputs = state.plan.pipeline.outputs
-    names = {source.node for binding in outputs.values() for source in values.sources(binding)}
-    by_reference = sum(state.steps[key].weight for key in names) > values.REQUEST_LIMIT
+    by_reference = _weight(state, outputs) > values.REQUEST_LIMIT
     return RunFinished(
         run_id=state.run_id,
         outcome=Outcome.SUCCEEDED,
         outputs={name: resolve(state, binding, by_reference=by_reference) for name, binding in outputs.items()},
     )
+
+
+def _weight(state: RunState, bindings: dict[str, Binding]) -> int:
+    """An upper estimate of the results that `bindings` read, each as often as it is read."""
+    return sum(state.steps[source.node].weight for item in bindings.values() for source in values.sources(item))
 
 
 def resolve(state: RunState, binding: Binding, *, by_reference: bool = False) -> Value:
