@@ -211,13 +211,13 @@ def _evolve_finished(state: RunState, fact: AttemptFinished) -> None:
     if step is None:
         return
     if fact.attempt > step.attempt and step.status not in FINAL:
-        if fact.outcome is Outcome.CANCELLED and fact.attempt == step.attempt + 1 and step.status not in IN_FLIGHT:
+        if fact.outcome is Outcome.CANCELLED and step.status not in IN_FLIGHT:
             # The next attempt was ended before anyone asked for it: nothing can come of the step any more.
             step.error, step.reason = fact.error, _why(fact, "cancelled")
             _end(state, step, "cancelled")
-            return
-        # An end whose request is not folded yet: kept, and applied with the request.
-        state.early.setdefault((fact.key, fact.attempt), fact)
+        else:
+            # An end whose request is not folded yet: kept, and applied with the request.
+            state.early.setdefault((fact.key, fact.attempt), fact)
         return
     if fact.attempt != step.attempt or step.status not in IN_FLIGHT:
         return
@@ -303,12 +303,12 @@ def _next(state: RunState, step: StepState, run: RunRequested) -> Fact:
     if state.cancel is not None:
         # The end of an attempt is append-once. So this fences whatever the attempt's process still reports, and also
         # an attempt that a replica which does not know of the cancel yet is asking for at this moment.
+        attempt = step.attempt if step.status in IN_FLIGHT else step.attempt + 1
+        while (step.key, attempt) in state.early and state.early[step.key, attempt].outcome is Outcome.LOST:
+            attempt += 1  # this end was written, but nobody can read it
+        error = ErrorInfo(type="Cancelled", message=_cancel_reason(state.cancel))
         return AttemptFinished(
-            run_id=state.run_id,
-            key=step.key,
-            attempt=step.attempt if step.status in IN_FLIGHT else step.attempt + 1,
-            outcome=Outcome.CANCELLED,
-            error=ErrorInfo(type="Cancelled", message=_cancel_reason(state.cancel)),
+            run_id=state.run_id, key=step.key, attempt=attempt, outcome=Outcome.CANCELLED, error=error
         )
     if step.status is Status.WAITING and step.blocker is not None:
         blocker = state.steps[step.blocker]
