@@ -1,0 +1,423 @@
+"""A model of everything around the run state machine: broker, schedulers and executors that fail in all known ways.
+
+`World` has one method for each thing that may happen: a message is delivered, or delivered again; a scheduler goes on
+to its next step (fold, decide, append, acknowledge) or dies between two of them; an executor takes, starts and ends
+attempts, dies, or comes back from the dead with a late report; somebody cancels; a message is spoilt. Arguments are
+any integers, taken modulo what there is, so that hypothesis rules and a seeded generator can both drive it. Facts come
+only from attempts that were really requested and taken.
+
+`settle` is fairness: from then on everything is delivered and healthy, so every run must end in bounded steps.
+`check` compares the log with `invariants` and raises `Violation`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    CancelRequested,
+    ErrorInfo,
+    Fact,
+    Outcome,
+    RunRequested,
+)
+from penstock_core.ir import Pipeline
+from penstock_core.run import Plan, RunState
+from penstock_core.values import Inline
+from penstock_testkit import generate, invariants
+from penstock_testkit.broker import Broker, Consumer, Delivery
+from penstock_testkit.invariants import Violation
+from penstock_testkit.states import Machine, agreed, differences
+
+_ROUNDS = 100
+"""Decisions in a row about one run after which a scheduler counts as stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Habits:
+    """How scheduler replicas treat what they remember. The defaults are right; others show that the model finds out."""
+
+    mind_gaps: bool = True
+    fold_when_refused: bool = True
+    begin_redelivered: bool = False
+
+
+@dataclass(slots=True)
+class Cached:
+    """A folded run: what the replica was sent up to `seq`, and all that it wrote."""
+
+    state: RunState
+    seq: int
+
+
+class Replica:
+    """A scheduler. It works in steps, so that others may act, or it may die, between any two of them."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.cached: dict[str, Cached] = {}
+        self.ended: dict[str, RunState] = {}
+        self.inbox: list[Delivery] = []
+        self.unreachable = ""
+        self._expected: int | None = None
+        self._round: Generator[None, None, None] | None = None
+
+    @property
+    def current(self) -> bool:
+        """Whether all deliveries so far came here since it last looked, so that its states must be right."""
+        return self._round is None and not self.inbox and self._expected == self.world.facts.next_seq
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has anything in hand."""
+        return self._round is not None or bool(self.inbox)
+
+    def go_on(self) -> None:
+        """Do the next step of the present round of work, or begin one."""
+        if self._round is None and self.inbox:
+            batch, self.inbox = self.inbox, []
+            self._round = self._work(batch)
+        if self._round is not None and next(self._round, self) is self:
+            self._round = None
+
+    def _work(self, batch: list[Delivery]) -> Generator[None, None, None]:
+        runs: dict[str, list[Delivery]] = {}
+        for delivery in batch:
+            if self.world.habits.mind_gaps and self._expected not in (None, delivery.consumer_seq):
+                self.cached.clear()
+            self._expected = delivery.consumer_seq + 1
+            runs.setdefault(delivery.fact.run_id, []).append(delivery)
+        for run_id, deliveries in runs.items():
+            yield from self._handle(run_id, deliveries)
+
+    def _handle(self, run_id: str, deliveries: list[Delivery]) -> Generator[None, None, None]:
+        machine, broker = self.world.machine, self.world.broker
+        cached = self._state(run_id, deliveries)
+        refused: set[str] = set()
+        for _ in range(_ROUNDS):
+            facts = machine.decide(cached.state)
+            if stuck := refused & {fact.tail for fact in facts}:
+                raise Violation(f"{run_id}: {stuck} are in the log, and are decided again")
+            yield
+            if not facts:
+                break
+            how, self.unreachable = self.unreachable, ""
+            written = [] if how == "before" else broker.append(facts)
+            if how:
+                # The answer is lost: forget the run, whose log may have grown unseen, and take its facts again.
+                self.cached.pop(run_id, None)
+                for delivery in deliveries:
+                    self.world.facts.give_back(delivery.seq)
+                return
+            yield
+            for fact, was_written in zip(facts, written, strict=True):
+                if was_written:
+                    cached.state = machine.evolve(cached.state, fact)
+            if not all(written) and self.world.habits.fold_when_refused:
+                refused = {fact.tail for fact, was_written in zip(facts, written, strict=True) if not was_written}
+                cached = self._fold(run_id)
+        else:
+            raise Violation(f"{run_id}: no end of decisions after {_ROUNDS} rounds")
+        if cached.state.finished is not None:
+            self.ended[run_id] = cached.state
+            self.cached.pop(run_id, None)
+        for delivery in deliveries:
+            self.world.facts.ack(delivery.seq)
+        yield
+
+    def _state(self, run_id: str, deliveries: list[Delivery]) -> Cached:
+        cached = self.cached.get(run_id)
+        if cached is None:
+            first = deliveries[0]
+            new = first.delivered == 1 or self.world.habits.begin_redelivered
+            if new and len(deliveries) == 1 and isinstance(first.fact, RunRequested):
+                # A run that was just asked for: its log need not be read.
+                state = self.world.machine.fold(run_id, self.world.plans[run_id], [first.fact])
+                cached = self.cached[run_id] = Cached(state, first.seq)
+                return cached
+            return self._fold(run_id)
+        for delivery in deliveries:
+            if delivery.seq > cached.seq:
+                cached.state = self.world.machine.evolve(cached.state, delivery.fact)
+                cached.seq = delivery.seq
+        return cached
+
+    def _fold(self, run_id: str) -> Cached:
+        records = self.world.broker.read(run_id)
+        state = self.world.machine.fold(run_id, self.world.plans[run_id], (record.fact for record in records))
+        cached = self.cached[run_id] = Cached(state, records[-1].seq)
+        return cached
+
+
+@dataclass(slots=True)
+class Execution:
+    """An attempt in an executor's hands. A zombie's executor is taken for dead, but still reports."""
+
+    request: AttemptRequested
+    delivery: Delivery
+    executor: int
+    mark: str
+    started: bool = False
+
+
+@dataclass(slots=True)
+class World:
+    """All runs and everything that acts on them. `machine` and `habits` may be altered to see what comes of it."""
+
+    machine: Machine = field(default_factory=Machine.of)
+    habits: Habits = field(default_factory=Habits)
+    size: tuple[int, int] = (3, 2)
+    broker: Broker = field(default_factory=Broker)
+    pipelines: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
+    plans: dict[str, Plan] = field(default_factory=dict[str, Plan])
+    replicas: list[Replica] = field(default_factory=list[Replica])
+    executions: list[Execution] = field(default_factory=list[Execution])
+    facts: Consumer = field(init=False)
+    attempts: Consumer = field(init=False)
+    taken: int = 0
+    checked: int = 0
+
+    def __post_init__(self) -> None:
+        self.facts = Consumer(lambda fact: isinstance(fact, RunRequested | CancelRequested | AttemptFinished))
+        self.attempts = Consumer(lambda fact: isinstance(fact, AttemptRequested))
+        self.broker.consumers += [self.facts, self.attempts]
+        self.replicas += [Replica(self) for _ in range(self.size[0])]
+
+    # ------------------------------------------------------------------------------------------------- clients
+
+    def submit(self, pipeline: Pipeline) -> str:
+        """Ask for a run of a pipeline."""
+        run_id = f"run{len(self.pipelines)}"
+        self.pipelines[run_id] = pipeline
+        self.plans[run_id] = self.machine.plan(pipeline)
+        self.broker.append(
+            [RunRequested(run_id=run_id, project="p", pipeline=pipeline.name, version=1, inputs={"p": Inline(run_id)})]
+        )
+        return run_id
+
+    def cancel(self, run: int) -> None:
+        """Ask for the end of a run."""
+        if self.pipelines:
+            self.broker.append([CancelRequested(run_id=f"run{run % len(self.pipelines)}", by="somebody")])
+
+    def spoil(self, which: int) -> None:
+        """Put unreadable bytes where the next fact about a step is about to be written."""
+        facts: list[Fact] = []
+        for run_id in self.pipelines:
+            state = self.cold(run_id)
+            facts += [fact for fact in self.machine.decide(state) if fact.tail != "finished"]
+            facts += [
+                AttemptFinished(run_id=run_id, key=key, attempt=step.attempt, outcome=Outcome.LOST)
+                for key, step in state.steps.items()
+                if step.status in ("queued", "running")
+            ]
+        if facts:
+            self.broker.spoil(facts[which % len(facts)])
+
+    # ---------------------------------------------------------------------------------------------- schedulers
+
+    def deliver(self, replica: int, count: int, again_first: int = 1) -> None:
+        """Hand up to `count` + 1 messages to a scheduler."""
+        for _ in range(count % 5 + 1):
+            delivery = self.facts.take(again_first=again_first % 2 == 1)
+            if delivery is None:
+                return
+            self.replicas[replica % len(self.replicas)].inbox.append(delivery)
+
+    def schedule(self, replica: int, steps: int) -> None:
+        """A scheduler goes on for some steps."""
+        for _ in range(steps % 8 + 1):
+            self.replicas[replica % len(self.replicas)].go_on()
+
+    def crash(self, replica: int) -> None:
+        """A scheduler dies with all it knows; another takes its seat. What it held is delivered again some time."""
+        self.replicas[replica % len(self.replicas)] = Replica(self)
+
+    def cut(self, replica: int, how: int) -> None:
+        """The next append of a scheduler fails: it is not made, or it is and the answer is lost."""
+        self.replicas[replica % len(self.replicas)].unreachable = "before" if how % 2 else "after"
+
+    def expire(self, which: int) -> None:
+        """The wait for an acknowledgement of a fact runs out: it will be delivered again."""
+        if self.facts.outstanding:
+            self.facts.give_back(list(self.facts.outstanding)[which % len(self.facts.outstanding)])
+
+    # ----------------------------------------------------------------------------------------------- executors
+
+    def take(self, executor: int, again_first: int = 1) -> None:
+        """An executor takes an attempt. One that was delivered before and had started is reported lost."""
+        delivery = self.attempts.take(again_first=again_first % 2 == 1)
+        if delivery is None or not isinstance(delivery.fact, AttemptRequested):
+            return
+        request, executor = delivery.fact, executor % self.size[1]
+        if request.not_before is not None and request.not_before > self.broker.at:
+            self.attempts.give_back(delivery.seq)
+            return
+        attempt = (request.run_id, request.key, request.attempt)
+        prefix = f"step.{request.key}.{request.attempt}"
+        for execution in self.executions:
+            if execution.executor == executor and execution.request == request:
+                execution.delivery = delivery
+                return
+        lost = invariants.unreadable(request)
+        if delivery.delivered > 1:
+            if self.broker.find(request.run_id, f"{prefix}.finished"):
+                self.attempts.ack(delivery.seq)
+                return
+            lost = lost or self.broker.find(request.run_id, f"{prefix}.started") is not None
+        if lost:
+            error = ErrorInfo(type="Lost", message="its executor is gone")
+            run_id, key, number = attempt
+            lost_end = AttemptFinished(run_id=run_id, key=key, attempt=number, outcome=Outcome.LOST, error=error)
+            self.broker.append([lost_end])
+            self.attempts.ack(delivery.seq)
+            return
+        self.taken += 1
+        self.executions.append(Execution(request, delivery, executor, f"e{executor}.{self.taken}"))
+
+    def start(self, which: int) -> None:
+        """An attempt that was taken begins."""
+        if self.executions:
+            execution = self.executions[which % len(self.executions)]
+            request = execution.request
+            execution.started = True
+            run_id, key, number = request.run_id, request.key, request.attempt
+            mark, at = execution.mark, self.broker.at
+            fact = AttemptStarted(run_id=run_id, key=key, attempt=number, executor=mark, started_at=at)
+            self.broker.append([fact])
+
+    def end(self, which: int, how: int, size: int = 0, heard: int = 1) -> None:
+        """An attempt ends, in whichever way. Its executor may die between the report and the acknowledgement."""
+        if not self.executions:
+            return
+        execution = self.executions.pop(which % len(self.executions))
+        request = execution.request
+        spec = self.plans[request.run_id].specs[request.key]
+        attempt = (request.run_id, request.key, request.attempt)
+        fact = generate.end(attempt, spec, generate.Ending(how, size), self.broker.at, execution.mark)
+        if how % 8 == 7 and self.broker.find(request.run_id, "cancel"):
+            fact = AttemptFinished(run_id=attempt[0], key=attempt[1], attempt=attempt[2], outcome=Outcome.CANCELLED)
+        self.broker.append([fact])
+        if heard % 4:
+            self.attempts.ack(execution.delivery.seq)
+        else:
+            self.attempts.give_back(execution.delivery.seq)
+
+    def die(self, executor: int, zombie: int) -> None:
+        """An executor dies, or is only taken for dead; what it held is delivered again."""
+        executor %= self.size[1]
+        for execution in [execution for execution in self.executions if execution.executor == executor]:
+            self.attempts.give_back(execution.delivery.seq)
+            if zombie % 2:
+                execution.executor = -1
+            else:
+                self.executions.remove(execution)
+
+    def wait(self, seconds: int) -> None:
+        """Time goes by."""
+        self.broker.at += seconds % 60
+
+    # -------------------------------------------------------------------------------------------------- checks
+
+    def cold(self, run_id: str) -> RunState:
+        """The state of a run as a scheduler sees it that has just begun."""
+        facts = (record.fact for record in self.broker.read(run_id))
+        return self.machine.fold(run_id, self.plans[run_id], facts)
+
+    def check(self) -> None:
+        """Check the invariants of runs whose log has grown, and that schedulers who know all agree with it."""
+        grown = {record.fact.run_id for record in self.broker.records[self.checked :]}
+        self.checked = len(self.broker.records)
+        for run_id in sorted(grown):
+            invariants.check(self.pipelines[run_id], [record.fact for record in self.broker.read(run_id)])
+        if self.facts.idle:
+            for replica in self.replicas:
+                for run_id, cached in replica.cached.items():
+                    if replica.current:
+                        self._compare(run_id, cached.state)
+
+    def _compare(self, run_id: str, warm: RunState) -> None:
+        facts = [record.fact for record in self.broker.read(run_id)]
+        if warm.finished is not None and warm.cancel is None:
+            # Nobody looks at a run again that is over: a cancel that came later is of no interest.
+            facts = [fact for fact in facts if not isinstance(fact, CancelRequested)]
+        cold = self.machine.fold(run_id, self.plans[run_id], facts)
+        if decided := self.machine.decide(cold):
+            raise Violation(f"{run_id}: everything is acknowledged, but to do is {decided}")
+        if difference := differences(agreed(warm), agreed(cold)):
+            raise Violation(f"{run_id}: a scheduler remembers and the log says: {difference}")
+
+    def settle(self) -> None:
+        """From now on everything is delivered and healthy: every run must end, and everybody must agree on it."""
+        for number in range(60 + 2 * len(self.broker.records)):
+            for replica in self.replicas:
+                replica.unreachable = ""
+                while replica.busy:
+                    replica.go_on()
+            self.check()
+            for consumer in (self.facts, self.attempts):
+                for seq in list(consumer.outstanding):
+                    if all(execution.delivery.seq != seq for execution in self.executions) or consumer is self.facts:
+                        consumer.give_back(seq)
+            self.deliver(number, 4)
+            while self.attempts.again or self.attempts.waiting:
+                self.broker.at += 10_000.0
+                self.take(number)
+            while self.executions:
+                self.end(0, 0)
+            if self.facts.idle and self.attempts.idle and not any(replica.busy for replica in self.replicas):
+                break
+        else:
+            raise Violation("the world does not come to rest")
+        self._at_rest()
+
+    def _at_rest(self) -> None:
+        self.check()
+        for run_id in self.pipelines:
+            cold = self.cold(run_id)
+            if cold.finished is None:
+                raise Violation(f"{run_id} hangs: {agreed(cold)}")
+            self._compare(run_id, cold)
+            for replica in self.replicas:
+                if run_id in replica.ended:
+                    self._compare(run_id, replica.ended[run_id])
+
+
+ACTIONS: dict[str, tuple[int, tuple[int, ...]]] = {
+    "deliver": (30, (3, 5, 2)),
+    "schedule": (40, (3, 8)),
+    "crash": (3, (3,)),
+    "cut": (2, (3, 2)),
+    "expire": (4, (20,)),
+    "take": (25, (2, 2)),
+    "start": (10, (20,)),
+    "end": (25, (20, 8, 8, 4)),
+    "die": (3, (2, 2)),
+    "cancel": (1, (3,)),
+    "spoil": (1, (20,)),
+    "wait": (2, (60,)),
+}
+"""What may happen, with its weight and the ranges of its arguments."""
+
+
+def simulate(seed: int, *, machine: Machine | None = None, habits: Habits | None = None, steps: int = 120) -> World:
+    """Let a world run for some random steps, then settle it; the same seed is always the same history.
+
+    Raises:
+        Violation: an invariant does not hold.
+    """
+    source = random.Random(seed)  # noqa: S311 - reproducible histories are wanted
+    world = World(machine or Machine.of(), habits or Habits())
+    for _ in range(1 + source.randrange(2)):
+        world.submit(generate.pipeline(source.randrange))
+    names = source.choices(list(ACTIONS), [weight for weight, _ in ACTIONS.values()], k=steps)
+    for name in names:
+        getattr(world, name)(*(source.randrange(bound) for bound in ACTIONS[name][1]))
+        world.check()
+    world.settle()
+    return world

@@ -1,0 +1,97 @@
+"""Run states as plain data, to compare them; and the state machine as a parameter, to test altered ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from penstock_core import run
+from penstock_core.facts import Fact
+from penstock_core.ir import Pipeline
+from penstock_core.run import Plan, RunState, Status
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The functions of a run state machine: those of `penstock_core.run`, or of an altered copy of it."""
+
+    plan: Callable[[Pipeline], Plan]
+    new: Callable[[str, Plan], RunState]
+    evolve: Callable[[RunState, Fact], RunState]
+    decide: Callable[[RunState], list[Fact]]
+
+    @classmethod
+    def of(cls, module: ModuleType = run) -> Machine:
+        """The machine that `module` defines."""
+        return cls(plan=module.Plan, new=module.RunState, evolve=module.evolve, decide=module.decide)
+
+    def fold(self, run_id: str, plan: Plan, facts: Iterable[Fact]) -> RunState:
+        """The state after `facts`."""
+        state = self.new(run_id, plan)
+        for fact in facts:
+            state = self.evolve(state, fact)
+        return state
+
+
+def dump(state: RunState) -> dict[str, Any]:
+    """Everything in a state, as data that later folding does not change. The order of the frontier is left out."""
+    return {
+        "run_id": state.run_id,
+        "requested": state.requested,
+        "cancel": state.cancel,
+        "finished": state.finished,
+        "first_failure": state.first_failure,
+        "open": state.open,
+        "frontier": sorted(state.frontier),
+        "early": dict(state.early),
+        "steps": {
+            key: {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+            for key, step in state.steps.items()
+        },
+    }
+
+
+def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The entries in which two dumps differ, as pairs."""
+    found: dict[str, Any] = {}
+    for name in sorted(one.keys() | other.keys()):
+        left, right = one.get(name), other.get(name)
+        if isinstance(left, dict) and isinstance(right, dict):
+            found |= {f"{name}.{k}": v for k, v in differences(left, right).items()}
+        elif left != right:
+            found[name] = (left, right)
+    return found
+
+
+def agreed(state: RunState) -> dict[str, Any]:
+    """What every replica must agree on once it has seen all facts that schedulers are sent.
+
+    Left out is what they may differ in without harm: what only `started` tells (schedulers are not sent it), and in a
+    cancelled run whether a step that never ran counts as skipped or as cancelled, with the reason.
+    """
+    steps: dict[str, dict[str, Any]] = {}
+    for key, step in state.steps.items():
+        status: str = Status.QUEUED if step.status == Status.RUNNING else step.status
+        steps[key] = {"status": status, "failures": step.failures, "losses": step.losses, "outputs": step.outputs}
+        if state.cancel is not None and status in (Status.SKIPPED, Status.CANCELLED):
+            steps[key]["status"] = "not run"
+            continue
+        steps[key] |= {
+            "attempt": step.attempt,
+            "error": step.error,
+            "metrics": step.metrics,
+            "finished_at": step.finished_at,
+            "not_before": step.not_before,
+            "reason": step.reason,
+        }
+    return {
+        "requested": state.requested,
+        "cancel": state.cancel,
+        "finished": state.finished,
+        "open": state.open,
+        "frontier": sorted(state.frontier),
+        "steps": steps,
+    }
