@@ -1,0 +1,23 @@
+"""Values as JSON that keeps their types.
+
+Plain JSON data stands for itself. Anything else is an object with the key `$type`, readable and exact:
+
+    nan, inf                 {"$type": "float", "value": "nan"}
+    integers beyond 64 bits  {"$type": "int", "value": "0x…"}
+    tuples, sets             {"$type": "tuple", "items": […]}
+    other dictionaries       {"$type": "dict", "items": [[key, value], …]}
+    bytes, odd texts         {"$type": "bytes", "base64": "…"}
+    dates, decimals, ids     {"$type": "datetime", "value": "2024-05-01T12:00:00"}
+    numpy numbers            {"$type": "numpy", "dtype": "float32", "value": 0.5}
+    enumerations             {"$type": "module:Class", "name": "RED"}
+    dataclasses, NamedTuples {"$type": "module:Class", "depth": 3, …}
+    pydantic models          {"$type": "module:Class", "model": {…}}
+
+So a value comes back as it was whatever the reader's type hint is, and every JSON parser reads it. Promise: `decode`
+runs no code that the text brings along; it only builds instances of data classes that the user's own modules define.
+"""
+
+from penstock.codec.decoding import Mismatch, decode
+from penstock.codec.encoding import NotJson, encode
+
+__all__ = ["Mismatch", "NotJson", "decode", "encode"]

@@ -1,0 +1,143 @@
+"""Type hints as the platform reads them: one normal form, how they are shown, what they contain.
+
+`signature` reads them off functions, `check` holds values against them, `assign` holds one against another,
+`schema` turns them into JSON Schema. Rule of all of these: what a hint says in a way not understood here is taken
+for `Any`; nothing is refused for being unusual.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import types
+import typing
+from typing import Any
+
+_NONE = type(None)
+_UNKNOWN = frozenset({"Self", "Never", "NoReturn"})
+
+
+def strip(hint: Any) -> Any:
+    """The hint without `Annotated`, `NewType` and aliases; a type variable becomes its bound."""
+    while True:
+        if hint is None:
+            return _NONE
+        if hint is Any or hint is object or isinstance(hint, str | typing.ForwardRef | typing.ParamSpec):
+            return Any
+        if isinstance(hint, typing.TypeVar):
+            hint = typing.Union[hint.__constraints__] if hint.__constraints__ else hint.__bound__ or Any  # noqa: UP007
+        elif typing.get_origin(hint) in (typing.Annotated, typing.Final, typing.ClassVar):
+            hint = typing.get_args(hint)[0]
+        elif isinstance(hint, typing.NewType):
+            hint = hint.__supertype__
+        elif type(hint).__name__ == "TypeAliasType":
+            hint = hint.__value__
+        elif hint is typing.LiteralString:
+            return str
+        else:
+            return Any if getattr(hint, "_name", None) in _UNKNOWN else hint
+
+
+def members(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, each stripped; of any other hint itself."""
+    hint = strip(hint)
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(inner for arg in typing.get_args(hint) for inner in members(arg))
+    return (hint,)
+
+
+def literals(hint: Any) -> tuple[Any, ...] | None:
+    """The values of a `Literal`, or None when it is no literal."""
+    return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else None
+
+
+def klass(hint: Any) -> type | None:
+    """The class that values must be of: `list` for `list[int]`; None where the hint names no class."""
+    origin = typing.get_origin(hint) or hint
+    return origin if isinstance(origin, type) else None
+
+
+def item(hint: Any, index: int = 0) -> Any:
+    """The hint of an item of a list, set or tuple; `Any` where nothing is said."""
+    hint = strip(hint)
+    cls, args = klass(hint), typing.get_args(hint)
+    if cls is None or not args:
+        return Any
+    if issubclass(cls, tuple):
+        if len(args) == 2 and args[1] is Ellipsis:
+            return args[0]
+        return args[index] if index < len(args) else Any
+    if len(args) == 1 and issubclass(cls, collections.abc.Iterable) and _is_collection(cls):
+        return args[0]
+    return Any
+
+
+def entry(hint: Any) -> tuple[Any, Any]:
+    """The hints of a mapping's keys and values; `Any` where nothing is said."""
+    hint = strip(hint)
+    cls, args = klass(hint), typing.get_args(hint)
+    if cls is not None and len(args) == 2 and issubclass(cls, collections.abc.Mapping):
+        return args[0], args[1]
+    return Any, Any
+
+
+def _is_collection(cls: type) -> bool:
+    """Whether the argument of a generic class is the type of its items: known for the standard library's only."""
+    return cls.__module__ in ("builtins", "collections", "collections.abc", "typing")
+
+
+def is_named_tuple(hint: Any) -> bool:
+    """Whether the hint is a NamedTuple class."""
+    return isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields")
+
+
+def is_typed_dict(hint: Any) -> bool:
+    """Whether the hint is a TypedDict class."""
+    return isinstance(hint, type) and typing.is_typeddict(hint)
+
+
+def fields(named_tuple: Any) -> dict[str, Any]:
+    """The hints of a NamedTuple's fields, in order."""
+    try:
+        found = typing.get_type_hints(named_tuple)
+    except (NameError, TypeError, SyntaxError):
+        found: dict[str, Any] = {}
+    return {name: found.get(name, Any) for name in named_tuple._fields}
+
+
+def show(hint: Any) -> str:
+    """The hint as the user would write it."""
+    if hint is None or hint is _NONE:
+        return "None"
+    if hint is Ellipsis:
+        return "..."
+    if isinstance(hint, list | tuple):
+        return f"[{', '.join(show(arg) for arg in typing.cast('list[Any]', hint))}]"
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        return show(args[0])
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(show(arg) for arg in args)
+    if origin is typing.Literal:
+        return f"Literal[{', '.join(repr(arg) for arg in args)}]"
+    if origin is not None and args:
+        return f"{_name(origin)}[{', '.join(show(arg) for arg in args)}]"
+    return _name(hint)
+
+
+def _name(hint: Any) -> str:
+    if isinstance(hint, str):
+        return hint
+    name = getattr(hint, "__qualname__", None) or getattr(hint, "__name__", None) or getattr(hint, "_name", None)
+    # A class made inside a function has a long name; its last part is the one people know.
+    return str(name).rpartition("<locals>.")[2] if name else str(hint).replace("typing.", "")
+
+
+def brief(value: object) -> str:
+    """A value in a few words for an error message."""
+    cls = type(value)
+    if value is None:
+        return "None"
+    if isinstance(value, str | bytes | int | float | complex):
+        text = repr(value)
+        return f"{text if len(text) <= 60 else text[:57] + '...'} ({cls.__name__})"
+    return f"a value of type {_name(cls)}" if cls.__name__ not in ("Reference", "Outputs") else repr(value)

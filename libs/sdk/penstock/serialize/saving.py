@@ -1,0 +1,206 @@
+"""From a Python value to a value that travels: inline JSON, an artifact, or items and fields of these."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path, PurePath
+from typing import Any, cast
+
+from penstock import codec, hints
+from penstock.hints import check
+from penstock.serialize import files, formats
+from penstock.serialize.formats import Format, Unfit, Unsavable
+from penstock.store import FolderStore
+from penstock_core import values
+from penstock_core.values import ArtifactRef
+
+MAX_ITEMS = 2_000
+"""Longest list or dictionary that is saved item by item; each item is an artifact, and their references travel."""
+
+_MAX_DEPTH = 64
+_PLAIN = frozenset({int, float, str, bool, type(None)})
+
+
+def save(value: object, hint: Any = Any, store: FolderStore | None = None, *, where: str = "the value") -> Any:
+    """Save a value.
+
+    Args:
+        value: what a step gave.
+        hint: the declared type; the value is held against it.
+        store: where artifacts go; None allows inline values only.
+        where: what the value is, for errors, such as `output 'train' of step 'split'`.
+
+    Returns:
+        the value as JSON (see `penstock_core.values`), such as `{"value": 3}` or `{"artifact": {…}}`.
+
+    Raises:
+        TypeError: the value is not of the declared type.
+        Unsavable: it cannot be saved at all (a `TypeError`, too).
+        FileNotFoundError: it is a path at which nothing lies.
+    """
+    cls = type(value)
+    if (cls is bool or value is None or (cls is int and -(1 << 63) <= cast("int", value) < 1 << 63)) and hint is cls:
+        return {"value": value}
+    found = check.problem(value, hint)
+    if found is not None:
+        raise TypeError(f"{where} is declared as {hints.show(hint)}, but {found}")
+    return _Saver(store, where).save(value, hint)
+
+
+class _Saver:
+    def __init__(self, store: FolderStore | None, where: str) -> None:
+        self.store = store
+        self.where = where
+
+    def save(self, value: object, hint: Any) -> Any:
+        own = formats.own_format(value)
+        if own is not None:
+            return self.artifact(value, own)
+        if isinstance(value, PurePath):
+            return self.path(Path(value))
+        if type(value) is bytes:
+            return self.artifact(value, formats.BYTES)
+        library = formats.library_format(value)
+        if library is not None:
+            try:
+                return self.artifact(value, library)
+            except Unfit:
+                return self.artifact(value, formats.PICKLE)
+        if self.by_item(value):
+            return self.items(value, hint)
+        return self.data(value, hint)
+
+    def data(self, value: object, hint: Any) -> Any:
+        """JSON, inline if it is small; what has no exact JSON form is pickled."""
+        try:
+            tree = codec.encode(value, hint, paths=False)
+        except codec.NotJson as error:
+            if holds_path(value):
+                kind = type(value).__name__
+                raise Unsavable(
+                    f"{self.where} holds a path inside a {kind}, so that the file would be lost. Give each path as an "
+                    f"output of its own (a NamedTuple's field), in a list or dictionary of up to {MAX_ITEMS}, or "
+                    "give the folder that holds them"
+                ) from error
+            return self.artifact(value, formats.PICKLE)
+        if isinstance(tree, bool | int | float | None):
+            return {"value": tree}
+        text = json.dumps(tree, separators=(",", ":"), ensure_ascii=False)
+        if len(text) <= values.INLINE_LIMIT and len(text.encode()) <= values.INLINE_LIMIT and depth(tree) <= _MAX_DEPTH:
+            return {"value": tree}
+        if type(tree) is str:
+            return self.artifact(tree, formats.TEXT)
+        return self.artifact(tree, formats.JSON, python_type=formats.type_name(value))
+
+    def by_item(self, value: object) -> bool:
+        """Whether a list or dictionary holds things that have a format of their own, directly or deeper."""
+        if type(value) is list:
+            inner = cast("list[object]", value)
+        elif type(value) is dict and all(type(key) is str for key in cast("dict[object, object]", value)):
+            inner = list(cast("dict[str, object]", value).values())
+        else:
+            return False
+        if len(inner) > MAX_ITEMS:
+            return False
+        return any(type(entry) not in _PLAIN and (has_format(entry) or self.by_item(entry)) for entry in inner)
+
+    def items(self, value: Any, hint: Any) -> Any:
+        if isinstance(value, dict):
+            inner = hints.entry(hint)[1]
+            return {"fields": {key: self.save(entry, inner) for key, entry in cast("dict[str, Any]", value).items()}}
+        return {"items": [self.save(entry, hints.item(hint)) for entry in cast("list[Any]", value)]}
+
+    def path(self, path: Path) -> Any:
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{self.where} is the path {str(path)!r}, but nothing lies there "
+                f"(relative paths start at the step's working folder, {Path.cwd()})"
+            )
+        store = self.needed_store()
+        filename = path.resolve().name if path.name in ("", "..") else path.name
+        if path.is_file():
+            sha256, size = store.put_file(path)
+            ref = ArtifactRef(sha256=sha256, size=size, media_type=files.media_type(path), format=files.FILE)
+        else:
+            with store.temporary() as temporary:
+                files.pack(path, temporary)
+                sha256, size = store.adopt(temporary)
+            ref = ArtifactRef(sha256=sha256, size=size, media_type="application/x-tar", format=files.FOLDER)
+        return artifact_json(dataclasses.replace(ref, filename=filename, python_type="pathlib:Path"))
+
+    def artifact(self, value: object, form: Format, python_type: str = "") -> Any:
+        store = self.needed_store()
+        with store.temporary() as temporary:
+            try:
+                form.save(value, temporary)
+            except (Unfit, OSError):
+                raise
+            except Exception as error:
+                kind = type(value).__qualname__
+                raise Unsavable(
+                    f"{self.where}, a {kind}, cannot be saved as {form.name}: {error}. Give plain data instead, or "
+                    "register a format for it with penstock.serialize.register"
+                ) from error
+            sha256, size = store.adopt(temporary)
+        return artifact_json(
+            ArtifactRef(
+                sha256=sha256,
+                size=size,
+                media_type=form.media_type,
+                format=form.name,
+                python_type=python_type or formats.type_name(value),
+                unsafe=form.unsafe,
+            )
+        )
+
+    def needed_store(self) -> FolderStore:
+        if self.store is None:
+            raise Unsavable(f"{self.where} is too large, or no plain data: it needs an artifact store")
+        return self.store
+
+
+def artifact_json(ref: ArtifactRef) -> dict[str, Any]:
+    """The JSON form of an artifact value."""
+    return {"artifact": {field.name: getattr(ref, field.name) for field in dataclasses.fields(ref)}}
+
+
+def has_format(value: object) -> bool:
+    """Whether a value is saved in a format of its own when it stands alone."""
+    return (
+        isinstance(value, PurePath)
+        or type(value) is bytes
+        or formats.own_format(value) is not None
+        or formats.library_format(value) is not None
+    )
+
+
+def holds_path(value: object, levels: int = 8) -> bool:
+    """Whether plain containers and data classes hold a path."""
+    if isinstance(value, PurePath):
+        return True
+    if levels == 0:
+        return False
+    if isinstance(value, dict):
+        inner: list[Any] = list(cast("dict[Any, Any]", value).values())
+    elif isinstance(value, list | tuple | set | frozenset):
+        inner = list(cast("list[Any]", value))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        inner = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    else:
+        return False
+    return any(holds_path(entry, levels - 1) for entry in inner)
+
+
+def depth(tree: Any) -> int:
+    """Levels of nesting of JSON data."""
+    level, found = [tree], 0
+    while level:
+        found += 1
+        level = [
+            entry
+            for one in level
+            if isinstance(one, list | dict)
+            for entry in (cast("dict[str, Any]", one).values() if isinstance(one, dict) else cast("list[Any]", one))
+        ]
+    return found
