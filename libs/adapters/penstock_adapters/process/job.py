@@ -1,0 +1,119 @@
+"""One attempt in the executor's hands, and the words for how it can end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+
+import pydantic
+
+from penstock_adapters.process.output import Tail
+from penstock_adapters.process.server import ForkServer
+from penstock_core.facts import AttemptRequested, ErrorInfo, Outcome
+
+_CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
+_ERROR = pydantic.TypeAdapter(ErrorInfo)
+
+
+class Stage(Enum):
+    """How far a job is. `ENDED`: its end is told or about to be, its process may not be reaped yet."""
+
+    WAITING = auto()
+    SENT = auto()
+    RUNNING = auto()
+    ENDED = auto()
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """An attempt. `why` is set once the executor itself ends it; `since` is the loop's time of the last stage."""
+
+    number: int
+    request: AttemptRequested
+    artifacts: str
+    server: ForkServer
+    stage: Stage = Stage.WAITING
+    since: float = 0.0
+    pid: int = 0
+    started_at: float = 0.0
+    base: Path | None = None
+    tail: Tail | None = None
+    preface: str = ""
+    why: tuple[Outcome, ErrorInfo] | None = None
+    killed: bool = False
+    dirty: bool = True
+    told: bool = False
+    reaped: bool = False
+    timers: list[asyncio.TimerHandle] = field(default_factory=list[asyncio.TimerHandle])
+
+    @property
+    def name(self) -> tuple[str, str, int]:
+        """Run, step and number of the attempt."""
+        return self.request.run_id, self.request.key, self.request.attempt
+
+    @property
+    def module(self) -> str:
+        """The module that has the step."""
+        return self.request.entrypoint.partition(":")[0]
+
+    def stop_timers(self) -> None:
+        """No timer of it fires any more."""
+        for timer in self.timers:
+            timer.cancel()
+        self.timers.clear()
+
+    def clean(self) -> None:
+        """Remove its files. Blocks: not for the event loop."""
+        if self.base is None:
+            return
+        shutil.rmtree(self.base, ignore_errors=True)
+        for suffix in ("log", "events", "result", "request"):
+            with suppress(OSError):
+                Path(f"{self.base}.{suffix}").unlink()
+
+
+def unreported_end(status: int, memory: int | None) -> ErrorInfo:
+    """Why a process ended that reported no result, from its wait status."""
+    code = os.waitstatus_to_exitcode(status)
+    limited = f"; its memory limit was {memory / 2**20:.0f} MiB" if memory is not None else ""
+    if code >= 0:
+        why = f"the step's process called exit with code {code} before the step returned{limited}"
+        return ErrorInfo(type="Exit", message=why)
+    hint = ""
+    if code == -signal.SIGKILL:
+        hint = "; if nobody did this, the machine may have run out of memory"
+    elif -code in _CRASHES:
+        hint = "; native code crashed, and the step's output may show the Python stack"
+    return ErrorInfo(type="Signal", message=f"the step's process was {how(code)}{hint}{limited}")
+
+
+def died_importing(module: str, code: int, said: str) -> ErrorInfo:
+    """Why a fork server ended while it imported the user's module; `said` is what it printed."""
+    lines = said.strip().splitlines()
+    last = f": {lines[-1][:500]}" if lines else ""
+    why = f"importing module {module!r} ended the process ({how(code)}){last}"
+    return ErrorInfo(type="ImportCrash", message=why, traceback=said)
+
+
+def how(code: int) -> str:
+    """An exit code for people, such as `killed by signal 9 (SIGKILL)`."""
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"killed by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"killed by signal {-code}"
+
+
+def read_error(body: bytes) -> ErrorInfo:
+    """The `ErrorInfo` that a fork server sent as JSON."""
+    try:
+        return _ERROR.validate_json(body)
+    except pydantic.ValidationError as error:
+        return ErrorInfo(type="BadResult", message=f"an error that cannot be read: {error.title}")

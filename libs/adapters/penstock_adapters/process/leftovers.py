@@ -1,0 +1,159 @@
+"""Finds and ends what an executor left behind when it was killed: processes, and folders of attempts.
+
+Every fork server, and so everything it makes, carries `PENSTOCK_FORKSERVER=<state folder>.<executor's folder>.<number>`
+in its environment. An executor holds a lock on its folder under `<state folder>/work` for as long as it lives, so a
+folder without a lock, or none at all, means that nobody looks after the processes that name it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+VARIABLE = "PENSTOCK_FORKSERVER"
+
+_ROUNDS = 20
+_PAUSE = 0.02
+
+
+class WorkFolder:
+    """The folder of one executor under `<home>/work`, locked until `release`."""
+
+    def __init__(self, home: Path) -> None:
+        root = home / "work"
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
+            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            if self.path.exists():  # else a sweep came between
+                break
+            os.close(self._lock)
+        self.mark = f"{_digest(home)}.{self.path.name}"
+
+    def release(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with suppress(OSError):
+            os.close(self._lock)
+
+
+def sweep(home: Path) -> int:
+    """End the processes and remove the folders of executors of this state folder that live no more.
+
+    Returns:
+        How many processes were killed.
+    """
+    prefix = _digest(home) + "."
+    root = home / "work"
+    held: dict[str, bool] = {}
+
+    def abandoned(mark: str) -> bool:
+        folder = mark.removeprefix(prefix).partition(".")[0]
+        if not mark.startswith(prefix):
+            return False
+        if folder not in held:
+            held[folder] = _is_locked(root / folder)
+        return not held[folder]
+
+    killed = _kill(abandoned)
+    for folder in root.iterdir() if root.is_dir() else ():
+        if folder.is_dir() and not _is_locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+    return killed
+
+
+def kill_marked(mark: str) -> int:
+    """Kill every process that carries exactly this mark; returns how many there were."""
+    return _kill(lambda found: found == mark)
+
+
+def _kill(wanted: Callable[[str], bool]) -> int:
+    """Kill processes by mark until none is found: they may fork while they are looked for."""
+    killed: set[int] = set()
+    for _ in range(_ROUNDS):
+        found = [pid for pid in _own_processes() if (mark := _mark(pid)) and wanted(mark) and not _is_ours(pid)]
+        for pid in found:
+            if _kill_if(pid, wanted):
+                killed.add(pid)
+        if not found:
+            break
+        time.sleep(_PAUSE)
+    return len(killed)
+
+
+def _kill_if(pid: int, wanted: Callable[[str], bool]) -> bool:
+    """Kill a process, sure that it is still the one that was found."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        mark = _mark(pid)
+        if mark is None or not wanted(mark):
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
+
+
+def _own_processes() -> Iterator[int]:
+    uid = os.getuid()
+    with os.scandir("/proc") as entries:
+        for entry in entries:
+            if entry.name.isdecimal():
+                with suppress(OSError):
+                    if entry.stat().st_uid == uid:
+                        yield int(entry.name)
+
+
+def _mark(pid: int) -> str | None:
+    try:
+        block = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    start = f"{VARIABLE}=".encode()
+    return next((os.fsdecode(entry[len(start) :]) for entry in block.split(b"\0") if entry.startswith(start)), None)
+
+
+def _is_ours(pid: int) -> bool:
+    """Whether the process is this one or was made by it: this executor may itself run under an abandoned mark."""
+    own = os.getpid()
+    while pid > 1:
+        if pid == own:
+            return True
+        try:
+            # "pid (name) state ppid …", where the name may hold anything
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            return False
+    return False
+
+
+def _is_locked(folder: Path) -> bool:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _digest(home: Path) -> str:
+    return hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]

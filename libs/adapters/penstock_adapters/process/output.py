@@ -1,0 +1,142 @@
+"""Follows what an attempt writes: the log of its output, and the JSON lines of what it measured.
+
+Nothing is kept open and nothing is read while the files do not grow, so a silent attempt costs one `stat` a look.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import time
+from typing import Any
+
+import orjson
+
+OUTPUT_LIMIT = 4 * 1024 * 1024
+"""Bytes of output of one attempt that are passed on."""
+
+EVENTS_LIMIT = 16 * 1024 * 1024
+"""Bytes of measurements of one attempt that are passed on."""
+
+BATCH = 256 * 1024
+"""Bytes that one look takes from each file."""
+
+_ENTRY = 64 * 1024
+_DISK_LIMIT = 16 * 1024 * 1024
+
+Entry = dict[str, Any]
+
+
+class Tail:
+    """Reads one attempt's files, in order, each byte once.
+
+    Args:
+        base: path of the files without `.log` and `.events`.
+        preface: output that belongs before the log's.
+    """
+
+    def __init__(self, base: str, preface: str = "") -> None:
+        # A progress bar ends its states with a carriage return. Half a line of JSON is of no use to anyone.
+        self._log = _Follower(f"{base}.log", OUTPUT_LIMIT, (b"\n", b"\r"), whole=False)
+        self._events = _Follower(f"{base}.events", EVENTS_LIMIT, (b"\n",), whole=True)
+        self._preface = preface
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing was left at the last look."""
+        return self._log.exhausted and self._events.exhausted
+
+    def read(self, *, last: bool = False) -> list[Entry]:
+        """The next entries, at most about `BATCH` bytes of each kind; with `last`, call it until it is `done`."""
+        entries = self._measured(last)
+        text = self._preface + self._decoder.decode(self._log.read(last), last and self._log.exhausted)
+        self._preface = ""
+        if last and self._log.exhausted and self._log.left_out:
+            text += f"\n[penstock] {self._log.forget():.1f} MiB of further output were left out\n"
+        return entries + [_text(text[i : i + _ENTRY]) for i in range(0, len(text), _ENTRY)]
+
+    def _measured(self, last: bool) -> list[Entry]:
+        entries: list[Entry] = []
+        for line in self._events.read(last).splitlines():
+            try:
+                entry = orjson.loads(line)
+            except orjson.JSONDecodeError:
+                continue  # the user's code wrote into our file; its own lines are lost, nothing else
+            if isinstance(entry, dict) and "at" in entry:
+                entries.append(entry)
+        if last and self._events.exhausted and self._events.left_out:
+            entries.append(_text(f"[penstock] {self._events.forget():.1f} MiB of further measurements were left out\n"))
+        return entries
+
+
+def _text(text: str) -> Entry:
+    return {"at": time.time(), "stream": "output", "text": text}
+
+
+class _Follower:
+    """Takes whole lines from the end of a growing file, up to a limit; what goes beyond is counted and cleared away."""
+
+    def __init__(self, path: str, limit: int, ends: tuple[bytes, ...], *, whole: bool) -> None:
+        self._path = path
+        self._ends = ends
+        self._whole = whole
+        self._room = limit
+        self._offset = 0
+        self._size = 0
+        self.left_out = 0
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything that was there at the last look has been taken or counted."""
+        return self._offset >= self._size
+
+    def forget(self) -> float:
+        """How much was left out so far, in MiB; counts from 0 again."""
+        size, self.left_out = self.left_out, 0
+        return size / 2**20
+
+    def read(self, last: bool) -> bytes:
+        """New bytes up to a line end, as far as there is one; with `last`, or once it stops growing, the rest too."""
+        try:
+            size = os.stat(self._path).st_size  # noqa: PTH116 - each look at each attempt comes here
+        except OSError:
+            self._size = self._offset  # none yet, or the user's code removed it
+            return b""
+        grew, self._size = size != self._size, size
+        if size < self._offset:  # truncated by its writer
+            self._offset = 0
+        if size == self._offset:
+            return b""
+        if self._room <= 0:
+            self._leave_out(size)
+            return b""
+        data = self._take(min(size - self._offset, self._room, BATCH))
+        if not (last and self._offset + len(data) >= size):
+            cut = max(data.rfind(end) for end in self._ends) + 1
+            if cut:
+                data = data[:cut]
+            elif not last and len(data) < BATCH and (grew or self._whole):
+                data = b""
+        self._offset += len(data)
+        self._room -= len(data)
+        return data
+
+    def _take(self, count: int) -> bytes:
+        try:
+            with open(self._path, "rb", buffering=0) as file:  # noqa: PTH123
+                file.seek(self._offset)
+                return file.read(count)
+        except OSError:
+            return b""
+
+    def _leave_out(self, size: int) -> None:
+        self.left_out += size - self._offset
+        self._offset = size
+        if size > _DISK_LIMIT:
+            # Its writers append, so they go on at the new end: a step that never stops printing cannot fill the disk.
+            try:
+                os.truncate(self._path, 0)
+                self._offset = self._size = 0
+            except OSError:
+                return

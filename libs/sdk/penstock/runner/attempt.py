@@ -1,0 +1,164 @@
+"""One attempt inside the user's environment: load the inputs, call the function, store the outputs, say how it ended.
+
+In: an `AttemptRequested` as JSON and the artifact store. Out: an `AttemptFinished` as JSON. Nothing here knows how
+either travels, and nothing the user's code raises leaves this module.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import json
+import os
+import resource
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from penstock import context as contexts
+from penstock import serialize
+from penstock.runner import problems
+from penstock.runner.recorder import Recorder
+from penstock.serialize import formats, saving
+from penstock.store import FolderStore
+from penstock_core.values import INLINE_LIMIT, REQUEST_LIMIT, ArtifactRef
+
+Json = dict[str, Any]
+
+
+def perform(request: Json, artifacts: str, events: str) -> tuple[Json, Recorder]:
+    """Run the attempt that `request` describes.
+
+    Args:
+        request: the `AttemptRequested`.
+        artifacts: root folder of the artifact store.
+        events: path of the file that gets what the attempt measures.
+
+    Returns:
+        The `AttemptFinished`, and the recorder with the size of the events file.
+    """
+    store = FolderStore(artifacts)
+    recorder = Recorder(events, lambda value: serialize.save(value, Any, store))
+    end: Json = {
+        "run_id": request["run_id"],
+        "key": request["key"],
+        "attempt": request["attempt"],
+        "outcome": "succeeded",
+        "started_at": 0.0,
+        "finished_at": 0.0,
+    }
+    memory: int | None = request["resources"]["memory"]
+    mine = os.getpid()
+    try:
+        _limit_memory(memory)
+        contexts.install(_context(request, recorder))
+        end["outputs"] = _call(request, store, end)
+    except BaseException as error:
+        _limit_memory(None)  # telling what happened needs some, too
+        end["outcome"] = "failed"
+        end["error"] = _describe(error, memory)
+    if os.getpid() != mine:
+        # The user's function forked and its child came back here: only the parent reports.
+        os._exit(0)
+    _limit_memory(None)
+    end["finished_at"] = end["finished_at"] or time.time()
+    end["metrics"], end["params"], end["artifacts"] = recorder.metrics, recorder.params, recorder.artifacts
+    return end, recorder
+
+
+def resolve(entrypoint: str) -> Any:
+    """The step or plain function named `module:function`.
+
+    Raises:
+        LookupError: the module has no such function.
+    """
+    module, _, path = entrypoint.partition(":")
+    try:
+        return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+    except AttributeError as error:
+        raise LookupError(
+            f"module {module!r} has no step {path!r}: was it renamed, or is it defined only under some condition?"
+        ) from error
+
+
+def _call(request: Json, store: FolderStore, end: Json) -> Json:
+    key = request["key"]
+    step = resolve(request["entrypoint"])
+    function = getattr(step, "function", step)
+    hints: Mapping[str, Any] = getattr(step, "hints", {})
+    inputs = {
+        name: serialize.load(value, hints.get(name, Any), store, where=f"input {name!r} of step {key!r}")
+        for name, value in request["inputs"].items()
+    }
+    end["started_at"] = time.time()
+    try:
+        result = function(**inputs)
+        if inspect.iscoroutine(result):
+            result = _await(result)
+    finally:
+        end["finished_at"] = time.time()
+    outputs = step.split(result) if hasattr(step, "split") else {"result": result}
+    types: Mapping[str, Any] = getattr(step, "outputs", {})
+    saved = {
+        name: serialize.save(value, types.get(name, Any), store, where=f"output {name!r} of step {key!r}")
+        for name, value in outputs.items()
+    }
+    return saved if len(saved) * INLINE_LIMIT <= REQUEST_LIMIT else _fitting(saved, store)
+
+
+def _fitting(outputs: Json, store: FolderStore) -> Json:
+    """Outputs whose inline values are small enough together for one message: the largest become artifacts."""
+    sizes = {name: len(json.dumps(value)) for name, value in outputs.items()}
+    total = sum(sizes.values())
+    for name in sorted(sizes, key=lambda name: sizes[name], reverse=True):
+        if total > REQUEST_LIMIT and "value" in outputs[name]:
+            total -= sizes[name]
+            outputs[name] = _stored(outputs[name]["value"], store)
+    return outputs
+
+
+def _stored(tree: Any, store: FolderStore) -> Json:
+    with store.temporary() as temporary:
+        formats.JSON.save(tree, temporary)
+        sha256, size = store.adopt(temporary)
+    form = formats.JSON
+    return saving.artifact_json(ArtifactRef(sha256=sha256, size=size, media_type=form.media_type, format=form.name))
+
+
+def _await(coroutine: Any) -> Any:
+    import asyncio  # only steps that are `async def` pay for it
+
+    return asyncio.run(coroutine)
+
+
+def _context(request: Json, recorder: Recorder) -> contexts.Context:
+    return contexts.Context(
+        run_id=request["run_id"],
+        step=request["key"],
+        attempt=request["attempt"],
+        pipeline=request["pipeline"],
+        project=request["project"],
+        sink=recorder,
+    )
+
+
+def _describe(error: BaseException, memory: int | None) -> Json:
+    told = problems.describe(error)
+    if isinstance(error, SystemExit):
+        code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        why = f"the step's process called exit with code {code} before the step returned"
+        return problems.plain("Exit", why, traceback=told["traceback"])
+    if isinstance(error, MemoryError) and memory is not None:
+        why = f"the step needed more than its memory limit of {memory / 2**20:.0f} MiB ({told['message']})"
+        bases = (told["type"], *told["bases"])
+        return problems.plain("OutOfMemory", why, bases, told["traceback"])
+    return told
+
+
+def _limit_memory(limit: int | None) -> None:
+    """Bound writable private memory; None lifts it. Not address space, which threads and numpy reserve freely."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    wanted = hard if limit is None else limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    if wanted != soft:
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))

@@ -1,0 +1,98 @@
+"""A forked child: made ready before it has anything to do, then runs one attempt and ends.
+
+Promises: it leads its own session, so that the whole of it can be ended; it dies with the fork server; all that it and
+its descendants write goes to its log; it reports at most one end; nothing of the fork server's code runs after it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Any, NoReturn
+
+from penstock.runner import PACKET, linux, seeds
+from penstock.runner.attempt import perform
+
+
+def live(parent: int, orders: socket.socket, link: socket.socket, slot: str) -> NoReturn:
+    """Be the child from fork to end.
+
+    Args:
+        parent: process id of the fork server.
+        orders: socket that hands over the `run` message, or nothing but its end.
+        link: socket to the executor, shared with the fork server and all other children.
+        slot: path of this child's working folder, which is made here; its files lie beside it.
+    """
+    code = 70  # EX_SOFTWARE: a fault of the runner itself
+    try:
+        log = _settle(parent, slot)
+        message = orders.recv(PACKET)
+        if message:
+            orders.close()
+            _attempt(message, link, slot, log)
+        code = 0
+    except BaseException:
+        traceback.print_exc()  # into the attempt's output
+    finally:
+        os._exit(code)
+
+
+def _settle(parent: int, slot: str) -> int:
+    """All that can be done before the attempt is known. Returns a descriptor of the log."""
+    os.setsid()
+    linux.die_with_parent(parent)
+    os.mkdir(slot, 0o700)  # noqa: PTH102 - as fast as can be
+    os.chdir(slot)
+    log = os.open(f"{slot}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    seeds.refresh()
+    return log
+
+
+def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> None:
+    head, _, body = message.partition(b"\n")
+    number = head.split()[1].decode()
+    if body.startswith(b"@"):
+        path = Path(os.fsdecode(body[1:]))
+        body = path.read_bytes()
+        path.unlink()
+    order = json.loads(body)
+    request = order["attempt"]
+    sys.argv = [request["entrypoint"]]
+    end, recorder = perform(request, order["artifacts"], f"{slot}.events")
+    _flush()
+    _report(link, number, end, slot, log, recorder.size)
+
+
+def _report(link: socket.socket, number: str, end: dict[str, Any], slot: str, log: int, events: int) -> None:
+    written = os.fstat(log).st_size
+    body = json.dumps(end).encode()
+    dirty = written > 0 or events > 0 or not _clean(slot)
+    if len(body) > PACKET - 200:
+        Path(f"{slot}.result").write_bytes(body)
+        body, dirty = b"", True
+    link.sendall(f"result {number} {written} {events} {int(dirty)}\n".encode() + body)
+
+
+def _clean(slot: str) -> bool:
+    """Remove what an attempt that wrote nothing leaves behind; False when there is more."""
+    try:
+        os.rmdir(slot)  # noqa: PTH106 - as fast as can be
+        os.unlink(f"{slot}.log")  # noqa: PTH108
+    except OSError:
+        return False
+    return True
+
+
+def _flush() -> None:
+    """Write out what Python still buffers; the user may have replaced, closed or broken the streams."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:  # noqa: S112 - nothing is left to tell it to
+            continue

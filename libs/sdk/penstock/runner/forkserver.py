@@ -1,0 +1,251 @@
+"""The fork server: imports the user's module once and forks a child for each attempt. See the package for the protocol.
+
+    python -P -m penstock.runner.forkserver FD PARENT SOURCE WORK
+
+It is single-threaded and runs none of the user's functions itself, only imports. One child is always made ahead, so
+that no attempt waits for a fork. When the executor's end of the socket closes, every attempt is killed with all its
+descendants, and the fork server ends.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import importlib
+import json
+import os
+import resource
+import selectors
+import signal
+import socket
+import sys
+import time
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.runner import PACKET, child, linux, problems, seeds
+
+_STOP_LIMIT = 2.0
+"""Seconds to wait at the end for killed processes to be gone."""
+
+
+@dataclass(slots=True)
+class Child:
+    """A process made by this server. `number` is the attempt's, None while it waits for one or is an adopted orphan."""
+
+    pid: int
+    pidfd: int
+    orders: socket.socket | None
+    slot: str = ""
+    number: str | None = None
+
+    def signal(self, number: int) -> None:
+        """Signal the whole group. Its id cannot have been reused: the leader is not reaped yet."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, number)
+            return
+        with suppress(ProcessLookupError):  # not yet a group leader
+            os.kill(self.pid, number)
+
+
+class ForkServer:
+    """Serves one executor over `link` until it goes away."""
+
+    def __init__(self, link: socket.socket, parent: int, source: str, work: str) -> None:
+        self._link = link
+        self._parent = parent
+        self._source = source
+        self._work = work
+        self._pid = os.getpid()
+        self._selector = selectors.DefaultSelector()
+        self._children: dict[int, Child] = {}
+        self._running: dict[str, Child] = {}
+        self._spare: Child | None = None
+        self._count = 0
+        self._open = True
+        self._ready = False
+        self._kept: set[int] = set()
+
+    def serve(self) -> None:
+        """Serve until the executor's end of the link closes, then end everything."""
+        self._selector.register(self._link, selectors.EVENT_READ, self._read)
+        while self._open:
+            for key, _ in self._selector.select():
+                key.data()
+            if self._spare is None and self._ready and self._open:
+                with suppress(OSError):  # the next attempt will try again, and say so
+                    self._spare = self._fork()
+        self._stop()
+
+    # ----------------------------------------------------------------------------------------------- the executor
+
+    def _read(self) -> None:
+        try:
+            message = self._link.recv(PACKET, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self._open = False
+            return
+        words = message.partition(b"\n")[0].decode().split()
+        if words[0] == "run":
+            self._run(words[1], message)
+        elif words[0] == "signal":
+            if (running := self._running.get(words[1])) is not None:
+                running.signal(int(words[2]))
+        elif words[0] == "import":
+            self._import(words[1])
+
+    def _tell(self, head: str, body: bytes = b"") -> None:
+        try:
+            self._link.sendall(f"{head}\n".encode() + body)
+        except OSError:
+            self._open = False
+
+    def _import(self, module: str) -> None:
+        # A long import does not see the executor go; the kernel does.
+        linux.die_with_parent(self._parent)
+        try:
+            with seeds.watched():
+                imported = importlib.import_module(module)
+            _check_origin(module, imported, self._source)
+            _warm(imported)
+        except BaseException as error:
+            told = problems.describe(error)
+            if isinstance(error, SystemExit):
+                told["message"] = f"module {module!r} called exit with code {error.code} while it was imported"
+            self._tell(f"refused {module}", json.dumps(told).encode())
+            return
+        finally:
+            linux.outlive_parent()
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(Exception):
+                    stream.flush()
+        gc.collect()
+        gc.freeze()  # what is imported is for keeps; looking through it in each child would copy its pages
+        self._kept.update(linux.children())
+        if self._spare is not None:
+            self._spare.signal(signal.SIGKILL)  # it lacks the module
+        self._spare = None
+        self._ready = True
+        self._tell(f"imported {module} {os.fstat(1).st_size}")
+
+    # ------------------------------------------------------------------------------------------------ the children
+
+    def _run(self, number: str, message: bytes) -> None:
+        for _ in range(3):
+            try:
+                taker = self._spare or self._fork()
+            except OSError as error:
+                self._tell(f"unforked {number}", str(error).encode())
+                return
+            self._spare = None
+            assert taker.orders is not None  # noqa: S101
+            # Told first: the child's own messages must not come before it.
+            self._tell(f"started {number} {taker.pid} {taker.slot}")
+            taker.number = number
+            self._running[number] = taker
+            with taker.orders:
+                try:
+                    taker.orders.sendall(message)
+                    return
+                except OSError:  # someone killed it while it waited
+                    taker.number = None
+                    del self._running[number]
+        self._tell(f"unforked {number}", b"its process was killed before it began")
+
+    def _fork(self) -> Child:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._count += 1
+        slot = str(self._count)
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            child.live(self._pid, theirs, self._link, f"{self._work}/{slot}")
+        theirs.close()
+        return self._watch(Child(pid, os.pidfd_open(pid), ours, slot))
+
+    def _watch(self, made: Child) -> Child:
+        self._children[made.pid] = made
+        self._selector.register(made.pidfd, selectors.EVENT_READ, lambda: self._ended(made))
+        return made
+
+    def _ended(self, ended: Child) -> None:
+        # The zombie still holds its process id and with it the group's: what is left of the group dies now.
+        with suppress(ProcessLookupError):
+            os.killpg(ended.pid, signal.SIGKILL)
+        _, status = os.waitpid(ended.pid, 0)
+        self._selector.unregister(ended.pidfd)
+        os.close(ended.pidfd)
+        del self._children[ended.pid]
+        if ended is self._spare:
+            self._spare = None
+        if ended.orders is not None:
+            ended.orders.close()
+        self._adopt()
+        if ended.number is not None:
+            del self._running[ended.number]
+            self._tell(f"exit {ended.number} {status}")
+
+    def _adopt(self) -> None:
+        """Kill processes that an ended attempt left behind in sessions of their own: they are this server's now."""
+        for pid in linux.children():
+            if pid not in self._children and pid not in self._kept:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                    self._watch(Child(pid, os.pidfd_open(pid), None))
+
+    def _stop(self) -> None:
+        deadline = time.monotonic() + _STOP_LIMIT
+        for running in list(self._children.values()):
+            running.signal(signal.SIGKILL)
+        while self._children and time.monotonic() < deadline:
+            for key, _ in self._selector.select(timeout=0.1):
+                if key.fileobj is not self._link:
+                    key.data()
+
+
+def _check_origin(module: str, imported: Any, source: str) -> None:
+    """A module that the pipeline has a file for must be that file, not one of this name that was imported before."""
+    stem = Path(source, *module.split("."))
+    origin = getattr(imported, "__file__", None) or "part of Python"
+    for own in (stem.with_suffix(".py"), stem / "__init__.py"):
+        if own.exists() and not (Path(origin).exists() and own.samefile(origin)):
+            raise ImportError(f"module {module!r} is {origin}, which hides the pipeline's own {own.name}: rename yours")
+
+
+def _warm(module: Any) -> None:
+    """Have the steps work out their type hints now instead of in each child."""
+    for thing in list(vars(module).values()):
+        if hasattr(thing, "split") and hasattr(thing, "function"):
+            with suppress(Exception):  # a step's own fault shows when that step runs
+                _ = (thing.hints, thing.outputs)
+
+
+def main() -> None:
+    """Run the fork server as the arguments say."""
+    descriptor, parent, source, work = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
+    linux.die_with_parent(parent)
+    linux.adopt_orphans()
+    linux.prefer_as_victim()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    faulthandler.enable()  # a crash in native code shows the Python stack in the attempt's output
+    # Python ≥ 3.12 warns of forks beside threads; the only threads here are idle pools of libraries that know forks.
+    warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+    sys.path.insert(0, source)
+    sys.argv = [""]
+    link = socket.socket(fileno=descriptor)
+    link.set_inheritable(False)
+    linux.outlive_parent()
+    ForkServer(link, parent, source, work).serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""Random numbers after a fork: an attempt begins as a fresh process would.
+
+Forked children share their parent's generators. Where the user's module seeded a generator while it was imported, each
+attempt shall start from that seed, as it would in its own interpreter; where it did not, each needs entropy of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
+_state: Any = None
+_original = random.seed
+
+
+@contextmanager
+def watched() -> Generator[None]:
+    """Note whether `random.seed` is called with a seed in this block."""
+    random.seed = _noting
+    try:
+        yield
+    finally:
+        random.seed = _original
+        if _state is not None:
+            _keep()
+
+
+def refresh() -> None:
+    """In a new child: restore what was seeded, and seed anew what was not."""
+    if _state is not None:  # Python itself seeds `random` anew in each child
+        random.setstate(_state)
+    numpy = sys.modules.get("numpy.random")
+    if numpy is not None and _seeded_by_itself(numpy):
+        numpy.seed()
+
+
+def _noting(a: Any = None, version: int = 2) -> None:
+    _original(a, version)
+    if a is not None:
+        _keep()
+
+
+def _keep() -> None:
+    global _state
+    _state = random.getstate()
+
+
+def _seeded_by_itself(numpy: Any) -> bool:
+    """Whether numpy's global generator still has the entropy that numpy gave it: `seed(n)` takes its seed_seq away."""
+    try:
+        return numpy.mtrand._rand._bit_generator.seed_seq is not None
+    except AttributeError:
+        return False
