@@ -88,6 +88,7 @@ class Follower:
         self._left = 0
         self._expected = 1
         self._broken = False
+        self._nudged = False
         self._heard = 0.0
         self._wake = asyncio.Event()
         self._name = ""
@@ -131,6 +132,7 @@ class Follower:
             BusError: the stream cannot be followed any more, for example because it was deleted.
         """
         deadline = time.monotonic() + timeout
+        self._nudged = False
         while True:
             if self._items:
                 taken = list(self._items)
@@ -143,7 +145,7 @@ class Follower:
                 self._broken = True
             await self._mend(deadline - now)
             now = time.monotonic()
-            if now >= deadline:
+            if now >= deadline or self._nudged:
                 return []
             self._wake.clear()
             if self._items:
@@ -155,6 +157,11 @@ class Follower:
     def reset(self) -> None:
         """Begin anew after the last message taken: the server may have forgotten the consumer."""
         self._broken = True
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Have a `take` that waits now return with nothing."""
+        self._nudged = True
         self._wake.set()
 
     async def close(self) -> None:

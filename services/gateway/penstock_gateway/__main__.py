@@ -1,0 +1,14 @@
+"""`python -m penstock_gateway`: one gateway replica."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from penstock_gateway.app import build
+from penstock_gateway.settings import GatewaySettings
+from penstock_servicekit.app import serve
+
+if __name__ == "__main__":
+    settings = GatewaySettings()
+    sys.exit(asyncio.run(serve("gateway", settings, lambda link: build(link, settings))))

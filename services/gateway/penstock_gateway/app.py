@@ -1,0 +1,191 @@
+"""Composition root of the gateway: the service, the application around it, and the server in this process's loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import uvicorn
+from fastapi import FastAPI
+from structlog.typing import FilteringBoundLogger
+
+from penstock_core.errors import PenstockError
+from penstock_gateway import guard, problems
+from penstock_gateway.artifacts import Artifacts
+from penstock_gateway.routes import artifacts as artifact_routes
+from penstock_gateway.routes import events, platform, runs, schedules, versions
+from penstock_gateway.service import GatewayService
+from penstock_gateway.settings import GatewaySettings
+from penstock_servicekit.link import Link
+
+
+class CannotListen(PenstockError):
+    """The gateway's address cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deps:
+    """What the application needs."""
+
+    service: GatewayService
+    settings: GatewaySettings
+    token: str
+    log: FilteringBoundLogger
+
+
+def create_app(deps: Deps) -> FastAPI:
+    """The ASGI application."""
+    app = FastAPI(
+        title="Penstock",
+        version=platform.VERSION,
+        description="Pipelines, their runs, and what came of them. Errors are RFC 9457 problem details.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for module in (platform, artifact_routes, versions, runs, events, schedules):
+        app.include_router(module.router)
+    problems.install(app)
+    names = guard.allowed_names(deps.settings.host, deps.settings.host_names())
+    app.add_middleware(guard.Guard, token=deps.token, names=names, log=deps.log)
+    app.state.service = deps.service
+    app.state.artifacts = deps.service.artifacts
+    app.state.settings = deps.settings
+    app.state.started_at = time.time()
+    return app
+
+
+class Gateway:
+    """The HTTP server as a service: `start` returns when it listens, `port` is the one that it listens on."""
+
+    def __init__(self, deps: Deps) -> None:
+        self.port = 0
+        self._deps = deps
+        self._server: _Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            CannotListen: the port is taken or the address is not this machine's.
+        """
+        settings = self._deps.settings
+        listener = _bind(settings.host, settings.port)
+        self.port = int(listener.getsockname()[1])
+        config = uvicorn.Config(
+            create_app(self._deps),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, int(settings.stop_timeout / 2)),
+        )
+        self._server = _Server(config)
+        self._task = asyncio.create_task(self._server.serve([listener]))
+        listening = asyncio.create_task(self._server.listening.wait())
+        await asyncio.wait([self._task, listening], return_when=asyncio.FIRST_COMPLETED)
+        if self._task.done():
+            listening.cancel()
+            self._task.result()
+            raise CannotListen(f"the HTTP server on {settings.host}:{self.port} ended at once")
+
+    async def stop(self) -> None:
+        """End streams, finish the requests that are under way, close."""
+        await self._deps.service.close()
+        if self._server is not None and self._task is not None:
+            self._server.leave()
+            await self._task
+
+    def ready(self) -> bool:
+        """Whether requests can be served."""
+        return self._task is not None and not self._task.done() and self._deps.service.bus.client.is_connected
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers, which are the process's, and without waking up ten times a second."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+        self._leaving = asyncio.Event()
+
+    def leave(self) -> None:
+        """Begin to stop."""
+        self.should_exit = True
+        self._leaving.set()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave signals alone."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As before, and tell."""
+        await super().startup(sockets)
+        self.listening.set()
+
+    async def main_loop(self) -> None:
+        """Tick once a second (the date header), and leave at once when told to."""
+        while not await self.on_tick(0):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._leaving.wait()
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.setblocking(False)
+        except OSError:
+            listener.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        raise CannotListen(
+            f"cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error}): "
+            "another program may use the port; choose one with --port or PENSTOCK_PORT (0 takes a free one)"
+        ) from error
+    return listener
+
+
+class NoToken(PenstockError):
+    """There is no token that clients could be asked for."""
+
+
+def build(link: Link, settings: GatewaySettings) -> Gateway:
+    """Put the gateway together.
+
+    Raises:
+        NoToken: neither the settings nor the state folder hold a token.
+    """
+    artifacts = Artifacts(link.bus, settings.max_blob)
+    service = GatewayService(link.bus, artifacts, f"penstock/gateway/{link.name}", link.log, settings.gateway_runs)
+    return Gateway(Deps(service, settings, _token(settings), link.log))
+
+
+def _token(settings: GatewaySettings) -> str:
+    if settings.token is not None:
+        token = settings.token.get_secret_value().strip()
+    else:
+        try:
+            token = (settings.home / "token").read_text().strip()
+        except OSError:
+            token = ""
+    if not token:
+        raise NoToken(
+            f"set PENSTOCK_TOKEN to the token that clients must send, or write it to {settings.home / 'token'}"
+        )
+    return token

@@ -1,0 +1,165 @@
+"""Artifacts over HTTP: where their bytes lie is the artifacts service's to say.
+
+With a folder store on this machine the gateway moves the bytes itself; with an S3 store it answers with a redirection
+to a presigned address, and the bytes never pass here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pydantic
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from penstock_adapters.files import FolderArtifacts
+from penstock_adapters.nats.bus import Bus
+from penstock_contracts import subjects
+from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_core import ids
+from penstock_core.errors import InvalidId
+from penstock_core.values import ArtifactRef, Stored, Value
+from penstock_gateway import bodies, downloads
+from penstock_gateway.problems import InvalidInputs, ProblemError
+
+
+class Artifacts:
+    """The store as the gateway reaches it."""
+
+    def __init__(self, bus: Bus, max_blob: int) -> None:
+        self._bus = bus
+        self._max_blob = max_blob
+        self._info: StoreInfo | None = None
+        self._folder: FolderArtifacts | None = None
+
+    async def describe(self) -> dict[str, Any]:
+        """The store's kind and, for a folder, its place."""
+        return (await self._store()).model_dump()
+
+    async def get(self, request: Request, sha256: str, about: ArtifactRef | None = None) -> Response:
+        """GET or HEAD of an object.
+
+        Raises:
+            ProblemError: 404 it is not there; 416 the range lies outside.
+        """
+        _check_digest(sha256)
+        await self._store()
+        if self._folder is not None:
+            size = await self._folder.stat(sha256)
+            if size is None:
+                raise missing(sha256)
+            return downloads.answer(request, self._folder, sha256, size, about)
+        if request.method == "HEAD":
+            size = await self.size(sha256)
+            if size is None:
+                raise missing(sha256)
+            return Response(None, 200, {"content-length": str(size), "etag": f'"{sha256}"'})
+        location = await self._locate(Locate(sha256=sha256))
+        if location.url is None:
+            raise missing(sha256)
+        return Response(None, 307, {"location": location.url})
+
+    async def put(self, request: Request, sha256: str) -> Response:
+        """PUT of an object's bytes, whose digest is verified before anything is visible.
+
+        Raises:
+            ProblemError: 413 too large; 422 the bytes have another digest.
+        """
+        _check_digest(sha256)
+        info = await self._store()
+        limit = min(self._max_blob, info.limit or self._max_blob)
+        announced = bodies.check_length(request, limit)
+        if self._folder is not None:
+            there = await self._folder.stat(sha256) is not None
+            size = await self._folder.put_stream(_body(request), sha256, limit)
+            answer = orjson.dumps({"sha256": sha256, "size": size})
+            return Response(answer, 200 if there else 201, media_type="application/json")
+        location = await self._locate(Locate(sha256=sha256, write=True, size=announced))
+        if location.url is None:
+            raise ProblemError(502, "The artifact store takes no object now", location.error or "it gave no reason")
+        return Response(None, 307, {"location": location.url})
+
+    async def size(self, sha256: str) -> int | None:
+        """The size of an object in bytes, or None when it is not there."""
+        await self._store()
+        if self._folder is not None:
+            return await self._folder.stat(sha256)
+        answer = await self._bus.request(subjects.ARTIFACTS_STAT, Locate(sha256=sha256).model_dump_json().encode())
+        return _read(Location, answer.data).size
+
+    async def check_inputs(self, given: Mapping[str, Value]) -> None:
+        """Check that the objects that inputs name are there.
+
+        Raises:
+            InvalidInputs: names the inputs whose object is not.
+        """
+        errors: list[tuple[str, str]] = []
+        for name, value in given.items():
+            if not isinstance(value, Stored):
+                continue
+            size = await self.size(value.artifact.sha256)
+            if size is None:
+                errors.append((f"inputs.{name}", "names an artifact that is not in the store: put it first"))
+            elif size != value.artifact.size:
+                errors.append((f"inputs.{name}", f"names an artifact of {size} bytes, not {value.artifact.size}"))
+        if errors:
+            raise InvalidInputs("An input's artifact is not there", errors)
+
+    async def check_source(self, sha256: str) -> None:
+        """Check that a source bundle is there.
+
+        Raises:
+            ProblemError: 422, it is not.
+        """
+        if await self.size(sha256) is None:
+            raise ProblemError(
+                422,
+                "The source bundle is not in the store",
+                f"put it to /v1/artifacts/{sha256} first",
+                errors=[("source", "is not in the store")],
+            )
+
+    async def _store(self) -> StoreInfo:
+        if self._info is not None:
+            return self._info
+        answer = await self._bus.request(subjects.ARTIFACTS_STORE, b"{}")
+        info: StoreInfo = _read(StoreInfo, answer.data)
+        if info.kind == "folder" and info.root:
+            self._folder = FolderArtifacts(Path(info.root))
+        self._info = info
+        return info
+
+    async def _locate(self, command: Locate) -> Location:
+        answer = await self._bus.request(subjects.ARTIFACTS_LOCATE, command.model_dump_json().encode())
+        return _read(Location, answer.data)
+
+
+async def _body(request: Request) -> AsyncGenerator[bytes]:
+    try:
+        async for chunk in request.stream():
+            if chunk:
+                yield chunk
+    except ClientDisconnect as error:
+        raise ProblemError(400, "The body did not come whole", "nothing was stored") from error
+
+
+def _read(model: type[Any], data: bytes) -> Any:
+    try:
+        return model.model_validate_json(data)
+    except pydantic.ValidationError as error:
+        raise ProblemError(502, "The artifacts service gave an unreadable answer", "its log may say why") from error
+
+
+def _check_digest(sha256: str) -> None:
+    try:
+        ids.check_digest(sha256)
+    except InvalidId as error:
+        raise ProblemError(404, "There is no such artifact", str(error)) from error
+
+
+def missing(sha256: str) -> ProblemError:
+    """The problem of an object that is not there."""
+    return ProblemError(404, f"Artifact {sha256[:12]} is not in the store", "nothing was put under this digest")

@@ -1,0 +1,120 @@
+"""The door of the gateway: every request passes here before anything else looks at it.
+
+- The `Host` header must be a name that this gateway goes by, else 421: a web page whose name was bound anew to
+  127.0.0.1 (DNS rebinding) reaches nothing.
+- `/v1` needs the bearer token, compared in constant time.
+- Whatever goes wrong inside ends as a problem document and a line in the log, never as a traceback to the client.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from penstock_gateway import problems
+
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_SAFE_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class Guard:
+    """ASGI middleware; see the module."""
+
+    def __init__(self, app: ASGIApp, *, token: str, names: frozenset[str] | None, log: FilteringBoundLogger) -> None:
+        self._app = app
+        self._expected = f"bearer {token}".encode()
+        self._names = names
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        started = False
+
+        async def guarded(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(h for h in _SAFE_HEADERS if h[0] not in present)]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, guarded)
+            return
+        try:
+            await self._app(scope, receive, guarded)
+        except Exception as error:
+            response = problems.of(error)
+            if response is None or started:
+                self._log.exception("a request failed", method=scope["method"], path=scope["path"])
+            if response is None:
+                response = problems.answer(500, "The platform failed", "its log says why; the fault is not yours")
+            # Too late for an answer, when one has begun: the connection is cut, so that no part is taken for the whole.
+            if not started:
+                await response(scope, receive, guarded)
+
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
+        host = authorization = b""
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"authorization":
+                authorization = value
+        if self._names is not None and host_name(host.decode("latin-1")) not in self._names:
+            return problems.answer(
+                421,
+                "This gateway does not go by that name",
+                "call it by its own address, or add the name to PENSTOCK_ALLOWED_HOSTS",
+            )
+        path: str = scope["path"]
+        if not (path == "/v1" or path.startswith("/v1/")):
+            return None
+        scheme, _, rest = authorization.partition(b" ")
+        if not hmac.compare_digest(scheme.lower() + b" " + rest.strip(), self._expected):
+            return problems.answer(
+                401,
+                "The token is missing or wrong" if authorization else "A token is needed",
+                "send 'Authorization: Bearer TOKEN'; the token is in the file 'token' of the platform's state folder",
+                headers={"www-authenticate": "Bearer"},
+            )
+        return None
+
+
+def host_name(host: str) -> str:
+    """The name in a `Host` header, in lower case, without the port."""
+    name, colon, port = host.strip().lower().rpartition(":")
+    if colon and port.isdecimal() and (not name.startswith("[") or name.endswith("]")):
+        return name.rstrip(".")
+    return host.strip().lower().rstrip(".")
+
+
+def allowed_names(bound: str, extra: list[str]) -> frozenset[str] | None:
+    """The names that a gateway bound to `bound` goes by; None: any, because it is there for other machines."""
+    if is_loopback(bound):
+        return _LOCAL_NAMES | {_bracketed(bound)} | frozenset(extra)
+    return frozenset(extra) | _LOCAL_NAMES | {_bracketed(bound)} if extra else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

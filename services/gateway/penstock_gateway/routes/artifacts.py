@@ -1,0 +1,50 @@
+"""`/v1/artifacts/{sha256}`: put and get content-addressed objects."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock_gateway import docs
+from penstock_gateway.docs import describe
+from penstock_gateway.routes.common import Sha256, artifacts
+
+router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"])
+
+
+@router.head(
+    "/{sha256}",
+    summary="Whether an artifact is there, and its size",
+    openapi_extra=describe(it_is_there_200=None, problems=(404,)),
+)
+async def head_artifact(request: Request, sha256: Sha256) -> Response:
+    """`Content-Length` is the size in bytes."""
+    return await artifacts(request).get(request, sha256)
+
+
+@router.get(
+    "/{sha256}",
+    summary="Get an artifact's bytes",
+    openapi_extra=describe(the_bytes_200=docs.BYTES, a_part_206=docs.BYTES, elsewhere_307=None, problems=(404, 416)),
+)
+async def get_artifact(request: Request, sha256: Sha256) -> Response:
+    """With `Range` and `If-None-Match`. 307 leads to a presigned address: go there without this API's token."""
+    return await artifacts(request).get(request, sha256)
+
+
+@router.put(
+    "/{sha256}",
+    status_code=201,
+    summary="Put an artifact's bytes",
+    openapi_extra=describe(
+        body=docs.BYTES,
+        stored_201="StoredObject",
+        it_was_there_200="StoredObject",
+        elsewhere_307=None,
+        problems=(400, 404, 413, 422, 507),
+    ),
+)
+async def put_artifact(request: Request, sha256: Sha256) -> Response:
+    """Streams into the store; nothing is visible before the digest is verified. Putting what is there is success."""
+    return await artifacts(request).put(request, sha256)

@@ -1,0 +1,57 @@
+"""`/healthz`, `/readyz` and `/v1/platform`."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock_core.values import INLINE_LIMIT
+from penstock_gateway.bodies import JSON_LIMIT
+from penstock_gateway.docs import describe
+from penstock_gateway.routes.common import artifacts, json, service, settings
+from penstock_gateway.service import PROJECT
+
+VERSION = "0.1.0"
+
+router = APIRouter(tags=["platform"])
+
+
+@router.get(
+    "/healthz",
+    summary="Whether the process lives",
+    openapi_extra=describe(it_lives_200={"application/json": {"schema": {"type": "object"}}}) | {"security": []},
+)
+async def healthz() -> Response:
+    """Needs no token."""
+    return json({"status": "ok"})
+
+
+@router.get(
+    "/readyz",
+    summary="Whether requests can be served",
+    openapi_extra=describe(ready_200="Readiness", not_ready_503="Readiness") | {"security": []},
+)
+async def readyz(request: Request) -> Response:
+    """Needs no token. 503 names what is missing."""
+    parts = await service(request).readiness()
+    ready = all(parts.values())
+    return json({"ready": ready, "parts": parts}, 200 if ready else 503)
+
+
+@router.get("/v1/platform", summary="What this platform is", openapi_extra=describe(the_platform_200="Platform"))
+async def platform(request: Request) -> Response:
+    """Its version, its parts, its artifact store and its limits in bytes."""
+    parts = await service(request).readiness()
+    store = await artifacts(request).describe()
+    return json(
+        {
+            "version": VERSION,
+            "project": PROJECT,
+            "ready": all(parts.values()),
+            "parts": parts,
+            "store": store,
+            "started_at": request.app.state.started_at,
+            "limits": {"inline": INLINE_LIMIT, "json": JSON_LIMIT, "blob": settings(request).max_blob},
+        }
+    )

@@ -1,0 +1,138 @@
+"""`/v1/runs`: ask for runs, list them, read them, cancel them, read their results."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Header, Query
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock_contracts import api
+from penstock_core import ids
+from penstock_gateway import bodies, docs, index, states, values
+from penstock_gateway.docs import describe
+from penstock_gateway.problems import ProblemError
+from penstock_gateway.routes.common import PipelineFilter, RunId, artifacts, json, service
+
+router = APIRouter(prefix="/v1/runs", tags=["runs"])
+
+_KEY_LIMIT = 255
+
+State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+@router.post(
+    "",
+    status_code=202,
+    summary="Ask for a run",
+    openapi_extra=describe(
+        body="RunBody",
+        accepted_202="RunAccepted",
+        known_by_its_key_200="RunAccepted",
+        problems=(400, 404, 409, 413, 415, 422),
+    ),
+)
+async def request_run(
+    request: Request,
+    idempotency_key: Annotated[str | None, Header(description="the same key is the same run")] = None,
+) -> Response:
+    """Appends the request to the log and answers when it is stored.
+
+    Inputs that are left out take their defaults. An input that is larger than 64 KiB as JSON is put as an artifact
+    first and given as `{"artifact": {"sha256": …, "size": …}}`.
+    """
+    if idempotency_key is not None and not (0 < len(idempotency_key) <= _KEY_LIMIT and idempotency_key.isprintable()):
+        raise ProblemError(
+            422,
+            "The request is not valid",
+            f"Idempotency-Key: 1 to {_KEY_LIMIT} printable characters",
+            errors=[("header.idempotency-key", f"must have 1 to {_KEY_LIMIT} printable characters")],
+        )
+    body = await bodies.read(request, api.RunBody)
+    run = await service(request).request_run(body, idempotency_key)
+    return json(run._asdict(), 202 if run.created else 200, {"location": f"/v1/runs/{run.run_id}"})
+
+
+@router.get(
+    "",
+    summary="List runs, newest first",
+    openapi_extra=describe(a_page_200="RunPage", problems=(422,)),
+)
+async def list_runs(
+    request: Request,
+    pipeline: PipelineFilter = None,
+    state: Annotated[State | None, Query(description="only those in this state")] = None,
+    limit: Annotated[int, Query(ge=1, le=500, description="most runs of a page")] = 50,
+    cursor: Annotated[str | None, Query(max_length=300, description="`next` of the page before")] = None,
+) -> Response:
+    """A page of runs; `next` continues it. Runs that are asked for meanwhile do not shift the pages."""
+    before = index.parse_cursor(cursor) if cursor else None
+    entries, end = await service(request).index.page(limit, before, pipeline, state)
+    runs = [entry.summary() for entry in entries]
+    return json({"runs": runs, "next": index.cursor(end) if end else None})
+
+
+@router.get(
+    "/{run_id}",
+    summary="Read a run with its steps",
+    openapi_extra=describe(the_run_200="RunView", unchanged_304=None, problems=(404,)),
+)
+async def read_run(
+    request: Request,
+    run_id: RunId,
+    if_none_match: Annotated[str | None, Header(description="an ETag: 304 when nothing has changed since")] = None,
+) -> Response:
+    """The run as its facts tell it, with its steps in the order of the pipeline."""
+    folded = await service(request).folded(run_id)
+    tag = {"etag": f'"{folded.last_seq}"', "cache-control": "no-cache"}
+    if if_none_match == tag["etag"]:
+        return Response(status_code=304, headers=tag)
+    return json(states.view(folded), headers=tag)
+
+
+@router.post(
+    "/{run_id}/cancel",
+    status_code=202,
+    summary="Ask to cancel a run",
+    openapi_extra=describe(
+        body="CancelBody",
+        required=False,
+        asked_202="CancelAnswer",
+        over_already_200="CancelAnswer",
+        problems=(400, 404, 413, 415, 422),
+    ),
+)
+async def cancel_run(request: Request, run_id: RunId) -> Response:
+    """Steps that run are stopped, steps that wait are skipped. Asking again does nothing more."""
+    body = await bodies.read(request, api.CancelBody, optional=True)
+    end = await service(request).cancel(run_id, body.reason)
+    if end is None:
+        return json({"run_id": run_id, "state": None}, 202)
+    return json({"run_id": run_id, "state": end.outcome.value})
+
+
+@router.get(
+    "/{run_id}/value",
+    summary="Read a result",
+    openapi_extra=describe(
+        the_value_200={"application/json": {"schema": {}}, values.MEDIA_TYPE: {"schema": {}}} | docs.BYTES,
+        a_part_206=docs.BYTES,
+        elsewhere_307=None,
+        problems=(404, 416, 422),
+    ),
+)
+async def read_value(
+    request: Request,
+    run_id: RunId,
+    step: Annotated[str | None, Query(description="key of a step; without it, the outputs of the run")] = None,
+    output: Annotated[str | None, Query(description="name of the output; needed where there are several")] = None,
+) -> Response:
+    """Inline values as JSON, stored ones as their bytes (with `Range`), never interpreted here.
+
+    A list or dictionary that holds stored values comes as the description of its parts.
+    """
+    if step is not None:
+        ids.check_step_key(step)
+    folded = await service(request).folded(run_id)
+    return await values.answer(request, artifacts(request), values.find(folded, step, output))

@@ -1,0 +1,87 @@
+"""Schedules in their bucket. The cron service watches the bucket; what is wrong is refused before that."""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import datetime
+from typing import Any
+
+import orjson
+from cronsim import CronSim, CronSimError
+
+from penstock_adapters.nats.kv import Bucket
+from penstock_contracts.commands import Schedule
+from penstock_core import ids
+from penstock_core.errors import InvalidId
+from penstock_gateway import inputs
+from penstock_gateway.problems import ProblemError
+from penstock_gateway.service import PROJECT, GatewayService
+
+# Any day will do: the expression is only tried out.
+_SAMPLE = datetime(2024, 1, 1)
+
+
+async def list_all(bucket: Bucket) -> list[dict[str, Any]]:
+    """All readable schedules, by name."""
+    found = [orjson.loads(entry.value) for entry in await bucket.list()]
+    return sorted(found, key=lambda schedule: str(schedule.get("name")))
+
+
+async def get(bucket: Bucket, name: str) -> bytes:
+    """A schedule as JSON.
+
+    Raises:
+        ProblemError: 404, there is none of this name.
+    """
+    return (await _entry(bucket, name)).value
+
+
+async def put(service: GatewayService, schedule: Schedule) -> bytes:
+    """Store a schedule that would work now; returns it as JSON.
+
+    Raises:
+        ProblemError: 404 no such pipeline or version; 422 the expression or the time zone is wrong.
+        InvalidInputs: the inputs do not fit.
+    """
+    if schedule.project != PROJECT:
+        raise _wrong("project", f"there is no project {schedule.project[:100]!r} here")
+    try:
+        next(CronSim(schedule.cron, _SAMPLE))
+    except (CronSimError, StopIteration) as error:
+        raise _wrong(
+            "cron", f"{schedule.cron!r} is no cron expression that ever fires: {error}".rstrip(": ")
+        ) from error
+    try:
+        zoneinfo.ZoneInfo(schedule.tz)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise _wrong("tz", f"{schedule.tz!r} is no time zone, such as 'Europe/Paris' or 'UTC'") from error
+    version = await service.version(schedule.pipeline, schedule.version)
+    values = inputs.check(schedule.pipeline, version.pipeline.params, schedule.inputs)
+    await service.artifacts.check_inputs(values)
+    body = schedule.model_dump_json().encode()
+    await service.schedules.put(schedule.name, body)
+    return body
+
+
+async def delete(bucket: Bucket, name: str) -> None:
+    """Remove a schedule.
+
+    Raises:
+        ProblemError: 404, there is none of this name.
+    """
+    await _entry(bucket, name)
+    await bucket.delete(name)
+
+
+async def _entry(bucket: Bucket, name: str) -> Any:
+    try:
+        entry = await bucket.get(ids.check_name(name, "schedule"))
+    except InvalidId:
+        entry = None
+    if entry is None:
+        raise ProblemError(404, f"There is no schedule {name[:100]!r}", "see /v1/schedules for those that there are")
+    return entry
+
+
+def _wrong(field: str, message: str) -> ProblemError:
+    return ProblemError(422, "The schedule is not valid", f"{field}: {message}", errors=[(field, message)])

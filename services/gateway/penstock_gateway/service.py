@@ -1,0 +1,263 @@
+"""What the gateway does, without HTTP: runs asked for and cancelled, versions registered, schedules kept.
+
+In: bodies of the API. Out: facts in the log, requests to other services, entries in buckets. Everything may be
+repeated: a run asked for twice with the same key is one run, and an append that was known counts as done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import time
+from typing import NamedTuple
+
+import orjson
+import pydantic
+from structlog.typing import FilteringBoundLogger
+
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.follow import Followers
+from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.versions import Versions
+from penstock_contracts import api, commands, events, subjects
+from penstock_core import ids
+from penstock_core.errors import InvalidId
+from penstock_core.facts import CancelRequested, RunFinished, RunRequested
+from penstock_core.ir import Pipeline
+from penstock_gateway import inputs, problems
+from penstock_gateway.artifacts import Artifacts
+from penstock_gateway.index import RunIndex
+from penstock_gateway.problems import ProblemError
+from penstock_gateway.states import Folded, RunStates
+
+PROJECT = "default"
+REGISTER_TIMEOUT = 30.0
+_LABEL_LIMIT = 1000
+
+_PIPELINE: pydantic.TypeAdapter[Pipeline] = pydantic.TypeAdapter(Pipeline)
+
+
+class Accepted(NamedTuple):
+    """A run that the log holds. `created` is False when the same request was made before."""
+
+    run_id: str
+    pipeline: str
+    version: int
+    created: bool
+
+
+class GatewayService:
+    """The uses of the API."""
+
+    def __init__(self, bus: Bus, artifacts: Artifacts, source: str, log: FilteringBoundLogger, keep: int) -> None:
+        self.bus = bus
+        self.artifacts = artifacts
+        self.log = log
+        self.closing = asyncio.Event()
+        self.runs = NatsRunLog(bus, source)
+        self.versions = Versions(bus)
+        self.schedules = Bucket(bus, subjects.SCHEDULES_BUCKET)
+        self.followers = Followers(bus)
+        self.states = RunStates(self.runs, self.versions, keep)
+        self.index = RunIndex(self.followers, self._has_steps, log)
+
+    async def close(self) -> None:
+        """End open streams and the list of runs."""
+        self.closing.set()
+        await self.index.close()
+
+    # ------------------------------------------------------------------------------------------------------- runs
+
+    async def request_run(self, body: api.RunBody, key: str | None) -> Accepted:
+        """Ask for a run; with a key, the same key is the same run.
+
+        Raises:
+            ProblemError: 404 no such version; 409 the key was used for another request; 422 wrong inputs or labels.
+            InvalidInputs: the inputs do not fit the parameters.
+        """
+        _check_run_body(body)
+        fingerprint = hashlib.sha256(orjson.dumps(body.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
+        trigger = {"kind": "manual", "request": fingerprint}
+        if key is None:
+            run_id = ids.run_id(time.time_ns() // 1_000_000, os.urandom(10))
+        else:
+            run_id = ids.run_id_from_key(PROJECT, body.pipeline, key)
+            known = await self._requested(run_id)
+            if known is not None:
+                return _same_request(known, fingerprint)
+        version = await self.version(body.pipeline, body.version)
+        values = inputs.check(body.pipeline, version.pipeline.params, body.inputs)
+        await self.artifacts.check_inputs(values)
+        fact = RunRequested(
+            run_id=run_id,
+            project=PROJECT,
+            pipeline=body.pipeline,
+            version=version.version,
+            inputs=values,
+            trigger=trigger,
+            labels=body.labels,
+            priority=body.priority,
+            requested_at=time.time(),
+        )
+        self._check_readable(fact)
+        written = (await self.runs.append([fact]))[0]
+        if written:
+            return Accepted(run_id, fact.pipeline, fact.version, created=True)
+        # Somebody with the same key was faster.
+        known = await self._requested(run_id)
+        if known is None:
+            raise ProblemError(409, "This run's place in the log holds something unreadable", "use another key")
+        return _same_request(known, fingerprint)
+
+    async def cancel(self, run_id: str, reason: str) -> RunFinished | None:
+        """Ask to cancel a run. Returns how it ended when it was over before, so that nothing was asked.
+
+        Raises:
+            ProblemError: 404 no such run.
+        """
+        await self.check_known(run_id)
+        end = await self.finished(run_id)
+        if end is None:
+            await self.runs.append([CancelRequested(run_id=run_id, reason=reason, requested_at=time.time())])
+        return end[1] if end else None
+
+    async def folded(self, run_id: str) -> Folded:
+        """A run as it stands.
+
+        Raises:
+            ProblemError: 404 no such run.
+        """
+        _check_run_id(run_id)
+        found = await self.states.get(run_id)
+        if found is None:
+            raise _no_run(run_id)
+        return found
+
+    async def check_known(self, run_id: str) -> None:
+        """Raises ProblemError 404 unless the log holds a request for the run."""
+        _check_run_id(run_id)
+        if await self._requested(run_id) is None:
+            raise _no_run(run_id)
+
+    async def finished(self, run_id: str) -> tuple[int, RunFinished] | None:
+        """How a run ended, with the place of that in the log; None while it goes on."""
+        place = subjects.run(run_id, "finished")
+        record = (await self.runs.last([place])).get(place)
+        return (record.seq, record.fact) if record and isinstance(record.fact, RunFinished) else None
+
+    async def _requested(self, run_id: str) -> RunRequested | None:
+        place = subjects.run(run_id, "requested")
+        record = (await self.runs.last([place])).get(place)
+        return record.fact if record and isinstance(record.fact, RunRequested) else None
+
+    async def _has_steps(self, run_id: str) -> bool:
+        query = {"seq": 1, "batch": 1, "next_by_subj": subjects.run(run_id, "step.>")}
+        return bool(await self.bus.direct_get(subjects.RUNS, query))
+
+    def _check_readable(self, fact: RunRequested) -> None:
+        """What cannot be read back must not be written: its place in the log would be lost for good."""
+        body = events.encode(fact)
+        read = events.decode(events.subject(fact), body)
+        if isinstance(read, events.Corrupt):
+            raise ProblemError(422, "The inputs cannot be stored", f"{read.why}: pass a file or an artifact instead")
+        self._check_payload(len(body), "pass large inputs as files or artifacts")
+
+    def _check_payload(self, size: int, advice: str) -> None:
+        limit = self.bus.client.max_payload - 4096
+        if size > limit:
+            raise ProblemError(413, "The request is too large", f"{size} bytes; the bus takes {limit}: {advice}")
+
+    # --------------------------------------------------------------------------------------------------- versions
+
+    async def register(self, body: api.RegisterBody) -> commands.VersionReply:
+        """Have the builder register a version.
+
+        Raises:
+            ProblemError: 422 with what is wrong with the pipeline, or its source is not in the store.
+        """
+        try:
+            _PIPELINE.validate_python(body.pipeline)
+        except pydantic.ValidationError as error:
+            errors = [(f"pipeline.{field}", message) for field, message in problems.from_validation(error)]
+            raise ProblemError(
+                422, "The pipeline is not of the form of any", problems.sentence(errors), errors=errors
+            ) from error
+        await self.artifacts.check_source(body.source)
+        message = orjson.dumps({"project": PROJECT, **body.model_dump()})
+        self._check_payload(len(message), "pass large constants as files or artifacts, or split the pipeline")
+        answer = await self.bus.request(subjects.BUILDER_REGISTER, message, timeout=REGISTER_TIMEOUT)
+        try:
+            reply = commands.VersionReply.model_validate_json(answer.data)
+        except pydantic.ValidationError as error:
+            raise ProblemError(
+                502, "The builder gave an unreadable answer", problems.sentence(problems.from_validation(error))
+            ) from error
+        if reply.version is None:
+            raise ProblemError(422, "The pipeline cannot be registered", reply.error or "the builder gave no reason")
+        return reply
+
+    async def version(self, pipeline: str, number: int | None) -> commands.Version:
+        """A version, by default the latest.
+
+        Raises:
+            ProblemError: 404 no such pipeline or version.
+        """
+        ids.check_name(pipeline, "pipeline")
+        latest = await self.versions.latest(PROJECT, pipeline) if number is None else number
+        if latest is None:
+            raise ProblemError(404, f"There is no pipeline {pipeline!r}", "register it first: `penstock run` does")
+        found = await self.versions.get(PROJECT, pipeline, latest) if 0 < latest < 2**53 else None
+        if found is None:
+            raise ProblemError(
+                404, f"Pipeline {pipeline!r} has no version {latest}", f"see /v1/versions?pipeline={pipeline}"
+            )
+        return found
+
+    # -------------------------------------------------------------------------------------------------- readiness
+
+    async def readiness(self) -> dict[str, bool]:
+        """What the gateway needs, and whether it is there."""
+        connected = self.bus.client.is_connected
+        return {"nats": connected, "log": connected and await self._log_answers()}
+
+    async def _log_answers(self) -> bool:
+        try:
+            await self.bus.api(f"STREAM.INFO.{subjects.RUNS}", timeout=1.0)
+        except Exception:
+            return False
+        return True
+
+
+def _check_run_id(run_id: str) -> None:
+    try:
+        ids.check_name(run_id, "run id")
+    except InvalidId as error:
+        raise ProblemError(404, "There is no such run", str(error)) from error
+
+
+def _no_run(run_id: str) -> ProblemError:
+    return ProblemError(404, f"There is no run {run_id!r}", "`penstock runs list` shows those that there are")
+
+
+def _check_run_body(body: api.RunBody) -> None:
+    ids.check_name(body.pipeline, "pipeline")
+    for name, text in body.labels.items():
+        if not name or len(name) > 100 or len(text) > _LABEL_LIMIT:
+            raise ProblemError(
+                422,
+                "A label is too long",
+                f"a label has 1 to 100 characters in its name and up to {_LABEL_LIMIT} in its text",
+                errors=[(f"labels.{name[:100]}", "too long or without a name")],
+            )
+
+
+def _same_request(known: RunRequested, fingerprint: str) -> Accepted:
+    if known.trigger.get("request") != fingerprint:
+        raise ProblemError(
+            409,
+            "The idempotency key was used for another request",
+            f"it stands for run {known.run_id}, which was asked for with another body: use a new key",
+        )
+    return Accepted(known.run_id, known.pipeline, known.version, created=False)

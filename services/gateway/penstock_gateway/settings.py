@@ -1,0 +1,27 @@
+"""What the gateway can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from penstock_servicekit.settings import ServiceSettings
+
+GIB = 1024**3
+
+
+class GatewaySettings(ServiceSettings):
+    """Settings of the gateway."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; this machine only by default")
+    port: int = Field(default=8765, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    token: SecretStr | None = Field(default=None, description="bearer token; by default the one in the file home/token")
+    allowed_hosts: str = Field(
+        default="", description="names that clients may call the gateway by, separated by commas"
+    )
+    max_blob: int = Field(default=16 * GIB, ge=1, description="largest artifact in bytes that can be put")
+    gateway_runs: int = Field(default=256, ge=1, description="runs whose folded state is kept in memory")
+    stream_timeout: float = Field(default=60.0, gt=0, description="seconds a client may read nothing of its stream")
+
+    def host_names(self) -> list[str]:
+        """The allowed names as a list."""
+        return [name.strip().lower() for name in self.allowed_hosts.split(",") if name.strip()]

@@ -1,0 +1,164 @@
+"""What a run looks like: the fold of its facts, kept so that the next look costs only what is new.
+
+In: a run id. Out: `Folded`, the run's state with the times of the log, and its JSON as `api.RunView`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from penstock_contracts.commands import Version
+from penstock_core import run as machine
+from penstock_core.facts import RunFinished, RunRequested
+from penstock_core.ir import Pipeline
+from penstock_core.ports import Recorded, RunLog
+from penstock_core.run import Plan, RunState, Status, StepState
+
+_PLANS = 64
+
+
+class VersionReader(Protocol):
+    """Where pipeline versions are read from."""
+
+    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
+        """A version, or None when there is none."""
+        ...
+
+
+@dataclass(slots=True)
+class Folded:
+    """A run as far as it was read. `state` is for reading only."""
+
+    state: RunState
+    requested: RunRequested
+    requested_at: float
+    finished_at: float | None = None
+    last_seq: int = 0
+    view: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """The run's state in one word, as users see it."""
+        if self.state.finished is not None:
+            return self.state.finished.outcome.value
+        return "running" if any(step.status is not Status.WAITING for step in self.state.steps.values()) else "queued"
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One run in the cache; its lock makes concurrent readers fold once."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    folded: Folded | None = None
+
+
+class RunStates:
+    """Folded runs, the latest used ones in memory."""
+
+    def __init__(self, log: RunLog, versions: VersionReader, keep: int) -> None:
+        self._log = log
+        self._versions = versions
+        self._keep = keep
+        self._slots: OrderedDict[str, _Slot] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, str, int], Plan] = OrderedDict()
+
+    async def get(self, run_id: str) -> Folded | None:
+        """The run as the log has it now, or None when nothing readable asked for such a run."""
+        slot = self._slots.setdefault(run_id, _Slot())
+        self._slots.move_to_end(run_id)
+        try:
+            async with slot.lock:
+                after = slot.folded.last_seq if slot.folded else 0
+                records = await self._log.read(run_id, after)
+                if slot.folded is None:
+                    slot.folded = await self._begin(run_id, records)
+                if slot.folded is not None:
+                    _fold(slot.folded, records)
+                return slot.folded
+        finally:
+            if slot.folded is None:
+                self._slots.pop(run_id, None)
+            while len(self._slots) > self._keep:
+                self._slots.popitem(last=False)
+
+    async def _begin(self, run_id: str, records: list[Recorded]) -> Folded | None:
+        for record in records:
+            if isinstance(record.fact, RunRequested):
+                plan = await self._plan(record.fact)
+                at = record.fact.requested_at or record.at
+                return Folded(RunState(run_id, plan), record.fact, at)
+        return None
+
+    async def _plan(self, request: RunRequested) -> Plan:
+        name = (request.project, request.pipeline, request.version)
+        plan = self._plans.get(name)
+        if plan is not None:
+            self._plans.move_to_end(name)
+            return plan
+        version = await self._versions.get(*name)
+        if version is None:
+            # The run is shown without its steps; this is not kept, so that the version may still turn up.
+            return Plan(Pipeline(name=request.pipeline))
+        plan = Plan(version.pipeline)
+        self._plans[name] = plan
+        while len(self._plans) > _PLANS:
+            self._plans.popitem(last=False)
+        return plan
+
+
+def _fold(folded: Folded, records: list[Recorded]) -> None:
+    for record in records:
+        folded.state = machine.evolve(folded.state, record.fact)
+        folded.last_seq = record.seq
+        if isinstance(record.fact, RunFinished) and folded.finished_at is None:
+            folded.finished_at = record.at
+    if records:
+        folded.view = b""
+
+
+def view(folded: Folded) -> bytes:
+    """The JSON of `api.RunView`; made once for each state."""
+    if not folded.view:
+        state, request = folded.state, folded.requested
+        folded.view = orjson.dumps(
+            {
+                "run_id": request.run_id,
+                "project": request.project,
+                "pipeline": request.pipeline,
+                "version": request.version,
+                "state": folded.name,
+                "requested_at": folded.requested_at,
+                "finished_at": folded.finished_at,
+                "labels": request.labels,
+                "trigger": request.trigger,
+                "error": state.finished.error if state.finished else None,
+                "inputs": request.inputs,
+                "outputs": state.finished.outputs if state.finished else {},
+                "steps": {key: _step(state, step) for key, step in state.steps.items()},
+                "last_seq": folded.last_seq,
+            }
+        )
+    return folded.view
+
+
+def _step(state: RunState, step: StepState) -> dict[str, Any]:
+    error = step.error
+    return {
+        "state": step.status.value,
+        "attempts": step.attempt,
+        "started_at": step.started_at or None,
+        "finished_at": step.finished_at or None,
+        "metrics": step.metrics,
+        "params": step.params,
+        "reason": step.reason,
+        "error": {"type": error.type, "message": error.message, "traceback": error.traceback} if error else None,
+        "executor": step.executor or None,
+        "outputs": step.outputs,
+        "artifacts": step.artifacts,
+        "depends_on": state.plan.dependencies[step.key],
+    }

@@ -1,0 +1,84 @@
+"""Runs as they happen: facts from the log and output from the logs, as batches of server-sent events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import orjson
+
+from penstock_adapters.nats.follow import Follower, Followers, Item
+from penstock_contracts import events, subjects
+from penstock_contracts.events import Corrupt
+from penstock_gateway import sse
+
+QUIET = 0.3
+"""Seconds without output after the end of a run after which its logs count as delivered."""
+
+
+async def facts(followers: Followers, run_id: str, after: int) -> sse.Frames:
+    """The facts of a run above `after`, until the run is finished."""
+    async with followers.follow(subjects.RUNS, [subjects.run_all(run_id)], after) as follower:
+        over = False
+        yield [sse.OPENING]
+        while not over:
+            batch: list[bytes] = []
+            items = await follower.take(sse.HEARTBEAT)
+            for item in items:
+                place = subjects.parse(item.subject)
+                over = over or (place is not None and place.kind == "run.finished")
+                batch += _fact(item)
+            if batch or not items:
+                yield batch
+
+
+def _fact(item: Item) -> list[bytes]:
+    """One frame, or none for a message that is no fact. What is unreadable is shown as what it counts for."""
+    place = subjects.parse(item.subject)
+    fact = events.decode(item.subject, item.data)
+    if isinstance(fact, Corrupt):
+        fact = events.stand_in(fact)
+    if place is None or fact is None:
+        return []
+    data = events.encode(fact)[:-1] + b',"seq":%d,"at":%s}' % (item.seq, orjson.dumps(item.at))
+    return [sse.frame(item.seq, place.kind, data)]
+
+
+async def output(followers: Followers, run_id: str, step: str | None, after: int, *, follow: bool) -> sse.Frames:
+    """What the attempts of a run, or of one step, wrote: all of it so far, and with `follow` until the run's end."""
+    subject = f"logs.{run_id}.{step}.*" if step else subjects.logs_all(run_id)
+    async with contextlib.AsyncExitStack() as stack:
+        follower = await stack.enter_async_context(followers.follow(subjects.LOGS, [subject], after))
+        over = asyncio.Event()
+        if follow:
+            end = await stack.enter_async_context(followers.follow(subjects.RUNS, [subjects.run(run_id, "finished")]))
+            watcher = asyncio.create_task(_watch_end(end, over, follower))
+            stack.callback(watcher.cancel)
+        else:
+            over.set()
+        yield [sse.OPENING]
+        while True:
+            ending = over.is_set()
+            quiet = QUIET if follow else 0.0
+            items = await follower.take(quiet if ending and not follower.pending else sse.HEARTBEAT)
+            if items:
+                yield [frame for item in items for frame in _output(item)]
+            elif ending:
+                return
+            elif not over.is_set():
+                yield []
+
+
+async def _watch_end(end: Follower, over: asyncio.Event, follower: Follower) -> None:
+    while not await end.take(60.0):
+        pass
+    over.set()
+    follower.nudge()
+
+
+def _output(item: Item) -> list[bytes]:
+    try:
+        data = orjson.dumps(orjson.loads(item.data))
+    except orjson.JSONDecodeError:
+        return []
+    return [sse.frame(item.seq, "output", data)]
