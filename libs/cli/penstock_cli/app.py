@@ -1,0 +1,46 @@
+"""The command tree."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from penstock_cli import artifacts, doctor, run, runs, schedules, up, versions
+
+app = typer.Typer(
+    name="penstock",
+    help="Run machine-learning pipelines written in plain Python.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        # Takes 20 ms; only here.
+        from importlib.metadata import version
+
+        typer.echo(f"penstock {version('penstock-cli')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Run machine-learning pipelines written in plain Python."""
+
+
+app.command("run")(run.run)
+app.command("up")(up.up)
+app.add_typer(runs.app, name="runs")
+app.add_typer(versions.app, name="versions")
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(artifacts.app, name="artifacts")
+app.command("doctor")(doctor.doctor)

@@ -1,0 +1,31 @@
+"""Texts of the command line as values."""
+
+from __future__ import annotations
+
+from penstock_cli.failures import UsageError
+
+
+def labels_of(name: str | None, labels: list[str]) -> dict[str, str]:
+    """Labels from `--name` and `--label key=value`."""
+    found: dict[str, str] = {}
+    for item in labels:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--label {item!r} is not of the form key=value")
+        found[key] = value
+    if name is not None:
+        found["name"] = name
+    return found
+
+
+def seconds_of(text: str) -> float:
+    """A duration such as `90`, `1.5h`, `10m`, `2d` in seconds."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    unit = units.get(text[-1:], 0.0)
+    try:
+        value = float(text[:-1]) * unit if unit else float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 < value < 1e9:
+        raise UsageError(f"{text!r} is no duration: write seconds, or a number with s, m, h or d, such as 10m")
+    return value

@@ -1,0 +1,241 @@
+"""What the screen shows of a run: the core's own state machine over the events, and when everything happened.
+
+In: events in log order, each at most once or more often. Out: `Progress`, to be read by a display, and for each event
+the `Change` that is worth a line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from penstock import results
+from penstock.results import Event, LogLine
+from penstock_core import facts
+from penstock_core.facts import ErrorInfo, Fact, Outcome
+from penstock_core.ir import Pipeline
+from penstock_core.run import FINAL, Plan, RunState, Status, StepState, evolve
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of a step; times are Unix seconds, 0 where it has not happened."""
+
+    number: int
+    requested_at: float = 0.0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    outcome: str = ""
+
+
+@dataclass(slots=True)
+class Track:
+    """What the state machine does not keep: the tries of a step, and what it measured and told while it runs."""
+
+    attempts: dict[int, Attempt] = field(default_factory=dict[int, Attempt])
+    live: dict[str, Any] = field(default_factory=dict[str, Any])
+    note: str = ""
+
+    def attempt(self, number: int) -> Attempt:
+        """The try of this number."""
+        return self.attempts.setdefault(number, Attempt(number))
+
+    @property
+    def last(self) -> Attempt | None:
+        """The newest try, or None."""
+        return self.attempts[max(self.attempts)] if self.attempts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Something that happened to a step, or to the run when `key` is None."""
+
+    at: float
+    key: str | None
+    state: str
+    text: str = ""
+
+
+class Progress:
+    """A run as its events tell it."""
+
+    def __init__(self, run_id: str, pipeline: Pipeline, version: int) -> None:
+        self.run_id = run_id
+        self.pipeline = pipeline
+        self.version = version
+        self.state = RunState(run_id, Plan(pipeline))
+        self.tracks: dict[str, Track] = {key: Track() for key in self.state.steps}
+        self.counts: Counter[Status] = Counter({Status.WAITING: len(self.tracks)})
+        self.requested_at = 0.0
+        self.finished_at = 0.0
+        self.last_seq = 0
+
+    @property
+    def outcome(self) -> str:
+        """The state of the run in one word."""
+        if self.state.finished is not None:
+            return self.state.finished.outcome.value
+        if self.state.cancel is not None:
+            return "cancelling"
+        return "running" if self.last_seq else "queued"
+
+    @property
+    def steps(self) -> Mapping[str, StepState]:
+        """The steps by key, in the pipeline's order."""
+        return self.state.steps
+
+    def apply(self, event: Event) -> Change | None:
+        """Fold one event; the change it made, or None when it made none that matters."""
+        fact = fact_of(event)
+        if fact is None:
+            return None
+        key: str | None = getattr(fact, "key", None)
+        step = self.state.steps.get(key) if key is not None else None
+        before = step.status if step is not None else None
+        evolve(self.state, fact)
+        note_time(self.tracks, event, fact)
+        if isinstance(fact, facts.RunRequested):
+            self.requested_at = event.at or fact.requested_at
+        elif isinstance(fact, facts.RunFinished):
+            self.finished_at = event.at
+        self.last_seq = max(self.last_seq, event.seq)
+        if step is not None and before is not None:
+            if step.status is before and not isinstance(fact, facts.AttemptStarted):
+                return None
+            self.counts[before] -= 1
+            self.counts[step.status] += 1
+            return Change(event.at, key, step.status.value, self.describe(step, fact))
+        if isinstance(fact, facts.RunFinished):
+            return Change(event.at, None, fact.outcome.value, fact.error or "")
+        if isinstance(fact, facts.CancelRequested):
+            return Change(event.at, None, "cancelling", fact.reason)
+        return None
+
+    def measure(self, line: LogLine) -> None:
+        """Take over what a running step measured."""
+        track = self.tracks.get(line.step)
+        if track is not None and line.metric is not None:
+            track.live[line.metric] = line.value
+
+    def describe(self, step: StepState, fact: Fact) -> str:
+        """A change of a step in words."""
+        match fact:
+            case facts.AttemptRequested() if fact.attempt > 1:
+                wait = (fact.not_before or 0.0) - step.finished_at if step.finished_at else 0.0
+                return f"attempt {fact.attempt}" + (f" in {seconds(wait)}" if wait > 0.05 else "")
+            case facts.AttemptStarted() if fact.attempt > 1:
+                return f"attempt {fact.attempt}"
+            case facts.AttemptFinished() if fact.outcome in facts.GOOD:
+                took = seconds(fact.finished_at - fact.started_at) if fact.started_at else ""
+                return "  ".join(part for part in (took, metrics(fact.metrics)) if part)
+            case facts.AttemptFinished():
+                why = f"{fact.error.type}: {fact.error.message}" if fact.error else fact.outcome.value
+                again = f" ({step.reason})" if step.status is Status.RETRYING and step.reason else ""
+                return f"attempt {fact.attempt}: {why}{again}"
+            case facts.StepSkipped():
+                return fact.reason
+            case _:
+                return ""
+
+    def elapsed(self, key: str, now: float) -> float | None:
+        """Seconds that a step has run (or ran, in its last try); None when it has not begun."""
+        last = self.tracks[key].last
+        if last is None or not last.started_at:
+            return None
+        if last.finished_at:
+            return max(0.0, last.finished_at - last.started_at)
+        return max(0.0, now - last.started_at) if self.state.finished is None else None
+
+    @property
+    def done(self) -> int:
+        """How many steps are over."""
+        return sum(self.counts[status] for status in FINAL)
+
+
+def note_time(tracks: dict[str, Track], event: Event, fact: Fact) -> None:
+    """Write down when a try of a step was asked for, started or ended."""
+    if not isinstance(fact, facts.AttemptRequested | facts.AttemptStarted | facts.AttemptFinished):
+        return
+    track = tracks.setdefault(fact.key, Track())
+    attempt = track.attempt(fact.attempt)
+    match fact:
+        case facts.AttemptRequested():
+            attempt.requested_at = max(event.at, fact.not_before or 0.0)
+            track.live.clear()
+        case facts.AttemptStarted():
+            attempt.started_at = fact.started_at or event.at
+        case facts.AttemptFinished():
+            attempt.started_at = fact.started_at or attempt.started_at
+            attempt.finished_at = fact.finished_at or event.at
+            attempt.outcome = fact.outcome.value
+
+
+def timeline(events: Iterable[Event]) -> dict[str, Track]:
+    """When the tries of each step were asked for, started and ended."""
+    tracks: dict[str, Track] = {}
+    for event in events:
+        fact = fact_of(event)
+        if fact is not None:
+            note_time(tracks, event, fact)
+    return tracks
+
+
+_KINDS: dict[str, type[Fact]] = {
+    "run.requested": facts.RunRequested,
+    "run.cancel": facts.CancelRequested,
+    "run.finished": facts.RunFinished,
+    "step.skipped": facts.StepSkipped,
+    "attempt.requested": facts.AttemptRequested,
+    "attempt.started": facts.AttemptStarted,
+    "attempt.finished": facts.AttemptFinished,
+}
+# Values are not decoded: the display shows none of them, and a step's outputs can be large.
+_VALUES = {"inputs", "outputs", "artifacts", "resources"}
+_FIELDS = {kind: {f.name for f in dataclasses.fields(fact)} - _VALUES for kind, fact in _KINDS.items()}
+
+
+def fact_of(event: Event) -> Fact | None:
+    """The fact that an event tells, without its values; None for kinds that this version does not know."""
+    kind = _KINDS.get(event.kind)
+    if kind is None:
+        return None
+    data = {name: value for name, value in event.data.items() if name in _FIELDS[event.kind]}
+    if "outcome" in data:
+        data["outcome"] = Outcome(data["outcome"])
+    if isinstance(data.get("error"), dict):
+        error = results.build(ErrorInfo, data["error"])
+        data["error"] = dataclasses.replace(error, bases=tuple(error.bases))
+    return kind(**data)
+
+
+def seconds(value: float) -> str:
+    """A duration for people: `4 ms`, `1.25 s`, `3 min 05 s`, `2 h 10 min`."""
+    if value < 0.0995:
+        return f"{max(value, 0.0) * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def metrics(values: Mapping[str, Any], limit: int = 4) -> str:
+    """Metrics in one line: `loss=0.12 accuracy=0.97`."""
+    shown = [f"{name}={number(value)}" for name, value in list(values.items())[:limit]]
+    return " ".join(shown) + (" …" if len(values) > limit else "")
+
+
+def number(value: Any) -> str:
+    """A number in few digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

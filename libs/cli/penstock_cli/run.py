@@ -1,0 +1,178 @@
+"""`penstock run`: compile the user's pipeline, run it on the platform that is up or an embedded one, show progress."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Generator
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock_cli import failures, output
+from penstock_cli.arguments import labels_of, seconds_of
+from penstock_cli.following import Options
+
+if TYPE_CHECKING:
+    from penstock.platform import Embedded
+    from penstock.results import Run
+    from penstock.sources import Prepared
+    from penstock_cli.live import Live
+    from penstock_cli.model import Progress
+    from penstock_cli.plain import Plain
+    from penstock_cli.session import Session
+
+
+def run(
+    source: Annotated[str, typer.Argument(metavar="FILE[:PIPELINE]", help="File or folder with the pipeline.")],
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p", "--param", metavar="NAME=VALUE", help="Input of the pipeline; NAME=@FILE reads it from a file."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run (its label `name`).")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label to find the run by.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="Cancel the run after e.g. 90, 10m, 2h.")
+    ] = None,
+    logs: Annotated[bool, typer.Option("--logs", help="Show what the steps print.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
+) -> None:
+    """Run a pipeline to its end and show how it goes.
+
+    Uses the platform that is up (see `penstock up`), or one of its own for as long as the run lasts.
+    Exit code: 0 succeeded, 1 failed or cancelled, 2 wrong usage or does not compile, 3 platform trouble.
+    """
+    # Everything below is imported after the embedded platform was started.
+    from penstock_cli import session
+
+    options = Options(json, quiet, logs, seconds_of(timeout) if timeout else None)
+    labels = labels_of(name, label or [])
+    try:
+        with _terminated_politely(), session.hold() as held:
+            prepared, inputs = prepare(source, param or [], quiet_stdout=json)
+            ended = _run(held, prepared, inputs, labels, options)
+    except Exception as error:
+        if json:
+            output.as_json({"run_id": None, "state": None, "outputs": {}, "error": failures.text(error), "steps": {}})
+        raise
+    raise typer.Exit(0 if ended.succeeded else failures.FAILED)
+
+
+def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prepared, dict[str, Any]]:
+    """Compile the user's pipeline, read its inputs, pack its source."""
+    from penstock import sources
+    from penstock_cli import inputs
+
+    with _stdout_to_stderr() if quiet_stdout else contextlib.nullcontext():
+        pipeline = sources.load(source)
+        compiled = pipeline.compile()
+        given = inputs.parse(compiled, params)
+        return sources.pack(pipeline, compiled), given
+
+
+def _run(
+    held: Embedded | None, prepared: Prepared, inputs: dict[str, Any], labels: dict[str, str], options: Options
+) -> Run:
+    from penstock_cli import following, session, summary
+    from penstock_cli.model import Progress
+
+    connected = session.attach(held)
+    client = connected.client
+    version = client.register(prepared)
+    accepted = client.run(version, inputs=inputs, labels=labels)
+    progress = Progress(accepted.run_id, prepared.ir, version.version)
+    show = not (options.quiet or options.json)
+    with _display(progress, show=show) as display:
+        client.transport.on_trouble = lambda why: display.note(f"waiting for the platform: {why}")
+        following.follow(connected, progress, display, options)
+    ended = client.finished(accepted.run_id)
+    store = artifact_folder(connected)
+    if options.json:
+        output.as_json(summary.as_object(ended, store))
+        for line in summary.failures(ended):
+            output.note("".join(text for text, _ in line))
+    elif not options.quiet:
+        _conclude(ended, progress, connected)
+    elif not ended.succeeded:
+        summary.show(summary.failures(ended))
+    return ended
+
+
+def _display(progress: Progress, *, show: bool) -> Live | Plain:
+    if show and output.terminal():
+        # Rich is for terminals only.
+        from penstock_cli.live import Live
+
+        return Live(progress)
+    from penstock_cli.plain import Plain
+
+    return Plain(progress, quiet=not show)
+
+
+def artifact_folder(connected: Session) -> Any:
+    """The artifact store of a platform of this machine, or None."""
+    from penstock.store import FolderStore
+
+    return FolderStore(connected.client.home / "artifacts") if connected.local else None
+
+
+def _conclude(ended: Run, progress: Progress, connected: Session) -> None:
+    from penstock_cli import summary
+    from penstock_cli.model import seconds
+
+    took = (progress.finished_at or ended.finished_at or 0.0) - (progress.requested_at or ended.requested_at)
+    summary.show([[]])
+    summary.show(
+        [
+            [
+                (ended.pipeline, "bold"),
+                (f" v{ended.version} ", ""),
+                (ended.state, output.STYLES.get(ended.state, "")),
+                (f" in {seconds(took)}", ""),
+                (f"  {len(ended.steps)} steps, run {ended.run_id}", "dim"),
+            ]
+        ]
+    )
+    summary.show(summary.chart(ended, progress.tracks))
+    summary.show(summary.failures(ended))
+    summary.show(summary.results(ended, artifact_folder(connected)))
+    if ended.error and not any(step.state == "failed" for step in ended.steps.values()):
+        summary.show([[], [(ended.error, "")]])
+    where = f"look further: penstock runs show {ended.run_id} · penstock runs logs {ended.run_id}"
+    summary.show([[], [(where, "dim")]])
+
+
+@contextlib.contextmanager
+def _terminated_politely() -> Generator[None]:
+    """SIGTERM leaves through the usual way out, so that the terminal is put in order."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Generator[None]:
+    """What the user's module prints while it is imported must not mix with the JSON object."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

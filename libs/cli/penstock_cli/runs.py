@@ -1,0 +1,224 @@
+"""`penstock runs`: look at runs and cancel them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock_cli import output
+from penstock_cli.failures import FAILED, UsageError
+
+if TYPE_CHECKING:
+    from penstock.client import Client
+    from penstock.results import Run
+    from penstock_cli.model import Track
+
+app = typer.Typer(help="List, show, follow and cancel runs.", no_args_is_help=True)
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+_TIMELINE_LIMIT = 500
+
+
+def resolve(client: Client, name: str) -> str:
+    """The id of the run that `name` means: `last`, a whole id, or how one of the newest begins."""
+    if len(name) == 26:
+        return name
+    newest = client.runs(limit=1 if name == "last" else 200)
+    if name == "last":
+        if not newest:
+            raise UsageError("there are no runs yet: start one with `penstock run FILE`")
+        return newest[0].run_id
+    found = [run.run_id for run in newest if run.run_id.startswith(name)]
+    if len(found) > 1:
+        raise UsageError(f"{name!r} begins {len(found)} runs: {', '.join(found[:5])}; write more of it")
+    return found[0] if found else name
+
+
+@app.command("list")
+def list_runs(
+    pipeline: Annotated[str | None, typer.Option("--pipeline", help="Only runs of this pipeline.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help=f"Only runs in this state: {', '.join(_STATES)}.")
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, newest first.")] = 20,
+    json: Json = False,
+) -> None:
+    """List the newest runs."""
+    # Heavy imports stay out of `--help`.
+    from penstock_cli import session
+    from penstock_cli.model import seconds
+
+    if state is not None and state not in _STATES:
+        raise UsageError(f"--state {state!r} is none of {', '.join(_STATES)}")
+    with session.connect() as connected:
+        found = connected.client.runs(pipeline, state, limit)
+    if json:
+        output.as_json([_summary(run) for run in found])
+        return
+    if not found:
+        output.note("no runs" + (" match" if pipeline or state else " yet: start one with `penstock run FILE`"))
+        return
+    rows = [
+        (
+            run.run_id,
+            f"{run.pipeline} v{run.version}",
+            run.state,
+            output.clock(run.requested_at),
+            seconds(run.finished_at - run.requested_at) if run.finished_at else "",
+            run.error or " ".join(f"{key}={value}" for key, value in run.labels.items()),
+        )
+        for run in found
+    ]
+    output.table(["run", "pipeline", "state", "asked for", "took", "about"], rows, states="state")
+
+
+def _summary(run: Run) -> dict[str, object]:
+    names = ("run_id", "pipeline", "version", "state", "requested_at", "finished_at", "labels", "trigger", "error")
+    return {name: getattr(run, name) for name in names}
+
+
+@app.command("show")
+def show(name: RunArgument, json: Json = False) -> None:
+    """Show a run: its steps, when they ran, metrics, outputs, errors."""
+    from penstock.store import FolderStore
+    from penstock_cli import session, summary
+    from penstock_cli.model import seconds
+
+    with session.connect() as connected:
+        client = connected.client
+        run = client.get(resolve(client, name))
+        tracks = {} if json or len(run.steps) > _TIMELINE_LIMIT else _tracks(client, run)
+    store = FolderStore(client.home / "artifacts") if connected.local else None
+    if json:
+        whole = summary.as_object(run, store)
+        steps = {key: {**whole["steps"][key], **_details(run, key, store)} for key in run.steps}
+        output.as_json({**_summary(run), **whole, "inputs": _plain_values(run.inputs, store), "steps": steps})
+        return
+    took = f" in {seconds(run.finished_at - run.requested_at)}" if run.finished_at else ""
+    summary.show(
+        [
+            [
+                (run.pipeline, "bold"),
+                (f" v{run.version} ", ""),
+                (run.state, output.STYLES.get(run.state, "")),
+                (
+                    f"{took}  {len(run.steps)} steps, run {run.run_id}, asked for {output.clock(run.requested_at)}",
+                    "dim",
+                ),
+            ],
+            *_about(run),
+        ]
+    )
+    summary.show(summary.chart(run, tracks))
+    summary.show(summary.failures(run))
+    summary.show(summary.results(run, store))
+    if run.error and not any(step.state == "failed" for step in run.steps.values()):
+        summary.show([[], [(run.error, "")]])
+
+
+def _about(run: Run) -> list[list[tuple[str, str]]]:
+    from penstock_cli.summary import plain
+
+    lines: list[list[tuple[str, str]]] = []
+    if run.labels:
+        lines.append([("  labels  ", "dim"), (" ".join(f"{k}={v}" for k, v in run.labels.items()), "")])
+    if run.inputs:
+        shown = (f"{name}={str(plain(value, None))[:60]}" for name, value in run.inputs.items())
+        lines.append([("  inputs  ", "dim"), (" ".join(shown), "")])
+    return lines
+
+
+def _details(run: Run, key: str, store: object) -> dict[str, object]:
+    step = run.steps[key]
+    return {
+        "params": step.params,
+        "reason": step.reason,
+        "error": {"type": step.error.type, "message": step.error.message, "traceback": step.error.traceback}
+        if step.error
+        else None,
+        "outputs": _plain_values(step.outputs, store),
+        "artifacts": _plain_values(step.artifacts, store),
+        "depends_on": list(step.depends_on),
+    }
+
+
+def _plain_values(values: dict[str, object], store: object) -> dict[str, object]:
+    from penstock_cli.summary import plain
+
+    return {name: plain(value, store) for name, value in values.items()}  # type: ignore[arg-type]
+
+
+def _tracks(client: Client, run: Run) -> dict[str, Track]:
+    """When the tries of each step were asked for, started and ended, from the events so far."""
+    from penstock_cli.model import timeline
+
+    return timeline(client.events(run.run_id, until=run.last_seq))
+
+
+@app.command("logs")
+def logs(
+    name: RunArgument,
+    step: Annotated[str | None, typer.Option("--step", help="Only this step (its key, such as train[3]).")] = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Go on until the run is over.")] = True,
+    measured: Annotated[bool, typer.Option("--metrics", help="Show measured values, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Show what the steps of a run printed."""
+    import json as codec
+
+    from penstock_cli import session
+
+    colour = output.terminal()
+    with session.connect() as connected:
+        client = connected.client
+        run_id = resolve(client, name)
+        if step is not None:
+            _check_step(client.get(run_id), step)
+        for line in client.logs(run_id, step, follow):
+            if json:
+                shown = {k: getattr(line, k) for k in ("at", "step", "attempt", "stream", "text", "metric", "value")}
+                sys.stdout.write(codec.dumps(shown, ensure_ascii=False) + "\n")
+            elif line.text or (measured and line.metric is not None):
+                text = str(line).rstrip("\n")
+                prefix = f"{output.clock(line.at, precise=True)}  {line.step}" + (
+                    f"#{line.attempt}" if line.attempt > 1 else ""
+                )
+                sys.stdout.write(f"\x1b[2m{prefix} |\x1b[0m {text}\n" if colour else f"{prefix} | {text}\n")
+            if follow:
+                sys.stdout.flush()
+
+
+def _check_step(run: Run, step: str) -> None:
+    if step not in run.steps:
+        known = ", ".join(list(run.steps)[:20])
+        raise UsageError(f"run {run.run_id} has no step {step!r}; it has: {known}{' …' if len(run.steps) > 20 else ''}")
+
+
+@app.command("cancel")
+def cancel(
+    name: RunArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why; kept with the run.")] = "",
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when the run is over.")] = True,
+    json: Json = False,
+) -> None:
+    """Cancel a run: what runs is stopped, what waits is skipped."""
+    from penstock_cli import session
+
+    with session.connect() as connected:
+        client = connected.client
+        run = client.get(resolve(client, name))
+        if not run.done:
+            client.cancel(run.run_id, reason)
+            run = client.wait(run.run_id) if wait else client.get(run.run_id)
+        else:
+            output.note(f"run {run.run_id} was over already")
+    if json:
+        output.as_json(_summary(run))
+    else:
+        output.line(f"run {run.run_id} {run.state}")
+    raise typer.Exit(0 if run.state == "cancelled" or not wait else FAILED)

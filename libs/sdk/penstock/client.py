@@ -1,0 +1,363 @@
+"""The platform from Python: register, run, follow, read results. The `penstock` command is made of this.
+
+    from penstock.client import Client
+
+    client = Client()                                   # the platform of this folder, or $PENSTOCK_URL
+    version = client.register("examples/training")
+    run = client.run(version, inputs={"depth": 3}, wait=True)
+    run.steps["train"].metrics
+    model = client.value(run.run_id, "select")
+
+Standard library only. Everything is safe to repeat and is repeated when a connection breaks: a request for a run
+always carries an idempotency key, so that it is one run however often it is sent.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import secrets
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from penstock import results
+from penstock.client_errors import ClientError, RunFailed
+from penstock.platform import Address, home_folder, locator
+from penstock.results import Event, LogLine, Run, Schedule, Version
+from penstock.transport import Message, Transport
+from penstock_core.errors import InputError
+
+if TYPE_CHECKING:
+    from penstock.authoring import Pipeline
+    from penstock.sources import Prepared
+
+_SHORT = 16_000
+_SETTLE = 10.0
+"""Seconds that the view of a run may lag behind its last event."""
+
+
+class Client:
+    """Talks to one platform.
+
+    Args:
+        url: address of the platform; default `$PENSTOCK_URL`, else the one that is up for the state folder.
+        token: its token; default `$PENSTOCK_TOKEN`, else the state folder's.
+        home: the state folder; default `$PENSTOCK_HOME`, else `.penstock`.
+        timeout: seconds that one answer, or silence on a stream, may take.
+        patience: seconds that a platform that was met before may be away until an error is raised.
+        locate: says where the platform is, instead of all of the above.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        home: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = 30.0,
+        patience: float = 60.0,
+        locate: Callable[[], Address] | None = None,
+    ) -> None:
+        self.home = home_folder(home)
+        self.transport = Transport(locate or locator(url, token, home), timeout, patience)
+
+    def __repr__(self) -> str:
+        return f"Client(home={str(self.home)!r})"
+
+    def platform(self) -> dict[str, Any]:
+        """What the platform says about itself.
+
+        Raises:
+            NoPlatform: none is running here.
+        """
+        return self.transport.json("GET", "/v1/platform") or {}
+
+    # --------------------------------------------------------------------------------------------------- versions
+
+    def register(self, pipeline: Pipeline | Prepared | str | os.PathLike[str]) -> Version:
+        """Register a version of a pipeline: compile, upload its source, give it a number.
+
+        The same pipeline, source and environment give the same version again.
+
+        Args:
+            pipeline: a `Pipeline` object, or a file or folder (`FILE` or `FILE:PIPELINE`) that holds one.
+
+        Raises:
+            DefinitionError: the pipeline does not compile; with the user's file and line.
+            SourceError: the file cannot be imported.
+        """
+        # Only those who register need the compiler.
+        from penstock import sources
+
+        prepared = pipeline if isinstance(pipeline, sources.Prepared) else sources.prepare(pipeline)
+        self.upload(prepared.bundle, prepared.digest)
+        body = {
+            "pipeline": prepared.ir,
+            "source": prepared.digest,
+            "environment": prepared.environment,
+            "git": prepared.git,
+        }
+        return results.build(Version, self.transport.json("POST", "/v1/versions", body=body))
+
+    def versions(self, pipeline: str | None = None) -> list[Version]:
+        """Registered versions, of one pipeline or all."""
+        answer = self.transport.json("GET", "/v1/versions", query={"pipeline": pipeline})
+        rows = answer.get("versions", []) if isinstance(answer, dict) else answer
+        return [results.build(Version, row) for row in rows]
+
+    def upload(self, file: Path, sha256: str) -> bool:
+        """Put a file into the artifact store under its digest; False when it was there."""
+        path = f"/v1/artifacts/{sha256}"
+        if self.transport.exists(path):
+            return False
+        self.transport.upload(path, file)
+        return True
+
+    # ------------------------------------------------------------------------------------------------------- runs
+
+    def run(
+        self,
+        pipeline: Pipeline | Version | str,
+        version: int | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        priority: int = 0,
+        wait: bool = False,
+    ) -> Run:
+        """Ask for a run.
+
+        Args:
+            pipeline: a registered pipeline's name, a `Version`, or a `Pipeline` object (registered first).
+            version: number of the version; default the latest.
+            inputs: values by parameter name. Plain data travels as JSON; files, tables, arrays and whatever else
+                a step can give are uploaded as artifacts. Left out ones take their defaults.
+            idempotency_key: the same key is the same run; default a new one.
+            labels: texts to find the run by.
+            priority: higher ones are served first.
+            wait: return when the run is over, with its steps.
+
+        Raises:
+            Refused: the inputs do not fit, or there is no such pipeline.
+        """
+        if not isinstance(pipeline, str | Version):
+            pipeline = self.register(pipeline)
+        if isinstance(pipeline, Version):
+            name, version = pipeline.pipeline, version or pipeline.version
+        else:
+            name = pipeline
+        body = {
+            "pipeline": name,
+            "version": version,
+            "inputs": {key: self._input(key, value) for key, value in (inputs or {}).items()},
+            "labels": dict(labels or {}),
+            "priority": priority,
+        }
+        headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
+        accepted = self.transport.json("POST", "/v1/runs", body=body, headers=headers)
+        if wait:
+            return self.wait(accepted["run_id"])
+        return results.build(Run, accepted, state="queued")
+
+    def _input(self, name: str, value: Any) -> Any:
+        """An input as the API takes it; what is no plain data is uploaded first."""
+        if _is_plain(value):
+            return value
+        # Only for those who have more than numbers and texts.
+        from penstock import serialize
+        from penstock.store import FolderStore
+
+        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+            store = FolderStore(folder)
+            saved = serialize.save(value, Any, store, where=f"input {name!r}")
+            match saved:
+                case {"value": plain}:
+                    return plain
+                case {"artifact": {"sha256": sha256}}:
+                    self.upload(store.path(sha256), sha256)
+                    return saved
+                case _:
+                    raise InputError(
+                        f"input {name!r} is a {type(value).__name__} that holds files, tables or arrays: "
+                        "give each of them as an input of its own"
+                    )
+
+    def runs(self, pipeline: str | None = None, state: str | None = None, limit: int = 20) -> list[Run]:
+        """The newest runs, at most `limit`, newest first."""
+        found: list[Run] = []
+        cursor: str | None = None
+        while len(found) < limit:
+            query = {"pipeline": pipeline, "state": state, "limit": min(limit - len(found), 200), "cursor": cursor}
+            page = self.transport.json("GET", "/v1/runs", query=query)
+            found += [results.run_of(row) for row in page["runs"]]
+            cursor = page.get("next")
+            if not cursor or not page["runs"]:
+                break
+        return found[:limit]
+
+    def get(self, run_id: str) -> Run:
+        """A run with its steps, as it stands.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        return results.run_of(self.transport.json("GET", f"/v1/runs/{quote(run_id)}"))
+
+    def cancel(self, run_id: str, reason: str = "") -> None:
+        """Ask to cancel a run: what runs is stopped, what waits is skipped. On a run that is over it does nothing."""
+        self.transport.json("POST", f"/v1/runs/{quote(run_id)}/cancel", body={"reason": reason})
+
+    def wait(self, run_id: str, timeout: float | None = None, *, check: bool = False) -> Run:
+        """Return a run when it is over.
+
+        Args:
+            run_id: the run.
+            timeout: seconds to wait at most; None waits for as long as the platform answers.
+            check: raise `RunFailed` unless it succeeded.
+
+        Raises:
+            ClientError: it was not over in time. The run goes on.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        run, last = self.get(run_id), 0
+        while not run.done:
+            if deadline is not None and time.monotonic() > deadline:
+                raise ClientError(f"run {run_id} is still {run.state} after {timeout:g} s; it goes on")
+            for event in self.events(run_id, after=last, deadline=deadline):
+                last = event.seq
+            run = self.get(run_id)
+        if check and not run.succeeded:
+            raise RunFailed(run_id, run.state, run.error)
+        return run
+
+    def finished(self, run_id: str) -> Run:
+        """A run whose `run.finished` was seen, once its view says so too."""
+        deadline = time.monotonic() + _SETTLE
+        run = self.get(run_id)
+        while not run.done and time.monotonic() < deadline:
+            time.sleep(0.02)
+            run = self.get(run_id)
+        return run
+
+    # ---------------------------------------------------------------------------------------------------- streams
+
+    def events(
+        self, run_id: str, after: int = 0, until: int | None = None, *, deadline: float | None = None
+    ) -> Iterator[Event]:
+        """The facts of a run as they happen, from the first with a number above `after` to `run.finished`.
+
+        With `until`, to that number: what has happened so far ends at `Run.last_seq`. At `deadline`, a time of
+        `time.monotonic()`, the stream ends in any case.
+        Survives broken connections and a restarted platform without a gap or a repetition.
+        """
+        ended = self._ended(run_id)
+
+        def over(message: Message | None) -> bool:
+            last = message is not None and (message.event == "run.finished" or message.id >= (until or 1 << 62))
+            return ended(message) or last
+
+        path = f"/v1/runs/{quote(run_id)}/events"
+        for message in self.transport.follow(path, after=after, over=over, deadline=deadline):
+            data = message.data
+            at = float(data.get("at") or 0.0)
+            yield Event(message.id or int(data.get("seq") or 0), message.event, at, data)
+
+    def logs(self, run_id: str, step: str | None = None, follow: bool = True, after: int = 0) -> Iterator[LogLine]:
+        """What steps wrote and measured, in order; with `follow`, until the run is over."""
+        ended = self._ended(run_id)
+
+        def over(message: Message | None) -> bool:
+            return ended(message) or (message is None and not follow)
+
+        query = {"step": step, "follow": None if follow else "false"}
+        stream = self.transport.follow(f"/v1/runs/{quote(run_id)}/logs", query=query, after=after, over=over)
+        for message in stream:
+            if message.event != "output":
+                continue
+            key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
+            for entry in message.data.get("entries", ()):
+                yield results.build(LogLine, entry, step=key, attempt=attempt, seq=message.id)
+
+    def _ended(self, run_id: str) -> Callable[[Message | None], bool]:
+        """Whether a stream that the server ended is at its end: the run is over and the last connection told nothing.
+
+        A platform that is being stopped ends its streams, too; only a stream without news proves that none was missed.
+        """
+        news = True
+
+        def ended(message: Message | None) -> bool:
+            nonlocal news
+            if message is not None:
+                news = True
+                return False
+            was, news = news, False
+            return not was and self.get(run_id).done
+
+        return ended
+
+    # ----------------------------------------------------------------------------------------------------- values
+
+    def value(self, run_id: str, step: str | None = None, output: str = "result") -> Any:
+        """A result as a Python object: an output of a step, or of the run when no step is named.
+
+        Pickles are loaded here, in your own process: only use it on runs whose code you trust.
+
+        Raises:
+            NotFound: there is no such output (yet).
+        """
+        # Serializers are needed by those who read values only.
+        from penstock import reading
+
+        return reading.load(self, self.get(run_id), step, output)
+
+    def download(
+        self, run_id: str, step: str | None = None, output: str = "result", to: str | os.PathLike[str] = "."
+    ) -> Path:
+        """Write a result to a file: into the folder `to`, or as the file `to`. Returns where it lies."""
+        from penstock import reading
+
+        return reading.download(self, self.get(run_id), step, output, Path(to))
+
+    # -------------------------------------------------------------------------------------------------- schedules
+
+    def schedules(self) -> list[Schedule]:
+        """All schedules."""
+        answer = self.transport.json("GET", "/v1/schedules")
+        rows = answer.get("schedules", []) if isinstance(answer, dict) else answer
+        return [results.build(Schedule, row) for row in rows]
+
+    def put_schedule(self, schedule: Schedule) -> Schedule:
+        """Make or replace a schedule."""
+        body = {name: getattr(schedule, name) for name in Schedule.__slots__}
+        answer = self.transport.json("PUT", f"/v1/schedules/{quote(schedule.name)}", body=body)
+        return results.build(Schedule, answer) if answer else schedule
+
+    def delete_schedule(self, name: str) -> None:
+        """Remove a schedule.
+
+        Raises:
+            NotFound: there is none of this name.
+        """
+        self.transport.json("DELETE", f"/v1/schedules/{quote(name)}")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is JSON as it stands, without a closer look."""
+    match value:
+        case None | bool():
+            return True
+        case int():
+            return type(value) is int and -(1 << 63) <= value < 1 << 63
+        case float():
+            return type(value) is float and math.isfinite(value)
+        case str():
+            return type(value) is str and len(value) < _SHORT
+        case {"artifact": {"sha256": _}}:
+            return True
+        case _:
+            return False

@@ -1,0 +1,186 @@
+"""Reads results: finds the value in a run, fetches the artifacts it is made of, loads them or writes them to files.
+
+Artifacts of a platform of this machine are read where they lie; those of another one are fetched once into the user's
+cache folder. Every byte is checked against its digest.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from penstock import serialize, store
+from penstock.client_errors import ClientError, NotFound
+from penstock.results import Run
+from penstock.serialize import files
+from penstock.store import FolderStore
+
+if TYPE_CHECKING:
+    from penstock.client import Client
+
+_SUFFIXES = {"json": ".json", "text": ".txt", "parquet": ".parquet", "npy": ".npy", "png": ".png", "pickle": ".pkl"}
+
+Value = Mapping[str, Any]
+
+
+def load(client: Client, run: Run, step: str | None, output: str) -> Any:
+    """The Python object of an output; see `Client.value`."""
+    value = whole(run, find(run, step, output))
+    held = Held(client)
+    held.fetch(value)
+    paths = {"file", "folder"} & {str(ref.get("format")) for ref in references(value)}
+    folder = Path(tempfile.mkdtemp(prefix="penstock-")) if paths else None
+    return serialize.load(
+        value, Any, held, folder=folder, where=f"output {output!r}" + (f" of step {step!r}" if step else "")
+    )
+
+
+def download(client: Client, run: Run, step: str | None, output: str, to: Path) -> Path:
+    """Write an output to a file or folder; see `Client.download`."""
+    value = whole(run, find(run, step, output))
+    held = Held(client)
+    held.fetch(value)
+    name = output if output != "result" or step is None else step.replace("/", "-")
+    target = to / filename(value, name) if to.is_dir() else to
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write(value, held, target)
+    return target
+
+
+def find(run: Run, step: str | None, output: str) -> Value:
+    """The value of an output, or of an artifact that a step logged.
+
+    Raises:
+        NotFound: there is none of that name (yet); says which there are.
+    """
+    if step is None:
+        return _pick(run.outputs, output, f"run {run.run_id} ({run.state})")
+    if step not in run.steps:
+        known = ", ".join(list(run.steps)[:20]) or "none"
+        raise NotFound(404, f"run {run.run_id} has no step {step!r}", f"its steps: {known}")
+    view = run.steps[step]
+    return _pick({**view.artifacts, **view.outputs}, output, f"step {step!r} of run {run.run_id} ({view.state})")
+
+
+def _pick(values: Mapping[str, Any], output: str, owner: str) -> Value:
+    if output in values:
+        return values[output]
+    if output == "result" and len(values) == 1:
+        return next(iter(values.values()))
+    raise NotFound(404, f"{owner} has no output {output!r}", f"it has: {', '.join(values) or 'none'}")
+
+
+def whole(run: Run, value: Value) -> Value:
+    """The value with its references to results of the same run replaced by these."""
+    match value:
+        case {"result": {"key": key, "output": output}}:
+            step = run.steps.get(key)
+            if step is None or output not in step.outputs:
+                raise ClientError(f"run {run.run_id}: output {output!r} of step {key!r} is not known (any more)")
+            return whole(run, step.outputs[output])
+        case {"items": items}:
+            return {"items": [whole(run, item) for item in items]}
+        case {"fields": fields}:
+            return {"fields": {name: whole(run, item) for name, item in fields.items()}}
+        case _:
+            return value
+
+
+def references(value: Value) -> list[dict[str, Any]]:
+    """The artifacts that a value is made of."""
+    match value:
+        case {"artifact": dict() as reference}:
+            return [cast("dict[str, Any]", reference)]
+        case {"items": items}:
+            return [reference for item in items for reference in references(item)]
+        case {"fields": fields}:
+            return [reference for item in fields.values() for reference in references(item)]
+        case _:
+            return []
+
+
+class Held(FolderStore):
+    """The platform's own artifact folder where it is on this machine, the user's cache folder otherwise."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._local = FolderStore(client.home / "artifacts") if client.transport.locate().pid is not None else None
+        super().__init__(cache_folder())
+
+    def path(self, sha256: str) -> Path:
+        """Where the object lies, or would lie in the cache."""
+        if self._local is not None and self._local.has(sha256):
+            return self._local.path(sha256)
+        return super().path(sha256)
+
+    def fetch(self, value: Value) -> None:
+        """Get what a value needs and is not here."""
+        for reference in references(value):
+            sha256 = str(reference["sha256"])
+            if self.has(sha256):
+                continue
+            with self.temporary() as temporary:
+                with temporary.open("wb") as file:
+                    self._client.transport.download(f"/v1/artifacts/{sha256}", file)
+                found, _ = self.adopt(temporary)
+            store.compare(sha256, found, super().path(found))
+
+
+def cache_folder() -> Path:
+    """Where fetched artifacts are kept: `$XDG_CACHE_HOME/penstock`, by default `~/.cache/penstock`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "penstock" / "artifacts"
+
+
+def filename(value: Value, name: str) -> str:
+    """The name of a file for a value: the one it had, or one with the ending of its format."""
+    match value:
+        case {"artifact": {"filename": str(own)}} if Path(own).name not in ("", ".", ".."):
+            return Path(own).name
+        case {"artifact": reference}:
+            ending = _SUFFIXES.get(reference.get("format", "")) or mimetypes.guess_extension(
+                str(reference.get("media_type", "")).partition(";")[0]
+            )
+            return name + (ending or ".bin")
+        case {"value": _}:
+            return name + ".json"
+        case _:
+            return name
+
+
+def write(value: Value, held: FolderStore, target: Path) -> None:
+    """Write a value: an artifact's bytes, a folder's files, plain data as JSON, lists and dictionaries as folders."""
+    match value:
+        case {"artifact": {"sha256": sha256, "format": "folder"}}:
+            if target.exists():
+                raise ClientError(f"{target} exists already: choose another name for the folder")
+            files.unpack(held.check(sha256), target)
+        case {"artifact": {"sha256": sha256}}:
+            _replace(target, lambda part: held.copy_to(sha256, part))
+        case {"items": items}:
+            write({"fields": {str(index): item for index, item in enumerate(items)}}, held, target)
+        case {"fields": fields}:
+            target.mkdir(parents=True, exist_ok=True)
+            for name, item in fields.items():
+                safe = name.replace("/", "-").replace("\0", "-").lstrip(".") or "_"
+                write(item, held, target / filename(item, safe))
+        case {"value": plain}:
+            text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
+            _replace(target, lambda part: part.write_text(text))
+        case _:
+            raise ClientError(f"the value is of an unknown form, with the keys {sorted(value)}")
+
+
+def _replace(target: Path, fill: Any) -> None:
+    """Write a file beside its place and move it there whole."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part.unlink(missing_ok=True)
+    try:
+        fill(part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)

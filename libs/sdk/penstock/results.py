@@ -1,0 +1,178 @@
+"""What the client gives back: plain frozen data, made from the API's JSON. Times are Unix seconds.
+
+Fields that a newer platform adds are left out, fields that it leaves out take their defaults.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+FINAL = frozenset({"succeeded", "failed", "cancelled"})
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered version of a pipeline. `created` is False when an equal one was there already."""
+
+    pipeline: str
+    version: int
+    project: str = "default"
+    created: bool = False
+    digest: str = ""
+    source: str = ""
+    registered_at: float | None = None
+    git: dict[str, Any] | None = None
+    steps: int | None = None
+
+    def __repr__(self) -> str:
+        return f"Version({self.pipeline!r}, {self.version})"
+
+
+@dataclass(frozen=True, slots=True)
+class StepError:
+    """Why a step failed."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a run as it stands. `outputs` and `artifacts` hold values as JSON: inline or a reference."""
+
+    key: str
+    state: str = "waiting"
+    attempts: int = 0
+    started_at: float | None = None
+    finished_at: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    reason: str | None = None
+    error: StepError | None = None
+    executor: str | None = None
+    outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    artifacts: dict[str, Any] = field(default_factory=dict[str, Any])
+    depends_on: tuple[str, ...] = ()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the last attempt ran."""
+        if not self.started_at or not self.finished_at:
+            return None
+        return self.finished_at - self.started_at
+
+    def __repr__(self) -> str:
+        took = f", {self.seconds:.3f} s" if self.seconds is not None else ""
+        return f"Step({self.key!r}, {self.state}{took})"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run; `steps` is filled by `Client.get` and `Client.wait`, empty in lists."""
+
+    run_id: str
+    pipeline: str
+    version: int
+    state: str = "queued"
+    project: str = "default"
+    requested_at: float = 0.0
+    finished_at: float | None = None
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    trigger: dict[str, str] = field(default_factory=dict[str, str])
+    error: str | None = None
+    inputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    steps: dict[str, Step] = field(default_factory=dict[str, Step])
+    last_seq: int = 0
+    created: bool = True
+
+    @property
+    def done(self) -> bool:
+        """Whether the run is over."""
+        return self.state in FINAL
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the run is over and every step it needed succeeded."""
+        return self.state == "succeeded"
+
+    def __repr__(self) -> str:
+        why = f", error={self.error!r}" if self.error else ""
+        return f"Run({self.run_id!r}, {self.pipeline} v{self.version}, {self.state}{why})"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A fact of a run: `kind` such as `attempt.finished`, its place in the log, when it was written, and its fields."""
+
+    seq: int
+    kind: str
+    at: float
+    data: dict[str, Any]
+
+    @property
+    def key(self) -> str | None:
+        """The step it is about, or None."""
+        return self.data.get("key")
+
+    def __repr__(self) -> str:
+        about = f", {self.key!r}" if self.key else ""
+        return f"Event({self.seq}, {self.kind!r}{about})"
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line that a step wrote, or a value that it measured (`metric`, `value`). `step` is its key in the run."""
+
+    step: str
+    attempt: int
+    at: float
+    stream: str = ""
+    text: str = ""
+    metric: str | None = None
+    value: Any = None
+    seq: int = 0
+
+    def __str__(self) -> str:
+        return self.text if self.metric is None else f"{self.metric} = {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When a pipeline runs by itself: `cron` in time zone `tz`; `version` None is the latest at each tick."""
+
+    name: str
+    pipeline: str
+    cron: str
+    version: int | None = None
+    tz: str = "UTC"
+    inputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    paused: bool = False
+    project: str = "default"
+
+
+def build(kind: type[_T], data: Mapping[str, Any], **more: Any) -> _T:
+    """An object of a frozen dataclass from JSON; unknown keys are left out."""
+    names = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in {**data, **more}.items() if name in names})
+
+
+def run_of(data: Mapping[str, Any]) -> Run:
+    """A run from the API's JSON."""
+    steps = {key: step_of(key, view) for key, view in (data.get("steps") or {}).items()}
+    return build(Run, data, steps=steps)
+
+
+def step_of(key: str, data: Mapping[str, Any]) -> Step:
+    """A step from the API's JSON."""
+    error = build(StepError, data["error"]) if data.get("error") else None
+    return build(Step, data, key=key, error=error, depends_on=tuple(data.get("depends_on") or ()))

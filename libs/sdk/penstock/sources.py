@@ -1,0 +1,208 @@
+"""From what the user names (`FILE`, `FILE:PIPELINE`, a folder) to a pipeline that can be registered.
+
+The user's module is imported here, in the user's own process; the platform never imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from penstock import frames
+from penstock.client_errors import SourceError
+from penstock_core.errors import PenstockError
+from penstock_core.ir import Pipeline as CompiledPipeline
+
+if TYPE_CHECKING:
+    from penstock import Pipeline
+
+_USUAL = ("pipeline.py", "main.py", "__init__.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A module to import: `name` with `root` first on the module path; `pipeline` is None where none was named."""
+
+    file: Path
+    root: Path
+    name: str
+    pipeline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A pipeline with everything that registering it takes."""
+
+    ir: CompiledPipeline
+    bundle: Path
+    digest: str
+    environment: dict[str, Any]
+    git: dict[str, Any] | None
+
+
+def prepare(source: Pipeline | str | os.PathLike[str]) -> Prepared:
+    """Load (if it is a file), compile and pack a pipeline.
+
+    Raises:
+        SourceError: the file cannot be imported, or holds no pipeline.
+        DefinitionError: the pipeline does not compile.
+    """
+    pipeline = load(source) if isinstance(source, str | os.PathLike) else source
+    return pack(pipeline, pipeline.compile())
+
+
+def load(source: str | os.PathLike[str]) -> Pipeline:
+    """The pipeline object in `FILE`, `FILE:PIPELINE`, or a folder.
+
+    Raises:
+        SourceError: there is no such file, it cannot be imported, or it is not clear which pipeline is meant.
+    """
+    target = locate(os.fspath(source))
+    return choose(_import(target), target)
+
+
+def locate(source: str) -> Target:
+    """Which module, from which folder, is meant."""
+    path, pipeline = Path(source), None
+    if not path.exists() and ":" in source:
+        left, _, pipeline = source.rpartition(":")
+        path = Path(left)
+    if path.is_dir():
+        path = _in_folder(path)
+    if not path.is_file():
+        raise SourceError(
+            f"there is no file {str(path)!r}{_near(path)}: name a Python file, or a folder that holds pipeline.py"
+        )
+    if path.suffix != ".py":
+        raise SourceError(f"{path} is no Python file: its name must end in .py")
+    file = path.resolve()
+    parts = [] if file.stem == "__init__" else [file.stem]
+    root = file.parent
+    while (root / "__init__.py").exists():
+        parts.insert(0, root.name)
+        root = root.parent
+    bad = next((part for part in parts if "." in part), None)
+    if bad is not None:
+        raise SourceError(f"{path} cannot be imported, because {bad!r} has a dot in it: rename it")
+    return Target(file, root, ".".join(parts), pipeline or None)
+
+
+def _in_folder(folder: Path) -> Path:
+    for name in (*_USUAL[:1], f"{folder.resolve().name}.py", *_USUAL[1:]):
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(folder.glob("*.py"))
+    if len(found) == 1:
+        return found[0]
+    shown = ", ".join(str(path) for path in found[:10])
+    raise SourceError(
+        f"folder {folder} has no pipeline.py: name the file" + (f" (there are: {shown})" if shown else "")
+    )
+
+
+def _near(path: Path) -> str:
+    with contextlib.suppress(OSError):
+        close = difflib.get_close_matches(path.name, [p.name for p in path.parent.iterdir()], n=1)
+        if close:
+            return f" (did you mean {str(path.with_name(close[0]))!r}?)"
+    return ""
+
+
+def _import(target: Target) -> ModuleType:
+    there = sys.modules.get(target.name)
+    if there is not None and not _is_file(there, target.file):
+        raise SourceError(
+            f"{target.file} cannot be imported: its name hides the module {target.name!r} "
+            f"({getattr(there, '__file__', None) or 'built in'}); rename the file"
+        )
+    if str(target.root) not in sys.path[:1]:
+        sys.path.insert(0, str(target.root))
+    importlib.invalidate_caches()
+    try:
+        with _script_arguments(target.file):
+            module = importlib.import_module(target.name)
+    except PenstockError:
+        raise
+    except SystemExit as error:
+        raise SourceError(
+            f"{_place(error, target)}: the file ends the program (sys.exit) when it is imported: "
+            "put that under `if __name__ == '__main__':`",
+            frames.user_traceback(error),
+        ) from error
+    except Exception as error:
+        raise SourceError(
+            f"{_place(error, target)}: {type(error).__name__}: {error}{_advice(error)}", frames.user_traceback(error)
+        ) from error
+    if not _is_file(module, target.file):
+        raise SourceError(
+            f"{target.file} cannot be imported: {target.name!r} is {getattr(module, '__file__', None) or 'built in'}; "
+            "rename the file"
+        )
+    return module
+
+
+def _is_file(module: ModuleType, file: Path) -> bool:
+    own = getattr(module, "__file__", None)
+    return own is not None and Path(own).resolve() == file
+
+
+@contextlib.contextmanager
+def _script_arguments(file: Path) -> Generator[None]:
+    """A module that reads `sys.argv` while it is imported must not see the arguments of the command."""
+    before = sys.argv
+    sys.argv = [str(file)]
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+def _place(error: BaseException, target: Target) -> str:
+    file, line = frames.where(error)
+    return f"{file or target.file}:{line}" if line else str(file or target.file)
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f" (install it into the environment of this command, {sys.prefix}, or put it beside the file)"
+    return ""
+
+
+def choose(module: ModuleType, target: Target) -> Pipeline:
+    """The pipeline that is meant among those that a module holds."""
+    found = {name: item for name, item in vars(module).items() if is_pipeline(item)}
+    if target.pipeline is not None:
+        for name, item in found.items():
+            if target.pipeline in (name, item.name):
+                return item
+        known = ", ".join(found) or "none"
+        raise SourceError(f"{target.file} holds no pipeline {target.pipeline!r} (its pipelines: {known})")
+    own = {id(item): name for name, item in found.items() if item.function.__module__ == module.__name__}
+    names = list(own.values()) or list(found)
+    if len(names) == 1:
+        return found[names[0]]
+    if not names:
+        raise SourceError(f"{target.file} holds no pipeline: decorate a function with @pipeline")
+    shown = " or ".join(f"{target.file.name}:{name}" for name in names[:6])
+    raise SourceError(f"{target.file} holds {len(names)} pipelines: choose one with {shown}")
+
+
+def is_pipeline(item: object) -> bool:
+    """Whether something is a pipeline object."""
+    # Imported late: the client alone needs no authoring.
+    from penstock import Pipeline
+
+    return isinstance(item, Pipeline)
+
+
+def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> Prepared:
+    """Pack the source of a compiled pipeline, and describe the environment that it was compiled in."""
+    raise NotImplementedError
