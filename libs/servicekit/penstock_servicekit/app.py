@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import nats
 import nats.errors
 from faststream import FastStream
 from faststream.nats import NatsBroker
@@ -73,7 +74,7 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
         url,
         name=f"penstock-{name}",
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0,
+        reconnect_time_wait=0.1,
         connect_timeout=5,
         ping_interval=20,
         max_outstanding_pings=3,
@@ -84,7 +85,11 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
         logger=None,
     )
     try:
-        client = await asyncio.wait_for(broker.connect(), 15)
+        # A connection that reconnects for ever also tries its first connection for ever, whatever is wrong with it.
+        # So the address and the token are tried first by one that does not.
+        probe = await asyncio.wait_for(nats.connect(url, allow_reconnect=False, max_reconnect_attempts=0), 10)
+        await probe.close()
+        client = await asyncio.wait_for(broker.connect(), 10)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         where = url.rpartition("@")[2] or url
         raise ConnectionFailed(

@@ -1,0 +1,257 @@
+"""The NATS adapter on a real server: bootstrap, append-once log, buckets, pulls, and what a killed server does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from faststream.nats import NatsBroker
+
+from penstock_adapters.nats import consumer
+from penstock_adapters.nats.appender import Appender
+from penstock_adapters.nats.bootstrap import bootstrap, consumers, streams
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.server import EmbeddedServer, ServerFailed
+from penstock_contracts import events, subjects
+from penstock_core.facts import AttemptFinished, AttemptRequested, CancelRequested, Outcome, RunRequested
+from penstock_core.ports import Unavailable
+from penstock_core.values import Inline
+from penstock_servicekit.app import ConnectionFailed, connect
+
+
+@asynccontextmanager
+async def platform(home: Path) -> AsyncIterator[tuple[EmbeddedServer, Bus]]:
+    """A server with all streams, and a connection."""
+    server = EmbeddedServer(home, fsync=False)
+    await server.start()
+    watch = asyncio.create_task(server.supervise())
+    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    broker, bus = await connect(server.url, "test", failed)
+    try:
+        await bootstrap(bus, pools=["default"], ack_wait=1.0)
+        yield server, bus
+    finally:
+        await _stop(broker)
+        await server.stop()
+        await watch
+
+
+async def _stop(broker: NatsBroker) -> None:
+    await asyncio.wait_for(broker.stop(), 5)
+
+
+def end(run: str, key: str = "a", attempt: int = 1, value: object = 1) -> AttemptFinished:
+    return AttemptFinished(
+        run_id=run, key=key, attempt=attempt, outcome=Outcome.SUCCEEDED, outputs={"result": Inline(value)}
+    )
+
+
+def request(run: str, key: str, pool: str = "default") -> AttemptRequested:
+    return AttemptRequested(
+        run_id=run, key=key, attempt=1, pool=pool, project="p", pipeline="q", version=1, entrypoint="m:f"
+    )
+
+
+async def test_bootstrap_is_idempotent_and_updates_what_differs(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        await bootstrap(bus, pools=["default", "gpu"], ack_wait=2.5)
+        info = await bus.api(f"CONSUMER.INFO.RUNS.{subjects.attempts_consumer('default')}")
+        assert info["config"]["ack_wait"] == 2_500_000_000
+        assert info["config"]["filter_subject"] == "runs.*.*.step.*.*.requested.default"
+        await bus.api(f"CONSUMER.INFO.RUNS.{subjects.attempts_consumer('gpu')}")
+        for settings in streams():
+            created = (await bus.api(f"STREAM.INFO.{settings['name']}"))["created"]
+            await bootstrap(bus, pools=["default", "gpu"], ack_wait=2.5)
+            assert (await bus.api(f"STREAM.INFO.{settings['name']}"))["created"] == created
+            break
+        assert len(consumers(["default"])) == 18
+
+
+async def test_the_first_fact_at_a_place_wins(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        log = NatsRunLog(bus, "test")
+        assert await log.append([end("r1", value=1)]) == [True]
+        assert await log.append([end("r1", value=2), end("r1", "b")]) == [False, True]
+        facts = [entry.fact for entry in await log.read("r1")]
+        assert [fact.key for fact in facts] == ["a", "b"]
+        assert facts[0].outputs["result"] == Inline(1)
+
+
+@pytest.mark.parametrize("known", [0, 1, 7, 60])
+async def test_a_batch_refused_for_known_facts_is_written_without_them(tmp_path: Path, known: int) -> None:
+    async with platform(tmp_path) as (_, bus):
+        log = NatsRunLog(bus, "test")
+        facts = [end("r1", f"s-{n}") for n in range(60)]
+        assert await log.append(facts[:known]) == [True] * known
+        assert await log.append(facts) == [False] * known + [True] * (60 - known)
+        assert len(await log.read("r1")) == 60
+
+
+async def test_more_facts_than_one_batch_or_page_holds(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        log = NatsRunLog(bus, "test")
+        facts = [end("r1", f"s-{n}", value="x" * 200) for n in range(2345)]
+        assert all(await log.append(facts))
+        read = await log.read("r1")
+        assert [entry.fact for entry in read] == facts
+        assert [entry.seq for entry in await log.read("r1", after=read[2000].seq)] == [e.seq for e in read[2001:]]
+
+
+async def test_concurrent_writers_agree_on_one_winner(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        log = NatsRunLog(bus, "test")
+        batches = [[end("r1", f"s-{n}", value=writer) for n in range(30)] for writer in range(8)]
+        results = await asyncio.gather(*(log.append(batch) for batch in batches))
+        assert [sum(result[n] for result in results) for n in range(30)] == [1] * 30
+
+
+async def test_unreadable_facts_are_read_as_what_they_count_for(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        log = NatsRunLog(bus, "test")
+        await bus.publish(subjects.finished("r1", "a", 1), b"\xff not json")
+        await log.append([end("r1", "b")])
+        first, second = (entry.fact for entry in await log.read("r1"))
+        assert isinstance(first, AttemptFinished)
+        assert first.outcome is Outcome.LOST
+        assert second == end("r1", "b")
+
+
+async def test_a_fact_over_the_servers_limit_is_refused_for_good(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        with pytest.raises(BusError, match="larger than the server takes"):
+            await NatsRunLog(bus, "test").append([end("r1", value="x" * 9_000_000)])
+
+
+async def test_bucket_writes_only_when_unchanged(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        bucket = Bucket(bus, subjects.SCHEDULES_BUCKET)
+        assert await bucket.get("a") is None
+        first = await bucket.put("a", b"1", 0)
+        assert first
+        assert await bucket.put("a", b"2", 0) is None
+        second = await bucket.put("a", b"2", first)
+        assert second
+        await bucket.put("b.c", b"3")
+        assert {entry.key: entry.value for entry in await bucket.list()} == {"a": b"2", "b.c": b"3"}
+        await bucket.delete("a")
+        assert await bucket.get("a") is None
+        assert [entry.key for entry in await bucket.list()] == ["b.c"]
+
+
+async def _until(condition: object, seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - any condition
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def pulling(bus: Bus, want: int) -> AsyncIterator[tuple[Puller, list[Delivery]]]:
+    got: list[Delivery] = []
+    puller = Puller(bus, subjects.RUNS, subjects.attempts_consumer("default"), got.append)
+    puller.want(want)
+    task = asyncio.create_task(puller.run())
+    try:
+        yield puller, got
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_puller_takes_no_more_than_there_are_slots(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        await NatsRunLog(bus, "test").append([request("r1", f"s-{n}") for n in range(20)])
+        held: list[Delivery] = []
+        seen: set[str] = set()
+
+        def receive(delivery: Delivery) -> None:
+            held.append(delivery)
+            seen.add(delivery.subject)
+            puller.want(3 - len(held))
+
+        puller = Puller(bus, subjects.RUNS, subjects.attempts_consumer("default"), receive)
+        task = asyncio.create_task(puller.run())
+        puller.want(3)
+        while len(seen) < 20:
+            await _until(lambda: len(held) == min(3, 20 - len(seen) + len(held)))
+            await asyncio.sleep(0.05)
+            assert len(held) <= 3
+            await consumer.ack(bus, held.pop())
+            puller.want(3 - len(held))
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_unacknowledged_deliveries_come_again_and_naks_wait(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        await NatsRunLog(bus, "test").append([request("r1", "a"), request("r1", "b")])
+        async with pulling(bus, 10) as (_, got):
+            await _until(lambda: len(got) == 2)
+            first, second = got
+            assert (first.delivered, first.consumer_seq, second.consumer_seq) == (1, 1, 2)
+            await consumer.nak(bus, first, 0.3)
+            await consumer.ack(bus, second)
+            began = asyncio.get_running_loop().time()
+            await _until(lambda: len(got) == 3)
+            assert asyncio.get_running_loop().time() - began > 0.2
+            assert (got[2].subject, got[2].delivered, got[2].consumer_seq) == (first.subject, 2, 3)
+            await _until(lambda: len(got) == 4)  # never acknowledged: comes after the wait of a second
+            assert got[3].delivered == 3
+
+
+async def test_a_killed_server_comes_back_and_everything_goes_on(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (server, bus):
+        log = NatsRunLog(bus, "test")
+        errors: list[Exception] = []
+        appender = Appender(log, errors.append)
+        task = asyncio.create_task(appender.run())
+        async with pulling(bus, 100) as (_, got):
+            assert await appender.submit(request("r1", "before"))
+            await _until(lambda: len(got) == 1)
+            before = server.pid
+            os.kill(before, signal.SIGKILL)
+            futures = [appender.submit(request("r1", f"s-{n}")) for n in range(30)]
+            results = await asyncio.wait_for(asyncio.gather(*futures), 30)
+            assert all(results)
+            assert server.pid != before
+            await _until(lambda: {f"s-{n}" for n in range(30)} <= {d.subject.split(".")[4] for d in got}, 15)
+            assert len(await log.read("r1")) == 31
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_no_server_is_said_clearly(tmp_path: Path) -> None:
+    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1 cannot be reached"):
+        await connect("nats://secret@127.0.0.1:1", "test", failed)
+
+
+async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+    (tmp_path / "nats").mkdir()
+    (tmp_path / "nats" / "jetstream").write_text("in the way")
+    with pytest.raises(ServerFailed, match="nats-server"):
+        await EmbeddedServer(tmp_path).start(timeout=5)
+
+
+async def test_requests_that_nobody_answers_are_unavailable(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        with pytest.raises(Unavailable, match="nobody answers"):
+            await bus.request("commands.nobody.home")
+
+
+def test_every_subject_of_a_fact_is_read_back() -> None:
+    facts = [
+        RunRequested(run_id="r1", project="p", pipeline="q", version=1),
+        CancelRequested(run_id="r1"),
+        request("r1", "features/split-2[3]"),
+        end("r1", "a"),
+    ]
+    for fact in facts:
+        assert events.decode(events.subject(fact), events.encode(fact)) == fact
