@@ -19,5 +19,6 @@ runs no code that the text brings along; it only builds instances of data classe
 
 from penstock.codec.decoding import Mismatch, decode
 from penstock.codec.encoding import NotJson, encode
+from penstock.codec.plain import plain
 
-__all__ = ["Mismatch", "NotJson", "decode", "encode"]
+__all__ = ["Mismatch", "NotJson", "decode", "encode", "plain"]

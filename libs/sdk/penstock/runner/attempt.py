@@ -16,8 +16,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from penstock import context as contexts
-from penstock import serialize
+from penstock import contexts, serialize
 from penstock.runner import problems
 from penstock.runner.recorder import Recorder
 from penstock.serialize import formats, saving

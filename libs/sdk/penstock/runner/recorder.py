@@ -37,7 +37,7 @@ class Last(dict[str, Any]):
 
 
 class Recorder:
-    """Implements `penstock.context.Sink`.
+    """Implements `penstock.contexts.Sink`.
 
     Args:
         path: the file that gets the lines; made with the first one.

@@ -2,7 +2,7 @@
 
 For the author of a runner: implement `Sink`, and before the user's function is called do
 
-    from penstock.context import Context, install
+    from penstock.contexts import Context, install
     install(Context(run_id=…, step=key, attempt=n, pipeline=…, project=…, sink=my_sink))
 
 `install(None)` takes it away again. The context is one per process, on purpose: threads that the user's code starts

@@ -1,0 +1,164 @@
+"""The options of a step: how users may write them, and what becomes of them in the IR.
+
+Every wrong value is a `DefinitionError` at the user's line.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+from penstock import frames, hints
+from penstock_core import ids, ir
+from penstock_core.errors import DefinitionError, InvalidId
+
+Duration: TypeAlias = str | float | timedelta
+Size: TypeAlias = str | int
+
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+\Z")
+_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\Z", re.IGNORECASE)
+_CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)\Z")
+_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def wrong(message: str) -> DefinitionError:
+    """An error at the line of the user's code that called us."""
+    return DefinitionError(message, *frames.caller())
+
+
+def duration(value: Any, what: str, *, zero: bool = False) -> float:
+    """Seconds of `"10m"`, `"1h30m"`, `"250ms"`, a number of seconds, or a `timedelta`."""
+    seconds: float | None = None
+    if isinstance(value, timedelta):
+        seconds = value.total_seconds()
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value)
+    elif isinstance(value, str) and _DURATION.match(value.replace(" ", "")):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(value))
+    if seconds is None or not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
+        raise wrong(f"{what} must be a time such as '10m', '1h30m', 2.5 (seconds) or a timedelta, not {value!r}")
+    return seconds
+
+
+def memory(value: Any, what: str = "memory") -> int:
+    """Bytes of `"2Gi"`, `"512Mi"`, `"1.5G"`, or a whole number of bytes."""
+    size = 0
+    if isinstance(value, int) and not isinstance(value, bool):
+        size = value
+    elif isinstance(value, str) and (found := _SIZE.match(value.strip())) and found[2].lower() in _BYTES:
+        size = int(float(found[1]) * _BYTES[found[2].lower()])
+    if size <= 0:
+        raise wrong(f"{what} must be a size such as '2Gi', '512Mi' or a number of bytes, not {value!r}")
+    return size
+
+
+def _cpu(value: Any) -> float:
+    cores = 0.0
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        cores = float(value)
+    elif isinstance(value, str) and (found := _CPU.match(value.strip())):
+        cores = float(found[1]) / (1000 if found[2] else 1)
+    if not 0 < cores < math.inf:
+        raise wrong(f"cpu must be a number of cores such as 0.5, 2 or '500m', not {value!r}")
+    return cores
+
+
+class Resources:
+    """What one attempt of a step needs.
+
+    Args:
+        cpu: cores, such as 0.5, 2 or `"500m"`.
+        memory: bytes, or a size such as `"2Gi"` or `"512Mi"`. An attempt that needs more is ended.
+        gpu: whole devices.
+    """
+
+    __slots__ = ("cpu", "gpu", "memory")
+
+    def __init__(self, cpu: float | str | None = None, memory: Size | None = None, gpu: int = 0) -> None:
+        self.cpu = None if cpu is None else _cpu(cpu)
+        self.memory = None if memory is None else _memory(memory)
+        self.gpu = whole(gpu, "gpu", 0, 1024)
+
+    def __repr__(self) -> str:
+        return f"Resources(cpu={self.cpu}, memory={self.memory}, gpu={self.gpu})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Resources) and self.spec() == other.spec()
+
+    def __hash__(self) -> int:
+        return hash(self.spec())
+
+    def spec(self) -> ir.Resources:
+        """As the IR says it."""
+        return ir.Resources(cpu=self.cpu, memory=self.memory, gpu=self.gpu)
+
+
+_memory = memory
+
+
+def whole(value: Any, what: str, low: int, high: int) -> int:
+    """A whole number within bounds."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise wrong(f"{what} must be a whole number from {low} to {high}, not {value!r}")
+    return value
+
+
+def number(value: Any, what: str, low: float) -> float:
+    """A finite number not below a bound."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < math.inf:
+        raise wrong(f"{what} must be a number of at least {low:g}, not {value!r}")
+    return float(value)
+
+
+def flag(value: Any, what: str) -> bool:
+    """True or False."""
+    if not isinstance(value, bool):
+        raise wrong(f"{what} must be True or False, not {value!r}")
+    return value
+
+
+def name(value: Any, what: str) -> str:
+    """A name of letters, digits, `_` and `-`."""
+    if not isinstance(value, str):
+        raise wrong(f"{what} must be a text, not {hints.brief(value)}")
+    try:
+        return ids.check_name(value, what)
+    except InvalidId as error:
+        raise wrong(str(error)) from error
+
+
+def exceptions(value: Any) -> tuple[str, ...]:
+    """Names of exception types: one type or name, or several."""
+    several: Iterable[Any] = value if isinstance(value, list | tuple | set | frozenset) else (value,)
+    found: list[str] = []
+    for one in several:
+        if isinstance(one, type) and issubclass(one, BaseException):
+            found.append(one.__name__)
+        elif isinstance(one, str) and one.rpartition(".")[2].isidentifier():
+            found.append(one.rpartition(".")[2])
+        else:
+            raise wrong(f"retry_on takes exception types or their names, not {hints.brief(one)}")
+    return tuple(found)
+
+
+def texts(value: Any, what: str) -> tuple[str, ...]:
+    """A list of names."""
+    if not isinstance(value, list | tuple) or not all(isinstance(one, str) and one for one in value):
+        raise wrong(f"{what} must be a list of names, not {value!r}")
+    return tuple(value)
+
+
+def environment_variables(value: Any) -> dict[str, str]:
+    """Environment variables of the attempt's process."""
+    if not isinstance(value, Mapping):
+        raise wrong(f"env must be a dictionary of texts, not {value!r}")
+    for key, entry in value.items():
+        if not isinstance(key, str) or not _ENV_NAME.match(key) or not isinstance(entry, str) or "\0" in entry:
+            raise wrong(f"env must map names of variables to texts, not {key!r} to {entry!r}")
+    return dict(value)

@@ -1,0 +1,159 @@
+"""The inputs of a run: from what people write to values that fit the pipeline, and to JSON.
+
+For the command line: `parse_inputs(pipeline, {"depth": "3"})`, then `check_inputs(pipeline, …)`, whose result is what
+`POST /v1/runs` takes. For Python: `check_inputs` alone. Defaults are not filled in; the platform does that.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any
+
+from penstock import codec, hints
+from penstock.hints import check
+from penstock_core.errors import InputError
+
+if TYPE_CHECKING:
+    from penstock.authoring import Pipeline
+
+
+def check_value(value: object, hint: Any, what: str = "the value") -> Any:
+    """`value` as the hint asks for it: as it is, or converted from plain data where that loses nothing.
+
+    Raises:
+        InputError: it does not fit.
+    """
+    if check.problem(value, hint) is None:
+        return value
+    try:
+        converted = codec.decode(value, hint)
+        found = check.problem(converted, hint)
+    except codec.Mismatch as error:
+        converted, found = None, str(error)
+    if found is not None:
+        raise InputError(f"{what} must be {hints.show(hint)}: {found}")
+    return converted
+
+
+def parse_text(text: str, hint: Any, what: str = "the value") -> Any:
+    """What a text from a command line stands for: JSON if that fits the hint, else the text itself.
+
+    Paths become absolute, because steps run in folders of their own.
+
+    Raises:
+        InputError: neither fits.
+    """
+    for data in (*_as_json(text), text, *_as_word(text)):
+        try:
+            value = _converted(data, hint)
+        except codec.Mismatch:
+            continue
+        # In Python True is an int, in a text it is a mistake.
+        wrong_kind = isinstance(value, bool) and not {bool, Any} & {
+            hints.klass(one) or Any for one in hints.members(hint)
+        }
+        if not wrong_kind and check.problem(value, hint) is None:
+            return value
+    raise InputError(f"{what} must be {hints.show(hint)}, not {text!r}{_advice(hint)}")
+
+
+def _as_json(text: str) -> tuple[Any, ...]:
+    try:
+        return (json.loads(text),)
+    except (ValueError, RecursionError):
+        return ()
+
+
+def _as_word(text: str) -> tuple[Any, ...]:
+    """Python's own words, which are no JSON."""
+    return {"true": (True,), "false": (False,), "none": (None,)}.get(text.strip().lower(), ())
+
+
+def _converted(data: Any, hint: Any) -> Any:
+    if isinstance(data, str) and data and "://" not in data:
+        for option in hints.members(hint):
+            cls = hints.klass(option)
+            if cls is not None and issubclass(cls, PurePath):
+                return Path(data).expanduser().absolute()
+    if isinstance(data, str) and any(hints.klass(option) is str for option in hints.members(hint)):
+        return data
+    return codec.decode(data, hint)
+
+
+def _advice(hint: Any) -> str:
+    for option in hints.members(hint):
+        cls = hints.klass(option)
+        if cls is bool:
+            return ": write true or false"
+        if cls in (list, dict, tuple, set):
+            return """: write JSON, such as '[1, 2]' or '{"a": 1}'"""
+    return ""
+
+
+def parse_inputs(pipeline: Pipeline, texts: Mapping[str, str]) -> dict[str, Any]:
+    """The values of `-p name=text` options.
+
+    Raises:
+        InputError: a parameter is unknown, or a text does not fit.
+    """
+    _check_names(pipeline, texts)
+    hinted = pipeline.hints
+    return {name: parse_text(text, hinted[name], _what(pipeline, name)) for name, text in texts.items()}
+
+
+def live_inputs(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a run in this process, of any type; those left out are not in the result.
+
+    Raises:
+        InputError: a parameter is unknown or missing, or a value does not fit.
+    """
+    _check_names(pipeline, values)
+    for name, parameter in pipeline.signature.inputs.items():
+        if parameter.required and name not in values:
+            raise InputError(f"pipeline {pipeline.name!r} misses its parameter {name!r} ({hints.show(parameter.hint)})")
+    return {name: check_value(value, pipeline.hints[name], _what(pipeline, name)) for name, value in values.items()}
+
+
+def check_inputs(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The inputs of a run as JSON by name, checked against the pipeline's parameters. Paths become absolute.
+
+    Raises:
+        InputError: a parameter is unknown or missing, or a value does not fit or has no JSON form.
+    """
+    return {
+        name: to_json(value, pipeline.hints[name], _what(pipeline, name))
+        for name, value in live_inputs(pipeline, values).items()
+    }
+
+
+def to_json(value: object, hint: Any, what: str = "the value") -> Any:
+    """One input as JSON.
+
+    Raises:
+        InputError: it has no JSON form.
+    """
+    if isinstance(value, Path):
+        value = value.absolute()
+    try:
+        return codec.plain(value, hint)
+    except codec.NotJson as error:
+        raise InputError(
+            f"{what} must be plain data, because it travels as JSON, but {error}: give a path or an address, "
+            "and load it in a step"
+        ) from error
+
+
+def _what(pipeline: Pipeline, name: str) -> str:
+    return f"parameter {name!r} of pipeline {pipeline.name!r}"
+
+
+def _check_names(pipeline: Pipeline, given: Mapping[str, Any]) -> None:
+    known = list(pipeline.signature.inputs)
+    for name in given:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            guess = f": did you mean {close[0]!r}?" if close else f" (its parameters: {', '.join(known) or 'none'})"
+            raise InputError(f"pipeline {pipeline.name!r} has no parameter {name!r}{guess}")
