@@ -48,6 +48,10 @@ class ConnectionFailed(PenstockError):
     """NATS could not be reached at start."""
 
 
+async def _quiet(_: Exception) -> None:
+    """What goes wrong at the first connection is raised; it need not be printed too."""
+
+
 async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[NatsBroker, Bus]:
     """Connect to NATS and keep reconnecting forever; `failed` is set when the connection is closed for good.
 
@@ -87,7 +91,7 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
     try:
         # A connection that reconnects for ever also tries its first connection for ever, whatever is wrong with it.
         # So the address and the token are tried first by one that does not.
-        probe = await asyncio.wait_for(nats.connect(url, allow_reconnect=False, max_reconnect_attempts=0), 10)
+        probe = await asyncio.wait_for(nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=_quiet), 10)
         await probe.close()
         client = await asyncio.wait_for(broker.connect(), 10)
     except (nats.errors.Error, OSError, TimeoutError) as error:

@@ -12,7 +12,7 @@ from penstock_adapters.nats.appender import Appender
 from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.run_log import NatsRunLog, from_direct
 from penstock_adapters.nats.versions import Versions
-from penstock_adapters.process import ProcessExecutor, sweep
+from penstock_adapters.process import ProcessExecutor
 from penstock_contracts import subjects
 from penstock_core.facts import AttemptFinished, AttemptRequested, CancelRequested, Fact
 from penstock_core.ports import Recorded, Unavailable, Workplace
@@ -88,12 +88,12 @@ class ExecutorApp:
             link.name, settings.slots, self._edges, self._puller.want, lambda event, **kw: link.log.warning(event, **kw)
         )
         self._executor = ProcessExecutor(
-            name=link.name,
-            home=settings.home,
-            events=self._service,
-            grace=settings.grace,
-            fork_servers=settings.fork_servers,
+            link.name,
+            self._service,
+            settings.home,
             env={"PENSTOCK_HOME": str(settings.home.resolve())},
+            grace=settings.grace,
+            servers=settings.fork_servers,
         )
         self._service.use(self._executor)
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,10 +102,7 @@ class ExecutorApp:
         link.bus.on_reconnect(self._reconnected)
 
     async def start(self) -> None:
-        """Clear what an earlier life left, then begin to take attempts."""
-        ended = await asyncio.to_thread(sweep, self._settings.home)
-        if ended:
-            self._link.log.warning("ended processes that an earlier executor left", processes=ended)
+        """Begin to take attempts."""
         await self._catch_up()
         loops = [self._edges.appender.run(), self._edges.shipper.run(), self._puller.run(), self._keep()]
         self._tasks = [asyncio.create_task(loop) for loop in loops]
