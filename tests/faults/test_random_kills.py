@@ -1,0 +1,109 @@
+"""Services and the server are killed at random points of a run; the run finishes, every result counts once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import nats
+import pytest
+
+from penstock import Client
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.versions import Versions
+from penstock_core.facts import AttemptFinished, Outcome
+from penstock_core.ir import Pipeline
+from penstock_core.ports import Recorded
+from penstock_testkit import invariants
+from penstock_testkit.cluster import Cluster
+
+PIPELINES = '''
+import time
+from penstock import pipeline, step
+
+@step
+def inc(x: int, pause: float = 0.03) -> int:
+    time.sleep(pause)
+    return x + 1
+
+@step
+def total(xs: list[int]) -> int:
+    return sum(xs)
+
+@pipeline
+def diamond() -> int:
+    """Four chains of five, joined, and five more."""
+    ends = []
+    for start in range(4):
+        value = inc(start)
+        for _ in range(4):
+            value = inc(value)
+        ends.append(value)
+    value = total(ends)
+    for _ in range(5):
+        value = inc(value)
+    return value
+'''
+EXPECTED = sum(start + 5 for start in range(4)) + 5
+VICTIMS = ["scheduler", "executor", "artifacts", "gateway", "builder", "nats"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        yield running
+
+
+def history(cluster: Cluster, run_id: str, pipeline: str, version: int) -> tuple[Pipeline, list[Recorded]]:
+    async def read() -> tuple[Pipeline, list[Recorded]]:
+        client = await nats.connect(cluster.nats.url)
+        bus = Bus(client)
+        try:
+            found = await Versions(bus).get("default", pipeline, version)
+            assert found is not None
+            return found.pipeline, await NatsRunLog(bus, "test").read(run_id)
+        finally:
+            await client.close()
+
+    return asyncio.run(read())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("seed", range(6))
+def test_a_run_survives_random_kills(cluster: Cluster, tmp_path: Path, seed: int) -> None:
+    source = tmp_path / "kills.py"
+    source.write_text(PIPELINES)
+    client = Client(url=cluster.url, token=cluster.token)
+    version = client.register(f"{source}:diamond")
+    chance = random.Random(seed)
+    run_id = client.run("diamond", version=version.version).run_id
+    killed: list[str] = []
+
+    def disturb() -> None:
+        for _ in range(3):
+            time.sleep(chance.uniform(0.02, 0.5))
+            victim = chance.choice(VICTIMS)
+            cluster.kill(victim)
+            killed.append(victim)
+            time.sleep(chance.uniform(0.0, 0.4))
+            cluster.restart(victim)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    thread.join()
+    try:
+        run = client.wait(run_id, timeout=120)
+    except Exception as error:
+        logs = "\n".join(f"--- {name}\n{cluster.log(name, 1500)}" for name in cluster.names)
+        pytest.fail(f"killed {killed}: {error!r}\n{logs}")
+    assert (run.state, client.value(run_id)) == ("succeeded", EXPECTED), f"killed {killed}: {run.error}"
+    pipeline, recorded = history(cluster, run_id, "diamond", version.version)
+    invariants.check(pipeline, [entry.fact for entry in recorded])
+    good = [e.fact for e in recorded if isinstance(e.fact, AttemptFinished) and e.fact.outcome is Outcome.SUCCEEDED]
+    assert len(good) == len({fact.key for fact in good}) == 26
