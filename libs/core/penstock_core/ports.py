@@ -5,7 +5,7 @@ Every method may raise `Unavailable` (try again later); other errors are final. 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,7 +39,14 @@ class RunLog(Protocol):
 
 
 class ArtifactStore(Protocol):
-    """Content-addressed objects: the key is the SHA-256 of the bytes. Putting what is there is success."""
+    """Content-addressed objects: the key is the SHA-256 of the bytes. Putting what is there is success.
+
+    An object becomes visible whole or not at all. Memory stays bounded whatever its size.
+    """
+
+    async def prepare(self) -> None:
+        """Check that the store can be used, and remove what interrupted writers left. To be called once, at start."""
+        ...
 
     async def put_file(self, path: str, sha256: str, size: int) -> None:
         """Store the file at `path` under its digest; verifies size and digest."""
@@ -49,8 +56,15 @@ class ArtifactStore(Protocol):
         """Store bytes; returns their digest."""
         ...
 
-    def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """Stream an object's bytes from `start` to `end` (exclusive). A whole read verifies the digest."""
+    async def put_stream(self, chunks: AsyncIterable[bytes], sha256: str, limit: int | None = None) -> int:
+        """Store a stream of at most `limit` bytes under its digest, which is verified; returns its size."""
+        ...
+
+    def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
+        """Stream an object's bytes from `start` to `end` (exclusive; cut at the object's end).
+
+        A whole read verifies the digest before it gives the last chunk: who gets all bytes got the right ones.
+        """
         ...
 
     async def stat(self, sha256: str) -> int | None:
@@ -61,8 +75,17 @@ class ArtifactStore(Protocol):
         """Remove an object; removing what is not there is success."""
         ...
 
-    def locate(self, sha256: str, *, write: bool = False, expires: float = 3600.0) -> dict[str, Any]:
-        """Where a process may get or put the bytes itself: `{"path"}` on this machine, or `{"url", "headers"}`."""
+    def locate(
+        self, sha256: str, *, write: bool = False, size: int | None = None, expires: float = 3600.0
+    ) -> dict[str, Any]:
+        """Where a process may get or put the bytes itself: `{"path"}` on this machine, or `{"url", "headers"}`.
+
+        A location for writing is bound to the digest and, where given, the size, as far as the store can enforce it.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
         ...
 
 
@@ -74,7 +97,7 @@ class AttemptEvents(Protocol):
         ...
 
     def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
-        """Lines and metrics that the attempt wrote: `{"at", "stream", "text"}` or `{"at", "metric", "value", "step"}`."""
+        """What the attempt wrote: `{"at", "stream", "text"}` or `{"at", "metric", "value", "step"}`."""
         ...
 
     def finished(self, fact: AttemptFinished) -> None:
@@ -103,7 +126,7 @@ class Executor(Protocol):
     """Runs attempts in processes or pods. No user code runs in the caller's own process."""
 
     async def start(self, attempt: AttemptRequested, where: Workplace) -> None:
-        """Begin an attempt; all that follows is told to the `AttemptEvents`. Starting what already runs does nothing."""
+        """Begin an attempt; what follows is told to the `AttemptEvents`. Starting what already runs does nothing."""
         ...
 
     async def cancel(self, run_id: str, key: str, attempt: int, reason: str) -> None:

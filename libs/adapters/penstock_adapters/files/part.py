@@ -1,0 +1,127 @@
+"""Temporary files that become objects.
+
+A writer holds a lock on its temporary file for as long as it lives, which tells a leftover from work under way. Files
+without such a lock (steps write some) are taken for leftovers after an hour without a write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import secrets
+import time
+from collections.abc import Generator
+from pathlib import Path
+
+from penstock_adapters.errors import ArtifactError, ArtifactMismatch, StoreFull, StoreRefused
+
+_OWN = "put-"
+_OWN_AGE = 5.0
+_OTHERS_AGE = 3600.0
+
+
+class Part:
+    """An object being written. `close` removes it, unless `commit` gave it its name."""
+
+    def __init__(self, root: Path) -> None:
+        folder = root / "tmp"
+        folder.mkdir(parents=True, exist_ok=True)
+        self.size = 0
+        self._root = root
+        self._hash = hashlib.sha256()
+        self._path = folder / f"{_OWN}{secrets.token_hex(12)}"
+        self._file = self._path.open("xb", buffering=0)
+        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+        self._hash.update(data)
+        self.size += len(data)
+        view = memoryview(data)
+        while len(view):
+            view = view[self._file.write(view) :]
+
+    def commit(self, target: Path, sha256: str, size: int | None = None) -> None:
+        """Make it the object `target`, durable when this returns; an object that is there whole stays as it is.
+
+        Raises:
+            ArtifactMismatch: it has not this digest or size.
+        """
+        found = self._hash.hexdigest()
+        if found != sha256 or size not in (None, self.size):
+            expected = "" if size is None else f" with {size} bytes"
+            raise ArtifactMismatch(
+                f"the bytes given for artifact {sha256}{expected} are {self.size} bytes with the SHA-256 {found}: "
+                "they changed on the way or while they were read; nothing was stored"
+            )
+        if target.is_file() and target.stat().st_size == self.size:
+            return
+        self._path.chmod(0o444)
+        os.fsync(self._file.fileno())
+        if not target.parent.is_dir():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sync_folder(target.parent.parent)
+        self._path.replace(target)
+        sync_folder(target.parent)
+
+    def close(self) -> None:
+        """Let go; what was not committed is removed."""
+        if not self._file.closed:
+            with contextlib.suppress(FileNotFoundError):
+                self._path.unlink()
+            self._file.close()
+
+
+def clean(root: Path) -> None:
+    """Make the folders of a store and remove what writers that are gone left in `tmp`."""
+    folder = root / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    (root / "sha256").mkdir(exist_ok=True)
+    sync_folder(root)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+    now = time.time()
+    for path in folder.iterdir():
+        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+            age = now - path.stat().st_mtime
+            if age > (_OWN_AGE if path.name.startswith(_OWN) else _OTHERS_AGE) and path.is_file():
+                _remove_unlocked(path)
+
+
+def _remove_unlocked(path: Path) -> None:
+    with path.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def explained(root: Path) -> Generator[None]:
+    """Give errors of the file system a sentence that says what to do. A missing file stays what it is."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                f"no room is left for artifacts in {root} ({error.strerror}): free some space or have the "
+                "administrator raise the quota, then try again; nothing half-written is visible"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise StoreRefused(
+                f"the artifact folder {root} cannot be written or read ({error.strerror}): "
+                "check its owner and permissions, or choose another folder"
+            ) from error
+        raise ArtifactError(f"the artifact folder {root} failed: {error}") from error

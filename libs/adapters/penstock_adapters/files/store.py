@@ -1,0 +1,155 @@
+"""`ports.ArtifactStore` on a local folder.
+
+Promise: an object is there whole and durable (file and folder are synced) or is not there at all; nothing half-written
+is ever visible under a digest; memory stays bounded whatever an object's size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from pathlib import Path
+from stat import S_ISREG
+from typing import Any, ParamSpec, TypeVar
+
+from penstock_adapters import blocking, verify
+from penstock_adapters.errors import ArtifactMissing, ArtifactTooLarge
+from penstock_adapters.files import part as parts
+from penstock_adapters.files.part import Part, explained
+from penstock_core import ids
+
+CHUNK = 2 * 1024 * 1024
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class FolderArtifacts:
+    """Content-addressed files under `root`, which is made when it is first needed."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+
+    async def prepare(self) -> None:
+        """Make the folders and remove what interrupted writers left behind.
+
+        Raises:
+            StoreRefused: the folder cannot be written to.
+            StoreFull: the disk is full.
+        """
+        await self._run(parts.clean, self.root)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def put_file(self, path: str, sha256: str, size: int) -> None:
+        """Store the file at `path`; see the port. What is there with this size is not read again."""
+        target = self.path(sha256)
+        await self._run(self._put_file, Path(path), target, sha256, size)
+
+    async def put_bytes(self, data: bytes) -> str:
+        """Store bytes; returns their digest."""
+        return await self._run(self._put_bytes, data)
+
+    async def put_stream(self, chunks: AsyncIterable[bytes], sha256: str, limit: int | None = None) -> int:
+        """Store a stream; see the port."""
+        target = self.path(sha256)
+        part = await self._run(Part, self.root)
+        try:
+            async with contextlib.aclosing(verify.regroup(chunks, CHUNK)) as regrouped:
+                async for chunk in regrouped:
+                    if limit is not None and part.size + len(chunk) > limit:
+                        raise ArtifactTooLarge(sha256, limit)
+                    await self._run(part.write, chunk)
+            await self._run(part.commit, target, sha256)
+            return part.size
+        finally:
+            part.close()
+
+    async def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
+        """Stream an object's bytes; see the port."""
+        path = self.path(sha256)
+        if start < 0 or (end is not None and end < start):
+            raise ValueError(f"no range: {start} to {end}")
+        try:
+            file = await self._run(path.open, "rb", buffering=0)
+        except FileNotFoundError as error:
+            raise ArtifactMissing(sha256, str(self.root)) from error
+        with file:
+            size = os.fstat(file.fileno()).st_size
+            stop = size if end is None else min(end, size)
+            chunks = self._read(file.fileno(), start, stop)
+            if start == 0 and stop == size:
+                chunks = verify.whole(chunks, sha256, str(path))
+            async with contextlib.aclosing(chunks):
+                async for chunk in chunks:
+                    yield chunk
+
+    async def stat(self, sha256: str) -> int | None:
+        """The object's size in bytes, or None when it is not there."""
+        return await self._run(_size, self.path(sha256))
+
+    async def delete(self, sha256: str) -> None:
+        """Remove an object; removing what is not there is success."""
+        path = self.path(sha256)
+
+        def remove() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                path.unlink()
+
+        await self._run(remove)
+
+    def locate(
+        self, sha256: str, *, write: bool = False, size: int | None = None, expires: float = 3600.0
+    ) -> dict[str, Any]:
+        """`{"path"}`: where the object lies, or where a writer on this machine renames a complete file to."""
+        return {"path": str(self.path(sha256))}
+
+    def path(self, sha256: str) -> Path:
+        """Where the object of this digest lies, whether it is there or not.
+
+        Raises:
+            InvalidId: `sha256` is no digest, so that no name can lead out of the folder.
+        """
+        ids.check_digest(sha256)
+        return self.root / "sha256" / sha256[:2] / sha256
+
+    async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        with explained(self.root):
+            return await blocking.run(None, function, *args, **kwargs)
+
+    def _put_file(self, source: Path, target: Path, sha256: str, size: int) -> None:
+        if _size(target) == size:
+            return
+        with source.open("rb", buffering=0) as file, contextlib.closing(Part(self.root)) as part:
+            buffer = memoryview(bytearray(CHUNK))
+            while count := file.readinto(buffer):
+                part.write(buffer[:count])
+            part.commit(target, sha256, size)
+
+    def _put_bytes(self, data: bytes) -> str:
+        sha256 = hashlib.sha256(data).hexdigest()
+        target = self.path(sha256)
+        if _size(target) != len(data):
+            with contextlib.closing(Part(self.root)) as part:
+                part.write(data)
+                part.commit(target, sha256, len(data))
+        return sha256
+
+    async def _read(self, descriptor: int, start: int, stop: int) -> AsyncGenerator[bytes]:
+        while start < stop:
+            chunk = await self._run(os.pread, descriptor, min(CHUNK, stop - start), start)
+            if not chunk:  # it became shorter under our hands
+                return
+            yield chunk
+            start += len(chunk)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if S_ISREG(found.st_mode) else None

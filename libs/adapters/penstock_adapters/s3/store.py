@@ -1,0 +1,216 @@
+"""`ports.ArtifactStore` on a bucket of an S3 service. Keys: `<prefix>/sha256/<first 2 hex>/<64 hex>`.
+
+Promise: an object is there whole or not at all; a damaged one is never read whole without an error; memory stays
+bounded. Whether the service enforces conditional writes is probed at start: then an object is never replaced, else a
+second writer replaces it by the same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import hashlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from penstock_adapters import verify
+from penstock_adapters.errors import ArtifactMissing
+from penstock_adapters.s3.client import S3Client, S3Options, S3Refused, interrupted
+from penstock_adapters.s3.upload import IN_FLIGHT, PART, Announced, Upload
+from penstock_core import ids
+from penstock_core.ports import Unavailable
+
+READ_TRIES = 4
+STALE = timedelta(days=1)
+"""Age from which an upload that was never completed is a leftover."""
+
+_PROBE = "probe/conditional-put"
+_MAX_EXPIRES = 7 * 86400.0
+
+
+class S3Artifacts:
+    """Content-addressed objects in a bucket. `conditional` says whether conditional writes are used."""
+
+    def __init__(self, options: S3Options) -> None:
+        self.options = options
+        self.conditional = False
+        self._client = S3Client(options)
+
+    async def prepare(self) -> None:
+        """Check address, credentials and bucket, probe for conditional writes, abort uploads that were left.
+
+        Raises:
+            Unavailable: the service is away.
+            StoreRefused: it is set up wrongly; the message says what to do.
+        """
+        self.conditional = await self._probe()
+        with contextlib.suppress(S3Refused):  # cleaning is a courtesy: credentials may lack the right to
+            await self._abort_stale()
+
+    async def close(self) -> None:
+        """Close connections and threads."""
+        await self._client.close()
+
+    async def put_file(self, path: str, sha256: str, size: int) -> None:
+        """Store the file at `path`; see the port. What is there with this size is not read again."""
+        ids.check_digest(sha256)
+        if await self.stat(sha256) != size:
+            await self._upload(Announced(sha256=sha256, size=size)).send(self._file(Path(path)))
+
+    async def put_bytes(self, data: bytes) -> str:
+        """Store bytes; returns their digest."""
+        sha256 = hashlib.sha256(data).hexdigest()
+
+        async def once() -> AsyncGenerator[bytes]:
+            yield data
+
+        if await self.stat(sha256) != len(data):
+            await self._upload(Announced(sha256=sha256, size=len(data))).send(once())
+        return sha256
+
+    async def put_stream(self, chunks: AsyncIterable[bytes], sha256: str, limit: int | None = None) -> int:
+        """Store a stream; see the port. It goes to the service as it comes, without a file in between."""
+        ids.check_digest(sha256)
+        return await self._upload(Announced(sha256=sha256, limit=limit)).send(chunks)
+
+    async def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
+        """Stream an object's bytes; see the port. A broken connection is taken up again where it broke."""
+        key = self._key(sha256)
+        if start < 0 or (end is not None and end < start):
+            raise ValueError(f"no range: {start} to {end}")
+        if end == start:
+            if await self.stat(sha256) is None:
+                raise ArtifactMissing(sha256, self.options.where)
+            return
+        stop = start + PART if end is None else min(end, start + PART)
+        try:
+            first, size = await self._client.run(self._get, key, start, stop)
+        except S3Refused as refused:
+            if refused.missing:
+                raise ArtifactMissing(sha256, self.options.where) from refused
+            raise
+        chunks = self._pieces(key, first, start, size if end is None else min(end, size))
+        if start == 0 and (end is None or end >= size):
+            chunks = verify.whole(chunks, sha256, self.options.where, self._client.pool)
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+
+    async def stat(self, sha256: str) -> int | None:
+        """The object's size in bytes, or None when it is not there."""
+        try:
+            return int((await self._client.call("head_object", Key=self._key(sha256)))["ContentLength"])
+        except S3Refused as refused:
+            if refused.missing:
+                return None
+            raise
+
+    async def delete(self, sha256: str) -> None:
+        """Remove an object; removing what is not there is success."""
+        try:
+            await self._client.call("delete_object", Key=self._key(sha256))
+        except S3Refused as refused:
+            if not refused.missing:
+                raise
+
+    def locate(
+        self, sha256: str, *, write: bool = False, size: int | None = None, expires: float = 3600.0
+    ) -> dict[str, Any]:
+        """`{"url", "headers"}` for one HTTP GET or PUT within `expires` seconds; the headers are part of the grant.
+
+        The grant to write is for these bytes only where the service checks `x-amz-checksum-sha256`. Services take at
+        most 5 GiB in one PUT.
+        """
+        key = self._key(sha256)
+        expires = min(expires, _MAX_EXPIRES)
+        if not write:
+            return {"url": self._client.presign("get_object", expires, Key=key), "headers": {}}
+        checksum = base64.b64encode(bytes.fromhex(sha256)).decode()
+        headers = {"x-amz-checksum-sha256": checksum}
+        arguments: dict[str, Any] = {"ChecksumSHA256": checksum}
+        if self.conditional:
+            headers["If-None-Match"] = arguments["IfNoneMatch"] = "*"
+        if size is not None:
+            headers["Content-Length"] = str(size)
+            arguments["ContentLength"] = size
+        return {"url": self._client.presign("put_object", expires, Key=key, **arguments), "headers": headers}
+
+    def _key(self, sha256: str) -> str:
+        ids.check_digest(sha256)
+        return self._name(f"sha256/{sha256[:2]}/{sha256}")
+
+    def _name(self, tail: str) -> str:
+        return f"{self.options.prefix}/{tail}" if self.options.prefix else tail
+
+    def _upload(self, announced: Announced) -> Upload:
+        return Upload(self._client, self._key(announced.sha256), announced, conditional=self.conditional)
+
+    async def _file(self, path: Path) -> AsyncGenerator[bytes]:
+        with path.open("rb", buffering=0) as file:  # short; reads are in threads
+            while chunk := await self._client.run(file.read, PART):
+                yield chunk
+
+    async def _pieces(self, key: str, first: bytes, start: int, stop: int) -> AsyncGenerator[bytes]:
+        """`first`, then the rest, some pieces ahead."""
+        ahead: deque[asyncio.Task[tuple[bytes, int]]] = deque()
+        position = start + len(first)
+        try:
+            while True:
+                while position < stop and len(ahead) < IN_FLIGHT - 1:
+                    upto = min(position + PART, stop)
+                    ahead.append(asyncio.create_task(self._client.run(self._get, key, position, upto)))
+                    position = upto
+                if first:
+                    yield first
+                if not ahead:
+                    return
+                first, _ = await ahead.popleft()
+        finally:
+            for task in ahead:
+                task.cancel()
+            await asyncio.gather(*ahead, return_exceptions=True)
+
+    def _get(self, key: str, start: int, stop: int) -> tuple[bytes, int]:
+        """Bytes `start` to `stop` (fewer at the end) and the object's size. Runs in a thread."""
+        from botocore import exceptions  # loaded with boto3
+
+        for attempt in range(READ_TRIES):
+            try:
+                answer = self._client.blocking("get_object", Key=key, Range=f"bytes={start}-{stop - 1}")
+                with contextlib.closing(answer["Body"]) as body:
+                    data: bytes = body.read()
+                return data, int(answer.get("ContentRange", f"/{len(data)}").rpartition("/")[2])
+            except exceptions.ClientError as error:
+                if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
+                    return b"", start  # there is nothing from here on
+                raise
+            except interrupted():
+                if attempt == READ_TRIES - 1:
+                    raise
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _probe(self) -> bool:
+        """Whether the service refuses a conditional write of what is there. One request on all starts but the first."""
+        for _ in range(2):
+            try:
+                await self._client.call("put_object", Key=self._name(_PROBE), Body=b"penstock", IfNoneMatch="*")
+            except S3Refused as refused:
+                if refused.status == 412:
+                    return True
+                if refused.status in (409, 501) or refused.code in ("InvalidArgument", "InvalidRequest"):
+                    return False
+                raise
+        return False
+
+    async def _abort_stale(self) -> None:
+        prefix = self._name("sha256/")
+        answer = await self._client.call("list_multipart_uploads", Prefix=prefix)
+        before = datetime.now(UTC) - STALE
+        for upload in answer.get("Uploads", []):
+            if upload["Initiated"] < before:
+                with contextlib.suppress(S3Refused, Unavailable):
+                    await self._client.call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])

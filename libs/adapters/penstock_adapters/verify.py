@@ -1,0 +1,78 @@
+"""Verification of bytes on their way: a whole read is compared with the digest that names it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterable
+from concurrent.futures import Executor
+
+from penstock_adapters import blocking
+from penstock_adapters.errors import ArtifactDamaged
+
+_IN_THREAD = 256 * 1024
+"""Chunks from this size are hashed in a thread; for smaller ones the way there costs more than the hash."""
+
+
+class Hasher:
+    """SHA-256 of a stream; large chunks are hashed in threads, which run in parallel with the event loop."""
+
+    def __init__(self, executor: Executor | None) -> None:
+        self._executor = executor
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    async def update(self, chunk: bytes | bytearray) -> None:
+        """Take the next bytes."""
+        self.size += len(chunk)
+        if len(chunk) < _IN_THREAD:
+            self._hash.update(chunk)
+        else:
+            await blocking.run(self._executor, self._hash.update, chunk)
+
+    def hexdigest(self) -> str:
+        """The digest of everything so far."""
+        return self._hash.hexdigest()
+
+
+async def whole(
+    chunks: AsyncGenerator[bytes], sha256: str, where: str, executor: Executor | None = None
+) -> AsyncGenerator[bytes]:
+    """Pass chunks on and verify their digest. The last one is held back until then.
+
+    So whoever gets all bytes got the right ones, even where an error at the end could not be told any more.
+
+    Raises:
+        ArtifactDamaged: the bytes have another digest.
+    """
+    hasher = Hasher(executor)
+    held: bytes | None = None
+    async with contextlib.aclosing(chunks):
+        async for chunk in chunks:
+            await hasher.update(chunk)
+            if held is not None:
+                yield held
+            held = chunk
+    if hasher.hexdigest() != sha256:
+        raise ArtifactDamaged(sha256, hasher.hexdigest(), where)
+    if held is not None:
+        yield held
+
+
+async def regroup(chunks: AsyncIterable[bytes], size: int) -> AsyncGenerator[bytes]:
+    """The same bytes in chunks of exactly `size`, the last one shorter."""
+    buffer = bytearray()
+    async for chunk in chunks:
+        if not buffer and len(chunk) == size:
+            yield chunk
+            continue
+        view = memoryview(chunk)
+        while len(view):
+            part = view[: size - len(buffer)]
+            buffer += part
+            view = view[len(part) :]
+            if len(buffer) == size:
+                yield bytes(buffer)
+                buffer.clear()
+    if buffer:
+        yield bytes(buffer)

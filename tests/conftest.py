@@ -1,0 +1,19 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+pytest_plugins = ["penstock_testkit.fixtures"]
+pytest.register_assert_rewrite("penstock_testkit.artifact_store_suite")
+
+# Machines are shared and slow at times: no deadline for one example. CI must not fail by chance: the same examples
+# each time, and more of them. `--hypothesis-profile` chooses another.
+settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ci", settings.get_profile("dev"), derandomize=True, max_examples=200, database=None, print_blob=True
+)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
