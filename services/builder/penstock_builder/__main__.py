@@ -1,0 +1,14 @@
+"""`python -m penstock_builder`: one builder replica."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from penstock_builder.app import build
+from penstock_builder.settings import BuilderSettings
+from penstock_servicekit.app import serve
+
+if __name__ == "__main__":
+    settings = BuilderSettings()
+    sys.exit(asyncio.run(serve("builder", settings, lambda link: build(link, settings))))
