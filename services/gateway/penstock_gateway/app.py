@@ -22,6 +22,8 @@ from penstock_gateway.service import GatewayService
 from penstock_gateway.settings import GatewaySettings
 from penstock_servicekit.link import Link
 
+ROUTERS = tuple(module.router for module in (platform, artifact_routes, versions, runs, events, schedules))
+
 
 class CannotListen(PenstockError):
     """The gateway's address cannot be used; the message says why and what to do."""
@@ -39,6 +41,19 @@ class Deps:
 
 def create_app(deps: Deps) -> FastAPI:
     """The ASGI application."""
+    app = routed_app()
+    problems.install(app)
+    names = guard.allowed_names(deps.settings.host, deps.settings.host_names())
+    app.add_middleware(guard.Guard, token=deps.token, names=names, log=deps.log)
+    app.state.service = deps.service
+    app.state.artifacts = deps.service.artifacts
+    app.state.settings = deps.settings
+    app.state.started_at = time.time()
+    return app
+
+
+def routed_app() -> FastAPI:
+    """The application with its routes only: enough to be described."""
     app = FastAPI(
         title="Penstock",
         version=platform.VERSION,
@@ -47,16 +62,10 @@ def create_app(deps: Deps) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
-    for module in (platform, artifact_routes, versions, runs, events, schedules):
-        app.include_router(module.router)
-    problems.install(app)
-    names = guard.allowed_names(deps.settings.host, deps.settings.host_names())
-    app.add_middleware(guard.Guard, token=deps.token, names=names, log=deps.log)
-    app.state.service = deps.service
-    app.state.artifacts = deps.service.artifacts
-    app.state.settings = deps.settings
-    app.state.started_at = time.time()
+    for router in ROUTERS:
+        app.include_router(router)
     return app
 
 

@@ -28,6 +28,7 @@ def describe(
     body: str | dict[str, Any] | None = None,
     required: bool = True,
     problems: tuple[int, ...] = (),
+    token: bool = True,
     **answers: str | dict[str, Any] | None,
 ) -> dict[str, Any]:
     """The `openapi_extra` of a route.
@@ -35,7 +36,8 @@ def describe(
     Args:
         body: name of the body's model, or the content of the body by media type.
         required: whether the body must be there.
-        problems: statuses of problems beside 401 and 503, which every route has.
+        problems: statuses of problems beside 401 and 503, which every route with a token has.
+        token: whether the route needs the token.
         answers: by status, such as `ok_200`: name of the answer's model, its content by media type, or None.
     """
     responses: dict[str, Any] = {}
@@ -44,10 +46,10 @@ def describe(
         responses[status] = {"description": text.replace("_", " ").capitalize()}
         if answer is not None:
             responses[status]["content"] = _content(answer)
-    for status in sorted({401, 503, *problems}):
+    for status in sorted({401, 503, *problems} if token else problems):
         content = {"application/problem+json": {"schema": reference(PROBLEM)}}
         responses[str(status)] = {"description": _PROBLEM_TEXTS[status], "content": content}
-    extra: dict[str, Any] = {"responses": responses}
+    extra: dict[str, Any] = {"responses": responses} | ({} if token else {"security": []})
     if body is not None:
         extra["requestBody"] = {"required": required, "content": _content(body)}
     return extra

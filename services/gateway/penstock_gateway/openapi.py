@@ -1,0 +1,77 @@
+"""The API's description as OpenAPI 3.1, from the routes and the models of the contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pydantic
+import pydantic.json_schema
+from fastapi import APIRouter, FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+
+from penstock_contracts import api, commands
+from penstock_gateway import answers
+from penstock_gateway.schemas import tidy
+
+_BODIES: tuple[type[pydantic.BaseModel], ...] = (
+    api.RegisterBody,
+    api.RunBody,
+    api.CancelBody,
+    api.Registered,
+    api.RunAccepted,
+    api.RunPage,
+    api.RunView,
+    commands.Version,
+    commands.Schedule,
+)
+
+
+def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
+    """The whole document of an application that includes `routers`."""
+    found = get_openapi(
+        title=app.title,
+        version=app.version,
+        description=app.description,
+        routes=app.routes,
+        tags=[
+            {"name": "runs", "description": "Runs of pipelines: ask, follow, read, cancel."},
+            {"name": "versions", "description": "Registered versions of pipelines."},
+            {"name": "artifacts", "description": "Content-addressed objects."},
+            {"name": "schedules", "description": "Runs by the clock."},
+            {"name": "platform", "description": "The platform itself."},
+        ],
+        servers=[{"url": "http://127.0.0.1:8765", "description": "a platform on this machine (`penstock up`)"}],
+    )
+    paths = cast("dict[str, dict[str, dict[str, Any]]]", found["paths"])
+    for route in (route for router in routers for route in router.routes if isinstance(route, APIRoute)):
+        for method in route.methods or ():
+            operation = paths[route.path_format][method.lower()]
+            # FastAPI adds answers of its own, which are not those of this API.
+            operation["responses"] = (route.openapi_extra or {})["responses"]
+            operation["parameters"] = [_parameter(one) for one in operation.get("parameters", [])]
+    models = [(model, "validation") for model in (*_BODIES, *answers.MODELS)]
+    _, schemas = pydantic.json_schema.models_json_schema(
+        cast("Any", models), ref_template="#/components/schemas/{model}"
+    )
+    found["components"] = {
+        "schemas": {name: tidy(schema) for name, schema in sorted(schemas["$defs"].items())},
+        "securitySchemes": {
+            "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "the token of the platform: the file `token` in its state folder",
+            }
+        },
+    }
+    found["security"] = [{"token": []}]
+    return found
+
+
+def _parameter(parameter: dict[str, Any]) -> dict[str, Any]:
+    """A parameter as people write it: described once, and optional by being left out, since none can be null."""
+    schema = cast("dict[str, Any]", tidy(parameter["schema"]))
+    schema.pop("description", None)
+    options = [one for one in schema.pop("anyOf", []) if one != {"type": "null"}]
+    return parameter | {"schema": schema | (options[0] if len(options) == 1 else {})}

@@ -1,0 +1,97 @@
+"""JSON Schemas of events and commands, from the types that the code itself reads them with."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pydantic
+
+from penstock_contracts import commands, events
+from penstock_core.facts import Fact
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+BASE = "https://penstock.dev/schemas"
+
+COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
+    commands.RegisterVersion,
+    commands.VersionReply,
+    commands.Version,
+    commands.Locate,
+    commands.Location,
+    commands.StoreInfo,
+    commands.Parked,
+    commands.AttemptOutput,
+    commands.Schedule,
+    commands.Tick,
+)
+
+NAME = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
+STEP_KEY = r"^[A-Za-z0-9_][A-Za-z0-9_/-]{0,199}(\[[0-9]{1,9}\])*$"
+
+# What facts check by themselves when they are made, said in the schema as well.
+_RULES: dict[str, dict[str, Any]] = {
+    "run_id": {"pattern": NAME},
+    "project": {"pattern": NAME},
+    "pipeline": {"pattern": NAME},
+    "pool": {"pattern": NAME},
+    "key": {"pattern": STEP_KEY},
+    "attempt": {"minimum": 1, "maximum": 1_000_000},
+}
+_CHECKED = {
+    "RunRequested": ("run_id", "project", "pipeline"),
+    "AttemptRequested": ("run_id", "key", "attempt", "pool"),
+    "AttemptStarted": ("run_id", "key", "attempt"),
+    "AttemptFinished": ("run_id", "key", "attempt"),
+    "StepSkipped": ("run_id", "key"),
+    "CancelRequested": ("run_id",),
+    "RunFinished": ("run_id",),
+}
+
+
+def event_file(fact: type[Fact]) -> str:
+    """Name of the file of an event's schema: its type, which holds its version."""
+    return f"{fact.ce_type}.json"
+
+
+def command_file(model: type[pydantic.BaseModel]) -> str:
+    """Name of the file of a command's schema."""
+    return f"{model.__name__}.v1.json"
+
+
+def event(fact: type[Fact]) -> dict[str, Any]:
+    """Schema of an event's body. Consumers ignore fields that it does not name."""
+    schema = tidy(events.ADAPTERS[fact].json_schema())
+    properties = cast("dict[str, dict[str, Any]]", schema["properties"])
+    for name in _CHECKED[fact.__name__]:
+        properties[name] |= _RULES[name]
+    return _headed(schema, f"{BASE}/events/{event_file(fact)}")
+
+
+def command(model: type[pydantic.BaseModel]) -> dict[str, Any]:
+    """Schema of a command's body."""
+    return _headed(tidy(model.model_json_schema()), f"{BASE}/commands/{command_file(model)}")
+
+
+def _headed(schema: dict[str, Any], ident: str) -> dict[str, Any]:
+    first = {"$schema": DIALECT, "$id": ident, "title": schema["title"], "description": schema.get("description", "")}
+    return first | {name: value for name, value in schema.items() if name not in first}
+
+
+def tidy(schema: Any, *, named: bool = False) -> Any:
+    """The schema without the titles that pydantic makes of field names; they say nothing that the name does not.
+
+    `named` tells that `schema` maps names to schemas, so that a field called `title` stays.
+    """
+    if isinstance(schema, list):
+        return [tidy(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    found: dict[str, Any] = {}
+    for key, value in cast("dict[str, Any]", schema).items():
+        if key == "title" and not named and "properties" not in schema and "enum" not in schema:
+            continue
+        if key in ("default", "enum", "const", "examples", "required") and not named:
+            found[key] = value
+        else:
+            found[key] = tidy(value, named=not named and key in ("properties", "$defs", "patternProperties"))
+    return found

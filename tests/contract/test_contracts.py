@@ -1,0 +1,384 @@
+"""The contracts as others see them: samples, schemas, generated files, and what must never change."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock_contracts import events, subjects
+from penstock_core import ids
+from penstock_core import run as machine
+from penstock_core.errors import InvalidId
+from penstock_core.facts import FACTS, AttemptFinished, Fact
+from penstock_core.ir import Pipeline
+from penstock_gateway import asyncapi, evolution, generate, schemas
+
+ROOT = Path(__file__).resolve().parents[2]
+PROTO = ROOT / "proto"
+SAMPLES = sorted((PROTO / "samples").glob("*.json"))
+BY_TYPE = {fact.ce_type: fact for fact in FACTS}
+
+
+def type_of(sample: Path) -> type[Fact]:
+    return BY_TYPE[sample.stem.rpartition(".")[0]]
+
+
+def place_of(sample: Path) -> str:
+    """The subject on which the sample's fact belongs."""
+    fields = json.loads(sample.read_text())
+    fact = events.ADAPTERS[type_of(sample)].validate_python(fields)
+    return events.subject(fact)
+
+
+def validator(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+# ------------------------------------------------------------------------------------------------------------ samples
+
+
+def test_every_event_has_a_minimal_a_maximal_and_a_newer_sample() -> None:
+    names = {sample.stem for sample in SAMPLES}
+    for ce_type in BY_TYPE:
+        for kind in ("minimal", "maximal", "unknown-fields"):
+            assert f"{ce_type}.{kind}" in names
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_a_sample_is_valid_by_its_schema(sample: Path) -> None:
+    schema = json.loads((PROTO / "events" / schemas.event_file(type_of(sample))).read_text())
+    validator(schema).validate(json.loads(sample.read_text()))
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_every_consumer_reads_a_sample_and_writes_it_back_the_same(sample: Path) -> None:
+    place = place_of(sample)
+    fact = events.decode(place, sample.read_bytes())
+    assert isinstance(fact, type_of(sample)), fact
+    again = events.decode(place, events.encode(fact))
+    assert again == fact
+    # What is written is a valid event, and holds every known field of the sample with its value.
+    written = json.loads(events.encode(fact))
+    schema = json.loads((PROTO / "events" / schemas.event_file(type(fact))).read_text())
+    validator(schema).validate(written)
+    if not sample.stem.endswith(".unknown-fields"):
+        assert holds(written, json.loads(sample.read_text()))
+
+
+def holds(written: Any, given: Any) -> bool:
+    """Whether every field of `given` is in `written` with the same value."""
+    if isinstance(given, dict) and isinstance(written, dict):
+        return all(name in written and holds(written[name], value) for name, value in given.items())
+    if isinstance(given, list) and isinstance(written, list):
+        return len(given) == len(written) and all(map(holds, written, given))
+    return written == given
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_the_state_machine_takes_every_sample(sample: Path) -> None:
+    fact = events.decode(place_of(sample), sample.read_bytes())
+    assert not isinstance(fact, events.Corrupt)
+    state = machine.RunState(fact.run_id, machine.Plan(Pipeline(name="training")))
+    assert machine.evolve(state, fact) is state
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.ce_type)
+def test_the_maximal_sample_has_every_field(fact: type[Fact]) -> None:
+    """So the samples keep what a version promises, even where its schema is written anew."""
+    fields = json.loads((PROTO / "samples" / f"{fact.ce_type}.maximal.json").read_text())
+    assert fields.keys() == schemas.event(fact)["properties"].keys()
+
+
+def test_a_sample_with_a_field_missing_or_of_a_wrong_type_is_refused_by_schema_and_codec() -> None:
+    """The schema is no weaker than the code where it matters: what is required, and what names a place."""
+    for fact in FACTS:
+        sample = PROTO / "samples" / f"{fact.ce_type}.minimal.json"
+        place, fields = place_of(sample), json.loads(sample.read_text())
+        schema = validator(schemas.event(fact))
+        for name in fields:
+            for broken in ({k: v for k, v in fields.items() if k != name}, fields | {name: {"no": "such"}}):
+                assert not schema.is_valid(broken), (fact, name)
+                assert isinstance(events.decode(place, orjson.dumps(broken)), events.Corrupt), (fact, name)
+
+
+@given(
+    st.text(max_size=12) | st.from_regex(schemas.NAME, fullmatch=True) | st.from_regex(schemas.STEP_KEY, fullmatch=True)
+)
+def test_the_patterns_in_the_schemas_are_the_rules_of_the_core(text: str) -> None:
+    for pattern, check in ((schemas.NAME, ids.check_name), (schemas.STEP_KEY, ids.check_step_key)):
+        try:
+            allowed = check(text) == text
+        except InvalidId:
+            allowed = False
+        assert (re.fullmatch(pattern[1:-1], text) is not None) == allowed
+
+
+# ---------------------------------------------------------------------------------------------------- generated files
+
+
+def test_generated_files_are_those_that_are_committed() -> None:
+    for name, text in generate.files().items():
+        path = PROTO / name
+        assert path.is_file(), f"{name} is missing: run `make generate`"
+        assert path.read_text() == text, f"{name} is not what the contracts say: run `make generate`"
+    known = set(generate.files())
+    extra = [p for kind in ("events", "commands") for p in (PROTO / kind).iterdir() if f"{kind}/{p.name}" not in known]
+    assert not extra
+
+
+def test_generating_twice_gives_the_same_and_removes_what_is_gone(tmp_path: Path) -> None:
+    assert len(generate.write(tmp_path)) == len(generate.files())
+    stale = tmp_path / "events" / "penstock.old.v1.json"
+    stale.write_text("{}")
+    (tmp_path / "openapi.json").write_text("{}")
+    assert sorted(generate.write(tmp_path)) == sorted([stale, tmp_path / "openapi.json"])
+    assert generate.write(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", sorted((PROTO / "commands").glob("*.json")), ids=lambda path: path.stem)
+def test_command_schemas_are_sound(path: Path) -> None:
+    schema = json.loads(path.read_text())
+    validator(schema)
+    assert schema["$id"].endswith(path.name)
+    assert schema["title"]
+    assert schema["description"]
+
+
+def references(node: Any) -> list[str]:
+    if isinstance(node, dict):
+        own = [node["$ref"]] if isinstance(node.get("$ref"), str) else []
+        return own + [ref for value in node.values() for ref in references(value)]
+    return [ref for item in node for ref in references(item)] if isinstance(node, list) else []
+
+
+def look_up(document: Any, reference: str) -> Any:
+    for part in reference.removeprefix("#/").split("/"):
+        document = document[part.replace("~1", "/").replace("~0", "~")]
+    return document
+
+
+def test_openapi_is_whole_and_every_route_says_how_it_fails() -> None:
+    document = json.loads((PROTO / "openapi.json").read_text())
+    assert document["openapi"].startswith("3.1.")
+    for reference in references(document):
+        assert look_up(document, reference), reference
+    for name, schema in document["components"]["schemas"].items():
+        jsonschema.Draft202012Validator.check_schema(schema)
+        assert schema.get("description"), name
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    operations = [
+        (path, method, operation) for path, item in document["paths"].items() for method, operation in item.items()
+    ]
+    assert len({operation["operationId"] for _, _, operation in operations}) == len(operations)
+    for path, method, operation in operations:
+        assert operation["summary"]
+        assert operation["description"]
+        parameters = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
+        assert parameters == set(re.findall(r"\{(\w+)\}", path))
+        if not path.startswith("/v1"):
+            assert operation["security"] == []
+            continue
+        assert "security" not in operation
+        assert operation["responses"]["401"]["content"].keys() == {"application/problem+json"}, (path, method)
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                assert response["content"].keys() == {"application/problem+json"}, (path, method, status)
+    for path in ("/v1/runs/{run_id}/events", "/v1/runs/{run_id}/logs"):
+        assert "text/event-stream" in document["paths"][path]["get"]["responses"]["200"]["content"]
+
+
+def test_asyncapi_is_whole() -> None:
+    """The structure of AsyncAPI 3.0 as far as it is used here."""
+    document = yaml.safe_load((PROTO / "asyncapi.yaml").read_text())
+    assert document["asyncapi"] == "3.0.0"
+    assert {"title", "version"} <= document["info"].keys()
+    for server in document["servers"].values():
+        assert {"host", "protocol"} <= server.keys()
+        assert set(re.findall(r"\{(\w+)\}", server["host"])) == server.get("variables", {}).keys()
+    for reference in references(document):
+        if reference.startswith("#/"):
+            assert look_up(document, reference), reference
+        else:
+            assert (PROTO / reference).is_file(), reference
+    for name, channel in document["channels"].items():
+        found = set(re.findall(r"\{(\w+)\}", channel["address"] or ""))
+        assert found == channel.get("parameters", {}).keys(), name
+        assert channel["messages"], name
+    for name, operation in document["operations"].items():
+        assert operation["action"] in ("send", "receive"), name
+        channel = operation["channel"]["$ref"]
+        assert look_up(document, channel)
+        for message in operation["messages"]:
+            assert message["$ref"].startswith(f"{channel}/messages/"), name
+        if "reply" in operation:
+            assert look_up(document, operation["reply"]["channel"]["$ref"])["address"] is None
+    for message in document["components"]["messages"].values():
+        assert message["payload"]
+
+
+def test_asyncapi_knows_every_fact_and_its_channel_is_its_subject() -> None:
+    document = yaml.safe_load((PROTO / "asyncapi.yaml").read_text())
+    described = {channel.fact for channel in asyncapi.FACTS}
+    assert described == set(FACTS)
+    for sample in SAMPLES:
+        fact = events.decode(place_of(sample), sample.read_bytes())
+        assert not isinstance(fact, events.Corrupt)
+        name = type(fact).__name__[0].lower() + type(fact).__name__[1:]
+        address = document["channels"][name]["address"]
+        values = {"shard": ids.shard(fact.run_id)} | {
+            k: str(getattr(fact, k, "")) for k in ("run_id", "key", "attempt", "pool")
+        }
+        assert address.format(**values) == events.subject(fact)
+        assert document["components"]["messages"][name]["name"] == fact.ce_type
+        headers = document["components"]["messageTraits"]["cloudEvent"]["headers"]
+        assert events.headers(fact, "penstock/test/1").keys() == set(headers["required"])
+
+
+# ---------------------------------------------------------------------------------------------------------- evolution
+
+
+@pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.ce_type)
+def test_a_version_of_an_event_only_grows(fact: type[Fact]) -> None:
+    committed = json.loads((PROTO / "events" / schemas.event_file(fact)).read_text())
+    why = evolution.breaks(committed, schemas.event(fact))
+    assert not why, f"{fact.ce_type} would break those who use it: {why}; make it a new version instead"
+
+
+def test_a_breaking_schema_is_not_written(tmp_path: Path) -> None:
+    generate.write(tmp_path)
+    path = tmp_path / "events" / "penstock.run.finished.v1.json"
+    older = json.loads(path.read_text())
+    older["properties"]["cost"] = {"type": "number"}
+    path.write_text(json.dumps(older))
+    with pytest.raises(evolution.Breaking, match=r"penstock\.run\.finished\.v1.*cost is gone"):
+        generate.write(tmp_path)
+    assert "cost" in path.read_text()
+
+
+def test_the_rule_notices_what_breaks_others() -> None:
+    old = schemas.event(AttemptFinished)
+    gone, renamed, retyped, narrowed, demanding, grown = (copy.deepcopy(old) for _ in range(6))
+    del gone["properties"]["executor"]
+    renamed["properties"]["measures"] = renamed["properties"].pop("metrics")
+    retyped["properties"]["attempt"]["type"] = "string"
+    narrowed["$defs"]["Outcome"]["enum"].remove("lost")
+    demanding["required"].append("executor")
+    grown["properties"]["usage"] = {"type": "object"}
+    grown["$defs"]["Outcome"]["enum"].append("preempted")
+    grown["description"] = "other words"
+    for broken in (gone, renamed, retyped, narrowed, demanding):
+        assert evolution.breaks(old, broken), broken
+    assert evolution.breaks(old, grown) == []
+
+
+# --------------------------------------------------------------------------------------------------------------- fuzz
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**80), 2**80) | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def read(place: str, body: bytes) -> None:
+    """What every reader does with a message: it must not raise, whatever it is."""
+    fact = events.decode(place, body)
+    if isinstance(fact, events.Corrupt):
+        assert fact.why
+        fact = events.stand_in(fact)
+    if fact is not None:
+        assert events.subject(fact) == place
+        assert events.decode(place, events.encode(fact)) is not None
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_change_of_a_sample_makes_a_reader_raise(data: st.DataObject) -> None:
+    sample = data.draw(st.sampled_from(SAMPLES))
+    place, fields = place_of(sample), json.loads(sample.read_text())
+    for _ in range(data.draw(st.integers(1, 3))):
+        fields[data.draw(st.sampled_from([*fields, "other"]))] = data.draw(JSON)
+    read(place, json.dumps(fields).encode())
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_bytes_make_a_reader_raise(data: st.DataObject) -> None:
+    sample = data.draw(st.sampled_from(SAMPLES))
+    raw = bytearray(sample.read_bytes())
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(raw) - 1))
+        raw[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
+        raw = raw or bytearray(b" ")
+    read(place_of(sample), bytes(raw))
+    read(place_of(sample), data.draw(st.binary(max_size=40)))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            ["runs", "step", "requested", "started", "finished", "skipped", "cancel", "1", "01", "²", "", "*", ">"]
+        )
+        | st.text(max_size=5),
+        max_size=9,
+    ),
+    st.binary(max_size=30),
+)
+def test_no_subject_makes_a_reader_raise(parts: list[str], body: bytes) -> None:
+    for run_id in (".".join(parts[:1]), "a-run"):
+        place = ".".join(["runs", ids.shard(run_id), run_id, *parts])
+        if subjects.parse(place) is None:
+            assert isinstance(events.decode(place, body), events.Corrupt)
+        read(place, body)
+    read(".".join(parts), body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"run_id":"a"' + b" " * 10_000,
+        b"[" * 100_000,
+        b'{"run_id":' * 50_000,
+        b'{"run_id":"r","outcome":"succeeded","outputs":{"x":' + b'{"items":[' * 5000 + b"]}" * 5000 + b"}}",
+        b'{"run_id":"r","outcome":"succeeded","outputs":{"x":{"value":"\\ud800"}}}',
+        b'{"run_id":"r","outcome":"succeeded","outputs":{"x":{"value":1e999}}}',
+        b'{"run_id":"r","outcome":"succeeded","outputs":{"x":{"value":NaN}}}',
+        b'{"run_id":"r","outcome":"succeeded","outputs":{"x":{"value":' + b"9" * 5000 + b"}}}",
+        b'{"run_id":"r","run_id":"s","outcome":"succeeded"}',
+        b'{"run_id":"r","outcome":"succeeded","outputs":{"x":{"value":1,"items":[]}}}',
+        b'{"run_id":"r","outcome":"succeeded","error":"' + b"x" * (events.MAX_BODY + 1) + b'"}',
+    ],
+    ids=range(16),
+)
+def test_hostile_bodies(body: bytes) -> None:
+    read(subjects.run("r", "finished"), body)
+
+
+@given(st.dictionaries(st.text(max_size=5), JSON, max_size=4))
+def test_values_come_back_as_they_were_written(params: dict[str, Any]) -> None:
+    plain = json.loads(json.dumps(params, allow_nan=True), parse_constant=lambda _: None)
+    outputs = {name: {"value": value} for name, value in plain.items()}
+    body = {"run_id": "r", "key": "k", "attempt": 1, "outcome": "succeeded", "params": plain, "outputs": outputs}
+    place = subjects.finished("r", "k", 1)
+    fact = events.decode(place, json.dumps(body).encode())
+    assert isinstance(fact, AttemptFinished), fact
+    again = events.decode(place, events.encode(fact))
+    assert again == fact
+    assert fact.params == plain
