@@ -39,8 +39,8 @@ def duration(value: Any, what: str, *, zero: bool = False) -> float:
         seconds = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
-    elif isinstance(value, str) and _DURATION.match(value.replace(" ", "")):
-        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(value))
+    elif isinstance(value, str) and _DURATION.match(text := value.replace(" ", "")):
+        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
     if seconds is None or not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
         raise wrong(f"{what} must be a time such as '10m', '1h30m', 2.5 (seconds) or a timedelta, not {value!r}")
     return seconds

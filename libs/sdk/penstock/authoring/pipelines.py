@@ -31,6 +31,7 @@ class Pipeline:
         self.function = function
         self.name = name
         self.file, self.line = signature.place(function)
+        self._local = signature.read_local(function, f"pipeline {name!r}")
 
     def __repr__(self) -> str:
         return f"<pipeline {self.name!r}>"
@@ -58,7 +59,7 @@ class Pipeline:
     @functools.cached_property
     def signature(self) -> signature.Signature:
         """Parameters and what is declared to be returned."""
-        found = signature.read(self.function, f"pipeline {self.name!r}")
+        found = self._local or signature.read(self.function, f"pipeline {self.name!r}")
         for one in found.inputs.values():
             problem = None if one.required else check.problem(one.default, one.hint)
             if problem is not None:

@@ -8,7 +8,6 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from types import FrameType
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from penstock import codec, hints
@@ -40,7 +39,7 @@ class Step(Generic[P, R]):
         self.settings = dict(settings)
         self.file, self.line = signature.place(function)
         self._specs: dict[str, ir.StepSpec] = {}
-        self._local = _local_hints(function, f"step {name!r}")
+        self._local = signature.read_local(function, f"step {name!r}")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Record a call in the pipeline whose body runs now, or run the function."""
@@ -181,19 +180,6 @@ def _digest(function: Callable[..., Any]) -> str:
     except (OSError, TypeError):
         text = plain.__code__.co_code
     return hashlib.sha256(text).hexdigest()
-
-
-def _local_hints(function: Callable[..., Any], what: str) -> signature.Signature | None:
-    """Hints of a function inside a function may name local classes, which are gone later: read them now."""
-    if "<locals>" not in function.__qualname__:
-        return None
-    frame: FrameType | None = inspect.currentframe()
-    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("penstock."):
-        frame = frame.f_back
-    try:
-        return signature.read(function, what, frame.f_locals if frame else None)
-    except DefinitionError:
-        return None
 
 
 @overload

@@ -83,6 +83,23 @@ def read(function: Callable[..., Any], what: str, names: Mapping[str, Any] | Non
     return Signature(inputs, outputs, returns, named)
 
 
+def read_local(function: Callable[..., Any], what: str) -> Signature | None:
+    """Read the signature of a function inside a function now, because its hints may name local classes.
+
+    Returns:
+        None where it is no such function, or cannot be read yet.
+    """
+    if "<locals>" not in function.__qualname__:
+        return None
+    frame: types.FrameType | None = inspect.currentframe()
+    while frame is not None and str(frame.f_globals.get("__name__", "")).startswith("penstock."):
+        frame = frame.f_back
+    try:
+        return read(function, what, frame.f_locals if frame else None)
+    except DefinitionError:
+        return None
+
+
 def _named_tuple(hint: Any) -> type | None:
     cls = typing.get_origin(hint) or hints.strip(hint)
     return cls if hints.is_named_tuple(cls) and not isinstance(cls, types.UnionType) else None

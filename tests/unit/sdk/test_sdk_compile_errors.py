@@ -1,0 +1,289 @@
+"""What is wrong in a pipeline is refused when it is compiled, with the user's file, line and names.
+
+Each case is a module of a user; the line that the error must name ends with `# here`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from penstock import DefinitionError, Pipeline
+
+HEAD = """\
+from __future__ import annotations
+import enum, functools, typing
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeVar
+from penstock import Resources, pipeline, step
+
+class Parts(NamedTuple):
+    train: list[int]
+    test: list[int]
+
+@step
+def load(url: str = "") -> str: ...
+
+@step
+def split(text: str, size: float = 0.5) -> Parts: ...
+
+@step
+def train(data: list[int], depth: int = 3) -> float: ...
+
+@step
+def pick(scores: list[float], names: dict[str, float] | None = None) -> float: ...
+
+@step
+def loose(x, y=None): ...
+
+"""
+numbers = itertools.count()
+
+
+class UserModules:
+    """Writes and imports modules as a user would have them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def load(self, body: str, head: str = HEAD) -> ModuleType:
+        name = f"user_module_{next(numbers)}"
+        (self.folder / f"{name}.py").write_text(head + textwrap.dedent(body))
+        importlib.invalidate_caches()
+        return importlib.import_module(name)
+
+    def refused(self, body: str, head: str = HEAD) -> str:
+        """The message of the error, whose place must be the line marked `# here`."""
+        text = head + textwrap.dedent(body)
+        with pytest.raises(DefinitionError) as caught:
+            next(one for one in vars(self.load(body, head)).values() if isinstance(one, Pipeline)).compile()
+        error = caught.value
+        assert error.file is not None
+        assert Path(error.file).parent == self.folder
+        marked = [n for n, line in enumerate(text.splitlines(), 1) if line.endswith("# here")]
+        assert [error.line] == marked, f"{error} should be at line {marked}"
+        return error.message
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserModules:
+    monkeypatch.syspath_prepend(tmp_path)
+    return UserModules(tmp_path)
+
+
+CALLS = [
+    ("train([1], depth='deep')", "input 'depth' of step 'train' takes int, but 'deep' (str) is not int"),
+    ("train(3)", "input 'data' of step 'train' takes list[int], but 3 (int) is not list[int]"),
+    ("train(['a'])", "item 0: 'a' (str) is not int"),
+    ("train([1], depht=3)", "step 'train' has no input 'depht' (its inputs: data, depth)"),
+    ("train(depth=3)", "step 'train' misses its input 'data' (list[int])"),
+    ("train([1], 2, 3)", "step 'train' takes 2 inputs, but 3 were given"),
+    ("train([1], data=[2])", "input 'data' of step 'train' is given twice"),
+    ("train(load())", "input 'data' of step 'train' takes list[int], but the result of step 'load' is str"),
+    ("split(n)", "input 'text' of step 'split' takes str, but parameter 'n' is int"),
+    ("train(split('a'))", "was given the outputs (train, test) of step 'split': give one of them, such as .train"),
+    ("train(split('a').tran)", "step 'split' has no output 'tran' (its outputs: train, test)"),
+    ("pick([load()])", "input 'scores' of step 'pick', item 0 takes float, but the result of step 'load' is str"),
+    ("pick([train([1]), 'x'])", "item 1 takes float, but 'x' (str) is not float"),
+    ("pick([], names={'a': load()})", "key 'a' takes float"),
+    ("pick([], names={1: train([1])})", "keys of a dictionary of references must be texts, not 1"),
+    ("pick({train([1])})", "references cannot stand in a set"),
+    ("pick({'a': train([1])})", "takes list[float], but was given a dict of references"),
+    ("train([1], depth=object)", "is not int"),
+    ("loose(object())", "cannot be written into the pipeline, because a object has no JSON form"),
+    ("loose(lambda: 1)", "cannot be written into the pipeline"),
+    ("loose('x' * 70_000)", "larger than 64 KiB"),
+    ("train([1]).after(3)", ".after() takes what steps of this pipeline return, not 3"),
+    ("n.after(load())", "parameter 'n' cannot come after anything"),
+]
+
+
+@pytest.mark.parametrize(("call", "says"), CALLS)
+def test_wrong_calls(user: UserModules, call: str, says: str) -> None:
+    message = user.refused(f"""
+        @pipeline
+        def wrong(n: int = 1):
+            {call}  # here
+    """)
+    assert says in message
+
+
+USES = [
+    "if result: pass",
+    "while not result: pass",
+    "result + 1",
+    "1 + result",
+    "result == 1",
+    "result > 1",
+    "-result",
+    "result and 1",
+    "for _ in result: pass",
+    "[*result]",
+    "a, b = result",
+    "len(result)",
+    "result[0]",
+    "str(result)",
+    "f'{result}'",
+    "print(result)",
+    "'%s' % result",
+    "int(result)",
+    "float(result)",
+    "range(result)",
+    "result.accuracy",
+    "result()",
+    "1 in result",
+    "result[0] = 1",
+    "open(result)",
+    "sum([result])",
+]
+
+
+@pytest.mark.parametrize("value", ["load()", "n"])
+@pytest.mark.parametrize("use", USES)
+def test_a_reference_is_no_value(user: UserModules, use: str, value: str) -> None:
+    message = user.refused(f"""
+        @pipeline
+        def wrong(n: str = ""):
+            result = {value}
+            {use}  # here
+    """)
+    assert "has no value yet while the pipeline is compiled" in message
+    assert "inside the step" in message
+    assert ("parameter 'n'" if value == "n" else "step 'load'") in message
+
+
+MODULES = [
+    ("@step(timeout='soon')  # here\ndef a(): ...", "timeout must be a time such as '10m'"),
+    ("@step(timeout=0)  # here\ndef a(): ...", "timeout must be a time"),
+    ("@step(timeout=True)  # here\ndef a(): ...", "timeout must be a time"),
+    ("@step(retries=-1)  # here\ndef a(): ...", "retries must be a whole number"),
+    ("@step(retries=1.5)  # here\ndef a(): ...", "retries must be a whole number"),
+    ("@step(retry_delay='1 year')  # here\ndef a(): ...", "retry_delay must be a time"),
+    ("@step(backoff=0.5)  # here\ndef a(): ...", "backoff must be a number of at least 1"),
+    ("@step(retry_on=3)  # here\ndef a(): ...", "retry_on takes exception types"),
+    ("@step(cache='yes')  # here\ndef a(): ...", "cache must be True or False"),
+    ("@step(resources={'cpu': 1})  # here\ndef a(): ...", "resources must be Resources("),
+    ("@step(resources=Resources(memory='2 gigs'))  # here\ndef a(): ...", "memory must be a size such as '2Gi'"),
+    ("@step(resources=Resources(cpu=0))  # here\ndef a(): ...", "cpu must be a number of cores"),
+    ("@step(resources=Resources(gpu=0.5))  # here\ndef a(): ...", "gpu must be a whole number"),
+    ("@step(pool='a b')  # here\ndef a(): ...", "pool 'a b' is not valid"),
+    ("@step(name='a.b')  # here\ndef a(): ...", "step name 'a.b' is not valid"),
+    ("@step(priority='high')  # here\ndef a(): ...", "priority must be a whole number"),
+    ("@step(secrets='key')  # here\ndef a(): ...", "secrets must be a list of names"),
+    ("@step(env={'A': 1})  # here\ndef a(): ...", "env must map names of variables to texts"),
+    ("@step(retrys=2)  # here\ndef a(): ...", "@step has no option 'retrys': did you mean 'retries'?"),
+    ("a = step(3)  # here", "@step takes a function, not 3 (int)"),
+    ("a = step(lambda: 1)  # here", "a lambda cannot be a step"),
+    ("@step\n@step  \ndef a(): ...".replace("@step\n", "@step  # here\n", 1), "is a step already"),
+    ("@step  # here\ndef a():\n    yield 1", "step 'a' uses yield"),
+    ("@pipeline(name='x/y')  # here\ndef a(): ...", "pipeline name 'x/y' is not valid"),
+    ("@pipeline  # here\nasync def a(): ...", "must be a plain function"),
+    ("a = pipeline(3)  # here", "@pipeline takes a function"),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), MODULES)
+def test_wrong_definitions(user: UserModules, body: str, says: str) -> None:
+    assert says in user.refused(body + "\n")
+
+
+STEPS = [
+    ("@step  # here\ndef a(*args: int): ...", "a(1)", "takes *args"),
+    ("@step  # here\ndef a(**options: int): ...", "a(x=1)", "takes **options"),
+    ("@step  # here\ndef a(x: int, /): ...", "a(1)", "positional-only parameter 'x'"),
+    ("@step  # here\ndef a(x: int = 'one'): ...", "a()", "default of input 'x' of step 'a' does not fit its hint int"),
+    ("@step  # here\ndef a(x: int = None): ...", "a()", "None is not int"),
+    ("@step  # here\ndef a(x: Nothing): ...", "a(1)", "a type hint of step 'a' cannot be read"),
+    ("def make():\n    @step  # here\n    def a(): ...\n    return a\na = make()", "a()", "defined inside a function"),
+]
+
+
+@pytest.mark.parametrize(("definition", "call", "says"), STEPS)
+def test_wrong_steps(user: UserModules, definition: str, call: str, says: str) -> None:
+    message = user.refused(f"{definition}\n\n@pipeline\ndef wrong():\n    {call}\n")
+    assert says in message
+    assert "'a'" in message
+
+
+# What is wrong with a pipeline as a whole is told at the line of its decorator.
+WHOLE = [
+    ("def p(n: int = 'x'):\n    load()", "default of parameter 'n' of pipeline 'p' does not fit its hint int"),
+    ("def p(n=object()):\n    load()", "must be plain data, because it travels as JSON"),
+    ("def p(*n):\n    load()", "pipeline 'p' takes *n"),
+    ("def p():\n    return 3", "pipeline 'p' returns 3 (int)"),
+    ("def p() -> int:\n    return load()", "takes int, but the result of step 'load' is str"),
+    ("def p() -> int:\n    load()", "declared to return int, but returns nothing"),
+    ("def p():\n    return {1: load()}", "keys of a dictionary of references must be texts"),
+    ("def p() -> Parts:\n    return Parts(load(), load())", "field 'train' takes list[int]"),
+]
+
+
+@pytest.mark.parametrize(("function", "says"), WHOLE)
+def test_wrong_pipelines(user: UserModules, function: str, says: str) -> None:
+    assert says in user.refused(f"@pipeline  # here\n{function}\n")
+
+
+BODIES = [
+    ("p()  # here", "pipeline 'p' calls itself"),
+    ("other()  # here", "pipeline 'p' calls pipeline 'other'"),
+    ("other.local()  # here", "cannot be compiled inside the body of another"),
+    ("{}['key']  # here", "pipeline 'p' raised KeyError while it was compiled: 'key'"),
+    ("a = load()  # here\n    b = split(a)\n    a.after(b)", "in a circle: load <- split <- load"),
+    ("a = load()  # here\n    a.after(a)", "in a circle: load <- load"),
+    ("split(kept[0])  # here", "belongs to another pipeline, or to an earlier compilation"),
+    ("load().after(kept[0])  # here", ".after() takes what steps of this pipeline return"),
+]
+
+
+@pytest.mark.parametrize(("body", "says"), BODIES)
+def test_wrong_bodies(user: UserModules, body: str, says: str) -> None:
+    message = user.refused(f"""\
+@pipeline
+def p():
+    {body}
+
+kept = []
+
+@pipeline
+def other():
+    kept.append(load())
+
+other.compile()
+""")
+    assert says in message
+
+
+def test_a_step_of_the_main_script_is_refused(user: UserModules, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = user.load("""
+        @step
+        def a(): ...
+
+        @pipeline
+        def p():
+            a()
+    """)
+    module.a.function.__module__ = "__main__"
+    with pytest.raises(DefinitionError, match=r"step 'a' cannot be imported .* 'penstock run FILE'"):
+        module.p.compile()
+
+
+def test_a_replaced_name_is_refused_with_its_reason(user: UserModules) -> None:
+    message = user.refused("""
+        def count(function):
+            return functools.wraps(function)(lambda *args: function(*args))
+
+        @step  # here
+        def a(): ...
+        steps = [a]
+        a = count(a.function)
+
+        @pipeline
+        def p():
+            steps[0]()
+    """)
+    assert "put @step on top of other decorators" in message
