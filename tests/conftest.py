@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["penstock_testkit.fixtures"]
+pytest_plugins = ["penstock_testkit.fixtures", "penstock_testkit.attempts"]
 pytest.register_assert_rewrite("penstock_testkit.artifact_store_suite")
 
 # Machines are shared and slow at times: no deadline for one example. CI must not fail by chance: the same examples

@@ -82,6 +82,12 @@ class Bench:
         return round(count / (time.perf_counter() - began), 1)
 
 
+def _source(folder: Path, name: str) -> Path:
+    (folder / "source").mkdir()
+    (folder / "source" / f"{name}.py").write_text(MODULES[name])
+    return folder / "source"
+
+
 def spread(seconds: list[float]) -> dict[str, float]:
     """Median and 95th percentile in milliseconds."""
     return {
@@ -93,9 +99,7 @@ def spread(seconds: list[float]) -> dict[str, float]:
 async def measure(name: str, count: int, pause: float) -> dict[str, Any]:
     """All numbers of one module."""
     with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, "source")
-        source.mkdir()
-        (source / f"{name}.py").write_text(MODULES[name])
+        source = _source(Path(folder), name)
         where = Workplace(source=str(source), python=sys.executable, artifacts=f"{folder}/artifacts", environment=name)
         events = Events()
         executor = ProcessExecutor("bench", events, Path(folder))

@@ -78,6 +78,7 @@ class ProcessExecutor:
         self._looking: asyncio.TimerHandle | None = None
         self._closing = False
         self._empty = asyncio.Event()
+        home = home.absolute()
         leftovers.sweep(home)
         self._work = leftovers.WorkFolder(home)
         self._pool = Pool(self, self._work, env or {}, servers, idle)

@@ -111,12 +111,13 @@ class _Follower:
         if self._room <= 0:
             self._leave_out(size)
             return b""
-        data = self._take(min(size - self._offset, self._room, BATCH))
+        # A file that grows too fast is taken as far as it will be, so that it can be cut at the next look.
+        data = self._take(min(size - self._offset, self._room, BATCH if size < _DISK_LIMIT else self._room))
         if not (last and self._offset + len(data) >= size):
             cut = max(data.rfind(end) for end in self._ends) + 1
             if cut:
                 data = data[:cut]
-            elif not last and len(data) < BATCH and (grew or self._whole):
+            elif not last and len(data) < min(BATCH, self._room) and (grew or self._whole):
                 data = b""
         self._offset += len(data)
         self._room -= len(data)

@@ -7,11 +7,11 @@ either travels, and nothing the user's code raises leaves this module.
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
 import json
 import os
 import resource
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -73,8 +73,9 @@ def resolve(entrypoint: str) -> Any:
         LookupError: the module has no such function.
     """
     module, _, path = entrypoint.partition(":")
+    __import__(module)
     try:
-        return functools.reduce(getattr, path.split("."), importlib.import_module(module))
+        return functools.reduce(getattr, path.split("."), sys.modules[module])
     except AttributeError as error:
         raise LookupError(
             f"module {module!r} has no step {path!r}: was it renamed, or is it defined only under some condition?"

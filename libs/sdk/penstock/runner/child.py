@@ -14,8 +14,11 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from penstock.runner import PACKET, linux, seeds
+from penstock.runner import PACKET, linux, problems, seeds
 from penstock.runner.attempt import perform
+
+RESULT_LIMIT = 2 * 1024 * 1024
+"""Largest end of an attempt as JSON text, in bytes."""
 
 
 def live(parent: int, orders: socket.socket, link: socket.socket, slot: str) -> NoReturn:
@@ -71,12 +74,20 @@ def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> None:
 
 def _report(link: socket.socket, number: str, end: dict[str, Any], slot: str, log: int, events: int) -> None:
     written = os.fstat(log).st_size
-    body = json.dumps(end).encode()
+    body = json.dumps(end, separators=(",", ":")).encode()
+    if len(body) > RESULT_LIMIT:
+        body = json.dumps(_too_large(end, len(body))).encode()
     dirty = written > 0 or events > 0 or not _clean(slot)
     if len(body) > PACKET - 200:
         Path(f"{slot}.result").write_bytes(body)
         body, dirty = b"", True
     link.sendall(f"result {number} {written} {events} {int(dirty)}\n".encode() + body)
+
+
+def _too_large(end: dict[str, Any], size: int) -> dict[str, Any]:
+    why = f"the result names so many artifacts that it has {size / 2**20:.1f} MiB (the limit is {RESULT_LIMIT >> 20})"
+    error = problems.plain("ResultTooLarge", f"{why}: give one folder or one table instead of many small values")
+    return {**end, "outcome": "failed", "outputs": {}, "artifacts": {}, "error": error}
 
 
 def _clean(slot: str) -> bool:

@@ -1,0 +1,128 @@
+"""The process executor on real processes: what steps print and measure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from penstock_adapters.process import output
+from penstock_core.facts import Outcome
+from penstock_core.values import Inline
+from penstock_testkit.attempts import OpenBed
+
+# ------------------------------------------------------------------------------------------------ output and metrics
+
+
+async def test_output_is_captured_in_order_whoever_writes_it(bed: OpenBed) -> None:
+    b = await bed("""
+        import os, subprocess, sys
+        print("at import: ü")
+
+        def talk():
+            print("grüße", end="\\n")
+            print("to stderr", file=sys.stderr)
+            subprocess.run(["echo", "from a program"])
+            os.write(1, b"\\xff\\xfe raw \\x00 bytes\\n")
+            print("no line end", end="")
+    """)
+    await b.run("talk")
+    text = b.events.text("talk")
+    assert text == (
+        "at import: ü\ngrüße\nto stderr\nfrom a program\n\ufffd\ufffd raw \x00 bytes\nno line end"
+    )  # fmt: skip
+    assert all(entry["at"] > 1e9 for entry in b.events.entries["talk"])
+
+
+async def test_output_comes_while_the_step_runs(bed: OpenBed, tmp_path: Path) -> None:
+    b = await bed("""
+        import os, time
+
+        def slow(flag):
+            print("first")
+            print("half a ", end="", flush=True)
+            while not os.path.exists(flag):
+                time.sleep(0.01)
+            print("line")
+    """)
+    flag = tmp_path / "flag"
+    key = await b.start("slow", {"flag": str(flag)})
+    await b.events.until("entries", key)
+    assert b.events.text(key).startswith("first\n")
+    assert key not in b.events.ends
+    flag.touch()
+    await b.events.until("ends", key)
+    assert b.events.text(key) == "first\nhalf a line\n"
+
+
+async def test_output_beyond_the_limit_is_left_out_and_said_so(bed: OpenBed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "OUTPUT_LIMIT", 300_000)
+    monkeypatch.setattr(output, "_DISK_LIMIT", 1_000_000)
+    b = await bed("""
+        import os, time
+
+        def flood():
+            for n in range(50):
+                print(("é" * 49 + "\\n") * 1000, end="")
+                time.sleep(0.02)
+            return os.fstat(1).st_size
+    """)
+    end = await b.run("flood")
+    text = b.events.text("flood")
+    assert 300_000 <= len(text.encode()) < 301_000
+    written = 50 * 1000 * 99
+    assert f"[penstock] {(written - 300_000) / 2**20:.1f} MiB of further output were left out" in text
+    kept = end.outputs["result"]
+    assert isinstance(kept, Inline) and kept.value < written  # the file was cut while the step ran
+
+
+async def test_a_silent_step_says_nothing(bed: OpenBed) -> None:
+    b = await bed("def quiet(): return None")
+    end = await b.run("quiet")
+    assert end.outputs == {"result": Inline(None)}
+    assert b.events.entries == {}
+
+
+async def test_what_a_step_logs_is_told_and_its_last_values_are_in_the_end(bed: OpenBed) -> None:
+    b = await bed("""
+        from penstock import context
+
+        def train():
+            c = context()
+            for n in range(3):
+                c.log_metric("loss", 1 / (n + 1), step=n)
+            c.log_metric("nan", float("nan"))
+            c.log_param("depth", 4)
+            c.log_artifact("note", {"a": 1})
+            c.progress(0.5, "half")
+            return [c.run_id, c.step, c.attempt, c.pipeline, c.project]
+    """)
+    end = await b.run("train")
+    assert end.outputs == {"result": Inline(["run1", "train", 1, "line", "p"])}
+    assert (end.metrics, end.params) == ({"loss": 1 / 3}, {"depth": 4})
+    assert end.artifacts == {"note": Inline({"a": 1})}
+    assert [(e["metric"], e["value"], e["step"]) for e in b.events.metrics("train")] == [
+        ("loss", 1.0, 0), ("loss", 0.5, 1), ("loss", 1 / 3, 2), ("nan", "nan", None),
+    ]  # fmt: skip
+    rest = [e for e in b.events.entries["train"] if "metric" not in e]
+    assert [sorted(set(e) - {"at"}) for e in rest] == [["param", "value"], ["artifact", "value"], ["progress", "text"]]
+
+
+async def test_a_hundred_thousand_metrics(bed: OpenBed) -> None:
+    b = await bed("""
+        from concurrent.futures import ThreadPoolExecutor
+        from penstock import context
+
+        def log(start):
+            for n in range(start, 100_000, 2):
+                context().log_metric(f"m{n % 5000}", n, step=n)
+
+        def train():
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(log, [0, 1]))
+    """)
+    end = await b.run("train")
+    assert end.outcome is Outcome.SUCCEEDED
+    assert len(b.events.metrics("train")) == 100_000
+    assert sorted(e["step"] for e in b.events.metrics("train")) == list(range(100_000))
+    assert 0 < len(end.metrics) <= 500
