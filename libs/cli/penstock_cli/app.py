@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from penstock_cli import artifacts, doctor, run, runs, schedules, up, versions
+from penstock_cli import artifacts, doctor, light, run, runs, schedules, up, versions
 
 app = typer.Typer(
     name="penstock",
@@ -44,3 +44,8 @@ app.add_typer(versions.app, name="versions")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(artifacts.app, name="artifacts")
 app.command("doctor")(doctor.doctor)
+
+
+def command() -> Any:
+    """The command, ready to be called."""
+    return light.lighten(typer.main.get_command(app))

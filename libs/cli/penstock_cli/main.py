@@ -21,9 +21,9 @@ def main() -> None:
     from penstock_cli import failures
 
     try:
-        from penstock_cli.app import app
+        from penstock_cli.app import command
 
-        app(prog_name="penstock")
+        command()(prog_name="penstock")
         code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 2

@@ -1,6 +1,6 @@
 """What the screen shows of a run: the core's own state machine over the events, and when everything happened.
 
-In: events in log order, each at most once or more often. Out: `Progress`, to be read by a display, and for each event
+In: events in log order; those that were seen before change nothing. Out: `Progress`, to be read by a display, and for each event
 the `Change` that is worth a line.
 """
 
@@ -89,9 +89,10 @@ class Progress:
 
     def apply(self, event: Event) -> Change | None:
         """Fold one event; the change it made, or None when it made none that matters."""
-        fact = fact_of(event)
+        fact = fact_of(event) if event.seq > self.last_seq else None
         if fact is None:
             return None
+        self.last_seq = event.seq
         key: str | None = getattr(fact, "key", None)
         step = self.state.steps.get(key) if key is not None else None
         before = step.status if step is not None else None
@@ -101,13 +102,12 @@ class Progress:
             self.requested_at = event.at or fact.requested_at
         elif isinstance(fact, facts.RunFinished):
             self.finished_at = event.at
-        self.last_seq = max(self.last_seq, event.seq)
         if step is not None and before is not None:
-            if step.status is before and not isinstance(fact, facts.AttemptStarted):
+            if step.status is before:
                 return None
             self.counts[before] -= 1
             self.counts[step.status] += 1
-            return Change(event.at, key, step.status.value, self.describe(step, fact))
+            return Change(event.at, key, step.status.value, describe(step, fact, event.at))
         if isinstance(fact, facts.RunFinished):
             return Change(event.at, None, fact.outcome.value, fact.error or "")
         if isinstance(fact, facts.CancelRequested):
@@ -119,26 +119,6 @@ class Progress:
         track = self.tracks.get(line.step)
         if track is not None and line.metric is not None:
             track.live[line.metric] = line.value
-
-    def describe(self, step: StepState, fact: Fact) -> str:
-        """A change of a step in words."""
-        match fact:
-            case facts.AttemptRequested() if fact.attempt > 1:
-                wait = (fact.not_before or 0.0) - step.finished_at if step.finished_at else 0.0
-                return f"attempt {fact.attempt}" + (f" in {seconds(wait)}" if wait > 0.05 else "")
-            case facts.AttemptStarted() if fact.attempt > 1:
-                return f"attempt {fact.attempt}"
-            case facts.AttemptFinished() if fact.outcome in facts.GOOD:
-                took = seconds(fact.finished_at - fact.started_at) if fact.started_at else ""
-                return "  ".join(part for part in (took, metrics(fact.metrics)) if part)
-            case facts.AttemptFinished():
-                why = f"{fact.error.type}: {fact.error.message}" if fact.error else fact.outcome.value
-                again = f" ({step.reason})" if step.status is Status.RETRYING and step.reason else ""
-                return f"attempt {fact.attempt}: {why}{again}"
-            case facts.StepSkipped():
-                return fact.reason
-            case _:
-                return ""
 
     def elapsed(self, key: str, now: float) -> float | None:
         """Seconds that a step has run (or ran, in its last try); None when it has not begun."""
@@ -153,6 +133,27 @@ class Progress:
     def done(self) -> int:
         """How many steps are over."""
         return sum(self.counts[status] for status in FINAL)
+
+
+def describe(step: StepState, fact: Fact, at: float) -> str:
+    """A change of a step in words."""
+    match fact:
+        case facts.AttemptRequested() if fact.attempt > 1:
+            wait = (fact.not_before or at) - at
+            return f"attempt {fact.attempt}" + (f" in {seconds(wait)}" if wait > 0.05 else "")
+        case facts.AttemptStarted() if fact.attempt > 1:
+            return f"attempt {fact.attempt}"
+        case facts.AttemptFinished() if fact.outcome in facts.GOOD:
+            took = seconds(fact.finished_at - fact.started_at) if fact.started_at else ""
+            return "  ".join(part for part in (took, metrics(fact.metrics)) if part)
+        case facts.AttemptFinished():
+            why = f"{fact.error.type}: {fact.error.message}" if fact.error else fact.outcome.value
+            again = f" ({step.reason})" if step.status is Status.RETRYING and step.reason else ""
+            return f"attempt {fact.attempt}: {why}{again}"
+        case facts.StepSkipped():
+            return fact.reason
+        case _:
+            return ""
 
 
 def note_time(tracks: dict[str, Track], event: Event, fact: Fact) -> None:

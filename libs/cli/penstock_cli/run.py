@@ -51,11 +51,13 @@ def run(
     Exit code: 0 succeeded, 1 failed or cancelled, 2 wrong usage or does not compile, 3 platform trouble.
     """
     # Everything below is imported after the embedded platform was started.
+    from penstock import sources
     from penstock_cli import session
 
     options = Options(json, quiet, logs, seconds_of(timeout) if timeout else None)
     labels = labels_of(name, label or [])
     try:
+        sources.locate(source)
         with _terminated_politely(), session.hold() as held:
             prepared, inputs = prepare(source, param or [], quiet_stdout=json)
             ended = _run(held, prepared, inputs, labels, options)
@@ -74,7 +76,7 @@ def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prep
     with _stdout_to_stderr() if quiet_stdout else contextlib.nullcontext():
         pipeline = sources.load(source)
         compiled = pipeline.compile()
-        given = inputs.parse(compiled, params)
+        given = inputs.parse(pipeline, params)
         return sources.pack(pipeline, compiled), given
 
 

@@ -32,7 +32,7 @@ from penstock.transport import Message, Transport
 from penstock_core.errors import InputError
 
 if TYPE_CHECKING:
-    from penstock.authoring import Pipeline
+    from penstock import Pipeline
     from penstock.sources import Prepared
 
 _SHORT = 16_000

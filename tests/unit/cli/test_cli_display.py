@@ -1,0 +1,283 @@
+"""What the screen shows of a run: the model over the events, plain lines, the live table, the summary."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import pytest
+
+from penstock import results
+from penstock.results import Event, LogLine, Run
+from penstock_cli import model, output, plain, summary
+from penstock_cli.model import Progress
+from penstock_core.ir import Node, Pipeline, Port, Retry, StepSpec
+from penstock_core.values import Output
+
+SPEC = {"entrypoint": "m:f", "outputs": (Port(name="result"),)}
+PIPELINE = Pipeline(
+    name="training",
+    steps={
+        "load": StepSpec(name="load", **SPEC),
+        "train": StepSpec(name="train", inputs=(Port(name="x"),), retry=Retry(retries=1, delay=5.0), **SPEC),
+        "report": StepSpec(name="report", inputs=(Port(name="x"),), **SPEC),
+    },
+    nodes=(
+        Node(key="load", step="load"),
+        Node(key="train", step="train", inputs={"x": Output("load")}),
+        Node(key="report", step="report", inputs={"x": Output("train")}),
+    ),
+    outputs={"result": Output("report")},
+)
+BASE = 1_700_000_000.0
+ERROR = {
+    "type": "ValueError",
+    "message": "bad [row]",
+    "traceback": 'File "u.py", line 3\nValueError: bad [row]',
+    "bases": [],
+}
+
+
+class Story:
+    """Events in log order; `at` counts seconds."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def tell(self, at: float, kind: str, **data: Any) -> None:
+        seq = len(self.events) + 1
+        whole = {"run_id": "r1", "seq": seq, "at": BASE + at, **data}
+        self.events.append(Event(seq, kind, BASE + at, whole))
+
+    def request(self, at: float, key: str, attempt: int = 1, **data: Any) -> None:
+        place = {"pool": "default", "project": "d", "pipeline": "training", "version": 1, "entrypoint": "m:f"}
+        self.tell(at, "attempt.requested", key=key, attempt=attempt, inputs={"x": {"value": 1}}, **place, **data)
+
+    def start(self, at: float, key: str, attempt: int = 1) -> None:
+        self.tell(at, "attempt.started", key=key, attempt=attempt, executor="e", started_at=BASE + at)
+
+    def finish(
+        self, began: float, at: float, key: str, attempt: int = 1, outcome: str = "succeeded", **data: Any
+    ) -> None:
+        times = {"started_at": BASE + began, "finished_at": BASE + at}
+        outputs = {"result": {"value": 1}} if outcome == "succeeded" else {}
+        self.tell(at, "attempt.finished", key=key, attempt=attempt, outcome=outcome, outputs=outputs, **times, **data)
+
+
+def failing() -> list[Event]:
+    story = Story()
+    place = {"project": "d", "pipeline": "training", "version": 1, "inputs": {"a": {"value": 1}}}
+    story.tell(0, "run.requested", requested_at=BASE, **place)
+    story.request(0.1, "load")
+    story.start(1, "load")
+    story.finish(1, 2, "load", metrics={"rows": 569.0})
+    story.request(2, "train")
+    story.start(3, "train")
+    story.finish(3, 4, "train", outcome="failed", error=ERROR)
+    story.request(4, "train", 2, not_before=BASE + 9)
+    story.start(9, "train", 2)
+    story.finish(9, 12, "train", 2, outcome="failed", error=ERROR)
+    story.tell(12, "step.skipped", key="report", reason="step 'train' failed", because="train")
+    story.tell(12.1, "run.finished", outcome="failed", error="step 'train' failed: ValueError: bad [row]", outputs={})
+    story.tell(12.2, "of.the.future", key="load")
+    return story.events
+
+
+def view() -> Run:
+    steps: dict[str, Any] = {
+        "load": {"state": "succeeded", "attempts": 1, "started_at": BASE + 1, "finished_at": BASE + 2, "metrics": {"rows": 569.0}},
+        "train": {
+            "state": "failed", "attempts": 2, "started_at": BASE + 9, "finished_at": BASE + 12, "error": ERROR,
+            "metrics": {}, "artifacts": {"plot": {"artifact": {"sha256": "a" * 64, "size": 2048, "filename": "p.png"}}},
+        },
+        "report": {"state": "skipped", "attempts": 0, "reason": "step 'train' failed", "metrics": {}},
+    }  # fmt: skip
+    return results.run_of(
+        {
+            "run_id": "r1", "pipeline": "training", "version": 1, "state": "failed", "requested_at": BASE,
+            "finished_at": BASE + 12.1, "error": "step 'train' failed: ValueError: bad [row]", "steps": steps,
+            "outputs": {"accuracy": {"value": 0.97}, "many": {"items": [{"value": 1}, {"value": 2}]}},
+        }
+    )  # fmt: skip
+
+
+def told(events: list[Event]) -> tuple[Progress, list[str]]:
+    progress = Progress("r1", PIPELINE, 1)
+    changes = [change for event in events if (change := progress.apply(event))]
+    return progress, [f"{change.key or 'run'} {change.state} {change.text}".strip() for change in changes]
+
+
+def test_changes_tell_the_story() -> None:
+    progress, lines = told(failing())
+    assert lines == [
+        "load queued",
+        "load running",
+        "load succeeded 1.00 s  rows=569",
+        "train queued",
+        "train running",
+        "train retrying attempt 1: ValueError: bad [row] (retry 1 of 1)",
+        "train queued attempt 2 in 5.00 s",
+        "train running attempt 2",
+        "train failed attempt 2: ValueError: bad [row]",
+        "report skipped step 'train' failed",
+        "run failed step 'train' failed: ValueError: bad [row]",
+    ]
+    assert progress.outcome == "failed" and progress.done == 3
+    assert {status.value: n for status, n in progress.counts.items() if n} == {
+        "succeeded": 1,
+        "failed": 1,
+        "skipped": 1,
+    }
+
+
+def test_a_repeated_event_tells_nothing() -> None:
+    events = failing()
+    _, once = told(events)
+    _, twice = told([event for event in events for _ in range(2)])
+    assert [line for line in twice if "running" not in line] == [line for line in once if "running" not in line]
+
+
+def test_elapsed_time_counts_the_last_try() -> None:
+    progress, _ = told(failing()[:6])
+    assert progress.elapsed("train", BASE + 5) == pytest.approx(2)
+    assert progress.elapsed("report", BASE + 5) is None
+    progress, _ = told(failing())
+    assert progress.elapsed("train", BASE + 99) == pytest.approx(3)
+
+
+def test_live_measures_of_a_step() -> None:
+    progress, _ = told(failing()[:6])
+    progress.measure(LogLine("train", 1, BASE, metric="loss", value=0.25))
+    progress.measure(LogLine("nobody", 1, BASE, metric="loss", value=0.25))
+    assert progress.tracks["train"].live == {"loss": 0.25}
+
+
+def test_the_live_table_shows_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from penstock_cli.live import Live
+
+    screen = io.StringIO()
+    monkeypatch.setattr(output, "console", lambda: Console(file=screen, width=100, height=30, force_terminal=True))
+    progress, _ = told(failing()[:6])
+    progress.measure(LogLine("train", 1, BASE, metric="loss", value=0.25))
+    shown = Live(progress)
+    text = render(shown)
+    assert "training" in text and "running" in text
+    assert [line.split()[1] for line in text.splitlines()[1:4]] == ["load", "train", "report"]
+    assert "rows=569" in text and "loss=0.25" in text and "1/3 done, 1 running" in text
+    for event in failing()[6:]:
+        progress.apply(event)
+    text = render(shown)
+    assert "ValueError: bad [row]" in text, "square brackets are no markup"
+    assert "attempt 2" in text and "step 'train' failed" in text
+
+
+def render(shown: Any) -> str:
+    from rich.console import Console
+
+    plain_console = Console(file=io.StringIO(), width=100, height=30, markup=False)
+    with plain_console.capture() as captured:
+        plain_console.print(shown._render())
+    return captured.get()
+
+
+def test_a_large_run_shows_counts_and_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from penstock_cli.live import Live
+
+    monkeypatch.setattr(output, "console", lambda: Console(file=io.StringIO(), width=100, height=30))
+    nodes = tuple(Node(key=f"load-{n}", step="load") for n in range(1, 301))
+    progress = Progress("r1", Pipeline(name="wide", steps=PIPELINE.steps, nodes=nodes), 1)
+    story = Story()
+    for n in range(1, 101):
+        story.request(0, f"load-{n}")
+    for n in range(1, 51):
+        story.finish(1, 2, f"load-{n}")
+    story.start(1, "load-60")
+    story.finish(1, 2, "load-70", outcome="failed", error=ERROR)
+    for event in story.events:
+        progress.apply(event)
+    text = render(Live(progress))
+    assert "51/300" in text and "50 succeeded" in text and "200 waiting" in text
+    assert "load-60" in text and "load-70" in text and "load-5 " not in text
+    assert len(text.splitlines()) < 30
+
+
+def test_plain_lines_carry_time_and_state(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("r1", PIPELINE, 1)
+    with plain.Plain(progress, quiet=False) as display:
+        for event in failing():
+            change = progress.apply(event)
+            if change:
+                display.changed(change)
+        display.logged(LogLine("train", 1, BASE, "stdout", "hello\n"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("run r1 of training v1, 3 steps")
+    assert all(line[2] == line[5] == ":" and line[8] == "." for line in lines)
+    told_lines = [line[14:] for line in lines]
+    assert "load    succeeded  1.00 s  rows=569" in told_lines
+    assert "train   retrying   attempt 1: ValueError: bad [row] (retry 1 of 1)" in told_lines
+    assert "train   | hello" in told_lines
+    assert not any("queued" in line for line in lines)
+
+
+def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = Progress("r1", PIPELINE, 1)
+    with plain.Plain(progress, quiet=True) as display:
+        for event in failing():
+            change = progress.apply(event)
+            if change:
+                display.changed(change)
+    assert capsys.readouterr().out == ""
+
+
+def text_of(lines: Any) -> list[str]:
+    return ["".join(text for text, _ in line).rstrip() for line in lines]
+
+
+def test_the_chart_tells_waiting_from_running() -> None:
+    progress, _ = told(failing())
+    lines = text_of(summary.chart(view(), progress.tracks))
+    assert "12.0 s" in lines[0]
+    load, train, report = lines[1:4]
+    width = len(lines[0]) - lines[0].index("0 s ")
+    bar = train[lines[0].index("0 s ") :].ljust(width)
+    assert "failed" in train and "skipped" in report and "rows=569" in load
+    # Asked for at 2, ran from 3 to 4, waited for its retry, ran from 9 to 12.
+    per_second = width / 12
+    at = {second: bar[min(width - 1, int((second + 0.5) * per_second))] for second in range(12)}
+    assert [at[2], at[3], at[5], at[9], at[11]] == ["░", "█", " ", "█", "█"]
+    assert "█" not in report
+
+
+def test_failures_show_the_users_traceback_and_what_was_skipped() -> None:
+    lines = text_of(summary.failures(view()))
+    assert "step train failed after 2 attempts: ValueError: bad [row]" in lines
+    assert '  File "u.py", line 3' in lines
+    assert "  report skipped: step 'train' failed" in lines
+
+
+def test_results_show_metrics_outputs_and_artifacts() -> None:
+    lines = text_of(summary.results(view(), None))
+    assert "  load  rows=569" in lines
+    assert "  accuracy  0.97" in lines and "  many  [1, 2]" in lines
+    assert f"  train: plot  p.png, 2.0 kB  sha256:{'a' * 16}…" in lines
+
+
+def test_the_json_object_has_the_shape_that_is_documented() -> None:
+    whole = summary.as_object(view(), None)
+    assert set(whole) == {"run_id", "state", "outputs", "error", "steps"}
+    assert whole["outputs"] == {"accuracy": 0.97, "many": [1, 2]}
+    assert whole["steps"]["train"] == {
+        "state": "failed", "attempts": 2, "started_at": BASE + 9, "finished_at": BASE + 12, "metrics": {},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0042, "4 ms"), (-1, "0 ms"), (0.31, "0.31 s"), (12.34, "12.3 s"), (59.99, "60.0 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
+)  # fmt: skip
+def test_durations_for_people(value: float, text: str) -> None:
+    assert model.seconds(value) == text

@@ -1,0 +1,112 @@
+"""`-p name=value`, `--label`, `--timeout`: texts become values, mistakes become advice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import pipeline, step
+from penstock_cli import arguments, inputs
+from penstock_cli.failures import UsageError
+from penstock_core.errors import InputError
+
+
+@step
+def use(value: Any) -> int:
+    return 1
+
+
+@pipeline
+def training(
+    count: int = 1,
+    rate: float = 0.5,
+    name: str = "x",
+    flag: bool = False,
+    depths: list[int] = [2],  # noqa: B006
+    maybe: str | None = None,
+    source: Path | None = None,
+    anything: Any = None,
+):
+    return use([count, rate, name, flag, depths, maybe, source, anything])
+
+
+@pipeline
+def demanding(count: int, name: str, rate: float = 1.0):
+    return use([count, name, rate])
+
+
+@pytest.mark.parametrize(
+    ("given", "value"),
+    [
+        ("count=3", 3),
+        ("count=-3", -3),
+        ("rate=1e-3", 0.001),
+        ("name=3", "3"),
+        ("name=", ""),
+        ("name=a=b", "a=b"),
+        ("name=@home", "@home"),
+        ("flag=true", True),
+        ("depths=[2, 4]", [2, 4]),
+        ("maybe=3", "3"),
+        ("anything=[1]", [1]),
+        ("anything=one", "one"),
+    ],
+)
+def test_texts_are_read_as_the_hint_says(given: str, value: object) -> None:
+    assert inputs.parse(training, [given]) == {given.partition("=")[0]: value}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["count=three"], "'count' .* must be int, not 'three'"),
+        (["count=3.5"], "'count' .* must be int"),
+        (["cuont=3"], "no parameter 'cuont'.*did you mean 'count'"),
+        (["zzz=3"], r"no parameter 'zzz' .*count, rate"),
+        (["count"], "not of the form name=value"),
+        (["count=1", "count=2"], "given twice"),
+        (["depths=@/no/such/file"], "cannot read /no/such/file"),
+        (["source=nothing.csv"], r"'source': there is no file or folder /.*nothing\.csv"),
+    ],
+)
+def test_mistakes_are_told(given: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        inputs.parse(training, given)
+
+
+def test_missing_inputs_are_told_with_file_and_line() -> None:
+    expected = r"test_cli_inputs\.py:\d+: .* needs count \(int\), name \(str\): add -p count=… -p name=…"
+    with pytest.raises(InputError, match=expected):
+        inputs.parse(demanding, ["rate=1"])
+
+
+def test_a_value_comes_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "depths.json").write_text("[1, 2]")
+    assert inputs.parse(training, [f"depths=@{tmp_path / 'depths.json'}"]) == {"depths": [1, 2]}
+
+
+def test_a_path_is_one_of_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some.csv").touch()
+    assert inputs.parse(training, ["source=some.csv"]) == {"source": tmp_path / "some.csv"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5", 1.5), ("10m", 600), ("2h", 7200), ("1d", 86400), ("3s", 3)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert arguments.seconds_of(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "0", "ten", "5x", "nan", "inf", "1e99"])
+def test_no_durations(text: str) -> None:
+    with pytest.raises(UsageError, match="is no duration"):
+        arguments.seconds_of(text)
+
+
+def test_labels() -> None:
+    assert arguments.labels_of("first", ["a=1", "b=x=y"]) == {"a": "1", "b": "x=y", "name": "first"}
+    with pytest.raises(UsageError, match="key=value"):
+        arguments.labels_of(None, ["a"])
