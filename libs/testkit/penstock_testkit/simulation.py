@@ -32,7 +32,7 @@ from penstock_core.values import Inline
 from penstock_testkit import generate, invariants
 from penstock_testkit.broker import Broker, Consumer, Delivery
 from penstock_testkit.invariants import Violation
-from penstock_testkit.states import Machine, agreed, differences
+from penstock_testkit.states import Machine, agreed, differences, dump
 
 _ROUNDS = 100
 """Decisions in a row about one run after which a scheduler counts as stuck."""
@@ -336,20 +336,22 @@ class World:
         for run_id in sorted(grown):
             invariants.check(self.pipelines[run_id], [record.fact for record in self.broker.read(run_id)])
         if self.facts.idle:
+            for run_id in self.pipelines:
+                if self.broker.find(run_id, "cancel") and not self.broker.find(run_id, "finished"):
+                    raise Violation(
+                        f"{run_id}: the cancel is acknowledged, but the run goes on: {dump(self.cold(run_id))}"
+                    )
             for replica in self.replicas:
                 for run_id, cached in replica.cached.items():
                     if replica.current:
                         self._compare(run_id, cached.state)
 
     def _compare(self, run_id: str, warm: RunState) -> None:
-        facts = [record.fact for record in self.broker.read(run_id)]
-        if warm.finished is not None and warm.cancel is None:
-            # Nobody looks at a run again that is over: a cancel that came later is of no interest.
-            facts = [fact for fact in facts if not isinstance(fact, CancelRequested)]
-        cold = self.machine.fold(run_id, self.plans[run_id], facts)
+        cold = self.cold(run_id)
         if decided := self.machine.decide(cold):
             raise Violation(f"{run_id}: everything is acknowledged, but to do is {decided}")
-        if difference := differences(agreed(warm), agreed(cold)):
+        cancelled = cold.cancel is not None
+        if difference := differences(agreed(warm, cancelled=cancelled), agreed(cold, cancelled=cancelled)):
             raise Violation(f"{run_id}: a scheduler remembers and the log says: {difference}")
 
     def settle(self) -> None:
@@ -381,7 +383,7 @@ class World:
         for run_id in self.pipelines:
             cold = self.cold(run_id)
             if cold.finished is None:
-                raise Violation(f"{run_id} hangs: {agreed(cold)}")
+                raise Violation(f"{run_id} hangs: {dump(cold)}")
             self._compare(run_id, cold)
             for replica in self.replicas:
                 if run_id in replica.ended:

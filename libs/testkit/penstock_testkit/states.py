@@ -66,20 +66,24 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def agreed(state: RunState) -> dict[str, Any]:
+def agreed(state: RunState, *, cancelled: bool = False) -> dict[str, Any]:
     """What every replica must agree on once it has seen all facts that schedulers are sent.
 
-    Left out is what they may differ in without harm: what only `started` tells (schedulers are not sent it), and in a
-    cancelled run whether a step that never ran counts as skipped or as cancelled, with the reason.
+    Left out is what they may differ in without harm: what only `started` tells (schedulers are not sent it), in a
+    `cancelled` run whether a step without a result counts as skipped or as cancelled and how often it was tried, and
+    whether the cancel is known where the run is over.
     """
     steps: dict[str, dict[str, Any]] = {}
     for key, step in state.steps.items():
         status: str = Status.QUEUED if step.status == Status.RUNNING else step.status
-        steps[key] = {"status": status, "failures": step.failures, "losses": step.losses, "outputs": step.outputs}
-        if state.cancel is not None and status in (Status.SKIPPED, Status.CANCELLED):
-            steps[key]["status"] = "not run"
+        if cancelled and status in (Status.SKIPPED, Status.CANCELLED):
+            steps[key] = {"status": "not run"}
             continue
-        steps[key] |= {
+        steps[key] = {
+            "status": status,
+            "outputs": step.outputs,
+            "failures": step.failures,
+            "losses": step.losses,
             "attempt": step.attempt,
             "error": step.error,
             "metrics": step.metrics,
@@ -89,7 +93,7 @@ def agreed(state: RunState) -> dict[str, Any]:
         }
     return {
         "requested": state.requested,
-        "cancel": state.cancel,
+        "cancel": state.cancel if state.finished is None else None,
         "finished": state.finished,
         "open": state.open,
         "frontier": sorted(state.frontier),

@@ -1,0 +1,169 @@
+"""What must hold of `evolve` and `decide` as functions, for any facts or for the log of a real run.
+
+Each law takes the machine, so that altered ones can be put to it, and raises `Violation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    CancelRequested,
+    Fact,
+    Outcome,
+    RunFinished,
+    RunRequested,
+    StepSkipped,
+)
+from penstock_core.ir import Pipeline, dependencies
+from penstock_core.retry import MAX_LOSSES
+from penstock_core.run import RunState
+from penstock_testkit.generate import Choose
+from penstock_testkit.invariants import Violation
+from penstock_testkit.states import Machine, agreed, differences, dump
+
+
+def total_and_idempotent(machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact]) -> None:
+    """Any fact in any state is folded without an error, and folding it twice is as folding it once."""
+    plan = machine.plan(pipeline)
+    state = machine.new(run_id, plan)
+    for fact in facts:
+        state = machine.evolve(state, fact)
+        once = dump(state)
+        state = machine.evolve(state, fact)
+        _same(once, dump(state), f"{fact.tail} again")
+        machine.decide(state)
+
+
+def decide_is_a_function(machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact]) -> None:
+    """`decide` changes nothing and says the same of every fold of the same facts, in the same order."""
+    plan = machine.plan(pipeline)
+    one, other = machine.new(run_id, plan), machine.new(run_id, plan)
+    for fact in facts:
+        one, other = machine.evolve(one, fact), machine.evolve(other, fact)
+        before = dump(one)
+        decided = [machine.decide(one), machine.decide(one), machine.decide(other)]
+        if decided[0] != decided[1] or decided[0] != decided[2]:
+            raise Violation(f"after {fact.tail} these are decided: {decided}")
+        _same(before, dump(one), f"decide after {fact.tail}")
+
+
+def redelivery_changes_nothing(machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact]) -> None:
+    """Of a log, any fact that was folded may come again at any later time."""
+    plan = machine.plan(pipeline)
+    state = machine.new(run_id, plan)
+    for number, fact in enumerate(facts, 1):
+        state = machine.evolve(state, fact)
+        once = dump(state)
+        for earlier in facts[:number]:
+            if earlier.append_once:
+                state = machine.evolve(state, earlier)
+        _same(once, dump(state), f"all before, once more after {fact.tail}")
+
+
+def order_does_not_matter(
+    machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact], choose: Choose
+) -> None:
+    """A log folds to the same end in every order that keeps causes before effects; ends may come before requests."""
+    plan = machine.plan(pipeline)
+    shuffled = _another_order(pipeline, facts, choose)
+    one, other = machine.fold(run_id, plan, facts), machine.fold(run_id, plan, shuffled)
+    cancelled = any(isinstance(fact, CancelRequested) for fact in facts)
+    _same(agreed(one, cancelled=cancelled), agreed(other, cancelled=cancelled), "another order")
+    if machine.decide(one) or machine.decide(other):
+        raise Violation("a run that is over has something to decide")
+
+
+def cancel_at_any_time(machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact]) -> None:
+    """A cancel ends a run at once, also when a replica that does not know of it decides at the same moment."""
+    plan = machine.plan(pipeline)
+    cancel = CancelRequested(run_id=run_id)
+    facts = [fact for fact in facts if fact.append_once and not isinstance(fact, CancelRequested | RunFinished)]
+    for number in range(1, len(facts) + 1):
+        known = facts[:number]
+        stale = machine.decide(machine.fold(run_id, plan, known))
+        aware = machine.decide(machine.fold(run_id, plan, [*known, cancel]))
+        for first, second in ((stale, aware), (aware, stale), (stale, list[Fact]())):
+            log: dict[str, Fact] = {}
+            for fact in (*known, cancel, *first, *second):
+                log.setdefault(fact.tail, fact)
+            cold = _ended(machine, machine.fold(run_id, plan, log.values()), dict(log))
+            if all(log.get(fact.tail) is fact for fact in aware):
+                warm = machine.fold(run_id, plan, [*known, cancel, *aware])
+                ended = agreed(_ended(machine, warm, dict(log)), cancelled=True)
+                _same(agreed(cold, cancelled=True)["steps"], ended["steps"], f"a cancel after {number} facts")
+
+
+def _ended(machine: Machine, state: RunState, log: dict[str, Fact]) -> RunState:
+    """The state after everything that is decided about a cancelled run, without any further end of an attempt."""
+    for _ in range(len(state.steps) + 2):
+        for fact in machine.decide(state):
+            if fact.tail in log:
+                raise Violation(f"{fact.tail} is in the log, and is decided again")
+            log[fact.tail] = fact
+            state = machine.evolve(state, fact)
+    if state.finished is None or machine.decide(state):
+        raise Violation(f"the cancelled run goes on: {dump(state)}")
+    return state
+
+
+def losses_are_bounded(machine: Machine, pipeline: Pipeline) -> None:
+    """A run whose every attempt is lost fails in the end, and without using up its retries."""
+    state = machine.new("lost", machine.plan(pipeline))
+    state = machine.evolve(state, RunRequested(run_id="lost", project="p", pipeline=pipeline.name, version=1))
+    for _ in range((MAX_LOSSES + 2) * 2 * len(pipeline.nodes) + 2):
+        for fact in machine.decide(state):
+            state = machine.evolve(state, fact)
+            if isinstance(fact, AttemptRequested):
+                end = AttemptFinished(run_id="lost", key=fact.key, attempt=fact.attempt, outcome=Outcome.LOST)
+                state = machine.evolve(state, end)
+    if state.finished is None or state.finished.outcome is not Outcome.FAILED:
+        raise Violation(f"a run that only loses attempts ends with {state.finished}")
+    for step in state.steps.values():
+        if step.failures or step.losses not in (0, MAX_LOSSES + 1):
+            raise Violation(f"step {step.key} counts {step.failures} failures and {step.losses} losses")
+
+
+def _same(one: dict[str, object], other: dict[str, object], what: str) -> None:
+    if difference := differences(one, other):
+        raise Violation(f"{what}: {difference}")
+
+
+def _another_order(pipeline: Pipeline, facts: Sequence[Fact], choose: Choose) -> list[Fact]:
+    """A random order of the facts in which every fact comes after what caused it."""
+    left = {fact.tail: fact for fact in facts if fact.append_once}
+    causes = {tail: _causes(pipeline, fact, left) & left.keys() for tail, fact in left.items()}
+    ordered: list[Fact] = []
+    while left:
+        free = [tail for tail in left if not causes[tail] & left.keys()]
+        ordered.append(left.pop(free[choose(len(free))]))
+    return ordered
+
+
+def _causes(pipeline: Pipeline, fact: Fact, log: dict[str, Fact]) -> set[str]:
+    """Places of the facts without which this one would not have been decided."""
+    match fact:
+        case AttemptRequested():
+            node = next(node for node in pipeline.nodes if node.key == fact.key)
+            needs = {
+                f"step.{other.key}.{other.attempt}.finished"
+                for other in log.values()
+                if isinstance(other, AttemptFinished) and other.key in dependencies(node)
+            }
+            last = f"step.{fact.key}.{fact.attempt - 1}"
+            return needs | {"requested", f"{last}.finished", f"{last}.requested.{fact.pool}"}
+        case StepSkipped():
+            ends = {tail for tail, end in log.items() if isinstance(end, AttemptFinished) and end.key == fact.because}
+            return ends | {f"step.{fact.because}.skipped"}
+        case AttemptFinished():
+            # The end itself may be known before its request, but not before what came before the request.
+            last = f"step.{fact.key}.{fact.attempt - 1}"
+            fences = {"cancel"} if fact.outcome is Outcome.CANCELLED else set[str]()
+            return fences | {f"{last}.finished", *(tail for tail in log if tail.startswith(f"{last}.requested."))}
+        case RunFinished():
+            return set(log) - {fact.tail, "cancel"}
+        case AttemptStarted() | RunRequested() | CancelRequested():
+            return set()

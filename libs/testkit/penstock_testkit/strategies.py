@@ -1,0 +1,152 @@
+"""Hypothesis strategies for what the core deals with: names, values, bindings, pipelines, policies and facts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+from penstock_core import values
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    CancelRequested,
+    ErrorInfo,
+    Fact,
+    Outcome,
+    RunFinished,
+    RunRequested,
+    StepSkipped,
+)
+from penstock_core.ir import Pipeline, Retry
+from penstock_core.values import ArtifactRef, Binding, ResultRef, Value
+from penstock_testkit import generate
+
+RUN = "run0"
+"""The run that generated facts mostly belong to."""
+
+names: st.SearchStrategy[str] = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,11}", fullmatch=True)
+"""Names of projects, pipelines, pools, runs."""
+
+step_keys: st.SearchStrategy[str] = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_/-]{0,9}(\[[0-9]{1,3}\])?", fullmatch=True)
+"""Keys of steps, such as `features/split-2[3]`."""
+
+digests: st.SearchStrategy[str] = st.text("0123456789abcdef", min_size=64, max_size=64)
+
+json_values: st.SearchStrategy[Any] = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"]), max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc.\0é", max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+"""Plain JSON data as every consumer can read it: no NaN, no integer beyond 64 bits."""
+
+artifacts: st.SearchStrategy[ArtifactRef] = st.builds(
+    ArtifactRef,
+    sha256=digests,
+    size=st.integers(0, 2**40),
+    media_type=st.sampled_from(["application/json", "application/octet-stream"]),
+    format=st.sampled_from(["json", "parquet", "npy", "file"]),
+    filename=st.sampled_from(["", "table.csv"]),
+    unsafe=st.booleans(),
+)
+
+value: st.SearchStrategy[Value] = st.recursive(
+    st.builds(values.Inline, json_values)
+    | st.builds(values.Stored, artifacts)
+    | st.builds(
+        values.Earlier, st.builds(ResultRef, key=step_keys, attempt=st.integers(1, 9), output=st.just("result"))
+    ),
+    lambda inner: (
+        st.builds(values.Items, st.lists(inner, max_size=3).map(tuple))
+        | st.builds(values.Fields, st.dictionaries(names, inner, max_size=3))
+    ),
+    max_leaves=4,
+)
+"""Values of all kinds, as facts carry them."""
+
+
+def bindings(nodes: list[str]) -> st.SearchStrategy[Binding]:
+    """Bindings that read parameters and the outputs of `nodes`."""
+    return st.recursive(
+        st.builds(values.Inline, json_values)
+        | st.builds(values.Param, names)
+        | st.builds(values.Output, st.sampled_from(nodes), st.sampled_from(["result", "extra"])),
+        lambda inner: (
+            st.builds(values.BoundItems, st.lists(inner, max_size=3).map(tuple))
+            | st.builds(values.BoundFields, st.dictionaries(names, inner, max_size=3))
+        ),
+        max_leaves=5,
+    )
+
+
+policies: st.SearchStrategy[Retry] = st.builds(
+    Retry,
+    retries=st.integers(0, 200),
+    delay=st.floats(0, 1e6),
+    backoff=st.floats(1, 1000),
+    max_delay=st.floats(0, 1e6),
+    jitter=st.floats(0, 1),
+    on=st.lists(st.sampled_from(["ValueError", "OSError", "Exception"]), max_size=2).map(tuple),
+)
+"""Retry policies within the bounds that `ir.check` sets."""
+
+
+@st.composite
+def pipelines(draw: st.DrawFn, nodes: int = 6) -> Pipeline:
+    """Whole pipelines with 1 to `nodes` steps in any graph, each step with a policy of its own."""
+    return generate.pipeline(lambda n: draw(st.integers(0, n - 1)), nodes=nodes)
+
+
+errors: st.SearchStrategy[ErrorInfo] = st.builds(
+    ErrorInfo,
+    type=st.sampled_from(["ValueError", "KeyError", "Timeout", "Lost"]),
+    message=st.text(max_size=5),
+    bases=st.sampled_from([(), ("LookupError", "Exception")]),
+)
+
+_times = st.floats(allow_nan=False) | st.sampled_from([0.0, 1.0, 1e300, -1.0])
+_attempts = st.integers(1, 4) | st.integers(1, 1_000_000)
+_run_ids = st.sampled_from([RUN, RUN, RUN, RUN, RUN, RUN, "another"])
+
+
+def facts(pipeline: Pipeline) -> st.SearchStrategy[Fact]:
+    """Any fact about a run of `pipeline`: also of unknown steps, of another run, with absurd attempts and times."""
+    known = [node.key for node in pipeline.nodes]
+    keys = st.sampled_from([*known, *known, *known, "unknown", "n0[7]"])
+    outputs = st.dictionaries(st.sampled_from(["result", "extra", "other"]), value, max_size=2)
+    run = st.just("p") | names
+    return st.one_of(
+        st.builds(RunRequested, run_id=_run_ids, project=run, pipeline=run, version=st.integers(), inputs=outputs),
+        st.builds(
+            AttemptRequested,
+            run_id=_run_ids,
+            key=keys,
+            attempt=_attempts,
+            pool=st.just("default"),
+            project=run,
+            pipeline=run,
+            version=st.just(1),
+            entrypoint=st.text(max_size=3),
+            not_before=st.none() | _times,
+        ),
+        st.builds(AttemptStarted, run_id=_run_ids, key=keys, attempt=_attempts, executor=names, started_at=_times),
+        st.builds(
+            AttemptFinished,
+            run_id=_run_ids,
+            key=keys,
+            attempt=_attempts,
+            outcome=st.sampled_from(Outcome),
+            outputs=outputs,
+            error=st.none() | errors,
+            finished_at=_times,
+            started_at=_times,
+        ),
+        st.builds(StepSkipped, run_id=_run_ids, key=keys, reason=st.text(max_size=3), because=st.none() | keys),
+        st.builds(CancelRequested, run_id=_run_ids, reason=st.text(max_size=3)),
+        st.builds(RunFinished, run_id=_run_ids, outcome=st.sampled_from(Outcome), outputs=outputs),
+    )

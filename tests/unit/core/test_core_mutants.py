@@ -1,0 +1,197 @@
+"""The tests notice faults: altered state machines, policies and scheduler habits, each killed by simulation or law.
+
+A mutant is an alteration that a hurried change could make. If one survives, the checks have a hole; if the text that
+it replaces is gone, it fails as stale and must be brought up to date with the source.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from penstock_core import run
+from penstock_testkit import generate, laws, simulation
+from penstock_testkit.invariants import Violation
+from penstock_testkit.mutants import Mutant, StaleMutant, load
+from penstock_testkit.simulation import Habits
+from penstock_testkit.states import Machine
+
+RUN, RETRY = "penstock_core.run", "penstock_core.retry"
+SEEDS = 400
+
+
+def mutant(name: str, module: str, *patches: tuple[str, str]) -> Mutant:
+    return Mutant(name, module, patches)
+
+
+MUTANTS = [
+    mutant("a loss counts as a failure", RUN, ("step.losses += 1", "step.failures += 1")),
+    mutant("a failure is not counted", RUN, ("step.failures += 1", "pass")),
+    mutant("a skip is not told to dependents", RUN, ('_end(state, step, "skipped")', '_move(step, "skipped")')),
+    mutant("a failure does not block dependents", RUN, ("if not passing and dependent", "if passing and dependent")),
+    mutant(
+        "a step starts after its first dependency",
+        RUN,
+        ("(dependent.waiting_on == 0 or dependent.blocker)", "(dependent.waiting_on <= 1 or dependent.blocker)"),
+    ),
+    mutant(
+        "cancel forgets steps that wait for another attempt",
+        RUN,
+        (
+            "    if state.cancel is not None:\n        # The end",
+            "    if state.cancel and step.attempt == 0:\n        # The end",
+        ),
+    ),
+    mutant(
+        "cancel skips what it should fence",
+        RUN,
+        (
+            "        # The end of an attempt is append-once. So",
+            "        if step.status not in IN_FLIGHT:\n"
+            "            return StepSkipped(run_id=state.run_id, key=step.key, reason='cancelled')\n"
+            "        # The end of an attempt is append-once. So",
+        ),
+    ),
+    mutant(
+        "a request that comes after the cancel is not ended",
+        RUN,
+        ("    if state.cancel is None:\n        state.frontier.pop", "    if True:\n        state.frontier.pop"),
+    ),
+    mutant(
+        "cancel turns a success into a cancelled run",
+        RUN,
+        ("if state.cancel is not None and (Status.CANCELLED in statuses", "if state.cancel is not None and (True"),
+    ),
+    mutant(
+        "deciding empties the frontier",
+        RUN,
+        (
+            "    return [_next(state",
+            "    keys = [*state.frontier]\n    state.frontier.clear()\n    return [_next(state",
+        ),
+        ("for key in state.frontier]\n\n", "for key in keys]\n\n"),
+    ),
+    mutant("an early end is dropped", RUN, ("state.early.setdefault((fact.key, fact.attempt), fact)", "pass")),
+    mutant(
+        "an early end is kept but never applied",
+        RUN,
+        ("    if end is not None:\n        _evolve_finished(state, end)", "    if end is not None:\n        pass"),
+    ),
+    mutant(
+        "the same end is applied twice",
+        RUN,
+        ("if fact.attempt != step.attempt or step.status not in IN_FLIGHT:", "if fact.attempt != step.attempt:"),
+    ),
+    mutant(
+        "the same end counts down dependents twice",
+        RUN,
+        ("if fact.attempt != step.attempt or step.status not in IN_FLIGHT:", "if fact.attempt != step.attempt:"),
+        ("    if not _move(step, event):\n        return\n    state.open", "    _move(step, event)\n    state.open"),
+    ),
+    mutant(
+        "the end of an earlier attempt ends the present one",
+        RUN,
+        ("if fact.attempt != step.attempt or step.status", "if fact.attempt > step.attempt or step.status"),
+    ),
+    mutant(
+        "a request is folded whatever its number", RUN, ("fact.attempt != step.attempt + 1 or not _move", "not _move")
+    ),
+    mutant("the run ends before its last step", RUN, ("if state.open == 0:", "if state.open <= 1:")),
+    mutant(
+        "the run ends again and again",
+        RUN,
+        ("if state.requested is None or state.finished is not None:", "if state.requested is None:"),
+    ),
+    mutant(
+        "a failed step does not fail the run",
+        RUN,
+        ("if step.status is Status.FAILED and state.first_failure is None:", "if False:"),
+    ),
+    mutant(
+        "results travel inline whatever their size",
+        RUN,
+        (
+            "_weight(state, node.inputs) > values.REQUEST_LIMIT",
+            "_weight(state, node.inputs) > 4 * values.REQUEST_LIMIT",
+        ),
+    ),
+    mutant(
+        "a reference names the first attempt",
+        RUN,
+        ("key=node, attempt=step.attempt, output", "key=node, attempt=1, output"),
+    ),
+    mutant("the next attempt does not wait", RUN, ("not_before=step.not_before", "not_before=None")),
+    mutant("one retry too few", RETRY, ("history.failures > policy.retries", "history.failures >= policy.retries")),
+    mutant("one retry too many", RETRY, ("history.failures > policy.retries", "history.failures > policy.retries + 1")),
+    mutant("losses are endless", RETRY, ("history.losses > MAX_LOSSES", "history.losses < 0")),
+    mutant("a loss ends the step", RETRY, ("history.losses > MAX_LOSSES", "history.losses > 0")),
+    mutant("a cancelled attempt is tried again", RETRY, ("if outcome is Outcome.CANCELLED:", "if False:")),
+    mutant("retry_on is ignored", RETRY, ("if policy.on and not _matches", "if False and not _matches")),
+    mutant("retry_on does not look at bases", RETRY, ("{error.type, *error.bases}", "{error.type}")),
+    mutant("jitter by chance", RETRY, ("zlib.crc32(text.encode()) / 0xFFFFFFFF", "__import__('random').random()")),
+    mutant("jitter lengthens the delay", RETRY, ("(1.0 - policy.jitter * spread)", "(1.0 + policy.jitter * spread)")),
+    mutant("the delay has no bound", RETRY, (", policy.max_delay)\n    except", ", 1e9)\n    except")),
+    mutant("back-off starts one too high", RETRY, ("max(history.failures - 1, 0)", "history.failures")),
+]
+
+HABITS = {
+    "a gap in the deliveries is not minded": Habits(mind_gaps=False),
+    "a refused append is taken for a failure": Habits(fold_when_refused=False),
+    "a redelivered run is taken for a new one": Habits(begin_redelivered=True),
+}
+
+
+@pytest.fixture(scope="module")
+def logs() -> list[simulation.World]:
+    """Whole histories made by the real machine, to put laws to."""
+    return [simulation.simulate(seed) for seed in range(60)]
+
+
+def hunt(machine: Machine, habits: Habits, logs: list[simulation.World], seeds: int = SEEDS) -> str | None:
+    """What kills a machine or a habit, if anything does; any error but a violation is a fault of the mutant."""
+    seed = 0
+    try:
+        for seed in range(seeds):
+            if seed < len(logs):
+                for run_id, pipeline in logs[seed].pipelines.items():
+                    facts = [record.fact for record in logs[seed].broker.read(run_id)]
+                    laws.redelivery_changes_nothing(machine, pipeline, run_id, facts)
+                    laws.decide_is_a_function(machine, pipeline, run_id, facts)
+                    laws.cancel_at_any_time(machine, pipeline, run_id, facts)
+                    choose = random.Random(seed).randrange
+                    laws.order_does_not_matter(machine, pipeline, run_id, facts, choose)
+            if seed == 0:
+                choose = random.Random(1).randrange
+                laws.losses_are_bounded(machine, generate.pipeline(choose))
+            simulation.simulate(seed, machine=machine, habits=habits)
+    except Violation as error:
+        return f"history {seed}: {error!r}"
+    return None
+
+
+def test_the_real_machine_survives(logs: list[simulation.World]) -> None:
+    assert hunt(Machine.of(run), Habits(), logs) is None
+
+
+def test_an_unaltered_copy_survives(logs: list[simulation.World]) -> None:
+    assert hunt(Mutant("none", RETRY, ()).machine(), Habits(), logs, seeds=40) is None
+
+
+@pytest.mark.parametrize("altered", MUTANTS, ids=lambda altered: altered.name.replace(" ", "-"))
+def test_a_mutant_is_killed(altered: Mutant, logs: list[simulation.World]) -> None:
+    assert hunt(altered.machine(), Habits(), logs), f"nothing notices that {altered.name}"
+
+
+@pytest.mark.parametrize("name", HABITS)
+def test_a_bad_habit_of_schedulers_is_found(name: str, logs: list[simulation.World]) -> None:
+    assert hunt(Machine.of(run), HABITS[name], logs, seeds=3_000), f"nothing notices that {name}"
+
+
+def test_a_stale_mutant_fails_loudly() -> None:
+    with pytest.raises(StaleMutant, match=r"0 times in penstock_core\.run"):
+        Mutant("stale", RUN, (("no such text", ""),)).machine()
+    with pytest.raises(StaleMutant, match=r"[2-9] times"):
+        load(RUN, (("Status.WAITING", "Status.QUEUED"),), "ambiguous")
+    with pytest.raises(StaleMutant, match="does not use"):
+        Mutant("unused", "penstock_core.cachekey", ()).machine()
