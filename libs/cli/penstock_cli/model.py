@@ -1,7 +1,7 @@
 """What the screen shows of a run: the core's own state machine over the events, and when everything happened.
 
-In: events in log order; those that were seen before change nothing. Out: `Progress`, to be read by a display, and for each event
-the `Change` that is worth a line.
+In: events in log order; those that were seen before change nothing. Out: `Progress`, to be read by a display, and
+for each event the `Change` that is worth a line.
 """
 
 from __future__ import annotations

@@ -85,20 +85,37 @@ def failing() -> list[Event]:
 
 def view() -> Run:
     steps: dict[str, Any] = {
-        "load": {"state": "succeeded", "attempts": 1, "started_at": BASE + 1, "finished_at": BASE + 2, "metrics": {"rows": 569.0}},
+        "load": {
+            "state": "succeeded",
+            "attempts": 1,
+            "started_at": BASE + 1,
+            "finished_at": BASE + 2,
+            "metrics": {"rows": 569.0},
+        },
         "train": {
-            "state": "failed", "attempts": 2, "started_at": BASE + 9, "finished_at": BASE + 12, "error": ERROR,
-            "metrics": {}, "artifacts": {"plot": {"artifact": {"sha256": "a" * 64, "size": 2048, "filename": "p.png"}}},
+            "state": "failed",
+            "attempts": 2,
+            "started_at": BASE + 9,
+            "finished_at": BASE + 12,
+            "error": ERROR,
+            "metrics": {},
+            "artifacts": {"plot": {"artifact": {"sha256": "a" * 64, "size": 2048, "filename": "p.png"}}},
         },
         "report": {"state": "skipped", "attempts": 0, "reason": "step 'train' failed", "metrics": {}},
-    }  # fmt: skip
+    }
     return results.run_of(
         {
-            "run_id": "r1", "pipeline": "training", "version": 1, "state": "failed", "requested_at": BASE,
-            "finished_at": BASE + 12.1, "error": "step 'train' failed: ValueError: bad [row]", "steps": steps,
+            "run_id": "r1",
+            "pipeline": "training",
+            "version": 1,
+            "state": "failed",
+            "requested_at": BASE,
+            "finished_at": BASE + 12.1,
+            "error": "step 'train' failed: ValueError: bad [row]",
+            "steps": steps,
             "outputs": {"accuracy": {"value": 0.97}, "many": {"items": [{"value": 1}, {"value": 2}]}},
         }
-    )  # fmt: skip
+    )
 
 
 def told(events: list[Event]) -> tuple[Progress, list[str]]:
@@ -271,13 +288,25 @@ def test_the_json_object_has_the_shape_that_is_documented() -> None:
     assert set(whole) == {"run_id", "state", "outputs", "error", "steps"}
     assert whole["outputs"] == {"accuracy": 0.97, "many": [1, 2]}
     assert whole["steps"]["train"] == {
-        "state": "failed", "attempts": 2, "started_at": BASE + 9, "finished_at": BASE + 12, "metrics": {},
-    }  # fmt: skip
+        "state": "failed",
+        "attempts": 2,
+        "started_at": BASE + 9,
+        "finished_at": BASE + 12,
+        "metrics": {},
+    }
 
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0042, "4 ms"), (-1, "0 ms"), (0.31, "0.31 s"), (12.34, "12.3 s"), (59.99, "60.0 s"), (185, "3 min 05 s"), (7800, "2 h 10 min")],
-)  # fmt: skip
+    [
+        (0.0042, "4 ms"),
+        (-1, "0 ms"),
+        (0.31, "0.31 s"),
+        (12.34, "12.3 s"),
+        (59.99, "60.0 s"),
+        (185, "3 min 05 s"),
+        (7800, "2 h 10 min"),
+    ],
+)
 def test_durations_for_people(value: float, text: str) -> None:
     assert model.seconds(value) == text

@@ -92,15 +92,15 @@ def test_a_pipeline_that_was_imported_gives_way_to_own_ones() -> None:
         ({"notes.txt": ""}, "notes.txt", "no Python file"),
         ({"my.flow.py": ONE}, "my.flow.py", "'my.flow' has a dot in it"),
         ({"empty_flow.py": ""}, "empty_flow.py", "holds no pipeline: decorate a function"),
-        ({"both_flow.py": TWO}, "both_flow.py", "holds 2 pipelines: choose one with both_flow.py:only or both_flow.py:other"),
+        ({"both_flow.py": TWO}, "both_flow.py", "holds 2 pipelines: .* both_flow.py:only or both_flow.py:other"),
         ({"some_flow.py": ONE}, "some_flow.py:othr", r"holds no pipeline 'othr' \(its pipelines: only\)"),
         ({"json.py": ONE}, "json.py", "its name hides the module 'json'"),
         ({"broken_flow.py": "x = 1\nx.y\n"}, "broken_flow.py", r"broken_flow\.py:2: AttributeError"),
         ({"syntax_flow.py": "x = 1\nx = = 2\n"}, "syntax_flow.py", r"syntax_flow\.py:2: SyntaxError"),
         ({"ends_flow.py": "import sys\n\nsys.exit(3)\n"}, "ends_flow.py", r"ends_flow\.py:3: .*__main__"),
-        ({"needs_flow.py": "import nosuchlibrary\n"}, "needs_flow.py", r"needs_flow\.py:1: .*install it into the environment"),
+        ({"needs_flow.py": "import nosuchlibrary\n"}, "needs_flow.py", r"needs_flow\.py:1: .*install it into"),
     ],
-)  # fmt: skip
+)
 def test_mistakes_are_told(files: dict[str, str], source: str, message: str) -> None:
     for path, text in files.items():
         write(path, text)
