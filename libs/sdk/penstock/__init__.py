@@ -20,13 +20,12 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from penstock.authoring import Pipeline, Resources, Step, pipeline, step
-from penstock.contexts import Context, context
-from penstock_core.errors import DefinitionError, InputError
-
 if TYPE_CHECKING:
     from penstock import serialize
+    from penstock.authoring import Pipeline, Resources, Step, pipeline, step
     from penstock.client import Client
+    from penstock.contexts import Context, context
+    from penstock_core.errors import DefinitionError, InputError
 
 __all__ = [
     "Client",
@@ -42,12 +41,26 @@ __all__ = [
     "step",
 ]
 
-# What not every user of the package needs is imported when it is first asked for: `import penstock` must be quick.
-_LATE = {"Client": "penstock.client", "serialize": "penstock.serialize"}
+# Everything is imported when it is first asked for: `penstock run` starts the platform with `penstock.platform` alone,
+# before anything else, and a step's process needs no compiler.
+_LATE = {
+    "Client": "penstock.client",
+    "Context": "penstock.contexts",
+    "DefinitionError": "penstock_core.errors",
+    "InputError": "penstock_core.errors",
+    "Pipeline": "penstock.authoring",
+    "Resources": "penstock.authoring",
+    "Step": "penstock.authoring",
+    "context": "penstock.contexts",
+    "pipeline": "penstock.authoring",
+    "serialize": "penstock.serialize",
+    "step": "penstock.authoring",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module 'penstock' has no attribute {name!r}")
     module = importlib.import_module(_LATE[name])
-    return module if name == "serialize" else getattr(module, name)
+    found = globals()[name] = module if name == "serialize" else getattr(module, name)
+    return found
