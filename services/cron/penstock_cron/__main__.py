@@ -1,0 +1,14 @@
+"""`python -m penstock_cron`: one replica of the cron service."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from penstock_cron.app import build
+from penstock_cron.settings import CronSettings
+from penstock_servicekit.app import serve
+
+if __name__ == "__main__":
+    settings = CronSettings()
+    sys.exit(asyncio.run(serve("cron", settings, lambda link: build(link, settings))))

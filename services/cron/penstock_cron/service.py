@@ -1,0 +1,169 @@
+"""The cron service: arms one timer a schedule, and asks for a run when it fires.
+
+In: schedules as they change, ticks as they fire. Out: runs asked for, the next tick armed.
+
+Promises: a tick becomes exactly one run, or a stored reason why not, however often it is handled: the id of the run
+is derived from the schedule and the tick. After a time without the platform the tick that was missed last fires once,
+late, and the schedule goes on from now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import orjson
+import pydantic
+
+from penstock_adapters.nats.kv import Entry
+from penstock_adapters.ticks import ScheduleError, next_tick
+from penstock_contracts.commands import Schedule, Tick, Version
+from penstock_core import ids
+from penstock_core.errors import InputError
+from penstock_core.facts import RunRequested
+from penstock_core.values import ArtifactRef, Inline, Stored, Value
+
+_REFERENCE = pydantic.TypeAdapter(ArtifactRef)
+
+
+class Edges(Protocol):
+    """What the cron service asks of its surroundings."""
+
+    async def schedule(self, name: str) -> Entry | None:
+        """A schedule as it is stored now."""
+        ...
+
+    async def schedules(self) -> list[Entry]:
+        """All schedules."""
+        ...
+
+    async def armed(self, name: str) -> Tick | None:
+        """The tick that is armed for a schedule."""
+        ...
+
+    async def arm(self, tick: Tick) -> None:
+        """Have the broker deliver a tick at its time, instead of any other of that schedule."""
+        ...
+
+    async def disarm(self, name: str) -> None:
+        """Have no tick for a schedule."""
+        ...
+
+    async def version(self, project: str, pipeline: str, version: int | None) -> Version | None:
+        """A pipeline version, or the latest."""
+        ...
+
+    async def request(self, run: RunRequested) -> bool:
+        """Append the request of a run; False when it was there already."""
+        ...
+
+    async def refuse(self, subject: str, body: bytes, why: str) -> None:
+        """Store that a tick or a schedule led to nothing, and why."""
+        ...
+
+
+class CronService:
+    """Keeps every schedule armed."""
+
+    def __init__(self, edges: Edges, clock: Callable[[], float]) -> None:
+        self._edges = edges
+        self._clock = clock
+
+    async def arm_all(self) -> None:
+        """Arm what is not armed; to be called at start and after each reconnection."""
+        for entry in await self._edges.schedules():
+            armed = await self._edges.armed(entry.key)
+            if armed is None or armed.revision != entry.revision:
+                await self._arm(entry, self._clock())
+
+    async def changed(self, name: str) -> None:
+        """A schedule was made, changed or deleted."""
+        entry = await self._edges.schedule(name)
+        if entry is None:
+            await self._edges.disarm(name)
+        else:
+            await self._arm(entry, self._clock())
+
+    async def tick(self, body: bytes) -> None:
+        """A timer fired.
+
+        Raises:
+            Unavailable: a part of the platform did not answer; the tick must come again.
+        """
+        try:
+            tick = Tick.model_validate_json(body)
+        except pydantic.ValidationError as error:
+            await self._edges.refuse("ticks", body, f"unreadable tick: {error}")
+            return
+        entry = await self._edges.schedule(tick.schedule)
+        if entry is None or entry.revision != tick.revision:
+            return  # the schedule has changed since, and its new form armed itself
+        schedule = await self._read(entry)
+        if schedule is None or schedule.paused:
+            return
+        await self._fire(schedule, tick)
+        await self._arm(entry, max(tick.at, self._clock()))
+
+    async def _fire(self, schedule: Schedule, tick: Tick) -> None:
+        version = await self._edges.version(schedule.project, schedule.pipeline, schedule.version)
+        if version is None:
+            wanted = f"version {schedule.version}" if schedule.version else "version"
+            await self._refuse(schedule, tick, f"there is no {wanted} of pipeline {schedule.pipeline!r}")
+            return
+        try:
+            inputs = _inputs(version, schedule.inputs)
+        except InputError as error:
+            await self._refuse(schedule, tick, str(error))
+            return
+        run = RunRequested(
+            run_id=ids.run_id_from_key(schedule.project, schedule.pipeline, f"cron:{schedule.name}:{tick.at:.0f}"),
+            project=schedule.project,
+            pipeline=schedule.pipeline,
+            version=version.version,
+            inputs=inputs,
+            trigger={"type": "cron", "schedule": schedule.name, "tick": f"{tick.at:.0f}"},
+            requested_at=self._clock(),
+        )
+        await self._edges.request(run)
+
+    async def _arm(self, entry: Entry, after: float) -> None:
+        schedule = await self._read(entry)
+        if schedule is None or schedule.paused:
+            await self._edges.disarm(entry.key)
+            return
+        try:
+            at = next_tick(schedule.cron, schedule.tz, after)
+        except ScheduleError as error:
+            await self._edges.refuse(f"schedules.{entry.key}", entry.value, str(error))
+            return
+        await self._edges.arm(Tick(schedule=entry.key, revision=entry.revision, at=at))
+
+    async def _read(self, entry: Entry) -> Schedule | None:
+        try:
+            return Schedule.model_validate_json(entry.value)
+        except pydantic.ValidationError as error:
+            await self._edges.refuse(f"schedules.{entry.key}", entry.value, f"unreadable schedule: {error}")
+            return None
+
+    async def _refuse(self, schedule: Schedule, tick: Tick, why: str) -> None:
+        await self._edges.refuse(f"ticks.{schedule.name}", orjson.dumps(tick.model_dump()), why)
+
+
+def _inputs(version: Version, given: dict[str, Any]) -> dict[str, Value]:
+    """Values of all parameters: the schedule's, else the defaults of this version."""
+    params = {port.name: port for port in version.pipeline.params}
+    unknown = sorted(set(given) - set(params))
+    missing = sorted(name for name, port in params.items() if port.required and name not in given)
+    if unknown or missing:
+        problem = f"has no parameter {unknown[0]!r}" if unknown else f"needs parameter {missing[0]!r}"
+        raise InputError(f"pipeline {version.name!r} version {version.version} {problem}")
+    return {name: _value(given[name]) if name in given else Inline(port.default) for name, port in params.items()}
+
+
+def _value(given: Any) -> Value:
+    if isinstance(given, dict) and set(given) == {"artifact"}:
+        try:
+            return Stored(_REFERENCE.validate_python(given["artifact"]))
+        except pydantic.ValidationError:
+            return Inline(given)
+    return Inline(given)

@@ -1,0 +1,186 @@
+"""The cron service on a real server: ticks become runs, once each, over changes, restarts and two replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from penstock_adapters.nats import versions
+from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.nats.run_log import from_direct
+from penstock_adapters.nats.server import EmbeddedServer
+from penstock_adapters.ticks import ScheduleError, next_tick
+from penstock_contracts import subjects
+from penstock_contracts.commands import EnvironmentInfo, Parked, Schedule, Version
+from penstock_core import ir
+from penstock_core.facts import RunRequested
+from penstock_core.values import Inline
+from penstock_cron.app import build
+from penstock_cron.settings import CronSettings
+from penstock_servicekit import app
+from penstock_servicekit.settings import ServiceSettings
+
+
+@asynccontextmanager
+async def cron(server: EmbeddedServer, home: Path) -> AsyncIterator[app.Running]:
+    settings = ServiceSettings(home=home, ack_wait=1.0)
+    running = await app.compose(server.url, settings, {"cron": lambda link: build(link, CronSettings(home=home))})
+    try:
+        yield running
+    finally:
+        await app.stop(running, 5)
+
+
+@asynccontextmanager
+async def nats_server(home: Path) -> AsyncIterator[EmbeddedServer]:
+    server = EmbeddedServer(home, fsync=False)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def put_version(running: app.Running) -> None:
+    pipeline = ir.Pipeline(name="nightly", params=(ir.Port(name="x"), ir.Port(name="y", required=False, default=7)))
+    version = Version(
+        project="default",
+        name="nightly",
+        version=1,
+        digest="0" * 64,
+        source="0" * 64,
+        environment=EnvironmentInfo(python=sys.executable, version="3", digest="0" * 64),
+        pipeline=pipeline,
+        registered_at=0.0,
+    )
+    bucket = Bucket(running.bus, subjects.VERSIONS_BUCKET)
+    await bucket.put(versions.key("default", "nightly", 1), versions.pack(version))
+    await bucket.put(versions.latest_key("default", "nightly"), b"1")
+
+
+async def put_schedule(running: app.Running, expression: str = "* * * * * *", **more: object) -> None:
+    schedule = Schedule.model_validate(
+        {"name": "often", "pipeline": "nightly", "cron": expression, "inputs": {"x": 1}} | more
+    )
+    await Bucket(running.bus, subjects.SCHEDULES_BUCKET).put("often", schedule.model_dump_json().encode())
+
+
+async def runs(running: app.Running) -> list[RunRequested]:
+    found = [from_direct(message) for message in await running.bus.read(subjects.RUNS, "runs.*.*.requested")]
+    return [entry.fact for entry in found if entry and isinstance(entry.fact, RunRequested)]
+
+
+async def wait_for_runs(running: app.Running, count: int, seconds: float = 12.0) -> list[RunRequested]:
+    deadline = time.monotonic() + seconds
+    while len(found := await runs(running)) < count:
+        assert time.monotonic() < deadline, f"only {len(found)} runs of {count}"
+        await asyncio.sleep(0.1)
+    return found
+
+
+async def test_ticks_become_runs_until_the_schedule_is_deleted(tmp_path: Path) -> None:
+    async with nats_server(tmp_path) as server, cron(server, tmp_path) as running:
+        await put_version(running)
+        await put_schedule(running)
+        found = await wait_for_runs(running, 3)
+        ticks = [int(run.trigger["tick"]) for run in found]
+        assert ticks == list(range(ticks[0], ticks[0] + len(ticks)))
+        assert found[0].inputs == {"x": Inline(1), "y": Inline(7)}
+        assert found[0].trigger["schedule"] == "often"
+        await Bucket(running.bus, subjects.SCHEDULES_BUCKET).delete("often")
+        await asyncio.sleep(1.2)
+        count = len(await runs(running))
+        await asyncio.sleep(2.2)
+        assert len(await runs(running)) == count
+
+
+async def test_two_replicas_ask_for_each_run_once(tmp_path: Path) -> None:
+    async with nats_server(tmp_path) as server, cron(server, tmp_path) as running, cron(server, tmp_path):
+        await put_version(running)
+        await put_schedule(running)
+        found = await wait_for_runs(running, 3)
+        ticks = [run.trigger["tick"] for run in found]
+        assert len(ticks) == len(set(ticks))
+
+
+async def test_a_tick_missed_while_nobody_ran_fires_once_afterwards(tmp_path: Path) -> None:
+    async with nats_server(tmp_path) as server:
+        async with cron(server, tmp_path) as running:
+            await put_version(running)
+            await put_schedule(running)
+            await wait_for_runs(running, 1)
+        async with cron(server, tmp_path) as running:
+            before = {run.trigger["tick"] for run in await runs(running)}
+        await asyncio.sleep(3.0)
+        async with cron(server, tmp_path) as running:
+            found = await wait_for_runs(running, len(before) + 2)
+            ticks = sorted(int(run.trigger["tick"]) for run in found)
+            gaps = [b - a for a, b in itertools.pairwise(ticks)]
+            assert max(gaps) >= 2, f"missed ticks are not made up for one by one: {ticks}"
+
+
+async def test_a_paused_schedule_rests(tmp_path: Path) -> None:
+    async with nats_server(tmp_path) as server, cron(server, tmp_path) as running:
+        await put_version(running)
+        await put_schedule(running, paused=True)
+        await asyncio.sleep(2.2)
+        assert await runs(running) == []
+
+
+@pytest.mark.parametrize(
+    ("schedule", "why"),
+    [
+        ({"pipeline": "absent"}, "no version of pipeline 'absent'"),
+        ({"version": 9}, "no version 9"),
+        ({"inputs": {}}, "needs parameter 'x'"),
+        ({"inputs": {"x": 1, "z": 2}}, "has no parameter 'z'"),
+        ({"cron": "never"}, "no cron expression"),
+        ({"tz": "Mars/Olympus"}, "no time zone"),
+    ],
+)
+async def test_a_tick_that_leads_to_nothing_leaves_its_reason(
+    tmp_path: Path, schedule: dict[str, object], why: str
+) -> None:
+    async with nats_server(tmp_path) as server, cron(server, tmp_path) as running:
+        await put_version(running)
+        expression = str(schedule.pop("cron", "* * * * * *"))
+        await put_schedule(running, expression, **schedule)
+        deadline = time.monotonic() + 6
+        while not (parked := await running.bus.read(subjects.PARKED, "parked.cron")):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)
+        assert why in Parked.model_validate_json(parked[0].data).error
+        assert await runs(running) == []
+
+
+def at(text: str) -> float:
+    return datetime.fromisoformat(text).replace(tzinfo=ZoneInfo("Europe/Paris")).timestamp()
+
+
+@pytest.mark.parametrize(
+    ("expression", "after", "expected"),
+    [
+        ("0 3 * * *", "2026-06-01 12:00", "2026-06-02 03:00"),
+        ("30 2 * * *", "2026-03-28 12:00", "2026-03-29 03:00"),  # skipped in spring: right after
+        ("30 2 * * *", "2026-10-24 12:00", "2026-10-25 02:30"),  # repeated in autumn: once
+        ("30 2 * * *", "2026-10-25 02:31", "2026-10-26 02:30"),
+        ("0 0 29 2 *", "2026-01-01 00:00", "2028-02-29 00:00"),
+    ],
+)
+def test_ticks_follow_the_clock_of_the_time_zone(expression: str, after: str, expected: str) -> None:
+    assert next_tick(expression, "Europe/Paris", at(after)) == at(expected)
+
+
+@pytest.mark.parametrize(("expression", "tz"), [("61 * * * *", "UTC"), ("", "UTC"), ("* * * * *", "../etc/passwd")])
+def test_wrong_schedules_are_refused(expression: str, tz: str) -> None:
+    with pytest.raises(ScheduleError):
+        next_tick(expression, tz, 0.0)
