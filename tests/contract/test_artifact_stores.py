@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from penstock_adapters.errors import ArtifactError, StoreFull, StoreRefused
+from penstock_adapters.errors import ArtifactError, ArtifactTooLarge, StoreFull, StoreRefused
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.s3 import S3Artifacts, S3Options
 from penstock_adapters.stores import open_store
@@ -233,6 +233,8 @@ class TestS3Artifacts(ArtifactStoreSuite):
         assert await read(store.open(sha256)) == data
         assert await http("GET", store.locate(sha256)) == 200
         assert await http("PUT", store.locate(sha256), data) == 403
+        with pytest.raises(ArtifactTooLarge, match="limit of 5368709120 bytes"):
+            store.locate(sha256, write=True, size=5 * 1024**3 + 1)
         soon = store.locate(sha256, expires=1)
         await asyncio.sleep(2.1)
         assert await http("GET", soon) == 403

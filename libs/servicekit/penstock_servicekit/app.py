@@ -91,7 +91,9 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
     try:
         # A connection that reconnects for ever also tries its first connection for ever, whatever is wrong with it.
         # So the address and the token are tried first by one that does not.
-        probe = await asyncio.wait_for(nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=_quiet), 10)
+        probe = await asyncio.wait_for(
+            nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=_quiet), 10
+        )
         await probe.close()
         client = await asyncio.wait_for(broker.connect(), 10)
     except (nats.errors.Error, OSError, TimeoutError) as error:
@@ -105,21 +107,26 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
 
 
 async def compose(url: str, settings: ServiceSettings, builders: dict[str, Builder]) -> Running:
-    """Connect, declare streams, build the services and start them."""
+    """Connect, declare streams, build the services and start them; what was started is stopped if one cannot be."""
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     suffix = secrets.token_hex(4)
     name = next(iter(builders)) if len(builders) == 1 else "standalone"
     broker, bus = await connect(url, name, failed)
-    await _declare(bus, settings)
-    services = {
-        part: build(Link(part, bus, broker, logs.get(part), replica_name(part, suffix)))
-        for part, build in builders.items()
-    }
-    app = FastStream(broker, logger=None)
-    await app.start()
-    for service in services.values():
-        await service.start()
-    return Running(app, bus, services, failed)
+    running = Running(FastStream(broker, logger=None), bus, {}, failed)
+    try:
+        await _declare(bus, settings)
+        services = {
+            part: build(Link(part, bus, broker, logs.get(part), replica_name(part, suffix)))
+            for part, build in builders.items()
+        }
+        await running.app.start()
+        for part, service in services.items():
+            await service.start()
+            running.services[part] = service
+    except BaseException:
+        await stop(running, settings.stop_timeout)
+        raise
+    return running
 
 
 async def _declare(bus: Bus, settings: ServiceSettings) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock_adapters import verify
-from penstock_adapters.errors import ArtifactMissing
+from penstock_adapters.errors import ArtifactMissing, ArtifactTooLarge
 from penstock_adapters.s3.client import S3Client, S3Options, S3Refused, interrupted
 from penstock_adapters.s3.upload import IN_FLIGHT, PART, Announced, Upload
 from penstock_core import ids
@@ -27,6 +27,9 @@ from penstock_core.ports import Unavailable
 READ_TRIES = 4
 STALE = timedelta(days=1)
 """Age from which an upload that was never completed is a leftover."""
+
+LARGEST_PUT = 5 * 1024**3
+"""Bytes that S3 takes in one PUT, and so with one granted address."""
 
 _PROBE = "probe/conditional-put"
 _MAX_EXPIRES = 7 * 86400.0
@@ -122,8 +125,10 @@ class S3Artifacts:
     ) -> dict[str, Any]:
         """`{"url", "headers"}` for one HTTP GET or PUT within `expires` seconds; the headers are part of the grant.
 
-        The grant to write is for these bytes only where the service checks `x-amz-checksum-sha256`. Services take at
-        most 5 GiB in one PUT.
+        The grant to write is for these bytes only, where the service checks `x-amz-checksum-sha256`.
+
+        Raises:
+            ArtifactTooLarge: `size` is more than services take in one PUT.
         """
         key = self._key(sha256)
         expires = min(expires, _MAX_EXPIRES)
@@ -135,6 +140,8 @@ class S3Artifacts:
         if self.conditional:
             headers["If-None-Match"] = arguments["IfNoneMatch"] = "*"
         if size is not None:
+            if size > LARGEST_PUT:
+                raise ArtifactTooLarge(sha256, LARGEST_PUT)
             headers["Content-Length"] = str(size)
             arguments["ContentLength"] = size
         return {"url": self._client.presign("put_object", expires, Key=key, **arguments), "headers": headers}

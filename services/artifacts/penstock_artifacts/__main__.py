@@ -1,0 +1,14 @@
+"""`python -m penstock_artifacts`: one replica of the artifacts service."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from penstock_artifacts.app import build
+from penstock_artifacts.settings import ArtifactsSettings
+from penstock_servicekit.app import serve
+
+if __name__ == "__main__":
+    settings = ArtifactsSettings()
+    sys.exit(asyncio.run(serve("artifacts", settings, lambda link: build(link, settings))))

@@ -1,0 +1,66 @@
+"""The artifacts service: tells processes where they may get and put the bytes of artifacts themselves.
+
+In: questions about objects. Out: paths on this machine or addresses granted for a time. The bytes never pass here, and
+nobody else holds the store's credentials.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from penstock_adapters.errors import ArtifactTooLarge
+from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_core.ports import ArtifactStore, Unavailable
+
+PATIENCE = 4.0
+"""Seconds that the store may take for an answer: less than those who ask wait for theirs."""
+
+T = TypeVar("T")
+
+
+class ArtifactsService:
+    """Answers for one store. `root` is the store's folder, None where it is elsewhere."""
+
+    def __init__(self, store: ArtifactStore, root: str | None, limit: int | None, grant_seconds: float) -> None:
+        self._store = store
+        self._info = StoreInfo(kind="granted" if root is None else "folder", root=root, limit=limit)
+        self._grant_seconds = grant_seconds
+
+    async def store(self) -> StoreInfo:
+        """How attempts reach the store."""
+        return self._info
+
+    async def stat(self, command: Locate) -> Location:
+        """An object's size, None when it is not there.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        return Location(size=await self._soon(self._store.stat(command.sha256)))
+
+    async def locate(self, command: Locate) -> Location:
+        """Where to get an object or put one. A `size` in the answer to a put says that it is there already.
+
+        Raises:
+            Unavailable: the store does not answer.
+            ArtifactError: the object may not be put, or the store is set up wrongly.
+        """
+        limit = self._info.limit
+        if command.write and limit is not None and (command.size or 0) > limit:
+            raise ArtifactTooLarge(command.sha256, limit)
+        there = await self._soon(self._store.stat(command.sha256))
+        if there is None and not command.write:
+            return Location(error=f"artifact {command.sha256} is not in the store")
+        place = self._store.locate(command.sha256, write=command.write, size=command.size, expires=self._grant_seconds)
+        return Location(**place, size=there)
+
+    async def _soon(self, call: Awaitable[T]) -> T:
+        """The call's result, if it comes before those who ask give up; a late one is of no use to anybody."""
+        task = asyncio.ensure_future(call)
+        done, _ = await asyncio.wait([task], timeout=PATIENCE)
+        if not done:
+            task.add_done_callback(lambda late: late.cancelled() or late.exception())
+            raise Unavailable(f"the artifact store gave no answer within {PATIENCE:g} s: try again")
+        return task.result()

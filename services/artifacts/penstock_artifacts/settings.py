@@ -1,0 +1,33 @@
+"""What the artifacts service can be told."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+
+from penstock_adapters.s3 import S3Options
+from penstock_servicekit.settings import ServiceSettings
+
+
+class ArtifactsSettings(ServiceSettings):
+    """Settings of the artifacts service: the only one that knows the store's address and credentials."""
+
+    artifacts_url: str = Field(
+        default="",
+        description="where artifacts are kept: empty for a folder in the state folder, folder:/path, s3://bucket/prefix",
+    )
+    s3_endpoint: str | None = Field(default=None, description="address of an S3 service that is not Amazon's")
+    s3_region: str | None = Field(default=None, description="region of the bucket")
+    s3_access_key: SecretStr | None = Field(default=None, description="by default the machine's own role")
+    s3_secret_key: SecretStr | None = None
+    artifact_limit: int | None = Field(default=None, ge=1, description="largest artifact in bytes")
+    grant_seconds: float = Field(default=3600.0, gt=0, description="how long a granted address can be used")
+
+    def s3(self) -> S3Options:
+        """How the bucket is reached; its name is in `artifacts_url`."""
+        return S3Options(
+            bucket="",
+            endpoint=self.s3_endpoint or None,
+            region=self.s3_region or None,
+            access_key=self.s3_access_key.get_secret_value() if self.s3_access_key else None,
+            secret_key=self.s3_secret_key.get_secret_value() if self.s3_secret_key else None,
+        )

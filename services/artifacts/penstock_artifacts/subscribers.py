@@ -1,0 +1,29 @@
+"""The subjects that the artifacts service answers."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel
+
+from penstock_artifacts.service import ArtifactsService
+from penstock_contracts import subjects
+from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_servicekit.answers import answer
+from penstock_servicekit.link import Link
+
+
+class _Nothing(BaseModel):
+    """A question without content."""
+
+
+def register(link: Link, service: ArtifactsService) -> None:
+    """Answer questions about the store and its objects; one replica takes each."""
+
+    async def store(_: _Nothing) -> StoreInfo:
+        return await service.store()
+
+    def problem(error: str) -> Location:
+        return Location(error=error)
+
+    answer(link, subjects.ARTIFACTS_STORE, _Nothing, store, problem)
+    answer(link, subjects.ARTIFACTS_LOCATE, Locate, service.locate, problem)
+    answer(link, subjects.ARTIFACTS_STAT, Locate, service.stat, problem)
