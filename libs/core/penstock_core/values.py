@@ -146,15 +146,15 @@ def weight(value: Value) -> int:
     """An upper estimate of the length of `value` as JSON text, in characters."""
     match value:
         case Inline(inline):
-            return 12 + json_weight(inline)
-        case Stored():
-            return 400
+            return 16 + json_weight(inline)
+        case Stored(ref):
+            return 300 + len(ref.media_type) + len(ref.format) + len(ref.python_type) + json_weight(ref.filename)
         case Items(items):
-            return 12 + sum(weight(item) for item in items)
+            return 16 + sum(weight(item) for item in items)
         case Fields(fields):
-            return 12 + sum(len(name) + 8 + weight(item) for name, item in fields.items())
-        case Earlier():
-            return 200
+            return 16 + sum(len(name) + 8 + weight(item) for name, item in fields.items())
+        case Earlier(result):
+            return 80 + len(result.key) + len(result.output)
 
 
 def json_weight(value: Any) -> int:
