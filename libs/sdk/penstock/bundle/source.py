@@ -1,0 +1,186 @@
+"""The source bundle: the files under a project's root as a tar that depends on their names and contents only.
+
+What is in: regular files, and links to files. What is not: names that begin with a dot, caches, virtual environments,
+`node_modules`, the state folder, what `.penstockignore` names (a file in the root, read as `.gitignore` is), and files
+that are no Python and larger than 1 MiB, which are told in `warnings`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.bundle.ignore import Rules
+from penstock_core.errors import DefinitionError
+
+FILE_LIMIT = 1024 * 1024
+"""Largest file that is no Python source, in bytes."""
+
+TOTAL_LIMIT = 20 * 1024 * 1024
+"""Largest sum of all files, in bytes."""
+
+MAX_ENTRIES = 50_000
+"""Most files and folders that are looked at: a project's root is no home folder."""
+
+_IGNORE_FILE = ".penstockignore"
+_SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
+_ENDINGS = (".pyc", ".pyo", ".egg-info")
+# A folder that holds one of these is a virtual environment, or a cache by the rules of bford.info/cachedir.
+_MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A packed project.
+
+    Attributes:
+        root: its folder.
+        data: the tar's bytes.
+        digest: their SHA-256 in hexadecimal.
+        files: names of the files in it, relative to the root, sorted.
+        warnings: what was left out, and why.
+    """
+
+    root: Path
+    data: bytes
+    digest: str
+    files: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+    def write(self, path: Path) -> Path:
+        """Write the tar to a file; returns its path."""
+        path.write_bytes(self.data)
+        return path
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    name: str
+    path: Path
+    size: int
+    executable: bool
+
+
+def project_of(file: Path) -> tuple[Path, str]:
+    """Root folder and module name of a Python file: up while there is an `__init__.py`."""
+    file = file.resolve()
+    parts = [] if file.stem == "__init__" else [file.stem]
+    root = file.parent
+    while (root / "__init__.py").exists() and root != root.parent:
+        parts.insert(0, root.name)
+        root = root.parent
+    return root, ".".join(parts)
+
+
+def pack(root: Path, exclude: Iterable[Path] = ()) -> Bundle:
+    """Pack the project in the folder `root`; `exclude` names files and folders to leave out.
+
+    Raises:
+        DefinitionError: there is too much of it; says what is largest and what to do.
+    """
+    root = root.resolve()
+    home = os.environ.get("PENSTOCK_HOME")
+    left_out = {Path(path).resolve() for path in (*exclude, *([home] if home else []))}
+    warnings: list[str] = []
+    found = sorted(_walk(root, left_out, warnings), key=lambda file: file.name)
+    large = [file for file in found if file.size > FILE_LIMIT and not file.name.endswith(".py")]
+    if large:
+        shown = ", ".join(f"{file.name} ({_size(file.size)})" for file in large[:5])
+        more = f" and {len(large) - 5} more" if len(large) > 5 else ""
+        warnings.append(
+            f"files larger than {_size(FILE_LIMIT)} are not part of the source and will not be there when steps run: "
+            f"{shown}{more}. Read data from where it lies, or name them in {_IGNORE_FILE}"
+        )
+        found = [file for file in found if file not in large]
+    _check_total(root, found)
+    return _pack(root, found, warnings)
+
+
+def _walk(root: Path, left_out: set[Path], warnings: list[str]) -> Iterator[_File]:
+    rules = Rules.read(root / _IGNORE_FILE)
+    seen = 0
+    folders = [""]
+    while folders:
+        base = folders.pop()
+        try:
+            entries = list(os.scandir(root / base))
+        except OSError as error:
+            warnings.append(f"folder {base or '.'} cannot be read and is left out: {error.strerror}")
+            continue
+        if base and any(entry.name in _MARKS for entry in entries):
+            continue
+        seen += len(entries)
+        if seen > MAX_ENTRIES:
+            raise DefinitionError(
+                f"the folder {root} holds more than {MAX_ENTRIES} files and folders: put the pipeline into a folder of "
+                f"its own, or name what does not belong to it in {root / _IGNORE_FILE}"
+            )
+        for entry in entries:
+            name = f"{base}/{entry.name}" if base else entry.name
+            if _skipped(entry.name) or (left_out and Path(entry.path).resolve() in left_out):
+                continue
+            folder = entry.is_dir(follow_symlinks=False)
+            if rules.match(name, folder):
+                continue
+            if folder:
+                folders.append(name)
+            elif (file := _file(entry, name, warnings)) is not None:
+                yield file
+
+
+def _skipped(name: str) -> bool:
+    return name.startswith(".") or name in _SKIPPED or name.endswith(_ENDINGS)
+
+
+def _file(entry: os.DirEntry[str], name: str, warnings: list[str]) -> _File | None:
+    """A regular file, or a link to one; anything else has no place in a source bundle."""
+    try:
+        status = entry.stat()
+    except OSError:
+        warnings.append(f"{name} is a link to nothing and is left out")
+        return None
+    if stat.S_ISREG(status.st_mode):
+        return _File(name, Path(entry.path), status.st_size, bool(status.st_mode & 0o100))
+    if stat.S_ISDIR(status.st_mode):
+        warnings.append(f"{name} is a link to a folder and is left out: links are followed to files only")
+    return None
+
+
+def _check_total(root: Path, files: list[_File]) -> None:
+    total = sum(file.size for file in files)
+    if total > TOTAL_LIMIT:
+        largest = sorted(files, key=lambda file: file.size, reverse=True)[:5]
+        shown = ", ".join(f"{file.name} ({_size(file.size)})" for file in largest)
+        raise DefinitionError(
+            f"the source in {root} has {_size(total)}, more than {_size(TOTAL_LIMIT)}. The largest files: {shown}. "
+            f"Name what no step needs in {root / _IGNORE_FILE}"
+        )
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**19 else f"{size / 2**10:.1f} KiB"
+
+
+def _pack(root: Path, files: list[_File], warnings: list[str]) -> Bundle:
+    buffer = io.BytesIO()
+    names: list[str] = []
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        for file in files:
+            try:
+                # Read whole, so that a file that changes meanwhile cannot tear the archive.
+                data = file.path.read_bytes()
+            except OSError as error:
+                warnings.append(f"{file.name} cannot be read and is left out: {error.strerror}")
+                continue
+            member = tarfile.TarInfo(file.name)
+            member.size, member.mode = len(data), 0o755 if file.executable else 0o644
+            archive.addfile(member, io.BytesIO(data))
+            names.append(file.name)
+    data = buffer.getvalue()
+    return Bundle(root, data, hashlib.sha256(data).hexdigest(), tuple(names), tuple(warnings))
