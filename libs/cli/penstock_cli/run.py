@@ -77,7 +77,10 @@ def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prep
         pipeline = sources.load(source)
         compiled = pipeline.compile()
         given = inputs.parse(pipeline, params)
-        return sources.pack(pipeline, compiled), given
+        prepared = sources.pack(pipeline, compiled)
+    for warning in prepared.source.warnings:
+        output.note(f"warning: {warning}")
+    return prepared, given
 
 
 def _run(

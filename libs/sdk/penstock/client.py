@@ -94,10 +94,10 @@ class Client:
         from penstock import sources
 
         prepared = pipeline if isinstance(pipeline, sources.Prepared) else sources.prepare(pipeline)
-        self.upload(prepared.bundle, prepared.digest)
+        self.upload(prepared.source.data, prepared.source.digest)
         body = {
             "pipeline": prepared.ir,
-            "source": prepared.digest,
+            "source": prepared.source.digest,
             "environment": prepared.environment,
             "git": prepared.git,
         }
@@ -109,12 +109,12 @@ class Client:
         rows = answer.get("versions", []) if isinstance(answer, dict) else answer
         return [results.build(Version, row) for row in rows]
 
-    def upload(self, file: Path, sha256: str) -> bool:
-        """Put a file into the artifact store under its digest; False when it was there."""
+    def upload(self, content: Path | bytes, sha256: str) -> bool:
+        """Put a file, or bytes, into the artifact store under its digest; False when it was there."""
         path = f"/v1/artifacts/{sha256}"
         if self.transport.exists(path):
             return False
-        self.transport.upload(path, file)
+        self.transport.upload(path, content)
         return True
 
     # ------------------------------------------------------------------------------------------------------- runs

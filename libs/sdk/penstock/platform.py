@@ -185,8 +185,8 @@ class Embedded:
         return f" (pid {info['pid']})" if info else ""
 
     def start(self) -> None:
-        """Start an own platform when none holds the state folder. Returns at once."""
-        if not is_locked(self.home):
+        """Start an own platform when none holds the state folder. Returns at once; a second call does nothing."""
+        if self._child is None and not is_locked(self.home):
             self._spawn()
 
     def _spawn(self) -> None:

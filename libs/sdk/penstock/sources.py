@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from penstock import frames
+from penstock import bundle, frames
 from penstock.client_errors import SourceError
 from penstock_core.errors import PenstockError
 from penstock_core.ir import Pipeline as CompiledPipeline
@@ -42,8 +42,7 @@ class Prepared:
     """A pipeline with everything that registering it takes."""
 
     ir: CompiledPipeline
-    bundle: Path
-    digest: str
+    source: bundle.Bundle
     environment: dict[str, Any]
     git: dict[str, Any] | None
 
@@ -84,15 +83,10 @@ def locate(source: str) -> Target:
     if path.suffix != ".py":
         raise SourceError(f"{path} is no Python file: its name must end in .py")
     file = path.resolve()
-    parts = [] if file.stem == "__init__" else [file.stem]
-    root = file.parent
-    while (root / "__init__.py").exists():
-        parts.insert(0, root.name)
-        root = root.parent
-    bad = next((part for part in parts if "." in part), None)
-    if bad is not None:
-        raise SourceError(f"{path} cannot be imported, because {bad!r} has a dot in it: rename it")
-    return Target(file, root, ".".join(parts), pipeline or None)
+    if "." in file.stem:
+        raise SourceError(f"{path} cannot be imported, because {file.stem!r} has a dot in it: rename it")
+    root, module = bundle.project_of(file)
+    return Target(file, root, module, pipeline or None)
 
 
 def _in_folder(folder: Path) -> Path:
@@ -206,5 +200,17 @@ def is_pipeline(item: object) -> bool:
 
 
 def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> Prepared:
-    """Pack the source of a compiled pipeline, and describe the environment that it was compiled in."""
-    raise NotImplementedError
+    """Pack the source of a compiled pipeline, and describe the environment that it was compiled in.
+
+    Raises:
+        SourceError: the pipeline was not defined in a file.
+        DefinitionError: the folder of the file holds too much.
+    """
+    if not pipeline.file or not Path(pipeline.file).is_file():
+        raise SourceError(
+            f"pipeline {pipeline.name!r} was not defined in a file ({pipeline.file or 'unknown'}), so that no other "
+            "process can import its steps: put it into a .py file"
+        )
+    root, _ = bundle.project_of(Path(pipeline.file))
+    packed = bundle.pack(root)
+    return Prepared(compiled, packed, bundle.environment_info(), bundle.git_info(root))

@@ -93,11 +93,18 @@ class Transport:
         except NotFound:
             return False
 
-    def upload(self, path: str, file: Path) -> None:
-        """PUT a file's bytes."""
+    def upload(self, path: str, content: Path | bytes) -> None:
+        """PUT bytes, or a file's bytes."""
 
         def once() -> None:
-            with file.open("rb") as data, self._open("PUT", path, body=data, size=file.stat().st_size) as response:
+            if isinstance(content, bytes):
+                with self._open("PUT", path, body=content) as response:
+                    response.read()
+                return
+            with (
+                content.open("rb") as data,
+                self._open("PUT", path, body=data, size=content.stat().st_size) as response,
+            ):
                 response.read()
 
         self._retry(once)
