@@ -137,6 +137,9 @@ def to_json(value: object, hint: Any, what: str = "the value") -> Any:
     """
     if isinstance(value, Path):
         value = value.absolute()
+        if any(hints.klass(option) is str for option in hints.members(hint)):
+            # Who takes both does not mind, and people read it more easily.
+            return str(value)
     try:
         return codec.plain(value, hint)
     except codec.NotJson as error:

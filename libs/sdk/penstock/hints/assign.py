@@ -48,7 +48,7 @@ def _fits(source: Any, target: Any) -> bool:
 
 def _is_subclass(source: type, target: type) -> bool:
     if hints.is_typed_dict(target) or hints.is_typed_dict(source):
-        return issubclass(dict, target) or issubclass(source, dict)
+        return _is_dict(source) and _is_dict(target)
     if target is collections.abc.Callable:
         return True
     if any(issubclass(source, number) for number in _NUMBERS.get(target, ())):
@@ -58,6 +58,10 @@ def _is_subclass(source: type, target: type) -> bool:
     except TypeError:
         # A protocol with data members cannot be checked this way.
         return True
+
+
+def _is_dict(cls: type) -> bool:
+    return hints.is_typed_dict(cls) or issubclass(cls, collections.abc.Mapping)
 
 
 def _arguments_fit(source: Any, target: Any, source_class: type, target_class: type) -> bool:

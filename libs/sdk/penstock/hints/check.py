@@ -97,8 +97,7 @@ def _items_problem(value: object, hint: Any, cls: type, args: tuple[Any, ...]) -
 
 def _tuple_problem(value: tuple[object, ...], hint: Any, args: tuple[Any, ...]) -> str | None:
     fixed = not (len(args) == 2 and args[1] is Ellipsis)
-    length = 0 if args == ((),) else len(args)
-    if fixed and len(value) != length:
+    if fixed and len(value) != len(args):
         return f"a tuple of {len(value)} items is not {hints.show(hint)}"
     return _first_problem(value, lambda index: hints.item(hint, index))
 

@@ -1,0 +1,162 @@
+"""The inputs of runs: texts from the command line, values from Python, JSON for the platform."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+import pytest
+import sdk_sample_pipelines as samples
+from hypothesis import given
+from hypothesis import strategies as st
+from sdk_sample_types import Color, Config, Plain
+
+from penstock import InputError, codec, pipeline
+from penstock.inputs import check_inputs, check_value, parse_inputs, parse_text, to_json
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "value"),
+    [
+        ("3", int, 3),
+        ("-3", int, -3),
+        ("3", float, 3.0),
+        ("1e3", float, 1000.0),
+        ("3", str, "3"),
+        ("3", Any, 3),
+        ("three", Any, "three"),
+        ("true", bool, True),
+        ("False", bool, False),
+        ("true", str, "true"),
+        ("null", int | None, None),
+        ("none", int | None, None),
+        ("", str, ""),
+        ("[1, 2]", list[int], [1, 2]),
+        ("[1, 2]", tuple[int, ...], (1, 2)),
+        ('{"depth": 4}', Config, Config(4)),
+        ('{"a": 1}', dict[str, int], {"a": 1}),
+        ("RED", Color, Color.RED),
+        ("b", Literal["a", "b"], "b"),
+        ("1", Literal["a", 1], 1),
+        ("2024-05-01", datetime.date, datetime.date(2024, 5, 1)),
+        ("a.csv", Path, Path.cwd() / "a.csv"),
+        ("~/a.csv", Path | None, Path.home() / "a.csv"),
+        ("/a.csv", Path | str, Path("/a.csv")),
+        ("https://example.com/a.csv", Path | str, "https://example.com/a.csv"),
+        ("", Path | str, ""),
+        ('"quoted"', str, "quoted"),
+        ("3", int | str, 3),
+        ("x", int | str, "x"),
+    ],
+)
+def test_texts_become_what_the_hint_says(text: str, hint: Any, value: Any) -> None:
+    found = parse_text(text, hint)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint", "says"),
+    [
+        ("three", int, "must be int, not 'three'"),
+        ("3.5", int, "must be int, not '3.5'"),
+        ("true", int, "must be int"),
+        ("yes", bool, "must be bool, not 'yes': write true or false"),
+        ("1,2", list[int], r"must be list\[int\], not '1,2': write JSON, such as '\[1, 2\]'"),
+        ('["a"]', list[int], "must be list"),
+        ("BLUE", Color, "must be Color"),
+        ("c", Literal["a", "b"], "must be Literal"),
+        ("x", pd.DataFrame, "must be DataFrame"),
+    ],
+)
+def test_texts_that_do_not_fit(text: str, hint: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        parse_text(text, hint)
+
+
+def test_nan_is_a_number() -> None:
+    assert math.isnan(parse_text("NaN", float))
+    assert to_json(math.nan, float) == {"$type": "float", "value": "nan"}
+
+
+@given(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none() | st.lists(st.integers()) | st.text())
+def test_what_json_says_is_read_by_its_own_type(value: Any) -> None:
+    hint = type(value) if value is not None else None
+    text = value if isinstance(value, str) else json.dumps(value)
+    assert parse_text(text, hint) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "written"),
+    [
+        (3, int, 3),
+        (Path("/a"), Path | str, "/a"),
+        (Path("/a"), Any, {"$type": "path", "value": "/a"}),
+        (Path("/a"), Path | None, "/a"),
+        (Color.RED, Color, "RED"),
+        (Color.RED, Any, {"$type": "sdk_sample_types:Color", "name": "RED"}),
+        (Config(1), Config, {"depth": 1, "rates": [0.1], "color": "RED", "more": {}}),
+        ((1, 2), tuple[int, ...], [1, 2]),
+        ((1, 2), Any, {"$type": "tuple", "items": [1, 2]}),
+        ({"a": (1,)}, dict[str, tuple[int]], {"a": [1]}),
+        (datetime.date(2024, 5, 1), datetime.date, "2024-05-01"),
+        (2**70, int, {"$type": "int", "value": hex(2**70)}),
+        (True, bool, True),
+    ],
+)
+def test_json_is_plain_where_the_hint_brings_it_back(value: Any, hint: Any, written: Any) -> None:
+    assert to_json(value, hint) == written
+    assert str(codec.decode(written, hint)) == str(value)
+
+
+def test_a_run_s_inputs() -> None:
+    texts = {"source": "a.csv", "size": "1", "config": '{"depth": 5}'}
+    values = parse_inputs(samples.training, texts)
+    assert values == {"source": Path.cwd() / "a.csv", "size": 1.0, "config": samples.Config(5)}
+    written = check_inputs(samples.training, values)
+    assert written["config"] == {"depth": 5, "names": ["a"]}
+    assert check_inputs(samples.training, {}) == {}
+    assert check_inputs(samples.training, {"config": {"depth": 5}}) == {"config": {"depth": 5, "names": ["a"]}}
+    json.dumps(written)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"sourc": "x"}, "pipeline 'training' has no parameter 'sourc': did you mean 'source'?"),
+        ({"zzz": "x"}, r"no parameter 'zzz' \(its parameters: source, size, config\)"),
+        ({"size": "big"}, r"parameter 'size' of pipeline 'training' must be float: 'big' \(str\) is not float"),
+        ({"config": {"deep": 1}}, "must be Config: Config has no field 'deep'"),
+    ],
+)
+def test_wrong_inputs_are_named(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        check_inputs(samples.training, values)
+
+
+def test_a_missing_input_is_named() -> None:
+    with pytest.raises(InputError, match=r"pipeline 'single' misses its parameter 'n' \(int\)"):
+        check_inputs(samples.single, {})
+    with pytest.raises(InputError, match="parameter 'n' of pipeline 'single' must be int, not 'x'"):
+        parse_inputs(samples.single, {"n": "x"})
+
+
+def test_objects_do_not_travel() -> None:
+    @pipeline
+    def anything(value: Any) -> None: ...
+
+    with pytest.raises(
+        InputError, match="must be plain data, because it travels as JSON, but a Plain has no JSON form"
+    ):
+        check_inputs(anything, {"value": Plain(1)})
+
+
+def test_single_values_are_checked_or_converted() -> None:
+    assert check_value("RED", Color) is Color.RED
+    assert check_value(1, int) == 1
+    with pytest.raises(InputError, match=r"depth must be int: 'a' \(str\) is not int"):
+        check_value("a", int, "depth")
