@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os.path
 import sys
@@ -15,7 +16,7 @@ _FOLDERS = tuple(
     for name in _OURS
     if name in sys.modules and sys.modules[name].__file__
 )
-_MACHINERY = ("<frozen importlib", "<frozen runpy")
+_MACHINERY = ("<frozen importlib", "<frozen runpy", str(importlib.__file__))
 
 
 def caller() -> tuple[str | None, int | None]:
