@@ -93,6 +93,7 @@ def follow(connected: Session, progress: Progress, display: Live | Plain, option
         Left: the user left.
     """
     asked = False
+    connected.client.transport.on_trouble = display.trouble
     with _logs(connected, progress, display, options), _Stops(options.timeout) as stops:
         while True:
             try:
@@ -112,6 +113,7 @@ def _take(connected: Session, progress: Progress, display: Live | Plain, stops: 
     while True:
         with stops.wait():
             event = next(events, None)
+        display.trouble(None)
         if event is None:
             return
         change = progress.apply(event)
@@ -141,11 +143,15 @@ def _logs(connected: Session, progress: Progress, display: Live | Plain, options
     # Only where logs are shown.
     import threading
 
+    from penstock.client import Client
     from penstock.client_errors import ClientError
+
+    # A client of its own: its troubles are not worth a word.
+    client = Client(home=connected.client.home, locate=connected.client.transport.locate)
 
     def read() -> None:
         with contextlib.suppress(ClientError):
-            for line in connected.client.logs(progress.run_id):
+            for line in client.logs(progress.run_id):
                 progress.measure(line)
                 if options.logs:
                     display.logged(line)

@@ -40,6 +40,7 @@ class Live:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self.footer = "Ctrl-C cancels"
+        self._trouble: str | None = None
         self._console = output.console()
         self._unicode = (self._console.encoding or "").lower().startswith("utf")
         self._live = RichLive(
@@ -68,6 +69,10 @@ class Live:
     def note(self, text: str, at: float | None = None) -> None:
         """Tell something below the steps."""
         self.footer = text
+
+    def trouble(self, why: str | None) -> None:
+        """The platform does not answer, or (None) it does."""
+        self._trouble = why
 
     # --------------------------------------------------------------------------------------------------- drawing
 
@@ -177,4 +182,9 @@ class Live:
             parts.append(f"{counts[Status.RUNNING]} running")
         if hidden:
             parts.append(f"{hidden} not shown")
-        return Text("   " + ", ".join(parts) + "   " + self.footer, "dim", no_wrap=True, overflow="ellipsis")
+        text = Text("   " + ", ".join(parts) + "   ", "dim", no_wrap=True, overflow="ellipsis")
+        return (
+            text.append(f"waiting for the platform: {self._trouble}", "yellow")
+            if self._trouble
+            else text.append(self.footer)
+        )

@@ -26,6 +26,7 @@ class Plain:
         self._width = min(40, max((len(key) for key in progress.tracks), default=0))
         self._large = len(progress.tracks) > LARGE
         self._counted = time.monotonic()
+        self._troubled = False
 
     def __enter__(self) -> Plain:
         progress = self.progress
@@ -60,6 +61,14 @@ class Plain:
         """A step wrote a line."""
         if not self.quiet and line.metric is None and line.text:
             self.note(f"{line.step:<{self._width}}  | {line.text.rstrip()}", line.at)
+
+    def trouble(self, why: str | None) -> None:
+        """The platform does not answer, or (None) it does: told once each."""
+        if why is not None and not self._troubled:
+            self.note(f"waiting for the platform: {why}")
+        elif why is None and self._troubled:
+            self.note("the platform is back")
+        self._troubled = why is not None
 
     def note(self, text: str, at: float | None = None) -> None:
         """Write a line with the time."""

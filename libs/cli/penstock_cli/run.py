@@ -96,18 +96,16 @@ def _run(
     progress = Progress(accepted.run_id, prepared.ir, version.version)
     show = not (options.quiet or options.json)
     with _display(progress, show=show) as display:
-        client.transport.on_trouble = lambda why: display.note(f"waiting for the platform: {why}")
         following.follow(connected, progress, display, options)
     ended = client.finished(accepted.run_id)
     store = artifact_folder(connected)
     if options.json:
         output.as_json(summary.as_object(ended, store))
-        for line in summary.failures(ended):
-            output.note("".join(text for text, _ in line))
     elif not options.quiet:
-        _conclude(ended, progress, connected)
-    elif not ended.succeeded:
-        summary.show(summary.failures(ended))
+        _conclude(ended, progress, connected, prepared)
+    if (options.json or options.quiet) and not ended.succeeded:
+        for line in summary.failures(ended, prepared.source.root):
+            output.note("".join(text for text, _ in line))
     return ended
 
 
@@ -129,7 +127,7 @@ def artifact_folder(connected: Session) -> Any:
     return FolderStore(connected.client.home / "artifacts") if connected.local else None
 
 
-def _conclude(ended: Run, progress: Progress, connected: Session) -> None:
+def _conclude(ended: Run, progress: Progress, connected: Session, prepared: Prepared) -> None:
     from penstock_cli import summary
     from penstock_cli.model import seconds
 
@@ -147,7 +145,7 @@ def _conclude(ended: Run, progress: Progress, connected: Session) -> None:
         ]
     )
     summary.show(summary.chart(ended, progress.tracks))
-    summary.show(summary.failures(ended))
+    summary.show(summary.failures(ended, prepared.source.root))
     summary.show(summary.results(ended, artifact_folder(connected)))
     if ended.error and not any(step.state == "failed" for step in ended.steps.values()):
         summary.show([[], [(ended.error, "")]])

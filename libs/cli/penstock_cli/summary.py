@@ -6,6 +6,7 @@ Works from lines of (text, style) segments, so that a terminal and a file show t
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -17,8 +18,12 @@ from penstock.store import FolderStore
 from penstock_cli import output
 from penstock_cli.model import Attempt, Track, metrics, number, seconds, size
 
-CHART_LIMIT = 60
+CHART_LIMIT = 40
+_EXCERPT = 24
 _LABEL_LIMIT = 28
+_METRICS_LIMIT = 44
+# Where the platform unpacked the user's source.
+_UNPACKED = re.compile(r'(?<=File ")[^"]*/sources/[0-9a-f]{64}/')
 
 Segments = list[tuple[str, str]]
 
@@ -55,20 +60,17 @@ def chart(run: Run, tracks: Mapping[str, Track]) -> Iterable[Segments]:
     steps = list(run.steps.values())
     if not steps:
         return
-    span = _span(run, tracks)
-    shown = steps
-    if len(steps) > CHART_LIMIT:
-        bad = [step for step in steps if step.state not in ("succeeded", "cached")][: CHART_LIMIT // 2]
-        slow = sorted((s for s in steps if s not in bad), key=lambda s: -(s.seconds or 0.0))
-        chosen = {step.key for step in [*bad, *slow[: CHART_LIMIT - len(bad)]]}
-        shown = [step for step in steps if step.key in chosen]
+    shown = steps if len(steps) <= CHART_LIMIT else _excerpt(steps)
     label = min(_LABEL_LIMIT, max(len(step.key) for step in shown))
+    measured = min(_METRICS_LIMIT, max(len(metrics(step.metrics)) for step in shown))
+    room = shutil.get_terminal_size((100, 24)).columns - label - measured - 30
+    span = _span(run, tracks, max(16, min(60, room)))
     scale = seconds(span.end - span.start)
     ruler = "0 s " + "─" * max(0, span.width - len(scale) - 5) + " " + scale
     yield [(f"  {'step':<{label}}  {'':<9}  {'time':>9}  ", "dim"), (ruler, "dim")]
     for step in shown:
         key = step.key if len(step.key) <= label else step.key[: label - 1] + "…"
-        took = seconds(step.seconds) if step.seconds is not None else ""
+        took = _took(step, tracks.get(step.key))
         yield [
             (f"  {key:<{label}}  ", ""),
             (f"{step.state:<9}", output.STYLES.get(step.state, "")),
@@ -77,13 +79,26 @@ def chart(run: Run, tracks: Mapping[str, Track]) -> Iterable[Segments]:
             (f"  {metrics(step.metrics)}" if step.metrics else "", "dim"),
         ]
     if len(shown) < len(steps):
-        yield [
-            (f"  … {len(steps) - len(shown)} more steps, all of them shorter: `penstock runs show {run.run_id}`", "dim")
-        ]
+        yield [(f"  … and {len(steps) - len(shown)} more; shown are those that failed, and the longest", "dim")]
 
 
-def _span(run: Run, tracks: Mapping[str, Track]) -> Span:
-    width = max(16, min(60, shutil.get_terminal_size((100, 24)).columns - 72))
+def _excerpt(steps: list[Step]) -> list[Step]:
+    """Of many steps: those that failed, and the longest, in the pipeline's order."""
+    bad = [step.key for step in steps if step.state not in ("succeeded", "cached", "skipped")][: _EXCERPT // 2]
+    longest = sorted((step for step in steps if step.key not in bad), key=lambda step: -(step.seconds or 0.0))
+    chosen = {*bad, *(step.key for step in longest[: _EXCERPT - len(bad)])}
+    return [step for step in steps if step.key in chosen]
+
+
+def _took(step: Step, track: Track | None) -> str:
+    """How long the last try of a step ran; a cancelled one until it was stopped."""
+    if step.seconds is not None:
+        return seconds(step.seconds)
+    last = track.last if track else None
+    return seconds(last.finished_at - last.started_at) if last and last.started_at and last.finished_at else ""
+
+
+def _span(run: Run, tracks: Mapping[str, Track], width: int) -> Span:
     tries = [attempt for track in tracks.values() for attempt in track.attempts.values()]
     starts = [run.requested_at] if run.requested_at else []
     starts += [attempt.requested_at for attempt in tries if attempt.requested_at]
@@ -129,8 +144,12 @@ def _merge(cells: list[tuple[str, str]]) -> Segments:
     return merged
 
 
-def failures(run: Run) -> Iterable[Segments]:
-    """Why the run did not succeed: each failed step with its traceback, then what was skipped for it."""
+def failures(run: Run, root: Path | None = None) -> Iterable[Segments]:
+    """Why the run did not succeed: each failed step with its traceback, then what was skipped for it.
+
+    Tracebacks name files of the user's source by their place under `root`, relative to it where it is not known.
+    """
+    folder = f"{root}/" if root else ""
     failed = [step for step in run.steps.values() if step.state == "failed"]
     for step in failed[:10]:
         tries = f" after {step.attempts} attempts" if step.attempts > 1 else ""
@@ -138,7 +157,8 @@ def failures(run: Run) -> Iterable[Segments]:
         why = str(step.error) if step.error else (step.reason or "no reason is known")
         yield [("step ", ""), (step.key, "bold"), (f" failed{tries}: ", "bold red"), (why, "red")]
         if step.error is not None and step.error.traceback:
-            yield from ([(f"  {line}", "")] for line in step.error.traceback.rstrip().splitlines())
+            own = _UNPACKED.sub(lambda _: folder, step.error.traceback)
+            yield from ([(f"  {line}", "")] for line in own.rstrip().splitlines())
     if len(failed) > 10:
         yield [(f"… and {len(failed) - 10} more failed steps", "")]
     skipped = [step for step in run.steps.values() if step.state == "skipped"]

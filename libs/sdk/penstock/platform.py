@@ -248,12 +248,13 @@ class Embedded:
         if address is not None:
             self._last = address
             return address
-        embedded = self.spawned > 0 or (self._last is not None and self._last.ephemeral)
-        if embedded and self._child_ended() and not is_locked(self.home):
+        if not self.embedded:
+            raise NoPlatform(
+                f"the platform of {self.home} is gone: start it again with `penstock up`; its runs then go on"
+            )
+        if self._child_ended() and not is_locked(self.home):
             self._spawn()
-        raise NoPlatform(
-            f"the platform of {self.home} is gone: start it again with `penstock up`; its runs then go on by themselves"
-        )
+        raise NoPlatform(f"the embedded platform has stopped, and is started again (log: {self.home / 'platform.log'})")
 
     @property
     def embedded(self) -> bool:

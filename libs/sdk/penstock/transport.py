@@ -44,9 +44,12 @@ class _Again(Exception):
     """Not an answer: try again. Holds what to say when patience ends, and the wait the server asked for."""
 
     def __init__(self, why: str, wait: float = 0.0) -> None:
-        self.why = why
         self.wait = wait
         super().__init__(why)
+
+
+class _Ended(_Again):
+    """The server ended a stream in good order: no trouble, but perhaps not all there is."""
 
 
 class Transport:
@@ -169,7 +172,7 @@ class Transport:
                         quiet_since = time.monotonic()
                 if _passed(deadline) or over(None):
                     return
-                raise _Again("the platform ended the stream")
+                raise _Ended("the platform ended the stream")
             except NotFound:
                 # A platform that has just restarted may not have read its log yet.
                 if not opened:
@@ -201,7 +204,7 @@ class Transport:
                 f"the platform at {self._where()} did not answer for {patience:.0f} s ({_describe(error)}): "
                 "see `penstock doctor`; runs that were accepted go on by themselves"
             ) from error
-        if self.on_trouble is not None:
+        if self.on_trouble is not None and not isinstance(error, _Ended):
             self.on_trouble(_describe(error))
         wait = error.wait if isinstance(error, _Again) else 0.0
         time.sleep(min(max(delay, wait), 10.0))
@@ -353,8 +356,9 @@ def _describe(error: BaseException) -> str:
         return "it did not answer in time"
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens at its address"
-    text = str(error).strip()
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    if isinstance(error, http.client.HTTPException | ConnectionError):
+        return "the connection broke"
+    return str(error).strip() or type(error).__name__
 
 
 def _fields(value: object) -> object:
