@@ -61,6 +61,7 @@ class VersionReply(_Model):
     version: int | None = None
     created: bool = False
     error: str | None = None
+    unavailable: bool = Field(default=False, description="whether trying again later may help")
 
 
 class Locate(_Model):
@@ -79,6 +80,7 @@ class Location(_Model):
     headers: dict[str, str] = Field(default_factory=dict)
     size: int | None = None
     error: str | None = None
+    unavailable: bool = Field(default=False, description="whether trying again later may help")
 
 
 class StoreInfo(_Model):

@@ -14,6 +14,7 @@ from faststream import AckPolicy
 from faststream.nats.message import NatsMessage
 
 from penstock_core.errors import PenstockError
+from penstock_core.ports import Unavailable
 from penstock_servicekit.link import Link
 
 WORKERS = 32
@@ -26,9 +27,12 @@ def answer(
     subject: str,
     command: type[Command],
     handle: Callable[[Command], Awaitable[pydantic.BaseModel]],
-    problem: Callable[[str], pydantic.BaseModel],
+    problem: Callable[[str, bool], pydantic.BaseModel],
 ) -> None:
-    """Answer requests on `subject`, several at the same time. `problem` makes the reply that carries an error."""
+    """Answer requests on `subject`, several at the same time. `problem` makes the reply to what went wrong.
+
+    Its arguments are the error and whether trying again later may help.
+    """
 
     async def receive(body: bytes) -> bytes:
         try:
@@ -37,13 +41,13 @@ def answer(
             first = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in first["loc"]) or "body"
             link.log.warning("unreadable request", subject=subject, field=where, error=first["msg"])
-            reply = problem(f"the request is not valid: {where}: {first['msg']}")
+            reply = problem(f"the request is not valid: {where}: {first['msg']}", False)
         except PenstockError as error:
             link.log.warning("request failed", subject=subject, error=str(error))
-            reply = problem(str(error))
+            reply = problem(str(error), isinstance(error, Unavailable))
         except Exception as error:
             link.log.exception("request failed", subject=subject)
-            reply = problem(f"the {link.service} service failed ({type(error).__name__}); its log says more")
+            reply = problem(f"the {link.service} service failed ({type(error).__name__}); its log says more", True)
         return reply.model_dump_json().encode()
 
     # A raw body: FastStream drops a request that does not fit its handler's type without an answer.

@@ -12,6 +12,7 @@ import secrets
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import nats
 import nats.errors
@@ -78,7 +79,7 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
         url,
         name=f"penstock-{name}",
         max_reconnect_attempts=-1,
-        reconnect_time_wait=0.1,
+        reconnect_time_wait=0.1,  # pyright: ignore[reportArgumentType] - seconds; the library only sleeps them
         connect_timeout=5,
         ping_interval=20,
         max_outstanding_pings=3,
@@ -123,6 +124,7 @@ async def compose(url: str, settings: ServiceSettings, builders: dict[str, Build
         for part, service in services.items():
             await service.start()
             running.services[part] = service
+        await bus.client.flush()  # whoever asks from now on is heard: the server knows every subscription
     except BaseException:
         await stop(running, settings.stop_timeout)
         raise
@@ -153,7 +155,7 @@ async def stop(running: Running, timeout: float) -> None:
         await asyncio.wait_for(running.app.stop(), 5)
 
 
-async def wait_for_end(failed: asyncio.Future[str], others: Sequence[asyncio.Future[object]] = ()) -> str | None:
+async def wait_for_end(failed: asyncio.Future[str], others: Sequence[asyncio.Future[Any]] = ()) -> str | None:
     """Wait for SIGINT or SIGTERM (returns None) or for a failure (returns what failed)."""
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[None] = loop.create_future()

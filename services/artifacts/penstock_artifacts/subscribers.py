@@ -21,8 +21,8 @@ def register(link: Link, service: ArtifactsService) -> None:
     async def store(_: _Nothing) -> StoreInfo:
         return await service.store()
 
-    def problem(error: str) -> Location:
-        return Location(error=error)
+    def problem(error: str, again: bool) -> Location:
+        return Location(error=error, unavailable=again)
 
     answer(link, subjects.ARTIFACTS_STORE, _Nothing, store, problem)
     answer(link, subjects.ARTIFACTS_LOCATE, Locate, service.locate, problem)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
-from penstock_adapters.nats.bus import Bus
+import orjson
+
+from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
 from penstock_adapters.nats.kv import Bucket
 from penstock_builder import subscribers
 from penstock_builder.service import BuilderService
@@ -30,16 +32,37 @@ class NatsEdges:
         return location.size is not None
 
     async def announce(self, version: Version) -> None:
-        """See the protocol."""
-        headers = {
-            "Nats-Msg-Id": f"{version.project}.{version.name}.{version.version}",
-            "ce-specversion": "1.0",
-            "ce-id": f"{version.project}.{version.name}.{version.version}",
-            "ce-type": "penstock.version.registered.v1",
-            "ce-source": "penstock/builder",
-        }
+        """See the protocol. The broker refuses a message that does not follow the last one that was read."""
+        subject = f"builds.{version.project}.{version.name}.registered"
         body = version.model_dump_json(exclude={"pipeline": {"nodes", "steps"}}).encode()
-        await self._bus.publish(f"builds.{version.project}.{version.name}.registered", body, headers)
+        while True:
+            last = await self._bus.last(subjects.BUILDS, subject)
+            if last is not None and int(orjson.loads(last.data)["version"]) >= version.version:
+                return
+            headers = {
+                "Nats-Expected-Last-Subject-Sequence": str(last.seq if last else 0),
+                "ce-specversion": "1.0",
+                "ce-id": f"{version.project}.{version.name}.{version.version}",
+                "ce-type": "penstock.version.registered.v1",
+                "ce-source": "penstock/builder",
+                "ce-subject": f"{version.project}.{version.name}",
+                "content-type": "application/json",
+            }
+            try:
+                await self._bus.publish(subject, body, headers)
+                return
+            except BusError as error:
+                if error.code != WRONG_LAST:
+                    raise
+
+
+class FreshBucket:
+    """The bucket of versions, read from its leader."""
+
+    def __init__(self, bus: Bus) -> None:
+        bucket = Bucket(bus, subjects.VERSIONS_BUCKET)
+        self.get = bucket.get_fresh
+        self.put = bucket.put
 
 
 class BuilderApp:
@@ -47,8 +70,8 @@ class BuilderApp:
 
     def __init__(self, link: Link) -> None:
         self._bus = link.bus
-        service = BuilderService(Bucket(link.bus, subjects.VERSIONS_BUCKET), NatsEdges(link.bus), time.time)
-        subscribers.register(link.broker, service)
+        service = BuilderService(FreshBucket(link.bus), NatsEdges(link.bus), time.time)
+        subscribers.register(link, service)
 
     async def start(self) -> None:
         """FastStream has started the subscribers."""

@@ -2,14 +2,18 @@
 
 In: a compiled pipeline, its source bundle's digest, its environment. Out: a version number, and one event a version.
 
-Promises: equal content has one number and a number one content, whichever replicas register at the same time and
-wherever one of them is killed. The number is taken by creating its key; the other keys only point to it, and whoever
-finds them missing puts them there.
+Promises: equal content has one number and a number one content, each version is announced once, in order, whichever
+replicas register at the same time and wherever one of them is killed. How: a number is taken by creating its key. A
+version is complete when its digest points to it, it is announced, and `latest` says its number, in this order; no
+number is taken before all below are complete, and whoever finds one that is not completes it.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Protocol
 
@@ -20,7 +24,8 @@ from penstock_adapters.nats.kv import Entry
 from penstock_adapters.nats.versions import VersionTooLarge
 from penstock_contracts.commands import RegisterVersion, Version, VersionReply
 from penstock_core import ir
-from penstock_core.errors import DefinitionError, PenstockError
+from penstock_core.errors import DefinitionError, InvalidId, PenstockError
+from penstock_core.ports import Unavailable
 
 _TRIES = 50
 
@@ -29,7 +34,7 @@ class Store(Protocol):
     """The bucket of versions."""
 
     async def get(self, key: str) -> Entry | None:
-        """The entry of a key."""
+        """The entry of a key, as new as the last write that was answered."""
         ...
 
     async def put(self, key: str, value: bytes, revision: int | None = None) -> int | None:
@@ -45,7 +50,7 @@ class Edges(Protocol):
         ...
 
     async def announce(self, version: Version) -> None:
-        """Publish that a version was registered; saying it twice is harmless."""
+        """Publish that a version was registered, unless it or a later one of its pipeline was announced already."""
         ...
 
 
@@ -66,18 +71,23 @@ class BuilderService:
         try:
             ir.check(command.pipeline)
             if not await self._edges.has_artifact(command.source):
-                return VersionReply(error=f"the source bundle {command.source[:12]} was not uploaded")
+                return VersionReply(
+                    error=f"the source bundle {command.source} is not in the artifact store: put it there, then "
+                    "register again"
+                )
             return await self._number(command, digest(command))
-        except (VersionTooLarge, DefinitionError) as error:
+        except (VersionTooLarge, DefinitionError, InvalidId) as error:
             return VersionReply(error=str(error))
 
     async def _number(self, command: RegisterVersion, content: str) -> VersionReply:
         project, name = command.project, command.pipeline.name
+        # In this order: what others complete between the two reads has a number above `latest` and is met below.
+        number = await self._latest(project, name) + 1
         known = await self._store.get(versions.digest_key(project, name, content))
         if known is not None:
+            for incomplete in range(number, int(known.value) + 1):
+                await self._complete(project, name, incomplete)
             return VersionReply(version=int(known.value))
-        latest = await self._store.get(versions.latest_key(project, name))
-        number = (int(latest.value) if latest else 0) + 1
         for _ in range(_TRIES):
             version = Version(
                 project=project,
@@ -90,19 +100,37 @@ class BuilderService:
                 pipeline=command.pipeline,
                 registered_at=self._clock(),
             )
-            created = await self._store.put(versions.key(project, name, number), versions.pack(version), 0) is not None
-            if not created:
-                # The number is taken: by the same content (another replica, or our own try before a crash) or not.
-                taken = await self._store.get(versions.key(project, name, number))
-                if taken is None or versions.unpack(taken.value).digest != content:
-                    await self._point(project, name, number)
-                    number += 1
-                    continue
-            await self._store.put(versions.digest_key(project, name, content), str(number).encode(), 0)
+            packed = await asyncio.to_thread(versions.pack, version)  # a large one takes its time
+            if await self._store.put(versions.key(project, name, number), packed, 0) is not None:
+                await self._finish(version)
+                return VersionReply(version=number, created=True)
+            # What took the number may be equal: by another replica, or by one that was killed before it could answer.
+            if await self._complete(project, name, number) == content:
+                return VersionReply(version=number)
+            number += 1
+        raise Unavailable(f"no version number of {name!r} was free in {_TRIES} tries: try again")
+
+    async def _complete(self, project: str, name: str, number: int) -> str | None:
+        """Complete the version that took a number; returns its digest, None when it cannot be read."""
+        entry = await self._store.get(versions.key(project, name, number))
+        version: Version | None = None
+        with contextlib.suppress(PenstockError):  # one that is damaged or deleted holds its number and no more
+            version = await asyncio.to_thread(versions.unpack, entry.value) if entry else None
+        if version is None:
             await self._point(project, name, number)
-            await self._edges.announce(version)
-            return VersionReply(version=number, created=created)
-        raise PenstockError(f"no version number of {name!r} was free in {_TRIES} tries: try again")
+            return None
+        await self._finish(version)
+        return version.digest
+
+    async def _finish(self, version: Version) -> None:
+        key = versions.digest_key(version.project, version.name, version.digest)
+        await self._store.put(key, str(version.version).encode(), 0)
+        await self._edges.announce(version)
+        await self._point(version.project, version.name, version.version)
+
+    async def _latest(self, project: str, name: str) -> int:
+        latest = await self._store.get(versions.latest_key(project, name))
+        return int(latest.value) if latest else 0
 
     async def _point(self, project: str, name: str, number: int) -> None:
         """Have `latest` be at least `number`."""
@@ -117,5 +145,10 @@ class BuilderService:
 
 def digest(command: RegisterVersion) -> str:
     """SHA-256 over what makes a version what it is: the IR, the source bundle and the environment."""
-    content = [command.pipeline, command.source, command.environment.digest, command.environment.python]
-    return hashlib.sha256(orjson.dumps(content, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    content: list[object] = [command.pipeline, command.source, command.environment.digest, command.environment.python]
+    try:
+        text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # an integer beyond 64 bits, which only the standard library writes
+        content[0] = command.model_dump(mode="json", include={"pipeline"})
+        text = json.dumps(content, sort_keys=True).encode()
+    return hashlib.sha256(text).hexdigest()

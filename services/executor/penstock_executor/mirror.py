@@ -30,7 +30,7 @@ from penstock_core.values import Value
 
 _CHUNK = 1024 * 1024
 _TIMEOUT = 60.0
-_TRIES = 4
+_TRIES = 10
 
 
 class TransferError(PenstockError):
@@ -88,20 +88,29 @@ class Mirror:
     async def _remote(self) -> bool:
         if self._info is None:
             reply = await self._bus.request(subjects.ARTIFACTS_STORE, b"{}")
-            self._info = StoreInfo.model_validate_json(reply.data)
+            try:
+                self._info = StoreInfo.model_validate_json(reply.data)
+            except pydantic.ValidationError as error:
+                raise Unavailable("the artifacts service cannot tell its store now") from error
         return self._info.kind != "folder"
 
     async def _locate(self, command: Locate) -> Location:
+        """Ask for a location, for about a minute when the store is away."""
         for attempt in range(_TRIES):
+            why = ""
             try:
                 reply = await self._bus.request(subjects.ARTIFACTS_LOCATE, command.model_dump_json().encode())
-                return Location.model_validate_json(reply.data)
-            except Unavailable:
-                if attempt == _TRIES - 1:
-                    raise
-                await asyncio.sleep(0.25 * 2**attempt)
+                location = Location.model_validate_json(reply.data)
+                if not location.unavailable:
+                    return location
+                why = location.error or "the artifact store is away"
+            except Unavailable as error:
+                why = str(error)
             except pydantic.ValidationError as error:
                 raise TransferError(f"the artifacts service gave an unreadable answer: {error}") from error
+            if attempt == _TRIES - 1:
+                raise Unavailable(why)
+            await asyncio.sleep(min(0.25 * 2**attempt, 10.0))
         raise AssertionError("unreachable: the last try returns or raises")
 
     def _path(self, sha256: str) -> Path:
@@ -117,7 +126,7 @@ async def _again(transfer: Callable[[], Awaitable[None]]) -> None:
         except (OSError, http.client.HTTPException) as error:
             if attempt == _TRIES - 1:
                 raise Unavailable(f"the artifact store does not answer: {error}") from error
-            await asyncio.sleep(0.5 * 2**attempt)
+            await asyncio.sleep(min(0.25 * 2**attempt, 10.0))
 
 
 def _connect(url: str) -> tuple[http.client.HTTPConnection, str]:

@@ -26,6 +26,7 @@ from penstock_core import ids
 from penstock_core.errors import InvalidId
 from penstock_core.facts import CancelRequested, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
+from penstock_core.ports import Unavailable
 from penstock_gateway import inputs, problems
 from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.index import RunIndex
@@ -79,7 +80,7 @@ class GatewayService:
         """
         _check_run_body(body)
         fingerprint = hashlib.sha256(orjson.dumps(body.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
-        trigger = {"kind": "manual", "request": fingerprint}
+        trigger = {"type": "manual", "request": fingerprint}
         if key is None:
             run_id = ids.run_id(time.time_ns() // 1_000_000, os.urandom(10))
         else:
@@ -175,7 +176,7 @@ class GatewayService:
         """Have the builder register a version.
 
         Raises:
-            ProblemError: 422 with what is wrong with the pipeline, or its source is not in the store.
+            ProblemError: 422 with what is wrong with the pipeline.
         """
         try:
             _PIPELINE.validate_python(body.pipeline)
@@ -184,7 +185,6 @@ class GatewayService:
             raise ProblemError(
                 422, "The pipeline is not of the form of any", problems.sentence(errors), errors=errors
             ) from error
-        await self.artifacts.check_source(body.source)
         message = orjson.dumps({"project": PROJECT, **body.model_dump()})
         self._check_payload(len(message), "pass large constants as files or artifacts, or split the pipeline")
         answer = await self.bus.request(subjects.BUILDER_REGISTER, message, timeout=REGISTER_TIMEOUT)
@@ -194,6 +194,8 @@ class GatewayService:
             raise ProblemError(
                 502, "The builder gave an unreadable answer", problems.sentence(problems.from_validation(error))
             ) from error
+        if reply.unavailable:
+            raise Unavailable(reply.error or "the builder cannot work now")
         if reply.version is None:
             raise ProblemError(422, "The pipeline cannot be registered", reply.error or "the builder gave no reason")
         return reply

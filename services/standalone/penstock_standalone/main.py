@@ -125,13 +125,13 @@ def _builders(settings: StandaloneSettings, state: StateFolder, token: str) -> d
     import penstock_scheduler.app
     import penstock_scheduler.settings
 
-    home = {"home": state.home}
-    scheduler = penstock_scheduler.settings.SchedulerSettings(**home)
-    executor = penstock_executor.settings.ExecutorSettings(**home)
-    artifacts = penstock_artifacts.settings.ArtifactsSettings(**home)
-    builder = penstock_builder.settings.BuilderSettings(**home)
-    cron = penstock_cron.settings.CronSettings(**home)
-    gateway = penstock_gateway.settings.GatewaySettings(**home, port=settings.port, token=SecretStr(token))
+    home = state.home
+    scheduler = penstock_scheduler.settings.SchedulerSettings(home=home)
+    executor = penstock_executor.settings.ExecutorSettings(home=home)
+    artifacts = penstock_artifacts.settings.ArtifactsSettings(home=home)
+    builder = penstock_builder.settings.BuilderSettings(home=home)
+    cron = penstock_cron.settings.CronSettings(home=home)
+    gateway = penstock_gateway.settings.GatewaySettings(home=home, port=settings.port, token=SecretStr(token))
     return {
         "artifacts": lambda link: penstock_artifacts.app.build(link, artifacts),
         "builder": lambda link: penstock_builder.app.build(link, builder),
