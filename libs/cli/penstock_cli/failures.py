@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from penstock.client_errors import ClientError, RunFailed, SourceError
+from penstock.client_errors import RunFailed, SourceError
+from penstock_cli.following import Left
 from penstock_core.errors import DefinitionError, InputError, PenstockError
 
 FAILED = 1
@@ -24,7 +25,7 @@ def code(error: BaseException) -> int:
             return FAILED
         case DefinitionError() | InputError() | SourceError() | UsageError():
             return USAGE
-        case KeyboardInterrupt():
+        case KeyboardInterrupt() | Left():
             return INTERRUPTED
         case _:
             return PLATFORM
@@ -53,12 +54,9 @@ def report(error: BaseException) -> int:
     trace = error.trace if isinstance(error, SourceError) else ""
     if trace:
         sys.stderr.write(trace.rstrip() + "\n")
-    word = "error: " if not isinstance(error, KeyboardInterrupt) else ""
-    if sys.stderr.isatty():
+    word = "error: " if not isinstance(error, KeyboardInterrupt | Left) else ""
+    if word and sys.stderr.isatty():
         word = f"\x1b[1;31m{word}\x1b[0m"
     sys.stderr.write(f"{word}{text(error)}\n")
     sys.stderr.flush()
     return code(error)
-
-
-__all__ = ["FAILED", "INTERRUPTED", "PLATFORM", "USAGE", "ClientError", "UsageError", "code", "report", "text"]

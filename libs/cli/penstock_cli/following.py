@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from penstock_core.errors import PenstockError
+
 if TYPE_CHECKING:
     from penstock_cli.live import Live
     from penstock_cli.model import Progress
@@ -26,7 +28,7 @@ class Options:
     timeout: float | None
 
 
-class Left(KeyboardInterrupt):
+class Left(PenstockError):
     """The user left a run that goes on; says so."""
 
     def __init__(self, run_id: str, *, embedded: bool) -> None:

@@ -63,8 +63,8 @@ class Live:
 
     def logged(self, line: LogLine) -> None:
         """A step wrote a line: above the steps."""
-        if line.metric is None and line.text:
-            self._console.print(Text.assemble((f"{line.step} | ", "dim"), line.text.rstrip()))
+        for text in line.text.splitlines() if line.metric is None else ():
+            self._console.print(Text.assemble((f"{line.step} | ", "dim"), text), soft_wrap=True)
 
     def note(self, text: str, at: float | None = None) -> None:
         """Tell something below the steps."""

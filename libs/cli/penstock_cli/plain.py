@@ -59,8 +59,8 @@ class Plain:
 
     def logged(self, line: LogLine) -> None:
         """A step wrote a line."""
-        if not self.quiet and line.metric is None and line.text:
-            self.note(f"{line.step:<{self._width}}  | {line.text.rstrip()}", line.at)
+        for text in line.text.splitlines() if line.metric is None else ():
+            self.note(f"{line.step:<{self._width}}  | {text}", line.at)
 
     def trouble(self, why: str | None) -> None:
         """The platform does not answer, or (None) it does: told once each."""

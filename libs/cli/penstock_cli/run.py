@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock_cli import failures, output
+from penstock_cli import failures, following, output
 from penstock_cli.arguments import labels_of, seconds_of
 from penstock_cli.following import Options
 
@@ -62,7 +62,7 @@ def run(
             prepared, inputs = prepare(source, param or [], quiet_stdout=json)
             ended = _run(held, prepared, inputs, labels, options)
     except Exception as error:
-        if json:
+        if json and not isinstance(error, following.Left):
             output.as_json({"run_id": None, "state": None, "outputs": {}, "error": failures.text(error), "steps": {}})
         raise
     raise typer.Exit(0 if ended.succeeded else failures.FAILED)
@@ -86,7 +86,7 @@ def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prep
 def _run(
     held: Embedded | None, prepared: Prepared, inputs: dict[str, Any], labels: dict[str, str], options: Options
 ) -> Run:
-    from penstock_cli import following, session, summary
+    from penstock_cli import session, summary
     from penstock_cli.model import Progress
 
     connected = session.attach(held)

@@ -12,7 +12,7 @@ from penstock_cli.failures import FAILED, UsageError
 
 if TYPE_CHECKING:
     from penstock.client import Client
-    from penstock.results import Run
+    from penstock.results import LogLine, Run
     from penstock_cli.model import Track
 
 app = typer.Typer(help="List, show, follow and cancel runs.", no_args_is_help=True)
@@ -183,14 +183,17 @@ def logs(
             if json:
                 shown = {k: getattr(line, k) for k in ("at", "step", "attempt", "stream", "text", "metric", "value")}
                 sys.stdout.write(codec.dumps(shown, ensure_ascii=False) + "\n")
-            elif line.text or (measured and line.metric is not None):
-                text = str(line).rstrip("\n")
-                prefix = f"{output.clock(line.at, precise=True)}  {line.step}" + (
-                    f"#{line.attempt}" if line.attempt > 1 else ""
-                )
-                sys.stdout.write(f"\x1b[2m{prefix} |\x1b[0m {text}\n" if colour else f"{prefix} | {text}\n")
+            elif line.metric is None or measured:
+                _print_line(line, colour=colour)
             if follow:
                 sys.stdout.flush()
+
+
+def _print_line(line: LogLine, *, colour: bool) -> None:
+    attempt = f"#{line.attempt}" if line.attempt > 1 else ""
+    prefix = f"{output.clock(line.at, precise=True)}  {line.step}{attempt} |"
+    for text in str(line).splitlines():
+        sys.stdout.write(f"\x1b[2m{prefix}\x1b[0m {text}\n" if colour else f"{prefix} {text}\n")
 
 
 def _check_step(run: Run, step: str) -> None:

@@ -255,11 +255,9 @@ class Client:
         `time.monotonic()`, the stream ends in any case.
         Survives broken connections and a restarted platform without a gap or a repetition.
         """
-        ended = self._ended(run_id)
 
         def over(message: Message | None) -> bool:
-            last = message is not None and (message.event == "run.finished" or message.id >= (until or 1 << 62))
-            return ended(message) or last
+            return message is not None and (message.event == "run.finished" or message.id >= (until or 1 << 62))
 
         path = f"/v1/runs/{quote(run_id)}/events"
         for message in self.transport.follow(path, after=after, over=over, deadline=deadline):
@@ -269,36 +267,24 @@ class Client:
 
     def logs(self, run_id: str, step: str | None = None, follow: bool = True, after: int = 0) -> Iterator[LogLine]:
         """What steps wrote and measured, in order; with `follow`, until the run is over."""
-        ended = self._ended(run_id)
+        path = f"/v1/runs/{quote(run_id)}/logs"
+        last = after
+        if follow and not self._settled(run_id):
+            query = {"step": step}
+            for message in self.transport.follow(
+                path, query=query, after=after, over=lambda m: not m and self.get(run_id).done
+            ):
+                last = message.id or last
+                yield from _lines(message)
+        # A platform that stops ends its streams, too: this asks whether something was left.
+        query = {"step": step, "follow": "false"}
+        for message in self.transport.follow(path, query=query, after=last, over=lambda m: not m):
+            yield from _lines(message)
 
-        def over(message: Message | None) -> bool:
-            return ended(message) or (message is None and not follow)
-
-        query = {"step": step, "follow": None if follow else "false"}
-        stream = self.transport.follow(f"/v1/runs/{quote(run_id)}/logs", query=query, after=after, over=over)
-        for message in stream:
-            if message.event != "output":
-                continue
-            key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
-            for entry in message.data.get("entries", ()):
-                yield results.build(LogLine, entry, step=key, attempt=attempt, seq=message.id)
-
-    def _ended(self, run_id: str) -> Callable[[Message | None], bool]:
-        """Whether a stream that the server ended is at its end: the run is over and the last connection told nothing.
-
-        A platform that is being stopped ends its streams, too; only a stream without news proves that none was missed.
-        """
-        news = True
-
-        def ended(message: Message | None) -> bool:
-            nonlocal news
-            if message is not None:
-                news = True
-                return False
-            was, news = news, False
-            return not was and self.get(run_id).done
-
-        return ended
+    def _settled(self, run_id: str) -> bool:
+        """Whether a run has been over for so long that no line of it can still be on its way."""
+        run = self.get(run_id)
+        return run.done and run.finished_at is not None and time.time() - run.finished_at > _SETTLE
 
     # ----------------------------------------------------------------------------------------------------- values
 
@@ -344,6 +330,13 @@ class Client:
             NotFound: there is none of this name.
         """
         self.transport.json("DELETE", f"/v1/schedules/{quote(name)}")
+
+
+def _lines(message: Message) -> Iterator[LogLine]:
+    if message.event == "output":
+        key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
+        for entry in message.data.get("entries", ()):
+            yield results.build(LogLine, entry, step=key, attempt=attempt, seq=message.id)
 
 
 def _is_plain(value: Any) -> bool:

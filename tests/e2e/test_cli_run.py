@@ -1,0 +1,585 @@
+"""The `penstock` command as a user meets it: real processes, a real platform, real exit codes."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Client, platform
+from penstock.client_errors import NotFound
+
+PENSTOCK = str(Path(sys.executable).parent / "penstock")
+
+FLOWS = """
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from penstock import context, pipeline, step
+
+@step
+def numbers(n: int) -> list[int]:
+    print("making numbers")
+    context().log_metric("count", n)
+    return list(range(n))
+
+@step
+def total(values: list[int]) -> int:
+    return sum(values)
+
+@pipeline
+def hello(n: int = 4):
+    return total(numbers(n))
+
+class Parts(NamedTuple):
+    text: str
+    file: Path
+
+@step
+def read(source: Path) -> Parts:
+    report = Path("report.txt")
+    report.write_text("report of " + source.name)
+    context().log_artifact("rows", source.read_text().splitlines())
+    return Parts(source.read_text() * 20_000, report)
+
+@pipeline
+def files(source: Path):
+    parts = read(source)
+    return {"report": parts.file, "text": parts.text}
+
+@step
+def broken(values: list[int]) -> int:
+    return helper(values)
+
+def helper(values):
+    raise ValueError(f"cannot use [{len(values)}] values")
+
+@step(retries=1)
+def dies(values: list[int]) -> int:
+    os._exit(3)
+
+@pipeline
+def failing(n: int = 2):
+    values = numbers(n)
+    a = broken(values)
+    b = dies(values)
+    return total([a, b, total(values)])
+
+@step
+def wait(values: list[int]) -> int:
+    for i in range(300):
+        print("tick", i, flush=True)
+        time.sleep(0.05)
+    return 0
+
+@pipeline
+def slow():
+    return wait(numbers(1))
+
+@step
+def pause(values: list[int]) -> int:
+    time.sleep(1.5)
+    return len(values)
+
+@pipeline
+def short():
+    return pause(numbers(1))
+"""
+
+WRONG = """
+from penstock import pipeline, step
+
+@step
+def number() -> int:
+    return 1
+
+@step
+def shout(text: str) -> str:
+    return text.upper()
+
+@pipeline
+def wrong_type():
+    return shout(number())
+
+@pipeline
+def unknown_input():
+    return shout(txet="x")
+
+@pipeline
+def missing_input():
+    return shout()
+
+@pipeline
+def right(text: str):
+    return shout(text)
+"""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with the user's files and its state folder."""
+
+    folder: Path
+
+    @property
+    def home(self) -> Path:
+        return self.folder / ".penstock"
+
+    def environment(self) -> dict[str, str]:
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+        return {**mine, "XDG_CACHE_HOME": str(self.folder / "cache"), "COLUMNS": "140"}
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        return subprocess.Popen([PENSTOCK, *arguments], cwd=self.folder, env=self.environment(), **{**pipes, **options})
+
+    def call(self, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [PENSTOCK, *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, (
+            f"exit {done.returncode}\n{done.stdout}\n{done.stderr}\n{platform.log_tail(self.home)}"
+        )
+        assert "Traceback" not in done.stderr or "flows.py" in done.stderr, done.stderr
+        return done
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self.call(*arguments, "--json", code=code).stdout)
+
+    def gone(self, within: float = 20.0) -> None:
+        """Wait until no platform uses the state folder."""
+        deadline = time.monotonic() + within
+        while platform.is_locked(self.home):
+            assert time.monotonic() < deadline, "the platform does not stop"
+            time.sleep(0.02)
+
+
+def make(folder: Path) -> Place:
+    (folder / "flows.py").write_text(FLOWS)
+    (folder / "wrong.py").write_text(WRONG)
+    (folder / "rows.csv").write_text("a,b\n1,2\n")
+    return Place(folder)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    made = make(tmp_path)
+    yield made
+    if made.home.exists():
+        made.gone()
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A place where `penstock up` keeps a platform for all tests of this module."""
+    made = make(tmp_path_factory.mktemp("up"))
+    with (made.folder / "up.log").open("w") as log:
+        process = made.start("up", "--json", stderr=log)
+    assert process.stdout is not None
+    first = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+    assert first["home"] == str(made.home)
+    yield made
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0, (made.folder / "up.log").read_text()
+    process.stdout.close()
+
+
+# -------------------------------------------------------------------------------------------------------- embedded
+
+
+def test_a_run_brings_its_own_platform_and_takes_it_away(place: Place) -> None:
+    done = place.call("run", "flows.py:hello", "-p", "n=5")
+    lines = done.stdout.splitlines()
+    assert re.match(r"\d\d:\d\d:\d\d\.\d{3}  run \w{26} of hello v1, 2 steps$", lines[0])
+    states = [line.split()[1:3] for line in lines if re.match(r"\d\d:", line)][1:]
+    assert states == [
+        ["numbers", "running"],
+        ["numbers", "succeeded"],
+        ["total", "running"],
+        ["total", "succeeded"],
+        ["run", "succeeded"],
+    ]
+    assert "  result  10" in lines and "  numbers  count=5" in lines
+    assert any("█" in line and line.startswith("  total") for line in lines)
+    assert done.stderr == "" and "\x1b" not in done.stdout
+    place.gone()
+    # What it did is there for later commands, which bring a platform, too.
+    shown = place.json("runs", "show", "last")
+    assert (shown["state"], shown["outputs"], shown["inputs"]) == ("succeeded", {"result": 10}, {"n": 5})
+
+
+def test_a_killed_embedded_platform_is_started_again_and_the_run_ends_well(place: Place) -> None:
+    process = place.start("run", "flows.py:short", "--json")
+    address = await_address(place)
+    assert address.pid is not None and address.ephemeral
+    client = Client(home=place.home)
+    await_state(client, "pause", "running")
+    os.kill(address.pid, signal.SIGKILL)
+    out, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    run = json.loads(out)
+    assert run["state"] == "succeeded" and run["outputs"] == {"result": 1}
+    assert run["steps"]["pause"]["attempts"] == 2
+
+
+def await_address(place: Place) -> platform.Address:
+    deadline = time.monotonic() + 20
+    while (address := platform.find(place.home)) is None:
+        assert time.monotonic() < deadline, platform.log_tail(place.home)
+        time.sleep(0.01)
+    return address
+
+
+def await_state(client: Client, step: str, state: str, pipeline: str | None = None) -> str:
+    """The id of the newest run once its step is in a state."""
+    deadline = time.monotonic() + 20
+    while True:
+        for run in client.runs(pipeline, limit=1):
+            if (view := client.get(run.run_id)).steps[step].state == state:
+                return view.run_id
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("wrong.py:wrong_type", r"wrong\.py:14: .*shout"),
+        ("wrong.py:unknown_input", r"wrong\.py:18: .*txet"),
+        ("wrong.py:missing_input", r"wrong\.py:22: .*text"),
+        ("wrong.py:right", r"wrong\.py:\d+: .*needs text \(str\)"),
+        ("wrong.py", "holds 4 pipelines: choose one"),
+        ("flows.py:nothing", "no pipeline 'nothing'"),
+    ],
+)
+def test_what_does_not_compile_is_told_with_file_and_line(place: Place, source: str, message: str) -> None:
+    done = place.call("run", source, code=2)
+    assert re.search(message, done.stderr), done.stderr
+    assert done.stdout == ""
+
+
+def test_a_missing_file_starts_nothing(place: Place) -> None:
+    done = place.call("run", "flow.py", code=2)
+    assert "did you mean 'flows.py'" in done.stderr and not place.home.exists()
+    assert "no state folder" in place.call("runs", "list", code=3).stderr
+
+
+def test_a_state_folder_that_cannot_be_used_is_told(place: Place) -> None:
+    place.home.write_text("a file")
+    assert "state folder" in place.call("run", "flows.py:hello", code=3).stderr
+    place.home.unlink()
+
+
+# -------------------------------------------------------------------------------------------------------- one run
+
+
+def test_json_is_one_object(up: Place) -> None:
+    done = up.call("run", "flows.py:hello", "--json", "--label", "team=a", "--name", "first")
+    run = json.loads(done.stdout)
+    assert set(run) == {"run_id", "state", "outputs", "error", "steps"}
+    assert (run["state"], run["outputs"], run["error"]) == ("succeeded", {"result": 6}, None)
+    assert list(run["steps"]) == ["numbers", "total"]
+    step = run["steps"]["numbers"]
+    assert set(step) == {"state", "attempts", "started_at", "finished_at", "metrics"}
+    assert (step["state"], step["attempts"], step["metrics"]) == ("succeeded", 1, {"count": 4})
+    assert step["started_at"] <= step["finished_at"]
+    assert up.json("runs", "show", run["run_id"])["labels"] == {"team": "a", "name": "first"}
+
+
+def test_a_failed_step_shows_the_users_traceback_and_why_others_were_skipped(up: Place) -> None:
+    done = up.call("run", "flows.py:failing", code=1)
+    text = done.stdout
+    assert "step broken failed: ValueError: cannot use [2] values" in text
+    assert f'File "{up.folder}/flows.py", line' in text and "in helper" in text
+    assert "penstock/" not in text.partition("step broken failed")[2].partition("step dies")[0]
+    assert re.search(r"step dies failed after 2 attempts: .*code 3", text)
+    assert re.search(r"total-2 skipped: step '(broken|dies)' failed", text)
+    assert re.search(r"total +succeeded", text), "the independent branch ends"
+    assert "retrying   attempt 1" in text
+
+
+def test_json_of_a_failed_run_and_its_error_output(up: Place) -> None:
+    done = up.call("run", "flows.py:failing", "--json", code=1)
+    run = json.loads(done.stdout)
+    assert run["state"] == "failed" and re.search("step '(broken|dies)' failed", run["error"])
+    assert run["steps"]["total-2"]["state"] == "skipped" and run["steps"]["dies"]["attempts"] == 2
+    assert "ValueError: cannot use [2] values" in done.stderr
+
+
+def test_quiet_says_nothing_of_success_and_why_of_failure(up: Place) -> None:
+    done = up.call("run", "flows.py:hello", "--quiet")
+    assert (done.stdout, done.stderr) == ("", "")
+    done = up.call("run", "flows.py:failing", "--quiet", code=1)
+    assert done.stdout == "" and "step broken failed" in done.stderr
+
+
+def test_logs_come_along_when_asked_for(up: Place) -> None:
+    assert "numbers  | making numbers" in up.call("run", "flows.py:hello", "--logs").stdout
+    assert "making numbers" not in up.call("run", "flows.py:hello").stdout
+
+
+def test_what_a_module_prints_does_not_mix_with_json(up: Place) -> None:
+    (up.folder / "noisy.py").write_text("import os\nprint('loud')\nos.write(1, b'louder')\n" + FLOWS)
+    done = up.call("run", "noisy.py:hello", "--json")
+    assert json.loads(done.stdout)["state"] == "succeeded"
+    assert "loud" in done.stderr and "louder" in done.stderr
+
+
+def test_json_says_why_there_is_no_run(up: Place) -> None:
+    done = up.call("run", "wrong.py:wrong_type", "--json", code=2)
+    told = json.loads(done.stdout)
+    assert told["run_id"] is None and "wrong.py:14" in told["error"] and "wrong.py:14" in done.stderr
+
+
+def test_files_go_in_and_come_out(up: Place) -> None:
+    run = up.json("run", "flows.py:files", "-p", "source=rows.csv")
+    report = run["outputs"]["report"]
+    assert Path(report["path"]).read_text() == "report of rows.csv"
+    run_id = run["run_id"]
+    assert up.call("artifacts", "get", run_id, "-o", "report").stdout.strip() == "report.txt"
+    assert (up.folder / "report.txt").read_text() == "report of rows.csv"
+    got = up.json("artifacts", "get", run_id, "--step", "read", "-o", "rows", "--to", "rows.json")
+    assert json.loads(Path(got["path"]).read_text()) == ["a,b", "1,2"]
+    assert "it has: report, text" in up.call("artifacts", "get", run_id, "-o", "nothing", code=3).stderr
+    client = Client(home=up.home)
+    assert client.value(run_id, output="text") == "a,b\n1,2\n" * 20_000
+    assert client.value(run_id, "read", "file").read_text() == "report of rows.csv"
+
+
+def test_timeout_cancels_the_run(up: Place) -> None:
+    began = time.monotonic()
+    done = up.call("run", "flows.py:slow", "--timeout", "1s", code=1)
+    assert time.monotonic() - began < 10
+    assert "cancelling (--timeout of 1 s has passed)" in done.stdout and "slow v1 cancelled" in done.stdout
+
+
+def test_ctrl_c_cancels_and_waits_for_the_end(up: Place) -> None:
+    process = up.start("run", "flows.py:slow")
+    client = Client(home=up.home)
+    run_id = await_state(client, "wait", "running", "slow")
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "cancelling (Ctrl-C); Ctrl-C leaves at once" in out and "cancelled: Ctrl-C" in out
+    assert client.get(run_id).state == "cancelled"
+
+
+def test_a_second_ctrl_c_leaves_at_once(up: Place) -> None:
+    process = up.start("run", "flows.py:short")
+    client = Client(home=up.home)
+    run_id = await_state(client, "pause", "running", "short")
+    address = platform.find(up.home)
+    assert address is not None and address.pid is not None
+    os.kill(address.pid, signal.SIGSTOP)
+    try:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=3)
+    finally:
+        os.kill(address.pid, signal.SIGCONT)
+    assert process.returncode == 130
+    assert f"left run {run_id}: the run goes on" in error and f"penstock runs show {run_id}" in error
+    assert client.wait(run_id, timeout=20).done
+
+
+# ---------------------------------------------------------------------------------------------------- looking at it
+
+
+@pytest.fixture(scope="module")
+def finished(up: Place) -> dict[str, Any]:
+    return up.json("run", "flows.py:hello", "-p", "n=3")
+
+
+def test_runs_are_listed(up: Place, finished: dict[str, Any]) -> None:
+    newest = up.json("runs", "list", "--pipeline", "hello", "--state", "succeeded", "-n", "2")
+    assert newest[0]["run_id"] == finished["run_id"] and all(run["pipeline"] == "hello" for run in newest)
+    text = up.call("runs", "list").stdout.splitlines()
+    assert text[0].split()[:3] == ["RUN", "PIPELINE", "STATE"]
+    assert any(line.startswith(finished["run_id"]) and "succeeded" in line for line in text)
+    assert "is none of queued" in up.call("runs", "list", "--state", "odd", code=2).stderr
+
+
+def test_a_run_is_shown(up: Place, finished: dict[str, Any]) -> None:
+    run_id = finished["run_id"]
+    text = up.call("runs", "show", run_id[:20]).stdout
+    assert run_id in text and "inputs  n=3" in text and "  result  3" in text and "█" in text and "░" in text
+    whole = up.json("runs", "show", run_id)
+    assert whole["steps"]["total"]["depends_on"] == ["numbers"]
+    assert whole["steps"]["numbers"]["outputs"] == {"result": [0, 1, 2]}
+    assert "penstock runs list" in up.call("runs", "show", "k" + "0" * 25, code=3).stderr
+
+
+def test_logs_are_shown(up: Place, finished: dict[str, Any]) -> None:
+    lines = up.call("runs", "logs", finished["run_id"]).stdout.splitlines()
+    assert [line[14:] for line in lines] == ["numbers | making numbers"]
+    assert up.call("runs", "logs", finished["run_id"], "--step", "total").stdout == ""
+    assert "numbers | count = 3" in up.call("runs", "logs", finished["run_id"], "--metrics").stdout
+    entries = [json.loads(line) for line in up.call("runs", "logs", finished["run_id"], "--json").stdout.splitlines()]
+    assert "making numbers" in {entry["text"].strip() for entry in entries}
+    assert "it has: numbers, total" in up.call("runs", "logs", finished["run_id"], "--step", "x", code=2).stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(up: Place, finished: dict[str, Any]) -> None:
+    process = up.start("runs", "list")
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == "", "no traceback, no complaint"
+    process.stderr.close()
+    assert process.wait(20) in (0, 1)
+
+
+def test_a_run_is_cancelled_by_command(up: Place) -> None:
+    process = up.start("run", "flows.py:slow", "--json")
+    run_id = await_state(Client(home=up.home), "wait", "running", "slow")
+    assert up.call("runs", "cancel", run_id, "--reason", "enough").stdout == f"run {run_id} cancelled\n"
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 1 and "enough" in json.loads(out)["error"]
+    again = up.call("runs", "cancel", run_id)
+    assert "was over already" in again.stderr
+
+
+def test_versions_are_listed(up: Place, finished: dict[str, Any]) -> None:
+    versions = up.json("versions", "list", "hello")
+    assert versions[0]["pipeline"] == "hello" and versions[0]["steps"] == 2
+    assert "hello" in up.call("versions", "list").stdout
+
+
+def test_schedules_come_and_go(up: Place, finished: dict[str, Any]) -> None:
+    put = ["schedules", "put", "nightly", "--pipeline", "hello", "--cron", "0 3 * * *", "--tz", "Europe/Paris"]
+    stored = up.json(*put, "-p", "n=2")
+    assert (stored["cron"], stored["tz"], stored["inputs"], stored["version"]) == (
+        "0 3 * * *",
+        "Europe/Paris",
+        {"n": 2},
+        None,
+    )
+    assert [schedule["name"] for schedule in up.json("schedules", "list")] == ["nightly"]
+    assert "Europe/Paris" in up.call("schedules", "list").stdout
+    bad = up.call("schedules", "put", "odd", "--pipeline", "hello", "--cron", "every day", code=3)
+    assert "cron" in bad.stderr
+    assert up.call("schedules", "delete", "nightly").stdout == "schedule nightly removed\n"
+    assert up.json("schedules", "list") == []
+
+
+def test_doctor_finds_the_platform(up: Place) -> None:
+    report = up.json("doctor")
+    assert report["ok"] and {check["check"] for check in report["checks"]} >= {"python", "nats-server", "disk", "clock"}
+    told = next(check for check in report["checks"] if check["check"] == "platform")
+    assert told["state"] == "ok" and "up at http://127.0.0.1:" in told["found"]
+
+
+def test_doctor_names_what_fails(place: Place) -> None:
+    place.home.write_text("a file")
+    done = place.call("doctor", code=3)
+    assert "✘ fail  state folder" in done.stdout and "→ " in done.stdout
+    place.home.unlink()
+
+
+# ------------------------------------------------------------------------------------------------------ the platform
+
+
+def test_a_second_platform_on_one_folder_is_refused(up: Place) -> None:
+    address = platform.find(up.home)
+    assert address is not None
+    done = up.call("up", code=3)
+    assert f"process {address.pid}, {address.url}" in done.stderr and "PENSTOCK_HOME" in done.stderr
+
+
+def test_a_port_that_is_taken_is_told(place: Place, up: Place) -> None:
+    address = platform.find(up.home)
+    assert address is not None
+    done = place.call("up", "--port", address.url.rpartition(":")[2], code=2)
+    assert "is taken by another program" in done.stderr
+
+
+def test_another_folder_can_use_the_platform_by_its_address(up: Place, place: Place) -> None:
+    address = platform.find(up.home)
+    assert address is not None
+    named = {**place.environment(), "PENSTOCK_URL": address.url, "PENSTOCK_TOKEN": address.token}
+    command = [PENSTOCK, "run", "flows.py:hello", "--json"]
+    done = subprocess.run(command, cwd=place.folder, env=named, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(done.stdout)["state"] == "succeeded" and not place.home.exists()
+    wrong = subprocess.run(
+        command, cwd=place.folder, env={**named, "PENSTOCK_TOKEN": "x"}, capture_output=True, text=True, check=False
+    )
+    assert wrong.returncode == 3 and "token" in wrong.stderr
+
+
+def test_runs_from_python(up: Place) -> None:
+    client = Client(home=up.home)
+    version = client.register(f"{up.folder}/flows.py:hello")
+    key = "the same"
+    first = client.run(version, inputs={"n": 10}, idempotency_key=key)
+    again = client.run(version, inputs={"n": 10}, idempotency_key=key)
+    assert first.run_id == again.run_id and first.created and not again.created
+    run = client.wait(first.run_id, timeout=30, check=True)
+    assert client.value(run.run_id) == 45 and run.steps["numbers"].metrics == {"count": 10}
+    kinds = [event.kind for event in client.events(run.run_id)]
+    assert kinds[0] == "run.requested" and kinds[-1] == "run.finished"
+    assert [line.text.strip() for line in client.logs(run.run_id) if line.text] == ["making numbers"]
+    with pytest.raises(NotFound):
+        client.get("k" + "0" * 25)
+
+
+# ---------------------------------------------------------------------------------------------------------- terminal
+
+
+def test_a_terminal_sees_progress_redrawn_and_then_the_summary(up: Place) -> None:
+    import pty
+    import struct
+    import termios
+
+    main, side = pty.openpty()
+    fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+    environment = {name: value for name, value in up.environment().items() if name not in ("COLUMNS", "NO_COLOR")}
+    process = subprocess.Popen(
+        [PENSTOCK, "run", "flows.py:short"],
+        cwd=up.folder,
+        env={**environment, "TERM": "xterm-256color"},
+        stdin=side,
+        stdout=side,
+        stderr=side,
+    )
+    os.close(side)
+    screen = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                data = os.read(main, 65536)
+            except OSError:
+                return
+            screen.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert process.wait(30) == 0
+    reader.join(5)
+    os.close(main)
+    text = screen.decode()
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
+    assert "\x1b[1A" in text, "lines are redrawn"
+    assert "1/2 done, 1 running   Ctrl-C cancels" in plain and re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] pause", plain)
+    assert text.count("\x1b[?25l") == text.count("\x1b[?25h"), "the cursor is shown again"
+    assert re.search(r"short v\d+ succeeded in", plain) and plain.rstrip().splitlines()[-1].startswith("look further")
