@@ -7,7 +7,9 @@ Errors: what may pass by itself (no answer, connection lost, no leader yet) is `
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import nats.errors
@@ -23,6 +25,11 @@ TIMEOUT = 5.0
 PAGE = 500
 """Messages asked for in one batched read."""
 
+WRONG_LAST = 10071
+"""Code of the error that another message was written to the subject meanwhile."""
+
+_NO_MESSAGE = 10037
+
 
 class BusError(PenstockError):
     """JetStream refused a call for good. `code` is its err_code."""
@@ -30,6 +37,15 @@ class BusError(PenstockError):
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
         self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Last:
+    """The last message on a subject: its sequence number, its body, its headers as they were sent."""
+
+    seq: int
+    data: bytes
+    headers: bytes
 
 
 class Bus:
@@ -85,6 +101,19 @@ class Bus:
         answer: dict[str, Any] = orjson.loads(reply.data)
         check(answer)
         return answer
+
+    async def last(self, stream: str, subject: str) -> Last | None:
+        """The last message on a subject, asked of the stream's leader.
+
+        Unlike a direct get, which any replica may answer, it is as new as the last write that was acknowledged.
+        """
+        try:
+            answer = (await self.api(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}))["message"]
+        except BusError as error:
+            if error.code == _NO_MESSAGE:
+                return None
+            raise
+        return Last(answer["seq"], base64.b64decode(answer.get("data", "")), base64.b64decode(answer.get("hdrs", "")))
 
     async def direct_get(self, stream: str, query: dict[str, Any], timeout: float = TIMEOUT) -> list[Msg]:
         """A batched direct get; returns its messages, which carry `Nats-Subject`, `Nats-Sequence`, `Nats-Time-Stamp`.

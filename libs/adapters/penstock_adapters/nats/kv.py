@@ -9,9 +9,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from penstock_adapters.nats.bus import Bus, BusError
-
-_WRONG_LAST = 10071
+from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,13 @@ class Bucket:
             return None
         return Entry(key, message.data, int(headers["Nats-Sequence"]))
 
+    async def get_fresh(self, key: str) -> Entry | None:
+        """The same, as new as the last write that was acknowledged, whichever replica it went to; costs more."""
+        last = await self._bus.last(self._stream, self._prefix + key)
+        if last is None or b"KV-Operation: DEL" in last.headers or b"KV-Operation: PURGE" in last.headers:
+            return None
+        return Entry(key, last.data, last.seq)
+
     async def list(self, pattern: str = ">") -> list[Entry]:
         """The entries whose keys match a subject pattern, oldest change first."""
         latest: dict[str, Entry | None] = {}
@@ -62,7 +67,7 @@ class Bucket:
         try:
             answer = await self._bus.publish(self._prefix + key, value, headers)
         except BusError as error:
-            if error.code == _WRONG_LAST:
+            if error.code == WRONG_LAST:
                 return None
             raise
         return int(answer["seq"])

@@ -1,0 +1,232 @@
+"""The builder on a real nats-server: one number for equal content, whoever registers when; clear refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_adapters.files import FolderArtifacts
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.nats.versions import Versions, digest_key, key, latest_key
+from penstock_artifacts.app import build as build_artifacts
+from penstock_artifacts.settings import ArtifactsSettings
+from penstock_builder.app import build
+from penstock_builder.settings import BuilderSettings
+from penstock_contracts import subjects
+from penstock_contracts.commands import EnvironmentInfo, GitInfo, RegisterVersion, Version, VersionReply
+from penstock_core import ir
+from penstock_core.values import Inline, Output
+from penstock_servicekit import app
+from penstock_testkit.nats import NatsServer
+
+BUNDLE = b"source bundle"
+SOURCE = hashlib.sha256(BUNDLE).hexdigest()
+ENVIRONMENT = EnvironmentInfo(python=sys.executable, version="3.11", digest="0" * 64)
+STEP = ir.StepSpec(name="s", entrypoint="m:s", inputs=(ir.Port(name="x"),), outputs=(ir.Port(name="result"),))
+
+
+@asynccontextmanager
+async def platform(server: NatsServer, home: Path, replicas: int = 1) -> AsyncIterator[Bus]:
+    """Builders, each with a connection of its own, and the artifacts service with a source bundle in the store."""
+    await FolderArtifacts(home / "artifacts").put_bytes(BUNDLE)
+    artifacts, builder = ArtifactsSettings(home=home), BuilderSettings(home=home)
+    async with AsyncExitStack() as stack:
+        parts = await app.compose(server.url, artifacts, {"artifacts": lambda link: build_artifacts(link, artifacts)})
+        stack.push_async_callback(app.stop, parts, 5)
+        for _ in range(replicas):
+            one = await app.compose(server.url, builder, {"builder": lambda link: build(link, builder)})
+            stack.push_async_callback(app.stop, one, 5)
+        yield parts.bus
+
+
+def command(name: str, **more: Any) -> RegisterVersion:
+    pipeline = more.pop("pipeline", None) or ir.Pipeline(
+        name=name,
+        description=more.pop("description", ""),
+        steps={"s": STEP},
+        nodes=(ir.Node(key="s", step="s", inputs={"x": Inline(1)}),),
+    )
+    return RegisterVersion(pipeline=pipeline, **({"source": SOURCE, "environment": ENVIRONMENT} | more))
+
+
+async def register(bus: Bus, what: RegisterVersion) -> VersionReply:
+    reply = await bus.request(subjects.BUILDER_REGISTER, what.model_dump_json().encode(), timeout=20)
+    return VersionReply.model_validate_json(reply.data)
+
+
+async def announced(bus: Bus, name: str) -> list[int]:
+    messages = await bus.read(subjects.BUILDS, f"builds.default.{name}.registered")
+    return [Version.model_validate_json(message.data).version for message in messages]
+
+
+async def test_a_version_is_stored_numbered_and_announced(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with platform(nats_server, tmp_path) as bus:
+        git = GitInfo(commit="c" * 40, branch="main", dirty=True)
+        first = command("numbered", git=git)
+        assert await register(bus, first) == VersionReply(version=1, created=True)
+        assert await register(bus, first) == VersionReply(version=1, created=False)
+        assert await register(bus, command("numbered", description="new")) == VersionReply(version=2, created=True)
+        assert await register(
+            bus, command("numbered", environment=ENVIRONMENT.model_copy(update={"digest": "1" * 64}))
+        ) == (VersionReply(version=3, created=True))
+        assert await register(bus, first) == VersionReply(version=1, created=False)
+        versions = Versions(bus)
+        stored = await versions.get("default", "numbered", 1)
+        assert stored is not None
+        assert (stored.pipeline, stored.source, stored.git) == (first.pipeline, SOURCE, git)
+        assert await versions.latest("default", "numbered") == 3
+        assert [version.version for version in await versions.list("default", "numbered")] == [1, 2, 3]
+        assert await announced(bus, "numbered") == [1, 2, 3]
+        [event, *_] = await bus.read(subjects.BUILDS, "builds.default.numbered.registered")
+        headers = event.headers or {}
+        assert headers["ce-type"] == "penstock.version.registered.v1"
+        assert headers["ce-id"] == "default.numbered.1"
+        assert await register(bus, command("other")) == VersionReply(version=1, created=True)
+
+
+async def test_replicas_give_no_number_twice_nor_two_to_equal_content(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with platform(nats_server, tmp_path, replicas=3) as bus:
+        contents = [str(n % 12) for n in range(60)]
+        random.Random(7).shuffle(contents)
+        replies = await asyncio.gather(*(register(bus, command("raced", description=text)) for text in contents))
+        numbers: dict[str, set[int | None]] = {}
+        for text, reply in zip(contents, replies, strict=True):
+            assert reply.error is None
+            numbers.setdefault(text, set()).add(reply.version)
+        assert all(len(found) == 1 for found in numbers.values())
+        assert sorted(n for found in numbers.values() for n in found if n) == list(range(1, 13))
+        assert sum(reply.created for reply in replies) == 12
+        assert await announced(bus, "raced") == list(range(1, 13))
+        assert await Versions(bus).latest("default", "raced") == 12
+
+
+@pytest.mark.parametrize("written", [1, 2, 3])
+async def test_what_a_killed_builder_left_is_completed(nats_server: NatsServer, tmp_path: Path, written: int) -> None:
+    name = f"left-{written}"
+    async with platform(nats_server, tmp_path) as bus:
+        await register(bus, command(name))
+        bucket = Bucket(bus, subjects.VERSIONS_BUCKET)
+        entry = await bucket.get(key("default", name, 1))
+        digest = (await Versions(bus).list("default", name))[0].digest
+        assert entry is not None
+        # As if it had been killed after so many writes: number, digest, announcement, latest.
+        await bus.api(f"STREAM.PURGE.KV_{subjects.VERSIONS_BUCKET}", {"filter": f"$KV.*.{latest_key('default', name)}"})
+        if written < 3:
+            await bus.api(f"STREAM.PURGE.{subjects.BUILDS}", {"filter": f"builds.default.{name}.registered"})
+        if written < 2:
+            pointer = digest_key("default", name, digest)
+            await bus.api(f"STREAM.PURGE.KV_{subjects.VERSIONS_BUCKET}", {"filter": f"$KV.*.{pointer}"})
+        other = command(name, description="other")
+        replies = await asyncio.gather(register(bus, command(name)), register(bus, other))
+        assert [reply.version for reply in replies] == [1, 2]
+        assert await Versions(bus).latest("default", name) == 2
+        assert await announced(bus, name) == [1, 2]
+
+
+async def test_a_damaged_version_holds_its_number_and_blocks_nobody(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with platform(nats_server, tmp_path) as bus:
+        await Bucket(bus, subjects.VERSIONS_BUCKET).put(key("default", "damaged", 1), b"\x00not a version")
+        assert (await register(bus, command("damaged"))).version == 2
+        assert (await register(bus, command("damaged"))).version == 2
+        assert (await register(bus, command("damaged", description="x"))).version == 3
+
+
+def cycle() -> ir.Pipeline:
+    nodes = (
+        ir.Node(key="a", step="s", inputs={"x": Output("b")}, file="flow.py", line=7),
+        ir.Node(key="b", step="s", inputs={"x": Output("a")}, file="flow.py", line=8),
+    )
+    return ir.Pipeline(name="cycle", steps={"s": STEP}, nodes=nodes)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"pipeline": cycle()}, "flow.py:7: .*in a circle"),
+        ({"pipeline": ir.Pipeline(name="dots.in.name")}, "pipeline name 'dots.in.name' is not valid"),
+        ({"pipeline": ir.Pipeline(name="x", ir=99)}, "compiled for IR version 99"),
+        ({"source": "f" * 64}, "the source bundle f{64} is not in the artifact store: put it there"),
+        (
+            {"pipeline": ir.Pipeline(name="large", description=random.Random(1).randbytes(700_000).hex())},
+            "'large' has .* bytes when compressed; the limit is .*: pass large constants as files",
+        ),
+    ],
+)
+async def test_what_cannot_be_registered_says_why(
+    nats_server: NatsServer, tmp_path: Path, wrong: dict[str, Any], says: str
+) -> None:
+    async with platform(nats_server, tmp_path) as bus:
+        before = len(await Bucket(bus, subjects.VERSIONS_BUCKET).list())
+        reply = await register(bus, command("wrong", **wrong))
+        assert reply.version is None
+        assert reply.error is not None
+        assert re.search(says, reply.error), reply.error
+        assert len(await Bucket(bus, subjects.VERSIONS_BUCKET).list()) == before
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"\xff", b"{}", b'{"pipeline": 1, "source": "..", "environment": []}', b"[" * 5000]
+)
+async def test_a_bad_request_is_answered(nats_server: NatsServer, tmp_path: Path, body: bytes) -> None:
+    async with platform(nats_server, tmp_path) as bus:
+        reply = VersionReply.model_validate_json((await bus.request(subjects.BUILDER_REGISTER, body)).data)
+        assert "the request is not valid" in (reply.error or "")
+
+
+async def test_an_integer_beyond_64_bits_is_no_obstacle(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with platform(nats_server, tmp_path) as bus:
+        port = ir.Port(name="n", required=False, default=2**200)
+        pipeline = ir.Pipeline(name="big", params=(port,))
+        assert await register(bus, command("", pipeline=pipeline)) == VersionReply(version=1, created=True)
+        assert await register(bus, command("", pipeline=pipeline)) == VersionReply(version=1, created=False)
+        stored = await Versions(bus).get("default", "big", 1)
+        assert stored is not None
+        assert stored.pipeline.params == (port,)
+
+
+async def test_without_the_artifacts_service_the_answer_says_so(nats_server: NatsServer, tmp_path: Path) -> None:
+    settings = BuilderSettings(home=tmp_path)
+    parts = await app.compose(nats_server.url, settings, {"builder": lambda link: build(link, settings)})
+    try:
+        reply = await register(parts.bus, command("alone"))
+        assert reply.error == f"nobody answers {subjects.ARTIFACTS_STAT}"
+    finally:
+        await app.stop(parts, 5)
+
+
+async def test_a_server_that_is_killed_loses_no_version(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with platform(nats_server, tmp_path) as bus:
+        numbers: list[int] = []
+
+        async def go_on(first: int) -> None:
+            for n in range(first, 40, 4):
+                while True:
+                    try:
+                        reply = await register(bus, command("killed", description=str(n)))
+                    except Exception:  # the connection is lost: registering again is safe
+                        await asyncio.sleep(0.05)
+                        continue
+                    if reply.version is not None:
+                        numbers.append(reply.version)
+                        break
+                    await asyncio.sleep(0.05)
+
+        tasks = [asyncio.create_task(go_on(first)) for first in range(4)]
+        await asyncio.sleep(0.05)
+        nats_server.kill()
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(nats_server.restart)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*tasks)
+        assert sorted(numbers) == list(range(1, 41))
+        assert await announced(bus, "killed") == list(range(1, 41))

@@ -1,0 +1,164 @@
+"""Numbering versions while replicas race and die: every order of their steps must keep the promises.
+
+The environment is modelled: a bucket that compares revisions, a stream of announcements, replicas that are stopped
+between any two of their steps for good (kill -9) or for a while. What the real broker does is tested in
+`tests/integration/test_builder.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock_adapters.nats import versions
+from penstock_adapters.nats.kv import Entry
+from penstock_builder import service
+from penstock_builder.service import BuilderService, digest
+from penstock_contracts.commands import EnvironmentInfo, RegisterVersion, Version, VersionReply
+from penstock_core import ir
+
+ENVIRONMENT = EnvironmentInfo(python="/usr/bin/python3", version="3.11", digest="0" * 64)
+
+
+def command(content: int) -> RegisterVersion:
+    return RegisterVersion(
+        pipeline=ir.Pipeline(name="train", description=str(content)), source="a" * 64, environment=ENVIRONMENT
+    )
+
+
+@dataclass
+class World:
+    """What replicas share. Each call waits until the order of steps lets its replica go on."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    announced: list[int] = field(default_factory=list)
+    revision: int = 0
+
+    async def get(self, key: str) -> Entry | None:
+        await asyncio.sleep(0)
+        return self.entries.get(key)
+
+    async def put(self, key: str, value: bytes, revision: int | None = None) -> int | None:
+        await asyncio.sleep(0)
+        there = self.entries.get(key)
+        if revision is not None and revision != (there.revision if there else 0):
+            return None
+        tail = key.rpartition(".")[2]
+        if tail == "latest":
+            assert there is None or int(there.value) < int(value), "the latest version never goes back"
+        elif tail.isdecimal() and int(tail) > 1:
+            assert self.announced[-1:] == [int(tail) - 1], "no number is taken before all below are complete"
+        self.revision += 1
+        self.entries[key] = Entry(key, value, self.revision)
+        return self.revision
+
+    async def has_artifact(self, sha256: str) -> bool:
+        return True
+
+    async def announce(self, version: Version) -> None:
+        await asyncio.sleep(0)
+        if not self.announced or self.announced[-1] < version.version:
+            self.announced.append(version.version)
+
+    def numbers(self) -> dict[int, str]:
+        found: dict[int, str] = {}
+        for key, entry in self.entries.items():
+            tail = key.rpartition(".")[2]
+            if tail.isdecimal():
+                found[int(tail)] = versions.unpack(entry.value).digest
+        return found
+
+
+@dataclass
+class Replica:
+    """One registration, moved on step by step by hand."""
+
+    world: World
+    content: int
+
+    def __post_init__(self) -> None:
+        builder = BuilderService(self.world, self.world, clock=lambda: 0.0)
+        self._steps = builder.register(command(self.content)).__await__()
+        self.reply: VersionReply | None = None
+        self.alive = True
+
+    def step(self) -> None:
+        try:
+            next(self._steps)
+        except StopIteration as end:
+            self.reply = end.value
+            self.alive = False
+
+    def kill(self) -> None:
+        self._steps.close()
+        self.alive = False
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_threads() -> object:
+    """Steps are moved by hand here, without an event loop that could wait for a thread."""
+    with pytest.MonkeyPatch.context() as patch:
+
+        async def here(function: object, *arguments: object) -> object:
+            await asyncio.sleep(0)
+            return function(*arguments)  # type: ignore[operator]
+
+        patch.setattr(service.asyncio, "to_thread", here)
+        yield
+
+
+def check(world: World, replies: dict[int, set[int]]) -> None:
+    """All promises, at any moment."""
+    numbers = world.numbers()
+    assert sorted(numbers) == list(range(1, len(numbers) + 1)), "numbers have no gaps"
+    assert max(Counter(numbers.values()).values(), default=1) == 1, "equal content has one number"
+    assert world.announced == sorted(set(world.announced)), "each version is announced once, in order"
+    latest = world.entries.get(versions.latest_key("default", "train"))
+    assert int(latest.value) <= len(numbers) if latest else True
+    for content, answered in replies.items():
+        assert len(answered) == 1
+        assert numbers[answered.pop()] == digest(command(content))
+
+
+# Who is moved on, by how many steps. In the end all that still live are killed where they stand.
+MOVES = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 12)), max_size=25)
+
+
+@settings(max_examples=400)
+@given(contents=st.lists(st.integers(1, 3), min_size=2, max_size=5), moves=MOVES)
+def test_every_order_of_steps_and_deaths_keeps_the_promises(contents: list[int], moves: list[tuple[int, int]]) -> None:
+    world = World()
+    replicas = [Replica(world, content) for content in contents]
+    replies: dict[int, set[int]] = {}
+
+    def note(replica: Replica) -> None:
+        if replica.reply is not None:
+            assert replica.reply.error is None
+            replies.setdefault(replica.content, set()).add(replica.reply.version or 0)
+
+    for index, steps in moves:
+        replica = replicas[index % len(replicas)]
+        for _ in range(steps):
+            if replica.alive:
+                replica.step()
+                note(replica)
+    for replica in replicas:
+        if replica.alive:
+            replica.kill()
+    check(world, {content: set(answered) for content, answered in replies.items()})
+    # Whoever asks again, after all are dead, gets what was promised, and nothing is left incomplete.
+    for content in set(contents):
+        again = Replica(world, content)
+        while again.alive:
+            again.step()
+        note(again)
+    check(world, replies)
+    count = len(world.numbers())
+    assert count == len(set(contents))
+    assert world.announced == list(range(1, count + 1))
+    assert int(world.entries[versions.latest_key("default", "train")].value) == count
