@@ -300,7 +300,7 @@ class World:
         spec = self.plans[request.run_id].specs[request.key]
         attempt = (request.run_id, request.key, request.attempt)
         fact = generate.end(attempt, spec, generate.Ending(how, size), self.broker.at, execution.mark)
-        if how % 8 == 7 and self.broker.find(request.run_id, "cancel"):
+        if how % 11 == 10 and self.broker.find(request.run_id, "cancel"):
             fact = AttemptFinished(run_id=attempt[0], key=attempt[1], attempt=attempt[2], outcome=Outcome.CANCELLED)
         self.broker.append([fact])
         if heard % 4:
@@ -398,7 +398,7 @@ ACTIONS: dict[str, tuple[int, tuple[int, ...]]] = {
     "expire": (4, (20,)),
     "take": (25, (2, 2)),
     "start": (10, (20,)),
-    "end": (25, (20, 8, 8, 4)),
+    "end": (25, (20, 11, 8, 4)),
     "die": (3, (2, 2)),
     "cancel": (1, (3,)),
     "spoil": (1, (20,)),
@@ -416,7 +416,7 @@ def simulate(seed: int, *, machine: Machine | None = None, habits: Habits | None
     source = random.Random(seed)  # noqa: S311 - reproducible histories are wanted
     world = World(machine or Machine.of(), habits or Habits())
     for _ in range(1 + source.randrange(2)):
-        world.submit(generate.pipeline(source.randrange))
+        world.submit(generate.pipeline(source.randrange, nodes=8))
     names = source.choices(list(ACTIONS), [weight for weight, _ in ACTIONS.values()], k=steps)
     for name in names:
         getattr(world, name)(*(source.randrange(bound) for bound in ACTIONS[name][1]))

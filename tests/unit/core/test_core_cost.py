@@ -1,0 +1,205 @@
+"""Folding and deciding cost what changed, not the size of the run: counted in interpreter steps, not in seconds."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from penstock_core import run
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    CancelRequested,
+    ErrorInfo,
+    Fact,
+    Outcome,
+    RunFinished,
+    RunRequested,
+)
+from penstock_core.ir import Node, Pipeline, Port, Retry, StepSpec
+from penstock_core.values import BoundItems, Inline, Output
+from penstock_testkit import mutants
+
+R = "r"
+RUN = RunRequested(run_id=R, project="p", pipeline="f", version=1)
+STEP = StepSpec(
+    name="s",
+    entrypoint="m:s",
+    inputs=(Port(name="x", required=False),),
+    outputs=(Port(name="result"),),
+    retry=Retry(retries=1),
+)
+
+
+def pipeline(nodes: list[Node]) -> Pipeline:
+    return Pipeline(name="f", steps={"s": STEP}, nodes=tuple(nodes))
+
+
+def chain(length: int) -> Pipeline:
+    first = Node(key="n0", step="s")
+    return pipeline(
+        [first, *(Node(key=f"n{n}", step="s", inputs={"x": Output(f"n{n - 1}")}) for n in range(1, length))]
+    )
+
+
+def fan(width: int) -> Pipeline:
+    """One step, `width` steps that read it, one that reads them all."""
+    middle = [Node(key=f"n{n}", step="s", inputs={"x": Output("first")}) for n in range(width)]
+    joined = BoundItems(tuple(Output(node.key) for node in middle))
+    return pipeline([Node(key="first", step="s"), *middle, Node(key="last", step="s", inputs={"x": joined})])
+
+
+def end(request: AttemptRequested, outcome: Outcome = Outcome.SUCCEEDED) -> AttemptFinished:
+    error = None if outcome is Outcome.SUCCEEDED else ErrorInfo(type="ValueError", message="no")
+    return AttemptFinished(
+        run_id=R,
+        key=request.key,
+        attempt=request.attempt,
+        outcome=outcome,
+        outputs={"result": Inline(1)} if error is None else {},
+        error=error,
+    )
+
+
+class Count:
+    """Counts the interpreter's steps (bytecode instructions) and the facts that are dealt with."""
+
+    def __init__(self, plan: run.Plan) -> None:
+        self._plan = plan
+        self.worst = 0
+        self.total = 0
+
+    def __call__(self, work: Callable[[], list[Fact]], share: int = 1) -> list[Fact]:
+        """Do something; `share` is the number of things that changed by it."""
+        steps = 0
+
+        def trace(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal steps
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+            steps += event == "opcode"
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            done = work()
+        finally:
+            sys.settrace(before)
+        for fact in done:
+            if isinstance(fact, RunFinished):
+                share += len(self._plan.nodes)  # the end of a run looks at every step, once
+            elif isinstance(fact, AttemptRequested):
+                share += len(self._plan.dependencies[fact.key])  # a request names every input
+        self.worst = max(self.worst, steps // max(share, 1))
+        self.total += steps
+        return done
+
+
+def drive(made: Pipeline, finish: Callable[[AttemptRequested], AttemptFinished], *, cancel_at: int = -1) -> Count:
+    """Run a pipeline to its end, one fact at a time, with a decision after each; counts each fold and decision."""
+    state = run.RunState(R, run.Plan(made))
+    count = Count(state.plan)
+    inbox: list[Fact] = [RUN]
+    told = 0
+
+    def deal_with(fact: Fact) -> list[Fact]:
+        return run.decide(run.evolve(state, fact))
+
+    def write(facts: list[Fact]) -> list[Fact]:
+        for fact in facts:
+            run.evolve(state, fact)
+        return run.decide(state)
+
+    while inbox:
+        fact = inbox.pop()
+        told += 1
+        changed = len(state.frontier) + len(state.plan.dependents.get(getattr(fact, "key", ""), ())) + 1
+        changed += state.open if isinstance(fact, CancelRequested) else 0
+        decided = count(lambda fact=fact: deal_with(fact), changed)
+        while decided:
+            inbox += [finish(item) for item in decided if isinstance(item, AttemptRequested)]
+            decided = count(lambda decided=decided: write(decided), len(decided))
+        if told == cancel_at:
+            inbox = [CancelRequested(run_id=R)]
+    assert state.finished is not None
+    return count
+
+
+def fail_half(request: AttemptRequested) -> AttemptFinished:
+    return end(
+        request, Outcome.FAILED if request.attempt == 1 and request.key.endswith(("1", "3")) else Outcome.SUCCEEDED
+    )
+
+
+SHAPES: dict[str, Callable[[int], Count]] = {
+    "a chain": lambda size: drive(chain(size), end),
+    "a fan": lambda size: drive(fan(size), end),
+    "a chain with retries": lambda size: drive(chain(size), fail_half),
+    "a fan with retries": lambda size: drive(fan(size), fail_half),
+    "a chain that fails at the start": lambda size: drive(chain(size), lambda r: end(r, Outcome.FAILED)),
+    "a fan that fails everywhere": lambda size: drive(
+        fan(size), lambda r: end(r, Outcome.SUCCEEDED if r.key == "first" else Outcome.FAILED)
+    ),
+    "a chain that is cancelled": lambda size: drive(chain(size), end, cancel_at=size // 2),
+    "a fan that is cancelled": lambda size: drive(fan(size), end, cancel_at=size // 2),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_cost_of_a_fact_does_not_grow_with_the_run(shape: str) -> None:
+    small, large = SHAPES[shape](40), SHAPES[shape](400)
+    assert large.worst <= small.worst * 1.3 + 50, "one fact costs more in a larger run"
+    assert large.total <= small.total * 10 * 1.15, "ten times the steps cost more than ten times as much"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("    if state.open == 0:", "    if all(step.status in FINAL for step in reversed(state.steps.values())):"),
+        ("    passing = step.status", "    sum(1 for step in state.steps.values())\n    passing = step.status"),
+    ],
+    ids=["deciding looks at every step", "an end looks at every step"],
+)
+def test_a_look_at_every_step_is_noticed(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "run", mutants.load("penstock_core.run", ((old, new),), "scan"))
+    with pytest.raises(AssertionError, match="costs? more"):
+        test_the_cost_of_a_fact_does_not_grow_with_the_run("a chain")
+
+
+def calls(work: Callable[[], object]) -> int:
+    """The number of function calls that some work makes."""
+    made = 0
+
+    def profile(frame: FrameType, event: str, _: Any) -> None:
+        nonlocal made
+        made += event in ("call", "c_call")
+
+    sys.setprofile(profile)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return made
+
+
+@pytest.mark.parametrize("shape", [chain, fan])
+def test_ten_thousand_steps_make_as_many_calls_each_as_a_hundred(shape: Callable[[int], Pipeline]) -> None:
+    def whole(made: Pipeline) -> None:
+        state = run.RunState(R, run.Plan(made))
+        ends: list[Fact] = [RUN]
+        while ends:
+            state = run.evolve(state, ends.pop())
+            while decided := run.decide(state):
+                for fact in decided:
+                    state = run.evolve(state, fact)
+                    if isinstance(fact, AttemptRequested):
+                        ends.append(end(fact))
+        assert state.finished is not None
+
+    small, large = shape(100), shape(10_000)
+    each = calls(lambda: whole(small)) / len(small.nodes)
+    assert calls(lambda: whole(large)) / len(large.nodes) <= each * 1.05 + 1

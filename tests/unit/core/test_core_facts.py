@@ -1,0 +1,117 @@
+"""Facts: their places in the log, and what they refuse to be."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from penstock_core import facts
+from penstock_core.errors import InvalidFact, InvalidId, PenstockError
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    CancelRequested,
+    Fact,
+    Outcome,
+    RunFinished,
+    RunRequested,
+    StepSkipped,
+)
+from penstock_core.ir import Node, Pipeline, StepSpec
+from penstock_testkit import strategies
+
+RUN: dict[str, Any] = {"run_id": "r1"}
+STEP: dict[str, Any] = {**RUN, "key": "features/split-2[3]", "attempt": 4}
+REQUESTED: dict[str, Any] = {**STEP, "pool": "gpu", "project": "p", "pipeline": "f", "version": 1, "entrypoint": "m:f"}
+
+
+def requested(**other: Any) -> AttemptRequested:
+    return AttemptRequested(**{**REQUESTED, **other})
+
+
+EXAMPLES: list[tuple[Fact, str, bool]] = [
+    (RunRequested(**RUN, project="p", pipeline="f", version=1), "requested", True),
+    (AttemptRequested(**REQUESTED), "step.features/split-2[3].4.requested.gpu", True),
+    (AttemptStarted(**STEP, executor="e"), "step.features/split-2[3].4.started", False),
+    *((AttemptFinished(**STEP, outcome=outcome), "step.features/split-2[3].4.finished", True) for outcome in Outcome),
+    (StepSkipped(**RUN, key="a", reason="no"), "step.a.skipped", True),
+    (CancelRequested(**RUN), "cancel", True),
+    (RunFinished(**RUN, outcome=Outcome.FAILED), "finished", True),
+]
+
+
+@pytest.mark.parametrize(("fact", "tail", "append_once"), EXAMPLES, ids=lambda value: str(value)[:40])
+def test_a_fact_names_its_place(fact: Fact, tail: str, append_once: bool) -> None:
+    assert fact.tail == tail
+    assert fact.append_once is append_once
+
+
+def test_every_kind_of_fact_is_in_the_examples_and_the_list() -> None:
+    assert {type(fact) for fact, _, _ in EXAMPLES} == set(facts.FACTS)
+    assert set(Fact.__args__) == set(facts.FACTS)
+
+
+def test_every_end_of_an_attempt_has_the_same_place() -> None:
+    """So the broker itself sees to it that only the first end counts."""
+    assert len({fact.tail for fact, _, _ in EXAMPLES if isinstance(fact, AttemptFinished)}) == 1
+
+
+def test_types_carry_a_version_and_are_different() -> None:
+    types = [fact.ce_type for fact in facts.FACTS]
+    assert len(set(types)) == len(types)
+    assert all(re.fullmatch(r"penstock\.(run|attempt|step)\.[a-z_]+\.v1", name) for name in types)
+
+
+def test_facts_are_frozen() -> None:
+    for fact, _, _ in EXAMPLES:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            fact.run_id = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("attempt", [0, -1, 1_000_001])
+def test_attempts_out_of_range_are_refused(attempt: int) -> None:
+    with pytest.raises(InvalidFact, match=f"attempt {attempt} of step 'a' is out of range"):
+        AttemptStarted(run_id="r", key="a", attempt=attempt, executor="e")
+    for good in (1, 1_000_000):
+        assert AttemptStarted(run_id="r", key="a", attempt=good, executor="e").attempt == good
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda: RunRequested(run_id="a.b", project="p", pipeline="f", version=1),
+        lambda: RunRequested(run_id="r", project="", pipeline="f", version=1),
+        lambda: RunRequested(run_id="r", project="p", pipeline="f>", version=1),
+        lambda: requested(pool="*"),
+        lambda: requested(key="a.b"),
+        lambda: AttemptFinished(run_id=" ", key="a", attempt=1, outcome=Outcome.LOST),
+        lambda: StepSkipped(run_id="r", key="", reason="no"),
+        lambda: CancelRequested(run_id=""),
+        lambda: RunFinished(run_id="r*", outcome=Outcome.FAILED),
+    ],
+)
+def test_a_fact_that_would_break_out_of_its_subject_is_refused(broken: Any) -> None:
+    with pytest.raises(InvalidId) as caught:
+        broken()
+    assert isinstance(caught.value, PenstockError)
+
+
+PIPELINE = Pipeline(
+    name="f",
+    steps={"s": StepSpec(name="s", entrypoint="m:s")},
+    nodes=(Node(key="n0", step="s"), Node(key="n1", step="s")),
+)
+
+
+@given(strategies.facts(PIPELINE), strategies.facts(PIPELINE))
+def test_facts_share_a_place_only_when_they_are_about_the_same_thing(one: Fact, other: Fact) -> None:
+    assert not set(one.tail) & set(" *>\r\n")
+    same = type(one) is type(other) and all(
+        getattr(one, name, None) == getattr(other, name, None) for name in ("key", "attempt", "pool")
+    )
+    assert (one.tail == other.tail) == same

@@ -1,0 +1,360 @@
+"""Runs told fact by fact: what is decided after each, in the words of a user's pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from penstock_core import run, values
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    CancelRequested,
+    ErrorInfo,
+    Fact,
+    Outcome,
+    RunFinished,
+    RunRequested,
+    StepSkipped,
+)
+from penstock_core.ir import Node, Pipeline, Port, Retry, StepSpec
+from penstock_core.run import RunState, Status
+from penstock_core.values import BoundItems, Earlier, Inline, Items, Output, Param, ResultRef
+
+R = "r1"
+RUN = RunRequested(run_id=R, project="p", pipeline="flow", version=3, inputs={"url": Inline("u")}, priority=5)
+CANCEL = CancelRequested(run_id=R, by="ada", reason="wrong data")
+OK, FAILED, LOST = Outcome.SUCCEEDED, Outcome.FAILED, Outcome.LOST
+
+
+def pipeline(*nodes: Node, retry: Retry | None = None, **outputs: values.Binding) -> Pipeline:
+    steps = {
+        node.step: StepSpec(
+            name=node.step,
+            entrypoint=f"m:{node.step}",
+            inputs=tuple(Port(name=name) for name in node.inputs),
+            outputs=(Port(name="result"),),
+            retry=retry or Retry(),
+            pool="gpu" if node.step == "train" else "default",
+            priority=2,
+            timeout=9.0,
+            env={"A": "1"},
+            secrets=("key",),
+        )
+        for node in nodes
+    }
+    return Pipeline(name="flow", params=(Port(name="url"),), steps=steps, nodes=nodes, outputs=outputs)
+
+
+def node(key: str, *after: str, **inputs: values.Binding) -> Node:
+    return Node(key=key, step=key.partition("-")[0], inputs=inputs, after=after)
+
+
+def end(key: str, outcome: Outcome = OK, attempt: int = 1, result: Any = None, at: float = 100.0) -> AttemptFinished:
+    bad = outcome not in (OK, Outcome.CACHED)
+    return AttemptFinished(
+        run_id=R,
+        key=key,
+        attempt=attempt,
+        outcome=outcome,
+        outputs={} if bad else {"result": Inline(result or f"{key}!")},
+        error=ErrorInfo(type="ValueError", message="no rows") if bad else None,
+        finished_at=at,
+    )
+
+
+class Told:
+    """A run to which facts are told; what it decides is taken as written at once."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.state: RunState = run.RunState(R, run.Plan(pipeline))
+
+    def __call__(self, *facts: Fact) -> list[str]:
+        """Fold facts and everything that follows; returns the places of what was decided."""
+        return [fact.tail for fact in self.facts(*facts)]
+
+    def facts(self, *facts: Fact) -> list[Fact]:
+        for fact in facts:
+            self.state = run.evolve(self.state, fact)
+        said: list[Fact] = []
+        while decided := run.decide(self.state):
+            said += decided
+            for fact in decided:
+                self.state = run.evolve(self.state, fact)
+        return said
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {key: str(step.status) for key, step in self.state.steps.items()}
+
+
+CHAIN = pipeline(node("load", url=Param("url")), node("train", data=Output("load")), model=Output("train"))
+DIAMOND = pipeline(node("a"), node("b", "a"), node("c", "a"), node("d", "b", "c"))
+
+
+def test_a_finished_step_starts_the_next() -> None:
+    told = Told(CHAIN)
+    assert told(RUN) == ["step.load.1.requested.default"]
+    assert told() == []
+    assert told(end("load")) == ["step.train.1.requested.gpu"]
+    (over,) = told.facts(end("train"))
+    assert over == RunFinished(run_id=R, outcome=OK, outputs={"model": Inline("train!")})
+    assert told(end("train")) == []
+
+
+def test_nothing_is_decided_before_the_run_was_asked_for() -> None:
+    told = Told(CHAIN)
+    assert told(end("load"), CANCEL) == []
+
+
+def test_a_request_holds_all_that_an_executor_needs() -> None:
+    told = Told(CHAIN)
+    told(RUN)
+    (request,) = told.facts(end("load", result=[1, 2]))
+    assert request == AttemptRequested(
+        run_id=R,
+        key="train",
+        attempt=1,
+        pool="gpu",
+        project="p",
+        pipeline="flow",
+        version=3,
+        entrypoint="m:train",
+        inputs={"data": Inline([1, 2])},
+        outputs=(Port(name="result"),),
+        timeout=9.0,
+        env={"A": "1"},
+        secrets=("key",),
+        priority=7,
+    )
+
+
+def test_branches_run_side_by_side_and_join() -> None:
+    told = Told(DIAMOND)
+    told(RUN)
+    assert told(end("a")) == ["step.b.1.requested.default", "step.c.1.requested.default"]
+    assert told(end("c")) == []
+    assert told(end("b")) == ["step.d.1.requested.default"]
+
+
+def test_a_run_without_steps_is_over_at_once() -> None:
+    assert Told(pipeline()).facts(RUN) == [RunFinished(run_id=R, outcome=OK)]
+
+
+def test_a_failure_skips_what_depends_on_it_with_the_reason_and_the_rest_goes_on() -> None:
+    told = Told(pipeline(node("a"), node("b", "a"), node("c", "b"), node("x"), node("y", "x")))
+    told(RUN)
+    assert told.facts(end("a", FAILED)) == [
+        StepSkipped(run_id=R, key="b", reason="step 'a' failed", because="a"),
+        StepSkipped(run_id=R, key="c", reason="step 'b' was skipped", because="b"),
+    ]
+    assert told(end("x")) == ["step.y.1.requested.default"]
+    (over,) = told.facts(end("y"))
+    assert over == RunFinished(run_id=R, outcome=FAILED, error="step 'a' failed: ValueError: no rows")
+    assert told.statuses == {"a": "failed", "b": "skipped", "c": "skipped", "x": "succeeded", "y": "succeeded"}
+
+
+def test_the_step_that_failed_first_is_named() -> None:
+    told = Told(pipeline(node("a"), node("b")))
+    told(RUN)
+    told(end("b", FAILED))
+    (over,) = told.facts(end("a", FAILED))
+    assert isinstance(over, RunFinished)
+    assert over.error == "step 'b' failed: ValueError: no rows"
+
+
+def test_an_overlong_error_is_cut() -> None:
+    told = Told(pipeline(node("a")))
+    told(RUN)
+    error = ErrorInfo(type="ValueError", message="x" * 10_000)
+    (over,) = told.facts(AttemptFinished(run_id=R, key="a", attempt=1, outcome=FAILED, error=error))
+    assert isinstance(over, RunFinished)
+    assert over.error is not None
+    assert len(over.error) == 2000
+
+
+def test_a_failed_attempt_is_tried_again_after_the_delay() -> None:
+    told = Told(pipeline(node("a"), retry=Retry(retries=2, delay=10, backoff=2)))
+    told(RUN)
+    (second,) = told.facts(end("a", FAILED, at=100.0))
+    (third,) = told.facts(end("a", Outcome.TIMED_OUT, attempt=2, at=200.0))
+    assert [(fact.attempt, fact.not_before) for fact in (second, third) if isinstance(fact, AttemptRequested)] == [
+        (2, 110.0),
+        (3, 220.0),
+    ]
+    assert told(end("a", FAILED, attempt=3)) == ["finished"]
+
+
+def test_losses_are_tried_again_at_once_and_cost_no_retry() -> None:
+    told = Told(pipeline(node("a"), retry=Retry(retries=1, delay=10)))
+    told(RUN)
+    (again,) = told.facts(end("a", LOST))
+    assert isinstance(again, AttemptRequested)
+    assert again.not_before is None
+    assert told(end("a", LOST, attempt=2)) == ["step.a.3.requested.default"]
+    assert told(end("a", FAILED, attempt=3)) == ["step.a.4.requested.default"]
+    assert told(end("a", FAILED, attempt=4)) == ["finished"]
+    assert (told.state.steps["a"].losses, told.state.steps["a"].failures) == (2, 2)
+
+
+def test_a_cached_end_is_a_good_end() -> None:
+    told = Told(CHAIN)
+    told(RUN)
+    assert told(end("load", Outcome.CACHED)) == ["step.train.1.requested.gpu"]
+    assert told.statuses["load"] == "cached"
+
+
+def test_a_late_end_of_an_earlier_attempt_changes_nothing() -> None:
+    told = Told(pipeline(node("a"), retry=Retry(retries=1)))
+    told(RUN, end("a", LOST))
+    assert told(end("a", OK)) == []
+    assert told.statuses == {"a": "queued"}
+
+
+def test_cancel_ends_attempts_in_flight_and_keeps_the_rest_from_starting() -> None:
+    told = Told(pipeline(node("a"), node("b", "a"), node("x"), retry=Retry(retries=3)))
+    told(RUN)
+    told(end("x"), AttemptStarted(run_id=R, key="a", attempt=1, executor="e", started_at=5.0))
+    why = ErrorInfo(type="Cancelled", message="cancelled by ada: wrong data")
+    assert told.facts(CANCEL) == [
+        AttemptFinished(run_id=R, key="a", attempt=1, outcome=Outcome.CANCELLED, error=why),
+        AttemptFinished(run_id=R, key="b", attempt=1, outcome=Outcome.CANCELLED, error=why),
+        RunFinished(run_id=R, outcome=Outcome.CANCELLED, error="cancelled by ada: wrong data"),
+    ]
+    assert told.statuses == {"a": "cancelled", "b": "cancelled", "x": "succeeded"}
+    a, b = told.state.steps["a"], told.state.steps["b"]
+    assert (a.attempt, a.reason, a.started_at, a.executor) == (1, "cancelled by ada: wrong data", 5.0, "e")
+    assert (b.attempt, b.reason, b.started_at) == (0, "cancelled by ada: wrong data", 0.0)
+
+
+def test_cancel_while_a_step_waits_for_another_attempt() -> None:
+    state = run.fold(R, run.Plan(pipeline(node("a"), retry=Retry(retries=3))), [RUN])
+    (request,) = run.decide(state)
+    for fact in (request, end("a", FAILED), CANCEL):
+        state = run.evolve(state, fact)
+    assert [fact.tail for fact in run.decide(state)] == ["step.a.2.finished"]
+
+
+def test_a_request_made_by_a_replica_that_does_not_know_of_the_cancel_is_fenced() -> None:
+    """Both replicas decide at the same moment; whichever order the log has, both come to the same end."""
+    plan = run.Plan(pipeline(node("a")))
+    stale = run.decide(run.fold(R, plan, [RUN]))
+    aware = run.decide(run.fold(R, plan, [RUN, CANCEL]))
+    for log in ([RUN, CANCEL, *stale, *aware], [RUN, CANCEL, *aware, *stale], [RUN, CANCEL, *aware]):
+        state = run.fold(R, plan, log)
+        assert state.steps["a"].status is Status.CANCELLED
+        assert [fact.tail for fact in run.decide(state)] == ["finished"]
+
+
+def test_a_result_that_comes_before_the_fence_counts() -> None:
+    told = Told(CHAIN)
+    told(RUN, end("load"))
+    assert told(end("train"), CANCEL) == ["finished"]
+    assert told.state.finished is not None
+    assert told.state.finished.outcome is OK
+
+
+def test_a_cancel_that_comes_after_a_failure_still_says_that_the_run_was_cancelled() -> None:
+    told = Told(pipeline(node("a"), node("b")))
+    told(RUN, end("a", FAILED))
+    *_, over = told.facts(CANCEL)
+    assert isinstance(over, RunFinished)
+    assert over.outcome is Outcome.CANCELLED
+
+
+def test_an_attempt_that_ends_as_cancelled_though_nobody_cancelled_is_no_success() -> None:
+    told = Told(CHAIN)
+    told(RUN)
+    skipped, over = told.facts(end("load", Outcome.CANCELLED))
+    assert skipped == StepSkipped(run_id=R, key="train", reason="step 'load' was cancelled", because="load")
+    assert over == RunFinished(run_id=R, outcome=Outcome.CANCELLED, error="step 'load' was cancelled")
+
+
+def test_an_end_may_be_known_before_its_request() -> None:
+    told = Told(CHAIN)
+    told.state = run.evolve(told.state, end("load"))
+    assert told(RUN) == ["step.load.1.requested.default", "step.train.1.requested.gpu"]
+
+
+def test_an_end_that_nobody_can_read_in_a_fences_place_does_not_stop_the_cancel() -> None:
+    told = Told(CHAIN)
+    spoilt = end("train", LOST)
+    assert told(RUN, CANCEL, spoilt)[-2:] == ["step.train.2.finished", "finished"]
+
+
+def test_a_new_attempt_starts_with_a_clean_sheet() -> None:
+    told = Told(pipeline(node("a"), retry=Retry(retries=1)))
+    told(RUN)
+    told(AttemptStarted(run_id=R, key="a", attempt=1, executor="e1", started_at=5.0), end("a", FAILED, at=8.0))
+    step = told.state.steps["a"]
+    assert (step.attempt, step.executor, step.started_at, step.finished_at) == (2, "", 0.0, 0.0)
+    assert step.error is not None, "the error of the last attempt stays for people to read"
+
+
+def fan_in(width: int) -> Pipeline:
+    return pipeline(
+        *(node(f"s-{n}") for n in range(width)),
+        node("join", items=BoundItems(tuple(Output(f"s-{n}") for n in range(width)))),
+        all=BoundItems(tuple(Output(f"s-{n}") for n in range(width))),
+    )
+
+
+def joined(pipeline: Pipeline, results: Sequence[str]) -> tuple[values.Value, values.Value]:
+    """The input of `join` and the run's output when steps `s-n` give these results."""
+    told = Told(pipeline)
+    told(RUN)
+    *_, request = [fact for n, result in enumerate(results) for fact in told.facts(end(f"s-{n}", result=result))]
+    assert isinstance(request, AttemptRequested)
+    (over,) = told.facts(end("join"))
+    assert isinstance(over, RunFinished)
+    return request.inputs["items"], over.outputs["all"]
+
+
+def test_results_travel_inline_while_they_are_small() -> None:
+    assert joined(fan_in(2), ["a", "b"]) == (Items((Inline("a"), Inline("b"))),) * 2
+
+
+def test_results_that_are_too_large_together_are_named_by_reference() -> None:
+    big = "x" * (values.INLINE_LIMIT - 2)
+    for value in joined(fan_in(5), [big] * 5):
+        assert value == Items(tuple(Earlier(ResultRef(key=f"s-{n}", attempt=1, output="result")) for n in range(5)))
+
+
+def test_the_limit_counts_a_result_as_often_as_it_is_read() -> None:
+    """Ten inputs that read the same value are ten copies in the request."""
+    big = "x" * (values.INLINE_LIMIT - 2)
+    copies = BoundItems((Output("s-0"),) * 10)
+    ten = pipeline(node("s-0"), node("join", items=copies), all=copies)
+    for value in joined(ten, [big]):
+        assert value == Items((Earlier(ResultRef(key="s-0", attempt=1, output="result")),) * 10)
+
+
+def test_artifacts_are_never_named_by_reference() -> None:
+    stored = values.Stored(values.ArtifactRef(sha256="a" * 64, size=1, media_type="", format="npy"))
+    state = run.fold(R, run.Plan(fan_in(1)), [RUN])
+    for fact in run.decide(state):
+        state = run.evolve(state, fact)
+    made = AttemptFinished(run_id=R, key="s-0", attempt=1, outcome=OK, outputs={"result": stored})
+    state = run.evolve(state, made)
+    assert run.resolve(state, Output("s-0"), by_reference=True) == stored
+
+
+@pytest.mark.parametrize(
+    ("binding", "value"),
+    [
+        (Param("url"), Inline("u")),
+        (Param("unknown"), Inline(None)),
+        (Inline({"a": 1}), Inline({"a": 1})),
+        (Output("load"), Inline("load!")),
+        (Output("load", "unknown"), Inline(None)),
+        (BoundItems((Param("url"), BoundItems(()))), Items((Inline("u"), Items(())))),
+        (values.BoundFields({"x": Output("load")}), values.Fields({"x": Inline("load!")})),
+    ],
+)
+def test_bindings_are_resolved(binding: values.Binding, value: values.Value) -> None:
+    told = Told(CHAIN)
+    told(RUN, end("load"))
+    assert run.resolve(told.state, binding) == value

@@ -1,0 +1,134 @@
+"""The state table: what it allows happens, what it does not changes nothing, and its page is up to date."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock_core import run
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    ErrorInfo,
+    Fact,
+    Outcome,
+    RunRequested,
+    StepSkipped,
+)
+from penstock_core.ir import Node, Pipeline, Retry, StepSpec
+from penstock_core.run import FINAL, IN_FLIGHT, PASSING, TRANSITIONS, RunState, Status
+from penstock_testkit import run_states
+from penstock_testkit.states import dump
+
+ROOT = Path(__file__).parents[3]
+EVENTS = sorted({event for _, event in TRANSITIONS})
+BAD = ErrorInfo(type="ValueError", message="no")
+A: dict[str, Any] = {"run_id": "r", "key": "a"}
+
+PIPELINE = Pipeline(
+    name="f",
+    steps={"s": StepSpec(name="s", entrypoint="m:s", retry=Retry(retries=1))},
+    nodes=(Node(key="a", step="s"), Node(key="b", step="s", after=("a",))),
+)
+
+
+def requested(attempt: int) -> AttemptRequested:
+    return AttemptRequested(
+        **A, attempt=attempt, pool="default", project="p", pipeline="f", version=1, entrypoint="m:s"
+    )
+
+
+def finished(attempt: int, outcome: Outcome) -> AttemptFinished:
+    return AttemptFinished(**A, attempt=attempt, outcome=outcome, error=BAD if outcome is Outcome.FAILED else None)
+
+
+RUN = RunRequested(run_id="r", project="p", pipeline="f", version=1)
+FAILED = Outcome.FAILED
+
+# How to bring step `a` into each state, with `used` failures so far; the table is then tried from there.
+PATHS: dict[Status, list[Fact]] = {
+    Status.WAITING: [],
+    Status.QUEUED: [requested(1)],
+    Status.RUNNING: [requested(1), AttemptStarted(**A, attempt=1, executor="e")],
+    Status.RETRYING: [requested(1), finished(1, FAILED)],
+    Status.SUCCEEDED: [requested(1), finished(1, Outcome.SUCCEEDED)],
+    Status.CACHED: [requested(1), finished(1, Outcome.CACHED)],
+    Status.FAILED: [requested(1), finished(1, FAILED), requested(2), finished(2, FAILED)],
+    Status.SKIPPED: [StepSkipped(**A, reason="no")],
+    Status.CANCELLED: [requested(1), finished(1, Outcome.CANCELLED)],
+}
+
+
+def brought_to(status: Status, *, used: bool) -> RunState:
+    facts = PATHS[status]
+    if used and status in (Status.QUEUED, Status.RUNNING):
+        facts = [requested(1), finished(1, FAILED), requested(2)]
+        if status is Status.RUNNING:
+            facts = [*facts, AttemptStarted(**A, attempt=2, executor="e")]
+    state = run.fold("r", run.Plan(PIPELINE), [RUN, *facts])
+    assert state.steps["a"].status is status
+    return state
+
+
+def fact_of(event: str, state: RunState) -> Fact:
+    """The fact that means `event` for step `a`, as it would come next."""
+    step = state.steps["a"]
+    attempt = max(step.attempt, 1)
+    match event:
+        case "requested":
+            return requested(step.attempt + 1)
+        case "started":
+            return AttemptStarted(**A, attempt=attempt, executor="e2", started_at=5.0)
+        case "skipped":
+            return StepSkipped(**A, reason="told so")
+        case "succeeded" | "cached" | "cancelled":
+            # The end of the attempt in flight; a cancel may also claim the end of the next one.
+            fence = event == "cancelled" and step.status not in IN_FLIGHT
+            return finished(step.attempt + 1 if fence else attempt, Outcome(event))
+        case "again" | "failed":
+            return finished(attempt, FAILED)
+        case _:
+            raise AssertionError(event)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("status", Status)
+def test_what_the_table_says_happens_and_nothing_else(status: Status, event: str) -> None:
+    state = brought_to(status, used=event == "failed")
+    fact = fact_of(event, state)
+    before = dump(state)
+    state = run.evolve(state, fact)
+    expected = TRANSITIONS.get((status, event))
+    if expected is not None:
+        assert state.steps["a"].status is expected
+    else:
+        after = dump(state)
+        after["early"] = before["early"]  # an end before its request is kept aside, and changes nothing yet
+        assert after == before
+
+
+def test_every_state_is_reached_and_left_as_the_table_says() -> None:
+    assert set(PATHS) == set(Status)
+    assert {status for status, _ in TRANSITIONS} == set(Status) - FINAL
+    assert {Status.WAITING, *TRANSITIONS.values()} == set(Status)
+
+
+def test_only_final_states_can_pass_and_none_of_them_is_in_flight() -> None:
+    assert PASSING < FINAL
+    assert not FINAL & IN_FLIGHT
+
+
+def test_every_state_that_is_not_final_can_end() -> None:
+    """Whatever happens to a step, it can still be cancelled, so no run hangs on it."""
+    for status in set(Status) - FINAL:
+        assert TRANSITIONS[status, "cancelled"] is Status.CANCELLED
+
+
+def test_the_page_in_the_documentation_is_the_one_that_the_table_gives() -> None:
+    page = (ROOT / run_states.PAGE).read_text()
+    assert page == run_states.page(), "run: .venv/bin/python -m penstock_testkit.run_states"
+    for (source, event), target in TRANSITIONS.items():
+        assert f"    {source} --> {target}: {event}\n" in page
