@@ -85,7 +85,7 @@ async def test_forged_results_harm_their_own_attempt_only(
             link.send(b"\\xff\\xfe\\n\\n")
             link.send(b"exit 99999 0\\n")
             link.send(b"imported\\n")
-            link.send(b"result 1 0 0 0\\n" + what.encode())
+            link.send(b"result 1 0\\n" + what.encode())
             time.sleep(60)
 
         def _socket(n):

@@ -197,8 +197,8 @@ class ProcessExecutor:
             match kind, rest:
                 case "started", [pid, slot]:
                     self._started(job, int(pid), slot)
-                case "result", [output, events, dirty]:
-                    self._result(job, body, wrote=output != "0" or events != "0", dirty=dirty != "0")
+                case "result", [wrote]:
+                    self._result(job, body, wrote=wrote != "0")
                 case "exit", [status]:
                     self._exited(job, int(status))
                 case "unforked", []:
@@ -247,10 +247,9 @@ class ProcessExecutor:
         elif (timeout := job.request.timeout) is not None:
             job.timers.append(self._loop.call_later(timeout, self._timed_out, job))
 
-    def _result(self, job: Job, body: bytes, *, wrote: bool, dirty: bool) -> None:
+    def _result(self, job: Job, body: bytes, *, wrote: bool) -> None:
         if job.stage is not Stage.RUNNING or job.base is None:
             return
-        job.dirty = dirty
         fact = self._teller.reported(job, body)
         if job.why is not None:
             outcome, error = job.why
@@ -264,6 +263,7 @@ class ProcessExecutor:
                 jobs.unreported_end(status, job.request.resources.memory),
             )
             self._finish(job, self._teller.end(job.request, outcome, error, job.started_at))
+        job.dirty = status != 0
         self._reaped(job)
 
     def gone(self, server: ForkServer, code: int) -> None:

@@ -14,11 +14,12 @@ fork server → executor
     refused MODULE      + error JSON    the module cannot be imported; the body is an `ErrorInfo`
     started ID PID SLOT                 sent before the attempt may begin
     unforked ID         + text          no process could be made
-    exit ID STATUS                      wait status; its process group is dead by then
+    exit ID STATUS                      wait status; its process group is dead by then. After a result, 0 says that it
+                                        has left no files
 
 attempt → executor, over the same socket
-    result ID LOG EVENTS DIRTY + JSON   `AttemptFinished`; sizes of its log and its events file; DIRTY is 1 when files
-                                        remain; the body is empty when the JSON lies in the file SLOT.result
+    result ID WROTE     + JSON          `AttemptFinished`; WROTE is 1 when it wrote to its log or its events file; the
+                                        body is empty when the JSON lies in the file SLOT.result
 
 SLOT names the attempt's working folder inside WORK; beside it lie SLOT.log (its output), SLOT.events (JSON lines of
 what it measured) and SLOT.result.

@@ -20,6 +20,13 @@ from penstock.runner.attempt import perform
 RESULT_LIMIT = 2 * 1024 * 1024
 """Largest end of an attempt as JSON text, in bytes."""
 
+_REHEARSAL = json.dumps(
+    {
+        "run_id": "", "key": "", "attempt": 0, "pipeline": "", "project": "",
+        "entrypoint": f"{__name__}:rehearse", "inputs": {"value": {"value": 1}}, "resources": {"memory": None},
+    }
+)  # fmt: skip
+
 
 def live(parent: int, orders: socket.socket, link: socket.socket, slot: str) -> NoReturn:
     """Be the child from fork to end.
@@ -30,14 +37,13 @@ def live(parent: int, orders: socket.socket, link: socket.socket, slot: str) -> 
         link: socket to the executor, shared with the fork server and all other children.
         slot: path of this child's working folder, which is made here; its files lie beside it.
     """
-    code = 70  # EX_SOFTWARE: a fault of the runner itself
+    code = 70  # EX_SOFTWARE: a fault of the runner itself, unless the result was sent
     try:
         log = _settle(parent, slot)
-        message = orders.recv(PACKET)
-        if message:
-            orders.close()
-            _attempt(message, link, slot, log)
-        code = 0
+        message = _wait(orders)
+        orders.close()
+        read = bool(message) and _attempt(message, link, slot, log)
+        code = 1 if read or not _clean(slot) else 0
     except BaseException:
         traceback.print_exc()  # into the attempt's output
     finally:
@@ -57,7 +63,17 @@ def _settle(parent: int, slot: str) -> int:
     return log
 
 
-def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> None:
+def _wait(orders: socket.socket) -> bytes:
+    """The `run` message. While there is none, the way is walked once, so that its memory pages are this child's own."""
+    try:
+        return orders.recv(PACKET, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        json.dumps(perform(json.loads(_REHEARSAL), "", "")[0])
+        return orders.recv(PACKET)
+
+
+def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:
+    """Run what `message` says and report; returns whether the executor has files to read."""
     head, _, body = message.partition(b"\n")
     number = head.split()[1].decode()
     if body.startswith(b"@"):
@@ -69,19 +85,20 @@ def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> None:
     sys.argv = [request["entrypoint"]]
     end, recorder = perform(request, order["artifacts"], f"{slot}.events")
     _flush()
-    _report(link, number, end, slot, log, recorder.size)
+    return _report(link, number, end, slot, log, recorder.size)
 
 
-def _report(link: socket.socket, number: str, end: dict[str, Any], slot: str, log: int, events: int) -> None:
-    written = os.fstat(log).st_size
+def _report(link: socket.socket, number: str, end: dict[str, Any], slot: str, log: int, events: int) -> bool:
     body = json.dumps(end, separators=(",", ":")).encode()
     if len(body) > RESULT_LIMIT:
         body = json.dumps(_too_large(end, len(body))).encode()
-    dirty = written > 0 or events > 0 or not _clean(slot)
-    if len(body) > PACKET - 200:
+    wrote = os.fstat(log).st_size + events > 0
+    large = len(body) > PACKET - 200
+    if large:
         Path(f"{slot}.result").write_bytes(body)
-        body, dirty = b"", True
-    link.sendall(f"result {number} {written} {events} {int(dirty)}\n".encode() + body)
+        body = b""
+    link.sendall(f"result {number} {int(wrote)}\n".encode() + body)
+    return wrote or large
 
 
 def _too_large(end: dict[str, Any], size: int) -> dict[str, Any]:
@@ -91,13 +108,18 @@ def _too_large(end: dict[str, Any], size: int) -> dict[str, Any]:
 
 
 def _clean(slot: str) -> bool:
-    """Remove what an attempt that wrote nothing leaves behind; False when there is more."""
+    """Remove what is left of an attempt that wrote nothing; False when there is more, for the executor to remove."""
     try:
         os.rmdir(slot)  # noqa: PTH106 - as fast as can be
         os.unlink(f"{slot}.log")  # noqa: PTH108
     except OSError:
         return False
     return True
+
+
+def rehearse(value: int) -> int:
+    """The step that is called when there is nothing to do yet."""
+    return value
 
 
 def _flush() -> None:
