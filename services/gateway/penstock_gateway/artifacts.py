@@ -21,9 +21,13 @@ from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
 from penstock_core import ids
 from penstock_core.errors import InvalidId
+from penstock_core.ports import Unavailable
 from penstock_core.values import ArtifactRef, Stored, Value
 from penstock_gateway import bodies, downloads
 from penstock_gateway.problems import InvalidInputs, ProblemError
+
+SEND = "penstock-send-headers"
+"""Header of a redirected PUT: a JSON object of the headers that belong to the presigned address."""
 
 
 class Artifacts:
@@ -57,8 +61,8 @@ class Artifacts:
             if size is None:
                 raise missing(sha256)
             return Response(None, 200, {"content-length": str(size), "etag": f'"{sha256}"'})
-        location = await self._locate(Locate(sha256=sha256))
-        if location.url is None:
+        location = await self._ask(subjects.ARTIFACTS_LOCATE, Locate(sha256=sha256))
+        if location.url is None or location.error is not None:
             raise missing(sha256)
         return Response(None, 307, {"location": location.url})
 
@@ -77,18 +81,24 @@ class Artifacts:
             size = await self._folder.put_stream(_body(request), sha256, limit)
             answer = orjson.dumps({"sha256": sha256, "size": size})
             return Response(answer, 200 if there else 201, media_type="application/json")
-        location = await self._locate(Locate(sha256=sha256, write=True, size=announced))
-        if location.url is None:
-            raise ProblemError(502, "The artifact store takes no object now", location.error or "it gave no reason")
-        return Response(None, 307, {"location": location.url})
+        location = await self._ask(subjects.ARTIFACTS_LOCATE, Locate(sha256=sha256, write=True, size=announced))
+        if location.size is not None:
+            return Response(orjson.dumps({"sha256": sha256, "size": location.size}), media_type="application/json")
+        if location.url is None or location.error is not None:
+            raise ProblemError(
+                502, "The artifact store does not take the object", location.error or "it gave no reason"
+            )
+        return Response(None, 307, {"location": location.url, SEND: orjson.dumps(location.headers).decode()})
 
     async def size(self, sha256: str) -> int | None:
         """The size of an object in bytes, or None when it is not there."""
         await self._store()
         if self._folder is not None:
             return await self._folder.stat(sha256)
-        answer = await self._bus.request(subjects.ARTIFACTS_STAT, Locate(sha256=sha256).model_dump_json().encode())
-        return _read(Location, answer.data).size
+        found = await self._ask(subjects.ARTIFACTS_STAT, Locate(sha256=sha256))
+        if found.error is not None:
+            raise ProblemError(502, "The artifact store failed", found.error)
+        return found.size
 
     async def check_inputs(self, given: Mapping[str, Value]) -> None:
         """Check that the objects that inputs name are there.
@@ -108,20 +118,6 @@ class Artifacts:
         if errors:
             raise InvalidInputs("An input's artifact is not there", errors)
 
-    async def check_source(self, sha256: str) -> None:
-        """Check that a source bundle is there.
-
-        Raises:
-            ProblemError: 422, it is not.
-        """
-        if await self.size(sha256) is None:
-            raise ProblemError(
-                422,
-                "The source bundle is not in the store",
-                f"put it to /v1/artifacts/{sha256} first",
-                errors=[("source", "is not in the store")],
-            )
-
     async def _store(self) -> StoreInfo:
         if self._info is not None:
             return self._info
@@ -132,9 +128,12 @@ class Artifacts:
         self._info = info
         return info
 
-    async def _locate(self, command: Locate) -> Location:
-        answer = await self._bus.request(subjects.ARTIFACTS_LOCATE, command.model_dump_json().encode())
-        return _read(Location, answer.data)
+    async def _ask(self, subject: str, command: Locate) -> Location:
+        answer = await self._bus.request(subject, command.model_dump_json().encode())
+        found: Location = _read(Location, answer.data)
+        if found.unavailable:
+            raise Unavailable(found.error or "the artifact store is away")
+        return found
 
 
 async def _body(request: Request) -> AsyncGenerator[bytes]:

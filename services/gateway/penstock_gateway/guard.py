@@ -8,6 +8,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hmac
 import ipaddress
 
@@ -17,6 +19,8 @@ from structlog.typing import FilteringBoundLogger
 from penstock_gateway import problems
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_DRAIN_BYTES = 32 * 1024 * 1024
+_DRAIN_PAUSE = 0.25
 _SAFE_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -39,21 +43,24 @@ class Guard:
         if scope["type"] != "http":
             return
         started = False
+        body = _Body(scope, receive)
 
         async def guarded(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if message["status"] >= 300:
+                    await body.drain()
                 present = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(h for h in _SAFE_HEADERS if h[0] not in present)]
             await send(message)
 
         refusal = self._refusal(scope)
         if refusal is not None:
-            await refusal(scope, receive, guarded)
+            await refusal(scope, body.receive, guarded)
             return
         try:
-            await self._app(scope, receive, guarded)
+            await self._app(scope, body.receive, guarded)
         except Exception as error:
             response = problems.of(error)
             if response is None or started:
@@ -62,7 +69,7 @@ class Guard:
                 response = problems.answer(500, "The platform failed", "its log says why; the fault is not yours")
             # Too late for an answer, when one has begun: the connection is cut, so that no part is taken for the whole.
             if not started:
-                await response(scope, receive, guarded)
+                await response(scope, body.receive, guarded)
 
     def _refusal(self, scope: Scope) -> ASGIApp | None:
         host = authorization = b""
@@ -89,6 +96,34 @@ class Guard:
                 headers={"www-authenticate": "Bearer"},
             )
         return None
+
+
+class _Body:
+    """The request's body on its way in.
+
+    An answer that comes before the body was read meets a client that still sends. Closing the connection then may
+    destroy the answer before the client reads it, so what is on its way is read and dropped first, within bounds.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        names = {name: value for name, value in scope["headers"]}
+        self._whole = names.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in names
+
+    async def receive(self) -> Message:
+        """The next part."""
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._whole = True
+        return message
+
+    async def drain(self) -> None:
+        """Read and drop the rest, up to a size and until the client pauses."""
+        left = _DRAIN_BYTES
+        with contextlib.suppress(TimeoutError):
+            while not self._whole and left > 0:
+                async with asyncio.timeout(_DRAIN_PAUSE):
+                    left -= len((await self.receive()).get("body", b""))
 
 
 def host_name(host: str) -> str:

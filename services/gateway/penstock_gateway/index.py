@@ -18,7 +18,7 @@ from structlog.typing import FilteringBoundLogger
 
 from penstock_adapters.nats.follow import Followers, Item
 from penstock_contracts import events, subjects
-from penstock_core.errors import PenstockError
+from penstock_core.errors import InputError, PenstockError
 from penstock_core.facts import RunFinished, RunRequested
 from penstock_core.ports import Unavailable
 
@@ -72,7 +72,7 @@ class Entry:
         }
 
 
-class InvalidCursor(PenstockError, ValueError):
+class InvalidCursor(InputError):
     """The cursor is none that a page gave."""
 
 

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import zoneinfo
-from datetime import datetime
+import time
+from dataclasses import asdict
 from typing import Any
 
 import orjson
-from cronsim import CronSim, CronSimError
 
 from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.ticks import ScheduleError, next_tick
 from penstock_contracts.commands import Schedule
 from penstock_core import ids
 from penstock_core.errors import InvalidId
+from penstock_core.values import Stored
 from penstock_gateway import inputs
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.service import PROJECT, GatewayService
-
-# Any day will do: the expression is only tried out.
-_SAMPLE = datetime(2024, 1, 1)
 
 
 async def list_all(bucket: Bucket) -> list[dict[str, Any]]:
@@ -45,19 +43,20 @@ async def put(service: GatewayService, schedule: Schedule) -> bytes:
     """
     if schedule.project != PROJECT:
         raise _wrong("project", f"there is no project {schedule.project[:100]!r} here")
-    try:
-        next(CronSim(schedule.cron, _SAMPLE))
-    except (CronSimError, StopIteration) as error:
-        raise _wrong(
-            "cron", f"{schedule.cron!r} is no cron expression that ever fires: {error}".rstrip(": ")
-        ) from error
-    try:
-        zoneinfo.ZoneInfo(schedule.tz)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise _wrong("tz", f"{schedule.tz!r} is no time zone, such as 'Europe/Paris' or 'UTC'") from error
+    for field, cron, tz in (("cron", schedule.cron, "UTC"), ("tz", "* * * * *", schedule.tz)):
+        try:
+            next_tick(cron, tz, time.time())
+        except ScheduleError as error:
+            raise _wrong(field, str(error)) from error
     version = await service.version(schedule.pipeline, schedule.version)
     values = inputs.check(schedule.pipeline, version.pipeline.params, schedule.inputs)
     await service.artifacts.check_inputs(values)
+    # What is left out of a reference to an artifact is filled in; defaults of parameters stay those of the version.
+    given = {
+        name: asdict(values[name]) if isinstance(values[name], Stored) else plain
+        for name, plain in schedule.inputs.items()
+    }
+    schedule = schedule.model_copy(update={"inputs": given})
     body = schedule.model_dump_json().encode()
     await service.schedules.put(schedule.name, body)
     return body

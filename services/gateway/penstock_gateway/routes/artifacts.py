@@ -46,5 +46,9 @@ async def get_artifact(request: Request, sha256: Sha256) -> Response:
     ),
 )
 async def put_artifact(request: Request, sha256: Sha256) -> Response:
-    """Streams into the store; nothing is visible before the digest is verified. Putting what is there is success."""
+    """Streams into the store; nothing is visible before the digest is verified. Putting what is there is success.
+
+    307 leads to a presigned address: put the bytes there, without this API's token, and with the headers that the
+    JSON object in `Penstock-Send-Headers` holds.
+    """
     return await artifacts(request).put(request, sha256)

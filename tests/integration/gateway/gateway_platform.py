@@ -1,0 +1,346 @@
+"""A gateway on a real nats-server, a client that sends what it is told, and facts to tell it about."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nats.errors
+import orjson
+from pydantic import SecretStr
+
+from penstock_adapters.files import FolderArtifacts
+from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.server import EmbeddedServer
+from penstock_adapters.nats.versions import key, latest_key, pack
+from penstock_contracts import commands, subjects
+from penstock_core import ir
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    Outcome,
+    RunFinished,
+    RunRequested,
+)
+from penstock_core.values import Inline, Output, Param, Value
+from penstock_gateway.app import Gateway, build
+from penstock_gateway.settings import GatewaySettings
+from penstock_servicekit import app as servicekit
+from penstock_servicekit import logs
+from penstock_servicekit.link import Link
+
+TOKEN = "a-token-for-tests"
+SOURCE = hashlib.sha256(b"bundle").hexdigest()
+_NUMBERS = itertools.count(1)
+
+OPENED: list[asyncio.StreamWriter] = []
+"""Connections of the test that runs; closed at its end."""
+
+
+@dataclass
+class Platform:
+    """A gateway and what it talks to. `builder_reply` and `store_info` are what the stand-ins answer."""
+
+    gateway: Gateway
+    link: Link
+    log: NatsRunLog
+    store: FolderArtifacts
+    server: EmbeddedServer
+    root: Path
+    store_info: commands.StoreInfo
+    location: commands.Location = field(default_factory=commands.Location)
+    builder: list[bytes] = field(default_factory=list)
+    builder_reply: commands.VersionReply = field(default_factory=lambda: commands.VersionReply(version=1, created=True))
+
+    @property
+    def bus(self) -> Bus:
+        return self.link.bus
+
+    async def add_version(self, pipeline: ir.Pipeline, number: int = 1) -> None:
+        """Lay a version into the bucket as the builder does."""
+        environment = commands.EnvironmentInfo(python="/usr/bin/python3", version="3.11", digest="0" * 64)
+        version = commands.Version(
+            project="default",
+            name=pipeline.name,
+            version=number,
+            digest="1" * 64,
+            source=SOURCE,
+            environment=environment,
+            pipeline=pipeline,
+            registered_at=1_700_000_000.0,
+        )
+        bucket = Bucket(self.bus, subjects.VERSIONS_BUCKET)
+        await bucket.put(key("default", pipeline.name, number), pack(version))
+        await bucket.put(latest_key("default", pipeline.name), str(number).encode())
+
+    async def request(self, pipeline: str = "chain", **more: Any) -> str:
+        """Append the request of a run, as some trigger would; returns the run's id."""
+        fields = {"run_id": f"run-{next(_NUMBERS)}", "requested_at": 1_700_000_000.0, "version": 1} | more
+        await self.log.append([RunRequested(project="default", pipeline=pipeline, inputs={"n": Inline(1)}, **fields)])
+        return fields["run_id"]
+
+    async def run_step(self, run_id: str, step: str, outputs: dict[str, Value] | None = None, **more: Any) -> None:
+        """Append the facts of an attempt from its request to its end."""
+        await self.log.append([attempt_requested(run_id, step), attempt_started(run_id, step)])
+        await self.log.append([attempt_finished(run_id, step, outputs=outputs or {"result": Inline(2)}, **more)])
+
+    async def finish(self, run_id: str, outcome: Outcome = Outcome.SUCCEEDED, **more: Any) -> None:
+        """Append the end of a run."""
+        await self.log.append([RunFinished(run_id=run_id, outcome=outcome, **more)])
+
+    async def wrote(self, run_id: str, step: str, text: str, first: int = 0) -> None:
+        """Publish a line of output."""
+        entries = [{"at": 1.0, "stream": "stdout", "text": text}]
+        output = commands.AttemptOutput(run_id=run_id, key=step, attempt=1, first=first, entries=entries)
+        await self.bus.publish(subjects.logs(run_id, step, 1), output.model_dump_json().encode())
+
+    async def consumers(self) -> set[str]:
+        """Names of the ephemeral consumers that exist."""
+        found: set[str] = set()
+        for stream in (subjects.RUNS, subjects.LOGS):
+            answer = await self.bus.api(f"CONSUMER.NAMES.{stream}")
+            found |= {name for name in answer.get("consumers") or [] if name.startswith("follow-")}
+        return found
+
+
+def attempt_requested(run_id: str, step: str, attempt: int = 1) -> AttemptRequested:
+    return AttemptRequested(
+        run_id=run_id,
+        key=step,
+        attempt=attempt,
+        pool="default",
+        project="default",
+        pipeline="chain",
+        version=1,
+        entrypoint="steps:double",
+    )
+
+
+def attempt_started(run_id: str, step: str, attempt: int = 1) -> AttemptStarted:
+    return AttemptStarted(run_id=run_id, key=step, attempt=attempt, executor="executor-1", started_at=1_700_000_001.5)
+
+
+def attempt_finished(run_id: str, step: str, attempt: int = 1, **more: Any) -> AttemptFinished:
+    fields = {"outcome": Outcome.SUCCEEDED, "started_at": 1_700_000_001.5, "finished_at": 1_700_000_002.0} | more
+    return AttemptFinished(run_id=run_id, key=step, attempt=attempt, executor="executor-1", **fields)
+
+
+def chain(name: str = "chain", steps: int = 2) -> ir.Pipeline:
+    """Steps one after the other; the pipeline's output is the last one's."""
+    spec = ir.StepSpec(
+        name="double",
+        entrypoint="steps:double",
+        inputs=(ir.Port(name="n", type="int"),),
+        outputs=(ir.Port(name="result", type="int"),),
+    )
+    keys = ["double", *(f"double-{number}" for number in range(2, steps + 1))]
+    before = [Param("n"), *(Output(step) for step in keys)]
+    return ir.Pipeline(
+        name=name,
+        params=(
+            ir.Port(name="n", type="int", schema={"type": "integer"}),
+            ir.Port(name="label", type="str", required=False, default="none", schema={"type": "string"}),
+        ),
+        steps={"double": spec},
+        nodes=tuple(ir.Node(key=step, step="double", inputs={"n": before[at]}) for at, step in enumerate(keys)),
+        outputs={"result": Output(keys[-1])},
+    )
+
+
+@contextlib.asynccontextmanager
+async def running(root: Path, **changes: Any) -> AsyncGenerator[Platform]:
+    """A platform under `root`; `changes` are settings of the gateway."""
+    logs.configure("critical", "json")
+    server = EmbeddedServer(root, fsync=False)
+    await server.start()
+    supervisor = asyncio.create_task(server.supervise())
+    failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    broker, bus = await servicekit.connect(server.url, "gateway-test", failed)
+    try:
+        await bootstrap(bus, pools=["default"])
+        link = Link("gateway", bus, broker, logs.get("gateway"), "gateway-test")
+        defaults = {"home": root, "port": 0, "token": SecretStr(TOKEN), "max_blob": 1_000_000, "stop_timeout": 4.0}
+        gateway = build(link, GatewaySettings(**(defaults | changes)))
+        store = FolderArtifacts(root / "artifacts")
+        info = commands.StoreInfo(kind="folder", root=str(store.root))
+        platform = Platform(gateway, link, NatsRunLog(bus, "test"), store, server, root, info)
+        await _stand_ins(platform)
+        await store.put_bytes(b"bundle")
+        await platform.add_version(chain())
+        await gateway.start()
+        try:
+            yield platform
+        finally:
+            await gateway.stop()
+    finally:
+        with contextlib.suppress(nats.errors.Error):
+            await broker.stop()
+        # Where the server is gone for good, stopping the broker leaves the client trying to connect.
+        await bus.client.close()
+        await server.stop()
+        await supervisor
+
+
+async def _stand_ins(platform: Platform) -> None:
+    async def store(message: Any) -> None:
+        await message.respond(platform.store_info.model_dump_json().encode())
+
+    async def locate(message: Any) -> None:
+        await message.respond(platform.location.model_dump_json().encode())
+
+    async def register(message: Any) -> None:
+        platform.builder.append(message.data)
+        await message.respond(platform.builder_reply.model_dump_json().encode())
+
+    await platform.bus.subscribe(subjects.ARTIFACTS_STORE, store)
+    await platform.bus.subscribe(subjects.ARTIFACTS_LOCATE, locate)
+    await platform.bus.subscribe(subjects.ARTIFACTS_STAT, locate)
+    await platform.bus.subscribe(subjects.BUILDER_REGISTER, register)
+
+
+# ------------------------------------------------------------------------------------------------------------- client
+
+
+@dataclass
+class Answer:
+    """An HTTP response, read whole."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return orjson.loads(self.body)
+
+    @property
+    def fields(self) -> set[str]:
+        """The fields that a problem names."""
+        return {error["field"] for error in self.json()["errors"]}
+
+
+class Http:
+    """A client on asyncio streams: it sends what it is told, sound or not."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.port = platform.gateway.port
+
+    async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+        """Send a request; `body` is JSON data or bytes."""
+        reader, _ = await self.open(method, path, body, **options)
+        return await read_answer(reader, method)
+
+    async def open(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        token: str | None = TOKEN,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Send a request and leave the answer to be read. A header that is set to nothing is left out."""
+        raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
+        fields = {"host": f"127.0.0.1:{self.port}", "content-length": str(len(raw)), "connection": "close"}
+        if token is not None:
+            fields["authorization"] = f"Bearer {token}"
+        if body is not None and not isinstance(body, bytes):
+            fields["content-type"] = "application/json"
+        fields |= headers or {}
+        lines = [f"{name}: {value}\r\n" for name, value in fields.items() if value]
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        OPENED.append(writer)
+        writer.write(f"{method} {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode() + raw)
+        return reader, writer
+
+    async def stream(self, path: str, last: int | None = None, **headers: str) -> Stream:
+        """Open a stream of server-sent events."""
+        fields = headers | ({"last-event-id": str(last)} if last is not None else {})
+        reader, writer = await self.open("GET", path, headers=fields)
+        status, answered = await asyncio.wait_for(read_head(reader), 10)
+        assert status == 200, status
+        assert answered["content-type"].startswith("text/event-stream")
+        return Stream(reader, writer)
+
+
+async def read_answer(reader: asyncio.StreamReader, method: str = "GET") -> Answer:
+    """Read a response to its end."""
+    async with asyncio.timeout(15):
+        status, headers = await read_head(reader)
+        if method == "HEAD" or status in (204, 304):
+            return Answer(status, headers, b"")
+        if headers.get("transfer-encoding") == "chunked":
+            body = b""
+            while chunk := await read_chunk(reader):
+                body += chunk
+            return Answer(status, headers, body)
+        return Answer(status, headers, await reader.readexactly(int(headers["content-length"])))
+
+
+async def read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
+    """Read the status and the headers."""
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:] if line)}
+    return int(lines[0].split(" ")[1]), headers
+
+
+async def read_chunk(reader: asyncio.StreamReader) -> bytes:
+    """Read one chunk of a chunked body; empty at its end."""
+    size = int((await reader.readuntil(b"\r\n")).strip(), 16)
+    data = await reader.readexactly(size)
+    await reader.readexactly(2)
+    return data
+
+
+@dataclass
+class Event:
+    """A server-sent event."""
+
+    id: int
+    event: str
+    data: Any
+
+
+class Stream:
+    """Reads server-sent events; comments are counted."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+        self.comments = 0
+        self._rest = b""
+
+    async def next(self, timeout: float = 10.0) -> Event | None:
+        """The next event; None at the end of the stream."""
+        async with asyncio.timeout(timeout):
+            while True:
+                while b"\n\n" not in self._rest:
+                    chunk = await read_chunk(self.reader)
+                    if not chunk:
+                        return None
+                    self._rest += chunk
+                block, _, self._rest = self._rest.partition(b"\n\n")
+                fields = dict(line.split(b": ", 1) for line in block.split(b"\n") if not line.startswith(b":"))
+                if fields:
+                    return Event(int(fields[b"id"]), fields[b"event"].decode(), orjson.loads(fields[b"data"]))
+                self.comments += 1
+
+    async def all(self, timeout: float = 10.0) -> list[Event]:
+        """All events to the end."""
+        found: list[Event] = []
+        while event := await self.next(timeout):
+            found.append(event)
+        return found
+
+    def close(self) -> None:
+        """Go away."""
+        self.writer.close()

@@ -1,0 +1,176 @@
+"""Versions and schedules over HTTP."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import orjson
+import pytest
+from gateway_platform import SOURCE, Http, Platform, chain
+
+from penstock_adapters.nats.kv import Bucket
+from penstock_contracts import commands, subjects
+from penstock_core import ir
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def registration(pipeline: ir.Pipeline) -> dict[str, Any]:
+    return {
+        "pipeline": orjson.loads(orjson.dumps(pipeline)),
+        "source": SOURCE,
+        "environment": {"python": "/usr/bin/python3", "version": "3.11", "digest": "0" * 64},
+        "git": {"commit": "c" * 40, "branch": "main"},
+    }
+
+
+# ----------------------------------------------------------------------------------------------------------- versions
+
+
+async def test_a_registration_goes_to_the_builder_as_it_is(platform: Platform, http: Http) -> None:
+    body = registration(chain("trained"))
+    platform.builder_reply = commands.VersionReply(version=4, created=True)
+    answer = await http("POST", "/v1/versions", body)
+    assert (answer.status, answer.json()) == (
+        201,
+        {"project": "default", "pipeline": "trained", "version": 4, "created": True},
+    )
+    command = commands.RegisterVersion.model_validate_json(platform.builder[-1])
+    assert (command.pipeline, command.source, command.git) == (
+        chain("trained"),
+        SOURCE,
+        commands.GitInfo(commit="c" * 40, branch="main"),
+    )
+    platform.builder_reply = commands.VersionReply(version=4, created=False)
+    again = await http("POST", "/v1/versions", body)
+    assert (again.status, again.json()["created"]) == (200, False)
+
+
+async def test_a_builder_that_cannot_now_is_told_as_such(platform: Platform, http: Http) -> None:
+    platform.builder_reply = commands.VersionReply(error="the bucket of versions is away", unavailable=True)
+    answer = await http("POST", "/v1/versions", registration(chain()))
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+
+
+async def test_what_the_builder_refuses_is_told(platform: Platform, http: Http) -> None:
+    platform.builder_reply = commands.VersionReply(error="flow.py:12: steps wait for each other in a circle: a <- b")
+    answer = await http("POST", "/v1/versions", registration(chain()))
+    assert (answer.status, answer.json()["detail"]) == (422, platform.builder_reply.error)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        (("pipeline",), "text", "pipeline"),
+        (("pipeline", "nodes", 0, "key"), None, "pipeline.nodes.0.key"),
+        (("pipeline", "nodes", 0, "inputs", "n"), {"odd": 1}, "pipeline.nodes.0.inputs"),
+        (("source",), "../../etc/passwd", "source"),
+        (("environment", "digest"), "x", "environment.digest"),
+        (("git", "commit"), "c" * 65, "git.commit"),
+    ],
+)
+async def test_a_wrong_field_of_a_registration_is_named(
+    platform: Platform, http: Http, path: tuple[Any, ...], value: Any, field: str
+) -> None:
+    asked = len(platform.builder)
+    body = copy.deepcopy(registration(chain()))
+    inner = body
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+    answer = await http("POST", "/v1/versions", body)
+    assert answer.status == 422
+    assert any(name.startswith(field) for name in answer.fields), answer.fields
+    assert len(platform.builder) == asked
+
+
+async def test_a_pipeline_too_large_for_the_bus_is_refused(
+    platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(platform.bus.client), "max_payload", property(lambda _: 10_000))
+    answer = await http("POST", "/v1/versions", registration(chain("huge", 100)))
+    assert answer.status == 413
+    assert "split the pipeline" in answer.json()["detail"]
+    answer = await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1, "label": "x" * 9000}})
+    assert answer.status == 413
+
+
+async def test_versions_are_listed_and_read(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("read"))
+    await platform.add_version(chain("read", 5), 2)
+    listed = (await http("GET", "/v1/versions?pipeline=read")).json()["versions"]
+    assert [(row["pipeline"], row["version"], row["steps"]) for row in listed] == [("read", 1, 2), ("read", 2, 5)]
+    assert "read" in {row["pipeline"] for row in (await http("GET", "/v1/versions")).json()["versions"]}
+    assert (await http("GET", "/v1/versions?pipeline=none")).json() == {"versions": []}
+    whole = await http("GET", "/v1/versions/read/2")
+    assert commands.Version.model_validate_json(whole.body).pipeline == chain("read", 5)
+    for path in ("/v1/versions/read/3", "/v1/versions/none/1"):
+        assert (await http("GET", path)).status == 404
+    assert (await http("GET", "/v1/versions/read/0")).fields == {"path.version"}
+
+
+# ---------------------------------------------------------------------------------------------------------- schedules
+
+
+def schedule(**changes: Any) -> dict[str, Any]:
+    return {"pipeline": "chain", "cron": "0 3 * * *", "tz": "Europe/Paris", "inputs": {"n": 1}} | changes
+
+
+async def test_a_schedule_is_kept_read_replaced_and_removed(platform: Platform, http: Http) -> None:
+    path = "/v1/schedules/nightly"
+    assert (await http("GET", path)).status == 404
+    put = await http("PUT", path, schedule())
+    expected = commands.Schedule(name="nightly", **schedule())
+    assert (put.status, put.json()) == (200, expected.model_dump())
+    entry = await Bucket(platform.bus, subjects.SCHEDULES_BUCKET).get("nightly")
+    assert entry
+    assert commands.Schedule.model_validate_json(entry.value) == expected
+    await http("PUT", path, schedule(paused=True, name="nightly"))
+    assert (await http("GET", path)).json()["paused"] is True
+    await http("PUT", "/v1/schedules/a-first", schedule())
+    listed = (await http("GET", "/v1/schedules")).json()["schedules"]
+    assert [row["name"] for row in listed] == ["a-first", "nightly"]
+    assert (await http("DELETE", path)).status == 204
+    for method in ("GET", "DELETE"):
+        assert (await http(method, path)).status == 404
+    assert [row["name"] for row in (await http("GET", "/v1/schedules")).json()["schedules"]] == ["a-first"]
+
+
+async def test_a_schedule_with_an_artifact_holds_all_that_is_known_of_it(platform: Platform, http: Http) -> None:
+    sha256 = await platform.store.put_bytes(b"rows")
+    inputs = {"n": {"artifact": {"sha256": sha256, "size": 4}}}
+    put = await http("PUT", "/v1/schedules/stored", schedule(inputs=inputs))
+    kept = put.json()["inputs"]
+    assert kept["n"]["artifact"] | {"sha256": sha256, "format": "file"} == kept["n"]["artifact"]
+    assert "label" not in kept
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "field"),
+    [
+        ({"cron": "often"}, 422, "cron"),
+        ({"cron": "61 * * * *"}, 422, "cron"),
+        ({"cron": "0 0 30 2 *"}, 422, "cron"),
+        ({"cron": ""}, 422, "cron"),
+        ({"tz": "Mars/Olympus"}, 422, "tz"),
+        ({"tz": "../../etc/passwd"}, 422, "tz"),
+        ({"tz": ""}, 422, "tz"),
+        ({"name": "other"}, 422, "name"),
+        ({"project": "elsewhere"}, 422, "project"),
+        ({"pipeline": "none"}, 404, None),
+        ({"version": 9}, 404, None),
+        ({"inputs": {}}, 422, "inputs.n"),
+        ({"inputs": {"n": "x"}}, 422, "inputs.n"),
+        ({"inputs": {"n": {"artifact": {"sha256": "0" * 64, "size": 1}}}}, 422, "inputs.n"),
+        ({"paused": "perhaps"}, 422, "paused"),
+    ],
+)
+async def test_a_schedule_that_would_not_work_is_refused(
+    http: Http, changes: dict[str, Any], status: int, field: str | None
+) -> None:
+    answer = await http("PUT", "/v1/schedules/wrong", schedule(**changes))
+    assert answer.status == status, answer.json()
+    if field:
+        assert answer.fields == {field}
+    assert (await http("GET", "/v1/schedules/wrong")).status == 404

@@ -1,0 +1,431 @@
+"""Runs over HTTP: asked for, read, listed, cancelled; their results."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from gateway_platform import Http, Platform, attempt_finished, attempt_requested, attempt_started, chain
+
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_contracts import subjects
+from penstock_core import ir
+from penstock_core.facts import CancelRequested, ErrorInfo, Outcome, RunRequested, StepSkipped
+from penstock_core.values import ArtifactRef, Earlier, Fields, Inline, Items, Output, ResultRef, Stored
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def requested(platform: Platform, run_id: str) -> RunRequested:
+    facts = [record.fact for record in await platform.log.read(run_id)]
+    assert len(facts) == 1
+    assert isinstance(facts[0], RunRequested)
+    return facts[0]
+
+
+# ------------------------------------------------------------------------------------------------------------- asking
+
+
+async def test_a_run_is_in_the_log_when_it_is_accepted(platform: Platform, http: Http) -> None:
+    body = {"pipeline": "chain", "inputs": {"n": 3}, "labels": {"team": "growth"}, "priority": 7}
+    answer = await http("POST", "/v1/runs", body)
+    assert answer.status == 202
+    accepted = answer.json()
+    assert accepted == {"run_id": accepted["run_id"], "pipeline": "chain", "version": 1, "created": True}
+    assert answer.headers["location"] == f"/v1/runs/{accepted['run_id']}"
+    fact = await requested(platform, accepted["run_id"])
+    assert fact.inputs == {"n": Inline(3), "label": Inline("none")}
+    assert (fact.project, fact.version, fact.labels, fact.priority) == ("default", 1, {"team": "growth"}, 7)
+    assert fact.trigger["type"] == "manual"
+    assert fact.requested_at > 1_700_000_000
+
+
+async def test_ids_sort_by_time(http: Http) -> None:
+    ids = [(await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1}})).json()["run_id"]]
+    await asyncio.sleep(0.002)
+    ids.append((await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1}})).json()["run_id"])
+    assert ids == sorted(set(ids))
+
+
+async def test_the_same_key_is_the_same_run(platform: Platform, http: Http) -> None:
+    body = {"pipeline": "chain", "inputs": {"n": 3}}
+    key = {"idempotency-key": "order-17"}
+    first = await http("POST", "/v1/runs", body, headers=key)
+    again = await http("POST", "/v1/runs", body, headers=key)
+    assert (first.status, again.status) == (202, 200)
+    assert again.json() == first.json() | {"created": False}
+    other = await http("POST", "/v1/runs", body | {"inputs": {"n": 4}}, headers=key)
+    assert other.status == 409
+    assert first.json()["run_id"] in other.json()["detail"]
+    assert (await requested(platform, first.json()["run_id"])).inputs["n"] == Inline(3)
+    # Without a key every request is a run of its own.
+    assert (await http("POST", "/v1/runs", body)).json()["run_id"] != first.json()["run_id"]
+
+
+async def test_a_key_holds_when_a_newer_version_has_come(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("growing"))
+    body, key = {"pipeline": "growing", "inputs": {"n": 3}}, {"idempotency-key": "k"}
+    first = await http("POST", "/v1/runs", body, headers=key)
+    newer = ir.Pipeline(name="growing", params=(ir.Port(name="other"),))
+    await platform.add_version(newer, 2)
+    again = await http("POST", "/v1/runs", body, headers=key)
+    assert (again.status, again.json()["version"]) == (200, 1)
+    assert again.json()["run_id"] == first.json()["run_id"]
+    # The latest version is the default, an older one can be named.
+    assert (await http("POST", "/v1/runs", body)).status == 422
+    assert (await http("POST", "/v1/runs", body | {"version": 1})).json()["version"] == 1
+
+
+async def test_many_at_once_with_one_key_are_one_run(platform: Platform, http: Http) -> None:
+    body = {"pipeline": "chain", "inputs": {"n": 3}}
+    ask = [http("POST", "/v1/runs", body, headers={"idempotency-key": "race"}) for _ in range(20)]
+    answers = await asyncio.gather(*ask)
+    assert sorted(answer.status for answer in answers) == [200] * 19 + [202]
+    assert len({answer.json()["run_id"] for answer in answers}) == 1
+    await requested(platform, answers[0].json()["run_id"])
+
+
+@pytest.mark.parametrize("key", ["x" * 256, "a\tb"])
+async def test_a_bad_key_is_refused(http: Http, key: str) -> None:
+    answer = await http("POST", "/v1/runs", {"pipeline": "chain"}, headers={"idempotency-key": key})
+    assert answer.status == 422
+    assert answer.fields == {"header.idempotency-key"}
+
+
+async def test_every_wrong_input_is_named(http: Http) -> None:
+    inputs = {"n": "three", "labl": "x", "label": "y" * 70_000}
+    answer = await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": inputs})
+    assert answer.status == 422
+    problem = answer.json()
+    assert answer.fields == {"inputs.n", "inputs.labl", "inputs.label"}
+    messages = {error["field"]: error["message"] for error in problem["errors"]}
+    assert messages["inputs.n"] == 'must be an integer, not "three"'
+    assert "did you mean 'label'" in messages["inputs.labl"]
+    assert "pass a file or an artifact" in messages["inputs.label"]
+    missing = await http("POST", "/v1/runs", {"pipeline": "chain"})
+    assert missing.fields == {"inputs.n"}
+    assert "missing" in missing.json()["detail"]
+
+
+async def test_an_artifact_as_input(platform: Platform, http: Http) -> None:
+    sha256 = await platform.store.put_bytes(b"a,b\n1,2\n")
+    reference = {"sha256": sha256, "size": 8, "media_type": "text/csv", "format": "file", "filename": "a.csv"}
+    body: dict[str, Any] = {"pipeline": "chain", "inputs": {"n": {"artifact": reference}}}
+    accepted = await http("POST", "/v1/runs", body)
+    assert accepted.status == 202
+    fact = await requested(platform, accepted.json()["run_id"])
+    assert fact.inputs["n"] == Stored(ArtifactRef(**reference))
+    for change, words in (({"sha256": "0" * 64}, "not in the store"), ({"size": 9}, "of 8 bytes, not 9")):
+        body["inputs"]["n"]["artifact"] = reference | change
+        answer = await http("POST", "/v1/runs", body)
+        assert answer.status == 422
+        assert answer.fields == {"inputs.n"}
+        assert words in answer.json()["detail"]
+    body["inputs"]["n"]["artifact"] = {"sha256": "../../etc/passwd", "size": 1}
+    assert (await http("POST", "/v1/runs", body)).status == 422
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"pipeline": "nothing"}, 404),
+        ({"pipeline": "chain", "version": 99, "inputs": {"n": 1}}, 404),
+        ({"pipeline": "chain", "version": -1, "inputs": {"n": 1}}, 404),
+        ({"pipeline": "chain", "version": 2**62, "inputs": {"n": 1}}, 404),
+        ({"pipeline": "a.*.>"}, 422),
+        ({"pipeline": ""}, 422),
+        ({"pipeline": "chain", "inputs": {"n": 1}, "labels": {"x": "y" * 1001}}, 422),
+        ({"pipeline": "chain", "inputs": {"n": 1}, "labels": {str(n): "" for n in range(65)}}, 422),
+        ({"pipeline": "chain", "inputs": {"n": 1}, "priority": 1001}, 422),
+        ({"pipeline": "chain", "inputs": []}, 422),
+        ({"inputs": {}}, 422),
+    ],
+)
+async def test_wrong_requests_are_refused(http: Http, body: dict[str, Any], status: int) -> None:
+    answer = await http("POST", "/v1/runs", body)
+    assert answer.status == status
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["status"] == status
+    assert answer.json()["title"]
+
+
+# ------------------------------------------------------------------------------------------------------------ reading
+
+
+async def view(http: Http, run_id: str) -> dict[str, Any]:
+    answer = await http("GET", f"/v1/runs/{run_id}")
+    assert answer.status == 200
+    return answer.json()
+
+
+async def test_a_run_as_it_goes_on(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    seen = await view(http, run_id)
+    assert (seen["state"], seen["requested_at"], seen["finished_at"]) == ("queued", 1_700_000_000.0, None)
+    assert {key: step["state"] for key, step in seen["steps"].items()} == {"double": "waiting", "double-2": "waiting"}
+    assert seen["steps"]["double-2"]["depends_on"] == ["double"]
+    await platform.log.append([attempt_requested(run_id, "double")])
+    seen = await view(http, run_id)
+    assert (seen["state"], seen["steps"]["double"]["state"]) == ("running", "queued")
+    await platform.log.append([attempt_started(run_id, "double")])
+    step = (await view(http, run_id))["steps"]["double"]
+    assert (step["state"], step["started_at"], step["executor"]) == ("running", 1_700_000_001.5, "executor-1")
+    done = attempt_finished(run_id, "double", outputs={"result": Inline(2)}, metrics={"loss": 0.5}, params={"seed": 3})
+    await platform.log.append([done])
+    await platform.run_step(run_id, "double-2", {"result": Inline(4)})
+    await platform.finish(run_id, outputs={"result": Inline(4)})
+    seen = await view(http, run_id)
+    assert (seen["state"], seen["outputs"], seen["error"]) == ("succeeded", {"result": {"value": 4}}, None)
+    assert seen["finished_at"] > 1_700_000_000
+    step = seen["steps"]["double"]
+    assert (step["state"], step["attempts"], step["finished_at"]) == ("succeeded", 1, 1_700_000_002.0)
+    assert (step["metrics"], step["params"], step["outputs"]) == ({"loss": 0.5}, {"seed": 3}, {"result": {"value": 2}})
+
+
+async def test_a_failed_run_shows_the_users_error(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    error = ErrorInfo(type="ValueError", message="no rows", traceback="Traceback ...\nValueError: no rows\n")
+    await platform.log.append([attempt_requested(run_id, "double")])
+    await platform.log.append([attempt_finished(run_id, "double", outcome=Outcome.FAILED, error=error)])
+    await platform.log.append(
+        [StepSkipped(run_id=run_id, key="double-2", reason="step 'double' failed", because="double")]
+    )
+    await platform.finish(run_id, Outcome.FAILED, error="step 'double' failed: ValueError: no rows")
+    seen = await view(http, run_id)
+    assert (seen["state"], seen["error"]) == ("failed", "step 'double' failed: ValueError: no rows")
+    assert seen["steps"]["double"]["error"] == {
+        "type": "ValueError",
+        "message": "no rows",
+        "traceback": "Traceback ...\nValueError: no rows\n",
+    }
+    assert seen["steps"]["double-2"]["state"] == "skipped"
+    assert seen["steps"]["double-2"]["reason"] == "step 'double' failed"
+
+
+async def test_polling_reads_only_what_is_new(platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = await platform.request()
+    reads: list[tuple[int, int]] = []
+    read = NatsRunLog.read
+
+    async def counted(self: NatsRunLog, run_id: str, after: int = 0) -> Any:
+        found = await read(self, run_id, after)
+        reads.append((after, len(found)))
+        return found
+
+    monkeypatch.setattr(NatsRunLog, "read", counted)
+    first = (await http("GET", f"/v1/runs/{run_id}")).headers["etag"]
+    unchanged = await http("GET", f"/v1/runs/{run_id}", headers={"if-none-match": first})
+    assert (unchanged.status, unchanged.body) == (304, b"")
+    await platform.log.append([attempt_requested(run_id, "double")])
+    changed = await http("GET", f"/v1/runs/{run_id}", headers={"if-none-match": first})
+    assert (changed.status, changed.json()["last_seq"]) == (200, int(changed.headers["etag"].strip('"')))
+    assert [count for _, count in reads] == [1, 0, 1]
+    assert reads[1][0] == reads[2][0] > 0
+
+
+async def test_many_readers_at_once_see_the_same(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("long", 200))
+    run_id = await platform.request("long")
+    for number in range(1, 200):
+        await platform.run_step(run_id, "double" if number == 1 else f"double-{number}")
+    views = await asyncio.gather(*(view(http, run_id) for _ in range(8)))
+    assert all(one == views[0] for one in views)
+    assert sum(step["state"] == "succeeded" for step in views[0]["steps"].values()) == 199
+
+
+async def test_a_run_whose_version_is_gone_is_shown_without_steps(platform: Platform, http: Http) -> None:
+    run_id = await platform.request(version=77)
+    await platform.finish(run_id, Outcome.CANCELLED, error="cancelled")
+    seen = await view(http, run_id)
+    assert (seen["state"], seen["steps"], seen["version"]) == ("cancelled", {}, 77)
+
+
+async def test_an_unreadable_request_is_no_run(platform: Platform, http: Http) -> None:
+    await platform.bus.publish(subjects.run("broken", "requested"), b"\xff not json")
+    answer = await http("GET", "/v1/runs/broken")
+    assert answer.status == 404
+
+
+# ------------------------------------------------------------------------------------------------------------- cancel
+
+
+async def test_cancel_is_asked_for_once(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    answer = await http("POST", f"/v1/runs/{run_id}/cancel", {"reason": "wrong data"})
+    assert (answer.status, answer.json()) == (202, {"run_id": run_id, "state": None})
+    assert (await http("POST", f"/v1/runs/{run_id}/cancel", {"reason": "again"})).status == 202
+    facts = [record.fact for record in await platform.log.read(run_id)]
+    cancels = [fact for fact in facts if isinstance(fact, CancelRequested)]
+    assert [cancel.reason for cancel in cancels] == ["wrong data"]
+    assert cancels[0].requested_at > 1_700_000_000
+
+
+async def test_cancel_without_a_body_and_of_a_run_that_is_over(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    assert (await http("POST", f"/v1/runs/{run_id}/cancel")).status == 202
+    await platform.finish(run_id)
+    over = await http("POST", f"/v1/runs/{run_id}/cancel")
+    assert (over.status, over.json()["state"]) == (200, "succeeded")
+    assert (await http("POST", "/v1/runs/unknown/cancel")).status == 404
+    assert (await http("POST", f"/v1/runs/{run_id}/cancel", {"reason": "x" * 1001})).fields == {"reason"}
+
+
+# --------------------------------------------------------------------------------------------------------------- list
+
+
+async def test_the_list_is_in_pages_newest_first(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("listed"))
+    ids = [await platform.request("listed", requested_at=1_700_000_000.0 + at) for at in range(5)]
+    # Two of the same time are told apart by their ids.
+    ids += sorted([await platform.request("listed", requested_at=1_700_000_010.0) for _ in range(2)])
+    ids.reverse()
+    path = "/v1/runs?pipeline=listed&limit=3"
+    page = (await http("GET", path)).json()
+    found = [run["run_id"] for run in page["runs"]]
+    # A run that comes meanwhile does not shift the pages.
+    newest = await platform.request("listed", requested_at=1_700_000_020.0)
+    while page["next"]:
+        page = (await http("GET", f"{path}&cursor={page['next']}")).json()
+        found += [run["run_id"] for run in page["runs"]]
+    assert found == ids
+    await eventually(http, "/v1/runs?pipeline=listed&limit=1", [newest])
+    assert (await http("GET", "/v1/runs?pipeline=none")).json() == {"runs": [], "next": None}
+
+
+async def eventually(http: Http, path: str, expected: list[str]) -> None:
+    """The list follows the log within moments."""
+    async with asyncio.timeout(5):
+        while [run["run_id"] for run in (await http("GET", path)).json()["runs"]] != expected:
+            await asyncio.sleep(0.005)
+
+
+async def test_the_list_by_state(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("stated"))
+    at = 1_700_000_000.0
+    queued, running, done, failed = [
+        await platform.request("stated", requested_at=at + n, labels={"n": str(n)}) for n in range(4)
+    ]
+    await platform.log.append([attempt_requested(running, "double")])
+    await platform.run_step(done, "double")
+    await platform.finish(done)
+    await platform.finish(failed, Outcome.FAILED, error="why")
+    for state, run_id in (("queued", queued), ("running", running), ("succeeded", done), ("failed", failed)):
+        await eventually(http, f"/v1/runs?pipeline=stated&state={state}", [run_id])
+    row = (await http("GET", "/v1/runs?pipeline=stated&state=failed")).json()["runs"][0]
+    assert (row["error"], row["labels"], row["version"]) == ("why", {"n": "3"}, 1)
+    assert row["finished_at"] > at
+    await platform.log.append([attempt_requested(queued, "double")])
+    await eventually(http, "/v1/runs?pipeline=stated&state=running", [running, queued])
+
+
+async def test_a_filter_by_state_looks_past_the_first_runs(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("sparse"))
+    wanted = [await platform.request("sparse", requested_at=1_700_000_000.0 + n) for n in range(2)]
+    for _ in range(40):
+        await platform.finish(await platform.request("sparse", requested_at=1_700_000_100.0))
+    path = "/v1/runs?pipeline=sparse&state=queued&limit=1"
+    await eventually(http, path, [wanted[1]])
+    page = (await http("GET", path)).json()
+    page = (await http("GET", f"{path}&cursor={page['next']}")).json()
+    assert ([run["run_id"] for run in page["runs"]], page["next"]) == ([wanted[0]], None)
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("limit=0", "query.limit"),
+        ("limit=501", "query.limit"),
+        ("limit=x", "query.limit"),
+        ("state=odd", "query.state"),
+        ("cursor=" + "x" * 301, "query.cursor"),
+        ("cursor=%00", None),
+        ("cursor=bm9uc2Vuc2U", None),
+        ("cursor=%F0%9F%92%A9", None),
+    ],
+)
+async def test_bad_list_parameters_are_refused(http: Http, query: str, field: str | None) -> None:
+    answer = await http("GET", f"/v1/runs?{query}")
+    assert answer.status == 422
+    if field:
+        assert answer.fields == {field}
+    else:
+        assert "cursor" in answer.json()["detail"]
+
+
+# ------------------------------------------------------------------------------------------------------------- values
+
+
+async def test_results_as_json_and_as_bytes(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    data = b"%PDF-1.7 report"
+    sha256 = await platform.store.put_bytes(data)
+    stored = Stored(
+        ArtifactRef(
+            sha256=sha256, size=len(data), media_type="application/pdf", format="file", filename='../rep"ört.pdf'
+        )
+    )
+    await platform.run_step(run_id, "double", {"result": Inline({"a": [1, None]}), "report": stored})
+    path = f"/v1/runs/{run_id}/value"
+    inline = await http("GET", f"{path}?step=double")
+    assert (inline.status, inline.json()) == (200, {"a": [1, None]})
+    report = await http("GET", f"{path}?step=double&output=report")
+    assert (report.status, report.body, report.headers["content-type"]) == (200, data, "application/pdf")
+    assert report.headers["content-disposition"] == (
+        "attachment; filename=\"rep_ört.pdf\"; filename*=UTF-8''rep%22%C3%B6rt.pdf".replace("ö", "_")
+    )
+    assert report.headers["x-content-type-options"] == "nosniff"
+    part = await http("GET", f"{path}?step=double&output=report", headers={"range": "bytes=1-3"})
+    assert (part.status, part.body) == (206, b"PDF")
+    waiting = await http("GET", f"{path}?step=double-2")
+    assert (waiting.status, waiting.json()["title"]) == (404, "There is no output: step 'double-2' has none yet")
+    assert (await http("GET", path)).status == 404
+    assert (await http("GET", f"{path}?step=none")).status == 404
+    other = await http("GET", f"{path}?step=double&output=none")
+    assert (other.status, other.json()["detail"]) == (404, "there are: 'result', 'report'")
+
+
+async def test_pickles_are_only_ever_bytes(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    # Unpickling this would end the process.
+    data = b"cos\n_exit\n(I3\ntR."
+    sha256 = await platform.store.put_bytes(data)
+    reference = ArtifactRef(
+        sha256=sha256, size=len(data), media_type="text/html", format="pickle", filename="m.pkl", unsafe=True
+    )
+    await platform.run_step(run_id, "double", {"result": Stored(reference)})
+    answer = await http("GET", f"/v1/runs/{run_id}/value?step=double")
+    assert (answer.body, answer.headers["content-type"]) == (data, "application/octet-stream")
+    assert answer.headers["content-disposition"].startswith("attachment")
+    assert "sandbox" in answer.headers["content-security-policy"]
+
+
+async def test_results_of_a_run_with_parts_and_references(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    await platform.run_step(run_id, "double", {"result": Inline(21), "other": Inline("x")})
+    earlier = Earlier(ResultRef(key="double", attempt=1, output="result"))
+    parts = {
+        "plain": Items((earlier, Inline(2))),
+        "mixed": Fields(
+            {"m": Stored(ArtifactRef(sha256="0" * 64, size=1, media_type="text/plain", format="text")), "n": earlier}
+        ),
+    }
+    await platform.finish(run_id, outputs=parts)
+    path = f"/v1/runs/{run_id}/value"
+    several = await http("GET", path)
+    assert (several.status, several.json()["detail"]) == (422, "say which: there are: 'plain', 'mixed'")
+    assert (await http("GET", f"{path}?output=plain")).json() == [21, 2]
+    mixed = await http("GET", f"{path}?output=mixed")
+    assert mixed.headers["content-type"] == "application/vnd.penstock.value+json"
+    assert mixed.json()["fields"]["n"] == {"value": 21}
+    assert mixed.json()["fields"]["m"]["artifact"]["sha256"] == "0" * 64
+
+
+async def test_the_pipelines_own_output_needs_no_name(platform: Platform, http: Http) -> None:
+    pipeline = chain("single")
+    assert list(pipeline.outputs) == ["result"]
+    assert isinstance(pipeline.outputs["result"], Output)
+    run_id = await platform.request()
+    await platform.finish(run_id, outputs={"result": Inline(None)})
+    answer = await http("GET", f"/v1/runs/{run_id}/value")
+    assert (answer.status, answer.body) == (200, b"null")
