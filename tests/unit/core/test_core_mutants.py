@@ -14,7 +14,7 @@ from penstock_core import run
 from penstock_testkit import generate, laws, simulation
 from penstock_testkit.invariants import Violation
 from penstock_testkit.mutants import Mutant, StaleMutant, load
-from penstock_testkit.simulation import Habits
+from penstock_testkit.replica import Habits
 from penstock_testkit.states import Machine
 
 RUN, RETRY = "penstock_core.run", "penstock_core.retry"
