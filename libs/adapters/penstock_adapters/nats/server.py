@@ -136,7 +136,8 @@ class EmbeddedServer:
             f"max_payload: {MAX_PAYLOAD}\n"
             f"write_deadline: 10s\n"
             f'authorization {{ token: "{self._token}" }}\n'
-            f'jetstream {{ store_dir: "{self._folder}", {sync} }}\n'
+            # Streams state their own bounds; without this the server refuses those that a small disk could not fill.
+            f'jetstream {{ store_dir: "{self._folder}", max_file_store: 1TB, {sync} }}\n'
         )
         with contextlib.suppress(FileNotFoundError):
             settings.unlink()

@@ -1,0 +1,257 @@
+"""The platform on one machine, killed in the middle of a run, started twice, without room or rights."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from penstock import Client
+from penstock_testkit.child import Child
+
+PIPELINE = """
+import os, time
+from pathlib import Path
+from penstock import pipeline, step
+
+@step
+def slow(x: int, note: str) -> int:
+    with open(note, "a") as file:
+        file.write(f"{os.getpid()}\\n")
+    time.sleep(0.25)
+    return x + 1
+
+@pipeline
+def chain(note: str) -> int:
+    value = 0
+    for _ in range(8):
+        value = slow(value, note)
+    return value
+
+@step
+def forever(note: str) -> int:
+    import subprocess
+    child = subprocess.Popen(["sleep", "300"])
+    Path(note).write_text(f"{os.getpid()} {child.pid}")
+    time.sleep(300)
+    return 1
+
+@pipeline
+def endless(note: str) -> int:
+    return forever(note)
+"""
+
+
+@contextmanager
+def standalone(home: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Child]:
+    """A platform, ready. It is ended at the end."""
+    home.mkdir(parents=True, exist_ok=True)
+    note = home / "platform.json"
+    note.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "penstock_standalone", "--home", str(home), *arguments]
+    settings = {"PENSTOCK_ACK_WAIT": "1.5", "PENSTOCK_GRACE": "1", "PENSTOCK_DRAIN": "0.5", **(env or {})}
+    child = Child("platform", command, home.parent / "platform.log", home.parent, settings)
+    try:
+        child.wait_until(note.exists, 20)
+        yield child
+    finally:
+        child.stop(timeout=20)
+
+
+def failed_start(home: Path, *arguments: str) -> tuple[int, str]:
+    """Exit status and words of a platform that cannot start."""
+    command = [sys.executable, "-m", "penstock_standalone", "--home", str(home), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return done.returncode, done.stderr
+
+
+def client_with(home: Path, pipeline: str) -> Client:
+    """A client, with a pipeline registered. Modules of one name cannot be imported from two folders."""
+    source = home / f"faulty{zlib.crc32(str(home).encode())}.py"
+    source.write_text(PIPELINE)
+    found = Client(home=home)
+    found.register(f"{source}:{pipeline}")
+    return found
+
+
+def gone(pid: int, seconds: float = 10.0) -> bool:
+    """Whether a process ends within `seconds` (a zombie counts as ended)."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def processes_with(text: str) -> list[int]:
+    """Processes whose environment or command line holds `text`."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if text.encode() in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize("victim", ["platform", "nats"])
+def test_a_run_goes_on_after_kill_9(tmp_path: Path, victim: str) -> None:
+    home, note = tmp_path / "home", tmp_path / "note"
+    with standalone(home) as child:
+        client = client_with(home, "chain")
+        run_id = client.run("chain", inputs={"note": str(note)}).run_id
+        while not note.exists() or len(note.read_text().splitlines()) < 3:
+            time.sleep(0.02)
+        if victim == "nats":
+            os.kill(json.loads((home / "platform.json").read_text())["nats_pid"], signal.SIGKILL)
+            assert Client(home=home).wait(run_id, timeout=60).state == "succeeded"
+        else:
+            child.kill()
+    if victim == "platform":
+        assert not [pid for pid in processes_with(str(home)) if not gone(pid)], "something outlived the platform"
+        with standalone(home):
+            run = Client(home=home).wait(run_id, timeout=60)
+            assert (run.state, Client(home=home).value(run_id)) == ("succeeded", 8)
+            assert len(note.read_text().splitlines()) <= 8 + sum(s.attempts - 1 for s in run.steps.values()) + 1
+
+
+def test_killing_the_platform_leaves_no_process_of_the_users(tmp_path: Path) -> None:
+    home, note = tmp_path / "home", tmp_path / "note"
+    with standalone(home) as child:
+        client = client_with(home, "endless")
+        run_id = client.run("endless", inputs={"note": str(note)}).run_id
+        while not note.exists() or not note.read_text():
+            time.sleep(0.02)
+        step, grandchild = map(int, note.read_text().split())
+        child.kill()
+        assert gone(step)
+    with standalone(home):
+        assert gone(grandchild), "a process that the user's step had started outlived the restart"
+        client = Client(home=home)
+        client.cancel(run_id)
+        assert client.wait(run_id, timeout=30).state == "cancelled"
+
+
+def test_a_stop_hands_back_what_runs(tmp_path: Path) -> None:
+    home, note = tmp_path / "home", tmp_path / "note"
+    with standalone(home):
+        client = client_with(home, "endless")
+        run_id = client.run("endless", inputs={"note": str(note)}).run_id
+        while not note.exists() or not note.read_text():
+            time.sleep(0.02)
+        pids = list(map(int, note.read_text().split()))
+    assert all(gone(pid) for pid in pids)
+    assert not (home / "platform.json").exists()
+    note.unlink()
+    with standalone(home):
+        while not note.exists() or not note.read_text():
+            time.sleep(0.02)
+        client = Client(home=home)
+        assert client.get(run_id).steps["forever"].attempts == 2
+        client.cancel(run_id)
+        assert client.wait(run_id, timeout=30).state == "cancelled"
+
+
+def test_a_second_platform_on_one_folder_is_refused(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with standalone(home) as child:
+        status, words = failed_start(home)
+        assert status == 3
+        assert "a platform already runs on" in words
+        assert str(child.pid) in words
+        assert "PENSTOCK_HOME" in words
+        assert Client(home=home).runs() == []
+
+
+def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        status, words = failed_start(tmp_path / "home", "--port", str(port))
+    assert status == 1
+    assert str(port) in words
+    assert "Traceback" not in words
+
+
+def test_a_state_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("")
+    status, words = failed_start(in_the_way / "home")
+    assert status == 3
+    assert "cannot be written" in words
+    assert "PENSTOCK_HOME" in words
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
+    """A disk of its own size. Skips where this machine does not let us mount one."""
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Use up the disk of a folder."""
+    ballast = folder / "ballast"
+    free = shutil.disk_usage(folder).free
+    with ballast.open("wb") as file:
+        written = 0
+        try:
+            while written < free + 4096:
+                written += file.write(b"\0" * 65536)
+            file.flush()
+        except OSError:
+            pass
+    return ballast
+
+
+def test_a_full_disk_is_said_at_the_start(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 80) as disk:
+        fill(disk)
+        status, words = failed_start(disk / "home")
+        assert status == 3
+        assert "full" in words or "MiB left" in words
+        assert "PENSTOCK_HOME" in words
+
+
+def test_a_disk_that_fills_up_holds_a_run_up_and_no_more(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 200) as disk:
+        home, note = disk / "home", tmp_path / "note"
+        with standalone(home):
+            client = client_with(home, "chain")
+            run_id = client.run("chain", inputs={"note": str(note)}).run_id
+            while not note.exists() or len(note.read_text().splitlines()) < 2:
+                time.sleep(0.02)
+            ballast = fill(disk)
+            time.sleep(2.0)
+            ballast.unlink()
+            run = Client(home=home).wait(run_id, timeout=60)
+            assert (run.state, Client(home=home).value(run_id)) == ("succeeded", 8)
