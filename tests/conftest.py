@@ -14,6 +14,6 @@ pytest.register_assert_rewrite("penstock_testkit.artifact_store_suite")
 # each time, and more of them. `--hypothesis-profile` chooses another.
 settings.register_profile("dev", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile(
-    "ci", settings.get_profile("dev"), derandomize=True, max_examples=200, database=None, print_blob=True
+    "ci", settings.get_profile("dev"), derandomize=True, max_examples=120, database=None, print_blob=True
 )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
