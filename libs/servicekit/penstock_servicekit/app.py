@@ -162,7 +162,12 @@ async def wait_for_end(failed: asyncio.Future[str], others: Sequence[asyncio.Fut
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, lambda: asked.done() or asked.set_result(None))
     done, _ = await asyncio.wait([asked, failed, *others], return_when=asyncio.FIRST_COMPLETED)
-    return failed.result() if failed in done else None
+    if failed in done:
+        return failed.result()
+    for other in done:
+        if other is not asked and not other.cancelled() and (error := other.exception()) is not None:
+            return str(error)
+    return None
 
 
 async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:

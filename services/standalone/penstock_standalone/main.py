@@ -75,6 +75,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
             await server.start()
             url = server.url
             tasks.append(asyncio.create_task(server.supervise()))
+            tasks.append(asyncio.create_task(server.heal(lambda what: log.error(what, home=str(state.home)))))
         else:
             url = settings.nats_url.get_secret_value()
         token = state.token()

@@ -77,12 +77,10 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
         )
         for pool in pools
     ]
-    found.append(
-        (
-            subjects.TIMERS,
-            {**common, "durable_name": "cron", "filter_subject": "ticks.>", "max_ack_pending": 1000},
-        )
-    )
+    cron = {**common, "durable_name": subjects.CRON_CONSUMER, "max_ack_pending": 1000}
+    schedules = {"filter_subject": f"$KV.{subjects.SCHEDULES_BUCKET}.>", "deliver_policy": "last_per_subject"}
+    found.append((subjects.TIMERS, {**cron, "filter_subject": "ticks.>"}))
+    found.append((f"KV_{subjects.SCHEDULES_BUCKET}", {**cron, **schedules}))
     return found
 
 

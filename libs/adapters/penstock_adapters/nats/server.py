@@ -25,6 +25,9 @@ from penstock_core.errors import PenstockError
 
 MAX_PAYLOAD = 8 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
+_WRITE_FAILED = b"critical write error"
+_ROOM = 16 * 1024 * 1024
+_LOOK = 1024 * 1024
 _libc = ctypes.CDLL(None)
 
 
@@ -113,6 +116,31 @@ class EmbeddedServer:
                 if failures >= 5:
                     raise
                 await asyncio.sleep(min(0.2 * 2**failures, 5.0))
+
+    async def heal(self, said: Callable[[str], None], every: float = 1.0) -> None:
+        """Restart the server when it could not write and there is room again. Runs as a task.
+
+        After one failed write nats-server refuses all others to that stream until it is started anew; what it had not
+        acknowledged is sent again by its clients. It says so in its log only, so that is where we look.
+        """
+        log = self._folder / "server.log"
+        seen = log.stat().st_size if log.exists() else 0
+        broken = False
+        while not self._stopping:
+            await asyncio.sleep(every)
+            with contextlib.suppress(OSError):
+                size = log.stat().st_size
+                if size > seen and not broken:
+                    with log.open("rb") as file:
+                        file.seek(seen)
+                        broken = _WRITE_FAILED in file.read(_LOOK).lower()
+                    if broken:
+                        said("the disk is full or fails: runs wait until the log can be written again")
+                seen = size
+                if broken and shutil.disk_usage(self._folder).free > _ROOM and self._process is not None:
+                    said("there is room again: nats-server is started anew")
+                    broken = False
+                    self._process.terminate()
 
     async def stop(self, timeout: float = 10.0) -> None:
         """End the server: SIGTERM, after `timeout` seconds SIGKILL."""
