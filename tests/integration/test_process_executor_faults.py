@@ -39,10 +39,10 @@ async def test_an_end_without_a_result(bed: OpenBed, body: str, kind: str, text:
 
 
 async def test_a_child_that_is_killed_from_outside(bed: OpenBed) -> None:
-    b = await bed("import time\n\ndef sleep(): time.sleep(60)\n\ndef fine(): return 1")
+    b = await bed("import time\n\ndef sleep():\n    print('began')\n    time.sleep(60)\n\ndef fine(): return 1")
     key = await b.start("sleep")
-    began = await b.events.until("began", key)
-    os.kill(began.pid, signal.SIGKILL)
+    await b.events.until("entries", key)
+    os.kill(b.events.began[key].pid, signal.SIGKILL)
     failed(await b.events.until("ends", key), "Signal", "SIGKILL", "out of memory")
     assert (await b.run("fine")).outcome is Outcome.SUCCEEDED
 
@@ -59,6 +59,18 @@ async def test_memory_beyond_the_limit(bed: OpenBed) -> None:
     failed(end, "OutOfMemory", "memory limit of 256 MiB")
     assert end.error is not None and "MemoryError" in end.error.bases and "steps.py" in end.error.traceback
     failed(await b.run("array", resources=limited), "OutOfMemory", "Unable to allocate")
+    b.write(
+        "tables",
+        """
+        import pandas as pd
+
+        def table(): return pd.DataFrame({"a": range(1000)})  # with pyarrow, which reserves far more than it uses
+        def read(table): return len(table)
+    """,
+    )
+    made = await b.run("tables:table", resources=limited)
+    assert made.error is None
+    assert (await b.run("tables:read", {"table": made.outputs["result"]}, resources=limited)).error is None
     assert (await b.run("hog", key="unlimited")).outputs == {"result": Inline(400 * 2**20)}
 
 
@@ -85,7 +97,10 @@ async def test_forged_results_harm_their_own_attempt_only(
             link.send(b"\\xff\\xfe\\n\\n")
             link.send(b"exit 99999 0\\n")
             link.send(b"imported\\n")
-            link.send(b"result 1 0\\n" + what.encode())
+            link.send(b"exit 1 0\\n")
+            link.send(b"refused steps\\n{}")
+            for number in range(1, 3):
+                link.send(b"result %d 0\\n" % number + what.encode())
             time.sleep(60)
 
         def _socket(n):
@@ -95,11 +110,15 @@ async def test_forged_results_harm_their_own_attempt_only(
             except OSError:
                 return None
 
+        def wait(): time.sleep(0.5)
+
         def fine(): return 1
     """)
-    end = await b.run("forge", {"what": what.decode()})
+    other = await b.start("wait")  # number 1
+    end = await b.run("forge", {"what": what.decode()})  # number 2
     failed(end, "BadResult", text)
     await gone(b.events.began["forge"].pid)  # after its result it is not needed any more
+    assert (await b.events.until("ends", other)).outcome is Outcome.SUCCEEDED
     assert (await b.run("fine")).outcome is Outcome.SUCCEEDED
 
 

@@ -184,30 +184,33 @@ class ProcessExecutor:
 
     # --------------------------------------------------------------------------------------------- from a server
 
-    def heard(self, server: ForkServer, words: list[str], body: bytes) -> None:
-        """A fork server or a child of one said something. What is malformed is dropped: a step may have sent it."""
+    def heard(self, server: ForkServer, sender: int, words: list[str], body: bytes) -> None:
+        """A message came. What is malformed, or not from whom it should be, is dropped: a step may have sent it."""
         try:
             kind, subject, *rest = words
-            if kind in ("imported", "refused"):
+            job = self._jobs.get(int(subject)) if kind not in ("imported", "refused") else None
+            if sender != (job.pid if job is not None and kind == "result" else server.pid):
+                raise ValueError(f"process {sender} may not send this")
+            if job is not None and job.server is server:
+                self._heard_of(job, kind, rest, body)
+            elif kind in ("imported", "refused"):
                 self._import_ended(server, subject, body if kind == "refused" else None)
-                return
-            job = self._jobs.get(int(subject))
-            if job is None or job.server is not server:
-                return
-            match kind, rest:
-                case "started", [pid, slot]:
-                    self._started(job, int(pid), slot)
-                case "result", [wrote]:
-                    self._result(job, body, wrote=wrote != "0")
-                case "exit", [status]:
-                    self._exited(job, int(status))
-                case "unforked", []:
-                    why = f"no process could be made for the step: {body.decode(errors='replace')[:500]}"
-                    self._abort(job, ErrorInfo(type="Lost", message=why))
-                case _:
-                    _log.warning("a message that nobody knows: %s", words[:5])
-        except ValueError:
-            _log.warning("a malformed message from fork server %s: %s", server.pid, words[:5])
+        except ValueError as error:
+            _log.warning("a message beside fork server %s is dropped: %s: %.200r", server.pid, error, words)
+
+    def _heard_of(self, job: Job, kind: str, rest: list[str], body: bytes) -> None:
+        match kind, rest:
+            case "started", [pid, slot]:
+                self._started(job, int(pid), slot)
+            case "result", [wrote]:
+                self._result(job, body, wrote=wrote != "0")
+            case "exit", [status]:
+                self._exited(job, int(status))
+            case "unforked", []:
+                why = f"no process could be made for the step: {body.decode(errors='replace')[:500]}"
+                self._abort(job, ErrorInfo(type="Lost", message=why))
+            case _:
+                raise ValueError("it is no message")
 
     def _import_ended(self, server: ForkServer, module: str, refused: bytes | None) -> None:
         timer = server.importing.pop(module, None)
@@ -235,12 +238,15 @@ class ProcessExecutor:
         server.kill()
 
     def _started(self, job: Job, pid: int, slot: str) -> None:
-        if job.stage is not Stage.SENT:
+        if job.stage not in (Stage.SENT, Stage.RUNNING):
             return
+        again = job.stage is Stage.RUNNING  # the first process was killed before it had begun
         job.stage, job.since = Stage.RUNNING, self._loop.time()
-        job.pid, job.started_at = pid, time.time()
-        job.base = job.server.folder / slot
+        job.pid, job.base = pid, job.server.folder / slot
         job.tail = Tail(str(job.base), job.preface)
+        if again:
+            return
+        job.started_at = time.time()
         self._teller.started(job)
         if job.why is not None:
             self._signal(job, signal.SIGKILL)
@@ -278,6 +284,9 @@ class ProcessExecutor:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(job.pid, signal.SIGKILL)
         self._pool.retire(server)
+        if code == 0:  # it ended its children and theirs before itself
+            self._all_gone(server, code)
+            return
         ending = self._loop.run_in_executor(None, leftovers.kill_marked, server.mark)
         ending.add_done_callback(lambda _: self._all_gone(server, code))
 

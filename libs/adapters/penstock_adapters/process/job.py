@@ -73,7 +73,7 @@ class Job:
         if self.base is None:
             return
         shutil.rmtree(self.base, ignore_errors=True)
-        for suffix in ("log", "events", "result", "request"):
+        for suffix in ("log", "events", "result"):
             with suppress(OSError):
                 Path(f"{self.base}.{suffix}").unlink()
 

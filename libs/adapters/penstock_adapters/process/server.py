@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import socket
+import struct
 import subprocess
 from collections import deque
 from collections.abc import Mapping
@@ -22,6 +23,8 @@ PACKET = 96 * 1024
 """Largest message on the socket in bytes, as in `penstock.runner`."""
 
 _LOG_SHOWN = 8 * 1024
+_CREDENTIALS = struct.Struct("iII")
+_CREDENTIALS_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
 
 # fmt: off
 _PASSED = frozenset({
@@ -37,8 +40,8 @@ _PASSED_PREFIXES = ("LC_", "XDG_", "CONDA_", "CUDA_", "NVIDIA_", "OMP_", "OPENBL
 class Owner(Protocol):
     """Whom a fork server tells what it hears."""
 
-    def heard(self, server: ForkServer, words: list[str], body: bytes) -> None:
-        """A message came: the words of its header line, and its body."""
+    def heard(self, server: ForkServer, sender: int, words: list[str], body: bytes) -> None:
+        """A message came from process `sender`: the words of its header line, and its body."""
         ...
 
     def gone(self, server: ForkServer, code: int) -> None:
@@ -92,6 +95,8 @@ class ForkServer:
             raise
         self._socket = ours
         ours.setblocking(False)
+        # All children share the other end; the kernel says which of them a message is from.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(ours, self._readable)
         self._loop.add_reader(self._pidfd, self._ended)
@@ -160,7 +165,7 @@ class ForkServer:
         while self._socket.fileno() >= 0 and limit > 0:
             limit -= 1
             try:
-                message = self._socket.recv(PACKET)
+                message, extra, _, _ = self._socket.recvmsg(PACKET, _CREDENTIALS_SPACE)
             except BlockingIOError:
                 return
             except ConnectionResetError:
@@ -169,7 +174,8 @@ class ForkServer:
                 self._loop.remove_reader(self._socket)  # its end is told by its pidfd
                 return
             head, _, body = message.partition(b"\n")
-            self._owner.heard(self, head.decode(errors="replace").split(), body)
+            sender: int = _CREDENTIALS.unpack(extra[0][2])[0] if extra else 0
+            self._owner.heard(self, sender, head.decode(errors="replace").split(), body)
 
     def _ended(self) -> None:
         for timer in self.importing.values():

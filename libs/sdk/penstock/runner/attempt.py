@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from penstock import contexts, serialize
@@ -24,6 +25,8 @@ from penstock.store import FolderStore
 from penstock_core.values import INLINE_LIMIT, REQUEST_LIMIT, ArtifactRef
 
 Json = dict[str, Any]
+
+_THREAD = 8 * 2**20
 
 
 def perform(request: Json, artifacts: str, events: str) -> tuple[Json, Recorder]:
@@ -157,8 +160,18 @@ def _describe(error: BaseException, memory: int | None) -> Json:
 
 
 def _limit_memory(limit: int | None) -> None:
-    """Bound writable private memory; None lifts it. Not address space, which threads and numpy reserve freely."""
+    """Bound the memory that this process can use; None lifts the bound.
+
+    The kernel can bound what is reserved for writing (`RLIMIT_DATA`), not what is used of it, and libraries reserve
+    much that they never use: pyarrow a gigabyte when imported, each thread eight megabytes. So what is reserved and
+    unused now is added, and a thread for each processor.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = hard if limit is None else limit if hard == resource.RLIM_INFINITY else min(limit, hard)
+    wanted = hard
+    if limit is not None:
+        _, resident, shared, _, _, data, _ = map(int, Path("/proc/self/statm").read_text().split())
+        unused = max(0, data - (resident - shared)) * resource.getpagesize()
+        wanted = limit + unused + _THREAD * (os.cpu_count() or 1)
+        wanted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if wanted != soft:
         resource.setrlimit(resource.RLIMIT_DATA, (wanted, hard))

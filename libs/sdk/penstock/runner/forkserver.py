@@ -184,10 +184,16 @@ class ForkServer:
             ours.close()
             child.live(self._pid, theirs, self._link, f"{self._work}/{slot}")
         theirs.close()
-        return self._watch(Child(pid, os.pidfd_open(pid), ours, slot))
+        return self._watch(pid, ours, slot)
 
-    def _watch(self, made: Child) -> Child:
-        self._children[made.pid] = made
+    def _watch(self, pid: int, orders: socket.socket | None, slot: str = "") -> Child:
+        try:
+            made = Child(pid, os.pidfd_open(pid), orders, slot)
+        except OSError:  # out of file descriptors: without one, its end would not be seen
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        self._children[pid] = made
         self._selector.register(made.pidfd, selectors.EVENT_READ, lambda: self._ended(made))
         return made
 
@@ -212,9 +218,9 @@ class ForkServer:
         """Kill processes that an ended attempt left behind in sessions of their own: they are this server's now."""
         for pid in linux.children():
             if pid not in self._children and pid not in self._kept:
-                with suppress(ProcessLookupError):
+                with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
-                    self._watch(Child(pid, os.pidfd_open(pid), None))
+                    self._watch(pid, None)
 
     def _stop(self) -> None:
         deadline = time.monotonic() + _STOP_LIMIT
@@ -258,7 +264,7 @@ def main() -> None:
     # Python ≥ 3.12 warns of forks beside threads; the only threads here are idle pools of libraries that know forks.
     warnings.filterwarnings("ignore", message=".*multi-threaded.*fork", category=DeprecationWarning)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        stream.reconfigure(encoding="utf-8", line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     sys.path.insert(0, source)
     sys.argv = [""]
     link = socket.socket(fileno=descriptor)
