@@ -110,7 +110,26 @@ def _near(path: Path) -> str:
     return ""
 
 
+_roots: set[Path] = set()
+"""Roots of projects that were imported in this process."""
+
+
+def _forget_other_projects(target: Target) -> None:
+    """Make room for a project whose modules have the names of another's: every second one is called `pipeline`."""
+    here = {path.stem for path in target.root.iterdir() if path.suffix in (".py", "")}
+    for name, module in list(sys.modules.items()):
+        top = name.partition(".")[0]
+        root = bundle.root_of(Path(file), name) if top in here and (file := getattr(module, "__file__", None)) else None
+        if root in _roots and root != target.root:
+            del sys.modules[name]
+    for root in _roots - {target.root}:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(str(root))
+    _roots.add(target.root)
+
+
 def _import(target: Target) -> ModuleType:
+    _forget_other_projects(target)
     there = sys.modules.get(target.name)
     if there is not None and not _is_file(there, target.file):
         raise SourceError(
@@ -211,6 +230,12 @@ def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> Prepared:
             f"pipeline {pipeline.name!r} was not defined in a file ({pipeline.file or 'unknown'}), so that no other "
             "process can import its steps: put it into a .py file"
         )
-    root, _ = bundle.project_of(Path(pipeline.file))
+    module = pipeline.function.__module__
+    root = bundle.root_of(Path(pipeline.file), module)
+    if root is None:
+        raise SourceError(
+            f"{pipeline.file} was imported under the name {module!r}, by which no other process finds it: "
+            "import it in the usual way, or name the file"
+        )
     packed = bundle.pack(root)
     return Prepared(compiled, packed, bundle.environment_info(), bundle.git_info(root))

@@ -104,7 +104,7 @@ class Step(Generic[P, R]):
         Raises:
             DefinitionError: another process could not import the step.
         """
-        entrypoint = f"{module}:{self.function.__name__}" if module else self.entrypoint()
+        entrypoint = f"{module}:{self.function.__name__}" if module else self.entrypoint
         if entrypoint not in self._specs:
             self._specs[entrypoint] = ir.StepSpec(
                 name=self.name,
@@ -121,6 +121,7 @@ class Step(Generic[P, R]):
             )
         return self._specs[entrypoint]
 
+    @functools.cached_property
     def entrypoint(self) -> str:
         """`module:name` under which another process finds this step.
 

@@ -13,6 +13,6 @@ All of it takes some ten milliseconds for a usual project; nothing of it imports
 
 from penstock.bundle.environment import environment_info
 from penstock.bundle.git import git_info
-from penstock.bundle.source import Bundle, pack, project_of
+from penstock.bundle.source import Bundle, pack, project_of, root_of
 
-__all__ = ["Bundle", "environment_info", "git_info", "pack", "project_of"]
+__all__ = ["Bundle", "environment_info", "git_info", "pack", "project_of", "root_of"]

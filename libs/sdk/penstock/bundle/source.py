@@ -78,6 +78,13 @@ def project_of(file: Path) -> tuple[Path, str]:
     return root, ".".join(parts)
 
 
+def root_of(file: Path, module: str) -> Path | None:
+    """The folder that was first on the module path when `file` was imported as `module`; None where there is none."""
+    path = file.resolve()
+    names, parts = (path.parent if path.stem == "__init__" else path.with_suffix("")).parts, module.split(".")
+    return Path(*names[: -len(parts)]) if list(names[-len(parts) :]) == parts else None
+
+
 def pack(root: Path, exclude: Iterable[Path] = ()) -> Bundle:
     """Pack the project in the folder `root`; `exclude` names files and folders to leave out.
 
