@@ -22,7 +22,8 @@ def register(broker: NatsBroker, cancel: Callable[[str, str], Awaitable[None]]) 
         if isinstance(fact, CancelRequested):
             await cancel(fact.run_id, fact.reason)
 
-    broker.subscriber("runs.*.*.cancel", decoder=_plain)(cancelled)
+    # The reply subject belongs to whoever stores the fact: FastStream's empty reply could come before the stream's.
+    broker.subscriber("runs.*.*.cancel", decoder=_plain, no_reply=True)(cancelled)
 
 
 async def _plain(message: object) -> bytes:
