@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
+Segments = list[tuple[str, str]]
+"""A line as texts with their styles, so that a terminal and a file show the same."""
+
 STYLES = {
     "succeeded": "green",
     "cached": "cyan",
@@ -51,6 +54,19 @@ def line(text: str = "", style: str | None = None) -> None:
         console().print(text, style=style)
     else:
         sys.stdout.write(text + "\n")
+
+
+def show(lines: Iterable[Segments]) -> None:
+    """Write lines to standard output, coloured on a terminal."""
+    if not terminal():
+        for parts in lines:
+            line("".join(text for text, _ in parts).rstrip())
+        return
+    # Only where it is drawn.
+    from rich.text import Text
+
+    for parts in lines:
+        console().print(Text.assemble(*parts, no_wrap=False), soft_wrap=True)
 
 
 def note(text: str) -> None:

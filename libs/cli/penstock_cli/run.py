@@ -128,12 +128,12 @@ def artifact_folder(connected: Session) -> Any:
 
 
 def _conclude(ended: Run, progress: Progress, connected: Session, prepared: Prepared) -> None:
-    from penstock_cli import summary
+    from penstock_cli import chart, summary
     from penstock_cli.model import seconds
 
     took = (progress.finished_at or ended.finished_at or 0.0) - (progress.requested_at or ended.requested_at)
-    summary.show([[]])
-    summary.show(
+    output.show([[]])
+    output.show(
         [
             [
                 (ended.pipeline, "bold"),
@@ -144,13 +144,17 @@ def _conclude(ended: Run, progress: Progress, connected: Session, prepared: Prep
             ]
         ]
     )
-    summary.show(summary.chart(ended, progress.tracks))
-    summary.show(summary.failures(ended, prepared.source.root))
-    summary.show(summary.results(ended, artifact_folder(connected)))
+    output.show(chart.chart(ended, progress.tracks))
+    output.show(summary.failures(ended, prepared.source.root))
+    output.show(summary.results(ended, artifact_folder(connected)))
     if ended.error and not any(step.state == "failed" for step in ended.steps.values()):
-        summary.show([[], [(ended.error, "")]])
-    where = f"look further: penstock runs show {ended.run_id} · penstock runs logs {ended.run_id}"
-    summary.show([[], [(where, "dim")]])
+        output.show([[], [(ended.error, "")]])
+    further = [f"penstock runs show {ended.run_id}", f"penstock runs logs {ended.run_id}"]
+    files = [name for name, value in ended.outputs.items() if "artifact" in value]
+    if files:
+        further.append(f"penstock artifacts get {ended.run_id} -o {files[-1]}")
+    lines = [f"{'look further:' if index == 0 else '':<13} {command}" for index, command in enumerate(further)]
+    output.show([[], *([(line, "dim")] for line in lines)])
 
 
 @contextlib.contextmanager

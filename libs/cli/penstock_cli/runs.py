@@ -86,7 +86,7 @@ def _summary(run: Run) -> dict[str, object]:
 def show(name: RunArgument, json: Json = False) -> None:
     """Show a run: its steps, when they ran, metrics, outputs, errors."""
     from penstock.store import FolderStore
-    from penstock_cli import session, summary
+    from penstock_cli import chart, session, summary
     from penstock_cli.model import seconds
 
     with session.connect() as connected:
@@ -100,7 +100,7 @@ def show(name: RunArgument, json: Json = False) -> None:
         output.as_json({**_summary(run), **whole, "inputs": _plain_values(run.inputs, store), "steps": steps})
         return
     took = f" in {seconds(run.finished_at - run.requested_at)}" if run.finished_at else ""
-    summary.show(
+    output.show(
         [
             [
                 (run.pipeline, "bold"),
@@ -114,11 +114,11 @@ def show(name: RunArgument, json: Json = False) -> None:
             *_about(run),
         ]
     )
-    summary.show(summary.chart(run, tracks))
-    summary.show(summary.failures(run))
-    summary.show(summary.results(run, store))
+    output.show(chart.chart(run, tracks))
+    output.show(summary.failures(run))
+    output.show(summary.results(run, store))
     if run.error and not any(step.state == "failed" for step in run.steps.values()):
-        summary.show([[], [(run.error, "")]])
+        output.show([[], [(run.error, "")]])
 
 
 def _about(run: Run) -> list[list[tuple[str, str]]]:

@@ -1,7 +1,4 @@
-"""The end of a run: a Gantt-like chart, failures with the user's traceback, metrics, outputs, and where to look next.
-
-Works from lines of (text, style) segments, so that a terminal and a file show the same.
-"""
+"""The end of a run in words: failures with the user's traceback, metrics, outputs and where they lie."""
 
 from __future__ import annotations
 
@@ -9,139 +6,20 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.results import Run, Step
+from penstock.results import Run
 from penstock.store import FolderStore
 from penstock_cli import output
-from penstock_cli.model import Attempt, Track, metrics, number, seconds, size
+from penstock_cli.model import number, size
+from penstock_cli.output import Segments
 
-CHART_LIMIT = 40
-_EXCERPT = 24
 _LABEL_LIMIT = 28
-_METRICS_LIMIT = 44
+_SHOWN = 20
+_TEXT_LIMIT = 160
 # Where the platform unpacked the user's source.
 _UNPACKED = re.compile(r'(?<=File ")[^"]*/sources/[0-9a-f]{64}/')
-
-Segments = list[tuple[str, str]]
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """The time that a chart covers, and its width in characters."""
-
-    start: float
-    end: float
-    width: int
-
-    def column(self, at: float) -> int:
-        """The character in which a moment lies."""
-        whole = max(self.end - self.start, 1e-9)
-        return min(self.width, max(0, round((at - self.start) / whole * self.width)))
-
-
-def show(lines: Iterable[Segments]) -> None:
-    """Write lines to standard output, coloured on a terminal."""
-    if not output.terminal():
-        for line in lines:
-            output.line("".join(text for text, _ in line).rstrip())
-        return
-    # Only where it is drawn.
-    from rich.text import Text
-
-    for line in lines:
-        output.console().print(Text.assemble(*line, no_wrap=False), soft_wrap=True)
-
-
-def chart(run: Run, tracks: Mapping[str, Track]) -> Iterable[Segments]:
-    """One line a step: when it waited in the queue, when it ran, how long, what it measured."""
-    steps = list(run.steps.values())
-    if not steps:
-        return
-    shown = steps if len(steps) <= CHART_LIMIT else _excerpt(steps)
-    label = min(_LABEL_LIMIT, max(len(step.key) for step in shown))
-    measured = min(_METRICS_LIMIT, max(len(metrics(step.metrics)) for step in shown))
-    room = shutil.get_terminal_size((100, 24)).columns - label - measured - 30
-    span = _span(run, tracks, max(16, min(60, room)))
-    scale = seconds(span.end - span.start)
-    ruler = "0 s " + "─" * max(0, span.width - len(scale) - 5) + " " + scale
-    yield [(f"  {'step':<{label}}  {'':<9}  {'time':>9}  ", "dim"), (ruler, "dim")]
-    for step in shown:
-        key = step.key if len(step.key) <= label else step.key[: label - 1] + "…"
-        took = _took(step, tracks.get(step.key))
-        yield [
-            (f"  {key:<{label}}  ", ""),
-            (f"{step.state:<9}", output.STYLES.get(step.state, "")),
-            (f"  {took:>9}  ", ""),
-            *_bar(step, tracks.get(step.key), span),
-            (f"  {metrics(step.metrics)}" if step.metrics else "", "dim"),
-        ]
-    if len(shown) < len(steps):
-        yield [(f"  … and {len(steps) - len(shown)} more; shown are those that failed, and the longest", "dim")]
-
-
-def _excerpt(steps: list[Step]) -> list[Step]:
-    """Of many steps: those that failed, and the longest, in the pipeline's order."""
-    bad = [step.key for step in steps if step.state not in ("succeeded", "cached", "skipped")][: _EXCERPT // 2]
-    longest = sorted((step for step in steps if step.key not in bad), key=lambda step: -(step.seconds or 0.0))
-    chosen = {*bad, *(step.key for step in longest[: _EXCERPT - len(bad)])}
-    return [step for step in steps if step.key in chosen]
-
-
-def _took(step: Step, track: Track | None) -> str:
-    """How long the last try of a step ran; a cancelled one until it was stopped."""
-    if step.seconds is not None:
-        return seconds(step.seconds)
-    last = track.last if track else None
-    return seconds(last.finished_at - last.started_at) if last and last.started_at and last.finished_at else ""
-
-
-def _span(run: Run, tracks: Mapping[str, Track], width: int) -> Span:
-    tries = [attempt for track in tracks.values() for attempt in track.attempts.values()]
-    starts = [run.requested_at] if run.requested_at else []
-    starts += [attempt.requested_at for attempt in tries if attempt.requested_at]
-    starts += [step.started_at for step in run.steps.values() if step.started_at]
-    ends = [step.finished_at for step in run.steps.values() if step.finished_at]
-    ends += [attempt.finished_at for attempt in tries if attempt.finished_at]
-    ends += [run.finished_at] if run.finished_at and not ends else []
-    start = min(starts, default=0.0)
-    return Span(start, max([start + 1e-3, *ends]), width)
-
-
-def _bar(step: Step, track: Track | None, span: Span) -> Segments:
-    """Light shade while the step waited in the queue, solid while it ran; failed tries in red."""
-    cells: list[tuple[str, str]] = [(" ", "")] * span.width
-    tries = list(track.attempts.values()) if track else []
-    if not tries and step.started_at:
-        tries = [Attempt(1, 0.0, step.started_at, step.finished_at or 0.0, step.state)]
-    for attempt in tries:
-        style = {"succeeded": "green", "cached": "cyan"}.get(attempt.outcome or step.state, "red")
-        if attempt.requested_at:
-            until = attempt.started_at or attempt.finished_at or attempt.requested_at
-            _fill(cells, span, attempt.requested_at, until, ("░", "dim"), least=0)
-        if attempt.started_at:
-            _fill(cells, span, attempt.started_at, attempt.finished_at or span.end, ("█", style), least=1)
-    return _merge(cells)
-
-
-def _fill(
-    cells: list[tuple[str, str]], span: Span, start: float, end: float, cell: tuple[str, str], *, least: int
-) -> None:
-    first = min(span.column(start), span.width - least)
-    for i in range(first, max(span.column(end), first + least)):
-        cells[i] = cell
-
-
-def _merge(cells: list[tuple[str, str]]) -> Segments:
-    merged: Segments = []
-    for text, style in cells:
-        if merged and merged[-1][1] == style:
-            merged[-1] = (merged[-1][0] + text, style)
-        else:
-            merged.append((text, style))
-    return merged
 
 
 def failures(run: Run, root: Path | None = None) -> Iterable[Segments]:
@@ -172,37 +50,63 @@ def failures(run: Run, root: Path | None = None) -> Iterable[Segments]:
 
 def results(run: Run, artifacts: FolderStore | None) -> Iterable[Segments]:
     """Metrics and parameters by step, the outputs of the run, and the artifacts that were logged."""
-    measured = [step for step in run.steps.values() if step.metrics]
-    if measured:
-        yield []
-        yield [("metrics", "bold")]
-    for step in measured[:20]:
-        yield [(f"  {step.key}", ""), *[(f"  {name}={number(value)}", "") for name, value in step.metrics.items()]]
-    if len(measured) > 20:
-        yield [(f"  … and {len(measured) - 20} more steps with metrics", "dim")]
-    if run.outputs:
-        yield []
-        yield [("outputs", "bold")]
-        yield from (_value(name, value, artifacts) for name, value in run.outputs.items())
-    logged = [(step.key, name, value) for step in run.steps.values() for name, value in step.artifacts.items()]
-    if logged:
-        yield []
-        yield [("artifacts", "bold")]
-        yield from (_value(f"{key}: {name}", value, artifacts) for key, name, value in logged[:30])
-    if len(logged) > 30:
-        yield [(f"  … and {len(logged) - 30} more", "dim")]
+    steps = run.steps.values()
+    yield from _measured("metrics", {step.key: step.metrics for step in steps if step.metrics})
+    yield from _measured("parameters", {step.key: step.params for step in steps if step.params})
+    yield from _values("outputs", run.outputs, artifacts)
+    logged = {f"{step.key}: {name}": value for step in steps for name, value in step.artifacts.items()}
+    yield from _values("artifacts", logged, artifacts)
 
 
-def _value(name: str, value: Any, artifacts: FolderStore | None) -> Segments:
+def _measured(title: str, found: Mapping[str, Mapping[str, Any]]) -> Iterable[Segments]:
+    """`name=value` by step, in lines that fit the terminal."""
+    if not found:
+        return
+    yield []
+    yield [(title, "bold")]
+    label = min(_LABEL_LIMIT, max(len(key) for key in found))
+    width = max(40, shutil.get_terminal_size((140, 24)).columns - label - 4)
+    for key, values in list(found.items())[:_SHOWN]:
+        texts = [f"{name}={number(value)}" for name, value in values.items()]
+        for index, line in enumerate(_fill(texts, width)):
+            yield [(f"  {key if index == 0 else '':<{label}}  ", ""), (line, "")]
+    if len(found) > _SHOWN:
+        yield [(f"  … and {len(found) - _SHOWN} more steps", "dim")]
+
+
+def _fill(texts: list[str], width: int) -> Iterable[str]:
+    """Texts put together in lines of at most `width`, where that is possible."""
+    line = ""
+    for text in texts:
+        if line and len(line) + 2 + len(text) > width:
+            yield line
+            line = ""
+        line = f"{line}  {text}" if line else text
+    yield line
+
+
+def _values(title: str, values: Mapping[str, Any], artifacts: FolderStore | None) -> Iterable[Segments]:
+    if not values:
+        return
+    yield []
+    yield [(title, "bold")]
+    label = min(_LABEL_LIMIT, max(len(name) for name in values))
+    for name, value in list(values.items())[:_SHOWN]:
+        yield [(f"  {name:<{label}}  ", ""), *_value(value, artifacts)]
+    if len(values) > _SHOWN:
+        yield [(f"  … and {len(values) - _SHOWN} more", "dim")]
+
+
+def _value(value: Any, artifacts: FolderStore | None) -> Segments:
     match value:
         case {"artifact": {"sha256": digest, **about}}:
             path = locate(digest, artifacts)
-            kind = about.get("filename") or about.get("python_type") or about.get("format", "")
+            kind = about.get("filename") or about.get("python_type", "").rpartition(":")[2] or about.get("format", "")
             where = str(path) if path else f"sha256:{digest[:16]}…"
-            return [(f"  {name}  ", ""), (f"{kind}, {size(about.get('size', 0))}  ", "dim"), (where, "cyan")]
+            return [(f"{kind}, {size(about.get('size', 0))}  ", "dim"), (where, "cyan")]
         case _:
             text = json.dumps(plain(value, None), ensure_ascii=False, default=str)
-            return [(f"  {name}  ", ""), (text if len(text) <= 160 else text[:159] + "…", "")]
+            return [(text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…", "")]
 
 
 def locate(digest: str, artifacts: FolderStore | None) -> Path | None:

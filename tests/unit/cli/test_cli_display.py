@@ -9,7 +9,7 @@ import pytest
 
 from penstock import results
 from penstock.results import Event, LogLine, Run
-from penstock_cli import model, output, plain, summary
+from penstock_cli import chart, model, output, plain, summary
 from penstock_cli.model import Progress
 from penstock_core.ir import Node, Pipeline, Port, Retry, StepSpec
 from penstock_core.values import Output
@@ -256,7 +256,7 @@ def text_of(lines: Any) -> list[str]:
 
 def test_the_chart_tells_waiting_from_running() -> None:
     progress, _ = told(failing())
-    lines = text_of(summary.chart(view(), progress.tracks))
+    lines = text_of(chart.chart(view(), progress.tracks))
     assert "12.0 s" in lines[0]
     load, train, report = lines[1:4]
     width = len(lines[0]) - lines[0].index("0 s ")
@@ -279,7 +279,7 @@ def test_failures_show_the_users_traceback_and_what_was_skipped() -> None:
 def test_results_show_metrics_outputs_and_artifacts() -> None:
     lines = text_of(summary.results(view(), None))
     assert "  load  rows=569" in lines
-    assert "  accuracy  0.97" in lines and "  many  [1, 2]" in lines
+    assert "  accuracy  0.97" in lines and "  many      [1, 2]" in lines
     assert f"  train: plot  p.png, 2.0 kB  sha256:{'a' * 16}…" in lines
 
 
