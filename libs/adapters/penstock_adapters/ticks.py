@@ -6,6 +6,7 @@ hour that is repeated in autumn happens once.
 
 from __future__ import annotations
 
+import math
 import zoneinfo
 from datetime import datetime
 
@@ -24,11 +25,36 @@ def next_tick(cron: str, tz: str, after: float) -> float:
     Raises:
         ScheduleError: the expression never fires or cannot be read, or the time zone is unknown.
     """
+    ticks = _ticks(cron, tz, after, reverse=False)
+    return _first(cron, ticks)
+
+
+def last_tick(cron: str, tz: str, upto: float) -> float:
+    """The last tick at or before a Unix time, as a Unix time in seconds.
+
+    Raises:
+        ScheduleError: as `next_tick`.
+    """
+    found = _first(cron, _ticks(cron, tz, math.floor(upto) + 1.0, reverse=True))
+    # Going back over a change of the clock, cronsim may leave out a tick that going forward finds.
+    while (later := next_tick(cron, tz, found)) <= upto:
+        found = later
+    return found
+
+
+def _ticks(cron: str, tz: str, start: float, *, reverse: bool) -> CronSim:
     try:
         zone = zoneinfo.ZoneInfo(tz)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ScheduleError(f"{tz!r} is no time zone, such as 'Europe/Paris' or 'UTC'") from error
     try:
-        return next(CronSim(cron, datetime.fromtimestamp(after, zone))).timestamp()
-    except (CronSimError, StopIteration) as error:
-        raise ScheduleError(f"{cron!r} is no cron expression that ever fires: {error}".rstrip(": ")) from error
+        return CronSim(cron, datetime.fromtimestamp(start, zone), reverse=reverse)
+    except CronSimError as error:
+        raise ScheduleError(f"{cron!r} is no cron expression: {error}") from error
+
+
+def _first(cron: str, ticks: CronSim) -> float:
+    try:
+        return next(ticks).timestamp()
+    except StopIteration as error:
+        raise ScheduleError(f"{cron!r} is no cron expression that ever fires") from error

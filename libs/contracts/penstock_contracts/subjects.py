@@ -23,6 +23,9 @@ PARKED = "PARKED"
 VERSIONS_BUCKET = "penstock_versions"
 SCHEDULES_BUCKET = "penstock_schedules"
 
+CRON_CONSUMER = "cron"
+"""Durable consumers, on TIMERS and on the bucket of schedules, that hand ticks and changes to the cron service."""
+
 BUILDER_REGISTER = "commands.builder.register"
 ARTIFACTS_STORE = "commands.artifacts.store"
 ARTIFACTS_LOCATE = "commands.artifacts.locate"

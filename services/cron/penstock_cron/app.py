@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from datetime import UTC, datetime
 
@@ -20,10 +21,11 @@ from penstock_contracts import subjects
 from penstock_contracts.commands import Tick, Version
 from penstock_core.facts import RunRequested
 from penstock_core.ports import Unavailable
-from penstock_cron import subscribers
 from penstock_cron.service import CronService
 from penstock_cron.settings import CronSettings
 from penstock_servicekit.link import Link
+
+_CHANGED = f"$KV.{subjects.SCHEDULES_BUCKET}."
 
 
 class NatsEdges:
@@ -37,7 +39,7 @@ class NatsEdges:
 
     async def schedule(self, name: str) -> Entry | None:
         """See the protocol."""
-        return await self._schedules.get(name)
+        return await self._schedules.get_fresh(name)
 
     async def schedules(self) -> list[Entry]:
         """See the protocol."""
@@ -85,22 +87,26 @@ class NatsEdges:
 
 
 class CronApp:
-    """The cron service with its consumer."""
+    """The cron service with its consumers: of ticks, and of the changes of schedules."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, settings: CronSettings) -> None:
         self._link = link
+        self._pause = settings.cron_check
         self._service = CronService(NatsEdges(link), time.time)
-        self._puller = Puller(link.bus, subjects.TIMERS, "cron", self._receive)
-        self._work: asyncio.Queue[Delivery | str | None] = asyncio.Queue()
+        streams = (subjects.TIMERS, f"KV_{subjects.SCHEDULES_BUCKET}")
+        self._work: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self._pullers = [Puller(link.bus, stream, subjects.CRON_CONSUMER, self._work.put_nowait) for stream in streams]
+        self._looking = False
         self._tasks: list[asyncio.Task[None]] = []
-        subscribers.register(link.broker, self._work.put_nowait)
-        link.bus.on_reconnect(lambda: self._work.put_nowait(None))
+        link.bus.on_reconnect(self._look)
 
     async def start(self) -> None:
-        """Arm what is not armed and begin to take ticks."""
-        self._puller.want(100)
-        self._work.put_nowait(None)
-        self._tasks = [asyncio.create_task(self._puller.run()), asyncio.create_task(self._loop())]
+        """Begin to take ticks and changes, and arm what is not armed."""
+        loops = [self._check(), self._loop()]
+        for puller in self._pullers:
+            puller.want(100)
+            loops.append(puller.run())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def stop(self) -> None:
         """Stop; an unacknowledged tick comes again."""
@@ -114,34 +120,47 @@ class CronApp:
         """Whether the loops run."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
-    def _receive(self, delivery: Delivery) -> None:
-        self._work.put_nowait(delivery)
+    async def _check(self) -> None:
+        """The safety net: whatever went wrong before, schedules are armed within a while."""
+        while True:
+            self._look()
+            await asyncio.sleep(self._pause)
+
+    def _look(self) -> None:
+        """Have all schedules looked at; asked for twice, once is enough."""
+        if not self._looking:
+            self._looking = True
+            self._work.put_nowait(None)
 
     async def _loop(self) -> None:
-        """One thing after the other: a tick, the name of a schedule that changed, or None for all schedules."""
+        """One thing after the other: a tick, the change of a schedule, or None for a look at all schedules."""
         while True:
             item = await self._work.get()
             try:
-                if isinstance(item, Delivery):
-                    await self._service.tick(item.data)
-                    await consumer.ack(self._link.bus, item)
-                elif item is None:
+                if item is None:
+                    self._looking = False
                     await self._service.arm_all()
+                    continue
+                if item.subject.startswith(_CHANGED):
+                    await self._service.settle(item.subject.removeprefix(_CHANGED))
                 else:
-                    await self._service.changed(item)
-            except (Unavailable, BusError) as error:
-                self._link.log.warning("tried again", what=str(item)[:100], error=str(error))
-                if isinstance(item, Delivery):
-                    await consumer.nak(self._link.bus, item, 1.0)
+                    await self._service.tick(item.data)
+                await consumer.ack(self._link.bus, item)
+            except Exception as error:
+                passing = isinstance(error, Unavailable | BusError)
+                self._link.log.log(
+                    logging.WARNING if passing else logging.ERROR,
+                    "tried again",
+                    subject=item.subject if item else None,
+                    error=str(error),
+                    exc_info=not passing,
+                )
+                if item is None:
+                    asyncio.get_running_loop().call_later(1.0, self._look)
                 else:
-                    asyncio.get_running_loop().call_later(1.0, self._work.put_nowait, item)
-            except Exception:
-                self._link.log.exception("a tick failed", what=str(item)[:100])
-                if isinstance(item, Delivery):
-                    await consumer.nak(self._link.bus, item, 30.0)
+                    await consumer.nak(self._link.bus, item, 1.0 if passing else 30.0)
 
 
 def build(link: Link, settings: CronSettings) -> CronApp:
     """Put the cron service together."""
-    del settings
-    return CronApp(link)
+    return CronApp(link, settings)

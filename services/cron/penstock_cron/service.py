@@ -3,8 +3,9 @@
 In: schedules as they change, ticks as they fire. Out: runs asked for, the next tick armed.
 
 Promises: a tick becomes exactly one run, or a stored reason why not, however often it is handled: the id of the run
-is derived from the schedule and the tick. After a time without the platform the tick that was missed last fires once,
-late, and the schedule goes on from now.
+is derived from the schedule and the tick. After a time without the platform the last of the ticks that were missed
+fires once, late, and the schedule goes on from now. What is armed follows what is stored, whichever replicas handle
+changes and ticks at the same time: whoever arms looks again afterwards whether the schedule is still the same.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import orjson
 import pydantic
 
 from penstock_adapters.nats.kv import Entry
-from penstock_adapters.ticks import ScheduleError, next_tick
+from penstock_adapters.ticks import ScheduleError, last_tick, next_tick
 from penstock_contracts.commands import Schedule, Tick, Version
 from penstock_core import ids
 from penstock_core.errors import InputError
@@ -68,21 +69,24 @@ class CronService:
     def __init__(self, edges: Edges, clock: Callable[[], float]) -> None:
         self._edges = edges
         self._clock = clock
+        self._refused: dict[str, int] = {}
 
     async def arm_all(self) -> None:
-        """Arm what is not armed; to be called at start and after each reconnection."""
+        """Make good whatever is not armed as it should be; to be called at start and from time to time."""
         for entry in await self._edges.schedules():
-            armed = await self._edges.armed(entry.key)
-            if armed is None or armed.revision != entry.revision:
-                await self._arm(entry, self._clock())
+            if not await self._is_settled(entry):
+                await self.settle(entry.key)
 
-    async def changed(self, name: str) -> None:
-        """A schedule was made, changed or deleted."""
+    async def settle(self, name: str, after: float | None = None) -> None:
+        """Have the next tick of a schedule armed (after a time, else after now), or none if it shall not run."""
         entry = await self._edges.schedule(name)
-        if entry is None:
-            await self._edges.disarm(name)
-        else:
-            await self._arm(entry, self._clock())
+        while True:
+            if entry is None or not await self._arm(entry, self._clock() if after is None else after):
+                await self._edges.disarm(name)
+            again = await self._edges.schedule(name)
+            if again == entry:
+                return
+            entry = again
 
     async def tick(self, body: bytes) -> None:
         """A timer fired.
@@ -96,13 +100,17 @@ class CronService:
             await self._edges.refuse("ticks", body, f"unreadable tick: {error}")
             return
         entry = await self._edges.schedule(tick.schedule)
-        if entry is None or entry.revision != tick.revision:
-            return  # the schedule has changed since, and its new form armed itself
-        schedule = await self._read(entry)
-        if schedule is None or schedule.paused:
+        if entry is None:
             return
-        await self._fire(schedule, tick)
-        await self._arm(entry, max(tick.at, self._clock()))
+        if entry.revision != tick.revision:  # the schedule has changed since it was armed
+            if not await self._is_settled(entry):
+                await self.settle(entry.key)
+            return
+        schedule = await self._read(entry)
+        if schedule is not None and not schedule.paused:
+            missed = last_tick(schedule.cron, schedule.tz, self._clock())
+            await self._fire(schedule, tick.model_copy(update={"at": max(tick.at, missed)}))
+        await self.settle(entry.key, after=max(tick.at, self._clock()))
 
     async def _fire(self, schedule: Schedule, tick: Tick) -> None:
         version = await self._edges.version(schedule.project, schedule.pipeline, schedule.version)
@@ -126,24 +134,41 @@ class CronService:
         )
         await self._edges.request(run)
 
-    async def _arm(self, entry: Entry, after: float) -> None:
+    async def _arm(self, entry: Entry, after: float) -> bool:
+        """Arm the tick that follows `after`; False when the schedule shall have none."""
         schedule = await self._read(entry)
         if schedule is None or schedule.paused:
-            await self._edges.disarm(entry.key)
-            return
+            return False
         try:
             at = next_tick(schedule.cron, schedule.tz, after)
         except ScheduleError as error:
-            await self._edges.refuse(f"schedules.{entry.key}", entry.value, str(error))
-            return
+            await self._refuse_schedule(entry, str(error))
+            return False
         await self._edges.arm(Tick(schedule=entry.key, revision=entry.revision, at=at))
+        return True
+
+    async def _is_settled(self, entry: Entry) -> bool:
+        """Whether what is armed fits a schedule, as far as can be seen without computing its ticks."""
+        armed = await self._edges.armed(entry.key)
+        if armed is not None:
+            return armed.revision == entry.revision
+        if self._refused.get(entry.key) == entry.revision:
+            return True
+        schedule = await self._read(entry)
+        return schedule is None or schedule.paused
 
     async def _read(self, entry: Entry) -> Schedule | None:
         try:
             return Schedule.model_validate_json(entry.value)
         except pydantic.ValidationError as error:
-            await self._edges.refuse(f"schedules.{entry.key}", entry.value, f"unreadable schedule: {error}")
+            await self._refuse_schedule(entry, f"unreadable schedule: {error}")
             return None
+
+    async def _refuse_schedule(self, entry: Entry, why: str) -> None:
+        """Once a revision, however often it is looked at."""
+        if self._refused.get(entry.key) != entry.revision:
+            await self._edges.refuse(f"schedules.{entry.key}", entry.value, why)
+            self._refused[entry.key] = entry.revision
 
     async def _refuse(self, schedule: Schedule, tick: Tick, why: str) -> None:
         await self._edges.refuse(f"ticks.{schedule.name}", orjson.dumps(tick.model_dump()), why)

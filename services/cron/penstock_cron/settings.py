@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from penstock_servicekit.settings import ServiceSettings
 
 
 class CronSettings(ServiceSettings):
     """Settings of the cron service."""
+
+    cron_check: float = Field(
+        default=30.0, gt=0, description="seconds between looks at whether all schedules are armed"
+    )
