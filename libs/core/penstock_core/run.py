@@ -10,9 +10,8 @@ In: a compiled pipeline (as a `Plan`) and the facts of a run's log, in log order
 
 Promise: whoever folds the same log decides the same facts, and every order of deliveries leads to the same end.
 
-Replicas may decide at the same time, one knowing of a cancel and one not yet. Their decisions must not contradict each
-other, so a cancel claims the place that the other side needs too: the end of the attempt. Whoever takes it first is
-right, for a step in flight as for one whose request is only just being made.
+Replicas may decide at the same moment, one knowing of a cancel and one not yet. So a cancel claims the place that both
+need, the end of the attempt, whether it is in flight or only just being requested. Whoever takes it first is right.
 """
 
 from __future__ import annotations
@@ -355,10 +354,12 @@ def _run_finished(state: RunState) -> RunFinished:
         return RunFinished(
             run_id=state.run_id, outcome=Outcome.FAILED, error=f"step {state.first_failure!r} failed{why}"[:2000]
         )
-    if Status.CANCELLED in statuses:
-        # Nobody cancelled the run, but an attempt ended as cancelled: what depends on it has no result.
-        key = next(step.key for step in state.steps.values() if step.status is Status.CANCELLED)
-        return RunFinished(run_id=state.run_id, outcome=Outcome.CANCELLED, error=f"step {key!r} was cancelled")
+    for status, outcome in ((Status.CANCELLED, Outcome.CANCELLED), (Status.SKIPPED, Outcome.FAILED)):
+        # Nobody cancelled the run and no step failed, and yet there is a step without a result.
+        if status in statuses:
+            bad = next(step for step in state.steps.values() if step.status is status)
+            why = f"step {bad.key!r} was {status}: {bad.reason}"
+            return RunFinished(run_id=state.run_id, outcome=outcome, error=why)
     outputs = state.plan.pipeline.outputs
     by_reference = _weight(state, outputs) > values.REQUEST_LIMIT
     return RunFinished(

@@ -214,8 +214,8 @@ def outcome_is_true(log: Log) -> None:
         whole = len(good) == len(log.nodes)
         failed = any(log.ends[key] and key not in good and not _cancelled(log, key) for key in log.nodes)
         true = {
-            Outcome.SUCCEEDED: whole or any(unreadable(skip) for _, skip in log.skips.values()),
-            Outcome.FAILED: failed,
+            Outcome.SUCCEEDED: whole,
+            Outcome.FAILED: failed or any(unreadable(skip) for _, skip in log.skips.values()),
             Outcome.CANCELLED: cancelled and not whole,
         }
         if not true.get(end.outcome):
@@ -227,7 +227,7 @@ def outcome_is_true(log: Log) -> None:
 def outputs_are_results(log: Log) -> None:
     """The outputs of a run that succeeded are the results of the attempts that count."""
     for _, end in log.finished:
-        if end.outcome is not Outcome.SUCCEEDED or log.skips:
+        if end.outcome is not Outcome.SUCCEEDED:
             continue
         found = {name: _followed(log, value) for name, value in end.outputs.items()}
         if found != {name: _expected(log, binding) for name, binding in log.pipeline.outputs.items()}:

@@ -270,7 +270,15 @@ def test_an_attempt_that_ends_as_cancelled_though_nobody_cancelled_is_no_success
     told(RUN)
     skipped, over = told.facts(end("load", Outcome.CANCELLED))
     assert skipped == StepSkipped(run_id=R, key="train", reason="step 'load' was cancelled", because="load")
-    assert over == RunFinished(run_id=R, outcome=Outcome.CANCELLED, error="step 'load' was cancelled")
+    assert over == RunFinished(run_id=R, outcome=Outcome.CANCELLED, error="step 'load' was cancelled: no rows")
+
+
+def test_a_step_that_is_skipped_without_a_cause_is_no_success() -> None:
+    """As an unreadable message in the place of a skip counts as one."""
+    told = Told(pipeline(node("a"), node("b", "a")))
+    told(RUN, StepSkipped(run_id=R, key="b", reason="unreadable"))
+    (over,) = told.facts(end("a"))
+    assert over == RunFinished(run_id=R, outcome=FAILED, error="step 'b' was skipped: unreadable")
 
 
 def test_an_end_may_be_known_before_its_request() -> None:
