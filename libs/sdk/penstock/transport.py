@@ -237,11 +237,17 @@ class Transport:
         if response.status in (301, 302, 303, 307, 308):
             # A presigned URL of the artifact store: our token is not for its eyes.
             onward = response.getheader("location", "")
+            granted = json.loads(response.getheader("penstock-send-headers") or "{}")
             response.close()
             kept = {name: value for name, value in sent.items() if name in ("range", "accept", "content-length")}
+            kept |= {name.lower(): value for name, value in granted.items()}
             if body is not None and not isinstance(body, bytes):
                 body.seek(0)
             response = self._send(onward, method, body, kept)
+            if method == "PUT" and response.status in (409, 412):
+                # Somebody else put the same bytes meanwhile: under their digest there can be no others.
+                self._met = True
+                return response
         if response.status >= 400:
             with response:
                 raise _refusal(response, path)

@@ -73,14 +73,18 @@ def _stored(fields: dict[str, Any]) -> Stored:
     return Stored(reference)
 
 
-def mismatch(value: Any, schema: Schema | None, where: str = "") -> str | None:
-    """What is wrong with a JSON value by its schema, in words, or None when nothing is."""
-    if not schema:
+def mismatch(value: Any, schema: Any, where: str = "") -> str | None:
+    """What is wrong with a JSON value by its schema, in words, or None when nothing is or the schema makes no sense."""
+    if not isinstance(schema, dict):
         return None
+    return _mismatch(value, cast("Schema", schema), where)
+
+
+def _mismatch(value: Any, schema: Schema, where: str) -> str | None:
     at = f"{where} " if where else ""
     options = schema.get("anyOf")
     if isinstance(options, list):
-        found = [mismatch(value, option, where) for option in cast("list[Schema]", options)]
+        found = [mismatch(value, option, where) for option in cast("list[Any]", options)]
         if found and all(found):
             return f"{at}must be {_expected(schema)}, not {_shown(value)}"
     if "const" in schema and not _same(value, schema["const"]):
@@ -103,26 +107,25 @@ def _in_list(value: list[Any], schema: Schema, where: str) -> str | None:
     items = schema.get("items")
     if isinstance(items, dict):
         for n, item in enumerate(value):
-            problem = mismatch(item, cast("Schema", items), f"{where}[{n}]")
+            problem = mismatch(item, items, f"{where}[{n}]")
             if problem:
                 return problem
     return None
 
 
 def _in_object(value: dict[str, Any], schema: Schema, where: str) -> str | None:
-    properties = cast("dict[str, Schema]", schema.get("properties") or {})
-    for name in cast("list[str]", schema.get("required") or []):
-        if name not in value:
+    known: Any = schema.get("properties")
+    properties = cast("dict[str, Any]", known) if isinstance(known, dict) else {}
+    required: Any = schema.get("required")
+    for name in cast("list[Any]", required) if isinstance(required, list) else []:
+        if isinstance(name, str) and name not in value:
             return f"{where}.{name} is missing".lstrip(".")
     others = schema.get("additionalProperties")
     for name, item in value.items():
         place = f"{where}.{name[:100]}".lstrip(".")
-        inner = properties.get(name)
-        if inner is None and others is False:
+        if name not in properties and others is False:
             return f"{place} is not known here"
-        if inner is None and isinstance(others, dict):
-            inner = cast("Schema", others)
-        problem = mismatch(item, inner, place)
+        problem = mismatch(item, properties.get(name, others), place)
         if problem:
             return problem
     return None
@@ -166,13 +169,16 @@ _WORDS = {
 }
 
 
-def _expected(schema: Schema) -> str:
-    options = schema.get("anyOf")
+def _expected(schema: Any) -> str:
+    if not isinstance(schema, dict):
+        return "a value of its schema"
+    found = cast("Schema", schema)
+    options = found.get("anyOf")
     if isinstance(options, list) and options:
-        return " or ".join(dict.fromkeys(_expected(option) for option in cast("list[Schema]", options)))
-    if "const" in schema:
-        return _shown(schema["const"])
-    names = _types(schema)
+        return " or ".join(dict.fromkeys(_expected(option) for option in cast("list[Any]", options)))
+    if "const" in found:
+        return _shown(found["const"])
+    names = _types(found)
     return " or ".join(_WORDS.get(name, name) for name in names) if names else "a value of its schema"
 
 
