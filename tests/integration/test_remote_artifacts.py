@@ -1,0 +1,83 @@
+"""Runs with artifacts in a real S3 service: the executor mirrors, the gateway redirects, both without credentials."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+
+from penstock import Client
+from penstock_testkit.cluster import Cluster
+from penstock_testkit.seaweed import S3Server
+
+PIPELINE = """
+import pandas as pd
+from penstock import context, pipeline, step
+
+@step
+def table(rows: int) -> pd.DataFrame:
+    context().log_artifact("note", "made here")
+    return pd.DataFrame({"x": range(rows), "y": ["text"] * rows})
+
+@step
+def double(data: pd.DataFrame) -> pd.DataFrame:
+    return data.assign(x=data["x"] * 2)
+
+@pipeline
+def frames(rows: int = 20_000) -> pd.DataFrame:
+    return double(table(rows))
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Iterator[Cluster]:
+    options = s3_server.options()
+    assert options.access_key and options.secret_key and options.endpoint
+    env = {
+        "PENSTOCK_ARTIFACTS_URL": f"s3://{options.bucket}/remote",
+        "PENSTOCK_S3_ENDPOINT": options.endpoint,
+        "PENSTOCK_S3_REGION": options.region or "us-east-1",
+        "PENSTOCK_S3_ACCESS_KEY": options.access_key,
+        "PENSTOCK_S3_SECRET_KEY": options.secret_key,
+    }
+    with Cluster(tmp_path_factory.mktemp("cluster"), env=env) as running:
+        (running.home / "remote_frames.py").write_text(PIPELINE)
+        yield running
+
+
+def test_frames_travel_through_s3(cluster: Cluster, s3_server: S3Server) -> None:
+    client = Client(url=cluster.url, token=cluster.token)
+    version = client.register(f"{cluster.home / 'remote_frames.py'}:frames")
+    run = client.wait(client.run("frames", version=version.version).run_id, timeout=60, check=True)
+    # Nothing that a reader needs is on this machine alone.
+    shutil.rmtree(cluster.home / "artifacts")
+    expected = pd.DataFrame({"x": range(0, 40_000, 2), "y": ["text"] * 20_000})
+    pd.testing.assert_frame_equal(client.value(run.run_id), expected)
+    bucket = s3_server.options().bucket
+    listed = s3_server.client().list_objects_v2(Bucket=bucket, Prefix="remote/")
+    assert listed["KeyCount"] >= 3  # the source bundle and two frames
+
+
+def test_an_executor_without_the_inputs_fetches_them(cluster: Cluster) -> None:
+    client = Client(url=cluster.url, token=cluster.token)
+    run_id = client.run("frames", inputs={"rows": 30_000}).run_id
+    cluster.kill("executor")
+    shutil.rmtree(cluster.home / "artifacts", ignore_errors=True)
+    shutil.rmtree(cluster.home / "sources", ignore_errors=True)
+    cluster.restart("executor")
+    assert client.wait(run_id, timeout=60, check=True).state == "succeeded"
+    assert len(client.value(run_id)) == 30_000
+
+
+def test_a_store_that_is_away_holds_a_run_up(cluster: Cluster, s3_server: S3Server) -> None:
+    client = Client(url=cluster.url, token=cluster.token)
+    s3_server.stop()
+    run_id = client.run("frames", inputs={"rows": 10_001}).run_id
+    try:
+        with pytest.raises(Exception, match="still"):
+            client.wait(run_id, timeout=3)
+    finally:
+        s3_server.start()
+    assert client.wait(run_id, timeout=90, check=True).state == "succeeded"
