@@ -1,4 +1,4 @@
-"""Services and the server are killed at random points of a run; the run finishes, every result counts once."""
+"""Services, two replicas of some, and the server are killed at random points of a run; every result counts once."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def diamond() -> int:
     return value
 '''
 EXPECTED = sum(start + 5 for start in range(4)) + 5
-VICTIMS = ["scheduler", "executor", "artifacts", "gateway", "builder", "nats"]
+VICTIMS = ["scheduler", "scheduler-2", "executor", "executor-2", "artifacts", "gateway", "nats"]
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+    with Cluster(tmp_path_factory.mktemp("cluster"), replicas={"scheduler": 2, "executor": 2}) as running:
         (running.home / "kills.py").write_text(PIPELINES)
         yield running
 
@@ -74,7 +74,7 @@ def history(cluster: Cluster, run_id: str, pipeline: str, version: int) -> tuple
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_run_survives_random_kills(cluster: Cluster, seed: int) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     version = client.register(f"{cluster.home / 'kills.py'}:diamond")
