@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import signal
 import sys
 import time
@@ -24,7 +25,10 @@ from penstock_artifacts.app import build
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_core.facts import AttemptFinished, Outcome
 from penstock_core.ports import Unavailable
+from penstock_core.values import ArtifactRef, Items, Stored
+from penstock_executor.mirror import Mirror, TransferError
 from penstock_servicekit import app
 from penstock_testkit.child import Child, free_ports
 from penstock_testkit.nats import NatsServer
@@ -101,6 +105,32 @@ async def test_a_bucket_is_granted_object_by_object(
         assert await http("GET", await ask(parts.bus, subjects.ARTIFACTS_LOCATE, sha256=SHA256)) == DATA
         none = await ask(parts.bus, subjects.ARTIFACTS_LOCATE, sha256=MISSING)
         assert (none.url, none.error) == (None, f"artifact {MISSING} is not in the store")
+
+
+async def test_an_executor_moves_artifacts_to_and_from_the_bucket(
+    nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
+) -> None:
+    data = random.Random(3).randbytes(9_000_000)
+    here, there = tmp_path / "here", tmp_path / "there"
+    sha256 = await FolderArtifacts(here / "artifacts").put_bytes(data)
+    reference = ArtifactRef(sha256=sha256, size=len(data), media_type="application/octet-stream", format="bytes")
+    end = AttemptFinished(
+        run_id="r", key="s", attempt=1, outcome=Outcome.SUCCEEDED, outputs={"result": Items((Stored(reference),))}
+    )
+    async with running(nats_server, on_s3(s3_server, tmp_path)) as parts:
+        await Mirror(parts.bus, here).put_outputs(end)
+        await Mirror(parts.bus, here).put_outputs(end)
+        assert await ask(parts.bus, subjects.ARTIFACTS_STAT, sha256=sha256) == Location(size=len(data))
+        fetched = await Mirror(parts.bus, there).local_file(sha256)
+        assert fetched == there / "artifacts" / "sha256" / sha256[:2] / sha256
+        assert fetched.read_bytes() == data
+        with pytest.raises(TransferError, match=f"artifact {MISSING} is not in the store"):
+            await Mirror(parts.bus, there).local_file(MISSING)
+        damaged = {"Bucket": BUCKET, "Key": f"service/sha256/{SHA256[:2]}/{SHA256}"}
+        s3_server.client().put_object(**damaged, Body=b"other bytes")
+        with pytest.raises(TransferError, match="damaged"):
+            await Mirror(parts.bus, there).local_file(SHA256)
+        assert list((there / "artifacts" / "tmp").iterdir()) == []
 
 
 @pytest.mark.parametrize(

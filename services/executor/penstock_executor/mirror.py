@@ -81,7 +81,7 @@ class Mirror:
             location = await self._locate(Locate(sha256=sha256, write=True, size=path.stat().st_size))
             if location.error is not None:
                 raise TransferError(location.error)
-            if location.url is not None:
+            if location.url is not None and location.size is None:  # with a size, it is there already
                 await _again(lambda path=path, location=location: asyncio.to_thread(_upload, location, path))
             self._known.add(sha256)
 
