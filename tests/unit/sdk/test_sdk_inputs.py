@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 from sdk_sample_types import Color, Config, Plain
 
 from penstock import InputError, codec, pipeline
+from penstock.hints.schema import schema
 from penstock.inputs import check_inputs, check_value, parse_inputs, parse_text, to_json
+from penstock_gateway.inputs import mismatch
 
 
 @pytest.mark.parametrize(
@@ -111,6 +113,24 @@ def test_what_json_says_is_read_by_its_own_type(value: Any) -> None:
 def test_json_is_plain_where_the_hint_brings_it_back(value: Any, hint: Any, written: Any) -> None:
     assert to_json(value, hint) == written
     assert str(codec.decode(written, hint)) == str(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint"),
+    [
+        (math.nan, float),
+        (2**70, int),
+        ([0.5, math.inf], list[float]),
+        ({"a": math.nan}, dict[str, float]),
+        (Color.RED, Color),
+        (datetime.datetime(2024, 5, 1), datetime.datetime | None),
+        (Path("/a"), Path | str),
+    ],
+)
+def test_the_platform_takes_every_form_of_an_input(value: Any, hint: Any) -> None:
+    described = schema(hint)
+    assert mismatch(to_json(value, hint), described) is None
+    assert mismatch(codec.encode(value), described) is None
 
 
 def test_a_run_s_inputs() -> None:
