@@ -49,7 +49,7 @@ class Client:
         home: the state folder; default `$PENSTOCK_HOME`, else `.penstock`.
         timeout: seconds that one answer, or silence on a stream, may take.
         patience: seconds that a platform that was met before may be away until an error is raised.
-        locate: says where the platform is, instead of all of the above.
+        locate: says where the platform is, instead of all of the above; it is waited for when it is not there yet.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Client:
         locate: Callable[[], Address] | None = None,
     ) -> None:
         self.home = home_folder(home)
-        self.transport = Transport(locate or locator(url, token, home), timeout, patience)
+        self.transport = Transport(locate or locator(url, token, home), timeout, patience, expected=locate is not None)
 
     def __repr__(self) -> str:
         return f"Client(home={str(self.home)!r})"

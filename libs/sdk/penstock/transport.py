@@ -55,12 +55,15 @@ class _Ended(_Again):
 class Transport:
     """Requests to wherever `locate` says the platform is."""
 
-    def __init__(self, locate: Callable[[], Address], timeout: float, patience: float) -> None:
+    def __init__(
+        self, locate: Callable[[], Address], timeout: float, patience: float, *, expected: bool = False
+    ) -> None:
         self.locate = locate
         self.timeout = timeout
         self.patience = patience
         self.on_trouble: Callable[[str], None] | None = None
-        self._met = False
+        # A platform that was never met and is not expected may be none at all: that is told soon.
+        self._met = expected
 
     # -------------------------------------------------------------------------------------------------- requests
 

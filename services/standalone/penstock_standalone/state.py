@@ -30,6 +30,7 @@ class StateFolder:
     def __init__(self, home: Path) -> None:
         self.home = home.resolve()
         self._lock: IO[str] | None = None
+        self._alone: IO[str] | None = None
 
     def hold(self) -> None:
         """Create the folder if needed and lock it.
@@ -93,9 +94,13 @@ class StateFolder:
             self._lock.close()
 
     def wait_for_no_clients(self) -> IO[str]:
-        """Block until no client holds `clients.lock`; returns it, held alone, to be kept until the process ends."""
+        """Block until no client holds `clients.lock`; returns it, held alone.
+
+        It is kept until the process ends: a client that comes while this platform stops waits for its very end.
+        """
         lock = (self.home / "clients.lock").open("a")
         fcntl.flock(lock, fcntl.LOCK_EX)
+        self._alone = lock
         return lock
 
 

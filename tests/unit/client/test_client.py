@@ -480,6 +480,19 @@ def test_a_platform_that_comes_back_on_another_port_is_found(home: Home) -> None
     assert second.requests[0][2]["last-event-id"] == "5"
 
 
+def test_a_platform_that_is_expected_is_waited_for(served: FakePlatform, tmp_path: Path) -> None:
+    calls = 0
+
+    def locate() -> platform.Address:
+        nonlocal calls
+        calls += 1
+        if calls < 4:
+            raise NoPlatform("not yet")
+        return platform.Address(served.url, TOKEN)
+
+    assert Client(home=tmp_path, locate=locate).get(RUN).done and calls == 4
+
+
 def test_patience_with_a_platform_that_stays_away_is_bounded(home: Home) -> None:
     server = FakePlatform()
     server.cuts = [2]
