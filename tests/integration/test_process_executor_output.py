@@ -76,6 +76,12 @@ async def test_output_beyond_the_limit_is_left_out_and_said_so(bed: OpenBed, mon
     assert isinstance(kept, Inline) and kept.value < written  # the file was cut while the step ran
 
 
+async def test_output_that_grows_in_json_comes_whole(bed: OpenBed) -> None:
+    b = await bed("import os\n\ndef nulls():\n    for _ in range(20): os.write(1, bytes(100_000))")
+    await b.run("nulls")
+    assert b.events.text("nulls") == "\0" * 2_000_000
+
+
 async def test_a_silent_step_says_nothing(bed: OpenBed) -> None:
     b = await bed("def quiet(): return None")
     end = await b.run("quiet")

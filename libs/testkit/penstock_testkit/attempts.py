@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -44,6 +45,7 @@ class Attempts:
         """Keep them."""
         assert key not in self.ends, f"{key} wrote after its end"
         assert entries
+        assert len(json.dumps(entries)) < 1024 * 1024, "more than a message holds"
         self.entries.setdefault(key, []).extend(entries)
         self._wake()
 

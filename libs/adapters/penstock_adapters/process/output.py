@@ -8,6 +8,7 @@ from __future__ import annotations
 import codecs
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -18,10 +19,10 @@ OUTPUT_LIMIT = 4 * 1024 * 1024
 EVENTS_LIMIT = 16 * 1024 * 1024
 """Bytes of measurements of one attempt that are passed on."""
 
-BATCH = 256 * 1024
-"""Bytes that one look takes from each file."""
+BATCH = 128 * 1024
+"""Bytes that one look takes from each file, and characters of text told at a time: JSON can make six of one."""
 
-_ENTRY = 64 * 1024
+_ENTRY = 16 * 1024
 _DISK_LIMIT = 16 * 1024 * 1024
 
 Entry = dict[str, Any]
@@ -68,6 +69,20 @@ class Tail:
         if last and self._events.exhausted and self._events.left_out:
             entries.append(_text(f"[penstock] {self._events.forget():.1f} MiB of further measurements were left out\n"))
         return entries
+
+
+def batches(entries: list[Entry]) -> Iterator[list[Entry]]:
+    """The entries in parts that make a message each."""
+    part: list[Entry] = []
+    size = 0
+    for entry in entries:
+        size += len(entry.get("text", ""))
+        if size > BATCH and part:
+            yield part
+            part, size = [], len(entry.get("text", ""))
+        part.append(entry)
+    if part:
+        yield part
 
 
 def _text(text: str) -> Entry:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock_adapters.process.job import Job
-from penstock_adapters.process.output import Entry
+from penstock_adapters.process.output import Entry, batches
 from penstock_contracts import events as codec
 from penstock_contracts import subjects
 from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, ErrorInfo, Outcome
@@ -44,8 +44,8 @@ class Teller:
 
     def output(self, job: Job, entries: list[Entry]) -> None:
         """The job wrote something, or nothing."""
-        if entries:
-            _call(self._events.output, *job.name, entries)
+        for part in batches(entries):
+            _call(self._events.output, *job.name, part)
 
     def finished(self, fact: AttemptFinished) -> None:
         """An attempt ended."""
