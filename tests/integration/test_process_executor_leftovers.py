@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -223,3 +225,35 @@ async def test_a_fork_server_that_takes_nothing_is_replaced(bed: OpenBed, monkey
     failed(await b.run("server", key="stuck"), "Lost", outcome=Outcome.LOST)
     assert time.monotonic() - began < 10
     assert (await b.run("server", key="next")).outcome is Outcome.SUCCEEDED
+
+
+async def test_every_attempt_ends_once_whatever_is_killed(bed: OpenBed, tmp_path: Path) -> None:
+    b = await bed("import time\n\ndef nap(n):\n    time.sleep(n % 5 / 100)\n    print(n)\n    return n")
+    choose = random.Random(4)
+    numbers = iter(range(120))
+
+    async def worker() -> None:
+        for n in numbers:
+            end = await b.run("nap", {"n": n}, key=f"nap{n}")
+            assert end.outcome in (Outcome.SUCCEEDED, Outcome.LOST, Outcome.FAILED)
+            if end.outcome is Outcome.SUCCEEDED:
+                assert (end.outputs, b.events.text(f"nap{n}")) == ({"result": Inline(n)}, f"{n}\n")
+            elif end.outcome is Outcome.FAILED:
+                assert end.error is not None and end.error.type == "Signal"
+
+    async def killer() -> None:
+        while True:
+            await asyncio.sleep(0.06)
+            for server in b.executor._pool.all():  # pyright: ignore[reportPrivateUsage]
+                children = Path(f"/proc/{server.pid}/task/{server.pid}/children")
+                victims = [server.pid, *map(int, children.read_text().split())] if children.exists() else []
+                with suppress(ProcessLookupError):
+                    os.kill(choose.choice(victims), signal.SIGKILL)
+
+    killing = asyncio.create_task(killer())
+    await asyncio.gather(*(worker() for _ in range(6)))
+    killing.cancel()
+    assert len(b.events.ends) == 120
+    bad = [end for end in b.events.ends.values() if end.outcome is not Outcome.SUCCEEDED]
+    assert 0 < len(bad) < 120
+    assert (await b.run("nap", {"n": 1}, key="after")).outcome is Outcome.SUCCEEDED
