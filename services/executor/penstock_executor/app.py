@@ -97,6 +97,7 @@ class ExecutorApp:
         )
         self._service.use(self._executor)
         self._tasks: list[asyncio.Task[None]] = []
+        self._catching_up: asyncio.Task[None] | None = None
         self._stopped = False
         subscribers.register(link.broker, self._service.cancel)
         link.bus.on_reconnect(self._reconnected)
@@ -130,7 +131,7 @@ class ExecutorApp:
 
     def _reconnected(self) -> None:
         if not self._stopped:
-            self._tasks.append(asyncio.create_task(self._catch_up_later()))
+            self._catching_up = asyncio.create_task(self._catch_up_later())
 
     async def _catch_up_later(self) -> None:
         for _ in range(20):

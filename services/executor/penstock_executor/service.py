@@ -24,6 +24,7 @@ from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, ErrorInfo, Fact, Outcome
 from penstock_core.ports import Executor, Recorded, Unavailable, Workplace
 from penstock_core.values import Value
+from penstock_executor import attempts
 
 STARTED_DELAY = 0.02
 """Seconds that a `started` fact waits: most short attempts end before, and both go as one write."""
@@ -149,7 +150,9 @@ class ExecutorService:
     async def _begin(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
         try:
             if request.run_id in self._cancelled:
-                self._end(_bad_end(request, Outcome.CANCELLED, "Cancelled", "the run was cancelled before it started"))
+                self._end(
+                    attempts.bad_end(request, Outcome.CANCELLED, "Cancelled", "the run was cancelled before it started")
+                )
                 return
             if request.not_before is not None and (delay := request.not_before - time.time()) > 0:
                 self._release(attempt)
@@ -166,11 +169,13 @@ class ExecutorService:
             self._release(attempt)
             await self._edges.hand_back(delivery, 1.0)
         except PenstockError as error:
-            self._end(_bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
+            self._end(attempts.bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
         except Exception as error:
             self._warn("an attempt could not be started", attempt="/".join(map(str, attempt)), error=repr(error))
             self._end(
-                _bad_end(request, Outcome.LOST, type(error).__name__, f"the executor could not start it: {error}")
+                attempts.bad_end(
+                    request, Outcome.LOST, type(error).__name__, f"the executor could not start it: {error}"
+                )
             )
 
     async def _known(self, request: AttemptRequested) -> bool:
@@ -183,7 +188,7 @@ class ExecutorService:
         started = known.get(f"{prefix}.started")
         if started is not None and isinstance(started.fact, AttemptStarted):
             message = f"the executor {started.fact.executor} that ran it is gone"
-            self._end(_bad_end(request, Outcome.LOST, "Lost", message, started.fact.started_at))
+            self._end(attempts.bad_end(request, Outcome.LOST, "Lost", message, started.fact.started_at))
             return True
         return False
 
@@ -205,7 +210,7 @@ class ExecutorService:
 
     async def _with_inputs(self, request: AttemptRequested) -> AttemptRequested:
         """The request with results that it names by reference read from the log."""
-        wanted = {ref for value in request.inputs.values() for ref in _references(value)}
+        wanted = {ref for value in request.inputs.values() for ref in attempts.references(value)}
         if not wanted:
             return request
         places = {ref: subjects.finished(request.run_id, ref.key, ref.attempt) for ref in wanted}
@@ -216,7 +221,7 @@ class ExecutorService:
             if recorded is None or not isinstance(recorded.fact, AttemptFinished):
                 raise PenstockError(f"the result {ref.output!r} of step {ref.key!r} is not in the log any more")
             results[ref] = recorded.fact.outputs.get(ref.output, values.Inline(None))
-        return replace(request, inputs={k: _filled(v, results) for k, v in request.inputs.items()})
+        return replace(request, inputs={k: attempts.filled(v, results) for k, v in request.inputs.items()})
 
     # ------------------------------------------------------------------------------------------- AttemptEvents
 
@@ -255,7 +260,7 @@ class ExecutorService:
             if held.timer is not None:
                 held.timer.cancel()
             self._send_started(held)
-            if held.output or _stores(fact):
+            if held.output or attempts.stores(fact):
                 self._spawn(self._end_after(attempt, held, fact))
                 return
         self._submit_end(attempt, fact)
@@ -367,48 +372,3 @@ class ExecutorService:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._warn("a task of the executor failed", error=repr(error))
-
-
-def _bad_end(
-    request: AttemptRequested, outcome: Outcome, kind: str, message: str, began: float = 0.0
-) -> AttemptFinished:
-    return AttemptFinished(
-        run_id=request.run_id,
-        key=request.key,
-        attempt=request.attempt,
-        outcome=outcome,
-        error=ErrorInfo(type=kind, message=message),
-        started_at=began,
-        finished_at=time.time(),
-    )
-
-
-def _references(value: Value) -> list[values.ResultRef]:
-    match value:
-        case values.Earlier(ref):
-            return [ref]
-        case values.Items(items):
-            return [ref for item in items for ref in _references(item)]
-        case values.Fields(fields):
-            return [ref for item in fields.values() for ref in _references(item)]
-        case _:
-            return []
-
-
-def _filled(value: Value, results: dict[values.ResultRef, Value]) -> Value:
-    match value:
-        case values.Earlier(ref):
-            return results[ref]
-        case values.Items(items):
-            return values.Items(tuple(_filled(item, results) for item in items))
-        case values.Fields(fields):
-            return values.Fields({k: _filled(item, results) for k, item in fields.items()})
-        case _:
-            return value
-
-
-def _stores(fact: AttemptFinished) -> bool:
-    """Whether an end carries artifacts."""
-    return any(
-        not isinstance(value, values.Inline) for part in (fact.outputs, fact.artifacts) for value in part.values()
-    )

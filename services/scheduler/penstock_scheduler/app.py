@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.consumer import Delivery, Puller
@@ -11,6 +12,7 @@ from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.versions import Versions
 from penstock_contracts import subjects
 from penstock_core import ids
+from penstock_core.ports import Unavailable
 from penstock_scheduler.service import Inbox, Scheduler
 from penstock_scheduler.settings import SchedulerSettings
 from penstock_servicekit.link import Link
@@ -53,9 +55,12 @@ class SchedulerService:
             for shard in range(ids.SHARDS)
         ]
         self._tasks: list[asyncio.Task[None]] = []
+        self._catching_up: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Begin to pull and decide."""
+        await self._set_horizon()
+        self._link.bus.on_reconnect(self._reconnected)
         for puller in self._pullers:
             puller.want(self._batch)
         self._tasks = [asyncio.create_task(puller.run()) for puller in self._pullers]
@@ -72,6 +77,23 @@ class SchedulerService:
     def ready(self) -> bool:
         """Whether the loops run."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    async def _set_horizon(self) -> None:
+        info = await self._link.bus.api(f"STREAM.INFO.{subjects.RUNS}")
+        self._scheduler.horizon = int(info["state"]["last_seq"])
+
+    def _reconnected(self) -> None:
+        """What the server has counted as delivered may be less than it was: trust nothing until it is known."""
+        self._scheduler.horizon = sys.maxsize
+        self._catching_up = asyncio.create_task(self._set_horizon_later())
+
+    async def _set_horizon_later(self) -> None:
+        while True:
+            try:
+                await self._set_horizon()
+                return
+            except Unavailable:
+                await asyncio.sleep(0.5)
 
     async def _work(self) -> None:
         while True:

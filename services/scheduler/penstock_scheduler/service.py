@@ -66,6 +66,7 @@ class _Work:
 
     deliveries: list[Delivery] = field(default_factory=list[Delivery])
     facts: list[tuple[int, Fact]] = field(default_factory=list[tuple[int, Fact]])
+    refused: set[str] = field(default_factory=set[str])
 
 
 @dataclass(slots=True)
@@ -88,6 +89,8 @@ class Scheduler:
         self._plans: OrderedDict[tuple[str, str, int], Plan] = OrderedDict()
         self._expected: dict[str, int] = {}
         self._shards: dict[str, set[str]] = {}
+        self.horizon = 0
+        """Log sequence below which a first delivery may be a second one: others may have answered it already."""
 
     async def handle(self, deliveries: Iterable[Delivery]) -> None:
         """Deal with deliveries: fold, decide, append, acknowledge."""
@@ -113,7 +116,7 @@ class Scheduler:
         ready: dict[str, RunState] = {}
         for run_id, entry in work.items():
             try:
-                state = await self._state(run_id, entry.facts)
+                state = await self._state(run_id, entry)
             except (Unavailable, PenstockError) as error:
                 await self._put_off(run_id, entry, error)
                 continue
@@ -151,30 +154,52 @@ class Scheduler:
                     run.evolve(ready[fact.run_id], fact)
                 else:
                     refused.add(fact.run_id)
+                    work[fact.run_id].refused.add(fact.tail)
             for run_id in refused:
-                # Someone else has decided: what is in the log counts, so fold it anew.
-                try:
-                    ready[run_id] = await self._fold(run_id) or ready.pop(run_id)
-                except (Unavailable, PenstockError) as error:
-                    ready.pop(run_id, None)
-                    await self._put_off(run_id, work[run_id], error)
+                await self._fold_again(run_id, work[run_id], ready)
 
-    async def _state(self, run_id: str, facts: list[tuple[int, Fact]]) -> RunState | None:
+    async def _fold_again(self, run_id: str, entry: _Work, ready: dict[str, RunState]) -> None:
+        """Someone else has decided: what is in the log counts, so fold it anew, and not for ever."""
+        del ready[run_id]
+        try:
+            state = await self._fold(run_id)
+            if state is None:
+                await self._acknowledge(entry)
+            elif any(fact.tail in entry.refused for fact in run.decide(state)):
+                raise PenstockError("its log refuses a fact that it does not hold")
+            else:
+                ready[run_id] = state
+        except PenstockError as error:
+            await self._put_off(run_id, entry, error)
+
+    def _is_new(self, entry: _Work) -> bool:
+        """Whether a run was just asked for, so that its log cannot hold anything else that was delivered before."""
+        delivery = entry.deliveries[0]
+        return (
+            len(entry.facts) == 1
+            and isinstance(entry.facts[0][1], RunRequested)
+            and delivery.delivered == 1
+            and delivery.stream_seq > self.horizon
+        )
+
+    async def _state(self, run_id: str, entry: _Work) -> RunState | None:
         """The run's state with these facts in it; None when there is nothing to decide about."""
         cached = self._runs.get(run_id)
         if cached is None:
-            if len(facts) == 1 and isinstance(facts[0][1], RunRequested):
-                return await self._begin(facts[0][1], facts[0][0])
+            if self._is_new(entry):
+                seq, requested = entry.facts[0]
+                assert isinstance(requested, RunRequested)  # noqa: S101 - what `_is_new` says
+                return await self._begin(requested, seq)
             return await self._fold(run_id)
         self._runs.move_to_end(run_id)
-        for seq, fact in facts:
+        for seq, fact in entry.facts:
             if seq > cached.seq:
                 run.evolve(cached.state, fact)
                 cached.seq = seq
         return cached.state
 
     async def _begin(self, requested: RunRequested, seq: int) -> RunState | None:
-        """A run that was just asked for. Its log may hold more when this is a redelivery: appends will tell."""
+        """A run that was just asked for: nothing else of it needs to be read."""
         plan = await self._plan(requested)
         if plan is None:
             return None
