@@ -146,6 +146,8 @@ def describe(step: StepState, fact: Fact, at: float) -> str:
         case facts.AttemptFinished() if fact.outcome in facts.GOOD:
             took = seconds(fact.finished_at - fact.started_at) if fact.started_at else ""
             return "  ".join(part for part in (took, metrics(fact.metrics)) if part)
+        case facts.AttemptFinished(outcome=Outcome.CANCELLED):
+            return fact.error.message if fact.error else ""
         case facts.AttemptFinished():
             why = f"{fact.error.type}: {fact.error.message}" if fact.error else fact.outcome.value
             again = f" ({step.reason})" if step.status is Status.RETRYING and step.reason else ""
@@ -235,6 +237,11 @@ def metrics(values: Mapping[str, Any], limit: int = 4) -> str:
     """Metrics in one line: `loss=0.12 accuracy=0.97`."""
     shown = [f"{name}={number(value)}" for name, value in list(values.items())[:limit]]
     return " ".join(shown) + (" …" if len(values) > limit else "")
+
+
+def steps(count: int) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count} step" if count == 1 else f"{count} steps"
 
 
 def number(value: Any) -> str:

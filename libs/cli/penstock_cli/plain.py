@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 
 from penstock.results import LogLine
-from penstock_cli import output
+from penstock_cli import model, output
 from penstock_cli.model import Change, Progress
 
 LARGE = 200
@@ -30,9 +30,8 @@ class Plain:
 
     def __enter__(self) -> Plain:
         progress = self.progress
-        self.note(
-            f"run {progress.run_id} of {progress.pipeline.name} v{progress.version}, {len(progress.tracks)} steps"
-        )
+        count = model.steps(len(progress.tracks))
+        self.note(f"run {progress.run_id} of {progress.pipeline.name} v{progress.version}, {count}")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -46,7 +45,8 @@ class Plain:
             self._count()
             return
         if change.key is None:
-            self.note(f"run {change.state}" + (f": {change.text}" if change.text else ""), change.at)
+            why = change.text.removeprefix(f"{change.state}: ")
+            self.note(f"run {change.state}" + (f": {why}" if why else ""), change.at)
             return
         text = f"{change.key:<{self._width}}  {change.state:<9}  {change.text}".rstrip()
         self.note(text, change.at)

@@ -129,7 +129,7 @@ def artifact_folder(connected: Session) -> Any:
 
 def _conclude(ended: Run, progress: Progress, connected: Session, prepared: Prepared) -> None:
     from penstock_cli import chart, summary
-    from penstock_cli.model import seconds
+    from penstock_cli.model import seconds, steps
 
     took = (progress.finished_at or ended.finished_at or 0.0) - (progress.requested_at or ended.requested_at)
     output.show([[]])
@@ -140,7 +140,7 @@ def _conclude(ended: Run, progress: Progress, connected: Session, prepared: Prep
                 (f" v{ended.version} ", ""),
                 (ended.state, output.STYLES.get(ended.state, "")),
                 (f" in {seconds(took)}", ""),
-                (f"  {len(ended.steps)} steps, run {ended.run_id}", "dim"),
+                (f"  {steps(len(ended.steps))}, run {ended.run_id}", "dim"),
             ]
         ]
     )

@@ -87,7 +87,7 @@ def show(name: RunArgument, json: Json = False) -> None:
     """Show a run: its steps, when they ran, metrics, outputs, errors."""
     from penstock.store import FolderStore
     from penstock_cli import chart, session, summary
-    from penstock_cli.model import seconds
+    from penstock_cli.model import seconds, steps
 
     with session.connect() as connected:
         client = connected.client
@@ -96,8 +96,8 @@ def show(name: RunArgument, json: Json = False) -> None:
     store = FolderStore(client.home / "artifacts") if connected.local else None
     if json:
         whole = summary.as_object(run, store)
-        steps = {key: {**whole["steps"][key], **_details(run, key, store)} for key in run.steps}
-        output.as_json({**_summary(run), **whole, "inputs": _plain_values(run.inputs, store), "steps": steps})
+        whole["steps"] = {key: {**step, **_details(run, key, store)} for key, step in whole["steps"].items()}
+        output.as_json({**_summary(run), **whole, "inputs": _plain_values(run.inputs, store)})
         return
     took = f" in {seconds(run.finished_at - run.requested_at)}" if run.finished_at else ""
     output.show(
@@ -107,7 +107,7 @@ def show(name: RunArgument, json: Json = False) -> None:
                 (f" v{run.version} ", ""),
                 (run.state, output.STYLES.get(run.state, "")),
                 (
-                    f"{took}  {len(run.steps)} steps, run {run.run_id}, asked for {output.clock(run.requested_at)}",
+                    f"{took}  {steps(len(run.steps))}, run {run.run_id}, asked for {output.clock(run.requested_at)}",
                     "dim",
                 ),
             ],

@@ -103,8 +103,9 @@ def _announce(home: Path, json: bool) -> None:
         output.as_json({"url": address.url, "pid": address.pid, "home": str(home)})
         return
     output.line(f"penstock is up at {address.url}")
-    output.line(f"  state  {home}  (token in {home / 'token'})")
-    output.line(f"  use    penstock run FILE, penstock runs list; elsewhere: export PENSTOCK_URL={address.url}")
+    output.line(f"  state  {home}")
+    output.line("  use    penstock run FILE and penstock runs list in this folder; in others, after")
+    output.line(f"         export PENSTOCK_URL={address.url} PENSTOCK_TOKEN=$(cat {home / 'token'})")
     output.line(f"  stop   Ctrl-C, or kill {address.pid}")
     # The terminal is not the only place where this is read.
     import sys
