@@ -145,16 +145,19 @@ async def test_what_a_client_has_is_not_sent_again(http: Http) -> None:
     assert (await http("GET", named(data), headers=kept | {"if-range": '"old"'})).body == data
 
 
-async def test_a_damaged_object_is_never_delivered_whole(platform: Platform, http: Http) -> None:
-    for data in (b"small", b"large" * 150_000):
-        await http("PUT", named(data), data)
-        path = platform.store.path(named(data)[-64:])
-        path.chmod(0o644)
-        path.write_bytes(data[:-1] + b"!")
-        reader, _ = await http.open("GET", named(data))
-        status, headers = await read_head(reader)
-        if status == 500:
-            continue
+@pytest.mark.parametrize(("size", "status"), [(5, 500), (6_000_000, 200)])
+async def test_a_damaged_object_is_never_delivered_whole(
+    platform: Platform, http: Http, size: int, status: int
+) -> None:
+    """A small one is seen before the answer begins; of a large one the end is missing."""
+    data = b"x" * size
+    path = platform.store.path(await platform.store.put_bytes(data))
+    path.chmod(0o644)
+    path.write_bytes(data[:-1] + b"!")
+    reader, _ = await http.open("GET", named(data))
+    found, headers = await read_head(reader)
+    assert found == status
+    if status == 200:
         assert int(headers["content-length"]) == len(data)
         with pytest.raises(asyncio.IncompleteReadError):
             await reader.readexactly(len(data))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_platform import Http, Platform, attempt_finished, attempt_requested, attempt_started, chain
+from gateway_platform import Http, Platform, attempt_finished, attempt_requested, attempt_started, chain, running
 
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
@@ -203,17 +204,23 @@ async def test_a_failed_run_shows_the_users_error(platform: Platform, http: Http
     assert seen["steps"]["double-2"]["reason"] == "step 'double' failed"
 
 
-async def test_polling_reads_only_what_is_new(platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_id = await platform.request()
-    reads: list[tuple[int, int]] = []
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """After which fact the log was read, and how many facts that gave."""
+    found: list[tuple[int, int]] = []
     read = NatsRunLog.read
 
     async def counted(self: NatsRunLog, run_id: str, after: int = 0) -> Any:
-        found = await read(self, run_id, after)
-        reads.append((after, len(found)))
-        return found
+        facts = await read(self, run_id, after)
+        found.append((after, len(facts)))
+        return facts
 
     monkeypatch.setattr(NatsRunLog, "read", counted)
+    return found
+
+
+async def test_polling_reads_only_what_is_new(platform: Platform, http: Http, reads: list[tuple[int, int]]) -> None:
+    run_id = await platform.request()
     first = (await http("GET", f"/v1/runs/{run_id}")).headers["etag"]
     unchanged = await http("GET", f"/v1/runs/{run_id}", headers={"if-none-match": first})
     assert (unchanged.status, unchanged.body) == (304, b"")
@@ -224,7 +231,9 @@ async def test_polling_reads_only_what_is_new(platform: Platform, http: Http, mo
     assert reads[1][0] == reads[2][0] > 0
 
 
-async def test_many_readers_at_once_see_the_same(platform: Platform, http: Http) -> None:
+async def test_many_readers_at_once_see_the_same_and_read_it_once(
+    platform: Platform, http: Http, reads: list[tuple[int, int]]
+) -> None:
     await platform.add_version(chain("long", 200))
     run_id = await platform.request("long")
     for number in range(1, 200):
@@ -232,6 +241,16 @@ async def test_many_readers_at_once_see_the_same(platform: Platform, http: Http)
     views = await asyncio.gather(*(view(http, run_id) for _ in range(8)))
     assert all(one == views[0] for one in views)
     assert sum(step["state"] == "succeeded" for step in views[0]["steps"].values()) == 199
+    assert sum(count for _, count in reads) == 1 + 199 * 3
+
+
+async def test_only_so_many_folded_runs_are_kept(tmp_path: Path, reads: list[tuple[int, int]]) -> None:
+    async with running(tmp_path, gateway_runs=2) as platform:
+        http = Http(platform)
+        ids = [await platform.request() for _ in range(3)]
+        for run_id in [*ids, *ids]:
+            assert (await view(http, run_id))["run_id"] == run_id
+        assert [after for after, _ in reads] == [0] * 6
 
 
 async def test_a_run_whose_version_is_gone_is_shown_without_steps(platform: Platform, http: Http) -> None:
