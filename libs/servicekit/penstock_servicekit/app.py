@@ -124,7 +124,9 @@ async def compose(url: str, settings: ServiceSettings, builders: dict[str, Build
         for part, service in services.items():
             await service.start()
             running.services[part] = service
-        await bus.client.flush()  # whoever asks from now on is heard: the server knows every subscription
+        # Whoever asks from now on is heard: an answer to this shows that the server knows every subscription before
+        # it. `flush` does not, because nats-py's PING overtakes what it still holds in its buffer.
+        await bus.api("INFO")
     except BaseException:
         await stop(running, settings.stop_timeout)
         raise

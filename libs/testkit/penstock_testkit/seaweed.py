@@ -14,7 +14,7 @@ from penstock_adapters.s3 import S3Options
 from penstock_testkit.child import Child, find_binary, free_ports
 
 ACCESS_KEY = "penstock"
-SECRET_KEY = "secret-of-the-tests"  # noqa: S105 - guards nothing
+SECRET_KEY = "secret-of-the-tests"
 BUCKET = "artifacts"
 
 
