@@ -34,6 +34,10 @@ def frame(seq: int, event: str, data: bytes) -> bytes:
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, event.encode(), data)
 
 
+class _Stalled(Exception):
+    """The client reads nothing."""
+
+
 class EventStream(Response):
     """Sends what `frames` gives until it ends, the client goes, or `closing` is set."""
 
@@ -50,14 +54,20 @@ class EventStream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
         closing = asyncio.create_task(self._closing.wait())
-        done = await while_connected(receive, self._pump(send), closing)
+        try:
+            done = await while_connected(receive, self._pump(send), closing)
+        except _Stalled:
+            return  # without an end, so that the connection is cut
         if not done and self._closing.is_set() and self._started:
             await send({"type": "http.response.body", "body": b""})
 
     async def _pump(self, send: Send) -> None:
         async def write(message: Message) -> None:
-            async with asyncio.timeout(self._stall):
-                await send(message)
+            try:
+                async with asyncio.timeout(self._stall):
+                    await send(message)
+            except TimeoutError as error:
+                raise _Stalled from error
 
         async with contextlib.aclosing(self._frames()) as batches:
             async for batch in batches:

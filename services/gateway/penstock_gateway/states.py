@@ -20,6 +20,8 @@ from penstock_core.ports import Recorded, RunLog
 from penstock_core.run import Plan, RunState, Status, StepState
 
 _PLANS = 64
+_STEPS = 50_000
+"""Steps of all folded runs together that are kept in memory; about a kilobyte each."""
 
 
 class VersionReader(Protocol):
@@ -83,8 +85,14 @@ class RunStates:
         finally:
             if slot.folded is None:
                 self._slots.pop(run_id, None)
-            while len(self._slots) > self._keep:
-                self._slots.popitem(last=False)
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Let the runs go that were looked at longest ago, but the latest one."""
+        steps = sum(len(slot.folded.state.steps) for slot in self._slots.values() if slot.folded)
+        while len(self._slots) > 1 and (len(self._slots) > self._keep or steps > _STEPS):
+            _, slot = self._slots.popitem(last=False)
+            steps -= len(slot.folded.state.steps) if slot.folded else 0
 
     async def _begin(self, run_id: str, records: list[Recorded]) -> Folded | None:
         for record in records:

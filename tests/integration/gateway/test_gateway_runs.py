@@ -14,6 +14,7 @@ from penstock_contracts import subjects
 from penstock_core import ir
 from penstock_core.facts import CancelRequested, ErrorInfo, Outcome, RunRequested, StepSkipped
 from penstock_core.values import ArtifactRef, Earlier, Fields, Inline, Items, Output, ResultRef, Stored
+from penstock_gateway import states
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -244,13 +245,18 @@ async def test_many_readers_at_once_see_the_same_and_read_it_once(
     assert sum(count for _, count in reads) == 1 + 199 * 3
 
 
-async def test_only_so_many_folded_runs_are_kept(tmp_path: Path, reads: list[tuple[int, int]]) -> None:
-    async with running(tmp_path, gateway_runs=2) as platform:
+@pytest.mark.parametrize(("runs", "steps"), [(2, 1000), (100, 5)])
+async def test_only_so_many_folded_runs_are_kept(
+    tmp_path: Path, reads: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, runs: int, steps: int
+) -> None:
+    """Two of these runs fit, by their number or by their steps together."""
+    monkeypatch.setattr(states, "_STEPS", steps)
+    async with running(tmp_path, gateway_runs=runs) as platform:
         http = Http(platform)
-        ids = [await platform.request() for _ in range(3)]
-        for run_id in [*ids, *ids]:
+        first, second, third = [await platform.request() for _ in range(3)]
+        for run_id in (first, second, first, second, third, second, first):
             assert (await view(http, run_id))["run_id"] == run_id
-        assert [after for after, _ in reads] == [0] * 6
+        assert [after > 0 for after, _ in reads] == [False, False, True, True, False, True, False]
 
 
 async def test_a_run_whose_version_is_gone_is_shown_without_steps(platform: Platform, http: Http) -> None:
