@@ -35,14 +35,14 @@ GARBAGE = [b"", b"\xff\xfe", b"{", b"null", b"[]", b'{"run_id": 1}', b"9" * 100_
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(tmp_path_factory.mktemp("cluster")) as running:
-        (running.home / "garbled.py").write_text(PIPELINE)
+        running.source("garbled.py", PIPELINE)
         yield running
 
 
 @pytest.fixture(scope="module")
 def client(cluster: Cluster) -> Client:
     found = Client(url=cluster.url, token=cluster.token)
-    found.register(f"{cluster.home / 'garbled.py'}:pair")
+    found.register(f"{cluster.src / 'garbled.py'}:pair")
     return found
 
 

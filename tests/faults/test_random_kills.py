@@ -54,7 +54,7 @@ VICTIMS = ["scheduler", "scheduler-2", "executor", "executor-2", "artifacts", "g
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     with Cluster(tmp_path_factory.mktemp("cluster"), replicas={"scheduler": 2, "executor": 2}) as running:
-        (running.home / "kills.py").write_text(PIPELINES)
+        running.source("kills.py", PIPELINES)
         yield running
 
 
@@ -77,7 +77,7 @@ def history(cluster: Cluster, run_id: str, pipeline: str, version: int) -> tuple
 @pytest.mark.parametrize("seed", range(12))
 def test_a_run_survives_random_kills(cluster: Cluster, seed: int) -> None:
     client = Client(url=cluster.url, token=cluster.token)
-    version = client.register(f"{cluster.home / 'kills.py'}:diamond")
+    version = client.register(f"{cluster.src / 'kills.py'}:diamond")
     chance = random.Random(seed)
     run_id = client.run("diamond", version=version.version).run_id
     killed: list[str] = []

@@ -78,7 +78,8 @@ def failed_start(home: Path, *arguments: str) -> tuple[int, str]:
 
 def client_with(home: Path, pipeline: str) -> Client:
     """A client, with a pipeline registered. Modules of one name cannot be imported from two folders."""
-    source = home / f"faulty{zlib.crc32(str(home).encode())}.py"
+    source = home.parent / "src" / f"faulty{zlib.crc32(str(home).encode())}.py"
+    source.parent.mkdir(exist_ok=True)
     source.write_text(PIPELINE)
     found = Client(home=home)
     found.register(f"{source}:{pipeline}")

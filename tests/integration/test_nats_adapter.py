@@ -24,7 +24,7 @@ from penstock_contracts import events, subjects
 from penstock_core.facts import AttemptFinished, AttemptRequested, CancelRequested, Outcome, RunRequested
 from penstock_core.ports import Unavailable
 from penstock_core.values import Inline
-from penstock_servicekit.app import ConnectionFailed, connect
+from penstock_servicekit.app import AccessRefused, ConnectionFailed, connect
 
 
 @asynccontextmanager
@@ -148,7 +148,7 @@ async def test_bucket_writes_only_when_unchanged(tmp_path: Path) -> None:
 
 async def _until(condition: object, seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # type: ignore[operator]  # noqa: ASYNC110 - any condition
+        while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.01)
 
 
@@ -231,6 +231,14 @@ async def test_no_server_is_said_clearly(tmp_path: Path) -> None:
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1 cannot be reached"):
         await connect("nats://secret@127.0.0.1:1", "test", failed)
+
+
+async def test_a_wrong_token_is_said_clearly(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (server, _):
+        failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        wrong = "nats://wrong@" + server.url.rpartition("@")[2]
+        with pytest.raises(AccessRefused, match="refuses the token"):
+            await connect(wrong, "test", failed)
 
 
 async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:

@@ -43,13 +43,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> It
         "PENSTOCK_S3_SECRET_KEY": options.secret_key,
     }
     with Cluster(tmp_path_factory.mktemp("cluster"), env=env) as running:
-        (running.home / "remote_frames.py").write_text(PIPELINE)
+        running.source("remote_frames.py", PIPELINE)
         yield running
 
 
 def test_frames_travel_through_s3(cluster: Cluster, s3_server: S3Server) -> None:
     client = Client(url=cluster.url, token=cluster.token)
-    version = client.register(f"{cluster.home / 'remote_frames.py'}:frames")
+    version = client.register(f"{cluster.src / 'remote_frames.py'}:frames")
     run = client.wait(client.run("frames", version=version.version).run_id, timeout=60, check=True)
     # Nothing that a reader needs is on this machine alone.
     shutil.rmtree(cluster.home / "artifacts")

@@ -15,12 +15,13 @@ import json
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from penstock import sse
 from penstock.client_errors import ClientError, NoPlatform, NotFound, Refused, Unauthorized, Unreachable
 from penstock.platform import Address
+from penstock.sse import Message
 
 AGAIN = frozenset({429, 502, 503, 504})
 CHUNK = 1024 * 1024
@@ -29,15 +30,6 @@ _LONGEST_DELAY = 1.0
 _FIRST_PATIENCE = 5.0
 
 Query = Mapping[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """A server-sent event: its id (0 when it has none), its name and its data."""
-
-    id: int
-    event: str
-    data: Any
 
 
 class _Again(Exception):
@@ -164,7 +156,7 @@ class Transport:
                     opened = True
                     if response.status == 204:
                         return
-                    for message in _messages(response, deadline, self.timeout):
+                    for message in sse.messages(_chunks(response, deadline, self.timeout)):
                         quiet_since, delay = time.monotonic(), _FIRST_DELAY
                         if message.id and message.id <= last:
                             continue
@@ -251,10 +243,10 @@ class Transport:
                 # Somebody else put the same bytes meanwhile: under their digest there can be no others.
                 self._met = True
                 return response
+        self._met = True  # whatever it says, it is there
         if response.status >= 400:
             with response:
                 raise _refusal(response, path)
-        self._met = True
         return response
 
     def _send(self, url: str, method: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]) -> _Response:
@@ -332,30 +324,15 @@ def _refusal(response: _Response, path: str) -> Exception:
     return Refused(status, title or f"the platform refused the request ({status})", detail)
 
 
-def _messages(response: _Response, deadline: float | None, timeout: float) -> Iterator[Message]:
-    """Parse a stream of server-sent events (WHATWG HTML, section 9.2) as it comes in; ends at the deadline."""
-    rest = b""
-    name, ident, data = "message", 0, list[bytes]()
+def _chunks(response: _Response, deadline: float | None, timeout: float) -> Iterator[bytes]:
+    """The bytes of a stream as they come; ends at the deadline."""
     while not _passed(deadline):
         if deadline is not None:
             response.patience(min(deadline - time.monotonic(), timeout))
         chunk = response.read1(65536)
         if not chunk:
             return
-        lines = (rest + chunk).split(b"\n")
-        rest = lines.pop()
-        for raw in lines:
-            line = raw.rstrip(b"\r")
-            if not line:
-                if data:
-                    yield Message(ident, name, json.loads(b"\n".join(data)))
-                name, ident, data = "message", 0, []
-            elif line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif line.startswith(b"event:"):
-                name = line[6:].strip().decode()
-            elif line.startswith(b"id:"):
-                ident = int(line[3:])
+        yield chunk
 
 
 def _describe(error: BaseException) -> str:

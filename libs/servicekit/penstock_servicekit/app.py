@@ -45,8 +45,12 @@ class Running:
         return {"nats": self.bus.client.is_connected} | {name: part.ready() for name, part in self.services.items()}
 
 
-class ConnectionFailed(PenstockError):
+class ConnectionFailed(Unavailable):
     """NATS could not be reached at start."""
+
+
+class AccessRefused(PenstockError):
+    """NATS does not know us."""
 
 
 async def _quiet(_: Exception) -> None:
@@ -57,7 +61,8 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
     """Connect to NATS and keep reconnecting forever; `failed` is set when the connection is closed for good.
 
     Raises:
-        ConnectionFailed: the server cannot be reached or refuses the token.
+        ConnectionFailed: the server cannot be reached.
+        AccessRefused: it refuses the token.
     """
     log = logs.get(name)
     holder: list[Bus] = []
@@ -99,6 +104,8 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
         client = await asyncio.wait_for(broker.connect(), 10)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         where = url.rpartition("@")[2] or url
+        if "authorization" in str(error).lower():
+            raise AccessRefused(f"NATS at {where} refuses the token or password in PENSTOCK_NATS_URL") from error
         raise ConnectionFailed(
             f"NATS at {where} cannot be reached ({error}): is it running, is the token right?"
         ) from error
@@ -172,6 +179,21 @@ async def wait_for_end(failed: asyncio.Future[str], others: Sequence[asyncio.Fut
     return None
 
 
+async def _compose_patiently(settings: ServiceSettings, builders: dict[str, Builder]) -> Running:
+    """Services and their server may be started in any order: what is away is waited for."""
+    url = settings.nats_url.get_secret_value() if settings.nats_url else ""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + settings.start_patience
+    while True:
+        try:
+            return await compose(url, settings, builders)
+        except Unavailable as error:
+            if loop.time() > deadline:
+                raise
+            logs.get(next(iter(builders))).warning("waiting to start", error=str(error))
+            await asyncio.sleep(0.5)
+
+
 async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
     """Run one service until it is asked to stop; returns the process's exit status."""
     logs.configure(settings.log_level, settings.log_format)
@@ -180,7 +202,7 @@ async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
         log.error("PENSTOCK_NATS_URL is not set: a service that runs alone needs the address of a NATS server")
         return 2
     try:
-        running = await compose(settings.nats_url.get_secret_value(), settings, {name: build})
+        running = await _compose_patiently(settings, {name: build})
     except PenstockError as error:
         log.error("cannot start", error=str(error))
         return 1

@@ -23,6 +23,7 @@ class ServiceSettings(BaseSettings):
     replicas: int = Field(default=1, ge=1, le=5, description="copies of each stream in a NATS cluster")
     pools: str = Field(default="default", description="pools of executors, separated by commas")
     ack_wait: float = Field(default=6.0, gt=0.5, description="seconds until a dead replica's messages go to another")
+    start_patience: float = Field(default=60.0, ge=0, description="seconds a service waits for NATS when it starts")
     stop_timeout: float = Field(default=20.0, gt=0, description="seconds a service may take to stop gracefully")
 
     def pool_names(self) -> list[str]:

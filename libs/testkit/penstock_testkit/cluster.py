@@ -28,6 +28,9 @@ class Cluster:
     ) -> None:
         self.home = folder / "home"
         self.home.mkdir(parents=True)
+        self.src = folder / "src"
+        """Where the pipelines of tests lie."""
+        self.src.mkdir()
         self.token = "test-token"
         self.nats = NatsServer(folder / "nats")
         self._folder = folder
@@ -44,6 +47,12 @@ class Cluster:
     def url(self) -> str:
         """Address of the gateway; the same after a restart."""
         return f"http://127.0.0.1:{self._port}"
+
+    def source(self, name: str, text: str) -> Path:
+        """Write a file of a user's."""
+        path = self.src / name
+        path.write_text(text)
+        return path
 
     def start(self) -> None:
         """Start everything and wait until it is ready."""
