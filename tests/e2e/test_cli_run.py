@@ -361,7 +361,7 @@ def test_files_go_in_and_come_out(up: Place) -> None:
     assert (up.folder / "report.txt").read_text() == "report of rows.csv"
     got = up.json("artifacts", "get", run_id, "--step", "read", "-o", "rows", "--to", "rows.json")
     assert json.loads(Path(got["path"]).read_text()) == ["a,b", "1,2"]
-    assert "it has: report, text" in up.call("artifacts", "get", run_id, "-o", "nothing", code=3).stderr
+    assert "it has: report, text" in up.call("artifacts", "get", run_id, "-o", "nothing", code=2).stderr
     client = Client(home=up.home)
     assert client.value(run_id, output="text") == "a,b\n1,2\n" * 20_000
     assert client.value(run_id, "read", "file").read_text() == "report of rows.csv"
@@ -428,7 +428,7 @@ def test_a_run_is_shown(up: Place, finished: dict[str, Any]) -> None:
     whole = up.json("runs", "show", run_id)
     assert whole["steps"]["total"]["depends_on"] == ["numbers"]
     assert whole["steps"]["numbers"]["outputs"] == {"result": [0, 1, 2]}
-    assert "penstock runs list" in up.call("runs", "show", "k" + "0" * 25, code=3).stderr
+    assert "penstock runs list" in up.call("runs", "show", "k" + "0" * 25, code=2).stderr
 
 
 def test_logs_are_shown(up: Place, finished: dict[str, Any]) -> None:
@@ -477,7 +477,7 @@ def test_schedules_come_and_go(up: Place, finished: dict[str, Any]) -> None:
     )
     assert [schedule["name"] for schedule in up.json("schedules", "list")] == ["nightly"]
     assert "Europe/Paris" in up.call("schedules", "list").stdout
-    bad = up.call("schedules", "put", "odd", "--pipeline", "hello", "--cron", "every day", code=3)
+    bad = up.call("schedules", "put", "odd", "--pipeline", "hello", "--cron", "every day", code=2)
     assert "cron" in bad.stderr
     assert up.call("schedules", "delete", "nightly").stdout == "schedule nightly removed\n"
     assert up.json("schedules", "list") == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from penstock.client_errors import RunFailed, SourceError
+from penstock.client_errors import Refused, RunFailed, SourceError, Unauthorized
 from penstock_cli.following import Left
 from penstock_core.errors import DefinitionError, InputError, PenstockError
 
@@ -24,6 +24,8 @@ def code(error: BaseException) -> int:
         case RunFailed():
             return FAILED
         case DefinitionError() | InputError() | SourceError() | UsageError():
+            return USAGE
+        case Refused() if error.status < 500 and not isinstance(error, Unauthorized):
             return USAGE
         case KeyboardInterrupt() | Left():
             return INTERRUPTED

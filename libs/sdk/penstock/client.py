@@ -28,7 +28,8 @@ from penstock import results
 from penstock.client_errors import ClientError, RunFailed
 from penstock.platform import Address, home_folder, locator
 from penstock.results import Event, LogLine, Run, Schedule, Version
-from penstock.transport import Message, Transport
+from penstock.sse import Message
+from penstock.transport import Transport
 from penstock_core.errors import InputError
 
 if TYPE_CHECKING:
