@@ -53,10 +53,6 @@ class AccessRefused(PenstockError):
     """NATS does not know us."""
 
 
-async def _quiet(_: Exception) -> None:
-    """What goes wrong at the first connection is raised; it need not be printed too."""
-
-
 async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[NatsBroker, Bus]:
     """Connect to NATS and keep reconnecting forever; `failed` is set when the connection is closed for good.
 
@@ -94,17 +90,22 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
         closed_cb=closed,
         logger=None,
     )
+    seen: list[Exception] = []
+
+    async def note(error: Exception) -> None:
+        seen.append(error)  # what goes wrong at the first connection is raised; it need not be printed too
+
     try:
         # A connection that reconnects for ever also tries its first connection for ever, whatever is wrong with it.
         # So the address and the token are tried first by one that does not.
         probe = await asyncio.wait_for(
-            nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=_quiet), 10
+            nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=note), 10
         )
         await probe.close()
         client = await asyncio.wait_for(broker.connect(), 10)
     except (nats.errors.Error, OSError, TimeoutError) as error:
         where = url.rpartition("@")[2] or url
-        if "authorization" in str(error).lower():
+        if any("authorization" in str(reason).lower() for reason in [error, *seen]):
             raise AccessRefused(f"NATS at {where} refuses the token or password in PENSTOCK_NATS_URL") from error
         raise ConnectionFailed(
             f"NATS at {where} cannot be reached ({error}): is it running, is the token right?"
