@@ -43,7 +43,7 @@ def chart(run: Run, tracks: Mapping[str, Track]) -> Iterable[Segments]:
     room = shutil.get_terminal_size((100, 24)).columns - label - measured - 30
     span = _span(run, tracks, max(16, min(60, room)))
     scale = seconds(span.end - span.start)
-    ruler = "0 s " + "─" * max(0, span.width - len(scale) - 5) + " " + scale
+    ruler = "0 s " + output.symbols("─", "-") * max(0, span.width - len(scale) - 5) + " " + scale
     yield [(f"  {'step':<{label}}  {'':<9}  {'time':>9}  ", "dim"), (ruler, "dim")]
     for step in shown:
         key = step.key if len(step.key) <= label else step.key[: label - 1] + "…"
@@ -90,6 +90,7 @@ def _span(run: Run, tracks: Mapping[str, Track], width: int) -> Span:
 def _bar(step: Step, track: Track | None, span: Span) -> Segments:
     """Light shade while the step waited in the queue, solid while it ran; failed tries in red."""
     cells: list[tuple[str, str]] = [(" ", "")] * span.width
+    waiting, running = output.symbols("░█", ".#")
     tries = list(track.attempts.values()) if track else []
     if not tries and step.started_at:
         tries = [Attempt(1, 0.0, step.started_at, step.finished_at or 0.0, step.state)]
@@ -97,9 +98,9 @@ def _bar(step: Step, track: Track | None, span: Span) -> Segments:
         style = {"succeeded": "green", "cached": "cyan"}.get(attempt.outcome or step.state, "red")
         if attempt.requested_at:
             until = attempt.started_at or attempt.finished_at or attempt.requested_at
-            _fill(cells, span, attempt.requested_at, until, ("░", "dim"), least=0)
+            _fill(cells, span, attempt.requested_at, until, (waiting, "dim"), least=0)
         if attempt.started_at:
-            _fill(cells, span, attempt.started_at, attempt.finished_at or span.end, ("█", style), least=1)
+            _fill(cells, span, attempt.started_at, attempt.finished_at or span.end, (running, style), least=1)
     return _merge(cells)
 
 

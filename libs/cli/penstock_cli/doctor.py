@@ -54,7 +54,8 @@ def _guarded(check: Callable[[Path], Iterator[Finding]], home: Path) -> Iterator
 
 
 def _print(findings: list[Finding]) -> None:
-    marks = {OK: ("✔", "green"), WARN: ("!", "yellow"), FAIL: ("✘", "bold red")}
+    good, bad, arrow = output.symbols("✔✘→", "+x>")
+    marks = {OK: (good, "green"), WARN: ("!", "yellow"), FAIL: (bad, "bold red")}
     width = max(len(finding.check) for finding in findings)
     for finding in findings:
         mark, style = marks[finding.state]
@@ -63,7 +64,7 @@ def _print(findings: list[Finding]) -> None:
             style if finding.state != OK else None,
         )
         if finding.advice:
-            output.line(f"{'':<{width + 10}}→ {finding.advice}")
+            output.line(f"{'':<{width + 10}}{arrow} {finding.advice}")
 
 
 def _python(home: Path) -> Iterator[Finding]:

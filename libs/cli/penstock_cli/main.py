@@ -8,6 +8,7 @@ Promise: no traceback of the platform reaches the user unless PENSTOCK_DEBUG is 
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -20,6 +21,10 @@ def main() -> None:
     early.start(sys.argv[1:])
     from penstock_cli import failures
 
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that knows no bars and ticks shows question marks; that is no reason to fail.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         from penstock_cli.app import command
 

@@ -48,6 +48,15 @@ def terminal() -> bool:
     return sys.stdout.isatty() and os.environ.get("TERM", "") != "dumb"
 
 
+def symbols(better: str, plain: str) -> str:
+    """`better` where standard output can show it, else `plain`."""
+    try:
+        better.encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return plain
+    return better
+
+
 def line(text: str = "", style: str | None = None) -> None:
     """Write one line to standard output."""
     if style and sys.stdout.isatty():
