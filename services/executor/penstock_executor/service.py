@@ -27,7 +27,7 @@ from penstock_core.values import Value
 from penstock_executor import attempts
 
 STARTED_DELAY = 0.02
-"""Seconds that a `started` fact waits: most short attempts end before, and both go as one write."""
+"""Seconds that a `started` fact waits: an attempt that ends before does without."""
 
 _REMEMBERED = 10_000
 _OUTPUT_WAIT = 10.0
@@ -226,7 +226,7 @@ class ExecutorService:
     # ------------------------------------------------------------------------------------------- AttemptEvents
 
     def started(self, fact: AttemptStarted) -> None:
-        """The attempt's process runs. Its fact waits a moment for the end, to go with it."""
+        """The attempt's process runs. Its fact waits a moment for the end, which says the same and more."""
         held = self._held.get((fact.run_id, fact.key, fact.attempt))
         if held is not None:
             held.started = fact
@@ -258,8 +258,8 @@ class ExecutorService:
             self._active -= 1
             self._want_free()
             if held.timer is not None:
+                # A short attempt has no `started` in the log: its end says where and when it began, for one write less.
                 held.timer.cancel()
-            self._send_started(held)
             if held.output or attempts.stores(fact):
                 self._spawn(self._end_after(attempt, held, fact))
                 return
