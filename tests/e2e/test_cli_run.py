@@ -212,10 +212,9 @@ def test_a_run_brings_its_own_platform_and_takes_it_away(place: Place) -> None:
     lines = done.stdout.splitlines()
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3}  run \w{26} of hello v1, 2 steps$", lines[0])
     states = [line.split()[1:3] for line in lines if re.match(r"\d\d:", line)][1:]
-    assert states == [
-        ["numbers", "running"],
+    # A step that is over at once may have no line of its own for its start.
+    assert [state for state in states if state[1] != "running"] == [
         ["numbers", "succeeded"],
-        ["total", "running"],
         ["total", "succeeded"],
         ["run", "succeeded"],
     ]
