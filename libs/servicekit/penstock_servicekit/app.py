@@ -161,8 +161,12 @@ async def stop(running: Running, timeout: float) -> None:
             logs.get(name).warning("did not stop in time", seconds=timeout)
     if not running.failed.done():
         running.failed.cancel()
-    with contextlib.suppress(Exception):
+    try:
         await asyncio.wait_for(running.app.stop(), 5)
+    except Exception:
+        # It cannot say goodbye to a server that is away, and would try to reconnect for ever.
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(running.bus.client.close(), 5)
 
 
 async def wait_for_end(failed: asyncio.Future[str], others: Sequence[asyncio.Future[Any]] = ()) -> str | None:

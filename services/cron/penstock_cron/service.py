@@ -124,7 +124,7 @@ class CronService:
             await self._refuse(schedule, tick, str(error))
             return
         run = RunRequested(
-            run_id=ids.run_id_from_key(schedule.project, schedule.pipeline, f"cron:{schedule.name}:{tick.at:.0f}"),
+            run_id=ids.run_id_from_key(schedule.project, schedule.pipeline, f"\0cron:{schedule.name}:{tick.at:.0f}"),
             project=schedule.project,
             pipeline=schedule.pipeline,
             version=version.version,
