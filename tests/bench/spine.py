@@ -209,8 +209,9 @@ def main() -> None:
     home = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
     try:
         if options.only in (None, "first"):
-            results |= first_step(home, options.rounds)
-        with platform(home) as (client, pid):
+            results |= first_step(home / "first", options.rounds)
+        (home / "up").mkdir()
+        with platform(home / "up") as (client, pid):
             if options.only in (None, "chain"):
                 results |= chain_and_fan(client, pid, options.rounds)
                 results["limit_step_ms"] = statistics.median(limit.chain() * 1e3 for _ in range(options.rounds))
