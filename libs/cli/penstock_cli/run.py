@@ -71,6 +71,7 @@ def run(
 def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prepared, dict[str, Any]]:
     """Compile the user's pipeline, read its inputs, pack its source."""
     from penstock import sources
+    from penstock.authoring import without_effect
     from penstock_cli import inputs
 
     with _stdout_to_stderr() if quiet_stdout else contextlib.nullcontext():
@@ -78,7 +79,7 @@ def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prep
         compiled = pipeline.compile()
         given = inputs.parse(pipeline, params)
         prepared = sources.pack(pipeline, compiled)
-    for warning in prepared.source.warnings:
+    for warning in [*prepared.source.warnings, *without_effect.notes(compiled)]:
         output.note(f"warning: {warning}")
     return prepared, given
 

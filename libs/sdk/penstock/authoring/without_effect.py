@@ -1,0 +1,31 @@
+"""Options that a step may state already, but that this version of the platform does not act on: said, not silent."""
+
+from __future__ import annotations
+
+from penstock_core.ir import Pipeline, StepSpec
+
+
+def notes(pipeline: Pipeline) -> list[str]:
+    """One sentence a step that asks for something which has no effect yet."""
+    found: list[str] = []
+    for spec in pipeline.steps.values():
+        names = _options(spec)
+        if names:
+            where = f"{spec.file}:{spec.line}: " if spec.file and spec.line else ""
+            verb = "has" if len(names) == 1 else "have"
+            found.append(f"{where}{', '.join(names)} of step {spec.name!r} {verb} no effect in this version")
+    return found
+
+
+def _options(spec: StepSpec) -> list[str]:
+    asked = {
+        "cache": spec.cache,
+        "concurrency": spec.concurrency is not None,
+        "queue_timeout": spec.queue_timeout is not None,
+        "environment": spec.environment is not None,
+        "secrets": bool(spec.secrets),
+        "priority": spec.priority != 0,
+        "resources.cpu": spec.resources.cpu is not None,
+        "resources.gpu": bool(spec.resources.gpu),
+    }
+    return [name for name, wanted in asked.items() if wanted]

@@ -1,0 +1,21 @@
+"""Options without effect are said."""
+
+from __future__ import annotations
+
+from penstock.authoring.without_effect import notes
+from penstock_core import ir
+
+
+def compiled(**options: object) -> ir.Pipeline:
+    spec = ir.StepSpec(name="fit", entrypoint="m:fit", file="m.py", line=3, **options)  # type: ignore[arg-type]
+    return ir.Pipeline(name="p", steps={"fit": spec}, nodes=(ir.Node(key="fit", step="fit"),))
+
+
+def test_what_is_acted_on_is_not_mentioned() -> None:
+    assert notes(compiled(timeout=3.0, retry=ir.Retry(retries=2), resources=ir.Resources(memory=10**9))) == []
+
+
+def test_each_option_is_named_with_the_step_and_its_place() -> None:
+    assert notes(compiled(cache=True)) == ["m.py:3: cache of step 'fit' has no effect in this version"]
+    several = notes(compiled(secrets=("db",), resources=ir.Resources(cpu=2.0, gpu=1)))
+    assert several == ["m.py:3: secrets, resources.cpu, resources.gpu of step 'fit' have no effect in this version"]
