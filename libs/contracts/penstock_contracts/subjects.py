@@ -67,13 +67,13 @@ def logs_all(run_id: str) -> str:
 
 
 def attempts(pool: str) -> str:
-    """Filter for the attempts that a pool shall run."""
+    """Filter for the attempts that a pool shall run; `*` stands for every pool."""
     return f"runs.*.*.step.*.*.requested.{pool}"
 
 
 def attempts_consumer(pool: str) -> str:
     """Durable consumer that hands a pool's attempts to its executors."""
-    return f"executor-{pool}"
+    return "executor-of-all-pools" if pool == "*" else f"executor-{pool}"
 
 
 def scheduler_filters(shard: int) -> list[str]:

@@ -30,6 +30,9 @@ class StandaloneSettings(ServiceSettings):
     """Settings of the platform on one machine; each service reads its own besides."""
 
     port: int = 0
+    pools: str = "*"
+    pool: str = "*"
+    """On one machine the one executor runs the steps of every pool, unless told otherwise."""
     fsync: bool = True
     """False trades durability at power loss for speed: the last writes may be lost, a killed process loses none."""
 
@@ -128,7 +131,7 @@ def _builders(settings: StandaloneSettings, state: StateFolder, token: str) -> d
 
     home = state.home
     scheduler = penstock_scheduler.settings.SchedulerSettings(home=home)
-    executor = penstock_executor.settings.ExecutorSettings(home=home)
+    executor = penstock_executor.settings.ExecutorSettings(home=home, pool=settings.pool)
     artifacts = penstock_artifacts.settings.ArtifactsSettings(home=home)
     builder = penstock_builder.settings.BuilderSettings(home=home)
     cron = penstock_cron.settings.CronSettings(home=home)

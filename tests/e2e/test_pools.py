@@ -1,0 +1,40 @@
+"""On one machine, steps of every pool run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+PIPELINE = """
+from penstock import pipeline, step
+
+@step(pool="gpu")
+def far() -> int:
+    return 1
+
+@step
+def near(x: int) -> int:
+    return x + 1
+
+@pipeline
+def pools() -> int:
+    return near(far())
+"""
+
+
+def test_a_step_of_another_pool_runs_on_this_machine(tmp_path: Path) -> None:
+    (tmp_path / "pooled.py").write_text(PIPELINE)
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "penstock"), "run", "pooled.py", "--json"],
+        cwd=tmp_path,
+        env={**os.environ, "PENSTOCK_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["outputs"] == {"result": 2}
