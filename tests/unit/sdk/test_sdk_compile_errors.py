@@ -229,9 +229,11 @@ def test_wrong_pipelines(user: UserModules, function: str, says: str) -> None:
 
 
 BODIES = [
-    ("p()  # here", "pipeline 'p' calls itself"),
-    ("other()  # here", "pipeline 'p' calls pipeline 'other'"),
-    ("other.local()  # here", "cannot be compiled inside the body of another"),
+    ("p()  # here", "pipeline 'p' calls itself: p -> p"),
+    (
+        "other.local()  # here",
+        "cannot be compiled inside the body of another: to make it a part of it, call it, as in other(",
+    ),
     ("{}['key']  # here", "pipeline 'p' raised KeyError while it was compiled: 'key'"),
     ("a = load()  # here\n    b = split(a)\n    a.after(b)", "in a circle: load <- split <- load"),
     ("a = load()  # here\n    a.after(a)", "in a circle: load <- load"),
@@ -256,6 +258,73 @@ def other():
 other.compile()
 """)
     assert says in message
+
+
+INNER = """\
+class Found(NamedTuple):
+    scores: list[float]
+    best: float
+
+@pipeline
+def inner(data: list[int], depth: int = 3, kind: Literal["a", "b"] = "a") -> Found:
+    score = train(data, depth)
+    return Found([score], pick([score]))
+
+@pipeline
+def as_dict(data: list[int]):
+    return {"score": train(data)}
+
+@pipeline
+def as_list(data: list[int]):
+    return [train(data)]
+
+@pipeline
+def empty(data):
+    return data
+
+"""
+INNER_CALLS = [
+    ("inner()", "pipeline 'inner' misses its parameter 'data' (list[int])"),
+    ("inner([1], deep=2)", "pipeline 'inner' has no parameter 'deep' (its parameters: data, depth, kind)"),
+    ("inner([1], data=[2])", "parameter 'data' of pipeline 'inner' is given twice"),
+    ("inner([1], 2, 'a', 4)", "pipeline 'inner' takes 3 parameters, but 4 were given"),
+    ("inner([1], depth='x')", "parameter 'depth' of pipeline 'inner' takes int, but 'x' (str) is not int"),
+    ("inner([1], kind='c')", "'c' (str) is not one of 'a', 'b'"),
+    ("inner(load())", "parameter 'data' of pipeline 'inner' takes list[int], but the result of step 'load' is str"),
+    ("inner([1], object())", "parameter 'depth' of pipeline 'inner' takes int"),
+    ("loose(inner([1]).worst)", "pipeline 'inner' has no output 'worst' (its outputs: scores, best)"),
+    ("split(inner([1]).best)", "takes str, but output 'best' of pipeline 'inner' is float"),
+    ("pick(inner([1]).scores).after(3)", ".after() takes what steps of this pipeline return, not 3"),
+    ("loose(as_dict([1]).other)", "pipeline 'as_dict' has no output 'other' (its outputs: score)"),
+    ("loose(as_dict([1])['other'])", "pipeline 'as_dict' has no output 'other'"),
+    ("split(as_dict([1]).score)", "takes str, but output 'score' of pipeline 'as_dict' is float"),
+    ("split(as_list([1]))", "takes str, but was given a list of references"),
+    ("bool(inner([1]).best)", "output 'best' of pipeline 'inner' has no value yet"),
+    ("empty([1]).after(load())", "pipeline 'empty' calls no step, so there is nothing to run in order"),
+    ("load().after(empty([1]))", "pipeline 'empty' calls no step"),
+]
+
+
+@pytest.mark.parametrize(("call", "says"), INNER_CALLS)
+def test_wrong_calls_of_pipelines(user: UserModules, call: str, says: str) -> None:
+    message = user.refused(f"@pipeline\ndef outer():\n    {call}  # here\n\n{INNER}")
+    assert says in message
+
+
+INSIDE = [
+    ("@pipeline\ndef inner():\n    split(3)  # here", "input 'text' of step 'inner/split' takes str"),
+    ("@pipeline\ndef inner():\n    [][0]  # here", "pipeline 'inner' raised IndexError"),
+    ("@pipeline  # here\ndef inner():\n    return 3", "pipeline 'inner' returns 3 (int)"),
+    ("@pipeline  # here\ndef inner() -> int:\n    return load()", "takes int, but the result of step 'inner/load'"),
+    ("@pipeline  # here\ndef inner(x=object()):\n    load()", "default of parameter 'x' of pipeline 'inner' must be"),
+    ("@pipeline\ndef inner():\n    third()\n@pipeline\ndef third():\n    inner()  # here", "inner -> third -> inner"),
+    ("@pipeline\ndef inner():\n    third()\n@pipeline\ndef third():\n    outer()  # here", "outer -> inner -> third"),
+]
+
+
+@pytest.mark.parametrize(("inner", "says"), INSIDE)
+def test_wrong_inner_pipelines(user: UserModules, inner: str, says: str) -> None:
+    assert says in user.refused(f"@pipeline\ndef outer():\n    inner()\n\n{inner}\n")
 
 
 def test_a_step_of_the_main_script_is_refused(user: UserModules, monkeypatch: pytest.MonkeyPatch) -> None:

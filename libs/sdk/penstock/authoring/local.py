@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import codec, contexts, inputs
 from penstock.authoring import pipelines
+from penstock.authoring.drafts import Draft
 from penstock.authoring.steps import Step
-from penstock.authoring.tracing import Draft, Graph
+from penstock.authoring.tracing import Graph
 from penstock.contexts import Context, using
 from penstock.serialize import loading
 from penstock_core import retry, values

@@ -8,11 +8,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any, overload
 
-from penstock import codec, frames, hints
+from penstock import codec, hints
 from penstock.authoring import options, steps, tracing
-from penstock.authoring.tracing import Draft, Graph
+from penstock.authoring.drafts import Draft
+from penstock.authoring.tracing import Graph
 from penstock.hints import check, signature
-from penstock_core import ir, values
+from penstock_core import ir
 from penstock_core.errors import DefinitionError
 
 
@@ -40,15 +41,10 @@ class Pipeline:
         return self.function.__qualname__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the pipeline in this process, as `local` does."""
+        """Become a part of the pipeline whose body runs now; elsewhere run in this process, as `local` does."""
         tracer = tracing.active()
         if tracer is not None:
-            inner = "itself" if tracer.pipeline is self else f"pipeline {self.name!r}"
-            raise DefinitionError(
-                f"pipeline {tracer.pipeline.name!r} calls {inner}: a pipeline cannot be part of a pipeline (yet). "
-                "Call the steps, or put what both need into a plain function that calls them",
-                *frames.caller(),
-            )
+            return tracer.inline(self, args, kwargs)
         bound = dict(zip(self.signature.inputs, args, strict=False))
         if len(args) > len(bound) or set(bound) & set(kwargs):
             raise TypeError(
@@ -91,7 +87,7 @@ class Pipeline:
         compiled = ir.Pipeline(
             name=self.name,
             description=self.description,
-            params=tuple(self._parameter(one) for one in self.signature.inputs.values()),
+            params=tuple(self.parameter(one) for one in self.signature.inputs.values()),
             steps={name: dataclasses.replace(one.spec(), name=name) for name, one in graph.steps.items()},
             nodes=tuple(_node(draft) for draft in graph.drafts),
             outputs=graph.outputs,
@@ -120,7 +116,12 @@ class Pipeline:
 
         return local.run(self, tracing.trace(self), inputs)
 
-    def _parameter(self, one: signature.Input) -> ir.Port:
+    def parameter(self, one: signature.Input) -> ir.Port:
+        """A parameter as the IR says it.
+
+        Raises:
+            DefinitionError: its default cannot travel as JSON.
+        """
         if not one.required:
             try:
                 codec.plain(one.default, one.hint)
@@ -162,7 +163,7 @@ def in_order(graph: Graph) -> list[Draft]:
         path = [waiting.popitem()[0]]
         while path:
             draft = drafts[path[-1]]
-            needs = next((key for key in _dependencies(draft) if key not in done), None)
+            needs = next((key for key in draft.needs() if key not in done), None)
             if needs is None:
                 done[path.pop()] = draft
                 waiting.pop(draft.key, None)
@@ -172,10 +173,6 @@ def in_order(graph: Graph) -> list[Draft]:
             else:
                 path.append(needs)
     return list(done.values())
-
-
-def _dependencies(draft: Draft) -> list[str]:
-    return [source.node for binding in draft.inputs.values() for source in values.sources(binding)] + draft.after
 
 
 @overload

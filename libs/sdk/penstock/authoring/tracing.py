@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-from penstock import codec, frames, hints
-from penstock.authoring import references
+from penstock import frames, hints
+from penstock.authoring import inlining, references
+from penstock.authoring.binding import Call, holds_reference
+from penstock.authoring.drafts import Draft, Group
 from penstock.authoring.references import Outputs, Reference
-from penstock.hints import assign, check
-from penstock_core import values
+from penstock.hints import check
+from penstock_core import ir, values
 from penstock_core.errors import DefinitionError
 
 if TYPE_CHECKING:
     from penstock.authoring.pipelines import Pipeline
     from penstock.authoring.steps import Step
-
-
-@dataclass
-class Draft:
-    """A call of a step, as it becomes a node."""
-
-    key: str
-    step: str
-    inputs: dict[str, values.Binding]
-    file: str | None
-    line: int | None
-    after: list[str] = field(default_factory=list[str])
 
 
 @dataclass
@@ -43,6 +32,12 @@ class Graph:
     assemble: Callable[[dict[str, Any]], Any]
 
 
+MAX_KEY = 200
+"""Longest key of a step in a pipeline, in characters; see `ids.check_step_key`."""
+
+MAX_CALLS = 2 * ir.MAX_NODES
+"""Most calls of steps and pipelines in one compilation."""
+
 _active: ContextVar[Tracer | None] = ContextVar("penstock_tracer", default=None)
 
 
@@ -51,15 +46,41 @@ def active() -> Tracer | None:
     return _active.get()
 
 
+@dataclass
+class Scope:
+    """The body of one pipeline, the outermost or one inside: its name space and the calls made in it and deeper."""
+
+    pipeline: Pipeline
+    prefix: str = ""
+    drafts: list[Draft] = field(default_factory=list[Draft])
+    taken: set[str] = field(default_factory=set[str])
+    calls: dict[str, int] = field(default_factory=dict[str, int])
+
+    def free_key(self, name: str) -> str:
+        """The name itself, or with a number when it was used in this body before; with the prefix of the body."""
+        number = self.calls.get(name, 0) + 1
+        while (own := name if number == 1 else f"{name}-{number}") in self.taken:
+            number += 1
+        self.calls[name] = number
+        self.taken.add(own)
+        key = self.prefix + own
+        if len(key) > MAX_KEY:
+            raise DefinitionError(
+                f"step key {key[:60] + '…' + key[-40:]!r} would have {len(key)} characters; the limit is {MAX_KEY}. "
+                "Use shorter names of steps and pipelines, or fewer pipelines inside each other",
+                *frames.caller(),
+            )
+        return key
+
+
 class Tracer:
-    """One compilation of one pipeline."""
+    """One compilation of one pipeline, with the bodies of the pipelines that it calls."""
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.pipeline = pipeline
-        self.drafts: dict[str, Draft] = {}
         self.steps: dict[str, Step[..., Any]] = {}
+        self.scopes = [Scope(pipeline)]
+        self._recorded = 0
         self._names: dict[int, str] = {}
-        self._calls: dict[str, int] = {}
 
     @contextmanager
     def activate(self) -> Generator[None]:
@@ -70,25 +91,54 @@ class Tracer:
         finally:
             _active.reset(token)
 
-    # ------------------------------------------------------------------------------------------------- step calls
+    def _place(self) -> tuple[str | None, int | None]:
+        """Where the user makes the call that is being recorded, one of so many."""
+        place = frames.caller()
+        self._recorded += 1
+        if self._recorded > MAX_CALLS:
+            # Now, not when all is recorded: pipelines that call others twice each double at every level.
+            name = self.scopes[0].pipeline.name
+            raise DefinitionError(f"pipeline {name!r} makes more than {MAX_CALLS} calls, which is the limit", *place)
+        return place
 
     def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a step; returns what stands for its outputs."""
-        file, line = frames.caller()
-        key = self._free_key(step.name)
-        call = _Call(self, key, file, line)
-        draft = Draft(key, self._name(step), call.bind_all(step, args, kwargs), file, line)
-        self.drafts[key] = draft
+        file, line = self._place()
+        scope = self.scopes[-1]
+        key = scope.free_key(step.name)
+        inputs = Call(self, f"step {key!r}", file, line).bind_all(step.signature.inputs, args, kwargs)
+        draft = Draft(key, self._name(step), inputs, file, line)
+        scope.drafts.append(draft)
         outputs = {name: Reference(self, values.Output(key, name), hint, draft) for name, hint in step.outputs.items()}
         named = step.signature.named
         return outputs["result"] if named is None else Outputs(self, draft, outputs, named)
 
-    def _free_key(self, name: str) -> str:
-        number = self._calls.get(name, 0) + 1
-        while (key := name if number == 1 else f"{name}-{number}") in self.drafts:
-            number += 1
-        self._calls[name] = number
-        return key
+    def inline(self, pipeline: Pipeline, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Record the calls of a pipeline inside this one; returns what stands for what it returns."""
+        file, line = self._place()
+        path = [one.pipeline for one in self.scopes]
+        if pipeline in path:
+            circle = " -> ".join(one.name for one in [*path[path.index(pipeline) :], pipeline])
+            raise DefinitionError(
+                f"pipeline {pipeline.name!r} calls itself: {circle}. A pipeline is expanded where it is called, "
+                "so this would never end",
+                file,
+                line,
+            )
+        outer = self.scopes[-1]
+        key = outer.free_key(pipeline.name)
+        call = Call(self, f"pipeline {key!r}", file, line, "parameter")
+        given = inlining.parameters(call, pipeline, args, kwargs)
+        scope = Scope(pipeline, f"{key}/")
+        self.scopes.append(scope)
+        try:
+            returned = _body(pipeline, given)
+            _returned(pipeline, self, returned)
+        finally:
+            self.scopes.pop()
+            outer.drafts.extend(scope.drafts)
+        handed = inlining.Handed(call, Group(key, scope.drafts))
+        return handed.nothing() if returned is None else handed.value(returned, pipeline.signature.returns)
 
     def _name(self, step: Step[..., Any]) -> str:
         """The name under which a step's definition stands; steps of different modules may have the same name."""
@@ -102,136 +152,6 @@ class Tracer:
         return name
 
 
-@dataclass
-class _Call:
-    """One call of a step: binds what it was given, and knows where the user made it."""
-
-    tracer: Tracer
-    key: str
-    file: str | None
-    line: int | None
-
-    def wrong(self, message: str) -> DefinitionError:
-        return DefinitionError(message, self.file, self.line)
-
-    def bind_all(
-        self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> dict[str, values.Binding]:
-        inputs = step.signature.inputs
-        if len(args) > len(inputs):
-            raise self.wrong(f"step {self.key!r} takes {len(inputs)} inputs, but {len(args)} were given")
-        given = dict(zip(inputs, args, strict=False))
-        for name, value in kwargs.items():
-            if name not in inputs:
-                raise self.wrong(f"step {self.key!r} has no input {name!r} (its inputs: {', '.join(inputs) or 'none'})")
-            if name in given:
-                raise self.wrong(f"input {name!r} of step {self.key!r} is given twice")
-            given[name] = value
-        for name, parameter in inputs.items():
-            if parameter.required and name not in given:
-                raise self.wrong(f"step {self.key!r} misses its input {name!r} ({hints.show(parameter.hint)})")
-        return {
-            name: self.bind(given[name], parameter.hint, f"input {name!r} of step {self.key!r}")
-            for name, parameter in inputs.items()
-            if name in given
-        }
-
-    def bind(self, value: Any, hint: Any, what: str) -> values.Binding:
-        """Where an input comes from; what is given must fit `hint`."""
-        if isinstance(value, Reference):
-            return self.reference(value, hint, what)
-        if isinstance(value, Outputs):
-            return self.outputs(value, hint, what)
-        if holds_reference(value):
-            return self.collection(value, hint, what)
-        return self.literal(value, hint, what)
-
-    def reference(self, value: Reference, hint: Any, what: str) -> values.Binding:
-        if references.parts(value)[0] is not self.tracer:
-            raise self.wrong(f"{what}: {value!r} belongs to another pipeline, or to an earlier compilation of this one")
-        binding, source = references.target(value)
-        if not assign.fits(source, hint):
-            raise self.wrong(f"{what} takes {hints.show(hint)}, but {value!r} is {hints.show(source)}")
-        return binding
-
-    def outputs(self, value: Outputs, hint: Any, what: str) -> values.Binding:
-        inner, named = references.whole(value)
-        if named not in [hints.klass(option) for option in hints.members(hint)]:
-            raise self.wrong(
-                f"{what} takes {hints.show(hint)}, but was given {value!r}: give one of them, such as "
-                f".{next(iter(inner), 'name')}"
-            )
-        fields = hints.fields(named)
-        return values.BoundFields({name: self.bind(one, fields[name], what) for name, one in inner.items()})
-
-    def collection(self, value: Any, hint: Any, what: str) -> values.Binding:
-        """A list, tuple or dictionary in which references stand: its items are bound one by one."""
-        if not isinstance(value, list | tuple | dict):
-            raise self.wrong(f"{what}: references cannot stand in a {type(value).__name__}; use a list or a dictionary")
-        shape: Any = dict if isinstance(value, dict) else type(value)
-        errors: list[DefinitionError] = []
-        for option in hints.members(hint):
-            if not assign.fits(shape, option) and not (isinstance(value, list) and assign.fits(tuple, option)):
-                continue
-            try:
-                return self.items(value, option, what)
-            except DefinitionError as error:
-                errors.append(error)
-        raise (
-            errors[0]
-            if errors
-            else self.wrong(f"{what} takes {hints.show(hint)}, but was given a {type(value).__name__} of references")
-        )
-
-    def items(self, value: Any, hint: Any, what: str) -> values.Binding:
-        if isinstance(value, dict):
-            entries = cast("dict[Any, Any]", value)
-            odd = [key for key in entries if not isinstance(key, str)]
-            if odd:
-                raise self.wrong(f"{what}: keys of a dictionary of references must be texts, not {odd[0]!r}")
-            inner = hints.entry(hint)[1]
-            return values.BoundFields(
-                {key: self.bind(entry, inner, f"{what}, key {key!r}") for key, entry in entries.items()}
-            )
-        if hints.is_named_tuple(type(value)):
-            fields = hints.fields(type(value))
-            return values.BoundFields(
-                {name: self.bind(getattr(value, name), one, f"{what}, field {name!r}") for name, one in fields.items()}
-            )
-        entries = cast("list[Any]", value)
-        return values.BoundItems(
-            tuple(self.bind(one, hints.item(hint, i), f"{what}, item {i}") for i, one in enumerate(entries))
-        )
-
-    def literal(self, value: Any, hint: Any, what: str) -> values.Binding:
-        found = check.problem(value, hint)
-        if found is not None:
-            raise self.wrong(f"{what} takes {hints.show(hint)}, but {found}")
-        try:
-            data = codec.plain(value, hint)
-        except codec.NotJson as error:
-            raise self.wrong(
-                f"{what}: {hints.brief(value)} cannot be written into the pipeline, because {error}. "
-                "Make it in a step, or give plain data"
-            ) from error
-        if not isinstance(data, bool | int | float | None) and len(json.dumps(data)) > values.INLINE_LIMIT:
-            raise self.wrong(
-                f"{what}: the value is larger than {values.INLINE_LIMIT // 1024} KiB: load it in a step instead"
-            )
-        return values.Inline(data)
-
-
-def holds_reference(value: Any) -> bool:
-    """Whether references stand in lists, tuples, sets and dictionaries, directly or deeper."""
-    if isinstance(value, Reference | Outputs):
-        return True
-    if isinstance(value, list | tuple | set | frozenset):
-        return any(holds_reference(entry) for entry in cast("list[Any]", value))
-    if isinstance(value, dict):
-        return any(holds_reference(entry) for entry in cast("dict[Any, Any]", value).values())
-    return False
-
-
 # ------------------------------------------------------------------------------------------------------------ bodies
 
 
@@ -242,13 +162,25 @@ def trace(pipeline: Pipeline) -> Graph:
         DefinitionError: the body is wrong, or raised something.
     """
     if active() is not None:
-        raise DefinitionError("a pipeline cannot be compiled inside the body of another", *frames.caller())
-    signature = pipeline.signature
+        raise DefinitionError(
+            f"a pipeline cannot be compiled inside the body of another: to make it a part of it, call it, as in "
+            f"{pipeline.function.__name__}(...)",
+            *frames.caller(),
+        )
     tracer = Tracer(pipeline)
-    given = {name: Reference(tracer, values.Param(name), one.hint) for name, one in signature.inputs.items()}
+    inputs = pipeline.signature.inputs
+    with tracer.activate():
+        returned = _body(
+            pipeline, {name: Reference(tracer, values.Param(name), one.hint) for name, one in inputs.items()}
+        )
+    outputs, assemble = _returned(pipeline, tracer, returned)
+    return Graph(tracer.scopes[0].drafts, tracer.steps, outputs, assemble)
+
+
+def _body(pipeline: Pipeline, given: dict[str, Reference]) -> Any:
+    """What the function of a pipeline returns."""
     try:
-        with tracer.activate():
-            returned = pipeline.function(**given)
+        return pipeline.function(**given)
     except DefinitionError:
         raise
     except Exception as error:
@@ -258,15 +190,13 @@ def trace(pipeline: Pipeline) -> Graph:
             file or pipeline.file,
             line or pipeline.line,
         ) from error
-    outputs, assemble = _returned(pipeline, tracer, returned)
-    return Graph(list(tracer.drafts.values()), tracer.steps, outputs, assemble)
 
 
 def _returned(
     pipeline: Pipeline, tracer: Tracer, returned: Any
 ) -> tuple[dict[str, values.Binding], Callable[[dict[str, Any]], Any]]:
     """The outputs of a pipeline: one reference, a NamedTuple or dictionary of them, or nothing."""
-    call = _Call(tracer, pipeline.name, pipeline.file, pipeline.line)
+    call = Call(tracer, f"pipeline {pipeline.name!r}", pipeline.file, pipeline.line)
     what, hint = f"what pipeline {pipeline.name!r} returns", pipeline.signature.returns
     if returned is None:
         found = check.problem(None, hint)

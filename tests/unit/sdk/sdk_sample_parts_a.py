@@ -1,0 +1,15 @@
+"""Steps and pipelines whose names others have too, for the tests of pipelines inside pipelines."""
+
+from __future__ import annotations
+
+from penstock import pipeline, step
+
+
+@step
+def load(n: int) -> list[int]:
+    return [n]
+
+
+@pipeline
+def source(n: int) -> list[int]:
+    return load(n)
