@@ -1,4 +1,4 @@
-"""`penstock runs`: look at runs and cancel them."""
+"""`penstock runs`: look at runs and cancel them. `explain` has a file of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from penstock.results import LogLine, Run
     from penstock_cli.model import Track
 
-app = typer.Typer(help="List, show, follow and cancel runs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, explain, follow and cancel runs.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

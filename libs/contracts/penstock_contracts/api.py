@@ -120,6 +120,31 @@ class RunView(RunSummary):
     last_seq: int = 0
 
 
+class StepReason(_Model):
+    """Why a step stands where it stands.
+
+    `because` names the steps that are the reason: the unfinished ones that it waits for, or the one that kept it from
+    running, followed by the first cause of that. `since` is null where it is not known.
+    """
+
+    key: str
+    state: str
+    sentence: str
+    because: list[str] = Field(default_factory=list)
+    since: float | None = None
+
+
+class RunReasons(_Model):
+    """Why the steps of a run stand where they stand at the time `at`, in the order of the pipeline."""
+
+    run_id: str
+    pipeline: str
+    version: int
+    state: str
+    at: float
+    steps: list[StepReason] = Field(default_factory=list)
+
+
 class RunPage(_Model):
     """A page of runs, newest first; `next` continues it (None at the end)."""
 

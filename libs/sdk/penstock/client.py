@@ -27,7 +27,7 @@ from urllib.parse import quote
 from penstock import results
 from penstock.client_errors import ClientError, RunFailed
 from penstock.platform import Address, home_folder, locator
-from penstock.results import Event, LogLine, Run, Schedule, Version
+from penstock.results import Event, LogLine, Reasons, Run, Schedule, Version
 from penstock.sse import Message
 from penstock.transport import Transport
 from penstock_core.errors import InputError
@@ -208,6 +208,14 @@ class Client:
             NotFound: there is no such run.
         """
         return results.run_of(self.transport.json("GET", f"/v1/runs/{quote(run_id)}"))
+
+    def explain(self, run_id: str) -> Reasons:
+        """Why each step of a run stands where it stands: what it waits for, where it runs, why it failed or never ran.
+
+        Raises:
+            NotFound: there is no such run.
+        """
+        return results.reasons_of(self.transport.json("GET", f"/v1/runs/{quote(run_id)}/explain"))
 
     def cancel(self, run_id: str, reason: str = "") -> None:
         """Ask to cancel a run: what runs is stopped, what waits is skipped. On a run that is over it does nothing."""

@@ -111,6 +111,39 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class StepReason:
+    """Why a step stands where it stands, in a sentence.
+
+    `because` names the steps that are the reason: the unfinished ones that it waits for, or the one that kept it from
+    running, followed by the first cause of that. `since` is None where it is not known.
+    """
+
+    key: str
+    state: str
+    sentence: str
+    because: tuple[str, ...] = ()
+    since: float | None = None
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.sentence}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reasons:
+    """Why the steps of a run stand where they stand at the time `at`, by key, in the order of the pipeline."""
+
+    run_id: str
+    pipeline: str
+    version: int
+    state: str
+    at: float = 0.0
+    steps: dict[str, StepReason] = field(default_factory=dict[str, StepReason])
+
+    def __str__(self) -> str:
+        return "\n".join(str(step) for step in self.steps.values())
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """A fact of a run: `kind` such as `attempt.finished`, its place in the log, when it was written, and its fields."""
 
@@ -170,6 +203,12 @@ def run_of(data: Mapping[str, Any]) -> Run:
     """A run from the API's JSON."""
     steps = {key: step_of(key, view) for key, view in (data.get("steps") or {}).items()}
     return build(Run, data, steps=steps)
+
+
+def reasons_of(data: Mapping[str, Any]) -> Reasons:
+    """The reasons of a run from the API's JSON."""
+    rows = [build(StepReason, row, because=tuple(row.get("because") or ())) for row in data.get("steps") or ()]
+    return build(Reasons, data, steps={row.key: row for row in rows})
 
 
 def step_of(key: str, data: Mapping[str, Any]) -> Step:

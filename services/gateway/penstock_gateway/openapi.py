@@ -23,6 +23,7 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     api.RunAccepted,
     api.RunPage,
     api.RunView,
+    api.RunReasons,
     commands.Version,
     commands.Schedule,
 )

@@ -14,7 +14,8 @@ import orjson
 
 from penstock_contracts.commands import Version
 from penstock_core import run as machine
-from penstock_core.facts import RunFinished, RunRequested
+from penstock_core.explain import explain
+from penstock_core.facts import AttemptRequested, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
 from penstock_core.ports import Recorded, RunLog
 from penstock_core.run import Plan, RunState, Status, StepState
@@ -34,7 +35,7 @@ class VersionReader(Protocol):
 
 @dataclass(slots=True)
 class Folded:
-    """A run as far as it was read. `state` is for reading only."""
+    """A run as far as it was read. `state` is for reading only; `asked` is when attempts were requested, by step."""
 
     state: RunState
     requested: RunRequested
@@ -42,6 +43,7 @@ class Folded:
     finished_at: float | None = None
     last_seq: int = 0
     view: bytes = b""
+    asked: dict[str, float] = field(default_factory=dict[str, float])
 
     @property
     def name(self) -> str:
@@ -125,6 +127,8 @@ def _fold(folded: Folded, records: list[Recorded]) -> None:
         folded.last_seq = record.seq
         if isinstance(record.fact, RunFinished) and folded.finished_at is None:
             folded.finished_at = record.at
+        if isinstance(record.fact, AttemptRequested):
+            folded.asked[record.fact.key] = record.at
     if records:
         folded.view = b""
 
@@ -152,6 +156,29 @@ def view(folded: Folded) -> bytes:
             }
         )
     return folded.view
+
+
+def reasons(folded: Folded, now: float) -> bytes:
+    """The JSON of `api.RunReasons`."""
+    return orjson.dumps(
+        {
+            "run_id": folded.requested.run_id,
+            "pipeline": folded.requested.pipeline,
+            "version": folded.requested.version,
+            "state": folded.name,
+            "at": now,
+            "steps": [
+                {
+                    "key": reason.key,
+                    "state": reason.status.value,
+                    "sentence": reason.sentence,
+                    "because": reason.because,
+                    "since": reason.since,
+                }
+                for reason in explain(folded.state, now, folded.asked)
+            ],
+        }
+    )
 
 
 def _step(state: RunState, step: StepState) -> dict[str, Any]:

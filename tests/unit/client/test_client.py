@@ -133,6 +133,11 @@ class Handler(BaseHTTPRequestHandler):
             self.json(200, server.view)
         elif path == f"/v1/runs/{RUN}/cancel":
             self.json(202, {"run_id": RUN, "state": None})
+        elif path == f"/v1/runs/{RUN}/explain":
+            step = {"key": "a", "state": "waiting", "sentence": "waits", "because": ["b"], "mood": "new"}
+            self.json(
+                200, {"run_id": RUN, "pipeline": "p", "version": 1, "state": "running", "at": 5.0, "steps": [step]}
+            )
         elif path == f"/v1/runs/{RUN}/events":
             self.events(int(headers.get("last-event-id", 0)))
         elif path == f"/v1/runs/{RUN}/logs":
@@ -339,6 +344,13 @@ def test_unknown_fields_of_a_newer_platform_are_left_out(client: Client) -> None
 def test_a_schedule_goes_and_comes_back(client: Client) -> None:
     schedule = Schedule("nightly", "p", "0 3 * * *", tz="Europe/Paris", inputs={"n": 1})
     assert client.put_schedule(schedule) == schedule
+
+
+def test_reasons_come_by_step(client: Client) -> None:
+    reasons = client.explain(RUN)
+    assert (reasons.state, reasons.at, list(reasons.steps)) == ("running", 5.0, ["a"])
+    assert (reasons.steps["a"].because, reasons.steps["a"].since) == (("b",), None)
+    assert str(reasons) == "a: waits"
 
 
 def test_a_version_is_run_under_its_number(served: FakePlatform, client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Query
@@ -89,6 +90,17 @@ async def read_run(
     if if_none_match == tag["etag"]:
         return Response(status_code=304, headers=tag)
     return json(states.view(folded), headers=tag)
+
+
+@router.get(
+    "/{run_id}/explain",
+    summary="Why the steps of a run stand where they stand",
+    openapi_extra=describe(the_reasons_200="RunReasons", problems=(404,)),
+)
+async def explain_run(request: Request, run_id: RunId) -> Response:
+    """For each step one sentence: what it waits for, where it runs, why it is tried again, failed or never ran."""
+    folded = await service(request).folded(run_id)
+    return json(states.reasons(folded, time.time()), headers={"cache-control": "no-store"})
 
 
 @router.post(

@@ -1,0 +1,82 @@
+"""`penstock runs explain`: why every step of a run stands where it stands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock_cli import output, runs
+from penstock_cli.failures import UsageError
+
+if TYPE_CHECKING:
+    from penstock.results import Reasons, StepReason
+
+_SHOWN = 30
+_CHAIN = 20
+# What people ask about comes first where not everything fits the screen.
+_FIRST = ("failed", "running", "retrying", "queued", "cancelled", "skipped", "waiting", "cached", "succeeded")
+
+
+def explain(
+    name: runs.RunArgument,
+    step: Annotated[
+        str | None,
+        typer.Argument(metavar="[STEP]", help="Only this step (its key), and what it waits for or failed with."),
+    ] = None,
+    json: runs.Json = False,
+) -> None:
+    """Say of every step why it waits, runs, is tried again, failed or never ran."""
+    # Heavy imports stay out of `--help`.
+    from penstock_cli import session
+
+    with session.connect() as connected:
+        found = connected.client.explain(runs.resolve(connected.client, name))
+    chosen = list(found.steps.values()) if step is None else chain(found, step)
+    if json:
+        output.as_json(_object(found, chosen))
+        return
+    left = Counter[str]()
+    if step is None and len(chosen) > _SHOWN:
+        order = sorted(chosen, key=lambda one: _FIRST.index(one.state) if one.state in _FIRST else 0)
+        chosen, left = order[:_SHOWN], Counter(one.state for one in order[_SHOWN:])
+    about = f"  run {found.run_id}, at {output.clock(found.at)}"
+    style = output.STYLES.get(found.state, "")
+    output.show([[(found.pipeline, "bold"), (f" v{found.version} ", ""), (found.state, style), (about, "dim")]])
+    rows = [(one.key, one.state, output.clock(one.since), one.sentence) for one in chosen]
+    output.table(["step", "state", "since", "why"], rows, states="state")
+    if left:
+        counts = ", ".join(f"{count} {state}" for state, count in left.items())
+        output.line(f"… and {left.total()} more steps: {counts}; see one with `penstock runs explain RUN STEP`")
+
+
+def chain(found: Reasons, step: str) -> list[StepReason]:
+    """A step, then the steps that are the reason, their reasons, and so on, the nearest first.
+
+    Raises:
+        UsageError: the run has no such step.
+    """
+    if step not in found.steps:
+        known = list(found.steps)
+        more = " …" if len(known) > 20 else ""
+        raise UsageError(f"run {found.run_id} has no step {step!r}; it has: {', '.join(known[:20])}{more}")
+    keys = {step: None}
+    for key in (queue := [step]):
+        fresh = [other for other in found.steps[key].because if other in found.steps and other not in keys]
+        keys |= dict.fromkeys(fresh)
+        queue += fresh
+        if len(keys) > _CHAIN:
+            break
+    return [found.steps[key] for key in list(keys)[:_CHAIN]]
+
+
+def _object(found: Reasons, steps: Sequence[StepReason]) -> dict[str, Any]:
+    names = ("run_id", "pipeline", "version", "state", "at")
+    return {name: getattr(found, name) for name in names} | {
+        "steps": {
+            one.key: {"state": one.state, "why": one.sentence, "because": list(one.because), "since": one.since}
+            for one in steps
+        }
+    }

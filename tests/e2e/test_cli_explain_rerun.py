@@ -1,0 +1,152 @@
+"""`penstock runs explain` and `penstock runs rerun` as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Client
+
+PENSTOCK = str(Path(sys.executable).parent / "penstock")
+
+FLOWS = """
+import time
+from pathlib import Path
+
+from penstock import pipeline, step
+
+@step
+def number(n: int) -> int:
+    return n
+
+@step(retries=1, retry_delay=30)
+def fails_slowly(n: int) -> int:
+    raise ValueError(f"no {n}s today")
+
+@step
+def fails(n: int) -> int:
+    raise ValueError(f"no {n}s today")
+
+@step
+def total(a: int, b: int) -> int:
+    return a + b
+
+@pipeline
+def broken(n: int = 4):
+    return total(total(number(n), fails(n)), 1)
+
+@pipeline
+def retried(n: int = 4):
+    return total(number(n), fails_slowly(n))
+
+@step
+def size(source: Path, times: int, note: str) -> str:
+    return f"{len(source.read_text()) * times} {note}"
+
+@pipeline
+def sized(source: Path, times: int = 1, note: str = "plain"):
+    return size(source, times, note)
+"""
+
+
+class Place:
+    """A folder with pipelines and a platform."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.client = Client(home=folder / ".penstock")
+        mine = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+        self.environment = {**mine, "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "140"}
+        (folder / "flows.py").write_text(FLOWS)
+        (folder / "short.txt").write_text("abc")
+        (folder / "long.txt").write_text("abcdef")
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": self.environment}
+        return subprocess.Popen([PENSTOCK, *arguments], cwd=self.folder, **{**pipes, **options})
+
+    def call(self, *arguments: str, code: int = 0) -> str:
+        """Standard output, or standard error where the command is to fail for its user."""
+        with self.start(*arguments) as process:
+            out, error = process.communicate(timeout=60)
+        assert process.returncode == code, f"exit {process.returncode}\n{out}\n{error}"
+        return error if code == 2 else out
+
+    def json(self, *arguments: str, code: int = 0) -> Any:
+        return json.loads(self.call(*arguments, "--json", code=code))
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """A place where `penstock up` keeps a platform for all tests of this module."""
+    place = Place(tmp_path_factory.mktemp("up"))
+    with (place.folder / "up.log").open("w") as log:
+        process = place.start("up", "--json", stderr=log)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "{\n"
+    while process.stdout.readline() not in ("}\n", ""):
+        pass
+    yield place
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 0, (place.folder / "up.log").read_text()
+    process.stdout.close()
+
+
+# --------------------------------------------------------------------------------------------------------- explain
+
+
+@pytest.fixture(scope="module")
+def broken(up: Place) -> str:
+    return up.json("run", "flows.py:broken", code=1)["run_id"]
+
+
+def test_a_failed_run_says_why_of_every_step(up: Place, broken: str) -> None:
+    lines = up.call("runs", "explain", "last").splitlines()
+    assert lines[0].startswith("broken v1 failed  run " + broken)
+    assert lines[1].split() == ["STEP", "STATE", "SINCE", "WHY"]
+    words = {line.split()[0]: line for line in lines[2:]}
+    assert list(words) == ["number", "fails", "total", "total-2"]
+    assert "attempt 1 succeeded in" in words["number"]
+    assert "attempt 1 failed in" in words["fails"] and "ValueError: no 4s today (retries used: 0 of 0" in words["fails"]
+    assert "skipped" in words["total"] and "ValueError: no 4s today" in words["total"]
+    assert "the first cause: step 'fails' failed: ValueError: no 4s today" in words["total-2"]
+
+
+def test_one_step_comes_with_what_it_is_because_of(up: Place, broken: str) -> None:
+    lines = up.call("runs", "explain", broken[:20], "total-2").splitlines()
+    assert [line.split()[0] for line in lines[2:]] == ["total-2", "total", "fails"]
+    whole = up.json("runs", "explain", broken, "total")
+    assert whole["state"] == "failed" and list(whole["steps"]) == ["total", "fails"]
+    assert whole["steps"]["total"]["because"] == ["fails"]
+    error = up.call("runs", "explain", broken, "totle", code=2)
+    assert "no step 'totle'; it has: number, fails, total, total-2" in error
+    assert "penstock runs list" in up.call("runs", "explain", "k" + "0" * 25, code=2)
+
+
+def test_a_step_that_is_tried_again_later_says_when_and_why(up: Place) -> None:
+    process = up.start("run", "flows.py:retried", "--quiet")
+    try:
+        deadline = time.monotonic() + 20
+        reason: dict[str, Any] = {"why": ""}
+        while "retry 1 of 1" not in reason["why"]:
+            assert time.monotonic() < deadline, reason
+            time.sleep(0.1)
+            newest = up.client.runs(pipeline="retried", limit=1)
+            if newest:
+                reason = up.json("runs", "explain", newest[0].run_id)["steps"]["fails_slowly"]
+        assert "ValueError: no 4s today" in reason["why"] and " in " in reason["why"]
+        waiting = up.client.explain(newest[0].run_id).steps["total"]
+        assert waiting.state == "waiting" and waiting.because == ("fails_slowly",)
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert "Ctrl-C" in up.json("runs", "explain", newest[0].run_id)["steps"]["fails_slowly"]["why"]
