@@ -46,7 +46,7 @@ def chart(run: Run, tracks: Mapping[str, Track]) -> Iterable[Segments]:
     ruler = "0 s " + output.symbols("─", "-") * max(0, span.width - len(scale) - 5) + " " + scale
     yield [(f"  {'step':<{label}}  {'':<9}  {'time':>9}  ", "dim"), (ruler, "dim")]
     for step in shown:
-        key = step.key if len(step.key) <= label else step.key[: label - 1] + "…"
+        key = output.short(step.key, label)
         took = _took(step, tracks.get(step.key))
         yield [
             (f"  {key:<{label}}  ", ""),

@@ -133,7 +133,8 @@ class Live:
     def _steps(self, rows: list[StepState], now: float) -> Table:
         table = Table.grid(padding=(0, 1), expand=True)
         table.add_column(width=2, justify="right")
-        table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(16, self._console.width // 3))
+        label = max(16, self._console.width // 3)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=label)
         table.add_column(no_wrap=True, justify="right", min_width=8)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for step in rows:
@@ -141,7 +142,7 @@ class Live:
             style = output.STYLES[step.status.value]
             table.add_row(
                 Text(self._icon(step.status, now), style),
-                Text(step.key, "dim" if step.status is Status.WAITING else ""),
+                Text(output.short(step.key, label), "dim" if step.status is Status.WAITING else ""),
                 seconds(elapsed) if elapsed is not None else "",
                 self._detail(step, now),
             )

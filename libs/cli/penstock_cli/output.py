@@ -57,6 +57,15 @@ def symbols(better: str, plain: str) -> str:
     return better
 
 
+def short(key: str, width: int) -> str:
+    """A step's key in at most `width` characters; one inside a pipeline keeps its end, with the number of the call."""
+    if len(key) <= width:
+        return key
+    head = width // 4 if "/" in key else width - 1
+    tail = width - 1 - head
+    return key[:head] + symbols("…", "~") + (key[-tail:] if tail else "")
+
+
 def line(text: str = "", style: str | None = None) -> None:
     """Write one line to standard output."""
     if style and sys.stdout.isatty():

@@ -310,3 +310,20 @@ def test_the_json_object_has_the_shape_that_is_documented() -> None:
 )
 def test_durations_for_people(value: float, text: str) -> None:
     assert model.seconds(value) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "width", "text"),
+    [
+        ("train", 5, "train"),
+        ("training", 5, "trai…"),
+        ("features-2/split", 16, "features-2/split"),
+        ("features-2/split", 12, "fea…-2/split"),
+        ("a/b", 1, "…"),
+    ],
+)
+def test_long_keys_are_cut_where_they_say_least(
+    key: str, width: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(output, "symbols", lambda better, plain: better)
+    assert output.short(key, width) == text
