@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from penstock.results import LogLine, Run
     from penstock_cli.model import Track
 
-app = typer.Typer(help="List, show, explain, follow and cancel runs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, explain, follow, cancel and export runs.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -225,3 +226,26 @@ def cancel(
     else:
         output.line(f"run {run.run_id} {run.state}")
     raise typer.Exit(0 if run.state == "cancelled" or not wait else FAILED)
+
+
+@app.command("export")
+def export(
+    name: RunArgument,
+    to: Annotated[Path | None, typer.Option("--to", help="File or existing folder; default standard output.")] = None,
+) -> None:
+    """Write the history of a run as JSON lines: its pipeline and every fact of its log."""
+    import shutil
+    import tempfile
+
+    from penstock_cli import session
+
+    with session.connect() as connected, tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+        client = connected.client
+        path = client.export(resolve(client, name), to if to is not None else folder)
+        if to is not None:
+            output.line(str(path))
+            return
+        # Whole before the first byte goes out: a broken connection leaves no half of a history in a pipe.
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()

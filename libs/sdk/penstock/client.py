@@ -318,6 +318,22 @@ class Client:
 
         return reading.download(self, self.get(run_id), step, output, Path(to))
 
+    def export(self, run_id: str, to: str | os.PathLike[str] | None = None) -> Path:
+        """Write the history of a run, its pipeline and the facts that it has now, as JSON lines.
+
+        The file appears whole or not at all. `penstock_testkit.histories` replays it without a platform.
+
+        Args:
+            run_id: the run.
+            to: a file, or an existing folder; default `RUN.jsonl` in the working directory.
+
+        Returns:
+            Where it lies.
+        """
+        from penstock import reading
+
+        return reading.export(self, run_id, Path(to) if to is not None else Path())
+
     # -------------------------------------------------------------------------------------------------- schedules
 
     def schedules(self) -> list[Schedule]:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from penstock import serialize, store
 from penstock.client_errors import ClientError, NotFound
@@ -173,6 +174,18 @@ def write(value: Value, held: FolderStore, target: Path) -> None:
             _replace(target, lambda part: part.write_text(text))
         case _:
             raise ClientError(f"the value is of an unknown form, with the keys {sorted(value)}")
+
+
+def export(client: Client, run_id: str, to: Path) -> Path:
+    """Write the history of a run as JSON lines: into the folder `to`, or as the file `to`."""
+    target = to / f"{run_id}.jsonl" if to.is_dir() else to
+
+    def fetch(part: Path) -> None:
+        with part.open("wb") as file:
+            client.transport.download(f"/v1/runs/{quote(run_id)}/history", file)
+
+    _replace(target, fetch)
+    return target
 
 
 def _replace(target: Path, fill: Any) -> None:

@@ -70,3 +70,8 @@ BYTES: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string
 def events(text: str) -> dict[str, Any]:
     """Content of a stream of server-sent events, each with JSON data as `text` says."""
     return {"text/event-stream": {"schema": {"type": "string", "description": text}}}
+
+
+def lines(*names: str) -> dict[str, Any]:
+    """Content of JSON lines, each of one of the named models."""
+    return {"application/x-ndjson": {"schema": {"oneOf": [reference(name) for name in names]}}}

@@ -6,19 +6,16 @@ it was stored with, unsafe formats are plain bytes, and `nosniff` and a sandbox 
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import AsyncGenerator
 from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from penstock_adapters.files import FolderArtifacts
 from penstock_core.values import ArtifactRef
 from penstock_gateway.problems import ProblemError
-from penstock_gateway.sending import while_connected
+from penstock_gateway.sending import Sending
 
 BYTES = "application/octet-stream"
 _MEDIA_TYPE = re.compile(
@@ -51,7 +48,7 @@ def answer(request: Request, store: FolderArtifacts, sha256: str, size: int, abo
         headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
     if request.method == "HEAD":
         return Response(status_code=206 if wanted else 200, headers=headers)
-    return _Download(store, sha256, (start, stop), 206 if wanted else 200, headers)
+    return Sending(lambda: store.open(sha256, start, stop), 206 if wanted else 200, headers)
 
 
 def parse_range(text: str, size: int) -> tuple[int, int] | None:
@@ -98,34 +95,3 @@ def disposition(about: ArtifactRef | None, sha256: str) -> str:
 
 def _tags(text: str) -> set[str]:
     return {tag.strip().removeprefix("W/") for tag in text.split(",")}
-
-
-class _Download(Response):
-    """Streams from the store. The first bytes are read before the head is sent: a damaged object is still an error."""
-
-    def __init__(
-        self, store: FolderArtifacts, sha256: str, span: tuple[int, int], status: int, headers: dict[str, str]
-    ) -> None:
-        super().__init__(None, status, headers)
-        self._store = store
-        self._sha256 = sha256
-        self._span = span
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await while_connected(receive, self._send(send))
-
-    async def _send(self, send: Send) -> None:
-        async with contextlib.aclosing(self._store.open(self._sha256, *self._span)) as chunks:
-            first = await _next(chunks)
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": first, "more_body": True})
-            async for chunk in chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b""})
-
-
-async def _next(chunks: AsyncGenerator[bytes]) -> bytes:
-    try:
-        return await anext(chunks)
-    except StopAsyncIteration:
-        return b""

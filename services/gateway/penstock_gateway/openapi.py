@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from penstock_contracts import api, commands
+from penstock_contracts import api, commands, histories
 from penstock_gateway import answers
 from penstock_gateway.schemas import tidy
 
@@ -26,6 +26,8 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     api.RunReasons,
     commands.Version,
     commands.Schedule,
+    histories.HistoryHeader,
+    histories.HistoryFact,
 )
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Coroutine
 
-from starlette.types import Receive
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 
 async def while_connected(receive: Receive, work: Coroutine[None, None, None], *ends: asyncio.Task[object]) -> bool:
@@ -30,3 +32,28 @@ async def while_connected(receive: Receive, work: Coroutine[None, None, None], *
 async def _gone(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+class Sending(Response):
+    """Streams chunks. The first is made before the head is sent: what fails before it is answered as a problem."""
+
+    def __init__(
+        self, chunks: Callable[[], AsyncGenerator[bytes]], status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(None, status, headers)
+        if "content-length" not in (headers or {}):
+            del self.headers["content-length"]
+        self._chunks = chunks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the stream."""
+        await while_connected(receive, self._send(send))
+
+    async def _send(self, send: Send) -> None:
+        async with contextlib.aclosing(self._chunks()) as chunks:
+            first = await anext(chunks, b"")
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send({"type": "http.response.body", "body": first, "more_body": True})
+            async for chunk in chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})

@@ -22,6 +22,7 @@ from penstock_adapters.nats.kv import Bucket
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.versions import Versions
 from penstock_contracts import api, commands, events, subjects
+from penstock_contracts.histories import HistoryHeader
 from penstock_core import ids
 from penstock_core.errors import InvalidId
 from penstock_core.facts import CancelRequested, RunFinished, RunRequested
@@ -135,6 +136,19 @@ class GatewayService:
         if found is None:
             raise _no_run(run_id)
         return found
+
+    async def history(self, run_id: str) -> HistoryHeader:
+        """The head of a run's history, with the pipeline that ran.
+
+        Raises:
+            ProblemError: 404 no such run.
+        """
+        _check_run_id(run_id)
+        request = await self._requested(run_id)
+        if request is None:
+            raise _no_run(run_id)
+        version = await self.version(request.pipeline, request.version)
+        return HistoryHeader(run_id=run_id, project=request.project, pipeline=version.pipeline, version=request.version)
 
     async def check_known(self, run_id: str) -> None:
         """Raises ProblemError 404 unless the log holds a request for the run."""

@@ -1,15 +1,19 @@
-"""Runs as they happen: facts from the log and output from the logs, as batches of server-sent events."""
+"""Runs as they happen: facts and output as batches of server-sent events; and the history of a run as it stands."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections.abc import AsyncGenerator
 
 import orjson
 
 from penstock_adapters.nats.follow import Follower, Followers, Item
-from penstock_contracts import events, subjects
+from penstock_contracts import events, histories, subjects
 from penstock_contracts.events import Corrupt
+from penstock_contracts.histories import HistoryHeader
+from penstock_core.ports import Unavailable
 from penstock_gateway import sse
 
 QUIET = 0.3
@@ -42,6 +46,24 @@ def _fact(item: Item) -> list[bytes]:
         return []
     data = events.encode(fact)[:-1] + b',"seq":%d,"at":%s}' % (item.seq, orjson.dumps(item.at))
     return [sse.frame(item.seq, place.kind, data)]
+
+
+async def history(followers: Followers, header: HistoryHeader, patience: float) -> AsyncGenerator[bytes]:
+    """The facts that a run has now, as JSON lines; one batch of messages is in memory at a time.
+
+    Raises:
+        Unavailable: the server gave nothing for `patience` seconds.
+    """
+    async with followers.follow(subjects.RUNS, [subjects.run_all(header.run_id)]) as follower:
+        yield histories.header_line(header)
+        heard = time.monotonic()
+        while follower.pending:
+            items = await follower.take(1.0)
+            if items:
+                heard = time.monotonic()
+                yield b"".join(histories.fact_line(item.seq, item.at, item.subject, item.data) for item in items)
+            elif time.monotonic() - heard > patience:
+                raise Unavailable("the log of the run could not be read to its end")
 
 
 async def output(followers: Followers, run_id: str, step: str | None, after: int, *, follow: bool) -> sse.Frames:

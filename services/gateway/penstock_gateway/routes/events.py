@@ -1,4 +1,4 @@
-"""`/v1/runs/{id}/events` and `/logs`: a run as it happens, by server-sent events."""
+"""`/v1/runs/{id}/events` and `/logs`: a run as it happens, by server-sent events. `/history`: as JSON lines."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from penstock_contracts import histories
 from penstock_core import ids
 from penstock_gateway import docs, streams
 from penstock_gateway.docs import describe
 from penstock_gateway.routes.common import LastEventId, RunId, last_event, service, settings
+from penstock_gateway.sending import Sending
 from penstock_gateway.sse import EventStream
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
@@ -68,3 +70,21 @@ async def follow_logs(
     return EventStream(
         lambda: streams.output(gateway.followers, run_id, step, after, follow=follow), gateway.closing, stall
     )
+
+
+@router.get(
+    "/{run_id}/history",
+    summary="Export the history of a run",
+    openapi_extra=describe(the_history_200=docs.lines("HistoryHeader", "HistoryFact"), problems=(404,)),
+)
+async def export_history(request: Request, run_id: RunId) -> Response:
+    """A header with the pipeline, then the facts that the run has now, in log order, one JSON object a line."""
+    gateway = service(request)
+    header = await gateway.history(run_id)
+    headers = {
+        "content-type": histories.MEDIA_TYPE,
+        "content-disposition": f'attachment; filename="{run_id}.jsonl"',
+        "cache-control": "no-store",
+    }
+    patience = settings(request).stream_timeout
+    return Sending(lambda: streams.history(gateway.followers, header, patience), 200, headers)

@@ -1,0 +1,126 @@
+"""The history of a run as a fixture: replay what `penstock runs export` wrote, without a platform.
+
+    from penstock_testkit import histories
+
+    def test_the_run_of_last_tuesday() -> None:
+        history = histories.load("run.jsonl")
+        assert history.states() == {"load": "succeeded", "fit": "failed", "report": "skipped"}
+        history.check()
+
+Standard library, core and contracts only: no server, no clock, nothing of the user's code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+
+from penstock_contracts import histories
+from penstock_contracts.histories import HistoryHeader, InvalidHistory
+from penstock_core import run as machine
+from penstock_core.facts import AttemptFinished, AttemptRequested, Fact, Outcome, RunFinished, StepSkipped
+from penstock_core.ir import Pipeline
+from penstock_core.ports import Recorded
+from penstock_core.run import Plan, RunState
+from penstock_testkit import invariants
+
+
+@dataclass(frozen=True)
+class History:
+    """A run as it was recorded: its pipeline, and the facts of its log with their places and times."""
+
+    header: HistoryHeader
+    recorded: tuple[Recorded, ...]
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        return self.header.run_id
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The pipeline that ran."""
+        return self.header.pipeline
+
+    @cached_property
+    def plan(self) -> Plan:
+        """The pipeline, ready to be folded."""
+        return Plan(self.pipeline)
+
+    @property
+    def facts(self) -> list[Fact]:
+        """The facts, in log order."""
+        return [record.fact for record in self.recorded]
+
+    def fold(self, length: int | None = None) -> RunState:
+        """The state of the run after all facts, or after the first `length`."""
+        return machine.fold(self.run_id, self.plan, self.facts[:length])
+
+    def states(self, length: int | None = None) -> dict[str, str]:
+        """The status of each step, by its key, after all facts or after the first `length`."""
+        return {key: step.status.value for key, step in self.fold(length).steps.items()}
+
+    def prefixes(self) -> Iterator[RunState]:
+        """The state before the first fact and after each. It is one object that goes on: look at it, do not keep it."""
+        state = RunState(self.run_id, self.plan)
+        yield state
+        for fact in self.facts:
+            state = machine.evolve(state, fact)
+            yield state
+
+    def unexplained(self) -> list[Fact]:
+        """The decisions in the log that today's `decide` would not have made at any moment of the run.
+
+        Empty when this version of Penstock would have led the run just as the one that recorded it.
+        """
+        decided: dict[str, list[Fact]] = {}
+        for state in self.prefixes():
+            for fact in machine.decide(state):
+                decided.setdefault(fact.tail, []).append(fact)
+        return [fact for fact in self.facts if _is_decision(fact) and fact not in decided.get(fact.tail, ())]
+
+    def check(self) -> None:
+        """Check the invariants of the log, and that the run was led as today's version would lead it.
+
+        Raises:
+            Violation: an invariant does not hold, or a decision in the log is not what would be decided now.
+        """
+        invariants.check(self.pipeline, self.facts)
+        if other := self.unexplained():
+            raise invariants.Violation(f"{other[0].tail} would not be decided like this now: {other[0]}")
+
+
+def load(path: str | PathLike[str]) -> History:
+    """Read a history from a file.
+
+    Raises:
+        InvalidHistory: a line cannot be read; with the file and the line.
+    """
+    with Path(path).open("rb") as file:
+        lines = enumerate(file, 1)
+        number, line = next(lines, (1, b""))
+        try:
+            header = histories.read_header(line)
+            recorded: list[Recorded] = []
+            for number, line in lines:  # noqa: B007, the error names it
+                recorded.append(histories.read_fact(line))
+        except InvalidHistory as error:
+            raise InvalidHistory(f"{path}:{number}: {error}") from error
+    return History(header, tuple(recorded))
+
+
+def _is_decision(fact: Fact) -> bool:
+    """Whether the scheduler wrote a fact; what only stands for an unreadable message was nobody's decision."""
+    match fact:
+        case AttemptRequested() | StepSkipped():
+            return not invariants.unreadable(fact)
+        case AttemptFinished():
+            # A cancel ends attempts that no executor reports.
+            return fact.outcome is Outcome.CANCELLED and not fact.executor
+        case RunFinished():
+            return fact.error != "the end of the run is unreadable"
+        case _:
+            return False

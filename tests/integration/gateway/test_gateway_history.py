@@ -1,0 +1,78 @@
+"""`GET /v1/runs/{id}/history`: the pipeline and the facts of a run as JSON lines, whole and in bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import pytest
+from gateway_platform import Http, Platform, attempt_started, chain, read_chunk, read_head
+
+from penstock_contracts import subjects
+from penstock_core.facts import Outcome
+from penstock_core.values import Inline
+from penstock_testkit import histories
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_a_history_is_the_log_and_can_be_loaded(platform: Platform, http: Http, tmp_path: Path) -> None:
+    run_id, other = await platform.request(), await platform.request()
+    await platform.run_step(run_id, "double", metrics={"loss": 0.5})
+    await platform.run_step(other, "double")
+    await platform.run_step(run_id, "double-2", outputs={"result": Inline(2**70)})
+    await platform.finish(run_id, outputs={"result": Inline(2**70)})
+    answer = await http("GET", f"/v1/runs/{run_id}/history")
+    assert (answer.status, answer.headers["content-type"]) == (200, "application/x-ndjson")
+    assert answer.headers["content-disposition"] == f'attachment; filename="{run_id}.jsonl"'
+    header, *lines = answer.body.splitlines()
+    assert orjson.loads(header).keys() == {"penstock_history", "run_id", "project", "pipeline", "version"}
+    assert orjson.loads(lines[0]).keys() == {"seq", "at", "type", "fact"}
+    (tmp_path / "run.jsonl").write_bytes(answer.body)
+    history = histories.load(tmp_path / "run.jsonl")
+    assert history.pipeline == chain()
+    records = await platform.log.read(run_id)
+    assert history.facts == [record.fact for record in records]
+    assert [record.seq for record in history.recorded] == [record.seq for record in records]
+    assert [record.at for record in history.recorded] == pytest.approx([record.at for record in records])
+    assert history.states() == {"double": "succeeded", "double-2": "succeeded"}
+
+
+async def test_a_run_that_goes_on_is_exported_as_far_as_it_came(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    await platform.run_step(run_id, "double")
+    answer = await http("GET", f"/v1/runs/{run_id}/history")
+    assert len(answer.body.splitlines()) == 1 + 4
+
+
+async def test_what_is_unreadable_is_written_as_what_it_counts_for(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    await platform.bus.publish(subjects.run(run_id, "step.double.1.finished"), b"\xff")
+    await platform.bus.publish(subjects.run(run_id, "nonsense"), b"{}")
+    lines = [orjson.loads(line) for line in (await http("GET", f"/v1/runs/{run_id}/history")).body.splitlines()]
+    assert [line.get("type") for line in lines] == [None, "penstock.run.requested.v1", "penstock.attempt.finished.v1"]
+    assert lines[2]["fact"]["outcome"] == Outcome.LOST
+    assert lines[2]["unreadable"]
+    assert "unreadable" not in lines[1]
+
+
+async def test_a_long_history_comes_whole_in_parts(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    for first in range(1, 2001, 500):
+        await platform.log.append([attempt_started(run_id, "double", first + n) for n in range(500)])
+    reader, writer = await http.open("GET", f"/v1/runs/{run_id}/history")
+    await read_head(reader)
+    parts: list[bytes] = []
+    while part := await read_chunk(reader):
+        parts.append(part)
+    writer.close()
+    lines = b"".join(parts).splitlines()
+    assert [orjson.loads(line)["fact"]["attempt"] for line in lines[2:]] == list(range(1, 2001))
+    assert len(parts) > 4, "all of it was in memory at once"
+
+
+async def test_a_run_without_a_request_or_a_version_has_no_history(platform: Platform, http: Http) -> None:
+    assert (await http("GET", "/v1/runs/unknown/history")).status == 404
+    lost = await platform.request("forgotten", version=7)
+    answer = await http("GET", f"/v1/runs/{lost}/history")
+    assert (answer.status, answer.json()["title"]) == (404, "Pipeline 'forgotten' has no version 7")
