@@ -1,0 +1,216 @@
+"""Runs of the past, folded by today's code: each must come to the state that the platform showed when it ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from penstock_contracts import events
+from penstock_contracts.histories import InvalidHistory
+from penstock_core import run as machine
+from penstock_core.facts import AttemptFinished, AttemptRequested, Fact, Outcome, RunFinished
+from penstock_core.ports import Recorded
+from penstock_core.run import FINAL, RunState
+from penstock_core.values import Earlier, Inline
+from penstock_testkit import histories
+from penstock_testkit.histories import History
+from penstock_testkit.invariants import Violation
+
+HERE = Path(__file__).parent
+FILES = {path.stem: path for path in sorted(HERE.glob("*.jsonl"))}
+EXPECTED: dict[str, dict[str, Any]] = json.loads((HERE / "expected.json").read_text())
+
+every_history = pytest.mark.parametrize("name", FILES)
+
+
+def load(name: str) -> History:
+    return histories.load(FILES[name])
+
+
+def shown(state: RunState) -> dict[str, Any]:
+    """A folded run in the form of `expected.json`."""
+    assert state.finished
+    steps = {
+        key: {
+            "status": step.status,
+            "attempts": step.attempt,
+            "reason": step.reason,
+            "error": [step.error.type, step.error.message] if step.error else None,
+            "outputs": step.outputs,
+            "artifacts": step.artifacts,
+            "metrics": step.metrics,
+            "params": step.params,
+        }
+        for key, step in state.steps.items()
+    }
+    run = {"outcome": state.finished.outcome, "error": state.finished.error, "outputs": state.finished.outputs}
+    return orjson.loads(orjson.dumps({**run, "steps": steps}))
+
+
+def test_every_history_has_an_expectation() -> None:
+    assert len(FILES) >= 20
+    assert FILES.keys() == EXPECTED.keys()
+
+
+@every_history
+def test_it_folds_to_the_state_of_its_day(name: str) -> None:
+    state = load(name).fold()
+    assert shown(state) == EXPECTED[name]
+    assert all(step.status in FINAL for step in state.steps.values())
+    assert machine.decide(state) == []
+
+
+@every_history
+def test_its_decisions_would_be_made_again(name: str) -> None:
+    history = load(name)
+    assert history.unexplained() == []
+    history.check()
+
+
+@every_history
+def test_every_beginning_of_it_folds_and_decides_the_same_each_time(name: str) -> None:
+    history = load(name)
+    for length, state in enumerate(history.prefixes()):
+        again = history.fold(length)
+        assert machine.decide(state) == machine.decide(state) == machine.decide(again)
+        assert {key: step.status for key, step in state.steps.items()} == history.states(length)
+        assert list(state.frontier) == list(again.frontier)
+
+
+@every_history
+def test_a_history_delivered_twice_is_the_same_history(name: str) -> None:
+    history = load(name)
+    twice = [fact for fact in history.facts for _ in range(2)]
+    for facts in (twice, history.facts + history.facts):
+        assert shown(machine.fold(history.run_id, history.plan, facts)) == EXPECTED[name]
+
+
+@every_history
+def test_its_facts_can_still_be_written_and_read(name: str) -> None:
+    for fact in load(name).facts:
+        assert events.decode(events.subject(fact), events.encode(fact)) == fact
+
+
+# -------------------------------------------------------------------------------------- what the recordings are about
+
+
+def facts(name: str, kind: type[Fact]) -> list[Any]:
+    return [fact for fact in load(name).facts if isinstance(fact, kind)]
+
+
+def ends(name: str) -> list[tuple[str, int, str, str]]:
+    return [(end.key, end.attempt, end.outcome, end.error.type) for end in facts(name, AttemptFinished) if end.error]
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("retries", [("shaky", 1, "failed", "ConnectionError"), ("shaky", 2, "failed", "ConnectionError")]),
+        ("timeout", [("endless", 1, "timed_out", "Timeout")]),
+        ("exit_code", [("exits", 1, "failed", "Exit")]),
+        ("killed", [("shot", 1, "failed", "Signal")]),
+        ("out_of_memory", [("greedy", 1, "failed", "OutOfMemory")]),
+        ("lost", [("sleeps", 1, "lost", "Lost")]),
+        ("unreadable_end", [("sleeps", 1, "lost", "CorruptEvent")]),
+        ("unreadable_request", [("one", 1, "lost", "CorruptEvent")]),
+    ],
+)
+def test_the_recordings_hold_the_ends_that_they_are_about(name: str, bad: list[tuple[str, int, str, str]]) -> None:
+    assert ends(name) == bad
+
+
+def test_the_recordings_hold_the_decisions_that_they_are_about() -> None:
+    waits = [fact.not_before for fact in facts("retries", AttemptRequested) if fact.key == "shaky"]
+    assert waits[0] is None
+    assert all(waits[1:])
+    by_name = [fact.inputs["texts"] for fact in facts("by_reference", AttemptRequested) if fact.key == "lengths"]
+    assert all(isinstance(item, Earlier) for item in by_name[0].items)
+    assert load("cron").fold().requested.trigger["type"] == "cron"  # type: ignore[union-attr]
+    assert load("chain").fold().requested.priority == 3  # type: ignore[union-attr]
+    assert facts("cancel_before_start", AttemptRequested) == []
+    assert load("empty").states() == {}
+    assert load("unreadable_end").header.pipeline.name == "sleeping"
+
+
+# ------------------------------------------------------------------------------------- what a check has to find out
+
+
+def changed(name: str, kind: type[Fact], **changes: Any) -> History:
+    """A history whose first fact of a kind is another."""
+    history = load(name)
+    index = next(n for n, record in enumerate(history.recorded) if isinstance(record.fact, kind))
+    recorded = list(history.recorded)
+    old = recorded[index]
+    recorded[index] = Recorded(old.seq, old.at, dataclasses.replace(old.fact, **changes))
+    return History(history.header, tuple(recorded))
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (AttemptRequested, {"inputs": {"x": Inline(0)}}),
+        (AttemptRequested, {"priority": 99}),
+        (AttemptRequested, {"timeout": 1.0}),
+        (AttemptFinished, {"outcome": Outcome.FAILED}),
+        (RunFinished, {"outputs": {}}),
+        (RunFinished, {"outcome": Outcome.FAILED, "error": "no"}),
+    ],
+)
+def test_a_history_that_would_go_otherwise_now_is_found_out(kind: type[Fact], changes: dict[str, Any]) -> None:
+    load("chain").check()
+    with pytest.raises(Violation):
+        changed("chain", kind, **changes).check()
+
+
+def test_another_policy_would_have_led_the_run_otherwise() -> None:
+    history = load("retries")
+    specs = history.pipeline.steps
+    stubborn = dataclasses.replace(specs["shaky"], retry=dataclasses.replace(specs["shaky"].retry, delay=9.0))
+    pipeline = dataclasses.replace(history.pipeline, steps={**specs, "shaky": stubborn})
+    other = History(history.header.model_copy(update={"pipeline": pipeline}), history.recorded)
+    assert [fact.tail for fact in other.unexplained()] == [
+        "step.shaky.2.requested.default",
+        "step.shaky.3.requested.default",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "line", "why"),
+    [
+        (1, "", "no header"),
+        (1, '{"penstock_history": 2, "run_id": "a"}', "no header"),
+        (1, "[]", "no header"),
+        (2, "{", "no fact"),
+        (2, '{"seq": 1, "at": 1.0, "type": "penstock.run.eaten.v1", "fact": {}}', "no fact of type"),
+        (2, '{"seq": 1, "at": 1.0, "type": "penstock.run.finished.v1", "fact": {"run_id": "a b"}}', "no fact"),
+        (2, '{"seq": 1, "at": 1.0, "type": "penstock.run.finished.v1", "fact": {"run_id": "a"}}', "outcome"),
+    ],
+)
+def test_a_wrong_line_is_told_with_its_place(tmp_path: Path, number: int, line: str, why: str) -> None:
+    lines = FILES["chain"].read_text().splitlines()
+    lines[number - 1] = line
+    file = tmp_path / "wrong.jsonl"
+    file.write_text("\n".join(lines))
+    with pytest.raises(InvalidHistory, match=why) as raised:
+        histories.load(file)
+    assert str(raised.value).startswith(f"{file}:{number}: ")
+
+
+def test_an_empty_file_is_no_history(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(InvalidHistory, match=r"empty\.jsonl:1: "):
+        histories.load(tmp_path / "empty.jsonl")
+
+
+def test_keys_of_a_later_version_are_left_out(tmp_path: Path) -> None:
+    lines = [json.loads(line) for line in FILES["chain"].read_text().splitlines()]
+    for line in lines:
+        line["later"] = 1
+        line.get("fact", {})["later"] = {"x": 1}
+    (tmp_path / "later.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert histories.load(tmp_path / "later.jsonl").facts == load("chain").facts
