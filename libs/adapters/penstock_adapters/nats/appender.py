@@ -62,7 +62,8 @@ class Appender:
                 # Refused for good, for example a body over the server's limit: only those who asked can tell what
                 # to do, so each fact is tried alone and the culprit's future gets the error.
                 if len(part) == 1:
-                    part[0][1].set_exception(error)
+                    if not part[0][1].done():
+                        part[0][1].set_exception(error)
                     return
                 for single in part:
                     await self._send([single])

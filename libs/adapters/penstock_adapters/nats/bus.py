@@ -25,6 +25,9 @@ TIMEOUT = 5.0
 PAGE = 500
 """Messages asked for in one batched read."""
 
+PAGE_BYTES = 16 * 1024 * 1024
+"""Bytes asked for in one batched read. The server ends a batch at its own limit too, without calling it an error."""
+
 WRONG_LAST = 10071
 """Code of the error that another message was written to the subject meanwhile."""
 
@@ -102,6 +105,20 @@ class Bus:
         check(answer)
         return answer
 
+    async def send(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> None:
+        """Publish without waiting for anything, such as a part of a batch whose end is confirmed.
+
+        Raises:
+            BusError: the message is larger than the server takes.
+            Unavailable: the connection is lost.
+        """
+        try:
+            await self.client.publish(subject, body, headers=headers)
+        except nats.errors.MaxPayloadError as error:
+            raise BusError(f"a message of {len(body)} bytes is larger than the server takes") from error
+        except (nats.errors.Error, OSError) as error:
+            raise Unavailable(f"the connection to NATS is lost: {error or type(error).__name__}") from error
+
     async def last(self, stream: str, subject: str) -> Last | None:
         """The last message on a subject, asked of the stream's leader.
 
@@ -118,21 +135,48 @@ class Bus:
     async def direct_get(self, stream: str, query: dict[str, Any], timeout: float = TIMEOUT) -> list[Msg]:
         """A batched direct get; returns its messages, which carry `Nats-Subject`, `Nats-Sequence`, `Nats-Time-Stamp`.
 
+        The last messages of many subjects (`multi_last`) come whole, however large they are.
+
         Raises:
             Unavailable: the answer did not come whole in time.
             BusError: the server refused the query.
         """
+        found, end = await self._page(stream, query, timeout)
+        while "multi_last" in query and end.get("Nats-Num-Pending", "0") != "0":
+            rest = {"seq": int(end["Nats-Last-Sequence"]) + 1, "up_to_seq": int(end["Nats-UpTo-Sequence"])}
+            page, end = await self._page(stream, query | rest, timeout)
+            found += page
+        return found
+
+    async def read(self, stream: str, subject: str, after: int = 0) -> list[Msg]:
+        """All messages of a stream on `subject` (wildcards allowed) with a sequence above `after`, in order.
+
+        Pages of the "next message" kind: unlike `multi_last` they have no limit on how many subjects match. A page
+        that is not full need not be the last one: it may have reached the limit of bytes.
+        """
+        found: list[Msg] = []
+        seq = after + 1
+        while True:
+            page, end = await self._page(stream, {"seq": seq, "batch": PAGE, "next_by_subj": subject}, TIMEOUT)
+            found += page
+            if not page or end.get("Nats-Num-Pending", "0") == "0":
+                return found
+            seq = int((page[-1].headers or {})["Nats-Sequence"]) + 1
+
+    async def _page(self, stream: str, query: dict[str, Any], timeout: float) -> tuple[list[Msg], dict[str, str]]:
+        """One batched direct get: its messages, and the headers of what closed it."""
         inbox = self.client.new_inbox()
         found: list[Msg] = []
         try:
             subscription = await self.client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
             try:
-                await self.client.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(query), reply=inbox)
+                body = orjson.dumps({"max_bytes": PAGE_BYTES, **query})
+                await self.client.publish(f"$JS.API.DIRECT.GET.{stream}", body, reply=inbox)
                 async with asyncio.timeout(timeout):
                     while True:
                         message = await subscription.next_msg(timeout=None)
                         if is_end(message):
-                            return found
+                            return found, message.headers or {}
                         found.append(message)
             finally:
                 await subscription.unsubscribe()
@@ -140,20 +184,6 @@ class Bus:
             raise Unavailable(f"stream {stream} did not answer a read within {timeout:g} s") from error
         except (nats.errors.Error, OSError) as error:
             raise Unavailable(f"the connection to NATS is lost: {error or type(error).__name__}") from error
-
-    async def read(self, stream: str, subject: str, after: int = 0) -> list[Msg]:
-        """All messages of a stream on `subject` (wildcards allowed) with a sequence above `after`, in order.
-
-        Pages of the "next message" kind: unlike `multi_last` they have no limit on how many subjects match.
-        """
-        found: list[Msg] = []
-        seq = after + 1
-        while True:
-            page = await self.direct_get(stream, {"seq": seq, "batch": PAGE, "next_by_subj": subject})
-            found += page
-            if len(page) < PAGE:
-                return found
-            seq = int((page[-1].headers or {})["Nats-Sequence"]) + 1
 
     async def subscribe(self, subject: str, callback: Callable[[Msg], Any], queue: str = "") -> Subscription:
         """Subscribe with an async callback and no client-side limits on what is pending."""

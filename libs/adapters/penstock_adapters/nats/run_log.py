@@ -29,8 +29,15 @@ BATCH_FROM = 10
 BATCH_LIMIT = 1000
 READ_LIMIT = 500
 _WRONG_LAST = (10071, 10164)
+_HEADERS = 2048
+"""Room for headers: the server counts them too, and closes the connection of whoever sends more than it takes."""
+
 _BATCHES = itertools.count(1)
 _PREFIX = secrets.token_hex(6)
+
+
+class FactTooLarge(BusError):
+    """A fact is larger than readers take."""
 
 
 class NatsRunLog:
@@ -45,12 +52,15 @@ class NatsRunLog:
 
         Raises:
             Unavailable: the server did not confirm; any part may have been written. Appending again is safe.
+            FactTooLarge: a fact is larger than the server takes, or than readers do.
+            BusError: the server refused for good.
         """
         written: list[bool] = []
         for start in range(0, len(facts), BATCH_LIMIT):
             part = facts[start : start + BATCH_LIMIT]
             if len(part) < BATCH_FROM:
-                written += await asyncio.gather(*(self._single(fact) for fact in part))
+                bodies = [self._body(fact) for fact in part]  # of all before any is sent
+                written += await asyncio.gather(*map(self._single, part, bodies))
             else:
                 written += await self._batch(part)
         return written
@@ -72,10 +82,10 @@ class NatsRunLog:
                     found[_headers(message)["Nats-Subject"]] = recorded
         return found
 
-    async def _single(self, fact: Fact) -> bool:
+    async def _single(self, fact: Fact, body: bytes) -> bool:
         headers = self._headers(fact)
         try:
-            await self._bus.publish(events.subject(fact), events.encode(fact), headers)
+            await self._bus.publish(events.subject(fact), body, headers)
         except BusError as error:
             if error.code in _WRONG_LAST:
                 return False
@@ -102,19 +112,18 @@ class NatsRunLog:
 
     async def _send(self, facts: Sequence[Fact]) -> dict[str, Any]:
         batch = f"{_PREFIX}-{next(_BATCHES)}"
-        last = len(facts)
-        if last == 1:
-            headers = self._headers(facts[0])
-            reply = await self._bus.request(events.subject(facts[0]), events.encode(facts[0]), headers=headers)
-            return orjson.loads(reply.data)
-        for n, fact in enumerate(facts, 1):
-            headers = self._headers(fact) | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)}
-            if n == last:
-                headers["Nats-Batch-Commit"] = "1"
-                reply = await self._bus.request(events.subject(fact), events.encode(fact), headers=headers)
-                return orjson.loads(reply.data)
-            await self._bus.client.publish(events.subject(fact), events.encode(fact), headers=headers)
-        raise AssertionError("unreachable: the last fact returns")
+        # All are encoded before the first is sent: a batch that is begun is committed.
+        bodies = [self._body(fact) for fact in facts]
+        *first, last = zip(facts, bodies, strict=True)
+        numbered = {"Nats-Batch-Id": batch} if first else {}
+        for n, (fact, body) in enumerate(first, 1):
+            headers = self._headers(fact) | numbered | {"Nats-Batch-Sequence": str(n)}
+            await self._bus.send(events.subject(fact), body, headers)
+        fact, body = last
+        if first:
+            numbered |= {"Nats-Batch-Sequence": str(len(facts)), "Nats-Batch-Commit": "1"}
+        reply = await self._bus.request(events.subject(fact), body, headers=self._headers(fact) | numbered)
+        return orjson.loads(reply.data)
 
     async def _taken(self, facts: Sequence[Fact]) -> set[str]:
         places = [events.subject(fact) for fact in facts]
@@ -124,6 +133,14 @@ class NatsRunLog:
             for message in await self._bus.direct_get(subjects.RUNS, part):
                 found.add(_headers(message)["Nats-Subject"])
         return found
+
+    def _body(self, fact: Fact) -> bytes:
+        """A fact's body. What nobody could read must not be written: its place in the log would be lost for good."""
+        body = events.encode(fact)
+        limit = min(events.MAX_BODY, self._bus.client.max_payload - _HEADERS)
+        if len(body) > limit:
+            raise FactTooLarge(f"{fact.tail} has {len(body)} bytes; the limit is {limit}")
+        return body
 
     def _headers(self, fact: Fact) -> dict[str, str]:
         headers = events.headers(fact, self._source)
