@@ -17,11 +17,21 @@ from typing import Protocol
 
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.nats.run_log import FactTooLarge
 from penstock_contracts import events, subjects
 from penstock_contracts.commands import Version
 from penstock_core import ids, ir, run
 from penstock_core.errors import PenstockError
-from penstock_core.facts import Fact, Outcome, RunFinished, RunRequested
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptRequested,
+    ErrorInfo,
+    Fact,
+    Outcome,
+    RunFinished,
+    RunRequested,
+    StepSkipped,
+)
 from penstock_core.ports import RunLog, Unavailable
 from penstock_core.run import Plan, RunState
 
@@ -94,6 +104,16 @@ class Scheduler:
 
     async def handle(self, deliveries: Iterable[Delivery]) -> None:
         """Deal with deliveries: fold, decide, append, acknowledge."""
+        try:
+            await self._handle(deliveries)
+        except BaseException:
+            # The sequences of all these deliveries are counted, and not all are folded: no cached run is known to be
+            # whole, and when they come again they would be taken for repeats of what it holds.
+            self._runs.clear()
+            self._shards.clear()
+            raise
+
+    async def _handle(self, deliveries: Iterable[Delivery]) -> None:
         work: dict[str, _Work] = {}
         for delivery in deliveries:
             self._watch_gap(delivery)
@@ -117,7 +137,8 @@ class Scheduler:
         for run_id, entry in work.items():
             try:
                 state = await self._state(run_id, entry)
-            except (Unavailable, PenstockError) as error:
+            except Exception as error:
+                # Whatever is wrong with one run must not hold up the others.
                 await self._put_off(run_id, entry, error)
                 continue
             if state is None:
@@ -139,17 +160,10 @@ class Scheduler:
                     await self._put_off(run_id, work[run_id], error)
             for run_id in [run_id for run_id, facts in decided.items() if not facts]:
                 await self._settle(run_id, work[run_id], ready.pop(run_id))
-            facts = [fact for run_id in ready for fact in decided[run_id]]
-            if not facts:
-                return
-            try:
-                written = await self._log.append(facts)
-            except (Unavailable, BusError) as error:
-                for run_id in ready:
-                    await self._put_off(run_id, work[run_id], error)
+            if not ready:
                 return
             refused: set[str] = set()
-            for fact, was_written in zip(facts, written, strict=True):
+            for fact, was_written in await self._append(work, ready, decided):
                 if was_written:
                     run.evolve(ready[fact.run_id], fact)
                 else:
@@ -157,6 +171,43 @@ class Scheduler:
                     work[fact.run_id].refused.add(fact.tail)
             for run_id in refused:
                 await self._fold_again(run_id, work[run_id], ready)
+
+    async def _append(
+        self, work: dict[str, _Work], ready: dict[str, RunState], decided: dict[str, list[Fact]]
+    ) -> list[tuple[Fact, bool]]:
+        """Append what the runs decided, all together; runs whose facts cannot be written leave `ready`."""
+        facts = [fact for run_id in ready for fact in decided[run_id]]
+        try:
+            return list(zip(facts, await self._log.append(facts), strict=True))
+        except Unavailable as error:
+            for run_id in list(ready):
+                del ready[run_id]
+                await self._put_off(run_id, work[run_id], error)
+            return []
+        except BusError:
+            # Something is refused for good. The facts go one by one, so that only the run that it belongs to suffers.
+            pass
+        done: list[tuple[Fact, bool]] = []
+        for run_id in list(ready):
+            try:
+                done += [await self._append_alone(fact) for fact in decided[run_id]]
+            except (Unavailable, BusError) as error:
+                done = [entry for entry in done if entry[0].run_id != run_id]
+                del ready[run_id]
+                await self._put_off(run_id, work[run_id], error)
+        return done
+
+    async def _append_alone(self, fact: Fact) -> tuple[Fact, bool]:
+        """Append a fact; one that is too large is replaced by one that says so, so that its run still ends."""
+        try:
+            [written] = await self._log.append([fact])
+        except FactTooLarge as error:
+            instead = _instead(fact, str(error))
+            if instead is None:
+                raise
+            fact = instead
+            [written] = await self._log.append([fact])
+        return fact, written
 
     async def _fold_again(self, run_id: str, entry: _Work, ready: dict[str, RunState]) -> None:
         """Someone else has decided: what is in the log counts, so fold it anew, and not for ever."""
@@ -169,7 +220,7 @@ class Scheduler:
                 raise PenstockError("its log refuses a fact that it does not hold")
             else:
                 ready[run_id] = state
-        except PenstockError as error:
+        except Exception as error:
             await self._put_off(run_id, entry, error)
 
     def _is_new(self, entry: _Work) -> bool:
@@ -279,8 +330,25 @@ class Scheduler:
             self._shards[_consumer(run_id)].discard(run_id)
 
 
-def _consumer(run_id: str) -> str:
+def _instead(fact: Fact, why: str) -> Fact | None:
+    """What is appended in place of a fact that is too large for the log."""
+    why = f"{why}: pass large values as files or artifacts"
+    match fact:
+        case AttemptRequested(attempt=1):
+            return StepSkipped(run_id=fact.run_id, key=fact.key, reason=f"it cannot be requested: {why}")
+        case AttemptRequested():
+            error = ErrorInfo(type="RequestTooLarge", message=f"it cannot be requested again: {why}")
+            return AttemptFinished(
+                run_id=fact.run_id, key=fact.key, attempt=fact.attempt, outcome=Outcome.CANCELLED, error=error
+            )
+        case RunFinished():
+            error = f"its outputs cannot be recorded: {why}"
+            return RunFinished(run_id=fact.run_id, outcome=Outcome.FAILED, error=error)
+        case _:
+            return None
 
+
+def _consumer(run_id: str) -> str:
     return subjects.scheduler_consumer(int(ids.shard(run_id)))
 
 
