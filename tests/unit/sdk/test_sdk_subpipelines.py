@@ -154,6 +154,95 @@ def test_a_parameter_keeps_its_declared_type_inside() -> None:
         outer.compile()
 
 
+def test_a_parameter_without_a_hint_takes_the_type_of_what_was_given() -> None:
+    @pipeline
+    def inner(anything=None) -> None:
+        samples.add([anything])
+
+    @pipeline
+    def outer() -> None:
+        inner(samples.show(1))
+
+    with pytest.raises(DefinitionError, match=r"item 0 takes int, but parameter 'anything' of pipeline 'inner' is str"):
+        outer.compile()
+    assert inner.compile().nodes
+
+
+def as_float(n: int) -> float:
+    return samples.total([n])
+
+
+def as_floats(n: int) -> list[float]:
+    return [samples.total([n])]
+
+
+def as_entries(n: int) -> dict[str, float]:
+    return {"0": samples.total([n])}
+
+
+@pytest.mark.parametrize(
+    ("function", "pick", "output"),
+    [
+        (as_float, lambda found: found, "the result"),
+        (as_floats, lambda found: found[0], "output '0'"),
+        (as_entries, lambda found: found["0"], "output '0'"),
+    ],
+)
+def test_what_is_declared_to_be_returned_is_what_comes_back(function: Any, pick: Any, output: str) -> None:
+    inner = pipeline(function)
+
+    @pipeline
+    def outer() -> None:
+        samples.add([pick(inner(1))])
+
+    with pytest.raises(DefinitionError) as caught:
+        outer.compile()
+    assert f"item 0 takes int, but {output} of pipeline '{inner.name}' is float" in str(caught.value)
+
+
+def test_plain_values_can_be_returned_beside_results() -> None:
+    @pipeline
+    def inner() -> samples.Parts:
+        return samples.Parts([1, 2], [3])
+
+    @pipeline
+    def outer() -> dict[str, Any]:
+        found = inner()
+        return {"test": found.test, "size": samples.size(found), "train": samples.total(found.train)}
+
+    assert outer.compile().outputs["test"] == Inline([3])
+    assert outer.local() == {"test": [3], "size": 3, "train": 3}
+
+
+def test_names_that_look_like_second_calls_are_kept_apart() -> None:
+    @pipeline(name="one-2")
+    def inner() -> None:
+        one()
+
+    @pipeline
+    def outer() -> None:
+        inner()
+        one()
+        one().after(one(), inner(), one())
+
+    found = nodes(outer.compile())
+    assert sorted(found) == ["one", "one-2-2/one", "one-2/one", "one-3", "one-4", "one-5"]
+
+
+def test_what_is_named_twice_is_waited_for_once() -> None:
+    @pipeline
+    def inner() -> Any:
+        return one()
+
+    @pipeline
+    def outer() -> None:
+        first = inner()
+        second = inner()
+        second.after(first, first).after(first)
+
+    assert nodes(outer.compile())["inner-2/one"].after == ("inner/one",)
+
+
 @step
 def one() -> int:
     return 1
