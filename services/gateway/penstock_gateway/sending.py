@@ -9,6 +9,9 @@ from collections.abc import AsyncGenerator, Callable, Coroutine
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+_PART = 256 * 1024
+"""Bytes given to the connection at a time, so that a slow client is told from one that reads nothing."""
+
 
 async def while_connected(receive: Receive, work: Coroutine[None, None, None], *ends: asyncio.Task[object]) -> bool:
     """Run `work` until it is done, the client has gone, or one of `ends` is done; True when the work was done.
@@ -35,25 +38,47 @@ async def _gone(receive: Receive) -> None:
 
 
 class Sending(Response):
-    """Streams chunks. The first is made before the head is sent: what fails before it is answered as a problem."""
+    """Streams chunks. The first is made before the head is sent: what fails before it is answered as a problem.
+
+    With `stall`, a client that takes nothing for that many seconds is cut off, and sees that it does not have all.
+    """
 
     def __init__(
-        self, chunks: Callable[[], AsyncGenerator[bytes]], status: int = 200, headers: dict[str, str] | None = None
+        self,
+        chunks: Callable[[], AsyncGenerator[bytes]],
+        status: int = 200,
+        headers: dict[str, str] | None = None,
+        stall: float | None = None,
     ) -> None:
         super().__init__(None, status, headers)
         if "content-length" not in (headers or {}):
             del self.headers["content-length"]
         self._chunks = chunks
+        self._stall = stall
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
-        await while_connected(receive, self._send(send))
+        with contextlib.suppress(_Stalled):  # without an end, so that the connection is cut
+            await while_connected(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
         async with contextlib.aclosing(self._chunks()) as chunks:
             first = await anext(chunks, b"")
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await send({"type": "http.response.body", "body": first, "more_body": True})
+            await self._write(send, first)
             async for chunk in chunks:
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                await self._write(send, chunk)
         await send({"type": "http.response.body", "body": b""})
+
+    async def _write(self, send: Send, chunk: bytes) -> None:
+        for start in range(0, len(chunk), _PART):
+            try:
+                async with asyncio.timeout(self._stall):
+                    part = chunk[start : start + _PART]
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            except TimeoutError as error:
+                raise _Stalled from error
+
+
+class _Stalled(Exception):
+    """The client reads nothing."""

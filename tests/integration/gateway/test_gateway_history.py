@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import signal
 from pathlib import Path
 
 import orjson
 import pytest
-from gateway_platform import Http, Platform, attempt_started, chain, read_chunk, read_head
+from gateway_platform import Http, Platform, attempt_finished, attempt_started, chain, read_chunk, read_head, running
 
 from penstock_contracts import subjects
 from penstock_core.facts import Outcome
@@ -76,3 +79,53 @@ async def test_a_run_without_a_request_or_a_version_has_no_history(platform: Pla
     lost = await platform.request("forgotten", version=7)
     answer = await http("GET", f"/v1/runs/{lost}/history")
     assert (answer.status, answer.json()["title"]) == (404, "Pipeline 'forgotten' has no version 7")
+
+
+async def large(platform: Platform) -> str:
+    """A run with a history of 30 MB."""
+    run_id = await platform.request()
+    for first in range(1, 101, 20):
+        outputs = {"r": Inline("x" * 300_000)}
+        await platform.log.append([attempt_finished(run_id, "double", first + n, outputs=outputs) for n in range(20)])
+    return run_id
+
+
+async def test_a_client_that_reads_nothing_is_cut_off_and_sees_it(tmp_path: Path) -> None:
+    async with running(tmp_path, stream_timeout=0.3) as platform:
+        reader, _ = await Http(platform).open("GET", f"/v1/runs/{await large(platform)}/history")
+        await asyncio.sleep(0.2)
+        assert await platform.consumers()
+        async with asyncio.timeout(5):
+            while await platform.consumers():
+                await asyncio.sleep(0.01)
+        await read_head(reader)
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            while await read_chunk(reader):
+                pass
+
+
+async def test_a_client_that_goes_away_leaves_nothing_behind(platform: Platform, http: Http) -> None:
+    known = await platform.consumers()
+    reader, writer = await http.open("GET", f"/v1/runs/{await large(platform)}/history")
+    await read_head(reader)
+    assert await platform.consumers() - known
+    writer.close()
+    async with asyncio.timeout(5):
+        while await platform.consumers() - known:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_log_that_cannot_be_read_to_its_end_does_not_look_whole(tmp_path: Path) -> None:
+    async with running(tmp_path, stream_timeout=0.5) as platform:
+        run_id = await large(platform)
+        reader, _ = await Http(platform).open("GET", f"/v1/runs/{run_id}/history")
+        await read_head(reader)
+        await read_chunk(reader)
+        os.kill(platform.server.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+                async with asyncio.timeout(15):
+                    while await read_chunk(reader):
+                        pass
+        finally:
+            os.kill(platform.server.pid, signal.SIGCONT)

@@ -86,5 +86,5 @@ async def export_history(request: Request, run_id: RunId) -> Response:
         "content-disposition": f'attachment; filename="{run_id}.jsonl"',
         "cache-control": "no-store",
     }
-    patience = settings(request).stream_timeout
-    return Sending(lambda: streams.history(gateway.followers, header, patience), 200, headers)
+    stall = settings(request).stream_timeout
+    return Sending(lambda: streams.history(gateway.followers, header, stall), 200, headers, stall)
