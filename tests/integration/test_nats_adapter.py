@@ -44,6 +44,15 @@ async def platform(home: Path) -> AsyncIterator[tuple[EmbeddedServer, Bus]]:
         await watch
 
 
+@asynccontextmanager
+async def _connection(server: EmbeddedServer) -> AsyncIterator[Bus]:
+    broker, bus = await connect(server.url, "other", asyncio.get_running_loop().create_future())
+    try:
+        yield bus
+    finally:
+        await _stop(broker)
+
+
 async def _stop(broker: NatsBroker) -> None:
     await asyncio.wait_for(broker.stop(), 5)
 
@@ -185,6 +194,31 @@ async def test_a_puller_takes_no_more_than_there_are_slots(tmp_path: Path) -> No
             assert len(held) <= 3
             await consumer.ack(bus, held.pop())
             puller.want(3 - len(held))
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_lost_connection_does_not_bring_more_than_there_are_slots(tmp_path: Path) -> None:
+    got: list[Delivery] = []
+
+    def receive(delivery: Delivery) -> None:
+        got.append(delivery)
+        puller.want(max(0, 3 - len(got)))
+
+    async with platform(tmp_path) as (server, bus), _connection(server) as other:
+        puller = Puller(bus, subjects.RUNS, subjects.attempts_consumer("default"), receive)
+        puller.want(3)
+        task = asyncio.create_task(puller.run())
+        for _ in range(2):
+            await asyncio.sleep(0.2)
+            before = bus.client.stats["reconnects"]
+            bus.client._transport._io_writer.transport.abort()  # the server lives on
+            await _until(lambda before=before: bus.client.stats["reconnects"] > before)
+        await asyncio.sleep(0.2)
+        await NatsRunLog(other, "test").append([request("r1", f"s-{n}") for n in range(20)])
+        await _until(lambda: len(got) >= 3)
+        await asyncio.sleep(0.3)
+        assert len(got) == 3
         task.cancel()
         await asyncio.wait([task])
 

@@ -16,6 +16,7 @@ from typing import Any
 import nats.errors
 import orjson
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 
 from penstock_adapters.nats.bus import Bus
 
@@ -47,14 +48,14 @@ class Puller:
         self._wanted = 0
         self._outstanding = 0
         self._heard = time.monotonic()
-        self._inbox = bus.client.new_inbox()
+        self._inbox = ""
+        self._subscription: Subscription | None = None
         self._wake = asyncio.Event()
         self._pause = 0.0
 
     async def run(self) -> None:
         """Ask and receive until cancelled."""
         self._bus.on_reconnect(self._forget)
-        subscription = await self._bus.subscribe(self._inbox, self._message)
         try:
             while True:
                 with contextlib.suppress(TimeoutError):
@@ -66,10 +67,13 @@ class Puller:
                     self._pause = 0.0
                 if self._outstanding and time.monotonic() - self._heard > EXPIRES + 5.0:
                     self._outstanding = 0
-                await self._ask()
+                try:
+                    await self._ask()
+                except (nats.errors.Error, OSError):
+                    self._pause = 0.5
+                    self._wake.set()
         finally:
-            with contextlib.suppress(Exception):
-                await subscription.unsubscribe()
+            await self._leave()
 
     def want(self, count: int) -> None:
         """Have `count` messages asked for from now on."""
@@ -78,18 +82,23 @@ class Puller:
             self._wake.set()
 
     async def _ask(self) -> None:
+        if not self._inbox:
+            await self._leave()
+            self._inbox = self._bus.client.new_inbox()
+            self._subscription = await self._bus.subscribe(self._inbox, self._message)
         missing = self._wanted - self._outstanding
         if missing <= 0:
             return
         body = orjson.dumps({"batch": missing, "expires": int(EXPIRES * 1e9)})
-        try:
-            await self._bus.client.publish(self._subject, body, reply=self._inbox)
-        except (nats.errors.Error, OSError):
-            self._pause = 0.5
-            self._wake.set()
-            return
+        await self._bus.client.publish(self._subject, body, reply=self._inbox)
         self._outstanding += missing
         self._heard = time.monotonic()
+
+    async def _leave(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with contextlib.suppress(Exception):
+                await subscription.unsubscribe()
 
     async def _message(self, message: Msg) -> None:
         self._heard = time.monotonic()
@@ -113,6 +122,8 @@ class Puller:
         self._wake.set()
 
     def _forget(self) -> None:
+        """After a reconnection nobody knows whether requests still stand. At another inbox none of them counts."""
+        self._inbox = ""
         self._outstanding = 0
         self._wake.set()
 
