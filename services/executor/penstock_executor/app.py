@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Awaitable
 from typing import Any
 
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.appender import Appender
+from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.run_log import NatsRunLog, from_direct
 from penstock_adapters.nats.versions import Versions
@@ -73,6 +75,10 @@ class NatsEdges:
         """See the protocol."""
         return self.shipper.ship(attempt, entries)
 
+    def forget(self, attempt: Attempt) -> None:
+        """See the protocol."""
+        self.shipper.forget(attempt)
+
 
 class ExecutorApp:
     """The executor with its consumer, its processes and its timers."""
@@ -131,14 +137,17 @@ class ExecutorApp:
 
     def _reconnected(self) -> None:
         if not self._stopped:
+            # What the server has counted as delivered may be less than it was: trust no first delivery until known.
+            self._service.horizon = sys.maxsize
             self._catching_up = asyncio.create_task(self._catch_up_later())
 
     async def _catch_up_later(self) -> None:
-        for _ in range(20):
+        while not self._stopped:
             try:
                 await self._catch_up()
                 return
-            except Unavailable:
+            except (Unavailable, BusError) as error:
+                self._link.log.warning("catching up is tried again", error=str(error))
                 await asyncio.sleep(0.5)
 
     async def _catch_up(self) -> None:

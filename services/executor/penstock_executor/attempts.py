@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from penstock_core import values
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
@@ -22,6 +23,12 @@ def bad_end(
         started_at=began,
         finished_at=time.time(),
     )
+
+
+def too_large(fact: AttemptFinished, error: BaseException) -> AttemptFinished:
+    """What is reported in place of an end that the log refuses."""
+    why = ErrorInfo(type="ResultTooLarge", message=f"its end could not be recorded: {error}")
+    return replace(fact, outcome=Outcome.FAILED, outputs={}, metrics={}, params={}, artifacts={}, error=why)
 
 
 def references(value: Value) -> list[values.ResultRef]:

@@ -37,6 +37,11 @@ class OutputShipper:
         """The attempt writes no more."""
         self._count.pop(attempt, None)
 
+    @property
+    def following(self) -> int:
+        """Attempts that wrote something and are not forgotten."""
+        return len(self._count)
+
     async def run(self) -> None:
         """Publish until cancelled, several at a time: order within an attempt is kept by `first`."""
         pending: set[asyncio.Task[None]] = set()

@@ -30,7 +30,9 @@ STARTED_DELAY = 0.02
 """Seconds that a `started` fact waits: an attempt that ends before does without."""
 
 _REMEMBERED = 10_000
+_CANCELLED_REMEMBERED = 100_000
 _OUTPUT_WAIT = 10.0
+_REFUSED_DELAY = 10.0
 
 Attempt = tuple[str, str, int]
 
@@ -74,6 +76,10 @@ class Edges(Protocol):
         """Ship output; the awaitable is done when it is stored."""
         ...
 
+    def forget(self, attempt: Attempt) -> None:
+        """The attempt writes no more."""
+        ...
+
 
 @dataclass(slots=True)
 class _Held:
@@ -102,7 +108,7 @@ class ExecutorService:
         self._executor: Executor | None = None
         self._held: dict[Attempt, _Held] = {}
         self._ended: OrderedDict[Attempt, None] = OrderedDict()
-        self._cancelled: set[str] = set()
+        self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
         self._active = 0
@@ -122,7 +128,11 @@ class ExecutorService:
     # ------------------------------------------------------------------------------------------------ deliveries
 
     def receive(self, delivery: Delivery) -> None:
-        """Take a delivery."""
+        """Take a delivery, and ask for others as far as slots are free: also for one that brought nothing to do."""
+        self._take(delivery)
+        self._want_free()
+
+    def _take(self, delivery: Delivery) -> None:
         request = events.decode(delivery.subject, delivery.data)
         if isinstance(request, events.Corrupt):
             self._spawn(self._corrupt(delivery, request))
@@ -144,15 +154,11 @@ class ExecutorService:
         self._held[attempt] = _Held(request, delivery)
         self._active += 1
         self._idle.clear()
-        self._want_free()
         self._spawn(self._begin(attempt, request, delivery))
 
     async def _begin(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
         try:
-            if request.run_id in self._cancelled:
-                self._end(
-                    attempts.bad_end(request, Outcome.CANCELLED, "Cancelled", "the run was cancelled before it started")
-                )
+            if self._was_cancelled(request):
                 return
             if request.not_before is not None and (delay := request.not_before - time.time()) > 0:
                 self._release(attempt)
@@ -162,6 +168,9 @@ class ExecutorService:
                 return
             request = await self._with_inputs(request)
             where = await self._edges.workplace(request)
+            # A cancel that came meanwhile found no process to end. Between this look and the start nothing is awaited.
+            if self._was_cancelled(request):
+                return
             assert self._executor is not None  # noqa: S101 - set by the composition root before open()
             await self._executor.start(request, where)
         except Unavailable as error:
@@ -177,6 +186,13 @@ class ExecutorService:
                     request, Outcome.LOST, type(error).__name__, f"the executor could not start it: {error}"
                 )
             )
+
+    def _was_cancelled(self, request: AttemptRequested) -> bool:
+        """End an attempt whose run was cancelled; True when it was."""
+        if request.run_id not in self._cancelled:
+            return False
+        self._end(attempts.bad_end(request, Outcome.CANCELLED, "Cancelled", "the run was cancelled before it started"))
+        return True
 
     async def _known(self, request: AttemptRequested) -> bool:
         """Deal with an attempt that was delivered before; True when it must not run."""
@@ -293,17 +309,16 @@ class ExecutorService:
         if error is not None:
             # Refused for good, such as a body over the broker's limit: report that instead.
             self._warn("an end was refused", attempt="/".join(map(str, attempt)), error=str(error))
-            message = f"its end could not be recorded: {error}"
-            smaller = replace(
-                fact,
-                outcome=Outcome.FAILED,
-                outputs={},
-                metrics={},
-                params={},
-                artifacts={},
-                error=ErrorInfo(type="ResultTooLarge", message=message),
-            )
-            await self._edges.submit(smaller)
+            try:
+                await self._edges.submit(attempts.too_large(fact, error))
+            except PenstockError as again:
+                # Nothing can be recorded now. It comes again later, and counts as lost if its start is in the log.
+                self._warn("no end could be recorded", attempt="/".join(map(str, attempt)), error=str(again))
+                held = self._held.get(attempt)
+                self._release(attempt)
+                if held is not None:
+                    await self._edges.hand_back(held.delivery, _REFUSED_DELAY)
+                return
         self._done(attempt)
 
     def _send_started(self, held: _Held) -> None:
@@ -322,6 +337,7 @@ class ExecutorService:
 
     def _release(self, attempt: Attempt) -> None:
         held = self._held.pop(attempt, None)
+        self._edges.forget(attempt)
         if held is not None and not held.ended:
             self._active -= 1
             self._want_free()
@@ -335,7 +351,9 @@ class ExecutorService:
 
     async def cancel(self, run_id: str, reason: str) -> None:
         """A run was cancelled: end its attempts here and start none of it."""
-        self._cancelled.add(run_id)
+        self._cancelled[run_id] = None
+        while len(self._cancelled) > _CANCELLED_REMEMBERED:
+            self._cancelled.popitem(last=False)
         for attempt in [attempt for attempt in self._held if attempt[0] == run_id]:
             if self._executor is not None:
                 await self._executor.cancel(*attempt, reason)
