@@ -82,7 +82,7 @@ def read_header(line: bytes) -> HistoryHeader:
     """
     try:
         return HistoryHeader.model_validate_json(line)
-    except (pydantic.ValidationError, PenstockError) as error:
+    except (PenstockError, ValueError, RecursionError) as error:
         raise InvalidHistory(f"this is no header of a history of format {FORMAT}: {_first(error)}") from error
 
 
@@ -100,7 +100,7 @@ def read_fact(line: bytes) -> Recorded:
         fact: Fact = adapter.validate_python(entry.fact)
     except InvalidHistory:
         raise
-    except (pydantic.ValidationError, PenstockError) as error:
+    except (PenstockError, ValueError, RecursionError) as error:
         raise InvalidHistory(f"this is no fact of a history: {_first(error)}") from error
     return Recorded(entry.seq, entry.at, fact)
 
