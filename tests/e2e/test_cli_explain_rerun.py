@@ -150,3 +150,64 @@ def test_a_step_that_is_tried_again_later_says_when_and_why(up: Place) -> None:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
     assert "Ctrl-C" in up.json("runs", "explain", newest[0].run_id)["steps"]["fails_slowly"]["why"]
+
+
+# ----------------------------------------------------------------------------------------------------------- rerun
+
+
+def test_a_run_is_run_again_with_its_inputs_or_changed_ones(up: Place) -> None:
+    first = up.json("run", "flows.py:sized", "-p", "source=short.txt", "-p", "times=2", "--label", "team=growth")
+    assert first["outputs"] == {"result": "6 plain"}
+    again = up.json("runs", "rerun", first["run_id"])
+    assert again["run_id"] != first["run_id"] and again["state"] == "succeeded"
+    assert again["outputs"] == {"result": "6 plain"}
+    run = up.client.get(again["run_id"])
+    assert run.labels == {"team": "growth"}
+    assert (run.trigger["type"], run.trigger["parent"]) == ("rerun", first["run_id"])
+
+    assert f"rerun of  {first['run_id']}" in up.call("runs", "show", again["run_id"])
+
+    text = up.call("runs", "rerun", again["run_id"][:20], "-p", "source=long.txt", "-p", "note=7")
+    assert "size  succeeded" in text and "sized v1 succeeded in" in text and '"12 7"' in text
+    error = up.call("runs", "rerun", first["run_id"], "-p", "times=often", code=2)
+    assert 'inputs.times: must be an integer, not "often"' in error
+    assert "did you mean 'times'" in up.call("runs", "rerun", first["run_id"], "-p", "time=1", code=2)
+    assert "no file or folder" in up.call("runs", "rerun", first["run_id"], "-p", "source=none.txt", code=2)
+
+
+def test_a_rerun_that_fails_says_why(up: Place, broken: str) -> None:
+    text = up.call("runs", "rerun", broken, "-p", "n=9", code=1)
+    assert "step fails failed: ValueError: no 9s today" in text
+    assert 'File "flows.py"' in text
+    assert up.call("runs", "rerun", "k" + "0" * 25, code=2).startswith("error: ")
+
+
+def test_the_version_is_chosen_where_a_newer_one_has_come(up: Place) -> None:
+    code = "from penstock import pipeline, step\n\n@step\ndef tell() -> str:\n    return '{}'\n\n"
+    code += "@pipeline\ndef told():\n    return tell()\n"
+    (up.folder / "told.py").write_text(code.format("old"))
+    first = up.json("run", "told.py")["run_id"]
+    (up.folder / "told.py").write_text(code.format("new"))
+    assert up.json("run", "told.py")["outputs"] == {"result": "new"}
+    error = up.call("runs", "rerun", first, code=2)
+    assert "was of version 1 of 'told', the latest is 2: choose --version same or --version latest" in error
+    assert up.json("runs", "rerun", first, "--version", "same")["outputs"] == {"result": "old"}
+    assert up.json("runs", "rerun", first, "--version", "latest")["outputs"] == {"result": "new"}
+    assert "none of same, latest" in up.call("runs", "rerun", first, "--version", "2", code=2)
+
+
+def test_a_detached_rerun_goes_on_by_itself(up: Place) -> None:
+    first = up.json("run", "flows.py:sized", "-p", "source=short.txt")["run_id"]
+    asked = up.json("runs", "rerun", first, "--detach")
+    assert asked["parent"] == first and asked["state"] == "queued"
+    assert up.client.wait(asked["run_id"], timeout=20).outputs == {"result": {"value": "3 plain"}}
+    assert up.call("runs", "rerun", first, "--detach").split()[2:4] == ["of", "sized"]
+    assert "goes with neither" in up.call("runs", "rerun", first, "--detach", "--logs", code=2)
+
+
+def test_reruns_from_python(up: Place) -> None:
+    first = up.json("run", "flows.py:sized", "-p", "source=short.txt")["run_id"]
+    run = up.client.rerun(first, inputs={"source": up.folder / "long.txt"}, wait=True)
+    assert run.succeeded and up.client.value(run.run_id) == "6 plain"
+    key = "once"
+    assert up.client.rerun(first, idempotency_key=key).run_id == up.client.rerun(first, idempotency_key=key).run_id

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock_cli import artifacts, doctor, explain, light, run, runs, schedules, up, versions
+from penstock_cli import artifacts, doctor, explain, light, rerun, run, runs, schedules, up, versions
 
 app = typer.Typer(
     name="penstock",
@@ -40,6 +40,7 @@ def root(
 app.command("run")(run.run)
 app.command("up")(up.up)
 runs.app.command("explain")(explain.explain)
+runs.app.command("rerun")(rerun.rerun)
 app.add_typer(runs.app, name="runs")
 app.add_typer(versions.app, name="versions")
 app.add_typer(schedules.app, name="schedules")

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -56,16 +57,23 @@ def run(
 
     options = Options(json, quiet, logs, seconds_of(timeout) if timeout else None)
     labels = labels_of(name, label or [])
-    try:
+    with no_run_in_json(wanted=json):
         sources.locate(source)
-        with _terminated_politely(), session.hold() as held:
+        with terminated_politely(), session.hold() as held:
             prepared, inputs = prepare(source, param or [], quiet_stdout=json)
             ended = _run(held, prepared, inputs, labels, options)
+    raise typer.Exit(0 if ended.succeeded else failures.FAILED)
+
+
+@contextlib.contextmanager
+def no_run_in_json(*, wanted: bool) -> Generator[None]:
+    """Where JSON is wanted, an error is told in the form of a run, too."""
+    try:
+        yield
     except Exception as error:
-        if json and not isinstance(error, following.Left):
+        if wanted and not isinstance(error, following.Left):
             output.as_json({"run_id": None, "state": None, "outputs": {}, "error": failures.text(error), "steps": {}})
         raise
-    raise typer.Exit(0 if ended.succeeded else failures.FAILED)
 
 
 def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prepared, dict[str, Any]]:
@@ -87,25 +95,31 @@ def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prep
 def _run(
     held: Embedded | None, prepared: Prepared, inputs: dict[str, Any], labels: dict[str, str], options: Options
 ) -> Run:
-    from penstock_cli import session, summary
+    from penstock_cli import session
     from penstock_cli.model import Progress
 
     connected = session.attach(held)
-    client = connected.client
-    version = client.register(prepared)
-    accepted = client.run(version, inputs=inputs, labels=labels)
+    version = connected.client.register(prepared)
+    accepted = connected.client.run(version, inputs=inputs, labels=labels)
     progress = Progress(accepted.run_id, prepared.ir, version.version)
+    return watch(connected, progress, options, prepared.source.root)
+
+
+def watch(connected: Session, progress: Progress, options: Options, root: Path | None = None) -> Run:
+    """Show how a run goes until it is over, and what came of it. `root` is where its source lies, if that is known."""
+    from penstock_cli import summary
+
     show = not (options.quiet or options.json)
     with _display(progress, show=show) as display:
         following.follow(connected, progress, display, options)
-    ended = client.finished(accepted.run_id)
+    ended = connected.client.finished(progress.run_id)
     store = artifact_folder(connected)
     if options.json:
         output.as_json(summary.as_object(ended, store))
     elif not options.quiet:
-        _conclude(ended, progress, connected, prepared)
+        _conclude(ended, progress, connected, root)
     if (options.json or options.quiet) and not ended.succeeded:
-        for line in summary.failures(ended, prepared.source.root):
+        for line in summary.failures(ended, root):
             output.note("".join(text for text, _ in line))
     return ended
 
@@ -128,7 +142,7 @@ def artifact_folder(connected: Session) -> Any:
     return FolderStore(connected.client.home / "artifacts") if connected.local else None
 
 
-def _conclude(ended: Run, progress: Progress, connected: Session, prepared: Prepared) -> None:
+def _conclude(ended: Run, progress: Progress, connected: Session, root: Path | None) -> None:
     from penstock_cli import chart, summary
     from penstock_cli.model import seconds, steps
 
@@ -146,7 +160,7 @@ def _conclude(ended: Run, progress: Progress, connected: Session, prepared: Prep
         ]
     )
     output.show(chart.chart(ended, progress.tracks))
-    output.show(summary.failures(ended, prepared.source.root))
+    output.show(summary.failures(ended, root))
     output.show(summary.results(ended, artifact_folder(connected)))
     if ended.error and not any(step.state == "failed" for step in ended.steps.values()):
         output.show([[], [(ended.error, "")]])
@@ -159,7 +173,7 @@ def _conclude(ended: Run, progress: Progress, connected: Session, prepared: Prep
 
 
 @contextlib.contextmanager
-def _terminated_politely() -> Generator[None]:
+def terminated_politely() -> Generator[None]:
     """SIGTERM leaves through the usual way out, so that the terminal is put in order."""
 
     def stop(number: int, frame: FrameType | None) -> None:

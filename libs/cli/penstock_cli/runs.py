@@ -1,4 +1,4 @@
-"""`penstock runs`: look at runs and cancel them. `explain` has a file of its own."""
+"""`penstock runs`: look at runs and cancel them. `explain` and `rerun` have files of their own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from penstock.results import LogLine, Run
     from penstock_cli.model import Track
 
-app = typer.Typer(help="List, show, explain, follow, cancel and export runs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, explain, follow, repeat, cancel and export runs.", no_args_is_help=True)
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -126,6 +126,8 @@ def _about(run: Run) -> list[list[tuple[str, str]]]:
     from penstock_cli.summary import plain
 
     lines: list[list[tuple[str, str]]] = []
+    if run.trigger.get("type") == "rerun":
+        lines.append([("  rerun of  ", "dim"), (run.trigger.get("parent", ""), "")])
     if run.labels:
         lines.append([("  labels  ", "dim"), (" ".join(f"{k}={v}" for k, v in run.labels.items()), "")])
     if run.inputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -54,6 +54,17 @@ class RunBody(_Model):
     inputs: dict[str, Json] = Field(default_factory=dict)
     labels: dict[str, str] = Field(default_factory=dict, max_length=64)
     priority: int = Field(default=0, ge=-1000, le=1000)
+
+
+class RerunBody(_Model):
+    """Run an earlier run's pipeline again, as a new run with the same labels and priority.
+
+    `version` says which: that of the earlier run (`same`) or the `latest`; it may be left out where they are one.
+    `inputs` are what changes; the others are those of the earlier run.
+    """
+
+    version: Literal["same", "latest"] | None = None
+    inputs: dict[str, Json] = Field(default_factory=dict)
 
 
 class CancelBody(_Model):

@@ -14,29 +14,25 @@ always carries an idempotency key, so that it is one run however often it is sen
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from penstock import results
+from penstock import results, uploading
 from penstock.client_errors import ClientError, RunFailed
 from penstock.platform import Address, home_folder, locator
 from penstock.results import Event, LogLine, Reasons, Run, Schedule, Version
 from penstock.sse import Message
 from penstock.transport import Transport
-from penstock_core.errors import InputError
 
 if TYPE_CHECKING:
     from penstock import Pipeline
     from penstock.sources import Prepared
 
-_SHORT = 16_000
 _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
@@ -110,6 +106,14 @@ class Client:
         rows = answer.get("versions", []) if isinstance(answer, dict) else answer
         return [results.build(Version, row) for row in rows]
 
+    def compiled(self, pipeline: str, version: int) -> dict[str, Any]:
+        """The compiled pipeline of a registered version, as JSON: its parameters, steps, nodes and outputs.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        return self.transport.json("GET", f"/v1/versions/{quote(pipeline)}/{version}")["pipeline"]
+
     def upload(self, content: Path | bytes, sha256: str) -> bool:
         """Put a file, or bytes, into the artifact store under its digest; False when it was there."""
         path = f"/v1/artifacts/{sha256}"
@@ -155,7 +159,7 @@ class Client:
         body = {
             "pipeline": name,
             "version": version,
-            "inputs": {key: self._input(key, value) for key, value in (inputs or {}).items()},
+            "inputs": uploading.inputs(self, inputs or {}),
             "labels": dict(labels or {}),
             "priority": priority,
         }
@@ -165,28 +169,33 @@ class Client:
             return self.wait(accepted["run_id"])
         return results.build(Run, accepted, state="queued")
 
-    def _input(self, name: str, value: Any) -> Any:
-        """An input as the API takes it; what is no plain data is uploaded first."""
-        if _is_plain(value):
-            return value
-        # Only for those who have more than numbers and texts.
-        from penstock import serialize
-        from penstock.store import FolderStore
+    def rerun(
+        self,
+        run_id: str,
+        version: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        *,
+        wait: bool = False,
+    ) -> Run:
+        """Run an earlier run's pipeline again, as a new run with the same labels and priority.
 
-        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
-            store = FolderStore(folder)
-            saved = serialize.save(value, Any, store, where=f"input {name!r}")
-            match saved:
-                case {"value": plain}:
-                    return plain
-                case {"artifact": {"sha256": sha256}}:
-                    self.upload(store.path(sha256), sha256)
-                    return saved
-                case _:
-                    raise InputError(
-                        f"input {name!r} is a {type(value).__name__} that holds files, tables or arrays: "
-                        "give each of them as an input of its own"
-                    )
+        Args:
+            run_id: the earlier run; the new one names it as `parent` in its trigger.
+            version: `same` or `latest`; may be left out while the earlier run's version is the latest.
+            inputs: what changes, as in `run`; all others are those of the earlier run.
+            idempotency_key: the same key is the same run; default a new one.
+            wait: return when the run is over, with its steps.
+
+        Raises:
+            NotFound: there is no such run.
+            Refused: the version must be chosen, or the inputs do not fit it.
+        """
+        changed = uploading.inputs(self, inputs or {})
+        headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
+        body = {"version": version, "inputs": changed}
+        accepted = self.transport.json("POST", f"/v1/runs/{quote(run_id)}/rerun", body=body, headers=headers)
+        return self.wait(accepted["run_id"]) if wait else results.build(Run, accepted, state="queued")
 
     def runs(self, pipeline: str | None = None, state: str | None = None, limit: int = 20) -> list[Run]:
         """The newest runs, at most `limit`, newest first."""
@@ -362,20 +371,3 @@ def _lines(message: Message) -> Iterator[LogLine]:
         key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
         for entry in message.data.get("entries", ()):
             yield results.build(LogLine, entry, step=key, attempt=attempt, seq=message.id)
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether a value is JSON as it stands, without a closer look."""
-    match value:
-        case None | bool():
-            return True
-        case int():
-            return type(value) is int and -(1 << 63) <= value < 1 << 63
-        case float():
-            return type(value) is float and math.isfinite(value)
-        case str():
-            return type(value) is str and len(value) < _SHORT
-        case {"artifact": {"sha256": _}}:
-            return True
-        case _:
-            return False

@@ -25,21 +25,28 @@ Schema = Mapping[str, Any]
 _REFERENCE = pydantic.TypeAdapter(ArtifactRef)
 
 
-def check(pipeline: str, params: Sequence[Port], given: Mapping[str, Any]) -> dict[str, Value]:
+def check(
+    pipeline: str, params: Sequence[Port], given: Mapping[str, Any], kept: Mapping[str, Value] | None = None
+) -> dict[str, Value]:
     """The values of all parameters, defaults filled in, in the order of the pipeline.
 
-    An input of the form `{"artifact": {"sha256": …, "size": …, …}}` names a stored object.
+    An input of the form `{"artifact": {"sha256": …, "size": …, …}}` names a stored object. `kept` are the values of an
+    earlier run, which count where nothing is given.
 
     Raises:
         InvalidInputs: names every input that is unknown, missing, too large or of the wrong type.
     """
     known = [port.name for port in params]
-    errors = [(f"inputs.{name[:100]}", _unknown(name, known)) for name in given if name not in known]
+    kept = kept or {}
+    names = dict.fromkeys([*given, *kept])
+    errors = [(f"inputs.{name[:100]}", _unknown(name, known)) for name in names if name not in known]
     values: dict[str, Value] = {}
     for port in params:
-        if port.name in given:
+        if port.name in given or port.name in kept:
             try:
-                values[port.name] = _value(port, given[port.name])
+                values[port.name] = (
+                    _value(port, given[port.name]) if port.name in given else _kept(port, kept[port.name])
+                )
             except InputError as error:
                 errors.append((f"inputs.{port.name}", str(error)))
         elif port.required:
@@ -60,6 +67,15 @@ def _value(port: Port, given: Any) -> Value:
     if problem:
         raise InputError(problem)
     return Inline(given)
+
+
+def _kept(port: Port, value: Value) -> Value:
+    # A default may be of another type than its parameter: `depth: int = None`.
+    if isinstance(value, Inline) and (port.required or value.value != port.default):
+        problem = mismatch(value.value, port.schema)
+        if problem:
+            raise InputError(problem)
+    return value
 
 
 def _stored(fields: dict[str, Any]) -> Stored:

@@ -18,6 +18,7 @@ from penstock_gateway.schemas import tidy
 _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     api.RegisterBody,
     api.RunBody,
+    api.RerunBody,
     api.CancelBody,
     api.Registered,
     api.RunAccepted,

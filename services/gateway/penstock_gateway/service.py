@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import os
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import pydantic
@@ -80,38 +80,53 @@ class GatewayService:
             InvalidInputs: the inputs do not fit the parameters.
         """
         _check_run_body(body)
-        fingerprint = hashlib.sha256(orjson.dumps(body.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
-        trigger = {"type": "manual", "request": fingerprint}
-        if key is None:
-            run_id = ids.run_id(time.time_ns() // 1_000_000, os.urandom(10))
-        else:
-            run_id = ids.run_id_from_key(PROJECT, body.pipeline, key)
-            known = await self._requested(run_id)
-            if known is not None:
-                return _same_request(known, fingerprint)
+        request = fingerprint(body.model_dump())
+        run_id, known = await self.claim(body.pipeline, key, request)
+        if known is not None:
+            return known
         version = await self.version(body.pipeline, body.version)
         values = inputs.check(body.pipeline, version.pipeline.params, body.inputs)
         await self.artifacts.check_inputs(values)
-        fact = RunRequested(
+        wanted = RunRequested(
             run_id=run_id,
             project=PROJECT,
             pipeline=body.pipeline,
             version=version.version,
             inputs=values,
-            trigger=trigger,
+            trigger={"type": "manual", "request": request},
             labels=body.labels,
             priority=body.priority,
             requested_at=time.time(),
         )
+        return await self.admit(wanted)
+
+    async def claim(self, pipeline: str, key: str | None, request: str) -> tuple[str, Accepted | None]:
+        """The id for a run that is asked for with a key, and the run itself where the key stands for it already.
+
+        Raises:
+            ProblemError: 409 the key was used for a request of another fingerprint.
+        """
+        if key is None:
+            return ids.run_id(time.time_ns() // 1_000_000, os.urandom(10)), None
+        run_id = ids.run_id_from_key(PROJECT, pipeline, key)
+        known = await self._requested(run_id)
+        return run_id, _same_request(known, request) if known is not None else None
+
+    async def admit(self, fact: RunRequested) -> Accepted:
+        """Append the request of a run; the fingerprint of what was asked for is `request` in its trigger.
+
+        Raises:
+            ProblemError: 409 the run's id stands for another request; 413, 422 it cannot be stored.
+        """
         self._check_readable(fact)
         written = (await self.runs.append([fact]))[0]
         if written:
-            return Accepted(run_id, fact.pipeline, fact.version, created=True)
+            return Accepted(fact.run_id, fact.pipeline, fact.version, created=True)
         # Somebody with the same key was faster.
-        known = await self._requested(run_id)
+        known = await self._requested(fact.run_id)
         if known is None:
             raise ProblemError(409, "This run's place in the log holds something unreadable", "use another key")
-        return _same_request(known, fingerprint)
+        return _same_request(known, fact.trigger["request"])
 
     async def cancel(self, run_id: str, reason: str) -> RunFinished | None:
         """Ask to cancel a run. Returns how it ended when it was over before, so that nothing was asked.
@@ -152,9 +167,19 @@ class GatewayService:
 
     async def check_known(self, run_id: str) -> None:
         """Raises ProblemError 404 unless the log holds a request for the run."""
+        await self.requested(run_id)
+
+    async def requested(self, run_id: str) -> RunRequested:
+        """The request of a run.
+
+        Raises:
+            ProblemError: 404 no such run.
+        """
         _check_run_id(run_id)
-        if await self._requested(run_id) is None:
+        found = await self._requested(run_id)
+        if found is None:
             raise _no_run(run_id)
+        return found
 
     async def finished(self, run_id: str) -> tuple[int, RunFinished] | None:
         """How a run ended, with the place of that in the log; None while it goes on."""
@@ -246,6 +271,11 @@ class GatewayService:
         return True
 
 
+def fingerprint(wanted: Any) -> str:
+    """A digest of JSON data: equal for equal requests."""
+    return hashlib.sha256(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
 def _check_run_id(run_id: str) -> None:
     try:
         ids.check_name(run_id, "run id")
@@ -269,8 +299,8 @@ def _check_run_body(body: api.RunBody) -> None:
             )
 
 
-def _same_request(known: RunRequested, fingerprint: str) -> Accepted:
-    if known.trigger.get("request") != fingerprint:
+def _same_request(known: RunRequested, request: str) -> Accepted:
+    if known.trigger.get("request") != request:
         raise ProblemError(
             409,
             "The idempotency key was used for another request",

@@ -133,6 +133,10 @@ class Handler(BaseHTTPRequestHandler):
             self.json(200, server.view)
         elif path == f"/v1/runs/{RUN}/cancel":
             self.json(202, {"run_id": RUN, "state": None})
+        elif path == f"/v1/runs/{RUN}/rerun":
+            known = headers["idempotency-key"] in server.runs_by_key
+            server.runs_by_key[headers["idempotency-key"]] = RUN
+            self.json(202, {"run_id": RUN, "pipeline": "p", "version": 1, "created": not known})
         elif path == f"/v1/runs/{RUN}/explain":
             step = {"key": "a", "state": "waiting", "sentence": "waits", "because": ["b"], "mood": "new"}
             self.json(
@@ -307,6 +311,14 @@ def test_a_run_is_asked_for_once_even_when_its_answer_is_lost(served: FakePlatfo
     keys = {headers["idempotency-key"] for verb, _, headers, _ in served.requests if verb == "POST"}
     assert len(served.paths("POST")) >= 3 and len(keys) == 1 and len(served.runs_by_key) == 1
     assert run.run_id == RUN and run.state == "queued"
+
+
+def test_a_rerun_is_asked_for_once_even_when_its_answer_is_lost(served: FakePlatform, client: Client) -> None:
+    served.faults = ["drop", "drop after"]
+    assert client.rerun(RUN, "latest", {"n": 4}).run_id == RUN
+    sent = [json.loads(body) for verb, _, _, body in served.requests if verb == "POST"]
+    assert len(sent) >= 2 and all(body == {"version": "latest", "inputs": {"n": 4}} for body in sent)
+    assert len(served.runs_by_key) == 1
 
 
 def test_two_runs_have_two_keys(served: FakePlatform, client: Client) -> None:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from penstock_contracts import api
 from penstock_core import ids
-from penstock_gateway import bodies, docs, index, states, values
+from penstock_gateway import bodies, docs, index, reruns, states, values
 from penstock_gateway.docs import describe
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.routes.common import PipelineFilter, RunId, artifacts, json, service
@@ -20,6 +20,7 @@ router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 _KEY_LIMIT = 255
 
+IdempotencyKey = Annotated[str | None, Header(description="the same key is the same run")]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 
@@ -34,25 +35,26 @@ State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
         problems=(400, 404, 409, 413, 415, 422),
     ),
 )
-async def request_run(
-    request: Request,
-    idempotency_key: Annotated[str | None, Header(description="the same key is the same run")] = None,
-) -> Response:
+async def request_run(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
     """Appends the request to the log and answers when it is stored.
 
     Inputs that are left out take their defaults. An input that is larger than 64 KiB as JSON is put as an artifact
     first and given as `{"artifact": {"sha256": …, "size": …}}`.
     """
-    if idempotency_key is not None and not (0 < len(idempotency_key) <= _KEY_LIMIT and idempotency_key.isprintable()):
+    _check_key(idempotency_key)
+    body = await bodies.read(request, api.RunBody)
+    run = await service(request).request_run(body, idempotency_key)
+    return json(run._asdict(), 202 if run.created else 200, {"location": f"/v1/runs/{run.run_id}"})
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not (0 < len(key) <= _KEY_LIMIT and key.isprintable()):
         raise ProblemError(
             422,
             "The request is not valid",
             f"Idempotency-Key: 1 to {_KEY_LIMIT} printable characters",
             errors=[("header.idempotency-key", f"must have 1 to {_KEY_LIMIT} printable characters")],
         )
-    body = await bodies.read(request, api.RunBody)
-    run = await service(request).request_run(body, idempotency_key)
-    return json(run._asdict(), 202 if run.created else 200, {"location": f"/v1/runs/{run.run_id}"})
 
 
 @router.get(
@@ -122,6 +124,29 @@ async def cancel_run(request: Request, run_id: RunId) -> Response:
     if end is None:
         return json({"run_id": run_id, "state": None}, 202)
     return json({"run_id": run_id, "state": end.outcome.value})
+
+
+@router.post(
+    "/{run_id}/rerun",
+    status_code=202,
+    summary="Run it again, as a new run",
+    openapi_extra=describe(
+        body="RerunBody",
+        required=False,
+        accepted_202="RunAccepted",
+        known_by_its_key_200="RunAccepted",
+        problems=(400, 404, 409, 413, 415, 422),
+    ),
+)
+async def rerun(request: Request, run_id: RunId, idempotency_key: IdempotencyKey = None) -> Response:
+    """With the inputs of that run, changed by those that are given, and checked against the version that runs.
+
+    The new run has the labels and the priority of that run; its trigger names it as `parent`.
+    """
+    _check_key(idempotency_key)
+    body = await bodies.read(request, api.RerunBody, optional=True)
+    run = await reruns.rerun(service(request), run_id, body, idempotency_key)
+    return json(run._asdict(), 202 if run.created else 200, {"location": f"/v1/runs/{run.run_id}"})
 
 
 @router.get(

@@ -1,0 +1,92 @@
+"""`penstock runs rerun`: an earlier run again, as a new run, with the inputs it had or changed ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock_cli import failures, output, runs
+from penstock_cli.arguments import seconds_of
+from penstock_cli.failures import UsageError
+from penstock_cli.following import Options
+
+if TYPE_CHECKING:
+    from penstock.client import Client
+    from penstock.results import Run
+
+_VERSIONS = ("same", "latest")
+
+
+def rerun(
+    name: runs.RunArgument,
+    version: Annotated[
+        str | None,
+        typer.Option("--version", metavar="same|latest", help="That of the run, or the latest, where they differ."),
+    ] = None,
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p", "--param", metavar="NAME=VALUE", help="Input that changes; NAME=@FILE reads it from a file."
+        ),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="Cancel the run after e.g. 90, 10m, 2h.")
+    ] = None,
+    logs: Annotated[bool, typer.Option("--logs", help="Show what the steps print.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
+) -> None:
+    """Run it again as a new run, with the inputs it had, changed by `-p`, and show how it goes.
+
+    Labels are kept. The exit codes are those of `penstock run`; with --detach 0 means that it was asked for.
+    """
+    # Heavy imports stay out of `--help`.
+    from penstock_cli import compiled, run, session
+    from penstock_cli.model import Progress
+
+    if version is not None and version not in _VERSIONS:
+        raise UsageError(f"--version {version!r} is none of {', '.join(_VERSIONS)}")
+    if detach and (timeout or logs):
+        raise UsageError("--detach does not wait, so it goes with neither --timeout nor --logs")
+    options = Options(json, quiet, logs, seconds_of(timeout) if timeout else None)
+    with run.no_run_in_json(wanted=json), run.terminated_politely(), session.connect() as connected:
+        client = connected.client
+        parent = client.get(runs.resolve(client, name))
+        if version is None:
+            _check_choice(client, parent)
+        number = _latest(client, parent.pipeline) if version == "latest" else parent.version
+        inputs = compiled.parse(client.compiled(parent.pipeline, number)["params"], param) if param else {}
+        accepted = client.rerun(parent.run_id, version, inputs)
+        if detach:
+            short_lived = connected.embedded is not None and connected.embedded.embedded
+            _tell(accepted, parent, short_lived=short_lived, options=options)
+            return
+        pipeline = compiled.outline(client.compiled(accepted.pipeline, accepted.version))
+        ended = run.watch(connected, Progress(accepted.run_id, pipeline, accepted.version), options)
+    raise typer.Exit(0 if ended.succeeded else failures.FAILED)
+
+
+def _check_choice(client: Client, parent: Run) -> None:
+    """The platform refuses this, too; here it is said in the words of the command."""
+    latest = _latest(client, parent.pipeline)
+    if latest != parent.version:
+        raise UsageError(
+            f"run {parent.run_id} was of version {parent.version} of {parent.pipeline!r}, the latest is {latest}: "
+            "choose --version same or --version latest"
+        )
+
+
+def _latest(client: Client, pipeline: str) -> int:
+    return max((version.version for version in client.versions(pipeline)), default=0)
+
+
+def _tell(accepted: Run, parent: Run, *, short_lived: bool, options: Options) -> None:
+    if options.json:
+        names = ("run_id", "pipeline", "version", "state")
+        output.as_json({name: getattr(accepted, name) for name in names} | {"parent": parent.run_id})
+    elif not options.quiet:
+        output.line(f"run {accepted.run_id} of {accepted.pipeline} v{accepted.version}")
+    if short_lived:
+        output.note("no platform is up here: the run goes on while one is, such as the next command or `penstock up`")
