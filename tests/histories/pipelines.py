@@ -284,3 +284,13 @@ def by_environment(x: int) -> str:
 @pipeline
 def options(x: int = 1):
     return by_environment(x)
+
+
+@pipeline
+def sub_pipeline(x: int = 1):
+    return total([chain(x), chain(one(x))])
+
+
+@pipeline
+def sub_pipeline_failure(x: int = 1):
+    return one(failure(x))

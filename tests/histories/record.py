@@ -164,6 +164,15 @@ SCENARIOS: dict[str, Scenario] = {
         "failed",
         "broken=failed one=succeeded total=skipped one-2=succeeded one-3=succeeded one-4=succeeded total-2=skipped",
     ),
+    "sub_pipeline": Scenario(
+        "succeeded",
+        "chain/one=succeeded chain/one-2=succeeded chain/one-3=succeeded one=succeeded "
+        "chain-2/one=succeeded chain-2/one-2=succeeded chain-2/one-3=succeeded total=succeeded",
+    ),
+    "sub_pipeline_failure": Scenario(
+        "failed",
+        "failure/one=succeeded failure/broken=failed failure/one-2=skipped failure/total=skipped one=skipped",
+    ),
     "retries": Scenario("succeeded", "shaky=succeeded*3 one=succeeded"),
     "retries_exhausted": Scenario("failed", "hopeless=failed*3 one=skipped"),
     "retry_on_others": Scenario("failed", "picky=failed"),
