@@ -159,6 +159,8 @@ async def stop(running: Running, timeout: float) -> None:
             await asyncio.wait_for(service.stop(), timeout)
         except TimeoutError:
             logs.get(name).warning("did not stop in time", seconds=timeout)
+        except Exception:
+            logs.get(name).exception("stopped with an error")  # the others still want to hand back what they hold
     if not running.failed.done():
         running.failed.cancel()
     try:

@@ -6,6 +6,7 @@ Only one platform may use a folder: it holds `platform.lock` for life. Clients o
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -66,12 +67,18 @@ class StateFolder:
     def token(self) -> str:
         """The token of the HTTP API; made at the first start, readable by its owner only."""
         path = self.home / "token"
-        try:
-            with open(path, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-                file.write(secrets.token_urlsafe(32))
-        except FileExistsError:
-            pass
-        return path.read_text().strip()
+        with contextlib.suppress(FileNotFoundError):
+            if known := path.read_text().strip():
+                return known
+        # None yet, or an empty file that a full disk or a kill left. The new one appears whole or not at all.
+        token = secrets.token_urlsafe(32)
+        part = self.home / f".token.{os.getpid()}"
+        with open(part, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write(token)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        return token
 
     def write_note(self, note: dict[str, Any]) -> None:
         """Tell clients where the platform is; appears whole or not at all."""

@@ -111,10 +111,10 @@ class EmbeddedServer:
             try:
                 await self.start()
                 failures = 0
-            except ServerFailed:
+            except (ServerFailed, OSError) as error:  # a full disk may have no room for its settings right now
                 failures += 1
                 if failures >= 5:
-                    raise
+                    raise ServerFailed(f"nats-server cannot be started again: {error}") from error
                 await asyncio.sleep(min(0.2 * 2**failures, 5.0))
 
     async def heal(self, said: Callable[[str], None], every: float = 1.0) -> None:
