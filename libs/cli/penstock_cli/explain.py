@@ -38,10 +38,7 @@ def explain(
     if json:
         output.as_json(_object(found, chosen))
         return
-    left = Counter[str]()
-    if step is None and len(chosen) > _SHOWN:
-        order = sorted(chosen, key=lambda one: _FIRST.index(one.state) if one.state in _FIRST else 0)
-        chosen, left = order[:_SHOWN], Counter(one.state for one in order[_SHOWN:])
+    chosen, left = screenful(chosen)
     about = f"  run {found.run_id}, at {output.clock(found.at)}"
     style = output.STYLES.get(found.state, "")
     output.show([[(found.pipeline, "bold"), (f" v{found.version} ", ""), (found.state, style), (about, "dim")]])
@@ -50,6 +47,14 @@ def explain(
     if left:
         counts = ", ".join(f"{count} {state}" for state, count in left.items())
         output.line(f"… and {left.total()} more steps: {counts}; see one with `penstock runs explain RUN STEP`")
+
+
+def screenful(steps: Sequence[StepReason]) -> tuple[Sequence[StepReason], Counter[str]]:
+    """What fits one screen, and the states of the others: all in order, or what people ask about first."""
+    if len(steps) <= _SHOWN:
+        return steps, Counter()
+    order = sorted(steps, key=lambda one: _FIRST.index(one.state) if one.state in _FIRST else 0)
+    return order[:_SHOWN], Counter(one.state for one in order[_SHOWN:])
 
 
 def chain(found: Reasons, step: str) -> list[StepReason]:

@@ -1,0 +1,50 @@
+"""Which reasons `penstock runs explain` shows."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.results import Reasons, StepReason
+from penstock_cli import explain
+from penstock_cli.failures import UsageError
+
+
+def reasons(*steps: StepReason) -> Reasons:
+    return Reasons("r", "p", 1, "running", 0.0, {step.key: step for step in steps})
+
+
+def reason(key: str, state: str = "waiting", *because: str) -> StepReason:
+    return StepReason(key, state, "why", because)
+
+
+def test_a_step_comes_with_its_reasons_the_nearest_first_and_each_once() -> None:
+    found = reasons(
+        reason("a", "running"),
+        reason("b", "waiting", "a"),
+        reason("c", "waiting", "a", "b"),
+        reason("d", "waiting", "b", "c", "gone"),
+        reason("e", "waiting"),
+    )
+    assert [step.key for step in explain.chain(found, "d")] == ["d", "b", "c", "a"]
+    assert [step.key for step in explain.chain(found, "e")] == ["e"]
+    with pytest.raises(UsageError, match="has no step 'x'; it has: a, b, c, d, e"):
+        explain.chain(found, "x")
+
+
+def test_reasons_that_go_round_or_are_very_many_end() -> None:
+    assert len(explain.chain(reasons(reason("a", "skipped", "b"), reason("b", "skipped", "a")), "a")) == 2
+    many = [reason(f"n{at}") for at in range(500)]
+    assert len(explain.chain(reasons(*many, reason("end", "waiting", *(step.key for step in many))), "end")) == 20
+
+
+def test_a_run_of_few_steps_is_shown_whole_in_its_order() -> None:
+    steps = [reason("a", "succeeded"), reason("b", "failed")]
+    assert explain.screenful(steps) == (steps, {})
+
+
+def test_of_many_steps_those_that_people_ask_about_come_first() -> None:
+    steps = [reason(f"n{at}", "succeeded") for at in range(50)]
+    steps += [reason("w", "waiting"), reason("r", "running"), reason("f", "failed"), reason("new", "of the future")]
+    shown, left = explain.screenful(steps)
+    assert [step.key for step in shown[:5]] == ["f", "new", "r", "w", "n0"]
+    assert len(shown) == 30 and left == {"succeeded": 24}
