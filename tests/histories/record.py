@@ -197,6 +197,12 @@ SCENARIOS: dict[str, Scenario] = {
     "unreadable_end": Scenario(
         "succeeded", "one=succeeded sleeps=succeeded*2 one-2=succeeded", "sleeping", drive=_unreadable_end
     ),
+    "unreadable_early_end": Scenario(
+        "succeeded",
+        "one=succeeded one-2=succeeded*2 one-3=succeeded",
+        "chain",
+        drive=_while_nobody_decides(lambda recorder, run_id: recorder.garble(run_id, "step.one-2.1.finished")),
+    ),
     "unreadable_request": Scenario(
         "succeeded",
         "one=succeeded*2 one-2=succeeded one-3=succeeded",
@@ -267,7 +273,9 @@ def main(names: list[str]) -> None:
             expected = record(cluster, names or list(SCENARIOS), made)
 
         def anonymous(text: str) -> str:
-            return text.replace(temporary, "/home/ada").replace(socket.gethostname(), "machine")
+            host = socket.gethostname()
+            text = text.replace(temporary, "/home/ada").replace(f'"host":"{host}"', '"host":"machine"')
+            return text.replace(f"executor-{host}-", "executor-machine-")
 
         for path in made.iterdir():
             (HERE / path.name).write_text(anonymous(path.read_text()))

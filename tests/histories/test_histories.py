@@ -117,6 +117,7 @@ def ends(name: str) -> list[tuple[str, int, str, str]]:
         ("out_of_memory", [("greedy", 1, "failed", "OutOfMemory")]),
         ("lost", [("sleeps", 1, "lost", "Lost")]),
         ("unreadable_end", [("sleeps", 1, "lost", "CorruptEvent")]),
+        ("unreadable_early_end", [("one-2", 1, "lost", "CorruptEvent")]),
         ("unreadable_request", [("one", 1, "lost", "CorruptEvent")]),
     ],
 )
