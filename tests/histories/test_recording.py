@@ -1,0 +1,45 @@
+"""The recorder at work: runs go as they went when they were recorded, and new histories can be replayed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from penstock_testkit import histories
+from penstock_testkit.cluster import Cluster
+
+HERE = Path(__file__).parent
+NAMES = ["chain", "failure", "retries", "by_reference", "sub_pipeline", "cancel_before_start", "unreadable_early_end"]
+EXPECTED = json.loads((HERE / "expected.json").read_text())
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    spec = importlib.util.spec_from_file_location("histories_record", HERE / "record.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
+    spec.loader.exec_module(module)
+    yield module
+
+
+def test_runs_go_as_they_went_when_they_were_recorded(recorder: ModuleType, tmp_path: Path) -> None:
+    with Cluster(tmp_path / "cluster") as cluster:
+        shutil.copy(HERE / "pipelines.py", cluster.src)
+        found = recorder.record(cluster, NAMES, tmp_path)
+    assert list(found) == NAMES
+    for name in NAMES:
+        history = histories.load(tmp_path / f"{name}.jsonl")
+        history.check()
+        old = EXPECTED[name]
+        assert history.states() == {key: step["status"] for key, step in old["steps"].items()}
+        assert (found[name]["outcome"], found[name]["outputs"]) == (old["outcome"], old["outputs"])
+        assert history.run_id == histories.load(HERE / f"{name}.jsonl").run_id
