@@ -122,10 +122,15 @@ async def compose(url: str, settings: ServiceSettings, builders: dict[str, Build
     name = next(iter(builders)) if len(builders) == 1 else "standalone"
     broker, bus = await connect(url, name, failed)
     running = Running(FastStream(broker, logger=None), bus, {}, failed)
+
+    def fail(why: str) -> None:
+        if not failed.done():
+            failed.set_result(why)
+
     try:
         await _declare(bus, settings)
         services = {
-            part: build(Link(part, bus, broker, logs.get(part), replica_name(part, suffix)))
+            part: build(Link(part, bus, broker, logs.get(part), replica_name(part, suffix), fail))
             for part, build in builders.items()
         }
         await running.app.start()

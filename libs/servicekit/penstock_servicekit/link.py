@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +45,20 @@ class Link:
     broker: NatsBroker
     log: FilteringBoundLogger
     name: str
+    fail: Callable[[str], object] = lambda why: None
+    """Ends the process, for whoever supervises it to start it anew."""
+
+    def task(self, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a loop that the service cannot do without: when it fails, so does the process, and nothing hangs."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                self.log.error("a loop failed", loop=repr(task.get_coro()), exc_info=error)
+                self.fail(f"{self.service} failed: {error!r}")
+
+        task = asyncio.create_task(loop)
+        task.add_done_callback(ended)
+        return task
 
     async def park(self, subject: str, body: bytes, error: str, seq: int = 0) -> None:
         """Set a message aside with the reason, so that nothing is dropped in silence."""

@@ -112,7 +112,7 @@ class ExecutorApp:
         """Begin to take attempts."""
         await self._catch_up()
         loops = [self._edges.appender.run(), self._edges.shipper.run(), self._puller.run(), self._keep()]
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        self._tasks = [self._link.task(loop) for loop in loops]
         self._service.open()
         self._link.log.info("executor takes attempts", pool=self._settings.pool, slots=self._settings.slots)
 
@@ -123,7 +123,7 @@ class ExecutorApp:
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # a failure is told when it happens
                 await task
 
     def ready(self) -> bool:

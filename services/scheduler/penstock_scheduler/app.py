@@ -63,15 +63,15 @@ class SchedulerService:
         self._link.bus.on_reconnect(self._reconnected)
         for puller in self._pullers:
             puller.want(self._batch)
-        self._tasks = [asyncio.create_task(puller.run()) for puller in self._pullers]
-        self._tasks.append(asyncio.create_task(self._work()))
+        self._tasks = [self._link.task(puller.run()) for puller in self._pullers]
+        self._tasks.append(self._link.task(self._work()))
 
     async def stop(self) -> None:
         """Stop; what is unacknowledged goes to another replica or to the next start."""
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # a failure is told when it happens
                 await task
 
     def ready(self) -> bool:

@@ -15,7 +15,10 @@ import pytest
 
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_servicekit import app
+from penstock_servicekit.link import Link
+from penstock_servicekit.settings import ServiceSettings
 from penstock_standalone.state import StateFolder
+from penstock_testkit.nats import NatsServer
 
 
 class _Part:
@@ -49,6 +52,25 @@ async def test_a_part_that_fails_to_stop_keeps_no_other_from_stopping() -> None:
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     await app.stop(app.Running(stub, stub, parts, failed), 5)
     assert stopped == ["third", "second", "first", "connection"]
+
+
+async def test_a_loop_that_fails_ends_the_process_instead_of_leaving_it_deaf(nats_server: NatsServer) -> None:
+    async def loop() -> None:
+        raise RuntimeError("a fault of ours")
+
+    class Deaf(_Part):
+        async def start(self) -> None:
+            link.task(loop())
+
+    def build(given: Link) -> Deaf:
+        nonlocal link
+        link = given
+        return Deaf("deaf", [])
+
+    link: Any = None
+    running = await app.compose(nats_server.url, ServiceSettings(), {"deaf": build})
+    assert "deaf failed: RuntimeError('a fault of ours')" in await asyncio.wait_for(running.failed, 5)
+    await app.stop(running, 5)
 
 
 def test_a_token_that_was_never_written_whole_is_made_anew(tmp_path: Path) -> None:
