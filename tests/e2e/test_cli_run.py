@@ -506,6 +506,28 @@ def test_a_second_platform_on_one_folder_is_refused(up: Place) -> None:
     assert f"process {address.pid}, {address.url}" in done.stderr and "PENSTOCK_HOME" in done.stderr
 
 
+def test_a_platform_that_ends_with_the_last_command_is_waited_for(place: Place) -> None:
+    place.call("run", "flows.py:hello", "--quiet")
+    process = place.start("up", "--json")
+    assert process.stdout is not None and process.stderr is not None
+    first = "".join(iter(process.stdout.readline, "}\n"))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, ""), f"{first}{err}"
+    assert '"url"' in first
+
+
+def test_an_embedded_platform_with_a_client_is_not_taken_over(place: Place) -> None:
+    process = place.start("run", "flows.py:short", "--quiet")
+    deadline = time.monotonic() + 20
+    while platform.find(place.home) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert "holds an embedded platform" in place.call("up", code=3).stderr
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+
+
 def test_a_port_that_is_taken_is_told(place: Place, up: Place) -> None:
     address = platform.find(up.home)
     assert address is not None

@@ -15,6 +15,9 @@ from penstock_cli.failures import PLATFORM, UsageError
 
 _READY_LIMIT = 60.0
 
+_NOTICE = 0.3
+"""Seconds in which an embedded platform notices that its last client has gone."""
+
 
 def up(
     port: Annotated[
@@ -57,7 +60,7 @@ def _refuse_second(home: Path) -> None:
     from penstock.client_errors import PlatformFailed
 
     there = platform.find(home)
-    if there is None:
+    if there is None or (there.ephemeral and _ends(home)):
         return
     if there.ephemeral:
         raise PlatformFailed(
@@ -68,6 +71,19 @@ def _refuse_second(home: Path) -> None:
         f"a platform already runs on {home} (process {there.pid}, {there.url}): use it, stop it with "
         f"`kill {there.pid}`, or choose another folder with PENSTOCK_HOME"
     )
+
+
+def _ends(home: Path) -> bool:
+    """Wait for the end of an embedded platform whose last client has gone; False where there is a client."""
+    from penstock import platform
+
+    began = time.monotonic()
+    while platform.is_locked(home):
+        stopping = platform.is_stopping(home)
+        if time.monotonic() - began > (platform.LOCK_LIMIT if stopping else _NOTICE):
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _check_port(port: int) -> None:

@@ -85,6 +85,21 @@ def is_locked(home: Path) -> bool:
     return False
 
 
+def is_stopping(home: Path) -> bool:
+    """Whether an embedded platform holds `clients.lock` alone, because its last client has gone."""
+    try:
+        handle = os.open(home / "clients.lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 def read_info(home: Path) -> dict[str, Any] | None:
     """What `platform.json` says, or None when there is none or its process is gone."""
     try:
