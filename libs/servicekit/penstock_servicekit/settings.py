@@ -18,7 +18,7 @@ class ServiceSettings(BaseSettings):
     nats_url: SecretStr | None = Field(default=None, description="an existing NATS server instead of the embedded one")
     log_level: str = Field(default="info", description="debug, info, warning or error")
     log_format: Literal["json", "human", "auto"] = Field(default="auto", description="auto: human on a terminal")
-    health_host: str = "127.0.0.1"
+    health_host: str = Field(default="127.0.0.1", description="address of /healthz and /readyz")
     health_port: int | None = Field(default=None, description="port of /healthz and /readyz; none by default")
     replicas: int = Field(default=1, ge=1, le=5, description="copies of each stream in a NATS cluster")
     pools: str = Field(default="default", description="pools of executors, separated by commas")

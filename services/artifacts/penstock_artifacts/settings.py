@@ -18,7 +18,7 @@ class ArtifactsSettings(ServiceSettings):
     s3_endpoint: str | None = Field(default=None, description="address of an S3 service that is not Amazon's")
     s3_region: str | None = Field(default=None, description="region of the bucket")
     s3_access_key: SecretStr | None = Field(default=None, description="by default the machine's own role")
-    s3_secret_key: SecretStr | None = None
+    s3_secret_key: SecretStr | None = Field(default=None, description="goes with the access key")
     artifact_limit: int | None = Field(default=None, ge=1, description="largest artifact in bytes")
     grant_seconds: float = Field(default=3600.0, gt=0, description="how long a granted address can be used")
 

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from penstock_adapters.nats.server import EmbeddedServer, ServerFailed
 from penstock_core.errors import PenstockError
@@ -29,12 +29,10 @@ VERSION = "0.1.0"
 class StandaloneSettings(ServiceSettings):
     """Settings of the platform on one machine; each service reads its own besides."""
 
-    port: int = 0
+    port: int = Field(default=0, ge=0, le=65535, description="port of the HTTP API; 0 takes a free one")
     pools: str = "*"
-    pool: str = "*"
-    """On one machine the one executor runs the steps of every pool, unless told otherwise."""
-    fsync: bool = True
-    """False trades durability at power loss for speed: the last writes may be lost, a killed process loses none."""
+    pool: str = Field(default="*", description="pool whose steps run here; * stands for all")
+    fsync: bool = Field(default=True, description="false: faster; a power cut may lose what was written last")
 
 
 def main(arguments: list[str] | None = None) -> int:

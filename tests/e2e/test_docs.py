@@ -1,0 +1,189 @@
+"""Every example of the documentation, done as a reader would: files written, commands typed, outputs compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from penstock import platform
+from penstock.client_errors import ClientError
+from penstock_testkit import pages
+from penstock_testkit.pages import Block, Command
+from penstock_testkit.shell import Kept, Shell
+
+ROOT = Path(__file__).parents[2]
+PAGES = pages.pages(ROOT)
+
+
+class Reader:
+    """Does what a page says, from top to bottom, in a folder of its own.
+
+    An embedded platform is held up meanwhile, as it would be by a second `penstock run`: what is printed is the same,
+    and no command waits for its start. It is let go before the page starts something that is kept running.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.shell = Shell(folder)
+        self.problems: list[str] = []
+        self._held: platform.Embedded | None = None
+
+    def read(self, text: str) -> None:
+        """Do all blocks of a page."""
+        done = [block for block in pages.blocks(text) if "not run" not in block.marks]
+        typed = "\n".join(block.text for block in done if block.language == "console")
+        for block in done:
+            if block.file is not None:
+                self.shell.write(block.file, block.text)
+                if block.file.endswith(".py") and block.file not in typed:
+                    self.import_file(block, block.file)
+            elif block.language == "python":
+                self.python(block)
+            elif block.language == "console":
+                self.console(block)
+
+    def import_file(self, block: Block, name: str) -> None:
+        module = name.removesuffix(".py").replace("/", ".")
+        code, output = self.shell.run(f"python -c 'import {module}'")
+        self.expect(code == int(block.marks.get("exits", 0)), block.line, f"importing {name} fails", output)
+
+    def python(self, block: Block) -> None:
+        # Outside the project: it is no part of its source.
+        script = self.shell.write("../script.txt", block.text)
+        session = f"-m doctest -o ELLIPSIS -o NORMALIZE_WHITESPACE {script}"
+        code, output = self.shell.run(f"python {session if block.text.startswith('>>>') else f'- < {script}'}")
+        self.expect(code == 0, block.line, "the script fails", output)
+
+    def console(self, block: Block) -> None:
+        *first, last = block.commands
+        for command in first:
+            self.command(command, block)
+        if "kept running" in block.marks:
+            self.keep(last)
+        else:
+            self.command(last, block)
+
+    def command(self, command: Command, block: Block) -> None:
+        if command.text.startswith("penstock"):
+            self.hold()
+        code, output = self.shell.run(command.text)
+        wanted = int(block.marks.get("exits", 0))
+        self.expect(code == wanted, command.line, f"`{command.text}` ends with {code}, not {wanted}", output)
+        self.expect_lines(command, pages.missing(command.shown, output), output)
+
+    def keep(self, command: Command) -> None:
+        self.let_go()
+        before, after = _parted(command.shown)
+        kept = self.shell.keep(command.text)
+        self.expect_lines(command, kept.await_lines(before), kept.output())
+        if after is not None:
+            self.interrupt(command, kept, after)
+
+    def interrupt(self, command: Command, kept: Kept, shown: tuple[str, ...]) -> None:
+        code = kept.interrupt()
+        self.expect(code == 0, command.line, f"after Ctrl-C `{command.text}` ends with {code}", kept.output())
+        self.expect_lines(command, kept.await_lines(shown), kept.output())
+
+    def hold(self) -> None:
+        home = self.shell.folder / ".penstock"
+        if self._held is None and platform.find(home) is None:
+            self._held = platform.Embedded(home)
+            with suppress(ClientError):  # the page is about that
+                self._held.start()
+
+    def let_go(self) -> None:
+        if self._held is not None:
+            self._held.close()
+            deadline = time.monotonic() + 20
+            while platform.is_locked(self._held.home) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            self._held = None
+
+    def expect_lines(self, command: Command, missing: list[str], output: str) -> None:
+        shown = "\n".join(f"    {line}" for line in missing)
+        self.expect(not missing, command.line, f"`{command.text}` does not print\n{shown}", output)
+
+    def expect(self, true: bool, line: int, problem: str, output: str) -> None:
+        if not true:
+            self.problems.append(
+                f"line {line}: {problem}\n  but\n" + "\n".join(f"    {o}" for o in output.splitlines())
+            )
+
+    def close(self) -> None:
+        self.shell.close()
+        self.let_go()
+
+
+def _parted(shown: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    """What is printed before Ctrl-C and after; None where nobody presses it."""
+    for index, line in enumerate(shown):
+        if line.startswith("^C"):
+            return shown[:index], tuple(line for line in (line.removeprefix("^C"), *shown[index + 1 :]) if line)
+    return shown, None
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+    for name in ("PENSTOCK_HOME", "PENSTOCK_URL", "PENSTOCK_TOKEN", "PENSTOCK_NATS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    made = Reader(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_page(page: Path, reader: Reader) -> None:
+    reader.read(page.read_text())
+    assert not reader.problems, f"{page.relative_to(ROOT)}\n" + "\n\n".join(reader.problems)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_is_in_a_block_that_is_run_or_says_why_not(page: Path) -> None:
+    for block in pages.blocks(page.read_text()):
+        if any(line.startswith("$ ") for line in block.lines):
+            assert block.language == "console", f"line {block.line}: commands belong into a block of `console`"
+        assert block.marks.get("not run") != "", f"line {block.line}: say why it is not run"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target, anchor in pages.links(page.read_text()):
+        file = (page.parent / target).resolve() if target else page
+        assert file.exists(), f"{page.name} links to {target}, which is not there"
+        if anchor and file.suffix == ".md":
+            assert anchor in pages.anchors(file.read_text()), f"{page.name} links to {target}#{anchor}"
+
+
+WRONG = {
+    "a line that is not printed": "```console\n$ echo one\ntwo\n```\n",
+    "a line of which a part is not printed": "```console\n$ echo one and two\none … three\n```\n",
+    "another exit code": "```console\n$ false\n```\n",
+    "a failure that does not come": "<!-- exits 2 -->\n```console\n$ true\n```\n",
+    "a file that cannot be imported": "```python\n# file: wrong.py\nimport nothing_of_this_name\n```\n",
+    "a script that raises": "```python\nassert 1 == 2\n```\n",
+    "a session with another result": "```python\n>>> 1 + 1\n3\n```\n",
+    "a command that should go on": "<!-- kept running -->\n```console\n$ echo one\ntwo\n```\n",
+}
+
+
+@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_page_is_found_out(reader: Reader, text: str) -> None:
+    reader.read(text)
+    assert len(reader.problems) == 1, reader.problems
+
+
+def test_what_differs_from_run_to_run_is_not_compared(reader: Reader) -> None:
+    reader.read(
+        "```console\n"
+        "$ echo 'run k4v8m5pzeg6h77xrby4gwk5xtg took 1.05 s at 07:04:00.062, 16 B'; pwd\n"
+        "run kvayyrx5pzmfr1cbf3nmttbkc7 took 33 ms at 11:14:00, 1.6 kB\n"
+        "/home/ada/project\n"
+        "$ cd /tmp; export SEEN=yes; false || true\n"
+        "$ echo $SEEN in $PWD of something long\n"
+        "yes in /tmp … long\n"
+        "```\n"
+    )
+    assert reader.problems == []
