@@ -13,6 +13,7 @@ from penstock import platform
 from penstock.client_errors import ClientError
 from penstock_testkit import pages
 from penstock_testkit.pages import Block, Command
+from penstock_testkit.seaweed import SECRET_KEY, S3Server
 from penstock_testkit.shell import Kept, Shell
 
 ROOT = Path(__file__).parents[2]
@@ -26,8 +27,8 @@ class Reader:
     and no command waits for its start. It is let go before the page starts something that is kept running.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.shell = Shell(folder)
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
         self.problems: list[str] = []
         self._held: platform.Embedded | None = None
 
@@ -58,13 +59,11 @@ class Reader:
         self.expect(code == 0, block.line, "the script fails", output)
 
     def console(self, block: Block) -> None:
-        *first, last = block.commands
-        for command in first:
+        kept = {"all": len(block.commands), "": 1, None: 0}[block.marks.get("kept running")]
+        done = block.commands[: len(block.commands) - kept]
+        for command in done:
             self.command(command, block)
-        if "kept running" in block.marks:
-            self.keep(last)
-        else:
-            self.command(last, block)
+        self.keep(block.commands[len(done) :])
 
     def command(self, command: Command, block: Block) -> None:
         if command.text.startswith("penstock"):
@@ -74,13 +73,14 @@ class Reader:
         self.expect(code == wanted, command.line, f"`{command.text}` ends with {code}, not {wanted}", output)
         self.expect_lines(command, pages.missing(command.shown, output), output)
 
-    def keep(self, command: Command) -> None:
-        self.let_go()
-        before, after = _parted(command.shown)
-        kept = self.shell.keep(command.text)
-        self.expect_lines(command, kept.await_lines(before), kept.output())
-        if after is not None:
-            self.interrupt(command, kept, after)
+    def keep(self, commands: list[Command]) -> None:
+        if commands:
+            self.let_go()
+        for command, kept in [(command, self.shell.keep(command.text)) for command in commands]:
+            before, after = _parted(command.shown)
+            self.expect_lines(command, kept.await_lines(before), kept.output())
+            if after is not None:
+                self.interrupt(command, kept, after)
 
     def interrupt(self, command: Command, kept: Kept, shown: tuple[str, ...]) -> None:
         code = kept.interrupt()
@@ -89,7 +89,7 @@ class Reader:
 
     def hold(self) -> None:
         home = self.shell.folder / ".penstock"
-        if self._held is None and platform.find(home) is None:
+        if self._held is None and platform.find(home) is None and not self.shell.has("PENSTOCK_URL"):
             self._held = platform.Embedded(home)
             with suppress(ClientError):  # the page is about that
                 self._held.start()
@@ -126,10 +126,16 @@ def _parted(shown: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...] | 
 
 
 @pytest.fixture
-def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_server: S3Server) -> Shell:
     for name in ("PENSTOCK_HOME", "PENSTOCK_URL", "PENSTOCK_TOKEN", "PENSTOCK_NATS_URL"):
         monkeypatch.delenv(name, raising=False)
-    made = Reader(tmp_path)
+    monkeypatch.setenv("PENSTOCK_ACK_WAIT", "1.5")
+    return Shell(tmp_path, {"9000": s3_server.endpoint.rpartition(":")[2]}, {"a-secret-key": SECRET_KEY})
+
+
+@pytest.fixture
+def reader(shell: Shell) -> Iterator[Reader]:
+    made = Reader(shell)
     yield made
     made.close()
 

@@ -6,7 +6,8 @@ A block in Markdown, with what may stand before it:
 - `python` is a script of its own, or a session when it begins with `>>>`;
 - `console` holds commands, in lines that begin with `$ `, and below each what it prints;
 - `<!-- not run: REASON -->` leaves it alone, `<!-- exits CODE -->` says how its commands end (0 if nothing is said),
-  `<!-- kept running -->` that its last command goes on, until `^C` or the end of the page;
+  `<!-- kept running -->` that its last command goes on, until `^C` or the end of the page, `<!-- kept running: all -->`
+  that all of them do, each in a terminal of its own;
 - `<!-- hidden` … `-->` holds lines that are run like a `console` block and that readers do not see.
 
 In what is shown `…` stands for anything. Ids, times, durations, sizes, ports and paths are compared by their form only.
@@ -110,7 +111,7 @@ _FORMS: tuple[tuple[str, str], ...] = (
     (r"\b\d{9,}\.\d+\b", "TIME"),
     (r"\bv\d+\b", "vN"),  # a new version comes with each change of the environment, too
     (r"127\.0\.0\.1:\d+", "HOST:PORT"),
-    (r"\b(process|pid|kill|port|\"pid\":) \d+", r"\1 N"),
+    (r'(\b(process|pid|kill|port) |"(pid|port)": ?)\d+', r"\1N"),
     (r"\[\d+\]", "[N]"),
     (r"[░█─]+", " "),
     (r"\s+", " "),
@@ -177,4 +178,4 @@ def pages(root: Path) -> list[Path]:
 
     Not the reference of the command: its blocks show parts of many different runs, of terminals and of servers.
     """
-    return [root / "README.md", *(page for page in sorted((root / "docs").glob("*.md")) if page.name != "cli.md")]
+    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]

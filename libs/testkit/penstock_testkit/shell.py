@@ -1,7 +1,8 @@
 """A reader at a terminal: one command after the other in one folder, some of them kept running.
 
 What a command changes of its environment and working folder holds for the next one. Fixed ports are replaced by free
-ones, the same one each time, so that pages may name ports and tests may run side by side.
+ones, the same one each time, so that pages may name ports and tests may run side by side; `ports` says of some which.
+`stand_ins` are further texts of pages with what they stand for.
 """
 
 from __future__ import annotations
@@ -60,12 +61,15 @@ class Kept:
 class Shell:
     """A terminal in `folder`, with the commands of this environment first on the path."""
 
-    def __init__(self, folder: Path, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, ports: Mapping[str, str] | None = None, stand_ins: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder / "project"
         self.folder.mkdir(parents=True)
         self._state = folder / "state"
         self._kept: list[Kept] = []
-        self._ports: dict[str, str] = {}
+        self._stand_ins = dict(stand_ins or {})
+        self._ports = dict(ports or {})
         self._last = 0
         self._env = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -74,11 +78,13 @@ class Shell:
             "TZ": "UTC",
             "TERM": "dumb",
             "COLUMNS": "140",
-            **(env or {}),
+            "PENSTOCK_ACK_WAIT": "1.5",  # what a killed platform ran is tried again sooner
         }
 
-    def ported(self, text: str) -> str:
-        """A text with free ports in the place of fixed ones."""
+    def meant(self, text: str) -> str:
+        """A text with free ports in the place of fixed ones, and everything else that pages let stand for something."""
+        for text_of_page, meant in self._stand_ins.items():
+            text = text.replace(text_of_page, meant)
         return _PORT.sub(lambda found: found["before"] + self._free(found["port"]), text)
 
     def _free(self, port: str) -> str:
@@ -86,23 +92,33 @@ class Shell:
             self._ports[port] = str(free_ports(1)[0])
         return self._ports[port]
 
+    def has(self, variable: str) -> bool:
+        """Whether an environment variable was exported."""
+        saved = self._state.with_suffix(".env")
+        return saved.exists() and f" {variable}=" in saved.read_text()
+
     def write(self, name: str, text: str) -> Path:
         """Write a file of the reader's."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.ported(text))
+        path.write_text(self.meant(text))
         return path
 
     def run(self, command: str, timeout: float = 60.0) -> tuple[int, str]:
-        """Run a command to its end; returns its exit code and what it printed, as pages show it."""
+        """Run a command to its end; returns its exit code (124: it took too long) and its output, as pages show it."""
         done = subprocess.run(
-            ["bash", "-c", f"{self._before()}{self.ported(command)}\n{_SAVE.format(state=self._state)}"],
+            [
+                "timeout",
+                f"{timeout}",
+                "bash",
+                "-c",
+                f"{self._before()}{self.meant(command)}\n{_SAVE.format(state=self._state)}",
+            ],
             cwd=self.folder,
             env=self._env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=timeout,
             check=False,
         )
         self._last = done.returncode
@@ -113,7 +129,7 @@ class Shell:
         log = self._state.with_name(f"kept-{len(self._kept)}.log")
         with log.open("wb") as out:
             process = subprocess.Popen(
-                ["bash", "-c", f"{self._before()}exec env {self.ported(command)}"],
+                ["bash", "-c", f"{self._before()}exec env {self.meant(command)}"],
                 cwd=self.folder,
                 env=self._env,
                 stdin=subprocess.DEVNULL,
