@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 from concurrent.futures import Executor
 
 from penstock_adapters import blocking
@@ -38,23 +39,49 @@ class Hasher:
 async def whole(
     chunks: AsyncGenerator[bytes], sha256: str, where: str, executor: Executor | None = None
 ) -> AsyncGenerator[bytes]:
-    """Pass chunks on and verify their digest. The last one is held back until then.
-
-    So whoever gets all bytes got the right ones, even where an error at the end could not be told any more.
+    """Pass chunks on and verify their digest; see `held_back`. One is hashed while its reader is at the one before.
 
     Raises:
         ArtifactDamaged: the bytes have another digest.
     """
     hasher = Hasher(executor)
+
+    async def hashed() -> AsyncGenerator[bytes]:
+        hashing: asyncio.Future[None] | None = None
+        try:
+            async for chunk in chunks:
+                if hashing is not None:
+                    await hashing
+                hashing = asyncio.ensure_future(hasher.update(chunk))
+                yield chunk
+        finally:
+            if hashing is not None:
+                await hashing
+            await chunks.aclose()
+
+    async with contextlib.aclosing(held_back(hashed(), sha256, where, hasher.hexdigest)) as passed:
+        async for chunk in passed:
+            yield chunk
+
+
+async def held_back(
+    chunks: AsyncGenerator[bytes], sha256: str, where: str, found: Callable[[], str]
+) -> AsyncGenerator[bytes]:
+    """Pass chunks on, but the last one only when `found`, asked after it has been taken, is the digest.
+
+    So whoever gets all bytes got the right ones, even where an error at the end could not be told any more.
+
+    Raises:
+        ArtifactDamaged: it is another digest.
+    """
     held: bytes | None = None
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
-            await hasher.update(chunk)
             if held is not None:
                 yield held
             held = chunk
-    if hasher.hexdigest() != sha256:
-        raise ArtifactDamaged(sha256, hasher.hexdigest(), where)
+    if found() != sha256:
+        raise ArtifactDamaged(sha256, found(), where)
     if held is not None:
         yield held
 

@@ -8,10 +8,12 @@ and durable or is not there at all; putting the same bytes twice is success.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
 import tempfile
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from pathlib import Path
 from penstock_core.errors import PenstockError
 
 _CHUNK = 1024 * 1024
+_LARGE = 4 * 1024 * 1024
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -75,19 +78,34 @@ class FolderStore:
     def adopt(self, temporary: Path) -> tuple[str, int]:
         """Move a finished temporary file to its place; returns digest and size. Durable when it returns."""
         with temporary.open("rb+") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-            target = self.path(sha256)
-            # An object that is there is not written again, unless it has lost its tail (a crash of the disk).
-            if target.is_file() and target.stat().st_size == size:
-                return sha256, size
-            file.flush()
-            os.fsync(file.fileno())
-        target.parent.mkdir(parents=True, exist_ok=True)
+            size = os.fstat(file.fileno()).st_size
+            if size < _LARGE:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                if not self._is_there(sha256, size):
+                    os.fsync(file.fileno())
+            else:
+                sha256 = _hash_and_sync(file)
+        target = self.path(sha256)
+        if self._is_there(sha256, size):
+            return sha256, size
+        self._make_folder(target.parent)
         temporary.chmod(0o444)
         temporary.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         return sha256, size
+
+    def _is_there(self, sha256: str, size: int) -> bool:
+        """Whether it need not be written again; one that has lost its tail (a crash of the disk) is."""
+        target = self.path(sha256)
+        return target.is_file() and target.stat().st_size == size
+
+    def _make_folder(self, folder: Path) -> None:
+        """Make one of the 256 folders, durably: a name in a folder that is itself not on disk would be lost with it."""
+        if not folder.is_dir():
+            new = [above for above in (folder, folder.parent, self.root) if not above.is_dir()]
+            folder.mkdir(parents=True, exist_ok=True)
+            for above in new:
+                sync_folder(above.parent)
 
     def check(self, sha256: str) -> Path:
         """The path of an object whose bytes were read and found to be the stored ones.
@@ -137,7 +155,28 @@ def compare(sha256: str, found: str, path: Path) -> None:
         )
 
 
-def _sync_folder(folder: Path) -> None:
+def _hash_and_sync(file: io.BufferedRandom) -> str:
+    """The digest of a large file, which is written to the disk meanwhile."""
+    failed: list[OSError] = []
+
+    def sync() -> None:
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=sync, name="penstock-sync")
+    thread.start()
+    try:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    finally:
+        thread.join()
+        for error in failed:
+            raise error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -14,6 +14,7 @@ import os
 import secrets
 import time
 from collections.abc import Generator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from penstock_adapters.errors import ArtifactError, ArtifactMismatch, StoreFull, StoreRefused
@@ -21,6 +22,8 @@ from penstock_adapters.errors import ArtifactError, ArtifactMismatch, StoreFull,
 _OWN = "put-"
 _OWN_AGE = 5.0
 _OTHERS_AGE = 3600.0
+_IN_THREAD = 256 * 1024
+_SYNC_EVERY = 64 * 1024 * 1024
 
 
 class Part:
@@ -32,17 +35,45 @@ class Part:
         self.size = 0
         self._root = root
         self._hash = hashlib.sha256()
+        self._threads: ThreadPoolExecutor | None = None
+        self._syncing: Future[None] | None = None
+        self._unsynced = 0
         self._path = folder / f"{_OWN}{secrets.token_hex(12)}"
         self._file = self._path.open("xb", buffering=0)
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
-        self._hash.update(data)
+        """Append bytes. Large chunks are hashed, and go to the disk, while the next ones come."""
+        hashed: Future[None] | None = None
+        if len(data) < _IN_THREAD:
+            self._hash.update(data)
+        else:
+            self._threads = self._threads or ThreadPoolExecutor(2, thread_name_prefix="penstock-part")
+            hashed = self._threads.submit(self._hash.update, data)
         self.size += len(data)
-        view = memoryview(data)
-        while len(view):
-            view = view[self._file.write(view) :]
+        try:
+            view = memoryview(data)
+            while len(view):
+                view = view[self._file.write(view) :]
+        finally:
+            if hashed is not None:
+                hashed.result()
+        self._sync_ahead(len(data))
+
+    def _sync_ahead(self, written: int) -> None:
+        """Begin to sync what is there. A disk's error is told once only, so the outcome is looked at in any case."""
+        self._unsynced += written
+        if self._threads is None or self._unsynced < _SYNC_EVERY:
+            return
+        if self._syncing is None or self._syncing.done():
+            self._synced_ahead()
+            self._syncing = self._threads.submit(os.fdatasync, self._file.fileno())
+            self._unsynced = 0
+
+    def _synced_ahead(self) -> None:
+        if self._syncing is not None:
+            syncing, self._syncing = self._syncing, None
+            syncing.result()
 
     def commit(self, target: Path, sha256: str, size: int | None = None) -> None:
         """Make it the object `target`, durable when this returns; an object that is there whole stays as it is.
@@ -60,6 +91,7 @@ class Part:
         if target.is_file() and target.stat().st_size == self.size:
             return
         self._path.chmod(0o444)
+        self._synced_ahead()
         os.fsync(self._file.fileno())
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,6 +101,8 @@ class Part:
 
     def close(self) -> None:
         """Let go; what was not committed is removed."""
+        if self._threads is not None:
+            self._threads.shutdown()
         if not self._file.closed:
             with contextlib.suppress(FileNotFoundError):
                 self._path.unlink()

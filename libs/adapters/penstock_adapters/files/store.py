@@ -6,6 +6,7 @@ is ever visible under a digest; memory stays bounded whatever an object's size.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -80,9 +81,10 @@ class FolderArtifacts:
         with file:
             size = os.fstat(file.fileno()).st_size
             stop = size if end is None else min(end, size)
-            chunks = self._read(file.fileno(), start, stop)
-            if start == 0 and stop == size:
-                chunks = verify.whole(chunks, sha256, str(path))
+            digest = hashlib.sha256() if start == 0 and stop == size else None
+            chunks = self._read(file.fileno(), start, stop, digest.update if digest else None)
+            if digest is not None:
+                chunks = verify.held_back(chunks, sha256, str(path), digest.hexdigest)
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
@@ -138,13 +140,31 @@ class FolderArtifacts:
                 part.commit(target, sha256, len(data))
         return sha256
 
-    async def _read(self, descriptor: int, start: int, stop: int) -> AsyncGenerator[bytes]:
-        while start < stop:
-            chunk = await self._run(os.pread, descriptor, min(CHUNK, stop - start), start)
-            if not chunk:  # it became shorter under our hands
-                return
-            yield chunk
-            start += len(chunk)
+    async def _read(
+        self, descriptor: int, start: int, stop: int, take: Callable[[bytes], object] | None
+    ) -> AsyncGenerator[bytes]:
+        """Chunks, each read, and given to `take`, while the one before is at work elsewhere."""
+
+        def read(position: int) -> bytes:
+            chunk = os.pread(descriptor, min(CHUNK, stop - position), position)
+            if take is not None:
+                take(chunk)
+            return chunk
+
+        def ahead(position: int) -> asyncio.Future[bytes] | None:
+            return asyncio.ensure_future(self._run(read, position)) if position < stop else None
+
+        reading = ahead(start)
+        try:
+            while reading is not None:
+                chunk = await reading
+                start += len(chunk)
+                reading = ahead(start) if chunk else None  # it became shorter under our hands
+                if chunk:
+                    yield chunk
+        finally:
+            if reading is not None:
+                await asyncio.wait([reading])
 
 
 def _size(path: Path) -> int | None:
