@@ -1,19 +1,33 @@
-"""The formats of artifacts: how a value becomes a file and comes back."""
+"""The formats of artifacts: how a value becomes a file and comes back, and which value takes which.
+
+No library is imported here: types of libraries are found by name, and what reads and writes them is imported when
+the first such value comes, which is when the user's own code has the library already.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import pickle
+import sys
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
+
+LONG = 1_000
+"""Lists of more items have a line for each of them, so that one can be read without the others."""
 
 
 class Unsavable(TypeError):
     """A value cannot be saved; the message says where it stands and what to do."""
+
+
+class Unfit(Exception):
+    """A value of a format's type that this format would not give back as it was; says why. The next format is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +51,27 @@ class Format:
 
 FORMATS: dict[str, Format] = {}
 _REGISTERED: dict[type, str] = {}
-# Types of libraries, found by name so that nothing is imported before the user's own code does.
-_BY_NAME: dict[str, str] = {
-    "pandas.DataFrame": "parquet",
-    "pandas.Series": "parquet",
-    "numpy.ndarray": "npy",
-    "matplotlib.figure.Figure": "png",
+
+# By the name of a type, so that nothing is imported before the user's own code does. The first format that fits the
+# value is taken; where none does, it is pickled.
+_BY_NAME: dict[str, tuple[str, ...]] = {
+    "pandas.DataFrame": ("parquet",),
+    "pandas.Series": ("parquet",),
+    "polars.DataFrame": ("parquet",),
+    "polars.Series": ("parquet",),
+    "pyarrow.Table": ("parquet",),
+    "numpy.ndarray": ("npy",),
+    "scipy._spbase": ("npz",),
+    "matplotlib.figure.Figure": ("png",),
+    "plotly.BaseFigure": ("plotly",),
+    "PIL.Image.Image": ("image", "tiff"),
+    "torch.Tensor": ("safetensors",),
+    "torch.Module": ("safetensors",),
+    "penstock.Markdown": ("markdown",),
+    "penstock.Html": ("html",),
 }
+# What pickle keeps better, faster and always the same; these formats are for projects that forbid it.
+_INSTEAD_OF_PICKLE: dict[str, tuple[str, ...]] = {"sklearn.BaseEstimator": ("skops",)}
 
 
 def register(
@@ -68,7 +96,7 @@ def register(
     Raises:
         ValueError: the name is taken by a format of the platform.
     """
-    if name in FORMATS and name not in _REGISTERED.values():
+    if (name in FORMATS and name not in _REGISTERED.values()) or name in ("file", "folder"):
         raise ValueError(f"format {name!r} is one of the platform's own: choose another name")
     FORMATS[name] = Format(name, save, load, media_type, unsafe)
     _REGISTERED[cls] = name
@@ -83,46 +111,40 @@ def own_format(value: object) -> Format | None:
     return None
 
 
-def library_format(value: object) -> Format | None:
-    """The format for an object of a well-known library."""
+def library_formats(value: object) -> tuple[Format, ...]:
+    """The formats to try, in order, for an object of a well-known library; empty for any other object."""
+    if _is_state_dict(value):
+        return (FORMATS["safetensors"],)
+    return _named(value, _BY_NAME)
+
+
+def safe_formats(value: object) -> tuple[Format, ...]:
+    """The formats to try for a value that would be pickled, where that is forbidden."""
+    return _named(value, _INSTEAD_OF_PICKLE)
+
+
+def _named(value: object, table: dict[str, tuple[str, ...]]) -> tuple[Format, ...]:
     for cls in type(value).__mro__:
-        top, _, rest = f"{cls.__module__}.{cls.__qualname__}".partition(".")
+        module, name = cls.__module__, cls.__qualname__
         # `pandas.core.frame.DataFrame` is `pandas.DataFrame`.
-        name = _BY_NAME.get(f"{top}.{rest}") or _BY_NAME.get(f"{top}.{cls.__qualname__}")
-        if name is not None:
-            return _format_of(name)
-    return None
+        found = table.get(f"{module}.{name}") or table.get(f"{module.partition('.')[0]}.{name}")
+        if found is not None:
+            return tuple(FORMATS[one] for one in found)
+    return ()
 
 
-def _format_of(name: str) -> Format | None:
-    if name == "parquet" and not _has_pyarrow():
-        return None
-    return FORMATS[name]
-
-
-def _has_pyarrow() -> bool:
-    try:
-        import pyarrow.parquet  # imported here only: slow, and needed for tables only
-    except ImportError:
+def _is_state_dict(value: object) -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None or type(value) not in (dict, OrderedDict) or not value:
         return False
-    return pyarrow.parquet is not None
+    entries = cast("dict[Any, Any]", value)
+    return all(type(key) is str and isinstance(entry, torch.Tensor) for key, entry in entries.items())
 
 
 def type_name(value: object) -> str:
     """`module:Class` of a value, for people."""
     cls = type(value)
     return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def _add(
-    name: str,
-    save: Callable[[Any, Path], object],
-    load: Callable[[Path], Any],
-    media_type: str,
-    unsafe: bool = False,
-) -> Format:
-    FORMATS[name] = Format(name, save, load, media_type, unsafe)
-    return FORMATS[name]
 
 
 # ------------------------------------------------------------------------------------------------- built-in formats
@@ -136,12 +158,36 @@ def _read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
+def _write_lines(value: Any, path: Path) -> None:
+    with path.open("w", encoding="ascii") as file:
+        file.writelines(json.dumps(entry, separators=(",", ":"), allow_nan=False) + "\n" for entry in value)
+
+
+def _read_lines(path: Path) -> Any:
+    with path.open("rb") as file:
+        return [json.loads(line) for line in file]
+
+
+def json_format(tree: Any) -> Format:
+    """The format of JSON data that is too large to travel: long lists have a line for each item."""
+    return LINES if type(tree) is list and len(cast("list[Any]", tree)) > LONG else JSON
+
+
 def _write_text(value: str, path: Path) -> None:
     path.write_bytes(value.encode())
 
 
 def _read_text(path: Path) -> str:
     return path.read_bytes().decode()
+
+
+def _read_report(name: str) -> Callable[[Path], Any]:
+    def read(path: Path) -> Any:
+        from penstock import reports  # for those who have one
+
+        return getattr(reports, name)(_read_text(path))
+
+    return read
 
 
 def _write_pickle(value: Any, path: Path) -> None:
@@ -154,56 +200,35 @@ def _read_pickle(path: Path) -> Any:
         return pickle.load(file)  # noqa: S301 - the user's own results, in the user's own process
 
 
-class Unfit(Exception):
-    """A value of a format's type that this format would not give back as it was. It is pickled instead."""
+def _add(
+    name: str, save: Callable[[Any, Path], object], load: Callable[[Path], Any], media_type: str, unsafe: bool = False
+) -> Format:
+    FORMATS[name] = Format(name, save, load, media_type, unsafe)
+    return FORMATS[name]
 
 
-def _write_array(value: Any, path: Path) -> None:
-    import numpy as np
+def _late(module: str, function: str) -> Callable[..., Any]:
+    """A function of a module of this package that needs a library: imported when it is called."""
 
-    if type(value) is not np.ndarray or value.dtype.hasobject or value.dtype.metadata:
-        raise Unfit
-    with path.open("wb") as file:
-        np.save(file, value, allow_pickle=False)
+    def call(*args: Any) -> Any:
+        return getattr(importlib.import_module(f"penstock.serialize.{module}"), function)(*args)
 
-
-def _read_array(path: Path) -> Any:
-    import numpy as np
-
-    return np.load(path, allow_pickle=False)
-
-
-def _write_figure(value: Any, path: Path) -> None:
-    value.savefig(path, format="png")
-
-
-def _read_figure(path: Path) -> Any:
-    """A figure that shows the picture: the drawing itself is not kept."""
-    from matplotlib.figure import Figure
-    from matplotlib.image import imread
-
-    picture: Any = imread(path)
-    figure = Figure(figsize=(picture.shape[1] / 100, picture.shape[0] / 100), dpi=100)
-    figure.figimage(picture)
-    return figure
-
-
-def _write_parquet(value: Any, path: Path) -> None:
-    from penstock.serialize import tables  # pandas and pyarrow, only for those who have a table
-
-    tables.write(value, path)
-
-
-def _read_parquet(path: Path) -> Any:
-    from penstock.serialize import tables
-
-    return tables.read(path)
+    return call
 
 
 JSON = _add("json", _write_json, _read_json, "application/json")
+LINES = _add("jsonl", _write_lines, _read_lines, "application/jsonl")
 TEXT = _add("text", _write_text, _read_text, "text/plain; charset=utf-8")
 BYTES = _add("bytes", lambda value, path: path.write_bytes(value), Path.read_bytes, "application/octet-stream")
 PICKLE = _add("pickle", _write_pickle, _read_pickle, "application/x-python-pickle", unsafe=True)
-_add("npy", _write_array, _read_array, "application/x-npy")
-_add("png", _write_figure, _read_figure, "image/png")
-_add("parquet", _write_parquet, _read_parquet, "application/vnd.apache.parquet")
+_add("markdown", _write_text, _read_report("Markdown"), "text/markdown; charset=utf-8")
+_add("html", _write_text, _read_report("Html"), "text/html; charset=utf-8")
+_add("parquet", _late("columnar", "write"), _late("columnar", "read"), "application/vnd.apache.parquet")
+_add("npy", _late("arrays", "write_array"), _late("arrays", "read_array"), "application/x-npy")
+_add("npz", _late("arrays", "write_sparse"), _late("arrays", "read_sparse"), "application/x-npz")
+_add("png", _late("pictures", "write_figure"), _late("pictures", "read_figure"), "image/png")
+_add("plotly", _late("pictures", "write_plotly"), _late("pictures", "read_plotly"), "application/vnd.plotly.v1+json")
+_add("image", _late("pictures", "write_png"), _late("pictures", "read_image"), "image/png")
+_add("tiff", _late("pictures", "write_tiff"), _late("pictures", "read_image"), "image/tiff")
+_add("safetensors", _late("tensors", "write"), _late("tensors", "read"), "application/x-safetensors")
+_add("skops", _late("estimators", "write"), _late("estimators", "read"), "application/x-skops")

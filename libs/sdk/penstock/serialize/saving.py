@@ -22,7 +22,18 @@ _MAX_DEPTH = 64
 _PLAIN = frozenset({int, float, str, bool, type(None)})
 
 
-def save(value: object, hint: Any = Any, store: FolderStore | None = None, *, where: str = "the value") -> Any:
+class Forbidden(Unsavable):
+    """A value that only a format whose loading can run code would keep, in a project that forbids these."""
+
+
+def save(
+    value: object,
+    hint: Any = Any,
+    store: FolderStore | None = None,
+    *,
+    where: str = "the value",
+    unsafe: bool = True,
+) -> Any:
     """Save a value.
 
     Args:
@@ -30,6 +41,7 @@ def save(value: object, hint: Any = Any, store: FolderStore | None = None, *, wh
         hint: the declared type; the value is held against it.
         store: where artifacts go; None allows inline values only.
         where: what the value is, for errors, such as `output 'train' of step 'split'`.
+        unsafe: whether formats may be used whose loading can run code, such as pickle.
 
     Returns:
         the value as JSON (see `penstock_core.values`), such as `{"value": 3}` or `{"artifact": {…}}`.
@@ -37,6 +49,7 @@ def save(value: object, hint: Any = Any, store: FolderStore | None = None, *, wh
     Raises:
         TypeError: the value is not of the declared type.
         Unsavable: it cannot be saved at all (a `TypeError`, too).
+        Forbidden: only an unsafe format could keep it (an `Unsavable`, too).
         FileNotFoundError: it is a path at which nothing lies.
     """
     cls = type(value)
@@ -45,31 +58,56 @@ def save(value: object, hint: Any = Any, store: FolderStore | None = None, *, wh
     found = check.problem(value, hint)
     if found is not None:
         raise TypeError(f"{where} is declared as {hints.show(hint)}, but {found}")
-    return _Saver(store, where).save(value, hint)
+    return _Saver(store, where, unsafe=unsafe).save(value, hint)
 
 
 class _Saver:
-    def __init__(self, store: FolderStore | None, where: str) -> None:
+    def __init__(self, store: FolderStore | None, where: str, *, unsafe: bool) -> None:
         self.store = store
         self.where = where
+        self.unsafe = unsafe
 
     def save(self, value: object, hint: Any) -> Any:
         own = formats.own_format(value)
         if own is not None:
+            if own.unsafe and not self.unsafe:
+                raise self.forbidden(value, f"{own.name!r}, which was registered as unsafe")
             return self.artifact(value, own)
         if isinstance(value, PurePath):
             return self.path(Path(value))
         if type(value) is bytes:
             return self.artifact(value, formats.BYTES)
-        library = formats.library_format(value)
-        if library is not None:
-            try:
-                return self.artifact(value, library)
-            except Unfit:
-                return self.artifact(value, formats.PICKLE)
+        library = formats.library_formats(value)
+        if library:
+            return self.first(value, library)
         if self.by_item(value):
             return self.items(value, hint)
         return self.data(value, hint)
+
+    def first(self, value: object, tried: tuple[Format, ...], reason: str = "") -> Any:
+        """Save in the first of these formats that fits; as a pickle, or what stands in for it, where none does."""
+        reasons = [reason] if reason else []
+        for form in tried:
+            try:
+                return self.artifact(value, form)
+            except Unfit as unfit:
+                reasons.append(str(unfit))
+        if self.unsafe:
+            return self.artifact(value, formats.PICKLE)
+        for form in formats.safe_formats(value):
+            try:
+                return self.artifact(value, form)
+            except Unfit as unfit:
+                reasons.append(str(unfit))
+        raise self.forbidden(value, "pickle", next((one for one in reversed(reasons) if one), ""))
+
+    def forbidden(self, value: object, form: str, reason: str = "") -> Forbidden:
+        why = f" ({reason})" if reason else ""
+        return Forbidden(
+            f"{self.where} is a {type(value).__qualname__} that only {form} can keep{why}, and this project forbids "
+            "formats whose loading can run code. Give plain data, a dataclass, a table, an array or a file instead, "
+            "or register a format of its own with penstock.serialize.register"
+        )
 
     def data(self, value: object, hint: Any) -> Any:
         """JSON, inline if it is small; what has no exact JSON form is pickled."""
@@ -83,7 +121,7 @@ class _Saver:
                     f"output of its own (a NamedTuple's field), in a list or dictionary of up to {MAX_ITEMS}, or "
                     "give the folder that holds them"
                 ) from error
-            return self.artifact(value, formats.PICKLE)
+            return self.first(value, (), str(error))
         if isinstance(tree, bool | int | float | None):
             return {"value": tree}
         text = json.dumps(tree, separators=(",", ":"), ensure_ascii=False)
@@ -91,7 +129,7 @@ class _Saver:
             return {"value": tree}
         if type(tree) is str:
             return self.artifact(tree, formats.TEXT)
-        return self.artifact(tree, formats.JSON, python_type=formats.type_name(value))
+        return self.artifact(tree, formats.json_format(tree), python_type=formats.type_name(value))
 
     def by_item(self, value: object) -> bool:
         """Whether a list or dictionary holds things that have a format of their own, directly or deeper."""
@@ -171,7 +209,7 @@ def has_format(value: object) -> bool:
         isinstance(value, PurePath)
         or type(value) is bytes
         or formats.own_format(value) is not None
-        or formats.library_format(value) is not None
+        or bool(formats.library_formats(value))
     )
 
 

@@ -1,0 +1,24 @@
+"""Texts that are shown as reports: a step returns `Markdown(...)` or `Html(...)` and everybody can read them.
+
+Both are plain texts with a type, so that whoever shows a result knows what it is. Notebooks render them.
+"""
+
+from __future__ import annotations
+
+
+class Markdown(str):
+    """A text in Markdown, such as `Markdown("# Quality\\n\\nAll rows are complete.")`."""
+
+    __slots__ = ()
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+class Html(str):
+    """A page or a part of one in HTML. The platform keeps it as it is and never renders it: previews show its source."""
+
+    __slots__ = ()
+
+    def _repr_html_(self) -> str:
+        return str(self)
