@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from penstock.authoring import Pipeline, Resources, Step, pipeline, step
     from penstock.client import Client
     from penstock.contexts import Context, context
+    from penstock.reports import Html, Markdown
     from penstock_core.errors import DefinitionError, InputError
 
 __all__ = [
     "Client",
     "Context",
     "DefinitionError",
+    "Html",
     "InputError",
+    "Markdown",
     "Pipeline",
     "Resources",
     "Step",
@@ -47,7 +50,9 @@ _LATE = {
     "Client": "penstock.client",
     "Context": "penstock.contexts",
     "DefinitionError": "penstock_core.errors",
+    "Html": "penstock.reports",
     "InputError": "penstock_core.errors",
+    "Markdown": "penstock.reports",
     "Pipeline": "penstock.authoring",
     "Resources": "penstock.authoring",
     "Step": "penstock.authoring",

@@ -158,14 +158,17 @@ class Context:
         self.sink.artifact(name, value)
 
     def log_figure(self, name: str, figure: object) -> None:
-        """Keep a matplotlib figure as a picture.
+        """Keep a matplotlib figure as a picture, or a plotly figure with its data.
 
         Raises:
             TypeError: `figure` is no figure (an `Axes` is taken for the figure it is in).
         """
+        if hasattr(figure, "to_plotly_json"):
+            self.log_artifact(name, figure)
+            return
         owner = figure if hasattr(figure, "savefig") else getattr(figure, "figure", None)
         if owner is None or not hasattr(owner, "savefig"):
-            raise TypeError(f"log_figure({name!r}) takes a matplotlib figure, not {type(figure).__name__}")
+            raise TypeError(f"log_figure({name!r}) takes a matplotlib or plotly figure, not {type(figure).__name__}")
         self.log_artifact(name, owner)
 
     def progress(self, fraction: float, text: str = "") -> None:

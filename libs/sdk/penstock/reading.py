@@ -24,7 +24,12 @@ from penstock.store import FolderStore
 if TYPE_CHECKING:
     from penstock.client import Client
 
-_SUFFIXES = {"json": ".json", "text": ".txt", "parquet": ".parquet", "npy": ".npy", "png": ".png", "pickle": ".pkl"}
+_SUFFIXES = {
+    "json": ".json", "jsonl": ".jsonl", "text": ".txt", "markdown": ".md", "html": ".html",
+    "parquet": ".parquet", "npy": ".npy", "npz": ".npz",
+    "png": ".png", "image": ".png", "tiff": ".tif", "plotly": ".json",
+    "safetensors": ".safetensors", "skops": ".skops", "pickle": ".pkl",
+}  # fmt: skip
 
 Value = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 class Markdown(str):
-    """A text in Markdown, such as `Markdown("# Quality\\n\\nAll rows are complete.")`."""
+    """A text in Markdown, such as `Markdown("# Quality: all rows are complete")`."""
 
     __slots__ = ()
 
@@ -16,7 +16,7 @@ class Markdown(str):
 
 
 class Html(str):
-    """A page or a part of one in HTML. The platform keeps it as it is and never renders it: previews show its source."""
+    """A page or a part of one in HTML. The platform keeps it and never renders it: previews show its source."""
 
     __slots__ = ()
 

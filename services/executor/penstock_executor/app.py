@@ -100,6 +100,7 @@ class ExecutorApp:
             env={"PENSTOCK_HOME": str(settings.home.resolve())},
             grace=settings.grace,
             servers=settings.fork_servers,
+            unsafe=settings.unsafe_allowed,
         )
         self._service.use(self._executor)
         self._tasks: list[asyncio.Task[None]] = []

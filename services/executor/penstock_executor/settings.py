@@ -20,4 +20,14 @@ class ExecutorSettings(ServiceSettings):
     slots: int = Field(default_factory=_default_slots, ge=1, le=1000, description="attempts that run at the same time")
     grace: float = Field(default=5.0, ge=0, description="seconds between SIGTERM and SIGKILL")
     drain: float = Field(default=5.0, ge=0, description="seconds that running attempts get to finish at a stop")
+    safe_projects: str = Field(
+        default="",
+        description="projects whose steps may not use formats whose loading can run code, such as pickle, separated by "
+        "commas; * stands for all",
+    )
     fork_servers: int = Field(default=4, ge=1, description="idle fork servers that are kept")
+
+    def unsafe_allowed(self, project: str) -> bool:
+        """Whether a project's steps may save and load formats whose loading can run code."""
+        safe = {name.strip() for name in self.safe_projects.split(",")}
+        return "*" not in safe and project not in safe

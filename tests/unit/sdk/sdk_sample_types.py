@@ -60,3 +60,12 @@ class Special:
 
     def __init__(self, text: str) -> None:
         self.text = text
+
+
+def gives_plain() -> Plain:
+    return Plain(1)
+
+
+def takes(value: Any) -> int:
+    del value
+    return 1

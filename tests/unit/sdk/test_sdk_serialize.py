@@ -85,7 +85,7 @@ def test_each_kind_has_its_form_and_comes_back(store: FolderStore, value: Any, h
 def test_numbers_that_json_does_not_know_survive(store: FolderStore, large: bool) -> None:
     value = [math.nan, math.inf, -math.inf] + [0.5] * (30_000 if large else 0)
     found, used = there_and_back(value, list[float], store)
-    assert used == ("json" if large else "value")
+    assert used == ("jsonl" if large else "value")
     assert math.isnan(found[0])
     assert found[1:3] == [math.inf, -math.inf]
     assert len(found) == len(value)

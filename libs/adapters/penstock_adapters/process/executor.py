@@ -14,7 +14,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -54,6 +54,7 @@ class ProcessExecutor:
         servers: fork servers that are kept when they have nothing to do.
         idle: seconds after which a fork server with nothing to do is ended.
         import_timeout: seconds that importing a module may take.
+        unsafe: whether a project's steps may use formats whose loading can run code; all may by default.
     """
 
     def __init__(
@@ -67,10 +68,12 @@ class ProcessExecutor:
         servers: int = 8,
         idle: float = 900.0,
         import_timeout: float = 300.0,
+        unsafe: Callable[[str], bool] = lambda project: True,
     ) -> None:
         self._teller = Teller(executor_id, events)
         self._grace = grace
         self._import_timeout = import_timeout
+        self._unsafe = unsafe
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[int, Job] = {}
         self._by_attempt: dict[tuple[str, str, int], Job] = {}
@@ -152,7 +155,8 @@ class ProcessExecutor:
         server.send(f"import {module}\n".encode())
 
     def _send(self, job: Job) -> None:
-        body = b'{"artifacts":' + orjson.dumps(job.artifacts) + b',"attempt":' + codec.encode(job.request) + b"}"
+        order = orjson.dumps({"artifacts": job.artifacts, "unsafe": self._unsafe(job.request.project)})
+        body = order[:-1] + b',"attempt":' + codec.encode(job.request) + b"}"
         if len(body) > PACKET - 1000:
             path = job.server.folder / f"{job.number}.request"
             path.write_bytes(body)

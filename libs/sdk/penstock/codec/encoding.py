@@ -85,7 +85,7 @@ class _Encoder:
         if name is not None:
             text = scalars.TEXTS[name]
             if not text.exact(value):
-                raise NotJson(f"this {cls.__name__} has a time zone that text does not keep")
+                raise NotJson(f"this {cls.__name__} is not kept exactly by its text")
             return {TAG: name, "value": text.write(value)}
         if cls in scalars.PATHS:
             if not self.paths:

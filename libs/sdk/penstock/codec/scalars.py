@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from penstock.reports import Html, Markdown
+
 TAG = "$type"
 
 
@@ -30,6 +32,14 @@ def _plain_zone(value: datetime.datetime | datetime.time) -> bool:
     return not value.fold and (value.tzinfo is None or type(value.tzinfo) is datetime.timezone)
 
 
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _duration(value: datetime.timedelta) -> str:
     return f"{value.days} {value.seconds} {value.microseconds}"
 
@@ -46,6 +56,8 @@ TEXTS: dict[str, Text] = {
     "decimal": Text(decimal.Decimal, str, decimal.Decimal),
     "uuid": Text(uuid.UUID, str, uuid.UUID),
     "complex": Text(complex, repr, complex),
+    "markdown": Text(Markdown, str, Markdown, _is_unicode),
+    "html": Text(Html, str, Html, _is_unicode),
 }
 BY_TYPE: dict[type, str] = {text.type: name for name, text in TEXTS.items()}
 PATHS = (pathlib.PosixPath, pathlib.WindowsPath)

@@ -5,7 +5,7 @@ socket. A message is a header line of words, then a body that may be empty, of a
 
 executor → fork server
     import MODULE                       import it; answered by `imported` or `refused`
-    run ID MODULE       + request JSON  fork an attempt; the body is `@PATH` when the JSON lies in a file
+    run ID MODULE       + order JSON    fork an attempt; the body is `@PATH` when the JSON lies in a file
     signal ID NUMBER                    send a signal to the attempt's process group
     (end of file)                       kill every attempt and end
 

@@ -29,22 +29,28 @@ Json = dict[str, Any]
 _THREAD = 8 * 2**20
 
 
-def perform(request: Json, artifacts: str, events: str) -> tuple[Json, Recorder]:
+def perform(request: Json, artifacts: str, events: str, *, unsafe: bool = True) -> tuple[Json, Recorder]:
     """Run the attempt that `request` describes.
 
     Args:
         request: the `AttemptRequested`.
         artifacts: root folder of the artifact store.
         events: path of the file that gets what the attempt measures.
+        unsafe: whether formats may be used whose loading can run code.
 
     Returns:
         The `AttemptFinished`, and the recorder with the size of the events file.
     """
     store = FolderStore(artifacts)
-    recorder = Recorder(events, lambda value: serialize.save(value, Any, store))
+    key = request["key"]
+
+    def keep(name: str, value: object) -> Json:
+        return serialize.save(value, Any, store, where=f"artifact {name!r} of step {key!r}", unsafe=unsafe)
+
+    recorder = Recorder(events, keep)
     end: Json = {
         "run_id": request["run_id"],
-        "key": request["key"],
+        "key": key,
         "attempt": request["attempt"],
         "outcome": "succeeded",
         "started_at": 0.0,
@@ -55,7 +61,7 @@ def perform(request: Json, artifacts: str, events: str) -> tuple[Json, Recorder]
     try:
         _limit_memory(memory)
         contexts.install(_context(request, recorder))
-        end["outputs"] = _call(request, store, end)
+        end["outputs"] = _call(request, store, end, unsafe=unsafe)
     except BaseException as error:
         _limit_memory(None)  # telling what happened needs some, too
         end["outcome"] = "failed"
@@ -85,13 +91,13 @@ def resolve(entrypoint: str) -> Any:
         ) from error
 
 
-def _call(request: Json, store: FolderStore, end: Json) -> Json:
+def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool) -> Json:
     key = request["key"]
     step = resolve(request["entrypoint"])
     function = getattr(step, "function", step)
     hints: Mapping[str, Any] = getattr(step, "hints", {})
     inputs = {
-        name: serialize.load(value, hints.get(name, Any), store, where=f"input {name!r} of step {key!r}")
+        name: serialize.load(value, hints.get(name, Any), store, where=f"input {name!r} of step {key!r}", unsafe=unsafe)
         for name, value in request["inputs"].items()
     }
     end["started_at"] = time.time()
@@ -104,7 +110,9 @@ def _call(request: Json, store: FolderStore, end: Json) -> Json:
     outputs = step.split(result) if hasattr(step, "split") else {"result": result}
     types: Mapping[str, Any] = getattr(step, "outputs", {})
     saved = {
-        name: serialize.save(value, types.get(name, Any), store, where=f"output {name!r} of step {key!r}")
+        name: serialize.save(
+            value, types.get(name, Any), store, where=f"output {name!r} of step {key!r}", unsafe=unsafe
+        )
         for name, value in outputs.items()
     }
     return saved if len(saved) * INLINE_LIMIT <= REQUEST_LIMIT else _fitting(saved, store)
@@ -122,10 +130,10 @@ def _fitting(outputs: Json, store: FolderStore) -> Json:
 
 
 def _stored(tree: Any, store: FolderStore) -> Json:
+    form = formats.json_format(tree)
     with store.temporary() as temporary:
-        formats.JSON.save(tree, temporary)
+        form.save(tree, temporary)
         sha256, size = store.adopt(temporary)
-    form = formats.JSON
     return saving.artifact_json(ArtifactRef(sha256=sha256, size=size, media_type=form.media_type, format=form.name))
 
 

@@ -32,7 +32,14 @@ _STOP_LIMIT = 2.0
 
 _HELPERS = {
     "pandas": ("penstock.serialize.tables", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat"),
-    "matplotlib.figure": ("matplotlib.backends.backend_agg",),
+    "polars": ("penstock.serialize.columnar",),
+    "pyarrow": ("penstock.serialize.columnar", "pyarrow.parquet", "pyarrow.dataset"),
+    "numpy": ("penstock.serialize.arrays",),
+    "scipy.sparse": ("penstock.serialize.arrays",),
+    "matplotlib.figure": ("penstock.serialize.pictures", "matplotlib.backends.backend_agg"),
+    "plotly": ("penstock.serialize.pictures", "plotly.io"),
+    "PIL.Image": ("penstock.serialize.pictures", "PIL.PngImagePlugin", "PIL.TiffImagePlugin"),
+    "torch": ("penstock.serialize.tensors", "safetensors.torch"),
 }
 """What saving and loading objects of a library imports late. Only imported: its threads must not begin here."""
 

@@ -41,10 +41,10 @@ class Recorder:
 
     Args:
         path: the file that gets the lines; made with the first one.
-        save: turns a live object into a value in JSON form, storing it.
+        save: turns a live object, logged under a name, into a value in JSON form, storing it.
     """
 
-    def __init__(self, path: str, save: Callable[[object], dict[str, Any]]) -> None:
+    def __init__(self, path: str, save: Callable[[str, object], dict[str, Any]]) -> None:
         self.metrics: dict[str, float] = {}
         self.params = Last()
         self.artifacts = Last()
@@ -74,7 +74,7 @@ class Recorder:
 
     def artifact(self, name: str, value: object) -> None:
         """Store an object and record where it lies."""
-        saved = self._save(value)
+        saved = self._save(name, value)
         self.artifacts.keep(name, saved)
         self._write({"at": time.time(), "artifact": name, "value": saved})
 

@@ -16,7 +16,7 @@ A format of your own takes three lines:
 """
 
 from penstock.serialize.formats import Format, Unsavable, register
-from penstock.serialize.loading import load
-from penstock.serialize.saving import save
+from penstock.serialize.loading import Unloadable, UnsafeRefused, load
+from penstock.serialize.saving import Forbidden, save
 
-__all__ = ["Format", "Unsavable", "load", "register", "save"]
+__all__ = ["Forbidden", "Format", "Unloadable", "UnsafeRefused", "Unsavable", "load", "register", "save"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +10,17 @@ from typing import Any, cast
 
 from penstock import codec, hints
 from penstock.hints import check
-from penstock.serialize import files, formats
+from penstock.serialize import elements, files, formats
 from penstock.store import FolderStore
 from penstock_core.errors import PenstockError
 
 
 class Unloadable(PenstockError):
     """A value cannot be read; the message says why."""
+
+
+class UnsafeRefused(Unloadable):
+    """A value whose loading can run code, where that is forbidden."""
 
 
 def load(
@@ -25,6 +30,7 @@ def load(
     *,
     folder: Path | None = None,
     where: str = "the value",
+    unsafe: bool = True,
 ) -> Any:
     """Load a value.
 
@@ -34,14 +40,16 @@ def load(
         store: where artifacts lie. Their bytes are checked against their digest.
         folder: where files and folders are put, each in a new folder; default: the working folder.
         where: what the value is, for errors, such as `input 'data' of step 'train'`.
+        unsafe: whether formats may be loaded whose loading can run code, such as pickle.
 
     Raises:
         TypeError: the value is not what the hint says.
         ArtifactMissing: the store does not have it.
         ArtifactDamaged: its bytes are not those that were stored.
         Unloadable: it is of an unknown form, or reading it failed.
+        UnsafeRefused: it is of an unsafe format (an `Unloadable`, too).
     """
-    loaded = _Loader(store, folder, where).load(value, hint)
+    loaded = _Loader(store, folder, where, unsafe=unsafe).load(value, hint)
     found = check.problem(loaded, hint)
     if found is not None:
         raise TypeError(f"{where} is declared as {hints.show(hint)}, but {found}")
@@ -49,10 +57,11 @@ def load(
 
 
 class _Loader:
-    def __init__(self, store: FolderStore | None, folder: Path | None, where: str) -> None:
+    def __init__(self, store: FolderStore | None, folder: Path | None, where: str, *, unsafe: bool) -> None:
         self.store = store
         self.folder = folder
         self.where = where
+        self.unsafe = unsafe
 
     def load(self, value: Mapping[str, Any], hint: Any) -> Any:
         match value:
@@ -67,7 +76,9 @@ class _Loader:
                 return gather(items, hint)
             case {"fields": dict() as fields}:
                 return self.fields(cast("dict[str, Any]", fields), hint)
-            case {"result": _}:
+            case {"of": dict() as whole, "path": list() as path}:
+                return self.part(cast("dict[str, Any]", whole), cast("list[int | str]", path), hint)
+            case {"result": _} | {"collected": _}:
                 raise Unloadable(f"{self.where} is a reference to the run's log, which must be read first")
             case _:
                 raise Unloadable(f"{self.where} is of an unknown form, with the keys {sorted(value)}")
@@ -85,18 +96,64 @@ class _Loader:
         loaded = {name: self.load(entry, inner.get(name, entry_hint)) for name, entry in fields.items()}
         return spread(loaded, hint)
 
+    def part(self, whole: dict[str, Any], path: list[int | str], hint: Any) -> Any:
+        """A part of a value; of an artifact that is a list, no more than its line is read."""
+        try:
+            return self.part_of(whole, path, hint)
+        except elements.NoPart as error:
+            raise Unloadable(f"{self.where} is a part of a value that does not have it: {error}") from error
+
+    def part_of(self, whole: dict[str, Any], path: list[int | str], hint: Any) -> Any:
+        match whole:
+            case _ if not path:
+                return self.load(whole, hint)
+            case {"value": data}:
+                return self.decode(elements.within(data, path), hint)
+            case {"items": list() as entries} if isinstance(path[0], int) and 0 <= path[0] < len(entries):
+                return self.part_of(entries[path[0]], path[1:], hint)
+            case {"fields": dict() as fields} if path[0] in fields:
+                return self.part_of(fields[path[0]], path[1:], hint)
+            case {"of": dict() as inner, "path": list() as first}:
+                return self.part_of(cast("dict[str, Any]", inner), [*first, *path], hint)
+            case {"artifact": dict() as ref}:
+                return self.part_of_artifact(cast("dict[str, Any]", ref), path, hint)
+            case {"items": _} | {"fields": _}:
+                raise elements.NoPart(f"[{path[0]!r}] is not there")
+            case _:
+                return self.load(whole, hint)  # raises with the words for it
+
+    def part_of_artifact(self, ref: dict[str, Any], path: list[int | str], hint: Any) -> Any:
+        store, name, sha256 = self.needed_store(ref), str(ref.get("format", "")), str(ref.get("sha256", ""))
+        if name == formats.LINES.name and isinstance(path[0], int):
+            line = elements.line(store, sha256, path[0])
+            return self.decode(elements.within(json.loads(line), path[1:]), hint)
+        if name == formats.JSON.name:
+            return self.decode(elements.within(formats.JSON.load(store.check(sha256)), path), hint)
+        return elements.inside(self.artifact(ref, Any), path)
+
+    def needed_store(self, ref: dict[str, Any]) -> FolderStore:
+        if self.store is None:
+            raise Unloadable(
+                f"{self.where} is the artifact {ref.get('sha256')}, and no store was given to load it from"
+            )
+        return self.store
+
     def artifact(self, ref: dict[str, Any], hint: Any) -> Any:
         name, sha256 = str(ref.get("format", "")), str(ref.get("sha256", ""))
-        if self.store is None:
-            raise Unloadable(f"{self.where} is the artifact {sha256}, and no store was given to load it from")
+        store = self.needed_store(ref)
         if name == files.FILE:
-            return self.file(self.store, sha256, ref)
-        path = self.store.check(sha256)
+            return self.file(store, sha256, ref)
+        form = formats.FORMATS.get(name)
+        if not self.unsafe and (ref.get("unsafe") or (form is not None and form.unsafe)):
+            raise UnsafeRefused(
+                f"{self.where} was saved in the format {name!r}, whose loading can run code, and this project forbids "
+                "such formats. Have what gave it give plain data, a table, an array or a file"
+            )
+        path = store.check(sha256)
         if name == files.FOLDER:
             target = self.fresh() / _filename(ref, "folder")
             files.unpack(path, target)
             return target
-        form = formats.FORMATS.get(name)
         if form is None:
             raise Unloadable(
                 f"{self.where} was saved in the format {name!r}, which is not known here: "
@@ -104,10 +161,15 @@ class _Loader:
             )
         try:
             loaded = form.load(path)
+        except ImportError as error:
+            library = str(ref.get("python_type", "")).partition(":")[0].partition(".")[0] or name
+            raise Unloadable(
+                f"{self.where} was made with {library}, and cannot be read here from {name}: {error}"
+            ) from error
         except Exception as error:
             made_by = f" (a {ref['python_type']})" if ref.get("python_type") else ""
             raise Unloadable(f"{self.where}{made_by} cannot be read from {name}: {error!r}") from error
-        return self.decode(loaded, hint) if name == formats.JSON.name else loaded
+        return self.decode(loaded, hint) if form in (formats.JSON, formats.LINES) else loaded
 
     def file(self, store: FolderStore, sha256: str, ref: dict[str, Any]) -> Path:
         target = self.fresh() / _filename(ref, "file")

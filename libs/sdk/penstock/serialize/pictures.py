@@ -1,9 +1,11 @@
-"""Figures and images: matplotlib's as PNG, plotly's as its own JSON, Pillow's as PNG or, where that loses something, TIFF."""
+"""Figures and images: matplotlib's as PNG, plotly's as its own JSON, Pillow's as PNG or, where that loses, TIFF."""
 
 from __future__ import annotations
 
+import base64
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from penstock.serialize.formats import Unfit
 
@@ -33,7 +35,23 @@ def read_plotly(path: Path) -> Any:
     """A plotly figure, to be changed and shown like the one that was written."""
     import plotly.io
 
-    return plotly.io.from_json(path.read_text(encoding="utf-8"))
+    return plotly.io.from_json(json.dumps(_arrays(json.loads(path.read_bytes()))))
+
+
+def _arrays(tree: Any) -> Any:
+    """Arrays as lists: plotly writes them as base64, and whoever uses the figure's data wants numbers."""
+    if isinstance(tree, list):
+        return [_arrays(entry) for entry in cast("list[Any]", tree)]
+    if not isinstance(tree, dict):
+        return tree
+    entries = cast("dict[str, Any]", tree)
+    if "bdata" not in entries or "dtype" not in entries:
+        return {key: _arrays(entry) for key, entry in entries.items()}
+    import numpy as np  # whoever wrote an array has it
+
+    array = np.frombuffer(base64.b64decode(entries["bdata"]), entries["dtype"])
+    shape = [int(one) for one in str(entries.get("shape", array.size)).split(",")]
+    return array.reshape(shape).tolist()
 
 
 def write_png(value: Any, path: Path) -> None:

@@ -30,12 +30,12 @@ def write(value: Any, path: Path) -> None:
         Unfit: it would not come back as it is.
     """
     if type(value) not in (pd.DataFrame, pd.Series):
-        raise Unfit
+        raise Unfit(f"a {type(value).__name__} is more than a pandas table")
     series = isinstance(value, pd.Series)
     # A series' name may be anything; it is kept by pandas' own metadata only when it is a text.
     frame: Any = value.to_frame(_COLUMN) if series else value
     if series and not (value.name is None or type(value.name) is str):
-        raise Unfit
+        raise Unfit("its name is no text")
     table = _table(frame)
     metadata: dict[bytes, bytes] = dict(table.schema.metadata or {})
     metadata[_KIND] = b"series" if series else b"frame"
@@ -43,7 +43,7 @@ def write(value: Any, path: Path) -> None:
         metadata[b"penstock.name"] = str(value.name).encode("utf-8", "surrogatepass")
     table = table.replace_schema_metadata(metadata)
     if not _comes_back(table, frame):
-        raise Unfit
+        raise Unfit("Parquet does not keep it: give each column one type and labels that are texts")
     dictionaries: Any = _repeating(table)
     pq.write_table(table, path, use_dictionary=dictionaries)
 
@@ -66,7 +66,7 @@ def _table(frame: pd.DataFrame) -> Any:
             warnings.simplefilter("error")
             return pa.Table.from_pandas(frame)
     except Exception as error:
-        raise Unfit from error
+        raise Unfit(f"Parquet cannot keep it: {error}") from error
 
 
 def _repeating(table: Any) -> bool | list[str]:

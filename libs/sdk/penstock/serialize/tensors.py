@@ -200,7 +200,7 @@ class _Reader:
         cls: Any = scalars.find(about["class"])
         if not isinstance(cls, type) or not issubclass(cls, torch.nn.Module) or not _allowed(cls):
             raise ValueError(f"{about['class']!r} is no class of modules")
-        made: Any = cls.__new__(cls)
+        made: Any = cast("Any", cls).__new__(cls)
         torch.nn.Module.__init__(made)
         self._built[number] = made
         made.__setstate__({key: self.decode(entry) for key, entry in about["state"].items()})
