@@ -19,17 +19,27 @@ from penstock_contracts import subjects
 from penstock_core.errors import PenstockError
 from penstock_core.facts import (
     FACTS,
+    ArtifactCommitted,
     AttemptFinished,
+    AttemptHeld,
     AttemptRequested,
     AttemptStarted,
     CancelRequested,
+    ClockReached,
     ErrorInfo,
     Fact,
     Outcome,
+    RunAdmitted,
     RunFinished,
     RunRequested,
+    SlotGranted,
+    StepCancelRequested,
+    StepExpanded,
+    StepReused,
     StepSkipped,
+    StepSuspended,
 )
+from penstock_core.ir import Kind
 
 MAX_BODY = 4 * 1024 * 1024
 
@@ -37,11 +47,20 @@ ADAPTERS: dict[type[Fact], pydantic.TypeAdapter[Any]] = {fact: pydantic.TypeAdap
 
 _BY_KIND: dict[str, type[Fact]] = {
     "run.requested": RunRequested,
+    "run.admitted": RunAdmitted,
+    "run.clock": ClockReached,
     "run.cancel": CancelRequested,
     "run.finished": RunFinished,
+    "step.expanded": StepExpanded,
+    "step.reused": StepReused,
     "step.skipped": StepSkipped,
+    "step.cancel": StepCancelRequested,
+    "attempt.held": AttemptHeld,
+    "attempt.granted": SlotGranted,
+    "attempt.suspended": StepSuspended,
     "attempt.requested": AttemptRequested,
     "attempt.started": AttemptStarted,
+    "attempt.artifact": ArtifactCommitted,
     "attempt.finished": AttemptFinished,
 }
 
@@ -104,7 +123,8 @@ def stand_in(corrupt: Corrupt) -> Fact | None:
 
     An unreadable end of an attempt counts as `lost`, so that the step is tried again instead of waiting forever. An
     unreadable request counts as a request, because nobody can write there any more: the executor that receives it
-    reports its attempt lost. An unreadable request of a run counts as nothing: there is no run.
+    reports its attempt lost. A step that is suspended by an unreadable fact gives up at once. An unreadable request of
+    a run counts as nothing: there is no run.
     """
     place = subjects.parse(corrupt.subject)
     if place is None:
@@ -119,6 +139,9 @@ def stand_in(corrupt: Corrupt) -> Fact | None:
 
 def _stand_in(place: subjects.Place, corrupt: Corrupt) -> Fact | None:
     run_id, key, attempt = place.run_id, place.key or "", place.attempt or 0
+    simple = _simple_stand_in(place, corrupt)
+    if simple is not None:
+        return simple
     match place.kind:
         case "attempt.finished":
             why = f"the end of the attempt is unreadable: {corrupt.why}"
@@ -129,7 +152,7 @@ def _stand_in(place: subjects.Place, corrupt: Corrupt) -> Fact | None:
                 run_id=run_id,
                 key=key,
                 attempt=attempt,
-                pool=corrupt.subject.rpartition(".")[2],
+                pool=place.last,
                 project="unreadable",
                 pipeline="unreadable",
                 version=0,
@@ -137,9 +160,32 @@ def _stand_in(place: subjects.Place, corrupt: Corrupt) -> Fact | None:
             )
         case "step.skipped":
             return StepSkipped(run_id=run_id, key=key, reason="an unreadable fact says that it is skipped")
-        case "run.cancel":
-            return CancelRequested(run_id=run_id, reason="an unreadable cancel request")
+        case "step.expanded":
+            why = f"its number of items is unreadable: {corrupt.why}"
+            return StepExpanded(run_id=run_id, key=key, error=ErrorInfo(type="CorruptEvent", message=why))
+        case "attempt.suspended":
+            return StepSuspended(run_id=run_id, key=key, attempt=attempt, kind=Kind.EVENT, until=0.0)
         case "run.finished":
             return RunFinished(run_id=run_id, outcome=Outcome.FAILED, error="the end of the run is unreadable")
+        case _:
+            return None
+
+
+def _simple_stand_in(place: subjects.Place, corrupt: Corrupt) -> Fact | None:
+    """Facts whose place says all that matters."""
+    run_id, key, attempt = place.run_id, place.key or "", place.attempt or 0
+    match place.kind:
+        case "run.admitted":
+            return RunAdmitted(run_id=run_id)
+        case "run.clock":
+            return ClockReached(run_id=run_id, at=int(place.last) / 1000)
+        case "run.cancel":
+            return CancelRequested(run_id=run_id, reason="an unreadable cancel request")
+        case "step.cancel":
+            return StepCancelRequested(run_id=run_id, key=key, reason="an unreadable cancel request")
+        case "attempt.held":
+            return AttemptHeld(run_id=run_id, key=key, attempt=attempt)
+        case "attempt.granted":
+            return SlotGranted(run_id=run_id, key=key, attempt=attempt)
         case _:
             return None

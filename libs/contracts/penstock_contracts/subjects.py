@@ -33,12 +33,16 @@ ARTIFACTS_STAT = "commands.artifacts.stat"
 
 
 class Place(NamedTuple):
-    """A subject of `RUNS` taken apart. `key` and `attempt` are None where the fact has none."""
+    """A subject of `RUNS` taken apart. `key` and `attempt` are None where the fact has none.
+
+    `last` is the last part where that is free: a pool, the name of an artifact, milliseconds of a clock.
+    """
 
     run_id: str
     kind: str
     key: str | None = None
     attempt: int | None = None
+    last: str = ""
 
 
 def run(run_id: str, tail: str) -> str:
@@ -79,7 +83,8 @@ def attempts_consumer(pool: str) -> str:
 def scheduler_filters(shard: int) -> list[str]:
     """Filters for the facts that a scheduler has to answer; its own decisions and `started` are not among them."""
     prefix = f"runs.{shard:02d}.*"
-    return [f"{prefix}.requested", f"{prefix}.cancel", f"{prefix}.step.*.*.finished"]
+    tails = ("requested", "admitted", "cancel", "clock.*", "step.*.cancel", "step.*.*.granted", "step.*.*.finished")
+    return [f"{prefix}.{tail}" for tail in tails]
 
 
 def scheduler_consumer(shard: int) -> str:
@@ -93,13 +98,27 @@ def parse(subject: str) -> Place | None:
     if len(parts) < 4 or parts[0] != "runs" or parts[1] != ids.shard(parts[2]):
         return None
     match parts[3:]:
-        case ["requested" | "cancel" | "finished" as kind]:
+        case ["requested" | "admitted" | "cancel" | "finished" as kind]:
             return Place(parts[2], f"run.{kind}")
-        case ["step", key, "skipped"]:
-            return Place(parts[2], "step.skipped", key)
-        case ["step", key, n, "started" | "finished" as kind] if n.isdecimal() and len(n) < 10:
-            return Place(parts[2], f"attempt.{kind}", key, int(n))
-        case ["step", key, n, "requested", _] if n.isdecimal() and len(n) < 10:
-            return Place(parts[2], "attempt.requested", key, int(n))
+        case ["clock", ms] if ms.isdecimal() and len(ms) < 15:
+            return Place(parts[2], "run.clock", last=ms)
+        case ["step", key, "skipped" | "expanded" | "reused" | "cancel" as kind]:
+            return Place(parts[2], f"step.{kind}", key)
+        case ["step", key, n, kind, *rest] if n.isdecimal() and len(n) < 10:
+            if (kind, len(rest)) in _ATTEMPT_KINDS:
+                return Place(parts[2], f"attempt.{kind}", key, int(n), *rest)
+            return None
         case _:
             return None
+
+
+_ATTEMPT_KINDS = {
+    ("held", 0),
+    ("granted", 0),
+    ("suspended", 0),
+    ("requested", 1),
+    ("started", 0),
+    ("artifact", 1),
+    ("finished", 0),
+}
+"""Facts about an attempt, with how many parts follow in their subjects."""

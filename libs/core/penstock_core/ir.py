@@ -5,18 +5,17 @@ An IR is immutable, has a version in `ir`, and holds everything the scheduler ne
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from enum import StrEnum
+from typing import Any, Literal
 
-from penstock_core import ids, values
-from penstock_core.errors import DefinitionError, InvalidId
+from penstock_core import conditions, values
+from penstock_core.conditions import Condition
 
 IR_VERSION = 1
-MAX_NODES = 50_000
-MAX_RETRIES = 10_000
-MAX_SECONDS = 10 * 365 * 86_400.0
+DEFAULT_WINDOW = 256
+MAX_ITEMS = 1_000_000
+"""Most items of one mapped step."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +52,52 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What one attempt needs: `cpu` in cores, `memory` in bytes, `gpu` in devices. None leaves it unlimited."""
+    """What one attempt needs: `cpu` in cores, `memory` in bytes, `gpu` in devices. None leaves it unlimited.
+
+    `memory_growth` multiplies the memory for the attempt that follows one that ran out of it.
+    """
 
     cpu: float | None = None
     memory: int | None = None
     gpu: int = 0
+    memory_growth: float = 1.0
+
+
+class Kind(StrEnum):
+    """What a step does: call the user's function, or wait without holding a process.
+
+    | kind | inputs | result |
+    |---|---|---|
+    | `ask` | `question`, `choices`, `default` (None: a time-out fails the step) | the choice |
+    | `event` | `type`, `key` | the event's data |
+    | `sleep` | `seconds`, or `until` as Unix seconds | none |
+    | `run` | the inputs of the pipeline `target` | its output, or a dictionary of its several outputs |
+    """
+
+    FUNCTION = "function"
+    ASK = "ask"
+    EVENT = "event"
+    SLEEP = "sleep"
+    RUN = "run"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:
-    """A step's definition. `entrypoint` is `module:function` inside the source bundle; times are in seconds."""
+    """A step's definition. `entrypoint` is `module:function` inside the source bundle; times are in seconds.
+
+    Attributes:
+        timeout: of one attempt; of a step that waits, until it gives up.
+        queue_timeout: from when an attempt is due until it starts.
+        concurrency: name of a limit, of which each attempt takes a slot.
+        concurrency_max: slots of that limit as far as this step is concerned; None: as the platform has it.
+        cache: whether results of equal inputs are used again, for `cache_ttl` seconds; `cache_salt` is the user's part
+            of the key; `code` that of the source.
+        target: pipeline that a step of kind `run` starts, in version `target_version` (None: the latest).
+    """
 
     name: str
     entrypoint: str
+    kind: Kind = Kind.FUNCTION
     inputs: tuple[Port, ...] = ()
     outputs: tuple[Port, ...] = ()
     retry: Retry = field(default_factory=Retry)
@@ -75,7 +107,12 @@ class StepSpec:
     pool: str = "default"
     priority: int = 0
     cache: bool = False
+    cache_ttl: float | None = None
+    cache_salt: str = ""
     concurrency: str | None = None
+    concurrency_max: int | None = None
+    target: str = ""
+    target_version: int | None = None
     environment: str | None = None
     secrets: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
@@ -84,21 +121,88 @@ class StepSpec:
     line: int | None = None
 
 
+class Rule(StrEnum):
+    """When a node runs, by how the nodes that it waits for ended. Those without a result count as None for its inputs.
+
+    `any_failed` waits for all of them too, and runs when at least one failed, or did not run because another failed.
+    """
+
+    ALL_SUCCEEDED = "all_succeeded"
+    ALL_DONE = "all_done"
+    ANY_FAILED = "any_failed"
+
+
+class Phase(StrEnum):
+    """When in a run a node has its turn: in the run proper, or once all of that is over."""
+
+    MAIN = "main"
+    ON_FAILURE = "on_failure"
+    ON_EXIT = "on_exit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fan:
+    """How a node is run once for each of many items.
+
+    Attributes:
+        over: the inputs that are lists; each item gets one element of each.
+        mode: `zip` takes the elements side by side, `grid` in all combinations, the last input changing fastest.
+        window: items that are asked for and not over at the same time.
+        min_success: how many items must succeed, as a number, or as a fraction below 1; None: all.
+    """
+
+    over: tuple[str, ...]
+    mode: Literal["zip", "grid"] = "zip"
+    window: int = DEFAULT_WINDOW
+    min_success: int | float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A call of a step in a pipeline. `after` names nodes that must have succeeded without giving an input."""
+    """A call of a step in a pipeline.
+
+    Attributes:
+        after: nodes that are waited for without giving an input.
+        when: a condition on results of other nodes, which are waited for too; when it is false, the node is skipped.
+        rule: what of the nodes that are waited for lets it run.
+        phase: when in a run it has its turn.
+        fan: for a node that is run once for each item of a list.
+    """
 
     key: str
     step: str
     inputs: dict[str, values.Binding] = field(default_factory=dict[str, values.Binding])
     after: tuple[str, ...] = ()
+    when: Condition | None = None
+    rule: Rule = Rule.ALL_SUCCEEDED
+    phase: Phase = Phase.MAIN
+    fan: Fan | None = None
     file: str | None = None
     line: int | None = None
 
 
+class Overlap(StrEnum):
+    """What becomes of a run that is asked for while as many as may be are under way.
+
+    It waits its turn (`queue`), is skipped (`skip`), takes the place of the oldest, which is cancelled
+    (`cancel_previous`), or waits unless another one waits already, and is skipped then (`buffer_one`).
+    """
+
+    QUEUE = "queue"
+    SKIP = "skip"
+    CANCEL_PREVIOUS = "cancel_previous"
+    BUFFER_ONE = "buffer_one"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """A compiled pipeline: parameters, step definitions, nodes in an order that runs, and outputs."""
+    """A compiled pipeline: parameters, step definitions, nodes in an order that runs, and outputs.
+
+    Attributes:
+        deadline: seconds from the request of a run until it is ended as failed.
+        max_active: runs of the pipeline that are under way at the same time.
+        overlap: what becomes of a run that would be one too many.
+    """
 
     ir: int = IR_VERSION
     name: str
@@ -107,6 +211,9 @@ class Pipeline:
     steps: dict[str, StepSpec] = field(default_factory=dict[str, StepSpec])
     nodes: tuple[Node, ...] = ()
     outputs: dict[str, values.Binding] = field(default_factory=dict[str, values.Binding])
+    deadline: float | None = None
+    max_active: int | None = None
+    overlap: Overlap = Overlap.QUEUE
     file: str | None = None
     line: int | None = None
 
@@ -114,127 +221,5 @@ class Pipeline:
 def dependencies(node: Node) -> list[str]:
     """The keys of the nodes that `node` waits for, each once, in order."""
     found = [source.node for binding in node.inputs.values() for source in values.sources(binding)]
-    return list(dict.fromkeys([*found, *node.after]))
-
-
-def check(pipeline: Pipeline) -> None:
-    """Check that a pipeline is whole: names, references, inputs, outputs, and no cycle.
-
-    Raises:
-        DefinitionError: with the user's file and line of the first thing that is wrong.
-    """
-    if pipeline.ir != IR_VERSION:
-        raise DefinitionError(
-            f"the pipeline was compiled for IR version {pipeline.ir}; this platform reads {IR_VERSION}",
-            pipeline.file,
-            pipeline.line,
-        )
-    if len(pipeline.nodes) > MAX_NODES:
-        raise DefinitionError(
-            f"pipeline {pipeline.name!r} has {len(pipeline.nodes)} steps; the limit is {MAX_NODES}",
-            pipeline.file,
-            pipeline.line,
-        )
-    _check_id(ids.check_name, pipeline.name, "pipeline name", pipeline)
-    params = {port.name for port in pipeline.params}
-    nodes = {node.key: node for node in pipeline.nodes}
-    if len(nodes) != len(pipeline.nodes):
-        twice = next(key for key, n in Counter(node.key for node in pipeline.nodes).items() if n > 1)
-        raise DefinitionError(f"step key {twice!r} is used twice", nodes[twice].file, nodes[twice].line)
-    for spec in pipeline.steps.values():
-        _check_spec(spec)
-    for node in pipeline.nodes:
-        _check_node(pipeline, node, nodes, params)
-    for name, binding in pipeline.outputs.items():
-        _check_binding(pipeline, binding, nodes, params, f"output {name!r} of pipeline {pipeline.name!r}", None)
-    _check_cycle(pipeline, nodes)
-
-
-def _check_id(check: Callable[[str, str], str], name: str, what: str, where: Pipeline | StepSpec | Node) -> None:
-    try:
-        check(name, what)
-    except InvalidId as error:
-        raise DefinitionError(str(error), where.file, where.line) from error
-
-
-def _check_spec(spec: StepSpec) -> None:
-    _check_id(ids.check_name, spec.pool, "pool", spec)
-    retry = spec.retry
-    for what, number, lowest, highest in (
-        ("retries", retry.retries, 0, MAX_RETRIES),
-        ("retry delay", retry.delay, 0, MAX_SECONDS),
-        ("longest retry delay", retry.max_delay, 0, MAX_SECONDS),
-        ("backoff", retry.backoff, 1, 1_000),
-        ("jitter", retry.jitter, 0, 1),
-        ("timeout", 1.0 if spec.timeout is None else spec.timeout, 0.001, MAX_SECONDS),
-    ):
-        if not lowest <= number <= highest:
-            raise DefinitionError(
-                f"step {spec.name!r} has {what} {number}; it must be from {lowest} to {highest}", spec.file, spec.line
-            )
-
-
-def _check_node(pipeline: Pipeline, node: Node, nodes: dict[str, Node], params: set[str]) -> None:
-    _check_id(ids.check_step_key, node.key, "step key", node)
-    spec = pipeline.steps.get(node.step)
-    if spec is None:
-        raise DefinitionError(f"step {node.key!r} calls unknown step definition {node.step!r}", node.file, node.line)
-    known = {port.name for port in spec.inputs}
-    for name, binding in node.inputs.items():
-        if name not in known:
-            expected = ", ".join(sorted(known)) or "none"
-            raise DefinitionError(
-                f"step {node.key!r} has no input {name!r} (its inputs: {expected})", node.file, node.line
-            )
-        _check_binding(pipeline, binding, nodes, params, f"input {name!r} of step {node.key!r}", node)
-    for port in spec.inputs:
-        if port.required and port.name not in node.inputs:
-            raise DefinitionError(
-                f"step {node.key!r} misses its input {port.name!r} ({port.type})", node.file, node.line
-            )
-    for key in node.after:
-        if key not in nodes:
-            raise DefinitionError(f"step {node.key!r} runs after unknown step {key!r}", node.file, node.line)
-
-
-def _check_binding(
-    pipeline: Pipeline, binding: values.Binding, nodes: dict[str, Node], params: set[str], what: str, node: Node | None
-) -> None:
-    where = (node.file, node.line) if node else (pipeline.file, pipeline.line)
-    for source in values.sources(binding):
-        upstream = nodes.get(source.node)
-        spec = pipeline.steps.get(upstream.step) if upstream else None
-        if spec is None:
-            raise DefinitionError(f"{what} reads unknown step {source.node!r}", *where)
-        if source.output not in {port.name for port in spec.outputs}:
-            has = ", ".join(port.name for port in spec.outputs)
-            raise DefinitionError(
-                f"{what} reads unknown output {source.output!r} of step {source.node!r} (it has: {has})", *where
-            )
-    for name in values.params(binding):
-        if name not in params:
-            raise DefinitionError(f"{what} reads unknown parameter {name!r}", *where)
-
-
-def _check_cycle(pipeline: Pipeline, nodes: dict[str, Node]) -> None:
-    """Kahn's algorithm; what is left over holds a cycle, which is then walked for the message."""
-    waiting = {key: set(dependencies(node)) for key, node in nodes.items()}
-    dependents: dict[str, list[str]] = {key: [] for key in nodes}
-    for key, upstream in waiting.items():
-        for other in upstream:
-            dependents[other].append(key)
-    free = [key for key, upstream in waiting.items() if not upstream]
-    while free:
-        done = free.pop()
-        del waiting[done]
-        for key in dependents[done]:
-            waiting[key].discard(done)
-            if not waiting[key]:
-                free.append(key)
-    if waiting:
-        path = dict.fromkeys([min(waiting)])
-        while (following := min(waiting[next(reversed(path))])) not in path:
-            path[following] = None
-        cycle = [*list(path)[list(path).index(following) :], following]
-        node = nodes[following]
-        raise DefinitionError(f"steps wait for each other in a circle: {' <- '.join(cycle)}", node.file, node.line)
+    asked = [source.node for source in conditions.sources(node.when)] if node.when is not None else []
+    return list(dict.fromkeys([*found, *asked, *node.after]))

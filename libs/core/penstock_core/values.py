@@ -1,7 +1,8 @@
 """How values travel, in the IR (bindings: where an input comes from) and in facts (values: what it is).
 
 As JSON each is an object told apart by its keys: `{"value": 3}`, `{"artifact": {…}}`, `{"param": "url"}`,
-`{"node": "split", "output": "train"}`, `{"items": […]}`, `{"fields": {…}}`, `{"result": {…}}`.
+`{"node": "split", "output": "train"}`, `{"items": […]}`, `{"fields": {…}}`, `{"result": {…}}`, `{"collected": {…}}`,
+`{"of": …, "path": ["auc"]}`, `{"one_of": […]}`, `{"ending": "error"}`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from typing import Any, TypeAlias, Union
 INLINE_LIMIT = 64 * 1024
 """Largest JSON text, in bytes, of a value that travels in a fact. Larger ones are artifacts."""
 
+ITEM_LIMIT = 4 * 1024
+"""Largest weight of the inputs of one item of a mapped step in its request: what all share is not written often."""
+
 REQUEST_LIMIT = 512 * 1024
 """Largest weight of all inputs of one attempt in its request; beyond it, results are named by reference."""
 
@@ -22,7 +26,8 @@ class ArtifactRef:
     """An immutable object in the artifact store, named by the SHA-256 of its bytes.
 
     `format` names the serializer that wrote it (`json`, `parquet`, `npy`, `pickle`, `file`, `folder`, `bytes`, …).
-    `unsafe` marks formats whose loading can run code: no service ever loads one.
+    `unsafe` marks formats whose loading can run code: no service ever loads one. `items` is the number of elements
+    where the object is a list that steps can be mapped over.
     """
 
     sha256: str
@@ -32,15 +37,30 @@ class ArtifactRef:
     python_type: str = ""
     filename: str = ""
     unsafe: bool = False
+    items: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResultRef:
-    """A result of an attempt of the same run, to be read from the run's log."""
+    """A result of an attempt, to be read from the log of the same run, or of `run_id` where it is given."""
 
     key: str
     attempt: int
     output: str
+    run_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectedRef:
+    """An output of all `count` items of a mapped step, in order, to be read from the log; see `ResultRef`.
+
+    The result of an item is that of its one attempt that ended well; of an item without one it is None.
+    """
+
+    key: str
+    count: int
+    output: str
+    run_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +82,21 @@ class Earlier:
     """A value to be read from the log: for inputs too many or too large to travel in a request."""
 
     result: ResultRef
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The list of the results of a mapped step, to be read from the log."""
+
+    collected: CollectedRef
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """A part of a value that only its reader opens: `path` holds indexes of lists and keys of dictionaries."""
+
+    of: Value
+    path: tuple[int | str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,39 +142,60 @@ class BoundFields:
     fields: dict[str, Binding]
 
 
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Bound to a part of what another binding gives: see `Element`."""
+
+    of: Binding
+    path: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Bound to the first of several bindings whose steps all have a result."""
+
+    one_of: tuple[Binding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Bound to how the run is about to end: its `outcome`, or its `error` for people; for steps that run at the end."""
+
+    ending: str
+
+
 # `Union` with names in quotes, because the aliases are recursive through the classes above.
-Value: TypeAlias = Union[Inline, Stored, Earlier, Items, Fields]  # noqa: UP007
-Binding: TypeAlias = Union[Inline, Param, Output, BoundItems, BoundFields]  # noqa: UP007
+Value: TypeAlias = Union[Inline, Stored, Earlier, Collected, Element, Items, Fields]  # noqa: UP007
+Binding: TypeAlias = Union[Inline, Param, Output, Pick, OneOf, Ending, BoundItems, BoundFields]  # noqa: UP007
+
+
+def parts(binding: Binding) -> tuple[Binding, ...]:
+    """The bindings that a binding is made of."""
+    match binding:
+        case BoundItems(several) | OneOf(several):
+            return several
+        case BoundFields(fields):
+            return tuple(fields.values())
+        case Pick(of):
+            return (of,)
+        case _:
+            return ()
 
 
 def sources(binding: Binding) -> Iterator[Output]:
     """The outputs of nodes that a binding reads, in order."""
-    match binding:
-        case Output():
-            yield binding
-        case BoundItems(items):
-            for item in items:
-                yield from sources(item)
-        case BoundFields(fields):
-            for item in fields.values():
-                yield from sources(item)
-        case _:
-            return
+    if isinstance(binding, Output):
+        yield binding
+    for part in parts(binding):
+        yield from sources(part)
 
 
 def params(binding: Binding) -> Iterator[str]:
     """The pipeline parameters that a binding reads, in order."""
-    match binding:
-        case Param(name):
-            yield name
-        case BoundItems(items):
-            for item in items:
-                yield from params(item)
-        case BoundFields(fields):
-            for item in fields.values():
-                yield from params(item)
-        case _:
-            return
+    if isinstance(binding, Param):
+        yield binding.param
+    for part in parts(binding):
+        yield from params(part)
 
 
 def weight(value: Value) -> int:
@@ -153,8 +209,10 @@ def weight(value: Value) -> int:
             return 16 + sum(weight(item) for item in items)
         case Fields(fields):
             return 16 + sum(len(name) + 8 + weight(item) for name, item in fields.items())
-        case Earlier(result):
-            return 80 + len(result.key) + len(result.output)
+        case Earlier(ref) | Collected(ref):
+            return 120 + len(ref.key) + len(ref.output) + len(ref.run_id)
+        case Element(of, path):
+            return 24 + weight(of) + json_weight(path)
 
 
 def json_weight(value: Any) -> int:

@@ -38,7 +38,7 @@ _RETRY_ON = ((), ("ValueError",), ("LookupError",), ("Timeout", "OutOfMemory"))
 
 
 def pipeline(choose: Choose, *, nodes: int = 6) -> Pipeline:
-    """A whole pipeline with 1 to `nodes` steps, each with a policy of its own; it passes `ir.check`."""
+    """A whole pipeline with 1 to `nodes` steps, each with a policy of its own; it passes `ir_check.check`."""
     made: list[Node] = []
     steps: dict[str, StepSpec] = {}
     for number in range(1 + choose(nodes)):

@@ -93,7 +93,7 @@ policies: st.SearchStrategy[Retry] = st.builds(
     jitter=st.floats(0, 1),
     on=st.lists(st.sampled_from(["ValueError", "OSError", "Exception"]), max_size=2).map(tuple),
 )
-"""Retry policies within the bounds that `ir.check` sets."""
+"""Retry policies within the bounds that `ir_check.check` sets."""
 
 
 @st.composite

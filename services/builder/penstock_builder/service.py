@@ -23,7 +23,7 @@ from penstock_adapters.nats import versions
 from penstock_adapters.nats.kv import Entry
 from penstock_adapters.nats.versions import VersionTooLarge
 from penstock_contracts.commands import RegisterVersion, Version, VersionReply
-from penstock_core import ir
+from penstock_core import ir_check
 from penstock_core.errors import DefinitionError, InvalidId, PenstockError
 from penstock_core.ports import Unavailable
 
@@ -69,7 +69,7 @@ class BuilderService:
             Unavailable: a part of the platform did not answer; registering again is safe.
         """
         try:
-            ir.check(command.pipeline)
+            ir_check.check(command.pipeline)
             if not await self._edges.has_artifact(command.source):
                 return VersionReply(
                     error=f"the source bundle {command.source} is not in the artifact store: put it there, then "

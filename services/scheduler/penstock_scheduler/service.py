@@ -20,7 +20,7 @@ from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.run_log import FactTooLarge
 from penstock_contracts import events, subjects
 from penstock_contracts.commands import Version
-from penstock_core import ids, ir, run
+from penstock_core import ids, ir_check, run
 from penstock_core.errors import PenstockError
 from penstock_core.facts import (
     AttemptFinished,
@@ -282,7 +282,7 @@ class Scheduler:
             version = await self._versions.get(*name)
             if version is None:
                 raise PenstockError(f"pipeline {requested.pipeline!r} has no version {requested.version}")
-            ir.check(version.pipeline)
+            ir_check.check(version.pipeline)
         except Unavailable:
             raise
         except PenstockError as error:

@@ -1,4 +1,4 @@
-"""`ir.check`: what is wrong with a pipeline is said with the user's file and line."""
+"""`ir_check.check`: what is wrong with a pipeline is said with the user's file and line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from penstock_core import ir, values
+from penstock_core import ir, ir_check, values
 from penstock_core.errors import DefinitionError
 from penstock_core.ir import Node, Pipeline, Port, Retry, StepSpec
 from penstock_core.values import BoundFields, BoundItems, Inline, Output, Param
@@ -39,7 +39,7 @@ TRAIN = node("train", 42, data=Output("load"))
 
 
 def test_a_whole_pipeline_passes() -> None:
-    ir.check(
+    ir_check.check(
         pipeline(
             LOAD,
             TRAIN,
@@ -49,12 +49,12 @@ def test_a_whole_pipeline_passes() -> None:
             },
         )
     )
-    ir.check(pipeline())
+    ir_check.check(pipeline())
 
 
 @given(strategies.pipelines())
 def test_generated_pipelines_pass(made: Pipeline) -> None:
-    ir.check(made)
+    ir_check.check(made)
 
 
 BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
@@ -136,7 +136,7 @@ BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
 def test_an_error_names_the_users_file_and_line(name: str) -> None:
     broken, (file, line), message = BROKEN[name]
     with pytest.raises(DefinitionError) as caught:
-        ir.check(broken)
+        ir_check.check(broken)
     assert (caught.value.file, caught.value.line) == (file, line)
     assert message in caught.value.message
     assert str(caught.value) == f"{file}:{line}: {caught.value.message}"
@@ -158,21 +158,21 @@ def test_an_error_names_the_users_file_and_line(name: str) -> None:
 )
 def test_settings_out_of_bounds_name_the_step_and_its_place(what: str, bad: StepSpec) -> None:
     with pytest.raises(DefinitionError, match=rf"steps\.py:7: step 'load' has {what} ") as caught:
-        ir.check(pipeline(LOAD, steps=(bad,)))
+        ir_check.check(pipeline(LOAD, steps=(bad,)))
     assert caught.value.line == 7
 
 
 def test_settings_at_their_bounds_pass() -> None:
     low = Retry(retries=0, delay=0, backoff=1, max_delay=0, jitter=0)
-    high = Retry(retries=10_000, delay=ir.MAX_SECONDS, backoff=1_000, max_delay=ir.MAX_SECONDS, jitter=1)
-    for policy, timeout in ((low, 0.001), (high, ir.MAX_SECONDS)):
-        ir.check(pipeline(LOAD, steps=(spec("load", retry=policy, timeout=timeout),)))
+    high = Retry(retries=10_000, delay=ir_check.MAX_SECONDS, backoff=1_000, max_delay=ir_check.MAX_SECONDS, jitter=1)
+    for policy, timeout in ((low, 0.001), (high, ir_check.MAX_SECONDS)):
+        ir_check.check(pipeline(LOAD, steps=(spec("load", retry=policy, timeout=timeout),)))
 
 
 def test_too_many_steps_are_refused() -> None:
-    nodes = tuple(Node(key=f"n{n}", step="load") for n in range(ir.MAX_NODES + 1))
+    nodes = tuple(Node(key=f"n{n}", step="load") for n in range(ir_check.MAX_NODES + 1))
     with pytest.raises(DefinitionError, match=r"flow\.py:40: pipeline 'flow' has 50001 steps; the limit is 50000"):
-        ir.check(pipeline(*nodes))
+        ir_check.check(pipeline(*nodes))
 
 
 def test_a_large_circle_is_found_at_once() -> None:
@@ -180,7 +180,7 @@ def test_a_large_circle_is_found_at_once() -> None:
     count = 20_000
     nodes = tuple(Node(key=f"n{n}", step="load", after=(f"n{(n + 1) % count}",)) for n in range(count))
     with pytest.raises(DefinitionError, match="circle"):
-        ir.check(pipeline(*nodes))
+        ir_check.check(pipeline(*nodes))
 
 
 @pytest.mark.parametrize(

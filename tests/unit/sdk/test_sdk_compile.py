@@ -15,13 +15,13 @@ import sdk_sample_pipelines as samples
 import penstock
 from penstock import Pipeline, Resources, Step, pipeline, step
 from penstock.authoring import options
-from penstock_core import ir, values
+from penstock_core import ir, ir_check, values
 from penstock_core.values import BoundFields, BoundItems, Inline, Output, Param
 
 
 def test_a_pipeline_becomes_its_ir() -> None:
     compiled = samples.training.compile()
-    ir.check(compiled)
+    ir_check.check(compiled)
     assert compiled.name == "training"
     assert compiled.description == "Train a little."
     assert compiled.file == samples.__file__

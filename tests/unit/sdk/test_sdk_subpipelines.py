@@ -10,13 +10,13 @@ import sdk_sample_parts_b as samples
 
 from penstock import DefinitionError, Pipeline, pipeline, step
 from penstock.authoring import tracing
-from penstock_core import ir
+from penstock_core import ir, ir_check
 from penstock_core.ids import check_step_key
 from penstock_core.values import BoundFields, BoundItems, Inline, Output, Param
 
 
 def nodes(compiled: ir.Pipeline) -> dict[str, ir.Node]:
-    ir.check(compiled)
+    ir_check.check(compiled)
     return {check_step_key(node.key): node for node in compiled.nodes}
 
 

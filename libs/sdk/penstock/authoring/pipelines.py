@@ -13,7 +13,7 @@ from penstock.authoring import options, steps, tracing
 from penstock.authoring.drafts import Draft
 from penstock.authoring.tracing import Graph
 from penstock.hints import check, signature
-from penstock_core import ir
+from penstock_core import ir, ir_check
 from penstock_core.errors import DefinitionError
 
 
@@ -94,7 +94,7 @@ class Pipeline:
             file=self.file,
             line=self.line,
         )
-        ir.check(compiled)
+        ir_check.check(compiled)
         return dataclasses.replace(compiled, nodes=tuple(_node(draft) for draft in in_order(graph)))
 
     def local(self, **inputs: Any) -> Any:

@@ -14,7 +14,7 @@ from penstock.authoring.binding import Call, holds_reference
 from penstock.authoring.drafts import Draft, Group
 from penstock.authoring.references import Outputs, Reference
 from penstock.hints import check
-from penstock_core import ir, values
+from penstock_core import values
 from penstock_core.errors import DefinitionError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Graph:
 MAX_KEY = 200
 """Longest key of a step in a pipeline, in characters; see `ids.check_step_key`."""
 
-MAX_CALLS = 2 * ir.MAX_NODES
+MAX_CALLS = 2 * ir_check.MAX_NODES
 """Most calls of steps and pipelines in one compilation."""
 
 _active: ContextVar[Tracer | None] = ContextVar("penstock_tracer", default=None)

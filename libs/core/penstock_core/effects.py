@@ -1,0 +1,86 @@
+"""What a run needs done outside its log, as data.
+
+`evolve` puts effects into a state's `outbox`, in the order of the facts that call for them; the scheduler carries them
+out before it acknowledges, and empties the outbox then. Every effect may be carried out again at any time, by any
+replica that folds the log anew, so each is idempotent: it brings about a state of affairs, and does nothing where that
+is so already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Get the run a place among the runs of its pipeline that may be under way; `RunAdmitted` says when it has one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """The run is over: its place goes to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Get the held attempt a slot of each of its limits (see its `AttemptHeld`); `SlotGranted` says when it has them."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """The attempt is over: its slots, or its places in the queues for them, go to the next."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expect:
+    """Have the event that the suspended attempt waits for (see its `StepSuspended`) end it, also one that came before."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unexpect:
+    """The attempt waits for no event any more."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """Start the run that the suspended attempt waits for; its end ends the attempt."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRun:
+    """Cancel the run that the attempt had started, if it is not over."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """The attempt's end is written, whatever its process still does: have the process ended."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The run is over: tell the attempt of another run that waits for it (`RunRequested.caller`)."""
+
+
+Effect: TypeAlias = Admit | Leave | Acquire | Release | Expect | Unexpect | StartRun | CancelRun | Kill | Report

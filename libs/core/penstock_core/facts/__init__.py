@@ -1,0 +1,72 @@
+"""The facts of a run: what happened, in the past tense, never changed.
+
+Each fact names its place in the run's log (`tail`, the end of its subject). A place of an append-once fact is written
+at most once: the first fact that takes it is the one that happened. So the tail is the fact's identity.
+"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from penstock_core.facts.attempts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptHeld,
+    AttemptRequested,
+    AttemptStarted,
+    SlotGranted,
+)
+from penstock_core.facts.parts import GOOD, CacheMode, CacheReport, CacheRule, Caller, ErrorInfo, Limit, Outcome
+from penstock_core.facts.runs import CancelRequested, ClockReached, RunAdmitted, RunFinished, RunRequested
+from penstock_core.facts.steps import StepCancelRequested, StepExpanded, StepReused, StepSkipped, StepSuspended
+
+Fact = (
+    RunRequested
+    | RunAdmitted
+    | ClockReached
+    | CancelRequested
+    | StepExpanded
+    | StepReused
+    | StepCancelRequested
+    | StepSkipped
+    | StepSuspended
+    | AttemptHeld
+    | SlotGranted
+    | AttemptRequested
+    | AttemptStarted
+    | ArtifactCommitted
+    | AttemptFinished
+    | RunFinished
+)
+
+FACTS: tuple[type[Fact], ...] = get_args(Fact)
+
+
+__all__ = [
+    "FACTS",
+    "GOOD",
+    "ArtifactCommitted",
+    "AttemptFinished",
+    "AttemptHeld",
+    "AttemptRequested",
+    "AttemptStarted",
+    "CacheMode",
+    "CacheReport",
+    "CacheRule",
+    "Caller",
+    "CancelRequested",
+    "ClockReached",
+    "ErrorInfo",
+    "Fact",
+    "Limit",
+    "Outcome",
+    "RunAdmitted",
+    "RunFinished",
+    "RunRequested",
+    "SlotGranted",
+    "StepCancelRequested",
+    "StepExpanded",
+    "StepReused",
+    "StepSkipped",
+    "StepSuspended",
+]

@@ -1,0 +1,180 @@
+"""Facts about an attempt: one try of one step in a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from penstock_core import ids
+from penstock_core.facts.parts import CacheReport, CacheRule, ErrorInfo, Limit, Outcome, check_attempt
+from penstock_core.ir import Port, Resources
+from penstock_core.values import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptHeld:
+    """Attempt n could run, and is held until it has a slot of each of `limits`. Times are Unix seconds."""
+
+    ce_type: ClassVar[str] = "penstock.attempt.held.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    attempt: int
+    limits: tuple[Limit, ...] = ()
+    priority: int = 0
+    since: float = 0.0
+    start_by: float | None = None
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, self.attempt)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.{self.attempt}.held"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotGranted:
+    """Attempt n has its slots, until it ends."""
+
+    ce_type: ClassVar[str] = "penstock.attempt.granted.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    attempt: int
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, self.attempt)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.{self.attempt}.granted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRequested:
+    """Attempt n of a step shall run. Holds all that an executor needs; times are Unix seconds.
+
+    Attributes:
+        not_before: when it may start.
+        start_by: when it is too late to start, and it ends as timed out.
+        cache: what the key of its result is made of; None where results are not used again.
+        closing: whether it runs when the rest of the run is over, so that a cancel of the run does not end it.
+    """
+
+    ce_type: ClassVar[str] = "penstock.attempt.requested.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    attempt: int
+    pool: str
+    project: str
+    pipeline: str
+    version: int
+    entrypoint: str
+    inputs: dict[str, Value] = field(default_factory=dict[str, Value])
+    outputs: tuple[Port, ...] = ()
+    timeout: float | None = None
+    resources: Resources = field(default_factory=Resources)
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    secrets: tuple[str, ...] = ()
+    priority: int = 0
+    not_before: float | None = None
+    start_by: float | None = None
+    cache: CacheRule | None = None
+    closing: bool = False
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, self.attempt)
+        ids.check_name(self.pool, "pool")
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.{self.attempt}.requested.{self.pool}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted:
+    """Attempt n started. Informative: no decision waits for it."""
+
+    ce_type: ClassVar[str] = "penstock.attempt.started.v1"
+    append_once: ClassVar[bool] = False
+
+    run_id: str
+    key: str
+    attempt: int
+    executor: str
+    host: str = ""
+    pid: int = 0
+    started_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, self.attempt)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.{self.attempt}.started"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArtifactCommitted:
+    """Attempt n has stored something while it runs. Informative; the latest of a name counts. `at` in Unix seconds."""
+
+    ce_type: ClassVar[str] = "penstock.artifact.committed.v1"
+    append_once: ClassVar[bool] = False
+
+    run_id: str
+    key: str
+    attempt: int
+    name: str
+    value: Value
+    at: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, self.attempt)
+        ids.check_name(self.name, "artifact name")
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.{self.attempt}.artifact.{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptFinished:
+    """Attempt n ended, in whichever way; the first end wins. `metrics` and `params` are the last logged values.
+
+    `started_at` and `finished_at` enclose the user's function and are Unix times in seconds, 0 where it never began.
+    """
+
+    ce_type: ClassVar[str] = "penstock.attempt.finished.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    attempt: int
+    outcome: Outcome
+    outputs: dict[str, Value] = field(default_factory=dict[str, Value])
+    error: ErrorInfo | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    artifacts: dict[str, Value] = field(default_factory=dict[str, Value])
+    executor: str = ""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    cache: CacheReport | None = None
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, self.attempt)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.{self.attempt}.finished"

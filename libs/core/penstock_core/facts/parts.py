@@ -1,0 +1,109 @@
+"""What facts are made of: outcomes, errors, what a cache did, limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from penstock_core import ids
+from penstock_core.errors import InvalidFact
+
+
+class Outcome(StrEnum):
+    """How an attempt or a run ended."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+    CACHED = "cached"
+    SKIPPED = "skipped"
+
+
+GOOD = frozenset({Outcome.SUCCEEDED, Outcome.CACHED})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorInfo:
+    """Why an attempt ended badly.
+
+    Attributes:
+        type: the exception's class name, or a reason such as `Exit`, `Signal`, `OutOfMemory`, `Timeout`, `Lost`.
+        bases: class names of the exception's bases, for `retry_on`.
+        message: one line for people.
+        traceback: the user's traceback without platform frames.
+    """
+
+    type: str
+    message: str
+    traceback: str = ""
+    bases: tuple[str, ...] = ()
+
+
+class CacheMode(StrEnum):
+    """What a run does with earlier results: use them, make them anew, or neither use nor keep any."""
+
+    USE = "use"
+    REFRESH = "refresh"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRule:
+    """What the cache key of an attempt is made of besides its inputs and environment; `ttl` in seconds."""
+
+    code: str
+    salt: str = ""
+    ttl: float | None = None
+    refresh: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheReport:
+    """What the cache did for an attempt.
+
+    Attributes:
+        key: the key, empty where it could not be computed.
+        hit: whether an earlier result was taken.
+        parts: digests of the parts of the key: `code`, `environment`, `salt`, `input NAME`.
+        differs: parts in which the nearest earlier result differs; empty where there is none, or at a hit.
+        from_run: the run whose result was taken, or the nearest earlier one.
+        from_step: the step there.
+        stored_at: when that result was stored, in Unix seconds.
+        note: why there was no key, or why a result that was there did not count.
+    """
+
+    key: str = ""
+    hit: bool = False
+    parts: dict[str, str] = field(default_factory=dict[str, str])
+    differs: tuple[str, ...] = ()
+    from_run: str = ""
+    from_step: str = ""
+    stored_at: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limit:
+    """A limit of which an attempt needs a slot: `most` slots by the step's own word; None: as the platform has it."""
+
+    name: str
+    most: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """The attempt of another run that waits for this run's end."""
+
+    run_id: str
+    key: str
+    attempt: int
+
+
+def check_attempt(run_id: str, key: str, attempt: int) -> None:
+    """Check the place of a fact about a step. Raises `InvalidId` or `InvalidFact`."""
+    ids.check_name(run_id, "run id")
+    ids.check_step_key(key)
+    if not 1 <= attempt <= 1_000_000:
+        raise InvalidFact(f"attempt {attempt} of step {key!r} is out of range")

@@ -1,0 +1,133 @@
+"""Facts about a run as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from penstock_core import ids
+from penstock_core.errors import InvalidFact
+from penstock_core.facts.parts import CacheMode, Caller, Outcome
+from penstock_core.values import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRequested:
+    """A run was asked for. `inputs` are whole: defaults are already filled in. Times are Unix seconds.
+
+    Attributes:
+        deadline: when the run is ended as failed if it is not over.
+        cache: what it does with earlier results.
+        refresh: steps whose results are made anew, by name or key.
+        reuses: the run some of whose results it takes over; the log holds them as `StepReused` before this fact.
+        caller: the attempt of another run that waits for its end.
+    """
+
+    ce_type: ClassVar[str] = "penstock.run.requested.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    project: str
+    pipeline: str
+    version: int
+    inputs: dict[str, Value] = field(default_factory=dict[str, Value])
+    trigger: dict[str, str] = field(default_factory=dict[str, str])
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    priority: int = 0
+    requested_at: float = 0.0
+    deadline: float | None = None
+    cache: CacheMode = CacheMode.USE
+    refresh: tuple[str, ...] = ()
+    reuses: str = ""
+    caller: Caller | None = None
+
+    def __post_init__(self) -> None:
+        ids.check_name(self.run_id, "run id")
+        ids.check_name(self.project, "project")
+        ids.check_name(self.pipeline, "pipeline")
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return "requested"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunAdmitted:
+    """The run has its place among the runs of its pipeline that may be under way at the same time."""
+
+    ce_type: ClassVar[str] = "penstock.run.admitted.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+
+    def __post_init__(self) -> None:
+        ids.check_name(self.run_id, "run id")
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return "admitted"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockReached:
+    """It is `at` or later, in Unix seconds with milliseconds: what the run had to do by then is due."""
+
+    ce_type: ClassVar[str] = "penstock.run.clock_reached.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    at: float
+
+    def __post_init__(self) -> None:
+        ids.check_name(self.run_id, "run id")
+        if not 0 <= self.at < 1e11:
+            raise InvalidFact(f"time {self.at} is out of range")
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"clock.{round(self.at * 1000)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequested:
+    """Someone asked to cancel the run."""
+
+    ce_type: ClassVar[str] = "penstock.run.cancel_requested.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    by: str = ""
+    reason: str = ""
+    requested_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        ids.check_name(self.run_id, "run id")
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return "cancel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished:
+    """The run ended: `succeeded`, `failed` or `cancelled`; `error` names the step that failed first, for people."""
+
+    ce_type: ClassVar[str] = "penstock.run.finished.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    outcome: Outcome
+    outputs: dict[str, Value] = field(default_factory=dict[str, Value])
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        ids.check_name(self.run_id, "run id")
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return "finished"

@@ -1,0 +1,142 @@
+"""Facts about a step of a run, of which there is one each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from penstock_core.facts.parts import ErrorInfo, check_attempt
+from penstock_core.ir import Kind
+from penstock_core.values import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepExpanded:
+    """A mapped step has `count` items, or cannot have any because of `error`, and has failed."""
+
+    ce_type: ClassVar[str] = "penstock.step.expanded.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    count: int = 0
+    error: ErrorInfo | None = None
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, 1)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.expanded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepReused:
+    """A step takes over the result that it has in another run. `count` is that of a mapped step's items.
+
+    The log holds it before the request of the run. A mapped step's `outputs` are `Collected` from that run.
+    """
+
+    ce_type: ClassVar[str] = "penstock.step.reused.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    from_run: str
+    outputs: dict[str, Value] = field(default_factory=dict[str, Value])
+    count: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    artifacts: dict[str, Value] = field(default_factory=dict[str, Value])
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, 1)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.reused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepCancelRequested:
+    """Someone asked to cancel one step, or one item of a mapped one."""
+
+    ce_type: ClassVar[str] = "penstock.step.cancel_requested.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    by: str = ""
+    reason: str = ""
+    requested_at: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, 1)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.cancel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSkipped:
+    """A step will not run: `reason` for people, `because` the key of the step that caused it, if one did.
+
+    Attributes:
+        expected: whether the pipeline itself has it so (a condition, a rule), so that the run can still succeed.
+        error: what makes it impossible to run; the step counts as failed then.
+    """
+
+    ce_type: ClassVar[str] = "penstock.step.skipped.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    reason: str
+    because: str | None = None
+    expected: bool = False
+    error: ErrorInfo | None = None
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, 1)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.skipped"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSuspended:
+    """Attempt n waits for something outside, without a process; `AttemptFinished` ends it as any other.
+
+    Attributes:
+        kind: for what: `ask`, `event`, `sleep` or `run` (see `ir.Kind`).
+        inputs: its inputs, as values.
+        until: when it gives up, or wakes up; Unix seconds.
+        target: pipeline of the run that it starts, in version `version` (None: the latest).
+    """
+
+    ce_type: ClassVar[str] = "penstock.step.suspended.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    attempt: int
+    kind: Kind
+    project: str = "default"
+    inputs: dict[str, Value] = field(default_factory=dict[str, Value])
+    until: float | None = None
+    target: str = ""
+    version: int | None = None
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, self.attempt)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.{self.attempt}.suspended"
