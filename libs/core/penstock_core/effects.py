@@ -24,7 +24,7 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Acquire:
-    """Get the held attempt a slot of each of its limits (see its `AttemptHeld`); `SlotGranted` says when it has them."""
+    """Get the held attempt a slot of each limit of its `AttemptHeld`; `SlotGranted` says when it has them."""
 
     key: str
     attempt: int
@@ -40,7 +40,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Expect:
-    """Have the event that the suspended attempt waits for (see its `StepSuspended`) end it, also one that came before."""
+    """Have the event of its `StepSuspended` end the suspended attempt, also one that came before."""
 
     key: str
     attempt: int

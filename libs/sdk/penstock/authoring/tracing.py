@@ -14,7 +14,7 @@ from penstock.authoring.binding import Call, holds_reference
 from penstock.authoring.drafts import Draft, Group
 from penstock.authoring.references import Outputs, Reference
 from penstock.hints import check
-from penstock_core import values
+from penstock_core import ir_check, values
 from penstock_core.errors import DefinitionError
 
 if TYPE_CHECKING:
