@@ -237,8 +237,9 @@ def test_asyncapi_knows_every_fact_and_its_channel_is_its_subject() -> None:
         name = type(fact).__name__[0].lower() + type(fact).__name__[1:]
         address = document["channels"][name]["address"]
         values = {"shard": ids.shard(fact.run_id)} | {
-            k: str(getattr(fact, k, "")) for k in ("run_id", "key", "attempt", "pool")
+            k: str(getattr(fact, k, "")) for k in ("run_id", "key", "attempt", "pool", "name")
         }
+        values["milliseconds"] = str(round(getattr(fact, "at", 0.0) * 1000))
         assert address.format(**values) == events.subject(fact)
         assert document["components"]["messages"][name]["name"] == fact.ce_type
         headers = document["components"]["messageTraits"]["cloudEvent"]["headers"]

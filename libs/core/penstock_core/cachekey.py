@@ -45,5 +45,7 @@ def _identity(value: Value) -> object:
             return ["items", [_identity(item) for item in items]]
         case values.Fields(fields):
             return ["fields", {name: _identity(item) for name, item in fields.items()}]
-        case values.Earlier():
+        case values.Element(of, path):
+            return ["element", _identity(of), list(path)]
+        case values.Earlier() | values.Collected():
             raise LookupError("the input is known only by reference")

@@ -59,6 +59,9 @@ def check(pipeline: Pipeline) -> None:
     for name, binding in pipeline.outputs.items():
         _check_binding(pipeline, binding, nodes, params, f"output {name!r} of pipeline {pipeline.name!r}", None)
     _check_cycle(pipeline, nodes)
+    if pipeline.nodes and all(node.phase is not Phase.MAIN for node in pipeline.nodes):
+        first = pipeline.nodes[0]
+        raise DefinitionError(f"pipeline {pipeline.name!r} has no steps but at its end", first.file, first.line)
 
 
 def _check_id(check: Callable[[str, str], str], name: str, what: str, where: Pipeline | StepSpec | Node) -> None:

@@ -301,6 +301,8 @@ def _expected(log: Log, binding: Binding) -> object:
             return {name: _expected(log, item) for name, item in fields.items()}
         case values.Inline():
             return binding
+        case _:
+            raise Violation(f"no pipeline of these tests has a {type(binding).__name__}")
 
 
 def _followed(log: Log, value: Value) -> object:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from penstock_core.facts import (
     AttemptFinished,
     AttemptRequested,
-    AttemptStarted,
     CancelRequested,
     Fact,
     Outcome,
@@ -165,5 +164,5 @@ def _causes(pipeline: Pipeline, fact: Fact, log: dict[str, Fact]) -> set[str]:
             return fences | {f"{last}.finished", *(tail for tail in log if tail.startswith(f"{last}.requested."))}
         case RunFinished():
             return set(log) - {fact.tail, "cancel"}
-        case AttemptStarted() | RunRequested() | CancelRequested():
+        case _:
             return set()

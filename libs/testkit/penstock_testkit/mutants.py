@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import penstock_core
 from penstock_testkit.states import Machine
+
+MODULES = ("retry", "plan", "state", "endings", "resolve", "fans", "suspend", "settle", "decide", "evolve", "run")
+"""The modules of the run state machine, each after those that it imports."""
+
+Patches = Sequence[tuple[str, str]]
 
 
 class StaleMutant(Exception):
@@ -20,7 +27,7 @@ class StaleMutant(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A named alteration of `penstock_core.run` or `penstock_core.retry`: pairs of old and new text."""
+    """A named alteration of a module of the run state machine: pairs of old and new text."""
 
     name: str
     module: str
@@ -32,31 +39,38 @@ class Mutant:
         Raises:
             StaleMutant: a text to replace is not in the source exactly once.
         """
-        if self.module == "penstock_core.run":
-            return Machine.of(load(self.module, self.patches, self.name))
-        copy = load("penstock_core.run", (), self.name)
-        part = self.module.rpartition(".")[2]
-        if not hasattr(copy, part):
-            raise StaleMutant(f"{self.name}: penstock_core.run does not use {self.module}")
-        setattr(copy, part, load(self.module, self.patches, self.name))
-        return Machine.of(copy)
+        if self.module not in MODULES:
+            raise StaleMutant(f"{self.name}: the run state machine does not use {self.module}")
+        return Machine.of(load({self.module: self.patches}, self.name))
 
 
-def load(module: str, patches: tuple[tuple[str, str], ...], name: str) -> ModuleType:
-    """A second copy of `module` with its source altered."""
-    spec = importlib.util.find_spec(module)
+def load(patches: Mapping[str, Patches], name: str) -> ModuleType:
+    """A second copy of `penstock_core.run` that uses altered copies of other modules; `patches` are by module."""
+    first = min(MODULES.index(part) for part in patches)
+    parts = MODULES[first:]
+    before = {part: sys.modules[f"penstock_core.{part}"] for part in parts}
+    try:
+        for part in parts:
+            # Later modules find the altered ones by their names, so that all of a copy belongs together.
+            copy = _copy(before[part], patches.get(part, ()), name)
+            sys.modules[f"penstock_core.{part}"] = copy
+            setattr(penstock_core, part, copy)
+        return sys.modules["penstock_core.run"]
+    finally:
+        for part, module in before.items():
+            sys.modules[f"penstock_core.{part}"] = module
+            setattr(penstock_core, part, module)
+
+
+def _copy(module: ModuleType, patches: Patches, name: str) -> ModuleType:
+    spec = importlib.util.find_spec(module.__name__)
     assert spec is not None and spec.origin is not None
     source = Path(spec.origin).read_text()
     for old, new in patches:
         if source.count(old) != 1:
-            raise StaleMutant(f"{name}: {source.count(old)} times in {module}: {old!r}")
+            raise StaleMutant(f"{name}: {source.count(old)} times in {module.__name__}: {old!r}")
         source = source.replace(old, new)
-    alias = f"{module}_altered_{''.join(c if c.isalnum() else '_' for c in name)}"
-    altered = importlib.util.module_from_spec(importlib.util.spec_from_loader(alias, loader=None) or spec)
-    altered.__file__ = spec.origin
-    sys.modules[alias] = altered  # dataclasses look their module up
-    try:
-        exec(compile(source, f"{spec.origin} ({name})", "exec"), altered.__dict__)  # noqa: S102 - our own source
-    finally:
-        del sys.modules[alias]
-    return altered
+    copy = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = copy  # dataclasses look their module up
+    exec(compile(source, f"{spec.origin} ({name})", "exec"), copy.__dict__)  # noqa: S102 - our own source
+    return copy

@@ -11,7 +11,7 @@ from typing import Any
 from penstock_core import run
 from penstock_core.facts import Fact
 from penstock_core.ir import Pipeline
-from penstock_core.run import Plan, RunState, Status
+from penstock_core.run import Plan, RunState, Status, StepState
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +41,30 @@ def dump(state: RunState) -> dict[str, Any]:
     return {
         "run_id": state.run_id,
         "requested": state.requested,
+        "admitted": state.admitted,
         "cancel": state.cancel,
+        "stop": state.stop,
         "finished": state.finished,
         "first_failure": state.first_failure,
+        "ending": state.ending,
         "open": state.open,
+        "open_main": state.open_main,
         "frontier": sorted(state.frontier),
         "early": dict(state.early),
-        "steps": {
-            key: {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
-            for key, step in state.steps.items()
-        },
+        "reused": {key: dict(items) for key, items in state.reused.items()},
+        "now": state.now,
+        "alarms": dict(state.alarms),
+        "outbox": set(state.outbox),
+        "steps": {key: _step(step) for key, step in state.steps.items()},
     }
+
+
+def _step(step: StepState) -> dict[str, Any]:
+    found = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+    if step.fan is not None:
+        fan = {field.name: getattr(step.fan, field.name) for field in dataclasses.fields(step.fan)}
+        found["fan"] = {**fan, "items": {item.key: _step(item) for item in step.fan.items.values()}}
+    return found
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -73,24 +86,11 @@ def agreed(state: RunState, *, cancelled: bool = False) -> dict[str, Any]:
     `cancelled` run whether a step without a result counts as skipped or as cancelled and how often it was tried, and
     whether the cancel is known where the run is over.
     """
-    steps: dict[str, dict[str, Any]] = {}
-    for key, step in state.steps.items():
-        status: str = Status.QUEUED if step.status == Status.RUNNING else step.status
-        if cancelled and status in (Status.SKIPPED, Status.CANCELLED):
-            steps[key] = {"status": "not run"}
-            continue
-        steps[key] = {
-            "status": status,
-            "outputs": step.outputs,
-            "failures": step.failures,
-            "losses": step.losses,
-            "attempt": step.attempt,
-            "error": step.error,
-            "metrics": step.metrics,
-            "finished_at": step.finished_at,
-            "not_before": step.not_before,
-            "reason": step.reason,
-        }
+    steps = {
+        step.key: _agreed(step, cancelled=cancelled)
+        for owner in state.steps.values()
+        for step in (owner, *(owner.fan.items.values() if owner.fan is not None else ()))
+    }
     return {
         "requested": state.requested,
         "cancel": state.cancel if state.finished is None else None,
@@ -98,4 +98,24 @@ def agreed(state: RunState, *, cancelled: bool = False) -> dict[str, Any]:
         "open": state.open,
         "frontier": sorted(state.frontier),
         "steps": steps,
+    }
+
+
+def _agreed(step: StepState, *, cancelled: bool) -> dict[str, Any]:
+    status: str = Status.QUEUED if step.status == Status.RUNNING and step.fan is None else step.status
+    if cancelled and status in (Status.SKIPPED, Status.CANCELLED):
+        return {"status": "not run"}
+    return {
+        "status": status,
+        "outputs": step.outputs,
+        "failures": step.failures,
+        "losses": step.losses,
+        "attempt": step.attempt,
+        "error": step.error,
+        "metrics": step.metrics,
+        "finished_at": step.finished_at if step.fan is None else None,
+        "not_before": step.not_before,
+        "reason": step.reason,
+        "expected": step.expected,
+        "count": step.fan.count if step.fan is not None else None,
     }

@@ -10,41 +10,11 @@ import pydantic
 
 from penstock_contracts import commands, events, subjects
 from penstock_core import ids
-from penstock_core.facts import (
-    AttemptFinished,
-    AttemptRequested,
-    AttemptStarted,
-    CancelRequested,
-    Fact,
-    Outcome,
-    RunFinished,
-    RunRequested,
-    StepSkipped,
-)
+from penstock_core.facts import Outcome, RunFinished
 from penstock_gateway import schemas
+from penstock_gateway.fact_channels import FACTS, FactChannel
 
 Json = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _FactChannel:
-    """Where a fact lies, who appends it, and who acts on it."""
-
-    fact: type[Fact]
-    tail: str
-    senders: tuple[str, ...]
-    receivers: tuple[str, ...]
-
-
-FACTS = (
-    _FactChannel(RunRequested, "requested", ("gateway", "cron"), ("scheduler", "gateway")),
-    _FactChannel(AttemptRequested, "step.{key}.{attempt}.requested.{pool}", ("scheduler",), ("executor", "gateway")),
-    _FactChannel(AttemptStarted, "step.{key}.{attempt}.started", ("executor",), ("gateway",)),
-    _FactChannel(AttemptFinished, "step.{key}.{attempt}.finished", ("executor", "scheduler"), ("scheduler", "gateway")),
-    _FactChannel(StepSkipped, "step.{key}.skipped", ("scheduler",), ("gateway",)),
-    _FactChannel(CancelRequested, "cancel", ("gateway",), ("scheduler", "executor", "gateway")),
-    _FactChannel(RunFinished, "finished", ("scheduler",), ("gateway",)),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +91,8 @@ _PARAMETERS: dict[str, Json] = {
     "key": {"description": "Key of the step in the run.", "location": "$message.payload#/key"},
     "attempt": {"description": "Number of the attempt, from 1.", "location": "$message.payload#/attempt"},
     "pool": {"description": "Pool whose executors run the attempt.", "location": "$message.payload#/pool"},
+    "milliseconds": {"description": "Unix time in milliseconds."},
+    "name": {"description": "Name of the artifact.", "location": "$message.payload#/name"},
     "project": {"description": "The project."},
     "pipeline": {"description": "The pipeline."},
     "schedule": {"description": "Name of the schedule.", "location": "$message.payload#/schedule"},
@@ -185,7 +157,7 @@ class _Document:
         self.operations: dict[str, Json] = {}
         self.messages: dict[str, Json] = {}
 
-    def fact(self, channel: _FactChannel) -> None:
+    def fact(self, channel: FactChannel) -> None:
         """A fact of a run."""
         name = _camel(channel.fact.__name__)
         self.messages[name] = {

@@ -36,16 +36,15 @@ _RULES: dict[str, dict[str, Any]] = {
     "pool": {"pattern": NAME},
     "key": {"pattern": STEP_KEY},
     "attempt": {"minimum": 1, "maximum": 1_000_000},
+    "name": {"pattern": NAME},
 }
-_CHECKED = {
-    "RunRequested": ("run_id", "project", "pipeline"),
-    "AttemptRequested": ("run_id", "key", "attempt", "pool"),
-    "AttemptStarted": ("run_id", "key", "attempt"),
-    "AttemptFinished": ("run_id", "key", "attempt"),
-    "StepSkipped": ("run_id", "key"),
-    "CancelRequested": ("run_id",),
-    "RunFinished": ("run_id",),
+
+
+_UNCHECKED = {
+    "penstock.attempt.requested.v1": {"project", "pipeline"},
+    "penstock.step.suspended.v1": {"project"},
 }
+"""Fields that a fact takes over from the request of the run, which has checked them."""
 
 
 def event_file(fact: type[Fact]) -> str:
@@ -62,7 +61,7 @@ def event(fact: type[Fact]) -> dict[str, Any]:
     """Schema of an event's body. Consumers ignore fields that it does not name."""
     schema = tidy(events.ADAPTERS[fact].json_schema())
     properties = cast("dict[str, dict[str, Any]]", schema["properties"])
-    for name in _CHECKED[fact.__name__]:
+    for name in _RULES.keys() & properties.keys() - _UNCHECKED.get(fact.ce_type, set()):
         properties[name] |= _RULES[name]
     return _headed(schema, f"{BASE}/events/{event_file(fact)}")
 

@@ -157,15 +157,19 @@ def test_the_cost_of_a_fact_does_not_grow_with_the_run(shape: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("module", "old", "new"),
     [
-        ("    if state.open == 0:", "    if all(step.status in FINAL for step in state.steps.values()):"),
-        ("    passing = step.status", "    sum(1 for step in state.steps.values())\n    passing = step.status"),
+        ("decide", "    if state.open == 0:", "    if all(step.waiting_on == 0 for step in state.steps.values()):"),
+        (
+            "settle",
+            "    passing = step.status in",
+            "    sum(1 for step in state.steps.values())\n    passing = step.status in",
+        ),
     ],
     ids=["deciding looks at every step", "an end looks at every step"],
 )
-def test_a_look_at_every_step_is_noticed(old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "run", mutants.load("penstock_core.run", ((old, new),), "scan"))
+def test_a_look_at_every_step_is_noticed(module: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "run", mutants.load({module: ((old, new),)}, "scan"))
     with pytest.raises(AssertionError, match=r"costs? more"):
         test_the_cost_of_a_fact_does_not_grow_with_the_run("a chain")
 

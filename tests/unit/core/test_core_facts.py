@@ -12,17 +12,27 @@ from hypothesis import given
 from penstock_core import facts
 from penstock_core.errors import InvalidFact, InvalidId, PenstockError
 from penstock_core.facts import (
+    ArtifactCommitted,
     AttemptFinished,
+    AttemptHeld,
     AttemptRequested,
     AttemptStarted,
     CancelRequested,
+    ClockReached,
     Fact,
     Outcome,
+    RunAdmitted,
     RunFinished,
     RunRequested,
+    SlotGranted,
+    StepCancelRequested,
+    StepExpanded,
+    StepReused,
     StepSkipped,
+    StepSuspended,
 )
-from penstock_core.ir import Node, Pipeline, StepSpec
+from penstock_core.ir import Kind, Node, Pipeline, StepSpec
+from penstock_core.values import Inline
 from penstock_testkit import strategies
 
 RUN: dict[str, Any] = {"run_id": "r1"}
@@ -42,6 +52,19 @@ EXAMPLES: list[tuple[Fact, str, bool]] = [
     (StepSkipped(**RUN, key="a", reason="no"), "step.a.skipped", True),
     (CancelRequested(**RUN), "cancel", True),
     (RunFinished(**RUN, outcome=Outcome.FAILED), "finished", True),
+    (RunAdmitted(**RUN), "admitted", True),
+    (ClockReached(**RUN, at=1.5), "clock.1500", True),
+    (StepExpanded(**RUN, key="a", count=3), "step.a.expanded", True),
+    (StepReused(**RUN, key="a[3]", from_run="r0"), "step.a[3].reused", True),
+    (StepCancelRequested(**RUN, key="a"), "step.a.cancel", True),
+    (AttemptHeld(**STEP), "step.features/split-2[3].4.held", True),
+    (SlotGranted(**STEP), "step.features/split-2[3].4.granted", True),
+    (StepSuspended(**STEP, kind=Kind.ASK), "step.features/split-2[3].4.suspended", True),
+    (
+        ArtifactCommitted(**STEP, name="plot", value=Inline(1)),
+        "step.features/split-2[3].4.artifact.plot",
+        False,
+    ),
 ]
 
 
@@ -64,7 +87,7 @@ def test_every_end_of_an_attempt_has_the_same_place() -> None:
 def test_types_carry_a_version_and_are_different() -> None:
     types = [fact.ce_type for fact in facts.FACTS]
     assert len(set(types)) == len(types)
-    assert all(re.fullmatch(r"penstock\.(run|attempt|step)\.[a-z_]+\.v1", name) for name in types)
+    assert all(re.fullmatch(r"penstock\.(run|attempt|step|artifact)\.[a-z_]+\.v1", name) for name in types)
 
 
 def test_facts_are_frozen() -> None:

@@ -17,7 +17,7 @@ from penstock_testkit.mutants import Mutant, StaleMutant, load
 from penstock_testkit.replica import Habits
 from penstock_testkit.states import Machine
 
-RUN, RETRY = "penstock_core.run", "penstock_core.retry"
+RETRY, SETTLE, DECIDE, EVOLVE, RESOLVE, ENDINGS = "retry", "settle", "decide", "evolve", "resolve", "endings"
 SEEDS = 400
 
 
@@ -26,102 +26,108 @@ def mutant(name: str, module: str, *patches: tuple[str, str]) -> Mutant:
 
 
 MUTANTS = [
-    mutant("a loss counts as a failure", RUN, ("step.losses += 1", "step.failures += 1")),
-    mutant("a failure is not counted", RUN, ("step.failures += 1", "pass")),
-    mutant("a skip is not told to dependents", RUN, ('_end(state, step, "skipped")', '_move(step, "skipped")')),
-    mutant("a failure does not block dependents", RUN, ("if not passing and dependent", "if passing and dependent")),
+    mutant("a loss counts as a failure", EVOLVE, ("step.losses += 1", "step.failures += 1")),
+    mutant("a failure is not counted", EVOLVE, ("step.failures += 1", "pass")),
+    mutant(
+        "a skip is not told to dependents",
+        SETTLE,
+        (
+            "in state.plan.dependents[step.key]:",
+            "in state.plan.dependents[step.key] if step.status is not Status.SKIPPED else ():",
+        ),
+    ),
+    mutant("a failure does not block dependents", SETTLE, ("if not passing and strict", "if passing and strict")),
     mutant(
         "a step starts after its first dependency",
-        RUN,
+        SETTLE,
         ("(dependent.waiting_on == 0 or dependent.blocker)", "(dependent.waiting_on <= 1 or dependent.blocker)"),
     ),
     mutant(
         "cancel forgets steps that wait for another attempt",
-        RUN,
-        (
-            "    if state.cancel is not None:\n        # The end",
-            "    if state.cancel and step.attempt == 0:\n        # The end",
-        ),
+        DECIDE,
+        ("    if reason is not None:", "    if reason is not None and step.attempt == 0:"),
     ),
     mutant(
         "cancel skips what it should fence",
-        RUN,
+        DECIDE,
         (
-            "        # The end of an attempt is append-once. So",
+            "        attempt = step.attempt if step.status in IN_FLIGHT else step.attempt + 1\n        while",
             "        if step.status not in IN_FLIGHT:\n"
-            "            return StepSkipped(run_id=state.run_id, key=step.key, reason='cancelled')\n"
-            "        # The end of an attempt is append-once. So",
+            "            yield StepSkipped(run_id=state.run_id, key=step.key, reason='cancelled')\n"
+            "            return\n"
+            "        attempt = step.attempt if step.status in IN_FLIGHT else step.attempt + 1\n        while",
         ),
     ),
     mutant(
         "a request that comes after the cancel is not ended",
-        RUN,
-        ("    if state.cancel is None:\n        state.frontier.pop", "    if True:\n        state.frontier.pop"),
+        EVOLVE,
+        (
+            "    else:\n        state.frontier[step.key] = None\n    if step.index",
+            "    else:\n        state.frontier.pop(step.key, None)\n    if step.index",
+        ),
     ),
     mutant(
         "cancel turns a success into a cancelled run",
-        RUN,
-        ("if state.cancel is not None and (Status.CANCELLED in statuses", "if state.cancel is not None and (True"),
+        ENDINGS,
+        ("if state.stop is not None and (cancelled", "if state.stop is not None and (True or cancelled"),
     ),
     mutant(
         "deciding empties the frontier",
-        RUN,
+        DECIDE,
         (
-            "    return [_next(state",
-            "    keys = [*state.frontier]\n    state.frontier.clear()\n    return [_next(state",
+            "    for key in state.frontier:",
+            "    keys = [*state.frontier]\n    state.frontier.clear()\n    for key in keys:",
         ),
-        ("for key in state.frontier]\n\n", "for key in keys]\n\n"),
     ),
-    mutant("an early end is dropped", RUN, ("state.early.setdefault((fact.key, fact.attempt), fact)", "pass")),
     mutant(
-        "an early end is kept but never applied",
-        RUN,
-        ("    if end is not None:\n        _evolve_finished(state, end)", "    if end is not None:\n        pass"),
+        "an early end is dropped",
+        EVOLVE,
+        (
+            "kept, and applied with the request.\n            state.early.setdefault((fact.key, fact.attempt), fact)",
+            "kept",
+        ),
     ),
+    mutant("an early end is kept but never applied", EVOLVE, ("        _finished(state, known)", "        pass")),
     mutant(
         "the same end is applied twice",
-        RUN,
-        ("if fact.attempt != step.attempt or step.status not in IN_FLIGHT:", "if fact.attempt != step.attempt:"),
-    ),
-    mutant(
-        "the same end counts down dependents twice",
-        RUN,
-        ("if fact.attempt != step.attempt or step.status not in IN_FLIGHT:", "if fact.attempt != step.attempt:"),
-        ("    if not _move(step, event):\n        return\n    state.open", "    _move(step, event)\n    state.open"),
+        EVOLVE,
+        ("if fact.attempt != step.attempt or step.status not in IN_FLIGHT or", "if fact.attempt != step.attempt or"),
     ),
     mutant(
         "the end of an earlier attempt ends the present one",
-        RUN,
+        EVOLVE,
         ("if fact.attempt != step.attempt or step.status", "if fact.attempt > step.attempt or step.status"),
     ),
     mutant(
-        "a request is folded whatever its number", RUN, ("fact.attempt != step.attempt + 1 or not _move", "not _move")
+        "a request is folded whatever its number",
+        EVOLVE,
+        ("if not was_held and fact.attempt != step.attempt + 1:", "if False:"),
     ),
-    mutant("the run ends before its last step", RUN, ("if state.open == 0:", "if state.open <= 1:")),
+    mutant("the run ends before its last step", DECIDE, ("if state.open == 0:", "if state.open <= 1:")),
     mutant(
         "the run ends again and again",
-        RUN,
+        DECIDE,
         ("if state.requested is None or state.finished is not None:", "if state.requested is None:"),
     ),
     mutant(
         "a failed step does not fail the run",
-        RUN,
+        SETTLE,
         ("if step.status is Status.FAILED and state.first_failure is None:", "if False:"),
     ),
     mutant(
         "results travel inline whatever their size",
-        RUN,
+        DECIDE,
         (
-            "_weight(state, node.inputs) > values.REQUEST_LIMIT",
-            "_weight(state, node.inputs) > 4 * values.REQUEST_LIMIT",
+            "resolve.weight(state, node.inputs) > values.REQUEST_LIMIT",
+            "resolve.weight(state, node.inputs) > 4 * values.REQUEST_LIMIT",
         ),
     ),
     mutant(
         "a reference names the first attempt",
-        RUN,
-        ("key=node, attempt=step.attempt, output", "key=node, attempt=1, output"),
+        RESOLVE,
+        ("key=step.key, attempt=step.attempt, output", "key=step.key, attempt=1, output"),
     ),
-    mutant("the next attempt does not wait", RUN, ("not_before=step.not_before", "not_before=None")),
+    mutant("the next attempt does not wait", DECIDE, ("not_before=step.not_before", "not_before=None")),
     mutant("one retry too few", RETRY, ("history.failures > policy.retries", "history.failures >= policy.retries")),
     mutant("one retry too many", RETRY, ("history.failures > policy.retries", "history.failures > policy.retries + 1")),
     mutant("losses are endless", RETRY, ("history.losses > MAX_LOSSES", "history.losses < 0")),
@@ -189,9 +195,9 @@ def test_a_bad_habit_of_schedulers_is_found(name: str, logs: list[simulation.Wor
 
 
 def test_a_stale_mutant_fails_loudly() -> None:
-    with pytest.raises(StaleMutant, match=r"0 times in penstock_core\.run"):
-        Mutant("stale", RUN, (("no such text", ""),)).machine()
+    with pytest.raises(StaleMutant, match=r"0 times in penstock_core\.decide"):
+        Mutant("stale", DECIDE, (("no such text", ""),)).machine()
     with pytest.raises(StaleMutant, match=r"[2-9] times"):
-        load(RUN, (("Status.WAITING", "Status.QUEUED"),), "ambiguous")
+        load({"state": (("Status.WAITING", "Status.QUEUED"),)}, "ambiguous")
     with pytest.raises(StaleMutant, match="does not use"):
-        Mutant("unused", "penstock_core.cachekey", ()).machine()
+        Mutant("unused", "cachekey", ()).machine()

@@ -15,7 +15,8 @@ from penstock.authoring.steps import Step
 from penstock.authoring.tracing import Graph
 from penstock.contexts import Context, using
 from penstock.serialize import loading
-from penstock_core import retry, values
+from penstock_core import conditions, retry, values
+from penstock_core.errors import InputError
 from penstock_core.facts import ErrorInfo, Outcome
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class _Run:
             case values.BoundFields(fields):
                 inner = hints.entry(hint)[1]
                 return loading.spread({name: self.resolve(one, inner) for name, one in fields.items()}, hint)
+            case _:
+                raise InputError(f"{conditions.name_of(binding)} has no value outside the platform")
 
 
 async def _wait_for(awaitable: Any) -> Any:

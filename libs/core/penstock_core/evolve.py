@@ -1,0 +1,398 @@
+"""`evolve(state, fact) -> state` folds one fact into the state of a run.
+
+It is total (no fact raises, unknown ones change nothing), idempotent (the same fact twice is as once) and takes over
+the state it is given: the argument must not be used afterwards, so that folding costs the change and not the size of
+the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from penstock_core import effects, fans, retry, values
+from penstock_core.facts import (
+    GOOD,
+    AttemptFinished,
+    AttemptHeld,
+    AttemptRequested,
+    AttemptStarted,
+    CancelRequested,
+    ClockReached,
+    Fact,
+    Outcome,
+    RunAdmitted,
+    RunFinished,
+    RunRequested,
+    SlotGranted,
+    StepCancelRequested,
+    StepExpanded,
+    StepReused,
+    StepSkipped,
+    StepSuspended,
+)
+from penstock_core.ir import Kind
+from penstock_core.plan import Plan
+from penstock_core.settle import end, move, tell_fan
+from penstock_core.state import FINAL, IN_FLIGHT, FanState, RunState, Status, StepState, Stop, item_of
+
+
+def fold(run_id: str, plan: Plan, facts: Iterable[Fact]) -> RunState:
+    """The state of a run after `facts`."""
+    state = RunState(run_id, plan)
+    for fact in facts:
+        state = evolve(state, fact)
+    return state
+
+
+def evolve(state: RunState, fact: Fact) -> RunState:
+    """Fold one fact; takes over `state` and returns it."""
+    if fact.run_id != state.run_id:
+        return state
+    match fact:
+        case AttemptFinished():
+            _finished(state, fact)
+        case AttemptRequested():
+            _requested(state, fact)
+        case AttemptStarted():
+            _started(state, fact)
+        case AttemptHeld():
+            _held(state, fact)
+        case SlotGranted():
+            _granted(state, fact)
+        case StepSkipped():
+            _skipped(state, fact)
+        case StepExpanded():
+            _expanded(state, fact)
+        case StepSuspended():
+            _suspended(state, fact)
+        case StepReused():
+            _reused(state, fact)
+        case _:
+            _of_run(state, fact)
+    return state
+
+
+def _of_run(state: RunState, fact: Fact) -> None:
+    match fact:
+        case RunRequested() if state.requested is None:
+            state.requested = fact
+            state.now = max(state.now, fact.requested_at)
+            if not state.admitted:
+                state.outbox[effects.Admit()] = None
+            if fact.deadline is not None:
+                state.arm("", 0, fact.deadline)
+        case RunAdmitted():
+            state.admitted = True
+        case CancelRequested():
+            state.cancel = state.cancel or fact
+            _stop(state, Stop(Outcome.CANCELLED, _reason(fact)))
+        case StepCancelRequested():
+            _stop_step(state, fact)
+        case ClockReached():
+            _clock(state, fact)
+        case RunFinished() if state.finished is None:
+            state.finished = fact
+            state.outbox.pop(effects.Admit(), None)
+            if state.plan.pipeline.max_active is not None:
+                state.outbox[effects.Leave()] = None
+            if state.requested is not None and state.requested.caller is not None:
+                state.outbox[effects.Report()] = None
+        case _:
+            return
+
+
+# ------------------------------------------------------------------------------------------------------------ attempts
+
+
+def _begun(state: RunState, key: str, attempt: int) -> StepState | None:
+    """The step, or the item, of which an attempt may begin: an item is there from its first attempt on."""
+    step = state.find(key)
+    if step is None:
+        return _new_item(state, key) if attempt == 1 else None
+    # What a mapped step does, its items do.
+    return None if step.fan is not None or (step.index is None and _is_mapped(state, key)) else step
+
+
+def _is_mapped(state: RunState, key: str) -> bool:
+    return state.plan.nodes[key].fan is not None
+
+
+def _new_item(state: RunState, key: str) -> StepState | None:
+    name, index = item_of(key)
+    owner = state.steps.get(name)
+    if owner is None or owner.fan is None or owner.status in FINAL or not 0 <= index < owner.fan.count:
+        return None
+    item = owner.fan.items[index] = StepState(key, name, index)
+    owner.fan.taken += 1
+    return item
+
+
+def _held(state: RunState, fact: AttemptHeld) -> None:
+    step = _begun(state, fact.key, fact.attempt)
+    if step is None or fact.attempt != step.attempt + 1 or not move(step, "held"):
+        return
+    _begin(state, step, fact.attempt)
+    step.held, step.since = fact.attempt, fact.since
+    state.outbox[effects.Acquire(step.key, step.attempt)] = None
+    if fact.start_by is not None:
+        step.start_by = fact.start_by
+        state.arm(step.key, step.attempt, fact.start_by)
+    _apply_early(state, step)
+
+
+def _granted(state: RunState, fact: SlotGranted) -> None:
+    step = state.find(fact.key)
+    if step is not None and step.status is Status.HELD and step.attempt == fact.attempt:
+        step.granted = fact.attempt
+        state.outbox.pop(effects.Acquire(step.key, step.attempt), None)
+        state.frontier[step.key] = None
+
+
+def _requested(state: RunState, fact: AttemptRequested) -> None:
+    step = _begun(state, fact.key, fact.attempt)
+    if step is None:
+        return
+    was_held = step.status is Status.HELD and fact.attempt == step.attempt
+    if not was_held and fact.attempt != step.attempt + 1:
+        return
+    if not move(step, "requested"):
+        return
+    _begin(state, step, fact.attempt)
+    step.not_before = fact.not_before
+    if fact.start_by is not None:
+        step.start_by = fact.start_by
+        state.arm(step.key, step.attempt, fact.start_by)
+    _apply_early(state, step)
+
+
+def _suspended(state: RunState, fact: StepSuspended) -> None:
+    step = _begun(state, fact.key, fact.attempt)
+    if step is None or fact.attempt != step.attempt + 1 or not move(step, "suspended"):
+        return
+    _begin(state, step, fact.attempt)
+    step.suspended = fact
+    step.since = step.started_at = state.now
+    if fact.until is not None:
+        state.arm(step.key, step.attempt, fact.until)
+    match fact.kind:
+        case Kind.EVENT:
+            state.outbox[effects.Expect(step.key, step.attempt)] = None
+        case Kind.RUN:
+            state.outbox[effects.StartRun(step.key, step.attempt)] = None
+        case _:
+            pass
+    _apply_early(state, step)
+
+
+def _begin(state: RunState, step: StepState, attempt: int) -> None:
+    """What the last attempt left goes; its error stays until the next end, for people."""
+    step.attempt = attempt
+    step.executor, step.started_at, step.finished_at = "", 0.0, 0.0
+    step.start_by, step.due = None, False
+    if state.stopping(step) is None:
+        state.frontier.pop(step.key, None)
+    else:
+        state.frontier[step.key] = None
+    if step.index is not None:
+        tell_fan(state, state.steps[step.node])
+
+
+def _apply_early(state: RunState, step: StepState) -> None:
+    known = state.early.pop((step.key, step.attempt), None)
+    if known is not None:
+        _finished(state, known)
+
+
+def _started(state: RunState, fact: AttemptStarted) -> None:
+    step = state.find(fact.key)
+    if step is not None and fact.attempt == step.attempt and move(step, "started"):
+        step.started_at = fact.started_at
+        step.executor = fact.executor
+        state.alarms.pop((step.key, step.attempt), None)
+        if step.due:
+            step.due = False
+            if state.stopping(step) is None:
+                state.frontier.pop(step.key, None)
+
+
+def _finished(state: RunState, fact: AttemptFinished) -> None:
+    state.now = max(state.now, fact.finished_at)
+    step = state.find(fact.key)
+    if step is None:
+        if item_of(fact.key)[0] in state.steps:
+            _finished_item(state, fact)
+        return
+    if fact.attempt > step.attempt and step.status not in FINAL:
+        if fact.outcome is Outcome.CANCELLED and step.status not in IN_FLIGHT and step.fan is None:
+            # The next attempt was ended before anyone asked for it: nothing can come of the step any more.
+            step.error, step.reason = fact.error, _why(fact, "cancelled")
+            if state.plan.specs[step.node].kind is Kind.RUN:
+                state.outbox[effects.CancelRun(step.key, fact.attempt)] = None
+            end(state, step, "cancelled")
+        else:
+            # An end whose request is not folded yet: kept, and applied with the request.
+            state.early.setdefault((fact.key, fact.attempt), fact)
+        return
+    if fact.attempt != step.attempt or step.status not in IN_FLIGHT or step.fan is not None:
+        return
+    _leave(state, step, fact)
+    step.executor = fact.executor or step.executor
+    step.started_at, step.finished_at = fact.started_at or step.started_at, fact.finished_at
+    step.metrics, step.params, step.artifacts, step.error = fact.metrics, fact.params, fact.artifacts, fact.error
+    step.cache = fact.cache
+    if fact.outcome in GOOD:
+        step.outputs = fact.outputs
+        step.weight = sum(values.weight(value) for value in fact.outputs.values())
+        end(state, step, "cached" if fact.outcome is Outcome.CACHED else "succeeded")
+    else:
+        _ended_badly(state, step, fact)
+
+
+def _finished_item(state: RunState, fact: AttemptFinished) -> None:
+    """The end of an item that was not begun: a fence, or an end whose request is not folded yet."""
+    item = _new_item(state, fact.key) if fact.outcome is Outcome.CANCELLED and fact.attempt == 1 else None
+    if item is not None:
+        item.error, item.reason = fact.error, _why(fact, "cancelled")
+        end(state, item, "cancelled")
+    elif state.steps[item_of(fact.key)[0]].status not in FINAL:
+        state.early.setdefault((fact.key, fact.attempt), fact)
+
+
+def _ended_badly(state: RunState, step: StepState, fact: AttemptFinished) -> None:
+    if fact.outcome is Outcome.LOST:
+        step.losses += 1
+    elif fact.outcome is not Outcome.CANCELLED:
+        step.failures += 1
+        step.shortages += fact.error is not None and fact.error.type == "OutOfMemory"
+    history = retry.History(
+        run_id=state.run_id, key=step.key, attempt=step.attempt, failures=step.failures, losses=step.losses
+    )
+    decision = retry.decide(state.plan.specs[step.node].retry, history, fact.outcome, fact.error)
+    step.reason = _why(fact, decision.reason) if fact.outcome is Outcome.CANCELLED else decision.reason
+    if decision.again:
+        move(step, "again")
+        step.not_before = fact.finished_at + decision.delay if decision.delay and fact.finished_at else None
+        state.frontier[step.key] = None
+    else:
+        end(state, step, "cancelled" if fact.outcome is Outcome.CANCELLED else "failed")
+
+
+def _leave(state: RunState, step: StepState, fact: AttemptFinished) -> None:
+    """What an attempt had outside the log is given back."""
+    attempt = (step.key, step.attempt)
+    state.alarms.pop(attempt, None)
+    step.due = False
+    if step.held == step.attempt:
+        state.outbox.pop(effects.Acquire(*attempt), None)
+        state.outbox[effects.Release(*attempt)] = None
+    if step.suspended is not None and step.suspended.attempt == step.attempt:
+        if step.suspended.kind is Kind.EVENT:
+            state.outbox.pop(effects.Expect(*attempt), None)
+            state.outbox[effects.Unexpect(*attempt)] = None
+        elif step.suspended.kind is Kind.RUN and fact.outcome not in GOOD:
+            state.outbox.pop(effects.StartRun(*attempt), None)
+            state.outbox[effects.CancelRun(*attempt)] = None
+    elif not fact.executor and fact.outcome not in GOOD and step.status is not Status.HELD:
+        state.outbox[effects.Kill(*attempt)] = None
+
+
+# --------------------------------------------------------------------------------------------------------------- steps
+
+
+def _skipped(state: RunState, fact: StepSkipped) -> None:
+    step = _begun(state, fact.key, 1) or state.steps.get(fact.key)
+    if step is None or step.status is not Status.WAITING:
+        return
+    step.reason, step.expected, step.error = fact.reason, fact.expected, fact.error
+    step.blocker = step.blocker or fact.because
+    end(state, step, "failed" if fact.error is not None else "skipped")
+
+
+def _expanded(state: RunState, fact: StepExpanded) -> None:
+    step = state.steps.get(fact.key)
+    if step is None or not _is_mapped(state, fact.key) or step.status is not Status.WAITING:
+        return
+    if fact.error is not None:
+        step.error, step.reason = fact.error, fact.error.message
+        end(state, step, "cancelled" if fact.error.type == fans.CANCELLED else "failed")
+        return
+    move(step, "expanded")
+    step.started_at = state.now
+    step.fan = FanState(max(0, fact.count))
+    step.fan.closing = state.stopping(step) is not None
+    for index, known in sorted(state.reused.pop(step.key, {}).items()):
+        item = _new_item(state, f"{step.key}[{index}]")
+        if item is not None:
+            _take_over(item, known)
+            end(state, item, "reused")
+    tell_fan(state, step)
+
+
+def _reused(state: RunState, fact: StepReused) -> None:
+    step = state.steps.get(fact.key)
+    if step is None:
+        name, index = item_of(fact.key)
+        if name in state.steps and state.steps[name].status is Status.WAITING:
+            state.reused.setdefault(name, {}).setdefault(index, fact)
+    elif step.status is Status.WAITING:
+        _take_over(step, fact)
+        if fact.count is not None:
+            step.fan = FanState(fact.count, following=fact.count, done=fact.count, source=fact.from_run)
+        end(state, step, "reused")
+
+
+def _take_over(step: StepState, fact: StepReused) -> None:
+    step.outputs, step.metrics, step.params, step.artifacts = fact.outputs, fact.metrics, fact.params, fact.artifacts
+    step.weight = sum(values.weight(value) for value in fact.outputs.values())
+    step.reason = f"its result in run {fact.from_run} is taken over"
+
+
+# ----------------------------------------------------------------------------------------------------- stops and clock
+
+
+def _stop(state: RunState, stop: Stop) -> None:
+    if state.stop is None:
+        state.stop = stop
+        for step in state.steps.values():
+            if step.status not in FINAL and state.stopping(step) is not None:
+                _close(state, step)
+
+
+def _stop_step(state: RunState, fact: StepCancelRequested) -> None:
+    step = state.find(fact.key)
+    if step is not None and step.stop is None and step.status not in FINAL:
+        step.stop = _reason(fact)
+        _close(state, step)
+
+
+def _close(state: RunState, step: StepState) -> None:
+    """Have the end of a step decided, and that of what is under way of its items."""
+    if step.fan is None:
+        state.frontier[step.key] = None
+        return
+    step.fan.closing = True
+    state.frontier.update((item.key, None) for item in step.fan.items.values() if item.status not in FINAL)
+    tell_fan(state, step)
+
+
+def _clock(state: RunState, fact: ClockReached) -> None:
+    state.now = max(state.now, fact.at)
+    while (due := state.next_due(fact.at)) is not None:
+        key, attempt = due
+        if not key:
+            _stop(state, Stop(Outcome.FAILED, "the run was not over by its deadline"))
+            continue
+        step = state.find(key)
+        if step is not None and step.attempt == attempt and step.status in IN_FLIGHT - {Status.RUNNING}:
+            step.due = True
+            state.frontier[key] = None
+
+
+def _why(fact: AttemptFinished, otherwise: str) -> str:
+    return fact.error.message if fact.error and fact.error.message else otherwise
+
+
+def _reason(cancel: CancelRequested | StepCancelRequested) -> str:
+    by = f" by {cancel.by}" if cancel.by else ""
+    why = f": {cancel.reason}" if cancel.reason else ""
+    return f"cancelled{by}{why}"
