@@ -161,6 +161,10 @@ async def _until(condition: object, seconds: float = 10.0) -> None:
             await asyncio.sleep(0.01)
 
 
+def _first_tries(deliveries: list[Delivery]) -> set[str]:
+    return {delivery.subject for delivery in deliveries if delivery.delivered == 1}
+
+
 @asynccontextmanager
 async def pulling(bus: Bus, want: int) -> AsyncIterator[tuple[Puller, list[Delivery]]]:
     got: list[Delivery] = []
@@ -221,6 +225,36 @@ async def test_a_lost_connection_does_not_bring_more_than_there_are_slots(tmp_pa
         assert len(got) == 3
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_what_is_not_wanted_any_more_goes_to_others_at_once(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (server, bus), _connection(server) as other, pulling(bus, 500) as (first, early):
+        log = NatsRunLog(other, "test")
+        await log.append([request("r1", f"early-{n}") for n in range(10)])
+        await _until(lambda: len(early) == 10)
+        async with pulling(other, 500) as (_, late):
+            sending = asyncio.create_task(log.append([request("r1", f"s-{n}") for n in range(1000)]))
+            first.want(0)
+            await sending
+            await _until(lambda: len(_first_tries(early + late)) == 1010)  # nothing was lost on the way
+            count = len(early)
+            await log.append([request("r1", f"late-{n}") for n in range(50)])
+            await _until(lambda: len(_first_tries(early + late)) == 1060)
+            assert len(early) == count
+        first.want(5)
+        await log.append([request("r1", "again")])
+        await _until(lambda: any("again" in delivery.subject for delivery in early))
+
+
+async def test_a_puller_that_ends_has_received_what_was_under_way(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (server, bus), _connection(server) as other:
+        log = NatsRunLog(other, "test")
+        async with pulling(bus, 500) as (_, early):
+            sending = asyncio.create_task(log.append([request("r1", f"s-{n}") for n in range(1000)]))
+            await _until(lambda: len(early) > 0)
+        async with pulling(other, 500) as (_, late):
+            await sending
+            await _until(lambda: len(_first_tries(early + late)) == 1000)
 
 
 async def test_unacknowledged_deliveries_come_again_and_naks_wait(tmp_path: Path) -> None:

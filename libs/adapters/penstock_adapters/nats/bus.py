@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ from penstock_core.errors import PenstockError
 from penstock_core.ports import Unavailable
 
 TIMEOUT = 5.0
+LEAVE = 2.0
+"""Seconds that the end of a subscription waits for the server."""
+
 PAGE = 500
 """Messages asked for in one batched read."""
 
@@ -190,6 +194,23 @@ class Bus:
         return await self.client.subscribe(
             subject, queue=queue, cb=callback, pending_msgs_limit=-1, pending_bytes_limit=-1
         )
+
+    async def leave(self, subscription: Subscription) -> None:
+        """End a subscription; its callback has had everything that was under way to it when this returns.
+
+        `drain` alone does not promise that: its PING overtakes the UNSUB, which waits in the client's buffer.
+        """
+        try:
+            if self.client.is_connected:
+                await self.client._send_unsubscribe(subscription._id)  # pyright: ignore[reportPrivateUsage]
+                await self.request("$JS.API.INFO", timeout=LEAVE)
+                async with asyncio.timeout(LEAVE):
+                    await subscription.drain()
+        except (Unavailable, BusError, nats.errors.Error, TimeoutError, OSError):
+            pass  # what was under way comes again
+        finally:
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await subscription.unsubscribe()
 
 
 def is_end(message: Msg) -> bool:

@@ -1,7 +1,8 @@
 """Pull consumers with an exact number of messages asked for, and no polling.
 
 `Puller` keeps `wanted` messages requested from a durable consumer at any time; messages arrive as soon as the stream
-has them. What the server may have forgotten (restart, lost connection) is asked for again.
+has them. What the server may have forgotten (restart, lost connection) is asked for again; what is not wanted any more
+is withdrawn, so that it goes to another replica at once.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Puller:
         self._pause = 0.0
 
     async def run(self) -> None:
-        """Ask and receive until cancelled."""
+        """Ask and receive until cancelled; when this ends, everything that was under way has been received."""
         self._bus.on_reconnect(self._forget)
         try:
             while True:
@@ -76,42 +77,58 @@ class Puller:
             await self._leave()
 
     def want(self, count: int) -> None:
-        """Have `count` messages asked for from now on."""
+        """Have `count` messages asked for from now on. With 0, what was asked for is withdrawn."""
         self._wanted = count
-        if count > self._outstanding:
+        if count > self._outstanding or (not count and self._outstanding):
             self._wake.set()
 
     async def _ask(self) -> None:
-        if not self._inbox:
+        if not self._wanted and self._outstanding:
             await self._leave()
-            self._inbox = self._bus.client.new_inbox()
-            self._subscription = await self._bus.subscribe(self._inbox, self._message)
         missing = self._wanted - self._outstanding
         if missing <= 0:
             return
+        if not self._inbox:
+            await self._listen()
         body = orjson.dumps({"batch": missing, "expires": int(EXPIRES * 1e9)})
         await self._bus.client.publish(self._subject, body, reply=self._inbox)
         self._outstanding += missing
         self._heard = time.monotonic()
 
+    async def _listen(self) -> None:
+        if self._subscription is not None:
+            # Left from before a reconnection. What still comes to it is not counted, so it must not be received.
+            with contextlib.suppress(nats.errors.Error, OSError):
+                await self._subscription.unsubscribe()
+        self._inbox = inbox = self._bus.client.new_inbox()
+
+        async def receive(message: Msg) -> None:
+            self._message(message, inbox)
+
+        self._subscription = await self._bus.subscribe(inbox, receive)
+
     async def _leave(self) -> None:
+        """Withdraw: a request cannot be taken back, but the server drops one whose inbox nobody listens to."""
+        self._inbox = ""
+        self._outstanding = 0
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
-            with contextlib.suppress(Exception):
-                await subscription.unsubscribe()
+            await self._bus.leave(subscription)
 
-    async def _message(self, message: Msg) -> None:
+    def _message(self, message: Msg, inbox: str) -> None:
         self._heard = time.monotonic()
-        status = (message.headers or {}).get("Status") if message.subject == self._inbox else None
+        current = inbox == self._inbox
+        status = (message.headers or {}).get("Status") if message.subject == inbox else None
         if status is None and message.reply:
-            self._outstanding = max(0, self._outstanding - 1)
             delivery = delivery_of(message)
+            if current:  # what comes late to an inbox that was given up is not counted any more
+                self._outstanding = max(0, self._outstanding - 1)
             if delivery is not None:
                 self._receive(delivery)
             if self._outstanding * 2 < self._wanted:
                 self._wake.set()
             return
-        if status == "100":
+        if status == "100" or not current:
             return
         headers: dict[str, Any] = message.headers or {}
         pending = headers.get("Nats-Pending-Messages")
