@@ -487,6 +487,9 @@ def test_doctor_finds_the_platform(up: Place) -> None:
     assert report["ok"] and {check["check"] for check in report["checks"]} >= {"python", "nats-server", "disk", "clock"}
     told = next(check for check in report["checks"] if check["check"] == "platform")
     assert told["state"] == "ok" and "up at http://127.0.0.1:" in told["found"]
+    schedulers = next(check for check in report["checks"] if check["check"] == "schedulers")
+    assert schedulers["state"] == "ok"
+    assert schedulers["found"].startswith("1 up; ") and schedulers["found"].endswith(" has 16")
 
 
 def test_doctor_names_what_fails(place: Place) -> None:

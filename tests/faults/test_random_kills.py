@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 from collections.abc import Iterator
 
-import nats
 import pytest
 
 from penstock import Client
-from penstock_adapters.nats.bus import Bus
-from penstock_adapters.nats.run_log import NatsRunLog
-from penstock_adapters.nats.versions import Versions
 from penstock_core.facts import AttemptFinished, Outcome
-from penstock_core.ir import Pipeline
-from penstock_core.ports import Recorded
 from penstock_testkit import invariants
 from penstock_testkit.cluster import Cluster
 
@@ -58,20 +51,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
-def history(cluster: Cluster, run_id: str, pipeline: str, version: int) -> tuple[Pipeline, list[Recorded]]:
-    async def read() -> tuple[Pipeline, list[Recorded]]:
-        client = await nats.connect(cluster.nats.url)
-        bus = Bus(client)
-        try:
-            found = await Versions(bus).get("default", pipeline, version)
-            assert found is not None
-            return found.pipeline, await NatsRunLog(bus, "test").read(run_id)
-        finally:
-            await client.close()
-
-    return asyncio.run(read())
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", range(12))
@@ -96,7 +75,7 @@ def test_a_run_survives_random_kills(cluster: Cluster, seed: int) -> None:
         pytest.fail(f"killed {killed}: {error!r}\n{logs}")
     assert run.state == "succeeded", f"killed {killed}: {run.error} {run.steps}"
     assert client.value(run_id) == EXPECTED
-    pipeline, recorded = history(cluster, run_id, "diamond", version.version)
+    pipeline, recorded = cluster.history(run_id, "diamond", version.version)
     invariants.check(pipeline, [entry.fact for entry in recorded])
     good = [e.fact for e in recorded if isinstance(e.fact, AttemptFinished) and e.fact.outcome is Outcome.SUCCEEDED]
     assert len(good) == len({fact.key for fact in good}) == 26

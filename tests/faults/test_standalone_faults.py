@@ -19,6 +19,7 @@ import pytest
 
 from penstock import Client
 from penstock_testkit.child import Child
+from penstock_testkit.processes import gone, processes_with
 
 PIPELINE = """
 import os, time
@@ -83,32 +84,6 @@ def client_with(home: Path, pipeline: str) -> Client:
     source.write_text(PIPELINE)
     found = Client(home=home)
     found.register(f"{source}:{pipeline}")
-    return found
-
-
-def gone(pid: int, seconds: float = 10.0) -> bool:
-    """Whether a process ends within `seconds` (a zombie counts as ended)."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "Z":
-                return True
-        except OSError:
-            return True
-        time.sleep(0.05)
-    return False
-
-
-def processes_with(text: str) -> list[int]:
-    """Processes whose environment or command line holds `text`."""
-    found: list[int] = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                if text.encode() in (entry / "environ").read_bytes() + (entry / "cmdline").read_bytes():
-                    found.append(int(entry.name))
-            except OSError:
-                continue
     return found
 
 

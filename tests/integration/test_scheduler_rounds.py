@@ -14,6 +14,7 @@ from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import events
 from penstock_contracts.commands import EnvironmentInfo, Version
+from penstock_core import ids
 from penstock_core.facts import AttemptFinished, Fact, Outcome, RunFinished, RunRequested
 from penstock_core.ir import Node, Pipeline, Port, StepSpec
 from penstock_core.values import BoundItems, Inline, Output, Param, Value
@@ -172,6 +173,17 @@ async def test_what_a_failed_round_left_is_folded_when_it_comes_again(bus: Bus) 
     await desk.scheduler.handle([await desk.write(end("left", "b"))])
     await desk.scheduler.handle([desk.again(corrupt), desk.again(first)])
     assert "step.c.1.requested.default" in await desk.tails("left")
+
+
+async def test_what_is_forgotten_is_folded_again_though_the_sequence_shows_no_gap(bus: Bus) -> None:
+    """A server that was killed may have lost count of what it delivered to another replica meanwhile."""
+    desk = Desk(bus)
+    await desk.scheduler.handle([await desk.write(requested("counted", PLAIN))])
+    unseen = await desk.write(end("counted", "a"))
+    desk.scheduler.forget([0, int(ids.shard("counted"))])
+    last = await desk.write(end("counted", "b"))
+    await desk.scheduler.handle([replace(last, consumer_seq=unseen.consumer_seq)])
+    assert "step.c.1.requested.default" in await desk.tails("counted")
 
 
 async def test_a_run_that_cannot_be_folded_holds_up_no_other(bus: Bus) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -237,6 +237,18 @@ def _platform(home: Path) -> Iterator[Finding]:
     else:
         process = f", process {address.pid}" if address.pid else ""
         yield Finding("platform", OK, f"up at {address.url}{process}, version {about.get('version', '?')}")
+        if "schedulers" in about:
+            yield _schedulers(about["schedulers"])
+
+
+def _schedulers(replicas: list[dict[str, Any]]) -> Finding:
+    """Who decides what comes next in each run."""
+    if not replicas:
+        return Finding(
+            "schedulers", FAIL, "none answers: no run goes on", "start one, or see its log for what stops it"
+        )
+    shards = ", ".join(f"{replica['name']} has {len(replica['shards'])}" for replica in replicas)
+    return Finding("schedulers", OK, f"{len(replicas)} up; of the shards of runs, {shards}")
 
 
 CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -109,6 +109,23 @@ class AttemptOutput(_Model):
     attempt: int
     first: int = 0
     entries: list[dict[str, Any]]
+
+
+class Replica(_Model):
+    """A replica lives and holds these shards: said about once a second and at every change, stored nowhere.
+
+    `hello` asks the others to say so too, `bye` is the last word.
+    """
+
+    name: str = Field(min_length=1, max_length=200)
+    shards: list[int] = Field(default_factory=list[int], max_length=1000)
+    word: Literal["hello", "here", "bye"] = "here"
+
+
+class Replicas(_Model):
+    """Reply to the question who works on which shards, as the one who answers has heard."""
+
+    replicas: list[Replica]
 
 
 class Schedule(_Model):

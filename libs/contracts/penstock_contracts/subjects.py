@@ -5,6 +5,7 @@ logs.{run_id}.{key}.{n}                what attempts print and measure (stream L
 builds.{project}.{pipeline}.registered pipeline versions made by the builder (stream BUILDS)
 ticks.{schedule}, armed.{schedule}     timers of the cron service (stream TIMERS)
 parked.{service}                       messages that could not be read, with the error (stream PARKED)
+replicas.{service}                     who lives and holds which shards, nothing stored
 commands.{service}.{verb}              requests with a reply, nothing stored
 """
 
@@ -30,6 +31,7 @@ BUILDER_REGISTER = "commands.builder.register"
 ARTIFACTS_STORE = "commands.artifacts.store"
 ARTIFACTS_LOCATE = "commands.artifacts.locate"
 ARTIFACTS_STAT = "commands.artifacts.stat"
+SCHEDULER_REPLICAS = "commands.scheduler.replicas"
 
 
 class Place(NamedTuple):
@@ -90,6 +92,11 @@ def scheduler_filters(shard: int) -> list[str]:
 def scheduler_consumer(shard: int) -> str:
     """Durable consumer of one shard's facts."""
     return f"scheduler-{shard:02d}"
+
+
+def replicas(service: str) -> str:
+    """Subject on which the replicas of a service tell one another that they live."""
+    return f"replicas.{service}"
 
 
 def parse(subject: str) -> Place | None:

@@ -21,9 +21,9 @@ SILENCE = 3.0
 def owners(replicas: Iterable[str], shards: int = SHARDS) -> list[str]:
     """The owner of each shard, the same for every order of the replicas.
 
-    Rendezvous hashing (Thaler and Ravishankar, 1998) with quotas: pairs of shard and replica are served by falling
-    weight, and no replica gets more than its share. So the numbers of shards differ by one at most, and a replica that
-    comes or goes moves its own share and few other shards.
+    Rendezvous hashing (Thaler and Ravishankar, 1998) with quotas: pairs of shard and replica are served in the order
+    of their weights, and none gets more than its share. So the numbers of shards differ by one at most, and a replica
+    that comes or goes moves its own share and few other shards.
 
     Raises:
         ValueError: there is no replica.
@@ -34,7 +34,7 @@ def owners(replicas: Iterable[str], shards: int = SHARDS) -> list[str]:
     share, extra = divmod(shards, len(names))
     load = dict.fromkeys(names, 0)
     found = [""] * shards
-    for _, shard, name in sorted(((_weight(shard, name), shard, name) for shard in range(shards) for name in names)):
+    for _, shard, name in sorted((_weight(shard, name), shard, name) for shard in range(shards) for name in names):
         full = load[name] >= share and (load[name] > share or not extra)
         if found[shard] or full:
             continue

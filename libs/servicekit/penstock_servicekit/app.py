@@ -25,7 +25,7 @@ from penstock_core.errors import PenstockError
 from penstock_core.ports import Unavailable
 from penstock_servicekit import logs
 from penstock_servicekit.health import HealthServer
-from penstock_servicekit.link import Link, Service, replica_name
+from penstock_servicekit.link import Link, Service, Telling, replica_name
 from penstock_servicekit.settings import ServiceSettings
 
 Builder = Callable[[Link], Service]
@@ -43,6 +43,10 @@ class Running:
     def ready(self) -> dict[str, bool]:
         """Which parts are ready."""
         return {"nats": self.bus.client.is_connected} | {name: part.ready() for name, part in self.services.items()}
+
+    def about(self) -> dict[str, dict[str, Any]]:
+        """What parts have to tell about themselves."""
+        return {name: part.about() for name, part in self.services.items() if isinstance(part, Telling)}
 
 
 class ConnectionFailed(Unavailable):
@@ -220,7 +224,7 @@ async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
         return 1
     health: HealthServer | None = None
     if settings.health_port is not None:
-        health = HealthServer(settings.health_host, settings.health_port, running.ready)
+        health = HealthServer(settings.health_host, settings.health_port, running.ready, running.about)
         port = await health.start()
         log.info("health", port=port)
     log.info("started", replica=name)

@@ -5,17 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 
 
 class HealthServer:
-    """Serves `/healthz` (the process lives) and `/readyz` (200 when everything is ready, else 503 with what is not)."""
+    """Serves `/healthz` (the process lives) and `/readyz` (200 when everything is ready, else 503 with what is not).
 
-    def __init__(self, host: str, port: int, ready: Callable[[], dict[str, bool]]) -> None:
+    `about` tells more of the parts that have more to tell, such as the shards that a scheduler holds.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        ready: Callable[[], dict[str, bool]],
+        about: Callable[[], dict[str, dict[str, Any]]] = dict,
+    ) -> None:
         self._host = host
         self._port = port
         self._ready = ready
+        self._about = about
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
@@ -43,5 +54,6 @@ class HealthServer:
             return 200, orjson.dumps({"status": "ok"})
         if path == b"/readyz":
             parts = self._ready()
-            return (200 if all(parts.values()) else 503), orjson.dumps({"ready": all(parts.values()), "parts": parts})
+            ready = all(parts.values())
+            return (200 if ready else 503), orjson.dumps({"ready": ready, "parts": parts, "about": self._about()})
         return 404, orjson.dumps({"title": "not found"})

@@ -7,7 +7,7 @@ import base64
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import orjson
 import pydantic
@@ -33,6 +33,15 @@ class Service(Protocol):
 
     def ready(self) -> bool:
         """Whether it can serve now."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A part that has more to tell than whether it is ready."""
+
+    def about(self) -> dict[str, Any]:
+        """What operators may want to know, as JSON data."""
         ...
 
 

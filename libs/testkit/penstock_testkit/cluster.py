@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import sys
 import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import nats
+
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.versions import Versions
+from penstock_core.ir import Pipeline
+from penstock_core.ports import Recorded
 from penstock_testkit.child import Child, free_ports
 from penstock_testkit.nats import NatsServer
 
@@ -83,7 +93,7 @@ class Cluster:
 
     def wait_ready(self, name: str, timeout: float = 30.0) -> None:
         """Wait until a service says that it is ready."""
-        self._children[name].wait_until(lambda: _ready(self._ports[name]), timeout)
+        self._children[name].wait_until(lambda: _answer(self._ports[name]) is not None, timeout)
 
     def kill(self, name: str) -> None:
         """Kill -9 a service, or the server by the name `nats`."""
@@ -95,6 +105,26 @@ class Cluster:
             self.nats.restart()
         else:
             self.start_service(name)
+
+    def about(self, service: str, name: str | None = None) -> dict[str, Any] | None:
+        """What a service's process tells about itself; None when it does not answer."""
+        answer = _answer(self._ports[name or service])
+        return answer and answer["about"].get(service)
+
+    def history(self, run_id: str, pipeline: str, version: int) -> tuple[Pipeline, list[Recorded]]:
+        """A run's pipeline and log, read from the server."""
+
+        async def read() -> tuple[Pipeline, list[Recorded]]:
+            client = await nats.connect(self.nats.url)
+            bus = Bus(client)
+            try:
+                found = await Versions(bus).get("default", pipeline, version)
+                assert found is not None
+                return found.pipeline, await NatsRunLog(bus, "test").read(run_id)
+            finally:
+                await client.close()
+
+        return asyncio.run(read())
 
     def alive(self, name: str) -> bool:
         """Whether a service's process runs."""
@@ -124,10 +154,10 @@ class Cluster:
         self.stop()
 
 
-def _ready(port: int) -> bool:
+def _answer(port: int) -> dict[str, Any] | None:
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
-            return answer.status == 200
+            return json.load(answer)
     except OSError:
         time.sleep(0.02)
-        return False
+        return None

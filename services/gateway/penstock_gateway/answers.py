@@ -68,6 +68,13 @@ class Limits(BaseModel):
     blob: int
 
 
+class SchedulerReplica(BaseModel):
+    """A scheduler that lives, and the shards that it holds."""
+
+    name: str
+    shards: list[int]
+
+
 class Platform(Readiness):
     """What a platform is."""
 
@@ -76,6 +83,9 @@ class Platform(Readiness):
     store: StoreInfo
     started_at: float
     limits: Limits
+    schedulers: list[SchedulerReplica] = Field(
+        default_factory=list["SchedulerReplica"], description="those that answer; none: no run goes on"
+    )
 
 
 MODELS: tuple[type[BaseModel], ...] = (
@@ -86,5 +96,6 @@ MODELS: tuple[type[BaseModel], ...] = (
     StoredObject,
     Health,
     Readiness,
+    SchedulerReplica,
     Platform,
 )

@@ -62,6 +62,14 @@ REQUESTS = (
         ("gateway",),
         "Ask for an object's size.",
     ),
+    _Request(
+        subjects.SCHEDULER_REPLICAS,
+        None,
+        commands.Replicas,
+        "scheduler",
+        ("gateway",),
+        "Ask which replicas live and which shards they hold.",
+    ),
 )
 
 
@@ -79,6 +87,7 @@ MESSAGES = (
     _Message("logs.{run_id}.{key}.{attempt}", commands.AttemptOutput, ("executor",), ("gateway",)),
     _Message("builds.{project}.{pipeline}.registered", commands.Version, ("builder",), ()),
     _Message("ticks.{schedule}", commands.Tick, ("cron",), ("cron",)),
+    _Message("replicas.{service}", commands.Replica, ("scheduler",), ("scheduler",)),
     _Message("parked.{service}", commands.Parked, ("scheduler", "executor", "cron"), ()),
 )
 
@@ -96,7 +105,7 @@ _PARAMETERS: dict[str, Json] = {
     "project": {"description": "The project."},
     "pipeline": {"description": "The pipeline."},
     "schedule": {"description": "Name of the schedule.", "location": "$message.payload#/schedule"},
-    "service": {"description": "The service that set the message aside.", "location": "$message.payload#/service"},
+    "service": {"description": "The service that sends."},
 }
 
 _SERVICES = {

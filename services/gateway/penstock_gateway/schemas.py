@@ -21,6 +21,8 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     commands.StoreInfo,
     commands.Parked,
     commands.AttemptOutput,
+    commands.Replica,
+    commands.Replicas,
     commands.Schedule,
     commands.Tick,
 )

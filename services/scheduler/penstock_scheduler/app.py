@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
+from typing import Any
 
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.consumer import Delivery, Puller
@@ -13,9 +13,14 @@ from penstock_adapters.nats.versions import Versions
 from penstock_contracts import subjects
 from penstock_core import ids
 from penstock_core.ports import Unavailable
+from penstock_scheduler import subscribers
+from penstock_scheduler.membership import Presence
 from penstock_scheduler.service import Inbox, Scheduler
 from penstock_scheduler.settings import SchedulerSettings
 from penstock_servicekit.link import Link
+
+_LAST_ROUND = 5.0
+"""Seconds that the last round may take when the scheduler stops."""
 
 
 class Edges:
@@ -42,7 +47,10 @@ class Edges:
 
 
 class SchedulerService:
-    """The scheduler with its consumers. One loop handles all shards: its load makes its batches."""
+    """The scheduler with a consumer for each shard; it asks those of the shards that it holds.
+
+    One loop handles all shards: its load makes its batches.
+    """
 
     def __init__(self, link: Link, settings: SchedulerSettings) -> None:
         self._link = link
@@ -54,29 +62,51 @@ class SchedulerService:
             Puller(link.bus, subjects.RUNS, subjects.scheduler_consumer(shard), self._inbox.put)
             for shard in range(ids.SHARDS)
         ]
-        self._tasks: list[asyncio.Task[None]] = []
+        self._presence = Presence(link.bus, link.name, self._hold, link.log.info)
+        self._suspect: set[int] = set()
+        self._stopping = False
+        self._pulls: list[asyncio.Task[None]] = []
+        self._loops: list[asyncio.Task[None]] = []
         self._catching_up: asyncio.Task[None] | None = None
+        subscribers.register(link, self._presence)
 
     async def start(self) -> None:
         """Begin to pull and decide."""
+        # Other replicas answer this while the horizon is read, so that what is theirs is not asked for.
+        await self._presence.hello()
         await self._set_horizon()
         self._link.bus.on_reconnect(self._reconnected)
-        for puller in self._pullers:
-            puller.want(self._batch)
-        self._tasks = [self._link.task(puller.run()) for puller in self._pullers]
-        self._tasks.append(self._link.task(self._work()))
+        await self._presence.open()
+        self._pulls = [self._link.task(puller.run()) for puller in self._pullers]
+        self._loops = [self._link.task(self._work()), self._link.task(self._presence.run())]
 
     async def stop(self) -> None:
-        """Stop; what is unacknowledged goes to another replica or to the next start."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):  # a failure is told when it happens
-                await task
+        """Finish what was delivered, then leave the shards to the others; the rest comes to them after its wait."""
+        self._stopping = True
+        await _end(self._pulls)
+        self._inbox.wake()
+        if self._loops:
+            await asyncio.wait(self._loops[:1], timeout=_LAST_ROUND)
+        await self._presence.close()
+        await _end(self._loops)
 
     def ready(self) -> bool:
         """Whether the loops run."""
-        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+        tasks = self._pulls + self._loops
+        return bool(tasks) and not any(task.done() for task in tasks)
+
+    def about(self) -> dict[str, Any]:
+        """Who lives and holds which shards, as this replica has heard."""
+        return {
+            "replica": self._link.name,
+            "shards": sorted(self._presence.held),
+            "replicas": {replica.name: replica.shards for replica in self._presence.report().replicas},
+        }
+
+    def _hold(self, shards: frozenset[int]) -> None:
+        for shard, puller in enumerate(self._pullers):
+            puller.want(self._batch if shard in shards else 0)
+        self._inbox.wake()  # to forget the runs of shards that went to others
 
     async def _set_horizon(self) -> None:
         info = await self._link.bus.api(f"STREAM.INFO.{subjects.RUNS}")
@@ -85,9 +115,12 @@ class SchedulerService:
     def _reconnected(self) -> None:
         """What the server has counted as delivered may be less than it was: trust nothing until it is known."""
         self._scheduler.horizon = sys.maxsize
-        self._catching_up = asyncio.create_task(self._set_horizon_later())
+        # Nor do the consumers' sequences tell any more whether another replica was served meanwhile.
+        self._suspect.update(range(ids.SHARDS))
+        self._catching_up = asyncio.create_task(self._catch_up())
 
-    async def _set_horizon_later(self) -> None:
+    async def _catch_up(self) -> None:
+        await self._presence.reconnected()
         while True:
             try:
                 await self._set_horizon()
@@ -98,12 +131,25 @@ class SchedulerService:
     async def _work(self) -> None:
         while True:
             deliveries = await self._inbox.take()
+            if self._stopping and not deliveries:
+                return
+            self._scheduler.forget(self._suspect)
+            self._suspect.clear()
             try:
                 await self._scheduler.handle(deliveries)
             except Exception:
                 # A fault of ours must not stop the others' runs: the messages come again after their wait.
                 self._link.log.exception("a round failed", facts=len(deliveries))
                 await asyncio.sleep(0.5)
+            self._scheduler.forget(set(range(ids.SHARDS)) - self._presence.held)
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel and wait; more than once, since a cancellation may be lost in a library. Failures were told before."""
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=1.0)
 
 
 def build(link: Link, settings: SchedulerSettings) -> SchedulerService:

@@ -102,6 +102,13 @@ class Scheduler:
         self.horizon = 0
         """Log sequence below which a first delivery may be a second one: others may have answered it already."""
 
+    def forget(self, shards: Iterable[int]) -> None:
+        """Trust nothing that is remembered of these shards, and not the next delivery to follow on the last one."""
+        for name in map(subjects.scheduler_consumer, shards):
+            self._expected.pop(name, None)
+            for run_id in list(self._shards.get(name, ())):
+                self._drop(run_id)
+
     async def handle(self, deliveries: Iterable[Delivery]) -> None:
         """Deal with deliveries: fold, decide, append, acknowledge."""
         try:
@@ -313,8 +320,7 @@ class Scheduler:
 
     def _watch_gap(self, delivery: Delivery) -> None:
         """Drop the cached runs of a shard when a delivery of it went elsewhere."""
-        expected = self._expected.get(delivery.consumer)
-        if expected is not None and delivery.consumer_seq != expected:
+        if delivery.consumer_seq != self._expected.get(delivery.consumer):
             for run_id in list(self._shards.get(delivery.consumer, ())):
                 self._drop(run_id)
         self._expected[delivery.consumer] = delivery.consumer_seq + 1
@@ -364,8 +370,12 @@ class Inbox:
         self._waiting.append(delivery)
         self._wake.set()
 
+    def wake(self) -> None:
+        """Have `take` return although nothing may be there."""
+        self._wake.set()
+
     async def take(self) -> list[Delivery]:
-        """Wait until there is at least one delivery and take all."""
+        """Wait until there is at least one delivery, or `wake` is called, and take all."""
         await self._wake.wait()
         self._wake.clear()
         taken, self._waiting = self._waiting, []

@@ -57,8 +57,10 @@ class Puller:
     async def run(self) -> None:
         """Ask and receive until cancelled; when this ends, everything that was under way has been received."""
         self._bus.on_reconnect(self._forget)
+        task = asyncio.current_task()
         try:
-            while True:
+            # The client waits in ways that lose a cancellation which comes at the same moment as what they wait for.
+            while task is None or not task.cancelling():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(EXPIRES / 5):
                         await self._wake.wait()

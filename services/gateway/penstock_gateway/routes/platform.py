@@ -44,6 +44,7 @@ async def platform(request: Request) -> Response:
     """Its version, its parts, its artifact store and its limits in bytes."""
     parts = await service(request).readiness()
     store = await artifacts(request).describe()
+    schedulers = await service(request).schedulers()
     return json(
         {
             "version": VERSION,
@@ -52,6 +53,7 @@ async def platform(request: Request) -> Response:
             "parts": parts,
             "store": store,
             "started_at": request.app.state.started_at,
+            "schedulers": [replica.model_dump(include={"name", "shards"}) for replica in schedulers],
             "limits": {"inline": INLINE_LIMIT, "json": JSON_LIMIT, "blob": settings(request).max_blob},
         }
     )

@@ -1,0 +1,122 @@
+"""This replica among the others: it says that it lives, hears who else does, and holds its share of the shards.
+
+Nothing is stored and nobody is asked: replicas hear one another on core NATS, and each works out its share alone
+(`penstock_core.ownership`). A replica that is alone holds everything from its start on. What is said here may be lost,
+late or wrong: that costs folds of runs, and never a decision.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_contracts import subjects
+from penstock_contracts.commands import Replica, Replicas
+from penstock_core.ownership import Membership
+from penstock_core.ports import Unavailable
+
+BEAT = 1.0
+"""Seconds between two signs of life."""
+
+
+class Presence:
+    """Keeps `held` right and tells `hold` of each change.
+
+    Args:
+        bus: the connection.
+        name: this replica, different from all others.
+        hold: takes the shards that this replica holds from now on.
+        warn: tells operators.
+    """
+
+    def __init__(
+        self, bus: Bus, name: str, hold: Callable[[frozenset[int]], None], warn: Callable[..., object]
+    ) -> None:
+        self._bus = bus
+        self._members = Membership(name)
+        self._hold = hold
+        self._warn = warn
+        self._open = False
+        self._known: set[str] = set()
+
+    @property
+    def held(self) -> frozenset[int]:
+        """The shards that this replica holds."""
+        return self._members.held
+
+    def report(self) -> Replicas:
+        """Who lives and holds what, as this replica has heard."""
+        holdings = sorted(self._members.holdings.items())
+        return Replicas(replicas=[Replica(name=name, shards=sorted(shards)) for name, shards in holdings])
+
+    async def hello(self) -> None:
+        """Ask the others to say that they live. Nobody waits for them: they answer while this replica starts."""
+        await self._say("hello")
+
+    async def open(self) -> None:
+        """Begin to hold shards."""
+        self._open = True
+        self._settle()
+        await self._say("here")
+
+    async def close(self) -> None:
+        """Say goodbye, once nothing is held any more: the others take the shards at once."""
+        self._open = False
+        await self._say("bye")
+
+    async def run(self) -> None:
+        """Give signs of life, and notice who gives none."""
+        while True:
+            began = time.monotonic()
+            await asyncio.sleep(BEAT)
+            now = time.monotonic()
+            if now - began > 2 * BEAT or not self._bus.client.is_connected:
+                self._members.deaf(now)
+            self._settle()
+            await self._say("here")
+
+    async def reconnected(self) -> None:
+        """The server was away, and with it the others' signs of life."""
+        self._members.deaf(time.monotonic())
+        await self._say("hello")
+
+    async def heard(self, replica: Replica) -> None:
+        """A sign of life, or the end of one."""
+        if replica.name == self._members.name:
+            return
+        if replica.word == "bye":
+            self._members.left(replica.name)
+        else:
+            self._members.heard(replica.name, replica.shards, time.monotonic())
+        if self._settle() or replica.word == "hello":
+            await self._say("here")
+
+    def _settle(self) -> bool:
+        """Hold what should be held by now; True when that is a change."""
+        if not self._open:
+            return False
+        before = self.held
+        held = self._members.hold(time.monotonic())
+        others = set(self._members.holdings) - {self._members.name}
+        if others != self._known:
+            came, went = sorted(others - self._known), sorted(self._known - others)
+            self._warn("the replicas changed", came=came, went=went, holds=len(held))
+            self._known = others
+        if held == before:
+            return False
+        self._hold(held)
+        return True
+
+    async def _say(self, word: str) -> None:
+        if word == "here" and not self._open:
+            return
+        if not self._bus.client.is_connected:
+            return  # it would be said late, when the connection is back
+        shards = sorted(self.held) if self._open else []
+        replica = Replica.model_validate({"name": self._members.name, "shards": shards, "word": word})
+        try:
+            await self._bus.send(subjects.replicas("scheduler"), replica.model_dump_json().encode())
+        except (Unavailable, BusError) as error:
+            self._warn("a sign of life could not be sent", error=str(error))
