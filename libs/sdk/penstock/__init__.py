@@ -22,13 +22,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock import serialize
-    from penstock.authoring import Pipeline, Resources, Step, pipeline, step
+    from penstock.authoring import (
+        Cache,
+        Pipeline,
+        Resources,
+        Step,
+        ask,
+        on_exit,
+        on_failure,
+        one_of,
+        otherwise,
+        pipeline,
+        run_pipeline,
+        sleep,
+        sleep_until,
+        step,
+        wait_for_event,
+        when,
+    )
     from penstock.client import Client
     from penstock.contexts import Context, context
     from penstock.reports import Html, Markdown
     from penstock_core.errors import DefinitionError, InputError
 
 __all__ = [
+    "Cache",
     "Client",
     "Context",
     "DefinitionError",
@@ -38,15 +56,26 @@ __all__ = [
     "Pipeline",
     "Resources",
     "Step",
+    "ask",
     "context",
+    "on_exit",
+    "on_failure",
+    "one_of",
+    "otherwise",
     "pipeline",
+    "run_pipeline",
     "serialize",
+    "sleep",
+    "sleep_until",
     "step",
+    "wait_for_event",
+    "when",
 ]
 
 # Everything is imported when it is first asked for: `penstock run` starts the platform with `penstock.platform` alone,
 # before anything else, and a step's process needs no compiler.
 _LATE = {
+    "Cache": "penstock.authoring",
     "Client": "penstock.client",
     "Context": "penstock.contexts",
     "DefinitionError": "penstock_core.errors",
@@ -56,10 +85,20 @@ _LATE = {
     "Pipeline": "penstock.authoring",
     "Resources": "penstock.authoring",
     "Step": "penstock.authoring",
+    "ask": "penstock.authoring",
     "context": "penstock.contexts",
+    "on_exit": "penstock.authoring",
+    "on_failure": "penstock.authoring",
+    "one_of": "penstock.authoring",
+    "otherwise": "penstock.authoring",
     "pipeline": "penstock.authoring",
+    "run_pipeline": "penstock.authoring",
     "serialize": "penstock.serialize",
+    "sleep": "penstock.authoring",
+    "sleep_until": "penstock.authoring",
     "step": "penstock.authoring",
+    "wait_for_event": "penstock.authoring",
+    "when": "penstock.authoring",
 }
 
 

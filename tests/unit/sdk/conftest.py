@@ -7,9 +7,17 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from sdk_user_modules import UserModules
+
 from penstock.store import FolderStore
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> FolderStore:
     return FolderStore(tmp_path / "artifacts")
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserModules:
+    monkeypatch.syspath_prepend(tmp_path)
+    return UserModules(tmp_path)

@@ -5,8 +5,28 @@ of it the intermediate representation that the platform runs. Everything wrong i
 own file and line.
 """
 
-from penstock.authoring.options import Resources
+from penstock.authoring.blocks import on_exit, on_failure, otherwise, when
+from penstock.authoring.choosing import one_of
+from penstock.authoring.options import Cache, Resources
 from penstock.authoring.pipelines import Pipeline, pipeline
 from penstock.authoring.steps import Step, step
+from penstock.authoring.waits import ask, run_pipeline, sleep, sleep_until, wait_for_event
 
-__all__ = ["Pipeline", "Resources", "Step", "pipeline", "step"]
+__all__ = [
+    "Cache",
+    "Pipeline",
+    "Resources",
+    "Step",
+    "ask",
+    "on_exit",
+    "on_failure",
+    "one_of",
+    "otherwise",
+    "pipeline",
+    "run_pipeline",
+    "sleep",
+    "sleep_until",
+    "step",
+    "wait_for_event",
+    "when",
+]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from penstock import codec, hints
 from penstock.authoring import references
+from penstock.authoring.comparing import Condition
 from penstock.authoring.references import Outputs, Reference
 from penstock.hints import assign, check
 from penstock.hints.signature import Input
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 class Call:
     """One call of a step or of a pipeline: binds what it was given, and knows where the user made it.
 
-    `what` and `word` are for errors: `step 'train'` has an `input`, `pipeline 'features'` a `parameter`.
+    `what` and `word` are for errors: `step 'train'` has an `input`, `pipeline 'features'` a `parameter`. `lenient`
+    says why a step that it reads, by key, may have no result, if it may: then its value is None.
     """
 
     tracer: Tracer
@@ -31,6 +33,7 @@ class Call:
     file: str | None
     line: int | None
     word: str = "input"
+    lenient: Callable[[str], str] | None = None
 
     def wrong(self, message: str) -> DefinitionError:
         """An error at the user's call."""
@@ -68,6 +71,8 @@ class Call:
             return self.reference(value, hint, what)
         if isinstance(value, Outputs):
             return self.outputs(value, hint, what)
+        if isinstance(value, Condition):
+            raise self.wrong(f"{what}: {value!r} can only be given to when(): compare inside the step instead")
         if holds_reference(value):
             return self.collection(value, hint, what)
         return self.literal(value, hint, what)
@@ -79,6 +84,13 @@ class Call:
         binding, source = references.target(value)
         if not assign.fits(source, hint):
             raise self.wrong(f"{what} takes {hints.show(hint)}, but {value!r} is {hints.show(source)}")
+        reasons = (self.lenient(source.node) for source in values.sources(binding)) if self.lenient else ()
+        reason = next((reason for reason in reasons if reason), "")
+        if reason and not assign.fits(type(None), hint):
+            raise self.wrong(
+                f"{what} takes {hints.show(hint)}, but {value!r} may be None, {reason}: declare it as "
+                f"{hints.show(hint)} | None"
+            )
         if isinstance(binding, values.Inline) and hint != source:
             # A literal that went through a pipeline's parameter was written for that one's hint, not for this reader's.
             return values.Inline(codec.plain(codec.decode(binding.value, source), hint))
@@ -159,7 +171,7 @@ class Call:
 
 def holds_reference(value: Any) -> bool:
     """Whether references stand in lists, tuples, sets and dictionaries, directly or deeper."""
-    if isinstance(value, Reference | Outputs):
+    if isinstance(value, Reference | Outputs | Condition):
         return True
     if isinstance(value, list | tuple | set | frozenset):
         return any(holds_reference(entry) for entry in cast("list[Any]", value))

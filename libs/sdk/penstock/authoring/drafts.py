@@ -3,13 +3,46 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from penstock_core import values
+from penstock.hints.signature import Signature
+from penstock_core import conditions, ir, values
+from penstock_core.conditions import Condition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calling:
+    """The options of a step that concern its calls, not its definition; see `ir.Node` and `ir.Fan`."""
+
+    rule: ir.Rule = ir.Rule.ALL_SUCCEEDED
+    window: int = ir.DEFAULT_WINDOW
+    min_success: int | float | None = None
+
+
+class Definition(Protocol):
+    """What can be called in a pipeline: a step, or something that waits."""
+
+    name: str
+    calling: Calling
+
+    @property
+    def identity(self) -> object:
+        """Equal for definitions that are the same."""
+        ...
+
+    @property
+    def signature(self) -> Signature:
+        """Inputs and outputs."""
+        ...
+
+    def spec(self) -> ir.StepSpec:
+        """As the IR says it."""
+        ...
 
 
 @dataclass
 class Draft:
-    """A call of a step, as it becomes a node."""
+    """A call of a step, as it becomes a node; see `ir.Node`."""
 
     key: str
     step: str
@@ -17,6 +50,10 @@ class Draft:
     file: str | None
     line: int | None
     after: list[str] = field(default_factory=list[str])
+    when: Condition | None = None
+    rule: ir.Rule = ir.Rule.ALL_SUCCEEDED
+    phase: ir.Phase = ir.Phase.MAIN
+    fan: ir.Fan | None = None
 
     @property
     def what(self) -> str:
@@ -24,8 +61,26 @@ class Draft:
         return f"step {self.key!r}"
 
     def needs(self) -> list[str]:
-        """Keys of the calls that must have succeeded before this one."""
-        return [source.node for binding in self.inputs.values() for source in values.sources(binding)] + self.after
+        """Keys of the calls that this one waits for."""
+        found = [source.node for binding in self.inputs.values() for source in values.sources(binding)]
+        if self.when is not None:
+            found += [source.node for source in conditions.sources(self.when)]
+        return found + self.after
+
+    def node(self) -> ir.Node:
+        """As the IR says it."""
+        return ir.Node(
+            key=self.key,
+            step=self.step,
+            inputs=self.inputs,
+            after=tuple(self.after),
+            when=self.when,
+            rule=self.rule,
+            phase=self.phase,
+            fan=self.fan,
+            file=self.file,
+            line=self.line,
+        )
 
     def firsts(self) -> list[Draft]:
         """Itself: what `.after` must hold back."""
@@ -38,10 +93,14 @@ class Draft:
 
 @dataclass
 class Group:
-    """The calls of steps that one call of a pipeline inside a pipeline made, those of deeper pipelines among them."""
+    """The calls of steps that one call of a pipeline inside a pipeline made, those of deeper pipelines among them.
+
+    Steps for the end of the run (`on_failure`, `on_exit`) are no part of the order between calls.
+    """
 
     key: str
     drafts: list[Draft]
+    phase: ir.Phase = ir.Phase.MAIN
 
     @property
     def what(self) -> str:
@@ -50,10 +109,14 @@ class Group:
 
     def firsts(self) -> list[Draft]:
         """The calls that wait for no other call of the group."""
-        own = {draft.key for draft in self.drafts}
-        return [draft for draft in self.drafts if own.isdisjoint(draft.needs())]
+        own = {draft.key for draft in self.ordered()}
+        return [draft for draft in self.ordered() if own.isdisjoint(draft.needs())]
 
     def lasts(self) -> list[Draft]:
         """The calls that no other call of the group waits for."""
-        needed = {key for draft in self.drafts for key in draft.needs()}
-        return [draft for draft in self.drafts if draft.key not in needed]
+        needed = {key for draft in self.ordered() for key in draft.needs()}
+        return [draft for draft in self.ordered() if draft.key not in needed]
+
+    def ordered(self) -> list[Draft]:
+        """The calls that have their turn when the group has."""
+        return [draft for draft in self.drafts if draft.phase is self.phase]

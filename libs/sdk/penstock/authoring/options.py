@@ -5,6 +5,7 @@ Every wrong value is a `DefinitionError` at the user's line.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -30,6 +31,16 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 def wrong(message: str) -> DefinitionError:
     """An error at the line of the user's code that called us."""
     return DefinitionError(message, *frames.caller())
+
+
+def known(given: Iterable[str], there: Iterable[str], what: str) -> None:
+    """All options that are given must be there."""
+    names = list(there)
+    unknown = next((one for one in given if one not in names), None)
+    if unknown is not None:
+        close = difflib.get_close_matches(unknown, names, n=1)
+        guess = f": did you mean {close[0]!r}?" if close else f" (there are: {', '.join(names)})"
+        raise wrong(f"{what} has no option {unknown!r}{guess}")
 
 
 def duration(value: Any, what: str, *, zero: bool = False) -> float:
@@ -76,17 +87,29 @@ class Resources:
         cpu: cores, such as 0.5, 2 or `"500m"`.
         memory: bytes, or a size such as `"2Gi"` or `"512Mi"`. An attempt that needs more is ended.
         gpu: whole devices.
+        memory_growth: factor, 1 to 100, by which an attempt has more memory than the one before it that needed more.
     """
 
-    __slots__ = ("cpu", "gpu", "memory")
+    __slots__ = ("cpu", "gpu", "memory", "memory_growth")
 
-    def __init__(self, cpu: float | str | None = None, memory: Size | None = None, gpu: int = 0) -> None:
+    def __init__(
+        self,
+        cpu: float | str | None = None,
+        memory: Size | None = None,
+        gpu: int = 0,
+        *,
+        memory_growth: float = 1.0,
+    ) -> None:
         self.cpu = None if cpu is None else _cpu(cpu)
         self.memory = None if memory is None else _memory(memory)
         self.gpu = whole(gpu, "gpu", 0, 1024)
+        self.memory_growth = number(memory_growth, "memory_growth", 1.0, 100.0)
+        if self.memory_growth != 1 and self.memory is None:
+            raise wrong("memory_growth multiplies memory, so it needs memory=… too")
 
     def __repr__(self) -> str:
-        return f"Resources(cpu={self.cpu}, memory={self.memory}, gpu={self.gpu})"
+        growth = f", memory_growth={self.memory_growth}" if self.memory_growth != 1 else ""
+        return f"Resources(cpu={self.cpu}, memory={self.memory}, gpu={self.gpu}{growth})"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Resources) and self.spec() == other.spec()
@@ -96,10 +119,65 @@ class Resources:
 
     def spec(self) -> ir.Resources:
         """As the IR says it."""
-        return ir.Resources(cpu=self.cpu, memory=self.memory, gpu=self.gpu)
+        return ir.Resources(cpu=self.cpu, memory=self.memory, gpu=self.gpu, memory_growth=self.memory_growth)
 
 
 _memory = memory
+
+
+class Cache:
+    """How results of equal inputs are used again.
+
+    Args:
+        ttl: how long a result counts, such as `"7d"`; None: for ever.
+        salt: part of what must be equal; another text makes all results anew.
+    """
+
+    __slots__ = ("salt", "ttl")
+
+    def __init__(self, ttl: Duration | None = None, salt: str = "") -> None:
+        self.ttl = None if ttl is None else duration(ttl, "ttl of Cache")
+        self.salt = text(salt, "salt of Cache")
+
+    def __repr__(self) -> str:
+        return f"Cache(ttl={self.ttl}, salt={self.salt!r})"
+
+
+def cache(value: Any) -> dict[str, Any]:
+    """`True`, `False` or `Cache(…)`, as fields of `ir.StepSpec`."""
+    if isinstance(value, Cache):
+        return {"cache": True, "cache_ttl": value.ttl, "cache_salt": value.salt}
+    if not isinstance(value, bool):
+        raise wrong(f'cache must be True, False or Cache(ttl="7d"), not {value!r}')
+    return {"cache": value}
+
+
+def concurrency(value: Any) -> dict[str, Any]:
+    """`"gpu"` or `"gpu:2"`, as fields of `ir.StepSpec`."""
+    limit, colon, most = text(value, "concurrency").partition(":")
+    if not colon:
+        return {"concurrency": name(limit, "concurrency")}
+    if not most.isascii() or not most.isdecimal() or not 1 <= int(most) <= 1_000_000:
+        raise wrong(
+            f"concurrency must be the name of a limit, such as 'gpu' or 'gpu:2' for two at a time, not {value!r}"
+        )
+    return {"concurrency": name(limit, "concurrency"), "concurrency_max": int(most)}
+
+
+def trigger_rule(value: Any) -> ir.Rule:
+    """When a step runs, by how those before it ended."""
+    if not isinstance(value, str) or value not in list(ir.Rule):
+        raise wrong(f"trigger_rule must be one of {', '.join(repr(one.value) for one in ir.Rule)}, not {value!r}")
+    return ir.Rule(value)
+
+
+def min_success(value: Any) -> int | float | None:
+    """How many items of a mapped step must succeed: a number, or a fraction from 0 to 1; None where all must."""
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= ir.MAX_ITEMS:
+        return value
+    if isinstance(value, float) and 0 <= value <= 1:
+        return value if value < 1 else None
+    raise wrong(f"min_success must be a whole number of items, or a fraction from 0.0 to 1.0, not {value!r}")
 
 
 def whole(value: Any, what: str, low: int, high: int) -> int:
@@ -109,26 +187,26 @@ def whole(value: Any, what: str, low: int, high: int) -> int:
     return value
 
 
-def number(value: Any, what: str, low: float) -> float:
-    """A finite number not below a bound."""
-    if not isinstance(value, int | float) or isinstance(value, bool) or not low <= value < math.inf:
-        raise wrong(f"{what} must be a number of at least {low:g}, not {value!r}")
+def number(value: Any, what: str, low: float, high: float = math.inf) -> float:
+    """A finite number within bounds."""
+    bad = not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high
+    if bad or not math.isfinite(value):
+        most = f" and at most {high:g}" if high < math.inf else ""
+        raise wrong(f"{what} must be a number of at least {low:g}{most}, not {value!r}")
     return float(value)
 
 
-def flag(value: Any, what: str) -> bool:
-    """True or False."""
-    if not isinstance(value, bool):
-        raise wrong(f"{what} must be True or False, not {value!r}")
+def text(value: Any, what: str) -> str:
+    """A text."""
+    if not isinstance(value, str):
+        raise wrong(f"{what} must be a text, not {hints.brief(value)}")
     return value
 
 
 def name(value: Any, what: str) -> str:
     """A name of letters, digits, `_` and `-`."""
-    if not isinstance(value, str):
-        raise wrong(f"{what} must be a text, not {hints.brief(value)}")
     try:
-        return ids.check_name(value, what)
+        return ids.check_name(text(value, what), what)
     except InvalidId as error:
         raise wrong(str(error)) from error
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
-from typing import Any, overload
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, overload
 
 from penstock import codec, hints
-from penstock.authoring import options, steps, tracing
-from penstock.authoring.drafts import Draft
+from penstock.authoring import limits, options, steps, tracing
+from penstock.authoring.drafts import Definition, Draft
+from penstock.authoring.options import Duration
 from penstock.authoring.tracing import Graph
 from penstock.hints import check, signature
 from penstock_core import ir, ir_check
@@ -23,14 +24,16 @@ class Pipeline:
     Attributes:
         name: the pipeline's name.
         function: the plain function that calls the steps.
+        settings: its options, as fields of `ir.Pipeline`.
         file: the user's file.
         line: the line of its definition.
     """
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, settings: Mapping[str, Any] | None = None) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
+        self.settings = dict(settings or {})
         self.file, self.line = signature.place(function)
         self._local = signature.read_local(function, f"pipeline {name!r}")
 
@@ -83,19 +86,29 @@ class Pipeline:
         Raises:
             DefinitionError: something is wrong; with the user's file and line.
         """
-        graph = tracing.trace(self)
+        return self.assemble(tracing.trace(self))
+
+    def assemble(self, graph: Graph, spec: Callable[[str, Definition], ir.StepSpec] | None = None) -> ir.Pipeline:
+        """The IR of a traced pipeline; `spec` may say what the definition of a step is.
+
+        Raises:
+            DefinitionError: something is wrong; with the user's file and line.
+        """
+        spec = spec or (lambda name, one: dataclasses.replace(one.spec(), name=name))
         compiled = ir.Pipeline(
             name=self.name,
             description=self.description,
             params=tuple(self.parameter(one) for one in self.signature.inputs.values()),
-            steps={name: dataclasses.replace(one.spec(), name=name) for name, one in graph.steps.items()},
-            nodes=tuple(_node(draft) for draft in graph.drafts),
+            steps={name: spec(name, one) for name, one in graph.steps.items()},
+            nodes=tuple(draft.node() for draft in graph.drafts),
             outputs=graph.outputs,
             file=self.file,
             line=self.line,
+            **self.settings,
         )
         ir_check.check(compiled)
-        return dataclasses.replace(compiled, nodes=tuple(_node(draft) for draft in in_order(graph)))
+        limits.check(compiled)
+        return dataclasses.replace(compiled, nodes=tuple(draft.node() for draft in in_order(graph)))
 
     def local(self, **inputs: Any) -> Any:
         """Run the whole pipeline in this process, step by step, with live objects; for tests and for debugging.
@@ -135,23 +148,16 @@ class Pipeline:
         return steps.port(one)
 
 
-def _node(draft: Draft) -> ir.Node:
-    return ir.Node(
-        key=draft.key,
-        step=draft.step,
-        inputs=draft.inputs,
-        after=tuple(draft.after),
-        file=draft.file,
-        line=draft.line,
-    )
-
-
 def in_order(graph: Graph) -> list[Draft]:
     """The calls in an order that runs: as they were made, except where `.after` names a later one.
 
     Raises:
         DefinitionError: there is none.
     """
+    late = [draft for draft in graph.drafts if draft.phase is not ir.Phase.MAIN]
+    if late:
+        main = [draft for draft in graph.drafts if draft.phase is ir.Phase.MAIN]
+        graph = dataclasses.replace(graph, drafts=[*main, *late])
     drafts = {draft.key: draft for draft in graph.drafts}
     position = {key: index for index, key in enumerate(drafts)}
     if all(position[key] < position[draft.key] for draft in graph.drafts for key in draft.after):
@@ -180,21 +186,31 @@ def pipeline(function: Callable[..., Any], /) -> Pipeline: ...
 
 
 @overload
-def pipeline(*, name: str | None = None) -> Callable[[Callable[..., Any]], Pipeline]: ...
+def pipeline(
+    *,
+    name: str | None = None,
+    deadline: Duration | None = None,
+    max_active_runs: int | None = None,
+    overlap: Literal["queue", "skip", "cancel_previous", "buffer_one"] = "queue",
+) -> Callable[[Callable[..., Any]], Pipeline]: ...
 
 
-def pipeline(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
-    """Make a pipeline of a function that calls steps: `@pipeline`, or `@pipeline(name="training")`.
+def pipeline(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
+    """Make a pipeline of a function that calls steps: `@pipeline`, or `@pipeline(name="training", deadline="2h")`.
 
     Args:
         function: the function; its parameters are the pipeline's.
-        name: the pipeline's name; default the function's.
+        **given: the options. `name` (default: the function's), `deadline` after which a run that is not over fails,
+            counted from its request, `max_active_runs` that may be under way at the same time, `overlap` what becomes
+            of one more: it waits its turn (`queue`), is skipped (`skip`), takes the place of the oldest, which is
+            cancelled (`cancel_previous`), or waits unless another one waits already (`buffer_one`). Times are "10m",
+            "30s", seconds or a timedelta.
 
     Raises:
-        DefinitionError: it is no plain function, or the name is not valid.
+        DefinitionError: it is no plain function, or an option is unknown or not valid; with the user's file and line.
     """
-    if name is not None:
-        options.name(name, "pipeline name")
+    settings = _settings(given)
+    name = given.get("name")
 
     def decorate(function: Callable[..., Any]) -> Pipeline:
         if isinstance(function, Pipeline | steps.Step):
@@ -203,6 +219,37 @@ def pipeline(function: Callable[..., Any] | None = None, /, *, name: str | None 
             raise options.wrong(f"@pipeline takes a function, not {hints.brief(function)}")
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
             raise options.wrong(f"pipeline {function.__name__!r} must be a plain function: no async, no yield")
-        return Pipeline(function, options.name(name or function.__name__, "pipeline name"))
+        return Pipeline(function, options.name(name or function.__name__, "pipeline name"), settings)
 
     return decorate if function is None else decorate(function)
+
+
+def _settings(given: dict[str, Any]) -> dict[str, Any]:
+    """The options as fields of `ir.Pipeline`."""
+    options.known(given, _OPTIONS, "@pipeline")
+    read: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is not None:
+            read.update(_OPTIONS[name](value))
+    if read.get("overlap", ir.Overlap.QUEUE) is not ir.Overlap.QUEUE and "max_active" not in read:
+        raise options.wrong(f"overlap={str(read['overlap'])!r} needs max_active_runs too: how many may run at a time")
+    return read
+
+
+def _overlap(value: Any) -> dict[str, Any]:
+    if not isinstance(value, str) or value not in list(ir.Overlap):
+        raise options.wrong(f"overlap must be one of {', '.join(repr(one.value) for one in ir.Overlap)}, not {value!r}")
+    return {"overlap": ir.Overlap(value)}
+
+
+def _name(value: Any) -> dict[str, Any]:
+    options.name(value, "pipeline name")
+    return {}
+
+
+_OPTIONS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "name": _name,
+    "deadline": lambda value: {"deadline": options.duration(value, "deadline")},
+    "max_active_runs": lambda value: {"max_active": options.whole(value, "max_active_runs", 1, 100_000)},
+    "overlap": _overlap,
+}

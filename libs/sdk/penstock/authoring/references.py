@@ -1,94 +1,34 @@
 """What stands in the place of values while a pipeline is compiled.
 
-A `Reference` is one value that the run will know: a parameter, or an output of a step. `Outputs` are the several
-outputs of one step, or of one call of a pipeline. They can be given to steps and pipelines and nothing else: using
-them as plain values is an error that says so at the user's own line, instead of a pipeline that silently does
-something else.
+A `Reference` is one value that the run will know: a parameter, an output of a step, or a part of one. `Outputs` are
+the several outputs of one step, or of one call of a pipeline. They can be given to steps and pipelines, and compared
+for `when`, and nothing else: see `traps`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, cast, overload
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from penstock import frames
+from penstock import codec, frames, hints
+from penstock.authoring import comparing, picking
+from penstock.authoring.comparing import Comparable
 from penstock.authoring.drafts import Draft, Group
+from penstock.authoring.traps import Lazy, refuse
 from penstock_core import values
 from penstock_core.errors import DefinitionError
 
 if TYPE_CHECKING:
     from penstock.authoring.tracing import Tracer
 
-_CONDITION = "used as a condition"
-_CALCULATION = "calculated or compared with"
-_LOOP = "walked through or measured"
-_TEXT = "turned into text"
-_CALL = "called"
-_NUMBER = "turned into a number"
-_CHANGE = "changed"
 
-# What each operator does to a reference, in words.
-_TRAPS: dict[str, str] = {
-    **dict.fromkeys(["bool"], _CONDITION),
-    **dict.fromkeys(["eq", "ne", "lt", "le", "gt", "ge", "neg", "pos", "abs", "invert", "contains"], _CALCULATION),
-    **dict.fromkeys(
-        [
-            side + operator
-            for side in ("", "r", "i")
-            for operator in (
-                *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
-                *("and", "or", "xor", "lshift", "rshift"),
-            )
-        ]
-        + ["divmod", "rdivmod", "round", "trunc", "floor", "ceil"],
-        _CALCULATION,
-    ),
-    **dict.fromkeys(["iter", "len", "getitem", "reversed", "next", "aiter"], _LOOP),
-    **dict.fromkeys(["str", "format", "bytes", "fspath"], _TEXT),
-    **dict.fromkeys(["int", "float", "complex", "index", "array"], _NUMBER),
-    **dict.fromkeys(["call", "enter", "aenter", "await"], _CALL),
-    **dict.fromkeys(["setitem", "delitem"], _CHANGE),
-}
+class Reference(Comparable):
+    """One value that the run will know. `text` says what it is where its binding does not say it.
 
-
-class _Lazy:
-    """What references have in common: they refuse to be values."""
+    Of small results, fields and items are references too: `best.accuracy`, `metrics["auc"]`, `scores[0]`.
+    """
 
     __slots__ = ()
-
-    def __hash__(self) -> int:
-        return id(self)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name.endswith("__"):
-            # Python and libraries ask for these to find out what an object can do.
-            raise AttributeError(name)
-        _refuse(self, f"asked for its attribute {name!r}")
-
-
-def _refuse(lazy: object, used: str) -> NoReturn:
-    raise DefinitionError(
-        f"{lazy!r} has no value yet while the pipeline is compiled, so it cannot be {used} here. "
-        "Give it to a step, and do this inside the step",
-        *frames.caller(),
-    )
-
-
-def _trap(used: str) -> Callable[..., NoReturn]:
-    def refuse(self: object, *_: object, **__: object) -> NoReturn:
-        _refuse(self, used)
-
-    return refuse
-
-
-for _name, _used in _TRAPS.items():
-    setattr(_Lazy, f"__{_name}__", _trap(_used))
-
-
-class Reference(_Lazy):
-    """One value that the run will know. `text` says what it is where its binding does not say it."""
-
-    __slots__ = ("_binding", "_hint", "_owner", "_text", "_tracer")
 
     def __init__(
         self, tracer: Tracer, binding: values.Binding, hint: Any, owner: Draft | Group | None = None, text: str = ""
@@ -117,8 +57,51 @@ class Reference(_Lazy):
         _after(self, others)
         return self
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return _pick(self, name, attribute=True)
 
-class Outputs(_Lazy):
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, int) and not isinstance(key, bool) and key < 0:
+            raise DefinitionError(f"items of {self!r} are counted from 0, not from the end: [{key}]", *frames.caller())
+        if not isinstance(key, int | str) or isinstance(key, bool):
+            refuse(self, "asked for items other than by one index or one name")
+        return _pick(self, key, attribute=False)
+
+
+def _pick(reference: Reference, name: int | str, *, attribute: bool) -> Reference:
+    """A field or an item of a value."""
+    tracer, owner = parts(reference)
+    binding, hint = target(reference)
+    try:
+        inner = picking.part(hint, name, attribute=attribute)
+    except picking.NoField as error:
+        if not str(error):
+            refuse(reference, f"asked for its attribute {name!r}" if attribute else f"asked for its item {name!r}")
+        raise DefinitionError(f"{reference!r} is {hints.show(hint)}, which {error}", *frames.caller()) from None
+    text = f"{reference!r}, {f'field {name!r}' if isinstance(name, str) else f'item {name}'}"
+    match binding:
+        case values.Inline(data):
+            picked: values.Binding = _inside(data, hint, name, inner)
+        case values.Pick(of, path):
+            picked = values.Pick(of, (*path, name))
+        case _:
+            picked = values.Pick(binding, (name,))
+    return Reference(tracer, picked, inner, owner, text)
+
+
+def _inside(data: Any, hint: Any, name: int | str, inner: Any) -> values.Inline:
+    """A part of a literal that went through a pipeline's parameter."""
+    whole = codec.decode(data, hint)
+    try:
+        found = getattr(whole, name) if isinstance(name, str) and not isinstance(whole, dict) else whole[name]
+    except (LookupError, AttributeError, TypeError):
+        raise DefinitionError(f"{hints.brief(whole)} has no {name!r}", *frames.caller()) from None
+    return values.Inline(codec.plain(found, inner))
+
+
+class Outputs(Lazy):
     """The outputs of a step that returns a NamedTuple: `parts.train`, or `train, test = split(table)`.
 
     What a call of a pipeline returned may hold further `Outputs` and collections in the place of references.
@@ -126,14 +109,17 @@ class Outputs(_Lazy):
 
     __slots__ = ("_named", "_owner", "_references", "_tracer")
 
-    def __init__(self, tracer: Tracer, owner: Draft | Group, references: dict[str, Any], named: type) -> None:
+    def __init__(self, tracer: Tracer, owner: Draft | Group | None, references: dict[str, Any], named: type) -> None:
         self._tracer = tracer
         self._owner = owner
         self._references = references
         self._named = named
 
     def __repr__(self) -> str:
-        return f"the outputs ({', '.join(self._references)}) of {self._owner.what}"
+        return f"the outputs ({', '.join(self._references)}) of {self._what()}"
+
+    def _what(self) -> str:
+        return self._owner.what if self._owner is not None else "one_of()"
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
@@ -141,7 +127,7 @@ class Outputs(_Lazy):
         if name in self._references:
             return self._references[name]
         raise DefinitionError(
-            f"{self._owner.what} has no output {name!r} (its outputs: {', '.join(self._references)})",
+            f"{self._what()} has no output {name!r} (its outputs: {', '.join(self._references)})",
             *frames.caller(),
         )
 
@@ -202,17 +188,9 @@ class OutputDict(_Whole, dict[str, Any]):
 
 
 def _unknown(outputs: OutputDict, name: object) -> NoReturn:
-    raise DefinitionError(
-        f"{parts(outputs)[1].what} has no output {name!r} (its outputs: {', '.join(outputs)})", *frames.caller()
-    )
-
-
-@overload
-def parts(lazy: Reference) -> tuple[Tracer, Draft | Group | None]: ...
-
-
-@overload
-def parts(lazy: Outputs | _Whole) -> tuple[Tracer, Draft | Group]: ...
+    owner = parts(outputs)[1]
+    what = owner.what if owner is not None else "it"
+    raise DefinitionError(f"{what} has no output {name!r} (its outputs: {', '.join(outputs)})", *frames.caller())
 
 
 def parts(lazy: Reference | Outputs | _Whole) -> tuple[Tracer, Draft | Group | None]:
@@ -222,7 +200,7 @@ def parts(lazy: Reference | Outputs | _Whole) -> tuple[Tracer, Draft | Group | N
 
 def target(reference: Reference) -> tuple[values.Binding, Any]:
     """The binding and the hint of a reference; for this package only."""
-    return reference._binding, reference._hint  # pyright: ignore[reportPrivateUsage]
+    return comparing.seen(reference)[1:]
 
 
 def whole(outputs: Outputs) -> tuple[dict[str, Any], type]:
@@ -252,6 +230,6 @@ def _not_a_step(other: object) -> NoReturn:
 
 def _some(owner: Draft | Group, found: list[Draft]) -> list[Draft]:
     """An order that would hold back nothing, or wait for nothing, is a mistake of the user's."""
-    if isinstance(owner, Group) and not owner.drafts:
+    if isinstance(owner, Group) and not owner.ordered():
         raise DefinitionError(f"{owner.what} calls no step, so there is nothing to run in order", *frames.caller())
     return found

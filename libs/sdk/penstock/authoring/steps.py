@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from penstock import codec, hints
-from penstock.authoring import options, tracing
-from penstock.authoring.options import Duration, Resources
+from penstock.authoring import mapping, options, step_options, tracing
+from penstock.authoring.fanning import Given
+from penstock.authoring.mapping import Mappable, Partial
+from penstock.authoring.step_options import StepOptions
 from penstock.hints import check, schema, signature
 from penstock_core import ir
 from penstock_core.errors import DefinitionError
@@ -20,25 +21,26 @@ from penstock_core.errors import DefinitionError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-RetryOn = type[BaseException] | str | Sequence[type[BaseException] | str]
 
-
-class Step(Generic[P, R]):
+class Step(Mappable, Generic[P, R]):
     """A step. Called inside the body of a pipeline it is recorded; anywhere else it runs the plain function.
 
     Attributes:
         function: the plain function.
         name: the step's name.
         settings: its options, as fields of `ir.StepSpec`.
+        calling: those of its options that concern calls of it.
     """
 
-    def __init__(self, function: Callable[P, R], name: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, function: Callable[P, R], name: str, given: Mapping[str, Any]) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
-        self.settings = dict(settings)
+        self.settings, self.calling = step_options.read(given, "@step")
         self.file, self.line = signature.place(function)
+        self._given = dict(given)
         self._specs: dict[str, ir.StepSpec] = {}
+        self._origin: Step[..., Any] = self
         self._local = signature.read_local(function, f"step {name!r}")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -48,15 +50,53 @@ class Step(Generic[P, R]):
             return self.function(*args, **kwargs)
         return tracer.record(self, args, kwargs)
 
+    def partial(self, *args: Any, **inputs: Any) -> Partial:
+        """The step with some inputs given: `train.partial(data=data).map(depth=[2, 4])`.
+
+        Raises:
+            DefinitionError: an input is unknown, or given twice.
+        """
+        return Partial(self, {}).partial(*args, **inputs)
+
+    def with_options(self, **changed: Unpack[StepOptions]) -> Step[P, R]:
+        """A copy of the step with some options changed: `train.with_options(retries=5)(data)`.
+
+        Args:
+            **changed: options as in `@step`; None is the default. It is the same step under the same name, unless
+                `name` is among them.
+
+        Raises:
+            DefinitionError: an option is unknown or has a value it may not have; with the user's line.
+        """
+        given = {**self._given, **changed}
+        copy: Step[P, R] = Step.__new__(Step)
+        copy.__dict__.update(self.__dict__)
+        copy.settings, copy.calling = step_options.read(given, "with_options()")
+        copy.name = given.get("name") or self.name
+        copy._given, copy._specs = given, {}
+        return copy
+
+    def _fan(self, given: Given) -> Any:
+        return mapping.fan_out(self, given)
+
+    @property
+    def identity(self) -> object:
+        """Equal for copies with the same options."""
+        return (self.function, self.name, repr(sorted(self.settings.items())))
+
     def __repr__(self) -> str:
         return f"<step {self.name!r}>"
 
     def __reduce__(self) -> str:
         return self.function.__qualname__
 
-    @functools.cached_property
+    @property
     def signature(self) -> signature.Signature:
         """Inputs and outputs; read when first needed, because hints may name what is defined further down."""
+        return self._signature
+
+    @functools.cached_property
+    def _signature(self) -> signature.Signature:
         found = self._local or signature.read(self.function, f"step {self.name!r}")
         for one in found.inputs.values():
             problem = None if one.required else check.problem(one.default, one.hint)
@@ -121,13 +161,17 @@ class Step(Generic[P, R]):
             )
         return self._specs[entrypoint]
 
-    @functools.cached_property
+    @property
     def entrypoint(self) -> str:
         """`module:name` under which another process finds this step.
 
         Raises:
             DefinitionError: it would not find it.
         """
+        return self._origin._entrypoint  # a copy with other options has no name of its own
+
+    @functools.cached_property
+    def _entrypoint(self) -> str:
         module, path = self.function.__module__, self.function.__qualname__
         why = ""
         if "<locals>" in path:
@@ -188,24 +232,7 @@ def step(function: Callable[P, R], /) -> Step[P, R]: ...
 
 
 @overload
-def step(
-    *,
-    name: str | None = None,
-    retries: int = 0,
-    retry_delay: Duration = 0,
-    backoff: float = 1.0,
-    retry_on: RetryOn = (),
-    timeout: Duration | None = None,
-    queue_timeout: Duration | None = None,
-    cache: bool = False,
-    resources: Resources | None = None,
-    pool: str = "default",
-    priority: int = 0,
-    concurrency: str | None = None,
-    environment: str | None = None,
-    secrets: Sequence[str] = (),
-    env: Mapping[str, str] | None = None,
-) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+def step(**given: Unpack[StepOptions]) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
 
 def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
@@ -214,18 +241,21 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
     Args:
         function: the function; its parameters are the inputs, its return hint the outputs.
         **given: the options. `name` (default: the function's), `retries` further attempts after a failure,
-            `retry_delay` before the first of them, `backoff` factor from one delay to the next, `retry_on` exception
-            types that are retried (default all), `timeout` of one attempt, `queue_timeout` before it starts, `cache`
-            results of equal inputs, `resources`, `pool` of executors, `priority` (higher first), `concurrency` name of
-            a limit, `environment`, `secrets` by name, `env` variables. Times are "10m", "30s", seconds or a timedelta.
+            `retry_delay` before the first of them, `backoff` factor from one delay to the next, `max_retry_delay`
+            which no delay exceeds, `retry_jitter` part of each delay (0 to 1) that is spread at random, `retry_on`
+            exception types that are retried (default all), `timeout` of one attempt, `queue_timeout` before it starts,
+            `cache` results of equal inputs (True, or `Cache(ttl="7d", salt="v2")`), `resources`, `pool` of executors,
+            `priority` (higher first), `concurrency` name of a limit, `"gpu"`, or with its size, `"gpu:2"`,
+            `environment`, `secrets` by name, `env` variables, `trigger_rule` by which it runs after steps that ended
+            otherwise than well (`all_succeeded`, `all_done`, `any_failed`); and, where it is mapped, `window` of items
+            that are under way at the same time and `min_success`, how many must succeed, as a number or as a fraction.
+            Times are "10m", "30s", seconds or a timedelta.
 
     Raises:
         DefinitionError: an option is unknown or has a value it may not have; with the user's file and line.
     """
-    settings = _settings(given)
+    step_options.read(given, "@step")
     name = given.get("name")
-    if name is not None:
-        options.name(name, "step name")
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
         if isinstance(function, Step):
@@ -237,44 +267,6 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
         own = name if name is not None else function.__name__
         if own == "<lambda>":
             raise options.wrong("a lambda cannot be a step: write it as a function, so that it has a name")
-        return Step(function, options.name(own, "step name"), settings)
+        return Step(function, options.name(own, "step name"), given)
 
     return decorate if function is None else decorate(function)
-
-
-def _settings(given: dict[str, Any]) -> dict[str, Any]:
-    """The options as fields of `ir.StepSpec`."""
-    unknown = next((name for name in given if name not in _OPTIONS), None)
-    if unknown is not None:
-        close = difflib.get_close_matches(unknown, _OPTIONS, n=1)
-        guess = f": did you mean {close[0]!r}?" if close else f" (there are: {', '.join(_OPTIONS)})"
-        raise options.wrong(f"@step has no option {unknown!r}{guess}")
-    read = {name: _OPTIONS[name](value) for name, value in given.items() if value is not None and name != "name"}
-    retry = {_RETRY[name]: read.pop(name) for name in list(read) if name in _RETRY}
-    return {**read, "retry": ir.Retry(**retry)}
-
-
-def _resources(value: Any) -> ir.Resources:
-    if not isinstance(value, Resources):
-        raise options.wrong(f"resources must be Resources(cpu=…, memory=…, gpu=…), not {value!r}")
-    return value.spec()
-
-
-_RETRY = {"retries": "retries", "retry_delay": "delay", "backoff": "backoff", "retry_on": "on"}
-_OPTIONS: dict[str, Callable[[Any], Any]] = {
-    "name": lambda value: value,
-    "retries": lambda value: options.whole(value, "retries", 0, 1000),
-    "retry_delay": lambda value: options.duration(value, "retry_delay", zero=True),
-    "backoff": lambda value: options.number(value, "backoff", 1.0),
-    "retry_on": options.exceptions,
-    "timeout": lambda value: options.duration(value, "timeout"),
-    "queue_timeout": lambda value: options.duration(value, "queue_timeout"),
-    "cache": lambda value: options.flag(value, "cache"),
-    "resources": _resources,
-    "pool": lambda value: options.name(value, "pool"),
-    "priority": lambda value: options.whole(value, "priority", -1000, 1000),
-    "concurrency": lambda value: options.name(value, "concurrency"),
-    "environment": lambda value: options.name(value, "environment"),
-    "secrets": lambda value: options.texts(value, "secrets"),
-    "env": options.environment_variables,
-}

@@ -9,17 +9,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from penstock import frames, hints
-from penstock.authoring import inlining, references
+from penstock.authoring import fanning, inlining, references
 from penstock.authoring.binding import Call, holds_reference
-from penstock.authoring.drafts import Draft, Group
+from penstock.authoring.drafts import Definition, Draft, Group
 from penstock.authoring.references import Outputs, Reference
 from penstock.hints import check
-from penstock_core import ir_check, values
+from penstock_core import ir, ir_check, values
+from penstock_core.conditions import AllOf, Condition
 from penstock_core.errors import DefinitionError
 
 if TYPE_CHECKING:
     from penstock.authoring.pipelines import Pipeline
-    from penstock.authoring.steps import Step
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Graph:
     """A traced pipeline: its step calls, its steps by name, its outputs, and how these make the value it returns."""
 
     drafts: list[Draft]
-    steps: dict[str, Step[..., Any]]
+    steps: dict[str, Definition]
     outputs: dict[str, values.Binding]
     assemble: Callable[[dict[str, Any]], Any]
 
@@ -73,14 +73,43 @@ class Scope:
         return key
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A `with` block in the body of a pipeline: what holds for the steps in it."""
+
+    scope: Scope
+    condition: Condition | None = None
+    phase: ir.Phase = ir.Phase.MAIN
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A `when` block that has just ended: `otherwise` must come before anything else is recorded."""
+
+    condition: Condition
+    within: tuple[Block, ...]
+    scope: Scope
+    recorded: int
+
+
 class Tracer:
-    """One compilation of one pipeline, with the bodies of the pipelines that it calls."""
+    """One compilation of one pipeline, with the bodies of the pipelines that it calls.
+
+    Attributes:
+        steps: what was called, by the name of its definition.
+        scopes: the bodies that run now, the outermost first.
+        blocks: the `with` blocks in which one is now, over all bodies.
+        passed: the `when` block that has just ended.
+    """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        self.steps: dict[str, Step[..., Any]] = {}
+        self.steps: dict[str, Definition] = {}
         self.scopes = [Scope(pipeline)]
+        self.blocks: list[Block] = []
+        self.passed: Passed | None = None
         self._recorded = 0
-        self._names: dict[int, str] = {}
+        self._names: dict[object, str] = {}
+        self._phases: dict[str, ir.Phase] = {}
 
     @contextmanager
     def activate(self) -> Generator[None]:
@@ -101,17 +130,79 @@ class Tracer:
             raise DefinitionError(f"pipeline {name!r} makes more than {MAX_CALLS} calls, which is the limit", *place)
         return place
 
-    def record(self, step: Step[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def record(self, step: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record a call of a step; returns what stands for its outputs."""
+        call, key = self._call(step)
+        draft = self._draft(step, key, call, call.bind_all(step.signature.inputs, args, kwargs))
+        return self._outputs(draft, step.signature.outputs, step.signature.named)
+
+    def record_fan(self, step: Definition, fan: fanning.Given) -> Any:
+        """Record a call of a step for each of many items; returns what stands for the lists of its outputs."""
+        call, key = self._call(step)
+        inputs, over = fanning.bind(call, step, fan)
+        draft = self._draft(step, key, call, inputs, over)
+        return self._outputs(draft, *fanning.collected(step, over))
+
+    def _call(self, step: Definition) -> tuple[Call, str]:
         file, line = self._place()
-        scope = self.scopes[-1]
-        key = scope.free_key(step.name)
-        inputs = Call(self, f"step {key!r}", file, line).bind_all(step.signature.inputs, args, kwargs)
-        draft = Draft(key, self._name(step), inputs, file, line)
-        scope.drafts.append(draft)
-        outputs = {name: Reference(self, values.Output(key, name), hint, draft) for name, hint in step.outputs.items()}
-        named = step.signature.named
+        key = self.scopes[-1].free_key(step.name)
+        return Call(self, f"step {key!r}", file, line, lenient=self._lenient(step)), key
+
+    def _lenient(self, step: Definition) -> Callable[[str], str] | None:
+        """Why the steps that a call of `step` reads, by key, may have no result."""
+        rule = step.calling.rule
+        if rule is not ir.Rule.ALL_SUCCEEDED:
+            return lambda _: f"because of the trigger rule {rule.value!r}"
+        if self.phase() is not ir.Phase.MAIN:
+            why = "because this step runs at the end of the run, whatever came of it"
+            return lambda key: why if self._phases[key] is ir.Phase.MAIN else ""
+        return None
+
+    def _draft(
+        self, step: Definition, key: str, call: Call, inputs: dict[str, values.Binding], fan: ir.Fan | None = None
+    ) -> Draft:
+        draft = Draft(
+            key,
+            self._name(step),
+            inputs,
+            call.file,
+            call.line,
+            when=self.condition(),
+            rule=step.calling.rule,
+            phase=self.phase(),
+            fan=fan,
+        )
+        self._phases[key] = draft.phase
+        self.scopes[-1].drafts.append(draft)
+        return draft
+
+    def _outputs(self, draft: Draft, found: dict[str, Any], named: type | None) -> Any:
+        outputs = {name: Reference(self, values.Output(draft.key, name), hint, draft) for name, hint in found.items()}
         return outputs["result"] if named is None else Outputs(self, draft, outputs, named)
+
+    def condition(self) -> Condition | None:
+        """What must hold for the steps that are recorded now: the conditions of all blocks around them."""
+        found = tuple(block.condition for block in self.blocks if block.condition is not None)
+        return AllOf(found) if len(found) > 1 else found[0] if found else None
+
+    def phase(self) -> ir.Phase:
+        """When the steps that are recorded now have their turn."""
+        return next((block.phase for block in self.blocks if block.phase is not ir.Phase.MAIN), ir.Phase.MAIN)
+
+    def leave(self, block: Block) -> None:
+        """A `with` block has ended."""
+        self.blocks.remove(block)
+        self.passed = None
+        if block.condition is not None:
+            self.passed = Passed(block.condition, tuple(self.blocks), block.scope, self._recorded)
+
+    def just_passed(self) -> Condition | None:
+        """The condition of the `when` block that ended right before, in the same body and block."""
+        passed = self.passed
+        if passed is None or passed.recorded != self._recorded:
+            return None
+        here = passed.within == tuple(self.blocks) and passed.scope is self.scopes[-1]
+        return passed.condition if here else None
 
     def inline(self, pipeline: Pipeline, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record the calls of a pipeline inside this one; returns what stands for what it returns."""
@@ -137,17 +228,17 @@ class Tracer:
         finally:
             self.scopes.pop()
             outer.drafts.extend(scope.drafts)
-        handed = inlining.Handed(call, Group(key, scope.drafts))
+        handed = inlining.Handed(call, Group(key, scope.drafts, self.phase()))
         return handed.nothing() if returned is None else handed.value(returned, pipeline.signature.returns)
 
-    def _name(self, step: Step[..., Any]) -> str:
+    def _name(self, step: Definition) -> str:
         """The name under which a step's definition stands; steps of different modules may have the same name."""
-        name = self._names.get(id(step))
+        name = self._names.get(step.identity)
         if name is None:
             number = 1
             while (name := step.name if number == 1 else f"{step.name}-{number}") in self.steps:
                 number += 1
-            self._names[id(step)] = name
+            self._names[step.identity] = name
             self.steps[name] = step
         return name
 

@@ -1,0 +1,168 @@
+"""`with` blocks in the body of a pipeline: steps under a condition, and steps for the end of the run.
+
+with when(best.accuracy >= 0.9):
+    register(best.model)
+with otherwise():
+    tell("not good enough")
+with on_failure() as failure:
+    alert(failure.error)
+with on_exit() as ending:
+    clean_up(ending.outcome)
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any, Literal
+
+from penstock.authoring import comparing, options, tracing
+from penstock.authoring.references import Reference
+from penstock.authoring.tracing import Block, Tracer
+from penstock.authoring.traps import Lazy, refuse
+from penstock_core import ir, values
+from penstock_core.conditions import Condition, Not
+
+Outcome = Literal["succeeded", "failed", "cancelled"]
+
+
+class ConditionBlock:
+    """A `with` block whose steps run only if a condition holds; the others are skipped."""
+
+    def __init__(self, tracer: Tracer, condition: Condition) -> None:
+        self._tracer = tracer
+        self._block = Block(tracer.scopes[-1], condition)
+
+    def __enter__(self) -> None:
+        self._tracer.blocks.append(self._block)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._tracer.leave(self._block)
+
+
+def when(condition: Any) -> ConditionBlock:
+    """Run the steps of a `with` block only if a condition on results holds.
+
+    Args:
+        condition: a comparison of results and parameters with each other or with plain values; several joined with
+            `&`, `|` and `~`, each in brackets; or a result whose truth counts, such as a flag.
+
+    Raises:
+        DefinitionError: it is no condition, or is used outside a pipeline's body; with the user's line.
+    """
+    tracer = _compiling("when")
+    owner, found = comparing.read(condition, "when()")
+    if owner is not tracer:
+        raise options.wrong(f"{condition!r} belongs to another pipeline, or to an earlier compilation of this one")
+    return ConditionBlock(tracer, found)
+
+
+def otherwise() -> ConditionBlock:
+    """Run the steps of a `with` block only if the condition of the `when` block right before it does not hold.
+
+    Raises:
+        DefinitionError: there is no such block right before it; with the user's line.
+    """
+    tracer = _compiling("otherwise")
+    condition = tracer.just_passed()
+    if condition is None:
+        raise options.wrong(
+            "otherwise() belongs right after a 'with when(...):' block, at the same depth, with no step in between"
+        )
+    return _Otherwise(tracer, Not(condition))
+
+
+class _Otherwise(ConditionBlock):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        super().__exit__(kind, error, at)
+        # There is nothing else besides both.
+        self._tracer.passed = None
+
+
+class Ending(Lazy):
+    """How the run is about to end, for the steps of an `on_failure` or `on_exit` block."""
+
+    __slots__ = ("_tracer",)
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def __repr__(self) -> str:
+        return "the ending of the run"
+
+    @property
+    def error(self) -> Any:
+        """What went wrong, for people; None where nothing did."""
+        return Reference(self._tracer, values.Ending("error"), str | None, None, "the error of the run")
+
+    @property
+    def outcome(self) -> Any:
+        """`succeeded`, `failed` or `cancelled`."""
+        return Reference(self._tracer, values.Ending("outcome"), Outcome, None, "the outcome of the run")
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        refuse(self, f"asked for {name!r}: it has 'error' and 'outcome'")
+
+
+class Failure(Ending):
+    """How the run has failed, for the steps of an `on_failure` block."""
+
+    __slots__ = ()
+
+    @property
+    def error(self) -> Any:
+        """What went wrong, for people."""
+        return Reference(self._tracer, values.Ending("error"), str, None, "the error of the run")
+
+
+class PhaseBlock:
+    """A `with` block whose steps have their turn when the rest of the run is over."""
+
+    def __init__(self, tracer: Tracer, phase: ir.Phase) -> None:
+        self._tracer = tracer
+        self._block = Block(tracer.scopes[-1], phase=phase)
+
+    def __enter__(self) -> Any:
+        self._tracer.blocks.append(self._block)
+        return Failure(self._tracer) if self._block.phase is ir.Phase.ON_FAILURE else Ending(self._tracer)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._tracer.leave(self._block)
+
+
+def on_failure() -> PhaseBlock:
+    """Run the steps of a `with` block when everything else is over and the run is about to fail.
+
+    `with on_failure() as failure:` gives `failure.error`, the reason as text, and `failure.outcome`.
+
+    Raises:
+        DefinitionError: it is used inside another such block, or outside a pipeline's body; with the user's line.
+    """
+    return _closing("on_failure", ir.Phase.ON_FAILURE)
+
+
+def on_exit() -> PhaseBlock:
+    """Run the steps of a `with` block when everything else is over, whatever came of it.
+
+    `with on_exit() as ending:` gives `ending.outcome`, one of `succeeded`, `failed` and `cancelled`, and
+    `ending.error`, the reason as text, or None.
+
+    Raises:
+        DefinitionError: it is used inside another such block, or outside a pipeline's body; with the user's line.
+    """
+    return _closing("on_exit", ir.Phase.ON_EXIT)
+
+
+def _closing(word: str, phase: ir.Phase) -> PhaseBlock:
+    tracer = _compiling(word)
+    if tracer.phase() is not ir.Phase.MAIN:
+        raise options.wrong(f"{word}() cannot stand inside an on_failure() or on_exit() block")
+    return PhaseBlock(tracer, phase)
+
+
+def _compiling(word: str) -> Tracer:
+    tracer = tracing.active()
+    if tracer is None:
+        raise options.wrong(f"{word}() belongs into the body of a pipeline; in a step, use 'if' and 'try'")
+    return tracer

@@ -1,0 +1,96 @@
+"""The table of a step's options: their names and types, and what becomes of each in the IR."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, TypedDict
+
+from penstock.authoring import options
+from penstock.authoring.drafts import Calling
+from penstock.authoring.options import Cache, Duration, Resources
+from penstock_core import ir, ir_check
+
+RetryOn: TypeAlias = type[BaseException] | str | Sequence[type[BaseException] | str]
+
+
+class StepOptions(TypedDict, total=False):
+    """The options of `@step` and of `with_options`; None is the default."""
+
+    name: str | None
+    retries: int | None
+    retry_delay: Duration | None
+    max_retry_delay: Duration | None
+    retry_jitter: float | None
+    backoff: float | None
+    retry_on: RetryOn | None
+    timeout: Duration | None
+    queue_timeout: Duration | None
+    cache: bool | Cache | None
+    resources: Resources | None
+    pool: str | None
+    priority: int | None
+    concurrency: str | None
+    environment: str | None
+    secrets: Sequence[str] | None
+    env: Mapping[str, str] | None
+    trigger_rule: Literal["all_succeeded", "all_done", "any_failed"] | None
+    window: int | None
+    min_success: float | None
+
+
+def read(given: Mapping[str, Any], what: str) -> tuple[dict[str, Any], Calling]:
+    """The options as fields of `ir.StepSpec`, and those that concern calls.
+
+    Raises:
+        DefinitionError: an option is unknown or has a value it may not have; with the user's line.
+    """
+    options.known(given, _OPTIONS, what)
+    fields: dict[str, dict[str, Any]] = {"spec": {}, "retry": {}, "call": {}}
+    for name, value in given.items():
+        if value is not None:
+            where, into = _OPTIONS[name]
+            fields[where].update(into(value))
+    return {**fields["spec"], "retry": ir.Retry(**fields["retry"])}, Calling(**fields["call"])
+
+
+def _resources(value: Any) -> ir.Resources:
+    if not isinstance(value, Resources):
+        raise options.wrong(f"resources must be Resources(cpu=…, memory=…, gpu=…), not {value!r}")
+    return value.spec()
+
+
+def _name(value: Any) -> dict[str, Any]:
+    options.name(value, "step name")
+    return {}
+
+
+def _one(field: str, read: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
+    return lambda value: {field: read(value)}
+
+
+def _time(field: str, option: str, *, zero: bool = False) -> Callable[[Any], dict[str, Any]]:
+    return _one(field, lambda value: options.duration(value, option, zero=zero))
+
+
+_OPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    "name": ("spec", _name),
+    "retries": ("retry", _one("retries", lambda value: options.whole(value, "retries", 0, 1000))),
+    "retry_delay": ("retry", _time("delay", "retry_delay", zero=True)),
+    "max_retry_delay": ("retry", _time("max_delay", "max_retry_delay", zero=True)),
+    "retry_jitter": ("retry", _one("jitter", lambda value: options.number(value, "retry_jitter", 0.0, 1.0))),
+    "backoff": ("retry", _one("backoff", lambda value: options.number(value, "backoff", 1.0))),
+    "retry_on": ("retry", _one("on", options.exceptions)),
+    "timeout": ("spec", _time("timeout", "timeout")),
+    "queue_timeout": ("spec", _time("queue_timeout", "queue_timeout")),
+    "cache": ("spec", options.cache),
+    "resources": ("spec", _one("resources", _resources)),
+    "pool": ("spec", _one("pool", lambda value: options.name(value, "pool"))),
+    "priority": ("spec", _one("priority", lambda value: options.whole(value, "priority", -1000, 1000))),
+    "concurrency": ("spec", options.concurrency),
+    "environment": ("spec", _one("environment", lambda value: options.name(value, "environment"))),
+    "secrets": ("spec", _one("secrets", lambda value: options.texts(value, "secrets"))),
+    "env": ("spec", _one("env", options.environment_variables)),
+    "trigger_rule": ("call", _one("rule", options.trigger_rule)),
+    "window": ("call", _one("window", lambda value: options.whole(value, "window", 1, ir_check.MAX_WINDOW))),
+    "min_success": ("call", _one("min_success", options.min_success)),
+}

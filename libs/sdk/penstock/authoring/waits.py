@@ -1,0 +1,303 @@
+"""What a run can wait for without holding a process: people, events, times, other runs.
+
+    answer = ask("Publish?", choices=["yes", "no"], timeout="2d")
+    labels = wait_for_event("com.acme.labels.ready", key=dataset_id, timeout="7d")
+    scored = run_pipeline("scoring", model=model).after(sleep("10m"))
+
+Each is a node of the pipeline like a step: it has a key, `.after`, and stands in `when` blocks.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from penstock import frames, hints
+from penstock.authoring import mapping, options, tracing
+from penstock.authoring.drafts import Calling
+from penstock.authoring.fanning import Given
+from penstock.authoring.mapping import Mappable
+from penstock.authoring.options import Duration
+from penstock.authoring.references import Reference
+from penstock.authoring.traps import Lazy
+from penstock.hints import schema
+from penstock.hints.signature import Input, Signature
+from penstock_core import ir
+from penstock_core.ir import Kind
+
+if TYPE_CHECKING:
+    from penstock.authoring.pipelines import Pipeline
+
+
+class Waiting:
+    """One thing that is waited for: a definition of its own in the pipeline.
+
+    Attributes:
+        kind: what it is.
+        name: what its key begins with.
+        signature: its inputs, see `ir.Kind`, and its one result.
+        settings: further fields of `ir.StepSpec`.
+    """
+
+    def __init__(
+        self, kind: Kind, name: str, inputs: Mapping[str, Any], returns: Any, settings: dict[str, Any]
+    ) -> None:
+        self.kind = kind
+        self.name = options.name(name, "name")
+        self.signature = Signature(
+            {name: Input(name, hint) for name, hint in inputs.items()}, {"result": returns}, returns, None
+        )
+        self.settings = settings
+        self.calling = Calling()
+        self._file, self._line = frames.caller()
+
+    @property
+    def identity(self) -> object:
+        """Each is another."""
+        return id(self)
+
+    def spec(self) -> ir.StepSpec:
+        """As the IR says it."""
+        returns = self.signature.returns
+        return ir.StepSpec(
+            name=self.name,
+            entrypoint="",
+            kind=self.kind,
+            inputs=tuple(
+                ir.Port(
+                    name=one.name,
+                    type=hints.show(one.hint),
+                    required=one.required,
+                    default=None if one.required else one.default,
+                    schema=schema.schema(one.hint),
+                )
+                for one in self.signature.inputs.values()
+            ),
+            outputs=(ir.Port(name="result", type=hints.show(returns), schema=schema.schema(returns)),),
+            file=self._file,
+            line=self._line,
+            **self.settings,
+        )
+
+
+def _record(waiting: Waiting, given: dict[str, Any]) -> Any:
+    """Record it as a call."""
+    tracer = tracing.active()
+    if tracer is None:
+        raise options.wrong(f"{waiting.name}: waiting belongs into the body of a pipeline, not into a step")
+    return tracer.record(waiting, (), given)
+
+
+def _timeout(value: Duration | None) -> dict[str, Any]:
+    return {} if value is None else {"timeout": options.duration(value, "timeout")}
+
+
+def ask(
+    question: str,
+    *,
+    choices: Sequence[str] = ("yes", "no"),
+    timeout: Duration | None = None,
+    default: str | None = None,
+    name: str = "ask",
+) -> Any:
+    """Ask people, and go on with what they answer.
+
+    Args:
+        question: the question, or a result that is one.
+        choices: what can be answered.
+        timeout: how long to wait for an answer; None: without end.
+        default: the answer when the time is over; None: the step fails then.
+        name: what its key is.
+
+    Returns:
+        A reference of the choice, a text.
+
+    Raises:
+        DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+    """
+    known = _choices(choices)
+    kind: Any = str if known is None else Literal[tuple(known)]  # pyright: ignore[reportInvalidTypeForm] - at run time
+    if default is not None and timeout is None:
+        raise options.wrong("ask(): a default is the answer when the time is over, so it needs timeout=… too")
+    if known is not None and default is not None and not isinstance(default, Lazy) and default not in known:
+        raise options.wrong(f"ask(): default {default!r} is not one of the choices {', '.join(map(repr, known))}")
+    inputs: dict[str, Any] = {"question": str, "choices": list[str]}
+    given: dict[str, Any] = {"question": question, "choices": choices if known is None else known}
+    if default is not None:
+        inputs["default"], given["default"] = str, default
+    return _record(Waiting(Kind.ASK, name, inputs, kind, _timeout(timeout)), given)
+
+
+def _choices(choices: Any) -> list[str] | None:
+    """The choices where they are known now."""
+    if isinstance(choices, Reference):
+        return None
+    several: list[Any] = list(choices) if isinstance(choices, list | tuple) else []
+    if any(isinstance(one, Lazy) for one in several):
+        return None
+    if not several or not all(isinstance(one, str) and one for one in several) or len(set(several)) < len(several):
+        raise options.wrong(f"choices of ask() must be a list of different texts, not {choices!r}")
+    return several
+
+
+class Preset(Mappable):
+    """Something to wait for that has some of its inputs: `map` it over the others."""
+
+    def __init__(self, make: Callable[[Iterable[str]], Waiting], fixed: dict[str, Any]) -> None:
+        self._make = make
+        self._fixed = fixed
+
+    def _fan(self, given: Given) -> Any:
+        if given.args:
+            raise options.wrong(f"{given.word}() takes lists by name here")
+        waiting = self._make([*self._fixed, *given.lists])
+        return mapping.fan_out(waiting, Given(given.mode, self._fixed, (), given.lists))
+
+
+class WaitForEvent:
+    """Wait for an event: `wait_for_event("com.acme.labels.ready", key=dataset_id)`."""
+
+    def __call__(
+        self, type: str, *, key: str | None = None, timeout: Duration | None = None, name: str = "wait_for_event"
+    ) -> Any:
+        """Wait for an event from outside and go on with its data.
+
+        Args:
+            type: type of the event, such as `com.acme.labels.ready`.
+            key: which of the events of this type: one whose key is the same; a text, or a result that is one.
+            timeout: how long to wait; then the step fails. None: without end.
+            name: what its key is.
+
+        Returns:
+            A reference of the event's data, a dictionary.
+
+        Raises:
+            DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+        """
+        given = {"type": type} if key is None else {"type": type, "key": key}
+        return _record(self._waiting(type, given, timeout, name), given)
+
+    def partial(self, type: str, *, timeout: Duration | None = None, name: str = "wait_for_event") -> Preset:
+        """For one event each of several keys: `wait_for_event.partial("com.acme.labels.ready").map(key=ids)`."""
+        return Preset(lambda names: self._waiting(type, names, timeout, name), {"type": type})
+
+    def _waiting(self, type: Any, names: Iterable[str], timeout: Duration | None, name: str) -> Waiting:
+        if not isinstance(type, Lazy) and (not isinstance(type, str) or not type):
+            raise options.wrong(
+                f"type of wait_for_event() must be a text such as 'com.acme.labels.ready', not {type!r}"
+            )
+        inputs = {"type": str, "key": str} if "key" in names else {"type": str}
+        return Waiting(Kind.EVENT, name, inputs, dict[str, Any], _timeout(timeout))
+
+
+wait_for_event = WaitForEvent()
+
+
+def sleep(duration: Duration, *, name: str = "sleep") -> Any:
+    """Wait for some time: `train(data).after(sleep("10m"))`.
+
+    Args:
+        duration: "10m", "30s", seconds or a timedelta, or a result that is a number of seconds.
+        name: what its key is.
+
+    Raises:
+        DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+    """
+    seconds = duration if isinstance(duration, Lazy) else options.duration(duration, "sleep()", zero=True)
+    return _record(Waiting(Kind.SLEEP, name, {"seconds": float}, type(None), {}), {"seconds": seconds})
+
+
+def sleep_until(time: Any, *, name: str = "sleep_until") -> Any:
+    """Wait until some time.
+
+    Args:
+        time: a `datetime` with its time zone, a text such as "2026-03-01T08:00:00+01:00", Unix seconds, or a result
+            that is a datetime or Unix seconds. What is past is no wait.
+        name: what its key is.
+
+    Raises:
+        DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+    """
+    until = time if isinstance(time, Lazy) else _unix(time)
+    waiting = Waiting(Kind.SLEEP, name, {"until": datetime.datetime | float}, type(None), {})
+    return _record(waiting, {"until": until})
+
+
+def _unix(time: Any) -> float:
+    """Unix seconds of a point in time."""
+    moment = time
+    if isinstance(time, str):
+        try:
+            moment = datetime.datetime.fromisoformat(time)
+        except ValueError:
+            moment = None
+    if isinstance(moment, datetime.datetime):
+        if moment.tzinfo is None:
+            raise options.wrong(f"sleep_until(): {time!s} has no time zone: write it with one, such as +01:00 or Z")
+        return moment.timestamp()
+    if isinstance(moment, int | float) and not isinstance(moment, bool) and math.isfinite(moment) and moment >= 0:
+        return float(moment)
+    raise options.wrong(
+        f"sleep_until() takes a datetime, a text such as '2026-03-01T08:00:00+01:00' or Unix seconds, not {time!r}"
+    )
+
+
+class RunPipeline:
+    """Run another pipeline: `run_pipeline("scoring", model=model)`."""
+
+    def __call__(
+        self,
+        pipeline: str | Pipeline,
+        *,
+        version: int | None = None,
+        timeout: Duration | None = None,
+        name: str | None = None,
+        **inputs: Any,
+    ) -> Any:
+        """Start a run of another pipeline of the project, and wait for its output.
+
+        Args:
+            pipeline: the pipeline, or its name. Given the pipeline, the types of inputs and output are checked.
+            version: which version; None: the latest one that is registered when the run is started.
+            timeout: how long it may take; then it is cancelled and the step fails. None: without end.
+            name: what its key is; default: the name of the pipeline.
+            **inputs: its inputs.
+
+        Returns:
+            A reference of its output; of a dictionary, or the NamedTuple, where it has several.
+
+        Raises:
+            DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+        """
+        return _record(_run(pipeline, inputs, version, timeout, name), inputs)
+
+    def partial(
+        self,
+        pipeline: str | Pipeline,
+        *,
+        version: int | None = None,
+        timeout: Duration | None = None,
+        name: str | None = None,
+        **inputs: Any,
+    ) -> Preset:
+        """A run for each item of lists: `run_pipeline.partial("scoring", model=model).map(day=days)`."""
+        return Preset(lambda names: _run(pipeline, names, version, timeout, name), inputs)
+
+
+run_pipeline = RunPipeline()
+
+
+def _run(
+    pipeline: Any, names: Iterable[str], version: int | None, timeout: Duration | None, name: str | None
+) -> Waiting:
+    settings = _timeout(timeout)
+    if version is not None:
+        settings["target_version"] = options.whole(version, "version", 1, 2**31)
+    known = getattr(pipeline, "signature", None)
+    target = options.name(pipeline.name if known is not None else pipeline, "pipeline of run_pipeline()")
+    waiting = Waiting(Kind.RUN, name or target, dict.fromkeys(names, Any), Any, {**settings, "target": target})
+    if isinstance(known, Signature):
+        waiting.signature = Signature(known.inputs, {"result": known.returns}, known.returns, None)
+    return waiting
