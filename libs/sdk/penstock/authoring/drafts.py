@@ -35,8 +35,8 @@ class Definition(Protocol):
         """Inputs and outputs."""
         ...
 
-    def spec(self) -> ir.StepSpec:
-        """As the IR says it."""
+    def spec(self, module: str | None = None) -> ir.StepSpec:
+        """As the IR says it; `module` overrides the module of a step's function."""
         ...
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from penstock import codec, hints
 from penstock.authoring import limits, options, steps, tracing
@@ -16,6 +16,12 @@ from penstock.authoring.tracing import Graph
 from penstock.hints import check, signature
 from penstock_core import ir, ir_check
 from penstock_core.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from penstock.authoring.answers import Answers
+
+_COMING = ("answers", "events", "runs")
+"""What `local` is told of what a run waits for."""
 
 
 class Pipeline:
@@ -113,21 +119,34 @@ class Pipeline:
     def local(self, **inputs: Any) -> Any:
         """Run the whole pipeline in this process, step by step, with live objects; for tests and for debugging.
 
-        Steps get the very objects that others return, so one that changes its input in place changes it for all;
-        on the platform each has its own copy. Time limits and resources are not applied, retries are.
+        What runs, and how often, is decided as on the platform. Steps get the very objects that others return, so one
+        that changes its input in place changes it for all; on the platform each has its own copy. Time limits,
+        resources and caches are not applied, and nothing sleeps.
+
+        Args:
+            **inputs: the parameters; and, where no parameter has that name, `answers` to `ask` by key of the step or
+                question, `events` (their data) for `wait_for_event` by key or type, and `runs` (their outputs) for
+                `run_pipeline` by key or name of the pipeline.
 
         Returns:
             What the pipeline returns, with values in the place of references.
 
         Raises:
-            InputError: the inputs do not fit.
+            InputError: the inputs do not fit, or an answer is missing.
             DefinitionError: the pipeline is wrong.
-            Exception: whatever a step raised last, with a note that names the step.
+            Exception: whatever the step raised last that made the run fail, with a note that names the step.
         """
         # Only those who run here need it.
-        from penstock.authoring import local
+        from penstock.authoring.answers import Answers
 
-        return local.run(self, tracing.trace(self), inputs)
+        given = {name: inputs.pop(name) for name in _COMING if name in inputs and name not in self.signature.inputs}
+        return self.run_locally(inputs, Answers(**given))
+
+    def run_locally(self, inputs: Mapping[str, Any], answers: Answers) -> Any:
+        """Run it in this process; see `local`."""
+        from penstock.authoring import local  # only those who run here need it
+
+        return local.run(self, tracing.trace(self), inputs, answers)
 
     def parameter(self, one: signature.Input) -> ir.Port:
         """A parameter as the IR says it.

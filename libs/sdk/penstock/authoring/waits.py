@@ -39,6 +39,7 @@ class Waiting:
         name: what its key begins with.
         signature: its inputs, see `ir.Kind`, and its one result.
         settings: further fields of `ir.StepSpec`.
+        pipeline: the pipeline that it runs, where it was given and not only named.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Waiting:
             {name: Input(name, hint) for name, hint in inputs.items()}, {"result": returns}, returns, None
         )
         self.settings = settings
+        self.pipeline: Pipeline | None = None
         self.calling = Calling()
         self._file, self._line = frames.caller()
 
@@ -58,8 +60,9 @@ class Waiting:
         """Each is another."""
         return id(self)
 
-    def spec(self) -> ir.StepSpec:
-        """As the IR says it."""
+    def spec(self, module: str | None = None) -> ir.StepSpec:
+        """As the IR says it; there is no function whose module could be another."""
+        del module
         returns = self.signature.returns
         return ir.StepSpec(
             name=self.name,
@@ -299,5 +302,6 @@ def _run(
     target = options.name(pipeline.name if known is not None else pipeline, "pipeline of run_pipeline()")
     waiting = Waiting(Kind.RUN, name or target, dict.fromkeys(names, Any), Any, {**settings, "target": target})
     if isinstance(known, Signature):
+        waiting.pipeline = pipeline
         waiting.signature = Signature(known.inputs, {"result": known.returns}, known.returns, None)
     return waiting
