@@ -23,6 +23,10 @@ PARKED = "PARKED"
 
 VERSIONS_BUCKET = "penstock_versions"
 SCHEDULES_BUCKET = "penstock_schedules"
+LIMITS_BUCKET = "penstock_limits"
+LIMITS_BOOK = "book"
+LIMITS_SIZES = "sizes"
+"""Keys of the bucket of limits: who holds and waits, and the platform's settings."""
 
 CRON_CONSUMER = "cron"
 """Durable consumers, on TIMERS and on the bucket of schedules, that hand ticks and changes to the cron service."""
@@ -70,6 +74,16 @@ def logs(run_id: str, key: str, attempt: int) -> str:
 def logs_all(run_id: str) -> str:
     """Filter for the output of all attempts of a run."""
     return f"logs.{run_id}.>"
+
+
+def held_attempts() -> str:
+    """Filter for the attempts that were held until they have slots of their limits."""
+    return "runs.*.*.step.*.*.held"
+
+
+def requested_runs() -> str:
+    """Filter for the requests of all runs."""
+    return "runs.*.*.requested"
 
 
 def attempts(pool: str) -> str:

@@ -47,6 +47,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
         {**common, "name": subjects.PARKED, "subjects": ["parked.>"], "max_bytes": 64 * 1024**2},
         _bucket(common, subjects.VERSIONS_BUCKET, history=1),
         _bucket(common, subjects.SCHEDULES_BUCKET, history=8),
+        _bucket(common, subjects.LIMITS_BUCKET, history=1),
     ]
 
 

@@ -1,0 +1,62 @@
+"""What becomes of a run that is asked for while others of its pipeline are under way. Pure, on the book of limits.
+
+The runs of a pipeline that may be under way are the slots of a limit of its own, `run_limit`.
+"""
+
+from __future__ import annotations
+
+from penstock_core import limits
+from penstock_core.facts import Limit
+from penstock_core.ir import Overlap
+from penstock_core.limits import Book, Holder, Waiter
+
+RUNS = "runs:"
+"""Before `project/pipeline`, in the name of the limit that is how many runs may be under way."""
+
+
+def run_limit(project: str, pipeline: str, most: int) -> Limit:
+    """The limit that the runs of a pipeline share."""
+    return Limit(name=f"{RUNS}{project}/{pipeline}", most=most)
+
+
+def run_waiter(run_id: str, limit: Limit, priority: int, since: float) -> Waiter:
+    """A run that waits to be admitted."""
+    return Waiter((run_id, "", 0), (limit,), priority, since)
+
+
+def admit(book: Book, run: Waiter, overlap: Overlap) -> str | None:
+    """Have a run wait for its place, or say why it is skipped. `limits.serve` gives out places afterwards.
+
+    A run that is known already stays as it is. What has to make room keeps its place until it is over, so there are
+    never more runs under way than may be.
+    """
+    if run.place in book.holders or run.place in book.waiters:
+        return None
+    [limit] = run.needs
+    most = limit.most or 0
+    under_way = [holder for holder in book.holders.values() if limit.name in holder.limits]
+    waiting = [w for w in book.waiters.values() if not w.leaving and any(n.name == limit.name for n in w.needs)]
+    free = len(under_way) + len(waiting) < most
+    match overlap:
+        case Overlap.SKIP if not free:
+            return f"{_as_many(most)} under way, and the pipeline skips what would be one more (overlap=skip)"
+        case Overlap.BUFFER_ONE if not free and waiting:
+            return f"{_as_many(most)} under way and another run waits already (overlap=buffer_one)"
+        case Overlap.CANCEL_PREVIOUS:
+            active = sorted((holder for holder in under_way if not holder.leaving), key=_age)
+            previous = [holder.place for holder in active]
+            previous += [waiter.place for waiter in sorted(waiting, key=lambda w: (w.since, w.place))]
+            for place in previous[: max(0, len(previous) + 1 - most)]:
+                limits.dismiss(book, place)
+        case _:
+            pass
+    limits.ask(book, run)
+    return None
+
+
+def _age(holder: Holder) -> tuple[float, limits.Place]:
+    return (holder.since, holder.place)
+
+
+def _as_many(most: int) -> str:
+    return "another run of the pipeline is" if most == 1 else f"{most} runs of the pipeline are"

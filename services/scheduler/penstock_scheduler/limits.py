@@ -1,0 +1,311 @@
+"""Carries out what runs need of limits: places among the runs of their pipeline, and slots for their attempts.
+
+In: effects of runs. Out: the book of limits changed, and the facts that follow in the logs of whichever runs they
+concern: who frees a slot tells the next one. The consumer of that run's shard then wakes a scheduler; nobody polls.
+
+Promises: everything that comes while one change is under way goes into the next one, as one compare-and-set, so any
+number of replicas agree. The book owes a notice until it is known to be in the log: after a crash between the two the
+next change, by any replica, sees to it. All facts are append-once, so saying one twice is as once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from penstock_adapters.nats.limits import BookStore, Sizes
+from penstock_core import limits, overlap
+from penstock_core.effects import Acquire, Admit, Effect, Leave, Release
+from penstock_core.errors import PenstockError
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptHeld,
+    CancelRequested,
+    ErrorInfo,
+    Fact,
+    Outcome,
+    RunAdmitted,
+    RunFinished,
+    RunRequested,
+    SlotGranted,
+)
+from penstock_core.ir import Overlap, Pipeline
+from penstock_core.limits import Book, Notice, Place, Waiter
+from penstock_core.ports import RunLog
+
+_TRIES = 200
+_BACKOFF = 0.02
+UNKNOWN = "UnknownLimit"
+
+
+class Planned(Protocol):
+    """What is the same for all runs of a version."""
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The version's pipeline."""
+        ...
+
+
+class Run(Protocol):
+    """What is needed of a run's state."""
+
+    @property
+    def run_id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def requested(self) -> RunRequested | None:
+        """Its request."""
+        ...
+
+    @property
+    def plan(self) -> Planned:
+        """Its version."""
+        ...
+
+    @property
+    def held(self) -> Mapping[tuple[str, int], AttemptHeld]:
+        """Attempts that wait for slots or have them, by key and number."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An attempt, or a run, needs slots; `overlap` is that of the run's pipeline."""
+
+    waiter: Waiter
+    overlap: Overlap | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """It needs them no more."""
+
+    place: Place
+
+
+Change = Callable[[Book], None]
+
+
+@dataclass(slots=True)
+class _Pending:
+    """The wishes of one run, and where the answer goes."""
+
+    wishes: list[Ask | Free]
+    done: asyncio.Future[_Outcome]
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The book after a change, the reasons of runs that are skipped, and ends that were written, by place."""
+
+    book: Book
+    skipped: dict[Place, str]
+    refused: dict[Place, Fact]
+
+
+class Limits:
+    """The book of limits as one scheduler replica sees it."""
+
+    def __init__(self, store: BookStore, sizes: Sizes, log: RunLog, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._sizes = sizes
+        self._log = log
+        self._clock = clock
+        self._kept: tuple[Book, int] | None = None
+        self._told: set[tuple[Place, Notice]] = set()
+        self._queue: list[_Pending] = []
+        self._working: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+        self.short: Callable[[], None] = lambda: None
+        """Called when the book must be compared with the log: there is room for those outside, or it is a new one."""
+
+    @property
+    def pools(self) -> frozenset[str]:
+        """Names of the pools that have a size: their attempts need a slot of `pool:NAME` too."""
+        return self._sizes.pools
+
+    async def carry_out(self, run: Run, effects: Sequence[Effect], now: float) -> list[Fact]:
+        """Do what effects of a run ask for.
+
+        Returns:
+            What followed for this run at once. It is in its log already.
+
+        Raises:
+            Unavailable: the server does not answer. Everything may be asked for again.
+        """
+        wishes = [wish for effect in effects if (wish := _wish(run, effect, now)) is not None]
+        if not wishes:
+            return []
+        pending = _Pending(wishes, asyncio.get_running_loop().create_future())
+        self._queue.append(pending)
+        if self._working is None or self._working.done():
+            self._working = asyncio.create_task(self._work())
+        outcome = await pending.done
+        return await self._answer([wish for wish in wishes if isinstance(wish, Ask)], outcome, now)
+
+    async def stop(self) -> None:
+        """Finish what is under way."""
+        if self._working is not None:
+            with contextlib.suppress(Exception):
+                await self._working
+
+    async def _work(self) -> None:
+        while self._queue:
+            part, self._queue = self._queue, []
+            skipped: dict[Place, str] = {}
+            try:
+                book, refused = await self._change(lambda book, part=part, skipped=skipped: _apply(book, part, skipped))
+            except Exception as error:
+                for pending in part:
+                    if not pending.done.done():
+                        pending.done.set_exception(error)
+            else:
+                for pending in part:
+                    if not pending.done.done():
+                        pending.done.set_result(_Outcome(book, skipped, refused))
+
+    async def change(self, apply: Change) -> None:
+        """Change the book by a function, which may be called several times; give out slots; see to what is owed."""
+        await self._change(apply)
+
+    async def _change(self, apply: Change) -> tuple[Book, dict[Place, Fact]]:
+        async with self._lock:
+            book = await self._commit(apply)
+        refused = await self._pay(book)
+        if not book.whole or limits.short_of(book):
+            self.short()
+        return book, refused
+
+    async def _commit(self, apply: Change) -> Book:
+        for attempt in range(_TRIES):
+            fresh = self._kept is None
+            before, revision = self._kept or await self._read()
+            if before.settings > self._sizes.revision:
+                await self._sizes.read()
+            book, told = before.copy(), set(self._told)
+            book.settings = max(book.settings, self._sizes.revision)
+            limits.tell(book, told)
+            apply(book)
+            if book.whole:
+                limits.serve(book, self._sizes.now, self._clock())
+            limits.trim(book)
+            self._kept = None  # until it is known what is stored
+            if book == before and revision:
+                if not fresh:  # perhaps another replica has written since what this change is about
+                    continue
+                self._kept = (book, revision)
+                return book
+            stored = await self._store.replace(book, revision)
+            if stored is not None:
+                self._kept = (book, stored)
+                self._told -= told
+                return book
+            if attempt:  # others are at it as well: not all of them again at once
+                await asyncio.sleep(random.uniform(0, _BACKOFF * min(attempt, 10)))  # noqa: S311 - spreads load
+        raise PenstockError("the book of limits changes too fast to be changed here")
+
+    async def _read(self) -> tuple[Book, int]:
+        book, revision = await self._store.read()
+        return book if book is not None else Book(), revision
+
+    async def _pay(self, book: Book) -> dict[Place, Fact]:
+        """Append what places must be told; gives the ends among it that were not there yet."""
+        now = self._clock()
+        owed = [notice for notice in book.owed if notice not in self._told]
+        ends = {w.place: _refusal(w.place, name, now) for w in book.waiters.values() if (name := self._unknown(w))}
+        facts = [_notice(place, notice, now) for place, notice in owed]
+        written = await self._log.append([*facts, *ends.values()]) if facts or ends else []
+        self._told.update(owed)
+        return {place: ends[place] for place, new in zip(ends, written[len(facts) :], strict=True) if new}
+
+    async def _answer(self, asked: list[Ask], outcome: _Outcome, now: float) -> list[Fact]:
+        """What became of wishes, as facts of the run, all in the log."""
+        facts: list[Fact] = []
+        for place in [ask.waiter.place for ask in asked]:
+            if (why := outcome.skipped.get(place)) is not None:
+                skipped = RunFinished(run_id=place[0], outcome=Outcome.SKIPPED, error=why)
+                facts += [skipped] if (await self._log.append([skipped]))[0] else []
+            elif place in outcome.book.holders:
+                facts.append(_notice(place, Notice.GRANTED, now))
+            elif (end := outcome.refused.get(place)) is not None:
+                facts.append(end)
+        return facts
+
+    def _unknown(self, waiter: Waiter) -> str | None:
+        return None if waiter.leaving else limits.unknown(waiter, self._sizes.now)
+
+
+def _wish(run: Run, effect: Effect, now: float) -> Ask | Free | None:
+    match effect:
+        case Acquire(key, attempt):
+            held = run.held.get((key, attempt))
+            if held is None:  # it is over, and its release follows
+                return None
+            return Ask(waiter_of(held, now))
+        case Release(key, attempt):
+            return Free((run.run_id, key, attempt))
+        case Admit():
+            return run_wish(run.requested, run.plan.pipeline, now) if run.requested is not None else None
+        case Leave():
+            return Free((run.run_id, "", 0))
+        case _:
+            return None
+
+
+def waiter_of(held: AttemptHeld, now: float) -> Waiter:
+    """A held attempt as one that waits."""
+    needs = tuple({limit.name: limit for limit in held.limits}.values())
+    return Waiter((held.run_id, held.key, held.attempt), needs, held.priority, held.since or now)
+
+
+def run_wish(request: RunRequested, pipeline: Pipeline, now: float) -> Ask | None:
+    """A run that asks for its place; None where its pipeline may have as many runs as it likes."""
+    if pipeline.max_active is None:
+        return None
+    limit = overlap.run_limit(request.project, request.pipeline, pipeline.max_active)
+    waiter = overlap.run_waiter(request.run_id, limit, request.priority, request.requested_at or now)
+    return Ask(waiter, pipeline.overlap)
+
+
+def _apply(book: Book, part: list[_Pending], skipped: dict[Place, str]) -> None:
+    skipped.clear()
+    for pending in part:
+        for wish in pending.wishes:
+            match wish:
+                case Free(place):
+                    limits.leave(book, place)
+                case Ask(waiter, policy) if policy is not None:
+                    why = overlap.admit(book, waiter, policy)
+                    if why is not None:
+                        skipped[waiter.place] = why
+                case Ask(waiter):
+                    limits.ask(book, waiter)
+
+
+def _notice(place: Place, notice: Notice, now: float) -> Fact:
+    run_id, key, attempt = place
+    if notice is Notice.CANCELLED:
+        why = "a newer run of the pipeline takes its place (overlap=cancel_previous)"
+        return CancelRequested(run_id=run_id, by="overlap", reason=why, requested_at=now)
+    return SlotGranted(run_id=run_id, key=key, attempt=attempt) if key else RunAdmitted(run_id=run_id)
+
+
+def _refusal(place: Place, name: str, now: float) -> Fact:
+    """The end of an attempt whose limit nobody has given a number of slots."""
+    advice = f'set it with `penstock limits set {name} SLOTS`, or write the number in the step: concurrency="{name}:2"'
+    run_id, key, attempt = place
+    return AttemptFinished(
+        run_id=run_id,
+        key=key,
+        attempt=attempt,
+        outcome=Outcome.FAILED,
+        error=ErrorInfo(type=UNKNOWN, message=f"the limit {name!r} is not known here: {advice}"),
+        finished_at=now,
+    )

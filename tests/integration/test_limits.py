@@ -1,0 +1,442 @@
+"""Limits on a real server: several replicas, crashes between the two writes, books that are lost or overcrowded."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.nats.limits import BookStore, Sizes, pack, unpack
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_contracts import subjects
+from penstock_contracts.commands import EnvironmentInfo, Version
+from penstock_core import limits
+from penstock_core.effects import Acquire, Admit, Effect, Leave, Release
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptHeld,
+    CancelRequested,
+    Fact,
+    Limit,
+    Outcome,
+    RunAdmitted,
+    RunFinished,
+    RunRequested,
+    SlotGranted,
+)
+from penstock_core.ir import Overlap, Pipeline
+from penstock_core.limits import Book
+from penstock_core.ports import Unavailable
+from penstock_scheduler.limits import Limits
+from penstock_scheduler.limits_check import LimitsCheck
+from penstock_servicekit.app import connect
+from penstock_testkit.nats import NatsServer
+
+GPU = (Limit(name="gpu", most=2),)
+_RUNS = itertools.count(1)
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    broker, bus = await connect(nats_server.url, "test", asyncio.get_running_loop().create_future())
+    await bootstrap(bus, pools=["default"])
+    for stream in (subjects.RUNS, f"KV_{subjects.LIMITS_BUCKET}"):
+        await bus.api(f"STREAM.PURGE.{stream}", {})
+    await Replica(bus).compare()
+    yield bus
+    await broker.stop()
+
+
+@dataclass
+class Plan:
+    pipeline: Pipeline
+
+
+@dataclass
+class Run:
+    """As much of a run's state as limits need."""
+
+    run_id: str
+    requested: RunRequested | None = None
+    plan: Plan = field(default_factory=lambda: Plan(Pipeline(name="p")))
+    held: dict[tuple[str, int], AttemptHeld] = field(default_factory=dict[tuple[str, int], AttemptHeld])
+
+
+class Versions:
+    def __init__(self) -> None:
+        self.pipelines: dict[str, Pipeline] = {}
+
+    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
+        found = self.pipelines.get(pipeline)
+        environment = EnvironmentInfo(python="python", version="3", digest="0" * 64)
+        return found and Version(
+            project=project,
+            name=pipeline,
+            version=version,
+            digest="0" * 64,
+            source="0" * 64,
+            environment=environment,
+            pipeline=found,
+            registered_at=0.0,
+        )
+
+
+class Replica:
+    """A scheduler replica, as far as limits go."""
+
+    def __init__(self, bus: Bus, versions: Versions | None = None) -> None:
+        self.store, self.sizes, self.log = BookStore(bus), Sizes(bus), NatsRunLog(bus, "test")
+        self.versions = versions or Versions()
+        self.handler = Limits(self.store, self.sizes, self.log, time.time)
+        self.check = LimitsCheck(bus, self.handler, self.store, self.sizes, self.versions, 3600.0)
+
+    async def compare(self) -> Book:
+        await self.check.compare(time.time())
+        book, _ = await self.store.read()
+        assert book is not None
+        return book
+
+    async def hold(self, key: str = "train", needs: tuple[Limit, ...] = GPU, *, run: Run | None = None) -> Run:
+        """A run with a held attempt of step `key`, in its log, whose slots nobody asked for yet."""
+        run = run or Run(f"run{next(_RUNS)}")
+        held = AttemptHeld(run_id=run.run_id, key=key, attempt=1, limits=needs, since=time.time())
+        run.held[key, 1] = held
+        await self.log.append([held])
+        return run
+
+    async def do(self, run: Run, *effects: Effect) -> list[Fact]:
+        return await self.handler.carry_out(run, effects, time.time())
+
+    async def acquire(self, run: Run, key: str = "train") -> list[Fact]:
+        return await self.do(run, Acquire(key, 1))
+
+    async def finish(self, run: Run, key: str = "train") -> list[Fact]:
+        end = AttemptFinished(run_id=run.run_id, key=key, attempt=1, outcome=Outcome.SUCCEEDED)
+        await self.log.append([end])
+        run.held.pop((key, 1), None)
+        return await self.do(run, Release(key, 1))
+
+    async def facts(self, run: Run, kind: type[Fact]) -> list[Fact]:
+        return [entry.fact for entry in await self.log.read(run.run_id) if isinstance(entry.fact, kind)]
+
+    async def granted(self, runs: Sequence[Run]) -> list[str]:
+        return [run.run_id for run in runs if await self.facts(run, SlotGranted)]
+
+    async def request(self, pipeline: Pipeline) -> Run:
+        fact = RunRequested(
+            run_id=f"run{next(_RUNS)}",
+            project="default",
+            pipeline=pipeline.name,
+            version=1,
+            requested_at=time.time(),
+        )
+        await self.log.append([fact])
+        self.versions.pipelines[pipeline.name] = pipeline
+        return Run(fact.run_id, fact, Plan(pipeline))
+
+
+@pytest.fixture
+async def one(bus: Bus) -> AsyncIterator[Replica]:
+    replica = Replica(bus)
+    yield replica
+    await replica.handler.stop()
+
+
+async def test_two_get_slots_the_third_when_one_is_over(one: Replica) -> None:
+    runs = [await one.hold() for _ in range(3)]
+    for run in runs[:2]:
+        assert await one.acquire(run) == [SlotGranted(run_id=run.run_id, key="train", attempt=1)]
+    assert await one.acquire(runs[2]) == []
+    assert await one.granted(runs) == [runs[0].run_id, runs[1].run_id]
+    await one.finish(runs[0])
+    assert await one.granted(runs) == [run.run_id for run in runs]
+
+
+async def test_a_thousand_wishes_at_once_are_a_few_changes(one: Replica) -> None:
+    run = Run("busy")
+    for n in range(1000):
+        held = AttemptHeld(run_id="busy", key=f"t[{n}]", attempt=1, limits=(Limit(name="g", most=400),))
+        run.held[held.key, 1] = held
+    before = await last_change(one)
+    facts = await asyncio.gather(*(one.do(run, Acquire(f"t[{n}]", 1)) for n in range(1000)))
+    assert sum(map(len, facts)) == 400
+    _, revision = await one.store.read()
+    assert revision - before <= 3
+    assert len(await one.facts(run, SlotGranted)) == 400
+
+
+async def test_many_replicas_never_give_too_much_and_give_everything(bus: Bus) -> None:
+    replicas = [Replica(bus) for _ in range(4)]
+    runs = [await replicas[0].hold() for _ in range(60)]
+    active: set[str] = set()
+    most = 0
+
+    async def live(run: Run, n: int) -> None:
+        nonlocal most
+        replica, other = replicas[n % 4], replicas[(n + 1) % 4]  # asked for here, given back there
+        await replica.acquire(run)
+        async with asyncio.timeout(60):
+            while not await replica.facts(run, SlotGranted):
+                await asyncio.sleep(0.02)
+        active.add(run.run_id)
+        most = max(most, len(active))
+        await asyncio.sleep(0.01)
+        active.discard(run.run_id)
+        await other.finish(run)
+
+    await asyncio.gather(*(live(run, n) for n, run in enumerate(runs)))
+    assert most == 2
+    book, _ = await replicas[0].store.read()
+    assert book is not None and not book.holders and not book.waiters
+
+
+async def test_a_release_is_seen_by_a_replica_that_knows_an_older_book(bus: Bus) -> None:
+    old, new = Replica(bus), Replica(bus)
+    first = await old.hold()
+    await old.acquire(first)
+    second = await new.hold()
+    await new.acquire(second)
+    await old.finish(second)  # its book does not have it
+    book, _ = await old.store.read()
+    assert book is not None and {place[0] for place in book.holders} == {first.run_id}
+
+
+class Dies(NatsRunLog):
+    """A log to which nothing can be appended: a crash after the book was changed."""
+
+    async def append(self, facts: Sequence[Fact]) -> list[bool]:
+        raise Unavailable("killed")
+
+
+async def test_a_grant_survives_a_crash_before_its_fact(bus: Bus) -> None:
+    whole, dying = Replica(bus), Replica(bus)
+    dying.handler = Limits(dying.store, dying.sizes, Dies(bus, "test"), time.time)
+    runs = [await whole.hold(needs=(Limit(name="gpu", most=1),)) for _ in range(3)]
+    await whole.acquire(runs[0])
+    await whole.acquire(runs[1])
+    with pytest.raises(Unavailable):
+        await dying.finish(runs[0])
+    assert await whole.granted(runs) == [runs[0].run_id]
+    # Whatever is asked for next, by whichever replica, makes it good.
+    await whole.acquire(runs[2])
+    assert await whole.granted(runs) == [runs[0].run_id, runs[1].run_id]
+
+
+async def test_a_grant_survives_a_crash_when_nothing_else_happens(bus: Bus) -> None:
+    whole, dying = Replica(bus), Replica(bus)
+    dying.handler = Limits(dying.store, dying.sizes, Dies(bus, "test"), time.time)
+    run = await whole.hold()
+    with pytest.raises(Unavailable):
+        await dying.acquire(run)
+    assert await whole.granted([run]) == []
+    await whole.compare()
+    assert await whole.granted([run]) == [run.run_id]
+
+
+async def test_the_same_effects_again(one: Replica) -> None:
+    runs = [await one.hold() for _ in range(3)]
+    for _ in range(2):
+        for run in runs:
+            await one.acquire(run)
+    assert await one.granted(runs) == [runs[0].run_id, runs[1].run_id]
+    for _ in range(2):
+        await one.finish(runs[0])
+    book, _ = await one.store.read()
+    assert book is not None and len(book.holders) == 2 and not book.waiters
+
+
+async def test_a_book_that_is_lost_is_built_anew_from_the_log(bus: Bus, one: Replica) -> None:
+    runs = [await one.hold() for _ in range(5)]
+    for run in runs:
+        await one.acquire(run)
+    await one.finish(runs[0])  # so runs 1 and 2 hold, 3 and 4 wait
+    pipeline = Pipeline(name="lost", max_active=1)
+    admitted, waiting = await one.request(pipeline), await one.request(pipeline)
+    assert await one.do(admitted, Admit()) == [RunAdmitted(run_id=admitted.run_id)]
+    assert await one.do(waiting, Admit()) == []
+    await bus.api(f"STREAM.PURGE.KV_{subjects.LIMITS_BUCKET}", {})
+    new = Replica(bus, one.versions)
+    late = await new.hold()
+    assert await new.acquire(late) == []  # nobody knows who else holds
+    book = await new.compare()
+    assert {place[0] for place in book.holders} == {runs[1].run_id, runs[2].run_id, admitted.run_id}
+    assert {place[0] for place in book.waiters} == {runs[3].run_id, runs[4].run_id, late.run_id, waiting.run_id}
+    await new.finish(runs[1])
+    assert await new.granted(runs) == [run.run_id for run in runs[:4]]
+
+
+async def test_a_book_that_nobody_can_read_is_built_anew(bus: Bus, one: Replica) -> None:
+    run = await one.hold()
+    await one.acquire(run)
+    await Bucket(bus, subjects.LIMITS_BUCKET).put(subjects.LIMITS_BOOK, b'{"form": 99}')
+    book = await Replica(bus).compare()
+    assert {place[0] for place in book.holders} == {run.run_id}
+
+
+async def test_who_is_over_leaves_and_who_was_forgotten_enters(one: Replica) -> None:
+    over, forgotten = await one.hold(), await one.hold()
+    await one.acquire(over)
+    await one.log.append([AttemptFinished(run_id=over.run_id, key="train", attempt=1, outcome=Outcome.LOST)])
+    book = await one.compare()
+    assert {place[0] for place in book.holders} == {forgotten.run_id}
+    assert await one.granted([forgotten]) == [forgotten.run_id]
+
+
+async def test_a_run_whose_log_was_removed_leaves_at_the_second_look(bus: Bus, one: Replica) -> None:
+    run = await one.hold()
+    await one.acquire(run)
+    await bus.api(f"STREAM.PURGE.{subjects.RUNS}", {"filter": subjects.run_all(run.run_id)})
+    assert (await one.compare()).holders
+    assert not (await one.compare()).holders
+
+
+async def test_a_crowd_waits_outside_and_is_served_to_the_last(
+    bus: Bus, one: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CROWD", 10)
+    runs = [await one.hold(needs=(Limit(name="g", most=1),)) for _ in range(40)]
+    for run in runs:
+        await one.acquire(run)
+    book, _ = await one.store.read()
+    assert book is not None and len(book.waiters) == 10
+    wanted = 0
+
+    def wants() -> None:
+        nonlocal wanted
+        wanted += 1
+
+    one.handler.short = wants
+    for n, run in enumerate(runs):
+        assert len(await one.granted(runs)) == n + 1
+        before = wanted
+        await one.finish(run)
+        if wanted > before:
+            await one.compare()
+    book, _ = await one.store.read()
+    assert book is not None and not book.holders and not book.waiters and not book.outside
+    assert 0 < wanted < 15
+
+
+async def test_a_limit_that_nobody_knows_fails_the_attempt(one: Replica) -> None:
+    run = await one.hold(needs=(Limit(name="licence"),))
+    [end] = await one.acquire(run)
+    assert isinstance(end, AttemptFinished) and end.outcome is Outcome.FAILED and end.error is not None
+    assert end.error.type == "UnknownLimit"
+    assert "penstock limits set licence SLOTS" in end.error.message
+
+
+async def test_a_size_that_is_removed_fails_those_who_wait_and_a_pool_s_lets_them_go(bus: Bus, one: Replica) -> None:
+    await one.sizes.change("licence", 1)
+    await one.sizes.change("pool:big", 1)
+    await one.sizes.read()
+    assert one.handler.pools == {"big"}
+    step = [await one.hold(needs=(Limit(name="licence"),)) for _ in range(2)]
+    pool = [await one.hold(needs=(Limit(name="pool:big"),)) for _ in range(2)]
+    for run in step + pool:
+        await one.acquire(run)
+    assert len(await one.granted(step + pool)) == 2
+    await one.sizes.change("licence", None)
+    await one.sizes.change("pool:big", None)
+    await one.sizes.read()
+    await one.handler.change(lambda book: None)
+    assert await one.granted(pool) == [run.run_id for run in pool]
+    [end] = await one.facts(step[1], AttemptFinished)
+    assert isinstance(end, AttemptFinished) and end.error is not None and end.error.type == "UnknownLimit"
+
+
+async def test_a_size_counts_at_once_on_every_replica(bus: Bus) -> None:
+    replicas = [Replica(bus) for _ in range(2)]
+    tasks = [asyncio.create_task(r.check.run(lambda *_, **__: None, time.time)) for r in replicas]
+    for replica in replicas:
+        await replica.check.start()
+    runs = [await replicas[0].hold() for _ in range(5)]
+    for run in runs:
+        await replicas[0].acquire(run)
+    assert len(await replicas[0].granted(runs)) == 2
+    await Sizes(bus).change("gpu", 4)
+    await until(lambda: all(r.sizes.now == {"gpu": 4} for r in replicas))
+    async with asyncio.timeout(30):
+        while len(await replicas[0].granted(runs)) < 4:
+            await asyncio.sleep(0.02)
+    await Sizes(bus).change("gpu", 1)
+    await until(lambda: all(r.sizes.now == {"gpu": 1} for r in replicas))
+    for n in range(3):
+        await replicas[n % 2].finish(runs[n])
+    assert len(await replicas[0].granted(runs)) == 4
+    await replicas[1].finish(runs[3])
+    assert len(await replicas[0].granted(runs)) == 5
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for replica in replicas:
+        await replica.check.close()
+
+
+async def test_a_replica_that_knows_an_older_size_does_not_use_it(bus: Bus) -> None:
+    old, new = Replica(bus), Replica(bus)
+    await new.sizes.change("gpu", 3)
+    await old.sizes.read()
+    runs = [await old.hold() for _ in range(4)]
+    await old.acquire(runs[0])
+    await new.sizes.change("gpu", 1)
+    await new.sizes.read()
+    await new.handler.change(lambda book: None)
+    assert await old.acquire(runs[1]) == []
+
+
+@pytest.mark.parametrize("policy", Overlap)
+async def test_runs_of_a_pipeline(one: Replica, policy: Overlap) -> None:
+    pipeline = Pipeline(name=f"p-{policy}", max_active=1, overlap=policy)
+    runs = [await one.request(pipeline) for _ in range(3)]
+    answers = [await one.do(run, Admit()) for run in runs]
+    assert answers[0] == [RunAdmitted(run_id=runs[0].run_id)]
+    match policy:
+        case Overlap.QUEUE:
+            assert answers[1:] == [[], []]
+        case Overlap.SKIP | Overlap.BUFFER_ONE:
+            assert answers[1] == [] or policy is Overlap.SKIP
+            [end] = answers[2]
+            assert isinstance(end, RunFinished) and end.outcome is Outcome.SKIPPED and str(policy) in (end.error or "")
+            assert await one.facts(runs[2], RunFinished) == [end]
+        case Overlap.CANCEL_PREVIOUS:
+            for run in runs[:2]:
+                [cancel] = await one.facts(run, CancelRequested)
+                assert isinstance(cancel, CancelRequested) and "cancel_previous" in cancel.reason
+            assert not await one.facts(runs[2], CancelRequested)
+    await one.do(runs[0], Leave())
+    nxt = {Overlap.QUEUE: 1, Overlap.BUFFER_ONE: 1, Overlap.CANCEL_PREVIOUS: 2}.get(policy)
+    for n, run in enumerate(runs[1:], 1):
+        assert bool(await one.facts(run, RunAdmitted)) == (n == nxt)
+
+
+def test_a_full_book_stays_below_half_a_mebibyte() -> None:
+    book = Book()
+    for n in range(20_000):
+        name = f"limit-{n % 40}-{'x' * 80}"
+        place = (f"01hq{n:022d}", f"features/{'k' * (n % 190)}[{n}]", 1)
+        limits.ask(book, limits.Waiter(place, (Limit(name=name, most=300), Limit(name="pool:gpu")), 0, float(n)))
+    limits.serve(book, {"pool:gpu": 10_000}, 1e9 / 7)
+    limits.trim(book)
+    assert len(book.holders) > 500 and len(book.waiters) > 500
+    packed = pack(book)
+    assert len(packed) < 512 * 1024
+    assert unpack(packed) == book
+
+
+async def last_change(replica: Replica) -> int:
+    await replica.compare()
+    _, revision = await replica.store.read()
+    return revision
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.02)
