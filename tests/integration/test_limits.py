@@ -31,7 +31,7 @@ from penstock_core.facts import (
     RunRequested,
     SlotGranted,
 )
-from penstock_core.ir import Overlap, Pipeline
+from penstock_core.ir import Overlap, Pipeline, StepSpec
 from penstock_core.limits import Book
 from penstock_core.ports import Unavailable
 from penstock_scheduler.limits import Limits
@@ -54,9 +54,22 @@ async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
     await broker.stop()
 
 
+SPEC = StepSpec(name="train", entrypoint="m:train")
+
+
 @dataclass
 class Plan:
     pipeline: Pipeline
+    specs: dict[str, StepSpec] = field(default_factory=lambda: {"train": SPEC})
+
+
+@dataclass
+class Step:
+    limits: tuple[Limit, ...]
+    since: float
+    node: str = "train"
+    attempt: int = 1
+    held: int = 1
 
 
 @dataclass
@@ -66,7 +79,10 @@ class Run:
     run_id: str
     requested: RunRequested | None = None
     plan: Plan = field(default_factory=lambda: Plan(Pipeline(name="p")))
-    held: dict[tuple[str, int], AttemptHeld] = field(default_factory=dict[tuple[str, int], AttemptHeld])
+    steps: dict[str, Step] = field(default_factory=dict[str, Step])
+
+    def find(self, key: str) -> Step | None:
+        return self.steps.get(key)
 
 
 class Versions:
@@ -107,7 +123,7 @@ class Replica:
         """A run with a held attempt of step `key`, in its log, whose slots nobody asked for yet."""
         run = run or Run(f"run{next(_RUNS)}")
         held = AttemptHeld(run_id=run.run_id, key=key, attempt=1, limits=needs, since=time.time())
-        run.held[key, 1] = held
+        run.steps[key] = Step(held.limits, held.since)
         await self.log.append([held])
         return run
 
@@ -120,7 +136,7 @@ class Replica:
     async def finish(self, run: Run, key: str = "train") -> list[Fact]:
         end = AttemptFinished(run_id=run.run_id, key=key, attempt=1, outcome=Outcome.SUCCEEDED)
         await self.log.append([end])
-        run.held.pop((key, 1), None)
+        run.steps.pop(key, None)
         return await self.do(run, Release(key, 1))
 
     async def facts(self, run: Run, kind: type[Fact]) -> list[Fact]:
@@ -162,8 +178,7 @@ async def test_two_get_slots_the_third_when_one_is_over(one: Replica) -> None:
 async def test_a_thousand_wishes_at_once_are_a_few_changes(one: Replica) -> None:
     run = Run("busy")
     for n in range(1000):
-        held = AttemptHeld(run_id="busy", key=f"t[{n}]", attempt=1, limits=(Limit(name="g", most=400),))
-        run.held[held.key, 1] = held
+        run.steps[f"t[{n}]"] = Step((Limit(name="g", most=400),), 0.0)
     before = await last_change(one)
     facts = await asyncio.gather(*(one.do(run, Acquire(f"t[{n}]", 1)) for n in range(1000)))
     assert sum(map(len, facts)) == 400

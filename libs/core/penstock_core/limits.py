@@ -38,6 +38,11 @@ Place = tuple[str, str, int]
 """Run, step key, attempt; a run itself has an empty key and attempt 0."""
 
 
+def turn(priority: int, since: float) -> tuple[float, float]:
+    """Sorts those who wait since a time by whose turn comes first. It does not change while they wait."""
+    return (since - AGEING * max(-PRIORITIES, min(priority, PRIORITIES)), since)
+
+
 class Notice(StrEnum):
     """What a place has to be told, by a fact in its run's log."""
 
@@ -58,8 +63,7 @@ class Waiter:
     @property
     def rank(self) -> tuple[float, float, Place]:
         """Sorts waiters by whose turn comes first."""
-        bounded = max(-PRIORITIES, min(self.priority, PRIORITIES))
-        return (self.since - AGEING * bounded, self.since, self.place)
+        return (*turn(self.priority, self.since), self.place)
 
     def effective(self, now: float) -> float:
         """Its priority now, with what it gained by waiting."""
@@ -123,6 +127,11 @@ def capacity(limit: Limit, sizes: Mapping[str, int]) -> int | None:
     A pool whose size was removed has as many as anybody likes.
     """
     return sizes.get(limit.name, _ENDLESS if limit.name.startswith(POOL) else limit.most)
+
+
+def once_each(needs: Iterable[Limit]) -> tuple[Limit, ...]:
+    """Limits without those that are named twice."""
+    return tuple({limit.name: limit for limit in needs}.values())
 
 
 def ask(book: Book, waiter: Waiter) -> None:

@@ -27,13 +27,14 @@ from penstock_core.facts import (
     CancelRequested,
     ErrorInfo,
     Fact,
+    Limit,
     Outcome,
     RunAdmitted,
     RunFinished,
     RunRequested,
     SlotGranted,
 )
-from penstock_core.ir import Overlap, Pipeline
+from penstock_core.ir import Overlap, Pipeline, StepSpec
 from penstock_core.limits import Book, Notice, Place, Waiter
 from penstock_core.ports import RunLog
 
@@ -42,12 +43,46 @@ _BACKOFF = 0.02
 UNKNOWN = "UnknownLimit"
 
 
+class Step(Protocol):
+    """What is needed of a step's, or an item's, state."""
+
+    @property
+    def node(self) -> str:
+        """Key of its node."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """Its latest attempt."""
+        ...
+
+    @property
+    def held(self) -> int:
+        """The latest attempt that was held."""
+        ...
+
+    @property
+    def limits(self) -> tuple[Limit, ...]:
+        """What that one needs slots of."""
+        ...
+
+    @property
+    def since(self) -> float:
+        """Since when."""
+        ...
+
+
 class Planned(Protocol):
     """What is the same for all runs of a version."""
 
     @property
     def pipeline(self) -> Pipeline:
         """The version's pipeline."""
+        ...
+
+    @property
+    def specs(self) -> Mapping[str, StepSpec]:
+        """Definitions of the steps, by key of node."""
         ...
 
 
@@ -69,9 +104,8 @@ class Run(Protocol):
         """Its version."""
         ...
 
-    @property
-    def held(self) -> Mapping[tuple[str, int], AttemptHeld]:
-        """Attempts that wait for slots or have them, by key and number."""
+    def find(self, key: str) -> Step | None:
+        """A step or an item."""
         ...
 
 
@@ -245,10 +279,12 @@ class Limits:
 def _wish(run: Run, effect: Effect, now: float) -> Ask | Free | None:
     match effect:
         case Acquire(key, attempt):
-            held = run.held.get((key, attempt))
-            if held is None:  # it is over, and its release follows
+            step = run.find(key)
+            if step is None or not attempt == step.attempt == step.held:  # it is over, and its release follows
                 return None
-            return Ask(waiter_of(held, now))
+            priority = (run.requested.priority if run.requested else 0) + run.plan.specs[step.node].priority
+            place = (run.run_id, key, attempt)
+            return Ask(Waiter(place, limits.once_each(step.limits), priority, step.since or now))
         case Release(key, attempt):
             return Free((run.run_id, key, attempt))
         case Admit():
@@ -261,8 +297,8 @@ def _wish(run: Run, effect: Effect, now: float) -> Ask | Free | None:
 
 def waiter_of(held: AttemptHeld, now: float) -> Waiter:
     """A held attempt as one that waits."""
-    needs = tuple({limit.name: limit for limit in held.limits}.values())
-    return Waiter((held.run_id, held.key, held.attempt), needs, held.priority, held.since or now)
+    place = (held.run_id, held.key, held.attempt)
+    return Waiter(place, limits.once_each(held.limits), held.priority, held.since or now)
 
 
 def run_wish(request: RunRequested, pipeline: Pipeline, now: float) -> Ask | None:
