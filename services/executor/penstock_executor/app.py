@@ -19,9 +19,10 @@ from penstock_contracts import subjects
 from penstock_core.facts import AttemptFinished, AttemptRequested, CancelRequested, Fact
 from penstock_core.ports import Recorded, Unavailable, Workplace
 from penstock_executor import subscribers
+from penstock_executor.edges import Attempt
 from penstock_executor.mirror import Mirror
 from penstock_executor.output import OutputShipper
-from penstock_executor.service import Attempt, ExecutorService
+from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
 from penstock_servicekit.link import Link
@@ -91,7 +92,12 @@ class ExecutorApp:
             link.bus, subjects.RUNS, subjects.attempts_consumer(settings.pool), lambda d: self._service.receive(d)
         )
         self._service = ExecutorService(
-            link.name, settings.slots, self._edges, self._puller.want, lambda event, **kw: link.log.warning(event, **kw)
+            link.name,
+            settings.slots,
+            self._edges,
+            self._puller.want,
+            lambda event, **kw: link.log.warning(event, **kw),
+            ahead=settings.look_ahead,
         )
         self._executor = ProcessExecutor(
             link.name,

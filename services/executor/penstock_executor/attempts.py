@@ -1,12 +1,16 @@
-"""What the executor says and reads of attempts: pure functions."""
+"""What the executor says and reads of attempts."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
+from penstock_contracts import subjects
 from penstock_core import values
+from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
+from penstock_core.ports import Recorded
 from penstock_core.values import Value
 
 
@@ -25,10 +29,46 @@ def bad_end(
     )
 
 
+def queue_timeout(request: AttemptRequested) -> AttemptFinished:
+    """The end of an attempt that was not started in time."""
+    message = "no executor had a free slot for it within its queue_timeout"
+    return bad_end(request, Outcome.TIMED_OUT, "QueueTimeout", message)
+
+
+def unreadable(run_id: str, key: str, attempt: int, why: str, executor: str) -> AttemptFinished:
+    """The end of an attempt whose request nobody can read: as lost, so that another one is requested."""
+    error = ErrorInfo(type="CorruptEvent", message=f"its request is unreadable: {why}")
+    return AttemptFinished(
+        run_id=run_id, key=key, attempt=attempt, outcome=Outcome.LOST, error=error, executor=executor
+    )
+
+
 def too_large(fact: AttemptFinished, error: BaseException) -> AttemptFinished:
     """What is reported in place of an end that the log refuses."""
     why = ErrorInfo(type="ResultTooLarge", message=f"its end could not be recorded: {error}")
     return replace(fact, outcome=Outcome.FAILED, outputs={}, metrics={}, params={}, artifacts={}, error=why)
+
+
+async def with_inputs(
+    request: AttemptRequested, facts: Callable[[list[str]], Awaitable[dict[str, Recorded]]]
+) -> AttemptRequested:
+    """The request with results that it names by reference read from the log.
+
+    Raises:
+        PenstockError: one is not in the log.
+    """
+    wanted = {ref for value in request.inputs.values() for ref in references(value)}
+    if not wanted:
+        return request
+    places = {ref: subjects.finished(request.run_id, ref.key, ref.attempt) for ref in wanted}
+    found = await facts(list(dict.fromkeys(places.values())))
+    results: dict[values.ResultRef, Value] = {}
+    for ref, place in places.items():
+        recorded = found.get(place)
+        if recorded is None or not isinstance(recorded.fact, AttemptFinished):
+            raise PenstockError(f"the result {ref.output!r} of step {ref.key!r} is not in the log any more")
+        results[ref] = recorded.fact.outputs.get(ref.output, values.Inline(None))
+    return replace(request, inputs={k: filled(v, results) for k, v in request.inputs.items()})
 
 
 def references(value: Value) -> list[values.ResultRef]:

@@ -1,6 +1,7 @@
 """The executor: takes attempts from its pool, has them run in processes, and reports their ends.
 
-In: deliveries of `attempt.requested`, only as many as there are free slots. Out: `started`, `finished`, output.
+In: deliveries of `attempt.requested`, only as many as there are free slots, and `ahead` of them, which wait in line for
+a slot in the order of their priorities. Out: `started`, `finished`, output.
 
 Promises: a delivery is acknowledged only after the attempt's end is in the log. A redelivered attempt whose start is
 in the log is reported `lost`, so that the scheduler decides on the next one; one that never started simply runs. The
@@ -15,16 +16,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import events, subjects
-from penstock_core import values
 from penstock_core.errors import PenstockError
-from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, ErrorInfo, Fact, Outcome
-from penstock_core.ports import Executor, Recorded, Unavailable, Workplace
-from penstock_core.values import Value
+from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, ErrorInfo, Outcome
+from penstock_core.ports import Executor, Unavailable
 from penstock_executor import attempts
+from penstock_executor.edges import Attempt, Edges
+from penstock_executor.line import Line
 
 STARTED_DELAY = 0.02
 """Seconds that a `started` fact waits: an attempt that ends before does without."""
@@ -34,52 +35,6 @@ _CANCELLED_REMEMBERED = 100_000
 _OUTPUT_WAIT = 10.0
 _REFUSED_DELAY = 10.0
 
-Attempt = tuple[str, str, int]
-
-
-class Edges(Protocol):
-    """What the executor asks of its surroundings."""
-
-    def submit(self, fact: Fact) -> asyncio.Future[bool]:
-        """Append a fact, gathered with others; the future tells whether it was written."""
-        ...
-
-    async def facts(self, places: list[str]) -> dict[str, Recorded]:
-        """The facts at these subjects of the log."""
-        ...
-
-    async def ack(self, delivery: Delivery) -> None:
-        """The delivery is dealt with."""
-        ...
-
-    async def hand_back(self, delivery: Delivery, delay: float) -> None:
-        """Deliver it again, here or elsewhere, after `delay` seconds."""
-        ...
-
-    async def keep(self, delivery: Delivery) -> None:
-        """The attempt runs: put its redelivery off."""
-        ...
-
-    async def park(self, delivery: Delivery, error: str) -> None:
-        """Set an unreadable message aside."""
-        ...
-
-    async def workplace(self, attempt: AttemptRequested) -> Workplace:
-        """Where the attempt runs, made ready: source unpacked, artifacts at hand."""
-        ...
-
-    async def publish_artifacts(self, end: AttemptFinished) -> None:
-        """Make the artifacts of an end available to others."""
-        ...
-
-    def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
-        """Ship output; the awaitable is done when it is stored."""
-        ...
-
-    def forget(self, attempt: Attempt) -> None:
-        """The attempt writes no more."""
-        ...
-
 
 @dataclass(slots=True)
 class _Held:
@@ -87,6 +42,7 @@ class _Held:
 
     request: AttemptRequested
     delivery: Delivery
+    begun: bool = False
     started: AttemptStarted | None = None
     started_sent: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -98,10 +54,20 @@ class ExecutorService:
     """Holds the attempts of one process; implements `AttemptEvents` for its `Executor`."""
 
     def __init__(
-        self, name: str, slots: int, edges: Edges, want: Callable[[int], None], warn: Callable[..., None]
+        self,
+        name: str,
+        slots: int,
+        edges: Edges,
+        want: Callable[[int], None],
+        warn: Callable[..., None],
+        *,
+        ahead: int = 0,
     ) -> None:
         self.name = name
         self._slots = slots
+        self._ahead = ahead
+        self._line = Line(self._too_late)
+        self._queued: set[Attempt] = set()
         self._edges = edges
         self._want = want
         self._warn = warn
@@ -152,11 +118,23 @@ class ExecutorService:
             self._spawn(self._edges.hand_back(delivery, 0.0))
             return
         self._held[attempt] = _Held(request, delivery)
-        self._active += 1
         self._idle.clear()
+        if self._active < self._slots or not self._ahead:
+            self._start(attempt)
+            return
+        self._queued.add(attempt)
         self._spawn(self._begin(attempt, request, delivery))
 
+    def _start(self, attempt: Attempt) -> None:
+        """Give an attempt a slot."""
+        held = self._held[attempt]
+        held.begun = True
+        self._active += 1
+        self._queued.discard(attempt)
+        self._spawn(self._begin(attempt, held.request, held.delivery))
+
     async def _begin(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
+        """Start an attempt, or have it wait for a slot if it has none."""
         try:
             if self._was_cancelled(request):
                 return
@@ -166,7 +144,16 @@ class ExecutorService:
                 return
             if (delivery.delivered > 1 or delivery.stream_seq <= self.horizon) and await self._known(request):
                 return
-            request = await self._with_inputs(request)
+            if request.start_by is not None and time.time() >= request.start_by:
+                self._end(attempts.queue_timeout(request))
+                return
+            held = self._held.get(attempt)
+            if held is None or held.ended:
+                return
+            if not held.begun:
+                await self._line_up(attempt, request, delivery)
+                return
+            request = await attempts.with_inputs(request, self._edges.facts)
             where = await self._edges.workplace(request)
             # A cancel that came meanwhile found no process to end. Between this look and the start nothing is awaited.
             if self._was_cancelled(request):
@@ -181,15 +168,26 @@ class ExecutorService:
             self._end(attempts.bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
         except Exception as error:
             self._warn("an attempt could not be started", attempt="/".join(map(str, attempt)), error=repr(error))
-            self._end(
-                attempts.bad_end(
-                    request, Outcome.LOST, type(error).__name__, f"the executor could not start it: {error}"
-                )
-            )
+            message = f"the executor could not start it: {error}"
+            self._end(attempts.bad_end(request, Outcome.LOST, type(error).__name__, message))
+
+    async def _line_up(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
+        if self._stopping:  # it starts elsewhere, or here later
+            self._release(attempt)
+            await self._edges.hand_back(delivery, 0.0)
+        else:
+            self._line.join(request, delivery.at)
+            self._want_free()
+
+    def _too_late(self, attempt: Attempt) -> None:
+        """It has been in line for as long as it may."""
+        held = self._held.get(attempt)
+        if held is not None and not held.begun:
+            self._end(attempts.queue_timeout(held.request))
 
     def _was_cancelled(self, request: AttemptRequested) -> bool:
         """End an attempt whose run was cancelled; True when it was."""
-        if request.run_id not in self._cancelled:
+        if request.run_id not in self._cancelled or request.closing:
             return False
         self._end(attempts.bad_end(request, Outcome.CANCELLED, "Cancelled", "the run was cancelled before it started"))
         return True
@@ -213,31 +211,10 @@ class ExecutorService:
         await self._edges.park(delivery, corrupt.why)
         place = subjects.parse(corrupt.subject)
         if place is not None and place.key and place.attempt:
-            end = AttemptFinished(
-                run_id=place.run_id,
-                key=place.key,
-                attempt=place.attempt,
-                outcome=Outcome.LOST,
-                error=ErrorInfo(type="CorruptEvent", message=f"its request is unreadable: {corrupt.why}"),
-                executor=self.name,
+            await self._edges.submit(
+                attempts.unreadable(place.run_id, place.key, place.attempt, corrupt.why, self.name)
             )
-            await self._edges.submit(end)
         await self._edges.ack(delivery)
-
-    async def _with_inputs(self, request: AttemptRequested) -> AttemptRequested:
-        """The request with results that it names by reference read from the log."""
-        wanted = {ref for value in request.inputs.values() for ref in attempts.references(value)}
-        if not wanted:
-            return request
-        places = {ref: subjects.finished(request.run_id, ref.key, ref.attempt) for ref in wanted}
-        found = await self._edges.facts(list(dict.fromkeys(places.values())))
-        results: dict[values.ResultRef, Value] = {}
-        for ref, place in places.items():
-            recorded = found.get(place)
-            if recorded is None or not isinstance(recorded.fact, AttemptFinished):
-                raise PenstockError(f"the result {ref.output!r} of step {ref.key!r} is not in the log any more")
-            results[ref] = recorded.fact.outputs.get(ref.output, values.Inline(None))
-        return replace(request, inputs={k: attempts.filled(v, results) for k, v in request.inputs.items()})
 
     # ------------------------------------------------------------------------------------------- AttemptEvents
 
@@ -271,8 +248,7 @@ class ExecutorService:
                 return
             # The slot is free now; the delivery is held until the end is in the log.
             held.ended = True
-            self._active -= 1
-            self._want_free()
+            self._free(attempt, held)
             if held.timer is not None:
                 # A short attempt has no `started` in the log: its end says where and when it began, for one write less.
                 held.timer.cancel()
@@ -339,13 +315,23 @@ class ExecutorService:
         held = self._held.pop(attempt, None)
         self._edges.forget(attempt)
         if held is not None and not held.ended:
-            self._active -= 1
-            self._want_free()
+            self._free(attempt, held)
         if not self._held:
             self._idle.set()
 
+    def _free(self, attempt: Attempt, held: _Held) -> None:
+        """An attempt's slot, or its place in line, is free."""
+        self._active -= held.begun
+        self._queued.discard(attempt)
+        self._line.leave(attempt)
+        self._want_free()
+
     def _want_free(self) -> None:
-        self._want(0 if self._stopping else max(0, self._slots - self._active))
+        """Give free slots to those in line, and ask for as many as may be here besides."""
+        while not self._stopping and self._active < self._slots and (attempt := self._line.next()) is not None:
+            self._start(attempt)
+        room = self._slots + self._ahead - self._active - len(self._queued)
+        self._want(0 if self._stopping else max(0, room))
 
     # ---------------------------------------------------------------------------------------- cancel, keep, stop
 
@@ -355,7 +341,12 @@ class ExecutorService:
         while len(self._cancelled) > _CANCELLED_REMEMBERED:
             self._cancelled.popitem(last=False)
         for attempt in [attempt for attempt in self._held if attempt[0] == run_id]:
-            if self._executor is not None:
+            held = self._held.get(attempt)
+            if held is None or held.request.closing:
+                continue
+            if not held.begun:
+                self._was_cancelled(held.request)
+            elif self._executor is not None:
                 await self._executor.cancel(*attempt, reason)
 
     async def keep_held(self) -> None:
@@ -367,6 +358,9 @@ class ExecutorService:
         """Take nothing more, give what runs `drain` seconds, end the rest as lost, and see the ends into the log."""
         self._stopping = True
         self._want_free()
+        while (attempt := self._line.next()) is not None:
+            held = self._held[attempt]
+            await self._line_up(attempt, held.request, held.delivery)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), drain)
         if self._executor is not None:

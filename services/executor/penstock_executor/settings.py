@@ -18,6 +18,12 @@ class ExecutorSettings(ServiceSettings):
 
     pool: str = Field(default="default", description="the pool whose attempts this executor runs")
     slots: int = Field(default_factory=_default_slots, ge=1, le=1000, description="attempts that run at the same time")
+    look_ahead: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="attempts that wait here for a slot, by priority; with several executors of a pool, leave it at 0",
+    )
     grace: float = Field(default=5.0, ge=0, description="seconds between SIGTERM and SIGKILL")
     drain: float = Field(default=5.0, ge=0, description="seconds that running attempts get to finish at a stop")
     safe_projects: str = Field(

@@ -32,6 +32,9 @@ class StandaloneSettings(ServiceSettings):
     port: int = Field(default=0, ge=0, le=65535, description="port of the HTTP API; 0 takes a free one")
     pools: str = "*"
     pool: str = Field(default="*", description="pool whose steps run here; * stands for all")
+    look_ahead: int = Field(
+        default=1000, ge=0, le=10_000, description="steps that wait for a free slot by priority; others by their age"
+    )
     fsync: bool = Field(default=True, description="false: faster; a power cut may lose what was written last")
 
 
@@ -129,7 +132,9 @@ def _builders(settings: StandaloneSettings, state: StateFolder, token: str) -> d
 
     home = state.home
     scheduler = penstock_scheduler.settings.SchedulerSettings(home=home)
-    executor = penstock_executor.settings.ExecutorSettings(home=home, pool=settings.pool)
+    executor = penstock_executor.settings.ExecutorSettings(
+        home=home, pool=settings.pool, look_ahead=settings.look_ahead
+    )
     artifacts = penstock_artifacts.settings.ArtifactsSettings(home=home)
     builder = penstock_builder.settings.BuilderSettings(home=home)
     cron = penstock_cron.settings.CronSettings(home=home)
