@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock_cli import artifacts, doctor, explain, light, rerun, run, runs, schedules, up, versions
+from penstock_cli import artifacts, doctor, explain, light, limits, rerun, run, runs, schedules, up, versions
 
 app = typer.Typer(
     name="penstock",
@@ -44,6 +44,7 @@ runs.app.command("rerun")(rerun.rerun)
 app.add_typer(runs.app, name="runs")
 app.add_typer(versions.app, name="versions")
 app.add_typer(schedules.app, name="schedules")
+app.add_typer(limits.app, name="limits")
 app.add_typer(artifacts.app, name="artifacts")
 app.command("doctor")(doctor.doctor)
 

@@ -24,6 +24,7 @@ from urllib.parse import quote
 
 from penstock import results, uploading
 from penstock.client_errors import ClientError, RunFailed
+from penstock.limits import Limits
 from penstock.platform import Address, home_folder, locator
 from penstock.results import Event, LogLine, Reasons, Run, Schedule, Version
 from penstock.sse import Message
@@ -342,6 +343,11 @@ class Client:
         from penstock import reading
 
         return reading.export(self, run_id, Path(to) if to is not None else Path())
+
+    @property
+    def limits(self) -> Limits:
+        """How many steps may run at the same time, who does, and who waits."""
+        return Limits(self.transport)
 
     # -------------------------------------------------------------------------------------------------- schedules
 

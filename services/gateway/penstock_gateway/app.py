@@ -17,12 +17,12 @@ from penstock_core.errors import PenstockError
 from penstock_gateway import guard, problems
 from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.routes import artifacts as artifact_routes
-from penstock_gateway.routes import events, platform, runs, schedules, versions
+from penstock_gateway.routes import events, limits, platform, runs, schedules, versions
 from penstock_gateway.service import GatewayService
 from penstock_gateway.settings import GatewaySettings
 from penstock_servicekit.link import Link
 
-ROUTERS = tuple(module.router for module in (platform, artifact_routes, versions, runs, events, schedules))
+ROUTERS = tuple(module.router for module in (platform, artifact_routes, versions, runs, events, schedules, limits))
 
 
 class CannotListen(PenstockError):

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from penstock_contracts import api, commands, histories
+from penstock_contracts import api, commands, histories, limits
 from penstock_gateway import answers
 from penstock_gateway.schemas import tidy
 
@@ -27,6 +27,9 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     api.RunReasons,
     commands.Version,
     commands.Schedule,
+    limits.LimitBody,
+    limits.LimitView,
+    limits.LimitList,
     histories.HistoryHeader,
     histories.HistoryFact,
 )
@@ -44,6 +47,7 @@ def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
             {"name": "versions", "description": "Registered versions of pipelines."},
             {"name": "artifacts", "description": "Content-addressed objects."},
             {"name": "schedules", "description": "Runs by the clock."},
+            {"name": "limits", "description": "How many steps may run at the same time."},
             {"name": "platform", "description": "The platform itself."},
         ],
         servers=[{"url": "http://127.0.0.1:8765", "description": "a platform on this machine (`penstock up`)"}],

@@ -31,6 +31,7 @@ from penstock_core.ports import Unavailable
 from penstock_gateway import inputs, problems
 from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.index import RunIndex
+from penstock_gateway.limits import LimitsDesk
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.states import Folded, RunStates
 
@@ -61,6 +62,7 @@ class GatewayService:
         self.runs = NatsRunLog(bus, source)
         self.versions = Versions(bus)
         self.schedules = Bucket(bus, subjects.SCHEDULES_BUCKET)
+        self.limits = LimitsDesk(bus)
         self.followers = Followers(bus)
         self.states = RunStates(self.runs, self.versions, keep)
         self.index = RunIndex(self.followers, self._has_steps, log)

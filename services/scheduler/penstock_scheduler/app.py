@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+import time
 from typing import Any
 
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.limits import BookStore, Sizes
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.versions import Versions
 from penstock_contracts import subjects
 from penstock_core import ids
 from penstock_core.ports import Unavailable
 from penstock_scheduler import subscribers
+from penstock_scheduler.limits import Limits
+from penstock_scheduler.limits_check import LimitsCheck
 from penstock_scheduler.membership import Presence
 from penstock_scheduler.service import Inbox, Scheduler
 from penstock_scheduler.settings import SchedulerSettings
@@ -56,7 +61,11 @@ class SchedulerService:
         self._link = link
         self._batch = settings.scheduler_batch
         log = NatsRunLog(link.bus, f"penstock/scheduler/{link.name}")
-        self._scheduler = Scheduler(log, Versions(link.bus), Edges(link), keep=settings.scheduler_runs)
+        versions = Versions(link.bus)
+        store, sizes = BookStore(link.bus), Sizes(link.bus)
+        self.limits = Limits(store, sizes, log, time.time)
+        self._limits_check = LimitsCheck(link.bus, self.limits, store, sizes, versions, settings.scheduler_limits_check)
+        self._scheduler = Scheduler(log, versions, Edges(link), keep=settings.scheduler_runs)
         self._inbox = Inbox()
         self._pullers = [
             Puller(link.bus, subjects.RUNS, subjects.scheduler_consumer(shard), self._inbox.put)
@@ -75,10 +84,12 @@ class SchedulerService:
         # Other replicas answer this while the horizon is read, so that what is theirs is not asked for.
         await self._presence.hello()
         await self._set_horizon()
+        await self._limits_check.start()
         self._link.bus.on_reconnect(self._reconnected)
         await self._presence.open()
         self._pulls = [self._link.task(puller.run()) for puller in self._pullers]
-        self._loops = [self._link.task(self._work()), self._link.task(self._presence.run())]
+        check = self._limits_check.run(self._link.log.warning, time.time)
+        self._loops = [self._link.task(loop) for loop in (self._work(), self._presence.run(), check)]
 
     async def stop(self) -> None:
         """Finish what was delivered, then leave the shards to the others; the rest comes to them after its wait."""
@@ -89,6 +100,9 @@ class SchedulerService:
             await asyncio.wait(self._loops[:1], timeout=_LAST_ROUND)
         await self._presence.close()
         await _end(self._loops)
+        await self.limits.stop()
+        with contextlib.suppress(Exception):
+            await self._limits_check.close()
 
     def ready(self) -> bool:
         """Whether the loops run."""
