@@ -147,3 +147,22 @@ class Tick(_Model):
     schedule: str
     revision: int
     at: float
+
+
+class Wait(_Model):
+    """An attempt that waits for an event."""
+
+    run_id: str
+    key: str
+    attempt: int
+
+
+class Event(_Model):
+    """An event as others publish it: `data` is what the waiting steps get. `at` is when it came, in Unix seconds."""
+
+    type: str = Field(min_length=1, max_length=300)
+    key: str = Field(default="", max_length=1000, description="by which it is matched with those that wait")
+    id: str = Field(default="", max_length=200, description="the same id is the same event, within a day")
+    source: str = Field(default="", max_length=1000)
+    data: Any = None
+    at: float = 0.0

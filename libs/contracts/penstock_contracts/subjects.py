@@ -4,6 +4,9 @@ runs.{shard}.{run_id}.{tail}           facts of runs (stream RUNS)
 logs.{run_id}.{key}.{n}                what attempts print and measure (stream LOGS)
 builds.{project}.{pipeline}.registered pipeline versions made by the builder (stream BUILDS)
 ticks.{schedule}, armed.{schedule}     timers of the cron service (stream TIMERS)
+wakes.{shard}.{run_id}, alarms.…       timers of runs (stream TIMERS)
+events.{project}.{digest}              events that steps may wait for, by type and key (stream EVENTS)
+kills.{run_id}.{key}.{n}               attempts whose processes are to be ended; nothing stored
 parked.{service}                       messages that could not be read, with the error (stream PARKED)
 replicas.{service}                     who lives and holds which shards, nothing stored
 commands.{service}.{verb}              requests with a reply, nothing stored
@@ -11,6 +14,7 @@ commands.{service}.{verb}              requests with a reply, nothing stored
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from penstock_core import ids
@@ -20,6 +24,7 @@ LOGS = "LOGS"
 BUILDS = "BUILDS"
 TIMERS = "TIMERS"
 PARKED = "PARKED"
+EVENTS = "EVENTS"
 
 VERSIONS_BUCKET = "penstock_versions"
 SCHEDULES_BUCKET = "penstock_schedules"
@@ -27,9 +32,15 @@ LIMITS_BUCKET = "penstock_limits"
 LIMITS_BOOK = "book"
 LIMITS_SIZES = "sizes"
 """Keys of the bucket of limits: who holds and waits, and the platform's settings."""
+WAITS_BUCKET = "penstock_waits"
 
 CRON_CONSUMER = "cron"
 """Durable consumers, on TIMERS and on the bucket of schedules, that hand ticks and changes to the cron service."""
+
+WAKES_CONSUMER = "scheduler-wakes"
+"""Durable consumer, on TIMERS, that hands the timers of runs to the schedulers."""
+
+KILLS = "kills.>"
 
 BUILDER_REGISTER = "commands.builder.register"
 ARTIFACTS_STORE = "commands.artifacts.store"
@@ -84,6 +95,31 @@ def held_attempts() -> str:
 def requested_runs() -> str:
     """Filter for the requests of all runs."""
     return "runs.*.*.requested"
+
+
+def kill(run_id: str, key: str, attempt: int) -> str:
+    """Subject on which executors hear that an attempt's process is to be ended."""
+    return f"kills.{run_id}.{key}.{attempt}"
+
+
+def alarm(run_id: str) -> str:
+    """Subject of the armed timer of a run."""
+    return f"alarms.{ids.shard(run_id)}.{run_id}"
+
+
+def wake(run_id: str) -> str:
+    """Subject on which the timer of a run fires."""
+    return f"wakes.{ids.shard(run_id)}.{run_id}"
+
+
+def event(project: str, digest: str) -> str:
+    """Subject of events of one type and key, as a digest."""
+    return f"events.{project}.{digest}"
+
+
+def rfc3339(at_ms: int) -> str:
+    """A Unix time in milliseconds as message schedules want it."""
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def attempts(pool: str) -> str:

@@ -83,6 +83,8 @@ def _of_run(state: RunState, fact: Fact) -> None:
                 state.arm("", 0, fact.deadline)
         case RunAdmitted():
             state.admitted = True
+            if state.finished is not None:
+                state.outbox[effects.Leave()] = None
         case CancelRequested():
             state.cancel = state.cancel or fact
             _stop(state, Stop(Outcome.CANCELLED, _reason(fact)))
@@ -132,7 +134,7 @@ def _held(state: RunState, fact: AttemptHeld) -> None:
     if step is None or fact.attempt != step.attempt + 1 or not move(step, "held"):
         return
     _begin(state, step, fact.attempt)
-    step.held, step.since = fact.attempt, fact.since
+    step.held, step.since, step.limits = fact.attempt, fact.since, fact.limits
     state.outbox[effects.Acquire(step.key, step.attempt)] = None
     if fact.start_by is not None:
         step.start_by = fact.start_by
@@ -142,7 +144,12 @@ def _held(state: RunState, fact: AttemptHeld) -> None:
 
 def _granted(state: RunState, fact: SlotGranted) -> None:
     step = state.find(fact.key)
-    if step is not None and step.status is Status.HELD and step.attempt == fact.attempt:
+    if step is None:
+        return
+    if step.attempt > fact.attempt or step.status not in IN_FLIGHT:
+        # It came too late: what it gave is given back.
+        state.outbox[effects.Release(fact.key, fact.attempt)] = None
+    elif step.status is Status.HELD and step.attempt == fact.attempt:
         step.granted = fact.attempt
         state.outbox.pop(effects.Acquire(step.key, step.attempt), None)
         state.frontier[step.key] = None

@@ -13,6 +13,7 @@ from penstock_core.facts import (
     CacheReport,
     CancelRequested,
     ErrorInfo,
+    Limit,
     Outcome,
     RunFinished,
     RunRequested,
@@ -94,7 +95,7 @@ class StepState:
         expected: for a skipped step, whether the pipeline has it so.
         stop: why it alone is to be cancelled, if somebody asked for it.
         due: whether the time is over of what the present attempt does.
-        held: the latest attempt that was held.
+        held: the latest attempt that was held, for slots of `limits`.
         granted: the latest attempt that has its slots.
     """
 
@@ -114,6 +115,7 @@ class StepState:
     stop: str | None = None
     due: bool = False
     held: int = 0
+    limits: tuple[Limit, ...] = ()
     granted: int = 0
     since: float = 0.0
     not_before: float | None = None

@@ -8,7 +8,7 @@ As JSON each is an object told apart by its keys: `{"value": 3}`, `{"artifact": 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, Union
 
 INLINE_LIMIT = 64 * 1024
@@ -196,6 +196,23 @@ def params(binding: Binding) -> Iterator[str]:
         yield binding.param
     for part in parts(binding):
         yield from params(part)
+
+
+def named_in(value: Value, run_id: str) -> Value:
+    """The value as another run's log must hold it: its references to the log name the run whose log that is."""
+    match value:
+        case Earlier(ref):
+            return value if ref.run_id else Earlier(replace(ref, run_id=run_id))
+        case Collected(ref):
+            return value if ref.run_id else Collected(replace(ref, run_id=run_id))
+        case Element(of, path):
+            return Element(named_in(of, run_id), path)
+        case Items(items):
+            return Items(tuple(named_in(item, run_id) for item in items))
+        case Fields(fields):
+            return Fields({name: named_in(item, run_id) for name, item in fields.items()})
+        case _:
+            return value
 
 
 def weight(value: Value) -> int:

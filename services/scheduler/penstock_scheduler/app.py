@@ -17,11 +17,14 @@ from penstock_contracts import subjects
 from penstock_core import ids
 from penstock_core.ports import Unavailable
 from penstock_scheduler import subscribers
+from penstock_scheduler.inbox import Inbox
 from penstock_scheduler.limits import Limits
 from penstock_scheduler.limits_check import LimitsCheck
 from penstock_scheduler.membership import Presence
-from penstock_scheduler.service import Inbox, Scheduler
+from penstock_scheduler.outside import Outside
+from penstock_scheduler.service import Scheduler
 from penstock_scheduler.settings import SchedulerSettings
+from penstock_scheduler.wakes import Wakes
 from penstock_servicekit.link import Link
 
 _LAST_ROUND = 5.0
@@ -65,7 +68,9 @@ class SchedulerService:
         store, sizes = BookStore(link.bus), Sizes(link.bus)
         self.limits = Limits(store, sizes, log, time.time)
         self._limits_check = LimitsCheck(link.bus, self.limits, store, sizes, versions, settings.scheduler_limits_check)
-        self._scheduler = Scheduler(log, versions, Edges(link), keep=settings.scheduler_runs)
+        outside = Outside(link.bus, log, versions, self.limits, time.time)
+        self._wakes = Wakes(link.bus, outside)
+        self._scheduler = Scheduler(log, versions, Edges(link), outside, keep=settings.scheduler_runs)
         self._inbox = Inbox()
         self._pullers = [
             Puller(link.bus, subjects.RUNS, subjects.scheduler_consumer(shard), self._inbox.put)
@@ -87,9 +92,9 @@ class SchedulerService:
         await self._limits_check.start()
         self._link.bus.on_reconnect(self._reconnected)
         await self._presence.open()
-        self._pulls = [self._link.task(puller.run()) for puller in self._pullers]
+        self._pulls = [self._link.task(puller.run()) for puller in (*self._pullers, self._wakes.puller)]
         check = self._limits_check.run(self._link.log.warning, time.time)
-        self._loops = [self._link.task(loop) for loop in (self._work(), self._presence.run(), check)]
+        self._loops = [self._link.task(loop) for loop in (self._work(), self._presence.run(), self._wakes.run(), check)]
 
     async def stop(self) -> None:
         """Finish what was delivered, then leave the shards to the others; the rest comes to them after its wait."""

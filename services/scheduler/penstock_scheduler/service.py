@@ -15,25 +15,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery
-from penstock_adapters.nats.run_log import FactTooLarge
 from penstock_contracts import events, subjects
 from penstock_contracts.commands import Version
 from penstock_core import ids, ir_check, run
 from penstock_core.errors import PenstockError
-from penstock_core.facts import (
-    AttemptFinished,
-    AttemptRequested,
-    ErrorInfo,
-    Fact,
-    Outcome,
-    RunFinished,
-    RunRequested,
-    StepSkipped,
-)
+from penstock_core.facts import ClockReached, Fact, Outcome, RunFinished, RunRequested
 from penstock_core.ports import RunLog, Unavailable
 from penstock_core.run import Plan, RunState
+from penstock_scheduler.appending import append
 
 _ROUND = 400
 """Runs that are decided on in one round, so that a backlog does not hold up its first acknowledgements."""
@@ -70,6 +60,23 @@ class Surroundings(Protocol):
         ...
 
 
+class Effects(Protocol):
+    """What runs need done outside their logs."""
+
+    @property
+    def pools(self) -> frozenset[str]:
+        """Pools whose size the platform limits."""
+        ...
+
+    async def carry_out(self, state: RunState) -> list[Fact]:
+        """Do all that is in the outbox, and empty it; the facts of this run that followed, which are in its log."""
+        ...
+
+    async def set_alarm(self, state: RunState, armed: float | None) -> float | None:
+        """Have the run woken when the next thing is due; gives the time for which it is."""
+        ...
+
+
 @dataclass(slots=True)
 class _Work:
     """What one round brings for one run."""
@@ -81,17 +88,24 @@ class _Work:
 
 @dataclass(slots=True)
 class _Cached:
-    """A folded run: every fact of its log up to `seq` that others wrote, and all that this replica wrote."""
+    """A folded run: every fact of its log up to `seq` that others wrote, and all that this replica wrote.
+
+    `armed` is the time for which its timer is set, as far as this replica knows.
+    """
 
     state: RunState
     seq: int
+    armed: float | None = None
 
 
 class Scheduler:
     """Handles rounds of deliveries; see the module's promises."""
 
-    def __init__(self, log: RunLog, versions: VersionSource, edges: Surroundings, *, keep: int = 4_000) -> None:
+    def __init__(
+        self, log: RunLog, versions: VersionSource, edges: Surroundings, outside: Effects, *, keep: int = 4_000
+    ) -> None:
         self._log = log
+        self._outside = outside
         self._versions = versions
         self._edges = edges
         self._keep = keep
@@ -160,17 +174,23 @@ class Scheduler:
             decided: dict[str, list[Fact]] = {}
             for run_id, state in list(ready.items()):
                 try:
+                    state.sized_pools = self._outside.pools
                     decided[run_id] = run.decide(state)[:_FACTS]
                 except Exception as error:
                     # A fault of ours in one run must not hold up the others.
                     del ready[run_id]
                     await self._put_off(run_id, work[run_id], error)
-            for run_id in [run_id for run_id, facts in decided.items() if not facts]:
-                await self._settle(run_id, work[run_id], ready.pop(run_id))
-            if not ready:
-                return
+            quiet = [run_id for run_id, facts in decided.items() if not facts]
+            settled = await asyncio.gather(*(self._settle(run_id, work[run_id], ready[run_id]) for run_id in quiet))
+            for run_id, over in zip(quiet, settled, strict=True):
+                if over:
+                    del ready[run_id]
+            written, failed = await append(self._log, {run_id: decided[run_id] for run_id in ready if decided[run_id]})
+            for run_id, error in failed.items():
+                del ready[run_id]
+                await self._put_off(run_id, work[run_id], error)
             refused: set[str] = set()
-            for fact, was_written in await self._append(work, ready, decided):
+            for fact, was_written in written:
                 if was_written:
                     run.evolve(ready[fact.run_id], fact)
                 else:
@@ -178,43 +198,6 @@ class Scheduler:
                     work[fact.run_id].refused.add(fact.tail)
             for run_id in refused:
                 await self._fold_again(run_id, work[run_id], ready)
-
-    async def _append(
-        self, work: dict[str, _Work], ready: dict[str, RunState], decided: dict[str, list[Fact]]
-    ) -> list[tuple[Fact, bool]]:
-        """Append what the runs decided, all together; runs whose facts cannot be written leave `ready`."""
-        facts = [fact for run_id in ready for fact in decided[run_id]]
-        try:
-            return list(zip(facts, await self._log.append(facts), strict=True))
-        except Unavailable as error:
-            for run_id in list(ready):
-                del ready[run_id]
-                await self._put_off(run_id, work[run_id], error)
-            return []
-        except BusError:
-            # Something is refused for good. The facts go one by one, so that only the run that it belongs to suffers.
-            pass
-        done: list[tuple[Fact, bool]] = []
-        for run_id in list(ready):
-            try:
-                done += [await self._append_alone(fact) for fact in decided[run_id]]
-            except (Unavailable, BusError) as error:
-                done = [entry for entry in done if entry[0].run_id != run_id]
-                del ready[run_id]
-                await self._put_off(run_id, work[run_id], error)
-        return done
-
-    async def _append_alone(self, fact: Fact) -> tuple[Fact, bool]:
-        """Append a fact; one that is too large is replaced by one that says so, so that its run still ends."""
-        try:
-            [written] = await self._log.append([fact])
-        except FactTooLarge as error:
-            instead = _instead(fact, str(error))
-            if instead is None:
-                raise
-            fact = instead
-            [written] = await self._log.append([fact])
-        return fact, written
 
     async def _fold_again(self, run_id: str, entry: _Work, ready: dict[str, RunState]) -> None:
         """Someone else has decided: what is in the log counts, so fold it anew, and not for ever."""
@@ -236,12 +219,16 @@ class Scheduler:
         return (
             len(entry.facts) == 1
             and isinstance(entry.facts[0][1], RunRequested)
+            and not entry.facts[0][1].reuses  # what it takes over is in its log before
             and delivery.delivered == 1
             and delivery.stream_seq > self.horizon
         )
 
     async def _state(self, run_id: str, entry: _Work) -> RunState | None:
         """The run's state with these facts in it; None when there is nothing to decide about."""
+        if any(isinstance(fact, ClockReached) for _, fact in entry.facts):
+            # Whether an attempt has started decides whether it is late, and schedulers are not sent that.
+            self._drop(run_id)
         cached = self._runs.get(run_id)
         if cached is None:
             if self._is_new(entry):
@@ -301,10 +288,26 @@ class Scheduler:
             self._plans.popitem(last=False)
         return plan
 
-    async def _settle(self, run_id: str, entry: _Work, state: RunState) -> None:
+    async def _settle(self, run_id: str, entry: _Work, state: RunState) -> bool:
+        """Nothing follows in the log: do what is to be done outside. False when something follows of that."""
+        try:
+            if state.outbox:
+                facts = await self._outside.carry_out(state)
+                if facts:
+                    for fact in facts:
+                        run.evolve(state, fact)
+                    return False
+            cached = self._runs.get(run_id)
+            armed = await self._outside.set_alarm(state, cached.armed if cached is not None else None)
+            if cached is not None:
+                cached.armed = armed
+        except Exception as error:
+            await self._put_off(run_id, entry, error)
+            return True
         if state.finished is not None:
             self._drop(run_id)
         await self._acknowledge(entry)
+        return True
 
     async def _acknowledge(self, entry: _Work) -> None:
         for delivery in entry.deliveries:
@@ -336,47 +339,5 @@ class Scheduler:
             self._shards[_consumer(run_id)].discard(run_id)
 
 
-def _instead(fact: Fact, why: str) -> Fact | None:
-    """What is appended in place of a fact that is too large for the log."""
-    why = f"{why}: pass large values as files or artifacts"
-    match fact:
-        case AttemptRequested(attempt=1):
-            return StepSkipped(run_id=fact.run_id, key=fact.key, reason=f"it cannot be requested: {why}")
-        case AttemptRequested():
-            error = ErrorInfo(type="RequestTooLarge", message=f"it cannot be requested again: {why}")
-            return AttemptFinished(
-                run_id=fact.run_id, key=fact.key, attempt=fact.attempt, outcome=Outcome.CANCELLED, error=error
-            )
-        case RunFinished():
-            error = f"its outputs cannot be recorded: {why}"
-            return RunFinished(run_id=fact.run_id, outcome=Outcome.FAILED, error=error)
-        case _:
-            return None
-
-
 def _consumer(run_id: str) -> str:
     return subjects.scheduler_consumer(int(ids.shard(run_id)))
-
-
-class Inbox:
-    """Collects deliveries between rounds: what arrives while one round appends is the next round."""
-
-    def __init__(self) -> None:
-        self._waiting: list[Delivery] = []
-        self._wake = asyncio.Event()
-
-    def put(self, delivery: Delivery) -> None:
-        """Add a delivery."""
-        self._waiting.append(delivery)
-        self._wake.set()
-
-    def wake(self) -> None:
-        """Have `take` return although nothing may be there."""
-        self._wake.set()
-
-    async def take(self) -> list[Delivery]:
-        """Wait until there is at least one delivery, or `wake` is called, and take all."""
-        await self._wake.wait()
-        self._wake.clear()
-        taken, self._waiting = self._waiting, []
-        return taken

@@ -38,13 +38,22 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
         {
             **common,
             "name": subjects.TIMERS,
-            "subjects": ["armed.>", "ticks.>"],
+            "subjects": ["armed.>", "ticks.>", "alarms.>", "wakes.>"],
             "allow_msg_schedules": True,
             "allow_msg_ttl": True,
             "allow_rollup_hdrs": True,
             "max_msgs_per_subject": 100,
         },
         {**common, "name": subjects.PARKED, "subjects": ["parked.>"], "max_bytes": 64 * 1024**2},
+        {
+            **common,
+            "name": subjects.EVENTS,
+            "subjects": ["events.>"],
+            "max_age": 30 * 86400 * SECOND,
+            "max_msgs_per_subject": 10,
+            "duplicate_window": 86400 * SECOND,
+        },
+        _bucket(common, subjects.WAITS_BUCKET, history=1),
         _bucket(common, subjects.VERSIONS_BUCKET, history=1),
         _bucket(common, subjects.SCHEDULES_BUCKET, history=8),
         _bucket(common, subjects.LIMITS_BUCKET, history=1),
@@ -81,6 +90,8 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
     cron = {**common, "durable_name": subjects.CRON_CONSUMER, "max_ack_pending": 1000}
     schedules = {"filter_subject": f"$KV.{subjects.SCHEDULES_BUCKET}.>", "deliver_policy": "last_per_subject"}
     found.append((subjects.TIMERS, {**cron, "filter_subject": "ticks.>"}))
+    wakes = {**common, "durable_name": subjects.WAKES_CONSUMER, "filter_subject": "wakes.>", "max_ack_pending": 10_000}
+    found.append((subjects.TIMERS, wakes))
     found.append((f"KV_{subjects.SCHEDULES_BUCKET}", {**cron, **schedules}))
     return found
 
