@@ -71,7 +71,7 @@ def _end_item(state: RunState, owner: StepState, item: StepState) -> None:
     if item.status in PASSING:
         fan.weight += item.weight
         owner.weight = min(fan.weight, values.REQUEST_LIMIT + 1)
-        if fan.weight > values.REQUEST_LIMIT:
+        if fan.weight > values.REQUEST_LIMIT and item.attempt:
             # The list of results is named by reference from now on, so that a long one does not fill the memory.
             item.outputs = NOTHING
     else:

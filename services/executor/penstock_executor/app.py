@@ -112,7 +112,7 @@ class ExecutorApp:
         self._tasks: list[asyncio.Task[None]] = []
         self._catching_up: asyncio.Task[None] | None = None
         self._stopped = False
-        subscribers.register(link.broker, self._service.cancel)
+        subscribers.register(link.broker, self._service.cancel, self._service.kill)
         link.bus.on_reconnect(self._reconnected)
 
     async def start(self) -> None:

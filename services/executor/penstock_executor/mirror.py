@@ -186,6 +186,8 @@ def _artifacts(value: Value) -> list[str]:
     match value:
         case values.Stored(artifact):
             return [artifact.sha256]
+        case values.Element(of):
+            return _artifacts(of)
         case values.Items(items):
             return [sha for item in items for sha in _artifacts(item)]
         case values.Fields(fields):

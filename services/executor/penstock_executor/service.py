@@ -25,6 +25,7 @@ from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarte
 from penstock_core.ports import Executor, Unavailable
 from penstock_executor import attempts
 from penstock_executor.edges import Attempt, Edges
+from penstock_executor.inputs import with_inputs
 from penstock_executor.line import Line
 
 STARTED_DELAY = 0.02
@@ -47,6 +48,7 @@ class _Held:
     started_sent: bool = False
     timer: asyncio.TimerHandle | None = None
     ended: bool = False
+    killed: bool = False
     output: list[Awaitable[None]] = field(default_factory=list[Awaitable[None]])
 
 
@@ -153,7 +155,7 @@ class ExecutorService:
             if not held.begun:
                 await self._line_up(attempt, request, delivery)
                 return
-            request = await attempts.with_inputs(request, self._edges.facts)
+            request = await with_inputs(request, self._edges.facts)
             where = await self._edges.workplace(request)
             # A cancel that came meanwhile found no process to end. Between this look and the start nothing is awaited.
             if self._was_cancelled(request):
@@ -186,8 +188,9 @@ class ExecutorService:
             self._end(attempts.queue_timeout(held.request))
 
     def _was_cancelled(self, request: AttemptRequested) -> bool:
-        """End an attempt whose run was cancelled; True when it was."""
-        if request.run_id not in self._cancelled or request.closing:
+        """End an attempt whose run was cancelled, or that was to be killed; True when it was."""
+        held = self._held.get((request.run_id, request.key, request.attempt))
+        if (held is None or not held.killed) and (request.run_id not in self._cancelled or request.closing):
             return False
         self._end(attempts.bad_end(request, Outcome.CANCELLED, "Cancelled", "the run was cancelled before it started"))
         return True
@@ -348,6 +351,16 @@ class ExecutorService:
                 self._was_cancelled(held.request)
             elif self._executor is not None:
                 await self._executor.cancel(*attempt, reason)
+
+    async def kill(self, attempt: Attempt) -> None:
+        """An attempt's end is written already, so whatever it still does counts for nothing."""
+        held = self._held.get(attempt)
+        if held is not None and not held.ended and not held.killed:
+            held.killed = True
+            if not held.begun:
+                self._was_cancelled(held.request)
+            elif self._executor is not None:
+                await self._executor.cancel(*attempt, "the platform has ended it")
 
     async def keep_held(self) -> None:
         """Put the redelivery of everything held off; to be called a few times per acknowledgement wait."""

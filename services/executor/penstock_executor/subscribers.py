@@ -8,12 +8,16 @@ from typing import Annotated
 from faststream.nats import NatsBroker
 from faststream.params import Context
 
-from penstock_contracts import events
+from penstock_contracts import events, subjects
 from penstock_core.facts import CancelRequested
 
 
-def register(broker: NatsBroker, cancel: Callable[[str, str], Awaitable[None]]) -> None:
-    """Hear of cancelled runs at once; what was missed while away is read from the log at the next connection."""
+def register(
+    broker: NatsBroker,
+    cancel: Callable[[str, str], Awaitable[None]],
+    kill: Callable[[tuple[str, str, int]], Awaitable[None]],
+) -> None:
+    """Hear of cancelled runs and of attempts to be ended; what was missed while away is found in the log later."""
 
     async def cancelled(body: bytes, subject: Annotated[str, Context("message.raw_message.subject")]) -> None:
         fact = events.decode(subject, body)
@@ -22,6 +26,14 @@ def register(broker: NatsBroker, cancel: Callable[[str, str], Awaitable[None]]) 
         if isinstance(fact, CancelRequested):
             await cancel(fact.run_id, fact.reason)
 
+    async def killed(_: bytes, subject: Annotated[str, Context("message.raw_message.subject")]) -> None:
+        match subject.split("."):
+            case ["kills", run_id, key, attempt] if attempt.isdecimal():
+                await kill((run_id, key, int(attempt)))
+            case _:
+                return
+
+    broker.subscriber(subjects.KILLS, decoder=_plain, no_reply=True)(killed)
     # The reply subject belongs to whoever stores the fact: FastStream's empty reply could come before the stream's.
     broker.subscriber("runs.*.*.cancel", decoder=_plain, no_reply=True)(cancelled)
 

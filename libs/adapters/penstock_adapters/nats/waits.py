@@ -1,7 +1,7 @@
 """Events that steps wait for: stored under what they are about, and matched with the attempts that wait.
 
 Whoever has an event stores it and then looks for waits; whoever waits registers and then looks for events. So one of
-the two finds the other, in whatever order they come. An end is append-once, so that both finding each other is harmless.
+the two finds the other, in whatever order they come. An end is append-once, so both may find each other.
 """
 
 from __future__ import annotations

@@ -1,0 +1,129 @@
+"""Reads from the log what the inputs of an attempt only name: results of earlier steps, and lists of results of items.
+
+What lies in artifacts stays named: the user's own process opens it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+
+from penstock_contracts import subjects
+from penstock_core import resolve, tagged, values
+from penstock_core.errors import PenstockError
+from penstock_core.facts import GOOD, AttemptFinished, AttemptRequested, StepReused
+from penstock_core.ports import Recorded
+from penstock_core.values import CollectedRef, ResultRef, Value
+
+Facts = Callable[[list[str]], Awaitable[dict[str, Recorded]]]
+"""Gives the facts at subjects of the log."""
+
+_ATTEMPTS = 1_000
+"""Most attempts of an item that are looked through."""
+
+
+async def with_inputs(request: AttemptRequested, facts: Facts) -> AttemptRequested:
+    """The request with all values in their places.
+
+    Raises:
+        PenstockError: a result is not in the log any more, or has no part that is asked for.
+        Unavailable: the log does not answer.
+    """
+    if not any(_is_named(value) for value in request.inputs.values()):
+        return request
+    reader = _Reader(request.run_id, facts)
+    try:
+        return replace(request, inputs={name: await reader.value(value) for name, value in request.inputs.items()})
+    except tagged.NoSuchPart as error:
+        raise PenstockError(f"an input is not there: {error}") from error
+
+
+def _is_named(value: Value) -> bool:
+    match value:
+        case values.Earlier() | values.Collected():
+            return True
+        case values.Element(of):
+            return _is_named(of)
+        case values.Items(items):
+            return any(_is_named(item) for item in items)
+        case values.Fields(fields):
+            return any(_is_named(item) for item in fields.values())
+        case _:
+            return False
+
+
+class _Reader:
+    """Reads for one attempt; what several inputs name is read once."""
+
+    def __init__(self, run_id: str, facts: Facts) -> None:
+        self._run_id = run_id
+        self._facts = facts
+        self._results: dict[ResultRef, Value] = {}
+        self._lists: dict[CollectedRef, Value] = {}
+
+    async def value(self, value: Value) -> Value:
+        """A value with everything that it names in the log in its place."""
+        match value:
+            case values.Earlier(ref):
+                return await self._result(ref)
+            case values.Collected(ref):
+                if ref not in self._lists:
+                    found = await self._items(ref, range(ref.count))
+                    self._lists[ref] = values.Items(tuple(found[index] for index in range(ref.count)))
+                return self._lists[ref]
+            case values.Element(values.Collected(ref), (int() as index, *rest)):
+                if not -ref.count <= index < ref.count:
+                    raise tagged.NoSuchPart(f"a list of {ref.count} has no element [{index}]")
+                found = await self._items(ref, [index % ref.count])
+                return resolve.pick(found[index % ref.count], tuple(rest))
+            case values.Element(of, path):
+                return resolve.pick(await self.value(of), path)
+            case values.Items(items):
+                return values.Items(tuple([await self.value(item) for item in items]))
+            case values.Fields(fields):
+                return values.Fields({key: await self.value(item) for key, item in fields.items()})
+            case _:
+                return value
+
+    async def _result(self, ref: ResultRef) -> Value:
+        if ref not in self._results:
+            place = subjects.finished(ref.run_id or self._run_id, ref.key, ref.attempt)
+            recorded = (await self._facts([place])).get(place)
+            if recorded is None or not isinstance(recorded.fact, AttemptFinished):
+                raise PenstockError(f"the result {ref.output!r} of step {ref.key!r} is not in the log any more")
+            found = recorded.fact.outputs.get(ref.output, values.Inline(None))
+            self._results[ref] = await self.value(values.named_in(found, ref.run_id) if ref.run_id else found)
+        return self._results[ref]
+
+    async def _items(self, ref: CollectedRef, wanted: Iterable[int]) -> dict[int, Value]:
+        """Results of items. Of an item's attempts at most one ended well, and that one counts."""
+        run_id = ref.run_id or self._run_id
+        found: dict[int, Value] = dict.fromkeys(wanted, values.Inline(None))
+        open_ones, attempt = list(found), 1
+        while open_ones and attempt <= _ATTEMPTS:
+            known = await self._ends(run_id, ref, open_ones, attempt)
+            if attempt == 1:
+                known |= await self._ends(run_id, ref, [index for index in open_ones if index not in known], 0)
+            for index, fact in known.items():
+                if isinstance(fact, StepReused) or fact.outcome in GOOD:
+                    result = fact.outputs.get(ref.output, values.Inline(None))
+                    found[index] = await self.value(values.named_in(result, ref.run_id) if ref.run_id else result)
+            open_ones = [
+                index for index, fact in known.items() if isinstance(fact, AttemptFinished) and fact.outcome not in GOOD
+            ]
+            attempt += 1
+        return found
+
+    async def _ends(
+        self, run_id: str, ref: CollectedRef, indexes: list[int], attempt: int
+    ) -> dict[int, AttemptFinished | StepReused]:
+        """The ends of one attempt of items; attempt 0 stands for results that were taken over."""
+        places = {index: _place(run_id, f"{ref.key}[{index}]", attempt) for index in indexes}
+        known = await self._facts(list(places.values())) if places else {}
+        ends = {index: known[place].fact for index, place in places.items() if place in known}
+        return {index: fact for index, fact in ends.items() if isinstance(fact, AttemptFinished | StepReused)}
+
+
+def _place(run_id: str, key: str, attempt: int) -> str:
+    """Where the result of an attempt lies; attempt 0 stands for a result that was taken over."""
+    return subjects.finished(run_id, key, attempt) if attempt else subjects.run(run_id, f"step.{key}.reused")
