@@ -17,6 +17,7 @@ from penstock_contracts.commands import EnvironmentInfo, Version
 from penstock_core import ids
 from penstock_core.facts import AttemptFinished, Fact, Outcome, RunFinished, RunRequested
 from penstock_core.ir import Node, Pipeline, Port, StepSpec
+from penstock_core.run import RunState
 from penstock_core.values import BoundItems, Inline, Output, Param, Value
 from penstock_scheduler.service import Scheduler
 from penstock_servicekit.app import connect
@@ -61,6 +62,19 @@ LARGE_OUTPUT = Pipeline(
 PIPELINES = {pipeline.name: pipeline for pipeline in (PLAIN, LARGE_INPUT, LARGE_OUTPUT)}
 
 
+class NothingOutside:
+    """The runs of these tests need nothing done outside their logs."""
+
+    pools: frozenset[str] = frozenset()
+
+    async def carry_out(self, state: RunState) -> list[Fact]:
+        state.outbox.clear()
+        return []
+
+    async def set_alarm(self, state: RunState, armed: float | None) -> float | None:
+        return armed
+
+
 class Surroundings:
     """A scheduler's edges that keep what they are told. `fails` is raised by the next call of `park`."""
 
@@ -102,7 +116,7 @@ class Desk:
     def __init__(self, bus: Bus) -> None:
         self.log = NatsRunLog(bus, "test")
         self.edges = Surroundings()
-        self.scheduler = Scheduler(self.log, self.edges, self.edges)
+        self.scheduler = Scheduler(self.log, self.edges, self.edges, NothingOutside())
         self._bus = bus
         self._count = 0
 
