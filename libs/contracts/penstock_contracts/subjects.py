@@ -23,6 +23,7 @@ PARKED = "PARKED"
 
 VERSIONS_BUCKET = "penstock_versions"
 SCHEDULES_BUCKET = "penstock_schedules"
+CACHE_BUCKET = "penstock_cache"
 
 CRON_CONSUMER = "cron"
 """Durable consumers, on TIMERS and on the bucket of schedules, that hand ticks and changes to the cron service."""

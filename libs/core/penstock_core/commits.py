@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 
 from penstock_core import ids
+from penstock_core.errors import InvalidId
 from penstock_core.facts import ArtifactCommitted
 
 CHECKPOINT = "checkpoint"
@@ -27,7 +28,7 @@ def named(given: str, *, checkpoint: bool = False) -> tuple[str, str]:
     try:
         if given != CHECKPOINT:
             return ids.check_name(given), ""
-    except ids.InvalidId:
+    except InvalidId:
         pass
     word = _OTHER.sub("_", given).lstrip("-")[:_NAME_KEPT] or "artifact"
     return f"{word}-{hashlib.sha256(given.encode(errors='replace')).hexdigest()[:12]}", given

@@ -13,13 +13,23 @@ from penstock_adapters.nats import consumer
 from penstock_adapters.nats.appender import Appender
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.kv import Bucket
 from penstock_adapters.nats.run_log import NatsRunLog, from_direct
 from penstock_adapters.nats.versions import Versions
 from penstock_adapters.process import ProcessExecutor
 from penstock_contracts import subjects
-from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, CancelRequested, Fact
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    CacheReport,
+    CacheRule,
+    CancelRequested,
+    Fact,
+)
 from penstock_core.ports import Recorded, Unavailable, Workplace
 from penstock_executor import checkpoints, subscribers
+from penstock_executor.cache import Look, ResultCache
 from penstock_executor.checkpoints import Commits
 from penstock_executor.edges import Attempt
 from penstock_executor.mirror import Mirror
@@ -40,6 +50,9 @@ class NatsEdges:
         self.shipper = OutputShipper(link.bus, link.log.warning)
         self._mirror = Mirror(link.bus, settings.home)
         self._commits = Commits(self.appender.submit, self._mirror.put, link.log.warning)
+        self._cache = ResultCache(
+            Bucket(link.bus, subjects.CACHE_BUCKET), self._mirror.missing, self.facts, link.log.warning
+        )
         self._sources = Sources(settings.home, Versions(link.bus), self._mirror.local_file)
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
@@ -65,6 +78,14 @@ class NatsEdges:
     async def park(self, delivery: Delivery, error: str) -> None:
         """See the protocol."""
         await self._link.park(delivery.subject, delivery.data, error, delivery.stream_seq)
+
+    async def look(self, attempt: AttemptRequested, rule: CacheRule) -> Look:
+        """See the protocol."""
+        return await self._cache.look(attempt, rule, await self._sources.environment(attempt))
+
+    async def keep_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
+        """See the protocol."""
+        return await self._cache.keep(attempt, report, end)
 
     async def workplace(self, attempt: AttemptRequested) -> Workplace:
         """See the protocol."""

@@ -7,8 +7,9 @@ from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from penstock_adapters.nats.consumer import Delivery
-from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, Fact
+from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, CacheReport, CacheRule, Fact
 from penstock_core.ports import Recorded, Workplace
+from penstock_executor.cache import Look
 
 Attempt = tuple[str, str, int]
 
@@ -38,6 +39,14 @@ class Edges(Protocol):
 
     async def park(self, delivery: Delivery, error: str) -> None:
         """Set an unreadable message aside."""
+        ...
+
+    async def look(self, attempt: AttemptRequested, rule: CacheRule) -> Look:
+        """Look for an earlier result of the same call."""
+        ...
+
+    async def keep_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
+        """Keep an end for later calls, if it is a good one; the report says if that was not possible."""
         ...
 
     async def workplace(self, attempt: AttemptRequested) -> Workplace:

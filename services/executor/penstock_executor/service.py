@@ -26,6 +26,7 @@ from penstock_core.facts import (
     AttemptFinished,
     AttemptRequested,
     AttemptStarted,
+    CacheReport,
     ErrorInfo,
     Outcome,
 )
@@ -54,6 +55,7 @@ class _Held:
     timer: asyncio.TimerHandle | None = None
     ended: bool = False
     commits: bool = False
+    cache: CacheReport | None = None
     output: list[Awaitable[None]] = field(default_factory=list[Awaitable[None]])
 
 
@@ -130,6 +132,8 @@ class ExecutorService:
             if (delivery.delivered > 1 or delivery.stream_seq <= self.horizon) and await self._known(request):
                 return
             request = await self._with_inputs(request)
+            if await self._from_cache(attempt, request):
+                return
             where = await self._edges.workplace(request)
             # A cancel that came meanwhile found no process to end. Between this look and the start nothing is awaited.
             if self._was_cancelled(request):
@@ -149,6 +153,20 @@ class ExecutorService:
                     request, Outcome.LOST, type(error).__name__, f"the executor could not start it: {error}"
                 )
             )
+
+    async def _from_cache(self, attempt: Attempt, request: AttemptRequested) -> bool:
+        """End an attempt with an earlier result of the same call; True when there was one."""
+        if request.cache is None:
+            return False
+        found = await self._edges.look(request, request.cache)
+        held = self._held.get(attempt)
+        if held is not None:
+            held.cache = found.report
+        if found.end is None:
+            return False
+        if not self._was_cancelled(request):
+            self._end(found.end)
+        return True
 
     def _was_cancelled(self, request: AttemptRequested) -> bool:
         """End an attempt whose run was cancelled; True when it was."""
@@ -246,7 +264,7 @@ class ExecutorService:
             if held.timer is not None:
                 # A short attempt has no `started` in the log: its end says where and when it began, for one write less.
                 held.timer.cancel()
-            if held.output or held.commits or attempts.stores(fact):
+            if held.output or held.commits or held.cache or attempts.stores(fact):
                 self._spawn(self._end_after(attempt, held, fact))
                 return
         self._submit_end(attempt, fact)
@@ -256,6 +274,9 @@ class ExecutorService:
         if held.output:
             await asyncio.wait([asyncio.ensure_future(part) for part in held.output], timeout=_OUTPUT_WAIT)
         await self._edges.settle(attempt)
+        if fact.outcome is Outcome.CACHED:
+            self._submit_end(attempt, fact)  # its artifacts are where everybody finds them
+            return
         try:
             await self._edges.publish_artifacts(fact)
         except PenstockError as error:
@@ -267,6 +288,9 @@ class ExecutorService:
                 artifacts={},
                 error=ErrorInfo(type="StoreError", message=message),
             )
+        if held.cache is not None:
+            # Before the end is known: whoever acts on it and asks for the same call finds the result.
+            fact = replace(fact, cache=await self._edges.keep_result(held.request, held.cache, fact))
         self._submit_end(attempt, fact)
 
     def _submit_end(self, attempt: Attempt, fact: AttemptFinished) -> None:
