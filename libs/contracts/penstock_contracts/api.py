@@ -66,11 +66,14 @@ class RerunBody(_Model):
     """Run an earlier run's pipeline again, as a new run with the same labels and priority.
 
     `version` says which: that of the earlier run (`same`) or the `latest`; it may be left out where they are one.
-    `inputs` are what changes; the others are those of the earlier run.
+    `inputs` are what change; the others are those of the earlier run. `cache` and `refresh` are as for any run: those
+    of the earlier run do not matter.
     """
 
     version: Literal["same", "latest"] | None = None
     inputs: dict[str, Json] = Field(default_factory=dict)
+    cache: Literal["use", "refresh", "off"] = "use"
+    refresh: list[str] = Field(default_factory=list, max_length=1000)
 
 
 class CancelBody(_Model):

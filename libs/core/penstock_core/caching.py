@@ -112,9 +112,10 @@ def describe(report: CacheReport, now: float) -> str:
         return f"ran, and its result is not kept: {report.note or 'its cache key could not be computed'}"
     if report.differs:
         text = f"ran, because {_and(report.differs)} from the nearest earlier result, that of {where}{when}"
-    else:
-        text = "ran: no earlier result of this step with the same code, environment, salt and inputs is kept"
-    return f"{text} ({report.note})" if report.note else text
+        return f"{text} ({report.note})" if report.note else text
+    if report.note:
+        return f"ran: {report.note}" + (f" (that of {where}{when})" if where else "")
+    return "ran: no earlier result of this step with the same code, environment, salt and inputs is kept"
 
 
 def _and(parts: Sequence[str]) -> str:

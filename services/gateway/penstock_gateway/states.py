@@ -19,7 +19,7 @@ from penstock_core.facts import AttemptRequested, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
 from penstock_core.ports import Recorded, RunLog
 from penstock_core.run import Plan, RunState, Status, StepState
-from penstock_gateway.told import Told
+from penstock_gateway.told import Told, of_cache
 
 _PLANS = 64
 _STEPS = 50_000
@@ -188,8 +188,8 @@ def _sentence(folded: Folded, reason: StepReason, now: float) -> str:
     """Why a step stands where it stands, with what the cache did for it once it is over."""
     if reason.status not in machine.FINAL:
         return reason.sentence
-    spec = folded.state.plan.specs[reason.key]
-    cache = folded.told.of_cache(reason.key, spec, folded.requested, now)
+    step = folded.state.steps[reason.key]
+    cache = of_cache(step.cache, folded.state.plan.specs[step.node], folded.requested, now)
     if not cache or reason.status is Status.CACHED:
         return cache or reason.sentence
     return f"{reason.sentence}; cache: {cache}"
@@ -210,6 +210,6 @@ def _step(folded: Folded, step: StepState) -> dict[str, Any]:
         "outputs": step.outputs,
         "artifacts": {**told.artifacts.get(step.key, {}), **step.artifacts},
         "checkpoint": told.checkpoint(step.key),
-        "cache": told.cache.get(step.key),
+        "cache": step.cache,
         "depends_on": state.plan.dependencies[step.key],
     }

@@ -1,4 +1,4 @@
-"""What the facts of a run tell of its steps beside where they stand: what the cache did, and what was stored early."""
+"""What the facts of a run tell of its steps beside where they stand: what they stored early, and what the cache did."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from penstock_core.values import Value
 
 @dataclass(slots=True)
 class Told:
-    """By the key of the step: the latest report of the cache, the latest checkpoint, and early artifacts by name."""
+    """By the key of the step: the latest checkpoint, and early artifacts by name."""
 
-    cache: dict[str, CacheReport] = field(default_factory=dict[str, CacheReport])
     checkpoints: dict[str, ArtifactCommitted] = field(default_factory=dict[str, ArtifactCommitted])
     artifacts: dict[str, dict[str, Value]] = field(default_factory=dict[str, dict[str, Value]])
 
@@ -37,11 +36,8 @@ class Told:
                 self.artifacts.setdefault(fact.key, {})[fact.called] = fact.value
             case AttemptRequested():
                 self.artifacts.pop(fact.key, None)  # what an earlier attempt stored is that attempt's
-            case AttemptFinished():
-                if fact.outcome in GOOD:
-                    self.artifacts.pop(fact.key, None)  # the end has them all
-                if fact.cache is not None:
-                    self.cache[fact.key] = fact.cache
+            case AttemptFinished() if fact.outcome in GOOD:
+                self.artifacts.pop(fact.key, None)  # the end has them all
             case _:
                 pass
 
@@ -50,10 +46,10 @@ class Told:
         fact = self.checkpoints.get(key)
         return {"attempt": fact.attempt, "at": fact.at, "value": fact.value} if fact is not None else None
 
-    def of_cache(self, key: str, spec: StepSpec, request: RunRequested, now: float) -> str:
-        """What the cache did for a step that is over, in a sentence; empty where there is nothing to say."""
-        report = self.cache.get(key)
-        if report is not None:
-            return caching.describe(report, now)
-        off = spec.cache and request.cache is CacheMode.OFF
-        return "the run was asked for with the cache off: no earlier result counts, and none is kept" if off else ""
+
+def of_cache(report: CacheReport | None, spec: StepSpec, request: RunRequested, now: float) -> str:
+    """What the cache did for a step that is over, in a sentence; empty where there is nothing to say."""
+    if report is not None:
+        return caching.describe(report, now)
+    off = spec.cache and request.cache is CacheMode.OFF
+    return "the run was asked for with the cache off: no earlier result counts, and none is kept" if off else ""

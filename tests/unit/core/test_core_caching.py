@@ -94,4 +94,7 @@ def test_words() -> None:
         "ran: no earlier result of this step with the same code, environment, salt and inputs is kept"
     )
     assert said(note="why") == "ran, and its result is not kept: why"
-    assert said(key="k", note="it was refreshed").endswith("is kept (it was refreshed)")
+    assert said(key="k", note="the run asked for it") == "ran: the run asked for it"
+    assert said(**earlier, note="the earlier result is too old") == (
+        "ran: the earlier result is too old (that of step 'fit' of run run1, stored 2 h ago)"
+    )
