@@ -5,6 +5,7 @@ Every id becomes a token of a NATS subject, so none may hold a dot, a space or a
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import zlib
@@ -25,6 +26,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
+@functools.lru_cache(maxsize=4096)
 def shard(run_id: str) -> str:
     """The shard of a run as two digits, `crc32(run_id) % 16`."""
     return f"{zlib.crc32(run_id.encode()) % SHARDS:02d}"

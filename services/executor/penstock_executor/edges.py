@@ -7,8 +7,9 @@ from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from penstock_adapters.nats.consumer import Delivery
-from penstock_core.facts import AttemptFinished, AttemptRequested, Fact
+from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, CacheReport, CacheRule, Fact
 from penstock_core.ports import Recorded, Workplace
+from penstock_executor.cache import Look
 
 Attempt = tuple[str, str, int]
 
@@ -40,6 +41,14 @@ class Edges(Protocol):
         """Set an unreadable message aside."""
         ...
 
+    async def look(self, attempt: AttemptRequested, rule: CacheRule) -> Look:
+        """Look for an earlier result of the same call."""
+        ...
+
+    async def keep_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
+        """Keep an end for later calls, if it is a good one; the report says if that was not possible."""
+        ...
+
     async def workplace(self, attempt: AttemptRequested) -> Workplace:
         """Where the attempt runs, made ready: source unpacked, artifacts at hand."""
         ...
@@ -50,6 +59,14 @@ class Edges(Protocol):
 
     def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
         """Ship output; the awaitable is done when it is stored."""
+        ...
+
+    def commit(self, fact: ArtifactCommitted) -> None:
+        """Make something that an attempt has stored available to others, and announce it."""
+        ...
+
+    async def settle(self, attempt: Attempt) -> None:
+        """Return when all that an attempt has stored is announced, or cannot be."""
         ...
 
     def forget(self, attempt: Attempt) -> None:

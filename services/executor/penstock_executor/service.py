@@ -15,16 +15,23 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import events, subjects
 from penstock_core.errors import PenstockError
-from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, ErrorInfo, Outcome
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    Outcome,
+)
 from penstock_core.ports import Executor, Unavailable
 from penstock_executor import attempts
 from penstock_executor.edges import Attempt, Edges
+from penstock_executor.held import Held, prepared
 from penstock_executor.inputs import with_inputs
 from penstock_executor.line import Line
 
@@ -33,23 +40,7 @@ STARTED_DELAY = 0.02
 
 _REMEMBERED = 10_000
 _CANCELLED_REMEMBERED = 100_000
-_OUTPUT_WAIT = 10.0
 _REFUSED_DELAY = 10.0
-
-
-@dataclass(slots=True)
-class _Held:
-    """An attempt in this executor's hands."""
-
-    request: AttemptRequested
-    delivery: Delivery
-    begun: bool = False
-    started: AttemptStarted | None = None
-    started_sent: bool = False
-    timer: asyncio.TimerHandle | None = None
-    ended: bool = False
-    killed: bool = False
-    output: list[Awaitable[None]] = field(default_factory=list[Awaitable[None]])
 
 
 class ExecutorService:
@@ -74,7 +65,7 @@ class ExecutorService:
         self._want = want
         self._warn = warn
         self._executor: Executor | None = None
-        self._held: dict[Attempt, _Held] = {}
+        self._held: dict[Attempt, Held] = {}
         self._ended: OrderedDict[Attempt, None] = OrderedDict()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -119,7 +110,7 @@ class ExecutorService:
         if self._stopping:
             self._spawn(self._edges.hand_back(delivery, 0.0))
             return
-        self._held[attempt] = _Held(request, delivery)
+        self._held[attempt] = Held(request, delivery)
         self._idle.clear()
         if self._active < self._slots or not self._ahead:
             self._start(attempt)
@@ -156,6 +147,8 @@ class ExecutorService:
                 await self._line_up(attempt, request, delivery)
                 return
             request = await with_inputs(request, self._edges.facts)
+            if await self._from_cache(attempt, request):
+                return
             where = await self._edges.workplace(request)
             # A cancel that came meanwhile found no process to end. Between this look and the start nothing is awaited.
             if self._was_cancelled(request):
@@ -186,6 +179,20 @@ class ExecutorService:
         held = self._held.get(attempt)
         if held is not None and not held.begun:
             self._end(attempts.queue_timeout(held.request))
+
+    async def _from_cache(self, attempt: Attempt, request: AttemptRequested) -> bool:
+        """End an attempt with an earlier result of the same call; True when there was one."""
+        if request.cache is None:
+            return False
+        found = await self._edges.look(request, request.cache)
+        held = self._held.get(attempt)
+        if held is not None:
+            held.cache = found.report
+        if found.end is None:
+            return False
+        if not self._was_cancelled(request):
+            self._end(found.end)
+        return True
 
     def _was_cancelled(self, request: AttemptRequested) -> bool:
         """End an attempt whose run was cancelled, or that was to be killed; True when it was."""
@@ -235,6 +242,13 @@ class ExecutorService:
         if held is not None:
             held.output.append(shipped)
 
+    def committed(self, fact: ArtifactCommitted) -> None:
+        """The attempt stored something."""
+        held = self._held.get((fact.run_id, fact.key, fact.attempt))
+        if held is not None:
+            held.commits = True
+            self._edges.commit(fact)
+
     def finished(self, fact: AttemptFinished) -> None:
         """The attempt ended."""
         self._end(fact)
@@ -255,27 +269,14 @@ class ExecutorService:
             if held.timer is not None:
                 # A short attempt has no `started` in the log: its end says where and when it began, for one write less.
                 held.timer.cancel()
-            if held.output or attempts.stores(fact):
+            if held.output or held.commits or held.cache or attempts.stores(fact):
                 self._spawn(self._end_after(attempt, held, fact))
                 return
         self._submit_end(attempt, fact)
 
-    async def _end_after(self, attempt: Attempt, held: _Held, fact: AttemptFinished) -> None:
+    async def _end_after(self, attempt: Attempt, held: Held, fact: AttemptFinished) -> None:
         """What a finished attempt wrote is stored before its end is known, so that readers find it."""
-        if held.output:
-            await asyncio.wait([asyncio.ensure_future(part) for part in held.output], timeout=_OUTPUT_WAIT)
-        try:
-            await self._edges.publish_artifacts(fact)
-        except PenstockError as error:
-            message = f"its artifacts could not be stored: {error}"
-            fact = replace(
-                fact,
-                outcome=Outcome.FAILED,
-                outputs={},
-                artifacts={},
-                error=ErrorInfo(type="StoreError", message=message),
-            )
-        self._submit_end(attempt, fact)
+        self._submit_end(attempt, await prepared(self._edges, held, fact))
 
     def _submit_end(self, attempt: Attempt, fact: AttemptFinished) -> None:
         written = self._edges.submit(fact)
@@ -300,7 +301,7 @@ class ExecutorService:
                 return
         self._done(attempt)
 
-    def _send_started(self, held: _Held) -> None:
+    def _send_started(self, held: Held) -> None:
         if held.started is not None and not held.started_sent:
             held.started_sent = True
             self._edges.submit(held.started)
@@ -322,7 +323,7 @@ class ExecutorService:
         if not self._held:
             self._idle.set()
 
-    def _free(self, attempt: Attempt, held: _Held) -> None:
+    def _free(self, attempt: Attempt, held: Held) -> None:
         """An attempt's slot, or its place in line, is free."""
         self._active -= held.begun
         self._queued.discard(attempt)

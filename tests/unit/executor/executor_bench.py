@@ -10,8 +10,18 @@ from typing import Any
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import events
-from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, Fact, Outcome
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    CacheReport,
+    CacheRule,
+    Fact,
+    Outcome,
+)
 from penstock_core.ports import Recorded, Workplace
+from penstock_executor.cache import Look
 from penstock_executor.output import OutputShipper
 from penstock_executor.service import ExecutorService
 
@@ -66,6 +76,18 @@ class Surroundings:
         shipped = self.shipper.ship(attempt, entries)
         shipped.set_result(None)
         return shipped
+
+    def commit(self, fact: ArtifactCommitted) -> None:
+        self.log.append(fact)
+
+    async def settle(self, attempt: tuple[str, str, int]) -> None:
+        pass
+
+    async def look(self, attempt: AttemptRequested, rule: CacheRule) -> Look:
+        return Look(CacheReport())
+
+    async def keep_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
+        return report
 
     def forget(self, attempt: tuple[str, str, int]) -> None:
         self.shipper.forget(attempt)

@@ -19,6 +19,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from penstock_adapters.nats import wire
 from penstock_core.errors import PenstockError
 from penstock_core.ports import Unavailable
 
@@ -59,6 +60,7 @@ class Bus:
     """One NATS connection, shared by the parts of a service."""
 
     def __init__(self, client: Client) -> None:
+        wire.hasten(client)
         self.client = client
         self._reconnected: list[Callable[[], None]] = []
 

@@ -68,6 +68,7 @@ class _Run:
         self.results: dict[tuple[str, str], Value] = {}
         self.live = Live(lambda key, output: self.results.get((key, output), NOTHING))
         self.raised: dict[str, Exception] = {}
+        self.contexts: dict[str, Context] = {}
         self.waiting: list[tuple[int, int, int, AttemptRequested | StepSuspended]] = []
 
     def to_its_end(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,7 +154,10 @@ class _Run:
         """What the step's function returns."""
         # It logs to where the caller's own context logs, so that tests find it in `context()` afterwards.
         sink = contexts.context().sink
-        with using(Context(step=fact.key, attempt=fact.attempt, pipeline=self.pipeline.name, sink=sink)):
+        before = self.contexts.get(fact.key)
+        context = before.again() if before else Context(step=fact.key, pipeline=self.pipeline.name, sink=sink)
+        self.contexts[fact.key] = context
+        with using(context):
             result = step.function(**arguments)
             return asyncio.run(_wait_for(result)) if inspect.isawaitable(result) else result
 
