@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock_adapters.process import ProcessExecutor
-from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted
+from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted
 from penstock_core.ports import Workplace
 from penstock_core.values import Inline
 
@@ -41,6 +41,9 @@ class Events:
 
     def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
         """Ignored."""
+
+    def committed(self, fact: ArtifactCommitted) -> None:
+        pass
 
     def finished(self, fact: AttemptFinished) -> None:
         """Wake who waits."""

@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Any
+
+import typer
+
 from penstock_cli.failures import UsageError
+
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use earlier results of steps nor keep new ones.")]
+Refresh = Annotated[
+    list[str] | None,
+    typer.Option("--refresh", metavar="STEP", help="Make the result of this step anew and keep that; repeatable."),
+]
+
+
+def caching_of(no_cache: bool, refresh: list[str] | None) -> dict[str, Any]:
+    """What a run does with earlier results, as arguments of `Client.run`."""
+    if no_cache and refresh:
+        raise UsageError("--no-cache keeps no result, so that --refresh has nothing to do: leave one of the two out")
+    return {"cache": "off" if no_cache else "use", "refresh": refresh or []}
 
 
 def labels_of(name: str | None, labels: list[str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock_cli import failures, following, output
-from penstock_cli.arguments import labels_of, seconds_of
+from penstock_cli.arguments import NoCache, Refresh, caching_of, labels_of, seconds_of
 from penstock_cli.following import Options
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def run(
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="TIME", help="Cancel the run after e.g. 90, 10m, 2h.")
     ] = None,
+    no_cache: NoCache = False,
+    refresh: Refresh = None,
     logs: Annotated[bool, typer.Option("--logs", help="Show what the steps print.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
@@ -57,11 +59,13 @@ def run(
 
     options = Options(json, quiet, logs, seconds_of(timeout) if timeout else None)
     labels = labels_of(name, label or [])
+    caching = caching_of(no_cache, refresh)
     with no_run_in_json(wanted=json):
         sources.locate(source)
         with terminated_politely(), session.hold() as held:
             prepared, inputs = prepare(source, param or [], quiet_stdout=json)
-            ended = _run(held, prepared, inputs, labels, options)
+            wanted = {"inputs": inputs, "labels": labels, **caching}
+            ended = _run(held, prepared, wanted, options)
     raise typer.Exit(0 if ended.succeeded else failures.FAILED)
 
 
@@ -92,15 +96,13 @@ def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prep
     return prepared, given
 
 
-def _run(
-    held: Embedded | None, prepared: Prepared, inputs: dict[str, Any], labels: dict[str, str], options: Options
-) -> Run:
+def _run(held: Embedded | None, prepared: Prepared, wanted: dict[str, Any], options: Options) -> Run:
     from penstock_cli import session
     from penstock_cli.model import Progress
 
     connected = session.attach(held)
     version = connected.client.register(prepared)
-    accepted = connected.client.run(version, inputs=inputs, labels=labels)
+    accepted = connected.client.run(version, **wanted)
     progress = Progress(accepted.run_id, prepared.ir, version.version)
     return watch(connected, progress, options, prepared.source.root)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -146,6 +147,8 @@ def _details(run: Run, key: str, store: object) -> dict[str, object]:
         else None,
         "outputs": _plain_values(step.outputs, store),
         "artifacts": _plain_values(step.artifacts, store),
+        "checkpoint": dataclasses.asdict(step.checkpoint) if step.checkpoint else None,
+        "cache": dataclasses.asdict(step.cache) if step.cache else None,
         "depends_on": list(step.depends_on),
     }
 

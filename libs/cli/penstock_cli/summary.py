@@ -15,6 +15,7 @@ from penstock_cli import output
 from penstock_cli.model import number, size
 from penstock_cli.output import Segments
 
+GOOD = ("succeeded", "cached")
 _LABEL_LIMIT = 28
 _SHOWN = 20
 _TEXT_LIMIT = 160
@@ -49,13 +50,15 @@ def failures(run: Run, root: Path | None = None) -> Iterable[Segments]:
 
 
 def results(run: Run, artifacts: FolderStore | None) -> Iterable[Segments]:
-    """Metrics and parameters by step, the outputs of the run, and the artifacts that were logged."""
+    """Metrics and parameters by step, the outputs of the run, what was logged, and checkpoints of unfinished steps."""
     steps = run.steps.values()
     yield from _measured("metrics", {step.key: step.metrics for step in steps if step.metrics})
     yield from _measured("parameters", {step.key: step.params for step in steps if step.params})
     yield from _values("outputs", run.outputs, artifacts)
     logged = {f"{step.key}: {name}": value for step in steps for name, value in step.artifacts.items()}
     yield from _values("artifacts", logged, artifacts)
+    saved = {step.key: step.checkpoint for step in steps if step.checkpoint is not None and step.state not in GOOD}
+    yield from _values("checkpoints", {key: one.value for key, one in saved.items()}, artifacts)
 
 
 def _measured(title: str, found: Mapping[str, Mapping[str, Any]]) -> Iterable[Segments]:

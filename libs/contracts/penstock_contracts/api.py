@@ -47,24 +47,33 @@ class VersionSummary(_Model):
 
 
 class RunBody(_Model):
-    """Ask for a run. `inputs` are JSON values by parameter name; `version` None means the latest."""
+    """Ask for a run. `inputs` are JSON values by parameter name; `version` None means the latest.
+
+    `cache` says what it does with earlier results of steps that keep them: `use` them, make them anew and keep these
+    (`refresh`), or neither use nor keep any (`off`). `refresh` names single steps that are made anew, by key or name.
+    """
 
     pipeline: str
     version: int | None = None
     inputs: dict[str, Json] = Field(default_factory=dict)
     labels: dict[str, str] = Field(default_factory=dict, max_length=64)
     priority: int = Field(default=0, ge=-1000, le=1000)
+    cache: Literal["use", "refresh", "off"] = "use"
+    refresh: list[str] = Field(default_factory=list, max_length=1000)
 
 
 class RerunBody(_Model):
     """Run an earlier run's pipeline again, as a new run with the same labels and priority.
 
     `version` says which: that of the earlier run (`same`) or the `latest`; it may be left out where they are one.
-    `inputs` are what changes; the others are those of the earlier run.
+    `inputs` are what change; the others are those of the earlier run. `cache` and `refresh` are as for any run: those
+    of the earlier run do not matter.
     """
 
     version: Literal["same", "latest"] | None = None
     inputs: dict[str, Json] = Field(default_factory=dict)
+    cache: Literal["use", "refresh", "off"] = "use"
+    refresh: list[str] = Field(default_factory=list, max_length=1000)
 
 
 class CancelBody(_Model):
@@ -90,6 +99,31 @@ class StepError(_Model):
     traceback: str = ""
 
 
+class CacheView(_Model):
+    """What the cache did for a step: whether an earlier result was taken, of which run and step.
+
+    Where none was, `differs` names the parts of the key (`code`, `environment`, `salt`, `input NAME`) in which the
+    nearest earlier result differs, and `note` says why there was no key, or why a result that was there did not count.
+    """
+
+    key: str = ""
+    hit: bool = False
+    parts: dict[str, str] = Field(default_factory=dict, description="digests of the parts of the key")
+    differs: list[str] = Field(default_factory=list)
+    from_run: str = ""
+    from_step: str = ""
+    stored_at: float = 0.0
+    note: str = ""
+
+
+class CheckpointView(_Model):
+    """The last checkpoint of a step: which attempt saved it, when, and the value."""
+
+    attempt: int
+    at: float
+    value: dict[str, Json]
+
+
 class StepView(_Model):
     """A step of a run as it stands."""
 
@@ -103,7 +137,11 @@ class StepView(_Model):
     error: StepError | None = None
     executor: str | None = None
     outputs: dict[str, Json] = Field(default_factory=dict, description="values: inline JSON, or an artifact reference")
-    artifacts: dict[str, Json] = Field(default_factory=dict)
+    artifacts: dict[str, Json] = Field(
+        default_factory=dict, description="what the step logged; while it runs, what its present attempt has stored"
+    )
+    checkpoint: CheckpointView | None = None
+    cache: CacheView | None = None
     depends_on: list[str] = Field(default_factory=list)
 
 

@@ -79,10 +79,14 @@ def subject(fact: Fact) -> str:
 
 
 def headers(fact: Fact, source: str) -> dict[str, str]:
-    """CloudEvents 1.0 attributes in the NATS binding. The id is the fact's place: the same fact, the same id."""
+    """CloudEvents 1.0 attributes in the NATS binding. The id is the fact's place: the same fact, the same id.
+
+    Of facts that follow each other at one place it has the time, too.
+    """
+    several = f".{fact.at:.6f}" if isinstance(fact, ArtifactCommitted) else ""
     return {
         "ce-specversion": "1.0",
-        "ce-id": f"{fact.run_id}.{fact.tail}",
+        "ce-id": f"{fact.run_id}.{fact.tail}{several}",
         "ce-type": fact.ce_type,
         "ce-source": source,
         "ce-subject": fact.run_id,

@@ -1,6 +1,6 @@
 """Subject names, streams, consumers and buckets: the one place that spells them.
 
-runs.{shard}.{run_id}.{tail}           facts of runs (stream RUNS)
+runs.{shard}.{run_id}.{tail}           facts of runs (stream RUNS); `tail` as each fact names it
 logs.{run_id}.{key}.{n}                what attempts print and measure (stream LOGS)
 builds.{project}.{pipeline}.registered pipeline versions made by the builder (stream BUILDS)
 ticks.{schedule}, armed.{schedule}     timers of the cron service (stream TIMERS)
@@ -11,7 +11,7 @@ commands.{service}.{verb}              requests with a reply, nothing stored
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from penstock_core import ids
 
@@ -23,6 +23,7 @@ PARKED = "PARKED"
 
 VERSIONS_BUCKET = "penstock_versions"
 SCHEDULES_BUCKET = "penstock_schedules"
+CACHE_BUCKET = "penstock_cache"
 
 CRON_CONSUMER = "cron"
 """Durable consumers, on TIMERS and on the bucket of schedules, that hand ticks and changes to the cron service."""
@@ -60,6 +61,11 @@ def run_all(run_id: str) -> str:
 def finished(run_id: str, key: str, attempt: int) -> str:
     """Subject of the end of an attempt."""
     return run(run_id, f"step.{key}.{attempt}.finished")
+
+
+def committed(run_id: str, key: str, attempt: int | Literal["*"], name: str) -> str:
+    """Subject of something that an attempt stored while it ran; `*` stands for every attempt."""
+    return run(run_id, f"step.{key}.{attempt}.artifact.{name}")
 
 
 def logs(run_id: str, key: str, attempt: int) -> str:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock_core.errors import PenstockError
-from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, Fact
+from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Fact
+from penstock_core.values import Value
 
 
 class Unavailable(PenstockError):
@@ -100,6 +101,10 @@ class AttemptEvents(Protocol):
         """What the attempt wrote: `{"at", "stream", "text"}` or `{"at", "metric", "value", "step"}`."""
         ...
 
+    def committed(self, fact: ArtifactCommitted) -> None:
+        """The attempt stored something while it runs; the object is in the store of this machine."""
+        ...
+
     def finished(self, fact: AttemptFinished) -> None:
         """The attempt ended; nothing follows."""
         ...
@@ -114,12 +119,14 @@ class Workplace:
         python: path of the interpreter that runs the user's code.
         artifacts: root folder of the local artifact store (layout: `penstock_adapters.files`).
         environment: digest of the environment; with `source` it names a fork server.
+        checkpoint: what an earlier attempt of the step saved last, at hand in the local store.
     """
 
     source: str
     python: str
     artifacts: str
     environment: str
+    checkpoint: Value | None = None
 
 
 class Executor(Protocol):

@@ -198,6 +198,23 @@ def params(binding: Binding) -> Iterator[str]:
         yield from params(part)
 
 
+def artifacts(value: Value) -> Iterator[str]:
+    """The digests of the artifacts that a value is made of. What it names by reference is not among them."""
+    match value:
+        case Stored(artifact):
+            yield artifact.sha256
+        case Items(items):
+            for item in items:
+                yield from artifacts(item)
+        case Fields(fields):
+            for item in fields.values():
+                yield from artifacts(item)
+        case Element(of):
+            yield from artifacts(of)
+        case Inline() | Earlier() | Collected():
+            pass
+
+
 def weight(value: Value) -> int:
     """An upper estimate of the length of `value` as JSON text, in characters."""
     match value:

@@ -17,12 +17,13 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from penstock import results, uploading
+from penstock import asking, results, uploading
+from penstock.asking import CacheMode
 from penstock.client_errors import ClientError, RunFailed
 from penstock.platform import Address, home_folder, locator
 from penstock.results import Event, LogLine, Reasons, Run, Schedule, Version
@@ -133,6 +134,8 @@ class Client:
         *,
         labels: Mapping[str, str] | None = None,
         priority: int = 0,
+        cache: CacheMode = "use",
+        refresh: Sequence[str] = (),
         wait: bool = False,
     ) -> Run:
         """Ask for a run.
@@ -145,6 +148,9 @@ class Client:
             idempotency_key: the same key is the same run; default a new one.
             labels: texts to find the run by.
             priority: higher ones are served first.
+            cache: `use` earlier results of steps that keep them, make them anew and keep these (`refresh`), or neither
+                use nor keep any (`off`).
+            refresh: steps that are made anew, by key or name.
             wait: return when the run is over, with its steps.
 
         Raises:
@@ -162,6 +168,7 @@ class Client:
             "inputs": uploading.inputs(self, inputs or {}),
             "labels": dict(labels or {}),
             "priority": priority,
+            **asking.caching(cache, refresh),
         }
         headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
         accepted = self.transport.json("POST", "/v1/runs", body=body, headers=headers)
@@ -176,6 +183,8 @@ class Client:
         inputs: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         *,
+        cache: CacheMode = "use",
+        refresh: Sequence[str] = (),
         wait: bool = False,
     ) -> Run:
         """Run an earlier run's pipeline again, as a new run with the same labels and priority.
@@ -185,6 +194,8 @@ class Client:
             version: `same` or `latest`; may be left out while the earlier run's version is the latest.
             inputs: what changes, as in `run`; all others are those of the earlier run.
             idempotency_key: the same key is the same run; default a new one.
+            cache: as in `run`; that of the earlier run does not matter.
+            refresh: as in `run`.
             wait: return when the run is over, with its steps.
 
         Raises:
@@ -193,7 +204,7 @@ class Client:
         """
         changed = uploading.inputs(self, inputs or {})
         headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
-        body = {"version": version, "inputs": changed}
+        body = {"version": version, "inputs": changed, **asking.caching(cache, refresh)}
         accepted = self.transport.json("POST", f"/v1/runs/{quote(run_id)}/rerun", body=body, headers=headers)
         return self.wait(accepted["run_id"]) if wait else results.build(Run, accepted, state="queued")
 

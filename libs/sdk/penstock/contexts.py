@@ -14,17 +14,20 @@ safe to call from several, and must not block for long. What it gets is already 
 - `param(name, value)`: plain JSON of at most `PARAM_LIMIT` characters as text.
 - `artifact(name, value)`: a live object; save it at once with `penstock.serialize.save(value, Any, store)`.
 - `progress(fraction, text)`: 0 to 1.
+- `checkpoint(value)`: a live object; save it whole before returning, and return what brings it back.
 
 Outside a step `context()` gives one that prints nothing and records in memory (`context().metrics` and so on), so
-unit tests of steps need nothing.
+unit tests of steps need nothing. A test of what a step does after a lost attempt runs it in `using(first.again())`,
+where `first` is the context that it was lost in.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, SupportsFloat
@@ -51,6 +54,10 @@ class Sink(Protocol):
 
     def progress(self, fraction: float, text: str) -> None:
         """How far the step is, 0 to 1."""
+        ...
+
+    def checkpoint(self, value: object) -> Callable[[], Any]:
+        """Keep an object for the attempt that follows if this one is lost; returns what brings it back."""
         ...
 
 
@@ -89,6 +96,11 @@ class Memory:
         """Keep the last progress."""
         self.done = (fraction, text)
 
+    def checkpoint(self, value: object) -> Callable[[], Any]:
+        """Keep a copy, which later changes of the object do not reach."""
+        kept = copy.deepcopy(value)
+        return lambda: copy.deepcopy(kept)
+
 
 class Context:
     """The attempt that runs now, and how to log from it.
@@ -102,6 +114,8 @@ class Context:
         sink: where logged things go.
         metrics: last value of each metric logged through this context.
         params: last value of each parameter logged through this context.
+
+    `earlier` brings back the last checkpoint of the attempts before, where there is one.
     """
 
     def __init__(
@@ -113,6 +127,7 @@ class Context:
         pipeline: str = "",
         project: str = "default",
         sink: Sink | None = None,
+        earlier: Callable[[], Any] | None = None,
     ) -> None:
         self.run_id = run_id
         self.step = step
@@ -122,6 +137,8 @@ class Context:
         self.sink: Sink = sink or Memory()
         self.metrics: dict[str, float] = {}
         self.params: dict[str, Any] = {}
+        self._earlier = earlier
+        self._saved: Callable[[], Any] | None = None
 
     def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
         """Log a number, such as `log_metric("loss", 0.1, step=3)`.
@@ -180,6 +197,33 @@ class Context:
         if math.isnan(fraction):
             raise ValueError("progress: the fraction is NaN")
         self.sink.progress(min(max(float(fraction), 0.0), 1.0), str(text)[:PARAM_LIMIT])
+
+    def checkpoint(self, value: object) -> None:
+        """Save how far the step is, so that another attempt can go on from there if this one fails or is lost.
+
+        Anything that a step can return can be saved. It is kept whole or not at all, and takes the place of the former
+        one, when this returns.
+
+        Raises:
+            TypeError: it cannot be saved.
+        """
+        self._saved = self.sink.checkpoint(value)
+
+    def restore(self, default: Any = None) -> Any:
+        """The last checkpoint that an earlier attempt of this step in this run saved; `default` where none did."""
+        return default if self._earlier is None else self._earlier()
+
+    def again(self) -> Context:
+        """The context of the attempt that follows this one, with its last checkpoint to restore."""
+        return Context(
+            run_id=self.run_id,
+            step=self.step,
+            attempt=self.attempt + 1,
+            pipeline=self.pipeline,
+            project=self.project,
+            sink=self.sink,
+            earlier=self._saved or self._earlier,
+        )
 
 
 def _check_name(name: str, method: str) -> None:

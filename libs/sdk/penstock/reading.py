@@ -59,7 +59,7 @@ def download(client: Client, run: Run, step: str | None, output: str, to: Path) 
 
 
 def find(run: Run, step: str | None, output: str) -> Value:
-    """The value of an output, or of an artifact that a step logged.
+    """The value of an output, or of an artifact that a step logged; `checkpoint` is the last checkpoint of a step.
 
     Raises:
         NotFound: there is none of that name (yet); says which there are.
@@ -70,6 +70,8 @@ def find(run: Run, step: str | None, output: str) -> Value:
         known = ", ".join(list(run.steps)[:20]) or "none"
         raise NotFound(404, f"run {run.run_id} has no step {step!r}", f"its steps: {known}")
     view = run.steps[step]
+    if output == "checkpoint" and view.checkpoint is not None and output not in view.outputs:
+        return view.checkpoint.value
     return _pick({**view.artifacts, **view.outputs}, output, f"step {step!r} of run {run.run_id} ({view.state})")
 
 

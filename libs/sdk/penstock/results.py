@@ -46,8 +46,34 @@ class StepError:
 
 
 @dataclass(frozen=True, slots=True)
+class Cache:
+    """What the cache did for a step: see `penstock_core.facts.CacheReport`."""
+
+    hit: bool = False
+    key: str = ""
+    parts: dict[str, str] = field(default_factory=dict[str, str])
+    differs: tuple[str, ...] = ()
+    from_run: str = ""
+    from_step: str = ""
+    stored_at: float = 0.0
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The last checkpoint of a step: which attempt saved it, when, and its value as JSON."""
+
+    attempt: int
+    at: float
+    value: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a run as it stands. `outputs` and `artifacts` hold values as JSON: inline or a reference."""
+    """A step of a run as it stands. `outputs` and `artifacts` hold values as JSON: inline or a reference.
+
+    While an attempt runs, `artifacts` are those that it has stored so far. `checkpoint` is the last one of any attempt.
+    """
 
     key: str
     state: str = "waiting"
@@ -61,6 +87,8 @@ class Step:
     executor: str | None = None
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
     artifacts: dict[str, Any] = field(default_factory=dict[str, Any])
+    checkpoint: Checkpoint | None = None
+    cache: Cache | None = None
     depends_on: tuple[str, ...] = ()
 
     @property
@@ -214,4 +242,13 @@ def reasons_of(data: Mapping[str, Any]) -> Reasons:
 def step_of(key: str, data: Mapping[str, Any]) -> Step:
     """A step from the API's JSON."""
     error = build(StepError, data["error"]) if data.get("error") else None
-    return build(Step, data, key=key, error=error, depends_on=tuple(data.get("depends_on") or ()))
+    saved, cache = data.get("checkpoint"), data.get("cache")
+    return build(
+        Step,
+        data,
+        key=key,
+        error=error,
+        checkpoint=build(Checkpoint, saved) if saved else None,
+        cache=build(Cache, cache, differs=tuple(cache.get("differs") or ())) if cache else None,
+        depends_on=tuple(data.get("depends_on") or ()),
+    )

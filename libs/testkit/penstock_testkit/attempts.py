@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 
 from penstock_adapters.process import ProcessExecutor
-from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, Outcome
+from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
 from penstock_core.ports import Workplace
 from penstock_core.values import Earlier, Fields, Inline, Items, Stored, Value
 
@@ -31,6 +31,7 @@ class Attempts:
         self.began: dict[str, AttemptStarted] = {}
         self.ends: dict[str, AttemptFinished] = {}
         self.entries: dict[str, list[dict[str, Any]]] = {}
+        self.commits: dict[str, list[ArtifactCommitted]] = {}
         self._changed = asyncio.Condition()
         self._wakers: set[asyncio.Task[None]] = set()
 
@@ -49,6 +50,12 @@ class Attempts:
         self.entries.setdefault(key, []).extend(entries)
         self._wake()
 
+    def committed(self, fact: ArtifactCommitted) -> None:
+        """Keep it."""
+        assert fact.key not in self.ends, f"{fact.key} stored something after its end"
+        self.commits.setdefault(fact.key, []).append(fact)
+        self._wake()
+
     def finished(self, fact: AttemptFinished) -> None:
         """Keep it."""
         assert fact.key not in self.ends, f"{fact.key} ended twice"
@@ -64,7 +71,7 @@ class Attempts:
         return [entry for entry in self.entries.get(key, []) if "metric" in entry]
 
     async def until(self, what: str, key: str) -> Any:
-        """Wait until `began`, `ends` or `entries` has the key."""
+        """Wait until `began`, `ends`, `entries` or `commits` has the key."""
         async with asyncio.timeout(WAIT), self._changed:
             kept: dict[str, Any] = getattr(self, what)
             await self._changed.wait_for(lambda: key in kept)

@@ -6,22 +6,35 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Awaitable
+from dataclasses import replace
 from typing import Any
 
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.appender import Appender
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.kv import Bucket
 from penstock_adapters.nats.run_log import NatsRunLog, from_direct
 from penstock_adapters.nats.versions import Versions
 from penstock_adapters.process import ProcessExecutor
 from penstock_contracts import subjects
-from penstock_core.facts import AttemptFinished, AttemptRequested, CancelRequested, Fact
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    CacheReport,
+    CacheRule,
+    CancelRequested,
+    Fact,
+)
 from penstock_core.ports import Recorded, Unavailable, Workplace
-from penstock_executor import subscribers
+from penstock_executor import checkpoints, subscribers
+from penstock_executor.cache import Look, ResultCache
+from penstock_executor.checkpoints import Commits
+from penstock_executor.edges import Attempt
 from penstock_executor.mirror import Mirror
 from penstock_executor.output import OutputShipper
-from penstock_executor.service import Attempt, ExecutorService
+from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
 from penstock_servicekit.link import Link
@@ -36,6 +49,10 @@ class NatsEdges:
         self.appender = Appender(self._log, lambda error: link.log.warning("append is tried again", error=str(error)))
         self.shipper = OutputShipper(link.bus, link.log.warning)
         self._mirror = Mirror(link.bus, settings.home)
+        self._commits = Commits(self.appender.submit, self._mirror.put, link.log.warning)
+        self._cache = ResultCache(
+            Bucket(link.bus, subjects.CACHE_BUCKET), self._mirror.missing, self.facts, link.log.warning
+        )
         self._sources = Sources(settings.home, Versions(link.bus), self._mirror.local_file)
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
@@ -62,14 +79,32 @@ class NatsEdges:
         """See the protocol."""
         await self._link.park(delivery.subject, delivery.data, error, delivery.stream_seq)
 
+    async def look(self, attempt: AttemptRequested, rule: CacheRule) -> Look:
+        """See the protocol."""
+        return await self._cache.look(attempt, rule, await self._sources.environment(attempt))
+
+    async def keep_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
+        """See the protocol."""
+        return await self._cache.keep(attempt, report, end)
+
     async def workplace(self, attempt: AttemptRequested) -> Workplace:
         """See the protocol."""
-        await self._mirror.fetch_inputs(attempt)
-        return await self._sources.workplace(attempt)
+        await self._mirror.fetch(attempt.inputs.values())
+        where = await self._sources.workplace(attempt)
+        left = await checkpoints.latest(attempt, self.facts, self._mirror.fetch, self._link.log.warning)
+        return replace(where, checkpoint=left)
 
     async def publish_artifacts(self, end: AttemptFinished) -> None:
         """See the protocol."""
-        await self._mirror.put_outputs(end)
+        await self._mirror.put([*end.outputs.values(), *end.artifacts.values()])
+
+    def commit(self, fact: ArtifactCommitted) -> None:
+        """See the protocol."""
+        self._commits.take(fact)
+
+    async def settle(self, attempt: Attempt) -> None:
+        """See the protocol."""
+        await self._commits.settle(attempt)
 
     def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
         """See the protocol."""
@@ -78,6 +113,7 @@ class NatsEdges:
     def forget(self, attempt: Attempt) -> None:
         """See the protocol."""
         self.shipper.forget(attempt)
+        self._commits.forget(attempt)
 
 
 class ExecutorApp:

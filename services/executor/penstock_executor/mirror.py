@@ -13,7 +13,7 @@ import http.client
 import os
 import secrets
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +24,6 @@ from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
 from penstock_core import values
 from penstock_core.errors import PenstockError
-from penstock_core.facts import AttemptFinished, AttemptRequested
 from penstock_core.ports import Unavailable
 from penstock_core.values import Value
 
@@ -64,19 +63,28 @@ class Mirror:
         await _again(lambda: asyncio.to_thread(_download, location, sha256, path))
         return path
 
-    async def fetch_inputs(self, attempt: AttemptRequested) -> None:
-        """Have all artifacts among the inputs here."""
-        if not await self._remote():
-            return
-        for sha256 in {sha for value in attempt.inputs.values() for sha in _artifacts(value)}:
-            await self.local_file(sha256)
+    async def fetch(self, wanted: Iterable[Value]) -> None:
+        """Have all artifacts among values here.
 
-    async def put_outputs(self, end: AttemptFinished) -> None:
-        """Have all artifacts of an end in the store."""
+        Raises:
+            TransferError: one is nowhere, or came damaged.
+            Unavailable: the store does not answer.
+        """
+        remote = await self._remote()
+        for sha256 in {sha for value in wanted for sha in values.artifacts(value)}:
+            if remote or not self._path(sha256).is_file():
+                await self.local_file(sha256)
+
+    async def put(self, made: Iterable[Value]) -> None:
+        """Have all artifacts among values in the store.
+
+        Raises:
+            TransferError: one cannot be put.
+            Unavailable: the store does not answer.
+        """
         if not await self._remote():
             return
-        ends = [*end.outputs.values(), *end.artifacts.values()]
-        for sha256 in {sha for value in ends for sha in _artifacts(value)} - self._known:
+        for sha256 in {sha for value in made for sha in values.artifacts(value)} - self._known:
             path = self._path(sha256)
             location = await self._locate(Locate(sha256=sha256, write=True, size=path.stat().st_size))
             if location.error is not None:
@@ -84,6 +92,25 @@ class Mirror:
             if location.url is not None and location.size is None:  # with a size, it is there already
                 await _again(lambda path=path, location=location: asyncio.to_thread(_upload, location, path))
             self._known.add(sha256)
+
+    async def missing(self, wanted: Iterable[Value]) -> set[str]:
+        """The artifacts among values that the store does not have.
+
+        Raises:
+            Unavailable: the store does not answer.
+        """
+        shas = {sha for value in wanted for sha in values.artifacts(value)}
+        return {sha256 for sha256 in shas if not await self._there(sha256)}
+
+    async def _there(self, sha256: str) -> bool:
+        reply = await self._bus.request(subjects.ARTIFACTS_STAT, Locate(sha256=sha256).model_dump_json().encode())
+        try:
+            location = Location.model_validate_json(reply.data)
+        except pydantic.ValidationError as error:
+            raise Unavailable("the artifacts service gave an unreadable answer") from error
+        if location.unavailable or location.error:
+            raise Unavailable(location.error or "the artifact store is away")
+        return location.size is not None
 
     async def _remote(self) -> bool:
         if self._info is None:
@@ -180,15 +207,3 @@ def _upload(location: Location, path: Path) -> None:
 def _refused(response: http.client.HTTPResponse, what: str) -> Exception:
     text = f"the artifact store refused a {what}: {response.status} {response.read(300).decode(errors='replace')}"
     return OSError(text) if response.status >= 500 else TransferError(text)
-
-
-def _artifacts(value: Value) -> list[str]:
-    match value:
-        case values.Stored(artifact):
-            return [artifact.sha256]
-        case values.Items(items):
-            return [sha for item in items for sha in _artifacts(item)]
-        case values.Fields(fields):
-            return [sha for item in fields.values() for sha in _artifacts(item)]
-        case _:
-            return []

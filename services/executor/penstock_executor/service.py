@@ -15,16 +15,25 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import events, subjects
 from penstock_core import values
 from penstock_core.errors import PenstockError
-from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, ErrorInfo, Fact, Outcome
-from penstock_core.ports import Executor, Recorded, Unavailable, Workplace
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    CacheReport,
+    ErrorInfo,
+    Outcome,
+)
+from penstock_core.ports import Executor, Unavailable
 from penstock_core.values import Value
 from penstock_executor import attempts
+from penstock_executor.edges import Attempt, Edges
 
 STARTED_DELAY = 0.02
 """Seconds that a `started` fact waits: an attempt that ends before does without."""
@@ -33,52 +42,6 @@ _REMEMBERED = 10_000
 _CANCELLED_REMEMBERED = 100_000
 _OUTPUT_WAIT = 10.0
 _REFUSED_DELAY = 10.0
-
-Attempt = tuple[str, str, int]
-
-
-class Edges(Protocol):
-    """What the executor asks of its surroundings."""
-
-    def submit(self, fact: Fact) -> asyncio.Future[bool]:
-        """Append a fact, gathered with others; the future tells whether it was written."""
-        ...
-
-    async def facts(self, places: list[str]) -> dict[str, Recorded]:
-        """The facts at these subjects of the log."""
-        ...
-
-    async def ack(self, delivery: Delivery) -> None:
-        """The delivery is dealt with."""
-        ...
-
-    async def hand_back(self, delivery: Delivery, delay: float) -> None:
-        """Deliver it again, here or elsewhere, after `delay` seconds."""
-        ...
-
-    async def keep(self, delivery: Delivery) -> None:
-        """The attempt runs: put its redelivery off."""
-        ...
-
-    async def park(self, delivery: Delivery, error: str) -> None:
-        """Set an unreadable message aside."""
-        ...
-
-    async def workplace(self, attempt: AttemptRequested) -> Workplace:
-        """Where the attempt runs, made ready: source unpacked, artifacts at hand."""
-        ...
-
-    async def publish_artifacts(self, end: AttemptFinished) -> None:
-        """Make the artifacts of an end available to others."""
-        ...
-
-    def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
-        """Ship output; the awaitable is done when it is stored."""
-        ...
-
-    def forget(self, attempt: Attempt) -> None:
-        """The attempt writes no more."""
-        ...
 
 
 @dataclass(slots=True)
@@ -91,6 +54,8 @@ class _Held:
     started_sent: bool = False
     timer: asyncio.TimerHandle | None = None
     ended: bool = False
+    commits: bool = False
+    cache: CacheReport | None = None
     output: list[Awaitable[None]] = field(default_factory=list[Awaitable[None]])
 
 
@@ -167,6 +132,8 @@ class ExecutorService:
             if (delivery.delivered > 1 or delivery.stream_seq <= self.horizon) and await self._known(request):
                 return
             request = await self._with_inputs(request)
+            if await self._from_cache(attempt, request):
+                return
             where = await self._edges.workplace(request)
             # A cancel that came meanwhile found no process to end. Between this look and the start nothing is awaited.
             if self._was_cancelled(request):
@@ -186,6 +153,20 @@ class ExecutorService:
                     request, Outcome.LOST, type(error).__name__, f"the executor could not start it: {error}"
                 )
             )
+
+    async def _from_cache(self, attempt: Attempt, request: AttemptRequested) -> bool:
+        """End an attempt with an earlier result of the same call; True when there was one."""
+        if request.cache is None:
+            return False
+        found = await self._edges.look(request, request.cache)
+        held = self._held.get(attempt)
+        if held is not None:
+            held.cache = found.report
+        if found.end is None:
+            return False
+        if not self._was_cancelled(request):
+            self._end(found.end)
+        return True
 
     def _was_cancelled(self, request: AttemptRequested) -> bool:
         """End an attempt whose run was cancelled; True when it was."""
@@ -255,6 +236,13 @@ class ExecutorService:
         if held is not None:
             held.output.append(shipped)
 
+    def committed(self, fact: ArtifactCommitted) -> None:
+        """The attempt stored something."""
+        held = self._held.get((fact.run_id, fact.key, fact.attempt))
+        if held is not None:
+            held.commits = True
+            self._edges.commit(fact)
+
     def finished(self, fact: AttemptFinished) -> None:
         """The attempt ended."""
         self._end(fact)
@@ -276,7 +264,7 @@ class ExecutorService:
             if held.timer is not None:
                 # A short attempt has no `started` in the log: its end says where and when it began, for one write less.
                 held.timer.cancel()
-            if held.output or attempts.stores(fact):
+            if held.output or held.commits or held.cache or attempts.stores(fact):
                 self._spawn(self._end_after(attempt, held, fact))
                 return
         self._submit_end(attempt, fact)
@@ -285,6 +273,10 @@ class ExecutorService:
         """What a finished attempt wrote is stored before its end is known, so that readers find it."""
         if held.output:
             await asyncio.wait([asyncio.ensure_future(part) for part in held.output], timeout=_OUTPUT_WAIT)
+        await self._edges.settle(attempt)
+        if fact.outcome is Outcome.CACHED:
+            self._submit_end(attempt, fact)  # its artifacts are where everybody finds them
+            return
         try:
             await self._edges.publish_artifacts(fact)
         except PenstockError as error:
@@ -296,6 +288,9 @@ class ExecutorService:
                 artifacts={},
                 error=ErrorInfo(type="StoreError", message=message),
             )
+        if held.cache is not None:
+            # Before the end is known: whoever acts on it and asks for the same call finds the result.
+            fact = replace(fact, cache=await self._edges.keep_result(held.request, held.cache, fact))
         self._submit_end(attempt, fact)
 
     def _submit_end(self, attempt: Attempt, fact: AttemptFinished) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from penstock_adapters.nats.versions import Versions
+from penstock_contracts.commands import Version
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptRequested
 from penstock_core.ports import Workplace
@@ -30,6 +31,22 @@ class Sources:
         self._ready: dict[tuple[str, str, int], Workplace] = {}
         self._lock = asyncio.Lock()
 
+    async def environment(self, attempt: AttemptRequested) -> str:
+        """Digest of the environment that an attempt would run in.
+
+        Raises:
+            WorkplaceError: there is no such version.
+            Unavailable: it could not be read now.
+        """
+        ready = self._ready.get((attempt.project, attempt.pipeline, attempt.version))
+        return ready.environment if ready is not None else (await self._version(attempt)).environment.digest
+
+    async def _version(self, attempt: AttemptRequested) -> Version:
+        version = await self._versions.get(attempt.project, attempt.pipeline, attempt.version)
+        if version is None:
+            raise WorkplaceError(f"pipeline {attempt.pipeline!r} has no version {attempt.version}")
+        return version
+
     async def workplace(self, attempt: AttemptRequested) -> Workplace:
         """The workplace of an attempt.
 
@@ -42,9 +59,7 @@ class Sources:
         if ready is not None:
             return ready
         async with self._lock:
-            version = await self._versions.get(*name)
-            if version is None:
-                raise WorkplaceError(f"pipeline {attempt.pipeline!r} has no version {attempt.version}")
+            version = await self._version(attempt)
             python = version.environment.python
             if not os.access(python, os.X_OK):
                 raise WorkplaceError(

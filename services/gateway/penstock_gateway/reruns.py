@@ -6,10 +6,10 @@ import dataclasses
 import time
 
 from penstock_contracts import api, commands
-from penstock_core.facts import RunRequested
+from penstock_core.facts import CacheMode, RunRequested
 from penstock_gateway import inputs
 from penstock_gateway.problems import ProblemError
-from penstock_gateway.service import PROJECT, Accepted, GatewayService, fingerprint
+from penstock_gateway.service import PROJECT, Accepted, GatewayService, check_refresh, fingerprint
 
 
 async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: str | None) -> Accepted:
@@ -34,6 +34,8 @@ async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: 
         inputs=values,
         trigger={"type": "rerun", "parent": run_id, "request": request},
         requested_at=time.time(),
+        cache=CacheMode(body.cache),
+        refresh=check_refresh(version.pipeline, body.cache, body.refresh),
     )
     return await service.admit(wanted)
 

@@ -25,7 +25,7 @@ from penstock_contracts import api, commands, events, subjects
 from penstock_contracts.histories import HistoryHeader
 from penstock_core import ids
 from penstock_core.errors import InvalidId
-from penstock_core.facts import CancelRequested, RunFinished, RunRequested
+from penstock_core.facts import CacheMode, CancelRequested, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
 from penstock_core.ports import Unavailable
 from penstock_gateway import inputs, problems
@@ -37,6 +37,7 @@ from penstock_gateway.states import Folded, RunStates
 PROJECT = "default"
 REGISTER_TIMEOUT = 30.0
 _LABEL_LIMIT = 1000
+_NAMED = 30
 
 _PIPELINE: pydantic.TypeAdapter[Pipeline] = pydantic.TypeAdapter(Pipeline)
 
@@ -86,6 +87,7 @@ class GatewayService:
             return known
         version = await self.version(body.pipeline, body.version)
         values = inputs.check(body.pipeline, version.pipeline.params, body.inputs)
+        refresh = check_refresh(version.pipeline, body.cache, body.refresh)
         await self.artifacts.check_inputs(values)
         wanted = RunRequested(
             run_id=run_id,
@@ -97,6 +99,8 @@ class GatewayService:
             labels=body.labels,
             priority=body.priority,
             requested_at=time.time(),
+            cache=CacheMode(body.cache),
+            refresh=refresh,
         )
         return await self.admit(wanted)
 
@@ -305,6 +309,32 @@ def _check_run_body(body: api.RunBody) -> None:
                 f"a label has 1 to 100 characters in its name and up to {_LABEL_LIMIT} in its text",
                 errors=[(f"labels.{name[:100]}", "too long or without a name")],
             )
+
+
+def check_refresh(pipeline: Pipeline, cache: str, refresh: list[str]) -> tuple[str, ...]:
+    """The steps that are made anew, each once.
+
+    Raises:
+        ProblemError: 422 the pipeline has no such step, or a run that keeps nothing shall make one anew.
+    """
+    known = dict.fromkeys([*(node.key for node in pipeline.nodes), *pipeline.steps])
+    unknown = [name for name in refresh if name not in known]
+    if unknown:
+        shown = ", ".join([*known][:_NAMED]) + (" …" if len(known) > _NAMED else "")
+        raise ProblemError(
+            422,
+            f"Pipeline {pipeline.name!r} has no step {unknown[0][:100]!r} to refresh",
+            f"its steps: {shown}",
+            errors=[("refresh", f"has no step of the pipeline: {unknown[0][:100]!r}")],
+        )
+    if refresh and cache == "off":
+        raise ProblemError(
+            422,
+            "A run with the cache off keeps no result",
+            "so that there is nothing to refresh: leave one of the two out",
+            errors=[("refresh", "goes with cache 'use' only")],
+        )
+    return tuple(dict.fromkeys(refresh))
 
 
 def _same_request(known: RunRequested, request: str) -> Accepted:

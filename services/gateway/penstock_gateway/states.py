@@ -14,11 +14,12 @@ import orjson
 
 from penstock_contracts.commands import Version
 from penstock_core import run as machine
-from penstock_core.explain import explain
+from penstock_core.explain import StepReason, explain
 from penstock_core.facts import AttemptRequested, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
 from penstock_core.ports import Recorded, RunLog
 from penstock_core.run import Plan, RunState, Status, StepState
+from penstock_gateway.told import Told, of_cache
 
 _PLANS = 64
 _STEPS = 50_000
@@ -44,6 +45,7 @@ class Folded:
     last_seq: int = 0
     view: bytes = b""
     asked: dict[str, float] = field(default_factory=dict[str, float])
+    told: Told = field(default_factory=Told)
 
     @property
     def name(self) -> str:
@@ -125,6 +127,7 @@ def _fold(folded: Folded, records: list[Recorded]) -> None:
     for record in records:
         folded.state = machine.evolve(folded.state, record.fact)
         folded.last_seq = record.seq
+        folded.told.fold(record.fact)
         if isinstance(record.fact, RunFinished) and folded.finished_at is None:
             folded.finished_at = record.at
         if isinstance(record.fact, AttemptRequested):
@@ -151,7 +154,7 @@ def view(folded: Folded) -> bytes:
                 "error": state.finished.error if state.finished else None,
                 "inputs": request.inputs,
                 "outputs": state.finished.outputs if state.finished else {},
-                "steps": {key: _step(state, step) for key, step in state.steps.items()},
+                "steps": {key: _step(folded, step) for key, step in state.steps.items()},
                 "last_seq": folded.last_seq,
             }
         )
@@ -171,7 +174,7 @@ def reasons(folded: Folded, now: float) -> bytes:
                 {
                     "key": reason.key,
                     "state": reason.status.value,
-                    "sentence": reason.sentence,
+                    "sentence": _sentence(folded, reason, now),
                     "because": reason.because,
                     "since": reason.since,
                 }
@@ -181,8 +184,19 @@ def reasons(folded: Folded, now: float) -> bytes:
     )
 
 
-def _step(state: RunState, step: StepState) -> dict[str, Any]:
-    error = step.error
+def _sentence(folded: Folded, reason: StepReason, now: float) -> str:
+    """Why a step stands where it stands, with what the cache did for it once it is over."""
+    if reason.status not in machine.FINAL:
+        return reason.sentence
+    step = folded.state.steps[reason.key]
+    cache = of_cache(step.cache, folded.state.plan.specs[step.node], folded.requested, now)
+    if not cache or reason.status is Status.CACHED:
+        return cache or reason.sentence
+    return f"{reason.sentence}; cache: {cache}"
+
+
+def _step(folded: Folded, step: StepState) -> dict[str, Any]:
+    state, told, error = folded.state, folded.told, step.error
     return {
         "state": step.status.value,
         "attempts": step.attempt,
@@ -194,6 +208,8 @@ def _step(state: RunState, step: StepState) -> dict[str, Any]:
         "error": {"type": error.type, "message": error.message, "traceback": error.traceback} if error else None,
         "executor": step.executor or None,
         "outputs": step.outputs,
-        "artifacts": step.artifacts,
+        "artifacts": {**told.artifacts.get(step.key, {}), **step.artifacts},
+        "checkpoint": told.checkpoint(step.key),
+        "cache": step.cache,
         "depends_on": state.plan.dependencies[step.key],
     }

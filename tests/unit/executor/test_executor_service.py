@@ -9,7 +9,7 @@ from typing import Any
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import events
-from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, Fact, Outcome
+from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Fact, Outcome
 from penstock_core.ports import Recorded, Workplace
 from penstock_executor.output import OutputShipper
 from penstock_executor.service import ExecutorService
@@ -64,6 +64,12 @@ class Surroundings:
         shipped = self.shipper.ship(attempt, entries)
         shipped.set_result(None)
         return shipped
+
+    def commit(self, fact: ArtifactCommitted) -> None:
+        self.log.append(fact)
+
+    async def settle(self, attempt: tuple[str, str, int]) -> None:
+        pass
 
     def forget(self, attempt: tuple[str, str, int]) -> None:
         self.shipper.forget(attempt)

@@ -19,11 +19,13 @@ CONSUMER_NOT_FOUND = 10014
 ACK_WAIT = 6.0
 """Seconds after which a message that nobody acknowledged is delivered again: how soon a dead replica is noticed."""
 
+_CACHE_BOUNDS: dict[str, Any] = {"max_bytes": 256 * 1024**2, "max_age": 90 * 86400 * SECOND}
+
 
 def streams(replicas: int = 1) -> list[dict[str, Any]]:
     """Settings of all streams and of the streams behind the buckets."""
     common: dict[str, Any] = {"storage": "file", "num_replicas": replicas, "allow_direct": True, "discard": "old"}
-    facts = {"retention": "limits", "allow_atomic": True, "deny_delete": False}
+    facts = {"retention": "limits", "allow_atomic": True, "deny_delete": False, "allow_rollup_hdrs": True}
     return [
         {**common, **facts, "name": subjects.RUNS, "subjects": ["runs.>"], "duplicate_window": SECOND},
         {
@@ -47,6 +49,8 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
         {**common, "name": subjects.PARKED, "subjects": ["parked.>"], "max_bytes": 64 * 1024**2},
         _bucket(common, subjects.VERSIONS_BUCKET, history=1),
         _bucket(common, subjects.SCHEDULES_BUCKET, history=8),
+        # What is lost here is made again: when it is full, the oldest results go.
+        {**_bucket(common, subjects.CACHE_BUCKET, history=1), "discard": "old", **_CACHE_BOUNDS},
     ]
 
 

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 
 from penstock_adapters.nats.bus import Bus, BusError, check
 from penstock_contracts import events, subjects
-from penstock_core.facts import Fact
+from penstock_core.facts import ArtifactCommitted, Fact
 from penstock_core.ports import Recorded, Unavailable
 
 BATCH_FROM = 10
@@ -146,6 +146,9 @@ class NatsRunLog:
         headers = events.headers(fact, self._source)
         if fact.append_once:
             headers["Nats-Expected-Last-Subject-Sequence"] = "0"
+        if isinstance(fact, ArtifactCommitted):
+            # The latest of a name counts; a step that saves often must not fill the log.
+            headers["Nats-Rollup"] = "sub"
         return headers
 
 

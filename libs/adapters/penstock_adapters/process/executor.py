@@ -106,7 +106,7 @@ class ProcessExecutor:
                 self._teller.end(attempt, Outcome.FAILED, ErrorInfo(type="EnvironmentUnusable", message=why))
             )
             return
-        job = Job(next(self._numbers), attempt, where.artifacts, server, since=self._loop.time())
+        job = Job(next(self._numbers), attempt, where, server, since=self._loop.time())
         server.jobs += 1
         self._jobs[job.number] = job
         self._by_attempt[job.name] = job
@@ -155,7 +155,8 @@ class ProcessExecutor:
         server.send(f"import {module}\n".encode())
 
     def _send(self, job: Job) -> None:
-        order = orjson.dumps({"artifacts": job.artifacts, "unsafe": self._unsafe(job.request.project)})
+        own = {"artifacts": job.where.artifacts, "checkpoint": job.where.checkpoint}
+        order = orjson.dumps({**own, "unsafe": self._unsafe(job.request.project)})
         body = order[:-1] + b',"attempt":' + codec.encode(job.request) + b"}"
         if len(body) > PACKET - 1000:
             path = job.server.folder / f"{job.number}.request"
@@ -323,6 +324,7 @@ class ProcessExecutor:
     def _drain(self, job: Job, tail: Tail, fact: AttemptFinished) -> None:
         """Read on to the end, a part at a time: other attempts want the loop, too."""
         self._teller.output(job, tail.read(last=True))
+        self._teller.committed(job, tail.committed(last=True))
         if tail.done:
             self._told(job, fact)
         else:
@@ -365,6 +367,7 @@ class ProcessExecutor:
                 self._abort(job, ErrorInfo(type="Lost", message="the step's process does not end, even when killed"))
             elif job.stage is Stage.RUNNING and job.tail is not None:
                 self._teller.output(job, job.tail.read())
+                self._teller.committed(job, job.tail.committed())
             elif job.stage is Stage.ENDED and age > _LINGER and not job.killed:
                 self._signal(job, signal.SIGKILL)
             elif job.stage is Stage.SENT and age > _HANDOVER:

@@ -16,6 +16,7 @@ import pydantic
 from penstock_adapters.process.output import Tail
 from penstock_adapters.process.server import ForkServer
 from penstock_core.facts import AttemptRequested, ErrorInfo, Outcome
+from penstock_core.ports import Workplace
 
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 _ERROR = pydantic.TypeAdapter(ErrorInfo)
@@ -36,7 +37,7 @@ class Job:
 
     number: int
     request: AttemptRequested
-    artifacts: str
+    where: Workplace
     server: ForkServer
     stage: Stage = Stage.WAITING
     since: float = 0.0
@@ -73,7 +74,7 @@ class Job:
         if self.base is None:
             return
         shutil.rmtree(self.base, ignore_errors=True)
-        for suffix in ("log", "events", "result"):
+        for suffix in ("log", "events", "commits", "result"):
             with suppress(OSError):
                 Path(f"{self.base}.{suffix}").unlink()
 

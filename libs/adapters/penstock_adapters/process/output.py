@@ -1,4 +1,4 @@
-"""Follows what an attempt writes: the log of its output, and the JSON lines of what it measured.
+"""Follows what an attempt writes: the log of its output, and the JSON lines of what it measured and stored.
 
 Nothing is kept open and nothing is read while the files do not grow, so a silent attempt costs one `stat` a look.
 """
@@ -19,6 +19,9 @@ OUTPUT_LIMIT = 4 * 1024 * 1024
 EVENTS_LIMIT = 16 * 1024 * 1024
 """Bytes of measurements of one attempt that are passed on."""
 
+COMMITS_LIMIT = 256 * 1024 * 1024
+"""Bytes of lines about what one attempt stored that are passed on."""
+
 BATCH = 128 * 1024
 """Bytes that one look takes from each file, and characters of text told at a time: JSON can make six of one."""
 
@@ -32,7 +35,7 @@ class Tail:
     """Reads one attempt's files, in order, each byte once.
 
     Args:
-        base: path of the files without `.log` and `.events`.
+        base: path of the files without `.log`, `.events` and `.commits`.
         preface: output that belongs before the log's.
     """
 
@@ -40,13 +43,14 @@ class Tail:
         # A progress bar ends its states with a carriage return. Half a line of JSON is of no use to anyone.
         self._log = _Follower(f"{base}.log", OUTPUT_LIMIT, (b"\n", b"\r"), whole=False)
         self._events = _Follower(f"{base}.events", EVENTS_LIMIT, (b"\n",), whole=True)
+        self._commits = _Follower(f"{base}.commits", COMMITS_LIMIT, (b"\n",), whole=True)
         self._preface = preface
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
     def done(self) -> bool:
         """Whether nothing was left at the last look."""
-        return self._log.exhausted and self._events.exhausted
+        return self._log.exhausted and self._events.exhausted and self._commits.exhausted
 
     def read(self, *, last: bool = False) -> list[Entry]:
         """The next entries, at most about `BATCH` bytes of each kind; with `last`, call it until it is `done`."""
@@ -57,18 +61,27 @@ class Tail:
             text += f"\n[penstock] {self._log.forget():.1f} MiB of further output were left out\n"
         return entries + [_text(text[i : i + _ENTRY]) for i in range(0, len(text), _ENTRY)]
 
+    def committed(self, *, last: bool = False) -> list[Entry]:
+        """The next lines about what the attempt stored."""
+        return _entries(self._commits.read(last))
+
     def _measured(self, last: bool) -> list[Entry]:
-        entries: list[Entry] = []
-        for line in self._events.read(last).splitlines():
-            try:
-                entry = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                continue  # the user's code wrote into our file; its own lines are lost, nothing else
-            if isinstance(entry, dict) and "at" in entry:
-                entries.append(entry)
+        entries = _entries(self._events.read(last))
         if last and self._events.exhausted and self._events.left_out:
             entries.append(_text(f"[penstock] {self._events.forget():.1f} MiB of further measurements were left out\n"))
         return entries
+
+
+def _entries(lines: bytes) -> list[Entry]:
+    entries: list[Entry] = []
+    for line in lines.splitlines():
+        try:
+            entry = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            continue  # the user's code wrote into our file; its own lines are lost, nothing else
+        if isinstance(entry, dict) and "at" in entry:
+            entries.append(entry)
+    return entries
 
 
 def batches(entries: list[Entry]) -> Iterator[list[Entry]]:

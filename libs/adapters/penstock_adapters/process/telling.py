@@ -10,11 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
+
 from penstock_adapters.process.job import Job
 from penstock_adapters.process.output import Entry, batches
 from penstock_contracts import events as codec
 from penstock_contracts import subjects
-from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, ErrorInfo, Outcome
+from penstock_core import commits
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    ErrorInfo,
+    Outcome,
+)
 from penstock_core.ports import AttemptEvents
 
 _log = logging.getLogger(__name__)
@@ -46,6 +56,19 @@ class Teller:
         """The job wrote something, or nothing."""
         for part in batches(entries):
             _call(self._events.output, *job.name, part)
+
+    def committed(self, job: Job, entries: list[Entry]) -> None:
+        """The job stored things while it runs. Nothing in the lines is trusted: those that are none are dropped."""
+        for entry in entries:
+            name, given = commits.named(str(entry.get("artifact", "")), checkpoint=entry.get("checkpoint") is True)
+            run_id, key, attempt = job.name
+            body = {"run_id": run_id, "key": key, "attempt": attempt, "name": name, "given": given}
+            told = orjson.dumps({**body, "value": entry.get("value"), "at": entry["at"]})
+            fact = codec.decode(subjects.committed(run_id, key, attempt, name), told)
+            if isinstance(fact, ArtifactCommitted):
+                _call(self._events.committed, fact)
+            else:
+                _log.warning("a line of an attempt about what it stored is dropped: %s", fact)
 
     def finished(self, fact: AttemptFinished) -> None:
         """An attempt ended."""

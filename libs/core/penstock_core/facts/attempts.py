@@ -125,7 +125,10 @@ class AttemptStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactCommitted:
-    """Attempt n has stored something while it runs. Informative; the latest of a name counts. `at` in Unix seconds."""
+    """Attempt n has stored something while it runs. Informative; the latest of a name counts. `at` in Unix seconds.
+
+    `name` is a word of the subject; `given` is what the step called it, where that is no such word (see `commits`).
+    """
 
     ce_type: ClassVar[str] = "penstock.artifact.committed.v1"
     append_once: ClassVar[bool] = False
@@ -136,10 +139,16 @@ class ArtifactCommitted:
     name: str
     value: Value
     at: float = 0.0
+    given: str = ""
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)
         ids.check_name(self.name, "artifact name")
+
+    @property
+    def called(self) -> str:
+        """The name that the step gave it."""
+        return self.given or self.name
 
     @property
     def tail(self) -> str:

@@ -50,9 +50,10 @@ class _Run:
     def call(self, draft: Draft, step: Step[..., Any], arguments: dict[str, Any]) -> Any:
         policy = step.settings["retry"]
         attempt = 1
+        context = self.context(draft)
         while True:
             try:
-                with using(self.context(draft, attempt)):
+                with using(context):
                     result = step.function(**arguments)
                     return asyncio.run(_wait_for(result)) if inspect.isawaitable(result) else result
             except Exception as error:
@@ -63,11 +64,12 @@ class _Run:
                     raise
                 time.sleep(min(decision.delay, MAX_DELAY))
                 attempt += 1
+                context = context.again()
 
-    def context(self, draft: Draft, attempt: int) -> Context:
+    def context(self, draft: Draft) -> Context:
         """Logs to where the caller's own context logs, so that tests find it in `context()` afterwards."""
         outer = contexts.context()
-        return Context(step=draft.key, attempt=attempt, pipeline=self.pipeline.name, sink=outer.sink)
+        return Context(step=draft.key, pipeline=self.pipeline.name, sink=outer.sink)
 
     def resolve(self, binding: values.Binding, hint: Any) -> Any:
         from penstock import hints

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -106,6 +105,9 @@ class Step(Generic[P, R]):
         """
         entrypoint = f"{module}:{self.function.__name__}" if module else self.entrypoint
         if entrypoint not in self._specs:
+            # Only those who compile need it.
+            from penstock.authoring import code
+
             self._specs[entrypoint] = ir.StepSpec(
                 name=self.name,
                 entrypoint=entrypoint,
@@ -114,7 +116,7 @@ class Step(Generic[P, R]):
                     ir.Port(name=name, type=hints.show(hint), schema=schema.schema(hint))
                     for name, hint in self.signature.outputs.items()
                 ),
-                code=_digest(self.function),
+                code=code.of(self.function).digest,
                 file=self.file,
                 line=self.line,
                 **self.settings,
@@ -171,16 +173,6 @@ def port(one: signature.Input) -> ir.Port:
         default=default,
         schema=schema.schema(one.hint),
     )
-
-
-def _digest(function: Callable[..., Any]) -> str:
-    """SHA-256 of the function's source, or of its code where there is no source."""
-    plain = inspect.unwrap(function)
-    try:
-        text = inspect.getsource(plain).encode()
-    except (OSError, TypeError):
-        text = plain.__code__.co_code
-    return hashlib.sha256(text).hexdigest()
 
 
 @overload

@@ -1,7 +1,8 @@
-"""Options that a step may state already, but that this version of the platform does not act on: said, not silent."""
+"""What a step asks for and does not get, because this version does not do it or because it cannot: said, not silent."""
 
 from __future__ import annotations
 
+from penstock.authoring import code
 from penstock_core.ir import Pipeline, StepSpec
 
 
@@ -14,12 +15,16 @@ def notes(pipeline: Pipeline) -> list[str]:
             where = f"{spec.file}:{spec.line}: " if spec.file and spec.line else ""
             verb = "has" if len(names) == 1 else "have"
             found.append(f"{where}{', '.join(names)} of step {spec.name!r} {verb} no effect in this version")
+        if spec.cache and not spec.code:
+            why = code.why(spec.entrypoint)
+            found.append(
+                f"results of step {spec.name!r} are not kept, because its code cannot be told by reading: {why}"
+            )
     return found
 
 
 def _options(spec: StepSpec) -> list[str]:
     asked = {
-        "cache": spec.cache,
         "concurrency": spec.concurrency is not None,
         "queue_timeout": spec.queue_timeout is not None,
         "environment": spec.environment is not None,

@@ -18,11 +18,11 @@ fork server → executor
                                         has left no files
 
 attempt → executor, over the same socket
-    result ID WROTE     + JSON          `AttemptFinished`; WROTE is 1 when it wrote to its log or its events file; the
-                                        body is empty when the JSON lies in the file SLOT.result
+    result ID WROTE     + JSON          `AttemptFinished`; WROTE is 1 when it wrote to any of its files; the body is
+                                        empty when the JSON lies in the file SLOT.result
 
 SLOT names the attempt's working folder inside WORK; beside it lie SLOT.log (its output), SLOT.events (JSON lines of
-what it measured) and SLOT.result.
+what it measured), SLOT.commits (JSON lines of what it stored while it ran) and SLOT.result.
 """
 
 PACKET = 96 * 1024

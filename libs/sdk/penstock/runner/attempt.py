@@ -22,32 +22,34 @@ from penstock.runner import problems
 from penstock.runner.recorder import Recorder
 from penstock.serialize import formats, saving
 from penstock.store import FolderStore
-from penstock_core.values import INLINE_LIMIT, REQUEST_LIMIT, ArtifactRef
+from penstock_core.values import INLINE_LIMIT, REQUEST_LIMIT, ArtifactRef, json_weight
 
 Json = dict[str, Any]
+
+COMMIT_INLINE = 8 * 1024
+"""Largest weight of a value that is announced as it stands while the attempt runs: there may be many of them."""
 
 _THREAD = 8 * 2**20
 
 
-def perform(request: Json, artifacts: str, events: str, *, unsafe: bool = True) -> tuple[Json, Recorder]:
+def perform(
+    request: Json, artifacts: str, base: str, checkpoint: Json | None = None, *, unsafe: bool = True
+) -> tuple[Json, Recorder]:
     """Run the attempt that `request` describes.
 
     Args:
         request: the `AttemptRequested`.
         artifacts: root folder of the artifact store.
-        events: path of the file that gets what the attempt measures.
+        base: path of the files that get what the attempt measures and stores, without their endings.
+        checkpoint: the value that an earlier attempt saved last.
         unsafe: whether formats may be used whose loading can run code.
 
     Returns:
-        The `AttemptFinished`, and the recorder with the size of the events file.
+        The `AttemptFinished`, and the recorder with the size of its files.
     """
     store = FolderStore(artifacts)
     key = request["key"]
-
-    def keep(name: str, value: object) -> Json:
-        return serialize.save(value, Any, store, where=f"artifact {name!r} of step {key!r}", unsafe=unsafe)
-
-    recorder = Recorder(events, keep)
+    recorder = _recorder(key, store, base, unsafe=unsafe)
     end: Json = {
         "run_id": request["run_id"],
         "key": key,
@@ -60,7 +62,7 @@ def perform(request: Json, artifacts: str, events: str, *, unsafe: bool = True) 
     mine = os.getpid()
     try:
         _limit_memory(memory)
-        contexts.install(_context(request, recorder))
+        contexts.install(_context(request, recorder, checkpoint))
         end["outputs"] = _call(request, store, end, unsafe=unsafe)
     except BaseException as error:
         _limit_memory(None)  # telling what happened needs some, too
@@ -143,7 +145,21 @@ def _await(coroutine: Any) -> Any:
     return asyncio.run(coroutine)
 
 
-def _context(request: Json, recorder: Recorder) -> contexts.Context:
+def _recorder(key: str, store: FolderStore, base: str, *, unsafe: bool) -> Recorder:
+    def save(name: str, value: object) -> Json:
+        return serialize.save(value, Any, store, where=f"artifact {name!r} of step {key!r}", unsafe=unsafe)
+
+    def slim(saved: Json) -> Json:
+        large = "value" in saved and json_weight(saved["value"]) > COMMIT_INLINE
+        return _stored(saved["value"], store) if large else saved
+
+    def load(saved: Json) -> Any:
+        return serialize.load(saved, Any, store, where=f"the checkpoint of step {key!r}", unsafe=unsafe)
+
+    return Recorder(base, save, slim, load)
+
+
+def _context(request: Json, recorder: Recorder, checkpoint: Json | None) -> contexts.Context:
     return contexts.Context(
         run_id=request["run_id"],
         step=request["key"],
@@ -151,6 +167,7 @@ def _context(request: Json, recorder: Recorder) -> contexts.Context:
         pipeline=request["pipeline"],
         project=request["project"],
         sink=recorder,
+        earlier=None if checkpoint is None else lambda: recorder.load(checkpoint),
     )
 
 

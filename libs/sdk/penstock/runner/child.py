@@ -83,7 +83,8 @@ def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:
     order = json.loads(body)
     request = order["attempt"]
     sys.argv = [request["entrypoint"]]
-    end, recorder = perform(request, order["artifacts"], f"{slot}.events", unsafe=order.get("unsafe", True))
+    unsafe = order.get("unsafe", True)
+    end, recorder = perform(request, order["artifacts"], slot, order.get("checkpoint"), unsafe=unsafe)
     _flush()
     return _report(link, number, end, slot, log, recorder.size)
 

@@ -1,8 +1,9 @@
-"""The sink of an attempt's context: JSON lines in a file that the executor follows.
+"""The sink of an attempt's context: JSON lines in files that the executor follows.
 
-A file, not messages: a loop that logs a hundred thousand measurements costs a write each and can neither be slowed
+Files, not messages: a loop that logs a hundred thousand measurements costs a write each and can neither be slowed
 down by nor flood whoever reads them; lines of threads and forked workers are whole, because each is one append.
-The last values also go into the attempt's end, as far as they are few and small enough for one.
+The last values also go into the attempt's end, as far as they are few and small enough for one. What was stored has a
+file of its own, so that no flood of measurements can hide it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ from typing import Any
 KEPT_NAMES = 500
 KEPT_CHARACTERS = 64 * 1024
 """How many names, and how much JSON text, of metrics, parameters and artifacts each go into the attempt's end."""
+
+
+LINE_LIMIT = 96 * 1024
+"""Longest line about something stored, in characters: it must fit a message."""
 
 
 class Last(dict[str, Any]):
@@ -36,20 +41,11 @@ class Last(dict[str, Any]):
             self[name] = value
 
 
-class Recorder:
-    """Implements `penstock.contexts.Sink`.
+class Lines:
+    """A file of JSON lines, made with the first one."""
 
-    Args:
-        path: the file that gets the lines; made with the first one.
-        save: turns a live object, logged under a name, into a value in JSON form, storing it.
-    """
-
-    def __init__(self, path: str, save: Callable[[str, object], dict[str, Any]]) -> None:
-        self.metrics: dict[str, float] = {}
-        self.params = Last()
-        self.artifacts = Last()
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._save = save
         self._file: int | None = None
         self._lock = threading.Lock()
 
@@ -58,6 +54,47 @@ class Recorder:
         """Bytes written; 0 when there is no file."""
         return 0 if self._file is None else os.fstat(self._file).st_size
 
+    def write(self, entry: dict[str, Any]) -> None:
+        """Append a line."""
+        if self._file is None:
+            with self._lock:
+                if self._file is None:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+                    self._file = os.open(self._path, flags, 0o600)
+        os.write(self._file, json.dumps(entry).encode() + b"\n")
+
+
+class Recorder:
+    """Implements `penstock.contexts.Sink`.
+
+    Args:
+        base: path of its files without `.events` and `.commits`.
+        save: turns a live object, logged under a name, into a value in JSON form, storing it.
+        slim: makes of such a value a short one that stands for the same, as far as possible.
+        load: brings such a value back; also an attribute.
+    """
+
+    def __init__(
+        self,
+        base: str,
+        save: Callable[[str, object], dict[str, Any]],
+        slim: Callable[[dict[str, Any]], dict[str, Any]],
+        load: Callable[[dict[str, Any]], Any],
+    ) -> None:
+        self.metrics: dict[str, float] = {}
+        self.params = Last()
+        self.artifacts = Last()
+        self._save = save
+        self._slim = slim
+        self.load = load
+        self._events = Lines(f"{base}.events")
+        self._commits = Lines(f"{base}.commits")
+
+    @property
+    def size(self) -> int:
+        """Bytes written."""
+        return self._events.size + self._commits.size
+
     def metric(self, name: str, value: float, step: int | None) -> None:
         """Record a measurement. JSON has no NaN or infinity: such a value is text here and absent from the end."""
         finite = math.isfinite(value)
@@ -65,27 +102,38 @@ class Recorder:
             self.metrics.pop(name, None)
         elif name in self.metrics or len(self.metrics) < KEPT_NAMES:
             self.metrics[name] = value
-        self._write({"at": time.time(), "metric": name, "value": value if finite else str(value), "step": step})
+        self._events.write({"at": time.time(), "metric": name, "value": value if finite else str(value), "step": step})
 
     def param(self, name: str, value: Any) -> None:
         """Record a parameter."""
         self.params.keep(name, value)
-        self._write({"at": time.time(), "param": name, "value": value})
+        self._events.write({"at": time.time(), "param": name, "value": value})
 
     def artifact(self, name: str, value: object) -> None:
         """Store an object and record where it lies."""
         saved = self._save(name, value)
         self.artifacts.keep(name, saved)
-        self._write({"at": time.time(), "artifact": name, "value": saved})
+        self._events.write({"at": time.time(), "artifact": name, "value": saved})
+        self._commit({"artifact": name}, saved)
 
     def progress(self, fraction: float, text: str) -> None:
         """Record how far the step is."""
-        self._write({"at": time.time(), "progress": fraction, "text": text})
+        self._events.write({"at": time.time(), "progress": fraction, "text": text})
 
-    def _write(self, entry: dict[str, Any]) -> None:
-        if self._file is None:
-            with self._lock:
-                if self._file is None:
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                    self._file = os.open(self._path, flags, 0o600)
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
+    def checkpoint(self, value: object) -> Callable[[], Any]:
+        """Store an object for the attempt that follows and record where it lies."""
+        saved = self._save("checkpoint", value)
+        if not self._commit({"checkpoint": True}, saved):
+            raise TypeError(
+                "the checkpoint has so many parts with files of their own that their list is too long to be kept: "
+                "save one folder, one table, or plain data"
+            )
+        return lambda: self.load(saved)
+
+    def _commit(self, what: dict[str, Any], saved: dict[str, Any]) -> bool:
+        """Announce what was stored; False where that is too long. An artifact is told with the attempt's end anyway."""
+        slim = self._slim(saved)
+        short = len(json.dumps(slim)) <= LINE_LIMIT
+        if short:
+            self._commits.write({"at": time.time(), **what, "value": slim})
+        return short

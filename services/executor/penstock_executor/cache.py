@@ -1,0 +1,198 @@
+"""Earlier results in the place of attempts: looked for before a process is started, kept after a good end.
+
+In: requests whose inputs are known. Out: a `CacheReport` for each, and the end of the attempt where a result is found.
+
+Keys of the bucket: `{project}.result.{key}` holds a result, or where it is in the log; `{project}.recent.{entrypoint}`
+holds the parts of the latest calls. The last writer wins; whatever is lost is made again.
+
+Promises: a result counts only if all of its artifacts are in the store; no fault of the cache fails an attempt, and
+each is said in the report.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+import orjson
+import pydantic
+
+from penstock_adapters.nats.kv import Entry
+from penstock_contracts import subjects
+from penstock_core import cachekey, caching
+from penstock_core.caching import Kept, Trace
+from penstock_core.errors import PenstockError
+from penstock_core.facts import AttemptFinished, AttemptRequested, CacheReport, CacheRule, Outcome
+from penstock_core.ports import Recorded
+from penstock_core.values import Value
+
+UNTOLD = "the code of the step cannot be told by reading it"
+REFRESHED = "the run asked for it to be made anew"
+
+_TRIES = 3
+_KEPT = pydantic.TypeAdapter(Kept)
+_TRACES = pydantic.TypeAdapter(list[Trace])
+
+
+class Table(Protocol):
+    """The bucket."""
+
+    async def get(self, key: str) -> Entry | None:
+        """A key's entry."""
+        ...
+
+    async def put(self, key: str, value: bytes, revision: int | None = None) -> int | None:
+        """Write a key; None when it is not at `revision` any more."""
+        ...
+
+
+class Look(NamedTuple):
+    """What was found: the report, and the end of the attempt if an earlier result counts."""
+
+    report: CacheReport
+    end: AttemptFinished | None = None
+
+
+class ResultCache:
+    """Looks for results and keeps them.
+
+    Args:
+        table: the bucket.
+        missing: which artifacts among values the store does not have.
+        facts: reads facts at places of the log.
+        warn: writes to the service's own log.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        missing: Callable[[Iterable[Value]], Awaitable[set[str]]],
+        facts: Callable[[list[str]], Awaitable[dict[str, Recorded]]],
+        warn: Callable[..., None],
+    ) -> None:
+        self._table = table
+        self._missing = missing
+        self._facts = facts
+        self._warn = warn
+
+    async def look(self, request: AttemptRequested, rule: CacheRule, environment: str) -> Look:
+        """Look for an earlier result of the same call; `environment` is the digest of what the attempt would run in."""
+        parts = cachekey.Parts(
+            code=rule.code,
+            environment=cachekey.environment(environment, request.env),
+            entrypoint=request.entrypoint,
+            inputs=request.inputs,
+            salt=rule.salt,
+        )
+        key = cachekey.key(parts)
+        if key is None:
+            unknown = ", ".join(repr(name) for name in cachekey.unknown(parts))
+            return Look(CacheReport(note=UNTOLD if not rule.code else f"only a reference is known of input {unknown}"))
+        report = CacheReport(key=key, parts=cachekey.digests(parts))
+        if rule.refresh:
+            return Look(replace(report, note=REFRESHED))
+        try:
+            return await self._look(request, rule, report)
+        except (PenstockError, pydantic.ValidationError) as error:
+            why = _line(error)
+            self._warn("the cache cannot be read", step=request.key, run=request.run_id, error=why)
+            return Look(replace(report, note=f"the cache could not be read: {why}"))
+
+    async def _look(self, request: AttemptRequested, rule: CacheRule, report: CacheReport) -> Look:
+        entry = await self._table.get(_result(request.project, report.key))
+        if entry is not None:
+            kept = _KEPT.validate_json(entry.value)
+            report = replace(report, from_run=kept.run_id, from_step=kept.key, stored_at=kept.stored_at)
+            note, whole = await self._usable(kept, rule)
+            if whole is None:
+                return Look(replace(report, note=note))
+            hit = replace(report, hit=True)
+            return Look(hit, caching.cached_end(request, whole, hit, time.time()))
+        traces = await self._traces(request)
+        found = caching.nearest(report.parts, traces[0])
+        if found is None:
+            return Look(report)
+        trace, differs = found
+        if not differs:
+            return Look(replace(report, note="a result of the same call was kept, and has been dropped since"))
+        return Look(
+            replace(report, differs=differs, from_run=trace.run_id, from_step=trace.key, stored_at=trace.stored_at)
+        )
+
+    async def _usable(self, kept: Kept, rule: CacheRule) -> tuple[str, Kept | None]:
+        """The kept result with all that it is, or why it does not count."""
+        if caching.expired(kept, rule.ttl, time.time()):
+            return f"the earlier result is older than {rule.ttl:g} s", None
+        whole = await self._whole(kept)
+        if whole is None:
+            return "the earlier result is not in the log of its run any more", None
+        gone = await self._gone(whole)
+        return gone, None if gone else whole
+
+    async def _whole(self, kept: Kept) -> Kept | None:
+        """A kept result with all that it is, or None when the log does not have it."""
+        if kept.whole:
+            return kept
+        place = subjects.finished(kept.run_id, kept.key, kept.attempt)
+        recorded = (await self._facts([place])).get(place)
+        end = recorded.fact if recorded is not None else None
+        if not isinstance(end, AttemptFinished) or end.outcome is not Outcome.SUCCEEDED:
+            return None
+        return replace(
+            kept, whole=True, outputs=end.outputs, metrics=end.metrics, params=end.params, artifacts=end.artifacts
+        )
+
+    async def _gone(self, kept: Kept) -> str:
+        missing = await self._missing([*kept.outputs.values(), *kept.artifacts.values()])
+        if not missing:
+            return ""
+        first = min(missing)[:12]
+        many = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        return f"an earlier result is there, but not its artifact {first}{many}"
+
+    async def keep(self, request: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
+        """Keep a good end for later calls; returns the report, with a note if that was not possible."""
+        if not report.key or end.outcome is not Outcome.SUCCEEDED:
+            return report
+        kept = caching.keep(end, time.time())
+        try:
+            await self._table.put(_result(request.project, report.key), orjson.dumps(kept))
+            await self._remember(request, report, kept)
+        except PenstockError as error:
+            why = _line(error)
+            self._warn("a result is not kept", step=request.key, run=request.run_id, error=why)
+            return replace(report, note="; ".join(text for text in (report.note, f"it is not kept: {why}") if text))
+        return report
+
+    async def _remember(self, request: AttemptRequested, report: CacheReport, kept: Kept) -> None:
+        """Only explanations hang on this, so that it is given up when others write all the time."""
+        new = Trace(run_id=kept.run_id, key=kept.key, stored_at=kept.stored_at, parts=report.parts)
+        for _ in range(_TRIES):
+            traces, revision = await self._traces(request)
+            body = orjson.dumps(caching.remember(traces, new))
+            if await self._table.put(_recent(request), body, revision) is not None:
+                return
+
+    async def _traces(self, request: AttemptRequested) -> tuple[list[Trace], int]:
+        entry = await self._table.get(_recent(request))
+        if entry is None:
+            return [], 0
+        try:
+            return _TRACES.validate_json(entry.value), entry.revision
+        except pydantic.ValidationError:
+            return [], entry.revision
+
+
+def _result(project: str, key: str) -> str:
+    return f"{project}.result.{key}"
+
+
+def _recent(request: AttemptRequested) -> str:
+    return f"{request.project}.recent.{hashlib.sha256(request.entrypoint.encode()).hexdigest()[:40]}"
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,116 @@
+"""What attempts store while they run is told at once, and an attempt goes on from an earlier one's checkpoint."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from penstock_core import values
+from penstock_core.facts import Outcome
+from penstock_core.values import Inline, Stored
+from penstock_testkit.attempts import OpenBed, bed
+
+__all__ = ["bed"]
+
+STEPS = """
+    import time
+    from pathlib import Path
+    from penstock import context
+
+    def slow(gate: str) -> int:
+        context().checkpoint({"epoch": 1, "weights": b"abc"})
+        context().log_artifact("curve of loss.json", [1, 2, 3])
+        context().log_artifact("plain", 1)
+        while not Path(gate).exists():
+            time.sleep(0.01)
+        return 1
+
+    def many() -> None:
+        for epoch in range(200):
+            context().checkpoint(epoch)
+
+    def last() -> object:
+        state = context().restore()
+        return state if state is None else [state["epoch"], state["weights"].decode(), context().attempt]
+
+    def wide() -> None:
+        context().checkpoint([b"%d" % n for n in range(1500)])
+
+    def large() -> None:
+        context().checkpoint(["é" * 100] * 100)
+
+    def dies() -> None:
+        import os
+        context().checkpoint("here")
+        os.kill(os.getpid(), 9)
+
+    def hostile() -> None:
+        import os
+        context().log_artifact("x", 1)
+        base = os.getcwd()
+        with open(base + ".commits", "ab") as file:
+            file.write(b'{"at": 1}\\n{"at": 1, "artifact": "y", "value": 3}\\n[]\\nrubbish\\n{"at":"x"}\\n')
+        context().log_artifact("z", 2)
+"""
+
+
+async def test_what_is_stored_is_told_while_the_attempt_runs(bed: OpenBed, tmp_path: Path) -> None:
+    b = await bed(STEPS)
+    gate = tmp_path / "gate"
+    key = await b.start("slow", {"gate": str(gate)})
+    found = {fact.name: fact for fact in await b.events.until("commits", key)}
+    assert key not in b.events.ends
+    saved = found["checkpoint"].value
+    assert isinstance(saved, values.Fields) and isinstance(saved.fields["weights"], Stored)
+    assert (b.home / "artifacts/sha256").exists()
+    gate.touch()
+    end = await b.events.until("ends", key)
+    assert end.outcome is Outcome.SUCCEEDED
+    names = {fact.called: fact for fact in b.events.commits[key]}
+    assert names.keys() == {"checkpoint", "curve of loss.json", "plain"}
+    assert names["curve of loss.json"].name.startswith("curve_of_loss_json-")
+    assert names["plain"].value == Inline(1) and names["plain"].name == "plain" and names["plain"].given == ""
+    assert end.artifacts.keys() == {"curve of loss.json", "plain"}  # the checkpoint is no artifact of the step
+
+
+async def test_the_next_attempt_restores_what_the_last_one_saved(bed: OpenBed, tmp_path: Path) -> None:
+    b = await bed(STEPS)
+    gate = tmp_path / "gate"
+    gate.touch()
+    await b.run("slow", {"gate": str(gate)})
+    saved = b.events.commits["slow"][0].value
+    assert (await b.run("last", key="first")).outputs == {"result": Inline(None)}
+    again = replace(b.request("last", key="second"), attempt=2)
+    await b.executor.start(again, replace(b.where, checkpoint=saved))
+    assert (await b.events.until("ends", "second")).outputs == {"result": Inline([1, "abc", 2])}
+
+
+async def test_all_checkpoints_are_told_in_order_and_before_the_end(bed: OpenBed) -> None:
+    b = await bed(STEPS)
+    assert (await b.run("many")).outcome is Outcome.SUCCEEDED
+    assert [fact.value for fact in b.events.commits["many"]] == [Inline(n) for n in range(200)]
+
+
+async def test_a_checkpoint_of_a_killed_process_is_told(bed: OpenBed) -> None:
+    b = await bed(STEPS)
+    assert (await b.run("dies")).outcome is Outcome.FAILED
+    assert [fact.value for fact in b.events.commits["dies"]] == [Inline("here")]
+
+
+async def test_large_plain_data_is_told_by_reference_and_endless_lists_of_files_are_refused(bed: OpenBed) -> None:
+    b = await bed(STEPS)
+    assert (await b.run("large")).outcome is Outcome.SUCCEEDED
+    (fact,) = b.events.commits["large"]
+    assert isinstance(fact.value, Stored)
+    assert json.loads(
+        (b.home / "artifacts/sha256" / fact.value.artifact.sha256[:2] / fact.value.artifact.sha256).read_text()
+    )
+    end = await b.run("wide")
+    assert end.error is not None and end.error.type == "TypeError" and "save one folder" in end.error.message
+
+
+async def test_lines_that_the_step_writes_itself_harm_nobody(bed: OpenBed) -> None:
+    b = await bed(STEPS)
+    assert (await b.run("hostile")).outcome is Outcome.SUCCEEDED
+    assert [fact.name for fact in b.events.commits["hostile"]] == ["x", "z"]

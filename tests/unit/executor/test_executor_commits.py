@@ -1,0 +1,128 @@
+"""What attempts store reaches the log: the latest of each name, soon, and before the end; failures harm nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from penstock_core.errors import PenstockError
+from penstock_core.facts import ArtifactCommitted, AttemptRequested, Fact
+from penstock_core.ports import Recorded, Unavailable
+from penstock_core.values import ArtifactRef, Inline, Stored, Value
+from penstock_executor import checkpoints
+from penstock_executor.checkpoints import Commits
+
+ATTEMPT = ("r", "fit", 2)
+
+
+def fact(n: int, name: str = "checkpoint", attempt: int = 2) -> ArtifactCommitted:
+    return ArtifactCommitted(run_id="r", key="fit", attempt=attempt, name=name, value=Inline(n), at=float(n))
+
+
+class World:
+    def __init__(self) -> None:
+        self.log: list[Any] = []
+        self.published: list[Any] = []
+        self.warnings: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.broken = False
+        self.commits = Commits(self.submit, self.publish, lambda event, **_: self.warnings.append(event))
+
+    def submit(self, fact: Fact) -> asyncio.Future[bool]:
+        assert isinstance(fact, ArtifactCommitted)
+        assert fact.value in self.published, "announced before others can get it"
+        self.log.append((fact.name, fact.value.value))  # type: ignore[union-attr]
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future.set_result(True)
+        return future
+
+    async def publish(self, values: Sequence[Value]) -> None:
+        await self.open.wait()
+        if self.broken:
+            raise Unavailable("away")
+        self.published += values
+
+
+async def test_the_first_is_told_at_once_and_of_many_only_the_last() -> None:
+    world = World()
+    began = time.monotonic()
+    world.commits.take(fact(0))
+    while not world.log:
+        await asyncio.sleep(0)
+    assert time.monotonic() - began < checkpoints.INTERVAL
+    for n in range(1, 1000):
+        world.commits.take(fact(n))
+    world.commits.take(fact(7, "model"))
+    await world.commits.settle(ATTEMPT)
+    assert world.log[0] == ("checkpoint", 0)
+    assert sorted(world.log[1:]) == [("checkpoint", 999), ("model", 7)]
+    assert time.monotonic() - began < 30
+    world.commits.forget(ATTEMPT)
+    assert world.commits.following == 0
+
+
+async def test_the_last_one_is_told_without_an_end() -> None:
+    world = World()
+    for n in range(5):
+        world.commits.take(fact(n))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(20):
+        while world.log[-1:] != [("checkpoint", 4)]:
+            await asyncio.sleep(0.01)
+    world.commits.forget(ATTEMPT)
+
+
+async def test_a_store_that_is_away_costs_the_announcement_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    world.broken = True
+    world.commits.take(fact(0))
+    await world.commits.settle(ATTEMPT)
+    assert world.log == [] and world.warnings == ["what an attempt stored is not told"]
+    world.open.clear()
+    monkeypatch.setattr(checkpoints, "SETTLE", 0.05)
+    world.commits.take(fact(1))
+    await world.commits.settle(ATTEMPT)
+    assert world.warnings[-1] == "what an attempt stored is not told before its end"
+    world.commits.forget(ATTEMPT)
+
+
+async def test_nothing_stored_costs_nothing() -> None:
+    world = World()
+    await world.commits.settle(ATTEMPT)
+    world.commits.forget(ATTEMPT)
+    assert world.commits.following == 0
+
+
+def request(attempt: int) -> AttemptRequested:
+    return AttemptRequested(
+        run_id="r", key="fit", attempt=attempt, pool="default", project="p", pipeline="x", version=1, entrypoint="m:f"
+    )
+
+
+async def restored(attempt: int, facts: list[ArtifactCommitted], gone: set[Value], warnings: list[str]) -> Value | None:
+    async def last(places: list[str]) -> dict[str, Recorded]:
+        assert len(places) == 1 and places[0].endswith(".r.step.fit.*.artifact.checkpoint")
+        return {str(n): Recorded(n, 0.0, one) for n, one in enumerate(facts)}
+
+    async def fetch(values: Sequence[Value]) -> None:
+        if gone & set(values):
+            raise PenstockError("it is not in the store")
+
+    return await checkpoints.latest(request(attempt), last, fetch, lambda event, **_: warnings.append(event))
+
+
+async def test_an_attempt_goes_on_from_the_latest_checkpoint_that_is_left() -> None:
+    ref = ArtifactRef(sha256="a" * 64, size=1, media_type="", format="bytes")
+    lost = ArtifactCommitted(run_id="r", key="fit", attempt=2, name="checkpoint", value=Stored(ref), at=9.0)
+    warnings: list[str] = []
+    facts = [fact(1, attempt=1), lost, fact(3, attempt=3)]
+    assert await restored(1, facts, set(), warnings) is None
+    assert await restored(3, facts, set(), warnings) == lost.value
+    assert await restored(3, facts, {lost.value}, warnings) == Inline(1)
+    assert warnings == ["a checkpoint is gone"]
+    assert await restored(2, [], set(), warnings) is None

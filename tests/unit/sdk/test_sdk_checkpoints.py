@@ -1,0 +1,70 @@
+"""Checkpoints in unit tests and in local runs: what a lost attempt has saved, the next one restores."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock import context, contexts, pipeline, step
+from penstock.contexts import Context, using
+
+
+def train(epochs: int) -> list[int]:
+    done: list[int] = context().restore(default=[])
+    for epoch in range(len(done), epochs):
+        done.append(epoch)
+        context().checkpoint(done)
+        if epoch == 2 and context().attempt == 1:
+            raise ConnectionError("lost")
+    return [*done, context().attempt]
+
+
+def test_a_test_of_a_step_goes_on_from_the_context_in_which_it_was_lost() -> None:
+    first = Context(step="train")
+    with pytest.raises(ConnectionError), using(first):
+        train(5)
+    with using(first.again()) as second:
+        assert train(5) == [0, 1, 2, 3, 4, 2]
+    with using(second.again()):
+        assert context().restore() == [0, 1, 2, 3, 4]
+
+
+def test_outside_a_step_nothing_is_restored() -> None:
+    context().checkpoint({"a": 1})
+    assert context().restore() is None
+    assert context().restore(default=3) == 3
+    assert contexts.context().attempt == 1
+
+
+def test_a_checkpoint_is_a_copy() -> None:
+    state = {"weights": [1]}
+    context = Context()
+    context.checkpoint(state)
+    state["weights"].append(2)
+    again = context.again()
+    assert again.restore() == {"weights": [1]}
+    again.restore()["weights"].append(3)
+    assert again.restore() == {"weights": [1]}
+
+
+def test_none_is_a_checkpoint_and_an_attempt_without_one_hands_the_former_on() -> None:
+    context = Context()
+    context.checkpoint(None)
+    assert context.again().restore(default=5) is None
+    assert context.again().again().restore(default=5) is None
+    assert Context().again().restore(default=5) == 5
+
+
+def test_local_runs_restore_when_they_retry() -> None:
+    @step(retries=1)
+    def fit(epochs: int) -> list[int]:
+        return train(epochs)
+
+    @step
+    def other() -> bool:
+        return context().restore() is None
+
+    @pipeline
+    def both(epochs: int = 5) -> dict[str, object]:
+        return {"fit": fit(epochs), "other": other()}
+
+    assert both.local() == {"fit": [0, 1, 2, 3, 4, 2], "other": True}
