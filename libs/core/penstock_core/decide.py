@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from penstock_core import conditions, fans, resolve, values
+from penstock_core import conditions, fans, resolve, tagged, values
 from penstock_core.conditions import ConditionError
 from penstock_core.endings import how_it_ended
 from penstock_core.facts import (
@@ -36,6 +36,8 @@ from penstock_core.resolve import Unresolvable
 from penstock_core.state import IN_FLIGHT, PASSING, RunState, Status, StepState
 from penstock_core.suspend import suspend, woken
 from penstock_core.values import Value
+
+_MOST_MEMORY = 1 << 50
 
 
 def decide(state: RunState) -> list[Fact]:
@@ -180,7 +182,7 @@ def _told(state: RunState, condition: conditions.Condition) -> str:
     for binding in conditions.bindings(condition):
         if not isinstance(binding, values.Inline):
             try:
-                found[conditions.name_of(binding)] = repr(resolve.read(state, binding))[:100]
+                found[conditions.name_of(binding)] = tagged.text(resolve.read(state, binding))
             except ConditionError:
                 continue
     told = ", ".join(f"{name} is {value}" for name, value in found.items())
@@ -198,7 +200,12 @@ def _items(state: RunState, step: StepState, run: RunRequested) -> Iterator[Fact
         yield from _fenced_items(state, step, error)
         return
     for index in fans.next_items(state.plan.nodes[step.key].fan, step.fan):
-        yield _attempt(state, f"{step.key}[{index}]", StepState(f"{step.key}[{index}]", step.key, index), run)
+        item = StepState(f"{step.key}[{index}]", step.key, index)
+        if item.key in state.stops:
+            error = ErrorInfo(type=fans.CANCELLED, message=state.stops[item.key])
+            yield _cancelled(state, item.key, 1, error)
+        else:
+            yield _attempt(state, item.key, item, run)
 
 
 def _attempt(state: RunState, key: str, step: StepState, run: RunRequested) -> Fact:
@@ -209,6 +216,14 @@ def _attempt(state: RunState, key: str, step: StepState, run: RunRequested) -> F
     limits = _limits(state, spec)
     since = max(state.now, step.not_before or 0.0)
     start_by = step.start_by if held else since + spec.queue_timeout if spec.queue_timeout is not None else None
+    try:
+        inputs = _inputs(state, node, step.index)
+        if spec.kind is not Kind.FUNCTION:
+            return suspend(state, key, attempt, spec, inputs, run)
+    except Unresolvable as error:
+        if attempt == 1 and not held:
+            return _impossible(state, key, "an input is not there", "InputError", error)
+        return _cancelled(state, key, attempt, ErrorInfo(type="InputError", message=f"an input is not there: {error}"))
     if limits and not held:
         return AttemptHeld(
             run_id=state.run_id,
@@ -219,14 +234,6 @@ def _attempt(state: RunState, key: str, step: StepState, run: RunRequested) -> F
             since=since,
             start_by=start_by,
         )
-    try:
-        inputs = _inputs(state, node, step.index)
-        if spec.kind is not Kind.FUNCTION:
-            return suspend(state, key, attempt, spec, inputs, run)
-    except Unresolvable as error:
-        if attempt == 1 and not held:
-            return _impossible(state, key, "an input is not there", "InputError", error)
-        return _cancelled(state, key, attempt, ErrorInfo(type="InputError", message=f"an input is not there: {error}"))
     return AttemptRequested(
         run_id=state.run_id,
         key=key,
@@ -270,7 +277,11 @@ def _resources(spec: StepSpec, step: StepState) -> Resources:
     needs = spec.resources
     if needs.memory is None or not step.shortages or needs.memory_growth <= 1:
         return needs
-    return replace(needs, memory=min(int(needs.memory * needs.memory_growth**step.shortages), 1 << 50))
+    try:
+        grown = min(needs.memory * needs.memory_growth**step.shortages, _MOST_MEMORY)
+    except OverflowError:
+        grown = _MOST_MEMORY
+    return replace(needs, memory=max(int(grown), needs.memory))
 
 
 def _cache(spec: StepSpec, step: StepState, run: RunRequested) -> CacheRule | None:

@@ -34,6 +34,7 @@ from penstock_core.ir import Kind
 from penstock_core.plan import Plan
 from penstock_core.settle import end, move, tell_fan
 from penstock_core.state import FINAL, IN_FLIGHT, FanState, RunState, Status, StepState, Stop, item_of
+from penstock_core.stops import reach, reason_of, stop_run, stop_step
 
 
 def fold(run_id: str, plan: Plan, facts: Iterable[Fact]) -> RunState:
@@ -83,17 +84,19 @@ def _of_run(state: RunState, fact: Fact) -> None:
                 state.arm("", 0, fact.deadline)
         case RunAdmitted():
             state.admitted = True
+            state.outbox.pop(effects.Admit(), None)
             if state.finished is not None:
                 state.outbox[effects.Leave()] = None
         case CancelRequested():
             state.cancel = state.cancel or fact
-            _stop(state, Stop(Outcome.CANCELLED, _reason(fact)))
+            stop_run(state, Stop(Outcome.CANCELLED, reason_of(fact)))
         case StepCancelRequested():
-            _stop_step(state, fact)
+            stop_step(state, fact)
         case ClockReached():
-            _clock(state, fact)
+            reach(state, fact)
         case RunFinished() if state.finished is None:
             state.finished = fact
+            state.alarms.clear()
             state.outbox.pop(effects.Admit(), None)
             if state.plan.pipeline.max_active is not None:
                 state.outbox[effects.Leave()] = None
@@ -124,14 +127,25 @@ def _new_item(state: RunState, key: str) -> StepState | None:
     owner = state.steps.get(name)
     if owner is None or owner.fan is None or owner.status in FINAL or not 0 <= index < owner.fan.count:
         return None
-    item = owner.fan.items[index] = StepState(key, name, index)
+    item = owner.fan.items[index] = StepState(key, name, index, stop=state.stops.pop(key, None))
     owner.fan.taken += 1
     return item
+
+
+def _too_late(state: RunState, key: str, attempt: int) -> bool:
+    """Whether a fact begins an attempt of what was over by then: its writer did not know. It never had effect here."""
+    step = state.find(key)
+    if step is not None:
+        return step.status in FINAL and attempt > step.attempt
+    owner = state.steps.get(item_of(key)[0])
+    return owner is not None and owner.status in FINAL
 
 
 def _held(state: RunState, fact: AttemptHeld) -> None:
     step = _begun(state, fact.key, fact.attempt)
     if step is None or fact.attempt != step.attempt + 1 or not move(step, "held"):
+        if _too_late(state, fact.key, fact.attempt):
+            state.outbox[effects.Release(fact.key, fact.attempt)] = None
         return
     _begin(state, step, fact.attempt)
     step.held, step.since, step.limits = fact.attempt, fact.since, fact.limits
@@ -144,19 +158,22 @@ def _held(state: RunState, fact: AttemptHeld) -> None:
 
 def _granted(state: RunState, fact: SlotGranted) -> None:
     step = state.find(fact.key)
-    if step is None:
-        return
-    if step.attempt > fact.attempt or step.status not in IN_FLIGHT:
-        # It came too late: what it gave is given back.
-        state.outbox[effects.Release(fact.key, fact.attempt)] = None
-    elif step.status is Status.HELD and step.attempt == fact.attempt:
+    if step is not None and step.status is Status.HELD and step.attempt == fact.attempt:
         step.granted = fact.attempt
         state.outbox.pop(effects.Acquire(step.key, step.attempt), None)
         state.frontier[step.key] = None
+    elif _too_late(state, fact.key, fact.attempt) or (
+        step is not None
+        and (fact.attempt < step.attempt or (fact.attempt == step.attempt and step.status not in IN_FLIGHT))
+    ):
+        # Granted when the attempt was over already, so that its slots may have been given back before it had them.
+        state.outbox[effects.Release(fact.key, fact.attempt)] = None
 
 
 def _requested(state: RunState, fact: AttemptRequested) -> None:
     step = _begun(state, fact.key, fact.attempt)
+    if _too_late(state, fact.key, fact.attempt):
+        state.outbox[effects.Kill(fact.key, fact.attempt)] = None
     if step is None:
         return
     was_held = step.status is Status.HELD and fact.attempt == step.attempt
@@ -175,6 +192,8 @@ def _requested(state: RunState, fact: AttemptRequested) -> None:
 def _suspended(state: RunState, fact: StepSuspended) -> None:
     step = _begun(state, fact.key, fact.attempt)
     if step is None or fact.attempt != step.attempt + 1 or not move(step, "suspended"):
+        if _too_late(state, fact.key, fact.attempt):
+            _abandon(state, fact)
         return
     _begin(state, step, fact.attempt)
     step.suspended = fact
@@ -189,6 +208,14 @@ def _suspended(state: RunState, fact: StepSuspended) -> None:
         case _:
             pass
     _apply_early(state, step)
+
+
+def _abandon(state: RunState, fact: StepSuspended) -> None:
+    """What a wait had begun outside the log is ended."""
+    if fact.kind is Kind.EVENT:
+        state.outbox[effects.Unexpect(fact.key, fact.attempt)] = None
+    elif fact.kind is Kind.RUN:
+        state.outbox[effects.CancelRun(fact.key, fact.attempt)] = None
 
 
 def _begin(state: RunState, step: StepState, attempt: int) -> None:
@@ -223,12 +250,14 @@ def _started(state: RunState, fact: AttemptStarted) -> None:
 
 
 def _finished(state: RunState, fact: AttemptFinished) -> None:
-    state.now = max(state.now, fact.finished_at)
     step = state.find(fact.key)
     if step is None:
-        if item_of(fact.key)[0] in state.steps:
+        owner = state.steps.get(item_of(fact.key)[0])
+        if owner is not None and owner.status not in FINAL and _is_mapped(state, owner.key):
+            state.now = max(state.now, fact.finished_at)
             _finished_item(state, fact)
         return
+    state.now = max(state.now, fact.finished_at)
     if fact.attempt > step.attempt and step.status not in FINAL:
         if fact.outcome is Outcome.CANCELLED and step.status not in IN_FLIGHT and step.fan is None:
             # The next attempt was ended before anyone asked for it: nothing can come of the step any more.
@@ -261,7 +290,7 @@ def _finished_item(state: RunState, fact: AttemptFinished) -> None:
     if item is not None:
         item.error, item.reason = fact.error, _why(fact, "cancelled")
         end(state, item, "cancelled")
-    elif state.steps[item_of(fact.key)[0]].status not in FINAL:
+    else:
         state.early.setdefault((fact.key, fact.attempt), fact)
 
 
@@ -293,12 +322,11 @@ def _leave(state: RunState, step: StepState, fact: AttemptFinished) -> None:
         state.outbox.pop(effects.Acquire(*attempt), None)
         state.outbox[effects.Release(*attempt)] = None
     if step.suspended is not None and step.suspended.attempt == step.attempt:
-        if step.suspended.kind is Kind.EVENT:
-            state.outbox.pop(effects.Expect(*attempt), None)
-            state.outbox[effects.Unexpect(*attempt)] = None
-        elif step.suspended.kind is Kind.RUN and fact.outcome not in GOOD:
-            state.outbox.pop(effects.StartRun(*attempt), None)
-            state.outbox[effects.CancelRun(*attempt)] = None
+        # A run whose end is known is never started again, though its log may be gone.
+        state.outbox.pop(effects.Expect(*attempt), None)
+        state.outbox.pop(effects.StartRun(*attempt), None)
+        if step.suspended.kind is Kind.EVENT or fact.outcome not in GOOD:
+            _abandon(state, step.suspended)
     elif not fact.executor and fact.outcome not in GOOD and step.status is not Status.HELD:
         state.outbox[effects.Kill(*attempt)] = None
 
@@ -354,52 +382,5 @@ def _take_over(step: StepState, fact: StepReused) -> None:
     step.reason = f"its result in run {fact.from_run} is taken over"
 
 
-# ----------------------------------------------------------------------------------------------------- stops and clock
-
-
-def _stop(state: RunState, stop: Stop) -> None:
-    if state.stop is None:
-        state.stop = stop
-        for step in state.steps.values():
-            if step.status not in FINAL and state.stopping(step) is not None:
-                _close(state, step)
-
-
-def _stop_step(state: RunState, fact: StepCancelRequested) -> None:
-    step = state.find(fact.key)
-    if step is not None and step.stop is None and step.status not in FINAL:
-        step.stop = _reason(fact)
-        _close(state, step)
-
-
-def _close(state: RunState, step: StepState) -> None:
-    """Have the end of a step decided, and that of what is under way of its items."""
-    if step.fan is None:
-        state.frontier[step.key] = None
-        return
-    step.fan.closing = True
-    state.frontier.update((item.key, None) for item in step.fan.items.values() if item.status not in FINAL)
-    tell_fan(state, step)
-
-
-def _clock(state: RunState, fact: ClockReached) -> None:
-    state.now = max(state.now, fact.at)
-    while (due := state.next_due(fact.at)) is not None:
-        key, attempt = due
-        if not key:
-            _stop(state, Stop(Outcome.FAILED, "the run was not over by its deadline"))
-            continue
-        step = state.find(key)
-        if step is not None and step.attempt == attempt and step.status in IN_FLIGHT - {Status.RUNNING}:
-            step.due = True
-            state.frontier[key] = None
-
-
 def _why(fact: AttemptFinished, otherwise: str) -> str:
     return fact.error.message if fact.error and fact.error.message else otherwise
-
-
-def _reason(cancel: CancelRequested | StepCancelRequested) -> str:
-    by = f" by {cancel.by}" if cancel.by else ""
-    why = f": {cancel.reason}" if cancel.reason else ""
-    return f"cancelled{by}{why}"

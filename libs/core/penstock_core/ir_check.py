@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from penstock_core import conditions, ids, values
+from penstock_core import conditions, ids, tagged, values
 from penstock_core.errors import DefinitionError, InvalidId
 from penstock_core.ir import IR_VERSION, MAX_ITEMS, Kind, Node, Phase, Pipeline, StepSpec, dependencies
 
@@ -116,6 +116,8 @@ def _check_bounds(pipeline: Pipeline, owner: Pipeline | StepSpec) -> None:
 
 def _check_node(pipeline: Pipeline, node: Node, nodes: dict[str, Node], params: set[str]) -> None:
     _check_id(ids.check_step_key, node.key, "step key", node)
+    if node.key.endswith("]"):
+        raise DefinitionError(f"step key {node.key!r} is that of an item of a mapped step", node.file, node.line)
     spec = pipeline.steps.get(node.step)
     if spec is None:
         raise DefinitionError(f"step {node.key!r} calls unknown step definition {node.step!r}", node.file, node.line)
@@ -180,13 +182,13 @@ def _lengths(node: Node) -> dict[str, int]:
     found: dict[str, int] = {}
     for name in node.fan.over:
         match node.inputs[name]:
-            case values.Inline(list() as plain):
-                found[name] = len(plain)
+            case values.Inline(data) if (entries := tagged.sequence(data)) is not None:
+                found[name] = len(entries)
             case values.BoundItems(items):
                 found[name] = len(items)
             case values.Inline(other):
                 raise DefinitionError(
-                    f"step {node.key!r} is mapped over input {name!r}, which is given a {type(other).__name__}, "
+                    f"step {node.key!r} is mapped over input {name!r}, which is given a {tagged.kind(other)}, "
                     "not a list",
                     node.file,
                     node.line,
@@ -213,12 +215,18 @@ def _check_binding(
     for name in values.params(binding):
         if name not in params:
             raise DefinitionError(f"{what} reads unknown parameter {name!r}", *where)
+    if _chooses_from_nothing(binding):
+        raise DefinitionError(f"{what} is one of several, of which there are none", *where)
     if (node is None or node.phase is Phase.MAIN) and _reads_ending(binding):
         raise DefinitionError(f"{what} reads how the run ends, which only steps that run at its end can", *where)
 
 
 def _reads_ending(binding: values.Binding) -> bool:
     return isinstance(binding, values.Ending) or any(_reads_ending(part) for part in values.parts(binding))
+
+
+def _chooses_from_nothing(binding: values.Binding) -> bool:
+    return binding == values.OneOf(()) or any(_chooses_from_nothing(part) for part in values.parts(binding))
 
 
 def _check_cycle(pipeline: Pipeline, nodes: dict[str, Node]) -> None:

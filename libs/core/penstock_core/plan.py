@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from penstock_core import values
+from penstock_core import conditions, values
 from penstock_core.ir import Node, Phase, Pipeline, StepSpec, dependencies
 from penstock_core.values import Binding
 
@@ -44,11 +44,11 @@ class Plan:
     def _needed(self, node: Node) -> frozenset[str]:
         groups: list[Group] = []
         strict = set(node.after)
-        for binding in node.inputs.values():
+        asked = conditions.bindings(node.when) if node.when is not None else ()
+        for binding in (*node.inputs.values(), *asked):
             strict |= _strict(binding, groups)
         if groups:
             self.groups[node.key] = groups
-        strict |= set(dependencies(node)) - {key for group in groups for way in group for key in way} - strict
         if node.phase is not Phase.MAIN:
             # What runs at the end runs whatever came before, and is given what there is.
             strict = {key for key in strict if self.nodes[key].phase is not Phase.MAIN}

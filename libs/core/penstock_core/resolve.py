@@ -147,14 +147,21 @@ def length(state: RunState, binding: Binding) -> int:
 
 
 def element(state: RunState, binding: Binding, index: int) -> Value:
-    """An element of such a list."""
-    match binding:
-        case values.Output(node, output) if state.steps[node].fan is not None:
-            return item_result(state, state.steps[node], index, output)
-        case values.BoundItems(items):
-            return resolve(state, items[index])
-        case _:
-            return pick(resolve(state, binding), (index,))
+    """An element of such a list.
+
+    Raises:
+        Unresolvable: there is none.
+    """
+    try:
+        match binding:
+            case values.Output(node, output) if state.steps[node].fan is not None:
+                return item_result(state, state.steps[node], index, output)
+            case values.BoundItems(items):
+                return resolve(state, items[index])
+            case _:
+                return pick(resolve(state, binding), (index,))
+    except tagged.NoSuchPart as error:
+        raise Unresolvable(f"{name_of(binding)}: {error}") from error
 
 
 # ---------------------------------------------------------------------------------------------------------- conditions
@@ -167,10 +174,11 @@ def read(state: RunState, binding: Binding) -> Any:
         ConditionError: it is not there, or lies in an artifact, which only the user's code opens.
     """
     try:
-        value = resolve(state, binding)
+        return _plain(binding, resolve(state, binding))
     except Unresolvable as error:
         raise ConditionError(str(error)) from error
-    return _plain(binding, value)
+    except RecursionError:
+        raise ConditionError(f"{name_of(binding)} is nested too deep for a condition") from None
 
 
 def _plain(binding: Binding, value: Value) -> Any:

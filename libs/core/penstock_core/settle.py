@@ -79,8 +79,9 @@ def _end_item(state: RunState, owner: StepState, item: StepState) -> None:
         fan.first_bad = fan.first_bad if fan.first_bad is not None else item.index
         if fans.out_of_reach(state.plan.nodes[owner.key].fan, fan):
             fan.closing = True
-    if not (fan.closing and item.status is Status.CANCELLED):
-        # A fenced item keeps its place, so that closing a step fences only what others may be asking for right now.
+    if not (fan.closing and item.status is Status.CANCELLED and item.attempt == 0 and item.stop is None):
+        # An item that was fenced before it began keeps its place, so that closing a step fences only what others, who
+        # do not know of it, may be asking for right now. They see all other places become free, as this replica does.
         fan.taken -= 1
     tell_fan(state, owner)
 

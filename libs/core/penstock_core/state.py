@@ -176,6 +176,7 @@ class RunState:
         frontier: keys of the steps and items about which something is to be decided.
         early: ends of attempts whose requests are not known yet.
         reused: items of mapped steps that are taken over from another run, by step and index.
+        stops: why items that were not begun are to be cancelled, by key.
         open: steps that are not over; `open_main` of them in the run proper.
         stop: why the run proper is being ended.
         ending: how the run proper ended, once it is over: outcome, and error for people.
@@ -206,6 +207,7 @@ class RunState:
         "sized_pools",
         "steps",
         "stop",
+        "stops",
     )
 
     def __init__(self, run_id: str, plan: Plan) -> None:
@@ -226,6 +228,7 @@ class RunState:
         self.frontier: dict[str, None] = dict.fromkeys(plan.roots)
         self.early: dict[tuple[str, int], AttemptFinished] = {}
         self.reused: dict[str, dict[int, StepReused]] = {}
+        self.stops: dict[str, str] = {}
         self.now = 0.0
         self.alarms: dict[tuple[str, int], float] = {}
         self._heap: list[tuple[float, str, int]] = []

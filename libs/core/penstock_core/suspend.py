@@ -57,7 +57,7 @@ def woken(state: RunState, step: StepState) -> Fact:
         key=step.key,
         attempt=step.attempt,
         started_at=step.since,
-        finished_at=fact.until or state.now,
+        finished_at=state.now if fact.until is None else max(fact.until, step.since),
         **made,
     )
 
@@ -88,7 +88,7 @@ def _until(state: RunState, spec: StepSpec, inputs: dict[str, Value]) -> float |
     else:
         seconds = _data(inputs, "seconds")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < _FARTHEST:
-            raise Unresolvable(f"a sleep takes a number of seconds, not {str(seconds)[:100]!r}")
+            raise Unresolvable(f"a sleep takes a number of seconds, not {tagged.text(seconds)}")
         at = state.now + seconds
     if not 0 <= at < _FARTHEST:
         raise Unresolvable(f"the time {at} to sleep until is out of range")
@@ -97,13 +97,13 @@ def _until(state: RunState, spec: StepSpec, inputs: dict[str, Value]) -> float |
 
 def _time(data: Any) -> float:
     """Unix seconds of a number, or of a date and time as text (without a zone: UTC)."""
-    if isinstance(data, int | float) and not isinstance(data, bool):
-        return float(data)
     try:
+        if isinstance(data, int | float) and not isinstance(data, bool):
+            return float(data)
         at = datetime.fromisoformat(str(data))
         return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError) as error:
-        raise Unresolvable(f"{str(data)[:100]!r} is no time: give Unix seconds or a date and time") from error
+        raise Unresolvable(f"{tagged.text(data)} is no time: give Unix seconds or a date and time") from error
 
 
 def _data(inputs: dict[str, Value], name: str) -> Any:

@@ -54,7 +54,8 @@ def mapping(data: Any) -> dict[str, Any] | None:
         return fields
     if tag == "dict" and isinstance(fields.get("items"), list):
         pairs = cast("list[Any]", fields["items"])
-        return {key: value for key, value in (pair for pair in pairs if len(pair) == 2) if isinstance(key, str)}
+        whole = (cast("list[Any]", pair) for pair in pairs if isinstance(pair, list) and len(pair) == 2)
+        return {key: value for key, value in whole if isinstance(key, str)}
     if isinstance(fields.get("model"), dict):
         return cast("dict[str, Any]", fields["model"])
     if isinstance(tag, str) and ":" in tag and set(fields) != {TAG, "name"}:  # that is an enumeration's member
@@ -77,13 +78,21 @@ def plain(data: Any) -> Any:
             return float(value)  # type: ignore[arg-type] - a text, or it raises
         if tag == "int":
             return int(str(value), 0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return fields
     if tag == "tuple":
         return [plain(entry) for entry in sequence(fields) or ()]
     if set(fields) == {TAG, "name"}:
         return fields["name"]  # an enumeration's member
     return value if "value" in fields else fields
+
+
+def text(data: Any, most: int = 100) -> str:
+    """A value for people, in at most `most` characters. Python refuses to write out a number of thousands of digits."""
+    try:
+        return repr(data)[:most]
+    except (ValueError, RecursionError):
+        return f"a {kind(data)} too large to show"
 
 
 def kind(data: Any) -> str:

@@ -251,13 +251,21 @@ def weight(value: Value) -> int:
 
 def json_weight(value: Any) -> int:
     """An upper estimate of the length of plain JSON data as text, in characters."""
-    if isinstance(value, str):
-        # A control character is written as `\u0000`, a quote or a backslash with one more.
-        return len(value) * (2 if value.isprintable() else 6) + 2
-    if isinstance(value, dict):
-        return 2 + sum(json_weight(k) + json_weight(v) + 2 for k, v in value.items())
-    if isinstance(value, list | tuple):
-        return 2 + sum(json_weight(v) + 1 for v in value)
-    if isinstance(value, int):
-        return max(24, value.bit_length() // 3 + 2)
-    return 24
+    total, left = 0, [value]
+    while left:  # not by recursion: users nest as deep as they like
+        part = left.pop()
+        if isinstance(part, str):
+            # A control character is written as `\u0000`, a quote or a backslash with one more.
+            total += len(part) * (2 if part.isprintable() else 6) + 2
+        elif isinstance(part, dict):
+            total += 2 + 2 * len(part)
+            left += part.keys()
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            total += 2 + len(part)
+            left += part
+        elif isinstance(part, int):
+            total += max(24, part.bit_length() // 3 + 2)
+        else:
+            total += 24
+    return total

@@ -15,7 +15,20 @@ from types import ModuleType
 import penstock_core
 from penstock_testkit.states import Machine
 
-MODULES = ("retry", "plan", "state", "endings", "resolve", "fans", "suspend", "settle", "decide", "evolve", "run")
+MODULES = (
+    "retry",
+    "plan",
+    "state",
+    "endings",
+    "resolve",
+    "fans",
+    "suspend",
+    "settle",
+    "decide",
+    "stops",
+    "evolve",
+    "run",
+)
 """The modules of the run state machine, each after those that it imports."""
 
 Patches = Sequence[tuple[str, str]]

@@ -52,6 +52,7 @@ def dump(state: RunState) -> dict[str, Any]:
         "frontier": sorted(state.frontier),
         "early": dict(state.early),
         "reused": {key: dict(items) for key, items in state.reused.items()},
+        "stops": dict(state.stops),
         "now": state.now,
         "alarms": dict(state.alarms),
         "outbox": set(state.outbox),

@@ -84,7 +84,7 @@ MUTANTS = [
         EVOLVE,
         (
             "kept, and applied with the request.\n            state.early.setdefault((fact.key, fact.attempt), fact)",
-            "kept",
+            "kept\n            pass",
         ),
     ),
     mutant("an early end is kept but never applied", EVOLVE, ("        _finished(state, known)", "        pass")),

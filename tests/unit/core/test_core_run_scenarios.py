@@ -3,93 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
-from penstock_core import run, values
+from penstock_core import resolve, run, values
 from penstock_core.facts import (
     AttemptFinished,
     AttemptRequested,
     AttemptStarted,
-    CancelRequested,
     ErrorInfo,
-    Fact,
     Outcome,
     RunFinished,
-    RunRequested,
     StepSkipped,
 )
-from penstock_core.ir import Node, Pipeline, Port, Retry, StepSpec
-from penstock_core.run import RunState, Status
+from penstock_core.ir import Pipeline, Port, Retry
+from penstock_core.run import Status
 from penstock_core.values import BoundItems, Earlier, Inline, Items, Output, Param, ResultRef
-
-R = "r1"
-RUN = RunRequested(run_id=R, project="p", pipeline="flow", version=3, inputs={"url": Inline("u")}, priority=5)
-CANCEL = CancelRequested(run_id=R, by="ada", reason="wrong data")
-OK, FAILED, LOST = Outcome.SUCCEEDED, Outcome.FAILED, Outcome.LOST
-
-
-def pipeline(*nodes: Node, retry: Retry | None = None, **outputs: values.Binding) -> Pipeline:
-    steps = {
-        node.step: StepSpec(
-            name=node.step,
-            entrypoint=f"m:{node.step}",
-            inputs=tuple(Port(name=name) for name in node.inputs),
-            outputs=(Port(name="result"),),
-            retry=retry or Retry(),
-            pool="gpu" if node.step == "train" else "default",
-            priority=2,
-            timeout=9.0,
-            env={"A": "1"},
-            secrets=("key",),
-        )
-        for node in nodes
-    }
-    return Pipeline(name="flow", params=(Port(name="url"),), steps=steps, nodes=nodes, outputs=outputs)
-
-
-def node(key: str, *after: str, **inputs: values.Binding) -> Node:
-    return Node(key=key, step=key.partition("-")[0], inputs=inputs, after=after)
-
-
-def end(key: str, outcome: Outcome = OK, attempt: int = 1, result: Any = None, at: float = 100.0) -> AttemptFinished:
-    bad = outcome not in (OK, Outcome.CACHED)
-    return AttemptFinished(
-        run_id=R,
-        key=key,
-        attempt=attempt,
-        outcome=outcome,
-        outputs={} if bad else {"result": Inline(result or f"{key}!")},
-        error=ErrorInfo(type="ValueError", message="no rows") if bad else None,
-        finished_at=at,
-    )
-
-
-class Told:
-    """A run to which facts are told; what it decides is taken as written at once."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self.state: RunState = run.RunState(R, run.Plan(pipeline))
-
-    def __call__(self, *facts: Fact) -> list[str]:
-        """Fold facts and everything that follows; returns the places of what was decided."""
-        return [fact.tail for fact in self.facts(*facts)]
-
-    def facts(self, *facts: Fact) -> list[Fact]:
-        for fact in facts:
-            self.state = run.evolve(self.state, fact)
-        said: list[Fact] = []
-        while decided := run.decide(self.state):
-            said += decided
-            for fact in decided:
-                self.state = run.evolve(self.state, fact)
-        return said
-
-    @property
-    def statuses(self) -> dict[str, str]:
-        return {key: str(step.status) for key, step in self.state.steps.items()}
-
+from penstock_testkit.told import CANCEL, FAILED, LOST, OK, RUN, R, Told, end, node, pipeline
 
 CHAIN = pipeline(node("load", url=Param("url")), node("train", data=Output("load")), model=Output("train"))
 DIAMOND = pipeline(node("a"), node("b", "a"), node("c", "a"), node("d", "b", "c"))
@@ -347,7 +277,7 @@ def test_artifacts_are_never_named_by_reference() -> None:
         state = run.evolve(state, fact)
     made = AttemptFinished(run_id=R, key="s-0", attempt=1, outcome=OK, outputs={"result": stored})
     state = run.evolve(state, made)
-    assert run.resolve(state, Output("s-0"), by_reference=True) == stored
+    assert resolve.resolve(state, Output("s-0"), by_reference=True) == stored
 
 
 @pytest.mark.parametrize(
@@ -365,4 +295,4 @@ def test_artifacts_are_never_named_by_reference() -> None:
 def test_bindings_are_resolved(binding: values.Binding, value: values.Value) -> None:
     told = Told(CHAIN)
     told(RUN, end("load"))
-    assert run.resolve(told.state, binding) == value
+    assert resolve.resolve(told.state, binding) == value

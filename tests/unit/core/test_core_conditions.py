@@ -1,0 +1,161 @@
+"""Conditions and choices between results: what is read, what runs, and what is said of what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from penstock_core import values
+from penstock_core.conditions import AllOf, AnyOf, Compare, Condition, Not, Truth
+from penstock_core.facts import AttemptRequested, Outcome, StepSkipped
+from penstock_core.values import Inline, OneOf, Output, Param, Pick
+from penstock_testkit.told import FAILED, RUN, R, Told, end, mapped, node, pipeline
+
+A, B = Output("a"), Output("b")
+
+
+def when(condition: Condition) -> Told:
+    """Steps a and b, and one that runs when a condition on their results holds; another one waits for that."""
+    guarded = replace(node("c"), when=condition)
+    return Told(pipeline(node("a"), node("b"), guarded, node("d", x=Output("c")), out=Output("c")), RUN)
+
+
+def decided(condition: Condition, a: Any, b: Any = 0) -> str:
+    told = when(condition)
+    said = told(end("a", result=a), end("b", result=b))
+    return said[0].removeprefix("step.c.")
+
+
+@pytest.mark.parametrize(
+    ("condition", "a", "holds"),
+    [
+        (Compare("ge", A, Inline(3)), 3, True),
+        (Compare("gt", A, Inline(3)), 3, False),
+        (Compare("lt", Inline(2), A), 3, True),
+        (Compare("le", A, Inline(2.5)), 3, False),
+        (Compare("eq", A, Param("url")), "u", True),
+        (Compare("ne", A, Param("url")), "u", False),
+        (Compare("gt", Pick(A, ("auc",)), Inline(0.9)), {"auc": 0.95}, True),
+        (Compare("gt", Pick(A, (0, "auc")), Inline(0.9)), [{"auc": 0.5}], False),
+        (Compare("eq", A, Inline([1, 2])), {"$type": "tuple", "items": [1, 2]}, True),
+        (Compare("gt", A, Inline(0)), {"$type": "float", "value": "inf"}, True),
+        (Truth(A), [], False),
+        (Truth(A), "no", True),
+        (Not(Truth(A)), 0, True),
+        (AllOf((Truth(A), Truth(B))), 1, False),
+        (AnyOf((Truth(A), Truth(B))), 1, True),
+        # What is not needed is not looked at: here it could not be compared.
+        (AnyOf((Truth(A), Compare("gt", A, Inline("x")))), 1, True),
+        (AllOf((Truth(A), Compare("gt", A, Inline("x")))), 0, False),
+    ],
+)
+def test_a_step_runs_when_its_condition_holds(condition: Condition, a: Any, holds: bool) -> None:
+    assert decided(condition, a) == ("1.requested.default" if holds else "skipped")
+
+
+def test_a_step_whose_condition_does_not_hold_is_skipped_with_the_values_and_the_run_succeeds() -> None:
+    told = when(AllOf((Compare("ge", Pick(A, ("auc",)), Inline(0.9)), Truth(B))))
+    skip, after, over = told.facts(end("b", result=1), end("a", result={"auc": 0.5}))
+    assert skip == StepSkipped(
+        run_id=R,
+        key="c",
+        reason="its condition does not hold: a.auc >= 0.9 and b (a.auc is 0.5, b is 1)",
+        expected=True,
+    )
+    assert after == StepSkipped(run_id=R, key="d", reason="step 'c' was skipped", because="c", expected=True)
+    assert over.outcome is Outcome.SUCCEEDED  # type: ignore[union-attr]
+    assert over.outputs == {"out": Inline(None)}  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("a", "why"),
+    [
+        ("x", "a > 3: str > int cannot be compared"),
+        (None, "a > 3: NoneType > int cannot be compared"),
+    ],
+)
+def test_a_condition_that_cannot_be_evaluated_fails_the_step(a: Any, why: str) -> None:
+    told = Told(pipeline(node("a"), replace(node("c"), when=Compare("gt", A, Inline(3)))), RUN)
+    told(end("a").__class__(run_id=R, key="a", attempt=1, outcome=Outcome.SUCCEEDED, outputs={"result": Inline(a)}))
+    assert told.statuses["c"] == "failed"
+    assert told.over.error == f"step 'c' failed: ConditionError: its condition cannot be evaluated: {why}"
+
+
+def test_a_condition_never_opens_an_artifact() -> None:
+    stored = values.Stored(values.ArtifactRef(sha256="a" * 64, size=1, media_type="", format="pickle"))
+    told = Told(pipeline(node("a"), replace(node("c"), when=Truth(A))), RUN)
+    told(replace(end("a"), outputs={"result": stored}))
+    assert told.statuses["c"] == "failed"
+    assert "kept as an artifact" in str(told.over.error)
+
+
+def deep(depth: int) -> Any:
+    data: Any = 1
+    for _ in range(depth):
+        data = [data]
+    return data
+
+
+@pytest.mark.parametrize("result", [10**5000, deep(900), {"$type": "int", "value": hex(10**5000)}], ids=type)
+def test_enormous_results_are_read_or_refused_but_never_break_a_decision(result: Any) -> None:
+    told = Told(pipeline(node("a"), replace(node("c"), when=Not(Truth(A)))), RUN)
+    told(replace(end("a"), outputs={"result": Inline(result)}))
+    assert told.statuses["c"] in ("skipped", "failed")
+
+
+# ------------------------------------------------------------------------------------------------- one of several
+
+
+def test_the_first_result_that_is_there_is_taken() -> None:
+    either = node("c", x=OneOf((A, B)))
+    told = Told(pipeline(node("a"), node("b"), either), RUN)
+    assert told(end("a", FAILED)) == []
+    (request,) = told.facts(end("b", result=7))
+    assert isinstance(request, AttemptRequested)
+    assert request.inputs == {"x": Inline(7)}
+
+
+def test_a_step_with_no_result_to_choose_from_is_skipped() -> None:
+    told = Told(pipeline(node("a"), node("b"), node("c", x=OneOf((A, B)))), RUN)
+    skip, _ = told.facts(end("a", FAILED), end("b", FAILED))
+    assert skip == StepSkipped(run_id=R, key="c", reason="none of 'a', 'b' succeeded", because="a")
+
+
+def test_two_branches_of_a_condition_join() -> None:
+    yes, no = replace(node("yes"), when=Truth(A)), replace(node("no"), when=Not(Truth(A)))
+    joined = node("join", x=OneOf((Output("yes"), Output("no"))))
+    told = Told(pipeline(node("a"), yes, no, joined), RUN)
+    assert told(end("a", result=0)) == ["step.yes.skipped", "step.no.1.requested.default"]
+    (request,) = told.facts(end("no"))
+    assert request.inputs == {"x": Inline("no!")}  # type: ignore[union-attr]
+    told(end("join"))
+    assert told.over.outcome is Outcome.SUCCEEDED
+
+
+def test_an_option_that_is_always_there_is_enough() -> None:
+    told = Told(pipeline(node("a"), node("c", x=OneOf((A, Inline("otherwise"))))), RUN)
+    (request,) = told.facts(end("a", FAILED))
+    assert isinstance(request, AttemptRequested)
+    assert request.inputs == {"x": Inline("otherwise")}
+
+
+def test_a_condition_may_read_one_of_several_too() -> None:
+    told = Told(pipeline(node("a"), node("b"), replace(node("c"), when=Compare("gt", OneOf((A, B)), Inline(3)))), RUN)
+    assert told(end("a", FAILED)) == []
+    assert told(end("b", result=4)) == ["step.c.1.requested.default"]
+
+
+def test_a_part_that_is_not_there_fails_the_step_that_asks_for_it() -> None:
+    told = Told(pipeline(node("a"), node("c", x=Pick(A, ("auc",)))), RUN)
+    told(end("a", result={"loss": 1}))
+    assert told.over.error == (
+        "step 'c' failed: InputError: an input is not there: a.auc: there is no field 'auc' (the fields: 'loss')"
+    )
+
+
+def test_results_of_items_are_read_as_a_list() -> None:
+    each = mapped(node("a", x=Inline([1, 2])), "x")
+    told = Told(pipeline(each, replace(node("c"), when=Compare("eq", A, Inline([10, 20])))), RUN)
+    assert told(end("a[1]", result=20), end("a[0]", result=10)) == ["step.c.1.requested.default"]

@@ -1,0 +1,86 @@
+"""Results that a run takes over from another one: of steps, of mapped steps, of some of their items."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from penstock_core.facts import AttemptRequested, RunFinished, StepReused
+from penstock_core.values import Collected, CollectedRef, Element, Inline, Items, Output
+from penstock_testkit.told import CANCEL, OK, RUN, R, Told, end, mapped, node, pipeline
+
+EACH = pipeline(mapped(node("each", x=Inline([1, 2, 3])), "x", window=1), node("last", all=Output("each")))
+ALL = Collected(CollectedRef(key="each", count=3, output="result", run_id="r0"))
+
+
+def reused(key: str, result: Any = 7, **more: Any) -> StepReused:
+    made: dict[str, Any] = {"outputs": {"result": Inline(result)}}
+    return StepReused(run_id=R, key=key, from_run="r0", **(made | more))
+
+
+def requests(told: Told, *facts: Any) -> list[AttemptRequested]:
+    return [fact for fact in told.facts(*facts) if isinstance(fact, AttemptRequested)]
+
+
+def test_a_run_of_which_all_is_taken_over_is_over_at_once() -> None:
+    told = Told(pipeline(node("a"), node("b", x=Output("a")), out=Output("b")), reused("a", 1), reused("b", 2))
+    assert told.facts(RUN) == [RunFinished(run_id=R, outcome=OK, outputs={"out": Inline(2)})]
+
+
+def test_a_step_behind_one_that_is_made_anew_may_be_taken_over() -> None:
+    told = Told(pipeline(node("a"), node("b", x=Output("a"))), reused("b"))
+    assert told(RUN) == ["step.a.1.requested.default"]
+    assert told(end("a")) == ["finished"]
+
+
+def test_all_items_of_a_mapped_step_are_taken_over() -> None:
+    told = Told(EACH, reused("each", count=3, outputs={"result": ALL}))
+    (last,) = requests(told, RUN)
+    assert last.inputs == {"all": ALL}
+
+
+def test_a_step_that_is_mapped_over_results_taken_over_gets_each() -> None:
+    made = pipeline(mapped(node("each", x=Inline([1])), "x"), mapped(node("b", y=Output("each")), "y"))
+    told = Told(made, reused("each", count=3, outputs={"result": ALL}))
+    assert [item.inputs["y"] for item in requests(told, RUN)] == [Element(ALL, (n,)) for n in range(3)]
+
+
+def test_some_items_are_taken_over_and_the_others_made() -> None:
+    told = Told(EACH, reused("each[0]"), reused("each[2]"), reused("each[9]"))
+    (item,) = requests(told, RUN)
+    assert item.key == "each[1]"
+    (last,) = requests(told, end("each[1]", result=8))
+    assert last.inputs == {"all": Items((Inline(7), Inline(8), Inline(7)))}
+    assert told.state.reused == {}
+
+
+def test_all_items_taken_over_one_by_one() -> None:
+    told = Told(EACH, *(reused(f"each[{n}]", n) for n in range(3)))
+    assert told(RUN) == ["step.each.expanded", "step.last.1.requested.default"]
+
+
+def test_large_results_of_items_that_are_taken_over_are_not_lost() -> None:
+    big = "x" * 300_000
+    made = pipeline(mapped(node("each", x=Inline([1, 2, 3])), "x"), mapped(node("b", y=Output("each")), "y"))
+    told = Told(made, *(reused(f"each[{n}]", f"{n}{big}") for n in range(3)))
+    assert [item.inputs["y"] for item in requests(told, RUN)] == [Inline(f"{n}{big}") for n in range(3)]
+
+
+def test_taken_over_twice_or_too_late_changes_nothing() -> None:
+    told = Told(EACH, reused("each[0]"), reused("each[0]", 9))
+    told(RUN)
+    told(reused("each[1]"), reused("each", count=3))
+    assert told.statuses["each"] == "running"
+    (last,) = requests(told, end("each[1]", result=8), end("each[2]", result=8))[-1:]
+    assert last.inputs == {"all": Items((Inline(7), Inline(8), Inline(8)))}
+
+
+def test_results_that_are_less_than_they_say_fail_the_items() -> None:
+    made = pipeline(mapped(node("each", x=Inline([1])), "x"), mapped(node("b", y=Output("each")), "y"))
+    told = Told(made, reused("each", count=2, outputs={"result": Inline([5])}), RUN, end("b[0]"))
+    assert "b[1]: InputError: an input is not there: each: a list of 1 has no element [1]" in str(told.over.error)
+
+
+def test_a_cancel_ends_what_was_not_taken_over() -> None:
+    told = Told(EACH, reused("each[0]"), RUN, CANCEL)
+    assert told.statuses["each"] == "cancelled"
+    assert told.over.outcome.value == "cancelled"
