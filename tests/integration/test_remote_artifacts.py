@@ -81,3 +81,43 @@ def test_a_store_that_is_away_holds_a_run_up(cluster: Cluster, s3_server: S3Serv
     finally:
         s3_server.start()
     assert client.wait(run_id, timeout=90, check=True).state == "succeeded"
+
+
+def test_results_are_used_again_where_no_executor_has_them(cluster: Cluster) -> None:
+    client = Client(url=cluster.url, token=cluster.token)
+    cluster.source("remote_kept.py", PIPELINE.replace("@step", "@step(cache=True)"))
+    version = client.register(f"{cluster.src / 'remote_kept.py'}:frames")
+    first = client.run(version, inputs={"rows": 10_007}, wait=True)
+    shutil.rmtree(cluster.home / "artifacts", ignore_errors=True)
+    second = client.run(version, inputs={"rows": 10_007}, wait=True)
+    assert [step.state for step in second.steps.values()] == ["cached", "cached"]
+    assert second.steps["double"].outputs == first.steps["double"].outputs
+    assert len(client.value(second.run_id)) == 10_007
+
+
+CHECKPOINTED = """
+import pandas as pd
+from penstock import context, pipeline, step
+
+@step(retries=1)
+def grow() -> int:
+    table = context().restore(default=pd.DataFrame({"x": [1]}))
+    if len(table) == 1:
+        context().checkpoint(pd.DataFrame({"x": range(5000)}))
+        raise ConnectionError("lost")
+    return len(table)
+
+@pipeline
+def growing() -> int:
+    return grow()
+"""
+
+
+def test_a_checkpoint_is_in_the_store_before_the_next_attempt(cluster: Cluster) -> None:
+    client = Client(url=cluster.url, token=cluster.token)
+    cluster.source("remote_growing.py", CHECKPOINTED)
+    version = client.register(f"{cluster.src / 'remote_growing.py'}:growing")
+    run = client.wait(client.run(version).run_id, timeout=60, check=True)
+    assert client.value(run.run_id) == 5000
+    shutil.rmtree(cluster.home / "artifacts", ignore_errors=True)
+    assert len(client.value(run.run_id, "grow", "checkpoint")) == 5000

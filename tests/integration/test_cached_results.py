@@ -1,0 +1,137 @@
+"""Results that are used again, on the real services: hits, misses and why, and artifacts that are gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock import Client
+from penstock.results import Cache, Run
+from penstock_testkit.cluster import Cluster
+
+PIPELINE = """
+from penstock import context, pipeline, step
+
+@step(cache=True, env={"MODE": "fast"})
+def blob(size: int, note: str) -> bytes:
+    with open(note, "a") as file:
+        file.write(context().step + " ")
+    context().log_metric("size", size)
+    context().log_artifact("a note", "kept")
+    return bytes(size)
+
+@step(cache=True)
+def length(data: bytes, note: str) -> int:
+    with open(note, "a") as file:
+        file.write(context().step + " ")
+    return len(data)
+
+@pipeline
+def measured(note: str, size: int = 1000):
+    return length(blob(size, note), note)
+
+@pipeline
+def again(note: str, size: int = 1000):
+    return blob(size, note)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        running.source("reused.py", PIPELINE)
+        yield running
+
+
+class Place:
+    """Runs of one note, which tells the steps that really ran."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.client = Client(url=cluster.url, token=cluster.token)
+        self.file = cluster.src / "reused.py"
+        self.note = cluster.home.parent / name
+
+    def run(self, pipeline: str = "measured", size: int = 1000, **more: object) -> tuple[Run, list[str]]:
+        before = len(self.ran())
+        version = self.client.register(f"{self.file}:{pipeline}")
+        inputs = {"note": str(self.note), "size": size}
+        run = self.client.run(version, inputs=inputs, **more)  # type: ignore[arg-type]
+        return self.client.wait(run.run_id, timeout=60, check=True), self.ran()[before:]
+
+    def ran(self) -> list[str]:
+        return self.note.read_text().split() if self.note.exists() else []
+
+
+def cache(run: Run, step: str) -> Cache:
+    found = run.steps[step].cache
+    assert found is not None
+    return found
+
+
+@pytest.mark.timeout(240)
+def test_equal_calls_take_the_result_across_runs_and_pipelines(cluster: Cluster) -> None:
+    place = Place(cluster, "equal")
+    first, ran = place.run()
+    assert ran == ["blob", "length"] and not cache(first, "blob").hit
+    second, ran = place.run()
+    assert ran == []
+    assert [step.state for step in second.steps.values()] == ["cached", "cached"]
+    assert place.client.value(second.run_id) == 1000
+    blob = second.steps["blob"]
+    assert blob.outputs == first.steps["blob"].outputs and blob.metrics == {"size": 1000.0}
+    assert blob.artifacts == {"a note": {"value": "kept"}} and blob.attempts == 1
+    assert (cache(second, "blob").from_run, cache(second, "blob").from_step) == (first.run_id, "blob")
+    other, ran = place.run("again")
+    assert ran == [] and cache(other, "blob").hit
+    sentence = place.client.explain(second.run_id).steps["blob"].sentence
+    assert sentence.startswith(f"the result of step 'blob' of run {first.run_id}, stored ")
+
+
+@pytest.mark.timeout(240)
+def test_other_calls_run_and_say_what_differs_and_runs_can_ask_for_it(cluster: Cluster) -> None:
+    place = Place(cluster, "other")
+    first, _ = place.run()
+    changed, ran = place.run(size=999)
+    assert ran == ["blob", "length"]
+    report = cache(changed, "blob")
+    assert (report.differs, report.from_run) == (("input size",), first.run_id)
+    assert cache(changed, "length").differs == ("input data",)
+    assert "input 'size' differs" in place.client.explain(changed.run_id).steps["blob"].sentence
+    refreshed, ran = place.run(refresh=["blob"])
+    assert ran == ["blob"] and cache(refreshed, "length").hit  # its input has the same content
+    assert cache(place.run()[0], "blob").from_run == refreshed.run_id
+    off, ran = place.run(cache="off")
+    assert ran == ["blob", "length"] and off.steps["blob"].cache is None
+    assert "the cache off" in place.client.explain(off.run_id).steps["blob"].sentence
+    rerun = place.client.rerun(off.run_id, "same", refresh=["length"], wait=True)
+    assert cache(rerun, "blob").hit and not cache(rerun, "length").hit
+    anew, ran = place.run(cache="refresh")
+    assert ran[-2:] == ["blob", "length"] and not cache(anew, "blob").hit
+
+
+@pytest.mark.timeout(240)
+def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None:
+    place = Place(cluster, "gone")
+    first, _ = place.run(size=12345)
+    sha256 = first.steps["blob"].outputs["result"]["artifact"]["sha256"]
+    Path(cluster.home / "artifacts" / "sha256" / sha256[:2] / sha256).unlink()
+    again, ran = place.run(size=12345)
+    assert ran == ["blob"]
+    assert cache(again, "blob").note == f"an earlier result is there, but not its artifact {sha256[:12]}"
+    assert cache(again, "length").hit
+
+
+@pytest.mark.timeout(240)
+def test_other_code_runs(cluster: Cluster) -> None:
+    place = Place(cluster, "code")
+    cluster.source("reused2.py", PIPELINE)
+    place.file = cluster.src / "reused2.py"
+    place.run()
+    cluster.source("reused3.py", PIPELINE.replace("return len(data)", "return len(data) + 1"))
+    place.file = cluster.src / "reused3.py"
+    run, ran = place.run()
+    assert ran == ["blob", "length"]  # another module is another step
+    assert place.client.value(run.run_id) == 1001
+    assert cache(run, "length").differs == ()
