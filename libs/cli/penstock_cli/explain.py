@@ -17,14 +17,19 @@ if TYPE_CHECKING:
 _SHOWN = 30
 _CHAIN = 20
 # What people ask about comes first where not everything fits the screen.
-_FIRST = ("failed", "running", "retrying", "queued", "cancelled", "skipped", "waiting", "cached", "succeeded")
+_FIRST = (
+    *("failed", "suspended", "held", "running", "retrying", "queued"),
+    *("cancelled", "skipped", "waiting", "cached", "succeeded"),
+)
 
 
 def explain(
     name: runs.RunArgument,
     step: Annotated[
         str | None,
-        typer.Argument(metavar="[STEP]", help="Only this step (its key), and what it waits for or failed with."),
+        typer.Argument(
+            metavar="[STEP]", help="Only this step (its key, or an item's), and what it waits for or failed with."
+        ),
     ] = None,
     json: runs.Json = False,
 ) -> None:
@@ -33,7 +38,9 @@ def explain(
     from penstock_cli import session
 
     with session.connect() as connected:
-        found = connected.client.explain(runs.resolve(connected.client, name))
+        run_id = runs.resolve(connected.client, name)
+        item = step is not None and step.endswith("]")
+        found = connected.client.explain(run_id, step if item else None)
     chosen = list(found.steps.values()) if step is None else chain(found, step)
     if json:
         output.as_json(_object(found, chosen))

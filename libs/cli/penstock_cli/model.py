@@ -102,6 +102,8 @@ class Progress:
             self.requested_at = event.at or fact.requested_at
         elif isinstance(fact, facts.RunFinished):
             self.finished_at = event.at
+        if step is None and key is not None:
+            return self._item(event.at, fact, key)
         if step is not None and before is not None:
             if step.status is before:
                 return None
@@ -112,6 +114,21 @@ class Progress:
             return Change(event.at, None, fact.outcome.value, fact.error or "")
         if isinstance(fact, facts.CancelRequested):
             return Change(event.at, None, "cancelling", fact.reason)
+        return None
+
+    def _item(self, at: float, fact: Fact, key: str) -> Change | None:
+        """What is worth a line of an item: only what went wrong; of the mapped step as a whole, that it is over."""
+        item = self.state.find(key)
+        if item is None or item.index is None:
+            return None
+        owner = self.state.steps[item.node]
+        if owner.status in FINAL and self.counts[Status.RUNNING] and self.tracks[owner.key].note != owner.status:
+            self.tracks[owner.key].note = owner.status
+            self.counts[Status.RUNNING] -= 1
+            self.counts[owner.status] += 1
+            return Change(at, owner.key, owner.status.value, items(owner))
+        if isinstance(fact, facts.AttemptFinished) and fact.outcome not in facts.GOOD:
+            return Change(at, key, item.status.value, describe(item, fact, at))
         return None
 
     def measure(self, line: LogLine) -> None:
@@ -135,6 +152,15 @@ class Progress:
         return sum(self.counts[status] for status in FINAL)
 
 
+def items(step: StepState) -> str:
+    """How far a mapped step is: `12 of 100 items, 1 failed`."""
+    fan = step.fan
+    if fan is None:
+        return ""
+    bad = f", {fan.bad} without a result" if fan.bad else ""
+    return f"{fan.done} of {fan.count} items{bad}" if step.status not in FINAL else f"{fan.count} items{bad}"
+
+
 def describe(step: StepState, fact: Fact, at: float) -> str:
     """A change of a step in words."""
     match fact:
@@ -154,6 +180,14 @@ def describe(step: StepState, fact: Fact, at: float) -> str:
             return f"attempt {fact.attempt}: {why}{again}"
         case facts.StepSkipped():
             return fact.reason
+        case facts.StepExpanded():
+            return fact.error.message if fact.error is not None else f"{fact.count} items"
+        case facts.AttemptHeld():
+            return "waits for a slot of its limits"
+        case facts.StepSuspended():
+            return f"waits ({fact.kind})"
+        case facts.StepReused():
+            return step.reason or ""
         case _:
             return ""
 
@@ -188,15 +222,23 @@ def timeline(events: Iterable[Event]) -> dict[str, Track]:
 
 _KINDS: dict[str, type[Fact]] = {
     "run.requested": facts.RunRequested,
+    "run.admitted": facts.RunAdmitted,
+    "run.clock": facts.ClockReached,
     "run.cancel": facts.CancelRequested,
     "run.finished": facts.RunFinished,
+    "step.expanded": facts.StepExpanded,
+    "step.reused": facts.StepReused,
     "step.skipped": facts.StepSkipped,
+    "step.cancel": facts.StepCancelRequested,
+    "attempt.held": facts.AttemptHeld,
+    "attempt.granted": facts.SlotGranted,
+    "attempt.suspended": facts.StepSuspended,
     "attempt.requested": facts.AttemptRequested,
     "attempt.started": facts.AttemptStarted,
     "attempt.finished": facts.AttemptFinished,
 }
 # Values are not decoded: the display shows none of them, and a step's outputs can be large.
-_VALUES = {"inputs", "outputs", "artifacts", "resources"}
+_VALUES = {"inputs", "outputs", "artifacts", "resources", "cache", "caller", "limits"}
 _FIELDS = {kind: {f.name for f in dataclasses.fields(fact)} - _VALUES for kind, fact in _KINDS.items()}
 
 

@@ -143,6 +143,17 @@ class StepView(_Model):
     checkpoint: CheckpointView | None = None
     cache: CacheView | None = None
     depends_on: list[str] = Field(default_factory=list)
+    items: dict[str, int] | None = Field(
+        default=None, description="of a mapped step: `count`, and how many items stand in which state"
+    )
+    item_of: str | None = Field(default=None, description="of an item: the mapped step")
+
+
+class ItemPage(_Model):
+    """Items of a mapped step, by key, in order; `next` continues the page (None at the end)."""
+
+    items: dict[str, StepView]
+    next: int | None = None
 
 
 class RunSummary(_Model):
@@ -161,7 +172,10 @@ class RunSummary(_Model):
 
 
 class RunView(RunSummary):
-    """A run with its steps, by key, in the order of the pipeline."""
+    """A run with its steps, by key, in the order of the pipeline, each mapped one followed by its items.
+
+    Of a mapped step with more than 1,000 items, those are here that are not over or ended badly, and some others.
+    """
 
     inputs: dict[str, Json] = Field(default_factory=dict)
     outputs: dict[str, Json] = Field(default_factory=dict)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from penstock_core import waits, words
 from penstock_core.facts import CancelRequested, ErrorInfo
+from penstock_core.ir import Phase
 from penstock_core.run import FINAL, RunState, Status, StepState
 
 _NAMED = 4
-_TEXT_LIMIT = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,22 @@ def explain(state: RunState, now: float, asked: Mapping[str, float] | None = Non
     return [_reason(state, step, now, asked.get(step.key), roots) for step in state.steps.values()]
 
 
+def explain_one(state: RunState, key: str, now: float, asked: float | None = None) -> StepReason | None:
+    """The reason of one step, or of one item of a mapped step; None where there is none."""
+    step = state.find(key)
+    return None if step is None else _reason(state, step, now, asked, {})
+
+
 def _reason(state: RunState, step: StepState, now: float, asked: float | None, roots: dict[str, str]) -> StepReason:
     because: tuple[str, ...] = ()
     since: float | None = None
     match step.status:
+        case Status.RUNNING if step.fan is not None:
+            sentence, since = waits.mapped(state, step, _stopping(state, step)), step.started_at or None
+        case Status.HELD:
+            sentence, since = waits.held(step, now, _stopping(state, step)), step.since or None
+        case Status.SUSPENDED:
+            sentence, since = waits.suspended(step, now, _stopping(state, step)), step.since or None
         case Status.WAITING:
             sentence, because = _waiting(state, step)
         case Status.QUEUED:
@@ -73,8 +86,13 @@ def _reason(state: RunState, step: StepState, now: float, asked: float | None, r
 
 
 def _waiting(state: RunState, step: StepState) -> tuple[str, tuple[str, ...]]:
-    if (stop := _stopping(state)) is not None:
+    if (stop := _stopping(state, step)) is not None:
         return stop, ()
+    if step.index is not None:
+        return "it is about to be requested", ()
+    if state.requested is not None and not state.admitted:
+        most = state.plan.pipeline.max_active
+        return f"the run waits its turn: at most {most} of this pipeline may be under way", ()
     if step.blocker is not None and step.blocker in state.steps:
         blocker = state.steps[step.blocker]
         return f"is about to be skipped: step {blocker.key!r} {_ended_how(blocker)}", (blocker.key,)
@@ -87,66 +105,80 @@ def _waiting(state: RunState, step: StepState) -> tuple[str, tuple[str, ...]]:
         return f"waits for {'step' if len(open_ones) == 1 else 'steps'} {named}{more}{of}", open_ones
     if state.requested is None:
         return "nobody has asked for the run yet", ()
+    if state.plan.nodes[step.key].phase is not Phase.MAIN and state.open_main:
+        return f"it runs when the rest of the run is over: {state.open_main} steps are not", ()
     had = "everything that it needs is there" if needs else "it needs no other step"
     return f"{had}; the scheduler is to request its first attempt (if this lasts, no scheduler is running)", ()
 
 
 def _queued(state: RunState, step: StepState, now: float, asked: float | None) -> str:
-    if (stop := _stopping(state)) is not None:
+    if (stop := _stopping(state, step)) is not None:
         return stop
     if step.not_before is not None and step.not_before > now:
-        return f"attempt {step.attempt} is delayed and starts in {_span(step.not_before - now)}{_after(step)}"
+        return f"attempt {step.attempt} is delayed and starts in {words.span(step.not_before - now)}{_after(step)}"
     ready = max(asked, step.not_before or 0.0) if asked else None
-    lasted = f" for {_span(now - ready)}" if ready else ""
-    pool = state.plan.specs[step.key].pool
+    lasted = f" for {words.span(now - ready)}" if ready else ""
+    pool = state.plan.specs[step.node].pool
     return f"attempt {step.attempt} is queued{lasted}: no executor of pool {pool!r} has started it yet{_after(step)}"
 
 
 def _running(state: RunState, step: StepState, now: float) -> str:
-    lasted = f" for {_span(now - step.started_at)}" if step.started_at else ""
-    limit = state.plan.specs[step.key].timeout
-    most = f", at most {_span(limit)}" if limit is not None else ""
+    lasted = f" for {words.span(now - step.started_at)}" if step.started_at else ""
+    limit = state.plan.specs[step.node].timeout
+    most = f", at most {words.span(limit)}" if limit is not None else ""
     text = f"attempt {step.attempt} runs on {step.executor or 'an executor'}{lasted}{most}{_after(step)}"
-    stop = _stopping(state)
+    stop = _stopping(state, step)
     return f"{text}; {stop}" if stop is not None else text
 
 
 def _retrying(state: RunState, step: StepState, now: float) -> str:
     text = f"attempt {step.attempt} ended badly: {_cause(step)}"
-    if (stop := _stopping(state)) is not None:
+    if (stop := _stopping(state, step)) is not None:
         return f"{text}; {stop}"
     wait = step.not_before - now if step.not_before is not None else 0.0
-    coming = f"in {_span(wait)}" if wait > 0 else "as soon as the scheduler requests it"
+    coming = f"in {words.span(wait)}" if wait > 0 else "as soon as the scheduler requests it"
     return f"{text}; the next attempt comes {coming}"
 
 
-def _stopping(state: RunState) -> str | None:
+def _stopping(state: RunState, step: StepState) -> str | None:
     """Why nothing more is expected of a step that is not over, if so."""
     if state.finished is not None:
         return f"the run is over ({state.finished.outcome})"
-    return f"it is about to be cancelled: {_cancelled(state.cancel)}" if state.cancel is not None else None
+    if state.stopping(step) is None:
+        return None
+    alone = state.cancel is None or step.stop is not None
+    why = words.line(state.stopping(step) or "") if alone else _cancelled(state.cancel)
+    return f"it is about to be cancelled: {why}"
 
 
-def _cancelled(cancel: CancelRequested) -> str:
-    by = f" by {_line(cancel.by)}" if cancel.by else ""
-    return f"the run was cancelled{by}" + (f": {_line(cancel.reason)}" if cancel.reason else "")
+def _cancelled(cancel: CancelRequested | None) -> str:
+    if cancel is None:
+        return ""
+    by = f" by {words.line(cancel.by)}" if cancel.by else ""
+    return f"the run was cancelled{by}" + (f": {words.line(cancel.reason)}" if cancel.reason else "")
 
 
 # ----------------------------------------------------------------------------------------------------------- it is over
 
 
 def _ended(step: StepState) -> str:
-    took = f" in {_span(step.finished_at - step.started_at)}" if step.started_at and step.finished_at else ""
+    took = f" in {words.span(step.finished_at - step.started_at)}" if step.started_at and step.finished_at else ""
     where = f" on {step.executor}" if step.executor else ""
     match step.status:
+        case Status.CACHED if step.reason:
+            return words.line(step.reason)
         case Status.CACHED:
             return "an earlier result of the same step with the same inputs counts"
+        case _ if step.fan is not None:
+            return waits.mapped_end(step) + took
         case Status.CANCELLED:
-            why = _line(step.reason or "") or "the run was cancelled"
+            why = words.line(step.reason or "") or "the run was cancelled"
             return f"attempt {step.attempt} was stopped: {why}" if step.attempt else f"never ran: {why}"
+        case Status.FAILED if not step.attempt:
+            return f"it could not run: {_error(step.error)}"
         case Status.FAILED:
             rule = (step.reason or "").removeprefix("failed, ")
-            notes = "; ".join(note for note in (_line(rule), _counts(step)) if note)
+            notes = "; ".join(note for note in (words.line(rule), _counts(step)) if note)
             tries = f" ({notes})" if notes else ""
             return f"attempt {step.attempt} failed{took}: {_error(step.error)}{tries}"
         case _:
@@ -155,7 +187,7 @@ def _ended(step: StepState) -> str:
 
 
 def _skipped(state: RunState, step: StepState, roots: dict[str, str]) -> tuple[str, tuple[str, ...]]:
-    reason = _line(step.reason or "") or "no reason is known"
+    reason = words.line(step.reason or "") or "no reason is known"
     if step.blocker is None or step.blocker not in state.steps:
         return f"never ran: {reason}", ()
     root = state.steps[_root(state, step.key, roots)]
@@ -194,7 +226,7 @@ def _after(step: StepState) -> str:
 def _cause(step: StepState) -> str:
     """How the last attempt that ended went wrong, by which rule another follows, and what has been counted."""
     error = _error(step.error) if step.error is not None else ""
-    rule = _line(step.reason or "another attempt follows")
+    rule = words.line(step.reason or "another attempt follows")
     return "; ".join(note for note in (error, rule, _counts(step)) if note)
 
 
@@ -210,22 +242,4 @@ def _counts(step: StepState) -> str:
 def _error(error: ErrorInfo | None) -> str:
     if error is None:
         return "no error is known"
-    return f"{error.type}: {_line(error.message)}" if error.message else error.type
-
-
-def _line(text: str) -> str:
-    """A text as one line of bounded length."""
-    text = " ".join(text.split())
-    return text if len(text) <= _TEXT_LIMIT else f"{text[: _TEXT_LIMIT - 1]}…"
-
-
-def _span(seconds: float) -> str:
-    """A duration for people; clocks of two machines may differ, so none is negative."""
-    if seconds < 0.0995:
-        return f"{max(seconds, 0.0) * 1000:.0f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    if seconds > 1e9:
-        return "years"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+    return f"{error.type}: {words.line(error.message)}" if error.message else error.type

@@ -230,13 +230,14 @@ class Client:
         """
         return results.run_of(self.transport.json("GET", f"/v1/runs/{quote(run_id)}"))
 
-    def explain(self, run_id: str) -> Reasons:
-        """Why each step of a run stands where it stands: what it waits for, where it runs, why it failed or never ran.
+    def explain(self, run_id: str, step: str | None = None) -> Reasons:
+        """Why each step of a run, or one step or item, stands where it stands: what it waits for, why it failed ….
 
         Raises:
-            NotFound: there is no such run.
+            NotFound: there is no such run or step.
         """
-        return results.reasons_of(self.transport.json("GET", f"/v1/runs/{quote(run_id)}/explain"))
+        only = f"?step={quote(step)}" if step is not None else ""
+        return results.reasons_of(self.transport.json("GET", f"/v1/runs/{quote(run_id)}/explain{only}"))
 
     def cancel(self, run_id: str, reason: str = "") -> None:
         """Ask to cancel a run: what runs is stopped, what waits is skipped. On a run that is over it does nothing."""

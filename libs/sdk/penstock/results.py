@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-FINAL = frozenset({"succeeded", "failed", "cancelled"})
+FINAL = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 
 _T = TypeVar("_T")
 
@@ -72,6 +72,7 @@ class Checkpoint:
 class Step:
     """A step of a run as it stands. `outputs` and `artifacts` hold values as JSON: inline or a reference.
 
+    `items` counts those of a mapped step, by state; `item_of` names the mapped step of an item.
     While an attempt runs, `artifacts` are those that it has stored so far. `checkpoint` is the last one of any attempt.
     """
 
@@ -90,6 +91,8 @@ class Step:
     checkpoint: Checkpoint | None = None
     cache: Cache | None = None
     depends_on: tuple[str, ...] = ()
+    items: dict[str, int] | None = None
+    item_of: str | None = None
 
     @property
     def seconds(self) -> float | None:

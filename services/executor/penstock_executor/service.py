@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.nats.results import with_inputs
 from penstock_contracts import events, subjects
 from penstock_core.errors import PenstockError
 from penstock_core.facts import (
@@ -32,7 +33,6 @@ from penstock_core.ports import Executor, Unavailable
 from penstock_executor import attempts
 from penstock_executor.edges import Attempt, Edges
 from penstock_executor.held import Held, prepared
-from penstock_executor.inputs import with_inputs
 from penstock_executor.line import Line
 
 STARTED_DELAY = 0.02

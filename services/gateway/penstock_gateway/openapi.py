@@ -22,6 +22,7 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     api.CancelBody,
     api.Registered,
     api.RunAccepted,
+    api.ItemPage,
     api.RunPage,
     api.RunView,
     api.RunReasons,

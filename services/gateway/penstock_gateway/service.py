@@ -19,6 +19,7 @@ from structlog.typing import FilteringBoundLogger
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.follow import Followers
 from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.nats.results import Results, is_named
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.versions import Versions
 from penstock_contracts import api, commands, events, subjects
@@ -28,6 +29,8 @@ from penstock_core.errors import InvalidId
 from penstock_core.facts import CacheMode, CancelRequested, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
 from penstock_core.ports import Unavailable
+from penstock_core.tagged import NoSuchPart
+from penstock_core.values import Collected, Value
 from penstock_gateway import inputs, problems
 from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.index import RunIndex
@@ -38,6 +41,8 @@ from penstock_gateway.states import Folded, RunStates
 PROJECT = "default"
 REGISTER_TIMEOUT = 30.0
 _LABEL_LIMIT = 1000
+_LONG_LIST = 10_000
+"""Results of items from which a list in the view of a run is only named."""
 _NAMED = 30
 
 _PIPELINE: pydantic.TypeAdapter[Pipeline] = pydantic.TypeAdapter(Pipeline)
@@ -156,7 +161,23 @@ class GatewayService:
         found = await self.states.get(run_id)
         if found is None:
             raise _no_run(run_id)
+        if found.state.finished is not None and found.outputs is None:
+            found.outputs = {name: await self._short(found, one) for name, one in found.state.finished.outputs.items()}
         return found
+
+    async def whole(self, folded: Folded, value: Value) -> Value:
+        """A value with all that it names read from the log."""
+        if not is_named(value):
+            return value
+        try:
+            return await Results(folded.requested.run_id, self.runs.last).value(value)
+        except NoSuchPart as error:
+            raise ProblemError(404, "A part of the value is not there", str(error)) from error
+
+    async def _short(self, folded: Folded, value: Value) -> Value:
+        """The same, but a long list stays named."""
+        long = isinstance(value, Collected) and value.collected.count > _LONG_LIST
+        return value if long else await self.whole(folded, value)
 
     async def history(self, run_id: str) -> HistoryHeader:
         """The head of a run's history, with the pipeline that ran.

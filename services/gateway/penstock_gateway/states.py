@@ -1,6 +1,6 @@
 """What a run looks like: the fold of its facts, kept so that the next look costs only what is new.
 
-In: a run id. Out: `Folded`, the run's state with the times of the log, and its JSON as `api.RunView`.
+In: a run id. Out: `Folded`, the run's state with the times of the log. Its JSON is made by `views`.
 """
 
 from __future__ import annotations
@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import orjson
 
 from penstock_contracts.commands import Version
 from penstock_core import run as machine
-from penstock_core.explain import StepReason, explain
+from penstock_core.explain import StepReason, explain, explain_one
 from penstock_core.facts import AttemptRequested, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
 from penstock_core.ports import Recorded, RunLog
-from penstock_core.run import Plan, RunState, Status, StepState
+from penstock_core.run import Plan, RunState, Status
+from penstock_core.values import Value
 from penstock_gateway.told import Told, of_cache
 
 _PLANS = 64
@@ -36,7 +37,13 @@ class VersionReader(Protocol):
 
 @dataclass(slots=True)
 class Folded:
-    """A run as far as it was read. `state` is for reading only; `asked` is when attempts were requested, by step."""
+    """A run as far as it was read.
+
+    Attributes:
+        state: for reading only.
+        asked: when attempts were requested, by step.
+        outputs: those of a finished run with all that they name read from the log, once somebody asked.
+    """
 
     state: RunState
     requested: RunRequested
@@ -46,6 +53,7 @@ class Folded:
     view: bytes = b""
     asked: dict[str, float] = field(default_factory=dict[str, float])
     told: Told = field(default_factory=Told)
+    outputs: dict[str, Value] | None = None
 
     @property
     def name(self) -> str:
@@ -93,10 +101,10 @@ class RunStates:
 
     def _shrink(self) -> None:
         """Let the runs go that were looked at longest ago, but the latest one."""
-        steps = sum(len(slot.folded.state.steps) for slot in self._slots.values() if slot.folded)
+        steps = sum(_size(slot) for slot in self._slots.values())
         while len(self._slots) > 1 and (len(self._slots) > self._keep or steps > _STEPS):
             _, slot = self._slots.popitem(last=False)
-            steps -= len(slot.folded.state.steps) if slot.folded else 0
+            steps -= _size(slot)
 
     async def _begin(self, run_id: str, records: list[Recorded]) -> Folded | None:
         for record in records:
@@ -123,6 +131,12 @@ class RunStates:
         return plan
 
 
+def _size(slot: _Slot) -> int:
+    """Steps and items of a run in the cache."""
+    steps = slot.folded.state.steps.values() if slot.folded else ()
+    return sum(1 + (len(step.fan.items) if step.fan is not None else 0) for step in steps)
+
+
 def _fold(folded: Folded, records: list[Recorded]) -> None:
     for record in records:
         folded.state = machine.evolve(folded.state, record.fact)
@@ -136,33 +150,19 @@ def _fold(folded: Folded, records: list[Recorded]) -> None:
         folded.view = b""
 
 
-def view(folded: Folded) -> bytes:
-    """The JSON of `api.RunView`; made once for each state."""
-    if not folded.view:
-        state, request = folded.state, folded.requested
-        folded.view = orjson.dumps(
-            {
-                "run_id": request.run_id,
-                "project": request.project,
-                "pipeline": request.pipeline,
-                "version": request.version,
-                "state": folded.name,
-                "requested_at": folded.requested_at,
-                "finished_at": folded.finished_at,
-                "labels": request.labels,
-                "trigger": request.trigger,
-                "error": state.finished.error if state.finished else None,
-                "inputs": request.inputs,
-                "outputs": state.finished.outputs if state.finished else {},
-                "steps": {key: _step(folded, step) for key, step in state.steps.items()},
-                "last_seq": folded.last_seq,
-            }
-        )
-    return folded.view
+def reasons(folded: Folded, now: float, key: str | None = None) -> bytes:
+    """The JSON of `api.RunReasons`; with a key, of that step or item alone.
 
-
-def reasons(folded: Folded, now: float) -> bytes:
-    """The JSON of `api.RunReasons`."""
+    Raises:
+        LookupError: there is no such step.
+    """
+    if key is None:
+        found = explain(folded.state, now, folded.asked)
+    else:
+        one = explain_one(folded.state, key, now, folded.asked.get(key))
+        if one is None:
+            raise LookupError(key)
+        found = [one]
     return orjson.dumps(
         {
             "run_id": folded.requested.run_id,
@@ -178,7 +178,7 @@ def reasons(folded: Folded, now: float) -> bytes:
                     "because": reason.because,
                     "since": reason.since,
                 }
-                for reason in explain(folded.state, now, folded.asked)
+                for reason in found
             ],
         }
     )
@@ -188,28 +188,10 @@ def _sentence(folded: Folded, reason: StepReason, now: float) -> str:
     """Why a step stands where it stands, with what the cache did for it once it is over."""
     if reason.status not in machine.FINAL:
         return reason.sentence
-    step = folded.state.steps[reason.key]
+    step = folded.state.find(reason.key)
+    if step is None:
+        return reason.sentence
     cache = of_cache(step.cache, folded.state.plan.specs[step.node], folded.requested, now)
     if not cache or reason.status is Status.CACHED:
         return cache or reason.sentence
     return f"{reason.sentence}; cache: {cache}"
-
-
-def _step(folded: Folded, step: StepState) -> dict[str, Any]:
-    state, told, error = folded.state, folded.told, step.error
-    return {
-        "state": step.status.value,
-        "attempts": step.attempt,
-        "started_at": step.started_at or None,
-        "finished_at": step.finished_at or None,
-        "metrics": step.metrics,
-        "params": step.params,
-        "reason": step.reason,
-        "error": {"type": error.type, "message": error.message, "traceback": error.traceback} if error else None,
-        "executor": step.executor or None,
-        "outputs": step.outputs,
-        "artifacts": {**told.artifacts.get(step.key, {}), **step.artifacts},
-        "checkpoint": told.checkpoint(step.key),
-        "cache": step.cache,
-        "depends_on": state.plan.dependencies[step.key],
-    }

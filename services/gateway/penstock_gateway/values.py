@@ -28,10 +28,10 @@ def find(folded: Folded, step: str | None, output: str | None) -> Value:
     if step is None:
         where, outputs, over = "the run", _of_run(folded), folded.state.finished is not None
     else:
-        found = folded.state.steps.get(step)
+        found = folded.state.find(step)
         if found is None:
             raise ProblemError(404, f"The run has no step {step!r}", _names(folded.state.steps))
-        where, outputs, over = f"step {step!r}", found.outputs, found.status in machine.FINAL
+        where, outputs, over = f"step {step!r}", outputs_of(folded, found), found.status in machine.FINAL
     if not outputs:
         when = "ended without any" if over else "has none yet"
         raise ProblemError(404, f"There is no output: {where} {when}", f"the run is {folded.name}")
@@ -40,11 +40,11 @@ def find(folded: Folded, step: str | None, output: str | None) -> Value:
         raise ProblemError(422, f"{where.capitalize()} has several outputs", f"say which: {_names(outputs)}")
     if name not in outputs:
         raise ProblemError(404, f"There is no output {name!r} of {where}", _names(outputs))
-    return resolve(folded, outputs[name])
+    return outputs[name]
 
 
 async def answer(request: Request, artifacts: Artifacts, value: Value) -> Response:
-    """The answer that carries a value."""
+    """The answer that carries a value, with nothing left to be read from the log."""
     if isinstance(value, values.Stored):
         return await artifacts.get(request, value.artifact.sha256, value.artifact)
     try:
@@ -53,19 +53,19 @@ async def answer(request: Request, artifacts: Artifacts, value: Value) -> Respon
         return Response(orjson.dumps(value), media_type=MEDIA_TYPE)
 
 
-def resolve(folded: Folded, value: Value) -> Value:
-    """The value with its references to earlier results replaced by those."""
-    match value:
-        case values.Earlier(result):
-            step = folded.state.steps.get(result.key)
-            found = step.outputs.get(result.output) if step else None
-            return resolve(folded, found) if found is not None else values.Inline(None)
-        case values.Items(items):
-            return values.Items(tuple(resolve(folded, item) for item in items))
-        case values.Fields(fields):
-            return values.Fields({name: resolve(folded, item) for name, item in fields.items()})
-        case _:
-            return value
+def outputs_of(folded: Folded, step: machine.StepState) -> dict[str, Value]:
+    """The outputs of a step or item; those of a mapped step, and large ones, are named for a reader of the log."""
+    names = [port.name for port in folded.state.plan.specs[step.node].outputs]
+    if step.fan is not None and not step.fan.source and step.status in machine.PASSING:
+        return {
+            name: values.Collected(values.CollectedRef(key=step.key, count=step.fan.count, output=name))
+            for name in names
+        }
+    if step.status in machine.PASSING and not step.outputs and step.attempt:
+        return {
+            name: values.Earlier(values.ResultRef(key=step.key, attempt=step.attempt, output=name)) for name in names
+        }
+    return step.outputs
 
 
 def plain(value: Value) -> Any:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from penstock_contracts import api
 from penstock_core import ids
-from penstock_gateway import bodies, docs, index, reruns, states, values
+from penstock_gateway import bodies, docs, index, reruns, states, values, views
 from penstock_gateway.docs import describe
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.routes.common import PipelineFilter, RunId, artifacts, json, service
@@ -91,18 +91,45 @@ async def read_run(
     tag = {"etag": f'"{folded.last_seq}"', "cache-control": "no-cache"}
     if if_none_match == tag["etag"]:
         return Response(status_code=304, headers=tag)
-    return json(states.view(folded), headers=tag)
+    return json(views.view(folded), headers=tag)
+
+
+@router.get(
+    "/{run_id}/items",
+    summary="List the items of a mapped step",
+    openapi_extra=describe(a_page_200="ItemPage", problems=(404, 422)),
+)
+async def list_items(
+    request: Request,
+    run_id: RunId,
+    step: Annotated[str, Query(description="key of the mapped step")],
+    state: Annotated[str | None, Query(description="only those in this state")] = None,
+    after: Annotated[int, Query(ge=-1, description="`next` of the page before")] = -1,
+    limit: Annotated[int, Query(ge=1, le=1000, description="most items of a page")] = 100,
+) -> Response:
+    """The items that were begun, by index; `next` continues the page."""
+    ids.check_step_key(step)
+    folded = await service(request).folded(run_id)
+    return json(views.page(folded, step, state, after, limit))
 
 
 @router.get(
     "/{run_id}/explain",
     summary="Why the steps of a run stand where they stand",
-    openapi_extra=describe(the_reasons_200="RunReasons", problems=(404,)),
+    openapi_extra=describe(the_reasons_200="RunReasons", problems=(404, 422)),
 )
-async def explain_run(request: Request, run_id: RunId) -> Response:
+async def explain_run(
+    request: Request,
+    run_id: RunId,
+    step: Annotated[str | None, Query(description="key of one step, or of an item of a mapped one")] = None,
+) -> Response:
     """For each step one sentence: what it waits for, where it runs, why it is tried again, failed or never ran."""
     folded = await service(request).folded(run_id)
-    return json(states.reasons(folded, time.time()), headers={"cache-control": "no-store"})
+    try:
+        found = states.reasons(folded, time.time(), step)
+    except LookupError as error:
+        raise ProblemError(404, f"The run has no step {step!r}", "see the steps of the run") from error
+    return json(found, headers={"cache-control": "no-store"})
 
 
 @router.post(
@@ -172,4 +199,5 @@ async def read_value(
     if step is not None:
         ids.check_step_key(step)
     folded = await service(request).folded(run_id)
-    return await values.answer(request, artifacts(request), values.find(folded, step, output))
+    value = await service(request).whole(folded, values.find(folded, step, output))
+    return await values.answer(request, artifacts(request), value)

@@ -1,4 +1,4 @@
-"""Reads from the log what the inputs of an attempt only name: results of earlier steps, and lists of results of items.
+"""Reads from the log what values only name: results of earlier steps, and lists of results of items.
 
 What lies in artifacts stays named: the user's own process opens it.
 """
@@ -29,31 +29,32 @@ async def with_inputs(request: AttemptRequested, facts: Facts) -> AttemptRequest
         PenstockError: a result is not in the log any more, or has no part that is asked for.
         Unavailable: the log does not answer.
     """
-    if not any(_is_named(value) for value in request.inputs.values()):
+    if not any(is_named(value) for value in request.inputs.values()):
         return request
-    reader = _Reader(request.run_id, facts)
+    reader = Results(request.run_id, facts)
     try:
         return replace(request, inputs={name: await reader.value(value) for name, value in request.inputs.items()})
     except tagged.NoSuchPart as error:
         raise PenstockError(f"an input is not there: {error}") from error
 
 
-def _is_named(value: Value) -> bool:
+def is_named(value: Value) -> bool:
+    """Whether a value, or a part of it, is to be read from the log."""
     match value:
         case values.Earlier() | values.Collected():
             return True
         case values.Element(of):
-            return _is_named(of)
+            return is_named(of)
         case values.Items(items):
-            return any(_is_named(item) for item in items)
+            return any(is_named(item) for item in items)
         case values.Fields(fields):
-            return any(_is_named(item) for item in fields.values())
+            return any(is_named(item) for item in fields.values())
         case _:
             return False
 
 
-class _Reader:
-    """Reads for one attempt; what several inputs name is read once."""
+class Results:
+    """Reads for one reader of a run; what is named several times is read once."""
 
     def __init__(self, run_id: str, facts: Facts) -> None:
         self._run_id = run_id

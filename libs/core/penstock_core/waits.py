@@ -1,0 +1,81 @@
+"""What a step waits for that is no other step and no executor, in words: slots, answers, events, times, items."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+from penstock_core import words
+from penstock_core.ir import Kind
+from penstock_core.state import RunState, Status, StepState
+from penstock_core.suspend import plain
+
+
+def held(step: StepState, now: float, stop: str | None) -> str:
+    """An attempt that is held until it has slots of its limits."""
+    if stop is not None:
+        return stop
+    if step.granted == step.attempt:
+        return f"attempt {step.attempt} has its slots and is about to be requested"
+    names = ", ".join(
+        f"{limit.name!r}" + (f" (at most {limit.most})" if limit.most is not None else "") for limit in step.limits
+    )
+    lasted = f" for {words.span(now - step.since)}" if step.since else ""
+    late = f"; it gives up in {words.span(step.start_by - now)}" if step.start_by is not None else ""
+    return f"attempt {step.attempt} waits{lasted} for a free slot of {names or 'its limits'}{late}"
+
+
+def suspended(step: StepState, now: float, stop: str | None) -> str:
+    """A step that waits for something outside."""
+    fact = step.suspended
+    if stop is not None or fact is None:
+        return stop or "it waits"
+    gives_up = f", until {_at(fact.until)} (in {words.span(fact.until - now)})" if fact.until is not None else ""
+    match fact.kind:
+        case Kind.ASK:
+            question = words.line(str(plain(fact.inputs.get("question")) or "a question"))
+            choices = plain(fact.inputs.get("choices"))
+            among = f" ({', '.join(map(str, choices))})" if isinstance(choices, list) else ""
+            return f"waits for an answer to {question!r}{among}{gives_up}"
+        case Kind.EVENT:
+            kind, key = plain(fact.inputs.get("type")), plain(fact.inputs.get("key"))
+            about = f" with key {key!r}" if key not in (None, "") else ""
+            return f"waits for an event {kind!r}{about}{gives_up}"
+        case Kind.RUN:
+            return f"waits for the run of pipeline {fact.target!r} that it started{gives_up}"
+        case _:
+            return f"sleeps{gives_up}"
+
+
+def mapped(state: RunState, step: StepState, stop: str | None) -> str:
+    """A mapped step some of whose items are not over."""
+    fan = step.fan
+    assert fan is not None  # noqa: S101 - asked by the caller
+    standing = Counter(item.status for item in fan.items.values())
+    parts = [f"{number} {status}" for status, number in standing.items() if number]
+    left = fan.count - len(fan.items)
+    if left and not fan.closing:
+        spec = state.plan.nodes[step.key].fan
+        parts.append(f"{left} to come (at most {spec.window if spec else 1} at a time)")
+    elif left:
+        parts.append(f"{left} that will not be begun")
+    text = f"{fan.done} of {fan.count} items are over: {', '.join(parts) or 'none was begun'}"
+    return f"{text}; {stop}" if stop is not None else text
+
+
+def mapped_end(step: StepState) -> str:
+    """A mapped step that is over."""
+    fan = step.fan
+    assert fan is not None  # noqa: S101 - asked by the caller
+    if step.status is Status.FAILED:
+        return f"failed: {words.line(step.error.message if step.error else step.reason or '')}"
+    if step.status is Status.CANCELLED:
+        return f"cancelled after {fan.done - fan.bad} of {fan.count} items: {words.line(step.reason or '')}"
+    bad = f", {fan.bad} without a result" if fan.bad else ""
+    return (
+        f"{fan.count} items succeeded{bad}" if not bad else f"{fan.count - fan.bad} of {fan.count} items succeeded{bad}"
+    )
+
+
+def _at(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

@@ -1,0 +1,23 @@
+"""Words for people: one line of a text, and durations."""
+
+from __future__ import annotations
+
+_TEXT_LIMIT = 400
+
+
+def line(text: str) -> str:
+    """A text as one line of bounded length."""
+    text = " ".join(text.split())
+    return text if len(text) <= _TEXT_LIMIT else f"{text[: _TEXT_LIMIT - 1]}…"
+
+
+def span(seconds: float) -> str:
+    """A duration for people; clocks of two machines may differ, so none is negative."""
+    if seconds < 0.0995:
+        return f"{max(seconds, 0.0) * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds > 1e9:
+        return "years"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
