@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from penstock import serialize, store
+from penstock import results, serialize, store
 from penstock.client_errors import ClientError, NotFound
-from penstock.results import Run
+from penstock.results import Preview, Run
 from penstock.serialize import files
 from penstock.store import FolderStore
 
@@ -56,6 +56,28 @@ def download(client: Client, run: Run, step: str | None, output: str, to: Path) 
     target.parent.mkdir(parents=True, exist_ok=True)
     write(value, held, target)
     return target
+
+
+def preview(client: Client, run: Run, step: str | None, output: str) -> Preview:
+    """What an output looks like; see `Client.preview`."""
+    value = whole(run, find(run, step, output))
+    match value:
+        case {"artifact": {"sha256": sha256, **reference}}:
+            query = {name: reference.get(name) or None for name in ("format", "media_type", "filename")}
+            unsafe = "true" if reference.get("unsafe") else None
+            path = f"/v1/artifacts/{sha256}/preview"
+            answer = client.transport.json("GET", path, query={**query, "unsafe": unsafe})
+            return results.build(Preview, answer)
+        case {"items": _} | {"fields": _}:
+            found = references(value)
+            rows = [
+                [one.get("filename") or one.get("python_type"), one.get("format"), one.get("size")] for one in found
+            ]
+            columns = [{"name": name, "type": ""} for name in ("what", "format", "bytes")]
+            return Preview("table", columns=columns, rows=rows, facts={"artifacts": len(found)})
+        case _:
+            text = json.dumps(value.get("value"), indent=2, ensure_ascii=False)
+            return Preview("text", size=len(text.encode()), text=text, language="json")
 
 
 def find(run: Run, step: str | None, output: str) -> Value:
