@@ -9,26 +9,28 @@ from typing import Any
 import click
 
 from penstock.results import Preview
-from penstock_cli import output, summary
+from penstock_cli import output
+from penstock_cli.model import size
 
 _CELL = 40
+_COLUMNS = 12
 
 
 def show(preview: Preview, written: Path | None) -> None:
     """Print a preview. `written` is the file that its thumbnail was written to."""
     facts = [f"{name.replace('_', ' ')} {value}" for name, value in preview.facts.items()]
-    output.line(", ".join([*facts, summary.size(preview.size)]), style="dim")
+    output.line(", ".join([*facts, size(preview.size)]), style="dim")
     if preview.kind == "none":
         output.line(f"no preview: {preview.reason}")
     elif preview.kind == "table":
-        heads = [_head(column) for column in preview.columns]
-        output.table(heads, [[_cell(one) for one in row] for row in preview.rows])
+        heads = [_head(column) for column in preview.columns[:_COLUMNS]]
+        output.table(heads, [[_cell(one) for one in row[:_COLUMNS]] for row in preview.rows], data=True)
     elif preview.kind == "image":
         hint = f"thumbnail in {written}" if written else "--to FILE writes a thumbnail"
         output.line(hint)
     else:
         output.line(_harmless(preview.text.rstrip("\n")))
-    if preview.truncated:
+    if preview.truncated or len(preview.columns) > _COLUMNS:
         output.line("…", style="dim")
 
 

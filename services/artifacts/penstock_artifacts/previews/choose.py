@@ -30,6 +30,8 @@ _ARROW = ("pyarrow", "pyarrow.parquet", "pyarrow.compute")
 # The names of a zip's files may be in this code.
 _ZIP = ("encodings.cp437",)
 
+_IMAGE = Choice("pictures", "image", ("PIL.Image", "PIL.TiffImagePlugin", "PIL.WebPImagePlugin"))
+
 _BY_FORMAT = {
     "parquet": Choice("tables", "parquet", _ARROW),
     "json": Choice("texts", "json"),
@@ -38,9 +40,9 @@ _BY_FORMAT = {
     "text": Choice("texts", "plain"),
     "markdown": Choice("texts", "markdown"),
     "html": Choice("texts", "html"),
-    "png": Choice("pictures", "image"),
-    "image": Choice("pictures", "image"),
-    "tiff": Choice("pictures", "image"),
+    "png": _IMAGE,
+    "image": _IMAGE,
+    "tiff": _IMAGE,
     "npy": Choice("tables", "array", _NUMPY),
     "npz": Choice("contents", "arrays", (*_NUMPY, *_ZIP)),
     "safetensors": Choice("contents", "tensors"),

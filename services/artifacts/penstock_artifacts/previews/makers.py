@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,7 +81,7 @@ class Previews:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _make(self, command: MakePreview, key: str, size: int) -> Preview:
-        about = {"sha256": command.sha256, "size": size}
+        about: dict[str, Any] = {"sha256": command.sha256, "size": size}
         if not isinstance(self._store, FolderArtifacts) and size > self._largest:
             reason = f"it has {size} bytes, and no more than {self._largest} are fetched for a preview"
             return Preview(**about, kind="none", reason=reason)
@@ -98,7 +98,7 @@ class Previews:
         return preview
 
     @asynccontextmanager
-    async def _bytes(self, sha256: str) -> AsyncIterator[BinaryIO]:
+    async def _bytes(self, sha256: str) -> AsyncGenerator[BinaryIO]:
         """The object's bytes as a file that is open for reading."""
         await asyncio.to_thread(lambda: self._folder.mkdir(parents=True, exist_ok=True, mode=0o700))
         if isinstance(self._store, FolderArtifacts):

@@ -7,8 +7,6 @@ import io
 from typing import Any
 
 import PIL.Image
-import PIL.TiffImagePlugin
-import PIL.WebPImagePlugin
 
 from penstock_artifacts.previews.choose import NoPreview
 
