@@ -17,7 +17,7 @@ def test_a_table_keeps_its_names_and_cuts_its_cells(capsys: pytest.CaptureFixtur
     found = Preview("table", size=2048, columns=columns, rows=[[1, "y" * 50], [None, "a\nb"]], facts={"row_groups": 1})
     previews.show(found, None)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "row groups 1, 2 kB"
+    assert lines[0] == "row groups 1, 2.0 kB"
     assert lines[1].startswith("nAme (int64)  x\N{REPLACEMENT CHARACTER}[31m")
     assert lines[2].split() == ["1", "y" * 39 + "…"]
     assert lines[3].split() == ["a", "b"]
