@@ -1,7 +1,8 @@
-"""`penstock artifacts`: get results out of the platform as files."""
+"""`penstock artifacts`: get results out of the platform as files, and see what they look like."""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -9,12 +10,12 @@ import typer
 
 from penstock_cli import output
 
-app = typer.Typer(help="Get results as files.", no_args_is_help=True)
+app = typer.Typer(help="Get results as files, and see them.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Get results as files."""
+    """Get results as files, and see them."""
 
 
 @app.command("get")
@@ -38,3 +39,26 @@ def get(
         output.as_json({"run_id": run_id, "step": step, "output": result, "path": str(path.absolute())})
     else:
         output.line(str(path))
+
+
+@app.command("preview")
+def preview(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")],
+    step: Annotated[str | None, typer.Option("--step", help="Key of the step; default the outputs of the run.")] = None,
+    result: Annotated[str, typer.Option("--output", "-o", help="Name of the output or artifact.")] = "result",
+    to: Annotated[Path | None, typer.Option("--to", help="File to write a thumbnail to.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what an output or artifact of a run looks like."""
+    from penstock_cli import previews, session
+    from penstock_cli.runs import resolve
+
+    with session.connect() as connected:
+        client = connected.client
+        found = client.preview(resolve(client, name), step, result)
+    if to is not None:
+        previews.write_picture(found, to)
+    if json:
+        output.as_json(dataclasses.asdict(found))
+    else:
+        previews.show(found, to)

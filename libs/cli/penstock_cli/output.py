@@ -99,11 +99,13 @@ def as_json(value: Any) -> None:
     sys.stdout.flush()
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], states: str | None = None) -> None:
-    """Write a table; the column named `states` is coloured by its states."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], states: str | None = None, *, data: bool = False
+) -> None:
+    """Write a table; the column named `states` is coloured by its states. Of `data`, heads stay as they are."""
     at = columns.index(states) if states else -1
     if not sys.stdout.isatty():
-        _plain_table(columns, list(rows))
+        _plain_table(columns if data else [column.upper() for column in columns], list(rows))
         return
     # Only where it is drawn.
     from rich.table import Table
@@ -121,7 +123,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], states: str | N
 
 def _plain_table(columns: Sequence[str], rows: list[Sequence[str]]) -> None:
     widths = [max(len(str(row[i])) for row in [columns, *rows]) for i in range(len(columns))]
-    for row in [[column.upper() for column in columns], *rows]:
+    for row in [columns, *rows]:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         sys.stdout.write("  ".join(cells).rstrip() + "\n")
 

@@ -47,6 +47,7 @@ BUILDER_REGISTER = "commands.builder.register"
 ARTIFACTS_STORE = "commands.artifacts.store"
 ARTIFACTS_LOCATE = "commands.artifacts.locate"
 ARTIFACTS_STAT = "commands.artifacts.stat"
+ARTIFACTS_PREVIEW = "commands.artifacts.preview"
 SCHEDULER_REPLICAS = "commands.scheduler.replicas"
 
 

@@ -27,7 +27,7 @@ from penstock.asking import CacheMode
 from penstock.client_errors import ClientError, RunFailed
 from penstock.limits import Limits
 from penstock.platform import Address, home_folder, locator
-from penstock.results import Event, LogLine, Reasons, Run, Schedule, Version
+from penstock.results import Event, LogLine, Preview, Reasons, Run, Schedule, Version
 from penstock.sse import Message
 from penstock.transport import Transport
 
@@ -331,6 +331,16 @@ class Client:
         from penstock import reading
 
         return reading.load(self, self.get(run_id), step, output)
+
+    def preview(self, run_id: str, step: str | None = None, output: str = "result") -> Preview:
+        """What a result looks like: first rows, a thumbnail, the beginning of a text. Nothing is loaded here.
+
+        Raises:
+            NotFound: there is no such output (yet).
+        """
+        from penstock import reading
+
+        return reading.preview(self, self.get(run_id), step, output)
 
     def download(
         self, run_id: str, step: str | None = None, output: str = "result", to: str | os.PathLike[str] = "."

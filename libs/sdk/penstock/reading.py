@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import quote
 
-from penstock import serialize, store
+from penstock import results, serialize, store
 from penstock.client_errors import ClientError, NotFound
-from penstock.results import Run
+from penstock.results import Preview, Run
 from penstock.serialize import files
 from penstock.store import FolderStore
 
@@ -58,6 +58,44 @@ def download(client: Client, run: Run, step: str | None, output: str, to: Path) 
     return target
 
 
+def preview(client: Client, run: Run, step: str | None, output: str) -> Preview:
+    """What an output looks like; see `Client.preview`."""
+    value = whole(run, find(run, step, output))
+    match value:
+        case {"artifact": {"sha256": sha256, **reference}}:
+            query = {name: reference.get(name) or None for name in ("format", "media_type", "filename")}
+            unsafe = "true" if reference.get("unsafe") else None
+            path = f"/v1/artifacts/{sha256}/preview"
+            answer = client.transport.json("GET", path, query={**query, "unsafe": unsafe})
+            return results.build(Preview, answer)
+        case {"items": _} | {"fields": _}:
+            found = references(value)
+            rows = [
+                [one.get("filename") or one.get("python_type"), one.get("format"), one.get("size")] for one in found
+            ]
+            columns = [{"name": name, "type": ""} for name in ("what", "format", "bytes")]
+            return Preview("table", columns=columns, rows=rows, facts={"artifacts": len(found)})
+        case {"of": _}:
+            return _preview_of_part(client, value)
+        case _:
+            text = json.dumps(value.get("value"), indent=2, ensure_ascii=False)
+            return Preview("text", size=len(text.encode()), text=text, language="json")
+
+
+def _preview_of_part(client: Client, value: Value) -> Preview:
+    """Parts are made here, of what they are a part of; what could run code stays closed."""
+    held = Held(client)
+    held.fetch(value)
+    try:
+        found = part(value, held, unsafe=False)
+    except serialize.UnsafeRefused as error:
+        return Preview("none", reason=str(error))
+    if "value" not in found:
+        return Preview("none", reason="it is a part of another result: `penstock artifacts get` writes it to a file")
+    text = json.dumps(found["value"], indent=2, ensure_ascii=False)
+    return Preview("text", size=len(text.encode()), text=text, language="json")
+
+
 def find(run: Run, step: str | None, output: str) -> Value:
     """The value of an output, or of an artifact that a step logged; `checkpoint` is the last checkpoint of a step.
 
@@ -91,6 +129,12 @@ def whole(run: Run, value: Value) -> Value:
             if step is None or output not in step.outputs:
                 raise ClientError(f"run {run.run_id}: output {output!r} of step {key!r} is not known (any more)")
             return whole(run, step.outputs[output])
+        case {"collected": {"key": key, "count": count, "output": output}}:
+            # An item without a result, such as one that was skipped, counts as None.
+            found = [run.steps[item].outputs if (item := f"{key}[{n}]") in run.steps else {} for n in range(count)]
+            return {"items": [whole(run, one.get(output) or {"value": None}) for one in found]}
+        case {"of": inner, "path": path}:
+            return {"of": whole(run, inner), "path": path}
         case {"items": items}:
             return {"items": [whole(run, item) for item in items]}
         case {"fields": fields}:
@@ -108,6 +152,8 @@ def references(value: Value) -> list[dict[str, Any]]:
             return [reference for item in items for reference in references(item)]
         case {"fields": fields}:
             return [reference for item in fields.values() for reference in references(item)]
+        case {"of": inner}:
+            return references(inner)
         case _:
             return []
 
@@ -176,11 +222,23 @@ def write(value: Value, held: FolderStore, target: Path) -> None:
             for name, item in fields.items():
                 safe = name.replace("/", "-").replace("\0", "-").lstrip(".") or "_"
                 write(item, held, target / filename(item, safe))
+        case {"of": _}:
+            write(part(value, held), held, target)
         case {"value": plain}:
             text = json.dumps(plain, indent=2, ensure_ascii=False) + "\n"
             _replace(target, lambda part: part.write_text(text))
         case _:
             raise ClientError(f"the value is of an unknown form, with the keys {sorted(value)}")
+
+
+def part(value: Value, held: FolderStore, *, unsafe: bool = True) -> Value:
+    """A part of another value as a value of its own.
+
+    Raises:
+        UnsafeRefused: reading it could run code, and `unsafe` does not permit that.
+    """
+    loaded = serialize.load(value, Any, held, folder=Path(tempfile.mkdtemp(prefix="penstock-")), unsafe=unsafe)
+    return serialize.save(loaded, Any, FolderStore(held.root))
 
 
 def export(client: Client, run_id: str, to: Path) -> Path:

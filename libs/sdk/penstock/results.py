@@ -211,6 +211,27 @@ class LogLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Preview:
+    """What a result looks like; `kind` is `table`, `text`, `image`, or `none` with the `reason`.
+
+    A table has `columns` (`name`, `type`) and its first `rows`; a text its beginning, as source in `language`; an image
+    a `picture` (`media_type`, `base64`, `width`, `height`). `facts` are about the whole, whose `size` is in bytes.
+    """
+
+    kind: str
+    size: int = 0
+    sha256: str = ""
+    facts: dict[str, Any] = field(default_factory=dict[str, Any])
+    truncated: bool = False
+    columns: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    rows: list[list[Any]] = field(default_factory=list[list[Any]])
+    text: str = ""
+    language: str = ""
+    picture: dict[str, Any] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """When a pipeline runs by itself: `cron` in time zone `tz`; `version` None is the latest at each tick."""
 

@@ -1,1 +1,1 @@
-"""Grants places to put and get artifacts."""
+"""Grants places to put and get artifacts, and has previews of them made."""

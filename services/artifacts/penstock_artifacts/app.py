@@ -8,6 +8,8 @@ import contextlib
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.stores import open_store
 from penstock_artifacts import subscribers
+from penstock_artifacts.previews.makers import Previews
+from penstock_artifacts.previews.sandbox import Limits
 from penstock_artifacts.service import ArtifactsService
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_core.ports import ArtifactStore, Unavailable
@@ -20,9 +22,10 @@ _LONGEST_PAUSE = 15.0
 class ArtifactsApp:
     """The service with its store. A store that is away at the start is tried until it is there."""
 
-    def __init__(self, link: Link, store: ArtifactStore) -> None:
+    def __init__(self, link: Link, store: ArtifactStore, previews: Previews) -> None:
         self._link = link
         self._store = store
+        self._previews = previews
         self._prepared = False
         self._task: asyncio.Task[None] | None = None
 
@@ -44,6 +47,7 @@ class ArtifactsApp:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        await self._previews.close()
         await self._store.close()
 
     def ready(self) -> bool:
@@ -75,6 +79,11 @@ def build(link: Link, settings: ArtifactsSettings) -> ArtifactsApp:
     """
     store = open_store(settings.artifacts_url, settings.home, settings.s3())
     root = str(store.root) if isinstance(store, FolderArtifacts) else None
-    service = ArtifactsService(store, root, settings.artifact_limit, settings.grant_seconds)
+    limits = Limits(
+        seconds=settings.preview_seconds, patience=4.0 * settings.preview_seconds, memory=settings.preview_memory
+    )
+    folder = settings.home / "previews"
+    previews = Previews(store, folder, limits, settings.preview_fetch, settings.preview_room)
+    service = ArtifactsService(store, previews, root, settings.artifact_limit, settings.grant_seconds)
     subscribers.register(link, service)
-    return ArtifactsApp(link, store)
+    return ArtifactsApp(link, store, previews)

@@ -1,7 +1,7 @@
 """The artifacts service: tells processes where they may get and put the bytes of artifacts themselves.
 
-In: questions about objects. Out: paths on this machine or addresses granted for a time. The bytes never pass here, and
-nobody else holds the store's credentials.
+In: questions about objects. Out: paths on this machine, addresses granted for a time, previews. Nobody else holds the
+store's credentials, and nothing of an object's bytes is parsed in this process.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from penstock_adapters.errors import ArtifactTooLarge
+from penstock_artifacts.previews.makers import Previews
 from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_contracts.previews import MakePreview, PreviewReply
 from penstock_core.ports import ArtifactStore, Unavailable
 
 PATIENCE = 4.0
@@ -23,8 +25,11 @@ T = TypeVar("T")
 class ArtifactsService:
     """Answers for one store. `root` is the store's folder, None where it is elsewhere."""
 
-    def __init__(self, store: ArtifactStore, root: str | None, limit: int | None, grant_seconds: float) -> None:
+    def __init__(
+        self, store: ArtifactStore, previews: Previews, root: str | None, limit: int | None, grant_seconds: float
+    ) -> None:
         self._store = store
+        self._previews = previews
         self._info = StoreInfo(kind="granted" if root is None else "folder", root=root, limit=limit)
         self._grant_seconds = grant_seconds
 
@@ -55,6 +60,18 @@ class ArtifactsService:
             return Location(error=f"artifact {command.sha256} is not in the store")
         place = self._store.locate(command.sha256, write=command.write, size=command.size, expires=self._grant_seconds)
         return Location(**place, size=there)
+
+    async def preview(self, command: MakePreview) -> PreviewReply:
+        """What an object looks like; empty when it is not there.
+
+        Raises:
+            Unavailable: the store does not answer.
+            ArtifactError: the object cannot be read.
+        """
+        size = await self._soon(self._store.stat(command.sha256))
+        if size is None:
+            return PreviewReply()
+        return PreviewReply(preview=await self._previews.get(command, size))
 
     async def _soon(self, call: Awaitable[T]) -> T:
         """The call's result, if it comes before those who ask give up; a late one is of no use to anybody."""

@@ -20,6 +20,16 @@ class ArtifactsSettings(ServiceSettings):
     s3_access_key: SecretStr | None = Field(default=None, description="by default the machine's own role")
     s3_secret_key: SecretStr | None = Field(default=None, description="goes with the access key")
     artifact_limit: int | None = Field(default=None, ge=1, description="largest artifact in bytes")
+    preview_seconds: int = Field(default=10, ge=1, le=600, description="processor time for making one preview")
+    preview_memory: int = Field(
+        default=512 * 1024 * 1024, ge=1 << 24, description="bytes of memory for making one preview"
+    )
+    preview_fetch: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="largest artifact in bytes that is fetched from S3 for a preview"
+    )
+    preview_room: int = Field(
+        default=256 * 1024 * 1024, ge=0, description="bytes that previews which were made may take on disk"
+    )
     grant_seconds: float = Field(default=3600.0, gt=0, description="how long a granted address can be used")
 
     def s3(self) -> S3Options:

@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from penstock_artifacts.service import ArtifactsService
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_contracts.previews import MakePreview, PreviewReply
 from penstock_servicekit.answers import answer
 from penstock_servicekit.link import Link
 
@@ -24,6 +25,10 @@ def register(link: Link, service: ArtifactsService) -> None:
     def problem(error: str, again: bool) -> Location:
         return Location(error=error, unavailable=again)
 
+    def no_preview(error: str, again: bool) -> PreviewReply:
+        return PreviewReply(error=error, unavailable=again)
+
+    answer(link, subjects.ARTIFACTS_PREVIEW, MakePreview, service.preview, no_preview)
     answer(link, subjects.ARTIFACTS_STORE, _Nothing, store, problem)
     answer(link, subjects.ARTIFACTS_LOCATE, Locate, service.locate, problem)
     answer(link, subjects.ARTIFACTS_STAT, Locate, service.stat, problem)

@@ -19,6 +19,7 @@ from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_contracts.previews import MakePreview, PreviewReply
 from penstock_core import ids
 from penstock_core.errors import InvalidId
 from penstock_core.ports import Unavailable
@@ -28,6 +29,10 @@ from penstock_gateway.problems import InvalidInputs, ProblemError
 
 SEND = "penstock-send-headers"
 """Header of a redirected PUT: a JSON object of the headers that belong to the presigned address."""
+
+
+PREVIEW_PATIENCE = 60.0
+"""Seconds that making a preview may take, with its wait for others that are being made."""
 
 
 class Artifacts:
@@ -89,6 +94,35 @@ class Artifacts:
                 502, "The artifact store does not take the object", location.error or "it gave no reason"
             )
         return Response(None, 307, {"location": location.url, SEND: orjson.dumps(location.headers).decode()})
+
+    async def preview(self, sha256: str, **about: Any) -> Response:
+        """What an object looks like, as the artifacts service says: nothing of it is read here.
+
+        Args:
+            sha256: the object.
+            about: what is known of it: `format`, `media_type`, `filename`, `unsafe`.
+
+        Raises:
+            ProblemError: 404 it is not there; 422 what is known of it is not valid; 502 the store failed.
+        """
+        _check_digest(sha256)
+        try:
+            command = MakePreview(sha256=sha256, **about)
+        except pydantic.ValidationError as error:
+            errors = [(f"query.{one['loc'][0]}", one["msg"]) for one in error.errors(include_url=False)]
+            raise ProblemError(422, "The request is not valid", errors[0][1], errors=errors) from error
+        answer = await self._bus.request(
+            subjects.ARTIFACTS_PREVIEW, command.model_dump_json().encode(), timeout=PREVIEW_PATIENCE
+        )
+        found: PreviewReply = _read(PreviewReply, answer.data)
+        if found.unavailable:
+            raise Unavailable(found.error or "the artifact store is away")
+        if found.error is not None:
+            raise ProblemError(502, "The artifact store failed", found.error)
+        if found.preview is None:
+            raise missing(sha256)
+        headers = {"x-content-type-options": "nosniff", "cache-control": "private, max-age=60"}
+        return Response(found.preview.model_dump_json(), 200, headers, "application/json")
 
     async def size(self, sha256: str) -> int | None:
         """The size of an object in bytes, or None when it is not there."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pydantic
 
-from penstock_contracts import commands, events, subjects
+from penstock_contracts import commands, events, previews, subjects
 from penstock_core import ids
 from penstock_core.facts import Outcome, RunFinished
 from penstock_gateway import schemas
@@ -61,6 +61,14 @@ REQUESTS = (
         "artifacts",
         ("gateway",),
         "Ask for an object's size.",
+    ),
+    _Request(
+        subjects.ARTIFACTS_PREVIEW,
+        previews.MakePreview,
+        previews.PreviewReply,
+        "artifacts",
+        ("gateway",),
+        "Ask what an object looks like.",
     ),
     _Request(
         subjects.SCHEDULER_REPLICAS,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from penstock_contracts import api, commands, histories, limits
+from penstock_contracts import api, commands, histories, limits, previews
 from penstock_gateway import answers
 from penstock_gateway.schemas import tidy
 
@@ -31,6 +31,7 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     limits.LimitBody,
     limits.LimitView,
     limits.LimitList,
+    previews.Preview,
     histories.HistoryHeader,
     histories.HistoryFact,
 )

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pydantic
 
-from penstock_contracts import commands, events
+from penstock_contracts import commands, events, previews
 from penstock_core.facts import Fact
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -19,6 +19,8 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     commands.Locate,
     commands.Location,
     commands.StoreInfo,
+    previews.MakePreview,
+    previews.PreviewReply,
     commands.Parked,
     commands.AttemptOutput,
     commands.Replica,

@@ -65,6 +65,23 @@ def test_a_large_list_has_a_line_for_each_item(store: FolderStore) -> None:
         assert read(saved, store, index, "n") == index
 
 
+@pytest.mark.parametrize(
+    ("value", "items"),
+    [
+        (["x" * 70_000, 1], 2),
+        ([1] * 70_000, 70_000),
+        (tuple(range(20_000)), 20_000),
+        ([Plain(1), Plain(2), Plain(3)], 3),
+        ({"a": "x" * 70_000}, None),
+        ({"$type": "tuple", "items": ["x" * 70_000]}, None),
+        ("x" * 70_000, None),
+        (Plain(1), None),
+    ],
+)
+def test_lists_say_how_many_items_they_have(store: FolderStore, value: Any, items: int | None) -> None:
+    assert serialize.save(value, Any, store)["artifact"]["items"] == items
+
+
 def test_exactly_a_thousand_items_are_one_json_text(store: FolderStore) -> None:
     for count, form in ((1000, "json"), (1001, "jsonl")):
         saved = serialize.save(["x" * 100] * count, list[str], store)

@@ -16,7 +16,7 @@ def test_what_is_acted_on_is_not_mentioned() -> None:
 
 
 def test_each_option_is_named_with_the_step_and_its_place() -> None:
-    assert notes(compiled(priority=2)) == ["m.py:3: priority of step 'fit' has no effect in this version"]
+    assert notes(compiled(environment="py312")) == ["m.py:3: environment of step 'fit' has no effect in this version"]
     several = notes(compiled(secrets=("db",), resources=ir.Resources(cpu=2.0, gpu=1)))
     assert several == ["m.py:3: secrets, resources.cpu, resources.gpu of step 'fit' have no effect in this version"]
 

@@ -25,11 +25,8 @@ def notes(pipeline: Pipeline) -> list[str]:
 
 def _options(spec: StepSpec) -> list[str]:
     asked = {
-        "concurrency": spec.concurrency is not None,
-        "queue_timeout": spec.queue_timeout is not None,
         "environment": spec.environment is not None,
         "secrets": bool(spec.secrets),
-        "priority": spec.priority != 0,
         "resources.cpu": spec.resources.cpu is not None,
         "resources.gpu": bool(spec.resources.gpu),
     }

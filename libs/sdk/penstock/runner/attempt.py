@@ -6,6 +6,7 @@ either travels, and nothing the user's code raises leaves this module.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -20,7 +21,7 @@ from typing import Any
 from penstock import contexts, serialize
 from penstock.runner import problems
 from penstock.runner.recorder import Recorder
-from penstock.serialize import formats, saving
+from penstock.serialize import elements, formats, saving
 from penstock.store import FolderStore
 from penstock_core.values import INLINE_LIMIT, REQUEST_LIMIT, ArtifactRef, json_weight
 
@@ -136,7 +137,8 @@ def _stored(tree: Any, store: FolderStore) -> Json:
     with store.temporary() as temporary:
         form.save(tree, temporary)
         sha256, size = store.adopt(temporary)
-    return saving.artifact_json(ArtifactRef(sha256=sha256, size=size, media_type=form.media_type, format=form.name))
+    ref = ArtifactRef(sha256=sha256, size=size, media_type=form.media_type, format=form.name)
+    return saving.artifact_json(dataclasses.replace(ref, items=elements.count(tree)))
 
 
 def _await(coroutine: Any) -> Any:

@@ -33,6 +33,18 @@ class NoPart(LookupError):
     """A value has no part of this path; says where it ends."""
 
 
+def count(value: object) -> int | None:
+    """The number of elements of what is saved as one artifact, if steps can be mapped over it: lists and tuples.
+
+    Those that are JSON by now count as well.
+    """
+    if isinstance(value, dict):
+        entries = cast("dict[str, Any]", value)
+        inner = entries.get("items") if entries.get(TAG) == "tuple" else None
+        return len(cast("list[Any]", inner)) if isinstance(inner, list) else None
+    return len(cast("list[Any]", value)) if type(value) in (list, tuple) else None
+
+
 def within(tree: Any, path: Steps) -> Any:
     """The part of JSON data, as `penstock.codec` writes it, at a path.
 

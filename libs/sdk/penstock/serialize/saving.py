@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from penstock import codec, hints
 from penstock.hints import check
-from penstock.serialize import files, formats
+from penstock.serialize import elements, files, formats
 from penstock.serialize.formats import Format, Unfit, Unsavable
 from penstock.store import FolderStore
 from penstock_core import values
@@ -189,6 +189,7 @@ class _Saver:
                 format=form.name,
                 python_type=python_type or formats.type_name(value),
                 unsafe=form.unsafe,
+                items=elements.count(value),
             )
         )
 

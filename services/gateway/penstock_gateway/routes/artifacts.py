@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -31,6 +33,27 @@ async def head_artifact(request: Request, sha256: Sha256) -> Response:
 async def get_artifact(request: Request, sha256: Sha256) -> Response:
     """With `Range` and `If-None-Match`. 307 leads to a presigned address: go there without this API's token."""
     return await artifacts(request).get(request, sha256)
+
+
+@router.get(
+    "/{sha256}/preview",
+    summary="What an artifact looks like",
+    openapi_extra=describe(the_preview_200="Preview", problems=(404, 422)),
+)
+async def get_preview(
+    request: Request,
+    sha256: Sha256,
+    format: Annotated[str, Query(description="of the artifact, as its reference says; guessed by default")] = "",
+    media_type: Annotated[str, Query(description="of the artifact; guessed by default")] = "",
+    filename: Annotated[str, Query(description="name that the file had")] = "",
+    unsafe: Annotated[bool, Query(description="its reference says so: it is not looked into")] = False,
+) -> Response:
+    """First rows and columns of tables, thumbnails of images, the beginning of texts, lists of folders and weights.
+
+    Made once, in a confined process. `kind` is `none`, with a reason, for what cannot or must not be looked into.
+    """
+    about = {"format": format, "media_type": media_type, "filename": filename, "unsafe": unsafe}
+    return await artifacts(request).preview(sha256, **about)
 
 
 @router.put(

@@ -1,0 +1,51 @@
+"""Previews on a terminal: what comes from a file cannot do anything to the screen."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import click
+import pytest
+
+from penstock.results import Preview
+from penstock_cli import previews
+
+
+def test_a_table_keeps_its_names_and_cuts_its_cells(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = [{"name": "nAme", "type": "int64"}, {"name": "x\x1b[31m", "type": ""}]
+    found = Preview("table", size=2048, columns=columns, rows=[[1, "y" * 50], [None, "a\nb"]], facts={"row_groups": 1})
+    previews.show(found, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "row groups 1, 2.0 kB"
+    assert lines[1].startswith("nAme (int64)  x\N{REPLACEMENT CHARACTER}[31m")
+    assert lines[2].split() == ["1", "y" * 39 + "…"]
+    assert lines[3].split() == ["a", "b"]
+
+
+def test_many_columns_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Preview("table", columns=[{"name": f"c{n}"} for n in range(30)], rows=[list(range(30))])
+    previews.show(found, None)
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[1].split()[-1], lines[2].split()[-1], lines[-1]) == ("c11", "11", "…")
+
+
+def test_a_text_loses_what_moves_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    previews.show(Preview("text", text="a\tb\n\x1b]0;title\x07\x9b2J\n", truncated=True), None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:] == [
+        "a\tb",
+        "\N{REPLACEMENT CHARACTER}]0;title\N{REPLACEMENT CHARACTER}" * 1 + "\N{REPLACEMENT CHARACTER}2J",
+        "…",
+    ]
+
+
+def test_thumbnails_are_written_where_there_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = {"media_type": "image/png", "base64": base64.b64encode(b"png").decode(), "width": 1, "height": 1}
+    found = Preview("image", picture=picture)
+    previews.write_picture(found, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes() == b"png"
+    previews.show(found, tmp_path / "a.png")
+    assert "thumbnail in" in capsys.readouterr().out
+    with pytest.raises(click.UsageError, match="no thumbnail to write: the preview is damaged"):
+        previews.write_picture(Preview("none", reason="damaged"), tmp_path / "b.png")
