@@ -109,9 +109,14 @@ def kill(run_id: str, key: str, attempt: int) -> str:
     return f"kills.{run_id}.{key}.{attempt}"
 
 
-def alarm(run_id: str) -> str:
-    """Subject of the armed timer of a run."""
-    return f"alarms.{ids.shard(run_id)}.{run_id}"
+def alarm(run_id: str, at_ms: int) -> str:
+    """Subject of a timer of a run for a Unix time in milliseconds."""
+    return f"alarms.{ids.shard(run_id)}.{run_id}.{at_ms}"
+
+
+def alarms(run_id: str) -> str:
+    """Filter for all timers of a run."""
+    return f"alarms.{ids.shard(run_id)}.{run_id}.*"
 
 
 def wake(run_id: str) -> str:

@@ -190,13 +190,14 @@ class Outside:
 
     async def set_alarm(self, state: RunState, armed: float | None) -> float | None:
         """Have the run woken when the next thing is due; `armed` is for when it is, as far as is known."""
-        at = state.alarm() if state.finished is None else None
-        if at == armed:
+        if state.finished is not None:
+            if armed is not None:
+                await self._alarms.disarm(state.run_id)
+            return None
+        at = state.alarm()
+        if at is None or at == armed:
             return armed
-        if at is not None:
-            await self._alarms.arm(state.run_id, in_ms(at))
-        elif armed is not None:
-            await self._alarms.disarm(state.run_id)
+        await self._alarms.arm(state.run_id, in_ms(at))
         return at
 
     async def wake(self, run_id: str, at_ms: int, sequence: int) -> None:

@@ -219,7 +219,9 @@ class Scheduler:
         return (
             len(entry.facts) == 1
             and isinstance(entry.facts[0][1], RunRequested)
-            and not entry.facts[0][1].reuses  # what it takes over is in its log before
+            # What it takes over, or a cancel by the run that has started it, may be in its log before.
+            and not entry.facts[0][1].reuses
+            and entry.facts[0][1].caller is None
             and delivery.delivered == 1
             and delivery.stream_seq > self.horizon
         )

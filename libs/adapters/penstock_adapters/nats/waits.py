@@ -102,23 +102,29 @@ def _key(fact: StepSuspended) -> str:
 
 
 class Alarms:
-    """One timer for each run that has something to do at a time: a message schedule of the broker (NATS ADR-51)."""
+    """Timers of runs: message schedules of the broker (NATS ADR-51).
+
+    Each time has a message of its own, so that a replica that knows less of a run cannot put off what another has set.
+    One that is not needed any more wakes the run for nothing.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def arm(self, run_id: str, at_ms: int) -> None:
-        """Have the scheduler woken for a run at a Unix time in milliseconds, instead of any other time."""
+        """Have the scheduler woken for a run at a Unix time in milliseconds."""
         headers = {
             "Nats-Schedule": f"@at {subjects.rfc3339(at_ms)}",
             "Nats-Schedule-Target": subjects.wake(run_id),
             "Nats-Rollup": "sub",
         }
-        await self._bus.publish(subjects.alarm(run_id), orjson.dumps({"run_id": run_id, "at_ms": at_ms}), headers)
+        await self._bus.publish(
+            subjects.alarm(run_id, at_ms), orjson.dumps({"run_id": run_id, "at_ms": at_ms}), headers
+        )
 
     async def disarm(self, run_id: str) -> None:
-        """Have no timer for a run."""
-        await self._bus.api(f"STREAM.PURGE.{subjects.TIMERS}", {"filter": subjects.alarm(run_id)})
+        """The run is over: it needs no timers."""
+        await self._bus.api(f"STREAM.PURGE.{subjects.TIMERS}", {"filter": subjects.alarms(run_id)})
 
     async def done(self, sequence: int) -> None:
         """A wake was dealt with: its message is not needed any more."""
