@@ -27,6 +27,7 @@ SHOWN = (
 )  # fmt: skip
 """Columns of a run in a list."""
 
+_COLUMNS: tuple[str, ...] = (*SHOWN, "sorted_by")
 _RUNS = tables.runs.c
 _TEXT_LIMIT = 200
 
@@ -55,7 +56,7 @@ def page(database: Database, query: RunQuery) -> Page:
     with engine.errors("runs cannot be listed"), database.read.begin() as connection:
         last = connection.execute(_HELD).scalar() or 0
         found = connection.execute(page_statement(connection, query))
-        rows = [dict(zip((*SHOWN, "sorted_by"), row, strict=True)) for row in found]
+        rows: list[Row] = [dict(zip(_COLUMNS, row, strict=True)) for row in found]
         more = rows[query.limit :]
         rows = rows[: query.limit]
         _add_named(connection, query, rows)
@@ -99,7 +100,7 @@ def _plain(query: RunQuery, *, hide: bool) -> Iterator[Any]:
         yield _shown(_RUNS.requested_at, hide) >= query.since
     if query.until is not None:
         yield _shown(_RUNS.requested_at, hide) < query.until
-    if query.prefix and not hide:
+    if query.prefix:
         yield from _begins(_hidden(_RUNS.run_id), query.prefix)
 
 
