@@ -168,12 +168,13 @@ def test_recorded_runs_are_shown_as_they_fold(database: Database, path: Path) ->
         if step.status is Status.WAITING:
             continue
         shown = last[key]["state"]
-        assert shown == step.status.value or (step.status is Status.FAILED and shown in ("timed_out", "lost")), key
+        ends = {Status.FAILED: ("timed_out", "lost"), Status.RETRYING: ("failed", "timed_out", "lost")}
+        assert shown == "expanded" or shown in (step.status.value, *ends.get(step.status, ())), key
         measured = {one["name"]: one["value"] for one in row["metrics"] if one["key"] == key}
         assert measured == step.metrics or step.attempt > 1
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_the_log_holds_batches_make_no_difference(shared: Database, data: st.DataObject) -> None:
     pipeline = generate.pipeline(lambda n: data.draw(st.integers(0, n - 1)), nodes=4)
@@ -198,7 +199,7 @@ def test_whatever_the_log_holds_batches_make_no_difference(shared: Database, dat
     assert at.rows(shared) == expected
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_a_run_that_was_led_is_shown_as_it_folds(shared: Database, data: st.DataObject) -> None:
     pipeline = data.draw(strategies.pipelines())
@@ -245,7 +246,7 @@ def test_times_and_states_of_a_run(database: Database) -> None:
         states.append((row["state"], [one["state"] for one in row["attempts"]]))
     assert states == [
         ("queued", []),
-        ("running", ["requested"]),
+        ("running", ["queued"]),
         ("running", ["running"]),
         ("running", ["succeeded"]),
         ("running", ["succeeded", "skipped"]),

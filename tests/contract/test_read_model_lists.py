@@ -162,7 +162,7 @@ queries = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(query=queries, few=st.sampled_from([0, 4, 5000]))
 def test_every_page_is_that_of_a_list_in_memory(filled: Database, query: RunQuery, few: int) -> None:
     wanted = expected(query)

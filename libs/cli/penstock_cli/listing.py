@@ -14,7 +14,7 @@ from penstock_cli.failures import UsageError
 if TYPE_CHECKING:
     from penstock.results import Run
 
-_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
+_STATES = ("queued", "running", "succeeded", "failed", "cancelled", "skipped")
 
 
 def list_runs(

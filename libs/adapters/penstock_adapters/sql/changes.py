@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 
-REQUESTED, STARTED, FINISHED, SKIPPED = "requested", "started", "finished", "skipped"
+OPEN = ("held", "queued", "suspended", "running")
+"""States of an attempt that has not ended."""
 
 TEXT_LIMIT = 200
 """Characters of a text that can be searched for; PostgreSQL's indexes take no long ones."""
 
 
 class AttemptId(NamedTuple):
-    """An attempt; number 0 stands for a step that was skipped."""
+    """An attempt; number 0 stands for the step itself: skipped, expanded into items, taken over from another run."""
 
     run_id: str
     key: str
@@ -22,7 +23,7 @@ class AttemptId(NamedTuple):
 
 
 class Link(NamedTuple):
-    """An attempt reads, as `name`, the artifacts that another attempt of its run gave as `output`."""
+    """An attempt reads, as `name`, the artifacts that `maker` gave as `output`; number 0 stands for all its items."""
 
     reader: AttemptId
     name: str
@@ -43,9 +44,9 @@ class RunChange:
 
 @dataclass(slots=True)
 class AttemptChange:
-    """Columns of an attempt, and which facts gave them."""
+    """Columns of an attempt; `ended` when its end is among the facts that gave them."""
 
-    facts: set[str] = field(default_factory=set[str])
+    ended: bool = False
     row: Row = field(default_factory=dict[str, Any])
 
 
@@ -66,10 +67,13 @@ class Changes:
         change.last_seq = max(change.last_seq, seq)
         return change
 
-    def attempt(self, attempt: AttemptId, fact: str, row: Row) -> None:
-        """Add the columns that a fact gives."""
+    def attempt(self, attempt: AttemptId, row: Row) -> None:
+        """Add the columns that a fact gives, with the state; what has ended stays so, whatever comes late."""
         change = self.attempts.setdefault(attempt, AttemptChange())
-        change.facts.add(fact)
+        ends = row["state"] not in OPEN
+        if change.ended and not ends:
+            row = {name: value for name, value in row.items() if name != "state"}
+        change.ended = change.ended or ends
         change.row |= row
 
     def name(self, table: str, run_id: str, name: str, key: str, row: Row) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -19,16 +18,32 @@ from penstock_adapters.sql import changes
 from penstock_adapters.sql.changes import AttemptId, Changes, Link, Row, clean
 from penstock_core.facts import (
     GOOD,
+    ArtifactCommitted,
     AttemptFinished,
+    AttemptHeld,
     AttemptRequested,
     AttemptStarted,
     RunFinished,
     RunRequested,
+    StepExpanded,
+    StepReused,
     StepSkipped,
+    StepSuspended,
 )
 from penstock_core.ports import Recorded
 from penstock_core.search import number_of
-from penstock_core.values import ArtifactRef, Earlier, Fields, Inline, Items, Stored, Value
+from penstock_core.values import (
+    ArtifactRef,
+    Collected,
+    Earlier,
+    Element,
+    Fields,
+    Inline,
+    Items,
+    ResultRef,
+    Stored,
+    Value,
+)
 
 _REASON_LIMIT = 2000
 _PREVIEW_LIMIT = 500
@@ -87,16 +102,33 @@ def _run_finished(found: Changes, record: Recorded, fact: RunFinished) -> None:
     change.changed.setdefault("outputs", _json(_preview(fact.outputs)))
 
 
+def _attempt_held(found: Changes, record: Recorded, fact: AttemptHeld) -> None:
+    row: Row = {"state": "held", "requested_at": record.at, "seq": record.seq}
+    found.attempt(_begun(found, record, fact), row)
+
+
 def _attempt_requested(found: Changes, record: Recorded, fact: AttemptRequested) -> None:
     attempt = _begun(found, record, fact)
-    row = {"pool": fact.pool, "requested_at": record.at, "inputs": _json(_preview(fact.inputs)), "seq": record.seq}
-    found.attempt(attempt, changes.REQUESTED, row)
+    row: Row = {"state": "queued", "pool": fact.pool, "requested_at": record.at, "seq": record.seq}
+    found.attempt(attempt, row | {"inputs": _json(_preview(fact.inputs))})
+    _uses(found, attempt, "in", fact.inputs, record.seq)
+
+
+def _step_suspended(found: Changes, record: Recorded, fact: StepSuspended) -> None:
+    attempt = _begun(found, record, fact)
+    row: Row = {"state": "suspended", "requested_at": record.at, "seq": record.seq}
+    found.attempt(attempt, row | {"inputs": _json(_preview(fact.inputs))})
     _uses(found, attempt, "in", fact.inputs, record.seq)
 
 
 def _attempt_started(found: Changes, record: Recorded, fact: AttemptStarted) -> None:
-    row: Row = {"executor": clean(fact.executor, 200), "host": clean(fact.host, 200), "seq": record.seq}
-    found.attempt(_begun(found, record, fact), changes.STARTED, row | {"started_at": _time(fact.started_at)})
+    row: Row = {"state": "running", "executor": clean(fact.executor, 200), "host": clean(fact.host, 200)}
+    row |= {"started_at": _time(fact.started_at), "seq": record.seq}
+    found.attempt(_begun(found, record, fact), row)
+
+
+def _artifact_committed(found: Changes, record: Recorded, fact: ArtifactCommitted) -> None:
+    _uses(found, _begun(found, record, fact), "logged", {fact.name: fact.value}, record.seq)
 
 
 def _attempt_finished(found: Changes, record: Recorded, fact: AttemptFinished) -> None:
@@ -107,39 +139,75 @@ def _attempt_finished(found: Changes, record: Recorded, fact: AttemptFinished) -
         "error_type": clean(fact.error.type, 200) if fact.error else None,
         "reason": clean(fact.error.message, _REASON_LIMIT) if fact.error else None,
         "outputs": _json(_preview(fact.outputs)),
+        "from_run": clean(fact.cache.from_run, 100) if fact.cache and fact.cache.hit else None,
         "seq": record.seq,
     }
     # What the fact leaves open may be known from the start.
     row |= {"executor": clean(fact.executor, 200)} if fact.executor else {}
     row |= {"started_at": started} if (started := _time(fact.started_at)) else {}
-    found.attempt(attempt, changes.FINISHED, row)
-    for name, value in fact.metrics.items():
-        if math.isfinite(value):
-            found.name("metrics", fact.run_id, name, fact.key, {"value": value, "attempt": fact.attempt})
-    for name, value in fact.params.items():
-        found.name("params", fact.run_id, name, fact.key, _param(value))
+    found.attempt(attempt, row)
+    _measured(found, fact)
     if fact.outcome in GOOD:
         _uses(found, attempt, "out", fact.outputs, record.seq)
     _uses(found, attempt, "logged", fact.artifacts, record.seq)
 
 
+def _measured(found: Changes, fact: AttemptFinished | StepReused) -> None:
+    number = fact.attempt if isinstance(fact, AttemptFinished) else 0
+    for name, value in fact.metrics.items():
+        if math.isfinite(value):
+            found.name("metrics", fact.run_id, name, fact.key, {"value": value, "attempt": number})
+    for name, value in fact.params.items():
+        found.name("params", fact.run_id, name, fact.key, _param(value))
+
+
 def _step_skipped(found: Changes, record: Recorded, fact: StepSkipped) -> None:
-    row: Row = {"state": "skipped", "finished_at": record.at, "reason": clean(fact.reason, _REASON_LIMIT)}
+    state = "failed" if fact.error else "skipped"
+    row: Row = {"state": state, "finished_at": record.at, "reason": clean(fact.reason, _REASON_LIMIT)}
+    _step(found, record, fact, row | {"error_type": clean(fact.error.type, 200) if fact.error else None})
+
+
+def _step_expanded(found: Changes, record: Recorded, fact: StepExpanded) -> None:
+    row: Row = {"state": "failed" if fact.error else "expanded", "items": _whole(fact.count)}
+    if fact.error:
+        reason = clean(fact.error.message, _REASON_LIMIT)
+        row |= {"finished_at": record.at, "reason": reason, "error_type": clean(fact.error.type, 200)}
+    _step(found, record, fact, row)
+
+
+def _step_reused(found: Changes, record: Recorded, fact: StepReused) -> None:
+    # It lies before the request of its run, which has not begun by that.
+    attempt = AttemptId(fact.run_id, fact.key, 0)
+    row: Row = {"state": "cached", "finished_at": record.at, "from_run": clean(fact.from_run, 100)}
+    items = None if fact.count is None else _whole(fact.count)
+    found.attempt(attempt, row | {"items": items, "outputs": _json(_preview(fact.outputs)), "seq": record.seq})
+    _measured(found, fact)
+    _uses(found, attempt, "reused", fact.outputs | fact.artifacts, record.seq)
+
+
+def _step(found: Changes, record: Recorded, fact: StepSkipped | StepExpanded, row: Row) -> None:
     _touch(found, record, fact.run_id)
-    found.attempt(AttemptId(fact.run_id, fact.key, 0), changes.SKIPPED, row | {"seq": record.seq})
+    found.attempt(AttemptId(fact.run_id, fact.key, 0), row | {"seq": record.seq})
 
 
 _PROJECT: dict[type, Callable[[Changes, Recorded, Any], None]] = {
     RunRequested: _run_requested,
     RunFinished: _run_finished,
+    StepExpanded: _step_expanded,
+    StepReused: _step_reused,
+    StepSkipped: _step_skipped,
+    StepSuspended: _step_suspended,
+    AttemptHeld: _attempt_held,
     AttemptRequested: _attempt_requested,
     AttemptStarted: _attempt_started,
+    ArtifactCommitted: _artifact_committed,
     AttemptFinished: _attempt_finished,
-    StepSkipped: _step_skipped,
 }
 
+_OfAttempt = AttemptHeld | AttemptRequested | StepSuspended | AttemptStarted | ArtifactCommitted | AttemptFinished
 
-def _begun(found: Changes, record: Recorded, fact: AttemptRequested | AttemptStarted | AttemptFinished) -> AttemptId:
+
+def _begun(found: Changes, record: Recorded, fact: _OfAttempt) -> AttemptId:
     _touch(found, record, fact.run_id)
     return AttemptId(fact.run_id, fact.key, fact.attempt)
 
@@ -162,16 +230,24 @@ def _uses(found: Changes, attempt: AttemptId, direction: str, given: dict[str, V
                 columns = ("run_id", "key", "attempt", "direction", "name", "sha256")
                 found.uses[use] = {**dict(zip(columns, use, strict=True)), "seq": seq}
             else:
-                maker = AttemptId(attempt.run_id, part.result.key, min(part.result.attempt, 2**31 - 1))
-                found.links.append(Link(attempt, name, maker, clean(part.result.output, changes.TEXT_LIMIT), seq))
+                maker, output = _maker(attempt.run_id, part)
+                found.links.append(Link(attempt, name, maker, output, seq))
 
 
-def _parts(value: Value) -> Iterator[ArtifactRef | Earlier]:
+def _maker(run_id: str, part: Earlier | Collected) -> tuple[AttemptId, str]:
+    ref = part.result if isinstance(part, Earlier) else part.collected
+    number = ref.attempt if isinstance(ref, ResultRef) else 0
+    return AttemptId(ref.run_id or run_id, ref.key, min(number, 2**31 - 1)), clean(ref.output, changes.TEXT_LIMIT)
+
+
+def _parts(value: Value) -> Iterator[ArtifactRef | Earlier | Collected]:
     match value:
         case Stored(artifact):
             yield artifact
-        case Earlier():
+        case Earlier() | Collected():
             yield value
+        case Element(of):
+            yield from _parts(of)
         case Items(items):
             for item in items:
                 yield from _parts(item)
@@ -183,8 +259,8 @@ def _parts(value: Value) -> Iterator[ArtifactRef | Earlier]:
 
 
 def _artifact(sha256: str, ref: ArtifactRef) -> Row:
-    texts = {name: clean(str(text), 500) for name, text in asdict(ref).items() if name not in ("size", "unsafe")}
-    return texts | {"sha256": sha256, "size": _whole(ref.size)}
+    texts = ("media_type", "format", "python_type", "filename")
+    return {name: clean(getattr(ref, name), 500) for name in texts} | {"sha256": sha256, "size": _whole(ref.size)}
 
 
 def _param(value: Any) -> Row:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -98,8 +98,8 @@ def _prefixed(row: Row) -> Row:
 def _write_attempts(connection: sa.Connection, found: dict[AttemptId, AttemptChange]) -> None:
     alike: dict[tuple[str, ...], list[tuple[bool, Row]]] = defaultdict(list)
     for attempt, change in found.items():
-        row = _attempt_row(attempt, change)
-        alike[tuple(row)].append((_ended(change), row))
+        row = {**attempt._asdict(), **{name: change.row[name] for name in sorted(change.row)}}
+        alike[tuple(row)].append((change.ended, row))
     for group in alike.values():
         for ended in (True, False):
             _upsert_attempts(connection, [row for over, row in group if over is ended], ended=ended)
@@ -114,53 +114,44 @@ def _upsert_attempts(connection: sa.Connection, rows: list[Row], *, ended: bool)
     columns = {name: excluded[name] for name in rows[0] if not table.c[name].primary_key}
     if not ended:
         # An end may be known before its request: what has ended stays so.
-        columns["state"] = sa.case((table.c.state == "requested", excluded.state), else_=table.c.state)
+        still_open = sa.or_(*(table.c.state == state for state in changes.OPEN))
+        columns["state"] = sa.case((still_open, excluded.state), else_=table.c.state)
     connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=columns), rows)
 
 
-def _attempt_row(attempt: AttemptId, change: AttemptChange) -> Row:
-    state = "running" if changes.STARTED in change.facts else "requested"
-    row = {"state": state, **change.row}
-    return {**attempt._asdict(), **{name: row[name] for name in sorted(row)}}
+def _write_links(connection: sa.Connection, links: Sequence[Link]) -> None:
+    columns = ["run_id", "key", "attempt", "direction", "name", "sha256", "seq"]
+    for made, exact in ((_MADE, True), (_ITEMS, False)):
+        rows = [_link(link) for link in links if bool(link.maker.attempt) is exact]
+        if rows:
+            statement = insert(connection, tables.uses).from_select(columns, made).on_conflict_do_nothing()
+            connection.execute(statement, rows)
 
 
-def _ended(change: AttemptChange) -> bool:
-    return bool(change.facts & {changes.FINISHED, changes.SKIPPED})
+def _link(link: Link) -> Row:
+    maker = {"maker_run": link.maker.run_id, "maker_output": link.output}
+    if link.maker.attempt:
+        maker |= {"maker_key": link.maker.key, "maker_attempt": link.maker.attempt}
+    else:
+        maker |= {"first_key": f"{link.maker.key}[", "beyond_key": f"{link.maker.key}\\"}
+    reader = {f"reader_{name}": value for name, value in link.reader._asdict().items()}
+    return {**reader, **maker, "as_name": link.name, "at_seq": link.seq}
 
 
-def _write_links(connection: sa.Connection, links: Iterable[Link]) -> None:
-    rows = [
-        {
-            "reader_run": link.reader.run_id,
-            "reader_key": link.reader.key,
-            "reader_attempt": link.reader.attempt,
-            "as_name": link.name,
-            "at_seq": link.seq,
-            "maker_key": link.maker.key,
-            "maker_attempt": link.maker.attempt,
-            "maker_output": link.output,
-        }
-        for link in links
-    ]
-    if rows:
-        columns = ["run_id", "key", "attempt", "direction", "name", "sha256", "seq"]
-        statement = insert(connection, tables.uses).from_select(columns, _MADE).on_conflict_do_nothing()
-        connection.execute(statement, rows)
+def _text(name: str) -> Any:
+    return sa.bindparam(name, type_=tables.Text)
 
 
 _USES = tables.uses.c
-_MADE = sa.select(
-    sa.bindparam("reader_run", type_=tables.Text),
-    sa.bindparam("reader_key", type_=tables.Text),
+_READ = sa.select(
+    _text("reader_run_id"),
+    _text("reader_key"),
     sa.bindparam("reader_attempt", type_=sa.Integer),
     sa.literal("in", tables.Text),
-    sa.bindparam("as_name", type_=tables.Text),
+    _text("as_name"),
     _USES.sha256,
     sa.bindparam("at_seq", type_=sa.BigInteger),
-).where(
-    _USES.run_id == sa.bindparam("reader_run", type_=tables.Text),
-    _USES.key == sa.bindparam("maker_key", type_=tables.Text),
-    _USES.attempt == sa.bindparam("maker_attempt", type_=sa.Integer),
-    _USES.direction == "out",
-    _USES.name == sa.bindparam("maker_output", type_=tables.Text),
-)
+).where(_USES.run_id == _text("maker_run"), _USES.direction == "out", _USES.name == _text("maker_output"))
+_MADE = _READ.where(_USES.key == _text("maker_key"), _USES.attempt == sa.bindparam("maker_attempt", type_=sa.Integer))
+# `train[0]`, `train[1]` …: the backslash follows the bracket.
+_ITEMS = _READ.where(_USES.key >= _text("first_key"), _USES.key < _text("beyond_key")).distinct()

@@ -2,12 +2,12 @@
 
     checkpoints   how far each stream of the log is projected, in the same transaction as the rows
     runs          one row a run: what lists show and filter
-    attempts      one row a try of a step; attempt 0 is a step that was skipped
+    attempts      one row a try of a step; number 0 is the step itself: skipped, expanded into items, taken over
     labels        labels of runs and tags that steps set
     params        inputs of runs (key '') and parameters that steps logged
     metrics       the last value of each metric of each step
     artifacts     objects of the artifact store that facts name
-    uses          which attempt read (`in`) or made (`out`) which artifact
+    uses          which attempt read (`in`), made (`out`, `logged`) or took over (`reused`) which artifact
 
 Children are clustered by run, so that a run's page is a few ranges. Each filter has an index that begins with what it
 compares and ends with what lists are sorted by, so that no page needs more than its own rows and a bounded search.
@@ -81,6 +81,8 @@ attempts = sa.Table(
     sa.Column("reason", Text),
     sa.Column("inputs", Text),
     sa.Column("outputs", Text),
+    sa.Column("items", sa.BigInteger),
+    sa.Column("from_run", Text),
     sqlite_with_rowid=False,
 )
 

@@ -22,7 +22,7 @@ _KEY_LIMIT = 255
 _NONE: list[str] = []
 
 IdempotencyKey = Annotated[str | None, Header(description="the same key is the same run")]
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+State = Literal["queued", "running", "succeeded", "failed", "cancelled", "skipped"]
 
 
 @router.post(

@@ -88,6 +88,8 @@ def _attempts() -> None:
         _text("reason"),
         _text("inputs"),
         _text("outputs"),
+        sa.Column("items", sa.BigInteger),
+        _text("from_run"),
         sqlite_with_rowid=False,
     )
 
