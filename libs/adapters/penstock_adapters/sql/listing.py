@@ -80,11 +80,13 @@ def page_statement(connection: sa.Connection, query: RunQuery) -> sa.Select[*tup
 
 
 def _cut(statement: sa.Select[*tuple[Any, ...]], query: RunQuery, by: Any) -> sa.Select[*tuple[Any, ...]]:
-    key = sa.tuple_(by, _RUNS.run_id)
+    # The id of the table that is walked, so that its index gives the whole order.
+    run_id = _measured(query.sort)[0].c.run_id if query.sort.name else _RUNS.run_id
+    key = sa.tuple_(by, run_id)
     if query.after is not None:
         place = sa.tuple_(sa.literal(query.after.value, sa.Double), sa.literal(query.after.run_id, tables.Text))
         statement = statement.where(key < place if query.sort.descending else key > place)
-    order = (by.desc(), _RUNS.run_id.desc()) if query.sort.descending else (by, _RUNS.run_id)
+    order = (by.desc(), run_id.desc()) if query.sort.descending else (by, run_id)
     return statement.order_by(*order).limit(query.limit + 1)
 
 
