@@ -175,6 +175,13 @@ async def test_two_get_slots_the_third_when_one_is_over(one: Replica) -> None:
     assert await one.granted(runs) == [run.run_id for run in runs]
 
 
+async def test_what_a_run_frees_comes_back_to_it_at_once(one: Replica) -> None:
+    run = await one.hold("a", (Limit(name="gpu", most=1),))
+    await one.hold("b", (Limit(name="gpu", most=1),), run=run)
+    assert len(await one.do(run, Acquire("a", 1), Acquire("b", 1))) == 1
+    assert await one.finish(run, "a") == [SlotGranted(run_id=run.run_id, key="b", attempt=1)]
+
+
 async def test_a_thousand_wishes_at_once_are_a_few_changes(one: Replica) -> None:
     run = Run("busy")
     for n in range(1000):
