@@ -56,6 +56,8 @@ def _reason(state: RunState, step: StepState, now: float, asked: float | None, r
     match step.status:
         case Status.WAITING:
             sentence, because = _waiting(state, step)
+        case Status.HELD:
+            sentence, since = _held(state, step, now), step.since or None
         case Status.QUEUED:
             sentence, since = _queued(state, step, now, asked), asked
         case Status.RUNNING:
@@ -87,8 +89,20 @@ def _waiting(state: RunState, step: StepState) -> tuple[str, tuple[str, ...]]:
         return f"waits for {'step' if len(open_ones) == 1 else 'steps'} {named}{more}{of}", open_ones
     if state.requested is None:
         return "nobody has asked for the run yet", ()
+    if not state.admitted:
+        most = state.plan.pipeline.max_active
+        return f"the run waits for its turn: at most {most} of the pipeline may be under way (max_active_runs)", ()
     had = "everything that it needs is there" if needs else "it needs no other step"
     return f"{had}; the scheduler is to request its first attempt (if this lasts, no scheduler is running)", ()
+
+
+def _held(state: RunState, step: StepState, now: float) -> str:
+    if (stop := _stopping(state)) is not None:
+        return stop
+    lasted = f" for {_span(now - step.since)}" if step.since else ""
+    names = ", ".join(limit.name for limit in step.limits[:_NAMED])
+    first = step.limits[0].name if step.limits else "NAME"
+    return f"attempt {step.attempt} waits{lasted} for a slot of {names} (`penstock limits show {first}`){_after(step)}"
 
 
 def _queued(state: RunState, step: StepState, now: float, asked: float | None) -> str:
