@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock_cli import artifacts, doctor, explain, light, limits, rerun, run, runs, schedules, up, versions
+from penstock_cli import artifacts, doctor, explain, light, limits, listing, rerun, run, runs, schedules, up, versions
 
 app = typer.Typer(
     name="penstock",
@@ -39,6 +39,7 @@ def root(
 
 app.command("run")(run.run)
 app.command("up")(up.up)
+runs.app.command("list")(listing.list_runs)
 runs.app.command("explain")(explain.explain)
 runs.app.command("rerun")(rerun.rerun)
 app.add_typer(runs.app, name="runs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -46,3 +47,17 @@ def seconds_of(text: str) -> float:
     if not 0 < value < 1e9:
         raise UsageError(f"{text!r} is no duration: write seconds, or a number with s, m, h or d, such as 10m")
     return value
+
+
+def time_of(text: str, now: float) -> float:
+    """A time in Unix seconds: an ISO 8601 time, of this time zone where it names none, or how long ago: `2d`, `90m`."""
+    try:
+        return datetime.fromisoformat(text).astimezone().timestamp()
+    except ValueError:
+        pass
+    try:
+        return now - seconds_of(text)
+    except UsageError:
+        raise UsageError(
+            f"{text!r} is no time: write 2026-11-21, 2026-11-21T08:15, or how long ago, such as 2d, 8h or 90m"
+        ) from None

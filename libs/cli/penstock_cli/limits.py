@@ -11,7 +11,9 @@ import typer
 from penstock_cli import output
 
 if TYPE_CHECKING:
+    from penstock.client import Client
     from penstock.limits import Limit, Place
+    from penstock_core.ir import Pipeline
 
 app = typer.Typer(help="How many steps may run at the same time.", no_args_is_help=True)
 
@@ -85,6 +87,21 @@ def remove(name: Name, json: Json = False) -> None:
         output.as_json({"name": name, "removed": True})
     else:
         output.line(f"limit {name} removed")
+
+
+def warn_of_unknown(client: Client, pipeline: Pipeline) -> None:
+    """Say which steps of a compiled pipeline will fail because nobody says how many slots their limit has."""
+    named = {
+        spec.concurrency: spec.name
+        for spec in pipeline.steps.values()
+        if spec.concurrency is not None and spec.concurrency_max is None
+    }
+    if named:
+        known = {limit.name for limit in client.limits.list() if limit.slots is not None}
+        for name, step in sorted(named.items()):
+            if name not in known:
+                advice = f'set it with `penstock limits set {name} SLOTS`, or write concurrency="{name}:2"'
+                output.note(f"warning: step {step!r} will fail: the limit {name!r} is not known here: {advice}")
 
 
 def _summary(limit: Limit) -> dict[str, object]:

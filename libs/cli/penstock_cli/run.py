@@ -97,11 +97,12 @@ def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[Prep
 
 
 def _run(held: Embedded | None, prepared: Prepared, wanted: dict[str, Any], options: Options) -> Run:
-    from penstock_cli import session
+    from penstock_cli import limits, session
     from penstock_cli.model import Progress
 
     connected = session.attach(held)
     version = connected.client.register(prepared)
+    limits.warn_of_unknown(connected.client, prepared.ir)
     accepted = connected.client.run(version, **wanted)
     progress = Progress(accepted.run_id, prepared.ir, version.version)
     return watch(connected, progress, options, prepared.source.root)

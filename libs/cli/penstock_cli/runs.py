@@ -1,4 +1,4 @@
-"""`penstock runs`: look at runs and cancel them. `explain` and `rerun` have files of their own."""
+"""`penstock runs`: look at runs and cancel them. `list`, `explain` and `rerun` have files of their own."""
 
 from __future__ import annotations
 
@@ -22,64 +22,29 @@ app = typer.Typer(help="List, show, explain, follow, repeat, cancel and export r
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
-_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 _TIMELINE_LIMIT = 500
 
 
 def resolve(client: Client, name: str) -> str:
-    """The id of the run that `name` means: `last`, a whole id, or how one of the newest begins."""
+    """The id of the run that `name` means: `last`, a whole id, or how one begins."""
     if len(name) == 26:
         return name
-    newest = client.runs(limit=1 if name == "last" else 200)
     if name == "last":
+        newest = client.runs(limit=1)
         if not newest:
             raise UsageError("there are no runs yet: start one with `penstock run FILE`")
         return newest[0].run_id
-    found = [run.run_id for run in newest if run.run_id.startswith(name)]
+    found = [run.run_id for run in client.runs(limit=6, prefix=name)]
+    if name in found:
+        return name
     if len(found) > 1:
-        raise UsageError(f"{name!r} begins {len(found)} runs: {', '.join(found[:5])}; write more of it")
+        more = " …" if len(found) > 5 else ""
+        raise UsageError(f"{name!r} begins several runs: {', '.join(found[:5])}{more}; write more of it")
     return found[0] if found else name
 
 
-@app.command("list")
-def list_runs(
-    pipeline: Annotated[str | None, typer.Option("--pipeline", help="Only runs of this pipeline.")] = None,
-    state: Annotated[
-        str | None, typer.Option("--state", help=f"Only runs in this state: {', '.join(_STATES)}.")
-    ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many, newest first.")] = 20,
-    json: Json = False,
-) -> None:
-    """List the newest runs."""
-    # Heavy imports stay out of `--help`.
-    from penstock_cli import session
-    from penstock_cli.model import seconds
-
-    if state is not None and state not in _STATES:
-        raise UsageError(f"--state {state!r} is none of {', '.join(_STATES)}")
-    with session.connect() as connected:
-        found = connected.client.runs(pipeline, state, limit)
-    if json:
-        output.as_json([_summary(run) for run in found])
-        return
-    if not found:
-        output.note("no runs" + (" match" if pipeline or state else " yet: start one with `penstock run FILE`"))
-        return
-    rows = [
-        (
-            run.run_id,
-            f"{run.pipeline} v{run.version}",
-            run.state,
-            output.clock(run.requested_at),
-            seconds(run.finished_at - run.requested_at) if run.finished_at else "",
-            run.error or " ".join(f"{key}={value}" for key, value in run.labels.items()),
-        )
-        for run in found
-    ]
-    output.table(["run", "pipeline", "state", "asked for", "took", "about"], rows, states="state")
-
-
-def _summary(run: Run) -> dict[str, object]:
+def summary_of(run: Run) -> dict[str, object]:
+    """A run as JSON, without its steps."""
     names = ("run_id", "pipeline", "version", "state", "requested_at", "finished_at", "labels", "trigger", "error")
     return {name: getattr(run, name) for name in names}
 
@@ -99,7 +64,7 @@ def show(name: RunArgument, json: Json = False) -> None:
     if json:
         whole = summary.as_object(run, store)
         whole["steps"] = {key: {**step, **_details(run, key, store)} for key, step in whole["steps"].items()}
-        output.as_json({**_summary(run), **whole, "inputs": _plain_values(run.inputs, store)})
+        output.as_json({**summary_of(run), **whole, "inputs": _plain_values(run.inputs, store)})
         return
     took = f" in {seconds(run.finished_at - run.requested_at)}" if run.finished_at else ""
     output.show(
@@ -227,7 +192,7 @@ def cancel(
         else:
             output.note(f"run {run.run_id} was over already")
     if json:
-        output.as_json(_summary(run))
+        output.as_json(summary_of(run))
     else:
         output.line(f"run {run.run_id} {run.state}")
     raise typer.Exit(0 if run.state == "cancelled" or not wait else FAILED)

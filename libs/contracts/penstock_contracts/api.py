@@ -157,7 +157,7 @@ class ItemPage(_Model):
 
 
 class RunSummary(_Model):
-    """A run in a list."""
+    """A run in a list. `metrics` and `params` are those that the list was filtered or sorted by."""
 
     run_id: str
     project: str
@@ -169,6 +169,11 @@ class RunSummary(_Model):
     labels: dict[str, str] = Field(default_factory=dict)
     trigger: dict[str, str] = Field(default_factory=dict)
     error: str | None = None
+    begun_at: float | None = None
+    duration: float | None = Field(default=None, description="seconds from the request to the end")
+    deployment: str | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    params: dict[str, Json] = Field(default_factory=dict)
 
 
 class RunView(RunSummary):
@@ -209,10 +214,14 @@ class RunReasons(_Model):
 
 
 class RunPage(_Model):
-    """A page of runs, newest first; `next` continues it (None at the end)."""
+    """A page of runs, newest first unless asked otherwise; `next` continues it (None at the end).
+
+    `behind` counts the facts of the log that the list does not hold yet: 0 but where it is being made anew.
+    """
 
     runs: list[RunSummary]
     next: str | None = None
+    behind: int = 0
 
 
 class Problem(_Model):

@@ -122,6 +122,12 @@ def decode(at: str, body: bytes) -> Fact | Corrupt:
     return fact
 
 
+def read(at: str, body: bytes) -> Fact | None:
+    """The fact that the message at subject `at` counts as, whatever it holds; None when it counts as none."""
+    fact = decode(at, body)
+    return stand_in(fact) if isinstance(fact, Corrupt) else fact
+
+
 def stand_in(corrupt: Corrupt) -> Fact | None:
     """The fact that an unreadable message in an append-once place counts as, or None when it counts as nothing.
 

@@ -46,7 +46,7 @@ def decide(state: RunState) -> list[Fact]:
         return []
     if state.open == 0:
         return [_run_finished(state)]
-    if not state.admitted and state.stop is None:
+    if not state.admitted and state.stop is None and state.open_main > 0:
         return []
     facts: list[Fact] = []
     for key in state.frontier:
@@ -79,15 +79,21 @@ def _fence(state: RunState, step: StepState, reason: str) -> Iterator[Fact]:
         yield StepExpanded(run_id=state.run_id, key=step.key, error=error)
     else:
         attempt = step.attempt if step.status in IN_FLIGHT else step.attempt + 1
-        while (step.key, attempt) in state.early and state.early[step.key, attempt].outcome is Outcome.LOST:
-            attempt += 1  # this end was written, but nobody can read it
-        yield _cancelled(state, step.key, attempt, error)
+        yield _cancelled(state, step.key, _free(state, step.key, attempt), error)
+
+
+def _free(state: RunState, key: str, attempt: int) -> int:
+    """The first attempt, from this one on, whose end is not written yet; unreadable ones count as lost."""
+    while (key, attempt) in state.early and state.early[key, attempt].outcome is Outcome.LOST:
+        attempt += 1
+    return attempt
 
 
 def _fenced_items(state: RunState, step: StepState, error: ErrorInfo) -> Iterator[Fact]:
     assert step.fan is not None  # noqa: S101 - asked by the caller
     for index in fans.next_items(state.plan.nodes[step.key].fan, step.fan):
-        yield _cancelled(state, f"{step.key}[{index}]", 1, error)
+        key = f"{step.key}[{index}]"
+        yield _cancelled(state, key, _free(state, key, 1), error)
 
 
 def _cancelled(state: RunState, key: str, attempt: int, error: ErrorInfo) -> Fact:
@@ -203,7 +209,7 @@ def _items(state: RunState, step: StepState, run: RunRequested) -> Iterator[Fact
         item = StepState(f"{step.key}[{index}]", step.key, index)
         if item.key in state.stops:
             error = ErrorInfo(type=fans.CANCELLED, message=state.stops[item.key])
-            yield _cancelled(state, item.key, 1, error)
+            yield _cancelled(state, item.key, _free(state, item.key, 1), error)
         else:
             yield _attempt(state, item.key, item, run)
 

@@ -152,7 +152,7 @@ def _held(state: RunState, fact: AttemptHeld) -> None:
     state.outbox[effects.Acquire(step.key, step.attempt)] = None
     if fact.start_by is not None:
         step.start_by = fact.start_by
-        state.arm(step.key, step.attempt, fact.start_by)
+        _arm(state, step, fact.start_by)
     _apply_early(state, step)
 
 
@@ -185,7 +185,7 @@ def _requested(state: RunState, fact: AttemptRequested) -> None:
     step.not_before = fact.not_before
     if fact.start_by is not None:
         step.start_by = fact.start_by
-        state.arm(step.key, step.attempt, fact.start_by)
+        _arm(state, step, fact.start_by)
     _apply_early(state, step)
 
 
@@ -199,7 +199,7 @@ def _suspended(state: RunState, fact: StepSuspended) -> None:
     step.suspended = fact
     step.since = step.started_at = state.now
     if fact.until is not None:
-        state.arm(step.key, step.attempt, fact.until)
+        _arm(state, step, fact.until)
     match fact.kind:
         case Kind.EVENT:
             state.outbox[effects.Expect(step.key, step.attempt)] = None
@@ -229,6 +229,15 @@ def _begin(state: RunState, step: StepState, attempt: int) -> None:
         state.frontier[step.key] = None
     if step.index is not None:
         tell_fan(state, state.steps[step.node])
+
+
+def _arm(state: RunState, step: StepState, at: float) -> None:
+    """Have the present attempt be due at a time, which the clock may have told before."""
+    if at > state.reached:
+        state.arm(step.key, step.attempt, at)
+    else:
+        step.due = True
+        state.frontier[step.key] = None
 
 
 def _apply_early(state: RunState, step: StepState) -> None:
@@ -286,7 +295,9 @@ def _finished(state: RunState, fact: AttemptFinished) -> None:
 
 def _finished_item(state: RunState, fact: AttemptFinished) -> None:
     """The end of an item that was not begun: a fence, or an end whose request is not folded yet."""
-    item = _new_item(state, fact.key) if fact.outcome is Outcome.CANCELLED and fact.attempt == 1 else None
+    # An unreadable end, which counts as lost, may have the place before that of the fence.
+    first = fact.attempt == 1 or (fact.key, fact.attempt - 1) in state.early
+    item = _new_item(state, fact.key) if fact.outcome is Outcome.CANCELLED and first else None
     if item is not None:
         item.error, item.reason = fact.error, _why(fact, "cancelled")
         end(state, item, "cancelled")

@@ -92,7 +92,7 @@ def _waiting(state: RunState, step: StepState) -> tuple[str, tuple[str, ...]]:
         return "it is about to be requested", ()
     if state.requested is not None and not state.admitted:
         most = state.plan.pipeline.max_active
-        return f"the run waits its turn: at most {most} of this pipeline may be under way", ()
+        return f"the run waits for its turn: at most {most} of the pipeline may be under way (max_active_runs)", ()
     if step.blocker is not None and step.blocker in state.steps:
         blocker = state.steps[step.blocker]
         return f"is about to be skipped: step {blocker.key!r} {_ended_how(blocker)}", (blocker.key,)

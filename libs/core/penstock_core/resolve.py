@@ -36,9 +36,12 @@ def resolve(state: RunState, binding: Binding, *, by_reference: bool = False) ->
             return _result(state, state.steps[node], output, by_reference=by_reference)
         case values.Pick(of, path):
             try:
-                return pick(resolve(state, of), path)
+                found = pick(resolve(state, of), path)
+                if by_reference and values.weight(found) > values.ITEM_LIMIT:
+                    found = pick(resolve(state, of, by_reference=True), path)
             except tagged.NoSuchPart as error:
                 raise Unresolvable(f"{name_of(binding)}: {error}") from error
+            return found
         case values.OneOf(options):
             chosen = next((one for one in options if has_result(state, one)), options[0])
             return resolve(state, chosen, by_reference=by_reference)

@@ -180,7 +180,7 @@ class RunState:
         open: steps that are not over; `open_main` of them in the run proper.
         stop: why the run proper is being ended.
         ending: how the run proper ended, once it is over: outcome, and error for people.
-        now: the latest time that the facts tell, in Unix seconds.
+        now: the latest time that the facts tell, in Unix seconds; `reached` the latest that the clock tells.
         alarms: when which attempt is due, by key and attempt; `("", 0)` is the run's deadline.
         outbox: what is to be done outside the log; see `effects`. The scheduler empties it.
         sized_pools: pools whose size the platform limits; set by the scheduler.
@@ -201,6 +201,7 @@ class RunState:
         "open_main",
         "outbox",
         "plan",
+        "reached",
         "requested",
         "reused",
         "run_id",
@@ -229,7 +230,7 @@ class RunState:
         self.early: dict[tuple[str, int], AttemptFinished] = {}
         self.reused: dict[str, dict[int, StepReused]] = {}
         self.stops: dict[str, str] = {}
-        self.now = 0.0
+        self.now = self.reached = 0.0
         self.alarms: dict[tuple[str, int], float] = {}
         self._heap: list[tuple[float, str, int]] = []
         self.outbox: dict[Effect, None] = {}

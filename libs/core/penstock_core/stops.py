@@ -43,7 +43,7 @@ def _close(state: RunState, step: StepState) -> None:
 
 def reach(state: RunState, fact: ClockReached) -> None:
     """Have everything decided that is due by then."""
-    state.now = max(state.now, fact.at)
+    state.now, state.reached = max(state.now, fact.at), max(state.reached, fact.at)
     while (due := state.next_due(fact.at)) is not None:
         key, attempt = due
         if not key:

@@ -18,11 +18,13 @@ def held(step: StepState, now: float, stop: str | None) -> str:
     if step.granted == step.attempt:
         return f"attempt {step.attempt} has its slots and is about to be requested"
     names = ", ".join(
-        f"{limit.name!r}" + (f" (at most {limit.most})" if limit.most is not None else "") for limit in step.limits
+        limit.name + (f" (at most {limit.most})" if limit.most is not None else "") for limit in step.limits
     )
     lasted = f" for {words.span(now - step.since)}" if step.since else ""
     late = f"; it gives up in {words.span(step.start_by - now)}" if step.start_by is not None else ""
-    return f"attempt {step.attempt} waits{lasted} for a free slot of {names or 'its limits'}{late}"
+    first = step.limits[0].name if step.limits else "NAME"
+    look = f" (`penstock limits show {first}`)"
+    return f"attempt {step.attempt} waits{lasted} for a slot of {names or 'its limits'}{look}{late}"
 
 
 def suspended(step: StepState, now: float, stop: str | None) -> str:

@@ -19,15 +19,16 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote
 
-from penstock import asking, results, uploading
+from penstock import asking, results, searching, uploading
 from penstock.asking import CacheMode
 from penstock.client_errors import ClientError, RunFailed
 from penstock.limits import Limits
 from penstock.platform import Address, home_folder, locator
 from penstock.results import Event, LogLine, Preview, Reasons, Run, Schedule, Version
+from penstock.searching import RunFilters
 from penstock.sse import Message
 from penstock.transport import Transport
 
@@ -209,18 +210,15 @@ class Client:
         accepted = self.transport.json("POST", f"/v1/runs/{quote(run_id)}/rerun", body=body, headers=headers)
         return self.wait(accepted["run_id"]) if wait else results.build(Run, accepted, state="queued")
 
-    def runs(self, pipeline: str | None = None, state: str | None = None, limit: int = 20) -> list[Run]:
-        """The newest runs, at most `limit`, newest first."""
-        found: list[Run] = []
-        cursor: str | None = None
-        while len(found) < limit:
-            query = {"pipeline": pipeline, "state": state, "limit": min(limit - len(found), 200), "cursor": cursor}
-            page = self.transport.json("GET", "/v1/runs", query=query)
-            found += [results.run_of(row) for row in page["runs"]]
-            cursor = page.get("next")
-            if not cursor or not page["runs"]:
-                break
-        return found[:limit]
+    def runs(
+        self, pipeline: str | None = None, state: str | None = None, limit: int = 20, **filters: Unpack[RunFilters]
+    ) -> list[Run]:
+        """The newest runs, at most `limit`, newest first unless sorted otherwise; see `RunFilters` for what chooses.
+
+        Raises:
+            Refused: a filter cannot be read.
+        """
+        return searching.runs(self.transport, pipeline, state, limit, filters)
 
     def get(self, run_id: str) -> Run:
         """A run with its steps, as it stands.

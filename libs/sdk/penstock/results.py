@@ -108,7 +108,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run; `steps` is filled by `Client.get` and `Client.wait`, empty in lists."""
+    """A run; `steps` is filled by `Client.get` and `Client.wait`, empty in lists.
+
+    `metrics` and `params` are filled in lists only, with those that were filtered or sorted by.
+    """
 
     run_id: str
     pipeline: str
@@ -125,6 +128,11 @@ class Run:
     steps: dict[str, Step] = field(default_factory=dict[str, Step])
     last_seq: int = 0
     created: bool = True
+    begun_at: float | None = None
+    duration: float | None = None
+    deployment: str | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def done(self) -> bool:

@@ -227,7 +227,7 @@ class Transport:
         if size is not None:
             sent["content-length"] = str(size)
         if query:
-            path = f"{path}?{urllib.parse.urlencode({k: v for k, v in query.items() if v is not None})}"
+            path = f"{path}?{urllib.parse.urlencode({k: v for k, v in query.items() if v is not None}, doseq=True)}"
         response = self._send(address.url + path, method, body, sent)
         if response.status in (301, 302, 303, 307, 308):
             # A presigned URL of the artifact store: our token is not for its eyes.

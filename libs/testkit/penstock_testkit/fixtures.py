@@ -13,9 +13,10 @@ import pytest
 
 from penstock_testkit.child import BinaryMissing
 from penstock_testkit.nats import NatsServer
+from penstock_testkit.postgres import PostgresServer
 from penstock_testkit.seaweed import S3Server
 
-Server = TypeVar("Server", NatsServer, S3Server)
+Server = TypeVar("Server", NatsServer, S3Server, PostgresServer)
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """An S3 server for all tests; each takes a prefix of its own."""
     server = S3Server(tmp_path_factory.mktemp("s3"))
     yield from _running(server)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL for all tests; each makes databases of its own."""
+    yield from _running(PostgresServer())
 
 
 def _running(server: Server) -> Iterator[Server]:

@@ -1,99 +1,30 @@
 """What must hold of the log of a run, whatever happened: the platform's promises as functions over facts.
 
-They do not use the state machine: what must be true is worked out from the facts and the pipeline anew. `check` may be
-called on a log of any length; each invariant raises `Violation` with the facts that break it.
+They do not use the state machine: what must be true is worked out from the facts and the pipeline anew, by `runlog`.
+`check` may be called on a log of any length; each invariant raises `Violation` with the facts that break it.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from penstock_core import values
 from penstock_core.facts import (
-    GOOD,
     AttemptFinished,
+    AttemptHeld,
     AttemptRequested,
-    CancelRequested,
     Fact,
     Outcome,
-    RunFinished,
-    RunRequested,
+    StepExpanded,
     StepSkipped,
 )
-from penstock_core.ir import Pipeline, dependencies
+from penstock_core.ir import Kind, Phase, Pipeline, Rule
 from penstock_core.retry import MAX_LOSSES
-from penstock_core.values import Binding, Value
+from penstock_testkit.runlog import MISSING, NEVER, Log, Violation, index_of, node_of, part
 
+__all__ = ["INVARIANTS", "Violation", "check", "node_of", "unreadable"]
 
-class Violation(AssertionError):
-    """An invariant does not hold."""
-
-
-class Log:
-    """The facts of one run in log order, with indexes. Unreadable messages are given as what they stand for."""
-
-    def __init__(self, pipeline: Pipeline, facts: Sequence[Fact]) -> None:
-        self.pipeline = pipeline
-        self.nodes = {node.key: node for node in pipeline.nodes}
-        self.specs = {node.key: pipeline.steps[node.step] for node in pipeline.nodes}
-        self.needs = {node.key: dependencies(node) for node in pipeline.nodes}
-        self.facts = facts
-        self.requests: dict[str, dict[int, int]] = defaultdict(dict)
-        self.ends: dict[str, dict[int, tuple[int, AttemptFinished]]] = defaultdict(dict)
-        self.skips: dict[str, tuple[int, StepSkipped]] = {}
-        self.finished: list[tuple[int, RunFinished]] = []
-        self.cancel: int | None = None
-        self.run: RunRequested | None = None
-        for index, fact in enumerate(facts):
-            self._index(index, fact)
-
-    def _index(self, index: int, fact: Fact) -> None:
-        match fact:
-            case AttemptRequested():
-                self.requests[fact.key].setdefault(fact.attempt, index)
-            case AttemptFinished():
-                self.ends[fact.key].setdefault(fact.attempt, (index, fact))
-            case StepSkipped():
-                self.skips.setdefault(fact.key, (index, fact))
-            case RunFinished():
-                self.finished.append((index, fact))
-            case CancelRequested():
-                self.cancel = index
-            case RunRequested():
-                self.run = fact
-            case _:
-                pass
-
-    def good_end(self, key: str, before: int | None = None) -> AttemptFinished | None:
-        """The end that gives a step its results, if it is in the log (before index `before`)."""
-        for index, end in self.ends[key].values():
-            if end.outcome in GOOD and end.attempt in self.requests[key] and (before is None or index < before):
-                return end
-        return None
-
-    def final(self, key: str, before: int) -> bool:
-        """Whether nothing more may come of a step, by the facts before index `before`."""
-        if key in self.skips and self.skips[key][0] < before:
-            return True
-        ends = {n: end for n, (index, end) in self.ends[key].items() if index < before}
-        if any(end.outcome is Outcome.CANCELLED for end in ends.values()) or self.good_end(key, before):
-            return True
-        return bool(ends) and not self.tried_again(key, max(ends))
-
-    def tried_again(self, key: str, attempt: int) -> bool:
-        """Whether the step's policy asks for another attempt after the end of `attempt`."""
-        retry = self.specs[key].retry
-        past = [end for n, (_, end) in self.ends[key].items() if n <= attempt]
-        last = self.ends[key][attempt][1]
-        if last.outcome is Outcome.LOST:
-            return sum(end.outcome is Outcome.LOST for end in past) <= MAX_LOSSES
-        if last.outcome not in (Outcome.FAILED, Outcome.TIMED_OUT):
-            return False
-        kinds = {last.error.type, *last.error.bases} if last.error else set[str]()
-        wanted = not retry.on or any(kind in retry.on for kind in kinds)
-        failures = sum(end.outcome in (Outcome.FAILED, Outcome.TIMED_OUT) for end in past)
-        return wanted and failures <= retry.retries
+_BAD = (Outcome.FAILED, Outcome.TIMED_OUT)
 
 
 def one_fact_a_place(log: Log) -> None:
@@ -106,25 +37,55 @@ def one_fact_a_place(log: Log) -> None:
 
 
 def attempts_are_consecutive(log: Log) -> None:
-    """Attempt 1 comes first, and attempt n + 1 is asked for only after attempt n ended in a way that is tried again."""
-    for key, requests in log.requests.items():
-        if sorted(requests) != list(range(1, len(requests) + 1)):
-            raise Violation(f"step {key} has attempts {sorted(requests)}")
-        for attempt, index in requests.items():
+    """Attempt 1 comes first, and attempt n + 1 begins only after attempt n ended in a way that is tried again."""
+    for key, begun in list(log.begun.items()):
+        if sorted(begun) != list(range(1, len(begun) + 1)):
+            raise Violation(f"step {key} has attempts {sorted(begun)}")
+        for attempt, index in begun.items():
             if attempt == 1:
                 continue
             end = log.ends[key].get(attempt - 1)
             if end is None or end[0] > index or not log.tried_again(key, attempt - 1):
-                raise Violation(f"attempt {attempt} of {key} was requested though {attempt - 1} ended with {end}")
+                raise Violation(f"attempt {attempt} of {key} began though {attempt - 1} ended with {end}")
 
 
-def requested_after_dependencies(log: Log) -> None:
-    """No attempt is asked for before every dependency has a good end in the log."""
-    for key, requests in log.requests.items():
+def runs_when_it_may(log: Log) -> None:
+    """Nothing begins before the rule and the condition of its step hold, items not before their step is expanded."""
+    first = {key: min(begun.values()) for key, begun in list(log.begun.items()) if begun}
+    first |= {key: index for key, (index, fact) in log.expanded.items() if fact.error is None}
+    for key, index in first.items():
+        node = log.nodes[node_of(log.nodes, key)]
+        if node.key != key:
+            count = log.count(node.key, index)
+            if count is None or index_of(key) >= count:
+                raise Violation(f"item {key} began, of {count}")
+        elif not log.may_run(node, index):
+            raise Violation(f"step {key} began at {index}, which its rule or condition does not let it")
+
+
+def slots_come_first(log: Log) -> None:
+    """An attempt that needs slots is asked for only when it has them."""
+    for key, requests in list(log.requests.items()):
+        if log.spec(key).concurrency is None:
+            continue
         for attempt, index in requests.items():
-            for other in log.needs.get(key, ()):
-                if log.good_end(other, before=index) is None:
-                    raise Violation(f"attempt {attempt} of {key} was requested before {other} had succeeded")
+            if log.granted[key].get(attempt, NEVER) > index and not unreadable(log.facts[index]):
+                raise Violation(f"attempt {attempt} of {key} was requested without its slots")
+
+
+def windows_are_kept(log: Log) -> None:
+    """No more items of a mapped step are begun and not over at the same time than its window has places."""
+    for node in log.nodes.values():
+        if node.fan is None:
+            continue
+        begun = sorted((min(log.begun[item].values()), item) for item in log.items(node.key) if log.begun[item])
+        if len(begun) <= node.fan.window:
+            continue
+        for number, (index, item) in enumerate(begun):
+            open_now = [other for _, other in begun[:number] if not log.final(other, index)]
+            # What was fenced before it began is over already, though a replica asked for it that did not know.
+            if len(open_now) >= node.fan.window and not log.final(item, index):
+                raise Violation(f"{item} began while {open_now} were under way")
 
 
 def inputs_are_results(log: Log) -> None:
@@ -132,11 +93,55 @@ def inputs_are_results(log: Log) -> None:
     for fact in log.facts:
         if not isinstance(fact, AttemptRequested) or unreadable(fact):
             continue
-        for name, binding in log.nodes[fact.key].inputs.items():
-            if _followed(log, fact.inputs[name]) != _expected(log, binding):
-                raise Violation(f"input {name} of {fact.tail} is {str(fact.inputs[name])[:200]}")
+        node = log.nodes[node_of(log.nodes, fact.key)]
+        places = _places(log, node.key, fact.key)
+        for name, binding in node.inputs.items():
+            if isinstance(binding, values.Ending):
+                continue
+            wanted = log.expected(binding)
+            if name in places:
+                wanted = part(wanted, (places[name],))
+            if (found := log.followed(fact.inputs[name])) != wanted or wanted is MISSING:
+                raise Violation(f"input {name} of {fact.tail} is {str(found)[:200]}, not {str(wanted)[:200]}")
         if (size := sum(values.weight(value) for value in fact.inputs.values())) > values.REQUEST_LIMIT + 4096:
             raise Violation(f"the inputs of {fact.tail} weigh {size}")
+
+
+def _places(log: Log, node: str, key: str) -> dict[str, int]:
+    """Which element of which list an item gets."""
+    fan = log.nodes[node].fan
+    if fan is None:
+        return {}
+    index = index_of(key)
+    if fan.mode == "zip":
+        return dict.fromkeys(fan.over, index)
+    places: dict[str, int] = {}
+    for name in reversed(fan.over):
+        length = _length(log, log.expected(log.nodes[node].inputs[name]))
+        index, places[name] = divmod(index, length)
+    return places
+
+
+def _length(log: Log, value: object) -> int:
+    if isinstance(value, values.Stored):
+        return value.artifact.items or 0
+    if isinstance(value, values.Collected):
+        return value.collected.count
+    return len(value) if isinstance(value, list) else 0
+
+
+def counts_are_those_of_the_lists(log: Log) -> None:
+    """A mapped step has as many items as its lists have elements."""
+    for key, (_, fact) in log.expanded.items():
+        fan = log.nodes[key].fan
+        if fan is None or fact.error is not None:
+            continue
+        lengths = [_length(log, log.expected(log.nodes[key].inputs[name])) for name in fan.over]
+        product = 1
+        for length in lengths:
+            product *= length
+        if fact.count != (product if fan.mode == "grid" else lengths[0]):
+            raise Violation(f"step {key} has {fact.count} items of lists of {lengths}")
 
 
 def requests_are_whole(log: Log) -> None:
@@ -144,17 +149,21 @@ def requests_are_whole(log: Log) -> None:
     for fact in log.facts:
         if not isinstance(fact, AttemptRequested) or unreadable(fact):
             continue
-        spec = log.specs[fact.key]
+        spec = log.spec(fact.key)
         if (fact.entrypoint, fact.pool, fact.outputs) != (spec.entrypoint, spec.pool, spec.outputs):
             raise Violation(f"{fact.tail} does not fit its step: {fact}")
+        past = [end for n, (_, end) in log.ends[fact.key].items() if n < fact.attempt]
+        short = sum(end.error is not None and end.error.type == "OutOfMemory" for end in past)
+        needs = spec.resources
+        if needs.memory is not None and fact.resources.memory != needs.memory * needs.memory_growth**short:
+            raise Violation(f"{fact.tail} has {fact.resources.memory} bytes after {short} shortages")
         previous = log.ends[fact.key].get(fact.attempt - 1)
         delayed = previous is not None and previous[1].outcome is not Outcome.LOST and spec.retry.delay > 0
         if previous is None or not delayed or not previous[1].finished_at:
             if fact.not_before is not None:
                 raise Violation(f"{fact.tail} waits for no reason until {fact.not_before}")
             continue
-        bad = (Outcome.FAILED, Outcome.TIMED_OUT)
-        failures = sum(end.outcome in bad for n, (_, end) in log.ends[fact.key].items() if n < fact.attempt)
+        failures = sum(end.outcome in _BAD for end in past)
         longest = min(spec.retry.delay * spec.retry.backoff ** (failures - 1), spec.retry.max_delay)
         waits = (fact.not_before or 0.0) - previous[1].finished_at
         if not longest * (1 - spec.retry.jitter) - 1e-6 <= waits <= longest + 1e-6:
@@ -162,66 +171,141 @@ def requests_are_whole(log: Log) -> None:
 
 
 def skipped_or_run(log: Log) -> None:
-    """A step that is skipped was never asked for, so it has no result."""
-    for key in log.skips:
-        if log.requests[key]:
-            raise Violation(f"step {key} is both skipped and requested")
+    """A step that is skipped was never begun, so it has no result."""
+    for key, (index, _) in log.skips.items():
+        begun = list(log.begun[key].values())
+        if key in log.expanded and log.expanded[key][1].error is None:
+            begun.append(log.expanded[key][0])
+        # What runs at the end may be asked for, too late, by who does not know of the cancel that made it needless.
+        late = log.nodes[node_of(log.nodes, key)].phase is not Phase.MAIN and log.cancel is not None
+        if begun and not (late and min(begun) > index):
+            raise Violation(f"step {key} is both skipped and begun")
 
 
 def skips_have_causes(log: Log) -> None:
-    """A skipped step names a dependency that had ended badly before."""
+    """A skipped step names what kept it from running, and whether the pipeline has it so; and that is true."""
     for key, (index, skip) in log.skips.items():
-        if unreadable(skip):
+        if unreadable(skip) or skip.error is not None:
             continue
+        node = log.nodes[key]
         cause = skip.because
-        if cause is None or cause not in log.needs[key] or not log.final(cause, index) or log.good_end(cause):
-            raise Violation(f"step {key} is skipped because of {cause}: {skip.reason}")
+        if cause is not None:
+            if cause not in log.needs[key] or not log.final(cause, index) or log.good(cause):
+                raise Violation(f"step {key} is skipped because of {cause}: {skip.reason}")
+            if skip.expected == log.failed(cause, index):
+                raise Violation(f"step {key} is skipped as {skip.expected=} because of {cause}")
+            continue
+        calm = node.rule is Rule.ANY_FAILED and not any(log.failed(other, index) for other in log.needs[key])
+        quiet = node.phase is Phase.ON_FAILURE
+        refused = node.when is not None and log.holds(node.when) is False
+        if not skip.expected or not (calm or quiet or refused):
+            raise Violation(f"step {key} is skipped for no reason: {skip.reason}")
 
 
 def ends_have_requests(log: Log) -> None:
-    """An attempt ends only when it was asked for, or when a cancel kept it from ever being asked for."""
-    for key, ends in log.ends.items():
+    """An attempt ends only when it had begun, or when a stop kept it from ever being begun."""
+    for key, ends in list(log.ends.items()):
         for attempt, (index, end) in ends.items():
-            cancelled = end.outcome is Outcome.CANCELLED and log.cancel is not None and log.cancel < index
             spoilt = end.error is not None and end.error.type == "CorruptEvent"
-            if log.requests[key].get(attempt, index) >= index and not cancelled and not spoilt:
+            stopped = log.stopped(key, index) or _hopeless(log, key, index)
+            fence = end.outcome is Outcome.CANCELLED and stopped
+            if log.begun[key].get(attempt, index) >= index and not fence and not spoilt:
                 raise Violation(f"{end.tail} came before its request")
+
+
+def _hopeless(log: Log, key: str, index: int) -> bool:
+    """Whether so many items had failed that no further ones were to be begun."""
+    node = node_of(log.nodes, key)
+    count = log.count(node, index) if node != key else None
+    if count is None:
+        return False
+    bad = sum(log.final(item, index) and not log.good(item, index) for item in log.items(node))
+    return bad > count - log.must(node, count)
+
+
+def time_is_kept(log: Log) -> None:
+    """What ends because of the time ends only when the clock said so, and what had started by then is not too late."""
+    for key, ends in list(log.ends.items()):
+        for attempt, (index, end) in ends.items():
+            wait = log.suspended[key].get(attempt)
+            timed = wait is not None and end.executor != "answer" and (wait.kind is Kind.SLEEP or _gave_up(end))
+            timed = timed and end.outcome in (Outcome.SUCCEEDED, Outcome.TIMED_OUT)
+            if timed and wait is not None and wait.until and log.clock(wait.until) > index:
+                raise Violation(f"{end.tail} came before its time {wait.until}")
+            if end.error is None or end.error.type != "QueueTimeout" or "late" in end.error.message:
+                continue
+            due = _start_by(log, key, attempt)
+            if due is None or log.clock(due) > index or log.started[key].get(attempt, NEVER) < log.clock(due):
+                raise Violation(f"{end.tail} is a queue time-out, due {due}, started {log.started[key].get(attempt)}")
+
+
+def _gave_up(end: AttemptFinished) -> bool:
+    return end.error is not None and end.error.type == "Timeout"
+
+
+def _start_by(log: Log, key: str, attempt: int) -> float | None:
+    found = [
+        fact.start_by
+        for fact in log.facts
+        if isinstance(fact, AttemptRequested | AttemptHeld) and (fact.key, fact.attempt) == (key, attempt)
+    ]
+    return next((at for at in found if at is not None), None)
 
 
 def attempts_are_bounded(log: Log) -> None:
     """A step is tried at most retries + 1 times, not counting losses; losses are bounded too."""
-    for key, requests in log.requests.items():
+    for key, begun in list(log.begun.items()):
         losses = sum(end.outcome is Outcome.LOST for _, end in log.ends[key].values())
-        if len(requests) > log.specs[key].retry.retries + 1 + losses or losses > MAX_LOSSES + 1:
-            raise Violation(f"step {key} was tried {len(requests)} times with {losses} losses")
+        if len(begun) > log.spec(key).retry.retries + 1 + losses or losses > MAX_LOSSES + 1:
+            raise Violation(f"step {key} was tried {len(begun)} times with {losses} losses")
 
 
 def run_finishes_last(log: Log) -> None:
-    """The run ends once, after every step is final."""
+    """The run ends once, after every step is final; what was begun has its end, also what was begun too late."""
     if len(log.finished) > 1:
         raise Violation("the run finished twice")
-    for index, _ in log.finished:
+    for index, end in log.finished:
+        if end.outcome is Outcome.SKIPPED:
+            if log.admitted is not None or any(log.begun.values()):
+                raise Violation("a run that was under way was skipped")
+            continue
         still = [key for key in log.nodes if not log.final(key, index)]
         if still:
             raise Violation(f"the run finished while {still} were not final")
+        for key, begun in list(log.begun.items()):
+            for attempt in begun:
+                if log.ends[key].get(attempt, (NEVER,))[0] > index and not _beside(log, key):
+                    raise Violation(f"the run finished while attempt {attempt} of {key} was under way")
+
+
+def _beside(log: Log, key: str) -> bool:
+    """Whether another fact than an end ended a step: whoever began it did not know."""
+    node = node_of(log.nodes, key)
+    return any(one in log.skips or one in log.reused for one in (key, node))
 
 
 def outcome_is_true(log: Log) -> None:
-    """A run succeeded when all its steps did; it failed when one did; it was cancelled when someone asked for it."""
+    """A run succeeded when all its steps did, but those that the pipeline leaves out; else there is a reason."""
     for index, end in log.finished:
-        good = [key for key in log.nodes if log.good_end(key, index)]
-        cancelled = log.cancel is not None and log.cancel < index
-        whole = len(good) == len(log.nodes)
-        failed = any(log.ends[key] and key not in good and not _cancelled(log, key) for key in log.nodes)
+        if end.outcome is Outcome.SKIPPED:
+            continue
+        bad = [key for key in log.nodes if log.failed(key, index)]
+        missing = any(_missing(log.expected(binding)) for binding in log.pipeline.outputs.values())
         true = {
-            Outcome.SUCCEEDED: whole,
-            Outcome.FAILED: failed or any(unreadable(skip) for _, skip in log.skips.values()),
-            Outcome.CANCELLED: cancelled and not whole,
+            Outcome.SUCCEEDED: not bad,
+            Outcome.FAILED: bool(bad) or missing,
+            Outcome.CANCELLED: bool(bad) and (log.cancel_at() < index or any(_cancelled(log, key) for key in bad)),
         }
         if not true.get(end.outcome):
-            raise Violation(f"the run {end.outcome}: {len(good)} of {len(log.nodes)} steps succeeded, {cancelled=}")
+            raise Violation(f"the run {end.outcome}: {bad} of {len(log.nodes)} steps did not succeed")
         if end.outcome is not Outcome.SUCCEEDED and not end.error:
             raise Violation(f"the run {end.outcome} without a reason")
+
+
+def _missing(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_missing, value.values()))
+    return any(map(_missing, value)) if isinstance(value, list) else value is MISSING
 
 
 def outputs_are_results(log: Log) -> None:
@@ -229,36 +313,47 @@ def outputs_are_results(log: Log) -> None:
     for _, end in log.finished:
         if end.outcome is not Outcome.SUCCEEDED:
             continue
-        found = {name: _followed(log, value) for name, value in end.outputs.items()}
-        if found != {name: _expected(log, binding) for name, binding in log.pipeline.outputs.items()}:
+        found = {name: log.followed(value) for name, value in end.outputs.items()}
+        if found != {name: log.expected(binding) for name, binding in log.pipeline.outputs.items()}:
             raise Violation(f"the run's outputs are {str(found)[:300]}")
         if (size := sum(values.weight(value) for value in end.outputs.values())) > values.REQUEST_LIMIT + 4096:
             raise Violation(f"the outputs of the run weigh {size}")
 
 
 def branches_finish(log: Log) -> None:
-    """When nobody cancels, a step runs to its end exactly when all its dependencies succeeded; else it is skipped."""
-    if not log.finished or log.cancel is not None:
+    """What nobody stops runs exactly when its rule and condition let it; what runs at the end always does."""
+    if not log.finished or log.finished[0][1].outcome is Outcome.SKIPPED:
         return
-    for key in log.nodes:
-        free = all(log.good_end(other) for other in log.needs[key])
-        if free and (key not in log.skips or unreadable(log.skips[key][1])):
+    for node in log.nodes.values():
+        key = node.key
+        if log.stopped(key) or key in log.reused or (key in log.skips and unreadable(log.skips[key][1])):
             continue
-        if free or key not in log.skips:
-            raise Violation(
-                f"step {key}: its dependencies {'succeeded' if free else 'did not succeed'}, yet it did not"
-            )
+        expanded = log.expanded.get(key)
+        ran = bool(log.begun[key]) or expanded is not None
+        failed = key in log.skips and log.skips[key][1].error is not None
+        if node.phase is Phase.ON_FAILURE and (
+            log.cancel is not None or any(_cancelled(log, one) for one in log.nodes)
+        ):
+            continue  # whether such a run failed or was cancelled is for the run to say
+        if log.may_run(node) and not (ran or failed):
+            raise Violation(f"step {key} did not run, though nothing kept it from running")
+        if not log.may_run(node) and ran and (expanded is None or expanded[1].error is None):
+            raise Violation(f"step {key} ran, which its rule or condition does not let it")
 
 
 INVARIANTS: tuple[Callable[[Log], None], ...] = (
     one_fact_a_place,
     attempts_are_consecutive,
-    requested_after_dependencies,
+    runs_when_it_may,
+    slots_come_first,
+    windows_are_kept,
     inputs_are_results,
+    counts_are_those_of_the_lists,
     requests_are_whole,
     skipped_or_run,
     skips_have_causes,
     ends_have_requests,
+    time_is_kept,
     attempts_are_bounded,
     run_finishes_last,
     outcome_is_true,
@@ -278,42 +373,21 @@ def check(pipeline: Pipeline, facts: Sequence[Fact]) -> None:
         invariant(log)
 
 
-def unreadable(fact: AttemptRequested | StepSkipped) -> bool:
+def unreadable(fact: Fact) -> bool:
     """Whether a fact only stands for an unreadable message (`penstock_contracts.events.stand_in`)."""
-    return fact.project == "unreadable" if isinstance(fact, AttemptRequested) else "unreadable" in fact.reason
+    match fact:
+        case AttemptRequested():
+            return fact.project == "unreadable"
+        case StepSkipped():
+            return "unreadable" in fact.reason
+        case StepExpanded():
+            return fact.error is not None and fact.error.type == "CorruptEvent"
+        case _:
+            return False
 
 
 def _cancelled(log: Log, key: str) -> bool:
-    return any(end.outcome is Outcome.CANCELLED for _, end in log.ends[key].values())
-
-
-def _expected(log: Log, binding: Binding) -> object:
-    """What a binding stands for, with the results of good ends in it; artifacts and inline values as they are."""
-    match binding:
-        case values.Output(node, output):
-            end = log.good_end(node)
-            return end.outputs.get(output) if end else None
-        case values.Param(name):
-            return log.run.inputs.get(name) if log.run else None
-        case values.BoundItems(items):
-            return [_expected(log, item) for item in items]
-        case values.BoundFields(fields):
-            return {name: _expected(log, item) for name, item in fields.items()}
-        case values.Inline():
-            return binding
-        case _:
-            raise Violation(f"no pipeline of these tests has a {type(binding).__name__}")
-
-
-def _followed(log: Log, value: Value) -> object:
-    """A value with its references into the log followed."""
-    match value:
-        case values.Earlier(ref):
-            end = log.ends[ref.key].get(ref.attempt)
-            return end[1].outputs.get(ref.output) if end else None
-        case values.Items(items):
-            return [_followed(log, item) for item in items]
-        case values.Fields(fields):
-            return {name: _followed(log, item) for name, item in fields.items()}
-        case _:
-            return value
+    known = [key, *log.items(key)] if log.mapped(key) else [key]
+    expanded = log.expanded.get(key)
+    fenced = expanded is not None and expanded[1].error is not None and expanded[1].error.type == "Cancelled"
+    return fenced or any(end.outcome is Outcome.CANCELLED for one in known for _, end in log.ends[one].values())

@@ -6,22 +6,27 @@ Each law takes the machine, so that altered ones can be put to it, and raises `V
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from penstock_core.facts import (
+    GOOD,
     AttemptFinished,
-    AttemptRequested,
     CancelRequested,
+    ClockReached,
     Fact,
     Outcome,
+    RunAdmitted,
     RunFinished,
     RunRequested,
-    StepSkipped,
+    SlotGranted,
+    StepCancelRequested,
 )
-from penstock_core.ir import Pipeline, dependencies
+from penstock_core.ir import Phase, Pipeline, dependencies
 from penstock_core.retry import MAX_LOSSES
 from penstock_core.run import RunState
+from penstock_core.values import Inline
 from penstock_testkit.generate import Choose
-from penstock_testkit.invariants import Violation
+from penstock_testkit.runlog import Violation, node_of
 from penstock_testkit.states import Machine, agreed, differences, dump
 
 
@@ -81,7 +86,10 @@ def cancel_at_any_time(machine: Machine, pipeline: Pipeline, run_id: str, facts:
     plan = machine.plan(pipeline)
     cancel = CancelRequested(run_id=run_id)
     facts = [fact for fact in facts if fact.append_once and not isinstance(fact, CancelRequested | RunFinished)]
-    for number in range(1, len(facts) + 1):
+    if any(isinstance(fact, ClockReached) for fact in facts) and pipeline.deadline is not None:
+        return  # its deadline may have ended it before
+    asked = next((n for n, fact in enumerate(facts, 1) if isinstance(fact, RunRequested)), len(facts))
+    for number in range(asked, len(facts) + 1):
         known = facts[:number]
         stale = machine.decide(machine.fold(run_id, plan, known))
         aware = machine.decide(machine.fold(run_id, plan, [*known, cancel]))
@@ -89,41 +97,63 @@ def cancel_at_any_time(machine: Machine, pipeline: Pipeline, run_id: str, facts:
             log: dict[str, Fact] = {}
             for fact in (*known, cancel, *first, *second):
                 log.setdefault(fact.tail, fact)
-            cold = _ended(machine, machine.fold(run_id, plan, log.values()), dict(log))
+            cold = ended(machine, machine.fold(run_id, plan, log.values()), dict(log))
             if all(log.get(fact.tail) is fact for fact in aware):
                 warm = machine.fold(run_id, plan, [*known, cancel, *aware])
-                ended = agreed(_ended(machine, warm, dict(log)), cancelled=True)
-                _same(agreed(cold, cancelled=True)["steps"], ended["steps"], f"a cancel after {number} facts")
+                told = agreed(ended(machine, warm, dict(log)), cancelled=True)
+                _same(agreed(cold, cancelled=True)["steps"], told["steps"], f"a cancel after {number} facts")
 
 
-def _ended(machine: Machine, state: RunState, log: dict[str, Fact]) -> RunState:
-    """The state after everything that is decided about a cancelled run, without any further end of an attempt."""
-    for _ in range(len(state.steps) + 2):
+def ended(machine: Machine, state: RunState, log: dict[str, Fact] | None = None) -> RunState:
+    """The state after everything that is decided about a cancelled run; only what runs at its end comes to its end.
+
+    Raises:
+        Violation: it goes on, or decides what is in `log`.
+    """
+    log = {} if log is None else log
+    for _ in range(2 * len(state.steps) + 4):
         for fact in machine.decide(state):
             if fact.tail in log:
                 raise Violation(f"{fact.tail} is in the log, and is decided again")
             log[fact.tail] = fact
             state = machine.evolve(state, fact)
+        for fact in _answers(state, log, Outcome.SUCCEEDED):
+            if state.plan.nodes[node_of(state.plan.nodes, fact.key)].phase is not Phase.MAIN:
+                log[fact.tail] = fact
+                state = machine.evolve(state, fact)
     if state.finished is None or machine.decide(state):
         raise Violation(f"the cancelled run goes on: {dump(state)}")
     return state
 
 
+def _answers(state: RunState, log: dict[str, Fact], outcome: Outcome) -> list[AttemptFinished | SlotGranted]:
+    """What comes from outside next: slots for what is held, ends of what is under way."""
+    made: list[AttemptFinished | SlotGranted] = []
+    for owner in state.steps.values():
+        for step in (owner, *(owner.fan.items.values() if owner.fan is not None else ())):
+            place: dict[str, Any] = {"run_id": state.run_id, "key": step.key, "attempt": step.attempt}
+            if step.fan is None and str(step.status) == "held" and step.granted != step.attempt:
+                made.append(SlotGranted(**place))
+            elif step.fan is None and str(step.status) in ("queued", "running", "suspended"):
+                made.append(AttemptFinished(**place, outcome=outcome))
+    return [fact for fact in made if fact.tail not in log]
+
+
 def losses_are_bounded(machine: Machine, pipeline: Pipeline) -> None:
-    """A run whose every attempt is lost fails in the end, and without using up its retries."""
+    """A run whose every attempt is lost ends, and without using up its retries."""
     state = machine.new("lost", machine.plan(pipeline))
-    state = machine.evolve(state, RunRequested(run_id="lost", project="p", pipeline=pipeline.name, version=1))
-    for _ in range((MAX_LOSSES + 2) * 2 * len(pipeline.nodes) + 2):
-        for fact in machine.decide(state):
+    request = RunRequested(run_id="lost", project="p", pipeline=pipeline.name, version=1, inputs={"list": Inline([1])})
+    for fact in (request, RunAdmitted(run_id="lost")):
+        state = machine.evolve(state, fact)
+    for _ in range((MAX_LOSSES + 2) * 3 * (len(pipeline.nodes) + 1) + 20):
+        for fact in (*machine.decide(state), *_answers(state, {}, Outcome.LOST)):
             state = machine.evolve(state, fact)
-            if isinstance(fact, AttemptRequested):
-                end = AttemptFinished(run_id="lost", key=fact.key, attempt=fact.attempt, outcome=Outcome.LOST)
-                state = machine.evolve(state, end)
-    if state.finished is None or state.finished.outcome is not Outcome.FAILED:
-        raise Violation(f"a run that only loses attempts ends with {state.finished}")
-    for step in state.steps.values():
-        if step.failures or step.losses not in (0, MAX_LOSSES + 1):
-            raise Violation(f"step {step.key} counts {step.failures} failures and {step.losses} losses")
+    if state.finished is None:
+        raise Violation(f"a run that only loses attempts does not end: {dump(state)}")
+    for owner in state.steps.values():
+        for step in (owner, *(owner.fan.items.values() if owner.fan is not None else ())):
+            if step.failures or step.losses not in (0, MAX_LOSSES + 1):
+                raise Violation(f"step {step.key} counts {step.failures} failures and {step.losses} losses")
 
 
 def _same(one: dict[str, object], other: dict[str, object], what: str) -> None:
@@ -143,26 +173,23 @@ def _another_order(pipeline: Pipeline, facts: Sequence[Fact], choose: Choose) ->
 
 
 def _causes(pipeline: Pipeline, fact: Fact, log: dict[str, Fact]) -> set[str]:
-    """Places of the facts without which this one would not have been decided."""
-    match fact:
-        case AttemptRequested():
-            node = next(node for node in pipeline.nodes if node.key == fact.key)
-            needs = {
-                f"step.{other.key}.{other.attempt}.finished"
-                for other in log.values()
-                if isinstance(other, AttemptFinished) and other.key in dependencies(node)
-            }
-            last = f"step.{fact.key}.{fact.attempt - 1}"
-            return needs | {"requested", f"{last}.finished", f"{last}.requested.{fact.pool}"}
-        case StepSkipped():
-            ends = {tail for tail, end in log.items() if isinstance(end, AttemptFinished) and end.key == fact.because}
-            return ends | {f"step.{fact.because}.skipped"}
-        case AttemptFinished():
-            # The end itself may be known before its request, but not before what came before the request.
-            last = f"step.{fact.key}.{fact.attempt - 1}"
-            fences = {"cancel"} if fact.outcome is Outcome.CANCELLED else set[str]()
-            return fences | {f"{last}.finished", *(tail for tail in log if tail.startswith(f"{last}.requested."))}
-        case RunFinished():
-            return set(log) - {fact.tail, "cancel"}
-        case _:
-            return set()
+    """Places of the facts without which this one would not have been decided, or would mean something else."""
+    nodes = {node.key: node for node in pipeline.nodes}
+    tails = list(log)
+    earlier = tails[: tails.index(fact.tail)]
+    # Stops, the clock and the end part the log: what comes before them and after them stays there.
+    parting = (CancelRequested, StepCancelRequested, ClockReached, RunFinished, RunRequested)
+    if isinstance(fact, parting):
+        return set(earlier) - ({"cancel"} if isinstance(fact, RunFinished) else set())
+    causes = {tail for tail in earlier if isinstance(log[tail], parting)}
+    key = getattr(fact, "key", None)
+    if key is None:
+        return causes
+    node = nodes[node_of(nodes, key)]
+    own = {tail for tail in earlier if node_of(nodes, getattr(log[tail], "key", "")) == node.key}
+    if isinstance(fact, AttemptFinished) and fact.outcome in GOOD:
+        # The end itself may be known before its request, but not before what came before the request.
+        last = f"step.{key}.{fact.attempt - 1}."
+        return causes | {tail for tail in own if tail.startswith(last)} | ({f"step.{node.key}.expanded"} & own)
+    needs = set(nodes) if node.phase is not Phase.MAIN else set(dependencies(node))
+    return causes | own | {tail for tail in earlier if node_of(nodes, getattr(log[tail], "key", "")) in needs}

@@ -2,7 +2,8 @@
 
 It treats what it remembers as the scheduler service does: a cached state is used only while no delivery went to another
 replica, which a gap in the consumer's sequence shows; a refused append means that somebody else has decided, so the run
-is folded from the log again; nothing is acknowledged before everything that follows from it is in the log.
+is folded from the log again; nothing is acknowledged before everything that follows from it is in the log, and what
+is to be done outside of it is done.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass
 
-from penstock_core.facts import RunRequested
+from penstock_core.facts import ClockReached, RunRequested
 from penstock_core.run import Plan, RunState
 from penstock_testkit.broker import Broker, Consumer, Delivery
 from penstock_testkit.invariants import Violation
 from penstock_testkit.states import Machine
+from penstock_testkit.surroundings import Surroundings
 
 _ROUNDS = 100
 """Decisions in a row about one run after which a scheduler counts as stuck."""
@@ -27,6 +29,9 @@ class Habits:
     mind_gaps: bool = True
     fold_when_refused: bool = True
     begin_redelivered: bool = False
+    fold_at_clock: bool = True
+    effects_first: bool = True
+    keep_earliest: bool = True
 
 
 @dataclass(slots=True)
@@ -46,6 +51,7 @@ class Scene:
     broker: Broker
     facts: Consumer
     plans: dict[str, Plan]
+    outside: Surroundings
 
 
 class Replica:
@@ -116,6 +122,12 @@ class Replica:
                 cached = self._fold(run_id)
         else:
             raise Violation(f"{run_id}: no end of decisions after {_ROUNDS} rounds")
+        for effect in list(cached.state.outbox) if self.scene.habits.effects_first else ():
+            yield
+            self.scene.outside.carry_out(run_id, effect)
+        cached.state.outbox.clear()
+        self.scene.outside.arm(run_id, cached.state.alarm())
+        yield
         if cached.state.finished is not None:
             self.ended[run_id] = cached.state
             self.cached.pop(run_id, None)
@@ -128,12 +140,14 @@ class Replica:
         if cached is None:
             first = deliveries[0]
             new = first.delivered == 1 or self.scene.habits.begin_redelivered
-            if new and len(deliveries) == 1 and isinstance(first.fact, RunRequested):
-                # A run that was just asked for: its log need not be read.
+            if new and len(deliveries) == 1 and isinstance(first.fact, RunRequested) and not first.fact.reuses:
+                # A run that was just asked for, and takes nothing over: its log need not be read.
                 state = self.scene.machine.fold(run_id, self.scene.plans[run_id], [first.fact])
                 cached = self.cached[run_id] = Cached(state, first.seq)
                 return cached
             return self._fold(run_id)
+        if self.scene.habits.fold_at_clock and any(isinstance(one.fact, ClockReached) for one in deliveries):
+            return self._fold(run_id)  # starts are not delivered, and what has started is not too late
         for delivery in deliveries:
             if delivery.seq > cached.seq:
                 cached.state = self.scene.machine.evolve(cached.state, delivery.fact)

@@ -1,4 +1,4 @@
-"""Writes `docs/run-states.md` from the state table of `penstock_core.run`: `python -m penstock_testkit.run_states`."""
+"""Writes `docs/run-states.md` from the table in `penstock_core.state`: `python -m penstock_testkit.run_states`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ PAGE = Path("docs/run-states.md")
 
 _STATES = {
     Status.WAITING: "Not every step that it depends on has succeeded yet, or its first attempt is being requested.",
+    Status.HELD: "An attempt could run, and waits for a slot of each of its limits.",
+    Status.SUSPENDED: "It waits for an answer, an event, a time or another run, without a process.",
     Status.QUEUED: "An attempt is requested; no executor has reported its start.",
     Status.RUNNING: "An executor has started the attempt.",
     Status.RETRYING: "The last attempt ended badly and another one will be requested.",
@@ -22,6 +24,10 @@ _STATES = {
 }
 
 _EVENTS = {
+    "held": "a scheduler has the next attempt wait for its slots",
+    "suspended": "a scheduler has the next attempt wait for something outside",
+    "expanded": "a mapped step has its number of items",
+    "reused": "its result in another run is taken over",
     "requested": "a scheduler requests the next attempt",
     "started": "an executor reports that the attempt runs",
     "succeeded": "the attempt ends with results",
@@ -38,7 +44,7 @@ def page() -> str:
     lines = [
         "# States of a step in a run",
         "",
-        "<!-- Generated from TRANSITIONS in penstock_core/run.py by `python -m penstock_testkit.run_states`. -->",
+        "<!-- Generated from TRANSITIONS in penstock_core/state.py by `python -m penstock_testkit.run_states`. -->",
         "",
         "What is not drawn here changes nothing: a fact that does not fit the state of its step is ignored.",
         "",

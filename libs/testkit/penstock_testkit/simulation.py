@@ -1,277 +1,15 @@
-"""A model of everything around the run state machine: broker, schedulers and executors that fail in all known ways.
-
-`World` has one method for each thing that may happen: a message is delivered, or delivered again; a scheduler goes on
-to its next step (fold, decide, append, acknowledge) or dies between two of them; an executor takes, starts and ends
-attempts, dies, or comes back from the dead with a late report; somebody cancels; a message is spoilt. Arguments are
-any integers, taken modulo what there is, so that hypothesis rules and a seeded generator can both drive it. Facts come
-only from attempts that were really requested and taken.
-
-`settle` is fairness: from then on everything is delivered and healthy, so every run must end in bounded steps.
-`check` compares the log with `invariants` and raises `Violation`.
-"""
+"""Random histories of a `World`, by a seed: what may happen, how often, and one history."""
 
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
 
-from penstock_core.facts import (
-    AttemptFinished,
-    AttemptRequested,
-    AttemptStarted,
-    CancelRequested,
-    ErrorInfo,
-    Fact,
-    Outcome,
-    RunRequested,
-)
-from penstock_core.ir import Pipeline
-from penstock_core.run import Plan, RunState
-from penstock_core.values import Inline
-from penstock_testkit import generate, invariants
-from penstock_testkit.broker import Broker, Consumer, Delivery
-from penstock_testkit.invariants import Violation
-from penstock_testkit.replica import Habits, Replica, Scene
-from penstock_testkit.states import Machine, agreed, differences, dump
+from penstock_testkit import generate
+from penstock_testkit.replica import Habits
+from penstock_testkit.states import Machine
+from penstock_testkit.world import World
 
-
-@dataclass(slots=True)
-class Execution:
-    """An attempt in an executor's hands. A zombie's executor is taken for dead, but still reports."""
-
-    request: AttemptRequested
-    delivery: Delivery
-    executor: int
-    mark: str
-    started: bool = False
-
-
-@dataclass(slots=True)
-class World:
-    """All runs and everything that acts on them. `machine` and `habits` may be altered to see what comes of it."""
-
-    machine: Machine = field(default_factory=Machine.of)
-    habits: Habits = field(default_factory=Habits)
-    size: tuple[int, int] = (3, 2)
-    broker: Broker = field(default_factory=Broker)
-    pipelines: dict[str, Pipeline] = field(default_factory=dict[str, Pipeline])
-    plans: dict[str, Plan] = field(default_factory=dict[str, Plan])
-    replicas: list[Replica] = field(default_factory=list[Replica])
-    executions: list[Execution] = field(default_factory=list[Execution])
-    facts: Consumer = field(init=False)
-    attempts: Consumer = field(init=False)
-    scene: Scene = field(init=False)
-    taken: int = 0
-    checked: int = 0
-
-    def __post_init__(self) -> None:
-        self.facts = Consumer(lambda fact: isinstance(fact, RunRequested | CancelRequested | AttemptFinished))
-        self.attempts = Consumer(lambda fact: isinstance(fact, AttemptRequested))
-        self.broker.consumers += [self.facts, self.attempts]
-        self.scene = Scene(self.machine, self.habits, self.broker, self.facts, self.plans)
-        self.replicas += [Replica(self.scene) for _ in range(self.size[0])]
-
-    # ------------------------------------------------------------------------------------------------- clients
-
-    def submit(self, pipeline: Pipeline) -> str:
-        """Ask for a run of a pipeline."""
-        run_id = f"run{len(self.pipelines)}"
-        self.pipelines[run_id] = pipeline
-        self.plans[run_id] = self.machine.plan(pipeline)
-        self.broker.append(
-            [RunRequested(run_id=run_id, project="p", pipeline=pipeline.name, version=1, inputs={"p": Inline(run_id)})]
-        )
-        return run_id
-
-    def cancel(self, run: int) -> None:
-        """Ask for the end of a run."""
-        if self.pipelines:
-            self.broker.append([CancelRequested(run_id=f"run{run % len(self.pipelines)}", by="somebody")])
-
-    def spoil(self, which: int) -> None:
-        """Put unreadable bytes where the next fact about a step is about to be written."""
-        facts: list[Fact] = []
-        for run_id in self.pipelines:
-            state = self.cold(run_id)
-            facts += [fact for fact in self.machine.decide(state) if fact.tail != "finished"]
-            facts += [
-                AttemptFinished(run_id=run_id, key=key, attempt=step.attempt, outcome=Outcome.LOST)
-                for key, step in state.steps.items()
-                if step.status in ("queued", "running")
-            ]
-        if facts:
-            self.broker.spoil(facts[which % len(facts)])
-
-    # ---------------------------------------------------------------------------------------------- schedulers
-
-    def deliver(self, replica: int, count: int, again_first: int = 1) -> None:
-        """Hand up to `count` + 1 messages to a scheduler."""
-        for _ in range(count % 5 + 1):
-            delivery = self.facts.take(again_first=again_first % 2 == 1)
-            if delivery is None:
-                return
-            self.replicas[replica % len(self.replicas)].inbox.append(delivery)
-
-    def schedule(self, replica: int, steps: int) -> None:
-        """A scheduler goes on for some steps."""
-        for _ in range(steps % 8 + 1):
-            self.replicas[replica % len(self.replicas)].go_on()
-
-    def crash(self, replica: int) -> None:
-        """A scheduler dies with all it knows; another takes its seat. What it held is delivered again some time."""
-        self.replicas[replica % len(self.replicas)] = Replica(self.scene)
-
-    def cut(self, replica: int, how: int) -> None:
-        """The next append of a scheduler fails: it is not made, or it is and the answer is lost."""
-        self.replicas[replica % len(self.replicas)].unreachable = "before" if how % 2 else "after"
-
-    def expire(self, which: int) -> None:
-        """The wait for an acknowledgement of a fact runs out: it will be delivered again."""
-        if self.facts.outstanding:
-            self.facts.give_back(list(self.facts.outstanding)[which % len(self.facts.outstanding)])
-
-    # ----------------------------------------------------------------------------------------------- executors
-
-    def take(self, executor: int, again_first: int = 1) -> None:
-        """An executor takes an attempt. One that was delivered before and had started is reported lost."""
-        delivery = self.attempts.take(again_first=again_first % 2 == 1)
-        if delivery is None or not isinstance(delivery.fact, AttemptRequested):
-            return
-        request, executor = delivery.fact, executor % self.size[1]
-        if request.not_before is not None and request.not_before > self.broker.at:
-            self.attempts.give_back(delivery.seq)
-            return
-        attempt = (request.run_id, request.key, request.attempt)
-        prefix = f"step.{request.key}.{request.attempt}"
-        for execution in self.executions:
-            if execution.executor == executor and execution.request == request:
-                execution.delivery = delivery
-                return
-        lost = invariants.unreadable(request)
-        if delivery.delivered > 1:
-            if self.broker.find(request.run_id, f"{prefix}.finished"):
-                self.attempts.ack(delivery.seq)
-                return
-            lost = lost or self.broker.find(request.run_id, f"{prefix}.started") is not None
-        if lost:
-            error = ErrorInfo(type="Lost", message="its executor is gone")
-            run_id, key, number = attempt
-            lost_end = AttemptFinished(run_id=run_id, key=key, attempt=number, outcome=Outcome.LOST, error=error)
-            self.broker.append([lost_end])
-            self.attempts.ack(delivery.seq)
-            return
-        self.taken += 1
-        self.executions.append(Execution(request, delivery, executor, f"e{executor}.{self.taken}"))
-
-    def start(self, which: int) -> None:
-        """An attempt that was taken begins."""
-        if self.executions:
-            execution = self.executions[which % len(self.executions)]
-            request = execution.request
-            execution.started = True
-            run_id, key, number = request.run_id, request.key, request.attempt
-            mark, at = execution.mark, self.broker.at
-            fact = AttemptStarted(run_id=run_id, key=key, attempt=number, executor=mark, started_at=at)
-            self.broker.append([fact])
-
-    def end(self, which: int, how: int, size: int = 0, heard: int = 1) -> None:
-        """An attempt ends, in whichever way. Its executor may die between the report and the acknowledgement."""
-        if not self.executions:
-            return
-        execution = self.executions.pop(which % len(self.executions))
-        request = execution.request
-        spec = self.plans[request.run_id].specs[request.key]
-        attempt = (request.run_id, request.key, request.attempt)
-        fact = generate.end(attempt, spec, generate.Ending(how, size), self.broker.at, execution.mark)
-        if how % 11 == 10 and self.broker.find(request.run_id, "cancel"):
-            fact = AttemptFinished(run_id=attempt[0], key=attempt[1], attempt=attempt[2], outcome=Outcome.CANCELLED)
-        self.broker.append([fact])
-        if heard % 4:
-            self.attempts.ack(execution.delivery.seq)
-        else:
-            self.attempts.give_back(execution.delivery.seq)
-
-    def die(self, executor: int, zombie: int) -> None:
-        """An executor dies, or is only taken for dead; what it held is delivered again."""
-        executor %= self.size[1]
-        for execution in [execution for execution in self.executions if execution.executor == executor]:
-            self.attempts.give_back(execution.delivery.seq)
-            if zombie % 2:
-                execution.executor = -1
-            else:
-                self.executions.remove(execution)
-
-    def wait(self, seconds: int) -> None:
-        """Time goes by."""
-        self.broker.at += seconds % 60
-
-    # -------------------------------------------------------------------------------------------------- checks
-
-    def cold(self, run_id: str) -> RunState:
-        """The state of a run as a scheduler sees it that has just begun."""
-        facts = (record.fact for record in self.broker.read(run_id))
-        return self.machine.fold(run_id, self.plans[run_id], facts)
-
-    def check(self) -> None:
-        """Check the invariants of runs whose log has grown, and that schedulers who know all agree with it."""
-        grown = {record.fact.run_id for record in self.broker.records[self.checked :]}
-        self.checked = len(self.broker.records)
-        for run_id in sorted(grown):
-            invariants.check(self.pipelines[run_id], [record.fact for record in self.broker.read(run_id)])
-        if self.facts.idle:
-            for run_id in self.pipelines:
-                if self.broker.find(run_id, "cancel") and not self.broker.find(run_id, "finished"):
-                    raise Violation(
-                        f"{run_id}: the cancel is acknowledged, but the run goes on: {dump(self.cold(run_id))}"
-                    )
-            for replica in self.replicas:
-                for run_id, cached in replica.cached.items():
-                    if replica.current:
-                        self._compare(run_id, cached.state)
-
-    def _compare(self, run_id: str, warm: RunState) -> None:
-        cold = self.cold(run_id)
-        if decided := self.machine.decide(cold):
-            raise Violation(f"{run_id}: everything is acknowledged, but to do is {decided}")
-        cancelled = cold.cancel is not None
-        if difference := differences(agreed(warm, cancelled=cancelled), agreed(cold, cancelled=cancelled)):
-            raise Violation(f"{run_id}: a scheduler remembers and the log says: {difference}")
-
-    def settle(self) -> None:
-        """From now on everything is delivered and healthy: every run must end, and everybody must agree on it."""
-        for number in range(60 + 2 * len(self.broker.records)):
-            for replica in self.replicas:
-                replica.unreachable = ""
-                while replica.busy:
-                    replica.go_on()
-            self.check()
-            for consumer in (self.facts, self.attempts):
-                for seq in list(consumer.outstanding):
-                    if all(execution.delivery.seq != seq for execution in self.executions) or consumer is self.facts:
-                        consumer.give_back(seq)
-            self.deliver(number, 4)
-            while self.attempts.again or self.attempts.waiting:
-                self.broker.at += 10_000.0
-                self.take(number)
-            while self.executions:
-                self.end(0, 0)
-            if self.facts.idle and self.attempts.idle and not any(replica.busy for replica in self.replicas):
-                break
-        else:
-            raise Violation("the world does not come to rest")
-        self._at_rest()
-
-    def _at_rest(self) -> None:
-        self.check()
-        for run_id in self.pipelines:
-            cold = self.cold(run_id)
-            if cold.finished is None:
-                raise Violation(f"{run_id} hangs: {dump(cold)}")
-            self._compare(run_id, cold)
-            for replica in self.replicas:
-                if run_id in replica.ended:
-                    self._compare(run_id, replica.ended[run_id])
-
+__all__ = ["ACTIONS", "World", "simulate"]
 
 ACTIONS: dict[str, tuple[int, tuple[int, ...]]] = {
     "deliver": (30, (3, 5, 2)),
@@ -281,9 +19,15 @@ ACTIONS: dict[str, tuple[int, tuple[int, ...]]] = {
     "expire": (4, (20,)),
     "take": (25, (2, 2)),
     "start": (10, (20,)),
-    "end": (25, (20, 11, 8, 4)),
+    "end": (25, (20, 11, 16, 4)),
     "die": (3, (2, 2)),
-    "cancel": (1, (3,)),
+    "cancel": (2, (3,)),
+    "cancel_step": (1, (3, 8, 4)),
+    "grant": (12, (6,)),
+    "admit": (6, (6,)),
+    "ring": (8, (3, 2)),
+    "answer": (5, (6, 11, 16)),
+    "obey": (2, (4,)),
     "spoil": (1, (20,)),
     "wait": (2, (60,)),
 }
@@ -299,7 +43,8 @@ def simulate(seed: int, *, machine: Machine | None = None, habits: Habits | None
     source = random.Random(seed)
     world = World(machine or Machine.of(), habits or Habits())
     for _ in range(1 + source.randrange(2)):
-        world.submit(generate.pipeline(source.randrange, nodes=8))
+        made = generate.pipeline(source.randrange, nodes=8, plain=source.randrange(4) == 0)
+        world.submit(made, reused=(0, 0, 0, 2, 3)[source.randrange(5)])
     names = source.choices(list(ACTIONS), [weight for weight, _ in ACTIONS.values()], k=steps)
     for name in names:
         getattr(world, name)(*(source.randrange(bound) for bound in ACTIONS[name][1]))

@@ -54,6 +54,7 @@ def dump(state: RunState) -> dict[str, Any]:
         "reused": {key: dict(items) for key, items in state.reused.items()},
         "stops": dict(state.stops),
         "now": state.now,
+        "reached": state.reached,
         "alarms": dict(state.alarms),
         "outbox": set(state.outbox),
         "steps": {key: _step(step) for key, step in state.steps.items()},
@@ -87,11 +88,12 @@ def agreed(state: RunState, *, cancelled: bool = False) -> dict[str, Any]:
     `cancelled` run whether a step without a result counts as skipped or as cancelled and how often it was tried, and
     whether the cancel is known where the run is over.
     """
-    steps = {
-        step.key: _agreed(step, cancelled=cancelled)
-        for owner in state.steps.values()
-        for step in (owner, *(owner.fan.items.values() if owner.fan is not None else ()))
-    }
+    steps: dict[str, Any] = {}
+    for owner in state.steps.values():
+        for step in (owner, *(owner.fan.items.values() if owner.fan is not None else ())):
+            told = _agreed(step, cancelled=cancelled)
+            if step.index is None or told != _NOT_RUN:  # of items that never began, only who fenced them knows
+                steps[step.key] = told
     return {
         "requested": state.requested,
         "cancel": state.cancel if state.finished is None else None,
@@ -102,10 +104,14 @@ def agreed(state: RunState, *, cancelled: bool = False) -> dict[str, Any]:
     }
 
 
+_NOT_RUN = {"status": "not run"}
+
+
 def _agreed(step: StepState, *, cancelled: bool) -> dict[str, Any]:
     status: str = Status.QUEUED if step.status == Status.RUNNING and step.fan is None else step.status
-    if cancelled and status in (Status.SKIPPED, Status.CANCELLED):
-        return {"status": "not run"}
+    never = status == Status.FAILED and step.attempt == 0 and step.fan is None
+    if cancelled and (never or status in (Status.SKIPPED, Status.CANCELLED)):
+        return _NOT_RUN
     return {
         "status": status,
         "outputs": step.outputs,

@@ -9,17 +9,25 @@ from hypothesis import strategies as st
 from penstock_core import values
 from penstock_core.facts import (
     AttemptFinished,
+    AttemptHeld,
     AttemptRequested,
     AttemptStarted,
     CancelRequested,
+    ClockReached,
     ErrorInfo,
     Fact,
     Outcome,
+    RunAdmitted,
     RunFinished,
     RunRequested,
+    SlotGranted,
+    StepCancelRequested,
+    StepExpanded,
+    StepReused,
     StepSkipped,
+    StepSuspended,
 )
-from penstock_core.ir import Pipeline, Retry
+from penstock_core.ir import Kind, Pipeline, Retry
 from penstock_core.values import ArtifactRef, Binding, ResultRef, Value
 from penstock_testkit import generate
 
@@ -117,7 +125,8 @@ _run_ids = st.sampled_from([RUN, RUN, RUN, RUN, RUN, RUN, "another"])
 def facts(pipeline: Pipeline) -> st.SearchStrategy[Fact]:
     """Any fact about a run of `pipeline`: also of unknown steps, of another run, with absurd attempts and times."""
     known = [node.key for node in pipeline.nodes]
-    keys = st.sampled_from([*known, *known, *known, "unknown", "n0[7]"])
+    items = [f"{node.key}[{n}]" for node in pipeline.nodes if node.fan is not None for n in (0, 1, 2, 7)]
+    keys = st.sampled_from([*known, *known, *known, *items, *items, "unknown", "unknown[0]"])
     outputs = st.dictionaries(st.sampled_from(["result", "extra", "other"]), value, max_size=2)
     run = st.just("p") | names
     return st.one_of(
@@ -146,7 +155,46 @@ def facts(pipeline: Pipeline) -> st.SearchStrategy[Fact]:
             finished_at=_times,
             started_at=_times,
         ),
-        st.builds(StepSkipped, run_id=_run_ids, key=keys, reason=st.text(max_size=3), because=st.none() | keys),
+        st.builds(
+            StepSkipped,
+            run_id=_run_ids,
+            key=keys,
+            reason=st.text(max_size=3),
+            because=st.none() | keys,
+            expected=st.booleans(),
+            error=st.none() | errors,
+        ),
         st.builds(CancelRequested, run_id=_run_ids, reason=st.text(max_size=3)),
         st.builds(RunFinished, run_id=_run_ids, outcome=st.sampled_from(Outcome), outputs=outputs),
+        _waiting_facts(keys, outputs),
+    )
+
+
+def _waiting_facts(
+    keys: st.SearchStrategy[str], outputs: st.SearchStrategy[dict[str, Value]]
+) -> st.SearchStrategy[Fact]:
+    """Facts of mapped steps, limits, waits, the clock and results that are taken over."""
+    attempts: dict[str, Any] = {"run_id": _run_ids, "key": keys, "attempt": _attempts}
+    return st.one_of(
+        st.builds(AttemptHeld, **attempts, since=_times, start_by=st.none() | _times),
+        st.builds(SlotGranted, **attempts),
+        st.builds(
+            StepSuspended,
+            **attempts,
+            kind=st.sampled_from(Kind),
+            until=st.none() | _times,
+            inputs=st.dictionaries(st.sampled_from(["default", "seconds"]), value, max_size=2),
+        ),
+        st.builds(StepExpanded, run_id=_run_ids, key=keys, count=st.integers(-2, 6), error=st.none() | errors),
+        st.builds(StepCancelRequested, run_id=_run_ids, key=keys, reason=st.text(max_size=3)),
+        st.builds(
+            StepReused,
+            run_id=_run_ids,
+            key=keys,
+            from_run=names,
+            outputs=outputs,
+            count=st.none() | st.integers(-2, 4),
+        ),
+        st.builds(ClockReached, run_id=_run_ids, at=st.floats(0, 1e10)),
+        st.builds(RunAdmitted, run_id=_run_ids),
     )

@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from penstock_core.errors import PenstockError
 from penstock_gateway import guard, problems
 from penstock_gateway.artifacts import Artifacts
+from penstock_gateway.readmodel import ReadModel
 from penstock_gateway.routes import artifacts as artifact_routes
 from penstock_gateway.routes import events, limits, platform, runs, schedules, versions
 from penstock_gateway.service import GatewayService
@@ -105,13 +106,15 @@ class Gateway:
             listening.cancel()
             self._task.result()
             raise CannotListen(f"the HTTP server on {settings.host}:{self.port} ended at once")
+        self._deps.service.projector.start()
 
     async def stop(self) -> None:
         """End streams, finish the requests that are under way, close."""
-        await self._deps.service.close()
+        self._deps.service.closing.set()
         if self._server is not None and self._task is not None:
             self._server.leave()
             await self._task
+        await self._deps.service.close()
 
     def ready(self) -> bool:
         """Whether requests can be served."""
@@ -181,7 +184,7 @@ def build(link: Link, settings: GatewaySettings) -> Gateway:
         NoToken: neither the settings nor the state folder hold a token.
     """
     artifacts = Artifacts(link.bus, settings.max_blob)
-    service = GatewayService(link.bus, artifacts, f"penstock/gateway/{link.name}", link.log, settings.gateway_runs)
+    service = GatewayService(link, artifacts, ReadModel(settings.database()), settings.gateway_runs)
     return Gateway(Deps(service, settings, _token(settings), link.log))
 
 

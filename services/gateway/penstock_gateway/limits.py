@@ -109,7 +109,7 @@ def _check(name: str) -> None:
     except InvalidId as error:
         advice = str(error)
         if _RUNS_OF.match(name):
-            advice = "how many runs of a pipeline may be under way is said by the pipeline: @pipeline(max_active=…)"
+            advice = "how many runs of a pipeline may be under way is said by itself: @pipeline(max_active_runs=…)"
         raise ProblemError(422, "The limit has no valid name", advice, errors=[("name", advice)]) from error
 
 

@@ -19,6 +19,7 @@ from starlette.responses import Response
 
 from penstock_adapters.errors import ArtifactError, ArtifactMismatch, ArtifactMissing, ArtifactTooLarge, StoreFull
 from penstock_adapters.nats.bus import BusError
+from penstock_adapters.sql.errors import DatabaseError
 from penstock_core.errors import DefinitionError, InputError, InvalidId, PenstockError
 from penstock_core.ports import Unavailable
 
@@ -99,6 +100,8 @@ def of(error: Exception) -> Response | None:
             return _of_artifact(error)
         case InvalidId() | InputError() | DefinitionError():
             return answer(422, "The request is not valid", str(error))
+        case DatabaseError():
+            return answer(503, "The read model cannot be used", str(error))
         case BusError():
             return answer(502, "The message bus refused the request", str(error))
         case _:

@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 
 import orjson
 import pydantic
-from structlog.typing import FilteringBoundLogger
 
-from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.follow import Followers
 from penstock_adapters.nats.kv import Bucket
 from penstock_adapters.nats.results import Results, is_named
@@ -33,10 +31,12 @@ from penstock_core.tagged import NoSuchPart
 from penstock_core.values import Collected, Value
 from penstock_gateway import inputs, problems
 from penstock_gateway.artifacts import Artifacts
-from penstock_gateway.index import RunIndex
 from penstock_gateway.limits import LimitsDesk
 from penstock_gateway.problems import ProblemError
+from penstock_gateway.projector import Projector
+from penstock_gateway.readmodel import ReadModel
 from penstock_gateway.states import Folded, RunStates
+from penstock_servicekit.link import Link
 
 PROJECT = "default"
 REGISTER_TIMEOUT = 30.0
@@ -60,23 +60,26 @@ class Accepted(NamedTuple):
 class GatewayService:
     """The uses of the API."""
 
-    def __init__(self, bus: Bus, artifacts: Artifacts, source: str, log: FilteringBoundLogger, keep: int) -> None:
+    def __init__(self, link: Link, artifacts: Artifacts, model: ReadModel, keep: int) -> None:
+        bus = link.bus
         self.bus = bus
         self.artifacts = artifacts
-        self.log = log
+        self.log = link.log
         self.closing = asyncio.Event()
-        self.runs = NatsRunLog(bus, source)
+        self.runs = NatsRunLog(bus, f"penstock/gateway/{link.name}")
         self.versions = Versions(bus)
         self.schedules = Bucket(bus, subjects.SCHEDULES_BUCKET)
         self.limits = LimitsDesk(bus)
         self.followers = Followers(bus)
         self.states = RunStates(self.runs, self.versions, keep)
-        self.index = RunIndex(self.followers, self._has_steps, log)
+        self.model = model
+        self.projector = Projector(link, self.followers, model)
 
     async def close(self) -> None:
-        """End open streams and the list of runs."""
+        """End open streams and the read model."""
         self.closing.set()
-        await self.index.close()
+        await self.projector.close()
+        await self.model.close()
 
     # ------------------------------------------------------------------------------------------------------- runs
 
@@ -218,10 +221,6 @@ class GatewayService:
         place = subjects.run(run_id, "requested")
         record = (await self.runs.last([place])).get(place)
         return record.fact if record and isinstance(record.fact, RunRequested) else None
-
-    async def _has_steps(self, run_id: str) -> bool:
-        query = {"seq": 1, "batch": 1, "next_by_subj": subjects.run(run_id, "step.>")}
-        return bool(await self.bus.direct_get(subjects.RUNS, query))
 
     def _check_readable(self, fact: RunRequested) -> None:
         """What cannot be read back must not be written: its place in the log would be lost for good."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, SecretStr
 
 from penstock_servicekit.settings import ServiceSettings
@@ -20,7 +22,15 @@ class GatewaySettings(ServiceSettings):
     )
     max_blob: int = Field(default=16 * GIB, ge=1, description="largest artifact in bytes that can be put")
     gateway_runs: int = Field(default=256, ge=1, description="runs whose folded state is kept in memory")
+    database_url: SecretStr | None = Field(
+        default=None, description="postgresql://… for the list of runs; by default a file in the state folder"
+    )
     stream_timeout: float = Field(default=60.0, gt=0, description="seconds a client may read nothing of its stream")
+
+    def database(self) -> str | Path:
+        """Where the read model lies: a URL, or a file in the state folder."""
+        url = self.database_url.get_secret_value().strip() if self.database_url else ""
+        return url or self.home / "read-model.db"
 
     def host_names(self) -> list[str]:
         """The allowed names as a list."""

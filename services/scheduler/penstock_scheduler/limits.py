@@ -137,11 +137,11 @@ class _Pending:
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """The book after a change, the reasons of runs that are skipped, and ends that were written, by place."""
+    """The book after a change, the reasons of runs that are skipped, by place, and facts that are in the logs now."""
 
     book: Book
     skipped: dict[Place, str]
-    refused: dict[Place, Fact]
+    said: list[Fact]
 
 
 class Limits:
@@ -182,7 +182,7 @@ class Limits:
         if self._working is None or self._working.done():
             self._working = asyncio.create_task(self._work())
         outcome = await pending.done
-        return await self._answer([wish for wish in wishes if isinstance(wish, Ask)], outcome, now)
+        return await self._answer(run.run_id, [wish for wish in wishes if isinstance(wish, Ask)], outcome, now)
 
     async def stop(self) -> None:
         """Finish what is under way."""
@@ -195,7 +195,7 @@ class Limits:
             part, self._queue = self._queue, []
             skipped: dict[Place, str] = {}
             try:
-                book, refused = await self._change(lambda book, part=part, skipped=skipped: _apply(book, part, skipped))
+                book, said = await self._change(lambda book, part=part, skipped=skipped: _apply(book, part, skipped))
             except Exception as error:
                 for pending in part:
                     if not pending.done.done():
@@ -203,19 +203,19 @@ class Limits:
             else:
                 for pending in part:
                     if not pending.done.done():
-                        pending.done.set_result(_Outcome(book, skipped, refused))
+                        pending.done.set_result(_Outcome(book, skipped, said))
 
     async def change(self, apply: Change) -> None:
         """Change the book by a function, which may be called several times; give out slots; see to what is owed."""
         await self._change(apply)
 
-    async def _change(self, apply: Change) -> tuple[Book, dict[Place, Fact]]:
+    async def _change(self, apply: Change) -> tuple[Book, list[Fact]]:
         async with self._lock:
             book = await self._commit(apply)
-        refused = await self._pay(book)
+        said = await self._pay(book)
         if not book.whole or limits.short_of(book):
             self.short()
-        return book, refused
+        return book, said
 
     async def _commit(self, apply: Change) -> Book:
         for attempt in range(_TRIES):
@@ -249,28 +249,28 @@ class Limits:
         book, revision = await self._store.read()
         return book if book is not None else Book(), revision
 
-    async def _pay(self, book: Book) -> dict[Place, Fact]:
-        """Append what places must be told; gives the ends among it that were not there yet."""
+    async def _pay(self, book: Book) -> list[Fact]:
+        """Append what places must be told; gives what is in the logs now, of ends only those that were not there."""
         now = self._clock()
         owed = [notice for notice in book.owed if notice not in self._told]
-        ends = {w.place: _refusal(w.place, name, now) for w in book.waiters.values() if (name := self._unknown(w))}
         facts = [_notice(place, notice, now) for place, notice in owed]
-        written = await self._log.append([*facts, *ends.values()]) if facts or ends else []
+        ends = [_refusal(w.place, name, now) for w in book.waiters.values() if (name := self._unknown(w))]
+        written = await self._log.append([*facts, *ends]) if facts or ends else []
         self._told.update(owed)
-        return {place: ends[place] for place, new in zip(ends, written[len(facts) :], strict=True) if new}
+        return [*facts, *(end for end, new in zip(ends, written[len(facts) :], strict=True) if new)]
 
-    async def _answer(self, asked: list[Ask], outcome: _Outcome, now: float) -> list[Fact]:
-        """What became of wishes, as facts of the run, all in the log."""
-        facts: list[Fact] = []
+    async def _answer(self, run_id: str, asked: list[Ask], outcome: _Outcome, now: float) -> list[Fact]:
+        """What became of wishes, and what else a run got by the same change, as facts in its log."""
+        facts = {fact.tail: fact for fact in outcome.said if fact.run_id == run_id}
         for place in [ask.waiter.place for ask in asked]:
             if (why := outcome.skipped.get(place)) is not None:
-                skipped = RunFinished(run_id=place[0], outcome=Outcome.SKIPPED, error=why)
-                facts += [skipped] if (await self._log.append([skipped]))[0] else []
+                skipped = RunFinished(run_id=run_id, outcome=Outcome.SKIPPED, error=why)
+                if (await self._log.append([skipped]))[0]:
+                    facts[skipped.tail] = skipped
             elif place in outcome.book.holders:
-                facts.append(_notice(place, Notice.GRANTED, now))
-            elif (end := outcome.refused.get(place)) is not None:
-                facts.append(end)
-        return facts
+                granted = _notice(place, Notice.GRANTED, now)
+                facts[granted.tail] = granted
+        return list(facts.values())
 
     def _unknown(self, waiter: Waiter) -> str | None:
         return None if waiter.leaving else limits.unknown(waiter, self._sizes.now)

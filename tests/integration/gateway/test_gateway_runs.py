@@ -314,15 +314,15 @@ async def test_the_list_is_in_pages_newest_first(platform: Platform, http: Http)
         page = (await http("GET", f"{path}&cursor={page['next']}")).json()
         found += [run["run_id"] for run in page["runs"]]
     assert found == ids
-    await eventually(http, "/v1/runs?pipeline=listed&limit=1", [newest])
-    assert (await http("GET", "/v1/runs?pipeline=none")).json() == {"runs": [], "next": None}
+    assert await listed(http, "/v1/runs?pipeline=listed&limit=1") == [newest]
+    assert (await http("GET", "/v1/runs?pipeline=none")).json() == {"runs": [], "next": None, "behind": 0}
 
 
-async def eventually(http: Http, path: str, expected: list[str]) -> None:
-    """The list follows the log within moments."""
-    async with asyncio.timeout(5):
-        while [run["run_id"] for run in (await http("GET", path)).json()["runs"]] != expected:
-            await asyncio.sleep(0.005)
+async def listed(http: Http, path: str) -> list[str]:
+    """The ids of a list: whatever was in the log when it was asked for is in it."""
+    answer = await http("GET", path)
+    assert answer.status == 200, answer.json()
+    return [run["run_id"] for run in answer.json()["runs"]]
 
 
 async def test_the_list_by_state(platform: Platform, http: Http) -> None:
@@ -336,12 +336,12 @@ async def test_the_list_by_state(platform: Platform, http: Http) -> None:
     await platform.finish(done)
     await platform.finish(failed, Outcome.FAILED, error="why")
     for state, run_id in (("queued", queued), ("running", running), ("succeeded", done), ("failed", failed)):
-        await eventually(http, f"/v1/runs?pipeline=stated&state={state}", [run_id])
+        assert await listed(http, f"/v1/runs?pipeline=stated&state={state}") == [run_id]
     row = (await http("GET", "/v1/runs?pipeline=stated&state=failed")).json()["runs"][0]
     assert (row["error"], row["labels"], row["version"]) == ("why", {"n": "3"}, 1)
     assert row["finished_at"] > at
     await platform.log.append([attempt_requested(queued, "double")])
-    await eventually(http, "/v1/runs?pipeline=stated&state=running", [running, queued])
+    assert await listed(http, "/v1/runs?pipeline=stated&state=running") == [running, queued]
 
 
 async def test_a_filter_by_state_looks_past_the_first_runs(platform: Platform, http: Http) -> None:
@@ -350,7 +350,7 @@ async def test_a_filter_by_state_looks_past_the_first_runs(platform: Platform, h
     for _ in range(40):
         await platform.finish(await platform.request("sparse", requested_at=1_700_000_100.0))
     path = "/v1/runs?pipeline=sparse&state=queued&limit=1"
-    await eventually(http, path, [wanted[1]])
+    assert await listed(http, path) == [wanted[1]]
     page = (await http("GET", path)).json()
     page = (await http("GET", f"{path}&cursor={page['next']}")).json()
     assert ([run["run_id"] for run in page["runs"]], page["next"]) == ([wanted[0]], None)
@@ -363,7 +363,7 @@ async def test_a_filter_by_state_looks_past_the_first_runs(platform: Platform, h
         ("limit=501", "query.limit"),
         ("limit=x", "query.limit"),
         ("state=odd", "query.state"),
-        ("cursor=" + "x" * 301, "query.cursor"),
+        ("cursor=" + "x" * 601, "query.cursor"),
         ("cursor=%00", None),
         ("cursor=bm9uc2Vuc2U", None),
         ("cursor=%F0%9F%92%A9", None),

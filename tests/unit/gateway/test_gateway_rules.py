@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from penstock_core.ir import Port
 from penstock_core.values import ArtifactRef, Inline, Stored
-from penstock_gateway import bodies, downloads, guard, index, inputs
+from penstock_gateway import bodies, downloads, guard, inputs
 from penstock_gateway.problems import InvalidInputs, ProblemError
 
 # ------------------------------------------------------------------------------------------------------------- inputs
@@ -234,19 +234,6 @@ def test_no_media_type_leaves_its_header(text: str, unsafe: bool) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------ cursors
-
-
-@given(st.floats(allow_nan=False), st.from_regex(r"[A-Za-z0-9_-]{1,100}", fullmatch=True))
-def test_a_cursor_is_read_as_it_was_written(at: float, run_id: str) -> None:
-    assert index.parse_cursor(index.cursor((at, run_id))) == (at, run_id)
-
-
-@given(st.text(max_size=40) | st.from_regex(r"[A-Za-z0-9_-]{0,40}", fullmatch=True))
-def test_no_cursor_breaks_the_list(text: str) -> None:
-    try:
-        index.parse_cursor(text)
-    except index.InvalidCursor as error:
-        assert "leave it out" in str(error)
 
 
 # ------------------------------------------------------------------------------------------------------------- bodies

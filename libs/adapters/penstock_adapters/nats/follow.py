@@ -54,14 +54,16 @@ class Followers:
         bus.on_reconnect(self._reset)
 
     @contextlib.asynccontextmanager
-    async def follow(self, stream: str, filters: Sequence[str], after: int = 0) -> AsyncGenerator[Follower]:
-        """Follow the messages on `filters` with a sequence number above `after`.
+    async def follow(
+        self, stream: str, filters: Sequence[str], after: int = 0, name: str = "follow"
+    ) -> AsyncGenerator[Follower]:
+        """Follow the messages on `filters` with a sequence number above `after`; `name` begins the consumer's name.
 
         Raises:
             Unavailable: the server does not answer.
             BusError: it refuses, for example because there is no such stream.
         """
-        follower = Follower(self._bus, stream, filters, after)
+        follower = Follower(self._bus, stream, filters, after, name)
         self._open.add(follower)
         try:
             await follower.open()
@@ -78,8 +80,9 @@ class Followers:
 class Follower:
     """See the module. `pending` counts what the stream holds and `take` has not given yet."""
 
-    def __init__(self, bus: Bus, stream: str, filters: Sequence[str], after: int) -> None:
+    def __init__(self, bus: Bus, stream: str, filters: Sequence[str], after: int, name: str = "follow") -> None:
         self.pending = 0
+        self._prefix = name
         self._bus = bus
         self._stream = stream
         self._filters = list(filters)
@@ -97,7 +100,7 @@ class Follower:
     async def open(self) -> None:
         """Make the consumer; the first messages are asked for at once."""
         await self._forget()
-        name = f"follow-{secrets.token_hex(8)}"
+        name = f"{self._prefix}-{secrets.token_hex(8)}"
         start = (
             {"deliver_policy": "by_start_sequence", "opt_start_seq": self._last + 1}
             if self._last

@@ -7,9 +7,11 @@ reads them again first, so that no slot is given by a size that was lowered befo
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import nats.errors
 import orjson
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -82,8 +84,10 @@ class Sizes:
     async def close(self) -> None:
         """Hear of no more changes."""
         self._changed = lambda: None
-        if self._subscription is not None:
-            await self._subscription.unsubscribe()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with contextlib.suppress(nats.errors.Error, OSError):  # the connection may be gone already
+                await subscription.unsubscribe()
 
     async def change(self, name: str, slots: int | None) -> bool:
         """Set a size, or remove it; whether that changed anything."""

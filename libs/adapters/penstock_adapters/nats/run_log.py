@@ -155,11 +155,9 @@ class NatsRunLog:
 def from_direct(message: Msg) -> Recorded | None:
     """Read a message of a direct get; None when it is no fact and counts as none."""
     headers = _headers(message)
-    fact = events.decode(headers["Nats-Subject"], message.data)
-    if isinstance(fact, events.Corrupt):
-        fact = events.stand_in(fact)
-        if fact is None:
-            return None
+    fact = events.read(headers["Nats-Subject"], message.data)
+    if fact is None:
+        return None
     return Recorded(int(headers["Nats-Sequence"]), timestamp(headers["Nats-Time-Stamp"]), fact)
 
 

@@ -137,6 +137,7 @@ class ForkServer:
                 __import__(module)  # unlike importlib's function it leaves no frame in the user's traceback
             imported = sys.modules[module]
             _check_origin(module, imported, self._source)
+            _check_threads(module)
             _warm(imported)
         except BaseException as error:
             told = problems.describe(error)
@@ -246,6 +247,15 @@ def _check_origin(module: str, imported: Any, source: str) -> None:
     for own in (stem.with_suffix(".py"), stem / "__init__.py"):
         if own.exists() and not (Path(origin).exists() and own.samefile(origin)):
             raise ImportError(f"module {module!r} is {origin}, which hides the pipeline's own {own.name}: rename yours")
+
+
+def _check_threads(module: str) -> None:
+    """Polars' threads do not live on in a forked child, and its next query there would wait for them for ever."""
+    if "polars" in sys.modules and linux.has_threads("polars-0"):
+        raise ImportError(
+            f"module {module!r} has polars compute while it is imported, and polars cannot go on in the forked "
+            "processes that steps run in: move that work into a step or a function"
+        )
 
 
 def _warm(module: Any) -> None:

@@ -44,6 +44,14 @@ def children() -> list[int]:
         return []
 
 
+def has_threads(name: str) -> bool:
+    """Whether this process has a thread of that name; False where the kernel does not tell."""
+    try:
+        return any(path.read_text().strip() == name for path in Path("/proc/self/task").glob("*/comm"))
+    except OSError:
+        return False
+
+
 def prefer_as_victim() -> None:
     """When memory runs out, the kernel shall choose a step before a service."""
     try:

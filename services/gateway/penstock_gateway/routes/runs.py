@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock_contracts import api
-from penstock_core import ids
-from penstock_gateway import bodies, docs, index, reruns, states, values, views
+from penstock_core import ids, search
+from penstock_gateway import bodies, docs, lists, reruns, states, values, views
 from penstock_gateway.docs import describe
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.routes.common import PipelineFilter, RunId, artifacts, json, service
@@ -19,9 +19,10 @@ from penstock_gateway.routes.common import PipelineFilter, RunId, artifacts, jso
 router = APIRouter(prefix="/v1/runs", tags=["runs"])
 
 _KEY_LIMIT = 255
+_NONE: list[str] = []
 
 IdempotencyKey = Annotated[str | None, Header(description="the same key is the same run")]
-State = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+State = Literal["queued", "running", "succeeded", "failed", "cancelled", "skipped"]
 
 
 @router.post(
@@ -59,21 +60,48 @@ def _check_key(key: str | None) -> None:
 
 @router.get(
     "",
-    summary="List runs, newest first",
+    summary="List and search runs, newest first",
     openapi_extra=describe(a_page_200="RunPage", problems=(422,)),
 )
 async def list_runs(
     request: Request,
     pipeline: PipelineFilter = None,
     state: Annotated[State | None, Query(description="only those in this state")] = None,
-    limit: Annotated[int, Query(ge=1, le=500, description="most runs of a page")] = 50,
-    cursor: Annotated[str | None, Query(max_length=300, description="`next` of the page before")] = None,
+    deployment: Annotated[str | None, Query(max_length=100, description="only those of this deployment")] = None,
+    trigger: Annotated[str | None, Query(max_length=100, description="only those started like this: `cron`")] = None,
+    id: Annotated[str | None, Query(max_length=100, description="only those whose id begins like this")] = None,
+    label: Annotated[list[str], Query(description="`name=text`, or `name` with any text; all must be there")] = _NONE,
+    metric: Annotated[list[str], Query(description="such as `loss<0.2`; of any step")] = _NONE,
+    param: Annotated[list[str], Query(description="such as `depth=4`; an input or a logged parameter")] = _NONE,
+    since: Annotated[str | None, Query(max_length=40, description="asked for at or after: Unix or ISO time")] = None,
+    until: Annotated[str | None, Query(max_length=40, description="asked for before this time")] = None,
+    sort: Annotated[
+        str | None,
+        Query(max_length=220, description="`duration`, `-requested_at`, `metric:NAME`; a minus: largest first"),
+    ] = None,
+    limit: Annotated[int, Query(ge=1, le=search.LIMIT, description="most runs of a page")] = 50,
+    cursor: Annotated[str | None, Query(max_length=600, description="`next` of the page before")] = None,
 ) -> Response:
-    """A page of runs; `next` continues it. Runs that are asked for meanwhile do not shift the pages."""
-    before = index.parse_cursor(cursor) if cursor else None
-    entries, end = await service(request).index.page(limit, before, pipeline, state)
-    runs = [entry.summary() for entry in entries]
-    return json({"runs": runs, "next": index.cursor(end) if end else None})
+    """A page of runs that meet every filter; `next` continues it. New runs do not shift the pages.
+
+    Runs that were accepted before are in it. Sorted by what some runs do not have, those are left out.
+    """
+    wanted = lists.query(
+        labels=label,
+        metrics=metric,
+        params=param,
+        since=since,
+        until=until,
+        sort=sort,
+        cursor=cursor,
+        pipeline=pipeline,
+        deployment=deployment,
+        state=state,
+        trigger=trigger,
+        prefix=id,
+        limit=limit,
+    )
+    return json(await lists.page(service(request), wanted))
 
 
 @router.get(

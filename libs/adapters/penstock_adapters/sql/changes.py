@@ -1,0 +1,90 @@
+"""What a batch of facts changes in the tables, as plain rows, gathered so that each row is written once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+Row = dict[str, Any]
+
+OPEN = ("held", "queued", "suspended", "running")
+"""States of an attempt that has not ended."""
+
+TEXT_LIMIT = 200
+"""Characters of a text that can be searched for; PostgreSQL's indexes take no long ones."""
+
+
+class AttemptId(NamedTuple):
+    """An attempt; number 0 stands for the step itself: skipped, expanded into items, taken over from another run."""
+
+    run_id: str
+    key: str
+    attempt: int
+
+
+class Link(NamedTuple):
+    """An attempt reads, as `name`, the artifacts that `maker` gave as `output`; number 0 stands for all its items."""
+
+    reader: AttemptId
+    name: str
+    maker: AttemptId
+    output: str
+    seq: int
+
+
+@dataclass(slots=True)
+class RunChange:
+    """A run's row: `new` is all of it where the batch holds the request, `changed` what happened since."""
+
+    new: Row = field(default_factory=dict[str, Any])
+    changed: Row = field(default_factory=dict[str, Any])
+    begun_at: float | None = None
+    last_seq: int = 0
+
+
+@dataclass(slots=True)
+class AttemptChange:
+    """Columns of an attempt; `ended` when its end is among the facts that gave them."""
+
+    ended: bool = False
+    row: Row = field(default_factory=dict[str, Any])
+
+
+@dataclass(slots=True)
+class Changes:
+    """Rows by table. A later fact of the same row replaces what an earlier one said."""
+
+    runs: dict[str, RunChange] = field(default_factory=dict[str, RunChange])
+    attempts: dict[AttemptId, AttemptChange] = field(default_factory=dict[AttemptId, AttemptChange])
+    named: dict[str, dict[tuple[str, ...], Row]] = field(default_factory=dict[str, dict[tuple[str, ...], Row]])
+    artifacts: dict[str, Row] = field(default_factory=dict[str, Row])
+    uses: dict[tuple[Any, ...], Row] = field(default_factory=dict[tuple[Any, ...], Row])
+    links: list[Link] = field(default_factory=list[Link])
+
+    def run(self, run_id: str, seq: int) -> RunChange:
+        """The change of a run that a fact at `seq` is about."""
+        change = self.runs.setdefault(run_id, RunChange())
+        change.last_seq = max(change.last_seq, seq)
+        return change
+
+    def attempt(self, attempt: AttemptId, row: Row) -> None:
+        """Add the columns that a fact gives, with the state; what has ended stays so, whatever comes late."""
+        change = self.attempts.setdefault(attempt, AttemptChange())
+        ends = row["state"] not in OPEN
+        if change.ended and not ends:
+            row = {name: value for name, value in row.items() if name != "state"}
+        change.ended = change.ended or ends
+        change.row |= row
+
+    def name(self, table: str, run_id: str, name: str, key: str, row: Row) -> None:
+        """Set a label, parameter or metric of a step, or of the run where `key` is empty."""
+        name = clean(name, TEXT_LIMIT)
+        whole = {"run_id": run_id, "name": name, "key": key, **row}
+        self.named.setdefault(table, {})[run_id, name, key] = whole
+
+
+def clean(text: str, limit: int | None = None) -> str:
+    """Text that every database takes: without NUL, and with at most `limit` characters."""
+    if "\0" in text:
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text if limit is None or len(text) <= limit else text[:limit]

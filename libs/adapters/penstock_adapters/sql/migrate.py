@@ -1,0 +1,62 @@
+"""Makes the tables, or brings them up to date. One migrator at a time; alembic is imported where tables must change."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+from penstock_adapters.sql import engine, tables
+from penstock_adapters.sql.engine import Database
+from penstock_adapters.sql.errors import DatabaseError
+
+HEAD = "0001"
+"""The newest migration; a test compares it with the scripts."""
+
+_LOCK = 0x70656E73746F636B
+"""The number of PostgreSQL's advisory lock that a migrator holds (`penstock` in ASCII)."""
+
+
+def migrate(database: Database) -> None:
+    """Make the tables, or change them to what this version expects.
+
+    Raises:
+        DatabaseError: a newer version of Penstock made them, or the user may not.
+        Unavailable: the database does not answer.
+    """
+    with engine.errors("the tables of the read model cannot be made"), database.write.begin() as connection:
+        if database.postgres:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        found = _version(connection)
+        if found is None:
+            _make(connection)
+        elif found > HEAD:
+            raise DatabaseError(
+                f"the database of the read model was made by a newer version of Penstock ({found}, this one knows "
+                f"{HEAD}): update, or give this one a database of its own with PENSTOCK_DATABASE_URL"
+            )
+        elif found < HEAD:
+            upgrade(connection)
+
+
+def _make(connection: sa.Connection) -> None:
+    """All tables at once, in a new database; a test compares them with what the migrations make."""
+    tables.metadata.create_all(connection)
+    connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+    connection.execute(sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
+
+
+def upgrade(connection: sa.Connection, revision: str = "head") -> None:
+    """Run the migrations up to `revision` in the transaction of `connection`."""
+    # It takes as long to import as SQLAlchemy itself, and is needed once a version of the tables.
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "penstock_adapters.sql:migrations")
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
+
+
+def _version(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()

@@ -1,0 +1,112 @@
+"""Writes batches of a stream into the tables: rows and the place in the stream in one transaction.
+
+Any number of processes may project the same stream into one database. Each transaction begins by locking the stream's
+checkpoint; what another one has written meanwhile is left out, so that a fact counts once whoever brings it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import sqlalchemy as sa
+
+from penstock_adapters.sql import engine, projection, statements, tables
+from penstock_adapters.sql.changes import Changes
+from penstock_adapters.sql.engine import Database
+from penstock_adapters.sql.errors import Gap, Unwritable
+from penstock_core.ports import Recorded
+
+Read = Callable[[int], Sequence[Recorded]]
+"""Gives the facts of a batch above a sequence number."""
+
+_CHECKPOINTS = tables.checkpoints.c
+_OF_RUNS = (tables.labels, tables.params, tables.metrics, tables.uses, tables.attempts, tables.runs)
+
+
+def begin(database: Database, stream: str, log: str, log_last: int) -> int:
+    """The place from which a stream is to be followed.
+
+    Args:
+        database: where the tables are.
+        stream: the stream's name.
+        log: what tells this stream from another one of its name, such as its time of creation.
+        log_last: its last sequence number.
+
+    Rows of a log that was replaced are kept: they are all that is left of it. Where the log itself has lost its end, at
+    a power cut without syncing, the rows of what it lost are removed.
+    """
+    with engine.errors("the read model cannot be read"), database.write.begin() as connection:
+        known = statements.insert(connection, tables.checkpoints).on_conflict_do_nothing()
+        connection.execute(known, [{"stream": stream, "last_seq": 0, "log": log}])
+        last, of = connection.execute(_locked(stream)).one()
+        start = last
+        if of != log:
+            start = 0
+        elif last > log_last:
+            start = min(log_last, _forget_after(connection, log_last))
+        if (start, log) != (last, of):
+            _advance(connection, stream, start, log)
+        return start
+
+
+def apply(database: Database, stream: str, after: int, upto: int, read: Read) -> int:
+    """Write the facts of a stream above `after` and up to `upto`; returns how far the tables hold it now.
+
+    Raises:
+        Gap: the tables hold less than `after`.
+        Unwritable: a fact of the batch cannot be written.
+        Unavailable, DatabaseError: nothing can.
+    """
+    with engine.errors("the read model cannot be written"), database.write.begin() as connection:
+        last: int = connection.execute(_locked(stream)).one().last_seq
+        if last < after:
+            raise Gap(last)
+        if last >= upto:
+            return last
+        statements.write(connection, _projected(read(last)))
+        _advance(connection, stream, upto)
+        return upto
+
+
+def store(database: Database, facts: Sequence[Recorded]) -> None:
+    """Write facts that come from elsewhere than the log, such as an archive."""
+    with engine.errors("the read model cannot be written"), database.write.begin() as connection:
+        statements.write(connection, _projected(facts))
+
+
+def clear(database: Database, stream: str) -> None:
+    """Forget all runs, so that following the log makes them anew."""
+    with engine.errors("the read model cannot be cleared"), database.write.begin() as connection:
+        connection.execute(_locked(stream))
+        for table in (*_OF_RUNS, tables.artifacts):
+            connection.execute(sa.text(f"TRUNCATE {table.name}") if database.postgres else sa.delete(table))
+        _advance(connection, stream, 0)
+
+
+def _projected(facts: Sequence[Recorded]) -> Changes:
+    try:
+        return projection.project(facts)
+    except Exception as error:  # whatever a fact holds, it must not stop those that follow
+        raise Unwritable(f"a fact cannot be projected: {error!r}") from error
+
+
+def _locked(stream: str) -> sa.Select[int, str]:
+    """The checkpoint, locked until the transaction ends. SQLite ignores FOR UPDATE: it has one writer at a time."""
+    columns = sa.select(_CHECKPOINTS.last_seq, _CHECKPOINTS.log)
+    return columns.where(_CHECKPOINTS.stream == stream).with_for_update()
+
+
+def _advance(connection: sa.Connection, stream: str, last: int, log: str | None = None) -> None:
+    values = {"last_seq": last} | ({"log": log} if log is not None else {})
+    connection.execute(sa.update(tables.checkpoints).where(_CHECKPOINTS.stream == stream).values(values))
+
+
+def _forget_after(connection: sa.Connection, log_last: int) -> int:
+    """Remove the runs that hold facts above `log_last`; returns the place from which they must be read again."""
+    lost = sa.select(tables.runs.c.run_id).where(tables.runs.c.last_seq > log_last)
+    first = connection.execute(
+        sa.select(sa.func.min(tables.runs.c.seq)).where(tables.runs.c.last_seq > log_last)
+    ).scalar()
+    for table in _OF_RUNS:
+        connection.execute(sa.delete(table).where(table.c.run_id.in_(lost)))
+    return log_last if first is None else max(0, first - 1)

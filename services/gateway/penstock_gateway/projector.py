@@ -1,0 +1,215 @@
+"""Keeps the read model up to date: follows the log of runs and writes its facts in batches.
+
+In: the stream RUNS from the place that the tables hold. Out: rows, with the new place in the same transaction. Every
+gateway has one; on one database they write the same facts, and the first one counts.
+
+Facts are gathered for a moment, so that a busy log costs few transactions. A reader does not wait for that moment:
+`caught_up` returns when the tables hold what the log held when it was called.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.follow import Follower, Followers, Item
+from penstock_adapters.sql.errors import Damaged, Gap, Unwritable
+from penstock_contracts import events, subjects
+from penstock_core.errors import PenstockError
+from penstock_core.ports import Recorded, Unavailable
+from penstock_gateway.readmodel import ReadModel
+from penstock_servicekit.link import Link
+
+BATCH = 2000
+"""Facts of a transaction."""
+
+_START = 2.0
+"""Seconds after the start before it begins by itself: the first run of a new platform comes first."""
+
+_OPENING = 20.0
+"""Seconds that a reader waits for the database to be opened."""
+
+_GATHER = 0.1
+_RETRY = (0.5, 1.0, 2.0, 5.0)
+_FILTERS = ("runs.>",)
+_NO_MESSAGE = 10037
+
+
+class Projector:
+    """Follows the log for as long as it runs. What it cannot write is parked; a database that is away is waited for."""
+
+    def __init__(self, link: Link, followers: Followers, model: ReadModel) -> None:
+        self._link = link
+        self._bus: Bus = link.bus
+        self._followers = followers
+        self._model = model
+        self._task: asyncio.Task[None] | None = None
+        self._follower: Follower | None = None
+        self._at = 0
+        self._again = False
+        self._readers = 0
+        self._wanted = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._open = asyncio.Event()
+        self._problem = ""
+
+    def start(self) -> None:
+        """Begin, after a while or when the first reader comes."""
+        self._task = self._link.task(self._run())
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+
+    async def caught_up(self, patience: float) -> int:
+        """Wait until the tables hold what the log holds now, up to `patience` seconds.
+
+        Returns:
+            The place in the log that was waited for; the tables hold less when the time was too short.
+
+        Raises:
+            Unavailable: the log or the database does not answer.
+        """
+        target = await self._last()
+        self._readers += 1
+        self._wanted.set()
+        try:
+            await self._opened()
+            async with asyncio.timeout(patience):
+                while self._at < target and not await self._holds_all(target):
+                    await self._moved.wait()
+        except TimeoutError:
+            return target
+        finally:
+            self._readers -= 1
+        return self._at
+
+    async def _opened(self) -> None:
+        try:
+            async with asyncio.timeout(_OPENING):
+                await self._open.wait()
+        except TimeoutError as error:
+            raise Unavailable(f"the read model cannot be opened: {self._problem or 'it takes long'}") from error
+
+    async def rebuild(self) -> int:
+        """Forget all runs and read the log from its beginning; returns the place up to which there is something."""
+        target = await self._last()
+        await self._model.write(lambda model: model.clear(subjects.RUNS))
+        self._at, self._again = 0, True
+        self._wanted.set()
+        if self._follower is not None:
+            self._follower.nudge()
+        return target
+
+    async def _run(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_START):
+                await self._wanted.wait()
+        failures = 0
+        while True:
+            try:
+                await self._follow()
+                failures = 0
+            except Gap:
+                failures = 0
+            except PenstockError as error:
+                self._problem = str(error)
+                self._link.log.warning("the read model lags behind", error=self._problem)
+                if isinstance(error, Damaged):
+                    await self._model.reopen()
+                await asyncio.sleep(_RETRY[min(failures, len(_RETRY) - 1)])
+                failures += 1
+
+    async def _follow(self) -> None:
+        info = await self._bus.api(f"STREAM.INFO.{subjects.RUNS}")
+        created, last = str(info["created"]), int(info["state"]["last_seq"])
+        self._again = False
+        self._advance(await self._model.write(lambda model: model.begin(subjects.RUNS, created, last)))
+        self._open.set()
+        async with self._followers.follow(subjects.RUNS, _FILTERS, self._at, "projector") as follower:
+            self._follower = follower
+            while not self._again:
+                items = await self._gathered(follower)
+                if items:
+                    await self._apply(items)
+                    await self._pause()
+
+    async def _gathered(self, follower: Follower) -> list[Item]:
+        items = await follower.take(60.0)
+        while follower.pending and len(items) < BATCH:
+            more = await follower.take(0.5)
+            if not more:
+                break
+            items += more
+        return items
+
+    async def _apply(self, items: Sequence[Item]) -> None:
+        try:
+            await self._write(items[-1].seq, _reader(items))
+        except Unwritable as error:
+            if len(items) == 1:
+                (item,) = items
+                await self._link.park(item.subject, item.data, str(error), item.seq)
+                await self._write(item.seq, _nothing)
+                return
+            half = len(items) // 2
+            await self._apply(items[:half])
+            await self._apply(items[half:])
+
+    async def _write(self, upto: int, read: Callable[[int], Sequence[Recorded]]) -> None:
+        after = self._at
+        at = await self._model.write(lambda model: model.apply(subjects.RUNS, after, upto, read))
+        if not self._again:
+            self._advance(at)
+
+    async def _pause(self) -> None:
+        if not self._readers:
+            self._wanted.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GATHER):
+                    await self._wanted.wait()
+
+    def _advance(self, at: int) -> None:
+        self._at = at
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def _last(self) -> int:
+        info = await self._bus.api(f"STREAM.INFO.{subjects.RUNS}")
+        return int(info["state"]["last_seq"])
+
+    async def _holds_all(self, target: int) -> bool:
+        """Whether nothing is left between the tables and the log's end: the last facts may have been purged."""
+        if self._follower is None:
+            return False
+        at = self._at
+        query = {"seq": at + 1, "next_by_subj": _FILTERS[0]}
+        try:
+            found = (await self._bus.api(f"STREAM.MSG.GET.{subjects.RUNS}", query))["message"]
+        except BusError as error:
+            if error.code != _NO_MESSAGE:
+                raise
+            return self._at == at
+        return int(found["seq"]) > target and self._at == at
+
+
+def _reader(items: Sequence[Item]) -> Callable[[int], Sequence[Recorded]]:
+    """Decodes in the thread that writes, and only what is new."""
+
+    def read(last: int) -> list[Recorded]:
+        return [
+            Recorded(item.seq, item.at, fact)
+            for item in items
+            if item.seq > last and (fact := events.read(item.subject, item.data)) is not None
+        ]
+
+    return read
+
+
+def _nothing(last: int) -> list[Recorded]:
+    return []

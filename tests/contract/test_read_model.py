@@ -1,0 +1,370 @@
+"""The projection and its tables, the same on SQLite and on PostgreSQL: one suite, two databases."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from penstock_adapters.sql import details, engine, migrate, tables, writer
+from penstock_adapters.sql.engine import Database
+from penstock_adapters.sql.errors import DatabaseError, Gap, Unwritable
+from penstock_adapters.sql.model import open_model
+from penstock_core import run as machine
+from penstock_core.facts import AttemptFinished, AttemptStarted, Fact, Outcome, RunFinished, RunRequested, StepSkipped
+from penstock_core.ports import Recorded, Unavailable
+from penstock_core.run import Plan, Status
+from penstock_core.values import Earlier, Inline, Items, ResultRef, Stored
+from penstock_testkit import generate, histories, strategies
+from penstock_testkit.postgres import PostgresServer
+
+from . import read_model as at
+
+HISTORIES = sorted((Path(__file__).parents[1] / "histories").glob("*.jsonl"))
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    if request.param == "sqlite":
+        database = engine.connect(tmp_path_factory.mktemp("read-model") / "read-model.db")
+    else:
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        database = engine.connect(server.database())
+    migrate.migrate(database)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def database(shared: Database) -> Database:
+    at.empty(shared)
+    return shared
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def fresh(database: Database, request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    if database.postgres:
+        return engine.connect(request.getfixturevalue("postgres_server").database())
+    return engine.connect(tmp_path / "fresh.db")
+
+
+def test_the_migrations_make_the_tables_that_are_used(
+    database: Database, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    migrated = fresh(database, request, tmp_path)
+    with migrated.write.begin() as connection:
+        migrate.upgrade(connection)
+        assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar() == migrate.HEAD
+    for one in (migrated, database):
+        with one.write.begin() as connection:
+            context = MigrationContext.configure(connection, opts={"compare_type": True})
+            assert compare_metadata(context, tables.metadata) == []
+    assert indexes(migrated) == indexes(database)
+    migrate.migrate(migrated)  # nothing to do
+    migrated.close()
+
+
+def indexes(database: Database) -> dict[str, Any]:
+    looked = sa.inspect(database.write)
+    return {
+        name: sorted((index["name"], index["column_names"]) for index in looked.get_indexes(name))
+        for name in tables.metadata.tables
+    }
+
+
+def test_the_head_is_the_newest_script() -> None:
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", "penstock_adapters.sql:migrations")
+    assert ScriptDirectory.from_config(config).get_current_head() == migrate.HEAD
+
+
+def test_several_migrators_at_once(database: Database, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    one = fresh(database, request, tmp_path)
+    failures: list[BaseException] = []
+
+    def go() -> None:
+        try:
+            migrate.migrate(one)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert failures == []
+    one.close()
+
+
+def test_a_database_of_a_newer_version_is_refused(
+    database: Database, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    one = fresh(database, request, tmp_path)
+    migrate.migrate(one)
+    with one.write.begin() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match=r"newer version of Penstock .*PENSTOCK_DATABASE_URL"):
+        migrate.migrate(one)
+    one.close()
+
+
+@pytest.mark.parametrize("url", ["nonsense", "mysql://host/db", "sqlite://", "http://x"])
+def test_an_address_that_is_none_says_what_is_one(url: str) -> None:
+    with pytest.raises(DatabaseError, match="postgresql://user:password@host/name"):
+        engine.connect(url)
+
+
+def test_a_server_that_is_away_may_come_back() -> None:
+    away = engine.connect("postgresql://nobody@127.0.0.1:9/none")
+    with pytest.raises(Unavailable):
+        migrate.migrate(away)
+    assert "nobody" in away.name
+    away.close()
+
+
+def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "read-model.db"
+    path.write_bytes(b"this is no database at all, whatever its name says" * 100)
+    model = open_model(path)
+    assert model.run("none") is None
+    model.close()
+    assert (tmp_path / "read-model.db.damaged").read_bytes().startswith(b"this is no database")
+
+
+# --------------------------------------------------------------------------------------------------------- projection
+
+
+@pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
+def test_recorded_runs_are_shown_as_they_fold(database: Database, path: Path) -> None:
+    history = histories.load(path)
+    at.apply(database, [Recorded(n, record.at, record.fact) for n, record in enumerate(history.recorded, 1)])
+    row = details.run(database, history.run_id)
+    state = history.fold()
+    if state.requested is None:
+        assert row is None
+        return
+    assert row is not None
+    assert row["state"] == (state.finished.outcome.value if state.finished else "running")
+    assert row["error"] == (state.finished.error if state.finished else None)
+    last: dict[str, dict[str, Any]] = {}
+    for one in row["attempts"]:
+        if one["attempt"] >= last.get(one["key"], {"attempt": -1})["attempt"]:
+            last[one["key"]] = one
+    for key, step in state.steps.items():
+        if step.status is Status.WAITING:
+            continue
+        shown = last[key]["state"]
+        ends = {Status.FAILED: ("timed_out", "lost"), Status.RETRYING: ("failed", "timed_out", "lost")}
+        assert shown == "expanded" or shown in (step.status.value, *ends.get(step.status, ())), key
+        measured = {one["name"]: one["value"] for one in row["metrics"] if one["key"] == key}
+        assert measured == step.metrics or step.attempt > 1
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_the_log_holds_batches_make_no_difference(shared: Database, data: st.DataObject) -> None:
+    pipeline = generate.pipeline(lambda n: data.draw(st.integers(0, n - 1)), nodes=4)
+    # The broker takes each place of the log once.
+    drawn = st.lists(
+        strategies.facts(pipeline), min_size=1, max_size=12, unique_by=lambda fact: (fact.run_id, fact.tail)
+    )
+    # A run is asked for before anything happens to it.
+    facts = at.recorded(sorted(data.draw(drawn), key=lambda fact: not isinstance(fact, RunRequested)))
+    at.empty(shared)
+    at.apply(shared, facts)
+    expected = at.rows(shared)
+    at.empty(shared)
+    at.apply(shared, facts, size=data.draw(st.integers(1, 5)))
+    assert at.rows(shared) == expected
+    at.empty(shared)
+    at.apply(shared, facts, size=3)
+    # Once more, as after a lost end of the log.
+    with shared.write.begin() as connection:
+        connection.execute(sa.update(tables.checkpoints).values(last_seq=0))
+    at.apply(shared, facts, size=4)
+    assert at.rows(shared) == expected
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_a_run_that_was_led_is_shown_as_it_folds(shared: Database, data: st.DataObject) -> None:
+    pipeline = data.draw(strategies.pipelines())
+    plan = Plan(pipeline)
+    facts: list[Fact] = [at.requested("run0", pipeline="p")]
+    state = machine.fold("run0", plan, facts)
+    outcomes = st.sampled_from([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED, Outcome.LOST, Outcome.CACHED])
+    for _ in range(30):
+        for fact in machine.decide(state):
+            facts.append(fact)
+            state = machine.evolve(state, fact)
+            if fact.tail.count("requested") and "step" in fact.tail:
+                end = AttemptFinished(
+                    run_id="run0", key=fact.key, attempt=fact.attempt, outcome=data.draw(outcomes), finished_at=5.0
+                )
+                facts.append(end)
+                state = machine.evolve(state, end)
+    at.empty(shared)
+    at.apply(shared, at.recorded(facts), size=data.draw(st.integers(1, 9)))
+    row = details.run(shared, "run0")
+    assert row is not None
+    assert row["state"] == (state.finished.outcome.value if state.finished else "running")
+    assert {(one["key"], one["attempt"]) for one in row["attempts"]} == {
+        (fact.key, getattr(fact, "attempt", 0)) for fact in facts if hasattr(fact, "key")
+    }
+
+
+def test_times_and_states_of_a_run(database: Database) -> None:
+    facts = at.recorded(
+        [
+            at.requested("a", labels={"team": "x"}, trigger={"type": "cron"}, requested_at=1_699_999_000.0),
+            at.attempt("a", data=Inline([1] * 1000)),
+            AttemptStarted(run_id="a", key="fit", attempt=1, executor="e1", host="h", started_at=1001.0),
+            at.ended("a", metrics={"loss": 0.5, "bad": float("inf")}, params={"depth": 3, "kind": "tree\0"}),
+            StepSkipped(run_id="a", key="report", reason="why"),
+            RunFinished(run_id="a", outcome=Outcome.FAILED, error="no\0good"),
+        ]
+    )
+    states = []
+    for n in range(1, len(facts) + 1):
+        at.apply(database, facts[n - 1 : n])
+        row = details.run(database, "a")
+        assert row is not None
+        states.append((row["state"], [one["state"] for one in row["attempts"]]))
+    assert states == [
+        ("queued", []),
+        ("running", ["queued"]),
+        ("running", ["running"]),
+        ("running", ["succeeded"]),
+        ("running", ["succeeded", "skipped"]),
+        ("failed", ["succeeded", "skipped"]),
+    ]
+    assert (row["trigger_type"], row["begun_at"], row["finished_at"]) == ("cron", facts[1].at, facts[5].at)
+    assert row["duration"] == facts[5].at - 1_699_999_000.0
+    assert row["error"] == "no\N{REPLACEMENT CHARACTER}good"
+    assert {(one["name"], one["value"]) for one in row["metrics"]} == {("loss", 0.5)}
+    assert {(one["name"], one["number"]) for one in row["params"]} == {("depth", 3.0), ("kind", None)}
+    assert len(row["attempts"][0]["inputs"]) < 700
+
+
+def test_an_end_before_its_request_stays_the_end(database: Database) -> None:
+    facts = at.recorded([at.requested("a"), at.ended("a", outcome=Outcome.CANCELLED), at.attempt("a")])
+    at.apply(database, facts, size=1)
+    row = details.run(database, "a")
+    assert row is not None
+    assert [(one["state"], one["pool"]) for one in row["attempts"]] == [("cancelled", "default")]
+
+
+def test_artifacts_that_are_named_by_their_result_are_found(database: Database) -> None:
+    made = {"result": Items((Stored(at.artifact("a")), Inline(1))), "other": Stored(at.artifact("b"))}
+    facts = at.recorded(
+        [
+            at.requested("r", inputs={"file": Stored(at.artifact("f"))}),
+            at.ended("r", "make", outputs=made, artifacts={"plot": Stored(at.artifact("c"))}),
+            at.attempt("r", "read", data=Earlier(ResultRef(key="make", attempt=1, output="result"))),
+        ]
+    )
+    for size in (1, 10):
+        at.empty(database)
+        at.apply(database, facts, size=size)
+        row = details.run(database, "r")
+        assert row is not None
+        assert {(one["key"], one["direction"], one["name"], one["sha256"][0]) for one in row["uses"]} == {
+            ("", "in", "file", "f"),
+            ("make", "out", "result", "a"),
+            ("make", "out", "other", "b"),
+            ("make", "logged", "plot", "c"),
+            ("read", "in", "data", "a"),
+        }
+
+
+def test_what_no_database_can_hold_is_refused_and_harms_nothing(database: Database) -> None:
+    bad = RunRequested(run_id="a", project="default", pipeline="p", version=1, labels={"x": "\ud800"})
+    facts = at.recorded([bad, at.requested("b")])
+    with pytest.raises(Unwritable):
+        writer.apply(database, at.STREAM, 0, 2, at.above(facts, 2))
+    assert at.rows(database)["runs"] == []
+    assert writer.apply(database, at.STREAM, 0, 1, lambda _: []) == 1
+    assert writer.apply(database, at.STREAM, 1, 2, at.above(facts, 2)) == 2
+
+
+# --------------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_a_second_projector_changes_nothing(database: Database) -> None:
+    facts = at.recorded(fact for n in range(20) for fact in at.whole(f"r{n}", metrics={"loss": n / 20}))
+    at.apply(database, facts, size=7)
+    before = at.rows(database)
+    never = pytest.fail
+    assert writer.apply(database, at.STREAM, 0, 30, lambda _: never("it was written already")) == len(facts)
+    assert at.rows(database) == before
+    seen: list[int] = []
+    more = [*facts, *at.recorded([at.requested("late")], start=len(facts) + 1)]
+
+    def read(last: int) -> list[Recorded]:
+        seen.append(last)
+        return [record for record in more if record.seq > last]
+
+    assert writer.apply(database, at.STREAM, 40, len(more), read) == len(more)
+    assert seen == [len(facts)]
+
+
+def test_projectors_side_by_side(database: Database) -> None:
+    facts = at.recorded(fact for n in range(15) for fact in at.whole(f"r{n}", metrics={"loss": n / 15}))
+    at.apply(database, facts)
+    expected = at.rows(database)
+    at.empty(database)
+    threads = [threading.Thread(target=at.apply, args=(database, facts, size)) for size in (3, 5, 11)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
+    assert at.rows(database) == expected
+
+
+def test_a_gap_is_refused(database: Database) -> None:
+    with pytest.raises(Gap) as caught:
+        writer.apply(database, at.STREAM, 5, 9, lambda _: [])
+    assert caught.value.last == 0
+
+
+def test_a_log_that_was_replaced_is_read_from_its_beginning(database: Database) -> None:
+    at.apply(database, at.recorded(at.whole("old", metrics={})))
+    assert writer.begin(database, at.STREAM, "log", 100) == 4
+    assert writer.begin(database, at.STREAM, "another", 2) == 0
+    assert details.run(database, "old") is not None
+
+
+def test_a_log_that_lost_its_end_takes_its_rows_along(database: Database) -> None:
+    facts = at.recorded([*at.whole("a", metrics={}), at.requested("b"), at.attempt("b"), at.requested("c")])
+    at.apply(database, facts)
+    # Of run b the attempt is lost, of run c everything.
+    assert writer.begin(database, at.STREAM, "log", 5) == 4
+    assert [row[0] for row in at.rows(database)["runs"]] == ["a"]
+    at.apply(database, facts[4:5])
+    row = details.run(database, "b")
+    assert row is not None
+    assert (row["state"], row["attempts"]) == ("queued", [])
+
+
+def test_rebuilt_rows_are_the_same(database: Database) -> None:
+    facts = at.recorded(fact for n in range(9) for fact in at.whole(f"r{n}", metrics={"loss": 1.0}, labels={"a": "b"}))
+    at.apply(database, facts)
+    before = at.rows(database)
+    writer.clear(database, at.STREAM)
+    assert at.rows(database)["runs"] == at.rows(database)["metrics"] == []
+    at.apply(database, facts, size=5)
+    assert at.rows(database) == before
