@@ -35,6 +35,7 @@ from penstock.transport import Transport
 if TYPE_CHECKING:
     from penstock import Pipeline
     from penstock.sources import Prepared
+    from penstock_core.folders import File
 
 _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
@@ -340,12 +341,31 @@ class Client:
         return reading.preview(self, self.get(run_id), step, output)
 
     def download(
-        self, run_id: str, step: str | None = None, output: str = "result", to: str | os.PathLike[str] = "."
+        self,
+        run_id: str,
+        step: str | None = None,
+        output: str = "result",
+        to: str | os.PathLike[str] = ".",
+        *,
+        file: str | None = None,
     ) -> Path:
-        """Write a result to a file: into the folder `to`, or as the file `to`. Returns where it lies."""
+        """Write a result to a file: into the folder `to`, or as the file `to`. Returns where it lies.
+
+        With `file`, a path within a result that is a folder, only that file is fetched.
+
+        Raises:
+            NotFound: there is no such output (yet).
+            FileNotFoundError: the folder has no such file.
+        """
         from penstock import reading
 
-        return reading.download(self, self.get(run_id), step, output, Path(to))
+        return reading.download(self, self.get(run_id), step, output, Path(to), file)
+
+    def files(self, run_id: str, step: str | None = None, output: str = "result") -> list[File]:
+        """The files of a result that is a folder, with their sizes in bytes and digests. Nothing else is fetched."""
+        from penstock import reading
+
+        return reading.listing(self, self.get(run_id), step, output)
 
     def export(self, run_id: str, to: str | os.PathLike[str] | None = None) -> Path:
         """Write the history of a run, its pipeline and the facts that it has now, as JSON lines.
