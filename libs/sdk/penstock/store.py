@@ -93,7 +93,7 @@ class FolderStore:
     def temporary(self) -> Generator[Path]:
         """A new empty file inside the store, to write to and then `adopt`; removed at the end if it was not."""
         folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder(folder)
         descriptor, name = tempfile.mkstemp(dir=folder)
         os.close(descriptor)
         path = Path(name)
@@ -144,7 +144,7 @@ class FolderStore:
         return target.is_file() and target.stat().st_size == size
 
     def _make_folder(self, folder: Path) -> None:
-        """Make one of the 256 folders, durably: a name in a folder that is itself not on disk would be lost with it."""
+        """Make a folder of the store, durably: a name in a folder that is itself not on disk would be lost with it."""
         if not folder.is_dir():
             new = [above for above in (folder, folder.parent, self.root) if not above.is_dir()]
             folder.mkdir(parents=True, exist_ok=True)
