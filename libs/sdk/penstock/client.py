@@ -304,11 +304,11 @@ class Client:
                 path, query=query, after=after, over=lambda m: not m and self.get(run_id).done
             ):
                 last = message.id or last
-                yield from _lines(message)
+                yield from results.lines_of(message)
         # A platform that stops ends its streams, too: this asks whether something was left.
         query = {"step": step, "follow": "false"}
         for message in self.transport.follow(path, query=query, after=last, over=lambda m: not m):
-            yield from _lines(message)
+            yield from results.lines_of(message)
 
     def _settled(self, run_id: str) -> bool:
         """Whether a run has been over for so long that no line of it can still be on its way."""
@@ -370,14 +370,8 @@ class Client:
     def export(self, run_id: str, to: str | os.PathLike[str] | None = None) -> Path:
         """Write the history of a run, its pipeline and the facts that it has now, as JSON lines.
 
-        The file appears whole or not at all. `penstock_testkit.histories` replays it without a platform.
-
-        Args:
-            run_id: the run.
-            to: a file, or an existing folder; default `RUN.jsonl` in the working directory.
-
-        Returns:
-            Where it lies.
+        It is the file `to`, or `RUN.jsonl` in the folder `to` (default: the working directory), and appears whole or
+        not at all. Returns where it lies. `penstock_testkit.histories` replays it without a platform.
         """
         from penstock import reading
 
@@ -409,10 +403,3 @@ class Client:
             NotFound: there is none of this name.
         """
         self.transport.json("DELETE", f"/v1/schedules/{quote(name)}")
-
-
-def _lines(message: Message) -> Iterator[LogLine]:
-    if message.event == "output":
-        key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
-        for entry in message.data.get("entries", ()):
-            yield results.build(LogLine, entry, step=key, attempt=attempt, seq=message.id)
