@@ -21,7 +21,6 @@ from penstock_artifacts.app import build
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
-from penstock_core.facts import AttemptFinished, AttemptRequested, Outcome
 from penstock_core.ports import Unavailable
 from penstock_core.values import ArtifactRef, Stored
 from penstock_executor import transfers
@@ -78,17 +77,6 @@ def made(home: Path, size: int, seed: int) -> tuple[ArtifactRef, bytes]:
     return ArtifactRef(sha256=sha256, size=size, media_type="application/octet-stream", format="bytes"), data
 
 
-def ended(ref: ArtifactRef) -> AttemptFinished:
-    return AttemptFinished(run_id="r", key="s", attempt=1, outcome=Outcome.SUCCEEDED, outputs={"result": Stored(ref)})
-
-
-def asked(ref: ArtifactRef) -> AttemptRequested:
-    return AttemptRequested(
-        run_id="r", key="t", attempt=1, project="p", pipeline="p", version=1, entrypoint="m:f", pool="default",
-        inputs={"x": Stored(ref)},
-    )  # fmt: skip
-
-
 def open_uploads(server: S3Server) -> list[str]:
     return [one["Key"] for one in server.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
 
@@ -101,14 +89,14 @@ async def test_a_large_object_goes_in_parts_and_none_is_sent_twice(
         proxy.close_idle()
         proxy.cuts = [3 * MIB, 4 * MIB, 100]
         before = proxy.passed
-        await Mirror(parts.bus, tmp_path / "here").put_outputs(ended(ref))
+        await Mirror(parts.bus, tmp_path / "here").put([Stored(ref)])
         assert proxy.cuts == []
         assert proxy.passed - before < ref.size + 2 * PART, "what was stored is not sent again"
         there = Mirror(parts.bus, tmp_path / "there")
-        await there.fetch_inputs(asked(ref))
+        await there.fetch([Stored(ref)])
         assert FolderStore(tmp_path / "there" / "artifacts").check(ref.sha256).read_bytes() == data
         before = proxy.passed
-        await Mirror(parts.bus, tmp_path / "here").put_outputs(ended(ref))
+        await Mirror(parts.bus, tmp_path / "here").put([Stored(ref)])
         assert proxy.passed - before < MIB, "what is there is not sent"
     assert open_uploads(s3_server) == []
 
@@ -116,7 +104,7 @@ async def test_a_large_object_goes_in_parts_and_none_is_sent_twice(
 async def test_a_download_goes_on_where_it_broke(nats_server: NatsServer, s3_server: S3Server, tmp_path: Path) -> None:
     ref, data = made(tmp_path / "here", 4 * PART + 5, 2)
     async with Proxy(s3_server.endpoint) as proxy, service(nats_server, proxy.endpoint, tmp_path, "resume") as parts:
-        await Mirror(parts.bus, tmp_path / "here").put_outputs(ended(ref))
+        await Mirror(parts.bus, tmp_path / "here").put([Stored(ref)])
         proxy.close_idle()
         there = Mirror(parts.bus, tmp_path / "there")
         location = await there._locate(Locate(sha256=ref.sha256))
@@ -144,7 +132,7 @@ async def test_wrong_bytes_are_given_up_and_never_visible(
     async with service(nats_server, s3_server.endpoint, tmp_path, "wrong") as parts:
         mirror = Mirror(parts.bus, tmp_path / "here")
         with pytest.raises(TransferError, match=f"{ref.sha256} is damaged on this machine"):
-            await mirror.put_outputs(ended(ref))
+            await mirror.put([Stored(ref)])
         assert await mirror._locate(Locate(sha256=ref.sha256)) == Location(
             error=f"artifact {ref.sha256} is not in the store"
         )
@@ -192,7 +180,7 @@ async def test_a_store_that_is_killed_and_comes_back_costs_time_only(
     ref, data = made(tmp_path / "here", 5 * PART, 4)
     async with service(nats_server, s3_server.endpoint, tmp_path, "killed") as parts:
         mirror = Mirror(parts.bus, tmp_path / "here")
-        putting = asyncio.create_task(mirror.put_outputs(ended(ref)))
+        putting = asyncio.create_task(mirror.put([Stored(ref)]))
         await _sleep(0.05)
         s3_server.kill()
         await _sleep(0.3)
@@ -200,7 +188,7 @@ async def test_a_store_that_is_killed_and_comes_back_costs_time_only(
         try:
             await putting
         except Unavailable:  # tries are quick here: the server took longer to start
-            await mirror.put_outputs(ended(ref))
+            await mirror.put([Stored(ref)])
         assert await mirror.local_file(ref.sha256)
         there = Mirror(parts.bus, tmp_path / "there")
         assert (await there.local_file(ref.sha256)).read_bytes() == data
@@ -234,8 +222,8 @@ async def test_a_folder_travels_with_what_it_holds_and_only_once(
     saved = serialize.save(folder, Path, here)
     ref = ArtifactRef(**saved["artifact"])
     async with service(nats_server, s3_server.endpoint, tmp_path, "folders") as parts:
-        await Mirror(parts.bus, tmp_path / "here").put_outputs(ended(ref))
-        await Mirror(parts.bus, tmp_path / "there").fetch_inputs(asked(ref))
+        await Mirror(parts.bus, tmp_path / "here").put([Stored(ref)])
+        await Mirror(parts.bus, tmp_path / "there").fetch([Stored(ref)])
         there = FolderStore(tmp_path / "there" / "artifacts")
         found = serialize.load(saved, Path, there, folder=tmp_path)
         assert {p.relative_to(found): p.read_bytes() for p in found.rglob("*") if p.is_file()} == {
@@ -251,7 +239,7 @@ async def test_an_object_over_the_limit_is_refused(
         mirror = Mirror(parts.bus, tmp_path / "here")
         assert await mirror.limit() == 1000
         with pytest.raises(TransferError, match="larger than the limit of 1000 bytes"):
-            await mirror.put_outputs(ended(ref))
+            await mirror.put([Stored(ref)])
         info = StoreInfo.model_validate_json((await parts.bus.request(subjects.ARTIFACTS_STORE, b"{}")).data)
         assert info == StoreInfo(kind="granted", limit=1000)
 
