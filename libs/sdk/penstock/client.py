@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from penstock.sources import Prepared
     from penstock_core.folders import File
 
+AnyPath = str | os.PathLike[str]
 _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
@@ -341,21 +342,11 @@ class Client:
         return reading.preview(self, self.get(run_id), step, output)
 
     def download(
-        self,
-        run_id: str,
-        step: str | None = None,
-        output: str = "result",
-        to: str | os.PathLike[str] = ".",
-        *,
-        file: str | None = None,
+        self, run_id: str, step: str | None = None, output: str = "result", to: AnyPath = ".", file: str | None = None
     ) -> Path:
         """Write a result to a file: into the folder `to`, or as the file `to`. Returns where it lies.
 
         With `file`, a path within a result that is a folder, only that file is fetched.
-
-        Raises:
-            NotFound: there is no such output (yet).
-            FileNotFoundError: the folder has no such file.
         """
         from penstock import reading
 
@@ -367,7 +358,7 @@ class Client:
 
         return reading.listing(self, self.get(run_id), step, output)
 
-    def export(self, run_id: str, to: str | os.PathLike[str] | None = None) -> Path:
+    def export(self, run_id: str, to: AnyPath | None = None) -> Path:
         """Write the history of a run, its pipeline and the facts that it has now, as JSON lines.
 
         It is the file `to`, or `RUN.jsonl` in the folder `to` (default: the working directory), and appears whole or
