@@ -10,10 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-FINAL = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 from penstock.sse import Message
 
-FINAL = frozenset({"succeeded", "failed", "cancelled"})
+FINAL = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 
 _T = TypeVar("_T")
 
