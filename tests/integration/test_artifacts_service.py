@@ -118,8 +118,8 @@ async def test_an_executor_moves_artifacts_to_and_from_the_bucket(
         run_id="r", key="s", attempt=1, outcome=Outcome.SUCCEEDED, outputs={"result": Items((Stored(reference),))}
     )
     async with running(nats_server, on_s3(s3_server, tmp_path)) as parts:
-        await Mirror(parts.bus, here).put_outputs(end)
-        await Mirror(parts.bus, here).put_outputs(end)
+        await Mirror(parts.bus, here).put([*end.outputs.values()])
+        await Mirror(parts.bus, here).put([*end.outputs.values()])
         assert await ask(parts.bus, subjects.ARTIFACTS_STAT, sha256=sha256) == Location(size=len(data))
         fetched = await Mirror(parts.bus, there).local_file(sha256)
         assert fetched == there / "artifacts" / "sha256" / sha256[:2] / sha256

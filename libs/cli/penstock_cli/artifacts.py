@@ -24,6 +24,7 @@ def get(
     step: Annotated[str | None, typer.Option("--step", help="Key of the step; default the outputs of the run.")] = None,
     result: Annotated[str, typer.Option("--output", "-o", help="Name of the output or artifact.")] = "result",
     to: Annotated[Path, typer.Option("--to", help="File or existing folder to write to.")] = Path(),
+    file: Annotated[str | None, typer.Option("--file", help="Only this file of a folder.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write an output or artifact of a run to a file."""
@@ -34,7 +35,7 @@ def get(
     with session.connect() as connected:
         client = connected.client
         run_id = resolve(client, name)
-        path = client.download(run_id, step, result, to)
+        path = client.download(run_id, step, result, to, file=file)
     if json:
         output.as_json({"run_id": run_id, "step": step, "output": result, "path": str(path.absolute())})
     else:
@@ -62,3 +63,26 @@ def preview(
         output.as_json(dataclasses.asdict(found))
     else:
         previews.show(found, to)
+
+
+@app.command("files")
+def files(
+    name: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")],
+    step: Annotated[str | None, typer.Option("--step", help="Key of the step; default the outputs of the run.")] = None,
+    result: Annotated[str, typer.Option("--output", "-o", help="Name of the output or artifact.")] = "result",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the files of an output that is a folder."""
+    from penstock_cli import session
+    from penstock_cli.model import size
+    from penstock_cli.runs import resolve
+
+    with session.connect() as connected:
+        run_id = resolve(connected.client, name)
+        found = connected.client.files(run_id, step, result)
+    if json:
+        listed = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in found]
+        output.as_json({"run_id": run_id, "step": step, "output": result, "files": listed})
+        return
+    for file in found:
+        output.line(f"{size(file.size):>10}  {file.path}")

@@ -106,7 +106,7 @@ def _value(value: Any, artifacts: FolderStore | None) -> Segments:
             path = locate(digest, artifacts)
             kind = about.get("filename") or about.get("python_type", "").rpartition(":")[2] or about.get("format", "")
             where = str(path) if path else f"sha256:{digest[:16]}…"
-            return [(f"{kind}, {size(about.get('size', 0))}  ", "dim"), (where, "cyan")]
+            return [(f"{kind}, {size(about.get('total') or about.get('size', 0))}  ", "dim"), (where, "cyan")]
         case _:
             text = json.dumps(plain(value, None), ensure_ascii=False, default=str)
             return [(text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…", "")]

@@ -70,15 +70,35 @@ class Locate(_Model):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     write: bool = False
     size: int | None = None
+    parts: bool = Field(default=False, description="whether a large object can be sent in parts, then `Complete`d")
+
+
+class Complete(_Model):
+    """Make an object visible whose parts were all put, with the tags that the store gave for them, in their order.
+
+    Whoever asks has verified that the parts are the object. Without tags the parts are given up.
+    """
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    upload: str = Field(min_length=1, max_length=1000)
+    size: int = Field(ge=0)
+    tags: list[str] = Field(default_factory=list, max_length=10_000)
 
 
 class Location(_Model):
-    """`path` on this machine, or `url` with `headers` for an HTTP GET or PUT; or why there is none."""
+    """Where an object is or goes to, or why there is no such place.
+
+    `path` on this machine; or `url` with `headers` for one HTTP GET or PUT; or `parts`, an address for an HTTP PUT of
+    each `part_size` bytes.
+    """
 
     path: str | None = None
     url: str | None = None
     headers: dict[str, str] = Field(default_factory=dict)
-    size: int | None = None
+    parts: list[str] = Field(default_factory=list)
+    part_size: int = 0
+    upload: str = Field(default="", description="names the parts together when they are completed")
+    size: int | None = Field(default=None, description="of the object that is there")
     error: str | None = None
     unavailable: bool = Field(default=False, description="whether trying again later may help")
 

@@ -48,6 +48,7 @@ ARTIFACTS_STORE = "commands.artifacts.store"
 ARTIFACTS_LOCATE = "commands.artifacts.locate"
 ARTIFACTS_STAT = "commands.artifacts.stat"
 ARTIFACTS_PREVIEW = "commands.artifacts.preview"
+ARTIFACTS_COMPLETE = "commands.artifacts.complete"
 SCHEDULER_REPLICAS = "commands.scheduler.replicas"
 
 

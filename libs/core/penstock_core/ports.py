@@ -85,6 +85,14 @@ class ArtifactStore(Protocol):
         """
         ...
 
+    async def locate_parts(self, sha256: str, size: int, expires: float = 3600.0) -> dict[str, Any] | None:
+        """Where to put an object in parts: `{"parts", "part_size", "upload"}`; None where one location is enough."""
+        ...
+
+    async def complete_parts(self, sha256: str, upload: str, tags: Sequence[str], size: int) -> None:
+        """Make an object of the parts that were put, or give them up when there are no tags."""
+        ...
+
     async def close(self) -> None:
         """Let go of connections and threads."""
         ...
@@ -120,6 +128,7 @@ class Workplace:
         artifacts: root folder of the local artifact store (layout: `penstock_adapters.files`).
         environment: digest of the environment; with `source` it names a fork server.
         checkpoint: what an earlier attempt of the step saved last, at hand in the local store.
+        limit: largest artifact in bytes that it may store; None without one.
     """
 
     source: str
@@ -127,6 +136,7 @@ class Workplace:
     artifacts: str
     environment: str
     checkpoint: Value | None = None
+    limit: int | None = None
 
 
 class Executor(Protocol):

@@ -27,7 +27,8 @@ class ArtifactRef:
 
     `format` names the serializer that wrote it (`json`, `parquet`, `npy`, `pickle`, `file`, `folder`, `bytes`, …).
     `unsafe` marks formats whose loading can run code: no service ever loads one. `items` is the number of elements
-    where the object is a list that steps can be mapped over.
+    where the object is a list that steps can be mapped over. The object of a folder is its manifest, and `total` the
+    bytes of all its files.
     """
 
     sha256: str
@@ -38,6 +39,7 @@ class ArtifactRef:
     filename: str = ""
     unsafe: bool = False
     items: int | None = None
+    total: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,21 +217,26 @@ def named_in(value: Value, run_id: str) -> Value:
             return value
 
 
-def artifacts(value: Value) -> Iterator[str]:
-    """The digests of the artifacts that a value is made of. What it names by reference is not among them."""
+def references(value: Value) -> Iterator[ArtifactRef]:
+    """The artifacts that a value is made of. What it names by reference is not among them."""
     match value:
         case Stored(artifact):
-            yield artifact.sha256
+            yield artifact
         case Items(items):
             for item in items:
-                yield from artifacts(item)
+                yield from references(item)
         case Fields(fields):
             for item in fields.values():
-                yield from artifacts(item)
+                yield from references(item)
         case Element(of):
-            yield from artifacts(of)
+            yield from references(of)
         case Inline() | Earlier() | Collected():
             pass
+
+
+def artifacts(value: Value) -> Iterator[str]:
+    """The digests of the artifacts that a value is made of; those of a folder's files are in its manifest."""
+    return (reference.sha256 for reference in references(value))
 
 
 def weight(value: Value) -> int:

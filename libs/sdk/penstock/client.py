@@ -35,7 +35,9 @@ from penstock.transport import Transport
 if TYPE_CHECKING:
     from penstock import Pipeline
     from penstock.sources import Prepared
+    from penstock_core.folders import File
 
+AnyPath = str | os.PathLike[str]
 _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
@@ -304,11 +306,11 @@ class Client:
                 path, query=query, after=after, over=lambda m: not m and self.get(run_id).done
             ):
                 last = message.id or last
-                yield from _lines(message)
+                yield from results.lines_of(message)
         # A platform that stops ends its streams, too: this asks whether something was left.
         query = {"step": step, "follow": "false"}
         for message in self.transport.follow(path, query=query, after=last, over=lambda m: not m):
-            yield from _lines(message)
+            yield from results.lines_of(message)
 
     def _settled(self, run_id: str) -> bool:
         """Whether a run has been over for so long that no line of it can still be on its way."""
@@ -341,24 +343,27 @@ class Client:
         return reading.preview(self, self.get(run_id), step, output)
 
     def download(
-        self, run_id: str, step: str | None = None, output: str = "result", to: str | os.PathLike[str] = "."
+        self, run_id: str, step: str | None = None, output: str = "result", to: AnyPath = ".", file: str | None = None
     ) -> Path:
-        """Write a result to a file: into the folder `to`, or as the file `to`. Returns where it lies."""
+        """Write a result to a file: into the folder `to`, or as the file `to`. Returns where it lies.
+
+        With `file`, a path within a result that is a folder, only that file is fetched.
+        """
         from penstock import reading
 
-        return reading.download(self, self.get(run_id), step, output, Path(to))
+        return reading.download(self, self.get(run_id), step, output, Path(to), file)
 
-    def export(self, run_id: str, to: str | os.PathLike[str] | None = None) -> Path:
+    def files(self, run_id: str, step: str | None = None, output: str = "result") -> list[File]:
+        """The files of a result that is a folder, with their sizes in bytes and digests. Nothing else is fetched."""
+        from penstock import reading
+
+        return reading.listing(self, self.get(run_id), step, output)
+
+    def export(self, run_id: str, to: AnyPath | None = None) -> Path:
         """Write the history of a run, its pipeline and the facts that it has now, as JSON lines.
 
-        The file appears whole or not at all. `penstock_testkit.histories` replays it without a platform.
-
-        Args:
-            run_id: the run.
-            to: a file, or an existing folder; default `RUN.jsonl` in the working directory.
-
-        Returns:
-            Where it lies.
+        It is the file `to`, or `RUN.jsonl` in the folder `to` (default: the working directory), and appears whole or
+        not at all. Returns where it lies. `penstock_testkit.histories` replays it without a platform.
         """
         from penstock import reading
 
@@ -390,10 +395,3 @@ class Client:
             NotFound: there is none of this name.
         """
         self.transport.json("DELETE", f"/v1/schedules/{quote(name)}")
-
-
-def _lines(message: Message) -> Iterator[LogLine]:
-    if message.event == "output":
-        key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
-        for entry in message.data.get("entries", ()):
-            yield results.build(LogLine, entry, step=key, attempt=attempt, seq=message.id)

@@ -18,8 +18,9 @@ from urllib.parse import quote
 from penstock import results, serialize, store
 from penstock.client_errors import ClientError, NotFound
 from penstock.results import Preview, Run
-from penstock.serialize import files
+from penstock.serialize import folders
 from penstock.store import FolderStore
+from penstock_core.folders import File, Manifest
 
 if TYPE_CHECKING:
     from penstock.client import Client
@@ -46,10 +47,12 @@ def load(client: Client, run: Run, step: str | None, output: str) -> Any:
     )
 
 
-def download(client: Client, run: Run, step: str | None, output: str, to: Path) -> Path:
-    """Write an output to a file or folder; see `Client.download`."""
+def download(client: Client, run: Run, step: str | None, output: str, to: Path, file: str | None = None) -> Path:
+    """Write an output to a file or folder, or one file of an output that is a folder; see `Client.download`."""
     value = whole(run, find(run, step, output))
     held = Held(client)
+    if file is not None:
+        return _download_file(held, value, output, file, to)
     held.fetch(value)
     name = output if output != "result" or step is None else step.replace("/", "-")
     target = to / filename(value, name) if to.is_dir() else to
@@ -94,6 +97,30 @@ def _preview_of_part(client: Client, value: Value) -> Preview:
         return Preview("none", reason="it is a part of another result: `penstock artifacts get` writes it to a file")
     text = json.dumps(found["value"], indent=2, ensure_ascii=False)
     return Preview("text", size=len(text.encode()), text=text, language="json")
+
+
+def _download_file(held: Held, value: Value, output: str, name: str, to: Path) -> Path:
+    found = folders.relative(_manifest(held, value, output), name)
+    held.fetch_object(found.pack or found.sha256)
+    target = to / Path(found.path).name if to.is_dir() else to
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _replace(target, lambda part: folders.load_file(found, held, part))
+    return target
+
+
+def listing(client: Client, run: Run, step: str | None, output: str) -> list[File]:
+    """The files of an output that is a folder; see `Client.files`."""
+    return list(_manifest(Held(client), whole(run, find(run, step, output)), output).files)
+
+
+def _manifest(held: Held, value: Value, output: str) -> Manifest:
+    match value:
+        case {"artifact": dict() as reference} if folders.is_manifest(cast("dict[str, Any]", reference)):
+            sha256 = str(cast("dict[str, Any]", reference)["sha256"])
+            held.fetch_object(sha256)
+            return folders.read(sha256, held)
+        case _:
+            raise ClientError(f"output {output!r} is no folder: leave the file out to get all of it")
 
 
 def find(run: Run, step: str | None, output: str) -> Value:
@@ -175,14 +202,19 @@ class Held(FolderStore):
     def fetch(self, value: Value) -> None:
         """Get what a value needs and is not here."""
         for reference in references(value):
-            sha256 = str(reference["sha256"])
-            if self.has(sha256):
-                continue
-            with self.temporary() as temporary:
-                with temporary.open("wb") as file:
-                    self._client.transport.download(f"/v1/artifacts/{sha256}", file)
-                found, _ = self.adopt(temporary)
-            store.compare(sha256, found, super().path(found))
+            self.fetch_object(str(reference["sha256"]))
+            for part in folders.parts(reference, self):
+                self.fetch_object(part)
+
+    def fetch_object(self, sha256: str) -> None:
+        """Get one object, unless it is here."""
+        if self.has(sha256):
+            return
+        with self.temporary() as temporary:
+            with temporary.open("wb") as file:
+                self._client.transport.download(f"/v1/artifacts/{sha256}", file)
+            found, _ = self.adopt(temporary)
+        store.compare(sha256, found, super().path(found))
 
 
 def cache_folder() -> Path:
@@ -209,10 +241,10 @@ def filename(value: Value, name: str) -> str:
 def write(value: Value, held: FolderStore, target: Path) -> None:
     """Write a value: an artifact's bytes, a folder's files, plain data as JSON, lists and dictionaries as folders."""
     match value:
-        case {"artifact": {"sha256": sha256, "format": "folder"}}:
+        case {"artifact": {"format": "folder"} as reference}:
             if target.exists():
                 raise ClientError(f"{target} exists already: choose another name for the folder")
-            files.unpack(held.check(sha256), target)
+            folders.restore(reference, held, target)
         case {"artifact": {"sha256": sha256}}:
             _replace(target, lambda part: held.copy_to(sha256, part))
         case {"items": items}:

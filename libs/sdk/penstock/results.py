@@ -6,9 +6,11 @@ Fields that a newer platform adds are left out, fields that it leaves out take t
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+from penstock.sse import Message
 
 FINAL = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 
@@ -284,3 +286,11 @@ def step_of(key: str, data: Mapping[str, Any]) -> Step:
         cache=build(Cache, cache, differs=tuple(cache.get("differs") or ())) if cache else None,
         depends_on=tuple(data.get("depends_on") or ()),
     )
+
+
+def lines_of(message: Message) -> Iterator[LogLine]:
+    """The lines in a message of a run's log."""
+    if message.event == "output":
+        key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
+        for entry in message.data.get("entries", ()):
+            yield build(LogLine, entry, step=key, attempt=attempt, seq=message.id)

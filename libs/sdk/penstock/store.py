@@ -7,6 +7,7 @@ and durable or is not there at all; putting the same bytes twice is success.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -22,6 +23,7 @@ from penstock_core.errors import PenstockError
 
 _CHUNK = 1024 * 1024
 _LARGE = 4 * 1024 * 1024
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
@@ -33,11 +35,25 @@ class ArtifactDamaged(PenstockError):
     """An object's bytes are not the ones that were stored."""
 
 
-class FolderStore:
-    """A content-addressed store in a local folder, which is made when first written to."""
+class ArtifactTooLarge(PenstockError, ValueError):
+    """Bytes that shall be stored are more than the platform's limit; nothing was stored."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+
+class StoreFull(PenstockError):
+    """The disk, or a quota on it, has no room left; nothing half-written is visible."""
+
+
+class FolderStore:
+    """A content-addressed store in a local folder, which is made when first written to.
+
+    Args:
+        root: the folder.
+        limit: largest artifact in bytes; None without one.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], limit: int | None = None) -> None:
         self.root = Path(root)
+        self.limit = limit
 
     def path(self, sha256: str) -> Path:
         """Where the object of this digest lies, whether it is there or not."""
@@ -55,8 +71,20 @@ class FolderStore:
             temporary.write_bytes(data)
             return self.adopt(temporary)
 
-    def put_file(self, path: str | os.PathLike[str]) -> tuple[str, int]:
-        """Store a copy of the file at `path`; returns digest and size."""
+    def put_file(self, path: str | os.PathLike[str], *, known: bool = False) -> tuple[str, int]:
+        """Store a copy of the file at `path`; returns digest and size.
+
+        Args:
+            path: the file.
+            known: the store is likely to have it: look before copying, for the price of reading a new file twice.
+        """
+        self.check_size(Path(path).stat().st_size)
+        if known:
+            with Path(path).open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                size = os.fstat(file.fileno()).st_size
+            if self._is_there(sha256, size):
+                return sha256, size
         with self.temporary() as temporary:
             shutil.copyfile(path, temporary)
             return self.adopt(temporary)
@@ -65,12 +93,19 @@ class FolderStore:
     def temporary(self) -> Generator[Path]:
         """A new empty file inside the store, to write to and then `adopt`; removed at the end if it was not."""
         folder = self.root / "tmp"
-        folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder(folder)
         descriptor, name = tempfile.mkstemp(dir=folder)
         os.close(descriptor)
         path = Path(name)
         try:
             yield path
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            raise StoreFull(
+                f"no room is left for artifacts in {self.root} ({error.strerror}): free some space or have the "
+                "administrator raise the quota, then run it again; nothing half-written is visible"
+            ) from error
         finally:
             with suppress(FileNotFoundError):
                 path.unlink()
@@ -79,6 +114,7 @@ class FolderStore:
         """Move a finished temporary file to its place; returns digest and size. Durable when it returns."""
         with temporary.open("rb+") as file:
             size = os.fstat(file.fileno()).st_size
+            self.check_size(size)
             if size < _LARGE:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 if not self._is_there(sha256, size):
@@ -94,13 +130,21 @@ class FolderStore:
         sync_folder(target.parent)
         return sha256, size
 
+    def check_size(self, size: int) -> None:
+        """Raise `ArtifactTooLarge` when an artifact of `size` bytes is over the limit."""
+        if self.limit is not None and size > self.limit:
+            raise ArtifactTooLarge(
+                f"the artifact has {size} bytes, more than the platform's limit of {self.limit} bytes; nothing was "
+                "stored. Give less, or have the administrator raise PENSTOCK_ARTIFACT_LIMIT"
+            )
+
     def _is_there(self, sha256: str, size: int) -> bool:
         """Whether it need not be written again; one that has lost its tail (a crash of the disk) is."""
         target = self.path(sha256)
         return target.is_file() and target.stat().st_size == size
 
     def _make_folder(self, folder: Path) -> None:
-        """Make one of the 256 folders, durably: a name in a folder that is itself not on disk would be lost with it."""
+        """Make a folder of the store, durably: a name in a folder that is itself not on disk would be lost with it."""
         if not folder.is_dir():
             new = [above for above in (folder, folder.parent, self.root) if not above.is_dir()]
             folder.mkdir(parents=True, exist_ok=True)
@@ -115,13 +159,36 @@ class FolderStore:
             ArtifactDamaged: its bytes have another digest.
         """
         path = self.path(sha256)
-        try:
-            with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
-        except FileNotFoundError as error:
-            raise ArtifactMissing(f"artifact {sha256} is not in the store at {self.root}") from error
+        with self.open(sha256) as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
         compare(sha256, found, path)
         return path
+
+    def open(self, sha256: str) -> io.BufferedReader:
+        """An object's bytes, which the caller compares with its digest.
+
+        Raises:
+            ArtifactMissing: it is not there.
+        """
+        try:
+            return self.path(sha256).open("rb")
+        except FileNotFoundError as error:
+            raise ArtifactMissing(f"artifact {sha256} is not in the store at {self.root}") from error
+
+    def read(self, sha256: str, limit: int) -> bytes:
+        """An object's bytes, checked.
+
+        Raises:
+            ArtifactMissing: it is not there.
+            ArtifactDamaged: its bytes have another digest.
+            ValueError: it has more than `limit` bytes.
+        """
+        with self.open(sha256) as file:
+            data = file.read(limit + 1)
+        if len(data) > limit:
+            raise ValueError(f"artifact {sha256} has more than {limit} bytes")
+        compare(sha256, hashlib.sha256(data).hexdigest(), self.path(sha256))
+        return data
 
     def copy_to(self, sha256: str, target: Path) -> None:
         """Write an object's bytes to the new file `target`, checking them on the way.
@@ -132,13 +199,10 @@ class FolderStore:
         """
         path = self.path(sha256)
         digest = hashlib.sha256()
-        try:
-            with path.open("rb") as source, target.open("xb") as copy:
-                while chunk := source.read(_CHUNK):
-                    digest.update(chunk)
-                    copy.write(chunk)
-        except FileNotFoundError as error:
-            raise ArtifactMissing(f"artifact {sha256} is not in the store at {self.root}") from error
+        with self.open(sha256) as source, target.open("xb") as copy:
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                copy.write(chunk)
         try:
             compare(sha256, digest.hexdigest(), path)
         except ArtifactDamaged:

@@ -37,8 +37,10 @@ def _input(client: Client, name: str, value: Any) -> Any:
         match saved:
             case {"value": plain}:
                 return plain
-            case {"artifact": {"sha256": sha256}}:
-                client.upload(store.path(sha256), sha256)
+            case {"artifact": {"sha256": sha256} as reference}:
+                # A folder's manifest comes after what it names.
+                for part in [*serialize.parts(reference, store), sha256]:
+                    client.upload(store.path(part), part)
                 return saved
             case _:
                 raise InputError(

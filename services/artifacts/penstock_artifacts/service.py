@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from penstock_adapters.errors import ArtifactTooLarge
 from penstock_artifacts.previews.makers import Previews
-from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
 from penstock_core.ports import ArtifactStore, Unavailable
 
@@ -58,6 +58,12 @@ class ArtifactsService:
         there = await self._soon(self._store.stat(command.sha256))
         if there is None and not command.write:
             return Location(error=f"artifact {command.sha256} is not in the store")
+        if command.write and command.parts and there is None and command.size is not None:
+            parts = await self._soon(
+                self._store.locate_parts(command.sha256, command.size, expires=self._grant_seconds)
+            )
+            if parts is not None:
+                return Location(**parts)
         place = self._store.locate(command.sha256, write=command.write, size=command.size, expires=self._grant_seconds)
         return Location(**place, size=there)
 
@@ -72,6 +78,16 @@ class ArtifactsService:
         if size is None:
             return PreviewReply()
         return PreviewReply(preview=await self._previews.get(command, size))
+
+    async def complete(self, command: Complete) -> Location:
+        """Make an object of the parts that were put; its size is in the answer.
+
+        Raises:
+            Unavailable: the store does not answer.
+            ArtifactError: the parts are not the object that was announced.
+        """
+        await self._soon(self._store.complete_parts(command.sha256, command.upload, command.tags, command.size))
+        return Location(size=command.size if command.tags else None)
 
     async def _soon(self, call: Awaitable[T]) -> T:
         """The call's result, if it comes before those who ask give up; a late one is of no use to anybody."""

@@ -6,7 +6,7 @@ from pydantic import BaseModel
 
 from penstock_artifacts.service import ArtifactsService
 from penstock_contracts import subjects
-from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
 from penstock_servicekit.answers import answer
 from penstock_servicekit.link import Link
@@ -31,4 +31,5 @@ def register(link: Link, service: ArtifactsService) -> None:
     answer(link, subjects.ARTIFACTS_PREVIEW, MakePreview, service.preview, no_preview)
     answer(link, subjects.ARTIFACTS_STORE, _Nothing, store, problem)
     answer(link, subjects.ARTIFACTS_LOCATE, Locate, service.locate, problem)
+    answer(link, subjects.ARTIFACTS_COMPLETE, Complete, service.complete, problem)
     answer(link, subjects.ARTIFACTS_STAT, Locate, service.stat, problem)

@@ -8,32 +8,25 @@ grants: it holds no credentials of the store. With the folder store all of this 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import http.client
-import os
-import secrets
-import ssl
-from collections.abc import Awaitable, Callable, Iterable
+import contextlib
+from collections.abc import Awaitable, Iterable
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import TypeVar
 
 import pydantic
 
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
-from penstock_contracts.commands import Locate, Location, StoreInfo
-from penstock_core import values
-from penstock_core.errors import PenstockError
+from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
+from penstock_core import folders, values
 from penstock_core.ports import Unavailable
-from penstock_core.values import Value
+from penstock_core.values import ArtifactRef, Value
+from penstock_executor import transfers
+from penstock_executor.transfers import TransferError
 
-_CHUNK = 1024 * 1024
-_TIMEOUT = 60.0
-_TRIES = 10
+_OBJECTS_AT_ONCE = 4
 
-
-class TransferError(PenstockError):
-    """An artifact could not be moved between this machine and the store."""
+Command = TypeVar("Command", Locate, Complete)
 
 
 class Mirror:
@@ -55,28 +48,47 @@ class Mirror:
         path = self._path(sha256)
         if path.is_file():
             return path
-        location = await self._locate(Locate(sha256=sha256))
+        location: Location | None = await self._locate(Locate(sha256=sha256))
         if location.path is not None:
             return Path(location.path)
-        if location.url is None:
-            raise TransferError(location.error or f"artifact {sha256[:12]} is not in the store")
-        await _again(lambda: asyncio.to_thread(_download, location, sha256, path))
+        download = transfers.Download(sha256, path)
+
+        async def once() -> None:
+            nonlocal location
+            granted = location or await self._locate(Locate(sha256=sha256))
+            location = None  # the next try asks anew: grants end
+            if granted.url is None:
+                raise TransferError(granted.error or f"artifact {sha256} is not in the store")
+            await asyncio.to_thread(download.run, granted)
+
+        try:
+            await transfers.again(once)
+        finally:
+            download.close()
         return path
 
+    async def limit(self) -> int | None:
+        """The largest artifact in bytes, None without a limit."""
+        return (await self._store()).limit
+
     async def fetch(self, wanted: Iterable[Value]) -> None:
-        """Have all artifacts among values here.
+        """Have all artifacts among values here, folders with all that they name.
 
         Raises:
             TransferError: one is nowhere, or came damaged.
             Unavailable: the store does not answer.
         """
         remote = await self._remote()
-        for sha256 in {sha for value in wanted for sha in values.artifacts(value)}:
-            if remote or not self._path(sha256).is_file():
-                await self.local_file(sha256)
+        references = _references(wanted)
+        await self._fetch({ref.sha256 for ref in references}, remote)
+        await self._fetch({sha256 for ref in references for sha256 in self._parts(ref)}, remote)
+
+    async def _fetch(self, objects: set[str], remote: bool) -> None:
+        needed = [sha256 for sha256 in objects if remote or not self._path(sha256).is_file()]
+        await _side_by_side(self.local_file(sha256) for sha256 in needed)
 
     async def put(self, made: Iterable[Value]) -> None:
-        """Have all artifacts among values in the store.
+        """Have all artifacts among values in the store; a folder's manifest comes after what it names.
 
         Raises:
             TransferError: one cannot be put.
@@ -84,14 +96,46 @@ class Mirror:
         """
         if not await self._remote():
             return
-        for sha256 in {sha for value in made for sha in values.artifacts(value)} - self._known:
-            path = self._path(sha256)
-            location = await self._locate(Locate(sha256=sha256, write=True, size=path.stat().st_size))
-            if location.error is not None:
-                raise TransferError(location.error)
-            if location.url is not None and location.size is None:  # with a size, it is there already
-                await _again(lambda path=path, location=location: asyncio.to_thread(_upload, location, path))
-            self._known.add(sha256)
+        references = _references(made)
+        parts = {sha256 for ref in references for sha256 in self._parts(ref)}
+        for objects in (parts, {ref.sha256 for ref in references}):
+            new = objects - self._known
+            await _side_by_side(self._put(sha256) for sha256 in new)
+            self._known |= new
+
+    async def _put(self, sha256: str) -> None:
+        path = self._path(sha256)
+        size = path.stat().st_size
+        location = await self._locate(Locate(sha256=sha256, write=True, size=size, parts=True))
+        if location.error is not None:
+            raise TransferError(location.error)
+        if location.size is not None:  # it is there already
+            return
+        if location.parts:
+            await self._put_parts(location, path, sha256, size)
+        elif location.url is not None:
+            await transfers.again(lambda: asyncio.to_thread(transfers.put, location, path))
+
+    async def _put_parts(self, location: Location, path: Path, sha256: str, size: int) -> None:
+        done = Complete(sha256=sha256, upload=location.upload, size=size)
+        try:
+            tags = await transfers.put_parts(location, path, sha256)
+        except BaseException:
+            with contextlib.suppress(Unavailable):  # what is not given up now is cleaned up later
+                await self._bus.request(subjects.ARTIFACTS_COMPLETE, done.model_dump_json().encode())
+            raise
+        answer = await self._ask(subjects.ARTIFACTS_COMPLETE, done.model_copy(update={"tags": tags}))
+        if answer.error is not None:
+            raise TransferError(answer.error)
+
+    def _parts(self, ref: ArtifactRef) -> list[str]:
+        """The objects that a folder's manifest names. The manifest is here."""
+        if ref.media_type != folders.MEDIA_TYPE:
+            return []
+        path = self._path(ref.sha256)
+        if path.stat().st_size > folders.MANIFEST_LIMIT:
+            raise TransferError(f"artifact {ref.sha256} is too large to be a folder's manifest")
+        return folders.decode(path.read_bytes()).objects()
 
     async def missing(self, wanted: Iterable[Value]) -> set[str]:
         """The artifacts among values that the store does not have.
@@ -99,8 +143,12 @@ class Mirror:
         Raises:
             Unavailable: the store does not answer.
         """
-        shas = {sha for value in wanted for sha in values.artifacts(value)}
-        return {sha256 for sha256 in shas if not await self._there(sha256)}
+        references = _references(wanted)
+        gone = {sha256 for sha256 in {ref.sha256 for ref in references} if not await self._there(sha256)}
+        folders_ = [ref for ref in references if ref.media_type == folders.MEDIA_TYPE and ref.sha256 not in gone]
+        await self._fetch({ref.sha256 for ref in folders_}, await self._remote())
+        parts = {sha256 for ref in folders_ for sha256 in self._parts(ref)}
+        return gone | {sha256 for sha256 in parts if not await self._there(sha256)}
 
     async def _there(self, sha256: str) -> bool:
         reply = await self._bus.request(subjects.ARTIFACTS_STAT, Locate(sha256=sha256).model_dump_json().encode())
@@ -113,20 +161,26 @@ class Mirror:
         return location.size is not None
 
     async def _remote(self) -> bool:
+        return (await self._store()).kind != "folder"
+
+    async def _store(self) -> StoreInfo:
         if self._info is None:
             reply = await self._bus.request(subjects.ARTIFACTS_STORE, b"{}")
             try:
                 self._info = StoreInfo.model_validate_json(reply.data)
             except pydantic.ValidationError as error:
                 raise Unavailable("the artifacts service cannot tell its store now") from error
-        return self._info.kind != "folder"
+        return self._info
 
     async def _locate(self, command: Locate) -> Location:
+        return await self._ask(subjects.ARTIFACTS_LOCATE, command)
+
+    async def _ask(self, subject: str, command: Command) -> Location:
         """Ask for a location, for about a minute when the store is away."""
-        for attempt in range(_TRIES):
+        for attempt in range(transfers.TRIES):
             why = ""
             try:
-                reply = await self._bus.request(subjects.ARTIFACTS_LOCATE, command.model_dump_json().encode())
+                reply = await self._bus.request(subject, command.model_dump_json().encode())
                 location = Location.model_validate_json(reply.data)
                 if not location.unavailable:
                     return location
@@ -135,7 +189,7 @@ class Mirror:
                 why = str(error)
             except pydantic.ValidationError as error:
                 raise TransferError(f"the artifacts service gave an unreadable answer: {error}") from error
-            if attempt == _TRIES - 1:
+            if attempt == transfers.TRIES - 1:
                 raise Unavailable(why)
             await asyncio.sleep(min(0.25 * 2**attempt, 10.0))
         raise AssertionError("unreachable: the last try returns or raises")
@@ -144,66 +198,25 @@ class Mirror:
         return self._root / "sha256" / sha256[:2] / sha256
 
 
-async def _again(transfer: Callable[[], Awaitable[None]]) -> None:
-    """Try a transfer a few times: objects are immutable, so repeating is safe."""
-    for attempt in range(_TRIES):
-        try:
-            await transfer()
-            return
-        except (OSError, http.client.HTTPException) as error:
-            if attempt == _TRIES - 1:
-                raise Unavailable(f"the artifact store does not answer: {error}") from error
-            await asyncio.sleep(min(0.25 * 2**attempt, 10.0))
+async def _side_by_side(transfers_: Iterable[Awaitable[object]]) -> None:
+    """A few at the same time. The first failure is raised when all that began have ended."""
+    slots = asyncio.Semaphore(_OBJECTS_AT_ONCE)
+    failed: list[BaseException] = []
+
+    async def one(transfer: Awaitable[object]) -> None:
+        async with slots:
+            if failed:
+                asyncio.ensure_future(transfer).cancel()
+                return
+            try:
+                await transfer
+            except Exception as error:
+                failed.append(error)
+
+    await asyncio.gather(*(one(transfer) for transfer in transfers_))
+    if failed:
+        raise failed[0]
 
 
-def _connect(url: str) -> tuple[http.client.HTTPConnection, str]:
-    parts = urlsplit(url)
-    target = parts.path + (f"?{parts.query}" if parts.query else "")
-    if parts.scheme == "https":
-        secure = http.client.HTTPSConnection(parts.netloc, timeout=_TIMEOUT, context=ssl.create_default_context())
-        return secure, target
-    return http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT), target
-
-
-def _download(location: Location, sha256: str, path: Path) -> None:
-    connection, target = _connect(location.url or "")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.parents[2] / "tmp" / f"{sha256[:16]}.{secrets.token_hex(4)}"
-    part.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        connection.request("GET", target, headers=location.headers)
-        response = connection.getresponse()
-        if response.status != 200:
-            raise _refused(response, "read")
-        digest = hashlib.sha256()
-        with part.open("wb") as file:
-            while chunk := response.read(_CHUNK):
-                digest.update(chunk)
-                file.write(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-        if digest.hexdigest() != sha256:
-            raise TransferError(f"artifact {sha256[:12]} came with digest {digest.hexdigest()[:12]}: it is damaged")
-        part.replace(path)
-    finally:
-        connection.close()
-        part.unlink(missing_ok=True)
-
-
-def _upload(location: Location, path: Path) -> None:
-    connection, target = _connect(location.url or "")
-    try:
-        with path.open("rb") as file:
-            headers = {**location.headers, "Content-Length": str(path.stat().st_size)}
-            connection.request("PUT", target, body=file, headers=headers)
-            response = connection.getresponse()
-            if response.status not in (200, 201, 204, 409, 412):  # 409 and 412: it is there already
-                raise _refused(response, "write")
-            response.read()
-    finally:
-        connection.close()
-
-
-def _refused(response: http.client.HTTPResponse, what: str) -> Exception:
-    text = f"the artifact store refused a {what}: {response.status} {response.read(300).decode(errors='replace')}"
-    return OSError(text) if response.status >= 500 else TransferError(text)
+def _references(given: Iterable[Value]) -> list[ArtifactRef]:
+    return [ref for value in given for ref in values.references(value)]

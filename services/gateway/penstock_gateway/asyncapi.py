@@ -55,6 +55,14 @@ REQUESTS = (
         "Ask where an object's bytes may be got or put.",
     ),
     _Request(
+        subjects.ARTIFACTS_COMPLETE,
+        commands.Complete,
+        commands.Location,
+        "artifacts",
+        ("executor",),
+        "Make an object visible whose parts were put, or give them up.",
+    ),
+    _Request(
         subjects.ARTIFACTS_STAT,
         commands.Locate,
         commands.Location,

@@ -18,6 +18,7 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     commands.Version,
     commands.Locate,
     commands.Location,
+    commands.Complete,
     commands.StoreInfo,
     previews.MakePreview,
     previews.PreviewReply,

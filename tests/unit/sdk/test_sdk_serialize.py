@@ -22,9 +22,9 @@ from sdk_sample_types import Color, Config, Pair, Plain, Special
 
 from penstock import serialize
 from penstock.serialize import Unsavable, formats
-from penstock.serialize.files import UnsafeArchive
 from penstock.serialize.loading import Unloadable
 from penstock.store import ArtifactDamaged, ArtifactMissing, FolderStore
+from penstock_core.folders import UnsafeFolder
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -313,7 +313,7 @@ def test_an_archive_that_leaves_its_folder_is_refused_before_anything_is_written
     value = {"artifact": {"sha256": sha256, "size": size, "format": "folder", "filename": "x"}}
     work = tmp_path / "work"
     work.mkdir()
-    with pytest.raises(UnsafeArchive):
+    with pytest.raises(UnsafeFolder):
         serialize.load(value, Path, store, folder=work)
     assert [path.name for path in work.rglob("*")] == [next(work.iterdir()).name]
     assert not (tmp_path / "evil").exists()

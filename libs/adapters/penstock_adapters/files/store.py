@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from pathlib import Path
 from stat import S_ISREG
 from typing import Any, ParamSpec, TypeVar
 
 from penstock_adapters import blocking, verify
-from penstock_adapters.errors import ArtifactMissing, ArtifactTooLarge
+from penstock_adapters.errors import ArtifactMissing, ArtifactTooLarge, StoreRefused
 from penstock_adapters.files import part as parts
 from penstock_adapters.files.part import Part, explained
 from penstock_core import ids
@@ -108,6 +108,18 @@ class FolderArtifacts:
     ) -> dict[str, Any]:
         """`{"path"}`: where the object lies, or where a writer on this machine renames a complete file to."""
         return {"path": str(self.path(sha256))}
+
+    async def locate_parts(self, sha256: str, size: int, expires: float = 3600.0) -> None:
+        """None: a file is renamed as a whole."""
+        ids.check_digest(sha256)
+
+    async def complete_parts(self, sha256: str, upload: str, tags: Sequence[str], size: int) -> None:
+        """There are no parts here.
+
+        Raises:
+            StoreRefused: always.
+        """
+        raise StoreRefused(f"the artifact folder {self.root} takes no objects in parts")
 
     def path(self, sha256: str) -> Path:
         """Where the object of this digest lies, whether it is there or not.

@@ -155,7 +155,8 @@ class ProcessExecutor:
         server.send(f"import {module}\n".encode())
 
     def _send(self, job: Job) -> None:
-        own = {"artifacts": job.where.artifacts, "checkpoint": job.where.checkpoint}
+        where = job.where
+        own = {"artifacts": where.artifacts, "limit": where.limit, "checkpoint": where.checkpoint}
         order = orjson.dumps({**own, "unsafe": self._unsafe(job.request.project)})
         body = order[:-1] + b',"attempt":' + codec.encode(job.request) + b"}"
         if len(body) > PACKET - 1000:

@@ -12,7 +12,7 @@ import base64
 import contextlib
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,13 @@ STALE = timedelta(days=1)
 
 LARGEST_PUT = 5 * 1024**3
 """Bytes that S3 takes in one PUT, and so with one granted address."""
+
+GRANTED_WHOLE = 64 * 1024 * 1024
+"""Bytes up to which an object is put in one piece by others: then the service itself checks the digest."""
+
+GRANTED_PART = 32 * 1024 * 1024
+GRANTED_PARTS = 500
+"""So many addresses fit into one message."""
 
 _PROBE = "probe/conditional-put"
 _MAX_EXPIRES = 7 * 86400.0
@@ -145,6 +152,28 @@ class S3Artifacts:
             headers["Content-Length"] = str(size)
             arguments["ContentLength"] = size
         return {"url": self._client.presign("put_object", expires, Key=key, **arguments), "headers": headers}
+
+    async def locate_parts(self, sha256: str, size: int, expires: float = 3600.0) -> dict[str, Any] | None:
+        """Addresses for the parts of a large object; None for one that goes in one piece. See the port."""
+        key = self._key(sha256)
+        if size <= GRANTED_WHOLE:
+            return None
+        part = max(GRANTED_PART, -(-size // GRANTED_PARTS))
+        upload = (await self._client.call("create_multipart_upload", Key=key))["UploadId"]
+        expires = min(expires, _MAX_EXPIRES)
+        urls = [
+            self._client.presign("upload_part", expires, Key=key, UploadId=upload, PartNumber=number + 1)
+            for number in range(-(-size // part))
+        ]
+        return {"parts": urls, "part_size": part, "upload": upload}
+
+    async def complete_parts(self, sha256: str, upload: str, tags: Sequence[str], size: int) -> None:
+        """Make an object of the parts that were put; see the port.
+
+        Raises:
+            ArtifactMismatch: they have another size together; nothing was stored.
+        """
+        await self._upload(Announced(sha256=sha256, size=size)).complete(upload, tags)
 
     def _key(self, sha256: str) -> str:
         ids.check_digest(sha256)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,45 @@ class Upload:
                 await asyncio.shield(self._abort(upload))
                 raise
             return self._hasher.size
+
+    async def complete(self, upload: str, tags: Sequence[str]) -> None:
+        """Make an object of parts that others put, or give them up when there are no tags.
+
+        Raises:
+            ArtifactMismatch: they are not as many bytes as were announced; nothing was stored.
+        """
+        if not tags or await self._is_there():
+            await self._abort(upload)
+            return
+        try:
+            await self._check_parts(upload, len(tags))
+            parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
+            if not await self._put("complete_multipart_upload", UploadId=upload, MultipartUpload={"Parts": parts}):
+                await self._abort(upload)
+        except S3Refused as refused:
+            # Asked a second time, because the first answer was lost: then it is there.
+            if refused.code != "NoSuchUpload" or not await self._is_there():
+                raise
+        except ArtifactMismatch:
+            await self._abort(upload)
+            raise
+
+    async def _check_parts(self, upload: str, count: int) -> None:
+        found, marker = 0, 0
+        sizes = 0
+        while True:
+            answer = await self._client.call("list_parts", Key=self._key, UploadId=upload, PartNumberMarker=marker)
+            parts = answer.get("Parts", [])
+            found += len(parts)
+            sizes += sum(part["Size"] for part in parts)
+            if not answer.get("IsTruncated") or not parts:
+                break
+            marker = parts[-1]["PartNumber"]
+        if found != count or sizes != self._announced.size:
+            raise ArtifactMismatch(
+                f"the {found} parts put for artifact {self._announced.sha256} are {sizes} bytes, not the {count} parts "
+                f"with {self._announced.size} bytes that were announced; nothing was stored"
+            )
 
     async def _send_parts(self, upload: str, heads: deque[bytes], rest: AsyncIterable[bytes]) -> list[dict[str, Any]]:
         """Send parts, some at the same time, in the order of their numbers; returns their tags."""
@@ -148,7 +187,7 @@ class Upload:
             if refused.missing:
                 return False
             raise
-        return head["ContentLength"] == self._hasher.size
+        return head["ContentLength"] == (self._hasher.size or self._announced.size)
 
     async def _abort(self, upload: str) -> None:
         with contextlib.suppress(Exception):  # the bucket's or the next start's cleaning takes what is left

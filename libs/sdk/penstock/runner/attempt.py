@@ -34,7 +34,13 @@ _THREAD = 8 * 2**20
 
 
 def perform(
-    request: Json, artifacts: str, base: str, checkpoint: Json | None = None, *, unsafe: bool = True
+    request: Json,
+    artifacts: str,
+    base: str,
+    checkpoint: Json | None = None,
+    *,
+    limit: int | None = None,
+    unsafe: bool = True,
 ) -> tuple[Json, Recorder]:
     """Run the attempt that `request` describes.
 
@@ -43,12 +49,13 @@ def perform(
         artifacts: root folder of the artifact store.
         base: path of the files that get what the attempt measures and stores, without their endings.
         checkpoint: the value that an earlier attempt saved last.
+        limit: largest artifact in bytes; None without one.
         unsafe: whether formats may be used whose loading can run code.
 
     Returns:
         The `AttemptFinished`, and the recorder with the size of its files.
     """
-    store = FolderStore(artifacts)
+    store = FolderStore(artifacts, limit)
     key = request["key"]
     recorder = _recorder(key, store, base, unsafe=unsafe)
     end: Json = {

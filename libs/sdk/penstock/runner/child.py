@@ -83,8 +83,8 @@ def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:
     order = json.loads(body)
     request = order["attempt"]
     sys.argv = [request["entrypoint"]]
-    unsafe = order.get("unsafe", True)
-    end, recorder = perform(request, order["artifacts"], slot, order.get("checkpoint"), unsafe=unsafe)
+    own = {"limit": order.get("limit"), "unsafe": order.get("unsafe", True)}
+    end, recorder = perform(request, order["artifacts"], slot, order.get("checkpoint"), **own)
     _flush()
     return _report(link, number, end, slot, log, recorder.size)
 

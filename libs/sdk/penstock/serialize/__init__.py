@@ -15,8 +15,9 @@ A format of your own takes three lines:
                        media_type="image/jpeg")
 """
 
+from penstock.serialize.folders import parts
 from penstock.serialize.formats import Format, Unsavable, register
 from penstock.serialize.loading import Unloadable, UnsafeRefused, load
 from penstock.serialize.saving import Forbidden, save
 
-__all__ = ["Forbidden", "Format", "Unloadable", "UnsafeRefused", "Unsavable", "load", "register", "save"]
+__all__ = ["Forbidden", "Format", "Unloadable", "UnsafeRefused", "Unsavable", "load", "parts", "register", "save"]

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from penstock import codec, hints
 from penstock.hints import check
-from penstock.serialize import elements, files, formats
+from penstock.serialize import elements, files, folders, formats
 from penstock.store import FolderStore
 from penstock_core.errors import PenstockError
 
@@ -149,11 +149,11 @@ class _Loader:
                 f"{self.where} was saved in the format {name!r}, whose loading can run code, and this project forbids "
                 "such formats. Have what gave it give plain data, a table, an array or a file"
             )
-        path = store.check(sha256)
         if name == files.FOLDER:
             target = self.fresh() / _filename(ref, "folder")
-            files.unpack(path, target)
+            folders.restore(ref, store, target)
             return target
+        path = store.check(sha256)
         if form is None:
             raise Unloadable(
                 f"{self.where} was saved in the format {name!r}, which is not known here: "

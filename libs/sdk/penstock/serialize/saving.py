@@ -9,10 +9,11 @@ from typing import Any, cast
 
 from penstock import codec, hints
 from penstock.hints import check
-from penstock.serialize import elements, files, formats
+from penstock.serialize import elements, files, folders, formats
 from penstock.serialize.formats import Format, Unfit, Unsavable
-from penstock.store import FolderStore
+from penstock.store import ArtifactTooLarge, FolderStore, StoreFull
 from penstock_core import values
+from penstock_core.folders import MEDIA_TYPE as MANIFEST
 from penstock_core.values import ArtifactRef
 
 MAX_ITEMS = 2_000
@@ -51,6 +52,8 @@ def save(
         Unsavable: it cannot be saved at all (a `TypeError`, too).
         Forbidden: only an unsafe format could keep it (an `Unsavable`, too).
         FileNotFoundError: it is a path at which nothing lies.
+        ArtifactTooLarge: it is larger than the platform's limit.
+        StoreFull: the disk has no room left.
     """
     cls = type(value)
     if (cls is bool or value is None or (cls is int and -(1 << 63) <= cast("int", value) < 1 << 63)) and hint is cls:
@@ -58,7 +61,10 @@ def save(
     found = check.problem(value, hint)
     if found is not None:
         raise TypeError(f"{where} is declared as {hints.show(hint)}, but {found}")
-    return _Saver(store, where, unsafe=unsafe).save(value, hint)
+    try:
+        return _Saver(store, where, unsafe=unsafe).save(value, hint)
+    except (ArtifactTooLarge, StoreFull) as error:
+        raise type(error)(f"{where} cannot be stored: {error}") from error
 
 
 class _Saver:
@@ -161,10 +167,9 @@ class _Saver:
             sha256, size = store.put_file(path)
             ref = ArtifactRef(sha256=sha256, size=size, media_type=files.media_type(path), format=files.FILE)
         else:
-            with store.temporary() as temporary:
-                files.pack(path, temporary)
-                sha256, size = store.adopt(temporary)
-            ref = ArtifactRef(sha256=sha256, size=size, media_type="application/x-tar", format=files.FOLDER)
+            data, manifest = folders.save(path, store)
+            sha256, size = store.put_bytes(data)
+            ref = ArtifactRef(sha256=sha256, size=size, media_type=MANIFEST, format=files.FOLDER, total=manifest.total)
         return artifact_json(dataclasses.replace(ref, filename=filename, python_type="pathlib:Path"))
 
     def artifact(self, value: object, form: Format, python_type: str = "") -> Any:

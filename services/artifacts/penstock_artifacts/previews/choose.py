@@ -5,6 +5,8 @@ from __future__ import annotations
 import mimetypes
 from typing import NamedTuple
 
+from penstock_core import folders
+
 
 class NoPreview(Exception):
     """There is no preview, and the message says why. `final`: it would be the same another time."""
@@ -59,6 +61,7 @@ _BY_MEDIA_TYPE = {
     "application/vnd.plotly.v1+json": _BY_FORMAT["plotly"],
     "application/x-npy": _BY_FORMAT["npy"],
     "application/x-tar": _BY_FORMAT["folder"],
+    folders.MEDIA_TYPE: _BY_FORMAT["folder"],
     "application/zip": _ARCHIVE,
     "text/csv": _SEPARATED,
     "text/tab-separated-values": _SEPARATED,

@@ -9,6 +9,7 @@ import zipfile
 from typing import Any, cast
 
 from penstock_artifacts.previews.choose import NoPreview
+from penstock_core import folders
 
 _SHOWN = 100
 _MEMBERS = 100_000
@@ -18,8 +19,9 @@ _NAME = 300
 
 
 def folder(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """The files of a folder, which is a tar."""
-    del size
+    """The files of a folder, by its manifest; those of earlier versions are a tar."""
+    if file.peek(1)[:1] == b"{":
+        return _manifest(file, size)
     rows: list[list[Any]] = []
     files = total = 0
     with tarfile.open(fileobj=file, mode="r:") as archive:
@@ -30,6 +32,16 @@ def folder(file: io.BufferedReader, size: int) -> dict[str, Any]:
             if len(rows) < _SHOWN:
                 rows.append([_name(member.name) + ("/" if member.isdir() else ""), member.size])
     return _listing(("name", "bytes"), rows, {"files": files, "bytes": total}, files)
+
+
+def _manifest(file: io.BufferedReader, size: int) -> dict[str, Any]:
+    if size > folders.MANIFEST_LIMIT:
+        raise NoPreview("its manifest is too large")
+    held = folders.decode(file.read())
+    rows: list[list[Any]] = [[_name(one.path), one.size] for one in held.files[:_SHOWN]]
+    rows += [[_name(name) + "/", 0] for name in held.folders[: _SHOWN - len(rows)]]
+    files = len(held.files)
+    return _listing(("name", "bytes"), rows, {"files": files, "bytes": held.total}, files)
 
 
 def archive(file: io.BufferedReader, size: int) -> dict[str, Any]:

@@ -1,0 +1,201 @@
+"""Folders as manifests: what a folder artifact holds, and in which objects of the store its bytes lie.
+
+A manifest is JSON in one canonical form, so that folders of the same content are the same artifact. A file is an object
+of its own, which all folders that hold it share. Small files lie together in packs, because a thousand objects of a
+kilobyte are slow to move; where a pack ends depends on the files' content, so that a changed file changes one pack.
+
+A manifest comes from user code: whoever reads one checks it here, and gets nothing that leads out of the folder.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from penstock_core import ids
+from penstock_core.errors import PenstockError
+
+MEDIA_TYPE = "application/vnd.penstock.folder+json"
+MANIFEST_LIMIT = 64 * 1024 * 1024
+"""Largest manifest in bytes: about 400,000 files."""
+
+SMALL = 64 * 1024
+"""Files up to this size, in bytes, are packed."""
+
+PACK_LIMIT = 4 * 1024 * 1024
+"""A pack that has reached this size, in bytes, is ended."""
+
+_VERSION = 1
+_ENDS = 64
+"""One file in so many, by its digest, ends its pack."""
+
+
+class UnsafeFolder(PenstockError, ValueError):
+    """A folder's manifest or archive holds what none of ours would, such as a path that leaves the folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class File:
+    """A file of a folder.
+
+    Attributes:
+        path: relative to the folder, parts separated by `/`.
+        size: in bytes.
+        sha256: of its bytes.
+        executable: whether its owner may execute it.
+        pack: digest of the object that it is a part of; None: its bytes are an object of their own.
+        offset: where it begins in its pack.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    executable: bool = False
+    pack: str | None = None
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a folder holds: `folders` are those without a file, `links` lead from a path to a relative target."""
+
+    files: tuple[File, ...] = ()
+    folders: tuple[str, ...] = ()
+    links: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def total(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    def objects(self) -> list[str]:
+        """Digests of the objects that hold the files' bytes, each once, in the order of the files."""
+        return list(dict.fromkeys(file.pack or file.sha256 for file in self.files))
+
+    def file(self, path: str) -> File | None:
+        """The file at a path."""
+        return next((file for file in self.files if file.path == path), None)
+
+
+def ends_pack(sha256: str, packed: int) -> bool:
+    """Whether a pack that has `packed` bytes with the file of this digest ends after it."""
+    return packed >= PACK_LIMIT or int(sha256[:8], 16) % _ENDS == 0
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest in its canonical form."""
+    packs = {pack: number for number, pack in enumerate(dict.fromkeys(f.pack for f in manifest.files if f.pack))}
+    files: list[dict[str, Any]] = []
+    for file in sorted(manifest.files, key=lambda file: file.path):
+        entry: dict[str, Any] = {"path": file.path, "size": file.size, "sha256": file.sha256}
+        if file.executable:
+            entry["executable"] = True
+        if file.pack is not None:
+            entry |= {"pack": packs[file.pack], "offset": file.offset}
+        files.append(entry)
+    body: dict[str, Any] = {"version": _VERSION, "files": files}
+    if packs:
+        body["packs"] = list(packs)
+    if manifest.folders:
+        body["folders"] = sorted(manifest.folders)
+    if manifest.links:
+        body["links"] = dict(sorted(manifest.links))
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def decode(data: bytes) -> Manifest:
+    """Read and check a manifest.
+
+    Raises:
+        UnsafeFolder: it is none, or it holds what leads out of the folder or cannot be put beside the rest.
+    """
+    if len(data) > MANIFEST_LIMIT:
+        raise UnsafeFolder(f"the folder's manifest has {len(data)} bytes; the limit is {MANIFEST_LIMIT}")
+    try:
+        body = json.loads(data)
+        version = body["version"]
+        if version != _VERSION:
+            raise UnsafeFolder(f"the folder's manifest is of version {version!r}, which is not known here")
+        packs = [ids.check_digest(pack) for pack in body.get("packs", [])]
+        manifest = Manifest(
+            files=tuple(_file(entry, packs) for entry in body["files"]),
+            folders=tuple(body.get("folders", [])),
+            links=tuple(cast("Mapping[str, str]", body.get("links", {})).items()),
+        )
+        _check_paths(manifest)
+    except UnsafeFolder:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise UnsafeFolder(f"the folder's manifest cannot be read: {error!r}"[:500]) from error
+    return manifest
+
+
+def _file(entry: Mapping[str, Any], packs: list[str]) -> File:
+    size, offset = _count(entry["size"]), _count(entry.get("offset", 0))
+    number = entry.get("pack")
+    return File(
+        path=entry["path"],
+        size=size,
+        sha256=ids.check_digest(entry["sha256"]),
+        executable=entry.get("executable") is True,
+        pack=None if number is None else packs[_count(number)],
+        offset=offset,
+    )
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 62:
+        raise UnsafeFolder(f"the folder's manifest holds {value!r} where a number from 0 belongs"[:300])
+    return value
+
+
+def _check_paths(manifest: Manifest) -> None:
+    taken: set[str] = set()
+    for path in [*(file.path for file in manifest.files), *manifest.folders, *(path for path, _ in manifest.links)]:
+        problem = path_problem(path)
+        if problem is not None:
+            raise UnsafeFolder(f"the folder holds {path!r}, which {problem}"[:500])
+        if path in taken:
+            raise UnsafeFolder(f"the folder holds {path!r} twice"[:500])
+        taken.add(path)
+    leaves = {file.path for file in manifest.files} | {path for path, _ in manifest.links}
+    for path in taken:
+        for above in _above(path):
+            if above in leaves:
+                raise UnsafeFolder(f"the folder holds {path!r} below {above!r}, which is no folder"[:500])
+    for path, target in manifest.links:
+        if link_leaves(path, target):
+            raise UnsafeFolder(f"the folder holds the link {path!r} to {target!r}, out of the folder"[:500])
+
+
+def _above(path: str) -> Iterable[str]:
+    parts = path.split("/")
+    return ("/".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def path_problem(path: Any) -> str | None:
+    """Why a path cannot be one of a folder's, as the end of a sentence; None when it can."""
+    if type(path) is not str or not path:
+        return "is no path"
+    if any(part in ("", ".", "..") for part in path.split("/")):
+        return "leads out of the folder"
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+        return "has control characters in its name"
+    if any(0xD800 <= ord(letter) < 0xE000 for letter in path):
+        return "has a name that is no UTF-8"
+    return None
+
+
+def link_leaves(path: str, target: Any) -> bool:
+    """Whether a link at `path` may lead out of the folder, or is none.
+
+    `..` may stand only at the beginning of the target: after a name, which may be a link itself, nobody can say where
+    it leads to.
+    """
+    if type(target) is not str or not target or target.startswith("/") or "\0" in target:
+        return True
+    parts = [part for part in target.split("/") if part not in ("", ".")]
+    ups = next((count for count, part in enumerate(parts) if part != ".."), len(parts))
+    return ups > path.count("/") or ".." in parts[ups:]
