@@ -72,11 +72,12 @@ class Waiter:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Holds a slot of each of `limits` since a time. Who is `leaving` was told to make room."""
+    """Holds a slot of each of `limits` since a time, and had `asked` before. Who is `leaving` was told to make room."""
 
     place: Place
     limits: tuple[str, ...]
     since: float = 0.0
+    asked: float = 0.0
     leaving: bool = False
 
 
@@ -152,7 +153,7 @@ def hold(book: Book, waiter: Waiter, now: float) -> None:
     if waiter.place not in book.holders:
         book.waiters.pop(waiter.place, None)
         names = tuple(limit.name for limit in waiter.needs)
-        book.holders[waiter.place] = Holder(waiter.place, names, now)
+        book.holders[waiter.place] = Holder(waiter.place, names, now, waiter.since)
 
 
 def tell(book: Book, notices: Iterable[tuple[Place, Notice]]) -> None:
@@ -185,7 +186,7 @@ def serve(book: Book, sizes: Mapping[str, int], now: float) -> None:
             if now - waiter.since >= PATIENCE:
                 closed.update(limit.name for limit in waiter.needs)
             continue
-        holder = Holder(waiter.place, tuple(limit.name for limit in waiter.needs), now)
+        holder = Holder(waiter.place, tuple(limit.name for limit in waiter.needs), now, waiter.since)
         room -= _holder_weight(holder)
         if room < 0:
             return
@@ -248,7 +249,7 @@ def _waiter_weight(waiter: Waiter) -> int:
 
 def _holder_weight(holder: Holder) -> int:
     """Bytes of a holder in the stored book with the notice that it is owed."""
-    return 2 * _place_weight(holder.place) + 64 + 4 * len(holder.limits)
+    return 2 * _place_weight(holder.place) + 84 + 4 * len(holder.limits)
 
 
 def _place_weight(place: Place) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from penstock_core import limits
 from penstock_core.facts import Limit
 from penstock_core.ir import Overlap
-from penstock_core.limits import Book, Holder, Waiter
+from penstock_core.limits import Book, Waiter
 
 RUNS = "runs:"
 """Before `project/pipeline`, in the name of the limit that is how many runs may be under way."""
@@ -43,19 +43,16 @@ def admit(book: Book, run: Waiter, overlap: Overlap) -> str | None:
         case Overlap.BUFFER_ONE if not free and waiting:
             return f"{_as_many(most)} under way and another run waits already (overlap=buffer_one)"
         case Overlap.CANCEL_PREVIOUS:
-            active = sorted((holder for holder in under_way if not holder.leaving), key=_age)
-            previous = [holder.place for holder in active]
-            previous += [waiter.place for waiter in sorted(waiting, key=lambda w: (w.since, w.place))]
-            for place in previous[: max(0, len(previous) + 1 - most)]:
+            # By when they were asked for: replicas may bring them in another order.
+            known = [(holder.asked, holder.place) for holder in under_way if not holder.leaving]
+            known += [(waiter.since, waiter.place) for waiter in (*waiting, run)]
+            limits.ask(book, run)
+            for _, place in sorted(known)[: max(0, len(known) - most)]:
                 limits.dismiss(book, place)
         case _:
             pass
     limits.ask(book, run)
     return None
-
-
-def _age(holder: Holder) -> tuple[float, limits.Place]:
-    return (holder.since, holder.place)
 
 
 def _as_many(most: int) -> str:

@@ -96,6 +96,17 @@ def test_cancel_previous_waits_until_the_oldest_is_over() -> None:
     assert set(book.holders) == {place(1), place(2)} and not told_to_stop(book)
 
 
+def test_the_newest_is_the_one_that_was_asked_for_last_in_whatever_order_they_come() -> None:
+    for order in ((0, 2, 1), (2, 0, 1), (2, 1, 0), (1, 0, 2)):
+        book = Book()
+        for n in order:
+            come(book, n, Overlap.CANCEL_PREVIOUS)
+        assert told_to_stop(book) == {place(0), place(1)}, order
+        go(book, 0)
+        go(book, 1)
+        assert set(book.holders) == {place(2)}, order
+
+
 def test_cancel_previous_takes_a_waiting_run_s_turn_too() -> None:
     book = Book()
     for n in range(4):

@@ -23,7 +23,7 @@ from penstock_core.errors import PenstockError
 from penstock_core.facts import Limit
 from penstock_core.limits import POOL, Book, Holder, Notice, Place, Waiter
 
-_FORM = 1
+_FORM = 2
 _TRIES = 100
 
 
@@ -135,7 +135,8 @@ def pack(book: Book) -> bytes:
     body = {
         "form": _FORM,
         "holders": [
-            [*h.place, [number(name) for name in h.limits], h.since, int(h.leaving)] for h in book.holders.values()
+            [*h.place, [number(name) for name in h.limits], h.since, h.asked, int(h.leaving)]
+            for h in book.holders.values()
         ],
         "waiters": [
             [*w.place, [[number(n.name), n.most] for n in w.needs], w.priority, w.since, int(w.leaving)]
@@ -164,8 +165,8 @@ def unpack(data: bytes) -> Book:
             raise UnreadableBook(f"the book of limits has form {body['form']}, and {_FORM} is known here")
         names: list[str] = body["names"]
         holders = [
-            Holder((run, key, n), tuple(names[i] for i in held), since, bool(leaving))
-            for run, key, n, held, since, leaving in body["holders"]
+            Holder((run, key, n), tuple(names[i] for i in held), since, asked, bool(leaving))
+            for run, key, n, held, since, asked, leaving in body["holders"]
         ]
         waiters = [
             Waiter(
