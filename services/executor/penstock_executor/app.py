@@ -39,6 +39,9 @@ from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
 from penstock_servicekit.link import Link
 
+_KEPT_BEFORE_A_LOOK = 5
+"""How often what is held is kept before the log is asked whether others have ended it: every ten seconds or so."""
+
 
 class NatsEdges:
     """The executor's surroundings on NATS."""
@@ -174,8 +177,11 @@ class ExecutorApp:
 
     async def _keep(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.ack_wait / 3)
-            await self._service.keep_held()
+            for _ in range(_KEPT_BEFORE_A_LOOK):
+                await asyncio.sleep(self._settings.ack_wait / 3)
+                await self._service.keep_held()
+            with contextlib.suppress(Unavailable, BusError):  # it is looked again
+                await self._service.look_for_ends()
 
     def _reconnected(self) -> None:
         if not self._stopped:

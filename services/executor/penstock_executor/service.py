@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +34,7 @@ from penstock_executor import attempts
 from penstock_executor.edges import Attempt, Edges
 from penstock_executor.held import Held, prepared
 from penstock_executor.line import Line
+from penstock_executor.work import Work
 
 STARTED_DELAY = 0.02
 """Seconds that a `started` fact waits: an attempt that ends before does without."""
@@ -68,7 +69,7 @@ class ExecutorService:
         self._held: dict[Attempt, Held] = {}
         self._ended: OrderedDict[Attempt, None] = OrderedDict()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._work = Work(warn)
         self._stopping = False
         self._active = 0
         self._idle = asyncio.Event()
@@ -94,10 +95,10 @@ class ExecutorService:
     def _take(self, delivery: Delivery) -> None:
         request = events.decode(delivery.subject, delivery.data)
         if isinstance(request, events.Corrupt):
-            self._spawn(self._corrupt(delivery, request))
+            self._work.spawn(self._corrupt(delivery, request))
             return
         if not isinstance(request, AttemptRequested):
-            self._spawn(self._edges.ack(delivery))
+            self._work.spawn(self._edges.ack(delivery))
             return
         attempt = (request.run_id, request.key, request.attempt)
         held = self._held.get(attempt)
@@ -105,10 +106,10 @@ class ExecutorService:
             held.delivery = delivery  # a redelivery of what runs here; the newest one is acknowledged
             return
         if attempt in self._ended:
-            self._spawn(self._edges.ack(delivery))
+            self._work.spawn(self._edges.ack(delivery))
             return
         if self._stopping:
-            self._spawn(self._edges.hand_back(delivery, 0.0))
+            self._work.spawn(self._edges.hand_back(delivery, 0.0))
             return
         self._held[attempt] = Held(request, delivery)
         self._idle.clear()
@@ -116,7 +117,7 @@ class ExecutorService:
             self._start(attempt)
             return
         self._queued.add(attempt)
-        self._spawn(self._begin(attempt, request, delivery))
+        self._work.spawn(self._begin(attempt, request, delivery))
 
     def _start(self, attempt: Attempt) -> None:
         """Give an attempt a slot."""
@@ -124,7 +125,7 @@ class ExecutorService:
         held.begun = True
         self._active += 1
         self._queued.discard(attempt)
-        self._spawn(self._begin(attempt, held.request, held.delivery))
+        self._work.spawn(self._begin(attempt, held.request, held.delivery))
 
     async def _begin(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
         """Start an attempt, or have it wait for a slot if it has none."""
@@ -270,7 +271,7 @@ class ExecutorService:
                 # A short attempt has no `started` in the log: its end says where and when it began, for one write less.
                 held.timer.cancel()
             if held.output or held.commits or held.cache or attempts.stores(fact):
-                self._spawn(self._end_after(attempt, held, fact))
+                self._work.spawn(self._end_after(attempt, held, fact))
                 return
         self._submit_end(attempt, fact)
 
@@ -280,7 +281,7 @@ class ExecutorService:
 
     def _submit_end(self, attempt: Attempt, fact: AttemptFinished) -> None:
         written = self._edges.submit(fact)
-        written.add_done_callback(lambda future: self._spawn(self._ended_in_log(attempt, fact, future)))
+        written.add_done_callback(lambda future: self._work.spawn(self._ended_in_log(attempt, fact, future)))
 
     async def _ended_in_log(self, attempt: Attempt, fact: AttemptFinished, written: asyncio.Future[bool]) -> None:
         if written.cancelled():
@@ -313,7 +314,7 @@ class ExecutorService:
         held = self._held.get(attempt)
         self._release(attempt)
         if held is not None:
-            self._spawn(self._edges.ack(held.delivery))
+            self._work.spawn(self._edges.ack(held.delivery))
 
     def _release(self, attempt: Attempt) -> None:
         held = self._held.pop(attempt, None)
@@ -368,6 +369,12 @@ class ExecutorService:
         for held in list(self._held.values()):
             await self._edges.keep(held.delivery)
 
+    async def look_for_ends(self) -> None:
+        """End what others have ended in the log, should nobody have heard of it; to be called now and then."""
+        places = {subjects.finished(*attempt): attempt for attempt, held in self._held.items() if not held.ended}
+        for place in await self._edges.facts(list(places)) if places else ():
+            await self.kill(places[place])
+
     async def stop(self, drain: float) -> None:
         """Take nothing more, give what runs `drain` seconds, end the rest as lost, and see the ends into the log."""
         self._stopping = True
@@ -381,20 +388,9 @@ class ExecutorService:
             await self._executor.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), 5.0)
-        if self._tasks:
-            await asyncio.wait(self._tasks, timeout=5.0)
+        await self._work.wait(5.0)
 
     @property
     def running(self) -> int:
         """Attempts in hand."""
         return len(self._held)
-
-    def _spawn(self, work: Awaitable[None]) -> None:
-        task: asyncio.Task[None] = asyncio.ensure_future(work)  # type: ignore[assignment]
-        self._tasks.add(task)
-        task.add_done_callback(self._task_done)
-
-    def _task_done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._warn("a task of the executor failed", error=repr(error))

@@ -6,7 +6,9 @@ import asyncio
 
 from executor_bench import Bench
 
+from penstock_contracts import subjects
 from penstock_core.facts import AttemptFinished, Outcome
+from penstock_core.ports import Recorded
 
 
 async def _settle() -> None:
@@ -63,3 +65,18 @@ async def test_nothing_of_an_attempt_is_remembered_once_it_is_over() -> None:
     assert bench.service.running == 0
     assert bench.edges.shipper.following == 0
     assert len(bench.edges.acked) == 50
+
+
+async def test_an_attempt_that_others_have_ended_in_the_log_is_ended() -> None:
+    bench = Bench()
+    bench.edges.ready.set()
+    bench.deliver("a")
+    await _settle()
+    place = subjects.finished("r", "a", 1)
+    end = AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.TIMED_OUT)
+    await bench.service.look_for_ends()
+    assert bench.processes.cancelled == []
+    bench.edges.known[place] = Recorded(1, 0.0, end)
+    await bench.service.look_for_ends()
+    await bench.service.look_for_ends()
+    assert bench.processes.cancelled == ["a"]
