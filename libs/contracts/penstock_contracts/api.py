@@ -224,6 +224,50 @@ class RunPage(_Model):
     behind: int = 0
 
 
+class ArtifactUse(_Model):
+    """An artifact by the name that a step has for it."""
+
+    name: str
+    sha256: str
+
+
+class LineageStep(_Model):
+    """An attempt on the way: the run that it belongs to, what it read and made. Without key: the run as a whole.
+
+    `level` counts the attempts from the artifact to this one; `source` is the digest of the code that ran.
+    """
+
+    run_id: str
+    key: str
+    attempt: int
+    pipeline: str
+    version: int
+    state: str
+    level: int
+    reads: list[ArtifactUse] = Field(default_factory=list)
+    makes: list[ArtifactUse] = Field(default_factory=list)
+    source: str | None = None
+
+
+class Lineage(_Model):
+    """An artifact, what it was made by (`up`), what used it (`down`); `whole` is false where something is left out."""
+
+    sha256: str
+    size: int
+    media_type: str
+    format: str
+    filename: str = ""
+    whole: bool = True
+    up: list[LineageStep] = Field(default_factory=list)
+    down: list[LineageStep] = Field(default_factory=list)
+
+
+class Rebuild(_Model):
+    """The list of runs is being made anew, up to this place in the log."""
+
+    upto: int
+
+
 class Problem(_Model):
     """An error as RFC 9457 problem details: `title` says what happened, `detail` what to do."""
 

@@ -24,6 +24,8 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     api.RunAccepted,
     api.ItemPage,
     api.RunPage,
+    api.Lineage,
+    api.Rebuild,
     api.RunView,
     api.RunReasons,
     commands.Version,
