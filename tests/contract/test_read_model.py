@@ -15,7 +15,7 @@ from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock_adapters.sql import details, engine, migrate, tables, writer
+from penstock_adapters.sql import details, engine, lineage, migrate, tables, writer
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import DatabaseError, Gap, Unwritable
 from penstock_adapters.sql.model import open_model
@@ -368,3 +368,47 @@ def test_rebuilt_rows_are_the_same(database: Database) -> None:
     assert at.rows(database)["runs"] == at.rows(database)["metrics"] == []
     at.apply(database, facts, size=5)
     assert at.rows(database) == before
+
+
+# ------------------------------------------------------------------------------------------------------------- lineage
+
+
+def test_lineage_goes_up_and_down_over_runs(database: Database) -> None:
+    one, two, three = (Stored(at.artifact(letter)) for letter in "abc")
+    facts = at.recorded(
+        [
+            at.requested("r1", pipeline="load"),
+            at.ended("r1", "load", outputs={"result": one}),
+            at.attempt("r1", "fit", data=one),
+            at.ended("r1", "fit", outputs={"model": two}, artifacts={"plot": Stored(at.artifact("d"))}),
+            at.requested("r2", pipeline="score", inputs={"model": two}),
+            at.attempt("r2", "score", model=two),
+            at.ended("r2", "score", outputs={"result": three}),
+        ]
+    )
+    at.apply(database, facts)
+    found = lineage.lineage(database, "default", "b" * 64)
+    assert found is not None
+    assert [(row["key"], row["level"]) for row in found["up"]] == [("fit", 1), ("load", 2)]
+    assert [(row["run_id"], row["key"], row["level"]) for row in found["down"]] == [("r2", "", 1), ("r2", "score", 1)]
+    assert found["up"][0]["reads"] == [{"name": "data", "sha256": "a" * 64}]
+    assert {use["name"] for use in found["up"][0]["makes"]} == {"model", "plot"}
+    assert found["down"][1]["makes"] == [{"name": "result", "sha256": "c" * 64}]
+    assert found["whole"]
+    assert [row["key"] for row in lineage.lineage(database, "default", "a" * 64)["down"]] == ["fit", "", "score"]
+    assert lineage.lineage(database, "default", "e" * 64) is None
+    assert lineage.lineage(database, "another", "b" * 64)["up"] == []
+
+
+def test_a_lineage_without_end_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lineage, "MOST", 5)
+    shared = Stored(at.artifact("a"))
+    facts = at.recorded(
+        fact
+        for n in range(8)
+        for fact in (at.requested(f"r{n}"), at.attempt(f"r{n}", x=shared), at.ended(f"r{n}", outputs={"y": shared}))
+    )
+    at.apply(database, facts)
+    found = lineage.lineage(database, "default", "a" * 64)
+    assert found is not None
+    assert (len(found["down"]), found["whole"]) == (5, False)

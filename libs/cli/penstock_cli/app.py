@@ -6,7 +6,22 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock_cli import artifacts, doctor, explain, light, limits, listing, rerun, run, runs, schedules, up, versions
+from penstock_cli import (
+    admin,
+    artifacts,
+    doctor,
+    explain,
+    light,
+    limits,
+    lineage,
+    listing,
+    rerun,
+    run,
+    runs,
+    schedules,
+    up,
+    versions,
+)
 
 app = typer.Typer(
     name="penstock",
@@ -42,11 +57,13 @@ app.command("up")(up.up)
 runs.app.command("list")(listing.list_runs)
 runs.app.command("explain")(explain.explain)
 runs.app.command("rerun")(rerun.rerun)
+artifacts.app.command("lineage")(lineage.lineage)
 app.add_typer(runs.app, name="runs")
 app.add_typer(versions.app, name="versions")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(limits.app, name="limits")
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(admin.app, name="admin")
 app.command("doctor")(doctor.doctor)
 
 

@@ -7,8 +7,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from penstock_contracts.commands import EnvironmentInfo, GitInfo
+from penstock_contracts.waits import WaitView
 
 Json = Any
+
+MAX_DEADLINE = 1e9
+"""Seconds that a run may be given at most."""
 
 
 class _Model(BaseModel):
@@ -51,6 +55,7 @@ class RunBody(_Model):
 
     `cache` says what it does with earlier results of steps that keep them: `use` them, make them anew and keep these
     (`refresh`), or neither use nor keep any (`off`). `refresh` names single steps that are made anew, by key or name.
+    `deadline` is in seconds from now: a run that is not over by then is ended as failed. None: as the pipeline says.
     """
 
     pipeline: str
@@ -60,6 +65,7 @@ class RunBody(_Model):
     priority: int = Field(default=0, ge=-1000, le=1000)
     cache: Literal["use", "refresh", "off"] = "use"
     refresh: list[str] = Field(default_factory=list, max_length=1000)
+    deadline: float | None = Field(default=None, gt=0, le=MAX_DEADLINE)
 
 
 class RerunBody(_Model):
@@ -67,19 +73,21 @@ class RerunBody(_Model):
 
     `version` says which: that of the earlier run (`same`) or the `latest`; it may be left out where they are one.
     `inputs` are what change; the others are those of the earlier run. `cache` and `refresh` are as for any run: those
-    of the earlier run do not matter.
+    of the earlier run do not matter. `deadline` is in seconds from now; None: as the pipeline says.
     """
 
     version: Literal["same", "latest"] | None = None
     inputs: dict[str, Json] = Field(default_factory=dict)
     cache: Literal["use", "refresh", "off"] = "use"
     refresh: list[str] = Field(default_factory=list, max_length=1000)
+    deadline: float | None = Field(default=None, gt=0, le=MAX_DEADLINE)
 
 
 class CancelBody(_Model):
-    """Why a run is cancelled."""
+    """Why a run, or a step of it, is cancelled, and who asks for it."""
 
     reason: str = Field(default="", max_length=1000)
+    by: str = Field(default="", max_length=200)
 
 
 class RunAccepted(_Model):
@@ -142,6 +150,7 @@ class StepView(_Model):
     )
     checkpoint: CheckpointView | None = None
     cache: CacheView | None = None
+    waits_for: WaitView | None = Field(default=None, description="while it is suspended")
     depends_on: list[str] = Field(default_factory=list)
     items: dict[str, int] | None = Field(
         default=None, description="of a mapped step: `count`, and how many items stand in which state"
@@ -222,6 +231,50 @@ class RunPage(_Model):
     runs: list[RunSummary]
     next: str | None = None
     behind: int = 0
+
+
+class ArtifactUse(_Model):
+    """An artifact by the name that a step has for it."""
+
+    name: str
+    sha256: str
+
+
+class LineageStep(_Model):
+    """An attempt on the way: the run that it belongs to, what it read and made. Without key: the run as a whole.
+
+    `level` counts the attempts from the artifact to this one; `source` is the digest of the code that ran.
+    """
+
+    run_id: str
+    key: str
+    attempt: int
+    pipeline: str
+    version: int
+    state: str
+    level: int
+    reads: list[ArtifactUse] = Field(default_factory=list)
+    makes: list[ArtifactUse] = Field(default_factory=list)
+    source: str | None = None
+
+
+class Lineage(_Model):
+    """An artifact, what it was made by (`up`), what used it (`down`); `whole` is false where something is left out."""
+
+    sha256: str
+    size: int
+    media_type: str
+    format: str
+    filename: str = ""
+    whole: bool = True
+    up: list[LineageStep] = Field(default_factory=list)
+    down: list[LineageStep] = Field(default_factory=list)
+
+
+class Rebuild(_Model):
+    """The list of runs is being made anew, up to this place in the log."""
+
+    upto: int
 
 
 class Problem(_Model):

@@ -186,3 +186,13 @@ class Event(_Model):
     source: str = Field(default="", max_length=1000)
     data: Any = None
     at: float = 0.0
+
+
+class EventReply(_Model):
+    """Reply to an `Event`: it is stored, with the number of steps that it ended; or why not."""
+
+    id: str = ""
+    duplicate: bool = Field(default=False, description="whether one of this id was stored before, which counts instead")
+    reached: int = 0
+    error: str | None = None
+    unavailable: bool = Field(default=False, description="whether sending it again, with its id, may help")

@@ -49,6 +49,7 @@ ARTIFACTS_LOCATE = "commands.artifacts.locate"
 ARTIFACTS_STAT = "commands.artifacts.stat"
 ARTIFACTS_PREVIEW = "commands.artifacts.preview"
 ARTIFACTS_COMPLETE = "commands.artifacts.complete"
+GATEWAY_EVENT = "commands.gateway.event"
 SCHEDULER_REPLICAS = "commands.scheduler.replicas"
 
 

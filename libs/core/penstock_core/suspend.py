@@ -67,6 +67,15 @@ def plain(value: Value | None) -> Any:
     return tagged.plain(value.value) if isinstance(value, values.Inline) else None
 
 
+def choices(fact: StepSuspended) -> list[Any]:
+    """What can be answered to a question."""
+    try:
+        found = _data(fact.inputs, "choices")
+    except Unresolvable:
+        return []
+    return list(found) if isinstance(found, list) else []
+
+
 def _checked(spec: StepSpec, inputs: dict[str, Value]) -> dict[str, Value]:
     if spec.kind is Kind.ASK:
         choices = _data(inputs, "choices")

@@ -78,7 +78,13 @@ class PostgresServer:
             except KeyError:
                 raise BinaryMissing(f"PostgreSQL cannot run as root, and there is no user {USER!r}") from None
             os.chown(self._folder, account.pw_uid, account.pw_gid)
-            self._as = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
+            self._as = [
+                "setpriv",
+                f"--reuid={account.pw_uid}",
+                f"--regid={account.pw_gid}",
+                "--clear-groups",
+                "--pdeathsig=KILL",
+            ]
         command = [str(programs / "initdb"), "-D", str(data), "-U", USER, "--auth=trust", "-E", "UTF8", "-N"]
         made = Child("initdb", [*self._as, *command], self._folder / "initdb.log", self._folder)
         if made.process.wait(timeout) != 0:

@@ -123,6 +123,7 @@ class CronService:
         except InputError as error:
             await self._refuse(schedule, tick, str(error))
             return
+        now, limit = self._clock(), version.pipeline.deadline
         run = RunRequested(
             run_id=ids.run_id_from_key(schedule.project, schedule.pipeline, f"\0cron:{schedule.name}:{tick.at:.0f}"),
             project=schedule.project,
@@ -130,7 +131,8 @@ class CronService:
             version=version.version,
             inputs=inputs,
             trigger={"type": "cron", "schedule": schedule.name, "tick": f"{tick.at:.0f}"},
-            requested_at=self._clock(),
+            requested_at=now,
+            deadline=None if limit is None else now + limit,
         )
         await self._edges.request(run)
 

@@ -14,16 +14,20 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from penstock_core.errors import PenstockError
-from penstock_gateway import guard, problems
+from penstock_gateway import guard, problems, subscribers
 from penstock_gateway.artifacts import Artifacts
+from penstock_gateway.links import Signer
 from penstock_gateway.readmodel import ReadModel
 from penstock_gateway.routes import artifacts as artifact_routes
-from penstock_gateway.routes import events, limits, platform, runs, schedules, versions
+from penstock_gateway.routes import events, limits, linked, platform, runs, schedules, steps, versions, waits
 from penstock_gateway.service import GatewayService
 from penstock_gateway.settings import GatewaySettings
 from penstock_servicekit.link import Link
 
-ROUTERS = tuple(module.router for module in (platform, artifact_routes, versions, runs, events, schedules, limits))
+ROUTERS = tuple(
+    module.router
+    for module in (platform, artifact_routes, versions, runs, steps, waits, linked, events, schedules, limits)
+)
 
 
 class CannotListen(PenstockError):
@@ -49,6 +53,7 @@ def create_app(deps: Deps) -> FastAPI:
     app.state.service = deps.service
     app.state.artifacts = deps.service.artifacts
     app.state.settings = deps.settings
+    app.state.signer = Signer(deps.settings.links_secret.get_secret_value() or deps.token)
     app.state.started_at = time.time()
     return app
 
@@ -185,6 +190,7 @@ def build(link: Link, settings: GatewaySettings) -> Gateway:
     """
     artifacts = Artifacts(link.bus, settings.max_blob)
     service = GatewayService(link, artifacts, ReadModel(settings.database()), settings.gateway_runs)
+    subscribers.register(link, service)
     return Gateway(Deps(service, settings, _token(settings), link.log))
 
 

@@ -79,6 +79,14 @@ REQUESTS = (
         "Ask what an object looks like.",
     ),
     _Request(
+        subjects.GATEWAY_EVENT,
+        commands.Event,
+        commands.EventReply,
+        "gateway",
+        (),
+        "Send an event to the steps that wait for it.",
+    ),
+    _Request(
         subjects.SCHEDULER_REPLICAS,
         None,
         commands.Replicas,

@@ -43,9 +43,9 @@ async def read(request: Request, model: type[T], *, optional: bool = False, **fi
         raise ProblemError(422, "The request is not valid", problems.sentence(errors), errors=errors) from error
 
 
-async def read_json(request: Request, *, optional: bool = False) -> Any:
-    """The request's JSON body; with `optional`, `{}` for an empty one."""
-    raw = await _read_bytes(request, JSON_LIMIT)
+async def read_json(request: Request, *, optional: bool = False, limit: int = JSON_LIMIT) -> Any:
+    """The request's JSON body of at most `limit` bytes; with `optional`, `{}` for an empty one."""
+    raw = await read_bytes(request, limit)
     if optional and not raw.strip():
         return {}
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
@@ -64,7 +64,12 @@ async def read_json(request: Request, *, optional: bool = False) -> Any:
     return data
 
 
-async def _read_bytes(request: Request, limit: int) -> bytes:
+async def read_bytes(request: Request, limit: int) -> bytes:
+    """The request's body of at most `limit` bytes.
+
+    Raises:
+        ProblemError: 413 it is larger; 400 it did not come whole.
+    """
     check_length(request, limit)
     chunks: list[bytes] = []
     size = 0

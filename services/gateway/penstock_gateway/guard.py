@@ -2,7 +2,7 @@
 
 - The `Host` header must be a name that this gateway goes by, else 421: a web page whose name was bound anew to
   127.0.0.1 (DNS rebinding) reaches nothing.
-- `/v1` needs the bearer token, compared in constant time.
+- `/v1` needs the bearer token, compared in constant time; links under `/v1/answers` have signatures instead.
 - Whatever goes wrong inside ends as a problem document and a line in the log, never as a traceback to the client.
 """
 
@@ -19,6 +19,9 @@ from structlog.typing import FilteringBoundLogger
 from penstock_gateway import problems
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_SIGNED = "/v1/answers/"
+"""What is behind this asks for a signature of its own instead of the token."""
+
 _DRAIN_BYTES = 32 * 1024 * 1024
 _DRAIN_PAUSE = 0.25
 _SAFE_HEADERS = [
@@ -85,7 +88,7 @@ class Guard:
                 "call it by its own address, or add the name to PENSTOCK_ALLOWED_HOSTS",
             )
         path: str = scope["path"]
-        if not (path == "/v1" or path.startswith("/v1/")):
+        if not (path == "/v1" or path.startswith("/v1/")) or path.startswith(_SIGNED):
             return None
         scheme, _, rest = authorization.partition(b" ")
         if not hmac.compare_digest(scheme.lower() + b" " + rest.strip(), self._expected):

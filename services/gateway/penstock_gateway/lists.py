@@ -9,6 +9,7 @@ import orjson
 
 from penstock_core import search
 from penstock_core.search import InvalidQuery, RunQuery
+from penstock_gateway.problems import ProblemError
 from penstock_gateway.service import PROJECT, GatewayService
 
 PATIENCE = 3.0
@@ -64,6 +65,24 @@ async def page(service: GatewayService, wanted: RunQuery) -> dict[str, Any]:
         "next": search.cursor(wanted.sort, found.end) if found.end else None,
         "behind": max(0, place - found.last_seq),
     }
+
+
+async def lineage(service: GatewayService, sha256: str) -> dict[str, Any]:
+    """The JSON of `api.Lineage`, with the digest of the code of each attempt.
+
+    Raises:
+        ProblemError: 404, no fact names the artifact.
+        Unavailable: the log or the database does not answer.
+        DatabaseError: the database cannot be used.
+    """
+    await service.projector.caught_up(PATIENCE)
+    found = await service.model.read(lambda model: model.lineage(PROJECT, sha256))
+    if found is None:
+        raise ProblemError(404, f"No run made or read an artifact {sha256[:80]!r}", "see the outputs of a run's steps")
+    for row in (*found["up"], *found["down"]):
+        version = await service.versions.get(PROJECT, row["pipeline"], row["version"])
+        row["source"] = version.source if version else None
+    return found
 
 
 def _summary(row: dict[str, Any]) -> dict[str, Any]:

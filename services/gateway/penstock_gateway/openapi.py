@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from penstock_contracts import api, commands, histories, limits, previews
+from penstock_contracts import api, commands, histories, limits, previews, waits
 from penstock_gateway import answers
 from penstock_gateway.schemas import tidy
 
@@ -24,6 +24,8 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     api.RunAccepted,
     api.ItemPage,
     api.RunPage,
+    api.Lineage,
+    api.Rebuild,
     api.RunView,
     api.RunReasons,
     commands.Version,
@@ -32,6 +34,12 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     limits.LimitView,
     limits.LimitList,
     previews.Preview,
+    waits.AnswerBody,
+    waits.Answered,
+    waits.AnswerLinks,
+    waits.QuestionList,
+    waits.EventAccepted,
+    waits.StepCancelAnswer,
     histories.HistoryHeader,
     histories.HistoryFact,
 )
@@ -48,6 +56,7 @@ def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
             {"name": "runs", "description": "Runs of pipelines: ask, follow, read, cancel."},
             {"name": "versions", "description": "Registered versions of pipelines."},
             {"name": "artifacts", "description": "Content-addressed objects."},
+            {"name": "waits", "description": "What steps wait for: answers to questions, events."},
             {"name": "schedules", "description": "Runs by the clock."},
             {"name": "limits", "description": "How many steps may run at the same time."},
             {"name": "platform", "description": "The platform itself."},

@@ -9,7 +9,7 @@ from penstock_contracts import api, commands
 from penstock_core.facts import CacheMode, RunRequested
 from penstock_gateway import inputs
 from penstock_gateway.problems import ProblemError
-from penstock_gateway.service import PROJECT, Accepted, GatewayService, check_refresh, fingerprint
+from penstock_gateway.service import PROJECT, Accepted, GatewayService, check_refresh, deadline, fingerprint
 
 
 async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: str | None) -> Accepted:
@@ -27,13 +27,17 @@ async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: 
     version = await _version(service, parent, body.version)
     values = inputs.check(parent.pipeline, version.pipeline.params, body.inputs, parent.inputs)
     await service.artifacts.check_inputs(values)
+    now = time.time()
     wanted = dataclasses.replace(
         parent,
         run_id=new_id,
         version=version.version,
         inputs=values,
         trigger={"type": "rerun", "parent": run_id, "request": request},
-        requested_at=time.time(),
+        requested_at=now,
+        deadline=deadline(version.pipeline, body.deadline, now),
+        reuses="",
+        caller=None,  # nobody waits for this one
         cache=CacheMode(body.cache),
         refresh=check_refresh(version.pipeline, body.cache, body.refresh),
     )

@@ -28,6 +28,8 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     commands.Replicas,
     commands.Schedule,
     commands.Tick,
+    commands.Event,
+    commands.EventReply,
 )
 
 NAME = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"

@@ -31,6 +31,8 @@ from penstock_core.tagged import NoSuchPart
 from penstock_core.values import Collected, Value
 from penstock_gateway import inputs, problems
 from penstock_gateway.artifacts import Artifacts
+from penstock_gateway.asking import OpenQuestions
+from penstock_gateway.incoming import Incoming
 from penstock_gateway.limits import LimitsDesk
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.projector import Projector
@@ -74,10 +76,13 @@ class GatewayService:
         self.states = RunStates(self.runs, self.versions, keep)
         self.model = model
         self.projector = Projector(link, self.followers, model)
+        self.questions = OpenQuestions(self.followers, self.runs, link.log)
+        self.incoming = Incoming(bus, self.runs, PROJECT)
 
     async def close(self) -> None:
         """End open streams and the read model."""
         self.closing.set()
+        await self.questions.close()
         await self.projector.close()
         await self.model.close()
 
@@ -99,6 +104,7 @@ class GatewayService:
         values = inputs.check(body.pipeline, version.pipeline.params, body.inputs)
         refresh = check_refresh(version.pipeline, body.cache, body.refresh)
         await self.artifacts.check_inputs(values)
+        now = time.time()
         wanted = RunRequested(
             run_id=run_id,
             project=PROJECT,
@@ -108,7 +114,8 @@ class GatewayService:
             trigger={"type": "manual", "request": request},
             labels=body.labels,
             priority=body.priority,
-            requested_at=time.time(),
+            requested_at=now,
+            deadline=deadline(version.pipeline, body.deadline, now),
             cache=CacheMode(body.cache),
             refresh=refresh,
         )
@@ -142,7 +149,7 @@ class GatewayService:
             raise ProblemError(409, "This run's place in the log holds something unreadable", "use another key")
         return _same_request(known, fact.trigger["request"])
 
-    async def cancel(self, run_id: str, reason: str) -> RunFinished | None:
+    async def cancel(self, run_id: str, reason: str, by: str = "") -> RunFinished | None:
         """Ask to cancel a run. Returns how it ended when it was over before, so that nothing was asked.
 
         Raises:
@@ -151,7 +158,8 @@ class GatewayService:
         await self.check_known(run_id)
         end = await self.finished(run_id)
         if end is None:
-            await self.runs.append([CancelRequested(run_id=run_id, reason=reason, requested_at=time.time())])
+            fact = CancelRequested(run_id=run_id, by=by, reason=reason, requested_at=time.time())
+            await self.runs.append([fact])
         return end[1] if end else None
 
     async def folded(self, run_id: str) -> Folded:
@@ -308,6 +316,12 @@ class GatewayService:
 def fingerprint(wanted: Any) -> str:
     """A digest of JSON data: equal for equal requests."""
     return hashlib.sha256(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def deadline(pipeline: Pipeline, wanted: float | None, now: float) -> float | None:
+    """When a run that is asked for now has to be over, in Unix seconds: by its own word, else as the pipeline says."""
+    seconds = wanted if wanted is not None else pipeline.deadline
+    return None if seconds is None else now + seconds
 
 
 def _check_run_id(run_id: str) -> None:

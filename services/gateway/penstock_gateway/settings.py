@@ -17,6 +17,12 @@ class GatewaySettings(ServiceSettings):
     host: str = Field(default="127.0.0.1", description="address to listen on; this machine only by default")
     port: int = Field(default=8765, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     token: SecretStr | None = Field(default=None, description="bearer token; by default the one in the file home/token")
+    public_url: str = Field(
+        default="", description="where people reach the gateway, for links; default as it is called"
+    )
+    links_secret: SecretStr = Field(
+        default=SecretStr(""), description="secret that signs the links to questions; by default the token"
+    )
     allowed_hosts: str = Field(
         default="", description="names that clients may call the gateway by, separated by commas"
     )

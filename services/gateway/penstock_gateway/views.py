@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from penstock_core.run import PASSING, FanState, Status, StepState
+from penstock_gateway import waiting
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.states import Folded
 
@@ -107,6 +108,7 @@ def _step(folded: Folded, step: StepState) -> dict[str, Any]:
         "artifacts": {**told.artifacts.get(step.key, {}), **step.artifacts},
         "checkpoint": told.checkpoint(step.key),
         "cache": step.cache,
+        "waits_for": waiting.view(step),
         "depends_on": state.plan.dependencies[step.node],
         "items": _counts(step.fan) if step.fan is not None else None,
         "item_of": step.node if step.index is not None else None,

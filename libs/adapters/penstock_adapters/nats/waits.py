@@ -85,10 +85,13 @@ class Waits:
         entries = await self._bucket.list(f"{what.project}.{what.digest}.*.*.*")
         return [_WAIT.validate_json(entry.value) for entry in entries]
 
-    async def publish(self, what: About, event: Event) -> None:
-        """Store an event."""
-        headers = {"Nats-Msg-Id": f"{what.project}.{what.digest}.{event.id}"} if event.id else {}
-        await self._bus.publish(subjects.event(what.project, what.digest), event.model_dump_json().encode(), headers)
+    async def publish(self, what: About, event: Event) -> bool:
+        """Store an event; False when one of its id is stored already."""
+        name = hashlib.sha256(event.id.encode()).hexdigest()[:32]  # an id holds what a header may not
+        headers = {"Nats-Msg-Id": f"{what.project}.{what.digest}.{name}"} if event.id else {}
+        subject = subjects.event(what.project, what.digest)
+        answer = await self._bus.publish(subject, event.model_dump_json().encode(), headers)
+        return not answer.get("duplicate", False)
 
     async def events(self, what: About) -> list[Event]:
         """The latest events, oldest first."""

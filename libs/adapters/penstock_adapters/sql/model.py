@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock_adapters.sql import details, engine, listing, migrate, writer
+from penstock_adapters.sql import details, engine, lineage, listing, migrate, writer
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import Damaged
 from penstock_adapters.sql.listing import Page, Row
@@ -51,6 +51,10 @@ class Model:
     def run(self, run_id: str) -> Row | None:
         """See `details.run`."""
         return details.run(self._database, run_id)
+
+    def lineage(self, project: str, sha256: str) -> Row | None:
+        """See `lineage.lineage`."""
+        return lineage.lineage(self._database, project, sha256)
 
     def close(self) -> None:
         """Close all connections."""

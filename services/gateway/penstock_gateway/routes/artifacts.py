@@ -8,9 +8,10 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock_gateway import docs
+from penstock_core import ids
+from penstock_gateway import docs, lists
 from penstock_gateway.docs import describe
-from penstock_gateway.routes.common import Sha256, artifacts
+from penstock_gateway.routes.common import Sha256, artifacts, json, service
 
 router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"])
 
@@ -75,3 +76,13 @@ async def put_artifact(request: Request, sha256: Sha256) -> Response:
     JSON object in `Penstock-Send-Headers` holds.
     """
     return await artifacts(request).put(request, sha256)
+
+
+@router.get(
+    "/{sha256}/lineage",
+    summary="Where an artifact comes from, and what came of it",
+    openapi_extra=describe(the_lineage_200="Lineage", problems=(404,)),
+)
+async def read_lineage(request: Request, sha256: Sha256) -> Response:
+    """The attempts that it was made by and those that used it, with what they read and made, nearest first."""
+    return json(await lists.lineage(service(request), ids.check_digest(sha256)))

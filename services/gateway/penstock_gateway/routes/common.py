@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from penstock_gateway.artifacts import Artifacts
+from penstock_gateway.links import Signer
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.service import GatewayService
 from penstock_gateway.settings import GatewaySettings
@@ -34,6 +35,11 @@ def artifacts(request: Request) -> Artifacts:
 def settings(request: Request) -> GatewaySettings:
     """The settings of the application."""
     return request.app.state.settings
+
+
+def signer(request: Request) -> Signer:
+    """What signs the links to questions."""
+    return request.app.state.signer
 
 
 def json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

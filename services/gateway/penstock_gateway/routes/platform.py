@@ -57,3 +57,14 @@ async def platform(request: Request) -> Response:
             "limits": {"inline": INLINE_LIMIT, "json": JSON_LIMIT, "blob": settings(request).max_blob},
         }
     )
+
+
+@router.post(
+    "/v1/admin/rebuild",
+    status_code=202,
+    summary="Make the list of runs anew from the log",
+    openapi_extra=describe(begun_202="Rebuild"),
+)
+async def rebuild(request: Request) -> Response:
+    """All that can be searched is forgotten and read from the log again; `behind` in lists tells how far it is."""
+    return json({"upto": await service(request).projector.rebuild()}, 202)

@@ -175,7 +175,7 @@ async def explain_run(
 async def cancel_run(request: Request, run_id: RunId) -> Response:
     """Steps that run are stopped, steps that wait are skipped. Asking again does nothing more."""
     body = await bodies.read(request, api.CancelBody, optional=True)
-    end = await service(request).cancel(run_id, body.reason)
+    end = await service(request).cancel(run_id, body.reason, body.by)
     if end is None:
         return json({"run_id": run_id, "state": None}, 202)
     return json({"run_id": run_id, "state": end.outcome.value})

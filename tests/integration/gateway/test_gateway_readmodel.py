@@ -1,0 +1,78 @@
+"""The read model behind the gateway: rebuilt, shared by replicas, kept over restarts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gateway_platform import TOKEN, Http, Platform, running
+
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_contracts import subjects
+from penstock_core.values import ArtifactRef, Stored
+from penstock_gateway.app import build
+from penstock_gateway.settings import GatewaySettings
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def listed(http: Http, query: str) -> list[str]:
+    answer = await http("GET", f"/v1/runs?{query}")
+    assert answer.status == 200, answer.json()
+    return [run["run_id"] for run in answer.json()["runs"]]
+
+
+async def test_a_list_is_rebuilt_from_the_log(platform: Platform, http: Http) -> None:
+    run_ids = [await platform.request("rebuilt", labels={"a": "b"}, requested_at=1000.0 + n) for n in range(5)]
+    assert await listed(http, "pipeline=rebuilt&sort=requested_at") == run_ids
+    begun = await http("POST", "/v1/admin/rebuild")
+    assert begun.status == 202
+    assert begun.json()["upto"] >= 5
+    assert await listed(http, "pipeline=rebuilt&label=a=b&sort=requested_at") == run_ids
+
+
+async def test_the_lineage_of_an_artifact(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    made = ArtifactRef(sha256="5" * 64, size=7, media_type="text/csv", format="file", filename="a.csv")
+    await platform.run_step(run_id, "double", {"result": Stored(made)})
+    found = (await http("GET", f"/v1/artifacts/{'5' * 64}/lineage")).json()
+    assert (found["filename"], found["down"]) == ("a.csv", [])
+    (step,) = found["up"]
+    assert (step["run_id"], step["key"], step["pipeline"], step["version"]) == (run_id, "double", "chain", 1)
+    assert len(step["source"]) == 64
+    assert (await http("GET", f"/v1/artifacts/{'6' * 64}/lineage")).status == 404
+    assert (await http("GET", "/v1/artifacts/odd/lineage")).status == 422
+
+
+async def test_facts_that_were_purged_are_not_waited_for(platform: Platform, http: Http) -> None:
+    run_id = await platform.request("purged")
+    await platform.bus.api(f"STREAM.PURGE.{subjects.RUNS}", {"filter": subjects.run_all(run_id)})
+    page = (await http("GET", "/v1/runs?limit=1")).json()
+    assert page["behind"] == 0
+
+
+async def test_two_gateways_on_one_database(tmp_path: Path) -> None:
+    async with running(tmp_path) as platform:
+        settings = GatewaySettings(home=tmp_path, port=0, token=TOKEN, stop_timeout=4.0)
+        other = build(platform.link, settings)
+        await other.start()
+        try:
+            one, two = Http(platform), Http(platform)
+            two.port = other.port
+            for n in range(6):
+                run_id = await platform.request("shared", requested_at=1000.0 + n)
+                assert (await listed(one, "pipeline=shared"))[0] == run_id
+                assert (await listed(two, "pipeline=shared"))[0] == run_id
+            assert len(await listed(two, "pipeline=shared")) == 6
+        finally:
+            await other.stop()
+
+
+async def test_what_was_projected_stays_over_a_restart(tmp_path: Path) -> None:
+    async with running(tmp_path) as platform:
+        run_id = await platform.request("kept")
+        assert await listed(Http(platform), "pipeline=kept") == [run_id]
+    assert (tmp_path / "read-model.db").exists()
+    async with running(tmp_path) as platform:
+        assert isinstance(platform.log, NatsRunLog)
+        assert await listed(Http(platform), "pipeline=kept") == [run_id]

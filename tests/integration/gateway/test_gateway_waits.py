@@ -1,0 +1,375 @@
+"""What steps wait for, over HTTP: questions answered, events taken, single steps cancelled; deadlines of runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from gateway_platform import Http, Platform, chain
+
+from penstock_adapters.nats.waits import About, Waits
+from penstock_contracts import subjects
+from penstock_core import children, ir
+from penstock_core.facts import (
+    AttemptFinished,
+    CancelRequested,
+    ErrorInfo,
+    Outcome,
+    RunRequested,
+    StepCancelRequested,
+    StepExpanded,
+    StepSuspended,
+)
+from penstock_core.values import Inline, Param
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ASK = ir.StepSpec(name="publish", entrypoint="", kind=ir.Kind.ASK, outputs=(ir.Port(name="result", type="str"),))
+EVENT = ir.StepSpec(name="labels", entrypoint="", kind=ir.Kind.EVENT, outputs=(ir.Port(name="result", type="dict"),))
+RUN = ir.StepSpec(name="scoring", entrypoint="", kind=ir.Kind.RUN, target="scoring", outputs=ASK.outputs)
+
+
+def waiting_pipeline(name: str = "waits", **more: Any) -> ir.Pipeline:
+    """A question, one inside a pipeline, one for each of a list, an event, a run of another pipeline."""
+    over = {"question": Param("names")}
+    return ir.Pipeline(
+        name=name,
+        params=(ir.Port(name="names", required=False, default=["a", "b"]),),
+        steps={"publish": ASK, "labels": EVENT, "scoring": RUN},
+        nodes=(
+            ir.Node(key="publish", step="publish"),
+            ir.Node(key="inner/publish", step="publish"),
+            ir.Node(key="each", step="publish", inputs=over, fan=ir.Fan(over=("question",))),
+            ir.Node(key="labels", step="labels"),
+            ir.Node(key="scoring", step="scoring"),
+        ),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def pipelines() -> set[str]:
+    return set()
+
+
+async def begun(platform: Platform, pipelines: set[str]) -> str:
+    """A run of the pipeline that waits."""
+    if not pipelines:
+        await platform.add_version(waiting_pipeline())
+        pipelines.add("waits")
+    return await platform.request("waits", requested_at=time.time())
+
+
+async def asks(platform: Platform, run_id: str, key: str = "publish", attempt: int = 1, **more: Any) -> StepSuspended:
+    inputs = {"question": Inline("Publish?"), "choices": Inline(["yes", "no"])}
+    fields = {"kind": ir.Kind.ASK, "inputs": inputs} | more
+    fact = StepSuspended(run_id=run_id, key=key, attempt=attempt, **fields)
+    await platform.log.append([fact])
+    return fact
+
+
+async def end(platform: Platform, run_id: str, key: str, attempt: int = 1) -> AttemptFinished:
+    place = subjects.finished(run_id, key, attempt)
+    found = (await platform.log.last([place]))[place].fact
+    assert isinstance(found, AttemptFinished)
+    return found
+
+
+def path(run_id: str, key: str, verb: str = "answer") -> str:
+    return f"/v1/runs/{run_id}/steps/{quote(key)}/{verb}"
+
+
+# ------------------------------------------------------------------------------------------------------------ answers
+
+
+@pytest.mark.parametrize("key", ["publish", "inner/publish", "each[1]"])
+async def test_an_answer_ends_the_step(platform: Platform, http: Http, pipelines: set[str], key: str) -> None:
+    run_id = await begun(platform, pipelines)
+    if key == "each[1]":
+        await platform.log.append([StepExpanded(run_id=run_id, key="each", count=2)])
+    await asks(platform, run_id, key)
+    body = {"choice": "yes", "by": "ada", "comment": "looks good"}
+    answer = await http("POST", path(run_id, key), body)
+    assert answer.status == 200, answer.body
+    first = answer.json()
+    assert (first["choice"], first["answered_by"], first["comment"], first["created"]) == (
+        "yes",
+        "ada",
+        "looks good",
+        True,
+    )
+    fact = await end(platform, run_id, key)
+    assert fact.outcome is Outcome.SUCCEEDED and fact.outputs == {"result": Inline("yes")}
+    assert fact.params == {"answered_by": "ada", "comment": "looks good"}
+    again = await http("POST", path(run_id, key), {"choice": "yes", "by": "grace"})
+    assert (again.status, again.json()) == (200, first | {"created": False})
+    other = await http("POST", path(run_id, key), {"choice": "no", "by": "grace"})
+    assert other.status == 409
+    assert other.json()["title"] == f"Step {key!r} was answered 'yes' already"
+    assert other.json()["detail"] == "by ada (looks good)"
+
+
+async def test_only_choices_can_be_answered(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    await asks(platform, run_id)
+    answer = await http("POST", path(run_id, "publish"), {"choice": "maybe"})
+    assert answer.status == 422 and answer.fields == {"choice"}
+    assert answer.json()["detail"] == "its choices: 'yes', 'no'"
+    assert (await http("POST", path(run_id, "publish"), {})).status == 422
+    assert (await http("POST", path(run_id, "publish"), {"choice": "yes", "by": "x" * 201})).fields == {"by"}
+
+
+async def test_what_does_not_ask_is_told(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    body = {"choice": "yes"}
+    assert (await http("POST", path(run_id, "publish"), body)).status == 409
+    assert (await http("POST", path(run_id, "each[0]"), body)).status == 409
+    assert (await http("POST", path(run_id, "nothing"), body)).status == 404
+    assert (await http("POST", path(run_id, "publish[0]"), body)).status == 404
+    assert (await http("POST", path("no-such-run", "publish"), body)).status == 404
+    assert (await http("POST", path(run_id, "a b"), body)).status == 404
+    await asks(platform, run_id, "labels", kind=ir.Kind.EVENT, inputs={"type": Inline("t")})
+    assert (await http("POST", path(run_id, "labels"), body)).status == 409
+    await asks(platform, run_id)
+    error = ErrorInfo(type="Timeout", message="nobody answered in time")
+    late = AttemptFinished(run_id=run_id, key="publish", attempt=1, outcome=Outcome.TIMED_OUT, error=error)
+    await platform.log.append([late])
+    answer = await http("POST", path(run_id, "publish"), body)
+    assert (answer.status, answer.json()["detail"]) == (409, "nobody answered in time")
+
+
+async def test_of_many_answers_at_once_one_counts(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    await asks(platform, run_id)
+    bodies = [{"choice": "yes" if n % 2 else "no", "by": f"user-{n}"} for n in range(10)]
+    answers = await asyncio.gather(*(http("POST", path(run_id, "publish"), body) for body in bodies))
+    created = [answer.json() for answer in answers if answer.status == 200 and answer.json()["created"]]
+    assert len(created) == 1
+    fact = await end(platform, run_id, "publish")
+    assert fact.params["answered_by"] == created[0]["answered_by"]
+    assert sorted(answer.status for answer in answers) == [200] * 5 + [409] * 5
+
+
+async def open_questions(http: Http, run_id: str, count: int) -> list[dict[str, Any]]:
+    async with asyncio.timeout(30):
+        while True:
+            found = (await http("GET", f"/v1/questions?run={run_id}")).json()["questions"]
+            if len(found) == count:
+                return found
+            await asyncio.sleep(0.05)
+
+
+async def test_open_questions_are_listed(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    await platform.log.append([StepExpanded(run_id=run_id, key="each", count=2)])
+    await asks(platform, run_id, "publish", until=4e9)
+    await asks(platform, run_id, "each[1]")
+    await asks(platform, run_id, "labels", kind=ir.Kind.EVENT, inputs={"type": Inline("t")})
+    found = await open_questions(http, run_id, 2)
+    assert [one["step"] for one in found] == ["publish", "each[1]"]
+    assert found[0] | {"since": 0} == {
+        "run_id": run_id,
+        "pipeline": "waits",
+        "step": "publish",
+        "attempt": 1,
+        "question": "Publish?",
+        "choices": ["yes", "no"],
+        "default": None,
+        "since": 0,
+        "until": 4e9,
+    }
+    everything = (await http("GET", "/v1/questions?pipeline=waits")).json()["questions"]
+    assert {one["step"] for one in everything if one["run_id"] == run_id} == {"publish", "each[1]"}
+    assert (await http("GET", "/v1/questions?pipeline=other")).json()["questions"] == []
+    await http("POST", path(run_id, "publish"), {"choice": "yes"})
+    assert [one["step"] for one in await open_questions(http, run_id, 1)] == ["each[1]"]
+    await platform.finish(run_id, Outcome.CANCELLED)
+    await open_questions(http, run_id, 0)
+
+
+# -------------------------------------------------------------------------------------------------------------- views
+
+
+async def test_a_suspended_step_tells_what_it_waits_for(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    await asks(platform, run_id, until=4e9)
+    await asks(
+        platform, run_id, "labels", kind=ir.Kind.EVENT, inputs={"type": Inline("labels.ready"), "key": Inline("d1")}
+    )
+    run = await asks(platform, run_id, "scoring", kind=ir.Kind.RUN, inputs={}, target="scoring")
+    steps = (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]
+    assert steps["inner/publish"]["waits_for"] is None
+    asked = steps["publish"]["waits_for"]
+    assert (asked["kind"], asked["question"], asked["choices"], asked["until"]) == (
+        "ask",
+        "Publish?",
+        ["yes", "no"],
+        4e9,
+    )
+    awaited = steps["labels"]["waits_for"]
+    assert (awaited["kind"], awaited["type"], awaited["key"]) == ("event", "labels.ready", "d1")
+    child = steps["scoring"]["waits_for"]
+    assert (child["kind"], child["run_id"], child["pipeline"]) == ("run", children.run_id(run), "scoring")
+    await http("POST", path(run_id, "publish"), {"choice": "yes", "by": "ada"})
+    step = (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["publish"]
+    assert (step["state"], step["waits_for"], step["params"]) == ("succeeded", None, {"answered_by": "ada"})
+
+
+# ------------------------------------------------------------------------------------------------------------- events
+
+
+async def expects(platform: Platform, run_id: str, kind: str, key: str | None = None) -> StepSuspended:
+    """A step that waits for an event, as the scheduler has it."""
+    inputs = {"type": Inline(kind), "key": Inline(key)}
+    fact = await asks(platform, run_id, "labels", kind=ir.Kind.EVENT, inputs=inputs)
+    await Waits(platform.bus).expect(fact, time.time())
+    return fact
+
+
+async def test_an_event_ends_the_steps_that_wait_for_it(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    runs = [await begun(platform, pipelines) for _ in range(3)]
+    await expects(platform, runs[0], "com.acme.ready", "d1")
+    await expects(platform, runs[1], "com.acme.ready", "d1")
+    await expects(platform, runs[2], "com.acme.ready", "d2")
+    event = {"specversion": "1.0", "type": "com.acme.ready", "id": "e-1", "source": "s", "key": "d1", "data": {"n": 3}}
+    answer = await http("POST", "/v1/events", event, headers={"content-type": "application/cloudevents+json"})
+    assert answer.status == 202, answer.body
+    taken = answer.json()
+    assert (taken["id"], taken["duplicate"]) == ("e-1", False)
+    assert {one["run_id"] for one in taken["reached"]} == set(runs[:2])
+    for run_id in runs[:2]:
+        fact = await end(platform, run_id, "labels")
+        assert fact.outputs == {"result": Inline({"n": 3})} and fact.params == {"event": "e-1"}
+    assert subjects.finished(runs[2], "labels", 1) not in await platform.log.last(
+        [subjects.finished(runs[2], "labels", 1)]
+    )
+
+
+async def test_the_same_id_is_the_same_event(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    event = {"type": "com.acme.twice", "id": "e\r\nx: 1", "key": "k", "data": {"n": 1}}
+    early = await begun(platform, pipelines)
+    first = await http("POST", "/v1/events", event)
+    assert first.status == 202
+    # A gateway that is killed after it has stored an event leaves this: the sender sends it again.
+    await expects(platform, early, "com.acme.twice", "k")
+    await asyncio.sleep(0.01)
+    late = await begun(platform, pipelines)
+    await expects(platform, late, "com.acme.twice", "k")
+    again = await http("POST", "/v1/events", event | {"data": {"n": 2}})
+    assert again.status == 200 and again.json()["duplicate"]
+    assert [one["run_id"] for one in again.json()["reached"]] == [early], "a later run waits for another event"
+    assert (await end(platform, early, "labels")).outputs == {"result": Inline({"n": 1})}, "what was stored first"
+    stored = await Waits(platform.bus).events(About("default", "com.acme.twice", "k"))
+    assert [one.data for one in stored] == [{"n": 1}]
+
+
+async def test_an_event_that_the_scheduler_matched_too(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    await expects(platform, run_id, "com.acme.race")
+    known = AttemptFinished(run_id=run_id, key="labels", attempt=1, outcome=Outcome.SUCCEEDED, params={"event": "mine"})
+    await platform.log.append([known])
+    assert len((await http("POST", "/v1/events", {"type": "com.acme.race", "id": "mine"})).json()["reached"]) == 1
+    assert (await http("POST", "/v1/events", {"type": "com.acme.race", "id": "other"})).json()["reached"] == []
+
+
+async def test_events_in_binary_mode(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    await expects(platform, run_id, "com.acme.binary", "d 1")
+    headers = {"ce-specversion": "1.0", "ce-type": "com.acme.binary", "ce-id": "b1", "ce-key": "d%201"}
+    answer = await http("POST", "/v1/events", {"rows": 5}, headers=headers)
+    assert answer.status == 202 and len(answer.json()["reached"]) == 1
+    assert (await end(platform, run_id, "labels")).outputs == {"result": Inline({"rows": 5})}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({}, 422),
+        ({"type": ""}, 422),
+        ({"type": "x" * 301}, 422),
+        ({"type": "t", "key": "x" * 1001}, 422),
+        ({"type": "t", "data_base64": "aa"}, 422),
+        ([1], 422),
+        ({"type": "t", "data": "x" * 70_000}, 413),
+        ({"type": "t", "data": "x" * 200_000}, 413),
+    ],
+)
+async def test_events_that_are_none(http: Http, body: Any, status: int) -> None:
+    assert (await http("POST", "/v1/events", body)).status == status
+
+
+# ------------------------------------------------------------------------------------------------------ single steps
+
+
+async def test_one_step_is_cancelled(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    await asks(platform, run_id)
+    answer = await http("POST", path(run_id, "publish", "cancel"), {"reason": "not now", "by": "ada"})
+    assert (answer.status, answer.json()) == (202, {"run_id": run_id, "step": "publish", "state": None})
+    assert (await http("POST", path(run_id, "publish", "cancel"))).status == 202
+    facts = [record.fact for record in await platform.log.read(run_id)]
+    asked = [fact for fact in facts if isinstance(fact, StepCancelRequested)]
+    assert [(fact.key, fact.reason, fact.by) for fact in asked] == [("publish", "not now", "ada")]
+    assert (await http("POST", path(run_id, "each[7]", "cancel"))).status == 202, "its list is not known yet"
+    await platform.log.append([StepExpanded(run_id=run_id, key="each", count=2)])
+    assert (await http("POST", path(run_id, "each[1]", "cancel"))).status == 202
+    unknown = await http("POST", path(run_id, "each[2]", "cancel"))
+    assert unknown.status == 404 and "publish, inner/publish, each" in unknown.json()["detail"]
+    assert (await http("POST", path(run_id, "nothing", "cancel"))).status == 404
+    await asks(platform, run_id, "inner/publish")
+    await http("POST", path(run_id, "inner/publish"), {"choice": "no"})
+    over = await http("POST", path(run_id, "inner/publish", "cancel"))
+    assert (over.status, over.json()["state"]) == (200, "succeeded")
+
+
+async def test_who_cancels_a_run_is_kept(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    run_id = await begun(platform, pipelines)
+    await http("POST", f"/v1/runs/{run_id}/cancel", {"by": "ada", "reason": "wrong data"})
+    facts = [record.fact for record in await platform.log.read(run_id)]
+    assert [(fact.by, fact.reason) for fact in facts if isinstance(fact, CancelRequested)] == [("ada", "wrong data")]
+
+
+# ---------------------------------------------------------------------------------------------------------- deadlines
+
+
+async def request_of(platform: Platform, run_id: str) -> RunRequested:
+    place = subjects.run(run_id, "requested")
+    fact = (await platform.log.last([place]))[place].fact
+    assert isinstance(fact, RunRequested)
+    return fact
+
+
+async def test_a_deadline_is_of_the_request_or_of_the_pipeline(platform: Platform, http: Http) -> None:
+    body = {"pipeline": "chain", "inputs": {"n": 1}}
+
+    async def deadline(path: str, body: Any) -> float | None:
+        answer = await http("POST", path, body)
+        assert answer.status == 202, answer.body
+        fact = await request_of(platform, answer.json()["run_id"])
+        found.append(fact.run_id)
+        return None if fact.deadline is None else round(fact.deadline - fact.requested_at, 3)
+
+    found: list[str] = []
+    assert await deadline("/v1/runs", body) is None
+    assert await deadline("/v1/runs", body | {"deadline": 90}) == 90
+    # A run again has a deadline of its own, not the one that has passed.
+    assert await deadline(f"/v1/runs/{found[-1]}/rerun", {}) is None
+    assert await deadline(f"/v1/runs/{found[-1]}/rerun", {"deadline": 5.5}) == 5.5
+    limited = chain("limited")
+    await platform.add_version(ir.Pipeline(**{**_fields(limited), "deadline": 60.0}))
+    assert await deadline("/v1/runs", body | {"pipeline": "limited"}) == 60
+    assert await deadline("/v1/runs", body | {"pipeline": "limited", "deadline": 10}) == 10
+    assert await deadline(f"/v1/runs/{found[-1]}/rerun", {}) == 60
+
+
+def _fields(pipeline: ir.Pipeline) -> dict[str, Any]:
+    return {name: getattr(pipeline, name) for name in ir.Pipeline.__slots__}
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1e12, "soon"])
+async def test_a_deadline_that_cannot_be_met_is_refused(http: Http, wrong: Any) -> None:
+    answer = await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1}, "deadline": wrong})
+    assert answer.status == 422 and answer.fields == {"deadline"}
