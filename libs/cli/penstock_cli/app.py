@@ -8,6 +8,7 @@ import typer
 
 from penstock_cli import (
     admin,
+    answering,
     artifacts,
     doctor,
     explain,
@@ -57,6 +58,9 @@ app.command("up")(up.up)
 runs.app.command("list")(listing.list_runs)
 runs.app.command("explain")(explain.explain)
 runs.app.command("rerun")(rerun.rerun)
+runs.app.command("answer")(answering.answer)
+app.command("questions")(answering.questions)
+app.add_typer(answering.events, name="events")
 artifacts.app.command("lineage")(lineage.lineage)
 app.add_typer(runs.app, name="runs")
 app.add_typer(versions.app, name="versions")

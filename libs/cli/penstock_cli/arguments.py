@@ -15,6 +15,11 @@ Refresh = Annotated[
     typer.Option("--refresh", metavar="STEP", help="Make the result of this step anew and keep that; repeatable."),
 ]
 
+Deadline = Annotated[
+    str | None,
+    typer.Option("--deadline", metavar="TIME", help="End the run as failed if it is not over by then, e.g. 2h."),
+]
+
 
 def caching_of(no_cache: bool, refresh: list[str] | None) -> dict[str, Any]:
     """What a run does with earlier results, as arguments of `Client.run`."""

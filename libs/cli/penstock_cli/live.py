@@ -59,7 +59,9 @@ class Live:
         self._live.stop()
 
     def changed(self, change: Change) -> None:
-        """Drawn with the next refresh."""
+        """Drawn with the next refresh; what somebody has to do something about is told above the steps, too."""
+        if change.loud:
+            self._console.print(Text.assemble((f"{change.key} ", "bold"), change.text), soft_wrap=True)
 
     def logged(self, line: LogLine) -> None:
         """A step wrote a line: above the steps."""

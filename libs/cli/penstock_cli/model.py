@@ -14,9 +14,10 @@ from typing import Any
 
 from penstock import results
 from penstock.results import Event, LogLine
+from penstock_cli import waits
 from penstock_core import facts
 from penstock_core.facts import ErrorInfo, Fact, Outcome
-from penstock_core.ir import Pipeline
+from penstock_core.ir import Kind, Pipeline
 from penstock_core.run import FINAL, Plan, RunState, Status, StepState, evolve
 
 
@@ -51,12 +52,13 @@ class Track:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Something that happened to a step, or to the run when `key` is None."""
+    """Something that happened to a step, or to the run when `key` is None. `loud`: somebody has to do something."""
 
     at: float
     key: str | None
     state: str
     text: str = ""
+    loud: bool = False
 
 
 class Progress:
@@ -102,19 +104,26 @@ class Progress:
             self.requested_at = event.at or fact.requested_at
         elif isinstance(fact, facts.RunFinished):
             self.finished_at = event.at
+        if isinstance(fact, facts.StepSuspended) and (step is None or step.status is not before):
+            self._count(before, step)
+            return Change(event.at, key, Status.SUSPENDED.value, waits.describe(event.data), fact.kind is Kind.ASK)
         if step is None and key is not None:
             return self._item(event.at, fact, key)
         if step is not None and before is not None:
             if step.status is before:
                 return None
-            self.counts[before] -= 1
-            self.counts[step.status] += 1
+            self._count(before, step)
             return Change(event.at, key, step.status.value, describe(step, fact, event.at))
         if isinstance(fact, facts.RunFinished):
             return Change(event.at, None, fact.outcome.value, fact.error or "")
         if isinstance(fact, facts.CancelRequested):
             return Change(event.at, None, "cancelling", fact.reason)
         return None
+
+    def _count(self, before: Status | None, step: StepState | None) -> None:
+        if before is not None and step is not None:
+            self.counts[before] -= 1
+            self.counts[step.status] += 1
 
     def _item(self, at: float, fact: Fact, key: str) -> Change | None:
         """What is worth a line of an item: only what went wrong; of the mapped step as a whole, that it is over."""
@@ -184,8 +193,6 @@ def describe(step: StepState, fact: Fact, at: float) -> str:
             return fact.error.message if fact.error is not None else f"{fact.count} items"
         case facts.AttemptHeld():
             return "waits for a slot of its limits"
-        case facts.StepSuspended():
-            return f"waits ({fact.kind})"
         case facts.StepReused():
             return step.reason or ""
         case _:

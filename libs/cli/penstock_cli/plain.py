@@ -41,7 +41,7 @@ class Plain:
         """Something happened."""
         if self.quiet or change.state == "queued":
             return
-        if self._large and change.key is not None and change.state not in _WORTH:
+        if self._large and change.key is not None and change.state not in _WORTH and not change.loud:
             self._count()
             return
         if change.key is None:

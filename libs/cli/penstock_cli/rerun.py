@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from penstock_cli import failures, output, runs
-from penstock_cli.arguments import NoCache, Refresh, caching_of, seconds_of
+from penstock_cli.arguments import Deadline, NoCache, Refresh, caching_of, seconds_of
 from penstock_cli.failures import UsageError
 from penstock_cli.following import Options
 
@@ -32,6 +32,7 @@ def rerun(
     ] = None,
     no_cache: NoCache = False,
     refresh: Refresh = None,
+    deadline: Deadline = None,
     detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
     timeout: Annotated[
         str | None, typer.Option("--timeout", metavar="TIME", help="Cancel the run after e.g. 90, 10m, 2h.")
@@ -52,7 +53,7 @@ def rerun(
         raise UsageError(f"--version {version!r} is none of {', '.join(_VERSIONS)}")
     if detach and (timeout or logs):
         raise UsageError("--detach does not wait, so it goes with neither --timeout nor --logs")
-    caching = caching_of(no_cache, refresh)
+    more: dict[str, Any] = {**caching_of(no_cache, refresh), "deadline": seconds_of(deadline) if deadline else None}
     options = Options(json, quiet, logs, seconds_of(timeout) if timeout else None)
     with run.no_run_in_json(wanted=json), run.terminated_politely(), session.connect() as connected:
         client = connected.client
@@ -61,7 +62,7 @@ def rerun(
             _check_choice(client, parent)
         number = _latest(client, parent.pipeline) if version == "latest" else parent.version
         inputs = compiled.parse(client.compiled(parent.pipeline, number)["params"], param) if param else {}
-        accepted = client.rerun(parent.run_id, version, inputs, **caching)
+        accepted = client.rerun(parent.run_id, version, inputs, **more)
         if detach:
             short_lived = connected.embedded is not None and connected.embedded.embedded
             _tell(accepted, parent, short_lived=short_lived, options=options)

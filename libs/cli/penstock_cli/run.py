@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock_cli import failures, following, output
-from penstock_cli.arguments import NoCache, Refresh, caching_of, labels_of, seconds_of
+from penstock_cli.arguments import Deadline, NoCache, Refresh, caching_of, labels_of, seconds_of
 from penstock_cli.following import Options
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def run(
     ] = None,
     no_cache: NoCache = False,
     refresh: Refresh = None,
+    deadline: Deadline = None,
+    priority: Annotated[int, typer.Option("--priority", min=-1000, max=1000, help="Higher ones are served first.")] = 0,
     logs: Annotated[bool, typer.Option("--logs", help="Show what the steps print.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
@@ -59,12 +61,12 @@ def run(
 
     options = Options(json, quiet, logs, seconds_of(timeout) if timeout else None)
     labels = labels_of(name, label or [])
-    caching = caching_of(no_cache, refresh)
+    more: dict[str, Any] = {**caching_of(no_cache, refresh), "deadline": seconds_of(deadline) if deadline else None}
     with no_run_in_json(wanted=json):
         sources.locate(source)
         with terminated_politely(), session.hold() as held:
             prepared, inputs = prepare(source, param or [], quiet_stdout=json)
-            wanted = {"inputs": inputs, "labels": labels, **caching}
+            wanted = {"inputs": inputs, "labels": labels, "priority": priority, **more}
             ended = _run(held, prepared, wanted, options)
     raise typer.Exit(0 if ended.succeeded else failures.FAILED)
 

@@ -53,12 +53,13 @@ def summary_of(run: Run) -> dict[str, object]:
 def show(name: RunArgument, json: Json = False) -> None:
     """Show a run: its steps, when they ran, metrics, outputs, errors."""
     from penstock.store import FolderStore
-    from penstock_cli import chart, session, summary
+    from penstock_cli import answering, chart, session, summary
     from penstock_cli.model import seconds, steps
 
     with session.connect() as connected:
         client = connected.client
         run = client.get(resolve(client, name))
+        questions = [] if run.done else client.questions(run.run_id)
         tracks = {} if json or len(run.steps) > _TIMELINE_LIMIT else _tracks(client, run)
     store = FolderStore(client.home / "artifacts") if connected.local else None
     if json:
@@ -82,6 +83,8 @@ def show(name: RunArgument, json: Json = False) -> None:
         ]
     )
     output.show(chart.chart(run, tracks))
+    if questions:
+        output.show([[], *answering.lines(questions)])
     output.show(summary.failures(run))
     output.show(summary.results(run, store))
     if run.error and not any(step.state == "failed" for step in run.steps.values()):
@@ -114,6 +117,7 @@ def _details(run: Run, key: str, store: object) -> dict[str, object]:
         "artifacts": _plain_values(step.artifacts, store),
         "checkpoint": dataclasses.asdict(step.checkpoint) if step.checkpoint else None,
         "cache": dataclasses.asdict(step.cache) if step.cache else None,
+        "waits_for": dataclasses.asdict(step.waits_for) if step.waits_for else None,
         "depends_on": list(step.depends_on),
     }
 
@@ -176,16 +180,20 @@ def _check_step(run: Run, step: str) -> None:
 @app.command("cancel")
 def cancel(
     name: RunArgument,
+    step: Annotated[str | None, typer.Option("--step", help="Only this step or item (its key).")] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why; kept with the run.")] = "",
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when the run is over.")] = True,
     json: Json = False,
 ) -> None:
-    """Cancel a run: what runs is stopped, what waits is skipped."""
+    """Cancel a run, or one step of it: what runs is stopped, what waits is skipped."""
     from penstock_cli import session
 
     with session.connect() as connected:
         client = connected.client
         run = client.get(resolve(client, name))
+        if step is not None:
+            _cancel_step(client, run.run_id, step, reason, wait=wait, json=json)
+            return
         if not run.done:
             client.cancel(run.run_id, reason)
             run = client.wait(run.run_id) if wait else client.get(run.run_id)
@@ -196,6 +204,25 @@ def cancel(
     else:
         output.line(f"run {run.run_id} {run.state}")
     raise typer.Exit(0 if run.state == "cancelled" or not wait else FAILED)
+
+
+def _cancel_step(client: Client, run_id: str, step: str, reason: str, *, wait: bool, json: bool) -> None:
+    """Ask to cancel one step, and wait until it is over; the run goes on."""
+    state = client.cancel(run_id, reason, step=step)
+    was_over = state is not None
+    if wait and state is None:
+        for event in client.events(run_id):
+            if event.kind in ("attempt.finished", "step.skipped", "step.expanded", "run.finished"):
+                state = client.cancel(run_id, reason, step=step)
+            if state is not None:
+                break
+    if json:
+        output.as_json({"run_id": run_id, "step": step, "state": state})
+    else:
+        if was_over:
+            output.note(f"step {step} was over already")
+        output.line(f"step {step} of run {run_id} {state or 'is about to be cancelled'}")
+    raise typer.Exit(0 if state == "cancelled" or not wait else FAILED)
 
 
 @app.command("export")

@@ -1,4 +1,4 @@
-"""What a request for a run says about earlier results."""
+"""What a request for a run says about earlier results, and about time."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, Literal, TypeAlias
 CacheMode: TypeAlias = Literal["use", "refresh", "off"]
 
 
-def caching(cache: CacheMode, refresh: Sequence[str]) -> dict[str, Any]:
-    """The fields of a request that say what a run does with earlier results; none where it does the usual."""
+def options(cache: CacheMode, refresh: Sequence[str], deadline: float | None) -> dict[str, Any]:
+    """The fields of a request that say more than the usual."""
     return {
         **({"cache": cache} if cache != "use" else {}),
         **({"refresh": list(refresh)} if refresh else {}),
+        **({"deadline": deadline} if deadline is not None else {}),
     }

@@ -31,6 +31,7 @@ from penstock.results import Event, LogLine, Preview, Reasons, Run, Schedule, Ve
 from penstock.searching import RunFilters
 from penstock.sse import Message
 from penstock.transport import Transport
+from penstock.waiting import Waiting
 
 if TYPE_CHECKING:
     from penstock import Pipeline
@@ -42,7 +43,7 @@ _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
 
-class Client:
+class Client(Waiting):
     """Talks to one platform.
 
     Args:
@@ -140,6 +141,7 @@ class Client:
         priority: int = 0,
         cache: CacheMode = "use",
         refresh: Sequence[str] = (),
+        deadline: float | None = None,
         wait: bool = False,
     ) -> Run:
         """Ask for a run.
@@ -155,6 +157,7 @@ class Client:
             cache: `use` earlier results of steps that keep them, make them anew and keep these (`refresh`), or neither
                 use nor keep any (`off`).
             refresh: steps that are made anew, by key or name.
+            deadline: seconds after which the run is ended as failed; default as the pipeline says.
             wait: return when the run is over, with its steps.
 
         Raises:
@@ -172,7 +175,7 @@ class Client:
             "inputs": uploading.inputs(self, inputs or {}),
             "labels": dict(labels or {}),
             "priority": priority,
-            **asking.caching(cache, refresh),
+            **asking.options(cache, refresh, deadline),
         }
         headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
         accepted = self.transport.json("POST", "/v1/runs", body=body, headers=headers)
@@ -189,6 +192,7 @@ class Client:
         *,
         cache: CacheMode = "use",
         refresh: Sequence[str] = (),
+        deadline: float | None = None,
         wait: bool = False,
     ) -> Run:
         """Run an earlier run's pipeline again, as a new run with the same labels and priority.
@@ -200,6 +204,7 @@ class Client:
             idempotency_key: the same key is the same run; default a new one.
             cache: as in `run`; that of the earlier run does not matter.
             refresh: as in `run`.
+            deadline: as in `run`; that of the earlier run does not matter.
             wait: return when the run is over, with its steps.
 
         Raises:
@@ -208,7 +213,7 @@ class Client:
         """
         changed = uploading.inputs(self, inputs or {})
         headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
-        body = {"version": version, "inputs": changed, **asking.caching(cache, refresh)}
+        body = {"version": version, "inputs": changed, **asking.options(cache, refresh, deadline)}
         accepted = self.transport.json("POST", f"/v1/runs/{quote(run_id)}/rerun", body=body, headers=headers)
         return self.wait(accepted["run_id"]) if wait else results.build(Run, accepted, state="queued")
 
@@ -238,10 +243,6 @@ class Client:
         """
         only = f"?step={quote(step)}" if step is not None else ""
         return results.reasons_of(self.transport.json("GET", f"/v1/runs/{quote(run_id)}/explain{only}"))
-
-    def cancel(self, run_id: str, reason: str = "") -> None:
-        """Ask to cancel a run: what runs is stopped, what waits is skipped. On a run that is over it does nothing."""
-        self.transport.json("POST", f"/v1/runs/{quote(run_id)}/cancel", body={"reason": reason})
 
     def wait(self, run_id: str, timeout: float | None = None, *, check: bool = False) -> Run:
         """Return a run when it is over.

@@ -71,6 +71,29 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitsFor:
+    """What a suspended step waits for; fields that its kind does not have are None.
+
+    Attributes:
+        until: when it wakes up or gives up; Unix seconds.
+        type: of the event; `key` its key.
+        run_id: the run that it started, of `pipeline`.
+    """
+
+    kind: str
+    attempt: int = 1
+    since: float = 0.0
+    until: float | None = None
+    question: str | None = None
+    choices: tuple[str, ...] = ()
+    default: str | None = None
+    type: str | None = None
+    key: str | None = None
+    run_id: str | None = None
+    pipeline: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """A step of a run as it stands. `outputs` and `artifacts` hold values as JSON: inline or a reference.
 
@@ -92,6 +115,7 @@ class Step:
     artifacts: dict[str, Any] = field(default_factory=dict[str, Any])
     checkpoint: Checkpoint | None = None
     cache: Cache | None = None
+    waits_for: WaitsFor | None = None
     depends_on: tuple[str, ...] = ()
     items: dict[str, int] | None = None
     item_of: str | None = None
@@ -276,7 +300,7 @@ def reasons_of(data: Mapping[str, Any]) -> Reasons:
 def step_of(key: str, data: Mapping[str, Any]) -> Step:
     """A step from the API's JSON."""
     error = build(StepError, data["error"]) if data.get("error") else None
-    saved, cache = data.get("checkpoint"), data.get("cache")
+    saved, cache, waits = data.get("checkpoint"), data.get("cache"), data.get("waits_for")
     return build(
         Step,
         data,
@@ -284,6 +308,7 @@ def step_of(key: str, data: Mapping[str, Any]) -> Step:
         error=error,
         checkpoint=build(Checkpoint, saved) if saved else None,
         cache=build(Cache, cache, differs=tuple(cache.get("differs") or ())) if cache else None,
+        waits_for=build(WaitsFor, waits, choices=tuple(waits.get("choices") or ())) if waits else None,
         depends_on=tuple(data.get("depends_on") or ()),
     )
 

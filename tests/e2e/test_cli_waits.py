@@ -1,0 +1,216 @@
+"""Questions, events, deadlines and cancels of single steps, as a user of the command meets them: a real platform."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from penstock import Client, platform
+
+PENSTOCK = str(Path(sys.executable).parent / "penstock")
+
+FLOWS = """
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from penstock import ask, pipeline, step, wait_for_event
+
+
+@step
+def note(text: str) -> str:
+    return "noted " + text
+
+
+@pipeline
+def publishing():
+    return note(ask("Publish?", choices=["yes", "no"]))
+
+
+@pipeline
+def labelling(dataset: str = "wine"):
+    return wait_for_event("com.acme.labels.ready", key=dataset)["url"]
+
+
+@step
+def stubborn(folder: str) -> int:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "600"])
+    Path(folder, "pids").write_text(f"{os.getpid()} {child.pid}")
+    time.sleep(600)
+    return 0
+
+
+@step
+def after(value: int) -> int:
+    return value
+
+
+@step
+def tidy(folder: str) -> None:
+    time.sleep(0.5)
+    Path(folder, "tidied").write_text("yes")
+
+
+@pipeline
+def long(folder: str):
+    return after(stubborn(folder))
+
+
+@pipeline(deadline="2s")
+def limited(folder: str):
+    return stubborn(folder)
+"""
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], within: float = 60.0) -> T:
+    """What `look` finds, once it finds something."""
+    deadline = time.monotonic() + within
+    while not (found := look()):
+        assert time.monotonic() < deadline, "it does not come"
+        time.sleep(0.05)
+    return found
+
+
+class Place:
+    """A folder with pipelines and a platform that is up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "flows.py").write_text(FLOWS)
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")},
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "COLUMNS": "140",
+        }
+
+    @property
+    def client(self) -> Client:
+        return Client(home=self.folder / ".penstock")
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": self.environment}
+        return subprocess.Popen([PENSTOCK, *arguments], cwd=self.folder, **{**pipes, **options})
+
+    def call(self, *arguments: str, code: int = 0) -> str:
+        process = self.start(*arguments, stderr=subprocess.STDOUT)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == code, output
+        return output
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    made = Place(tmp_path_factory.mktemp("waits"))
+    process = made.start("up", "--json", stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    until(lambda: platform.find(made.folder / ".penstock"))
+    yield made
+    process.send_signal(signal.SIGINT)
+    process.wait(60)
+
+
+def newest(place: Place, pipeline: str) -> Any:
+    runs = place.client.runs(pipeline, limit=1)
+    return place.client.get(runs[0].run_id) if runs else None
+
+
+def dead(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_a_question_is_shown_listed_and_answered(place: Place) -> None:
+    running = place.start("run", "flows.py:publishing", "--priority", "7")
+    [asked] = until(lambda: place.client.questions(pipeline="publishing"))
+    assert (asked.step, asked.question, asked.choices) == ("ask", "Publish?", ("yes", "no"))
+    command = f"penstock runs answer {asked.run_id} ask yes|no"
+    assert command in place.call("questions") and command in place.call("runs", "show", asked.run_id)
+    assert "Publish?" in place.call("runs", "answer", asked.run_id)
+    assert "one of yes, no" in place.call("runs", "answer", asked.run_id, "ask", code=2)
+    assert "'yes', 'no'" in place.call("runs", "answer", asked.run_id, "ask", "maybe", code=2)
+    waits = place.client.get(asked.run_id).steps["ask"].waits_for
+    assert waits is not None and (waits.kind, waits.question) == ("ask", "Publish?")
+    links = json.loads(place.call("runs", "answer", asked.run_id, "ask", "--link", "--json"))
+    with urllib.request.urlopen(links["choices"]["no"], timeout=30) as page:  # noqa: S310 - our own address
+        assert b"Publish?" in page.read()
+    told = place.call("runs", "answer", asked.run_id, "ask", "yes", "--comment", "fine")
+    assert told.strip() == f"step ask of run {asked.run_id} is answered: yes"
+    output, error = running.communicate(timeout=120)
+    assert running.returncode == 0, output + error
+    assert output.count(f"asks: Publish? (yes, no) — {command}") == 1
+    assert "noted yes" in output
+    run = place.client.get(asked.run_id)
+    assert run.steps["ask"].params["comment"] == "fine" and run.steps["ask"].params["answered_by"]
+    assert "already: yes" in place.call("runs", "answer", asked.run_id, "ask", "yes")
+    assert "answered 'yes' already" in place.call("runs", "answer", asked.run_id, "ask", "no", code=2)
+    assert "no open questions" in place.call("questions")
+    requested = next(event for event in place.client.events(asked.run_id) if event.kind == "run.requested")
+    assert requested.data["priority"] == 7
+
+
+def test_an_event_comes_before_or_after_its_wait(place: Place) -> None:
+    client = place.client
+    version = client.register(str(place.folder / "flows.py") + ":labelling")
+    after = client.run(version, inputs={"dataset": "after"})
+    until(lambda: client.get(after.run_id).steps["wait_for_event"].waits_for)
+    told = place.call(
+        "events", "send", "com.acme.labels.ready", "--key", "after", "--data", '{"url": "s3://a"}', "--id", "1"
+    )
+    assert f"it ends step wait_for_event of run {after.run_id}" in told
+    assert client.wait(after.run_id, 60).outputs["result"]["value"] == "s3://a"
+    before = client.run(version, inputs={"dataset": "before"})
+    sent = client.send_event("com.acme.labels.ready", {"url": "s3://b"}, key="before", id="2")
+    assert client.wait(before.run_id, 60).outputs["result"]["value"] == "s3://b"
+    again = client.send_event("com.acme.labels.ready", {"url": "s3://c"}, key="before", id="2")
+    assert (sent.duplicate, again.duplicate, again.reached) == (False, True, ())
+    assert "is not JSON" in place.call("events", "send", "t", "--data", "{", code=2)
+
+
+def begin(place: Place, pipeline: str, folder: Path) -> tuple[Any, list[int]]:
+    """A run whose step does not end by itself, with its processes."""
+    client = place.client
+    folder.mkdir()
+    version = client.register(f"{place.folder / 'flows.py'}:{pipeline}")
+    run = client.run(version, inputs={"folder": str(folder)})
+    return run, [int(pid) for pid in until(lambda: _text(folder / "pids")).split()]
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+def test_one_step_is_cancelled_with_its_processes(place: Place, tmp_path: Path) -> None:
+    run, pids = begin(place, "long", tmp_path / "cancelled")
+    assert "has no step" in place.call("runs", "cancel", run.run_id, "--step", "nothing", code=2)
+    told = place.call("runs", "cancel", run.run_id, "--step", "stubborn", "--reason", "too slow")
+    assert told.strip() == f"step stubborn of run {run.run_id} cancelled"
+    ended = place.client.wait(run.run_id, 60)
+    assert (ended.steps["stubborn"].state, ended.steps["after"].state) == ("cancelled", "skipped")
+    until(lambda: all(dead(pid) for pid in pids))
+    assert place.client.cancel(run.run_id, step="stubborn") == "cancelled"
+
+
+def test_a_run_that_is_over_its_deadline_is_ended(place: Place, tmp_path: Path) -> None:
+    run, pids = begin(place, "limited", tmp_path / "limited")
+    ended = place.client.wait(run.run_id, 60)
+    assert ended.state == "failed" and "deadline" in (ended.error or "")
+    until(lambda: all(dead(pid) for pid in pids))
+    output = place.call("run", "flows.py:publishing", "--deadline", "1", code=1)
+    assert "the run was not over by its deadline" in output
+    assert "no duration" in place.call("run", "flows.py:publishing", "--deadline", "0", code=2)
