@@ -20,7 +20,9 @@ _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_SPINNER = "|/-\\"
 ICONS = {
     "waiting": "·",
+    "held": "◌",
     "queued": "○",
+    "suspended": "◷",
     "retrying": "↻",
     "succeeded": "✔",
     "cached": "≡",
@@ -28,7 +30,7 @@ ICONS = {
     "skipped": "↷",
     "cancelled": "■",
 }
-_ASCII = dict(zip(ICONS, (".", "o", "r", "+", "=", "x", ">", "#"), strict=True))
+_ASCII = dict(zip(ICONS, (".", "h", "o", "w", "r", "+", "=", "x", ">", "#"), strict=True))
 _SHOWN = (Status.FAILED, Status.RUNNING, Status.RETRYING, Status.QUEUED)
 
 

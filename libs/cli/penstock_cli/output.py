@@ -28,6 +28,8 @@ STYLES = {
     "running": "bold blue",
     "retrying": "yellow",
     "queued": "blue",
+    "held": "blue",
+    "suspended": "yellow",
     "waiting": "dim",
 }
 
