@@ -73,10 +73,13 @@ def inputs(state: RunState, node: Node, index: int) -> dict[str, Value]:
     places = _places(state, node, index)
     shared = {name: binding for name, binding in node.inputs.items() if name not in places}
     by_reference = resolve.weight(state, shared) > values.ITEM_LIMIT
+    elements = {name: resolve.element(state, node.inputs[name], place) for name, place in places.items()}
+    if sum(map(values.weight, elements.values())) > values.REQUEST_LIMIT - values.ITEM_LIMIT:
+        elements = {
+            name: resolve.element(state, node.inputs[name], place, by_reference=True) for name, place in places.items()
+        }
     return {
-        name: resolve.element(state, binding, places[name])
-        if name in places
-        else resolve.resolve(state, binding, by_reference=by_reference)
+        name: elements[name] if name in elements else resolve.resolve(state, binding, by_reference=by_reference)
         for name, binding in node.inputs.items()
     }
 
@@ -96,11 +99,22 @@ def failure(spec: Fan | None, fan: FanState) -> tuple[ErrorInfo, str]:
     first = fan.items[fan.first_bad or 0]
     cause = f"{first.error.type}: {first.error.message}" if first.error else first.reason or "no error is known"
     must = "" if spec is None or spec.min_success is None else f", {needed(spec, fan.count)} must succeed"
-    failed = sum(item.status is Status.FAILED for item in fan.items.values())
-    reason = f"{failed} of {fan.count} items failed{must}"
+    reason = f"{_told(fan)}{must}"
     kind = first.error.type if first.error else "ItemFailed"
     bases = first.error.bases if first.error else ()
     traceback = first.error.traceback if first.error else ""
     return ErrorInfo(
         type=kind, message=f"{reason}; the first, {first.key}: {cause}"[:2000], bases=bases, traceback=traceback
     ), reason
+
+
+def _told(fan: FanState) -> str:
+    """How many items ended badly, and how; those that were only fenced because of these are not counted."""
+    failed = sum(item.status is Status.FAILED for item in fan.items.values())
+    cancelled = sum(
+        item.status is Status.CANCELLED and (item.attempt > 0 or item.stop is not None) for item in fan.items.values()
+    )
+    were = "was" if cancelled == 1 else "were"
+    if failed:
+        return f"{failed} of {fan.count} items failed" + (f" and {cancelled} {were} cancelled" if cancelled else "")
+    return f"{cancelled} of {fan.count} items {were} cancelled" if cancelled else f"items of {fan.count} did not run"

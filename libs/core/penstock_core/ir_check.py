@@ -57,7 +57,15 @@ def check(pipeline: Pipeline) -> None:
     for node in pipeline.nodes:
         _check_node(pipeline, node, nodes, params)
     for name, binding in pipeline.outputs.items():
-        _check_binding(pipeline, binding, nodes, params, f"output {name!r} of pipeline {pipeline.name!r}", None)
+        what = f"output {name!r} of pipeline {pipeline.name!r}"
+        _check_binding(pipeline, binding, nodes, params, what, None)
+        late = next((one.node for one in values.sources(binding) if nodes[one.node].phase is not Phase.MAIN), None)
+        if late is not None:
+            raise DefinitionError(
+                f"{what} reads step {late!r}, which runs when the run is over: what is handed on is made before",
+                pipeline.file,
+                pipeline.line,
+            )
     _check_cycle(pipeline, nodes)
     if pipeline.nodes and all(node.phase is not Phase.MAIN for node in pipeline.nodes):
         first = pipeline.nodes[0]

@@ -79,7 +79,7 @@ def _result(state: RunState, step: StepState, output: str, *, by_reference: bool
     return value
 
 
-def item_result(state: RunState, step: StepState, index: int, output: str) -> Value:
+def item_result(state: RunState, step: StepState, index: int, output: str, *, by_reference: bool = False) -> Value:
     """The result of an item of a mapped step: itself, or named where the results together are large."""
     if step.fan is None or step.fan.source:
         return pick(step.outputs.get(output, values.Inline(None)), (index,))
@@ -87,7 +87,7 @@ def item_result(state: RunState, step: StepState, index: int, output: str) -> Va
     if item is None or item.status not in PASSING:
         return values.Inline(None)
     value = item.outputs.get(output)
-    if value is None and item.attempt:
+    if (value is None or by_reference) and item.attempt:
         return values.Earlier(values.ResultRef(key=item.key, attempt=item.attempt, output=output))
     return values.Inline(None) if value is None else value
 
@@ -149,8 +149,8 @@ def length(state: RunState, binding: Binding) -> int:
             raise Unresolvable(f"{name_of(binding)} is no list that is known to the scheduler: give it from a step")
 
 
-def element(state: RunState, binding: Binding, index: int) -> Value:
-    """An element of such a list.
+def element(state: RunState, binding: Binding, index: int, *, by_reference: bool = False) -> Value:
+    """An element of such a list. Inline results become references to the log when `by_reference` is set.
 
     Raises:
         Unresolvable: there is none.
@@ -158,11 +158,11 @@ def element(state: RunState, binding: Binding, index: int) -> Value:
     try:
         match binding:
             case values.Output(node, output) if state.steps[node].fan is not None:
-                return item_result(state, state.steps[node], index, output)
+                return item_result(state, state.steps[node], index, output, by_reference=by_reference)
             case values.BoundItems(items):
-                return resolve(state, items[index])
+                return resolve(state, items[index], by_reference=by_reference)
             case _:
-                return pick(resolve(state, binding), (index,))
+                return pick(resolve(state, binding, by_reference=by_reference), (index,))
     except tagged.NoSuchPart as error:
         raise Unresolvable(f"{name_of(binding)}: {error}") from error
 

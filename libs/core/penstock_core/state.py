@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -279,6 +280,7 @@ class RunState:
         return None
 
 
+@functools.lru_cache(maxsize=4096)
 def item_of(key: str) -> tuple[str, int]:
     """The node and the index in the key of an item; an empty node where it is none."""
     if key.endswith("]"):

@@ -207,8 +207,9 @@ def pipeline(choose: Choose, *, nodes: int = 6, plain: bool = False) -> Pipeline
         maker.steps[spec.name] = spec
         maker.made.append(node)
     outputs: dict[str, Binding] = {}
+    proper = [node for node in maker.made if node.phase is Phase.MAIN]
     for number in range(choose(3)):
-        first, second = (maker.output(maker.made) for _ in range(2))
+        first, second = (maker.output(proper) for _ in range(2))
         outputs[f"o{number}"] = maker.binding(first, second)
     return Pipeline(
         name="generated",

@@ -216,6 +216,22 @@ def test_one_item_is_cancelled_alone() -> None:
     assert told.statuses["each"] == "succeeded"
 
 
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        ([cancel("each[1]")], "1 of 4 items was cancelled"),
+        ([cancel("each[1]"), cancel("each[2]")], "2 of 4 items were cancelled"),
+        ([cancel("each[1]"), end("each[2]", FAILED)], "1 of 4 items failed and 1 was cancelled"),
+    ],
+)
+def test_items_that_were_cancelled_are_not_said_to_have_failed(bad: list[Fact], said: str) -> None:
+    told = fan()
+    told(RUN, *bad, *(end(f"each[{n}]") for n in range(4)))
+    assert told.statuses["each"] == "failed"
+    assert told.state.steps["each"].reason == said
+    assert told.over.error is not None and f"{said}; the first, each[1]: " in told.over.error
+
+
 @pytest.mark.parametrize("expanded", [False, True])
 def test_an_item_that_waits_for_its_turn_is_cancelled_when_it_has_it(expanded: bool) -> None:
     told = fan(window=1, min_success=0)
@@ -288,6 +304,18 @@ def test_elements_of_large_results_are_named_each() -> None:
     told(*(end(f"a[{n}]", result="x" * 60_000) for n in range(11)))
     items = requests(told, end("a[11]", result="x" * 60_000))
     assert items[11].inputs["y"] == Earlier(ResultRef(key="a[11]", attempt=1, output="result"))
+
+
+def test_elements_that_are_large_together_are_named_and_not_sent() -> None:
+    big = "x" * 300_000
+    lists = {"x": values.BoundItems((Output("a"), Inline(1))), "y": Output("b")}
+    told = Told(pipeline(node("a"), node("b"), mapped(node("c", **lists), "x", "y")), RUN)
+    told(end("a", result=big))
+    (first, _) = requests(told, end("b", result=[big, 2]))
+    assert first.inputs == {
+        "x": Earlier(ResultRef(key="a", attempt=1, output="result")),
+        "y": Element(Earlier(ResultRef(key="b", attempt=1, output="result")), (0,)),
+    }
 
 
 def test_an_item_that_starts_is_said_to_run() -> None:

@@ -58,6 +58,20 @@ def test_generated_pipelines_pass(made: Pipeline) -> None:
 
 
 BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
+    "an output of what runs at the end": (
+        pipeline(LOAD, replace(TRAIN, phase=ir.Phase.ON_EXIT), outputs={"x": BoundItems((Output("train"),))}),
+        PIPELINE,
+        "output 'x' of pipeline 'flow' reads step 'train', which runs when the run is over",
+    ),
+    "an output of what runs after a failure": (
+        pipeline(
+            LOAD,
+            replace(TRAIN, phase=ir.Phase.ON_FAILURE),
+            outputs={"x": values.OneOf((Output("train"), Inline(None)))},
+        ),
+        PIPELINE,
+        "reads step 'train', which runs when the run is over",
+    ),
     "another IR version": (pipeline(LOAD, ir=2), PIPELINE, "IR version 2; this platform reads 1"),
     "a name with a space": (pipeline(LOAD, name="my flow"), PIPELINE, "pipeline name 'my flow'"),
     "a bad step key": (pipeline(replace(LOAD, key="a b")), ("flow.py", 41), "step key 'a b'"),
