@@ -61,6 +61,7 @@ check: lint types imports check-generated ## Style, types, imports, generated fi
 
 bench: $(STAMP) ## Measure speed and size; prints a table and JSON
 	@$(BIN)/python tests/bench/spine.py
+	@$(BIN)/python tests/bench/core.py
 	@$(BIN)/python tests/bench/scheduler.py
 	@$(BIN)/python tests/bench/artifacts.py
 

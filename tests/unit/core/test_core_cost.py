@@ -20,7 +20,7 @@ from penstock_core.facts import (
     RunFinished,
     RunRequested,
 )
-from penstock_core.ir import Node, Pipeline, Port, Retry, StepSpec
+from penstock_core.ir import Fan, Node, Pipeline, Port, Retry, StepSpec
 from penstock_core.values import BoundItems, Inline, Output
 from penstock_testkit import mutants
 
@@ -190,20 +190,46 @@ def calls(work: Callable[[], object]) -> int:
     return made
 
 
-@pytest.mark.parametrize("shape", [chain, fan])
-def test_ten_thousand_steps_make_as_many_calls_each_as_a_hundred(shape: Callable[[int], Pipeline]) -> None:
-    def whole(made: Pipeline) -> None:
-        state = run.RunState(R, run.Plan(made))
-        ends: list[Fact] = [RUN]
-        while ends:
-            state = run.evolve(state, ends.pop())
-            while decided := run.decide(state):
-                for fact in decided:
-                    state = run.evolve(state, fact)
-                    if isinstance(fact, AttemptRequested):
-                        ends.append(end(fact))
-        assert state.finished is not None
+def mapped(items: int) -> Pipeline:
+    """A step that is mapped over a list, in a window that does not grow with it, and one that reads all results."""
+    each = Node(key="each", step="s", inputs={"x": Inline(list(range(items)))}, fan=Fan(over=("x",), window=64))
+    return pipeline([each, Node(key="last", step="s", inputs={"x": Output("each")})])
 
-    small, large = shape(100), shape(10_000)
+
+def whole(made: Pipeline, finish: Callable[[AttemptRequested], AttemptFinished] = end) -> None:
+    state = run.RunState(R, run.Plan(made))
+    ends: list[Fact] = [RUN]
+    while ends:
+        state = run.evolve(state, ends.pop())
+        while decided := run.decide(state):
+            for fact in decided:
+                state = run.evolve(state, fact)
+                if isinstance(fact, AttemptRequested):
+                    ends.append(finish(fact))
+    assert state.finished is not None
+
+
+@pytest.mark.parametrize("shape", [chain, fan])
+def test_thousands_of_steps_make_as_many_calls_each_as_a_hundred(shape: Callable[[int], Pipeline]) -> None:
+    small, large = shape(100), shape(4_000)
     each = calls(lambda: whole(small)) / len(small.nodes)
     assert calls(lambda: whole(large)) / len(large.nodes) <= each * 1.05 + 1
+
+
+def fail_tenth(request: AttemptRequested) -> AttemptFinished:
+    return end(request, Outcome.FAILED if request.attempt == 1 and request.key.endswith("7]") else Outcome.SUCCEEDED)
+
+
+@pytest.mark.parametrize("finish", [end, fail_tenth], ids=["all succeed", "some are tried again"])
+def test_five_thousand_items_make_as_many_calls_each_as_five_hundred(
+    finish: Callable[[AttemptRequested], AttemptFinished],
+) -> None:
+    each = calls(lambda: whole(mapped(500), finish)) / 500
+    assert calls(lambda: whole(mapped(5_000), finish)) / 5_000 <= each * 1.05 + 1, "an item costs more among many"
+
+
+def test_a_look_at_every_item_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = ("    fan.done += 1", "    fan.done += sum(1 for _ in fan.items) * 0 + 1")
+    monkeypatch.setattr(sys.modules[__name__], "run", mutants.load({"settle": (scan,)}, "scan"))
+    each = calls(lambda: whole(mapped(100))) / 100
+    assert calls(lambda: whole(mapped(400))) / 400 > each * 1.05 + 1
