@@ -213,14 +213,13 @@ class Client(Waiting):
 
         Raises:
             NotFound: there is no such run.
-            Refused: the version must be chosen, the inputs or the step are wrong, or the run to resume is not over.
+            Refused: the version must be chosen, inputs or step are wrong, the run to resume is not over.
         """
         headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
-        rest = {"resume": True, "from_step": from_step} if resume or from_step else {}
-        changes = {"version": version, "inputs": uploading.inputs(self, inputs or {})}
-        body = {**changes, **asking.options(cache, refresh, deadline), **rest}
-        accepted = self.transport.json("POST", f"/v1/runs/{quote(run_id)}/rerun", body=body, headers=headers)
-        return self.wait(accepted["run_id"]) if wait else results.accepted(accepted)
+        body = asking.again(version, uploading.inputs(self, inputs or {}), resume=resume, from_step=from_step)
+        body |= asking.options(cache, refresh, deadline)
+        answer = self.transport.json("POST", f"/v1/runs/{quote(run_id)}/rerun", body=body, headers=headers)
+        return self.wait(answer["run_id"]) if wait else results.accepted(answer)
 
     def runs(
         self, pipeline: str | None = None, state: str | None = None, limit: int = 20, **filters: Unpack[RunFilters]
