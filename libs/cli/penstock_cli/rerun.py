@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,7 +14,10 @@ from penstock_cli.following import Options
 
 if TYPE_CHECKING:
     from penstock.client import Client
-    from penstock.results import Run
+    from penstock.results import Resumed, Run
+
+_REASONS = 20
+"""Steps of which it is told why they run again."""
 
 _VERSIONS = ("same", "latest")
 
@@ -30,6 +34,13 @@ def rerun(
             "-p", "--param", metavar="NAME=VALUE", help="Input that changes; NAME=@FILE reads it from a file."
         ),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Take over what the run has done; run only the rest.")
+    ] = False,
+    from_step: Annotated[
+        str | None,
+        typer.Option("--from", metavar="STEP", help="Resume, but run this step again, with all that follows it."),
+    ] = None,
     no_cache: NoCache = False,
     refresh: Refresh = None,
     deadline: Deadline = None,
@@ -42,6 +53,8 @@ def rerun(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
 ) -> None:
     """Run it again as a new run, with the inputs it had, changed by `-p`, and show how it goes.
+
+    With --resume or --from, steps whose results still count do not run again.
 
     Labels are kept. The exit codes are those of `penstock run`; with --detach 0 means that it was asked for.
     """
@@ -62,7 +75,9 @@ def rerun(
             _check_choice(client, parent)
         number = _latest(client, parent.pipeline) if version == "latest" else parent.version
         inputs = compiled.parse(client.compiled(parent.pipeline, number)["params"], param) if param else {}
-        accepted = client.rerun(parent.run_id, version, inputs, **more)
+        accepted = client.rerun(parent.run_id, version, inputs, resume=resume, from_step=from_step or None, **more)
+        if not (options.json or options.quiet) and accepted.resumed is not None:
+            _tell_resumed(accepted.resumed, len(client.compiled(accepted.pipeline, accepted.version)["nodes"]))
         if detach:
             short_lived = connected.embedded is not None and connected.embedded.embedded
             _tell(accepted, parent, short_lived=short_lived, options=options)
@@ -86,10 +101,24 @@ def _latest(client: Client, pipeline: str) -> int:
     return max((version.version for version in client.versions(pipeline)), default=0)
 
 
+def _tell_resumed(resumed: Resumed, count: int) -> None:
+    """What is taken over, and why the other steps run again."""
+    from penstock_cli.model import steps
+
+    output.line(f"resumes run {resumed.from_run}: {resumed.steps} of {steps(count)} taken over")
+    for key, items in resumed.items.items():
+        output.line(f"  {key}: {items} {'item' if items == 1 else 'items'} taken over")
+    for key, why in list(resumed.again.items())[:_REASONS]:
+        output.line(f"  {key} runs again: {why}")
+    if len(resumed.again) > _REASONS:
+        output.line(f"  … and {len(resumed.again) - _REASONS} more")
+
+
 def _tell(accepted: Run, parent: Run, *, short_lived: bool, options: Options) -> None:
     if options.json:
         names = ("run_id", "pipeline", "version", "state")
-        output.as_json({name: getattr(accepted, name) for name in names} | {"parent": parent.run_id})
+        resumed = {"resumed": dataclasses.asdict(accepted.resumed)} if accepted.resumed is not None else {}
+        output.as_json({name: getattr(accepted, name) for name in names} | {"parent": parent.run_id} | resumed)
     elif not options.quiet:
         output.line(f"run {accepted.run_id} of {accepted.pipeline} v{accepted.version}")
     if short_lived:

@@ -92,11 +92,18 @@ def show(name: RunArgument, json: Json = False) -> None:
 
 
 def _about(run: Run) -> list[list[tuple[str, str]]]:
+    from penstock_cli.model import steps
     from penstock_cli.summary import plain
 
     lines: list[list[tuple[str, str]]] = []
     if run.trigger.get("type") == "rerun":
         lines.append([("  rerun of  ", "dim"), (run.trigger.get("parent", ""), "")])
+    elif run.trigger.get("type") == "resume":
+        begin = f" from {run.trigger['from']}" if run.trigger.get("from") else ""
+        nodes = [step for step in run.steps.values() if step.item_of is None]
+        taken = sum(step.from_run is not None for step in nodes)
+        told = f"{run.trigger.get('parent', '')}{begin}, {taken} of {steps(len(nodes))} taken over"
+        lines.append([("  resumes   ", "dim"), (told, "")])
     if run.labels:
         lines.append([("  labels  ", "dim"), (" ".join(f"{k}={v}" for k, v in run.labels.items()), "")])
     if run.inputs:

@@ -74,6 +74,10 @@ class RerunBody(_Model):
     `version` says which: that of the earlier run (`same`) or the `latest`; it may be left out where they are one.
     `inputs` are what change; the others are those of the earlier run. `cache` and `refresh` are as for any run: those
     of the earlier run do not matter. `deadline` is in seconds from now; None: as the pipeline says.
+
+    With `resume`, results of the earlier run that still count are taken over, and the other steps run. With
+    `from_step` the run is resumed, and that step runs again with all that follows: a key, an item such as `train[3]`,
+    the name of a step for all its calls, or of a pipeline inside for all its steps. Steps to `refresh` run again, too.
     """
 
     version: Literal["same", "latest"] | None = None
@@ -81,6 +85,8 @@ class RerunBody(_Model):
     cache: Literal["use", "refresh", "off"] = "use"
     refresh: list[str] = Field(default_factory=list, max_length=1000)
     deadline: float | None = Field(default=None, gt=0, le=MAX_DEADLINE)
+    resume: bool = False
+    from_step: str | None = Field(default=None, min_length=1, max_length=1000)
 
 
 class CancelBody(_Model):
@@ -90,6 +96,18 @@ class CancelBody(_Model):
     by: str = Field(default="", max_length=200)
 
 
+class Resumed(_Model):
+    """What a resumed run takes over: of which run, how many steps, and of mapped steps that run again, how many items.
+
+    `again` says of each other step why it runs; it is empty when the idempotency key had been used before.
+    """
+
+    from_run: str
+    steps: int
+    items: dict[str, int] = Field(default_factory=dict)
+    again: dict[str, str] = Field(default_factory=dict)
+
+
 class RunAccepted(_Model):
     """The run's id; `created` is False when the idempotency key had been used for this run before."""
 
@@ -97,6 +115,7 @@ class RunAccepted(_Model):
     pipeline: str
     version: int
     created: bool
+    resumed: Resumed | None = None
 
 
 class StepError(_Model):
@@ -151,6 +170,7 @@ class StepView(_Model):
     checkpoint: CheckpointView | None = None
     cache: CacheView | None = None
     waits_for: WaitView | None = Field(default=None, description="while it is suspended")
+    from_run: str | None = Field(default=None, description="the run whose result it has taken over")
     depends_on: list[str] = Field(default_factory=list)
     items: dict[str, int] | None = Field(
         default=None, description="of a mapped step: `count`, and how many items stand in which state"

@@ -390,7 +390,7 @@ def _reused(state: RunState, fact: StepReused) -> None:
 def _take_over(step: StepState, fact: StepReused) -> None:
     step.outputs, step.metrics, step.params, step.artifacts = fact.outputs, fact.metrics, fact.params, fact.artifacts
     step.weight = sum(values.weight(value) for value in fact.outputs.values())
-    step.reason = f"its result in run {fact.from_run} is taken over"
+    step.from_run, step.reason = fact.from_run, f"its result in run {fact.from_run} is taken over"
 
 
 def _why(fact: AttemptFinished, otherwise: str) -> str:

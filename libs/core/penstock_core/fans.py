@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 from penstock_core import resolve, values
@@ -31,16 +32,22 @@ def out_of_reach(spec: Fan | None, fan: FanState) -> bool:
     return fan.bad > fan.count - needed(spec, fan.count)
 
 
-def next_items(spec: Fan | None, fan: FanState) -> range:
-    """The items to be begun now, by index: as many as the window has free places, but not one by one.
+def wanted(spec: Fan | None, fan: FanState) -> int:
+    """How many items are to be begun now: as many as the window has free places, but not one by one.
 
     Several together are cheaper to write, so a large window is filled up only when a quarter of it is free.
     """
     window = spec.window if spec is not None else 1
-    left, free = fan.count - fan.following, window - fan.taken
+    left, free = fan.count - len(fan.items), window - fan.taken
     if free <= 0 or left <= 0 or free < min(max(1, window // 4), left):
-        return range(0)
-    return range(fan.following, fan.following + min(free, left))
+        return 0
+    return min(free, left)
+
+
+def next_items(spec: Fan | None, fan: FanState) -> list[int]:
+    """The items to be begun now, by index. Some of those after them may be there, taken over from another run."""
+    open_ones = (index for index in range(fan.following, fan.count) if index not in fan.items)
+    return list(itertools.islice(open_ones, wanted(spec, fan)))
 
 
 def count(state: RunState, node: Node) -> int:

@@ -14,7 +14,7 @@ from penstock_core.errors import PenstockError
 from penstock_core.state import PASSING, RunState, StepState
 from penstock_core.values import Binding, Value
 
-_COLLECTED_FROM = 1_000
+COLLECTED_FROM = 1_000
 """Results of items from which a list of them is named by reference."""
 
 
@@ -70,7 +70,7 @@ def _result(state: RunState, step: StepState, output: str, *, by_reference: bool
     if step.status not in PASSING:
         return values.Inline(None)
     if step.fan is not None and not step.fan.source:
-        if step.fan.count > _COLLECTED_FROM or step.fan.weight > values.REQUEST_LIMIT or by_reference:
+        if step.fan.count > COLLECTED_FROM or step.fan.weight > values.REQUEST_LIMIT or by_reference:
             return values.Collected(values.CollectedRef(key=step.key, count=step.fan.count, output=output))
         return values.Items(tuple(item_result(state, step, index, output) for index in range(step.fan.count)))
     value = step.outputs.get(output, values.Inline(None))

@@ -93,7 +93,7 @@ def tell_fan(state: RunState, step: StepState) -> None:
         return
     while fan.following in fan.items:
         fan.following += 1
-    if fans.next_items(state.plan.nodes[step.key].fan, fan):
+    if fans.wanted(state.plan.nodes[step.key].fan, fan):
         state.frontier[step.key] = None
         return
     state.frontier.pop(step.key, None)

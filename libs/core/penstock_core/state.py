@@ -98,6 +98,7 @@ class StepState:
         due: whether the time is over of what the present attempt does.
         held: the latest attempt that was held, for slots of `limits`.
         granted: the latest attempt that has its slots.
+        from_run: the run whose result it has taken over.
     """
 
     key: str
@@ -130,6 +131,7 @@ class StepState:
     artifacts: dict[str, Value] = field(default_factory=_nothing)
     cache: CacheReport | None = None
     executor: str = ""
+    from_run: str = ""
     started_at: float = 0.0
     finished_at: float = 0.0
     fan: FanState | None = None

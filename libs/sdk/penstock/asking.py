@@ -15,3 +15,9 @@ def options(cache: CacheMode, refresh: Sequence[str], deadline: float | None) ->
         **({"refresh": list(refresh)} if refresh else {}),
         **({"deadline": deadline} if deadline is not None else {}),
     }
+
+
+def again(version: str | None, inputs: Any, *, resume: bool, from_step: str | None) -> dict[str, Any]:
+    """The fields of a request for an earlier run again: of which version, with which changes, or only for its rest."""
+    rest = {"resume": True, "from_step": from_step} if resume or from_step else {}
+    return {"version": version, "inputs": inputs, **rest}

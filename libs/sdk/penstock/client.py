@@ -193,9 +193,11 @@ class Client(Waiting):
         cache: CacheMode = "use",
         refresh: Sequence[str] = (),
         deadline: float | None = None,
+        resume: bool = False,
+        from_step: str | None = None,
         wait: bool = False,
     ) -> Run:
-        """Run an earlier run's pipeline again, as a new run with the same labels and priority.
+        """Run an earlier run's pipeline again, as a new run with the same labels and priority, or only the rest of it.
 
         Args:
             run_id: the earlier run; the new one names it as `parent` in its trigger.
@@ -205,17 +207,19 @@ class Client(Waiting):
             cache: as in `run`; that of the earlier run does not matter.
             refresh: as in `run`.
             deadline: as in `run`; that of the earlier run does not matter.
+            resume: take over the results of the earlier run that still count, and run the other steps.
+            from_step: resume, but run again what this key or name means, with all that follows.
             wait: return when the run is over, with its steps.
 
         Raises:
             NotFound: there is no such run.
-            Refused: the version must be chosen, or the inputs do not fit it.
+            Refused: the version must be chosen, inputs or step are wrong, the run to resume is not over.
         """
-        changed = uploading.inputs(self, inputs or {})
         headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
-        body = {"version": version, "inputs": changed, **asking.options(cache, refresh, deadline)}
-        accepted = self.transport.json("POST", f"/v1/runs/{quote(run_id)}/rerun", body=body, headers=headers)
-        return self.wait(accepted["run_id"]) if wait else results.build(Run, accepted, state="queued")
+        body = asking.again(version, uploading.inputs(self, inputs or {}), resume=resume, from_step=from_step)
+        body |= asking.options(cache, refresh, deadline)
+        answer = self.transport.json("POST", f"/v1/runs/{quote(run_id)}/rerun", body=body, headers=headers)
+        return self.wait(answer["run_id"]) if wait else results.accepted(answer)
 
     def runs(
         self, pipeline: str | None = None, state: str | None = None, limit: int = 20, **filters: Unpack[RunFilters]

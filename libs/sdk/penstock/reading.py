@@ -37,7 +37,7 @@ Value = Mapping[str, Any]
 
 def load(client: Client, run: Run, step: str | None, output: str) -> Any:
     """The Python object of an output; see `Client.value`."""
-    value = whole(run, find(run, step, output))
+    value = whole(client, run, find(run, step, output))
     held = Held(client)
     held.fetch(value)
     paths = {"file", "folder"} & {str(ref.get("format")) for ref in references(value)}
@@ -49,7 +49,7 @@ def load(client: Client, run: Run, step: str | None, output: str) -> Any:
 
 def download(client: Client, run: Run, step: str | None, output: str, to: Path, file: str | None = None) -> Path:
     """Write an output to a file or folder, or one file of an output that is a folder; see `Client.download`."""
-    value = whole(run, find(run, step, output))
+    value = whole(client, run, find(run, step, output))
     held = Held(client)
     if file is not None:
         return _download_file(held, value, output, file, to)
@@ -63,7 +63,7 @@ def download(client: Client, run: Run, step: str | None, output: str, to: Path, 
 
 def preview(client: Client, run: Run, step: str | None, output: str) -> Preview:
     """What an output looks like; see `Client.preview`."""
-    value = whole(run, find(run, step, output))
+    value = whole(client, run, find(run, step, output))
     match value:
         case {"artifact": {"sha256": sha256, **reference}}:
             query = {name: reference.get(name) or None for name in ("format", "media_type", "filename")}
@@ -110,7 +110,7 @@ def _download_file(held: Held, value: Value, output: str, name: str, to: Path) -
 
 def listing(client: Client, run: Run, step: str | None, output: str) -> list[File]:
     """The files of an output that is a folder; see `Client.files`."""
-    return list(_manifest(Held(client), whole(run, find(run, step, output)), output).files)
+    return list(_manifest(Held(client), whole(client, run, find(run, step, output)), output).files)
 
 
 def _manifest(held: Held, value: Value, output: str) -> Manifest:
@@ -148,24 +148,29 @@ def _pick(values: Mapping[str, Any], output: str, owner: str) -> Value:
     raise NotFound(404, f"{owner} has no output {output!r}", f"it has: {', '.join(values) or 'none'}")
 
 
-def whole(run: Run, value: Value) -> Value:
-    """The value with its references to results of the same run replaced by these."""
+def whole(client: Client, run: Run, value: Value) -> Value:
+    """The value with its references to results of the run, or of earlier ones, replaced by these."""
     match value:
+        case {"result": {"run_id": str() as named}} | {"collected": {"run_id": str() as named}} if (
+            named and named != run.run_id
+        ):
+            # It was taken over from another run, to which its references belong.
+            return whole(client, client.get(named), value)
         case {"result": {"key": key, "output": output}}:
             step = run.steps.get(key)
             if step is None or output not in step.outputs:
                 raise ClientError(f"run {run.run_id}: output {output!r} of step {key!r} is not known (any more)")
-            return whole(run, step.outputs[output])
+            return whole(client, run, step.outputs[output])
         case {"collected": {"key": key, "count": count, "output": output}}:
             # An item without a result, such as one that was skipped, counts as None.
             found = [run.steps[item].outputs if (item := f"{key}[{n}]") in run.steps else {} for n in range(count)]
-            return {"items": [whole(run, one.get(output) or {"value": None}) for one in found]}
+            return {"items": [whole(client, run, one.get(output) or {"value": None}) for one in found]}
         case {"of": inner, "path": path}:
-            return {"of": whole(run, inner), "path": path}
+            return {"of": whole(client, run, inner), "path": path}
         case {"items": items}:
-            return {"items": [whole(run, item) for item in items]}
+            return {"items": [whole(client, run, item) for item in items]}
         case {"fields": fields}:
-            return {"fields": {name: whole(run, item) for name, item in fields.items()}}
+            return {"fields": {name: whole(client, run, item) for name, item in fields.items()}}
         case _:
             return value
 

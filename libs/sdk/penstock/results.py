@@ -99,6 +99,7 @@ class Step:
 
     `items` counts those of a mapped step, by state; `item_of` names the mapped step of an item.
     While an attempt runs, `artifacts` are those that it has stored so far. `checkpoint` is the last one of any attempt.
+    `from_run` is the run whose result the step has taken over.
     """
 
     key: str
@@ -116,6 +117,7 @@ class Step:
     checkpoint: Checkpoint | None = None
     cache: Cache | None = None
     waits_for: WaitsFor | None = None
+    from_run: str | None = None
     depends_on: tuple[str, ...] = ()
     items: dict[str, int] | None = None
     item_of: str | None = None
@@ -133,10 +135,24 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """What a resumed run takes over: `steps` whole, and of mapped steps that run again, how many `items`.
+
+    `again` says of each other step why it runs again; empty when the idempotency key had been used before.
+    """
+
+    from_run: str
+    steps: int = 0
+    items: dict[str, int] = field(default_factory=dict[str, int])
+    again: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A run; `steps` is filled by `Client.get` and `Client.wait`, empty in lists.
 
-    `metrics` and `params` are filled in lists only, with those that were filtered or sorted by.
+    `metrics` and `params` are filled in lists only, with those that were filtered or sorted by; `resumed` only by
+    `Client.rerun` without `wait`, for a run that was resumed.
     """
 
     run_id: str
@@ -154,6 +170,7 @@ class Run:
     steps: dict[str, Step] = field(default_factory=dict[str, Step])
     last_seq: int = 0
     created: bool = True
+    resumed: Resumed | None = None
     begun_at: float | None = None
     duration: float | None = None
     deployment: str | None = None
@@ -283,6 +300,12 @@ def build(kind: type[_T], data: Mapping[str, Any], **more: Any) -> _T:
     """An object of a frozen dataclass from JSON; unknown keys are left out."""
     names = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in {**data, **more}.items() if name in names})
+
+
+def accepted(data: Mapping[str, Any]) -> Run:
+    """A run that was asked for, from the API's JSON."""
+    resumed = build(Resumed, data["resumed"]) if data.get("resumed") else None
+    return build(Run, data, state="queued", resumed=resumed)
 
 
 def run_of(data: Mapping[str, Any]) -> Run:

@@ -1,29 +1,42 @@
-"""A run again, as a new run: a version of the user's choice, the inputs of the earlier run but for those given."""
+"""A run again, as a new run: a version of the user's choice, the inputs of the earlier run but for those given.
+
+Resumed, it takes over the results of the earlier run that still count: see `resuming`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from typing import Any, NamedTuple
 
 from penstock_contracts import api, commands
 from penstock_core.facts import CacheMode, RunRequested
-from penstock_gateway import inputs
+from penstock_gateway import inputs, resuming
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.service import PROJECT, Accepted, GatewayService, check_refresh, deadline, fingerprint
 
 
-async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: str | None) -> Accepted:
-    """Ask for a run like an earlier one; with a key, the same key is the same run.
+class Rerun(NamedTuple):
+    """What was accepted, and for a resumed run what it takes over."""
+
+    accepted: Accepted
+    resumed: dict[str, Any] | None = None
+
+
+async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: str | None) -> Rerun:
+    """Ask for a run like an earlier one, or for the rest of it; with a key, the same key is the same run.
 
     Raises:
-        ProblemError: 404 no such run; 409 the key was used for another request; 422 the version must be chosen.
+        ProblemError: 404 no such run; 409 the key was used for another request, or the run to be resumed is not over;
+            422 the version must be chosen, or there is no such step.
         InvalidInputs: the inputs do not fit the version.
     """
     parent = await service.requested(run_id)
     request = fingerprint({"rerun": run_id, **body.model_dump()})
     new_id, known = await service.claim(parent.pipeline, key, request)
+    resumes = body.resume or body.from_step is not None
     if known is not None:
-        return known
+        return Rerun(known, await resuming.told(service, known.run_id) if resumes else None)
     version = await _version(service, parent, body.version)
     values = inputs.check(parent.pipeline, version.pipeline.params, body.inputs, parent.inputs)
     await service.artifacts.check_inputs(values)
@@ -41,7 +54,13 @@ async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: 
         cache=CacheMode(body.cache),
         refresh=check_refresh(version.pipeline, body.cache, body.refresh),
     )
-    return await service.admit(wanted)
+    if not resumes:
+        return Rerun(await service.admit(wanted))
+    begin = (*wanted.refresh, *(() if body.from_step is None else (body.from_step,)))
+    found = await resuming.prepare(service, parent, wanted, version, begin, known_key=key is not None)
+    trigger = wanted.trigger | {"type": "resume"} | ({"from": body.from_step} if body.from_step else {})
+    accepted = await service.admit(dataclasses.replace(wanted, trigger=trigger, reuses=run_id))
+    return Rerun(accepted, found)
 
 
 async def _version(service: GatewayService, parent: RunRequested, choice: str | None) -> commands.Version:

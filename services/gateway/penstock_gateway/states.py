@@ -189,7 +189,7 @@ def _sentence(folded: Folded, reason: StepReason, now: float) -> str:
     if reason.status not in machine.FINAL:
         return reason.sentence
     step = folded.state.find(reason.key)
-    if step is None:
+    if step is None or step.from_run:
         return reason.sentence
     cache = of_cache(step.cache, folded.state.plan.specs[step.node], folded.requested, now)
     if not cache or reason.status is Status.CACHED:

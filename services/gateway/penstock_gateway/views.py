@@ -109,6 +109,7 @@ def _step(folded: Folded, step: StepState) -> dict[str, Any]:
         "checkpoint": told.checkpoint(step.key),
         "cache": step.cache,
         "waits_for": waiting.view(step),
+        "from_run": step.from_run or None,
         "depends_on": state.plan.dependencies[step.node],
         "items": _counts(step.fan) if step.fan is not None else None,
         "item_of": step.node if step.index is not None else None,

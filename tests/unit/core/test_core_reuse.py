@@ -53,6 +53,12 @@ def test_some_items_are_taken_over_and_the_others_made() -> None:
     assert told.state.reused == {}
 
 
+def test_items_that_are_taken_over_are_not_asked_for() -> None:
+    wide = pipeline(mapped(node("each", x=Inline(list(range(8)))), "x", window=4))
+    told = Told(wide, *(reused(f"each[{n}]") for n in (1, 3, 4, 7)))
+    assert [item.key for item in requests(told, RUN)] == ["each[0]", "each[2]", "each[5]", "each[6]"]
+
+
 def test_all_items_taken_over_one_by_one() -> None:
     told = Told(EACH, *(reused(f"each[{n}]", n) for n in range(3)))
     assert told(RUN) == ["step.each.expanded", "step.last.1.requested.default"]

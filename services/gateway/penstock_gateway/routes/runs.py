@@ -196,12 +196,14 @@ async def cancel_run(request: Request, run_id: RunId) -> Response:
 async def rerun(request: Request, run_id: RunId, idempotency_key: IdempotencyKey = None) -> Response:
     """With the inputs of that run, changed by those that are given, and checked against the version that runs.
 
-    The new run has the labels and the priority of that run; its trigger names it as `parent`.
+    The new run has the labels and the priority of that run; its trigger names it as `parent`. With `resume` it takes
+    over the results of that run, which must be over, that still count, and runs the other steps.
     """
     _check_key(idempotency_key)
     body = await bodies.read(request, api.RerunBody, optional=True)
-    run = await reruns.rerun(service(request), run_id, body, idempotency_key)
-    return json(run._asdict(), 202 if run.created else 200, {"location": f"/v1/runs/{run.run_id}"})
+    run, resumed = await reruns.rerun(service(request), run_id, body, idempotency_key)
+    answer = run._asdict() | ({"resumed": resumed} if resumed is not None else {})
+    return json(answer, 202 if run.created else 200, {"location": f"/v1/runs/{run.run_id}"})
 
 
 @router.get(
