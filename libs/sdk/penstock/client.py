@@ -240,11 +240,7 @@ class Client(Waiting):
         return results.run_of(self.transport.json("GET", f"/v1/runs/{quote(run_id)}"))
 
     def explain(self, run_id: str, step: str | None = None) -> Reasons:
-        """Why each step of a run, or one step or item, stands where it stands: what it waits for, why it failed ….
-
-        Raises:
-            NotFound: there is no such run or step.
-        """
+        """Why each step of a run, or one step or item, stands where it stands; `NotFound` where there is none."""
         only = f"?step={quote(step)}" if step is not None else ""
         return results.reasons_of(self.transport.json("GET", f"/v1/runs/{quote(run_id)}/explain{only}"))
 
