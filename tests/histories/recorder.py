@@ -1,0 +1,271 @@
+"""A platform on which runs are recorded, and what can be done to a run while it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import nats
+
+from penstock import Client
+from penstock.results import Schedule
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.waits import About, Waits, came
+from penstock_contracts import subjects
+from penstock_contracts.commands import Event
+from penstock_core import ids
+from penstock_core.facts import AttemptFinished, Fact, Outcome, RunRequested, StepCancelRequested
+from penstock_core.values import Inline
+from penstock_testkit.cluster import Cluster
+
+
+class Recorder:
+    """A platform, and what can be done to runs on it."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.client = Client(url=cluster.url, token=cluster.token)
+
+    def ask(self, name: str, scenario: Scenario) -> str:
+        """Ask for the run of a scenario; the same name is the same run id."""
+        run = self.client.run(
+            scenario.pipeline or name,
+            inputs=scenario.inputs,
+            idempotency_key=name,
+            labels={"scenario": name},
+            priority=scenario.priority,
+        )
+        return run.run_id
+
+    def await_event(self, run_id: str, kind: str, key: str, attempt: int = 1) -> None:
+        """Return when a fact is in the log."""
+        for event in self.client.events(run_id):
+            if event.kind == kind and event.key == key and event.data.get("attempt", 1) == attempt:
+                return
+        raise AssertionError(f"run {run_id} ended without {kind} of {key}")
+
+    def append(self, *facts: Fact) -> None:
+        """Put facts into a log, as a service would."""
+
+        async def append() -> None:
+            connection = await nats.connect(self.cluster.nats.url)
+            await NatsRunLog(Bus(connection), "recorder").append(list(facts))
+            await connection.close()
+
+        asyncio.run(append())
+
+    def publish(self, event: Event) -> None:
+        """Have an event end what waits for it."""
+
+        async def publish() -> None:
+            connection = await nats.connect(self.cluster.nats.url)
+            bus = Bus(connection)
+            waits, what = Waits(bus), About("default", event.type, event.key)
+            await waits.publish(what, event)
+            ends = [came(wait, event, event.at) for wait in await waits.waiting(what)]
+            await NatsRunLog(bus, "recorder").append(ends)
+            await connection.close()
+
+        asyncio.run(publish())
+
+    def garble(self, run_id: str, tail: str) -> None:
+        """Put a message that nobody can read into the log."""
+
+        async def publish() -> None:
+            connection = await nats.connect(self.cluster.nats.url)
+            await Bus(connection).publish(subjects.run(run_id, tail), b"\xff")
+            await connection.close()
+
+        asyncio.run(publish())
+
+
+Drive = Callable[[Recorder, str, "Scenario"], str]
+
+
+def plain(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    return recorder.ask(name, scenario)
+
+
+def cancel_running(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    run_id = recorder.ask(name, scenario)
+    recorder.await_event(run_id, "attempt.started", "sleeps")
+    recorder.client.cancel(run_id, "wrong data")
+    return run_id
+
+
+def cancel_retrying(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    run_id = recorder.ask(name, scenario)
+    recorder.await_event(run_id, "attempt.requested", "waits_long", attempt=2)
+    recorder.client.cancel(run_id)
+    return run_id
+
+
+def cancel_when(kind: str, *keys: str) -> Drive:
+    """Cancel the run when there is such a fact about each of these steps."""
+
+    def drive(recorder: Recorder, name: str, scenario: Scenario) -> str:
+        run_id = recorder.ask(name, scenario)
+        for key in keys:
+            recorder.await_event(run_id, kind, key)
+        recorder.client.cancel(run_id, "enough")
+        return run_id
+
+    return drive
+
+
+def cancel_item(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    run_id = recorder.ask(name, scenario)
+    for key in ("slow[0]", "slow[2]"):
+        recorder.await_event(run_id, "attempt.started", key)
+    reason = {"by": "ada", "reason": "this one only", "requested_at": time.time()}
+    recorder.append(StepCancelRequested(run_id=run_id, key="slow[2]", **reason))
+    recorder.await_event(run_id, "attempt.finished", "slow[2]")
+    recorder.client.cancel(run_id, "enough")
+    return run_id
+
+
+def answered(answer: str) -> Drive:
+    """Answer the question of the run, as the gateway does."""
+
+    def drive(recorder: Recorder, name: str, scenario: Scenario) -> str:
+        run_id = recorder.ask(name, scenario)
+        recorder.await_event(run_id, "attempt.suspended", "ask")
+        end = AttemptFinished(
+            run_id=run_id,
+            key="ask",
+            attempt=1,
+            outcome=Outcome.SUCCEEDED,
+            outputs={"result": Inline(answer)},
+            params={"answered_by": "ada"},
+            executor="answer",
+            finished_at=time.time(),
+        )
+        recorder.append(end)
+        return run_id
+
+    return drive
+
+
+def event_comes(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    run_id = recorder.ask(name, scenario)
+    recorder.await_event(run_id, "attempt.suspended", "wait_for_event")
+    url = {"url": "s3://labels/wine"}
+    recorder.publish(Event(type="com.acme.labels.ready", key="wine", id="e-1", data=url, at=time.time()))
+    return run_id
+
+
+def event_before(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    """The event comes after the request, and before the step waits for it."""
+    recorder.cluster.kill("scheduler")
+    run_id = recorder.ask(name, scenario)
+    url = {"url": "s3://labels/beer"}
+    recorder.publish(Event(type="com.acme.labels.ready", key="beer", id="e-2", data=url, at=time.time() + 1))
+    recorder.cluster.restart("scheduler")
+    return run_id
+
+
+def with_deadline(seconds: float) -> Drive:
+    """Ask for the run as another service would, with a deadline."""
+
+    def drive(recorder: Recorder, name: str, scenario: Scenario) -> str:
+        pipeline, now = scenario.pipeline or name, time.time()
+        run_id = ids.run_id_from_key("default", pipeline, name)
+        request = RunRequested(
+            run_id=run_id,
+            project="default",
+            pipeline=pipeline,
+            version=1,
+            requested_at=now,
+            deadline=now + seconds,
+        )
+        recorder.append(request)
+        return run_id
+
+    return drive
+
+
+def second(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    """Run it once before, to its end."""
+    recorder.client.wait(recorder.ask(f"{name}-before", scenario), timeout=60)
+    return recorder.ask(name, scenario)
+
+
+def beside_another(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    """Ask for the run while another of the same pipeline is under way."""
+    other = recorder.ask(f"{name}-beside", scenario)
+    recorder.await_event(other, "attempt.started", "slow")
+    run_id = recorder.ask(name, scenario)
+    recorder.client.wait(run_id, timeout=60)
+    recorder.client.cancel(other)
+    return run_id
+
+
+def lost_with_checkpoint(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    run_id = recorder.ask(name, scenario)
+    for event in recorder.client.events(run_id):
+        if event.kind == "attempt.artifact" and event.data["name"] == "checkpoint":
+            break
+    recorder.cluster.kill("executor")
+    recorder.cluster.restart("executor")
+    return run_id
+
+
+def lost(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    run_id = recorder.ask(name, scenario)
+    recorder.await_event(run_id, "attempt.started", "sleeps")
+    recorder.cluster.kill("executor")
+    recorder.cluster.restart("executor")
+    return run_id
+
+
+def unreadable_end(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    run_id = recorder.ask(name, scenario)
+    recorder.await_event(run_id, "attempt.started", "sleeps")
+    recorder.garble(run_id, "step.sleeps.1.finished")
+    return run_id
+
+
+def while_nobody_decides(act: Callable[[Recorder, str], None]) -> Drive:
+    def drive(recorder: Recorder, name: str, scenario: Scenario) -> str:
+        recorder.cluster.kill("scheduler")
+        run_id = recorder.ask(name, scenario)
+        act(recorder, run_id)
+        recorder.cluster.restart("scheduler")
+        return run_id
+
+    return drive
+
+
+def cron(recorder: Recorder, name: str, scenario: Scenario) -> str:
+    pipeline = scenario.pipeline or name
+    schedule = Schedule(name="every-second", pipeline=pipeline, cron="* * * * * *", inputs=scenario.inputs)
+    recorder.client.put_schedule(schedule)
+    deadline = time.monotonic() + 20
+    while True:
+        ticks = [run for run in recorder.client.runs(pipeline, limit=100) if run.trigger.get("type") == "cron"]
+        if ticks:
+            recorder.client.delete_schedule("every-second")
+            return ticks[-1].run_id
+        assert time.monotonic() < deadline, "no tick came"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """A run and how it must end: its outcome, and the steps by status with their attempts where there are several.
+
+    `pipeline` is named where it is not the scenario's name; `file` is where it stands, `also` what it starts.
+    """
+
+    outcome: str
+    steps: str
+    pipeline: str = ""
+    inputs: dict[str, Any] = field(default_factory=dict)
+    priority: int = 0
+    drive: Drive = plain
+    file: str = "pipelines.py"
+    also: tuple[str, ...] = ()
