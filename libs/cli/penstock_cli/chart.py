@@ -16,6 +16,8 @@ _EXCERPT = 24
 _LABEL_LIMIT = 28
 _METRICS = 2
 _METRICS_LIMIT = 36
+_BAD = ("failed", "cancelled")
+"""States in which an item of a mapped step has a line of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +36,12 @@ class Span:
 
 def chart(run: Run, tracks: Mapping[str, Track]) -> Iterable[Segments]:
     """One line a step: when it waited in the queue, when it ran, how long, what it measured."""
-    steps = list(run.steps.values())
+    steps = [step for step in run.steps.values() if step.item_of is None or step.state in _BAD]
     if not steps:
         return
     shown = steps if len(steps) <= CHART_LIMIT else _excerpt(steps)
     label = min(_LABEL_LIMIT, max(len(step.key) for step in shown))
-    measured = min(_METRICS_LIMIT, max(len(metrics(step.metrics, _METRICS)) for step in shown))
+    measured = min(_METRICS_LIMIT, max(len(_about(step)) for step in shown))
     room = shutil.get_terminal_size((100, 24)).columns - label - measured - 30
     span = _span(run, tracks, max(16, min(60, room)))
     scale = seconds(span.end - span.start)
@@ -53,10 +55,18 @@ def chart(run: Run, tracks: Mapping[str, Track]) -> Iterable[Segments]:
             (f"{step.state:<9}", output.STYLES.get(step.state, "")),
             (f"  {took:>9}  ", ""),
             *_bar(step, tracks.get(step.key), span),
-            (f"  {metrics(step.metrics, _METRICS)}" if step.metrics else "", "dim"),
+            (f"  {_about(step)}" if step.metrics or step.items else "", "dim"),
         ]
     if len(shown) < len(steps):
         yield [(f"  … and {len(steps) - len(shown)} more; shown are those that failed, and the longest", "dim")]
+
+
+def _about(step: Step) -> str:
+    """What a step measured; of a mapped one, how many items there are and how many ended badly."""
+    if step.items is None:
+        return metrics(step.metrics, _METRICS)
+    bad = [f"{step.items[state]} {state}" for state in _BAD if step.items.get(state)]
+    return ", ".join([f"{step.items.get('count', 0)} items", *bad])
 
 
 def _excerpt(steps: list[Step]) -> list[Step]:

@@ -160,7 +160,7 @@ def _conclude(ended: Run, progress: Progress, connected: Session, root: Path | N
                 (f" v{ended.version} ", ""),
                 (ended.state, output.STYLES.get(ended.state, "")),
                 (f" in {seconds(took)}", ""),
-                (f"  {steps(len(ended.steps))}, run {ended.run_id}", "dim"),
+                (f"  {steps(sum(step.item_of is None for step in ended.steps.values()))}, run {ended.run_id}", "dim"),
             ]
         ]
     )

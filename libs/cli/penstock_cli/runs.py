@@ -68,6 +68,7 @@ def show(name: RunArgument, json: Json = False) -> None:
         output.as_json({**summary_of(run), **whole, "inputs": _plain_values(run.inputs, store)})
         return
     took = f" in {seconds(run.finished_at - run.requested_at)}" if run.finished_at else ""
+    count = sum(step.item_of is None for step in run.steps.values())
     output.show(
         [
             [
@@ -75,7 +76,7 @@ def show(name: RunArgument, json: Json = False) -> None:
                 (f" v{run.version} ", ""),
                 (run.state, output.STYLES.get(run.state, "")),
                 (
-                    f"{took}  {steps(len(run.steps))}, run {run.run_id}, asked for {output.clock(run.requested_at)}",
+                    f"{took}  {steps(count)}, run {run.run_id}, asked for {output.clock(run.requested_at)}",
                     "dim",
                 ),
             ],

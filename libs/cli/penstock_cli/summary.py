@@ -35,7 +35,7 @@ def failures(run: Run, root: Path | None = None) -> Iterable[Segments]:
         yield []
         why = str(step.error) if step.error else (step.reason or "no reason is known")
         yield [("step ", ""), (step.key, "bold"), (f" failed{tries}: ", "bold red"), (why, "red")]
-        if step.error is not None and step.error.traceback:
+        if step.error is not None and step.error.traceback and step.items is None:  # its items have theirs
             own = _UNPACKED.sub(lambda _: folder, step.error.traceback)
             yield from ([(f"  {line}", "")] for line in own.rstrip().splitlines())
     if len(failed) > 10:
