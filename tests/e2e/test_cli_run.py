@@ -380,7 +380,7 @@ def test_ctrl_c_cancels_and_waits_for_the_end(up: Place) -> None:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert "cancelling (Ctrl-C); Ctrl-C leaves at once" in out and "cancelled: Ctrl-C" in out
+    assert "cancelling (Ctrl-C); Ctrl-C leaves at once" in out and "cancelled by" in out and ": Ctrl-C" in out
     assert client.get(run_id).state == "cancelled"
 
 
