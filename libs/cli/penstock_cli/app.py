@@ -16,6 +16,7 @@ from penstock_cli import (
     limits,
     lineage,
     listing,
+    metrics,
     rerun,
     run,
     runs,
@@ -58,6 +59,7 @@ app.command("up")(up.up)
 runs.app.command("list")(listing.list_runs)
 runs.app.command("explain")(explain.explain)
 runs.app.command("rerun")(rerun.rerun)
+runs.app.command("metrics")(metrics.metrics)
 runs.app.command("answer")(answering.answer)
 app.command("questions")(answering.questions)
 app.add_typer(answering.events, name="events")

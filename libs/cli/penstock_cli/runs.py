@@ -107,6 +107,9 @@ def _about(run: Run) -> list[list[tuple[str, str]]]:
         lines.append([("  resumes   ", "dim"), (told, "")])
     if run.labels:
         lines.append([("  labels  ", "dim"), (" ".join(f"{k}={v}" for k, v in run.labels.items()), "")])
+    tags = {name: text for step in run.steps.values() for name, text in step.tags.items()}
+    if tags:
+        lines.append([("  tags    ", "dim"), (" ".join(f"{k}={v}" for k, v in tags.items()), "")])
     if run.inputs:
         shown = (f"{name}={str(plain(value, None))[:60]}" for name, value in run.inputs.items())
         lines.append([("  inputs  ", "dim"), (" ".join(shown), "")])
@@ -117,6 +120,7 @@ def _details(run: Run, key: str, store: object) -> dict[str, object]:
     step = run.steps[key]
     return {
         "params": step.params,
+        "tags": step.tags,
         "reason": step.reason,
         "error": {"type": step.error.type, "message": step.error.message, "traceback": step.error.traceback}
         if step.error

@@ -160,6 +160,7 @@ class StepView(_Model):
     finished_at: float | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     params: dict[str, Json] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict, description="texts to find the run by, as labels are")
     reason: str | None = None
     error: StepError | None = None
     executor: str | None = None

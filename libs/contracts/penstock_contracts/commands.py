@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from penstock_core import series
 from penstock_core.ir import Pipeline
+from penstock_core.series import Point
 
 
 class _Model(BaseModel):
@@ -122,13 +126,74 @@ class Parked(_Model):
 
 
 class AttemptOutput(_Model):
-    """Lines and measurements of an attempt, in order; `first` is the index of the first entry within the attempt."""
+    """Lines of an attempt and what it measures, in order; `first` is the index of the first entry within the attempt.
+
+    Where it measures much, the latest values are here and the others are not: `Measurements` have them all.
+    """
 
     run_id: str
     key: str
     attempt: int
     first: int = 0
     entries: list[dict[str, Any]]
+
+
+class Measurements(_Model):
+    """Points of the series that an attempt measures, in order, as columns: point i is value[i] of names[name[i]].
+
+    `first` is the index of the first point within the attempt. Times are Unix seconds, `after` counts from `start`.
+    """
+
+    run_id: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
+    key: str = Field(min_length=1, max_length=300)
+    attempt: int = Field(ge=1, le=1_000_000)
+    first: int = Field(ge=0, le=2**53)
+    start: float = Field(allow_inf_nan=False)
+    names: list[str] = Field(max_length=series.NAMES)
+    name: list[int]
+    step: list[int | None]
+    after: list[float]
+    value: list[float | Literal["nan", "inf", "-inf"]]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Measurements:
+        if not len(self.name) == len(self.step) == len(self.after) == len(self.value) > 0:
+            raise ValueError("its columns are not equally long, or empty")
+        if min(self.name) < 0 or max(self.name) >= len(self.names):
+            raise ValueError("a point is of a name that is not there")
+        if any(not name or len(name) > series.NAME_LIMIT for name in self.names):
+            raise ValueError(f"a name has not 1 to {series.NAME_LIMIT} characters")
+        if any(step is not None and abs(step) > series.STEP_LIMIT for step in self.step):
+            raise ValueError("a step is out of range")
+        return self
+
+    def points(self) -> list[Point]:
+        """The points, in order."""
+        rows = zip(self.name, self.step, self.after, self.value, strict=True)
+        return [
+            Point(self.names[name], step, self.start + after, series.unspelled(value))
+            for name, step, after, value in rows
+        ]
+
+
+def measurements(run_id: str, key: str, attempt: int, first: int, points: Sequence[Point]) -> bytes:
+    """The JSON of `Measurements` of at least one point."""
+    names = {name: number for number, name in enumerate(dict.fromkeys(point.name for point in points))}
+    start = points[0].at
+    return orjson.dumps(
+        {
+            "run_id": run_id,
+            "key": key,
+            "attempt": attempt,
+            "first": first,
+            "start": start,
+            "names": list(names),
+            "name": [names[point.name] for point in points],
+            "step": [point.step for point in points],
+            "after": [round(point.at - start, 6) for point in points],
+            "value": [series.spelled(point.value) for point in points],
+        }
+    )
 
 
 class Replica(_Model):

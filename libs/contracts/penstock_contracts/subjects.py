@@ -2,6 +2,7 @@
 
 runs.{shard}.{run_id}.{tail}           facts of runs (stream RUNS); `tail` as each fact names it
 logs.{run_id}.{key}.{n}                what attempts print and measure (stream LOGS)
+metrics.{run_id}.{key}.{n}             series that attempts measure (stream METRICS)
 builds.{project}.{pipeline}.registered pipeline versions made by the builder (stream BUILDS)
 ticks.{schedule}, armed.{schedule}     timers of the cron service (stream TIMERS)
 wakes.{shard}.{run_id}, alarms.…       timers of runs (stream TIMERS)
@@ -21,6 +22,7 @@ from penstock_core import ids
 
 RUNS = "RUNS"
 LOGS = "LOGS"
+METRICS = "METRICS"
 BUILDS = "BUILDS"
 TIMERS = "TIMERS"
 PARKED = "PARKED"
@@ -94,6 +96,16 @@ def logs(run_id: str, key: str, attempt: int) -> str:
 def logs_all(run_id: str) -> str:
     """Filter for the output of all attempts of a run."""
     return f"logs.{run_id}.>"
+
+
+def metrics(run_id: str, key: str, attempt: int) -> str:
+    """Subject of the series that an attempt measures."""
+    return f"metrics.{run_id}.{key}.{attempt}"
+
+
+def metrics_all(run_id: str) -> str:
+    """Filter for the series of all attempts of a run."""
+    return f"metrics.{run_id}.>"
 
 
 def held_attempts() -> str:

@@ -32,6 +32,7 @@ class Kept:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     artifacts: dict[str, Value] = field(default_factory=dict[str, Value])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ def keep(end: AttemptFinished, now: float) -> Kept:
     """What is kept of a good end."""
     kept = Kept(run_id=end.run_id, key=end.key, attempt=end.attempt, stored_at=now, whole=False)
     size = sum(weight(value) for part in (end.outputs, end.artifacts) for value in part.values())
-    if size + json_weight(end.metrics) + json_weight(end.params) > WHOLE:
+    if size + json_weight(end.metrics) + json_weight(end.params) + json_weight(end.tags) > WHOLE:
         return kept
     return Kept(
         run_id=end.run_id,
@@ -59,6 +60,7 @@ def keep(end: AttemptFinished, now: float) -> Kept:
         metrics=end.metrics,
         params=end.params,
         artifacts=end.artifacts,
+        tags=end.tags,
     )
 
 
@@ -73,6 +75,7 @@ def cached_end(request: AttemptRequested, kept: Kept, report: CacheReport, now: 
         metrics=kept.metrics,
         params=kept.params,
         artifacts=kept.artifacts,
+        tags=kept.tags,
         finished_at=now,
         cache=report,
     )

@@ -284,7 +284,7 @@ def _finished(state: RunState, fact: AttemptFinished) -> None:
     step.executor = fact.executor or step.executor
     step.started_at, step.finished_at = fact.started_at or step.started_at, fact.finished_at
     step.metrics, step.params, step.artifacts, step.error = fact.metrics, fact.params, fact.artifacts, fact.error
-    step.cache = fact.cache
+    step.cache, step.tags = fact.cache, fact.tags
     if fact.outcome in GOOD:
         step.outputs = fact.outputs
         step.weight = sum(values.weight(value) for value in fact.outputs.values())
@@ -390,6 +390,7 @@ def _reused(state: RunState, fact: StepReused) -> None:
 def _take_over(step: StepState, fact: StepReused) -> None:
     step.outputs, step.metrics, step.params, step.artifacts = fact.outputs, fact.metrics, fact.params, fact.artifacts
     step.weight = sum(values.weight(value) for value in fact.outputs.values())
+    step.tags = fact.tags
     step.from_run, step.reason = fact.from_run, f"its result in run {fact.from_run} is taken over"
 
 

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Fact
+from penstock_core.series import Point
 from penstock_core.values import Value
 
 
@@ -106,7 +107,11 @@ class AttemptEvents(Protocol):
         ...
 
     def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
-        """What the attempt wrote: `{"at", "stream", "text"}` or `{"at", "metric", "value", "step"}`."""
+        """What the attempt wrote: `{"at", "stream", "text"}`; of what it measured the latest, as `metric`, `value`."""
+        ...
+
+    def measured(self, run_id: str, key: str, attempt: int, points: list[Point]) -> None:
+        """What the attempt measured, in order."""
         ...
 
     def committed(self, fact: ArtifactCommitted) -> None:

@@ -259,6 +259,7 @@ class _Taker:
             count=count,
             metrics=step.metrics,
             params=step.params,
+            tags=step.tags,
             artifacts={name: values.named_in(value, self.old.run_id) for name, value in step.artifacts.items()},
         )
 

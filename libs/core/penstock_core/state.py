@@ -129,6 +129,7 @@ class StepState:
     metrics: dict[str, float] = field(default_factory=_nothing)
     params: dict[str, Any] = field(default_factory=_nothing)
     artifacts: dict[str, Value] = field(default_factory=_nothing)
+    tags: dict[str, str] = field(default_factory=_nothing)
     cache: CacheReport | None = None
     executor: str = ""
     from_run: str = ""

@@ -26,6 +26,7 @@ from penstock import asking, results, searching, uploading
 from penstock.asking import CacheMode
 from penstock.client_errors import ClientError, RunFailed
 from penstock.limits import Limits
+from penstock.measured import Measured
 from penstock.platform import Address, home_folder, locator
 from penstock.results import Event, LogLine, Preview, Reasons, Run, Schedule, Version
 from penstock.searching import RunFilters
@@ -43,7 +44,7 @@ _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
 
-class Client(Waiting):
+class Client(Waiting, Measured):
     """Talks to one platform.
 
     Args:

@@ -11,6 +11,7 @@ safe to call from several, and must not block for long. What it gets is already 
 
 - `metric(name, value, step)`: `value` is a float and may be NaN or infinite. JSON has no such numbers and `orjson`
   writes them as null, so a sink must keep non-finite values out of the facts it reports (or write them as text).
+- `tag(name, value)`: two texts.
 - `param(name, value)`: plain JSON of at most `PARAM_LIMIT` characters as text.
 - `artifact(name, value)`: a live object; save it at once with `penstock.serialize.save(value, Any, store)`.
 - `progress(fraction, text)`: 0 to 1.
@@ -26,6 +27,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -34,7 +36,14 @@ from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 PARAM_LIMIT = 10_000
 NAME_LIMIT = 200
+TAG_NAME_LIMIT = 100
+TAG_LIMIT = 1_000
+TAGS = 64
+"""Tags of one attempt."""
+
 _HISTORY = 100_000
+_STEP_LIMIT = 2**63 - 1
+_UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Sink(Protocol):
@@ -46,6 +55,10 @@ class Sink(Protocol):
 
     def param(self, name: str, value: Any) -> None:
         """A parameter as plain JSON."""
+        ...
+
+    def tag(self, name: str, value: str) -> None:
+        """A text to find the run by."""
         ...
 
     def artifact(self, name: str, value: object) -> None:
@@ -75,6 +88,7 @@ class Memory:
 
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
     artifacts: dict[str, object] = field(default_factory=dict[str, object])
     history: deque[Metric] = field(default_factory=lambda: deque[Metric](maxlen=_HISTORY))
     done: tuple[float, str] = (0.0, "")
@@ -87,6 +101,10 @@ class Memory:
     def param(self, name: str, value: Any) -> None:
         """Keep a parameter."""
         self.params[name] = value
+
+    def tag(self, name: str, value: str) -> None:
+        """Keep a tag."""
+        self.tags[name] = value
 
     def artifact(self, name: str, value: object) -> None:
         """Keep an object as it is."""
@@ -114,6 +132,7 @@ class Context:
         sink: where logged things go.
         metrics: last value of each metric logged through this context.
         params: last value of each parameter logged through this context.
+        tags: what was set through this context.
 
     `earlier` brings back the last checkpoint of the attempts before, where there is one.
     """
@@ -137,30 +156,28 @@ class Context:
         self.sink: Sink = sink or Memory()
         self.metrics: dict[str, float] = {}
         self.params: dict[str, Any] = {}
+        self.tags: dict[str, str] = {}
         self._earlier = earlier
         self._saved: Callable[[], Any] | None = None
 
     def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
-        """Log a number, such as `log_metric("loss", 0.1, step=3)`.
+        """Log a number of a series, such as `log_metric("loss", 0.1, step=3)`; it may be NaN or infinite.
+
+        Of one attempt a million numbers in two thousand series are kept; what comes after is left out, and the step's
+        output says so once.
 
         Raises:
             TypeError: `value` is not a number, or `name` or `step` have the wrong type.
-            ValueError: `name` is empty or longer than 200 characters.
+            ValueError: `name` is empty, longer than 200 characters or has control characters; `step` has over 63 bits.
         """
-        _check_name(name, "log_metric")
-        if step is not None and not hasattr(step, "__index__"):
-            raise TypeError(f"log_metric({name!r}): step must be a whole number, not {type(step).__name__}")
-        try:
-            if isinstance(value, str | bytes):
-                raise TypeError("it is text")
-            number = float(value)
-        except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"log_metric({name!r}): the value must be a number, not {type(value).__name__} ({error}); "
-                "texts go to log_param, other objects to log_artifact"
-            ) from error
+        if type(name) is not str or name not in self.metrics:  # else it was checked before
+            _check_name(name, "log_metric")
+        number = value if type(value) is float else _number(name, value)
+        at = step if step is None or type(step) is int else _step(name, step)
+        if at is not None and not -_STEP_LIMIT <= at <= _STEP_LIMIT:
+            raise ValueError(f"log_metric({name!r}): step {at} is out of range: it has more than 63 bits")
         self.metrics[name] = number
-        self.sink.metric(name, number, None if step is None else int(step))
+        self.sink.metric(name, number, at)
 
     def log_param(self, name: str, value: object) -> None:
         """Log a setting or a finding: plain JSON data as it is, anything else as its text, cut at 10,000 characters."""
@@ -168,6 +185,40 @@ class Context:
         plain = _plain(value)
         self.params[name] = plain
         self.sink.param(name, plain)
+
+    def set_tag(self, name: str, value: str | float) -> None:
+        """Set a text that the run is found by, such as `set_tag("stage", "candidate")`: a label, set from inside.
+
+        Raises:
+            TypeError: `name` is no text, or `value` neither text nor number.
+            ValueError: `name` has not 1 to 100 characters, `value` over 1,000, or there are more than 64 tags.
+        """
+        _check_name(name, "set_tag", TAG_NAME_LIMIT)
+        if not isinstance(value, str | int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+            raise TypeError(f"set_tag({name!r}): the value must be a text or a number, not {type(value).__name__}")
+        text = str(value)
+        if len(text) > TAG_LIMIT or _UNFIT.search(text):
+            raise ValueError(
+                f"set_tag({name!r}): the value must have at most {TAG_LIMIT:,} characters and no control characters; "
+                "long texts go to log_param or log_artifact"
+            )
+        if name not in self.tags and len(self.tags) >= TAGS:
+            raise ValueError(f"set_tag({name!r}): a step sets at most {TAGS} tags")
+        self.tags[name] = text
+        self.sink.tag(name, text)
+
+    def log_table(self, name: str, table: object) -> None:
+        """Keep a table: one of pandas, polars or pyarrow, a list of dictionaries (rows) or a dictionary of lists.
+
+        Raises:
+            TypeError: it is none of these, or a column mixes texts with numbers and the like.
+            ValueError: rows do not have the same columns, or columns not the same length.
+        """
+        _check_name(name, "log_table")
+        # Only those who log tables pay for it.
+        from penstock import logtables
+
+        self.log_artifact(name, logtables.table(name, table))
 
     def log_artifact(self, name: str, value: object) -> None:
         """Keep an object beside the outputs: a `Path` (file or folder), a table, an array, bytes, JSON data …."""
@@ -226,11 +277,33 @@ class Context:
         )
 
 
-def _check_name(name: str, method: str) -> None:
+def _check_name(name: str, method: str, limit: int = NAME_LIMIT) -> None:
     if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users' code is not always checked
         raise TypeError(f"{method}: the name must be text, not {type(name).__name__}")
-    if not 1 <= len(name) <= NAME_LIMIT:
-        raise ValueError(f"{method}: the name must have 1 to {NAME_LIMIT} characters, not {len(name)}")
+    if not 1 <= len(name) <= limit:
+        raise ValueError(f"{method}: the name must have 1 to {limit} characters, not {len(name)}")
+    if _UNFIT.search(name):
+        raise ValueError(f"{method}: the name {name[:50]!r} has control characters, or half of a character")
+
+
+def _number(name: str, value: SupportsFloat) -> float:
+    try:
+        if isinstance(value, str | bytes):
+            raise TypeError("it is text")
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(f"log_metric({name!r}): the value is too large for a floating-point number") from error
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"log_metric({name!r}): the value must be a number, not {type(value).__name__} ({error}); "
+            "texts go to log_param, other objects to log_artifact"
+        ) from error
+
+
+def _step(name: str, step: Any) -> int:
+    if not hasattr(step, "__index__"):
+        raise TypeError(f"log_metric({name!r}): step must be a whole number, not {type(step).__name__}")
+    return int(step)
 
 
 def _plain(value: object) -> Any:

@@ -109,6 +109,7 @@ class Step:
     finished_at: float | None = None
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
     reason: str | None = None
     error: StepError | None = None
     executor: str | None = None

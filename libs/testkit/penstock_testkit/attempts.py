@@ -16,8 +16,10 @@ from typing import Any, Self
 import pytest
 
 from penstock_adapters.process import ProcessExecutor
+from penstock_contracts.commands import measurements
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
 from penstock_core.ports import Workplace
+from penstock_core.series import Point
 from penstock_core.values import Earlier, Fields, Inline, Items, Stored, Value
 
 WAIT = 60.0
@@ -31,6 +33,7 @@ class Attempts:
         self.began: dict[str, AttemptStarted] = {}
         self.ends: dict[str, AttemptFinished] = {}
         self.entries: dict[str, list[dict[str, Any]]] = {}
+        self.points: dict[str, list[Point]] = {}
         self.commits: dict[str, list[ArtifactCommitted]] = {}
         self._changed = asyncio.Condition()
         self._wakers: set[asyncio.Task[None]] = set()
@@ -50,6 +53,14 @@ class Attempts:
         self.entries.setdefault(key, []).extend(entries)
         self._wake()
 
+    def measured(self, run_id: str, key: str, attempt: int, points: list[Point]) -> None:
+        """Keep them."""
+        assert key not in self.ends, f"{key} measured something after its end"
+        assert points
+        assert len(measurements(run_id, key, attempt, 0, points)) < 1024 * 1024, "more than a message holds"
+        self.points.setdefault(key, []).extend(points)
+        self._wake()
+
     def committed(self, fact: ArtifactCommitted) -> None:
         """Keep it."""
         assert fact.key not in self.ends, f"{fact.key} stored something after its end"
@@ -67,11 +78,11 @@ class Attempts:
         return "".join(entry["text"] for entry in self.entries.get(key, []) if entry.get("stream") == "output")
 
     def metrics(self, key: str) -> list[dict[str, Any]]:
-        """All that an attempt measured."""
+        """What is told with the output of what an attempt measured."""
         return [entry for entry in self.entries.get(key, []) if "metric" in entry]
 
     async def until(self, what: str, key: str) -> Any:
-        """Wait until `began`, `ends`, `entries` or `commits` has the key."""
+        """Wait until `began`, `ends`, `entries`, `points` or `commits` has the key."""
         async with asyncio.timeout(WAIT), self._changed:
             kept: dict[str, Any] = getattr(self, what)
             await self._changed.wait_for(lambda: key in kept)

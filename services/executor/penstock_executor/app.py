@@ -28,6 +28,7 @@ from penstock_core.facts import (
     Fact,
 )
 from penstock_core.ports import Recorded, Unavailable, Workplace
+from penstock_core.series import Point
 from penstock_executor import checkpoints, subscribers
 from penstock_executor.cache import Look, ResultCache
 from penstock_executor.checkpoints import Commits
@@ -112,6 +113,10 @@ class NatsEdges:
     def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
         """See the protocol."""
         return self.shipper.ship(attempt, entries)
+
+    def measured(self, attempt: Attempt, points: list[Point]) -> Awaitable[None]:
+        """See the protocol."""
+        return self.shipper.measure(attempt, points)
 
     def forget(self, attempt: Attempt) -> None:
         """See the protocol."""

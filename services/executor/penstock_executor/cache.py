@@ -141,9 +141,8 @@ class ResultCache:
         end = recorded.fact if recorded is not None else None
         if not isinstance(end, AttemptFinished) or end.outcome is not Outcome.SUCCEEDED:
             return None
-        return replace(
-            kept, whole=True, outputs=end.outputs, metrics=end.metrics, params=end.params, artifacts=end.artifacts
-        )
+        parts = {"outputs": end.outputs, "metrics": end.metrics, "params": end.params, "tags": end.tags}
+        return replace(kept, whole=True, artifacts=end.artifacts, **parts)
 
     async def _gone(self, kept: Kept) -> str:
         missing = await self._missing([*kept.outputs.values(), *kept.artifacts.values()])

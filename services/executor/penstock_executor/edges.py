@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from penstock_adapters.nats.consumer import Delivery
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, CacheReport, CacheRule, Fact
 from penstock_core.ports import Recorded, Workplace
+from penstock_core.series import Point
 from penstock_executor.cache import Look
 
 Attempt = tuple[str, str, int]
@@ -59,6 +60,10 @@ class Edges(Protocol):
 
     def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
         """Ship output; the awaitable is done when it is stored."""
+        ...
+
+    def measured(self, attempt: Attempt, points: list[Point]) -> Awaitable[None]:
+        """Ship measurements; the awaitable is done when they are stored."""
         ...
 
     def commit(self, fact: ArtifactCommitted) -> None:

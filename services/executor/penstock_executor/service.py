@@ -22,14 +22,9 @@ from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.results import with_inputs
 from penstock_contracts import events, subjects
 from penstock_core.errors import PenstockError
-from penstock_core.facts import (
-    ArtifactCommitted,
-    AttemptFinished,
-    AttemptRequested,
-    AttemptStarted,
-    Outcome,
-)
+from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
 from penstock_core.ports import Executor, Unavailable
+from penstock_core.series import Point
 from penstock_executor import attempts
 from penstock_executor.edges import Attempt, Edges
 from penstock_executor.held import Held, prepared
@@ -240,6 +235,13 @@ class ExecutorService:
         """The attempt wrote something."""
         held = self._held.get((run_id, key, attempt))
         shipped = self._edges.output((run_id, key, attempt), entries)
+        if held is not None:
+            held.output.append(shipped)
+
+    def measured(self, run_id: str, key: str, attempt: int, points: list[Point]) -> None:
+        """The attempt measured something."""
+        held = self._held.get((run_id, key, attempt))
+        shipped = self._edges.measured((run_id, key, attempt), points)
         if held is not None:
             held.output.append(shipped)
 

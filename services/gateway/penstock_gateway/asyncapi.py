@@ -109,6 +109,7 @@ class _Message:
 
 MESSAGES = (
     _Message("logs.{run_id}.{key}.{attempt}", commands.AttemptOutput, ("executor",), ("gateway",)),
+    _Message("metrics.{run_id}.{key}.{attempt}", commands.Measurements, ("executor", "gateway"), ("gateway",)),
     _Message("builds.{project}.{pipeline}.registered", commands.Version, ("builder",), ()),
     _Message("ticks.{schedule}", commands.Tick, ("cron",), ("cron",)),
     _Message("replicas.{service}", commands.Replica, ("scheduler",), ("scheduler",)),

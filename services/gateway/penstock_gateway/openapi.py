@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from penstock_contracts import api, commands, histories, limits, previews, waits
+from penstock_contracts import api, commands, histories, limits, previews, tracking, waits
 from penstock_gateway import answers
 from penstock_gateway.schemas import tidy
 
@@ -40,6 +40,7 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     waits.QuestionList,
     waits.EventAccepted,
     waits.StepCancelAnswer,
+    tracking.SeriesPage,
     histories.HistoryHeader,
     histories.HistoryFact,
 )

@@ -1,7 +1,7 @@
-"""Keeps the read model up to date: follows the log of runs and writes its facts in batches.
+"""Keeps the read model up to date: follows a stream, such as the log of runs, and writes its messages in batches.
 
-In: the stream RUNS from the place that the tables hold. Out: rows, with the new place in the same transaction. Every
-gateway has one; on one database they write the same facts, and the first one counts.
+In: the stream from the place that the tables hold. Out: rows, with the new place in the same transaction. Every
+gateway has one for each stream; on one database they write the same rows, and the first one counts.
 
 Facts are gathered for a moment, so that a busy log costs few transactions. A reader does not wait for that moment:
 `caught_up` returns when the tables hold what the log held when it was called.
@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.follow import Follower, Followers, Item
 from penstock_adapters.sql.errors import Damaged, Gap, Unwritable
-from penstock_contracts import events, subjects
 from penstock_core.errors import PenstockError
-from penstock_core.ports import Recorded, Unavailable
+from penstock_core.ports import Unavailable
+from penstock_gateway.feeds import Feed
 from penstock_gateway.readmodel import ReadModel
 from penstock_servicekit.link import Link
-
-BATCH = 2000
-"""Facts of a transaction."""
 
 _START = 2.0
 """Seconds after the start before it begins by itself: the first run of a new platform comes first."""
@@ -33,18 +30,18 @@ _OPENING = 20.0
 
 _GATHER = 0.1
 _RETRY = (0.5, 1.0, 2.0, 5.0)
-_FILTERS = ("runs.>",)
 _NO_MESSAGE = 10037
 
 
 class Projector:
     """Follows the log for as long as it runs. What it cannot write is parked; a database that is away is waited for."""
 
-    def __init__(self, link: Link, followers: Followers, model: ReadModel) -> None:
+    def __init__(self, link: Link, followers: Followers, model: ReadModel, feed: Feed) -> None:
         self._link = link
         self._bus: Bus = link.bus
         self._followers = followers
         self._model = model
+        self._feed = feed
         self._task: asyncio.Task[None] | None = None
         self._follower: Follower | None = None
         self._at = 0
@@ -89,6 +86,10 @@ class Projector:
             self._readers -= 1
         return self._at
 
+    def missing(self, place: int) -> int:
+        """Messages up to a place of the stream that the tables do not hold, at most."""
+        return max(0, place - self._at)
+
     async def _opened(self) -> None:
         try:
             async with asyncio.timeout(_OPENING):
@@ -97,9 +98,9 @@ class Projector:
             raise Unavailable(f"the read model cannot be opened: {self._problem or 'it takes long'}") from error
 
     async def rebuild(self) -> int:
-        """Forget all runs and read the log from its beginning; returns the place up to which there is something."""
+        """Forget all rows and read the stream from its beginning; returns the place up to which there is something."""
         target = await self._last()
-        await self._model.write(lambda model: model.clear(subjects.RUNS))
+        await self._model.write(lambda model: model.clear(self._feed.stream))
         self._at, self._again = 0, True
         self._wanted.set()
         if self._follower is not None:
@@ -119,19 +120,20 @@ class Projector:
                 failures = 0
             except PenstockError as error:
                 self._problem = str(error)
-                self._link.log.warning("the read model lags behind", error=self._problem)
+                self._link.log.warning("the read model lags behind", of=self._feed.stream, error=self._problem)
                 if isinstance(error, Damaged):
                     await self._model.reopen()
                 await asyncio.sleep(_RETRY[min(failures, len(_RETRY) - 1)])
                 failures += 1
 
     async def _follow(self) -> None:
-        info = await self._bus.api(f"STREAM.INFO.{subjects.RUNS}")
+        stream = self._feed.stream
+        info = await self._bus.api(f"STREAM.INFO.{stream}")
         created, last = str(info["created"]), int(info["state"]["last_seq"])
         self._again = False
-        self._advance(await self._model.write(lambda model: model.begin(subjects.RUNS, created, last)))
+        self._advance(await self._model.write(lambda model: model.begin(stream, created, last)))
         self._open.set()
-        async with self._followers.follow(subjects.RUNS, _FILTERS, self._at, "projector") as follower:
+        async with self._followers.follow(stream, [self._feed.filter], self._at, "projector") as follower:
             self._follower = follower
             while not self._again:
                 items = await self._gathered(follower)
@@ -141,7 +143,7 @@ class Projector:
 
     async def _gathered(self, follower: Follower) -> list[Item]:
         items = await follower.take(60.0)
-        while follower.pending and len(items) < BATCH:
+        while follower.pending and len(items) < self._feed.batch:
             more = await follower.take(0.5)
             if not more:
                 break
@@ -150,20 +152,20 @@ class Projector:
 
     async def _apply(self, items: Sequence[Item]) -> None:
         try:
-            await self._write(items[-1].seq, _reader(items))
+            await self._write(items[-1].seq, items)
         except Unwritable as error:
             if len(items) == 1:
                 (item,) = items
                 await self._link.park(item.subject, item.data, str(error), item.seq)
-                await self._write(item.seq, _nothing)
+                await self._write(item.seq, ())
                 return
             half = len(items) // 2
             await self._apply(items[:half])
             await self._apply(items[half:])
 
-    async def _write(self, upto: int, read: Callable[[int], Sequence[Recorded]]) -> None:
+    async def _write(self, upto: int, items: Sequence[Item]) -> None:
         after = self._at
-        at = await self._model.write(lambda model: model.apply(subjects.RUNS, after, upto, read))
+        at = await self._model.write(lambda model: self._feed.apply(model, after, upto, items))
         if not self._again:
             self._advance(at)
 
@@ -180,7 +182,7 @@ class Projector:
         moved.set()
 
     async def _last(self) -> int:
-        info = await self._bus.api(f"STREAM.INFO.{subjects.RUNS}")
+        info = await self._bus.api(f"STREAM.INFO.{self._feed.stream}")
         return int(info["state"]["last_seq"])
 
     async def _holds_all(self, target: int) -> bool:
@@ -188,28 +190,11 @@ class Projector:
         if self._follower is None:
             return False
         at = self._at
-        query = {"seq": at + 1, "next_by_subj": _FILTERS[0]}
+        query = {"seq": at + 1, "next_by_subj": self._feed.filter}
         try:
-            found = (await self._bus.api(f"STREAM.MSG.GET.{subjects.RUNS}", query))["message"]
+            found = (await self._bus.api(f"STREAM.MSG.GET.{self._feed.stream}", query))["message"]
         except BusError as error:
             if error.code != _NO_MESSAGE:
                 raise
             return self._at == at
         return int(found["seq"]) > target and self._at == at
-
-
-def _reader(items: Sequence[Item]) -> Callable[[int], Sequence[Recorded]]:
-    """Decodes in the thread that writes, and only what is new."""
-
-    def read(last: int) -> list[Recorded]:
-        return [
-            Recorded(item.seq, item.at, fact)
-            for item in items
-            if item.seq > last and (fact := events.read(item.subject, item.data)) is not None
-        ]
-
-    return read
-
-
-def _nothing(last: int) -> list[Recorded]:
-    return []

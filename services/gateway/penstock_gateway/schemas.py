@@ -24,6 +24,7 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     previews.PreviewReply,
     commands.Parked,
     commands.AttemptOutput,
+    commands.Measurements,
     commands.Replica,
     commands.Replicas,
     commands.Schedule,

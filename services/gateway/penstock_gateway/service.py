@@ -29,7 +29,7 @@ from penstock_core.ir import Pipeline
 from penstock_core.ports import Unavailable
 from penstock_core.tagged import NoSuchPart
 from penstock_core.values import Collected, Value
-from penstock_gateway import inputs, problems
+from penstock_gateway import feeds, inputs, problems
 from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.asking import OpenQuestions
 from penstock_gateway.incoming import Incoming
@@ -75,7 +75,8 @@ class GatewayService:
         self.followers = Followers(bus)
         self.states = RunStates(self.runs, self.versions, keep)
         self.model = model
-        self.projector = Projector(link, self.followers, model)
+        self.projector = Projector(link, self.followers, model, feeds.FACTS)
+        self.measures = Projector(link, self.followers, model, feeds.SERIES)
         self.questions = OpenQuestions(self.followers, self.runs, link.log)
         self.incoming = Incoming(bus, self.runs, PROJECT)
 
@@ -84,6 +85,7 @@ class GatewayService:
         self.closing.set()
         await self.questions.close()
         await self.projector.close()
+        await self.measures.close()
         await self.model.close()
 
     # ------------------------------------------------------------------------------------------------------- runs

@@ -101,6 +101,7 @@ def _step(folded: Folded, step: StepState) -> dict[str, Any]:
         "finished_at": step.finished_at or None,
         "metrics": step.metrics,
         "params": step.params,
+        "tags": step.tags,
         "reason": step.reason,
         "error": {"type": error.type, "message": error.message, "traceback": error.traceback} if error else None,
         "executor": step.executor or None,

@@ -36,6 +36,13 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "max_age": 30 * 86400 * SECOND,
             "max_msgs_per_subject": 20_000,
         },
+        {
+            **common,
+            "name": subjects.METRICS,
+            "subjects": ["metrics.>"],
+            # Kept until their run is removed, as its facts are; much of them repeats itself.
+            "compression": "s2",
+        },
         {**common, "name": subjects.BUILDS, "subjects": ["builds.>"], "max_msgs_per_subject": 1000},
         {
             **common,

@@ -324,6 +324,7 @@ class ProcessExecutor:
 
     def _drain(self, job: Job, tail: Tail, fact: AttemptFinished) -> None:
         """Read on to the end, a part at a time: other attempts want the loop, too."""
+        self._teller.measured(job, tail.measured(last=True))
         self._teller.output(job, tail.read(last=True))
         self._teller.committed(job, tail.committed(last=True))
         if tail.done:
@@ -368,6 +369,7 @@ class ProcessExecutor:
                 self._abort(job, ErrorInfo(type="Lost", message="the step's process does not end, even when killed"))
             elif job.stage is Stage.RUNNING and job.tail is not None:
                 self._teller.output(job, job.tail.read())
+                self._teller.measured(job, job.tail.measured())
                 self._teller.committed(job, job.tail.committed())
             elif job.stage is Stage.ENDED and age > _LINGER and not job.killed:
                 self._signal(job, signal.SIGKILL)

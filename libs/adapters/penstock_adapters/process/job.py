@@ -74,7 +74,7 @@ class Job:
         if self.base is None:
             return
         shutil.rmtree(self.base, ignore_errors=True)
-        for suffix in ("log", "events", "commits", "result"):
+        for suffix in ("log", "events", "points", "commits", "result"):
             with suppress(OSError):
                 Path(f"{self.base}.{suffix}").unlink()
 

@@ -1,4 +1,4 @@
-"""Follows what an attempt writes: the log of its output, and the JSON lines of what it measured and stored.
+"""Follows what an attempt writes: the log of its output, and the JSON lines of what it measured, told and stored.
 
 Nothing is kept open and nothing is read while the files do not grow, so a silent attempt costs one `stat` a look.
 """
@@ -13,11 +13,20 @@ from typing import Any
 
 import orjson
 
+from penstock_core import series
+from penstock_core.series import Point
+
 OUTPUT_LIMIT = 4 * 1024 * 1024
 """Bytes of output of one attempt that are passed on."""
 
 EVENTS_LIMIT = 16 * 1024 * 1024
-"""Bytes of measurements of one attempt that are passed on."""
+"""Bytes of parameters, progress and the like of one attempt that are passed on."""
+
+POINTS_LIMIT = 256 * 1024 * 1024
+"""Bytes of measurements of one attempt that are passed on: more than a million of them have."""
+
+SHOWN = 100
+"""Measurements of one look that are told with the output, for people to follow; of more, the last of each name."""
 
 COMMITS_LIMIT = 256 * 1024 * 1024
 """Bytes of lines about what one attempt stored that are passed on."""
@@ -35,7 +44,7 @@ class Tail:
     """Reads one attempt's files, in order, each byte once.
 
     Args:
-        base: path of the files without `.log`, `.events` and `.commits`.
+        base: path of the files without `.log`, `.events`, `.points` and `.commits`.
         preface: output that belongs before the log's.
     """
 
@@ -43,6 +52,7 @@ class Tail:
         # A progress bar ends its states with a carriage return. Half a line of JSON is of no use to anyone.
         self._log = _Follower(f"{base}.log", OUTPUT_LIMIT, (b"\n", b"\r"), whole=False)
         self._events = _Follower(f"{base}.events", EVENTS_LIMIT, (b"\n",), whole=True)
+        self._points = Points(f"{base}.points")
         self._commits = _Follower(f"{base}.commits", COMMITS_LIMIT, (b"\n",), whole=True)
         self._preface = preface
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -50,26 +60,42 @@ class Tail:
     @property
     def done(self) -> bool:
         """Whether nothing was left at the last look."""
-        return self._log.exhausted and self._events.exhausted and self._commits.exhausted
+        files = (self._log, self._events, self._points, self._commits)
+        return all(file.exhausted for file in files)
 
     def read(self, *, last: bool = False) -> list[Entry]:
         """The next entries, at most about `BATCH` bytes of each kind; with `last`, call it until it is `done`."""
-        entries = self._measured(last)
+        entries = self._said(last)
         text = self._preface + self._decoder.decode(self._log.read(last), last and self._log.exhausted)
         self._preface = ""
         if last and self._log.exhausted and self._log.left_out:
             text += f"\n[penstock] {self._log.forget():.1f} MiB of further output were left out\n"
         return entries + [_text(text[i : i + _ENTRY]) for i in range(0, len(text), _ENTRY)]
 
+    def measured(self, *, last: bool = False) -> list[Point]:
+        """The next measurements, at most about `BATCH` bytes of them."""
+        return self._points.read(last)
+
     def committed(self, *, last: bool = False) -> list[Entry]:
         """The next lines about what the attempt stored."""
         return _entries(self._commits.read(last))
 
-    def _measured(self, last: bool) -> list[Entry]:
+    def _said(self, last: bool) -> list[Entry]:
         entries = _entries(self._events.read(last))
         if last and self._events.exhausted and self._events.left_out:
-            entries.append(_text(f"[penstock] {self._events.forget():.1f} MiB of further measurements were left out\n"))
+            entries.append(_text(f"[penstock] {self._events.forget():.1f} MiB of further entries were left out\n"))
+        if last and self._points.exhausted and self._points.left_out:
+            entries.append(_text("[penstock] further measurements were left out: there are too many\n"))
+            self._points.left_out = False
         return entries
+
+
+def shown(points: list[Point]) -> list[Entry]:
+    """What is told with the output of measurements."""
+    return [
+        {"at": point.at, "metric": point.name, "value": series.spelled(point.value), "step": point.step}
+        for point in series.latest(points, SHOWN)
+    ]
 
 
 def _entries(lines: bytes) -> list[Entry]:
@@ -82,6 +108,67 @@ def _entries(lines: bytes) -> list[Entry]:
         if isinstance(entry, dict) and "at" in entry:
             entries.append(entry)
     return entries
+
+
+class Points:
+    """Reads the file of an attempt's measurements; lines that are none are dropped, and what is beyond the limits."""
+
+    def __init__(self, path: str) -> None:
+        self._file = _Follower(path, POINTS_LIMIT, (b"\n",), whole=True)
+        self._names: set[str] = set()
+        self._room = series.POINTS
+        self.left_out = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing was left at the last look."""
+        return self._file.exhausted
+
+    def read(self, last: bool) -> list[Point]:
+        """The next ones."""
+        lines = self._file.read(last).splitlines()
+        found = [point for line in _all_json(lines) if (point := self._taken(line)) is not None]
+        self.left_out = self.left_out or self._file.left_out > 0
+        return found
+
+    def _taken(self, line: Any) -> Point | None:
+        point = _point(line)
+        if point is None:
+            return None
+        if self._room <= 0 or (point.name not in self._names and len(self._names) >= series.NAMES):
+            self.left_out = True
+            return None
+        self._names.add(point.name)
+        self._room -= 1
+        return point
+
+
+def _all_json(lines: list[bytes]) -> list[Any]:
+    if not lines:
+        return []
+    try:
+        return orjson.loads(b"[" + b",".join(lines) + b"]")
+    except orjson.JSONDecodeError:
+        return [_json(line) for line in lines]  # one of them is none
+
+
+def _json(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _point(line: Any) -> Point | None:
+    """`[name, step, at, value]`; nothing in it is trusted."""
+    match line:
+        case [str(name), int() | None as step, int() | float() as at, int() | float() | str() as value]:
+            fits = 0 < len(name) <= series.NAME_LIMIT and 0 <= at < 1e11 and abs(step or 0) <= series.STEP_LIMIT
+            if not fits or (isinstance(value, str) and value not in series.SPECIAL):
+                return None
+            return Point(name, None if step is None else int(step), float(at), series.unspelled(value))
+        case _:
+            return None
 
 
 def batches(entries: list[Entry]) -> Iterator[list[Entry]]:

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from penstock_adapters.process.job import Job
-from penstock_adapters.process.output import Entry, batches
+from penstock_adapters.process.output import Entry, batches, shown
 from penstock_contracts import events as codec
 from penstock_contracts import subjects
 from penstock_core import commits
@@ -26,6 +26,7 @@ from penstock_core.facts import (
     Outcome,
 )
 from penstock_core.ports import AttemptEvents
+from penstock_core.series import Point
 
 _log = logging.getLogger(__name__)
 
@@ -56,6 +57,12 @@ class Teller:
         """The job wrote something, or nothing."""
         for part in batches(entries):
             _call(self._events.output, *job.name, part)
+
+    def measured(self, job: Job, points: list[Point]) -> None:
+        """The job measured something, or nothing; what people may want to follow is told with its output, too."""
+        if points:
+            _call(self._events.measured, *job.name, points)
+            _call(self._events.output, *job.name, shown(points))
 
     def committed(self, job: Job, entries: list[Entry]) -> None:
         """The job stored things while it runs. Nothing in the lines is trusted: those that are none are dropped."""

@@ -9,10 +9,11 @@ import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock_adapters.sql import details, engine, lineage, listing, migrate, writer
+from penstock_adapters.sql import details, engine, lineage, listing, migrate, series, writer
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import Damaged
 from penstock_adapters.sql.listing import Page, Row
+from penstock_adapters.sql.series import Series, Stretch
 from penstock_core.ports import Recorded
 from penstock_core.search import RunQuery
 
@@ -35,6 +36,24 @@ class Model:
     def apply(self, stream: str, after: int, upto: int, read: writer.Read) -> int:
         """See `writer.apply`."""
         return writer.apply(self._database, stream, after, upto, read)
+
+    def measure(self, stream: str, after: int, upto: int, read: writer.ReadParts) -> int:
+        """See `writer.measure`."""
+        return writer.measure(self._database, stream, after, upto, read)
+
+    def summaries(
+        self, run_id: str, name: str | None, key: str | None, attempt: int | None, limit: int
+    ) -> list[Series]:
+        """See `series.summaries`."""
+        return series.summaries(self._database, run_id, name, key, attempt, limit)
+
+    def points(self, run_id: str, one: Series, after: tuple[int, int] | None, limit: int) -> Stretch:
+        """See `series.page`."""
+        return series.page(self._database, run_id, one, after, limit)
+
+    def thinned(self, run_id: str, one: Series, most: int) -> Stretch:
+        """See `series.thinned`."""
+        return series.thinned(self._database, run_id, one, most)
 
     def store(self, facts: Sequence[Recorded]) -> None:
         """See `writer.store`."""

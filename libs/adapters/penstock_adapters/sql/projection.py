@@ -159,6 +159,8 @@ def _measured(found: Changes, fact: AttemptFinished | StepReused) -> None:
             found.name("metrics", fact.run_id, name, fact.key, {"value": value, "attempt": number})
     for name, value in fact.params.items():
         found.name("params", fact.run_id, name, fact.key, _param(value))
+    for name, text in fact.tags.items():
+        found.name("labels", fact.run_id, name, fact.key, {"value": clean(text, changes.TEXT_LIMIT)})
 
 
 def _step_skipped(found: Changes, record: Recorded, fact: StepSkipped) -> None:

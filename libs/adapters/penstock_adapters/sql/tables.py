@@ -122,6 +122,27 @@ metrics = sa.Table(
     sqlite_with_rowid=False,
 )
 
+series = sa.Table(
+    "series",
+    metadata,
+    sa.Column("run_id", Text, primary_key=True),
+    sa.Column("name", Text, primary_key=True),
+    sa.Column("key", Text, primary_key=True),
+    sa.Column("attempt", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("first", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("count", sa.Integer, nullable=False),
+    sa.Column("low", sa.Double),
+    sa.Column("high", sa.Double),
+    sa.Column("last", sa.Double),
+    sa.Column("last_step", sa.BigInteger),
+    sa.Column("last_at", sa.Double, nullable=False),
+    sa.Column("points", sa.LargeBinary, nullable=False),
+    sa.Index("series_by_place", "seq"),
+    sqlite_with_rowid=False,
+)
+"""Parts of series, each a message of the stream METRICS: see `series`. NaN is null in the columns that are compared."""
+
 artifacts = sa.Table(
     "artifacts",
     metadata,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from penstock_adapters.sql import engine, projection, statements, tables
+from penstock_adapters.sql import engine, projection, series, statements, tables
 from penstock_adapters.sql.changes import Changes
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import Gap, Unwritable
@@ -18,6 +18,9 @@ from penstock_core.ports import Recorded
 
 Read = Callable[[int], Sequence[Recorded]]
 """Gives the facts of a batch above a sequence number."""
+
+ReadParts = Callable[[int], Sequence[series.Part]]
+"""Gives the parts of series of a batch above a sequence number."""
 
 _CHECKPOINTS = tables.checkpoints.c
 _OF_RUNS = (tables.labels, tables.params, tables.metrics, tables.uses, tables.attempts, tables.runs)
@@ -34,6 +37,7 @@ def begin(database: Database, stream: str, log: str, log_last: int) -> int:
 
     Rows of a log that was replaced are kept: they are all that is left of it. Where the log itself has lost its end, at
     a power cut without syncing, the rows of what it lost are removed.
+    The streams are two: RUNS, and METRICS, which has the series.
     """
     with engine.errors("the read model cannot be read"), database.write.begin() as connection:
         known = statements.insert(connection, tables.checkpoints).on_conflict_do_nothing()
@@ -43,7 +47,8 @@ def begin(database: Database, stream: str, log: str, log_last: int) -> int:
         if of != log:
             start = 0
         elif last > log_last:
-            start = min(log_last, _forget_after(connection, log_last))
+            forget = _forget_parts if stream == series.STREAM else _forget_runs
+            start = min(log_last, forget(connection, log_last))
         if (start, log) != (last, of):
             _advance(connection, stream, start, log)
         return start
@@ -57,13 +62,26 @@ def apply(database: Database, stream: str, after: int, upto: int, read: Read) ->
         Unwritable: a fact of the batch cannot be written.
         Unavailable, DatabaseError: nothing can.
     """
+    return _apply(database, stream, after, upto, lambda to, last: statements.write(to, _projected(read(last))))
+
+
+def measure(database: Database, stream: str, after: int, upto: int, read: ReadParts) -> int:
+    """Write parts of series as `apply` writes facts."""
+
+    def write(connection: sa.Connection, last: int) -> None:
+        statements.upsert(connection, tables.series, series.rows(read(last)))
+
+    return _apply(database, stream, after, upto, write)
+
+
+def _apply(database: Database, stream: str, after: int, upto: int, write: Callable[[sa.Connection, int], None]) -> int:
     with engine.errors("the read model cannot be written"), database.write.begin() as connection:
         last: int = connection.execute(_locked(stream)).one().last_seq
         if last < after:
             raise Gap(last)
         if last >= upto:
             return last
-        statements.write(connection, _projected(read(last)))
+        write(connection, last)
         _advance(connection, stream, upto)
         return upto
 
@@ -75,10 +93,11 @@ def store(database: Database, facts: Sequence[Recorded]) -> None:
 
 
 def clear(database: Database, stream: str) -> None:
-    """Forget all runs, so that following the log makes them anew."""
+    """Forget all that came from a stream, so that following it makes the rows anew."""
+    of_stream = (tables.series,) if stream == series.STREAM else (*_OF_RUNS, tables.artifacts)
     with engine.errors("the read model cannot be cleared"), database.write.begin() as connection:
         connection.execute(_locked(stream))
-        for table in (*_OF_RUNS, tables.artifacts):
+        for table in of_stream:
             connection.execute(sa.text(f"TRUNCATE {table.name}") if database.postgres else sa.delete(table))
         _advance(connection, stream, 0)
 
@@ -101,7 +120,13 @@ def _advance(connection: sa.Connection, stream: str, last: int, log: str | None 
     connection.execute(sa.update(tables.checkpoints).where(_CHECKPOINTS.stream == stream).values(values))
 
 
-def _forget_after(connection: sa.Connection, log_last: int) -> int:
+def _forget_parts(connection: sa.Connection, log_last: int) -> int:
+    """Remove the parts of series above `log_last`, up to which the others are."""
+    connection.execute(sa.delete(tables.series).where(tables.series.c.seq > log_last))
+    return log_last
+
+
+def _forget_runs(connection: sa.Connection, log_last: int) -> int:
     """Remove the runs that hold facts above `log_last`; returns the place from which they must be read again."""
     lost = sa.select(tables.runs.c.run_id).where(tables.runs.c.last_seq > log_last)
     first = connection.execute(

@@ -160,7 +160,8 @@ class ArtifactCommitted:
 class AttemptFinished:
     """Attempt n ended, in whichever way; the first end wins. `metrics` and `params` are the last logged values.
 
-    `started_at` and `finished_at` enclose the user's function and are Unix times in seconds, 0 where it never began.
+    `tags` are texts to find the run by. `started_at` and `finished_at` enclose the user's function and are Unix times
+    in seconds, 0 where it never began.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.finished.v1"
@@ -179,6 +180,7 @@ class AttemptFinished:
     started_at: float = 0.0
     finished_at: float = 0.0
     cache: CacheReport | None = None
+    tags: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)

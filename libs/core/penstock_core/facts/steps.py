@@ -49,6 +49,7 @@ class StepReused:
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     artifacts: dict[str, Value] = field(default_factory=dict[str, Value])
+    tags: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, 1)

@@ -82,6 +82,7 @@ def perform(
     _limit_memory(None)
     end["finished_at"] = end["finished_at"] or time.time()
     end["metrics"], end["params"], end["artifacts"] = recorder.metrics, recorder.params, recorder.artifacts
+    end["tags"] = recorder.tags
     return end, recorder
 
 

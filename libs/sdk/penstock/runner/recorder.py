@@ -2,8 +2,8 @@
 
 Files, not messages: a loop that logs a hundred thousand measurements costs a write each and can neither be slowed
 down by nor flood whoever reads them; lines of threads and forked workers are whole, because each is one append.
-The last values also go into the attempt's end, as far as they are few and small enough for one. What was stored has a
-file of its own, so that no flood of measurements can hide it.
+The last values also go into the attempt's end, as far as they are few and small enough for one. Measurements have a
+file of their own, and so has what was stored, so that no flood of the one can hide the other.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+from penstock_core import series
 
 KEPT_NAMES = 500
 KEPT_CHARACTERS = 64 * 1024
@@ -55,20 +58,24 @@ class Lines:
         return 0 if self._file is None else os.fstat(self._file).st_size
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Append a line."""
+        """Append an object as a line."""
+        self.append(json.dumps(entry).encode() + b"\n")
+
+    def append(self, line: bytes) -> None:
+        """Append a line, with its end."""
         if self._file is None:
             with self._lock:
                 if self._file is None:
                     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                     self._file = os.open(self._path, flags, 0o600)
-        os.write(self._file, json.dumps(entry).encode() + b"\n")
+        os.write(self._file, line)
 
 
 class Recorder:
     """Implements `penstock.contexts.Sink`.
 
     Args:
-        base: path of its files without `.events` and `.commits`.
+        base: path of its files without `.events`, `.points` and `.commits`.
         save: turns a live object, logged under a name, into a value in JSON form, storing it.
         slim: makes of such a value a short one that stands for the same, as far as possible.
         load: brings such a value back; also an attribute.
@@ -84,16 +91,21 @@ class Recorder:
         self.metrics: dict[str, float] = {}
         self.params = Last()
         self.artifacts = Last()
+        self.tags: dict[str, str] = {}
         self._save = save
         self._slim = slim
         self.load = load
         self._events = Lines(f"{base}.events")
+        self._points = Lines(f"{base}.points")
+        self._names: dict[str, str] = {}
+        self._left = series.POINTS
+        self._told = False
         self._commits = Lines(f"{base}.commits")
 
     @property
     def size(self) -> int:
         """Bytes written."""
-        return self._events.size + self._commits.size
+        return self._events.size + self._points.size + self._commits.size
 
     def metric(self, name: str, value: float, step: int | None) -> None:
         """Record a measurement. JSON has no NaN or infinity: such a value is text here and absent from the end."""
@@ -102,12 +114,41 @@ class Recorder:
             self.metrics.pop(name, None)
         elif name in self.metrics or len(self.metrics) < KEPT_NAMES:
             self.metrics[name] = value
-        self._events.write({"at": time.time(), "metric": name, "value": value if finite else str(value), "step": step})
+        spelled = self._names.get(name) or self._spelled(name)
+        if not spelled or self._left <= 0:
+            self._tell_left_out()
+            return
+        self._left -= 1
+        number = repr(value) if finite else f'"{series.spelled(value)}"'
+        at = "null" if step is None else step
+        # By hand, because a training loop comes here for each batch.
+        self._points.append(f"[{spelled},{at},{time.time():.6f},{number}]\n".encode())
+
+    def _spelled(self, name: str) -> str:
+        """A name as JSON; empty for one of a series too many."""
+        if len(self._names) >= series.NAMES:
+            return ""
+        return self._names.setdefault(name, json.dumps(name))
+
+    def _tell_left_out(self) -> None:
+        """Once, in the step's output."""
+        if not self._told:
+            self._told = True
+            print(  # noqa: T201 - for whoever reads what the step prints
+                f"[penstock] measurements are left out from here on: {series.POINTS:,} in {series.NAMES:,} series are "
+                "kept of one attempt; log less often, or keep the rest with log_table",
+                file=sys.stderr,
+            )
 
     def param(self, name: str, value: Any) -> None:
         """Record a parameter."""
         self.params.keep(name, value)
         self._events.write({"at": time.time(), "param": name, "value": value})
+
+    def tag(self, name: str, value: str) -> None:
+        """Record a tag."""
+        self.tags[name] = value
+        self._events.write({"at": time.time(), "tag": name, "value": value})
 
     def artifact(self, name: str, value: object) -> None:
         """Store an object and record where it lies."""

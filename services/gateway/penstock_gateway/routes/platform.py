@@ -62,9 +62,10 @@ async def platform(request: Request) -> Response:
 @router.post(
     "/v1/admin/rebuild",
     status_code=202,
-    summary="Make the list of runs anew from the log",
+    summary="Make the list of runs, and their series, anew from the log",
     openapi_extra=describe(begun_202="Rebuild"),
 )
 async def rebuild(request: Request) -> Response:
     """All that can be searched is forgotten and read from the log again; `behind` in lists tells how far it is."""
+    await service(request).measures.rebuild()
     return json({"upto": await service(request).projector.rebuild()}, 202)
