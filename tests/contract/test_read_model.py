@@ -20,7 +20,16 @@ from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import DatabaseError, Gap, Unwritable
 from penstock_adapters.sql.model import open_model
 from penstock_core import run as machine
-from penstock_core.facts import AttemptFinished, AttemptStarted, Fact, Outcome, RunFinished, RunRequested, StepSkipped
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptStarted,
+    Fact,
+    Outcome,
+    RunAdmitted,
+    RunFinished,
+    RunRequested,
+    StepSkipped,
+)
 from penstock_core.ports import Recorded, Unavailable
 from penstock_core.run import Plan, Status
 from penstock_core.values import Earlier, Inline, Items, ResultRef, Stored
@@ -204,7 +213,7 @@ def test_whatever_the_log_holds_batches_make_no_difference(shared: Database, dat
 def test_a_run_that_was_led_is_shown_as_it_folds(shared: Database, data: st.DataObject) -> None:
     pipeline = data.draw(strategies.pipelines())
     plan = Plan(pipeline)
-    facts: list[Fact] = [at.requested("run0", pipeline="p")]
+    facts: list[Fact] = [at.requested("run0", pipeline="p"), RunAdmitted(run_id="run0")]
     state = machine.fold("run0", plan, facts)
     outcomes = st.sampled_from([Outcome.SUCCEEDED] * 4 + [Outcome.FAILED, Outcome.LOST, Outcome.CACHED])
     for _ in range(30):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from penstock_adapters.process import output
+from penstock_core import series
 from penstock_core.facts import Outcome
 from penstock_core.values import Inline
 from penstock_testkit.attempts import OpenBed
@@ -99,6 +101,7 @@ async def test_what_a_step_logs_is_told_and_its_last_values_are_in_the_end(bed: 
                 c.log_metric("loss", 1 / (n + 1), step=n)
             c.log_metric("nan", float("nan"))
             c.log_param("depth", 4)
+            c.set_tag("stage", "candidate")
             c.log_artifact("note", {"a": 1})
             c.progress(0.5, "half")
             return [c.run_id, c.step, c.attempt, c.pipeline, c.project]
@@ -106,12 +109,15 @@ async def test_what_a_step_logs_is_told_and_its_last_values_are_in_the_end(bed: 
     end = await b.run("train")
     assert end.outputs == {"result": Inline(["run1", "train", 1, "line", "p"])}
     assert (end.metrics, end.params) == ({"loss": 1 / 3}, {"depth": 4})
+    assert end.tags == {"stage": "candidate"}
     assert end.artifacts == {"note": Inline({"a": 1})}
-    assert [(e["metric"], e["value"], e["step"]) for e in b.events.metrics("train")] == [
-        ("loss", 1.0, 0), ("loss", 0.5, 1), ("loss", 1 / 3, 2), ("nan", "nan", None),
-    ]  # fmt: skip
+    wanted = [("loss", 1.0, 0), ("loss", 0.5, 1), ("loss", 1 / 3, 2), ("nan", "nan", None)]
+    assert [(e["metric"], e["value"], e["step"]) for e in b.events.metrics("train")] == wanted
+    assert [(p.name, series.spelled(p.value), p.step) for p in b.events.points["train"]] == wanted
+    assert all(time.time() - 600 < point.at <= time.time() for point in b.events.points["train"])
     rest = [e for e in b.events.entries["train"] if "metric" not in e]
-    assert [sorted(set(e) - {"at"}) for e in rest] == [["param", "value"], ["artifact", "value"], ["progress", "text"]]
+    told = [["param", "value"], ["tag", "value"], ["artifact", "value"], ["progress", "text"]]
+    assert sorted(sorted(set(e) - {"at"}) for e in rest) == sorted(told)
 
 
 async def test_a_hundred_thousand_metrics(bed: OpenBed) -> None:
@@ -121,7 +127,7 @@ async def test_a_hundred_thousand_metrics(bed: OpenBed) -> None:
 
         def log(start):
             for n in range(start, 100_000, 2):
-                context().log_metric(f"m{n % 5000}", n, step=n)
+                context().log_metric(f"m{n % 1500}", n, step=n)
 
         def train():
             with ThreadPoolExecutor(2) as pool:
@@ -129,6 +135,25 @@ async def test_a_hundred_thousand_metrics(bed: OpenBed) -> None:
     """)
     end = await b.run("train")
     assert end.outcome is Outcome.SUCCEEDED
-    assert len(b.events.metrics("train")) == 100_000
-    assert sorted(e["step"] for e in b.events.metrics("train")) == list(range(100_000))
+    assert sorted(point.step or 0 for point in b.events.points["train"]) == list(range(100_000))
+    assert len(b.events.metrics("train")) < 20_000, "people are told of the latest only"
     assert 0 < len(end.metrics) <= 500
+
+
+async def test_a_file_of_measurements_that_the_step_has_spoiled_harms_nobody(bed: OpenBed) -> None:
+    b = await bed("""
+        import glob, os
+        from penstock import context
+
+        def train():
+            context().log_metric("good", 1.0, step=1)
+            path = os.getcwd() + ".points"
+            with open(path, "ab") as file:
+                file.write(b'\\xff\\xfe\\n["half"\\n{"at": 1}\\n[1,2,3,4]\\n["a",null,-1,1]\\n["b",1.5,1,1]\\n')
+                file.write(b'["c",null,1e300,1]\\n["",1,1,1]\\n["d",99999999999999999999,1,1]\\n["e",1,1,"x"]\\n')
+                file.write(b'["' + b"n" * 300 + b'",1,1,1]\\n["f",1,1,true,5]\\n')
+            context().log_metric("good", 2.0, step=2)
+    """)
+    end = await b.run("train")
+    assert end.outcome is Outcome.SUCCEEDED
+    assert [(point.name, point.value) for point in b.events.points["train"]] == [("good", 1.0), ("good", 2.0)]

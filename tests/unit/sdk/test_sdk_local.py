@@ -123,6 +123,9 @@ class Recording:
     def param(self, name: str, value: Any) -> None:
         self.told.append(("param", name, value))
 
+    def tag(self, name: str, value: str) -> None:
+        self.told.append(("tag", name, value))
+
     def artifact(self, name: str, value: object) -> None:
         self.told.append(("artifact", name, value))
 
