@@ -104,9 +104,12 @@ def tell_fan(state: RunState, step: StepState) -> None:
 def _end_fan(state: RunState, step: StepState, fan: FanState) -> None:
     step.finished_at = state.now
     spec = state.plan.nodes[step.key].fan
-    if not fans.out_of_reach(spec, fan) and fan.following >= fan.count:
+    reason = state.stopping(step)
+    # What a cancel cut short is cancelled, however few items must succeed: how many it reached depends on the order.
+    cut = reason is not None and any(item.status is Status.CANCELLED for item in fan.items.values())
+    if not cut and not fans.out_of_reach(spec, fan) and fan.following >= fan.count:
         end(state, step, "succeeded")
-    elif (reason := state.stopping(step)) is not None:
+    elif reason is not None:
         step.error, step.reason = ErrorInfo(type=fans.CANCELLED, message=reason), reason
         end(state, step, "cancelled")
     else:
