@@ -34,7 +34,7 @@ from penstock_core.ir import Kind
 from penstock_core.plan import Plan
 from penstock_core.settle import end, move, tell_fan
 from penstock_core.state import FINAL, IN_FLIGHT, FanState, RunState, Status, StepState, Stop, item_of
-from penstock_core.stops import reach, reason_of, stop_run, stop_step
+from penstock_core.stops import close_fans, reach, reason_of, stop_run, stop_step
 
 
 def fold(run_id: str, plan: Plan, facts: Iterable[Fact]) -> RunState:
@@ -95,6 +95,7 @@ def _of_run(state: RunState, fact: Fact) -> None:
         case ClockReached():
             reach(state, fact)
         case RunFinished() if state.finished is None:
+            close_fans(state)
             state.finished = fact
             state.alarms.clear()
             state.outbox.pop(effects.Admit(), None)

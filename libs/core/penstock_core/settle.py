@@ -110,8 +110,13 @@ def _end_fan(state: RunState, step: StepState, fan: FanState) -> None:
     if not cut and not fans.out_of_reach(spec, fan) and fan.following >= fan.count:
         end(state, step, "succeeded")
     elif reason is not None:
-        step.error, step.reason = ErrorInfo(type=fans.CANCELLED, message=reason), reason
-        end(state, step, "cancelled")
+        cancel_fan(state, step, reason)
     else:
         step.error, step.reason = fans.failure(spec, fan)
         end(state, step, "failed")
+
+
+def cancel_fan(state: RunState, step: StepState, reason: str) -> None:
+    """End a mapped step before its time."""
+    step.error, step.reason = ErrorInfo(type=fans.CANCELLED, message=reason), reason
+    end(state, step, "cancelled")

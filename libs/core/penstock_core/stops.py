@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from penstock_core.facts import CancelRequested, ClockReached, Outcome, StepCancelRequested
-from penstock_core.settle import tell_fan
+from penstock_core.settle import cancel_fan, tell_fan
 from penstock_core.state import FINAL, IN_FLIGHT, RunState, Status, StepState, Stop, item_of
 
 
@@ -39,6 +39,16 @@ def _close(state: RunState, step: StepState) -> None:
     step.fan.closing = True
     state.frontier.update((item.key, None) for item in step.fan.items.values() if item.status not in FINAL)
     tell_fan(state, step)
+
+
+def close_fans(state: RunState) -> None:
+    """End the mapped steps of a stopped run that is over.
+
+    Whoever ended it may have known of fewer items that others were asking for, and so of fewer to be fenced.
+    """
+    for step in state.steps.values() if state.open else ():
+        if step.fan is not None and step.status not in FINAL and (reason := state.stopping(step)) is not None:
+            cancel_fan(state, step, reason)
 
 
 def reach(state: RunState, fact: ClockReached) -> None:

@@ -20,7 +20,8 @@ from penstock_core.facts import (
 )
 from penstock_core.ir import Kind, Phase, Pipeline, Rule
 from penstock_core.retry import MAX_LOSSES
-from penstock_testkit.runlog import MISSING, NEVER, Log, Violation, index_of, node_of, part
+from penstock_testkit.plain import MISSING, part
+from penstock_testkit.runlog import NEVER, Log, Violation, index_of, node_of
 
 __all__ = ["INVARIANTS", "Violation", "check", "node_of", "unreadable"]
 
@@ -185,8 +186,8 @@ def skipped_or_run(log: Log) -> None:
 def skips_have_causes(log: Log) -> None:
     """A skipped step names what kept it from running, and whether the pipeline has it so; and that is true."""
     for key, (index, skip) in log.skips.items():
-        if unreadable(skip) or skip.error is not None:
-            continue
+        if unreadable(skip) or skip.error is not None or log.final(key, index):
+            continue  # whoever skips what is over did not know of it, and nothing comes of it
         node = log.nodes[key]
         cause = skip.because
         if cause is not None:

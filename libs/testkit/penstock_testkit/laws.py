@@ -100,8 +100,20 @@ def cancel_at_any_time(machine: Machine, pipeline: Pipeline, run_id: str, facts:
             cold = ended(machine, machine.fold(run_id, plan, log.values()), dict(log))
             if all(log.get(fact.tail) is fact for fact in aware):
                 warm = machine.fold(run_id, plan, [*known, cancel, *aware])
-                told = agreed(ended(machine, warm, dict(log)), cancelled=True)
-                _same(agreed(cold, cancelled=True)["steps"], told["steps"], f"a cancel after {number} facts")
+                warm = ended(machine, warm, dict(log))
+                _same(*_stopped(cold, warm), f"a cancel after {number} facts")
+
+
+def _stopped(one: RunState, other: RunState) -> list[dict[str, object]]:
+    """What two views of a cancelled run must agree on.
+
+    Where a skip and a cancel crossed, the first counts for each step, and what runs at the end depends on that.
+    """
+    nodes = one.plan.nodes
+    late = {key for key, node in nodes.items() if node.phase is not Phase.MAIN}
+    crossed = any(one.steps[key].status is not other.steps[key].status for key in nodes.keys() - late)
+    told = [agreed(state, cancelled=True)["steps"] for state in (one, other)]
+    return [{key: step for key, step in steps.items() if not crossed or node_of(nodes, key) not in late} for steps in told]
 
 
 def ended(machine: Machine, state: RunState, log: dict[str, Fact] | None = None) -> RunState:

@@ -36,6 +36,7 @@ from penstock_core.facts import (
 from penstock_core.ir import Node, Phase, Pipeline, Rule, dependencies
 from penstock_core.retry import MAX_LOSSES
 from penstock_core.values import Binding, Value
+from penstock_testkit.plain import artifacts, part
 
 
 class Violation(AssertionError):
@@ -159,7 +160,25 @@ class Log:
             return False
         items = [f"{key}[{n}]" for n in range(count)]
         enough = sum(self.good(item, before) for item in items) >= self.must(key, count)
-        return enough and all(self.final(item, before) for item in items)
+        return enough and all(self.final(item, before) for item in items) and not self._cut_short(key, items, before)
+
+    def _cut_short(self, key: str, items: Sequence[str], before: int) -> bool:
+        """Whether a mapped step of which all items are over was ended before its time, and this cost it an item."""
+        if not self.stopped(key, before):
+            return False
+        lost = [item for item in items if self.cancelled(item, before) and not self.good(item, before)]
+        return bool(lost) and self.stopped(key, max(self._over_at(item, before) for item in items) + 1)
+
+    def cancelled(self, key: str, before: int = NEVER) -> bool:
+        """Whether an attempt of a step or an item ended as cancelled."""
+        ends = self.ends[key].values()
+        return any(end.outcome is Outcome.CANCELLED for index, end in ends if index < before)
+
+    def _over_at(self, key: str, before: int) -> int:
+        """Where something that is over became so."""
+        places = [index for index, _ in self.ends[key].values()]
+        places += [known[key][0] for known in (self.skips, self.reused) if key in known]
+        return min(index for index in places if index < before and self.final(key, index + 1))
 
     def final(self, key: str, before: int = NEVER) -> bool:
         """Whether nothing more may come of a step or an item."""
@@ -167,9 +186,9 @@ class Log:
             return True
         if self.mapped(key):
             return self._final_map(key, before)
-        ends = {n: end for n, (index, end) in self.ends[key].items() if index < before}
-        if any(end.outcome is Outcome.CANCELLED for end in ends.values()):
+        if self.cancelled(key, before):
             return True
+        ends = {n: end for n, (index, end) in self.ends[key].items() if index < before}
         return bool(ends) and not self.tried_again(key, max(ends))
 
     def _final_map(self, key: str, before: int) -> bool:
@@ -353,34 +372,6 @@ class Log:
                 return part(self.followed(of), path)
             case _:
                 return value
-
-
-MISSING = "(there is no such part)"
-
-
-def part(value: Any, path: tuple[Any, ...]) -> Any:
-    """A part of plain data; of what only its reader opens, its name."""
-    for depth, step in enumerate(path):
-        if isinstance(value, values.Stored | values.Collected):
-            return (value, path[depth:])
-        if isinstance(value, tuple):
-            return (value[0], (*value[1], *path[depth:]))
-        try:
-            value = value[step] if isinstance(value, list if isinstance(step, int) else dict) else MISSING
-        except LookupError:
-            return MISSING
-        if value is MISSING:
-            return MISSING
-    return value
-
-
-def artifacts(value: Any) -> bool:
-    """Whether plain data holds what a condition cannot read."""
-    if isinstance(value, dict):
-        return any(artifacts(one) for one in value.values())
-    if isinstance(value, list):
-        return any(artifacts(one) for one in value)
-    return value is MISSING or isinstance(value, values.Stored | values.Collected | tuple)
 
 
 def node_of(nodes: dict[str, Node], key: str) -> str:

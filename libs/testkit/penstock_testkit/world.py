@@ -92,16 +92,18 @@ class World:
         facts: list[Fact] = []
         for number, node in enumerate(pipeline.nodes, 1):
             if reused and number % reused == 0:
-                name = pipeline.steps[node.step].outputs[0].name
-                result = Inline(f"{node.key} of another run")
+                names = [port.name for port in pipeline.steps[node.step].outputs]
+                outputs = dict.fromkeys(names, Inline(f"{node.key} of another run"))
                 if node.fan is None:
-                    facts += [StepReused(run_id=run_id, key=node.key, from_run="r0", outputs={name: result})]
+                    facts += [StepReused(run_id=run_id, key=node.key, from_run="r0", outputs=outputs)]
                 elif number % 2:
-                    items = Collected(CollectedRef(key=node.key, count=2, output=name, run_id="r0"))
-                    facts += [StepReused(run_id=run_id, key=node.key, from_run="r0", outputs={name: items}, count=2)]
+                    lists = {
+                        name: Collected(CollectedRef(key=node.key, count=2, output=name, run_id="r0")) for name in names
+                    }
+                    facts += [StepReused(run_id=run_id, key=node.key, from_run="r0", outputs=lists, count=2)]
                 else:
                     facts += [
-                        StepReused(run_id=run_id, key=f"{node.key}[{n}]", from_run="r0", outputs={name: result})
+                        StepReused(run_id=run_id, key=f"{node.key}[{n}]", from_run="r0", outputs=outputs)
                         for n in (1, 2)
                     ]
         request = RunRequested(

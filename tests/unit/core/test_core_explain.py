@@ -85,7 +85,8 @@ def test_every_step_of_any_state_has_a_reason(state: run.RunState, now: float, a
         assert one.sentence.strip() and "\n" not in one.sentence
         assert set(one.because) <= state.steps.keys()
         needs = any(state.steps[key].status not in FINAL for key in state.plan.dependencies[one.key])
-        if step.status is Status.WAITING and needs and state.admitted and state.stop is state.finished is None:
+        free = state.admitted and state.finished is None and state.stopping(step) is None
+        if step.status is Status.WAITING and needs and free:
             assert one.because, "what waits says for which steps"
     assert dump(state) == before
 
@@ -94,7 +95,8 @@ def test_every_step_of_any_state_has_a_reason(state: run.RunState, now: float, a
 def test_a_step_that_waits_names_exactly_what_is_not_over(state: run.RunState) -> None:
     for one in explain(state, NOW):
         step = state.steps[one.key]
-        if one.status is Status.WAITING and step.blocker is None and state.cancel is state.finished is None:
+        free = state.cancel is state.finished is None and state.stopping(step) is None
+        if one.status is Status.WAITING and step.blocker is None and free:
             needs = state.plan.dependencies[one.key]
             assert set(one.because) == {key for key in needs if state.steps[key].status not in FINAL}
 

@@ -6,7 +6,6 @@ each step. In the end everything becomes healthy, and then every run must finish
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -186,9 +185,6 @@ TestCluster = Cluster.TestCase
 TestCluster.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=80)
 
 
-@pytest.mark.xfail(
-    reason="a mapped step whose items were over when a cancel came counts as succeeded or as cancelled, by order"
-)
 def test_many_seeded_histories_keep_the_promises() -> None:
     """The same world driven by seeds: fast, so far more histories, and longer ones."""
     for seed in range(10_000, 10_300):

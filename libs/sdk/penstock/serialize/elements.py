@@ -38,7 +38,7 @@ def count(value: object) -> int | None:
 
     Those that are JSON by now count as well.
     """
-    if isinstance(value, dict):
+    if type(value) is dict:  # not what is only made of one, such as a sparse array
         entries = cast("dict[str, Any]", value)
         inner = entries.get("items") if entries.get(TAG) == "tuple" else None
         return len(cast("list[Any]", inner)) if isinstance(inner, list) else None
