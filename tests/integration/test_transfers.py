@@ -77,8 +77,9 @@ def made(home: Path, size: int, seed: int) -> tuple[ArtifactRef, bytes]:
     return ArtifactRef(sha256=sha256, size=size, media_type="application/octet-stream", format="bytes"), data
 
 
-def open_uploads(server: S3Server) -> list[str]:
-    return [one["Key"] for one in server.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])]
+def open_uploads(server: S3Server, prefix: str) -> list[str]:
+    uploads = server.client().list_multipart_uploads(Bucket=BUCKET).get("Uploads", [])
+    return [one["Key"] for one in uploads if one["Key"].startswith(f"{prefix}/")]
 
 
 async def test_a_large_object_goes_in_parts_and_none_is_sent_twice(
@@ -98,7 +99,7 @@ async def test_a_large_object_goes_in_parts_and_none_is_sent_twice(
         before = proxy.passed
         await Mirror(parts.bus, tmp_path / "here").put([Stored(ref)])
         assert proxy.passed - before < MIB, "what is there is not sent"
-    assert open_uploads(s3_server) == []
+    assert open_uploads(s3_server, "parts") == []
 
 
 async def test_a_download_goes_on_where_it_broke(nats_server: NatsServer, s3_server: S3Server, tmp_path: Path) -> None:
@@ -136,7 +137,7 @@ async def test_wrong_bytes_are_given_up_and_never_visible(
         assert await mirror._locate(Locate(sha256=ref.sha256)) == Location(
             error=f"artifact {ref.sha256} is not in the store"
         )
-    assert open_uploads(s3_server) == []
+    assert open_uploads(s3_server, "wrong") == []
 
 
 async def test_parts_that_are_not_the_object_are_refused(s3_server: S3Server) -> None:
@@ -152,7 +153,7 @@ async def test_parts_that_are_not_the_object_are_refused(s3_server: S3Server) ->
     with pytest.raises(Exception, match=r"2 parts .* not the 2 parts with 10485761 bytes.* nothing was stored"):
         await store.complete_parts(sha256, granted["upload"], tags, 2 * PART + 1)
     assert await store.stat(sha256) is None
-    assert open_uploads(s3_server) == []
+    assert open_uploads(s3_server, "refused") == []
     # Asked again after an answer was lost: whoever has completed it has done it.
     again = await store.locate_parts(sha256, 2 * PART)
     assert again is not None
@@ -198,7 +199,7 @@ async def test_a_store_that_stays_away_is_a_clear_failure(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
 ) -> None:
     ref, _ = made(tmp_path / "here", 2 * PART, 5)
-    async with Proxy(s3_server.endpoint) as proxy, service(nats_server, proxy.endpoint, tmp_path, "away") as parts:
+    async with Proxy(s3_server.endpoint) as proxy, service(nats_server, proxy.endpoint, tmp_path, "gone") as parts:
         mirror = Mirror(parts.bus, tmp_path / "here")
         location = await mirror._locate(Locate(sha256=ref.sha256, write=True, size=ref.size, parts=True))
         await proxy.stop()
@@ -207,7 +208,7 @@ async def test_a_store_that_stays_away_is_a_clear_failure(
         await proxy.start()
         given_up = Complete(sha256=ref.sha256, upload=location.upload, size=ref.size)
         await mirror._ask(subjects.ARTIFACTS_COMPLETE, given_up)
-    assert open_uploads(s3_server) == []
+    assert open_uploads(s3_server, "gone") == []
 
 
 async def test_a_folder_travels_with_what_it_holds_and_only_once(

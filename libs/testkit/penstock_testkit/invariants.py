@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from penstock_core import values
 from penstock_core.facts import (
     AttemptFinished,
     AttemptHeld,
     AttemptRequested,
     Fact,
     Outcome,
-    StepExpanded,
-    StepSkipped,
 )
 from penstock_core.ir import Kind, Phase, Pipeline, Rule
 from penstock_core.retry import MAX_LOSSES
-from penstock_testkit.plain import MISSING, part
+from penstock_testkit.plain import MISSING, unreadable
 from penstock_testkit.runlog import NEVER, Log, Violation, index_of, node_of
+from penstock_testkit.value_invariants import counts_are_those_of_the_lists, inputs_are_results, outputs_are_results
 
 __all__ = ["INVARIANTS", "Violation", "check", "node_of", "unreadable"]
 
@@ -87,62 +85,6 @@ def windows_are_kept(log: Log) -> None:
             # What was fenced before it began is over already, though a replica asked for it that did not know.
             if len(open_now) >= node.fan.window and not log.final(item, index):
                 raise Violation(f"{item} began while {open_now} were under way")
-
-
-def inputs_are_results(log: Log) -> None:
-    """A request carries what its bindings name, from the attempts that count, and no more than a request may hold."""
-    for fact in log.facts:
-        if not isinstance(fact, AttemptRequested) or unreadable(fact):
-            continue
-        node = log.nodes[node_of(log.nodes, fact.key)]
-        places = _places(log, node.key, fact.key)
-        for name, binding in node.inputs.items():
-            if isinstance(binding, values.Ending):
-                continue
-            wanted = log.expected(binding)
-            if name in places:
-                wanted = part(wanted, (places[name],))
-            if (found := log.followed(fact.inputs[name])) != wanted or wanted is MISSING:
-                raise Violation(f"input {name} of {fact.tail} is {str(found)[:200]}, not {str(wanted)[:200]}")
-        if (size := sum(values.weight(value) for value in fact.inputs.values())) > values.REQUEST_LIMIT + 4096:
-            raise Violation(f"the inputs of {fact.tail} weigh {size}")
-
-
-def _places(log: Log, node: str, key: str) -> dict[str, int]:
-    """Which element of which list an item gets."""
-    fan = log.nodes[node].fan
-    if fan is None:
-        return {}
-    index = index_of(key)
-    if fan.mode == "zip":
-        return dict.fromkeys(fan.over, index)
-    places: dict[str, int] = {}
-    for name in reversed(fan.over):
-        length = _length(log, log.expected(log.nodes[node].inputs[name]))
-        index, places[name] = divmod(index, length)
-    return places
-
-
-def _length(log: Log, value: object) -> int:
-    if isinstance(value, values.Stored):
-        return value.artifact.items or 0
-    if isinstance(value, values.Collected):
-        return value.collected.count
-    return len(value) if isinstance(value, list) else 0
-
-
-def counts_are_those_of_the_lists(log: Log) -> None:
-    """A mapped step has as many items as its lists have elements."""
-    for key, (_, fact) in log.expanded.items():
-        fan = log.nodes[key].fan
-        if fan is None or fact.error is not None:
-            continue
-        lengths = [_length(log, log.expected(log.nodes[key].inputs[name])) for name in fan.over]
-        product = 1
-        for length in lengths:
-            product *= length
-        if fact.count != (product if fan.mode == "grid" else lengths[0]):
-            raise Violation(f"step {key} has {fact.count} items of lists of {lengths}")
 
 
 def requests_are_whole(log: Log) -> None:
@@ -293,7 +235,7 @@ def outcome_is_true(log: Log) -> None:
         bad = [key for key in log.nodes if log.failed(key, index)]
         missing = any(_missing(log.expected(binding)) for binding in log.pipeline.outputs.values())
         true = {
-            Outcome.SUCCEEDED: not bad,
+            Outcome.SUCCEEDED: all(_let_off(log, key, index) for key in bad),
             Outcome.FAILED: bool(bad) or missing,
             Outcome.CANCELLED: bool(bad) and (log.cancel_at() < index or any(_cancelled(log, key) for key in bad)),
         }
@@ -303,22 +245,16 @@ def outcome_is_true(log: Log) -> None:
             raise Violation(f"the run {end.outcome} without a reason")
 
 
+def _let_off(log: Log, key: str, before: int) -> bool:
+    """Whether one who did not know that a step was to be cancelled left it out, as the pipeline has it."""
+    index, skip = log.skips.get(key, (NEVER, None))
+    return skip is not None and skip.expected and index < before and log.stopped(key, index)
+
+
 def _missing(value: object) -> bool:
     if isinstance(value, dict):
         return any(map(_missing, value.values()))
     return any(map(_missing, value)) if isinstance(value, list) else value is MISSING
-
-
-def outputs_are_results(log: Log) -> None:
-    """The outputs of a run that succeeded are the results of the attempts that count."""
-    for _, end in log.finished:
-        if end.outcome is not Outcome.SUCCEEDED:
-            continue
-        found = {name: log.followed(value) for name, value in end.outputs.items()}
-        if found != {name: log.expected(binding) for name, binding in log.pipeline.outputs.items()}:
-            raise Violation(f"the run's outputs are {str(found)[:300]}")
-        if (size := sum(values.weight(value) for value in end.outputs.values())) > values.REQUEST_LIMIT + 4096:
-            raise Violation(f"the outputs of the run weigh {size}")
 
 
 def branches_finish(log: Log) -> None:
@@ -372,19 +308,6 @@ def check(pipeline: Pipeline, facts: Sequence[Fact]) -> None:
     log = Log(pipeline, facts)
     for invariant in INVARIANTS:
         invariant(log)
-
-
-def unreadable(fact: Fact) -> bool:
-    """Whether a fact only stands for an unreadable message (`penstock_contracts.events.stand_in`)."""
-    match fact:
-        case AttemptRequested():
-            return fact.project == "unreadable"
-        case StepSkipped():
-            return "unreadable" in fact.reason
-        case StepExpanded():
-            return fact.error is not None and fact.error.type == "CorruptEvent"
-        case _:
-            return False
 
 
 def _cancelled(log: Log, key: str) -> bool:

@@ -101,10 +101,10 @@ def cancel_at_any_time(machine: Machine, pipeline: Pipeline, run_id: str, facts:
             if all(log.get(fact.tail) is fact for fact in aware):
                 warm = machine.fold(run_id, plan, [*known, cancel, *aware])
                 warm = ended(machine, warm, dict(log))
-                _same(*_stopped(cold, warm), f"a cancel after {number} facts")
+                _same(*_as_cancelled(cold, warm), f"a cancel after {number} facts")
 
 
-def _stopped(one: RunState, other: RunState) -> list[dict[str, object]]:
+def _as_cancelled(one: RunState, other: RunState) -> tuple[dict[str, object], dict[str, object]]:
     """What two views of a cancelled run must agree on.
 
     Where a skip and a cancel crossed, the first counts for each step, and what runs at the end depends on that.
@@ -112,8 +112,12 @@ def _stopped(one: RunState, other: RunState) -> list[dict[str, object]]:
     nodes = one.plan.nodes
     late = {key for key, node in nodes.items() if node.phase is not Phase.MAIN}
     crossed = any(one.steps[key].status is not other.steps[key].status for key in nodes.keys() - late)
-    told = [agreed(state, cancelled=True)["steps"] for state in (one, other)]
-    return [{key: step for key, step in steps.items() if not crossed or node_of(nodes, key) not in late} for steps in told]
+
+    def told(state: RunState) -> dict[str, object]:
+        steps = agreed(state, cancelled=True)["steps"]
+        return {key: step for key, step in steps.items() if not crossed or node_of(nodes, key) not in late}
+
+    return told(one), told(other)
 
 
 def ended(machine: Machine, state: RunState, log: dict[str, Fact] | None = None) -> RunState:

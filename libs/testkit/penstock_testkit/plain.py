@@ -1,10 +1,11 @@
-"""Values of runs as plain data: lists, dictionaries, what is inline; artifacts stay what they are."""
+"""What facts hold as plain data: lists, dictionaries, what is inline; artifacts stay what they are."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from penstock_core import values
+from penstock_core.facts import AttemptRequested, Fact, StepExpanded, StepSkipped
 
 MISSING = "(there is no such part)"
 
@@ -32,3 +33,16 @@ def artifacts(value: Any) -> bool:
     if isinstance(value, list):
         return any(artifacts(one) for one in value)
     return value is MISSING or isinstance(value, values.Stored | values.Collected | tuple)
+
+
+def unreadable(fact: Fact) -> bool:
+    """Whether a fact only stands for an unreadable message (`penstock_contracts.events.stand_in`)."""
+    match fact:
+        case AttemptRequested():
+            return fact.project == "unreadable"
+        case StepSkipped():
+            return "unreadable" in fact.reason
+        case StepExpanded():
+            return fact.error is not None and fact.error.type == "CorruptEvent"
+        case _:
+            return False

@@ -63,7 +63,8 @@ class Surroundings:
         match effect:
             case effects.Acquire():
                 held = self.broker.find(run_id, f"step.{key}.{number}.held")
-                if isinstance(held, AttemptHeld) and attempt not in self.holding:
+                # Who asks after the grant does not know of it; the service's comparison with the log would undo it.
+                if isinstance(held, AttemptHeld) and attempt not in self.holding and not self._known(attempt):
                     self.waiting[attempt] = held
             case effects.Release():
                 self.waiting.pop(attempt, None)

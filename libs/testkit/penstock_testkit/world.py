@@ -32,7 +32,7 @@ from penstock_core.facts import (
 )
 from penstock_core.ir import Pipeline
 from penstock_core.run import Plan, RunState
-from penstock_core.values import Collected, CollectedRef, Inline
+from penstock_core.values import Collected, CollectedRef, Inline, Value
 from penstock_testkit import generate, invariants
 from penstock_testkit.broker import Broker, Consumer, Delivery
 from penstock_testkit.invariants import Violation
@@ -93,11 +93,11 @@ class World:
         for number, node in enumerate(pipeline.nodes, 1):
             if reused and number % reused == 0:
                 names = [port.name for port in pipeline.steps[node.step].outputs]
-                outputs = dict.fromkeys(names, Inline(f"{node.key} of another run"))
+                outputs: dict[str, Value] = dict.fromkeys(names, Inline(f"{node.key} of another run"))
                 if node.fan is None:
                     facts += [StepReused(run_id=run_id, key=node.key, from_run="r0", outputs=outputs)]
                 elif number % 2:
-                    lists = {
+                    lists: dict[str, Value] = {
                         name: Collected(CollectedRef(key=node.key, count=2, output=name, run_id="r0")) for name in names
                     }
                     facts += [StepReused(run_id=run_id, key=node.key, from_run="r0", outputs=lists, count=2)]

@@ -39,6 +39,8 @@ def mutant(name: str, module: str, *patches: tuple[str, str]) -> Mutant:
 
 
 MUTANTS = [
+    mutant("what a cancel cut short succeeds", SETTLE, ("    if not cut and not fans", "    if not fans")),
+    mutant("mapped steps outlive their run", EVOLVE, ("            close_fans(state)", "            pass")),
     mutant("the window is one too large", FANS, ("window - fan.taken", "window + 1 - fan.taken")),
     mutant("a failed item is forgotten", SETTLE, ("        fan.bad += 1", "        pass")),
     mutant("an item too many must succeed", FANS, ("return math.ceil(least * count - 1e-9)", "return count")),
@@ -323,8 +325,7 @@ def main() -> None:
     everything += [(name, Machine.of(run), habits, trials(RARE, 0)) for name, habits in HABITS.items()]
     for name, machine, habits, all_of in everything:
         if not sys.argv[1:] or name in sys.argv[1:]:
-            found.pop(name, None)
-            if killer := hunt(machine, habits, all_of):
+            if killer := hunt(machine, habits, all_of, found.pop(name, None)):
                 found[name] = killer
             sys.stdout.write(f"{name}: {killer or 'SURVIVES'}\n")
     KILLERS.write_text(json.dumps(dict(sorted(found.items())), indent=2) + "\n")
