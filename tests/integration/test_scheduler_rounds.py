@@ -67,6 +67,8 @@ class NothingOutside:
 
     pools: frozenset[str] = frozenset()
 
+    async def register(self, state: RunState) -> None: ...
+
     async def carry_out(self, state: RunState) -> list[Fact]:
         state.outbox.clear()
         return []

@@ -17,6 +17,7 @@ from penstock_cli import (
     lineage,
     listing,
     metrics,
+    models,
     rerun,
     run,
     runs,
@@ -69,6 +70,7 @@ app.add_typer(versions.app, name="versions")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(limits.app, name="limits")
 app.add_typer(artifacts.app, name="artifacts")
+app.add_typer(models.app, name="models")
 app.add_typer(admin.app, name="admin")
 app.command("doctor")(doctor.doctor)
 

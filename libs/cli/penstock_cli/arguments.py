@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -38,6 +39,30 @@ def labels_of(name: str | None, labels: list[str]) -> dict[str, str]:
         found[key] = value
     if name is not None:
         found["name"] = name
+    return found
+
+
+def pairs_of(option: str, given: list[str]) -> dict[str, str]:
+    """Texts by name from a repeated `NAME=TEXT`."""
+    found: dict[str, str] = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not equals or not name:
+            raise UsageError(f"{option} {item!r} is not of the form NAME=VALUE")
+        found[name] = text
+    return found
+
+
+def numbers_of(option: str, given: list[str]) -> dict[str, float]:
+    """Numbers by name from a repeated `NAME=NUMBER`."""
+    found: dict[str, float] = {}
+    for name, text in pairs_of(option, given).items():
+        try:
+            found[name] = float(text)
+        except ValueError:
+            raise UsageError(f"{option} {name}={text}: {text!r} is no number") from None
+        if not math.isfinite(found[name]):
+            raise UsageError(f"{option} {name}={text}: it is no finite number")
     return found
 
 

@@ -6,7 +6,7 @@ import sys
 
 from penstock.client_errors import Refused, RunFailed, SourceError, Unauthorized
 from penstock_cli.following import Left
-from penstock_core.errors import DefinitionError, InputError, PenstockError
+from penstock_core.errors import DefinitionError, InputError, InvalidId, PenstockError
 
 FAILED = 1
 USAGE = 2
@@ -23,7 +23,7 @@ def code(error: BaseException) -> int:
     match error:
         case RunFailed():
             return FAILED
-        case DefinitionError() | InputError() | SourceError() | UsageError():
+        case DefinitionError() | InputError() | InvalidId() | SourceError() | UsageError():
             return USAGE
         case Refused() if error.status < 500 and not isinstance(error, Unauthorized):
             return USAGE

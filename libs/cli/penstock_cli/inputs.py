@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from penstock import hints
 from penstock.inputs import live_inputs, parse_inputs
 from penstock_core.errors import InputError
+from penstock_core.registry import references
 
 if TYPE_CHECKING:
     from penstock import Pipeline
@@ -32,12 +33,24 @@ def parse(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Any]:
         if name in texts:
             raise InputError(f"parameter {name!r} is given twice")
         texts[name] = _from_file(name, text, pipeline) if text.startswith("@") else text
-    inputs = parse_inputs(pipeline, texts)
-    _check_complete(pipeline, inputs)
+    models = {name: text for name, text in texts.items() if _names_model(pipeline, name, text)}
+    inputs = parse_inputs(pipeline, {name: text for name, text in texts.items() if name not in models})
+    _check_complete(pipeline, {**inputs, **models})
     for name, value in inputs.items():
         if isinstance(value, Path) and not value.exists():
             raise InputError(f"parameter {name!r}: there is no file or folder {value}")
-    return live_inputs(pipeline, inputs)
+    # What is registered under these names only the platform knows, which looks it up when the run is asked for.
+    return {**live_inputs(pipeline, inputs, elsewhere=models), **models}
+
+
+def _names_model(pipeline: Pipeline, name: str, text: str) -> bool:
+    """Whether an input names a registered model; a parameter that takes texts takes this one, too."""
+    if not text.startswith(references.PREFIX) or name not in pipeline.hints:
+        return False
+    if any(hints.klass(option) is str for option in hints.members(pipeline.hints[name])):
+        return False
+    references.parse(text.removeprefix(references.PREFIX))
+    return True
 
 
 def _from_file(name: str, text: str, pipeline: Pipeline) -> str:

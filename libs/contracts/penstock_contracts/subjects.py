@@ -7,6 +7,8 @@ builds.{project}.{pipeline}.registered pipeline versions made by the builder (st
 ticks.{schedule}, armed.{schedule}     timers of the cron service (stream TIMERS)
 wakes.{shard}.{run_id}, alarms.…       timers of runs (stream TIMERS)
 events.{project}.{digest}              events that steps may wait for, by type and key (stream EVENTS)
+models.{project}.{model}.{place}       facts of registered models (stream MODELS)
+triggers.{project}.{type}              events that may start runs, by their type (stream TRIGGERS)
 kills.{run_id}.{key}.{n}               attempts whose processes are to be ended; nothing stored
 parked.{service}                       messages that could not be read, with the error (stream PARKED)
 replicas.{service}                     who lives and holds which shards, nothing stored
@@ -15,6 +17,7 @@ commands.{service}.{verb}              requests with a reply, nothing stored
 
 from __future__ import annotations
 
+import hashlib
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -27,6 +30,8 @@ BUILDS = "BUILDS"
 TIMERS = "TIMERS"
 PARKED = "PARKED"
 EVENTS = "EVENTS"
+MODELS = "MODELS"
+TRIGGERS = "TRIGGERS"
 
 VERSIONS_BUCKET = "penstock_versions"
 SCHEDULES_BUCKET = "penstock_schedules"
@@ -42,6 +47,9 @@ CRON_CONSUMER = "cron"
 
 WAKES_CONSUMER = "scheduler-wakes"
 """Durable consumer, on TIMERS, that hands the timers of runs to the schedulers."""
+
+MODELS_CONSUMER = "model-events"
+"""Durable consumer, on MODELS, that has every change of a model announced."""
 
 KILLS = "kills.>"
 
@@ -141,6 +149,33 @@ def wake(run_id: str) -> str:
 def event(project: str, digest: str) -> str:
     """Subject of events of one type and key, as a digest."""
     return f"events.{project}.{digest}"
+
+
+def model(project: str, name: str, place: int | Literal["*"] = "*") -> str:
+    """Subject of the fact on a place of a model's log; of all of them by default."""
+    return f"models.{project}.{name}.{place}"
+
+
+def models(project: str) -> str:
+    """Filter for the facts of all models of a project."""
+    return f"models.{project}.>"
+
+
+def model_place(subject: str) -> tuple[str, str, int] | None:
+    """Project, model and place of a subject of `MODELS`; None when it is not of that form."""
+    match subject.split("."):
+        case ["models", project, name, place] if place.isdecimal() and len(place) < 8 and not place.startswith("0"):
+            return project, name, int(place)
+        case _:
+            return None
+
+
+def trigger(project: str, type: str) -> str:
+    """Subject of events of a type that may start runs. A type that is no subject is told by its digest."""
+    words = type.split(".")
+    if all(word and word.isascii() and word.replace("-", "").replace("_", "").isalnum() for word in words):
+        return f"triggers.{project}.{type}"
+    return f"triggers.{project}.{hashlib.sha256(type.encode()).hexdigest()[:32]}"
 
 
 def rfc3339(at_ms: int) -> str:

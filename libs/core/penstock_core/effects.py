@@ -79,8 +79,18 @@ class Kill:
 
 
 @dataclass(frozen=True, slots=True)
+class Register:
+    """The attempt ended well and wants versions of models registered: `AttemptFinished.models`."""
+
+    key: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """The run is over: tell the attempt of another run that waits for it (`RunRequested.caller`)."""
 
 
-Effect: TypeAlias = Admit | Leave | Acquire | Release | Expect | Unexpect | StartRun | CancelRun | Kill | Report
+Effect: TypeAlias = (
+    Admit | Leave | Acquire | Release | Expect | Unexpect | StartRun | CancelRun | Kill | Register | Report
+)

@@ -289,6 +289,8 @@ def _finished(state: RunState, fact: AttemptFinished) -> None:
     if fact.outcome in GOOD:
         step.outputs = fact.outputs
         step.weight = sum(values.weight(value) for value in fact.outputs.values())
+        if fact.models and fact.outcome is Outcome.SUCCEEDED:
+            state.outbox[effects.Register(step.key, step.attempt)] = None
         end(state, step, "cached" if fact.outcome is Outcome.CACHED else "succeeded")
     else:
         _ended_badly(state, step, fact)

@@ -27,6 +27,7 @@ from penstock.asking import CacheMode
 from penstock.client_errors import ClientError, RunFailed
 from penstock.limits import Limits
 from penstock.measured import Measured
+from penstock.models import Models
 from penstock.platform import Address, home_folder, locator
 from penstock.results import Event, LogLine, Preview, Reasons, Run, Schedule, Version
 from penstock.searching import RunFilters
@@ -44,7 +45,7 @@ _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
 
-class Client(Waiting, Measured):
+class Client(Waiting, Measured, Models):
     """Talks to one platform.
 
     Args:

@@ -39,9 +39,11 @@ class Refused(ClientError):
         status: the HTTP status.
         title: what happened.
         detail: what to do.
+        errors: pairs of a field and what is wrong with it, where the platform names fields.
     """
 
-    def __init__(self, status: int, title: str, detail: str = "") -> None:
+    def __init__(self, status: int, title: str, detail: str = "", errors: tuple[tuple[str, str], ...] = ()) -> None:
+        self.errors = errors
         self.status = status
         self.title = title
         self.detail = detail

@@ -14,6 +14,8 @@ safe to call from several, and must not block for long. What it gets is already 
 - `tag(name, value)`: two texts.
 - `param(name, value)`: plain JSON of at most `PARAM_LIMIT` characters as text.
 - `artifact(name, value)`: a live object; save it at once with `penstock.serialize.save(value, Any, store)`.
+- `model(wanted)`: what is to be registered as a version of a model when the attempt's end counts; save `wanted.value`
+  at once.
 - `progress(fraction, text)`: 0 to 1.
 - `checkpoint(value)`: a live object; save it whole before returning, and return what brings it back.
 
@@ -34,6 +36,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, SupportsFloat
 
+from penstock.registering import ModelSink, Registering, Wanted
+
 PARAM_LIMIT = 10_000
 NAME_LIMIT = 200
 TAG_NAME_LIMIT = 100
@@ -46,7 +50,7 @@ _STEP_LIMIT = 2**63 - 1
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class Sink(Protocol):
+class Sink(ModelSink, Protocol):
     """Where a context sends what the user's code logs."""
 
     def metric(self, name: str, value: float, step: int | None) -> None:
@@ -90,6 +94,7 @@ class Memory:
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     tags: dict[str, str] = field(default_factory=dict[str, str])
     artifacts: dict[str, object] = field(default_factory=dict[str, object])
+    models: list[Wanted] = field(default_factory=list[Wanted])
     history: deque[Metric] = field(default_factory=lambda: deque[Metric](maxlen=_HISTORY))
     done: tuple[float, str] = (0.0, "")
 
@@ -110,6 +115,10 @@ class Memory:
         """Keep an object as it is."""
         self.artifacts[name] = value
 
+    def model(self, wanted: Wanted) -> None:
+        """Keep what is to be registered."""
+        self.models.append(wanted)
+
     def progress(self, fraction: float, text: str) -> None:
         """Keep the last progress."""
         self.done = (fraction, text)
@@ -120,7 +129,7 @@ class Memory:
         return lambda: copy.deepcopy(kept)
 
 
-class Context:
+class Context(Registering):
     """The attempt that runs now, and how to log from it.
 
     Attributes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -104,15 +104,17 @@ def parse_inputs(pipeline: Pipeline, texts: Mapping[str, str]) -> dict[str, Any]
     return {name: parse_text(text, hinted[name], _what(pipeline, name)) for name, text in texts.items()}
 
 
-def live_inputs(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:
+def live_inputs(pipeline: Pipeline, values: Mapping[str, Any], elsewhere: Collection[str] = ()) -> dict[str, Any]:
     """The values of a run in this process, of any type; those left out are not in the result.
+
+    `elsewhere` are parameters that are given in another way.
 
     Raises:
         InputError: a parameter is unknown or missing, or a value does not fit.
     """
     _check_names(pipeline, values)
     for name, parameter in pipeline.signature.inputs.items():
-        if parameter.required and name not in values:
+        if parameter.required and name not in values and name not in elsewhere:
             raise InputError(f"pipeline {pipeline.name!r} misses its parameter {name!r} ({hints.show(parameter.hint)})")
     return {name: check_value(value, pipeline.hints[name], _what(pipeline, name)) for name, value in values.items()}
 

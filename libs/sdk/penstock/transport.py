@@ -306,8 +306,9 @@ def _refusal(response: _Response, path: str) -> Exception:
     try:
         problem = json.loads(text)
         title, detail = str(problem.get("title") or ""), str(problem.get("detail") or "")
-    except (ValueError, AttributeError):
-        title, detail = "", ""
+        named = tuple((str(one["field"]), str(one["message"])) for one in problem.get("errors") or ())
+    except (ValueError, AttributeError, KeyError, TypeError):
+        title, detail, named = "", "", ()
     status = response.status
     if status in AGAIN:
         try:
@@ -321,7 +322,7 @@ def _refusal(response: _Response, path: str) -> Exception:
         return NotFound(status, title or f"there is nothing at {path}", detail)
     if status >= 500:
         return Refused(status, title or f"the platform failed ({status})", detail or "its log says why")
-    return Refused(status, title or f"the platform refused the request ({status})", detail)
+    return Refused(status, title or f"the platform refused the request ({status})", detail, named)
 
 
 def _chunks(response: _Response, deadline: float | None, timeout: float) -> Iterator[bytes]:

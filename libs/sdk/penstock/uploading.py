@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from penstock.models import ModelVersion
 from penstock_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ def inputs(client: Client, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _input(client: Client, name: str, value: Any) -> Any:
+    if isinstance(value, ModelVersion):
+        return {"artifact": value.artifact}
     if _is_plain(value):
         return value
     # Only for those who have more than numbers and texts.

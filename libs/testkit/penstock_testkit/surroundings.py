@@ -42,6 +42,7 @@ class Surroundings:
     children: dict[Attempt, None] = field(default_factory=dict[Attempt, None])
     unwanted: dict[Attempt, None] = field(default_factory=dict[Attempt, None])
     killed: dict[Attempt, None] = field(default_factory=dict[Attempt, None])
+    registered: dict[Attempt, None] = field(default_factory=dict[Attempt, None])
     armed: dict[str, float] = field(default_factory=dict[str, float])
 
     def carry_out(self, run_id: str, effect: Effect) -> None:
@@ -78,6 +79,8 @@ class Surroundings:
             case effects.CancelRun():
                 # Also of a run that is not started yet: it is born cancelled.
                 self.unwanted[attempt] = None
+            case effects.Register():
+                self.registered[attempt] = None
             case _:
                 self.killed[attempt] = None
 

@@ -29,6 +29,7 @@ from penstock_core.facts import (
 )
 from penstock_core.ports import Recorded, Unavailable, Workplace
 from penstock_core.series import Point
+from penstock_core.values import Stored
 from penstock_executor import checkpoints, subscribers
 from penstock_executor.cache import Look, ResultCache
 from penstock_executor.checkpoints import Commits
@@ -100,7 +101,8 @@ class NatsEdges:
 
     async def publish_artifacts(self, end: AttemptFinished) -> None:
         """See the protocol."""
-        await self._mirror.put([*end.outputs.values(), *end.artifacts.values()])
+        models = [Stored(wanted.artifact) for wanted in end.models]
+        await self._mirror.put([*end.outputs.values(), *end.artifacts.values(), *models])
 
     def commit(self, fact: ArtifactCommitted) -> None:
         """See the protocol."""

@@ -41,11 +41,12 @@ def unreadable(run_id: str, key: str, attempt: int, why: str, executor: str) -> 
 def too_large(fact: AttemptFinished, error: BaseException) -> AttemptFinished:
     """What is reported in place of an end that the log refuses."""
     why = ErrorInfo(type="ResultTooLarge", message=f"its end could not be recorded: {error}")
-    return replace(fact, outcome=Outcome.FAILED, outputs={}, metrics={}, params={}, artifacts={}, error=why)
+    empty = {"outputs": {}, "metrics": {}, "params": {}, "artifacts": {}, "models": ()}
+    return replace(fact, outcome=Outcome.FAILED, error=why, **empty)
 
 
 def stores(fact: AttemptFinished) -> bool:
     """Whether an end carries artifacts."""
-    return any(
+    return bool(fact.models) or any(
         not isinstance(value, values.Inline) for part in (fact.outputs, fact.artifacts) for value in part.values()
     )

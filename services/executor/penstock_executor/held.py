@@ -43,7 +43,7 @@ async def prepared(edges: Edges, held: Held, fact: AttemptFinished) -> AttemptFi
     except PenstockError as error:
         message = f"its artifacts could not be stored: {error}"
         why = ErrorInfo(type="StoreError", message=message)
-        fact = replace(fact, outcome=Outcome.FAILED, outputs={}, artifacts={}, error=why)
+        fact = replace(fact, outcome=Outcome.FAILED, outputs={}, artifacts={}, models=(), error=why)
     if held.cache is not None:
         # Before the end is known: whoever acts on it and asks for the same call finds the result.
         fact = replace(fact, cache=await edges.keep_result(held.request, held.cache, fact))

@@ -19,14 +19,39 @@ from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.links import Signer
 from penstock_gateway.readmodel import ReadModel
 from penstock_gateway.routes import artifacts as artifact_routes
-from penstock_gateway.routes import events, limits, linked, metrics, platform, runs, schedules, steps, versions, waits
+from penstock_gateway.routes import (
+    events,
+    limits,
+    linked,
+    metrics,
+    models,
+    platform,
+    runs,
+    schedules,
+    steps,
+    versions,
+    waits,
+)
 from penstock_gateway.service import GatewayService
 from penstock_gateway.settings import GatewaySettings
 from penstock_servicekit.link import Link
 
 ROUTERS = tuple(
     module.router
-    for module in (platform, artifact_routes, versions, metrics, runs, steps, waits, linked, events, schedules, limits)
+    for module in (
+        platform,
+        artifact_routes,
+        versions,
+        metrics,
+        runs,
+        steps,
+        waits,
+        linked,
+        events,
+        schedules,
+        limits,
+        models,
+    )
 )
 
 
@@ -113,6 +138,7 @@ class Gateway:
             raise CannotListen(f"the HTTP server on {settings.host}:{self.port} ended at once")
         self._deps.service.projector.start()
         self._deps.service.measures.start()
+        self._deps.service.model_events.start()
 
     async def stop(self) -> None:
         """End streams, finish the requests that are under way, close."""

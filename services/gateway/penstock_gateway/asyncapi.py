@@ -8,9 +8,10 @@ from typing import Any
 
 import pydantic
 
-from penstock_contracts import commands, events, previews, subjects
+from penstock_contracts import commands, events, model_facts, previews, subjects
 from penstock_core import ids
 from penstock_core.facts import Outcome, RunFinished
+from penstock_core.registry.facts import MODEL_FACTS, AliasRemoved, ModelFact
 from penstock_gateway import schemas
 from penstock_gateway.fact_channels import FACTS, FactChannel
 
@@ -113,6 +114,7 @@ MESSAGES = (
     _Message("builds.{project}.{pipeline}.registered", commands.Version, ("builder",), ()),
     _Message("ticks.{schedule}", commands.Tick, ("cron",), ("cron",)),
     _Message("replicas.{service}", commands.Replica, ("scheduler",), ("scheduler",)),
+    _Message("triggers.{project}.{type}", commands.Event, ("gateway",), ()),
     _Message("parked.{service}", commands.Parked, ("scheduler", "executor", "cron"), ()),
 )
 
@@ -129,6 +131,9 @@ _PARAMETERS: dict[str, Json] = {
     "name": {"description": "Name of the artifact.", "location": "$message.payload#/name"},
     "project": {"description": "The project."},
     "pipeline": {"description": "The pipeline."},
+    "model": {"description": "The model.", "location": "$message.payload#/model"},
+    "place": {"description": "Place of the fact in the model's log, from 1.", "location": "$message.payload#/place"},
+    "type": {"description": "Type of the event.", "location": "$message.payload#/type"},
     "schedule": {"description": "Name of the schedule.", "location": "$message.payload#/schedule"},
     "service": {"description": "The service that sends."},
 }
@@ -148,6 +153,7 @@ def document(version: str) -> Json:
     made = _Document()
     for channel in FACTS:
         made.fact(channel)
+    made.model_facts()
     for message in MESSAGES:
         made.message(message)
     for request in REQUESTS:
@@ -159,7 +165,8 @@ def document(version: str) -> Json:
             "version": version,
             "description": (
                 "The facts of runs on the stream RUNS, append-once: the first message on a subject is the one that "
-                "happened. Beside them output of steps, timers, and requests between services."
+                "happened. The facts of registered models on the stream MODELS, in the same way. Beside them output of "
+                "steps, timers, and requests between services."
             ),
             "license": {"name": "Apache-2.0"},
             "tags": [{"name": name, "description": text} for name, text in _SERVICES.items()],
@@ -178,7 +185,10 @@ def document(version: str) -> Json:
         "components": {
             "messages": made.messages,
             "parameters": _PARAMETERS,
-            "messageTraits": {"cloudEvent": {"headers": _cloud_event_headers()}},
+            "messageTraits": {
+                "cloudEvent": {"headers": _cloud_event_headers()},
+                "modelEvent": {"headers": _model_event_headers()},
+            },
         },
     }
 
@@ -206,6 +216,26 @@ class _Document:
         rule = "Append-once. " if channel.fact.append_once else ""
         self._channel(name, address, [name], rule + _summary(channel.fact))
         self._parties(name, channel.senders, channel.receivers)
+
+    def model_facts(self) -> None:
+        """The facts of registered models: all kinds on one numbered subject, told apart by their type."""
+        names: list[str] = []
+        for fact in MODEL_FACTS:
+            name = _camel(fact.__name__)
+            names.append(name)
+            self.messages[name] = {
+                "name": fact.ce_type,
+                "title": fact.__name__,
+                "summary": _summary(fact),
+                "contentType": "application/json",
+                "traits": [{"$ref": "#/components/messageTraits/modelEvent"}],
+                "payload": {"$ref": f"./events/{schemas.event_file(fact)}"},
+            }
+        text = "Append-once. What happened to a model; the type says which kind it is."
+        self._channel("modelFacts", "models.{project}.{model}.{place}", names, text)
+        for who, action in (("scheduler", "send"), ("gateway", "send"), ("gateway", "receive")):
+            operation = self._operation(who, action, "modelFacts", names[0])
+            operation["messages"] = [_message("modelFacts", name) for name in names]
 
     def message(self, message: _Message) -> None:
         """A message of another stream."""
@@ -287,16 +317,25 @@ def _summary(kind: type) -> str:
 def _cloud_event_headers() -> Json:
     """CloudEvents 1.0, NATS binding: attributes as headers with the prefix `ce-`."""
     sample = RunFinished(run_id="r", outcome=Outcome.SUCCEEDED)
+    return _headers(list(events.headers(sample, "source")), "The fact's place in its run: the same fact, the same id.")
+
+
+def _model_event_headers() -> Json:
+    sample: ModelFact = AliasRemoved(project="p", model="m", place=1, alias="a", before=1)
+    names = list(model_facts.headers(sample, "source"))
+    return _headers(names, "The fact's place in its model's log: the same fact, the same id.", "The project and model.")
+
+
+def _headers(names: list[str], ident: str, subject: str = "The run.") -> Json:
     texts = {
         "ce-specversion": "Always 1.0.",
-        "ce-id": "The fact's place in its run: the same fact, the same id.",
+        "ce-id": ident,
         "ce-type": "Kind and version, such as penstock.run.finished.v1.",
         "ce-source": "The service and replica that wrote it.",
-        "ce-subject": "The run.",
+        "ce-subject": subject,
         "content-type": "Always application/json.",
     }
     fixed = {"ce-specversion": "1.0", "content-type": "application/json"}
-    names = list(events.headers(sample, "source"))
     properties = {
         name: {"type": "string", "description": texts[name]} | ({"const": fixed[name]} if name in fixed else {})
         for name in names

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from penstock_core.facts import FACTS
+from penstock_core.registry.facts import MODEL_FACTS
 from penstock_gateway import asyncapi, evolution, openapi, schemas
 from penstock_gateway.app import ROUTERS, routed_app
 from penstock_gateway.routes.platform import VERSION
@@ -25,7 +26,7 @@ from penstock_gateway.routes.platform import VERSION
 
 def files() -> dict[str, str]:
     """Text of every generated file by its path under the folder."""
-    found = {f"events/{schemas.event_file(fact)}": _json(schemas.event(fact)) for fact in FACTS}
+    found = {f"events/{schemas.event_file(fact)}": _json(schemas.event(fact)) for fact in (*FACTS, *MODEL_FACTS)}
     found |= {f"commands/{schemas.command_file(model)}": _json(schemas.command(model)) for model in schemas.COMMANDS}
     found["asyncapi.yaml"] = _yaml(asyncapi.document(VERSION))
     found["openapi.json"] = _json(openapi.document(routed_app(), ROUTERS))

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from penstock_contracts import api, commands, histories, limits, previews, tracking, waits
+from penstock_contracts import api, commands, histories, limits, models, previews, tracking, waits
 from penstock_gateway import answers
 from penstock_gateway.schemas import tidy
 
@@ -33,6 +33,16 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     limits.LimitBody,
     limits.LimitView,
     limits.LimitList,
+    models.RegisterModelBody,
+    models.RegisteredModel,
+    models.PromoteBody,
+    models.Promoted,
+    models.GateBody,
+    models.ArchiveBody,
+    models.ModelVersionView,
+    models.ModelView,
+    models.ModelList,
+    models.ModelHistory,
     previews.Preview,
     waits.AnswerBody,
     waits.Answered,
@@ -57,6 +67,7 @@ def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
             {"name": "runs", "description": "Runs of pipelines: ask, follow, read, cancel."},
             {"name": "versions", "description": "Registered versions of pipelines."},
             {"name": "artifacts", "description": "Content-addressed objects."},
+            {"name": "models", "description": "Registered models: versions, aliases, gates."},
             {"name": "waits", "description": "What steps wait for: answers to questions, events."},
             {"name": "schedules", "description": "Runs by the clock."},
             {"name": "limits", "description": "How many steps may run at the same time."},
@@ -71,9 +82,9 @@ def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
             # FastAPI adds answers of its own, which are not those of this API.
             operation["responses"] = (route.openapi_extra or {})["responses"]
             operation["parameters"] = [_parameter(one) for one in operation.get("parameters", [])]
-    models = [(model, "validation") for model in (*_BODIES, *answers.MODELS)]
+    shown = [(model, "validation") for model in (*_BODIES, *answers.MODELS)]
     _, schemas = pydantic.json_schema.models_json_schema(
-        cast("Any", models), ref_template="#/components/schemas/{model}"
+        cast("Any", shown), ref_template="#/components/schemas/{model}"
     )
     found["components"] = {
         "schemas": {name: tidy(schema) for name, schema in sorted(schemas["$defs"].items())},

@@ -22,6 +22,7 @@ from penstock_adapters.nats.bus import BusError
 from penstock_adapters.sql.errors import DatabaseError
 from penstock_core.errors import DefinitionError, InputError, InvalidId, PenstockError
 from penstock_core.ports import Unavailable
+from penstock_core.registry.errors import GateError, GateRefused, NotThere, RegistryError
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -98,6 +99,10 @@ def of(error: Exception) -> Response | None:
             return answer(503, "A part of the platform does not answer", f"{error}; try again", headers=retry)
         case ArtifactError():
             return _of_artifact(error)
+        case RegistryError():
+            return _of_registry(error)
+        case GateError():
+            return answer(422, "The gate cannot be read", str(error), [("gate", str(error))])
         case InvalidId() | InputError() | DefinitionError():
             return answer(422, "The request is not valid", str(error))
         case DatabaseError():
@@ -133,6 +138,13 @@ def _of_artifact(error: ArtifactError) -> Response:
             return answer(507, "The artifact store is full", str(error))
         case _:
             return answer(500, "The artifact store failed", str(error))
+
+
+def _of_registry(error: RegistryError) -> Response:
+    if isinstance(error, GateRefused):
+        detail = f"{'; '.join(error.clauses)}: {error.advice}"
+        return answer(409, error.message, detail, [("gate", clause) for clause in error.clauses])
+    return answer(404 if isinstance(error, NotThere) else 409, error.message, error.advice)
 
 
 def _title(error: HTTPException) -> str:

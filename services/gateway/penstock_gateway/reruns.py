@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from penstock_contracts import api, commands
 from penstock_core.facts import CacheMode, RunRequested
-from penstock_gateway import inputs, resuming
+from penstock_gateway import inputs, registry_inputs, resuming
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.service import PROJECT, Accepted, GatewayService, check_refresh, deadline, fingerprint
 
@@ -38,7 +38,9 @@ async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: 
     if known is not None:
         return Rerun(known, await resuming.told(service, known.run_id) if resumes else None)
     version = await _version(service, parent, body.version)
-    values = inputs.check(parent.pipeline, version.pipeline.params, body.inputs, parent.inputs)
+    params = version.pipeline.params
+    given = await registry_inputs.pinned(service.registry, params, body.inputs)
+    values = inputs.check(parent.pipeline, params, given, parent.inputs)
     await service.artifacts.check_inputs(values)
     now = time.time()
     wanted = dataclasses.replace(

@@ -6,8 +6,9 @@ from typing import Any, cast
 
 import pydantic
 
-from penstock_contracts import commands, events, previews
+from penstock_contracts import commands, events, model_facts, previews
 from penstock_core.facts import Fact
+from penstock_core.registry.facts import MOST, ModelFact
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 BASE = "https://penstock.dev/schemas"
@@ -45,17 +46,21 @@ _RULES: dict[str, dict[str, Any]] = {
     "key": {"pattern": STEP_KEY},
     "attempt": {"minimum": 1, "maximum": 1_000_000},
     "name": {"pattern": NAME},
+    "model": {"pattern": NAME},
+    "alias": {"pattern": NAME},
+    "place": {"minimum": 1, "maximum": MOST},
 }
 
 
 _UNCHECKED = {
     "penstock.attempt.requested.v1": {"project", "pipeline"},
     "penstock.step.suspended.v1": {"project"},
+    "penstock.model.registered.v1": {"run_id", "key", "attempt", "pipeline"},
 }
-"""Fields that a fact takes over from the request of the run, which has checked them."""
+"""Fields that a fact takes over from others, which have checked them."""
 
 
-def event_file(fact: type[Fact]) -> str:
+def event_file(fact: type[Fact] | type[ModelFact]) -> str:
     """Name of the file of an event's schema: its type, which holds its version."""
     return f"{fact.ce_type}.json"
 
@@ -65,9 +70,10 @@ def command_file(model: type[pydantic.BaseModel]) -> str:
     return f"{model.__name__}.v1.json"
 
 
-def event(fact: type[Fact]) -> dict[str, Any]:
+def event(fact: type[Fact] | type[ModelFact]) -> dict[str, Any]:
     """Schema of an event's body. Consumers ignore fields that it does not name."""
-    schema = tidy(events.ADAPTERS[fact].json_schema())
+    adapters: dict[Any, Any] = {**events.ADAPTERS, **model_facts.ADAPTERS}
+    schema = tidy(adapters[fact].json_schema())
     properties = cast("dict[str, dict[str, Any]]", schema["properties"])
     for name in _RULES.keys() & properties.keys() - _UNCHECKED.get(fact.ce_type, set()):
         properties[name] |= _RULES[name]

@@ -29,7 +29,7 @@ from penstock_core.ir import Pipeline
 from penstock_core.ports import Unavailable
 from penstock_core.tagged import NoSuchPart
 from penstock_core.values import Collected, Value
-from penstock_gateway import feeds, inputs, problems
+from penstock_gateway import feeds, inputs, problems, registry_inputs
 from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.asking import OpenQuestions
 from penstock_gateway.incoming import Incoming
@@ -37,6 +37,8 @@ from penstock_gateway.limits import LimitsDesk
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.projector import Projector
 from penstock_gateway.readmodel import ReadModel
+from penstock_gateway.registry import Registry
+from penstock_gateway.registry_events import ModelEvents
 from penstock_gateway.states import Folded, RunStates
 from penstock_servicekit.link import Link
 
@@ -79,10 +81,13 @@ class GatewayService:
         self.measures = Projector(link, self.followers, model, feeds.SERIES)
         self.questions = OpenQuestions(self.followers, self.runs, link.log)
         self.incoming = Incoming(bus, self.runs, PROJECT)
+        self.registry = Registry(bus, f"penstock/gateway/{link.name}", PROJECT)
+        self.model_events = ModelEvents(link, self.incoming)
 
     async def close(self) -> None:
         """End open streams and the read model."""
         self.closing.set()
+        await self.model_events.close()
         await self.questions.close()
         await self.projector.close()
         await self.measures.close()
@@ -103,7 +108,8 @@ class GatewayService:
         if known is not None:
             return known
         version = await self.version(body.pipeline, body.version)
-        values = inputs.check(body.pipeline, version.pipeline.params, body.inputs)
+        params = version.pipeline.params
+        values = inputs.check(body.pipeline, params, await registry_inputs.pinned(self.registry, params, body.inputs))
         refresh = check_refresh(version.pipeline, body.cache, body.refresh)
         await self.artifacts.check_inputs(values)
         now = time.time()

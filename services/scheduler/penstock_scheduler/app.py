@@ -11,6 +11,7 @@ from typing import Any
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.limits import BookStore, Sizes
+from penstock_adapters.nats.models import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.versions import Versions
 from penstock_contracts import subjects
@@ -22,6 +23,7 @@ from penstock_scheduler.limits import Limits
 from penstock_scheduler.limits_check import LimitsCheck
 from penstock_scheduler.membership import Presence
 from penstock_scheduler.outside import Outside
+from penstock_scheduler.registering import Registrar
 from penstock_scheduler.service import Scheduler
 from penstock_scheduler.settings import SchedulerSettings
 from penstock_scheduler.wakes import Wakes
@@ -68,7 +70,8 @@ class SchedulerService:
         store, sizes = BookStore(link.bus), Sizes(link.bus)
         self.limits = Limits(store, sizes, log, time.time)
         self._limits_check = LimitsCheck(link.bus, self.limits, store, sizes, versions, settings.scheduler_limits_check)
-        outside = Outside(link.bus, log, versions, self.limits, time.time)
+        registrar = Registrar(log, ModelLog(link.bus, f"penstock/scheduler/{link.name}"), link.park)
+        outside = Outside(link.bus, log, versions, self.limits, registrar, time.time)
         self._wakes = Wakes(link.bus, outside)
         self._scheduler = Scheduler(log, versions, Edges(link), outside, keep=settings.scheduler_runs)
         self._inbox = Inbox()

@@ -27,6 +27,7 @@ from penstock_core.effects import (
     Expect,
     Kill,
     Leave,
+    Register,
     Release,
     Report,
     StartRun,
@@ -36,6 +37,7 @@ from penstock_core.errors import PenstockError
 from penstock_core.facts import CancelRequested, ClockReached, Fact, StepSuspended
 from penstock_core.ports import Recorded, RunLog, Unavailable
 from penstock_core.run import RunState, Status
+from penstock_scheduler.registering import Registrar
 
 
 class Log(RunLog, Protocol):
@@ -75,9 +77,16 @@ class Outside:
     """The surroundings of runs on NATS."""
 
     def __init__(
-        self, bus: Bus, log: Log, versions: VersionSource, limiter: Limiter, clock: Callable[[], float]
+        self,
+        bus: Bus,
+        log: Log,
+        versions: VersionSource,
+        limiter: Limiter,
+        registrar: Registrar,
+        clock: Callable[[], float],
     ) -> None:
         self._bus = bus
+        self._registrar = registrar
         self._log = log
         self._versions = versions
         self._limiter = limiter
@@ -89,6 +98,16 @@ class Outside:
     def pools(self) -> frozenset[str]:
         """Pools whose size the platform limits."""
         return self._limiter.pools
+
+    async def register(self, state: RunState) -> None:
+        """Register the models of what has ended: whatever follows in the run finds them.
+
+        Raises:
+            Unavailable: something did not answer; the outbox is as it was.
+        """
+        for effect in [effect for effect in state.outbox if isinstance(effect, Register)]:
+            await self._registrar.register(state, effect.key, effect.attempt)
+            state.outbox.pop(effect, None)
 
     async def carry_out(self, state: RunState) -> list[Fact]:
         """Do all that is in a run's outbox, and empty it.

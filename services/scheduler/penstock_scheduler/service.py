@@ -68,6 +68,10 @@ class Effects(Protocol):
         """Pools whose size the platform limits."""
         ...
 
+    async def register(self, state: RunState) -> None:
+        """Do the part of the outbox that must be there before the run goes on."""
+        ...
+
     async def carry_out(self, state: RunState) -> list[Fact]:
         """Do all that is in the outbox, and empty it; the facts of this run that followed, which are in its log."""
         ...
@@ -174,10 +178,12 @@ class Scheduler:
             decided: dict[str, list[Fact]] = {}
             for run_id, state in list(ready.items()):
                 try:
+                    if state.outbox:
+                        await self._outside.register(state)
                     state.sized_pools = self._outside.pools
                     decided[run_id] = run.decide(state)[:_FACTS]
                 except Exception as error:
-                    # A fault of ours in one run must not hold up the others.
+                    # Whatever fails in one run, ours or around it, must not hold up the others.
                     del ready[run_id]
                     await self._put_off(run_id, work[run_id], error)
             quiet = [run_id for run_id, facts in decided.items() if not facts]

@@ -62,6 +62,16 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "max_msgs_per_subject": 10,
             "duplicate_window": 86400 * SECOND,
         },
+        # What is registered stays: nothing here bounds it.
+        {**common, **facts, "name": subjects.MODELS, "subjects": ["models.>"], "duplicate_window": SECOND},
+        {
+            **common,
+            "name": subjects.TRIGGERS,
+            "subjects": ["triggers.>"],
+            "max_bytes": 1024**3,
+            "max_age": 30 * 86400 * SECOND,
+            "duplicate_window": 86400 * SECOND,
+        },
         _bucket(common, subjects.WAITS_BUCKET, history=1),
         _bucket(common, subjects.VERSIONS_BUCKET, history=1),
         _bucket(common, subjects.SCHEDULES_BUCKET, history=8),
@@ -104,6 +114,13 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
     wakes = {**common, "durable_name": subjects.WAKES_CONSUMER, "filter_subject": "wakes.>", "max_ack_pending": 10_000}
     found.append((subjects.TIMERS, wakes))
     found.append((f"KV_{subjects.SCHEDULES_BUCKET}", {**cron, **schedules}))
+    changes = {
+        **common,
+        "durable_name": subjects.MODELS_CONSUMER,
+        "filter_subject": "models.>",
+        "max_ack_pending": 1000,
+    }
+    found.append((subjects.MODELS, changes))
     return found
 
 

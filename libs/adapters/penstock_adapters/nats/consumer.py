@@ -27,7 +27,10 @@ EXPIRES = 25.0
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message from a consumer. `consumer_seq` counts deliveries without gaps, `delivered` the tries of this one."""
+    """A message from a consumer. `consumer_seq` counts deliveries without gaps, `delivered` the tries of this one.
+
+    `ce_type` is the kind of event that its headers name.
+    """
 
     subject: str
     data: bytes
@@ -37,6 +40,7 @@ class Delivery:
     consumer: str
     reply: str
     at: float
+    ce_type: str = ""
 
 
 class Puller:
@@ -163,6 +167,7 @@ def delivery_of(message: Msg) -> Delivery | None:
         consumer_seq=int(parts[6]),
         at=int(parts[7]) / 1e9,
         reply=message.reply,
+        ce_type=(message.headers or {}).get("ce-type", ""),
     )
 
 

@@ -16,7 +16,17 @@ from penstock_core.facts.attempts import (
     AttemptStarted,
     SlotGranted,
 )
-from penstock_core.facts.parts import GOOD, CacheMode, CacheReport, CacheRule, Caller, ErrorInfo, Limit, Outcome
+from penstock_core.facts.parts import (
+    GOOD,
+    CacheMode,
+    CacheReport,
+    CacheRule,
+    Caller,
+    ErrorInfo,
+    Limit,
+    Outcome,
+    Registration,
+)
 from penstock_core.facts.runs import CancelRequested, ClockReached, RunAdmitted, RunFinished, RunRequested
 from penstock_core.facts.steps import StepCancelRequested, StepExpanded, StepReused, StepSkipped, StepSuspended
 
@@ -60,6 +70,7 @@ __all__ = [
     "Fact",
     "Limit",
     "Outcome",
+    "Registration",
     "RunAdmitted",
     "RunFinished",
     "RunRequested",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from penstock_core import ids
-from penstock_core.facts.parts import CacheReport, CacheRule, ErrorInfo, Limit, Outcome, check_attempt
+from penstock_core.facts.parts import CacheReport, CacheRule, ErrorInfo, Limit, Outcome, Registration, check_attempt
 from penstock_core.ir import Port, Resources
 from penstock_core.values import Value
 
@@ -162,6 +162,7 @@ class AttemptFinished:
 
     `tags` are texts to find the run by. `started_at` and `finished_at` enclose the user's function and are Unix times
     in seconds, 0 where it never began.
+    `models` are what it wants registered as versions of models.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.finished.v1"
@@ -181,6 +182,7 @@ class AttemptFinished:
     finished_at: float = 0.0
     cache: CacheReport | None = None
     tags: dict[str, str] = field(default_factory=dict[str, str])
+    models: tuple[Registration, ...] = ()
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from penstock_core import ids
 from penstock_core.errors import InvalidFact
+from penstock_core.registry.facts import check_alias
+from penstock_core.values import ArtifactRef
 
 
 class Outcome(StrEnum):
@@ -99,6 +101,35 @@ class Caller:
     run_id: str
     key: str
     attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What an attempt wants registered as a new version of a model, if its end counts and is good.
+
+    Attributes:
+        model: name of the model.
+        artifact: what the version is made of.
+        output: the name under which the attempt kept it.
+        metrics: its measurements; None: those that the attempt logged. `odd` are those that are no finite numbers.
+        alias: an alias that it shall have, if it passes `gate` and the alias's own gate.
+    """
+
+    model: str
+    artifact: ArtifactRef
+    output: str = ""
+    metrics: dict[str, float] | None = None
+    odd: dict[str, str] = field(default_factory=dict[str, str])
+    alias: str = ""
+    gate: str = ""
+    reason: str = ""
+    description: str = ""
+    tags: dict[str, str] = field(default_factory=dict[str, str])
+
+    def __post_init__(self) -> None:
+        ids.check_name(self.model, "model")
+        if self.alias:
+            check_alias(self.alias)
 
 
 def check_attempt(run_id: str, key: str, attempt: int) -> None:

@@ -83,6 +83,8 @@ def perform(
     end["finished_at"] = end["finished_at"] or time.time()
     end["metrics"], end["params"], end["artifacts"] = recorder.metrics, recorder.params, recorder.artifacts
     end["tags"] = recorder.tags
+    if recorder.models and end["outcome"] == "succeeded":
+        end["models"] = recorder.wanted()
     return end, recorder
 
 
@@ -166,7 +168,10 @@ def _recorder(key: str, store: FolderStore, base: str, *, unsafe: bool) -> Recor
     def load(saved: Json) -> Any:
         return serialize.load(saved, Any, store, where=f"the checkpoint of step {key!r}", unsafe=unsafe)
 
-    return Recorder(base, save, slim, load)
+    def whole(saved: Json) -> Json:
+        return _stored(saved["value"], store) if "value" in saved else saved
+
+    return Recorder(base, save, slim, load, whole)
 
 
 def _context(request: Json, recorder: Recorder, checkpoint: Json | None) -> contexts.Context:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from penstock.registering import MODELS, Wanted
 from penstock_core import series
 
 KEPT_NAMES = 500
@@ -26,6 +27,9 @@ KEPT_CHARACTERS = 64 * 1024
 
 LINE_LIMIT = 96 * 1024
 """Longest line about something stored, in characters: it must fit a message."""
+
+
+_SAID = ("model", "metrics", "odd", "alias", "gate", "reason", "description", "tags")
 
 
 class Last(dict[str, Any]):
@@ -79,6 +83,7 @@ class Recorder:
         save: turns a live object, logged under a name, into a value in JSON form, storing it.
         slim: makes of such a value a short one that stands for the same, as far as possible.
         load: brings such a value back; also an attribute.
+        whole: makes an artifact of a value that is none.
     """
 
     def __init__(
@@ -87,8 +92,12 @@ class Recorder:
         save: Callable[[str, object], dict[str, Any]],
         slim: Callable[[dict[str, Any]], dict[str, Any]],
         load: Callable[[dict[str, Any]], Any],
+        whole: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         self.metrics: dict[str, float] = {}
+        self.odd: dict[str, str] = {}
+        self.models: list[dict[str, Any]] = []
+        self._whole = whole
         self.params = Last()
         self.artifacts = Last()
         self.tags: dict[str, str] = {}
@@ -112,7 +121,10 @@ class Recorder:
         finite = math.isfinite(value)
         if not finite:
             self.metrics.pop(name, None)
+            if len(self.odd) < KEPT_NAMES:
+                self.odd[name] = str(value)
         elif name in self.metrics or len(self.metrics) < KEPT_NAMES:
+            self.odd.pop(name, None)
             self.metrics[name] = value
         spelled = self._names.get(name) or self._spelled(name)
         if not spelled or self._left <= 0:
@@ -152,7 +164,35 @@ class Recorder:
 
     def artifact(self, name: str, value: object) -> None:
         """Store an object and record where it lies."""
-        saved = self._save(name, value)
+        self._stored(name, self._save(name, value))
+
+    def model(self, wanted: Wanted) -> None:
+        """Store a model, as an artifact of the attempt, and keep what is said of it for the attempt's end.
+
+        Raises:
+            TypeError: it is kept as several files, so that it is no artifact.
+            ValueError: these are too many.
+        """
+        name = f"model-{wanted.model}"
+        saved = self._whole(self._save(name, wanted.value))
+        if "artifact" not in saved:
+            raise TypeError(
+                f"register_model({wanted.model!r}): a {type(wanted.value).__name__} like this is kept as several "
+                "files: save it into a folder, and register its Path"
+            )
+        said = {field: getattr(wanted, field) for field in _SAID}
+        new = {**said, "artifact": saved["artifact"], "output": name}
+        same = [one for one in self.models if (one["model"], one["artifact"]) == (new["model"], new["artifact"])]
+        if not same and len(self.models) >= MODELS:
+            raise ValueError(f"register_model({wanted.model!r}): a step registers at most {MODELS} versions")
+        self.models = [one for one in self.models if one not in same] + [new]
+        self._stored(name, saved)
+
+    def wanted(self) -> list[dict[str, Any]]:
+        """The models, for the attempt's end; of those that take the metrics that were logged, with the odd ones."""
+        return [one if one["metrics"] is not None else {**one, "odd": dict(self.odd)} for one in self.models]
+
+    def _stored(self, name: str, saved: dict[str, Any]) -> None:
         self.artifacts.keep(name, saved)
         self._events.write({"at": time.time(), "artifact": name, "value": saved})
         self._commit({"artifact": name}, saved)

@@ -1,0 +1,222 @@
+"""RegisteredModel models over HTTP, and what is told of their changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, StrictInt
+
+from penstock_core.registry.facts import TAGS_LIMIT, TEXT_LIMIT
+
+NAMES_LIMIT = 500
+_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
+
+Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
+Name = Annotated[str, Field(pattern=_NAME)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: str = Field(default="", max_length=200, description="who asks for it")
+    reason: Text = ""
+
+
+def _finite(metrics: dict[str, float]) -> dict[str, float]:
+    for name, value in metrics.items():
+        if not 1 <= len(name) <= 200:
+            raise ValueError("the name of a metric has 1 to 200 characters")
+        if not math.isfinite(value):
+            raise ValueError(f"metric {name[:100]!r} is {value}, which is no number")
+    return metrics
+
+
+def _short(tags: dict[str, str]) -> dict[str, str]:
+    for name, text in tags.items():
+        if not 1 <= len(name) <= 100 or len(text) > 1000:
+            raise ValueError("a tag has 1 to 100 characters in its name and up to 1000 in its text")
+    return tags
+
+
+Metrics = Annotated[dict[str, StrictFloat | StrictInt], Field(max_length=NAMES_LIMIT), AfterValidator(_finite)]
+Tags = Annotated[dict[str, str], Field(max_length=TAGS_LIMIT), AfterValidator(_short)]
+
+
+class RegisterModelBody(_Body):
+    """Make a version of a model from an output, or a logged artifact, of a step of a run."""
+
+    run_id: str = Field(pattern=_NAME)
+    step: str = Field(min_length=1, max_length=240, description="key of the step")
+    output: str = Field(default="result", min_length=1, max_length=200)
+    metrics: Metrics | None = Field(default=None, description="null: those that the step logged")
+    tags: Tags = Field(default_factory=dict)
+    description: Text = ""
+    alias: Name | None = Field(default=None, description="an alias for it, if it passes the gates")
+    gate: Text = Field(default="", description="what it has to pass for the alias, besides the alias's own gate")
+    force: bool = Field(default=False, description="pass the gates by; takes a reason")
+
+
+class PromoteBody(_Body):
+    """Have an alias stand for a version."""
+
+    version: int = Field(ge=1)
+    gate: Text = Field(default="", description="what it has to pass, besides the alias's own gate")
+    force: bool = Field(default=False, description="pass the gates by; takes a reason")
+    replaces: int | None = Field(
+        default=None, ge=0, description="the version that the alias has to stand for now; 0: for none"
+    )
+
+
+class GateBody(_Body):
+    """What every move of an alias has to pass; an empty text removes the gate."""
+
+    gate: str = Field(max_length=TEXT_LIMIT)
+
+
+class ArchiveBody(_Body):
+    """Offer a version no more, or again."""
+
+    archived: bool = True
+
+
+class ModelVersionView(_Model):
+    """A version of a model, with what it was made of and what is said of it. Times are Unix seconds."""
+
+    model: str
+    version: int
+    reference: str = Field(description="such as churn:3")
+    aliases: list[str] = Field(default_factory=list, description="those that stand for it now")
+    archived: bool = False
+    artifact: dict[str, Any] = Field(description="an artifact reference: sha256, size, format, …")
+    run_id: str
+    step: str
+    attempt: int
+    output: str = ""
+    pipeline: str = ""
+    pipeline_version: int = 0
+    code: str = Field(default="", description="digest of the step's code, where that can be told")
+    metrics: dict[str, float] = Field(default_factory=dict)
+    odd: dict[str, str] = Field(default_factory=dict, description="metrics that are no finite numbers, as text")
+    params: dict[str, Any] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict)
+    description: str = ""
+    by: str = ""
+    at: float = 0.0
+
+
+class AliasView(_Model):
+    """An alias: for which version it stands, since when, and what its moves have to pass."""
+
+    alias: str
+    version: int | None = Field(default=None, description="null: for none; there is only a gate")
+    since: float = 0.0
+    by: str = ""
+    reason: str = ""
+    forced: bool = False
+    gate: str = ""
+
+
+class ModelSummary(_Model):
+    """A model in the list of them: how many versions it has, the latest that is offered, and its aliases."""
+
+    name: str
+    versions: int
+    latest: int | None = None
+    aliases: dict[str, int] = Field(default_factory=dict)
+    changed_at: float = 0.0
+
+
+class ModelList(_Model):
+    """All models by name."""
+
+    models: list[ModelSummary]
+
+
+class ModelView(_Model):
+    """A model with its versions, the newest first, and its aliases by name."""
+
+    name: str
+    versions: list[ModelVersionView] = Field(default_factory=list)
+    aliases: list[AliasView] = Field(default_factory=list)
+
+
+class Refusal(_Model):
+    """Why an alias was not moved: what was asked, and what came of each comparison."""
+
+    alias: str
+    gate: str = ""
+    clauses: list[str] = Field(default_factory=list)
+
+
+class RegisteredModel(_Model):
+    """The version; `created` tells whether it is new. `refused` says why it did not get the alias."""
+
+    version: ModelVersionView
+    created: bool
+    refused: Refusal | None = None
+
+
+class Promoted(_Model):
+    """The alias; `moved` tells whether this changed anything. `clauses` are what came of the gates."""
+
+    alias: AliasView
+    before: int | None = None
+    moved: bool
+    clauses: list[str] = Field(default_factory=list)
+
+
+class HistoryEntry(_Model):
+    """Something that happened to a model. Fields that its kind does not have are null or empty."""
+
+    place: int
+    kind: Literal["registered", "promoted", "promotion-refused", "alias-removed", "gate-set", "archived", "restored"]
+    at: float
+    by: str = ""
+    version: int | None = None
+    alias: str | None = None
+    before: int | None = None
+    reason: str = ""
+    gate: str = ""
+    clauses: list[str] = Field(default_factory=list)
+    forced: bool = False
+    cause: str = ""
+
+
+class ModelHistory(_Model):
+    """All that happened to a model, in order."""
+
+    name: str
+    history: list[HistoryEntry]
+
+
+class ModelChange(_Model):
+    """The data of an event about a model. The type of the event says what happened.
+
+    `reference` names the version for inputs of runs; `metrics` are left out where they are very many.
+    """
+
+    project: str
+    model: str
+    place: int
+    by: str = ""
+    at: float = 0.0
+    reason: str = ""
+    version: int | None = None
+    reference: str | None = None
+    alias: str | None = None
+    before: int | None = None
+    gate: str = ""
+    clauses: list[str] = Field(default_factory=list)
+    forced: bool = False
+    archived: bool | None = None
+    artifact: dict[str, Any] | None = None
+    run_id: str | None = None
+    step: str | None = None
+    attempt: int | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict)

@@ -1,0 +1,47 @@
+"""Why nothing comes of a wish.
+
+RegistryError
+├── NotThere         there is no such model, version or alias
+├── Contradicts      it contradicts what is there
+└── GateRefused      the version does not pass the gate; carries what came of each comparison
+GateError            a gate cannot be read; says where
+"""
+
+from __future__ import annotations
+
+from penstock_core.errors import PenstockError
+
+
+class RegistryError(PenstockError):
+    """The registry refuses a wish. `advice` says what to do."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        self.message = message
+        self.advice = advice
+        super().__init__(f"{message}: {advice}" if advice else message)
+
+
+class NotThere(RegistryError):
+    """There is no such model, version or alias."""
+
+
+class Contradicts(RegistryError):
+    """It contradicts what is there."""
+
+
+class GateRefused(RegistryError):
+    """The version does not pass the gate."""
+
+    def __init__(self, message: str, advice: str, clauses: tuple[str, ...]) -> None:
+        self.clauses = clauses
+        super().__init__(message, advice)
+
+
+class GateError(PenstockError, ValueError):
+    """A gate cannot be read. `at` is the index of the character, from 0."""
+
+    def __init__(self, text: str, at: int, problem: str) -> None:
+        self.at = at
+        before = text[:at].rstrip()
+        where = f"after {before[-60:]!r}" if before else "at its beginning"
+        super().__init__(f"the gate cannot be read: {problem}, {where} (character {at + 1})")

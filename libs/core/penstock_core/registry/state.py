@@ -1,0 +1,173 @@
+"""The state of a model: the fold of its facts, nothing else.
+
+`evolve` is total (what makes no sense changes nothing but the place), idempotent (a place that was folded is not folded
+again) and takes over the model it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from penstock_core.registry.errors import NotThere
+from penstock_core.registry.facts import (
+    AliasRemoved,
+    GateSet,
+    ModelFact,
+    ModelPromoted,
+    ModelRegistered,
+    PromotionRefused,
+    VersionArchived,
+)
+from penstock_core.registry.references import Reference
+
+Source = tuple[str, str, int, str]
+"""What a version was made of: run, step, attempt, and the digest of the artifact."""
+
+_NAMED = 20
+
+
+@dataclass(slots=True)
+class Model:
+    """A model as its facts tell it. Read its attributes; change it through `evolve` only.
+
+    Attributes:
+        place: the last place of its log that is folded.
+        versions: by number; the numbers have no gaps.
+        archived: why versions are not offered any more, by number.
+        aliases: the moves by which aliases stand where they stand.
+        gates: what every move of an alias has to pass.
+        history: all facts, in order.
+        made_of: the number of the version that was made of something.
+        answered: aliases that ends of attempts asked for and that were decided on: cause, alias, version.
+    """
+
+    project: str
+    name: str
+    place: int = 0
+    versions: dict[int, ModelRegistered] = field(default_factory=dict[int, ModelRegistered])
+    archived: dict[int, str] = field(default_factory=dict[int, str])
+    aliases: dict[str, ModelPromoted] = field(default_factory=dict[str, ModelPromoted])
+    gates: dict[str, GateSet] = field(default_factory=dict[str, GateSet])
+    history: list[ModelFact] = field(default_factory=list[ModelFact])
+    made_of: dict[Source, int] = field(default_factory=dict[Source, int])
+    answered: set[tuple[str, str, int]] = field(default_factory=set[tuple[str, str, int]])
+
+    @property
+    def exists(self) -> bool:
+        """Whether it has a version: a gate may be set before."""
+        return bool(self.versions)
+
+    @property
+    def latest(self) -> ModelRegistered | None:
+        """The version with the highest number that is not archived."""
+        return next((self.versions[n] for n in sorted(self.versions, reverse=True) if n not in self.archived), None)
+
+    def standing(self) -> dict[str, ModelRegistered]:
+        """The versions that the aliases stand for."""
+        return {alias: self.versions[move.version] for alias, move in self.aliases.items()}
+
+    def aliases_of(self, version: int) -> list[str]:
+        """The aliases that stand for a version, by name."""
+        return sorted(alias for alias, move in self.aliases.items() if move.version == version)
+
+    def find(self, reference: Reference) -> ModelRegistered:
+        """The version that a reference names.
+
+        Raises:
+            NotThere: there is none.
+        """
+        if not self.exists:
+            raise no_model(self.name)
+        if reference.version is not None:
+            return self.numbered(reference.version)
+        if reference.alias is not None:
+            move = self.aliases.get(reference.alias)
+            if move is None:
+                raise no_alias(self, reference.alias)
+            return self.versions[move.version]
+        latest = self.latest
+        if latest is None:
+            raise NotThere(f"every version of model {self.name!r} is archived", "name one by its number, such as :1")
+        return latest
+
+    def numbered(self, version: int) -> ModelRegistered:
+        """A version by its number.
+
+        Raises:
+            NotThere: there is none.
+        """
+        if not self.exists:
+            raise no_model(self.name)
+        if version not in self.versions:
+            raise NotThere(
+                f"model {self.name!r} has no version {version}", f"it has versions 1 to {len(self.versions)}"
+            )
+        return self.versions[version]
+
+
+def no_model(name: str) -> NotThere:
+    """There is no version of a model."""
+    return NotThere(f"there is no model {name!r}", "`penstock models list` shows those that there are")
+
+
+def no_alias(model: Model, alias: str) -> NotThere:
+    """An alias stands for nothing."""
+    known = ", ".join(sorted(model.aliases)[:_NAMED]) or "none"
+    return NotThere(f"model {model.name!r} has no alias {alias!r}", f"its aliases: {known}")
+
+
+def fold(project: str, name: str, facts: Iterable[tuple[int, ModelFact | None]]) -> Model:
+    """The state of a model after what lies on its places; None is something that nobody can read."""
+    model = Model(project, name)
+    for place, fact in facts:
+        model = evolve(model, place, fact)
+    return model
+
+
+def evolve(model: Model, place: int, fact: ModelFact | None) -> Model:
+    """Fold what lies on a place; takes over `model` and returns it."""
+    if place <= model.place:
+        return model
+    model.place = place
+    if fact is not None and (fact.project, fact.model) == (model.project, model.name) and _apply(model, fact):
+        model.history.append(fact)
+    return model
+
+
+def _apply(model: Model, fact: ModelFact) -> bool:
+    """Fold a fact; False when it makes no sense, so that it counts for nothing."""
+    if isinstance(fact, ModelPromoted | PromotionRefused | VersionArchived) and fact.version not in model.versions:
+        return False
+    match fact:
+        case ModelRegistered():
+            if fact.version != len(model.versions) + 1:
+                return False
+            model.versions[fact.version] = fact
+            source = (fact.run_id, fact.key, fact.attempt, fact.artifact.sha256)
+            model.made_of.setdefault(source, fact.version)
+        case ModelPromoted() | PromotionRefused():
+            if isinstance(fact, ModelPromoted):
+                model.aliases[fact.alias] = fact
+            if fact.cause:
+                model.answered.add((fact.cause, fact.alias, fact.version))
+        case AliasRemoved():
+            return model.aliases.pop(fact.alias, None) is not None
+        case GateSet():
+            if fact.gate:
+                model.gates[fact.alias] = fact
+            else:
+                return model.gates.pop(fact.alias, None) is not None
+        case VersionArchived():
+            model.archived.pop(fact.version, None)
+            if fact.archived:
+                model.archived[fact.version] = fact.reason
+    return True
+
+
+def held(models: Iterable[Model]) -> set[str]:
+    """The digests of all artifacts that versions of these models are made of, archived ones too.
+
+    The object of a folder is its manifest: the files that it names are held with it, and it says which they are.
+    """
+    return {version.artifact.sha256 for model in models for version in model.versions.values()}

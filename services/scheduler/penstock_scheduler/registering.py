@@ -1,0 +1,101 @@
+"""Registers the models that good ends of attempts ask for: `effects.Register`.
+
+In: the state of a run, and the end in its log. Out: facts in the logs of models. Doing it again changes nothing: a
+version is known by the attempt and the artifact that it is made of, and an alias that was decided on for an attempt is
+not decided on again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from penstock_contracts import events, subjects
+from penstock_core.errors import PenstockError
+from penstock_core.facts import AttemptFinished, Registration
+from penstock_core.ports import Recorded, Unavailable
+from penstock_core.registry import decide
+from penstock_core.registry.decide import About, Decision, Origin, Promotion, Who
+from penstock_core.registry.state import Model
+from penstock_core.run import RunState
+
+Park = Callable[[str, bytes, str], Awaitable[None]]
+
+
+class Models(Protocol):
+    """The logs of models."""
+
+    async def change(self, project: str, name: str, decide: Callable[[Model], Decision]) -> tuple[Decision, Model]:
+        """Decide on a model and append what follows."""
+        ...
+
+
+class Facts(Protocol):
+    """The log of runs."""
+
+    async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
+        """The facts at these subjects, by subject."""
+        ...
+
+
+class Registrar:
+    """Registers what ends ask for. What cannot be registered is set aside with `park`, and holds nothing up."""
+
+    def __init__(self, facts: Facts, models: Models, park: Park) -> None:
+        self._facts = facts
+        self._models = models
+        self._park = park
+
+    async def register(self, state: RunState, key: str, attempt: int) -> None:
+        """Register what the end of an attempt asks for.
+
+        Raises:
+            Unavailable: a log does not answer; doing it again is safe.
+        """
+        place = subjects.finished(state.run_id, key, attempt)
+        recorded = (await self._facts.last([place])).get(place)
+        if recorded is None:
+            raise Unavailable(f"the end of step {key!r} cannot be read yet")
+        end = recorded.fact
+        if not isinstance(end, AttemptFinished):
+            return
+        for wanted in end.models:
+            try:
+                await self._one(state, end, wanted)
+            except Unavailable:
+                raise
+            except PenstockError as error:
+                why = f"model {wanted.model!r} is not registered: {error}"
+                await self._park(place, events.encode(end), why)
+
+    async def _one(self, state: RunState, end: AttemptFinished, wanted: Registration) -> None:
+        run, step = state.requested, state.find(end.key)
+        if run is None or step is None:
+            return
+        origin = Origin(
+            artifact=wanted.artifact,
+            run_id=end.run_id,
+            key=end.key,
+            attempt=end.attempt,
+            output=wanted.output,
+            pipeline=run.pipeline,
+            pipeline_version=run.version,
+            code=state.plan.specs[step.node].code,
+        )
+        about = About(
+            metrics=end.metrics if wanted.metrics is None else wanted.metrics,
+            odd=wanted.odd,
+            params=end.params,
+            tags=wanted.tags,
+            description=wanted.description,
+        )
+        who = Who(f"{run.pipeline}/{end.key}", end.finished_at)
+        wish = None
+        if wanted.alias:
+            cause = origin.attempt_id
+            wish = Promotion(alias=wanted.alias, version=0, reason=wanted.reason, gate=wanted.gate, cause=cause)
+
+        def decided(model: Model) -> Decision:
+            return decide.register(model, origin, about, who, wish)
+
+        await self._models.change(run.project, wanted.model, decided)
