@@ -190,7 +190,8 @@ class Recorder:
 
     def wanted(self) -> list[dict[str, Any]]:
         """The models, for the attempt's end; of those that take the metrics that were logged, with the odd ones."""
-        return [one if one["metrics"] is not None else {**one, "odd": dict(self.odd)} for one in self.models]
+        odd = {name: text for name, text in self.odd.items() if name not in self.metrics}
+        return [one if one["metrics"] is not None else {**one, "odd": odd} for one in self.models]
 
     def _stored(self, name: str, saved: dict[str, Any]) -> None:
         self.artifacts.keep(name, saved)

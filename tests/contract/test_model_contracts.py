@@ -1,0 +1,136 @@
+"""The contracts of registered models as others see them: samples, schemas, hostile bytes, and what events say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_contracts import model_facts, subjects
+from penstock_contracts.commands import Event
+from penstock_contracts.events import Corrupt
+from penstock_contracts.models import ModelChange
+from penstock_core.registry.facts import MODEL_FACTS, ModelFact
+from penstock_core.registry.state import Model, evolve
+from penstock_core.values import INLINE_LIMIT
+from penstock_gateway import registry_views as views
+from penstock_gateway import schemas
+
+PROTO = Path(__file__).resolve().parents[2] / "proto"
+SAMPLES = sorted((PROTO / "samples" / "models").glob("*.json"))
+BY_TYPE = {fact.ce_type: fact for fact in MODEL_FACTS}
+KINDS = ("minimal", "maximal", "unknown-fields")
+
+
+def read(sample: Path) -> ModelFact:
+    fields = json.loads(sample.read_text())
+    place = subjects.model(fields["project"], fields["model"], fields["place"])
+    fact = model_facts.read(place, sample.stem.rpartition(".")[0], sample.read_bytes())
+    assert not isinstance(fact, Corrupt), fact
+    return fact
+
+
+def schema_of(fact: type[ModelFact]) -> jsonschema.Draft202012Validator:
+    schema = json.loads((PROTO / "events" / schemas.event_file(fact)).read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def test_every_event_has_its_samples() -> None:
+    assert {sample.stem for sample in SAMPLES} == {f"{name}.{kind}" for name in BY_TYPE for kind in KINDS}
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_a_sample_is_valid_and_every_consumer_reads_it_and_writes_it_back(sample: Path) -> None:
+    fact = read(sample)
+    given: dict[str, Any] = json.loads(sample.read_text())
+    schema_of(type(fact)).validate(given)
+    written = json.loads(model_facts.encode(fact))
+    schema_of(type(fact)).validate(written)
+    again = model_facts.read(model_facts.subject(fact), fact.ce_type, model_facts.encode(fact))
+    assert again == fact
+    if sample.stem.endswith(".maximal"):
+        assert given.keys() == schemas.event(type(fact))["properties"].keys()
+        assert {name: written[name] for name in given} == given
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_a_model_takes_every_sample(sample: Path) -> None:
+    model = Model("default", "churn", place=2)
+    assert evolve(model, 3, read(sample)).place == 3
+
+
+@pytest.mark.parametrize(
+    "sample", [one for one in SAMPLES if one.stem.endswith(".minimal")], ids=lambda path: path.stem
+)
+def test_a_field_that_is_missing_or_of_a_wrong_type_is_refused_by_schema_and_codec(sample: Path) -> None:
+    fact, fields = read(sample), json.loads(sample.read_text())
+    for name in fields:
+        for broken in ({k: v for k, v in fields.items() if k != name}, fields | {name: {"no": "such"}}):
+            assert not schema_of(type(fact)).is_valid(broken), name
+            found = model_facts.read(model_facts.subject(fact), fact.ce_type, orjson.dumps(broken))
+            assert isinstance(found, Corrupt), name
+
+
+@given(
+    st.sampled_from(["models.p.m.1", "models.p.m.01", "models.p.m.0", "models.p.m", "runs.p.m.1", "models.p.m.1.x"]),
+    st.sampled_from(sorted(BY_TYPE)) | st.text(max_size=10),
+    st.binary(max_size=60)
+    | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda data: json.dumps(data).encode()),
+)
+def test_hostile_bytes_are_corrupt_and_nothing_worse(at: str, ce_type: str, body: bytes) -> None:
+    assert isinstance(model_facts.read(at, ce_type, body), Corrupt)
+
+
+def test_a_fact_at_another_place_is_corrupt() -> None:
+    sample = next(one for one in SAMPLES if "gate-set.v1.minimal" in one.name)
+    found = model_facts.read("models.default.churn.4", "penstock.model.gate-set.v1", sample.read_bytes())
+    assert found == Corrupt("models.default.churn.4", "the body says it belongs at models.default.churn.3")
+
+
+@pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
+def test_events_name_the_version_and_fit(sample: Path) -> None:
+    fact = read(sample)
+    said = views.change(fact)
+    assert (said.model, said.place) == ("churn", 3)
+    assert said.reference == (f"churn:{said.version}" if said.version else None)
+    assert ModelChange.model_validate_json(said.model_dump_json()) == said
+    Event(type=fact.ce_type, id=fact.tail, key="churn", data=said.model_dump())
+    assert len(said.model_dump_json()) < INLINE_LIMIT
+
+
+def test_the_event_of_a_version_with_very_many_metrics_leaves_them_out() -> None:
+    fields = json.loads(next(one for one in SAMPLES if "registered.v1.maximal" in one.name).read_text())
+    fields["metrics"] = {f"metric {n} with a long name {'x' * 150}": float(n) for n in range(500)}
+    fields["tags"] = {str(n): "x" * 1000 for n in range(100)}
+    fact = model_facts.read(
+        "models.default.churn.3", "penstock.model.registered.v1", orjson.dumps(fields | {"params": {}})
+    )
+    assert not isinstance(fact, Corrupt)
+    said = views.change(fact)
+    assert (said.metrics, said.tags) == ({}, {})
+    assert len(said.model_dump_json()) < INLINE_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("type", "subject"),
+    [
+        ("penstock.model.promoted.v1", "triggers.default.penstock.model.promoted.v1"),
+        ("a b", "triggers.default.c8687a08aa5d6ed2044328fa6a697ab8"),
+        ("a..b", None),
+        ("a.>", None),
+        ("*", None),
+        (".", None),
+    ],
+)
+def test_no_type_of_an_event_is_a_subject_that_it_should_not_be(type: str, subject: str | None) -> None:
+    found = subjects.trigger("default", type)
+    assert subject is None or found == subject
+    assert not set(found) & set("*> ")
+    assert ".." not in found

@@ -1,0 +1,439 @@
+"""Registered models: what their facts make of them, what is decided, and that nobody wins unseen."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_core.errors import InvalidFact, InvalidId
+from penstock_core.registry import decide, references
+from penstock_core.registry.decide import About, Decision, Origin, Promotion, Who
+from penstock_core.registry.errors import Contradicts, GateError, GateRefused, NotThere, RegistryError
+from penstock_core.registry.facts import (
+    AliasRemoved,
+    GateSet,
+    ModelFact,
+    ModelPromoted,
+    ModelRegistered,
+    PromotionRefused,
+    VersionArchived,
+    check_alias,
+)
+from penstock_core.registry.references import Reference
+from penstock_core.registry.state import Model, evolve, fold, held
+from penstock_core.values import ArtifactRef
+
+P, M = "default", "churn"
+ADA = Who("ada", 100.0)
+
+
+def origin(n: int = 1, attempt: int = 1, run: str = "r") -> Origin:
+    artifact = ArtifactRef(sha256=f"{n:064x}", size=n, media_type="application/octet-stream", format="pickle")
+    return Origin(artifact=artifact, run_id=run, key="train", attempt=attempt, output="result", pipeline="training")
+
+
+def apply(model: Model, decision: Decision) -> Model:
+    for fact in decision.facts:
+        evolve(model, fact.place, fact)
+    return model
+
+
+def registered(*accuracies: float) -> Model:
+    model = Model(P, M)
+    for n, accuracy in enumerate(accuracies, 1):
+        apply(model, decide.register(model, origin(n), About(metrics={"accuracy": accuracy}), ADA))
+    return model
+
+
+def promoted(model: Model, version: int, alias: str = "champion", **more: object) -> Model:
+    return apply(model, decide.promote(model, Promotion(alias=alias, version=version, **more), ADA))  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------------------ versions
+
+
+def test_versions_have_numbers_without_gaps_and_the_same_artifact_of_the_same_attempt_is_the_same_version() -> None:
+    model = registered(0.1, 0.2)
+    assert list(model.versions) == [1, 2]
+    again = decide.register(model, origin(1), About(metrics={"accuracy": 0.7}), ADA)
+    assert (again.facts, again.version) == ((), 1)
+    other = decide.register(model, origin(1, attempt=2), About(), ADA)
+    assert other.version == 3
+    assert [fact.version for fact in other.facts if isinstance(fact, ModelRegistered)] == [3]
+
+
+def test_the_latest_is_the_highest_number_that_is_not_archived() -> None:
+    model = registered(0.1, 0.2, 0.3)
+    apply(model, decide.archive(model, 3, "wrong data", ADA))
+    assert model.latest is not None
+    assert model.latest.version == 2
+    assert decide.archive(model, 3, "again", ADA).facts == ()
+    apply(model, decide.archive(model, 3, "it was right", ADA, archived=False))
+    assert model.latest is not None
+    assert model.latest.version == 3
+    for number in (1, 2, 3):
+        apply(model, decide.archive(model, number, "", ADA))
+    with pytest.raises(NotThere, match="every version of model 'churn' is archived"):
+        model.find(Reference(M))
+    assert model.find(Reference(M, version=2)).version == 2
+
+
+def test_what_is_not_there_is_told_with_what_there_is() -> None:
+    with pytest.raises(NotThere, match="there is no model 'churn'"):
+        Model(P, M).find(Reference(M))
+    model = promoted(registered(0.1), 1)
+    with pytest.raises(NotThere, match="has no version 7: it has versions 1 to 1"):
+        model.find(Reference(M, version=7))
+    with pytest.raises(NotThere, match="has no alias 'best': its aliases: champion"):
+        model.find(Reference(M, alias="best"))
+    with pytest.raises(NotThere):
+        decide.promote(model, Promotion(alias="champion", version=2), ADA)
+    with pytest.raises(NotThere):
+        decide.remove_alias(model, "best", "", ADA)
+    with pytest.raises(NotThere):
+        decide.archive(model, 0, "", ADA)
+
+
+def test_archived_versions_are_held_too() -> None:
+    model = registered(0.1, 0.2)
+    apply(model, decide.archive(model, 1, "", ADA))
+    assert held([model, Model(P, "other")]) == {f"{1:064x}", f"{2:064x}"}
+
+
+# ------------------------------------------------------------------------------------------------------------- aliases
+
+
+def test_an_alias_moves_with_reason_and_the_move_is_kept() -> None:
+    model = promoted(registered(0.1, 0.2), 1, reason="first")
+    model = promoted(model, 2, reason="better")
+    assert model.aliases["champion"].version == 2
+    moves = [fact for fact in model.history if isinstance(fact, ModelPromoted)]
+    assert [(move.before, move.version, move.reason, move.by) for move in moves] == [
+        (None, 1, "first", "ada"),
+        (1, 2, "better", "ada"),
+    ]
+    assert decide.promote(model, Promotion(alias="champion", version=2), ADA).facts == ()
+    apply(model, decide.remove_alias(model, "champion", "none is good", ADA))
+    assert model.aliases == {}
+    assert isinstance(model.history[-1], AliasRemoved)
+
+
+def test_who_says_what_an_alias_stands_for_is_refused_where_somebody_moved_it() -> None:
+    model = promoted(registered(0.1, 0.2, 0.3), 1)
+    wish = Promotion(alias="champion", version=2, replaces=1)
+    promoted(model, 3)
+    with pytest.raises(Contradicts, match="stands for version 3, not for version 1"):
+        decide.promote(model, wish, ADA)
+    with pytest.raises(Contradicts, match="stands for version 3, not for version 0"):
+        decide.promote(model, replace(wish, replaces=0), ADA)
+    assert decide.promote(model, Promotion(alias="new", version=2, replaces=0), ADA).facts
+
+
+def test_an_archived_version_gets_no_alias_and_one_with_an_alias_is_not_archived() -> None:
+    model = promoted(registered(0.1, 0.2), 1)
+    with pytest.raises(Contradicts, match="version 1 of model 'churn' is champion"):
+        decide.archive(model, 1, "", ADA)
+    apply(model, decide.archive(model, 2, "", ADA))
+    with pytest.raises(Contradicts, match="version 2 of model 'churn' is archived"):
+        decide.promote(model, Promotion(alias="champion", version=2, force=True, reason="now"), ADA)
+
+
+# --------------------------------------------------------------------------------------------------------------- gates
+
+
+def gated(*accuracies: float, gate: str = "accuracy > champion.accuracy") -> Model:
+    model = registered(*accuracies)
+    return apply(model, decide.set_gate(model, "champion", gate, "", ADA))
+
+
+def test_a_gate_guards_every_move_of_its_alias_and_of_no_other() -> None:
+    model = promoted(gated(0.5, 0.4, 0.6), 1)
+    with pytest.raises(GateRefused) as refused:
+        decide.promote(model, Promotion(alias="champion", version=2), ADA)
+    assert refused.value.clauses == ("accuracy > champion.accuracy: 0.4 > 0.5 does not hold",)
+    promoted(model, 2, alias="candidate")
+    promoted(model, 3)
+    assert model.aliases["champion"].clauses == ("accuracy > champion.accuracy: 0.6 > 0.5 holds",)
+
+
+def test_the_gate_of_the_alias_and_that_of_the_wish_have_to_hold_both() -> None:
+    model = promoted(gated(0.5, 0.6), 1)
+    wish = Promotion(alias="champion", version=2, gate="accuracy > 0.9")
+    with pytest.raises(GateRefused) as refused:
+        decide.promote(model, wish, ADA)
+    assert len(refused.value.clauses) == 2
+    promoted(model, 2, gate="accuracy > 0.55")
+    assert model.aliases["champion"].gate == "(accuracy > champion.accuracy) and (accuracy > 0.55)"
+
+
+def test_force_passes_a_gate_by_for_a_reason_and_is_recorded() -> None:
+    model = promoted(gated(0.5, 0.4, 0.6), 1)
+    with pytest.raises(Contradicts, match="for a reason only"):
+        decide.promote(model, Promotion(alias="champion", version=2, force=True), ADA)
+    promoted(model, 2, force=True, reason="the old one is illegal")
+    assert model.aliases["champion"].forced
+    promoted(model, 3, force=True, reason="not needed")
+    assert not model.aliases["champion"].forced  # it would have passed
+
+
+def test_gates_can_be_set_before_there_is_a_model_changed_and_removed() -> None:
+    model = apply(Model(P, M), decide.set_gate(Model(P, M), "champion", "accuracy > 0.9", "", ADA))
+    assert not model.exists
+    assert decide.set_gate(model, "champion", "accuracy > 0.9", "", ADA).facts == ()
+    with pytest.raises(GateError):
+        decide.set_gate(model, "champion", "accuracy >", "", ADA)
+    apply(model, decide.set_gate(model, "champion", "", "", ADA))
+    assert model.gates == {}
+    assert decide.set_gate(model, "champion", "", "", ADA).facts == ()
+
+
+# ------------------------------------------------------------------------------------------------- wishes of attempts
+
+
+def wish(alias: str = "champion", **more: object) -> Promotion:
+    return Promotion(alias=alias, version=0, cause="r/train/1", **more)  # type: ignore[arg-type]
+
+
+def test_a_version_and_its_alias_are_one_decision() -> None:
+    model = Model(P, M)
+    decision = decide.register(model, origin(), About(), ADA, wish())
+    assert [type(fact) for fact in decision.facts] == [ModelRegistered, ModelPromoted]
+    assert [fact.place for fact in decision.facts] == [1, 2]
+    apply(model, decision)
+    assert decide.register(model, origin(), About(), ADA, wish()).facts == ()
+
+
+def test_an_alias_that_an_attempt_asked_for_is_decided_on_once() -> None:
+    model = Model(P, M)
+    apply(model, decide.register(model, origin(1), About(), ADA, wish()))
+    apply(model, decide.register(model, origin(2, run="r2"), About(), ADA, replace(wish(), cause="r2/train/1")))
+    assert model.aliases["champion"].version == 2
+    # The first end is delivered again: the alias does not go back.
+    assert decide.register(model, origin(1), About(), ADA, wish()).facts == ()
+
+
+def test_a_refusal_is_recorded_and_not_decided_anew() -> None:
+    model = promoted(gated(0.5), 1)
+    about = About(metrics={"accuracy": 0.4})
+    decision = decide.register(model, origin(2), about, ADA, wish())
+    assert [type(fact) for fact in decision.facts] == [ModelRegistered, PromotionRefused]
+    assert decision.refused is not None
+    assert decision.refused.clauses == ("accuracy > champion.accuracy: 0.4 > 0.5 does not hold",)
+    apply(model, decision)
+    apply(model, decide.remove_alias(model, "champion", "", ADA))
+    assert decide.register(model, origin(2), about, ADA, wish()).facts == ()
+    assert "champion" not in model.aliases
+
+
+def test_a_gate_that_cannot_be_read_or_an_archived_version_refuses_and_says_why() -> None:
+    model = Model(P, M)
+    decision = decide.register(model, origin(), About(), ADA, wish(gate="accuracy >"))
+    assert decision.refused is not None
+    assert "the gate cannot be read" in decision.refused.clauses[0]
+    model = registered(0.1)
+    apply(model, decide.archive(model, 1, "", ADA))
+    decision = decide.register(model, origin(1), About(), ADA, wish())
+    assert decision.refused is not None
+    assert "is archived" in decision.refused.clauses[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------- laws
+
+Wish = Callable[[Model], Decision]
+
+_versions, _aliases = st.integers(1, 6), st.sampled_from(["champion", "candidate"])
+_gates = st.sampled_from(["", "accuracy > champion.accuracy", "accuracy >= 0.5", "not accuracy < candidate.accuracy"])
+
+
+@st.composite
+def wishes(draw: st.DrawFn) -> Wish:
+    kind = draw(st.sampled_from(["register", "promote", "remove", "gate", "archive"]))
+    alias, version, gate = draw(_aliases), draw(_versions), draw(_gates)
+    match kind:
+        case "register":
+            made, about = origin(draw(st.integers(1, 8))), About(metrics={"accuracy": draw(st.floats(0, 1))})
+            asked = replace(wish(alias, gate=gate), cause=made.attempt_id) if draw(st.booleans()) else None
+            return lambda model: decide.register(model, made, about, ADA, asked)
+        case "promote":
+            forced, before = draw(st.booleans()), draw(st.none() | st.integers(0, 6))
+            wanted = Promotion(alias=alias, version=version, gate=gate, force=forced, reason="why", replaces=before)
+            return lambda model: decide.promote(model, wanted, ADA)
+        case "remove":
+            return lambda model: decide.remove_alias(model, alias, "why", ADA)
+        case "gate":
+            return lambda model: decide.set_gate(model, alias, gate, "why", ADA)
+        case _:
+            archived = draw(st.booleans())
+            return lambda model: decide.archive(model, version, "why", ADA, archived=archived)
+
+
+def decided(model: Model, wanted: Wish) -> tuple[ModelFact, ...]:
+    try:
+        return wanted(model).facts
+    except RegistryError:
+        return ()
+
+
+class Log:
+    """The log of a model: each place is written once, and a decision is written whole or not at all."""
+
+    def __init__(self) -> None:
+        self.facts: list[ModelFact] = []
+
+    def append(self, facts: tuple[ModelFact, ...]) -> bool:
+        if not facts or facts[0].place != len(self.facts) + 1:
+            return False
+        assert [fact.place for fact in facts] == list(range(facts[0].place, facts[0].place + len(facts)))
+        self.facts += facts
+        return True
+
+    def model(self, upto: int | None = None) -> Model:
+        return fold(P, M, [(fact.place, fact) for fact in self.facts[:upto]])
+
+
+def check(model: Model, log: Log) -> None:
+    """What is true of every model."""
+    assert model.history == log.facts  # no decision is one that counts for nothing
+    assert sorted(model.versions) == list(range(1, len(model.versions) + 1))
+    assert len(model.made_of) == len(model.versions)
+    assert all(move.version in model.versions for move in model.aliases.values())
+    assert not {move.version for move in model.aliases.values()} & set(model.archived)
+    for alias in {fact.alias for fact in log.facts if isinstance(fact, ModelPromoted | AliasRemoved)}:
+        stands: int | None = None
+        for fact in log.facts:
+            if isinstance(fact, ModelPromoted | AliasRemoved) and fact.alias == alias:
+                assert fact.before == stands  # every move saw the one before
+                stands = fact.version if isinstance(fact, ModelPromoted) else None
+        assert stands == (model.aliases[alias].version if alias in model.aliases else None)
+
+
+@given(st.lists(wishes(), max_size=25))
+def test_one_after_another(wanted: list[Wish]) -> None:
+    log = Log()
+    for one in wanted:
+        facts = decided(log.model(), one)
+        if facts:
+            assert log.append(facts)
+        # The same wish again changes nothing, but for what says where the alias has to stand, or is refused now.
+        assert not any(isinstance(fact, ModelRegistered) for fact in decided(log.model(), one))
+    check(log.model(), log)
+
+
+@given(st.lists(st.tuples(wishes(), st.integers(0, 4)), max_size=25))
+def test_who_decides_on_an_old_state_is_refused_and_decides_anew(wanted: list[tuple[Wish, int]]) -> None:
+    """Replicas that know only a part of the log: what they decide on it counts only where nothing is missing."""
+    log = Log()
+    for one, behind in wanted:
+        known = max(0, len(log.facts) - behind)
+        facts = decided(log.model(known), one)
+        if not facts:
+            continue
+        if known < len(log.facts):
+            assert not log.append(facts)
+            facts = decided(log.model(), one)
+        if facts:
+            assert log.append(facts)
+    model = log.model()
+    check(model, log)
+    # A champion that has a gate was better than the one before, or was forced.
+    for fact in log.facts:
+        if isinstance(fact, ModelPromoted) and "champion.accuracy" in fact.gate and not fact.forced:
+            before = log.model(fact.place - 1).standing().get("champion")
+            if before is not None:
+                assert model.versions[fact.version].metrics["accuracy"] > before.metrics["accuracy"]
+
+
+@given(st.lists(wishes(), max_size=15), st.data())
+def test_a_log_that_is_read_in_parts_and_twice_folds_to_the_same(wanted: list[Wish], data: st.DataObject) -> None:
+    log = Log()
+    for one in wanted:
+        log.append(decided(log.model(), one))
+    entries = [(fact.place, fact) for fact in log.facts]
+    model, seen = Model(P, M), 0
+    while seen < len(entries):
+        start = data.draw(st.integers(0, seen))
+        end = data.draw(st.integers(seen + 1, len(entries)))
+        for place, fact in entries[start:end]:
+            evolve(model, place, fact)
+        seen = end
+    assert model == log.model()
+
+
+@given(st.lists(wishes(), max_size=15), st.data())
+def test_what_nobody_can_read_takes_its_place_and_nothing_more(wanted: list[Wish], data: st.DataObject) -> None:
+    log = Log()
+    for one in wanted:
+        log.append(decided(log.model(), one))
+    holes = data.draw(st.sets(st.integers(1, max(1, len(log.facts)))))
+    entries = [(fact.place, None if fact.place in holes else fact) for fact in log.facts]
+    model = fold(P, M, entries)
+    assert model.place == len(log.facts)
+    assert sorted(model.versions) == list(range(1, len(model.versions) + 1))
+    assert all(move.version in model.versions for move in model.aliases.values())
+    before = copy.deepcopy(model)
+    for fact in log.facts:
+        evolve(model, fact.place, fact)  # too late
+    assert model == before
+    for one in wanted:  # and it goes on
+        facts = decided(model, one)
+        assert all(fact.place > model.place for fact in facts)
+
+
+def test_facts_of_other_models_change_nothing() -> None:
+    model = registered(0.1)
+    fact = GateSet(project=P, model="other", place=2, alias="champion", gate="a > 1")
+    evolve(model, 2, fact)
+    assert model.gates == {}
+    assert model.place == 2
+
+
+# ---------------------------------------------------------------------------------------------------------- references
+
+
+@pytest.mark.parametrize(
+    ("text", "means"),
+    [
+        ("churn", Reference("churn")),
+        ("churn@champion", Reference("churn", alias="champion")),
+        ("churn:3", Reference("churn", version=3)),
+    ],
+)
+def test_references(text: str, means: Reference) -> None:
+    assert references.parse(text) == means
+    assert str(means) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "@", "churn@", "churn:", "churn:0", "churn:x", "churn:-1", "churn:99999999", "churn:²", "../x", "a b", "a\n",
+     "churn@3", "churn@latest", "churn@../x", "x" * 101, "churn@" + "x" * 101, "churn:1:2", "churn@a@b", "chürn"],
+)  # fmt: skip
+def test_what_is_no_reference(text: str) -> None:
+    with pytest.raises(InvalidId):
+        references.parse(text)
+
+
+@given(st.text(max_size=20))
+def test_any_text_is_a_reference_or_an_error(text: str) -> None:
+    with contextlib.suppress(InvalidId):
+        assert str(references.parse(text)) == text or text.partition(":")[2].startswith("0")
+
+
+@pytest.mark.parametrize("alias", ["7", "latest", "", "a.b", "a@b"])
+def test_names_that_no_alias_has(alias: str) -> None:
+    with pytest.raises(InvalidId):
+        check_alias(alias)
+    with pytest.raises(InvalidId):
+        GateSet(project=P, model=M, place=1, alias=alias, gate="a > 1")
+
+
+@pytest.mark.parametrize("place", [0, -1, 1_000_001])
+def test_places_out_of_range(place: int) -> None:
+    with pytest.raises(InvalidFact):
+        VersionArchived(project=P, model=M, place=place, version=1)
