@@ -16,13 +16,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat, cast
-from urllib.parse import quote
 
 from penstock import results
 from penstock.registering import measured, tagged
 from penstock.transport import Transport
 from penstock.waiting import user
+from penstock_core import ids
 from penstock_core.registry import references
+from penstock_core.registry.facts import check_alias
 
 if TYPE_CHECKING:
     from penstock.client import Client
@@ -216,7 +217,7 @@ class Models:
             NotFound: there is no such model, version or alias.
         """
         wanted = references.parse(reference)
-        which = f"aliases/{quote(wanted.alias)}" if wanted.alias else f"versions/{wanted.version or 'latest'}"
+        which = f"aliases/{wanted.alias}" if wanted.alias else f"versions/{wanted.version or 'latest'}"
         return self._version(self.transport.json("GET", f"{_path(wanted.model)}/{which}"))
 
     def model_versions(self, name: str) -> list[ModelVersion]:
@@ -351,7 +352,7 @@ class Models:
             "replaces": replaces,
             "by": _by(by),
         }
-        answer = self.transport.json("PUT", f"{_path(name)}/aliases/{quote(alias, safe='')}", body=body)
+        answer = self.transport.json("PUT", f"{_path(name)}/aliases/{check_alias(alias)}", body=body)
         return results.build(Alias, answer["alias"])
 
     def remove_alias(self, name: str, alias: str, *, reason: str = "", by: str | None = None) -> None:
@@ -361,7 +362,7 @@ class Models:
             NotFound: there is no such model or alias.
         """
         query = {"reason": reason or None, "by": _by(by) or None}
-        self.transport.json("DELETE", f"{_path(name)}/aliases/{quote(alias, safe='')}", query=query)
+        self.transport.json("DELETE", f"{_path(name)}/aliases/{check_alias(alias)}", query=query)
 
     def set_gate(self, name: str, alias: str, gate: str, *, reason: str = "", by: str | None = None) -> None:
         """Have every move of an alias pass a gate from now on; an empty text removes it.
@@ -370,7 +371,7 @@ class Models:
             Refused: the gate cannot be read; says where.
         """
         body = {"gate": gate, "reason": reason, "by": _by(by)}
-        self.transport.json("PUT", f"{_path(name)}/gates/{quote(alias, safe='')}", body=body)
+        self.transport.json("PUT", f"{_path(name)}/gates/{check_alias(alias)}", body=body)
 
     def archive_model(
         self, name: str, version: int, *, reason: str = "", undo: bool = False, by: str | None = None
@@ -390,7 +391,7 @@ class Models:
 
 
 def _path(name: str) -> str:
-    return f"/v1/models/{quote(name, safe='')}"
+    return f"/v1/models/{ids.check_name(name, 'model')}"
 
 
 def _by(by: str | None) -> str:

@@ -88,7 +88,7 @@ def test_reading(text: str, means: Gate) -> None:
 @pytest.mark.parametrize(
     ("text", "at", "says"),
     [
-        ("", 0, "a number or a metric is expected, and nothing is there, at its beginning (character 1)"),
+        ("", 0, "a number or a metric is expected, and nothing is there, at its beginning (character 1 of the gate)"),
         ("accuracy >", 10, "a number or a metric is expected, and nothing is there, after 'accuracy >'"),
         ("accuracy", 8, "a comparison such as '> 0.9' is expected, and nothing is there"),
         ("a > 1 and", 9, "nothing is there, after 'a > 1 and'"),

@@ -235,7 +235,7 @@ def test_a_gate_that_cannot_be_read_or_an_archived_version_refuses_and_says_why(
     model = Model(P, M)
     decision = decide.register(model, origin(), About(), ADA, wish(gate="accuracy >"))
     assert decision.refused is not None
-    assert "the gate cannot be read" in decision.refused.clauses[0]
+    assert "of the gate)" in decision.refused.clauses[0]
     model = registered(0.1)
     apply(model, decide.archive(model, 1, "", ADA))
     decision = decide.register(model, origin(1), About(), ADA, wish())

@@ -160,7 +160,8 @@ def test_without_a_library_rows_are_kept(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def recorder(folder: Path) -> Recorder:
-    return Recorder(str(folder / "slot"), lambda name, value: {"value": 1}, lambda saved: saved, lambda saved: None)
+    same = dict[str, Any]
+    return Recorder(str(folder / "slot"), lambda name, value: {"value": 1}, same, lambda saved: None, same)
 
 
 def lines(folder: Path) -> list[Any]:

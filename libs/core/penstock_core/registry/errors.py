@@ -44,4 +44,4 @@ class GateError(PenstockError, ValueError):
         self.at = at
         before = text[:at].rstrip()
         where = f"after {before[-60:]!r}" if before else "at its beginning"
-        super().__init__(f"the gate cannot be read: {problem}, {where} (character {at + 1})")
+        super().__init__(f"{problem}, {where} (character {at + 1} of the gate)")

@@ -1,0 +1,411 @@
+"""Registered models over HTTP, and the events about them, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+from gateway_platform import Http, Platform, chain
+
+from penstock_adapters.nats.models import ModelLog
+from penstock_adapters.nats.waits import About, Waits
+from penstock_contracts import subjects
+from penstock_contracts.commands import Event
+from penstock_core import ir
+from penstock_core.facts import AttemptFinished, StepSuspended
+from penstock_core.ir import Kind
+from penstock_core.registry import decide
+from penstock_core.registry.decide import About as Said
+from penstock_core.registry.decide import Origin, Promotion, Who
+from penstock_core.values import ArtifactRef, Element, Inline, Items, Stored
+from penstock_gateway.incoming import Incoming
+from penstock_gateway.registry_events import ModelEvents
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PROMOTED = "penstock.model.promoted.v1"
+
+
+def ref(sha256: str, size: int = 5) -> ArtifactRef:
+    return ArtifactRef(sha256=sha256, size=size, media_type="application/octet-stream", format="pickle", unsafe=True)
+
+
+async def trained(platform: Platform, content: bytes = b"model", **more: Any) -> str:
+    """A run whose first step gave an artifact; the store stands in that has it."""
+    sha256 = await platform.store.put_bytes(content)
+    run_id = await platform.request()
+    fields = {"metrics": {"accuracy": 0.9, "loss": 0.2}, "params": {"depth": 3}} | more
+    await platform.run_step(run_id, "double", {"result": Stored(ref(sha256, len(content)))}, **fields)
+    return run_id
+
+
+async def version(http: Http, platform: Platform, name: str, content: bytes, **body: Any) -> Any:
+    run_id = await trained(platform, content, **({"metrics": body.pop("logged")} if "logged" in body else {}))
+    answer = await http("POST", f"/v1/models/{name}/versions", {"run_id": run_id, "step": "double", **body})
+    assert answer.status == 201, answer.body
+    return answer.json()
+
+
+# -------------------------------------------------------------------------------------------------------- registering
+
+
+async def test_a_version_has_all_that_is_known_of_the_attempt(platform: Platform, http: Http) -> None:
+    run_id = await trained(platform)
+    body = {"run_id": run_id, "step": "double", "tags": {"team": "growth"}, "description": "the first", "by": "ada"}
+    answer = await http("POST", "/v1/models/churn/versions", body)
+    assert answer.status == 201
+    made = answer.json()
+    assert (made["created"], made["refused"]) == (True, None)
+    view = made["version"]
+    assert (view["model"], view["version"], view["reference"]) == ("churn", 1, "churn:1")
+    assert (view["run_id"], view["step"], view["attempt"], view["output"]) == (run_id, "double", 1, "result")
+    assert (view["pipeline"], view["pipeline_version"], view["by"]) == ("chain", 1, "ada")
+    assert (view["metrics"], view["params"], view["tags"]) == (
+        {"accuracy": 0.9, "loss": 0.2}, {"depth": 3}, {"team": "growth"},
+    )  # fmt: skip
+    assert view["artifact"]["unsafe"] is True
+    again = await http("POST", "/v1/models/churn/versions", body)
+    assert (again.status, again.json()["version"]) == (200, view)
+    for path in ("versions/1", "versions/latest"):
+        assert (await http("GET", f"/v1/models/churn/{path}")).json() == view
+    (row,) = [row for row in (await http("GET", "/v1/models")).json()["models"] if row["name"] == "churn"]
+    assert (row["versions"], row["latest"], row["aliases"]) == (1, 1, {})
+
+
+async def test_metrics_may_be_given_instead(platform: Platform, http: Http) -> None:
+    made = await version(http, platform, "given", b"g", metrics={"f1": 1, "auc": 0.5})
+    assert made["version"]["metrics"] == {"f1": 1.0, "auc": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "says"),
+    [
+        ({"run_id": "nosuchrun"}, 404, "There is no run 'nosuchrun'"),
+        ({"step": "nosuch"}, 404, "its steps: double, double-2"),
+        ({"step": "../x"}, 422, "not valid"),
+        ({"step": "double-2"}, 409, "step 'double-2' of run"),
+        ({"output": "nosuch"}, 404, "it has: result"),
+        ({"metrics": {"a": "high"}}, 422, "metrics.a"),
+        ({"metrics": {"a": True}}, 422, "metrics.a"),
+        ({"metrics": {"": 1}}, 422, "1 to 200 characters"),
+        ({"metrics": {str(n): n for n in range(501)}}, 422, "metrics"),
+        ({"tags": {"a": "x" * 1001}}, 422, "a tag has"),
+        ({"tags": {"a": 1}}, 422, "tags.a"),
+        ({"description": "x" * 4001}, 422, "description"),
+        ({"alias": "3"}, 422, "taken for a version"),
+        ({"alias": "latest"}, 422, "latest"),
+        ({"alias": "a b"}, 422, "alias"),
+        ({"gate": "a > 1"}, 422, "A gate guards an alias"),
+        ({"typo": 1}, 422, "typo"),
+        ({"alias": "best", "force": "yes please"}, 422, "force"),
+    ],
+)
+async def test_what_cannot_be_registered(
+    platform: Platform, http: Http, change: dict[str, Any], status: int, says: str
+) -> None:
+    body = {"run_id": await trained(platform), "step": "double"} | change
+    answer = await http("POST", "/v1/models/wrong/versions", body)
+    assert answer.status == status, answer.body
+    assert says in answer.body.decode()
+    assert (await http("GET", "/v1/models/wrong")).status == 404
+
+
+@pytest.mark.parametrize("name", ["..%2Fx", "a%20b", "%00", "x" * 101, "a.b", "a%0Ab", "%E2%82%AC", "*"])
+async def test_names_that_no_model_has(platform: Platform, http: Http, name: str) -> None:
+    body = {"run_id": await trained(platform), "step": "double"}
+    for method, path, data in (
+        ("POST", f"/v1/models/{name}/versions", body),
+        ("GET", f"/v1/models/{name}", None),
+        ("GET", f"/v1/models/{name}/history", None),
+        ("PUT", f"/v1/models/{name}/gates/champion", {"gate": "a > 1"}),
+    ):
+        answer = await http(method, path, data)
+        assert answer.status in (404, 422), (method, path, answer.body)
+        assert answer.headers["content-type"] == "application/problem+json"
+    for path in ("aliases", "gates"):
+        answer = await http("PUT", f"/v1/models/fine/{path}/{name}", {"gate": "a > 1", "version": 1})
+        assert answer.status in (404, 422), answer.body
+
+
+async def test_an_artifact_that_is_gone_is_not_registered(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    await platform.run_step(run_id, "double", {"result": Stored(ref("e" * 64))})
+    answer = await http("POST", "/v1/models/gone/versions", {"run_id": run_id, "step": "double"})
+    assert (answer.status, answer.json()["title"]) == (404, f"Artifact {'e' * 12} is not in the store")
+
+
+@pytest.mark.parametrize(
+    "value", [Inline(3), Items((Inline(1),)), Element(Stored(ref("a" * 64)), ("auc",))], ids=["data", "list", "part"]
+)
+async def test_what_is_no_artifact_is_not_registered(platform: Platform, http: Http, value: Any) -> None:
+    run_id = await platform.request()
+    await platform.run_step(run_id, "double", {"result": value})
+    answer = await http("POST", "/v1/models/data/versions", {"run_id": run_id, "step": "double"})
+    assert (answer.status, answer.json()["title"]) == (422, "Output 'result' is no artifact")
+    assert "register_model" in answer.json()["detail"]
+
+
+# ------------------------------------------------------------------------------------------------------------- aliases
+
+
+async def test_aliases_move_are_read_and_removed(platform: Platform, http: Http) -> None:
+    for content in (b"1", b"2"):
+        await version(http, platform, "moving", content)
+    path = "/v1/models/moving/aliases/champion"
+    assert (await http("GET", path)).status == 404
+    first = await http("PUT", path, {"version": 1, "reason": "first", "by": "ada"})
+    assert first.json() == {
+        "alias": {"alias": "champion", "version": 1, "since": first.json()["alias"]["since"], "by": "ada",
+                  "reason": "first", "forced": False, "gate": ""},
+        "before": None, "moved": True, "clauses": [],
+    }  # fmt: skip
+    assert (await http("PUT", path, {"version": 1})).json()["moved"] is False
+    moved = await http("PUT", path, {"version": 2, "replaces": 1})
+    assert (moved.json()["before"], moved.json()["moved"]) == (1, True)
+    lost = await http("PUT", path, {"version": 1, "replaces": 1})
+    assert (lost.status, lost.json()["title"]) == (
+        409, "alias 'champion' of model 'moving' stands for version 2, not for version 1",
+    )  # fmt: skip
+    assert (await http("GET", path)).json()["version"] == 2
+    assert (await http("PUT", path, {"version": 9})).json()["detail"] == "it has versions 1 to 2"
+    assert (await http("DELETE", f"{path}?reason=none&by=ada")).status == 204
+    assert (await http("DELETE", path)).status == 404
+    history = (await http("GET", "/v1/models/moving/history")).json()["history"]
+    assert [entry["kind"] for entry in history] == [
+        "registered", "registered", "promoted", "promoted", "alias-removed",
+    ]  # fmt: skip
+    assert (history[-1]["before"], history[-1]["reason"], history[-1]["by"]) == (2, "none", "ada")
+
+
+async def test_a_gate_refuses_with_each_comparison_and_is_passed_by_for_a_reason(
+    platform: Platform, http: Http
+) -> None:
+    await version(http, platform, "gated", b"good", logged={"accuracy": 0.9})
+    await version(http, platform, "gated", b"bad", logged={"accuracy": 0.8})
+    await version(http, platform, "gated", b"none", logged={"loss": 0.1})
+    gate = "accuracy > champion.accuracy + 0.01 and accuracy >= 0.5"
+    put = await http("PUT", "/v1/models/gated/gates/champion", {"gate": gate})
+    assert put.json()["aliases"][0]["gate"] == gate
+    path = "/v1/models/gated/aliases/champion"
+    first = await http("PUT", path, {"version": 1})
+    assert first.json()["clauses"] == [
+        "accuracy > champion.accuracy + 0.01: there is no champion yet, so it holds",
+        "accuracy >= 0.5: 0.9 >= 0.5 holds",
+    ]
+    refused = await http("PUT", path, {"version": 2})
+    assert (refused.status, refused.json()["title"]) == (
+        409, "version 2 of model 'gated' does not pass the gate of 'champion'",
+    )  # fmt: skip
+    assert refused.json()["errors"] == [
+        {"field": "gate", "message": "accuracy > champion.accuracy + 0.01: 0.8 > 0.91 does not hold"},
+        {"field": "gate", "message": "accuracy >= 0.5: 0.8 >= 0.5 holds"},
+    ]
+    missing = await http("PUT", path, {"version": 3})
+    assert "version 3 has no metric accuracy (it has: loss)" in missing.json()["detail"]
+    assert (await http("PUT", path, {"version": 2, "force": True})).status == 409
+    forced = await http("PUT", path, {"version": 2, "force": True, "reason": "the other is illegal"})
+    assert forced.json()["alias"]["forced"] is True
+    entry = (await http("GET", "/v1/models/gated/history")).json()["history"][-1]
+    assert (entry["forced"], entry["reason"], len(entry["clauses"])) == (True, "the other is illegal", 2)
+
+
+async def test_a_gate_that_cannot_be_read_says_where(platform: Platform, http: Http) -> None:
+    for method, path, body in (
+        ("PUT", "/v1/models/unread/gates/champion", {"gate": "accuracy >"}),
+        ("PUT", "/v1/models/unread/aliases/champion", {"version": 1, "gate": "accuracy >"}),
+    ):
+        if "aliases" in path:
+            await version(http, platform, "unread", b"x")
+        answer = await http(method, path, body)
+        assert (answer.status, answer.json()["title"]) == (422, "The gate cannot be read")
+        assert "a number or a metric is expected, and nothing is there, after 'accuracy >'" in answer.json()["detail"]
+
+
+async def test_a_version_that_is_registered_for_an_alias_and_refused_is_there_without_it(
+    platform: Platform, http: Http
+) -> None:
+    await version(http, platform, "asked", b"good", logged={"accuracy": 0.9}, alias="champion")
+    made = await version(
+        http, platform, "asked", b"bad", logged={"accuracy": 0.8}, alias="champion", gate="accuracy > champion.accuracy"
+    )
+    assert made["version"]["aliases"] == []
+    assert made["refused"] == {
+        "alias": "champion",
+        "gate": "accuracy > champion.accuracy",
+        "clauses": ["accuracy > champion.accuracy: 0.8 > 0.9 does not hold"],
+    }
+
+
+async def test_archiving_hides_a_version_and_keeps_it(platform: Platform, http: Http) -> None:
+    for content in (b"a1", b"a2"):
+        await version(http, platform, "hidden", content)
+    archived = await http("POST", "/v1/models/hidden/versions/2/archive", {"reason": "wrong data"})
+    assert archived.json()["archived"] is True
+    assert (await http("GET", "/v1/models/hidden/versions/latest")).json()["version"] == 1
+    assert (await http("GET", "/v1/models/hidden/versions/2")).status == 200
+    refused = await http("PUT", "/v1/models/hidden/aliases/champion", {"version": 2})
+    assert (refused.status, refused.json()["detail"]) == (409, "take it back first: --undo")
+    await http("PUT", "/v1/models/hidden/aliases/champion", {"version": 1})
+    assert (await http("POST", "/v1/models/hidden/versions/1/archive")).status == 409
+    assert (await http("POST", "/v1/models/hidden/versions/7/archive")).status == 404
+    assert (await http("POST", "/v1/models/hidden/versions/0/archive")).status == 422
+    restored = await http("POST", "/v1/models/hidden/versions/2/archive", {"archived": False})
+    assert restored.json()["archived"] is False
+    for which in ("9", "x", "-1", "1.5", "01x"):
+        assert (await http("GET", f"/v1/models/hidden/versions/{which}")).status in (404, 422)
+
+
+# -------------------------------------------------------------------------------------------------------------- inputs
+
+
+async def test_an_input_that_names_a_model_is_pinned_when_the_run_is_asked_for(platform: Platform, http: Http) -> None:
+    await platform.add_version(_scoring())
+    for content in (b"one", b"two!"):
+        await version(http, platform, "pinned", content)
+    await http("PUT", "/v1/models/pinned/aliases/champion", {"version": 1})
+    for given, number in (
+        ("model:pinned@champion", 1),
+        ("model:pinned", 2),
+        ("model:pinned:1", 1),
+        ({"artifact": {"model": "pinned:2"}}, 2),
+    ):
+        body = {"pipeline": "scoring", "inputs": {"model": given, "text": "model:pinned"}}
+        accepted = await http("POST", "/v1/runs", body, headers={"idempotency-key": f"k{number}{len(str(given))}"})
+        assert accepted.status == 202, accepted.body
+        run_id = accepted.json()["run_id"]
+        await http("PUT", "/v1/models/pinned/aliases/champion", {"version": 2})
+        inputs = (await http("GET", f"/v1/runs/{run_id}")).json()["inputs"]
+        wanted = (await http("GET", f"/v1/models/pinned/versions/{number}")).json()["artifact"]
+        assert inputs["model"]["artifact"] == wanted
+        assert inputs["text"] == {"value": "model:pinned"}  # a parameter that takes texts keeps them
+        # The same request is the same run, wherever the alias stands now.
+        again = await http("POST", "/v1/runs", body, headers={"idempotency-key": f"k{number}{len(str(given))}"})
+        assert (again.status, again.json()["run_id"]) == (200, run_id)
+        await http("PUT", "/v1/models/pinned/aliases/champion", {"version": 1})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("model:nosuch", "there is no model 'nosuch'"),
+        ("model:", "model ''"),
+        ("model:a:b", "names no version"),
+        ("model:../x", "is not valid"),
+        ({"artifact": {"model": "nosuch@x"}}, "there is no model 'nosuch'"),
+    ],
+)
+async def test_an_input_that_names_no_model(platform: Platform, http: Http, given: Any, says: str) -> None:
+    await platform.add_version(_scoring())
+    answer = await http("POST", "/v1/runs", {"pipeline": "scoring", "inputs": {"model": given, "text": ""}})
+    assert (answer.status, answer.fields) == (422, {"inputs.model"})
+    assert says in answer.json()["detail"]
+
+
+def _scoring() -> ir.Pipeline:
+    pipeline = chain("scoring", 1)
+    params = (
+        ir.Port(name="model", type="Model"),
+        ir.Port(name="text", type="str", schema={"type": "string"}),
+        ir.Port(name="n", type="int", required=False, default=1, schema={"type": "integer"}),
+    )
+    return ir.Pipeline(
+        name="scoring", params=params, steps=pipeline.steps, nodes=pipeline.nodes, outputs=pipeline.outputs
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- events
+
+
+async def triggers(platform: Platform, type: str, model: str) -> list[Event]:
+    found = await platform.bus.read(subjects.TRIGGERS, subjects.trigger("default", type))
+    events = [Event.model_validate_json(message.data) for message in found]
+    return [event for event in events if event.data["model"] == model]
+
+
+async def until(condition: Any, timeout: float = 30.0) -> Any:
+    deadline = asyncio.get_running_loop().time() + timeout
+    while not (found := await condition()):
+        assert asyncio.get_running_loop().time() < deadline
+        await asyncio.sleep(0.05)
+    return found
+
+
+async def test_every_change_is_told_once_to_triggers_and_to_the_steps_that_wait(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    waits = Waits(platform.bus)
+    for n, key in enumerate(("", "told", "told@champion", "other"), 1):
+        fact = StepSuspended(
+            run_id=run_id, key=f"double[{n}]", attempt=1, kind=Kind.EVENT, project="default",
+            inputs={"type": Inline(PROMOTED), **({"key": Inline(key)} if key else {})},
+        )  # fmt: skip
+        await waits.expect(fact, 0.0)
+    await version(http, platform, "told", b"told")
+    await http("PUT", "/v1/models/told/aliases/champion", {"version": 1, "reason": "first"})
+    (event,) = await until(lambda: triggers(platform, PROMOTED, "told"))
+    assert (event.key, event.id, event.data["reference"]) == ("told@champion", "default.told.2", "told:1")
+    assert (event.data["alias"], event.data["before"], event.data["reason"]) == ("champion", None, "first")
+    (made,) = await triggers(platform, "penstock.model.registered.v1", "told")
+    assert (made.key, made.data["metrics"]) == ("told", {"accuracy": 0.9, "loss": 0.2})
+    assert made.data["artifact"]["format"] == "pickle"
+
+    async def ended() -> list[str]:
+        places = [subjects.finished(run_id, f"double[{n}]", 1) for n in range(1, 5)]
+        records = await platform.log.last(places)
+        facts = [records[place].fact for place in places if place in records]
+        return [fact.key for fact in facts if isinstance(fact, AttemptFinished)] if len(facts) >= 3 else []
+
+    assert await until(ended) == ["double[1]", "double[2]", "double[3]"]
+
+
+async def test_a_gateway_that_is_killed_between_the_fact_and_its_events_leaves_none_untold(platform: Platform) -> None:
+    await platform.gateway._deps.service.model_events.close()  # only those of this test announce
+    log = ModelLog(platform.bus, "test")
+    origin = Origin(artifact=ref("d" * 64), run_id="r", key="train", attempt=1)
+    wish = Promotion(alias="champion", version=0, cause="r/train/1")
+    await log.change("default", "killed", lambda model: decide.register(model, origin, Said(), Who("ada", 1.0), wish))
+    reached = asyncio.Event()
+
+    class Dies(Incoming):
+        """A gateway that has sent the event to triggers, and goes no further."""
+
+        async def take(self, event: Event) -> Any:
+            reached.set()
+            await asyncio.Event().wait()
+
+    incoming = platform.gateway._deps.service.incoming
+    dying = ModelEvents(platform.link, Dies(platform.bus, platform.log, "default"))
+    dying.start()
+    await asyncio.wait_for(reached.wait(), 30)
+    await dying.close()
+    about = About("default", PROMOTED, "killed@champion")
+    assert await Waits(platform.bus).events(about) == []
+    after = ModelEvents(platform.link, incoming)
+    after.start()
+    try:
+
+        async def told() -> list[Event]:
+            return await Waits(platform.bus).events(about)
+
+        (event,) = await until(told)
+        assert event.data["reference"] == "killed:1"
+        assert len(await triggers(platform, PROMOTED, "killed")) == 1
+        assert len(await triggers(platform, "penstock.model.registered.v1", "killed")) == 1
+    finally:
+        await after.close()
+        platform.gateway._deps.service.model_events = ModelEvents(platform.link, incoming)
+        platform.gateway._deps.service.model_events.start()
+
+
+async def test_what_nobody_can_read_is_parked_and_holds_nothing_up(platform: Platform, http: Http) -> None:
+    await platform.bus.publish("models.default.odd.1", b"{}", {"ce-type": PROMOTED})
+    await version(http, platform, "after", b"after")
+    await until(lambda: triggers(platform, "penstock.model.registered.v1", "after"))
+
+    async def parked() -> list[Any]:
+        found = [orjson.loads(one.data) for one in await platform.bus.read(subjects.PARKED, "parked.gateway")]
+        return [one for one in found if one["subject"] == "models.default.odd.1"]
+
+    (one,) = await until(parked)
+    assert "Field required" in one["error"]
