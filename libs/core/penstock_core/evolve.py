@@ -242,8 +242,7 @@ def _arm(state: RunState, step: StepState, at: float) -> None:
 
 
 def _apply_early(state: RunState, step: StepState) -> None:
-    known = state.early.pop((step.key, step.attempt), None)
-    if known is not None:
+    if (known := state.early.pop((step.key, step.attempt), None)) is not None:
         _finished(state, known)
 
 
