@@ -31,6 +31,26 @@ def frames(rows: int = 20_000) -> pd.DataFrame:
 """
 
 
+MODELS = """
+from pathlib import Path
+from penstock import context, pipeline, step
+
+@step
+def train() -> int:
+    folder = Path("model")
+    folder.mkdir()
+    (folder / "large").write_bytes(bytes(200_000))
+    (folder / "small").write_text("small")
+    context().register_model("weights", folder, alias="champion")
+    context().register_model("plain", {"depth": 3})
+    return 1
+
+@pipeline
+def training():
+    return train()
+"""
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> Iterator[Cluster]:
     options = s3_server.options()
@@ -58,6 +78,17 @@ def test_frames_travel_through_s3(cluster: Cluster, s3_server: S3Server) -> None
     bucket = s3_server.options().bucket
     listed = s3_server.client().list_objects_v2(Bucket=bucket, Prefix="remote/")
     assert listed["KeyCount"] >= 3  # the source bundle and two frames
+
+
+def test_a_registered_model_is_in_the_bucket_with_all_its_files(cluster: Cluster) -> None:
+    client = Client(url=cluster.url, token=cluster.token)
+    cluster.source("remote_models.py", MODELS)
+    version = client.register(f"{cluster.src / 'remote_models.py'}:training")
+    client.run(version, wait=True)
+    shutil.rmtree(cluster.home / "artifacts")
+    folder = client.model("weights@champion").load()
+    assert (folder / "large").stat().st_size == 200_000
+    assert client.model("plain").load() == {"depth": 3}
 
 
 def test_an_executor_without_the_inputs_fetches_them(cluster: Cluster) -> None:

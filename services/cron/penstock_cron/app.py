@@ -15,12 +15,15 @@ from penstock_adapters.nats import consumer
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.kv import Bucket, Entry
+from penstock_adapters.nats.models import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.versions import Versions
 from penstock_contracts import subjects
 from penstock_contracts.commands import Tick, Version
 from penstock_core.facts import RunRequested
 from penstock_core.ports import Unavailable
+from penstock_core.registry.references import Reference
+from penstock_core.values import ArtifactRef
 from penstock_cron.service import CronService
 from penstock_cron.settings import CronSettings
 from penstock_servicekit.link import Link
@@ -35,6 +38,7 @@ class NatsEdges:
         self._link = link
         self._schedules = Bucket(link.bus, subjects.SCHEDULES_BUCKET)
         self._versions = Versions(link.bus)
+        self._models = ModelLog(link.bus, f"penstock/cron/{link.name}")
         self._log = NatsRunLog(link.bus, f"penstock/cron/{link.name}")
 
     async def schedule(self, name: str) -> Entry | None:
@@ -74,6 +78,10 @@ class NatsEdges:
         """See the protocol."""
         number = version if version is not None else await self._versions.latest(project, pipeline)
         return None if number is None else await self._versions.get(project, pipeline, number)
+
+    async def model(self, project: str, reference: Reference) -> ArtifactRef:
+        """See the protocol."""
+        return (await self._models.get(project, reference.model)).find(reference).artifact
 
     async def request(self, run: RunRequested) -> bool:
         """See the protocol."""

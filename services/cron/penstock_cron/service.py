@@ -10,6 +10,7 @@ changes and ticks at the same time: whoever arms looks again afterwards whether 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,8 +21,11 @@ from penstock_adapters.nats.kv import Entry
 from penstock_adapters.ticks import ScheduleError, last_tick, next_tick
 from penstock_contracts.commands import Schedule, Tick, Version
 from penstock_core import ids
-from penstock_core.errors import InputError
+from penstock_core.errors import InputError, InvalidId
 from penstock_core.facts import RunRequested
+from penstock_core.registry import references
+from penstock_core.registry.errors import NotThere
+from penstock_core.registry.references import Reference
 from penstock_core.values import ArtifactRef, Inline, Stored, Value
 
 _REFERENCE = pydantic.TypeAdapter(ArtifactRef)
@@ -52,6 +56,14 @@ class Edges(Protocol):
 
     async def version(self, project: str, pipeline: str, version: int | None) -> Version | None:
         """A pipeline version, or the latest."""
+        ...
+
+    async def model(self, project: str, reference: Reference) -> ArtifactRef:
+        """The artifact of the version of a registered model that a reference names now.
+
+        Raises:
+            NotThere: it names none.
+        """
         ...
 
     async def request(self, run: RunRequested) -> bool:
@@ -119,8 +131,8 @@ class CronService:
             await self._refuse(schedule, tick, f"there is no {wanted} of pipeline {schedule.pipeline!r}")
             return
         try:
-            inputs = _inputs(version, schedule.inputs)
-        except InputError as error:
+            inputs = _inputs(version, await self._pinned(version, schedule.inputs))
+        except (InputError, InvalidId, NotThere) as error:
             await self._refuse(schedule, tick, str(error))
             return
         now, limit = self._clock(), version.pipeline.deadline
@@ -135,6 +147,17 @@ class CronService:
             deadline=None if limit is None else now + limit,
         )
         await self._edges.request(run)
+
+    async def _pinned(self, version: Version, given: dict[str, Any]) -> dict[str, Any]:
+        """The inputs, where those that name a registered model name the artifact that is meant now."""
+        schemas = {port.name: port.schema for port in version.pipeline.params}
+        found = dict(given)
+        for name, value in given.items():
+            text = references.named(value, schemas.get(name))
+            if text is not None:
+                artifact = await self._edges.model(version.project, references.parse(text))
+                found[name] = {"artifact": dataclasses.asdict(artifact)}
+        return found
 
     async def _arm(self, entry: Entry, after: float) -> bool:
         """Arm the tick that follows `after`; False when the schedule shall have none."""

@@ -7,33 +7,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from penstock_core.errors import InvalidId
 from penstock_core.ir import Port
 from penstock_core.registry.errors import NotThere
-from penstock_core.registry.references import PREFIX, parse
-from penstock_gateway import inputs
+from penstock_core.registry.references import named, parse
 from penstock_gateway.problems import InvalidInputs
 from penstock_gateway.registry import Registry
+
+
+def names(params: Sequence[Port], given: Mapping[str, Any]) -> dict[str, str]:
+    """The models that inputs name, by input."""
+    schemas = {port.name: port.schema for port in params}
+    found = {name: named(value, schemas[name]) for name, value in given.items() if name in schemas}
+    return {name: text for name, text in found.items() if text is not None}
 
 
 async def pinned(registry: Registry, params: Sequence[Port], given: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs, where those that name a model name its artifact instead.
 
-    A model is named by `{"artifact": {"model": "churn@champion"}}`, or by the text `model:churn@champion` where the
-    parameter takes no texts.
-
     Raises:
         InvalidInputs: names the inputs whose model is not there.
     """
-    ports = {port.name: port for port in params}
     found = dict(given)
     errors: list[tuple[str, str]] = []
-    for name, value in given.items():
-        text = _named(value, ports.get(name))
-        if text is None:
-            continue
+    for name, text in names(params, given).items():
         try:
             version = await registry.find(parse(text))
             found[name] = {"artifact": dataclasses.asdict(version.artifact)}
@@ -42,18 +41,3 @@ async def pinned(registry: Registry, params: Sequence[Port], given: Mapping[str,
     if errors:
         raise InvalidInputs("An input names a model that is not there", errors)
     return found
-
-
-def _named(value: Any, port: Port | None) -> str | None:
-    """The model that an input names, as text; None where it names none."""
-    match value:
-        case {"artifact": {"model": str(text), **rest}} if not rest and len(cast("dict[str, Any]", value)) == 1:
-            return text.removeprefix(PREFIX)
-        case str() if value.startswith(PREFIX) and port is not None and not _takes_text(port):
-            return value.removeprefix(PREFIX)
-        case _:
-            return None
-
-
-def _takes_text(port: Port) -> bool:
-    return isinstance(port.schema, dict) and bool(port.schema) and inputs.mismatch("", port.schema) is None

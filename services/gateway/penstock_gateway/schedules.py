@@ -14,7 +14,7 @@ from penstock_contracts.commands import Schedule
 from penstock_core import ids
 from penstock_core.errors import InvalidId
 from penstock_core.values import Stored
-from penstock_gateway import inputs
+from penstock_gateway import inputs, registry_inputs
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.service import PROJECT, GatewayService
 
@@ -49,11 +49,15 @@ async def put(service: GatewayService, schedule: Schedule) -> bytes:
         except ScheduleError as error:
             raise _wrong(field, str(error)) from error
     version = await service.version(schedule.pipeline, schedule.version)
-    values = inputs.check(schedule.pipeline, version.pipeline.params, schedule.inputs)
+    params = version.pipeline.params
+    models = registry_inputs.names(params, schedule.inputs)
+    pinned = await registry_inputs.pinned(service.registry, params, schedule.inputs)
+    values = inputs.check(schedule.pipeline, params, pinned)
     await service.artifacts.check_inputs(values)
-    # What is left out of a reference to an artifact is filled in; defaults of parameters stay those of the version.
+    # What is left out of a reference to an artifact is filled in; defaults of parameters stay those of the version, and
+    # a model is looked up at each tick.
     given = {
-        name: asdict(values[name]) if isinstance(values[name], Stored) else plain
+        name: asdict(values[name]) if isinstance(values[name], Stored) and name not in models else plain
         for name, plain in schedule.inputs.items()
     }
     schedule = schedule.model_copy(update={"inputs": given})

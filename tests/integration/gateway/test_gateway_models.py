@@ -303,6 +303,17 @@ async def test_an_input_that_names_no_model(platform: Platform, http: Http, give
     assert says in answer.json()["detail"]
 
 
+async def test_a_schedule_keeps_the_name_of_its_model(platform: Platform, http: Http) -> None:
+    await platform.add_version(_scoring())
+    await version(http, platform, "nightly", b"nightly")
+    body = {"pipeline": "scoring", "cron": "0 3 * * *", "inputs": {"model": "model:nightly", "text": ""}}
+    stored = await http("PUT", "/v1/schedules/nightly", body)
+    assert stored.json()["inputs"] == {"model": "model:nightly", "text": ""}
+    body["inputs"] = {"model": "model:nosuch", "text": ""}
+    refused = await http("PUT", "/v1/schedules/nightly", body)
+    assert (refused.status, refused.fields) == (422, {"inputs.model"})
+
+
 def _scoring() -> ir.Pipeline:
     pipeline = chain("scoring", 1)
     params = (

@@ -425,6 +425,35 @@ def test_any_text_is_a_reference_or_an_error(text: str) -> None:
         assert str(references.parse(text)) == text or text.partition(":")[2].startswith("0")
 
 
+TEXT = {"type": "string"}
+
+
+@pytest.mark.parametrize(
+    ("value", "schema", "named"),
+    [
+        ("model:churn@champion", None, "churn@champion"),
+        ("model:churn", {}, "churn"),
+        ("model:churn", {"type": "object"}, "churn"),
+        ("model:churn", {"anyOf": [{"type": "null"}, {"type": ["object", "null"]}]}, "churn"),
+        ("model:churn", TEXT, None),
+        ("model:churn", {"anyOf": [{"type": "null"}, TEXT]}, None),
+        ("model:churn", {"type": ["string", "null"]}, None),
+        ("model:churn", {"enum": ["model:churn", "other"]}, None),
+        ("model:churn", {"const": "model:churn"}, None),
+        ("churn", None, None),
+        (3, None, None),
+        ({"artifact": {"model": "churn"}}, TEXT, "churn"),
+        ({"artifact": {"model": "model:churn:3"}}, None, "churn:3"),
+        ({"artifact": {"model": "churn", "sha256": "a"}}, None, None),
+        ({"artifact": {"model": "churn"}, "more": 1}, None, None),
+        ({"artifact": {"model": 3}}, None, None),
+        ({"model": "churn"}, None, None),
+    ],
+)
+def test_inputs_that_name_a_model(value: object, schema: object, named: str | None) -> None:
+    assert references.named(value, schema) == named
+
+
 @pytest.mark.parametrize("alias", ["7", "latest", "", "a.b", "a@b"])
 def test_names_that_no_alias_has(alias: str) -> None:
     with pytest.raises(InvalidId):

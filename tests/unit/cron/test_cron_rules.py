@@ -18,6 +18,9 @@ from penstock_adapters.ticks import next_tick
 from penstock_contracts.commands import EnvironmentInfo, Schedule, Tick, Version
 from penstock_core import ir
 from penstock_core.facts import RunRequested
+from penstock_core.registry.errors import NotThere
+from penstock_core.registry.references import Reference
+from penstock_core.values import ArtifactRef, Inline, Stored
 from penstock_cron.service import CronService
 
 HOURLY = "0 * * * *"
@@ -37,6 +40,8 @@ class World:
     runs: dict[str, RunRequested] = field(default_factory=dict)
     refused: list[tuple[str, str]] = field(default_factory=list)
     revision: int = 0
+    params: tuple[ir.Port, ...] = ()
+    models: dict[str, ArtifactRef] = field(default_factory=dict)
 
     def put(self, name: str = "s", **more: Any) -> None:
         self.revision += 1
@@ -75,9 +80,15 @@ class World:
             digest="d",
             source="s",
             environment=environment,
-            pipeline=ir.Pipeline(name="p"),
+            pipeline=ir.Pipeline(name="p", params=self.params),
             registered_at=0.0,
         )
+
+    async def model(self, project: str, reference: Reference) -> ArtifactRef:
+        await asyncio.sleep(0)
+        if str(reference) not in self.models:
+            raise NotThere(f"there is no model {reference.model!r}")
+        return self.models[str(reference)]
 
     async def request(self, run: RunRequested) -> bool:
         await asyncio.sleep(0)
@@ -115,6 +126,27 @@ async def test_a_tick_asks_for_a_run_and_arms_the_next(world: World, service: Cr
     [run] = world.runs.values()
     assert (run.pipeline, run.version, run.requested_at) == ("p", 7, world.now)
     assert world.timers["s"].at == unix("2026-06-01 11:00")
+
+
+async def test_a_model_is_looked_up_at_each_tick(world: World, service: CronService) -> None:
+    world.params = (ir.Port(name="model", type="Model"), ir.Port(name="text", type="str", schema={"type": "string"}))
+    world.put(inputs={"model": "model:churn@champion", "text": "model:churn"})
+    first, second = (ArtifactRef(sha256=digit * 64, size=1, media_type="x", format="pickle") for digit in ("a", "b"))
+    for artifact in (first, second):
+        world.models["churn@champion"] = artifact
+        await service.arm_all()
+        world.now = world.timers["s"].at
+        await service.tick(world.fire())
+    inputs = [world.runs[run].inputs for run in sorted(world.runs, key=lambda run: world.runs[run].requested_at)]
+    assert inputs == [
+        {"model": Stored(first), "text": Inline("model:churn")},
+        {"model": Stored(second), "text": Inline("model:churn")},
+    ]
+    world.models.clear()
+    world.now = world.timers["s"].at
+    await service.tick(world.fire())
+    assert world.refused == [("ticks.s", "there is no model 'churn'")]
+    assert "s" in world.timers  # the next one may find it
 
 
 async def test_of_the_missed_ticks_the_last_fires_once(world: World, service: CronService) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
 
 from penstock_core import ids
 from penstock_core.errors import InvalidId
@@ -24,6 +25,36 @@ class Reference:
         if self.version is not None:
             return f"{self.model}:{self.version}"
         return self.model if self.alias is None else f"{self.model}@{self.alias}"
+
+
+def named(value: Any, schema: Any) -> str | None:
+    """The registered model that an input of a run names, as text; None where it names none.
+
+    It does so by `{"artifact": {"model": "churn@champion"}}`, or by the text `model:churn@champion` where the
+    parameter, by its JSON Schema, takes no texts.
+    """
+    match value:
+        case {"artifact": {"model": str(text), **rest}} if not rest and len(cast("dict[str, Any]", value)) == 1:
+            return text.removeprefix(PREFIX)
+        case str() if value.startswith(PREFIX) and not _takes_text(schema):
+            return value.removeprefix(PREFIX)
+        case _:
+            return None
+
+
+def _takes_text(schema: Any) -> bool:
+    if not isinstance(schema, dict):
+        return False
+    found = cast("dict[str, Any]", schema)
+    kinds: Any = found.get("type")
+    several: Any = found.get("anyOf")
+    values: list[Any] = [*found.get("enum", ()), found.get("const")]
+    return (
+        kinds == "string"
+        or (isinstance(kinds, list) and "string" in kinds)
+        or (isinstance(several, list) and any(map(_takes_text, cast("list[Any]", several))))
+        or any(isinstance(one, str) for one in values)
+    )
 
 
 def parse(text: str) -> Reference:
