@@ -10,6 +10,7 @@ from penstock_cli import (
     admin,
     answering,
     artifacts,
+    comparing,
     doctor,
     explain,
     light,
@@ -61,6 +62,7 @@ runs.app.command("list")(listing.list_runs)
 runs.app.command("explain")(explain.explain)
 runs.app.command("rerun")(rerun.rerun)
 runs.app.command("metrics")(metrics.metrics)
+runs.app.command("compare")(comparing.compare)
 runs.app.command("answer")(answering.answer)
 app.command("questions")(answering.questions)
 app.add_typer(answering.events, name="events")

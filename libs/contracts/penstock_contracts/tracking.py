@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from penstock_contracts.api import RunSummary
 
 Number = float | Literal["nan", "inf", "-inf"]
 """A number, or the text for one that JSON does not have."""
@@ -46,3 +48,31 @@ class SeriesPage(_Model):
     next: str | None = None
     more: bool = False
     behind: int = 0
+
+
+class Held(_Model):
+    """What a run has; one that has nothing has null in its place."""
+
+    value: Any
+
+
+class Difference(_Model):
+    """What the runs have under a name, in their order. An artifact is `{"artifact": its SHA-256}`, long data a digest.
+
+    Sections are run, inputs, params, tags, metrics, outputs, code, environment, git and durations. `step` is the key of
+    a step, empty for the run as a whole.
+    """
+
+    section: str
+    step: str = ""
+    name: str
+    values: list[Held | None]
+    same: bool
+
+
+class Comparison(_Model):
+    """Runs side by side: the `rows` in which they differ, of all that were `compared`; or all of these."""
+
+    runs: list[RunSummary]
+    rows: list[Difference]
+    compared: int

@@ -1,16 +1,17 @@
-"""What runs measured, from Python: series of numbers, with few points for a chart or with all of them.
+"""What runs measured, from Python, and what tells them from each other.
 
 `Client` has all of this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from penstock import results
+from penstock.results import Run
 from penstock.transport import Transport
 from penstock_core import series
 
@@ -51,8 +52,42 @@ class Series:
         return f"Series({self.name!r}, {self.step!r}, {self.count} points, last={self.last!r})"
 
 
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What runs have under a name, in their order, as plain data; see `Comparison`.
+
+    Attributes:
+        section: one of run, inputs, params, tags, metrics, outputs, code, environment, git, durations.
+        step: key of a step; empty for the run as a whole.
+        values: of a run that has nothing under this name, None; `has` tells which have something.
+        same: whether all have the same.
+    """
+
+    section: str
+    name: str
+    step: str = ""
+    values: tuple[Any, ...] = ()
+    has: tuple[bool, ...] = ()
+    same: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Runs side by side. An artifact is `{"artifact": its SHA-256}`, and of long data there is a digest.
+
+    Attributes:
+        runs: in the order that was asked for, without their steps.
+        rows: what differs, or everything.
+        compared: how many rows there are with those that are the same.
+    """
+
+    runs: tuple[Run, ...]
+    rows: tuple[Difference, ...] = ()
+    compared: int = 0
+
+
 class Measured:
-    """The part of `Client` that is about what runs measured."""
+    """The part of `Client` that is about what runs measured, and about comparing them."""
 
     transport: Transport
 
@@ -97,6 +132,31 @@ class Measured:
             after = page.get("next")
             if after is None:
                 return
+
+    def compare(self, run_ids: Sequence[str], *, everything: bool = False) -> Comparison:
+        """What tells runs from each other: inputs, parameters, tags, metrics, outputs, code, environment, durations.
+
+        Args:
+            run_ids: 2 to 20 runs.
+            everything: also what is the same in all of them.
+
+        Raises:
+            NotFound: there is no such run.
+            Refused: it is one run, or too many.
+        """
+        query = {"runs": ",".join(run_ids), "all": "true" if everything else None}
+        found = self.transport.json("GET", "/v1/compare", query=query)
+        return Comparison(
+            tuple(results.build(Run, row) for row in found["runs"]),
+            tuple(_difference(row) for row in found["rows"]),
+            found["compared"],
+        )
+
+
+def _difference(row: Mapping[str, Any]) -> Difference:
+    held: Sequence[dict[str, Any] | None] = row["values"]
+    values = tuple(None if one is None else one["value"] for one in held)
+    return results.build(Difference, row, values=values, has=tuple(one is not None for one in held))
 
 
 def series_of(row: Mapping[str, Any]) -> Series:

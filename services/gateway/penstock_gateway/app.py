@@ -20,6 +20,7 @@ from penstock_gateway.links import Signer
 from penstock_gateway.readmodel import ReadModel
 from penstock_gateway.routes import artifacts as artifact_routes
 from penstock_gateway.routes import (
+    compare,
     events,
     limits,
     linked,
@@ -42,6 +43,7 @@ ROUTERS = tuple(
         platform,
         artifact_routes,
         versions,
+        compare,
         metrics,
         runs,
         steps,

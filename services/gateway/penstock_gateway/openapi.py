@@ -51,6 +51,7 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     waits.EventAccepted,
     waits.StepCancelAnswer,
     tracking.SeriesPage,
+    tracking.Comparison,
     histories.HistoryHeader,
     histories.HistoryFact,
 )

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_cli import output
+from penstock_cli import comparing, output
 from penstock_cli.metrics import number, sparkline
 
 
@@ -48,3 +48,20 @@ def test_numbers_for_people() -> None:
         "0.333333",
         "1e-09",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ({"artifact": "a" * 64}, "a" * 12),
+        ("b" * 64, "b" * 12),
+        ({"sha256": "c" * 64, "begins": "[1,2,3"}, "[1,2,3… " + "c" * 12),
+        (1 / 3, "0.333333"),
+        (None, "null"),
+        ([1, "ü"], '[1, "ü"]'),
+        ("red\x1b[31m", "red\N{REPLACEMENT CHARACTER}[31m"),
+        ("x" * 100, "x" * 39 + "…"),
+    ],
+)
+def test_cells_of_a_comparison(value: object, shown: str) -> None:
+    assert comparing.text(value) == shown

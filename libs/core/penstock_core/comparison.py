@@ -1,0 +1,76 @@
+"""What tells runs from each other: plain data in, rows out. Says nothing about where the data come from.
+
+A side is what is known of one run: by section, then by step and name, a plain JSON value. The result does not depend on
+the order of the runs but in the order of its values, and a run compared with itself differs in nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
+
+SECTIONS = ("run", "inputs", "params", "tags", "metrics", "outputs", "code", "environment", "git", "durations")
+"""In the order in which they are shown."""
+
+MOST = 20
+"""Runs that are compared at the same time."""
+
+Name: TypeAlias = tuple[str, str]
+"""A step, empty for the run as a whole, and a name."""
+
+Side: TypeAlias = Mapping[str, Mapping[Name, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Stands for what a run does not have, which is not the same as null."""
+
+
+MISSING = Missing()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the runs have under one name, in their order; `same` if it is the same everywhere."""
+
+    section: str
+    step: str
+    name: str
+    values: tuple[Any, ...]
+    same: bool
+
+
+def compare(sides: Sequence[Side]) -> list[Row]:
+    """All that any of the sides has, by section, step and name."""
+    rows: list[Row] = []
+    for section in SECTIONS:
+        parts = [side.get(section, {}) for side in sides]
+        names = {name for part in parts for name in part}
+        for step, name in sorted(names, key=lambda one: (_natural(one[0]), _natural(one[1]))):
+            values = tuple(part.get((step, name), MISSING) for part in parts)
+            same = all(equal(values[0], value) for value in values[1:])
+            rows.append(Row(section, step, name, values, same))
+    return rows
+
+
+def equal(one: Any, other: Any) -> bool:
+    """Whether two values are the same: 1 is 1.0 and not true, NaN is NaN, in lists and objects part by part."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == other or (math.isnan(one) and math.isnan(other))
+    if isinstance(one, list) and isinstance(other, list):
+        some, others = cast("list[Any]", one), cast("list[Any]", other)
+        return len(some) == len(others) and all(map(equal, some, others))
+    if isinstance(one, dict) and isinstance(other, dict):
+        first, second = cast("dict[str, Any]", one), cast("dict[str, Any]", other)
+        return first.keys() == second.keys() and all(equal(value, second[key]) for key, value in first.items())
+    return type(one) is type(other) and one == other
+
+
+def _natural(text: str) -> list[tuple[int, str]]:
+    """`train[10]` comes after `train[9]`."""
+    return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"([0-9]+)", text)] + [(0, text)]
