@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from penstock_adapters.errors import StoreFull, StoreRefused
 from penstock_adapters.files import FolderArtifacts
+from penstock_adapters.mirror import Mirror, TransferError
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.s3 import S3Artifacts
 from penstock_artifacts.app import build
@@ -28,7 +29,6 @@ from penstock_contracts.commands import Locate, Location, StoreInfo
 from penstock_core.facts import AttemptFinished, Outcome
 from penstock_core.ports import Unavailable
 from penstock_core.values import ArtifactRef, Items, Stored
-from penstock_executor.mirror import Mirror, TransferError
 from penstock_servicekit import app
 from penstock_testkit.child import Child, free_ports
 from penstock_testkit.nats import NatsServer

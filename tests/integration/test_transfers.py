@@ -15,17 +15,17 @@ from pydantic import SecretStr
 
 from penstock import serialize
 from penstock.store import FolderStore
+from penstock_adapters import transfers
+from penstock_adapters.mirror import Mirror
 from penstock_adapters.s3 import S3Artifacts
 from penstock_adapters.s3 import store as s3_store
+from penstock_adapters.transfers import TransferError
 from penstock_artifacts.app import build
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_core.ports import Unavailable
 from penstock_core.values import ArtifactRef, Stored
-from penstock_executor import transfers
-from penstock_executor.mirror import Mirror
-from penstock_executor.transfers import TransferError
 from penstock_servicekit import app
 from penstock_testkit.nats import NatsServer
 from penstock_testkit.proxy import Proxy

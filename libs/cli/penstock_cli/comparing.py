@@ -64,8 +64,7 @@ def _show(found: Comparison, *, everything: bool) -> None:
 
 
 def _about(run: Run) -> str:
-    version = f" v{run.version}" if run.version else ""
-    return f"{run.run_id}  {run.pipeline}{version}  {run.state}  {output.clock(run.requested_at)}"
+    return f"{run.run_id}  {run.title}  {run.state}  {output.clock(run.requested_at)}"
 
 
 def _row(row: Difference) -> list[str]:

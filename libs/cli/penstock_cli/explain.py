@@ -48,7 +48,16 @@ def explain(
     chosen, left = screenful(chosen)
     about = f"  run {found.run_id}, at {output.clock(found.at)}"
     style = output.STYLES.get(found.state, "")
-    output.show([[(found.pipeline, "bold"), (f" v{found.version} ", ""), (found.state, style), (about, "dim")]])
+    output.show(
+        [
+            [
+                (found.pipeline, "bold"),
+                (f" v{found.version} " if found.version else " ", ""),
+                (found.state, style),
+                (about, "dim"),
+            ]
+        ]
+    )
     rows = [(one.key, one.state, output.clock(one.since), one.sentence) for one in chosen]
     output.table(["step", "state", "since", "why"], rows, states="state")
     if left:

@@ -87,7 +87,7 @@ def _row(run: Run, measured: Iterable[str]) -> list[str]:
     values = [run.metrics.get(name, run.params.get(name, "")) for name in measured]
     return [
         run.run_id,
-        f"{run.pipeline} v{run.version}",
+        run.title,
         run.state,
         output.clock(run.requested_at),
         seconds(run.finished_at - run.requested_at) if run.finished_at else "",

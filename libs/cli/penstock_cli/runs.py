@@ -73,7 +73,7 @@ def show(name: RunArgument, json: Json = False) -> None:
         [
             [
                 (run.pipeline, "bold"),
-                (f" v{run.version} ", ""),
+                (f" v{run.version} " if run.version else " ", ""),
                 (run.state, output.STYLES.get(run.state, "")),
                 (
                     f"{took}  {steps(count)}, run {run.run_id}, asked for {output.clock(run.requested_at)}",

@@ -43,6 +43,11 @@ def check_name(name: str, what: str = "name") -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Whether `name` may name a project, pipeline, step, pool or run."""
+    return _NAME.match(name) is not None
+
+
 def check_step_key(key: str, what: str = "step key") -> str:
     """Return `key` when it may be the key of a step in a run, such as `split-2`, `train[3]` or `features/split`.
 

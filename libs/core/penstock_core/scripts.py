@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from typing import TYPE_CHECKING
 
-from penstock_core.ir import Node, Pipeline, Port, StepSpec
+if TYPE_CHECKING:
+    from penstock_core.ir import Pipeline
 
 VERSION = 0
 """Version of a pipeline that stands for scripts."""
@@ -23,6 +25,11 @@ POOL = "script"
 ENVIRONMENT = "environment"
 """Name under which a script keeps the interpreter and the packages that it ran with."""
 
+SOURCE = "source"
+"""Name under which a script keeps its own file."""
+
+ABOUT = frozenset({ENVIRONMENT, SOURCE})
+
 TRIGGER = "script"
 """Type of the trigger."""
 
@@ -32,6 +39,9 @@ _OTHER = re.compile(r"[^A-Za-z0-9_]+")
 
 def pipeline(name: str) -> Pipeline:
     """The pipeline that a run of scripts is shown as."""
+    # Scripts need the names of this module only, and are to begin quickly.
+    from penstock_core.ir import Node, Pipeline, Port, StepSpec
+
     spec = StepSpec(name=STEP, entrypoint="", outputs=(Port(name="result", type="Any"),), pool=POOL)
     return Pipeline(name=name, steps={STEP: spec}, nodes=(Node(key=STEP, step=STEP),))
 

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from penstock.client import Client
     from penstock.contexts import Context, context
     from penstock.reports import Html, Markdown
+    from penstock.tracking import track
     from penstock_core.errors import DefinitionError, InputError
 
 __all__ = [
@@ -68,6 +69,7 @@ __all__ = [
     "sleep",
     "sleep_until",
     "step",
+    "track",
     "wait_for_event",
     "when",
 ]
@@ -97,6 +99,7 @@ _LATE = {
     "sleep": "penstock.authoring",
     "sleep_until": "penstock.authoring",
     "step": "penstock.authoring",
+    "track": "penstock.tracking",
     "wait_for_event": "penstock.authoring",
     "when": "penstock.authoring",
 }

@@ -180,7 +180,7 @@ class Context(Registering):
             ValueError: `name` is empty, longer than 200 characters or has control characters; `step` has over 63 bits.
         """
         if type(name) is not str or name not in self.metrics:  # else it was checked before
-            _check_name(name, "log_metric")
+            check_name(name, "log_metric")
         number = value if type(value) is float else _number(name, value)
         at = step if step is None or type(step) is int else _step(name, step)
         if at is not None and not -_STEP_LIMIT <= at <= _STEP_LIMIT:
@@ -190,10 +190,10 @@ class Context(Registering):
 
     def log_param(self, name: str, value: object) -> None:
         """Log a setting or a finding: plain JSON data as it is, anything else as its text, cut at 10,000 characters."""
-        _check_name(name, "log_param")
-        plain = _plain(value)
-        self.params[name] = plain
-        self.sink.param(name, plain)
+        check_name(name, "log_param")
+        kept = plain(value)
+        self.params[name] = kept
+        self.sink.param(name, kept)
 
     def set_tag(self, name: str, value: str | float) -> None:
         """Set a text that the run is found by, such as `set_tag("stage", "candidate")`: a label, set from inside.
@@ -202,8 +202,8 @@ class Context(Registering):
             TypeError: `name` is no text, or `value` neither text nor number.
             ValueError: `name` has not 1 to 100 characters, `value` over 1,000, or there are more than 64 tags.
         """
-        _check_name(name, "set_tag", TAG_NAME_LIMIT)
-        if not isinstance(value, str | int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - as above
+        check_name(name, "set_tag", TAG_NAME_LIMIT)
+        if not isinstance(value, str | int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - users' code is not always checked
             raise TypeError(f"set_tag({name!r}): the value must be a text or a number, not {type(value).__name__}")
         text = str(value)
         if len(text) > TAG_LIMIT or _UNFIT.search(text):
@@ -223,7 +223,7 @@ class Context(Registering):
             TypeError: it is none of these, or a column mixes texts with numbers and the like.
             ValueError: rows do not have the same columns, or columns not the same length.
         """
-        _check_name(name, "log_table")
+        check_name(name, "log_table")
         # Only those who log tables pay for it.
         from penstock import logtables
 
@@ -231,7 +231,7 @@ class Context(Registering):
 
     def log_artifact(self, name: str, value: object) -> None:
         """Keep an object beside the outputs: a `Path` (file or folder), a table, an array, bytes, JSON data …."""
-        _check_name(name, "log_artifact")
+        check_name(name, "log_artifact")
         self.sink.artifact(name, value)
 
     def log_figure(self, name: str, figure: object) -> None:
@@ -286,8 +286,14 @@ class Context(Registering):
         )
 
 
-def _check_name(name: str, method: str, limit: int = NAME_LIMIT) -> None:
-    if not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users' code is not always checked
+def check_name(name: object, method: str, limit: int = NAME_LIMIT) -> None:
+    """Check a name that the user gives.
+
+    Raises:
+        TypeError: it is no text.
+        ValueError: it is empty, longer than `limit`, or has control characters.
+    """
+    if not isinstance(name, str):
         raise TypeError(f"{method}: the name must be text, not {type(name).__name__}")
     if not 1 <= len(name) <= limit:
         raise ValueError(f"{method}: the name must have 1 to {limit} characters, not {len(name)}")
@@ -315,14 +321,15 @@ def _step(name: str, step: Any) -> int:
     return int(step)
 
 
-def _plain(value: object) -> Any:
+def plain(value: object) -> Any:
+    """Plain JSON data as it is, anything else as its text, cut at `PARAM_LIMIT` characters."""
     try:
         text = json.dumps(value, allow_nan=False)
         text.encode()
-        plain = json.loads(text)
+        data = json.loads(text)
     except (TypeError, ValueError, RecursionError):
-        text = plain = str(value).encode(errors="replace").decode()
-    return plain if len(text) <= PARAM_LIMIT else text[:PARAM_LIMIT]
+        text = data = str(value).encode(errors="replace").decode()
+    return data if len(text) <= PARAM_LIMIT else text[:PARAM_LIMIT]
 
 
 _outside = Context()

@@ -179,6 +179,11 @@ class Run:
     params: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
+    def title(self) -> str:
+        """The pipeline with its version; scripts have none."""
+        return f"{self.pipeline} v{self.version}" if self.version else self.pipeline
+
+    @property
     def done(self) -> bool:
         """Whether the run is over."""
         return self.state in FINAL
@@ -190,7 +195,7 @@ class Run:
 
     def __repr__(self) -> str:
         why = f", error={self.error!r}" if self.error else ""
-        return f"Run({self.run_id!r}, {self.pipeline} v{self.version}, {self.state}{why})"
+        return f"Run({self.run_id!r}, {self.title}, {self.state}{why})"
 
 
 @dataclass(frozen=True, slots=True)

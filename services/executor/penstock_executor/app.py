@@ -9,6 +9,7 @@ from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
 
+from penstock_adapters.mirror import Mirror
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.appender import Appender
 from penstock_adapters.nats.bus import BusError
@@ -34,7 +35,6 @@ from penstock_executor import checkpoints, subscribers
 from penstock_executor.cache import Look, ResultCache
 from penstock_executor.checkpoints import Commits
 from penstock_executor.edges import Attempt
-from penstock_executor.mirror import Mirror
 from penstock_executor.output import OutputShipper
 from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings

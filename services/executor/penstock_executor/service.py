@@ -21,6 +21,7 @@ from typing import Any
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.results import with_inputs
 from penstock_contracts import events, subjects
+from penstock_core import scripts
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
 from penstock_core.ports import Executor, Unavailable
@@ -92,7 +93,7 @@ class ExecutorService:
         if isinstance(request, events.Corrupt):
             self._work.spawn(self._corrupt(delivery, request))
             return
-        if not isinstance(request, AttemptRequested):
+        if not isinstance(request, AttemptRequested) or request.version == scripts.VERSION:
             self._work.spawn(self._edges.ack(delivery))
             return
         attempt = (request.run_id, request.key, request.attempt)

@@ -218,7 +218,7 @@ def build(link: Link, settings: GatewaySettings) -> Gateway:
         NoToken: neither the settings nor the state folder hold a token.
     """
     artifacts = Artifacts(link.bus, settings.max_blob)
-    service = GatewayService(link, artifacts, ReadModel(settings.database()), settings.gateway_runs)
+    service = GatewayService(link, artifacts, ReadModel(settings.database()), settings.gateway_runs, settings.home)
     subscribers.register(link, service)
     return Gateway(Deps(service, settings, _token(settings), link.log))
 

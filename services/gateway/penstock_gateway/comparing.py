@@ -25,6 +25,7 @@ ITEMS = 100
 """Items of a mapped step that are compared, the first ones."""
 
 _LONG = 2_000
+_PACKAGE = "package "
 
 Part = dict[Name, Any]
 
@@ -53,6 +54,10 @@ async def compare(service: GatewayService, run_ids: Sequence[str], *, everything
         shown = {name: getattr(request, name) for name in ("run_id", "project", "pipeline", "version", "labels")}
         times = {"requested_at": folded.requested_at, "finished_at": folded.finished_at}
         runs.append({**shown, **times, "state": folded.name, "trigger": request.trigger})
+    if not all(any(name.startswith(_PACKAGE) for _, name in one["environment"]) for one in sides):
+        # Of one run it is not known what was installed: that tells nothing of what differs.
+        for one in sides:
+            one["environment"] = {at: text for at, text in one["environment"].items() if not at[1].startswith(_PACKAGE)}
     rows = comparison.compare(sides)
     return {"runs": runs, "rows": [_row(row) for row in rows if everything or not row.same], "compared": len(rows)}
 
@@ -86,7 +91,7 @@ def side(folded: Folded, version: Version | None) -> dict[str, Part]:
             (step.key, name): _value(value)
             for step in steps
             for name, value in (step.outputs | step.artifacts).items()
-            if name != scripts.ENVIRONMENT
+            if name not in scripts.ABOUT or folded.requested.version != scripts.VERSION
         },
         "durations": _durations(folded, steps),
         **(_of_script(folded, steps) if version is None else _of_version(version)),
@@ -140,7 +145,7 @@ def _of_script(folded: Folded, steps: Sequence[StepState]) -> dict[str, Part]:
 
 def _environment(digest: str, python: str, packages: dict[str, Any]) -> Part:
     found: Part = {("", name): text for name, text in (("digest", digest), ("python", python)) if text}
-    return found | {("", f"package {name}"): version for name, version in packages.items()}
+    return found | {("", f"{_PACKAGE}{name}"): version for name, version in packages.items()}
 
 
 def _value(value: Value) -> Any:

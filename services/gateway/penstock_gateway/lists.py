@@ -58,6 +58,7 @@ async def page(service: GatewayService, wanted: RunQuery) -> dict[str, Any]:
         Unavailable: the log or the database does not answer.
         DatabaseError: the database cannot be used.
     """
+    await service.scripts.take_in()
     place = await service.projector.caught_up(PATIENCE)
     found = await service.model.read(lambda model: model.page(wanted))
     return {
@@ -75,6 +76,7 @@ async def lineage(service: GatewayService, sha256: str) -> dict[str, Any]:
         Unavailable: the log or the database does not answer.
         DatabaseError: the database cannot be used.
     """
+    await service.scripts.take_in()
     await service.projector.caught_up(PATIENCE)
     found = await service.model.read(lambda model: model.lineage(PROJECT, sha256))
     if found is None:

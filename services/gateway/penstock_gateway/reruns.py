@@ -10,6 +10,7 @@ import time
 from typing import Any, NamedTuple
 
 from penstock_contracts import api, commands
+from penstock_core import scripts
 from penstock_core.facts import CacheMode, RunRequested
 from penstock_gateway import inputs, registry_inputs, resuming
 from penstock_gateway.problems import ProblemError
@@ -32,6 +33,8 @@ async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: 
         InvalidInputs: the inputs do not fit the version.
     """
     parent = await service.requested(run_id)
+    if parent.version == scripts.VERSION:
+        raise service.no_version_of_scripts(parent.pipeline)
     request = fingerprint({"rerun": run_id, **body.model_dump()})
     new_id, known = await service.claim(parent.pipeline, key, request)
     resumes = body.resume or body.from_step is not None

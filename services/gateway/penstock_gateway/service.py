@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
@@ -22,7 +23,7 @@ from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.versions import Versions
 from penstock_contracts import api, commands, events, subjects
 from penstock_contracts.histories import HistoryHeader
-from penstock_core import ids
+from penstock_core import ids, scripts
 from penstock_core.errors import InvalidId
 from penstock_core.facts import CacheMode, CancelRequested, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
@@ -33,6 +34,7 @@ from penstock_gateway import feeds, inputs, problems, registry_inputs
 from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.asking import OpenQuestions
 from penstock_gateway.incoming import Incoming
+from penstock_gateway.intake import Intake
 from penstock_gateway.limits import LimitsDesk
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.projector import Projector
@@ -64,7 +66,7 @@ class Accepted(NamedTuple):
 class GatewayService:
     """The uses of the API."""
 
-    def __init__(self, link: Link, artifacts: Artifacts, model: ReadModel, keep: int) -> None:
+    def __init__(self, link: Link, artifacts: Artifacts, model: ReadModel, keep: int, home: Path) -> None:
         bus = link.bus
         self.bus = bus
         self.artifacts = artifacts
@@ -83,6 +85,7 @@ class GatewayService:
         self.incoming = Incoming(bus, self.runs, PROJECT)
         self.registry = Registry(bus, f"penstock/gateway/{link.name}", PROJECT)
         self.model_events = ModelEvents(link, self.incoming)
+        self.scripts = Intake(home, PROJECT, bus, self.runs, link.log)
 
     async def close(self) -> None:
         """End open streams and the read model."""
@@ -177,6 +180,7 @@ class GatewayService:
             ProblemError: 404 no such run.
         """
         _check_run_id(run_id)
+        await self.scripts.take_in()
         found = await self.states.get(run_id)
         if found is None:
             raise _no_run(run_id)
@@ -204,12 +208,11 @@ class GatewayService:
         Raises:
             ProblemError: 404 no such run.
         """
-        _check_run_id(run_id)
-        request = await self._requested(run_id)
-        if request is None:
-            raise _no_run(run_id)
-        version = await self.version(request.pipeline, request.version)
-        return HistoryHeader(run_id=run_id, project=request.project, pipeline=version.pipeline, version=request.version)
+        request = await self.requested(run_id)
+        by_script = request.version == scripts.VERSION
+        version = None if by_script else await self.version(request.pipeline, request.version)
+        pipeline = version.pipeline if version is not None else scripts.pipeline(request.pipeline)
+        return HistoryHeader(run_id=run_id, project=request.project, pipeline=pipeline, version=request.version)
 
     async def check_known(self, run_id: str) -> None:
         """Raises ProblemError 404 unless the log holds a request for the run."""
@@ -222,6 +225,7 @@ class GatewayService:
             ProblemError: 404 no such run.
         """
         _check_run_id(run_id)
+        await self.scripts.take_in()
         found = await self._requested(run_id)
         if found is None:
             raise _no_run(run_id)
@@ -288,6 +292,8 @@ class GatewayService:
             ProblemError: 404 no such pipeline or version.
         """
         ids.check_name(pipeline, "pipeline")
+        if number == scripts.VERSION:
+            raise self.no_version_of_scripts(pipeline)
         latest = await self.versions.latest(PROJECT, pipeline) if number is None else number
         if latest is None:
             raise ProblemError(404, f"There is no pipeline {pipeline!r}", "register it first: `penstock run` does")
@@ -297,6 +303,11 @@ class GatewayService:
                 404, f"Pipeline {pipeline!r} has no version {latest}", f"see /v1/versions?pipeline={pipeline}"
             )
         return found
+
+    def no_version_of_scripts(self, pipeline: str) -> ProblemError:
+        """The problem of asking for a run of what scripts run."""
+        why = "the platform cannot run it: run the script again"
+        return ProblemError(409, f"{pipeline!r} is an experiment of a script", why)
 
     # -------------------------------------------------------------------------------------------------- readiness
 

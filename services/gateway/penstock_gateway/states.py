@@ -14,6 +14,7 @@ import orjson
 
 from penstock_contracts.commands import Version
 from penstock_core import run as machine
+from penstock_core import scripts
 from penstock_core.explain import StepReason, explain, explain_one
 from penstock_core.facts import AttemptRequested, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
@@ -115,6 +116,8 @@ class RunStates:
         return None
 
     async def _plan(self, request: RunRequested) -> Plan:
+        if request.version == scripts.VERSION:
+            return Plan(scripts.pipeline(request.pipeline))
         name = (request.project, request.pipeline, request.version)
         plan = self._plans.get(name)
         if plan is not None:
@@ -143,7 +146,7 @@ def _fold(folded: Folded, records: list[Recorded]) -> None:
         folded.last_seq = record.seq
         folded.told.fold(record.fact)
         if isinstance(record.fact, RunFinished) and folded.finished_at is None:
-            folded.finished_at = record.at
+            folded.finished_at = record.fact.finished_at or record.at
         if isinstance(record.fact, AttemptRequested):
             folded.asked[record.fact.key] = record.at
     if records:

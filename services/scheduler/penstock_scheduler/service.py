@@ -18,7 +18,7 @@ from typing import Protocol
 from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import events, subjects
 from penstock_contracts.commands import Version
-from penstock_core import ids, ir_check, run
+from penstock_core import ids, ir_check, run, scripts
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ClockReached, Fact, Outcome, RunFinished, RunRequested
 from penstock_core.ports import RunLog, Unavailable
@@ -276,6 +276,8 @@ class Scheduler:
         return state
 
     async def _plan(self, requested: RunRequested) -> Plan | None:
+        if requested.version == scripts.VERSION:
+            return None  # a script has recorded it: it is over, and nothing is to be decided
         name = (requested.project, requested.pipeline, requested.version)
         plan = self._plans.get(name)
         if plan is not None:

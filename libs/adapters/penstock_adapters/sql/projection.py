@@ -16,6 +16,7 @@ import pydantic_core
 
 from penstock_adapters.sql import changes
 from penstock_adapters.sql.changes import AttemptId, Changes, Link, Row, clean
+from penstock_core import scripts
 from penstock_core.facts import (
     GOOD,
     ArtifactCommitted,
@@ -86,6 +87,8 @@ def _run_requested(found: Changes, record: Recorded, fact: RunRequested) -> None
         "outputs": None,
         "seq": record.seq,
     }
+    if fact.version == scripts.VERSION and change.begun_at is None:
+        change.begun_at = _time(fact.requested_at)  # it was over when it came here
     for name, text in fact.labels.items():
         found.name("labels", fact.run_id, name, "", {"value": clean(text, changes.TEXT_LIMIT)})
     for name, value in fact.inputs.items():
@@ -97,7 +100,7 @@ def _run_requested(found: Changes, record: Recorded, fact: RunRequested) -> None
 def _run_finished(found: Changes, record: Recorded, fact: RunFinished) -> None:
     change = found.run(fact.run_id, record.seq)
     change.changed.setdefault("state", fact.outcome.value)
-    change.changed.setdefault("finished_at", record.at)
+    change.changed.setdefault("finished_at", _time(fact.finished_at) or record.at)
     change.changed.setdefault("error", clean(fact.error, _REASON_LIMIT) if fact.error else None)
     change.changed.setdefault("outputs", _json(_preview(fact.outputs)))
 

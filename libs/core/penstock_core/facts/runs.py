@@ -114,7 +114,10 @@ class CancelRequested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunFinished:
-    """The run ended: `succeeded`, `failed` or `cancelled`; `error` names the step that failed first, for people."""
+    """The run ended: `succeeded`, `failed` or `cancelled`; `error` names the step that failed first, for people.
+
+    `finished_at`, in Unix seconds, is when it ended; 0 where that was when this was written.
+    """
 
     ce_type: ClassVar[str] = "penstock.run.finished.v1"
     append_once: ClassVar[bool] = True
@@ -123,6 +126,7 @@ class RunFinished:
     outcome: Outcome
     outputs: dict[str, Value] = field(default_factory=dict[str, Value])
     error: str | None = None
+    finished_at: float = 0.0
 
     def __post_init__(self) -> None:
         ids.check_name(self.run_id, "run id")

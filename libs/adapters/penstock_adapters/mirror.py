@@ -15,14 +15,14 @@ from typing import TypeVar
 
 import pydantic
 
+from penstock_adapters import transfers
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.transfers import TransferError
 from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_core import folders, values
 from penstock_core.ports import Unavailable
 from penstock_core.values import ArtifactRef, Value
-from penstock_executor import transfers
-from penstock_executor.transfers import TransferError
 
 _OBJECTS_AT_ONCE = 4
 
