@@ -34,6 +34,7 @@ from penstock.runner import problems
 from penstock.runner.recorder import Recorder
 from penstock.store import FolderStore
 from penstock_core import ids, scripts
+from penstock_core.errors import PenstockError
 
 FOLDER = "tracked"
 FORMAT = 1
@@ -46,6 +47,10 @@ _ABOUT_LIMIT = 60 * 1024
 Json = dict[str, Any]
 
 
+class NotInScripts(PenstockError, NotImplementedError):
+    """Something that a step can do and a script cannot; the message says how else."""
+
+
 class TrackedRun(Context):
     """A run of a script: everything that `context()` offers inside a step, and its `name`."""
 
@@ -53,6 +58,17 @@ class TrackedRun(Context):
         pipeline = scripts.pipeline_name(name)
         super().__init__(run_id=run_id, step=scripts.STEP, pipeline=pipeline, sink=sink)
         self.name = name
+
+    def register_model(self, name: str, model: object, **more: Any) -> None:
+        """Not from a script: gates are compared where the registry is, and here is none.
+
+        Raises:
+            NotInScripts: always; says how else.
+        """
+        raise NotInScripts(
+            f"register_model({name!r}): a script has no registry at hand: keep the model with "
+            f"log_artifact({name!r}, model), then `penstock models register {name} {self.run_id} script -o {name}`"
+        )
 
     def __repr__(self) -> str:
         return f"TrackedRun({self.name!r}, {self.run_id!r})"
@@ -83,7 +99,7 @@ class Tracking:
         self._folder = self._home / FOLDER / run_id
         self._lock = _make(self._folder, self._begin(run_id))
         self._pid = os.getpid()
-        self._recorder = Recorder(str(self._folder / "run"), self._save, _as_it_is, self._load)
+        self._recorder = Recorder(str(self._folder / "run"), self._save, _as_it_is, self._load, _as_it_is)
         self._about = threading.Thread(target=_tell_about, args=(self._folder, self._store), daemon=True)
         self._about.start()
         run = TrackedRun(self._name, run_id, self._recorder)

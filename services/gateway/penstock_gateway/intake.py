@@ -31,6 +31,7 @@ from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptFinished
 from penstock_core.ports import Unavailable
 from penstock_gateway import recorded
+from penstock_gateway.problems import ProblemError
 
 UNUSABLE = ".unusable"
 """Ending of the name of a folder that was set aside."""
@@ -101,6 +102,12 @@ class Intake:
                 first += len(part)
             if points.exhausted:
                 return
+
+
+def no_pipeline(name: str) -> ProblemError:
+    """The problem of asking for a run of what scripts run."""
+    why = "the platform cannot run it: run the script again"
+    return ProblemError(409, f"{name!r} is an experiment of a script", why)
 
 
 def _names(root: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from penstock_contracts import api, commands
 from penstock_core import scripts
 from penstock_core.facts import CacheMode, RunRequested
-from penstock_gateway import inputs, registry_inputs, resuming
+from penstock_gateway import inputs, intake, registry_inputs, resuming
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.service import PROJECT, Accepted, GatewayService, check_refresh, deadline, fingerprint
 
@@ -34,7 +34,7 @@ async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: 
     """
     parent = await service.requested(run_id)
     if parent.version == scripts.VERSION:
-        raise service.no_version_of_scripts(parent.pipeline)
+        raise intake.no_pipeline(parent.pipeline)
     request = fingerprint({"rerun": run_id, **body.model_dump()})
     new_id, known = await service.claim(parent.pipeline, key, request)
     resumes = body.resume or body.from_step is not None

@@ -30,11 +30,10 @@ from penstock_core.ir import Pipeline
 from penstock_core.ports import Unavailable
 from penstock_core.tagged import NoSuchPart
 from penstock_core.values import Collected, Value
-from penstock_gateway import feeds, inputs, problems, registry_inputs
+from penstock_gateway import feeds, inputs, intake, problems, registry_inputs
 from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.asking import OpenQuestions
 from penstock_gateway.incoming import Incoming
-from penstock_gateway.intake import Intake
 from penstock_gateway.limits import LimitsDesk
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.projector import Projector
@@ -85,7 +84,7 @@ class GatewayService:
         self.incoming = Incoming(bus, self.runs, PROJECT)
         self.registry = Registry(bus, f"penstock/gateway/{link.name}", PROJECT)
         self.model_events = ModelEvents(link, self.incoming)
-        self.scripts = Intake(home, PROJECT, bus, self.runs, link.log)
+        self.scripts = intake.Intake(home, PROJECT, bus, self.runs, link.log)
 
     async def close(self) -> None:
         """End open streams and the read model."""
@@ -293,7 +292,7 @@ class GatewayService:
         """
         ids.check_name(pipeline, "pipeline")
         if number == scripts.VERSION:
-            raise self.no_version_of_scripts(pipeline)
+            raise intake.no_pipeline(pipeline)
         latest = await self.versions.latest(PROJECT, pipeline) if number is None else number
         if latest is None:
             raise ProblemError(404, f"There is no pipeline {pipeline!r}", "register it first: `penstock run` does")
@@ -303,11 +302,6 @@ class GatewayService:
                 404, f"Pipeline {pipeline!r} has no version {latest}", f"see /v1/versions?pipeline={pipeline}"
             )
         return found
-
-    def no_version_of_scripts(self, pipeline: str) -> ProblemError:
-        """The problem of asking for a run of what scripts run."""
-        why = "the platform cannot run it: run the script again"
-        return ProblemError(409, f"{pipeline!r} is an experiment of a script", why)
 
     # -------------------------------------------------------------------------------------------------- readiness
 

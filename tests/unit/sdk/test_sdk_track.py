@@ -15,6 +15,7 @@ import pytest
 
 from penstock import context, track
 from penstock.client_errors import PlatformFailed
+from penstock.tracking import NotInScripts
 from penstock_core import ids
 
 
@@ -71,6 +72,14 @@ def test_how_the_block_is_left_is_how_the_run_ends(
     assert (end["outcome"], end.get("error", {}).get("type")) == (outcome, kind)
     if kind == "ValueError":
         assert "raise error" in end["error"]["traceback"]
+
+
+def test_a_model_is_registered_from_outside(tmp_path: Path) -> None:
+    with (
+        track("fit", home=tmp_path) as run,
+        pytest.raises(NotInScripts, match=r"`penstock models register churn \w+ script"),
+    ):
+        run.register_model("churn", {"w": 1})
 
 
 def test_the_lock_is_held_while_the_script_lives(tmp_path: Path) -> None:
