@@ -216,7 +216,7 @@ def parse(subject: str) -> Place | None:
     if len(parts) < 4 or parts[0] != "runs" or parts[1] != ids.shard(parts[2]):
         return None
     match parts[3:]:
-        case ["requested" | "admitted" | "cancel" | "finished" as kind]:
+        case ["requested" | "admitted" | "cancel" | "finished" | "archived" | "deleted" as kind]:
             return Place(parts[2], f"run.{kind}")
         case ["clock", ms] if ms.isdecimal() and len(ms) < 15:
             return Place(parts[2], "run.clock", last=ms)

@@ -14,6 +14,8 @@ from penstock_core.facts import (
     ClockReached,
     Fact,
     RunAdmitted,
+    RunArchived,
+    RunDeleted,
     RunFinished,
     RunRequested,
     SlotGranted,
@@ -56,4 +58,6 @@ FACTS = (
         AttemptFinished, f"{_ATTEMPT}.finished", ("executor", "scheduler", "gateway"), ("scheduler", "gateway")
     ),
     FactChannel(RunFinished, "finished", ("scheduler",), ("gateway",)),
+    FactChannel(RunArchived, "archived", ("artifacts",), ("gateway", "executor", "artifacts")),
+    FactChannel(RunDeleted, "deleted", ("artifacts",), ("gateway", "artifacts")),
 )

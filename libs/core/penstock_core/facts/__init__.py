@@ -16,6 +16,7 @@ from penstock_core.facts.attempts import (
     AttemptStarted,
     SlotGranted,
 )
+from penstock_core.facts.keeping import RunArchived, RunDeleted
 from penstock_core.facts.parts import (
     GOOD,
     CacheMode,
@@ -47,6 +48,8 @@ Fact = (
     | ArtifactCommitted
     | AttemptFinished
     | RunFinished
+    | RunArchived
+    | RunDeleted
 )
 
 FACTS: tuple[type[Fact], ...] = get_args(Fact)
@@ -72,6 +75,8 @@ __all__ = [
     "Outcome",
     "Registration",
     "RunAdmitted",
+    "RunArchived",
+    "RunDeleted",
     "RunFinished",
     "RunRequested",
     "SlotGranted",

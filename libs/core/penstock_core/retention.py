@@ -1,0 +1,255 @@
+"""Which runs may go, and which may move from the log to the archive: pure functions of what is known of all runs.
+
+In: a note for each run, the policies, the time, and what others hold. Out: a decision for each run, with its reason.
+
+Rules:
+
+- Nothing goes unless a policy says so: a run goes when at least one policy is about it and none of those keeps it.
+- What is under way stays. What a run that stays needs, stays: the run whose results it took over, the runs that its
+  steps started.
+- What is held, such as by an alias of a model, stays whatever policies say.
+
+So keeping more (a longer time, a larger number, another policy that keeps, another hold) never lets more runs go.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from penstock_core import ids
+from penstock_core.errors import PenstockError
+
+STATES = ("succeeded", "failed", "cancelled", "skipped")
+"""How runs end."""
+
+ARCHIVE_AFTER = 14 * 86400.0
+"""Seconds after the end of a run until it is archived, by default: half of what the output of steps is kept."""
+
+_LONGEST = 1e10
+_MOST = 10_000_000
+
+
+class InvalidPolicy(PenstockError, ValueError):
+    """A policy makes no sense. `field` is the part that is wrong."""
+
+    def __init__(self, field: str, why: str) -> None:
+        self.field = field
+        super().__init__(f"{field}: {why}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunNote:
+    """What retention needs to know of a run. Times are Unix seconds.
+
+    Attributes:
+        state: how it ended; empty while it is under way.
+        reuses: the run whose results it took over, if any.
+        caller: the run whose step started it, if any.
+        archived: whether its facts are in the artifact store.
+    """
+
+    run_id: str
+    project: str = "default"
+    pipeline: str
+    requested_at: float = 0.0
+    finished_at: float = 0.0
+    state: str = ""
+    reuses: str = ""
+    caller: str = ""
+    archived: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How long the runs are kept that it is about. It keeps a run that any of its rules keeps.
+
+    Attributes:
+        name: tells it from others, for people.
+        project: of the runs it is about, `*` and `?` stand for any letters.
+        pipeline: the same of their pipeline.
+        states: how they ended; empty for all.
+        keep_for: seconds after its end that a run is kept; None: the age keeps nothing.
+        keep_last: so many of the latest runs of each pipeline are kept; None: their number keeps nothing.
+        forever: all are kept.
+    """
+
+    name: str
+    project: str = "*"
+    pipeline: str = "*"
+    states: tuple[str, ...] = ()
+    keep_for: float | None = None
+    keep_last: int | None = None
+    forever: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            ids.check_name(self.name, "policy")
+        except PenstockError as error:
+            raise InvalidPolicy("name", str(error)) from error
+        for what in ("project", "pipeline"):
+            pattern = getattr(self, what)
+            if not 0 < len(pattern) <= 100:
+                raise InvalidPolicy(what, "write a name, or a pattern with * and ? of up to 100 characters")
+        for state in self.states:
+            if state not in STATES:
+                raise InvalidPolicy("states", f"{state[:50]!r} is no end of a run: {', '.join(STATES)}")
+        if self.keep_for is not None and not 0 <= self.keep_for <= _LONGEST:
+            raise InvalidPolicy("keep_for", f"{self.keep_for:g} seconds: it must be 0 or more")
+        if self.keep_last is not None and not 0 <= self.keep_last <= _MOST:
+            raise InvalidPolicy("keep_last", f"{self.keep_last} runs: it must be 0 or more")
+        if self.forever and (self.keep_for is not None or self.keep_last is not None):
+            raise InvalidPolicy("forever", "what is kept for ever needs neither an age nor a number")
+        if not self.forever and self.keep_for is None and self.keep_last is None:
+            raise InvalidPolicy("keep_for", "say how long runs are kept, how many, or for ever")
+
+    def about(self, run: RunNote) -> bool:
+        """Whether it speaks about a run that is over."""
+        return (
+            (not self.states or run.state in self.states)
+            and fnmatch.fnmatchcase(run.pipeline, self.pipeline)
+            and fnmatch.fnmatchcase(run.project, self.project)
+        )
+
+
+class Decision(NamedTuple):
+    """What becomes of a run, and why, for people."""
+
+    run_id: str
+    goes: bool
+    because: str
+
+
+@dataclass(slots=True)
+class _Words:
+    """What policies say about one run: the first one that keeps it, and those that do not."""
+
+    keeps: str = ""
+    lets_go: list[str] = field(default_factory=list[str])
+
+
+def decide(
+    runs: Sequence[RunNote], policies: Iterable[Policy], now: float, held: Mapping[str, str] | None = None
+) -> dict[str, Decision]:
+    """What becomes of each run, by its id.
+
+    Args:
+        runs: all that are known; a run that is not among them can need none of these.
+        policies: what is kept.
+        now: Unix seconds.
+        held: runs that stay whatever policies say, with the reason.
+    """
+    held = held or {}
+    said: dict[str, _Words] = defaultdict(_Words)
+    for policy in policies:
+        _ask(policy, runs, now, said)
+    found: dict[str, Decision] = {}
+    for run in runs:
+        words = said.get(run.run_id)
+        if not run.state:
+            keep = "it is under way"
+        elif run.run_id in held:
+            keep = held[run.run_id]
+        elif words is None:
+            keep = "no policy is about it"
+        else:
+            keep = words.keeps
+        because = keep or f"it is older than {_listed(words.lets_go if words else [])} keeps"
+        found[run.run_id] = Decision(run.run_id, not keep, because)
+    _keep_what_is_needed(runs, found)
+    return found
+
+
+def _ask(policy: Policy, runs: Sequence[RunNote], now: float, said: dict[str, _Words]) -> None:
+    latest: dict[tuple[str, str], list[RunNote]] = defaultdict(list)
+    about = [run for run in runs if run.state and policy.about(run)]
+    if policy.keep_last:
+        for run in about:
+            latest[run.project, run.pipeline].append(run)
+    counted = {
+        run.run_id
+        for group in latest.values()
+        for run in sorted(group, key=_age, reverse=True)[: policy.keep_last or 0]
+    }
+    for run in about:
+        words = said[run.run_id]
+        if policy.forever:
+            words.keeps = words.keeps or f"policy {policy.name!r} keeps it for ever"
+        elif policy.keep_for is not None and run.finished_at + policy.keep_for > now:
+            words.keeps = words.keeps or f"policy {policy.name!r} keeps runs for {duration(policy.keep_for)}"
+        elif run.run_id in counted:
+            words.keeps = words.keeps or f"policy {policy.name!r} keeps the latest {policy.keep_last}"
+        else:
+            words.lets_go.append(policy.name)
+
+
+def _age(run: RunNote) -> tuple[float, str]:
+    return run.requested_at, run.run_id
+
+
+def needs(runs: Iterable[RunNote]) -> dict[str, list[str]]:
+    """By run, the runs whose results its log names."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for run in runs:
+        if run.reuses:
+            found[run.run_id].append(run.reuses)
+        if run.caller:
+            found[run.caller].append(run.run_id)
+    return found
+
+
+def _keep_what_is_needed(runs: Sequence[RunNote], found: dict[str, Decision]) -> None:
+    needed = needs(runs)
+    left = [run_id for run_id, decision in found.items() if not decision.goes]
+    while left:
+        run_id = left.pop()
+        for other in needed.get(run_id, ()):
+            if other in found and found[other].goes:
+                found[other] = Decision(other, False, f"run {run_id}, which stays, needs its results")
+                left.append(other)
+
+
+def to_archive(runs: Sequence[RunNote], after: float, now: float) -> list[RunNote]:
+    """The runs whose facts may move to the archive, those that ended first first.
+
+    Not those under way, and none that such a run needs or belongs to.
+    """
+    needed = needs(runs)
+    callers = {run.run_id: run.caller for run in runs}
+    busy = [run.run_id for run in runs if not run.state]
+    kept: set[str] = set()
+    while busy:
+        run_id = busy.pop()
+        if run_id not in kept:
+            kept.add(run_id)
+            busy += needed.get(run_id, ())
+            busy += [caller] if (caller := callers.get(run_id)) else []
+    found = [
+        run
+        for run in runs
+        if run.state and not run.archived and run.run_id not in kept and run.finished_at + after <= now
+    ]
+    return sorted(found, key=lambda run: (run.finished_at, run.run_id))
+
+
+def lets_everything_go(runs: Sequence[RunNote], decisions: Mapping[str, Decision]) -> bool:
+    """Whether no run that is over would be left."""
+    over = [run for run in runs if run.state]
+    return bool(over) and all(decisions[run.run_id].goes for run in over)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: `90 d`, `12 h`, `5 min`, `3 s`."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
+        if seconds >= size and math.isclose(seconds / size, round(seconds / size, 1), rel_tol=1e-3):
+            return f"{seconds / size:.3g} {unit}" if seconds / size < 1000 else f"{seconds / size:.0f} {unit}"
+    return f"{seconds:g} s"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"{name!r}" for name in names[:5]) + (" …" if len(names) > 5 else "")
+    return f"polic{'y' if len(names) == 1 else 'ies'} {shown}"

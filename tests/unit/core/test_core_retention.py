@@ -1,0 +1,231 @@
+"""Which runs go and which are archived: examples, and laws over runs and policies of any kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_core import retention
+from penstock_core.retention import InvalidPolicy, Policy, RunNote
+
+DAY = 86400.0
+NOW = 1000 * DAY
+
+
+def run(name: str, days: float, **other: Any) -> RunNote:
+    """A run that ended some days ago."""
+    at = NOW - days * DAY
+    given_: dict[str, Any] = {"pipeline": "train", "state": "succeeded", "requested_at": at, "finished_at": at, **other}
+    return RunNote(run_id=name, **given_)
+
+
+def going(runs: list[RunNote], *policies: Policy, held: dict[str, str] | None = None) -> set[str]:
+    return {name for name, decision in retention.decide(runs, policies, NOW, held).items() if decision.goes}
+
+
+def test_nothing_goes_without_a_policy() -> None:
+    runs = [run("a", 10_000), run("b", 1)]
+    decisions = retention.decide(runs, [], NOW)
+    assert going(runs) == set()
+    assert decisions["a"].because == "no policy is about it"
+
+
+def test_a_run_goes_when_its_time_is_over() -> None:
+    runs = [run("old", 91), run("new", 89), run("open", 400, state="")]
+    policy = Policy(name="short", keep_for=90 * DAY)
+    assert going(runs, policy) == {"old"}
+    decisions = retention.decide(runs, [policy], NOW)
+    assert decisions["old"].because == "it is older than policy 'short' keeps"
+    assert decisions["new"].because == "policy 'short' keeps runs for 90 d"
+    assert decisions["open"].because == "it is under way"
+
+
+def test_the_latest_of_each_pipeline_are_kept_whatever_their_age() -> None:
+    runs = [run("a1", 500), run("a2", 400), run("a3", 300), run("b1", 900, pipeline="report")]
+    policy = Policy(name="p", keep_last=2)
+    assert going(runs, policy) == {"a1"}
+    assert going(runs, Policy(name="p", keep_last=1, keep_for=350 * DAY)) == {"a1", "a2"}
+    assert retention.decide(runs, [policy], NOW)["b1"].because == "policy 'p' keeps the latest 2"
+
+
+def test_only_the_runs_that_a_policy_is_about() -> None:
+    runs = [
+        run("failed", 50, state="failed"),
+        run("good", 50),
+        run("other", 50, pipeline="sweep-depth", state="failed"),
+        run("elsewhere", 50, project="lab", state="failed"),
+    ]
+    assert going(runs, Policy(name="p", states=("failed",), keep_for=DAY)) == {"failed", "other", "elsewhere"}
+    assert going(runs, Policy(name="p", pipeline="sweep-*", keep_for=DAY)) == {"other"}
+    assert going(runs, Policy(name="p", project="lab", keep_for=DAY)) == {"elsewhere"}
+
+
+def test_any_policy_may_keep_a_run() -> None:
+    runs = [run("a", 50), run("b", 50, pipeline="report")]
+    short, always = Policy(name="short", keep_for=DAY), Policy(name="reports", pipeline="report", forever=True)
+    assert going(runs, short, always) == {"a"}
+    assert retention.decide(runs, [short, always], NOW)["b"].because == "policy 'reports' keeps it for ever"
+
+
+def test_what_is_held_stays_with_all_that_it_needs() -> None:
+    runs = [
+        run("first", 90),
+        run("second", 80, reuses="first"),
+        run("third", 70, reuses="second"),
+        run("child", 60, caller="third"),
+        run("grandchild", 60, caller="child"),
+        run("other", 60),
+    ]
+    decisions = retention.decide(runs, [Policy(name="p", keep_for=0)], NOW, {"third": "alias 'production' of 'm'"})
+    assert {name for name, decision in decisions.items() if decision.goes} == {"other"}
+    assert decisions["third"].because == "alias 'production' of 'm'"
+    assert decisions["first"].because == "run second, which stays, needs its results"
+    assert decisions["grandchild"].because == "run child, which stays, needs its results"
+
+
+def test_what_a_run_under_way_needs_stays() -> None:
+    runs = [run("done", 90), run("resumed", 1, state="", reuses="done")]
+    assert going(runs, Policy(name="p", keep_for=0)) == set()
+
+
+def test_archives_are_made_of_what_is_over_and_not_needed_by_what_is_not() -> None:
+    runs = [
+        run("old", 20),
+        run("older", 30),
+        run("new", 5),
+        run("there", 30, archived=True),
+        run("open", 90, state="", reuses="taken-over"),
+        run("taken-over", 90),
+        run("child", 50, caller="open"),
+        run("parent", 50),
+        run("open-child", 50, state="", caller="parent"),
+    ]
+    found = retention.to_archive(runs, 14 * DAY, NOW)
+    assert [note.run_id for note in found] == ["older", "old"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field"),
+    [
+        ({"keep_for": -1.0}, "keep_for"),
+        ({"keep_for": float("nan")}, "keep_for"),
+        ({"keep_last": -1}, "keep_last"),
+        ({"states": ("running",), "keep_for": 1.0}, "states"),
+        ({"pipeline": "", "keep_for": 1.0}, "pipeline"),
+        ({"forever": True, "keep_last": 1}, "forever"),
+        ({}, "keep_for"),
+        ({"name": "a b", "keep_for": 1.0}, "name"),
+    ],
+)
+def test_policies_that_make_no_sense_are_refused(wrong: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidPolicy) as caught:
+        Policy(**{"name": "p", **wrong})
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0 s"), (90, "1.5 min"), (3600, "1 h"), (90 * DAY, "90 d"), (5000 * DAY, "5000 d")]
+)
+def test_durations_are_said_in_words(seconds: float, text: str) -> None:
+    assert retention.duration(seconds) == text
+
+
+# ---------------------------------------------------------------------------------------------------------------- laws
+
+NAMES = [f"r{n}" for n in range(12)]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[RunNote]:
+    """Runs in the order in which they were asked for; what one needs of others was there, or is begun by it."""
+    found: list[RunNote] = []
+    for name in NAMES[: draw(st.integers(0, len(NAMES)))]:
+        earlier = [note.run_id for note in found]
+        at = NOW - draw(st.floats(0, 100)) * DAY
+        found.append(
+            RunNote(
+                run_id=name,
+                project=draw(st.sampled_from(["default", "lab"])),
+                pipeline=draw(st.sampled_from(["train", "report"])),
+                requested_at=at,
+                finished_at=at,
+                state=draw(st.sampled_from(["", *retention.STATES])),
+                reuses=draw(st.sampled_from(["", *earlier])),
+                caller=draw(st.sampled_from(["", *earlier])),
+                archived=draw(st.booleans()),
+            )
+        )
+    return found
+
+
+policies = st.lists(
+    st.builds(
+        Policy,
+        name=st.sampled_from(["p", "q"]),
+        project=st.sampled_from(["*", "lab"]),
+        pipeline=st.sampled_from(["*", "train", "re*"]),
+        states=st.sampled_from([(), ("failed",), ("succeeded", "cancelled")]),
+        keep_for=st.floats(0, 120).map(lambda days: days * DAY),
+        keep_last=st.none() | st.integers(0, 5),
+    ),
+    max_size=3,
+)
+holds = st.dictionaries(st.sampled_from(NAMES), st.just("held"), max_size=2)
+
+
+@given(histories(), policies, holds)
+def test_what_stays_never_needs_what_goes(runs: list[RunNote], wanted: list[Policy], held: dict[str, str]) -> None:
+    gone = going(runs, *wanted, held=held)
+    for run_id, needed in retention.needs(runs).items():
+        if run_id not in gone:
+            assert not gone & set(needed)
+    assert not gone & set(held)
+    assert not gone & {note.run_id for note in runs if not note.state}
+
+
+@given(histories(), policies, holds, st.floats(0, 50), st.integers(0, 3))
+def test_keeping_more_never_lets_more_go(
+    runs: list[RunNote], wanted: list[Policy], held: dict[str, str], longer: float, more: int
+) -> None:
+    gone = going(runs, *wanted, held=held)
+    longer_ones = [replace(policy, keep_for=(policy.keep_for or 0) + longer * DAY) for policy in wanted]
+    assert going(runs, *longer_ones, held=held) <= gone
+    larger = [replace(policy, keep_last=(policy.keep_last or 0) + more) for policy in wanted]
+    assert going(runs, *larger, held=held) <= gone
+    assert going(runs, *wanted, Policy(name="f", pipeline="train", forever=True), held=held) <= gone
+    assert going(runs, *wanted, held={**held, "r0": "held"}) <= gone
+
+
+@given(histories(), policies)
+def test_as_time_goes_by_more_goes_and_all_of_what_went(runs: list[RunNote], wanted: list[Policy]) -> None:
+    now = {name for name, decision in retention.decide(runs, wanted, NOW).items() if decision.goes}
+    later = {name for name, decision in retention.decide(runs, wanted, NOW + 30 * DAY).items() if decision.goes}
+    assert now <= later
+
+
+@given(histories(), policies)
+def test_deciding_again_on_what_is_left_lets_nothing_more_go(runs: list[RunNote], wanted: list[Policy]) -> None:
+    """So a janitor that was killed halfway, or two at once, come to the same end."""
+    gone = going(runs, *wanted)
+    left = [note for note in runs if note.run_id not in gone]
+    assert going(left, *wanted) == set()
+
+
+@given(histories(), st.floats(0, 120))
+def test_archived_are_only_runs_that_nothing_under_way_has_to_do_with(runs: list[RunNote], days: float) -> None:
+    found = {note.run_id for note in retention.to_archive(runs, days * DAY, NOW)}
+    by_id = {note.run_id: note for note in runs}
+    for run_id, needed in retention.needs(runs).items():
+        if not by_id[run_id].state:
+            assert not found & set(needed)
+    for note in runs:
+        if note.run_id in found:
+            assert note.state
+            assert not note.archived
+            assert note.finished_at + days * DAY <= NOW
+        if not note.state:
+            assert note.caller not in found
