@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,10 @@ from penstock_core import folders, values
 from penstock_core.ports import Unavailable
 from penstock_core.values import ArtifactRef, Value
 
+KNOWN_FOR = 300.0
+"""Seconds that an object which was put is known to be in the store; much less than anything is kept unnamed there."""
+
+_KNOWN = 100_000
 _OBJECTS_AT_ONCE = 4
 
 Command = TypeVar("Command", Locate, Complete)
@@ -34,9 +39,9 @@ class Mirror:
 
     def __init__(self, bus: Bus, home: Path) -> None:
         self._bus = bus
-        self._root = home / "artifacts"
+        self._mirror = home / "artifacts"
         self._info: StoreInfo | None = None
-        self._known: set[str] = set()
+        self._known: dict[str, float] = {}
 
     async def local_file(self, sha256: str) -> Path:
         """The object as a file on this machine.
@@ -45,6 +50,7 @@ class Mirror:
             TransferError: it is nowhere, or came damaged.
             Unavailable: the store does not answer.
         """
+        await self._store()
         path = self._path(sha256)
         if path.is_file():
             return path
@@ -66,6 +72,16 @@ class Mirror:
         finally:
             download.close()
         return path
+
+    async def root(self) -> Path:
+        """The folder that holds artifacts on this machine: the store itself, where that is a folder."""
+        await self._store()
+        return self._root
+
+    @property
+    def _root(self) -> Path:
+        root = self._info.root if self._info is not None and self._info.kind == "folder" else None
+        return Path(root) if root is not None else self._mirror
 
     async def limit(self) -> int | None:
         """The largest artifact in bytes, None without a limit."""
@@ -99,9 +115,12 @@ class Mirror:
         references = _references(made)
         parts = {sha256 for ref in references for sha256 in self._parts(ref)}
         for objects in (parts, {ref.sha256 for ref in references}):
-            new = objects - self._known
+            now = time.monotonic()
+            new = [sha256 for sha256 in objects if now - self._known.get(sha256, -KNOWN_FOR) >= KNOWN_FOR]
             await _side_by_side(self._put(sha256) for sha256 in new)
-            self._known |= new
+            self._known |= dict.fromkeys(new, now)
+            while len(self._known) > _KNOWN:
+                del self._known[next(iter(self._known))]
 
     async def _put(self, sha256: str) -> None:
         path = self._path(sha256)
@@ -144,6 +163,7 @@ class Mirror:
             Unavailable: the store does not answer.
         """
         references = _references(wanted)
+        await self._store()
         gone = {sha256 for sha256 in {ref.sha256 for ref in references} if not await self._there(sha256)}
         folders_ = [ref for ref in references if ref.media_type == folders.MEDIA_TYPE and ref.sha256 not in gone]
         await self._fetch({ref.sha256 for ref in folders_}, await self._remote())
@@ -151,7 +171,8 @@ class Mirror:
         return gone | {sha256 for sha256 in parts if not await self._there(sha256)}
 
     async def _there(self, sha256: str) -> bool:
-        reply = await self._bus.request(subjects.ARTIFACTS_STAT, Locate(sha256=sha256).model_dump_json().encode())
+        question = Locate(sha256=sha256, keep=True).model_dump_json().encode()
+        reply = await self._bus.request(subjects.ARTIFACTS_STAT, question)
         try:
             location = Location.model_validate_json(reply.data)
         except pydantic.ValidationError as error:

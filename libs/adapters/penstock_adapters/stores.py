@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from penstock_adapters.errors import StoreRefused
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.s3 import S3Artifacts, S3Options
-from penstock_core.ports import ArtifactStore
+from penstock_core.ports import ArtifactStore, Marks
 
 
-def open_store(url: str, home: Path, s3: S3Options | None = None) -> ArtifactStore:
+def open_store(url: str, home: Path, s3: S3Options | None = None, marks: Marks | None = None) -> ArtifactStore:
     """The store at `url`; call its `prepare` before use.
 
     Args:
@@ -20,6 +20,7 @@ def open_store(url: str, home: Path, s3: S3Options | None = None) -> ArtifactSto
             `s3://bucket/prefix` for a bucket.
         home: the state folder.
         s3: endpoint, region and credentials of the bucket; its bucket and prefix are taken from `url`.
+        marks: by which those who write to a bucket and those who sweep it talk.
 
     Raises:
         StoreRefused: the address makes no sense.
@@ -31,7 +32,7 @@ def open_store(url: str, home: Path, s3: S3Options | None = None) -> ArtifactSto
         parts = urlsplit(url)
         if parts.netloc and not (parts.query or parts.fragment or "@" in parts.netloc):
             options = s3 or S3Options(bucket=parts.netloc)
-            return S3Artifacts(replace(options, bucket=parts.netloc, prefix=parts.path.strip("/")))
+            return S3Artifacts(replace(options, bucket=parts.netloc, prefix=parts.path.strip("/")), marks)
     raise StoreRefused(
         f"{url[:200]!r} is no address of an artifact store: use 'folder:/some/path' or 's3://bucket/prefix', "
         "or leave it empty for a folder in the state folder"

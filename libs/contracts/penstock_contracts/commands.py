@@ -75,6 +75,8 @@ class Locate(_Model):
     write: bool = False
     size: int | None = None
     parts: bool = Field(default=False, description="whether a large object can be sent in parts, then `Complete`d")
+    keep: bool = Field(default=False, description="whether it is about to be named, so that it must not be collected")
+    folder: bool = Field(default=False, description="whether it is a folder's manifest, whose objects are kept, too")
 
 
 class Complete(_Model):

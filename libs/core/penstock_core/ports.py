@@ -5,11 +5,12 @@ Every method may raise `Unavailable` (try again later); other errors are final. 
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from penstock_core.errors import PenstockError
+from penstock_core.errors import InvalidId, PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Fact
 from penstock_core.series import Point
 from penstock_core.values import Value
@@ -40,10 +41,20 @@ class RunLog(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An object of the artifact store: its digest, its size in bytes, and when it was put last, in Unix seconds."""
+
+    sha256: str
+    size: int
+    modified: float
+
+
 class ArtifactStore(Protocol):
     """Content-addressed objects: the key is the SHA-256 of the bytes. Putting what is there is success.
 
-    An object becomes visible whole or not at all. Memory stays bounded whatever its size.
+    An object becomes visible whole or not at all. Memory stays bounded whatever its size. Putting and touching an
+    object keeps it from being swept for as long as the sweeper's grace period says.
     """
 
     async def prepare(self) -> None:
@@ -77,6 +88,44 @@ class ArtifactStore(Protocol):
         """Remove an object; removing what is not there is success."""
         ...
 
+    async def touch(self, sha256: str) -> int | None:
+        """What `stat` gives, for whoever is about to name the object: its time begins anew, as if it were put now."""
+        ...
+
+    def listing(self) -> AsyncGenerator[list[StoredObject]]:
+        """All objects, in parts; those that are put or removed meanwhile may be missing or not."""
+        ...
+
+    async def sweep(self, sha256: str, before: float) -> bool:
+        """Remove an object that nothing names; the first time, only mark it.
+
+        It is removed when it was marked before the Unix time `before`, and neither put nor touched since.
+
+        Returns:
+            Whether it was removed.
+        """
+        ...
+
+    def marked(self) -> AsyncGenerator[list[str]]:
+        """The digests of the objects that are marked, in parts. Touching an object takes its mark away."""
+        ...
+
+    async def tidy(self) -> None:
+        """Remove what interrupted writers left a day ago or longer."""
+        ...
+
+    async def put_note(self, name: str, data: bytes) -> None:
+        """Store a few bytes under a name such as `archives/default/2026/11/r1`, in place of what was there."""
+        ...
+
+    def notes(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
+        """The notes whose names begin like this."""
+        ...
+
+    async def delete_note(self, name: str) -> None:
+        """Remove a note; removing what is not there is success."""
+        ...
+
     def locate(
         self, sha256: str, *, write: bool = False, size: int | None = None, expires: float = 3600.0
     ) -> dict[str, Any]:
@@ -97,6 +146,55 @@ class ArtifactStore(Protocol):
     async def close(self) -> None:
         """Let go of connections and threads."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What sweepers and writers tell each other about an object, where the store itself has no such means.
+
+    Attributes:
+        word: `marked`: nothing named it at `at`; `wanted`: somebody is about to name it; `doomed`: it is being removed.
+        at: Unix seconds.
+        revision: of this mark; 0 for one that is not stored.
+    """
+
+    word: Literal["marked", "wanted", "doomed"]
+    at: float
+    revision: int = 0
+
+
+class Marks(Protocol):
+    """Marks on objects; each is replaced only where it is still what was read."""
+
+    async def get(self, sha256: str) -> Mark | None:
+        """The mark of an object, as new as the last write that was acknowledged."""
+        ...
+
+    async def put(self, sha256: str, mark: Mark) -> Mark | None:
+        """Replace the mark whose revision `mark` has; the new one, or None when it has changed meanwhile."""
+        ...
+
+    async def drop(self, sha256: str) -> None:
+        """Forget the mark of an object that was removed."""
+        ...
+
+    async def marked(self) -> list[str]:
+        """The objects whose mark says `marked`."""
+        ...
+
+
+_NOTE = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\Z")
+
+
+def check_note(name: str) -> str:
+    """Return `name` when it may name a note: words of letters, digits, `_` and `-` between slashes.
+
+    Raises:
+        InvalidId: it may not.
+    """
+    if not _NOTE.match(name):
+        raise InvalidId(f"{name[:120]!r} is no name of a note")
+    return name
 
 
 class AttemptEvents(Protocol):

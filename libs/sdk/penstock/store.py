@@ -8,6 +8,7 @@ and durable or is not there at all; putting the same bytes twice is success.
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import os
@@ -126,7 +127,8 @@ class FolderStore:
             return sha256, size
         self._make_folder(target.parent)
         temporary.chmod(0o444)
-        temporary.replace(target)
+        with self._lock():
+            temporary.replace(target)
         sync_folder(target.parent)
         return sha256, size
 
@@ -141,7 +143,23 @@ class FolderStore:
     def _is_there(self, sha256: str, size: int) -> bool:
         """Whether it need not be written again; one that has lost its tail (a crash of the disk) is."""
         target = self.path(sha256)
-        return target.is_file() and target.stat().st_size == size
+        if not target.is_file() or target.stat().st_size != size:
+            return False
+        with suppress(OSError), self._lock():
+            # Its time begins anew, so that it is not swept before something names it.
+            os.utime(target)
+            return target.stat().st_size == size
+        return False  # gone meanwhile, or another user's: it is written anew
+
+    @contextmanager
+    def _lock(self) -> Generator[None]:
+        """Keep sweepers out for a moment: they hold the lock alone, writers hold it together."""
+        descriptor = os.open(self.root / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder of the store, durably: a name in a folder that is itself not on disk would be lost with it."""

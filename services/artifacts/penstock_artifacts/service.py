@@ -14,12 +14,30 @@ from penstock_adapters.errors import ArtifactTooLarge
 from penstock_artifacts.previews.makers import Previews
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
+from penstock_core import folders
+from penstock_core.errors import PenstockError
 from penstock_core.ports import ArtifactStore, Unavailable
 
 PATIENCE = 4.0
 """Seconds that the store may take for an answer: less than those who ask wait for theirs."""
 
+_AT_ONCE = 32
+
 T = TypeVar("T")
+
+
+async def kept_parts(store: ArtifactStore, sha256: str) -> bool:
+    """Keep the objects that a folder's manifest names from being collected; False when one is not there."""
+    manifest = b"".join([chunk async for chunk in store.open(sha256, 0, folders.MANIFEST_LIMIT + 1)])
+    try:
+        objects = folders.decode(manifest).objects()
+    except PenstockError:
+        return True  # it is none, which its readers will say
+    for start in range(0, len(objects), _AT_ONCE):
+        sizes = await asyncio.gather(*(store.touch(one) for one in objects[start : start + _AT_ONCE]))
+        if None in sizes:
+            return False
+    return True
 
 
 class ArtifactsService:
@@ -38,12 +56,17 @@ class ArtifactsService:
         return self._info
 
     async def stat(self, command: Locate) -> Location:
-        """An object's size, None when it is not there.
+        """An object's size, None when it, or what it names as a folder, is not there.
 
         Raises:
             Unavailable: the store does not answer.
         """
-        return Location(size=await self._soon(self._store.stat(command.sha256)))
+        if not command.keep:
+            return Location(size=await self._soon(self._store.stat(command.sha256)))
+        size = await self._soon(self._store.touch(command.sha256))
+        if size is not None and command.folder:
+            size = size if await kept_parts(self._store, command.sha256) else None
+        return Location(size=size)
 
     async def locate(self, command: Locate) -> Location:
         """Where to get an object or put one. A `size` in the answer to a put says that it is there already.
@@ -55,7 +78,8 @@ class ArtifactsService:
         limit = self._info.limit
         if command.write and limit is not None and (command.size or 0) > limit:
             raise ArtifactTooLarge(command.sha256, limit)
-        there = await self._soon(self._store.stat(command.sha256))
+        look = self._store.touch if command.write else self._store.stat
+        there = await self._soon(look(command.sha256))
         if there is None and not command.write:
             return Location(error=f"artifact {command.sha256} is not in the store")
         if command.write and command.parts and there is None and command.size is not None:
@@ -87,7 +111,12 @@ class ArtifactsService:
             ArtifactError: the parts are not the object that was announced.
         """
         await self._soon(self._store.complete_parts(command.sha256, command.upload, command.tags, command.size))
-        return Location(size=command.size if command.tags else None)
+        if not command.tags:
+            return Location()
+        # It may have been put by somebody else long ago.
+        if await self._soon(self._store.touch(command.sha256)) is None:
+            raise Unavailable(f"artifact {command.sha256} was removed right after it was put: put it again")
+        return Location(size=command.size)
 
     async def _soon(self, call: Awaitable[T]) -> T:
         """The call's result, if it comes before those who ask give up; a late one is of no use to anybody."""

@@ -97,7 +97,8 @@ class NatsEdges:
         await self._mirror.fetch(attempt.inputs.values())
         where = await self._sources.workplace(attempt)
         left = await checkpoints.latest(attempt, self.facts, self._mirror.fetch, self._link.log.warning)
-        return replace(where, checkpoint=left, limit=await self._mirror.limit())
+        root = str((await self._mirror.root()).resolve())
+        return replace(where, artifacts=root, checkpoint=left, limit=await self._mirror.limit())
 
     async def publish_artifacts(self, end: AttemptFinished) -> None:
         """See the protocol."""

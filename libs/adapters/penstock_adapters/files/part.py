@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from penstock_adapters.errors import ArtifactError, ArtifactMismatch, StoreFull, StoreRefused
+from penstock_adapters.files import sweeping
 
 _OWN = "put-"
 _OWN_AGE = 5.0
@@ -88,7 +89,7 @@ class Part:
                 f"the bytes given for artifact {sha256}{expected} are {self.size} bytes with the SHA-256 {found}: "
                 "they changed on the way or while they were read; nothing was stored"
             )
-        if target.is_file() and target.stat().st_size == self.size:
+        if kept(self._root, target, self.size):
             return
         self._path.chmod(0o444)
         self._synced_ahead()
@@ -96,8 +97,15 @@ class Part:
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
             sync_folder(target.parent.parent)
-        self._path.replace(target)
+        with sweeping.shared(self._root):
+            self._path.replace(target)
         sync_folder(target.parent)
+
+    def name(self, path: Path) -> None:
+        """Make it the file `path`, in place of what is there; durable when this returns."""
+        os.fsync(self._file.fileno())
+        self._path.replace(path)
+        sync_folder(path.parent)
 
     def close(self) -> None:
         """Let go; what was not committed is removed."""
@@ -109,8 +117,16 @@ class Part:
             self._file.close()
 
 
-def clean(root: Path) -> None:
-    """Make the folders of a store and remove what writers that are gone left in `tmp`."""
+def kept(root: Path, target: Path, size: int) -> bool:
+    """Whether an object is there whole, and will stay; one that is another user's cannot be touched."""
+    try:
+        return sweeping.touch(root, target) == size
+    except PermissionError:
+        return False
+
+
+def clean(root: Path, age: float = _OTHERS_AGE) -> None:
+    """Make the folders of a store and remove what writers that are gone left in `tmp`; `age` is for those of steps."""
     folder = root / "tmp"
     folder.mkdir(parents=True, exist_ok=True)
     (root / "sha256").mkdir(exist_ok=True)
@@ -120,9 +136,17 @@ def clean(root: Path) -> None:
     now = time.time()
     for path in folder.iterdir():
         with contextlib.suppress(FileNotFoundError, BlockingIOError):
-            age = now - path.stat().st_mtime
-            if age > (_OWN_AGE if path.name.startswith(_OWN) else _OTHERS_AGE) and path.is_file():
+            idle = now - path.stat().st_mtime
+            if idle > (_OWN_AGE if path.name.startswith(_OWN) else age) and path.is_file():
                 _remove_unlocked(path)
+
+
+def put_note(root: Path, path: Path, data: bytes) -> None:
+    """Write a small file whole and durably."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(Part(root)) as part:
+        part.write(data)
+        part.name(path)
 
 
 def _remove_unlocked(path: Path) -> None:

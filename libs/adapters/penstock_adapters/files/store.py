@@ -18,10 +18,15 @@ from typing import Any, ParamSpec, TypeVar
 from penstock_adapters import blocking, verify
 from penstock_adapters.errors import ArtifactMissing, ArtifactTooLarge, StoreRefused
 from penstock_adapters.files import part as parts
+from penstock_adapters.files import sweeping
 from penstock_adapters.files.part import Part, explained
 from penstock_core import ids
+from penstock_core.ports import StoredObject
 
 CHUNK = 2 * 1024 * 1024
+
+_LEFT = 86400.0
+"""Seconds without a write after which a file of a writer that may still live is a leftover."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -93,6 +98,54 @@ class FolderArtifacts:
         """The object's size in bytes, or None when it is not there."""
         return await self._run(_size, self.path(sha256))
 
+    async def touch(self, sha256: str) -> int | None:
+        """The object's size, and its time begins anew; see the port."""
+        path = self.path(sha256)
+        try:
+            return await self._run(sweeping.touch, self.root, path)
+        except StoreRefused:
+            # It is another user's: it is written anew, as ours.
+            size = await self._run(_size, path)
+            if size is not None:
+                await self._run(self._put_file, path, path, sha256, size)
+            return size
+
+    async def listing(self) -> AsyncGenerator[list[StoredObject]]:
+        """All objects; see the port."""
+        folders = sweeping.listing(self.root)
+        while (part := await self._run(next, folders, None)) is not None:
+            yield part
+
+    async def sweep(self, sha256: str, before: float) -> bool:
+        """Remove an object that nobody wanted since; see the port."""
+        return await self._run(sweeping.sweep, self.root, self.path(sha256), before)
+
+    async def marked(self) -> AsyncGenerator[list[str]]:
+        """The marked objects; see the port."""
+        folders = sweeping.marked(self.root)
+        while (part := await self._run(next, folders, None)) is not None:
+            yield part
+
+    async def tidy(self) -> None:
+        """Remove what interrupted writers left."""
+        await self._run(parts.clean, self.root, _LEFT)
+
+    async def put_note(self, name: str, data: bytes) -> None:
+        """Store a note; see the port."""
+        path = sweeping.note_path(self.root, name)
+        await self._run(parts.put_note, self.root, path, data)
+
+    async def notes(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
+        """The notes whose names begin like this."""
+        found = sweeping.notes(self.root, prefix)
+        while (note := await self._run(next, found, None)) is not None:
+            yield note
+
+    async def delete_note(self, name: str) -> None:
+        """Remove a note; removing what is not there is success."""
+        path = sweeping.note_path(self.root, name)
+        await self._run(path.unlink, missing_ok=True)
+
     async def delete(self, sha256: str) -> None:
         """Remove an object; removing what is not there is success."""
         path = self.path(sha256)
@@ -135,7 +188,7 @@ class FolderArtifacts:
             return await blocking.run(None, function, *args, **kwargs)
 
     def _put_file(self, source: Path, target: Path, sha256: str, size: int) -> None:
-        if _size(target) == size:
+        if parts.kept(self.root, target, size):
             return
         with source.open("rb", buffering=0) as file, contextlib.closing(Part(self.root)) as part:
             buffer = memoryview(bytearray(CHUNK))
@@ -146,7 +199,7 @@ class FolderArtifacts:
     def _put_bytes(self, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.path(sha256)
-        if _size(target) != len(data):
+        if not parts.kept(self.root, target, len(data)):
             with contextlib.closing(Part(self.root)) as part:
                 part.write(data)
                 part.commit(target, sha256, len(data))

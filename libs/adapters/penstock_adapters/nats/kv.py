@@ -75,3 +75,7 @@ class Bucket:
     async def delete(self, key: str) -> None:
         """Delete a key; a marker stays, so that watchers learn of it."""
         await self._bus.publish(self._prefix + key, b"", {"KV-Operation": "DEL"})
+
+    async def purge(self, key: str) -> None:
+        """Forget that a key was ever written: its next revision is as that of a new one."""
+        await self._bus.api(f"STREAM.PURGE.{self._stream}", {"filter": self._prefix + key})

@@ -19,10 +19,11 @@ from typing import Any
 
 from penstock_adapters import verify
 from penstock_adapters.errors import ArtifactMissing, ArtifactTooLarge
+from penstock_adapters.s3 import sweeping
 from penstock_adapters.s3.client import S3Client, S3Options, S3Refused, interrupted
 from penstock_adapters.s3.upload import IN_FLIGHT, PART, Announced, Upload
 from penstock_core import ids
-from penstock_core.ports import Unavailable
+from penstock_core.ports import Marks, StoredObject, Unavailable, check_note
 
 READ_TRIES = 4
 STALE = timedelta(days=1)
@@ -43,11 +44,17 @@ _MAX_EXPIRES = 7 * 86400.0
 
 
 class S3Artifacts:
-    """Content-addressed objects in a bucket. `conditional` says whether conditional writes are used."""
+    """Content-addressed objects in a bucket. `conditional` says whether conditional writes are used.
 
-    def __init__(self, options: S3Options) -> None:
+    Args:
+        options: how the bucket is reached.
+        marks: by which writers and sweepers talk; without them nothing is swept.
+    """
+
+    def __init__(self, options: S3Options, marks: Marks | None = None) -> None:
         self.options = options
         self.conditional = False
+        self._marks = marks
         self._client = S3Client(options)
 
     async def prepare(self) -> None:
@@ -68,7 +75,7 @@ class S3Artifacts:
     async def put_file(self, path: str, sha256: str, size: int) -> None:
         """Store the file at `path`; see the port. What is there with this size is not read again."""
         ids.check_digest(sha256)
-        if await self.stat(sha256) != size:
+        if await self.touch(sha256) != size:
             await self._upload(Announced(sha256=sha256, size=size)).send(self._file(Path(path)))
 
     async def put_bytes(self, data: bytes) -> str:
@@ -78,13 +85,15 @@ class S3Artifacts:
         async def once() -> AsyncGenerator[bytes]:
             yield data
 
-        if await self.stat(sha256) != len(data):
+        if await self.touch(sha256) != len(data):
             await self._upload(Announced(sha256=sha256, size=len(data))).send(once())
         return sha256
 
     async def put_stream(self, chunks: AsyncIterable[bytes], sha256: str, limit: int | None = None) -> int:
         """Store a stream; see the port. It goes to the service as it comes, without a file in between."""
         ids.check_digest(sha256)
+        if self._marks is not None:
+            await sweeping.want(self._marks, sha256)
         return await self._upload(Announced(sha256=sha256, limit=limit)).send(chunks)
 
     async def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
@@ -118,6 +127,53 @@ class S3Artifacts:
             if refused.missing:
                 return None
             raise
+
+    async def touch(self, sha256: str) -> int | None:
+        """The object's size, and it is kept from being swept for a while; see the port.
+
+        Raises:
+            Unavailable: it is being removed right now: in a moment it can be put anew.
+        """
+        if self._marks is not None:
+            await sweeping.want(self._marks, sha256)
+        return await self.stat(sha256)
+
+    async def listing(self) -> AsyncGenerator[list[StoredObject]]:
+        """All objects; see the port."""
+        async for part in sweeping.listing(self._client, self._name("sha256/")):
+            yield part
+
+    async def sweep(self, sha256: str, before: float) -> bool:
+        """Mark an object that nothing names, or remove it when its mark is old enough; see the port."""
+        ids.check_digest(sha256)
+        return self._marks is not None and await sweeping.sweep(self._marks, sha256, before, self.delete)
+
+    async def marked(self) -> AsyncGenerator[list[str]]:
+        """The marked objects; see the port."""
+        if self._marks is not None and (found := await self._marks.marked()):
+            yield found
+
+    async def tidy(self) -> None:
+        """Abort uploads that were left."""
+        with contextlib.suppress(S3Refused):
+            await self._abort_stale()
+
+    async def put_note(self, name: str, data: bytes) -> None:
+        """Store a note; see the port."""
+        await self._client.call("put_object", Key=self._name(f"notes/{check_note(name)}"), Body=data)
+
+    async def notes(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
+        """The notes whose names begin like this."""
+        top = self._name("notes/")
+        async for page in sweeping.pages(self._client, top + prefix):
+            for one in page:
+                data = await sweeping.get(self._client, one["Key"])
+                if data is not None:
+                    yield one["Key"].removeprefix(top), data
+
+    async def delete_note(self, name: str) -> None:
+        """Remove a note; removing what is not there is success."""
+        await self._client.call("delete_object", Key=self._name(f"notes/{check_note(name)}"))
 
     async def delete(self, sha256: str) -> None:
         """Remove an object; removing what is not there is success."""

@@ -1,0 +1,120 @@
+"""Archives of runs: what lies in the log and in the stream of output, as compressed JSON lines in the artifact store.
+
+The history of a run is what `penstock runs export` writes (`penstock_contracts.histories`), compressed. Its output is
+one line for each message:
+
+    {"seq":17,"at":1795244644.98,"subject":"logs.….train.1","data":{…}}
+
+Equal content gives equal bytes, so whoever archives a run a second time stores the same object.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+import orjson
+
+from penstock_contracts import events, histories
+from penstock_contracts.histories import HistoryHeader, InvalidHistory
+from penstock_core.errors import PenstockError
+from penstock_core.folders import MEDIA_TYPE as FOLDER
+from penstock_core.ports import Recorded
+
+MEDIA_TYPE = "application/gzip"
+HISTORY, OUTPUT = "history", "output"
+"""Formats of the objects."""
+
+LINE_LIMIT = 2 * events.MAX_BODY
+"""Bytes of a line: a fact with its place."""
+
+_LEVEL = 6
+_DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
+_FOLDER = FOLDER.encode()
+
+
+class ArchiveDamaged(PenstockError):
+    """The bytes of an archive are not what was archived."""
+
+
+class OutputLine(NamedTuple):
+    """What an attempt wrote, with its place in the stream of output."""
+
+    seq: int
+    at: float
+    subject: str
+    data: bytes
+
+
+def compressed(file: IO[bytes]) -> gzip.GzipFile:
+    """Compresses what is written to it into `file`; the same bytes give the same bytes."""
+    return gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0)
+
+
+def output_line(seq: int, at: float, subject: str, body: bytes) -> bytes:
+    """The line of a message of the stream of output; empty for one that is no JSON."""
+    try:
+        data = orjson.dumps(orjson.loads(body))
+    except orjson.JSONDecodeError:
+        return b""
+    return b'{"seq":%d,"at":%s,"subject":%s,"data":%s}\n' % (seq, orjson.dumps(at), orjson.dumps(subject), data)
+
+
+def lines(file: IO[bytes], what: str) -> Iterator[bytes]:
+    """The lines of an archive; `what` names it in errors.
+
+    Raises:
+        ArchiveDamaged: the bytes are no archive, or not all of one.
+    """
+    try:
+        with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
+            while line := unpacked.readline(LINE_LIMIT + 1):
+                if len(line) > LINE_LIMIT or not line.endswith(b"\n"):
+                    raise ArchiveDamaged(f"{what} is damaged: a line of it has no end")
+                yield line
+    except (OSError, EOFError, zlib.error) as error:
+        raise ArchiveDamaged(f"{what} is damaged: {error}") from error
+
+
+def read_history(file: IO[bytes], what: str) -> Iterator[HistoryHeader | Recorded]:
+    """The header of an archived history, then its facts.
+
+    Raises:
+        ArchiveDamaged: the bytes are no history.
+    """
+    first = True
+    for line in lines(file, what):
+        try:
+            yield histories.read_header(line) if first else histories.read_fact(line)
+        except InvalidHistory as error:
+            raise ArchiveDamaged(f"{what} is damaged: {error}") from error
+        first = False
+    if first:
+        raise ArchiveDamaged(f"{what} is empty")
+
+
+def read_output(file: IO[bytes], what: str) -> Iterator[OutputLine]:
+    """The messages of an archived output.
+
+    Raises:
+        ArchiveDamaged: the bytes are no output.
+    """
+    for line in lines(file, what):
+        try:
+            entry: dict[str, Any] = orjson.loads(line)
+            yield OutputLine(int(entry["seq"]), float(entry["at"]), str(entry["subject"]), orjson.dumps(entry["data"]))
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+            raise ArchiveDamaged(f"{what} is damaged: a line of it is no output: {error!r}") from error
+
+
+def digests(data: bytes) -> list[str]:
+    """All that looks like the SHA-256 of an artifact in a message: who must not miss one takes too many."""
+    return [found.decode() for found in _DIGEST.findall(data)]
+
+
+def names_folders(data: bytes) -> bool:
+    """Whether a message says of something that it names that it is the manifest of a folder."""
+    return _FOLDER in data
