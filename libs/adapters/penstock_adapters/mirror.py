@@ -12,7 +12,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import pydantic
 
@@ -72,6 +72,11 @@ class Mirror:
         finally:
             download.close()
         return path
+
+    async def opened(self, ref: ArtifactRef) -> IO[bytes]:
+        """The object, open for reading. Raises as `local_file` does."""
+        path = await self.local_file(ref.sha256)
+        return await asyncio.to_thread(path.open, "rb")
 
     async def root(self) -> Path:
         """The folder that holds artifacts on this machine: the store itself, where that is a folder."""

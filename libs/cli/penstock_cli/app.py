@@ -10,6 +10,7 @@ from penstock_cli import (
     admin,
     answering,
     artifacts,
+    collecting,
     comparing,
     doctor,
     explain,
@@ -20,6 +21,7 @@ from penstock_cli import (
     metrics,
     models,
     rerun,
+    retention,
     run,
     runs,
     schedules,
@@ -63,6 +65,8 @@ runs.app.command("explain")(explain.explain)
 runs.app.command("rerun")(rerun.rerun)
 runs.app.command("metrics")(metrics.metrics)
 runs.app.command("compare")(comparing.compare)
+runs.app.command("archive")(retention.archive_run)
+runs.app.command("delete")(retention.delete_run)
 runs.app.command("answer")(answering.answer)
 app.command("questions")(answering.questions)
 app.add_typer(answering.events, name="events")
@@ -71,8 +75,11 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(versions.app, name="versions")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(limits.app, name="limits")
+app.add_typer(retention.app, name="retention")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(models.app, name="models")
+admin.app.command("gc")(collecting.collect)
+admin.app.command("restore")(collecting.restore)
 app.add_typer(admin.app, name="admin")
 app.command("doctor")(doctor.doctor)
 

@@ -63,6 +63,8 @@ ARTIFACTS_LOCATE = "commands.artifacts.locate"
 ARTIFACTS_STAT = "commands.artifacts.stat"
 ARTIFACTS_PREVIEW = "commands.artifacts.preview"
 ARTIFACTS_COMPLETE = "commands.artifacts.complete"
+ARTIFACTS_JOB = "commands.artifacts.job"
+ARTIFACTS_DELETE_RUN = "commands.artifacts.delete_run"
 GATEWAY_EVENT = "commands.gateway.event"
 SCHEDULER_REPLICAS = "commands.scheduler.replicas"
 

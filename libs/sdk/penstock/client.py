@@ -30,6 +30,7 @@ from penstock.measured import Measured
 from penstock.models import Models
 from penstock.platform import Address, home_folder, locator
 from penstock.results import Event, LogLine, Preview, Reasons, Run, Schedule, Version
+from penstock.retention import Keeping
 from penstock.searching import RunFilters
 from penstock.sse import Message
 from penstock.transport import Transport
@@ -45,7 +46,7 @@ _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
 
-class Client(Waiting, Measured, Models):
+class Client(Waiting, Measured, Models, Keeping):
     """Talks to one platform.
 
     Args:

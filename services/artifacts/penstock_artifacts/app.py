@@ -6,10 +6,17 @@ import asyncio
 import contextlib
 
 from penstock_adapters.files import FolderArtifacts
+from penstock_adapters.nats.marks import NatsMarks
 from penstock_adapters.stores import open_store
 from penstock_artifacts import subscribers
 from penstock_artifacts.previews.makers import Previews
 from penstock_artifacts.previews.sandbox import Limits
+from penstock_artifacts.retention.archiver import Archiver
+from penstock_artifacts.retention.collector import Collector
+from penstock_artifacts.retention.deleting import Deleter
+from penstock_artifacts.retention.janitor import Janitor
+from penstock_artifacts.retention.ledger import Ledger
+from penstock_artifacts.retention.roots import Roots
 from penstock_artifacts.service import ArtifactsService
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_core.ports import ArtifactStore, Unavailable
@@ -22,12 +29,17 @@ _LONGEST_PAUSE = 15.0
 class ArtifactsApp:
     """The service with its store. A store that is away at the start is tried until it is there."""
 
-    def __init__(self, link: Link, store: ArtifactStore, previews: Previews) -> None:
+    def __init__(
+        self, link: Link, store: ArtifactStore, previews: Previews, janitor: Janitor, settings: ArtifactsSettings
+    ) -> None:
         self._link = link
         self._store = store
         self._previews = previews
+        self._janitor = janitor
+        self._settings = settings
         self._prepared = False
         self._task: asyncio.Task[None] | None = None
+        self._rounds: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Make the store ready.
@@ -40,13 +52,18 @@ class ArtifactsApp:
         except Unavailable as error:
             self._link.log.warning("the artifact store is away", error=str(error))
             self._task = asyncio.create_task(self._prepare_later())
+        if self._settings.janitor_interval:
+            rounds = self._janitor.run(self._settings.janitor_first, self._settings.janitor_interval)
+            self._rounds = self._link.task(rounds)
 
     async def stop(self) -> None:
         """Let go of the store."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        for task in (self._task, self._rounds):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        await self._janitor.close()
         await self._previews.close()
         await self._store.close()
 
@@ -77,7 +94,7 @@ def build(link: Link, settings: ArtifactsSettings) -> ArtifactsApp:
     Raises:
         StoreRefused: the store's address makes no sense.
     """
-    store = open_store(settings.artifacts_url, settings.home, settings.s3())
+    store = open_store(settings.artifacts_url, settings.home, settings.s3(), NatsMarks(link.bus))
     root = str(store.root) if isinstance(store, FolderArtifacts) else None
     limits = Limits(
         seconds=settings.preview_seconds, patience=4.0 * settings.preview_seconds, memory=settings.preview_memory
@@ -85,5 +102,16 @@ def build(link: Link, settings: ArtifactsSettings) -> ArtifactsApp:
     folder = settings.home / "previews"
     previews = Previews(store, folder, limits, settings.preview_fetch, settings.preview_room)
     service = ArtifactsService(store, previews, root, settings.artifact_limit, settings.grant_seconds)
-    subscribers.register(link, service)
-    return ArtifactsApp(link, store, previews)
+    # A grant may be used to put an object until it ends.
+    grace = settings.gc_grace if root is not None else max(settings.gc_grace, settings.grant_seconds)
+    janitor = _janitor(link, store, settings, grace)
+    subscribers.register(link, service, janitor)
+    return ArtifactsApp(link, store, previews, janitor, settings)
+
+
+def _janitor(link: Link, store: ArtifactStore, settings: ArtifactsSettings, grace: float) -> Janitor:
+    ledger = Ledger(link.bus)
+    archiver = Archiver(link.bus, store, settings.home / "archiving", f"penstock/artifacts/{link.name}")
+    deleter = Deleter(link.bus, store, archiver.log, ledger)
+    collector = Collector(store, Roots(link.bus, store, archiver), grace)
+    return Janitor(link.bus, archiver, deleter, collector, ledger, link.log, at_once=settings.janitor_runs)

@@ -30,6 +30,14 @@ class ArtifactsSettings(ServiceSettings):
     preview_room: int = Field(
         default=256 * 1024 * 1024, ge=0, description="bytes that previews which were made may take on disk"
     )
+    janitor_interval: float = Field(
+        default=3600.0, ge=0, description="seconds between two rounds of archiving and collecting; 0: only when asked"
+    )
+    janitor_first: float = Field(default=60.0, ge=0, description="seconds after the start until the first round")
+    janitor_runs: int = Field(default=200, ge=1, description="most runs that are archived, and deleted, in a round")
+    gc_grace: float = Field(
+        default=86400.0, ge=0, description="seconds for which nothing must name an artifact before it is removed"
+    )
     grant_seconds: float = Field(default=3600.0, gt=0, description="how long a granted address can be used")
 
     def s3(self) -> S3Options:

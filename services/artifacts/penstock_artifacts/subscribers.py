@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
+from penstock_artifacts.retention.janitor import Janitor
 from penstock_artifacts.service import ArtifactsService
 from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
+from penstock_contracts.retention import DeleteReply, DeleteRun, JanitorJob, JanitorReply
 from penstock_servicekit.answers import answer
 from penstock_servicekit.link import Link
 
@@ -16,8 +18,8 @@ class _Nothing(BaseModel):
     """A question without content."""
 
 
-def register(link: Link, service: ArtifactsService) -> None:
-    """Answer questions about the store and its objects; one replica takes each."""
+def register(link: Link, service: ArtifactsService, janitor: Janitor) -> None:
+    """Answer questions about the store and its objects, and what is asked of the janitor; one replica takes each."""
 
     async def store(_: _Nothing) -> StoreInfo:
         return await service.store()
@@ -28,6 +30,14 @@ def register(link: Link, service: ArtifactsService) -> None:
     def no_preview(error: str, again: bool) -> PreviewReply:
         return PreviewReply(error=error, unavailable=again)
 
+    def no_job(error: str, again: bool) -> JanitorReply:
+        return JanitorReply(error=error, unavailable=again)
+
+    def not_deleted(error: str, again: bool) -> DeleteReply:
+        return DeleteReply(error=error, unavailable=again)
+
+    answer(link, subjects.ARTIFACTS_JOB, JanitorJob, janitor.begin, no_job)
+    answer(link, subjects.ARTIFACTS_DELETE_RUN, DeleteRun, janitor.delete, not_deleted)
     answer(link, subjects.ARTIFACTS_PREVIEW, MakePreview, service.preview, no_preview)
     answer(link, subjects.ARTIFACTS_STORE, _Nothing, store, problem)
     answer(link, subjects.ARTIFACTS_LOCATE, Locate, service.locate, problem)

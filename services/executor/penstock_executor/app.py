@@ -12,10 +12,11 @@ from typing import Any
 from penstock_adapters.mirror import Mirror
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.appender import Appender
+from penstock_adapters.nats.archived import ArchivedLog, Archives
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.kv import Bucket
-from penstock_adapters.nats.run_log import NatsRunLog, from_direct
+from penstock_adapters.nats.run_log import from_direct
 from penstock_adapters.nats.versions import Versions
 from penstock_adapters.process import ProcessExecutor
 from penstock_contracts import subjects
@@ -50,10 +51,11 @@ class NatsEdges:
 
     def __init__(self, link: Link, settings: ExecutorSettings) -> None:
         self._link = link
-        self._log = NatsRunLog(link.bus, f"penstock/executor/{link.name}")
+        self._mirror = Mirror(link.bus, settings.home)
+        # Runs that were resumed, or started by others, read results of runs that may be archived.
+        self._log = ArchivedLog(link.bus, f"penstock/executor/{link.name}", Archives(self._mirror.opened))
         self.appender = Appender(self._log, lambda error: link.log.warning("append is tried again", error=str(error)))
         self.shipper = OutputShipper(link.bus, link.log.warning)
-        self._mirror = Mirror(link.bus, settings.home)
         self._commits = Commits(self.appender.submit, self._mirror.put, link.log.warning)
         self._cache = ResultCache(
             Bucket(link.bus, subjects.CACHE_BUCKET), self._mirror.missing, self.facts, link.log.warning

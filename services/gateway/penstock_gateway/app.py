@@ -27,6 +27,7 @@ from penstock_gateway.routes import (
     metrics,
     models,
     platform,
+    retention,
     runs,
     schedules,
     steps,
@@ -53,6 +54,7 @@ ROUTERS = tuple(
         schedules,
         limits,
         models,
+        retention,
     )
 )
 

@@ -6,25 +6,27 @@ to a presigned address, and the bytes never pass here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import pydantic
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from penstock_adapters.errors import ArtifactMissing
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
-from penstock_core import ids
+from penstock_core import folders, ids
 from penstock_core.errors import InvalidId
 from penstock_core.ports import Unavailable
 from penstock_core.values import ArtifactRef, Stored, Value
-from penstock_gateway import bodies, downloads
+from penstock_gateway import bodies, downloads, fetch
 from penstock_gateway.problems import InvalidInputs, ProblemError
 
 SEND = "penstock-send-headers"
@@ -70,6 +72,25 @@ class Artifacts:
         if location.url is None or location.error is not None:
             raise missing(sha256)
         return Response(None, 307, {"location": location.url})
+
+    async def opened(self, ref: ArtifactRef) -> IO[bytes]:
+        """The object as a file of this machine, open for reading.
+
+        Raises:
+            ArtifactMissing: it is not there.
+            Unavailable: the store does not answer.
+        """
+        await self._store()
+        if self._folder is not None:
+            path = self._folder.path(ref.sha256)
+            try:
+                return await asyncio.to_thread(path.open, "rb")
+            except FileNotFoundError as error:
+                raise ArtifactMissing(ref.sha256, str(self._folder.root)) from error
+        location = await self._ask(subjects.ARTIFACTS_LOCATE, Locate(sha256=ref.sha256))
+        if location.url is None or location.error is not None:
+            raise ArtifactMissing(ref.sha256, "the artifact store")
+        return await asyncio.to_thread(fetch.fetched, location.url, location.headers)
 
     async def put(self, request: Request, sha256: str) -> Response:
         """PUT of an object's bytes, whose digest is verified before anything is visible.
@@ -124,12 +145,18 @@ class Artifacts:
         headers = {"x-content-type-options": "nosniff", "cache-control": "private, max-age=60"}
         return Response(found.preview.model_dump_json(), 200, headers, "application/json")
 
-    async def size(self, sha256: str) -> int | None:
-        """The size of an object in bytes, or None when it is not there."""
+    async def size(self, sha256: str, *, keep: bool = False, folder: bool = False) -> int | None:
+        """The size of an object in bytes, or None when it is not there.
+
+        Args:
+            sha256: the object.
+            keep: whether it is about to be named, so that it must not be collected.
+            folder: whether it is a folder's manifest, so that this goes for all that it names.
+        """
         await self._store()
-        if self._folder is not None:
-            return await self._folder.stat(sha256)
-        found = await self._ask(subjects.ARTIFACTS_STAT, Locate(sha256=sha256))
+        if self._folder is not None and not (keep and folder):
+            return await (self._folder.touch if keep else self._folder.stat)(sha256)
+        found = await self._ask(subjects.ARTIFACTS_STAT, Locate(sha256=sha256, keep=keep, folder=folder))
         if found.error is not None:
             raise ProblemError(502, "The artifact store failed", found.error)
         return found.size
@@ -144,7 +171,8 @@ class Artifacts:
         for name, value in given.items():
             if not isinstance(value, Stored):
                 continue
-            size = await self.size(value.artifact.sha256)
+            is_folder = value.artifact.media_type == folders.MEDIA_TYPE
+            size = await self.size(value.artifact.sha256, keep=True, folder=is_folder)
             if size is None:
                 errors.append((f"inputs.{name}", "names an artifact that is not in the store: put it first"))
             elif size != value.artifact.size:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pydantic
 
-from penstock_contracts import commands, events, model_facts, previews, subjects
+from penstock_contracts import commands, events, model_facts, previews, retention, subjects
 from penstock_core import ids
 from penstock_core.facts import Outcome, RunFinished
 from penstock_core.registry.facts import MODEL_FACTS, AliasRemoved, ModelFact
@@ -78,6 +78,22 @@ REQUESTS = (
         "artifacts",
         ("gateway",),
         "Ask what an object looks like.",
+    ),
+    _Request(
+        subjects.ARTIFACTS_JOB,
+        retention.JanitorJob,
+        retention.JanitorReply,
+        "artifacts",
+        ("gateway",),
+        "Have the janitor collect, archive or restore; its report comes in the bucket penstock_retention.",
+    ),
+    _Request(
+        subjects.ARTIFACTS_DELETE_RUN,
+        retention.DeleteRun,
+        retention.DeleteReply,
+        "artifacts",
+        ("gateway",),
+        "Delete a run that is over.",
     ),
     _Request(
         subjects.GATEWAY_EVENT,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from penstock_contracts import api, commands, histories, limits, models, previews, tracking, waits
+from penstock_contracts import api, commands, histories, limits, models, previews, retention, tracking, waits
 from penstock_gateway import answers
 from penstock_gateway.schemas import tidy
 
@@ -43,6 +43,12 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     models.ModelView,
     models.ModelList,
     models.ModelHistory,
+    retention.RetentionSettings,
+    retention.SetPolicy,
+    retention.ArchiveAfterBody,
+    retention.CollectBody,
+    retention.RestoreBody,
+    retention.JanitorReport,
     previews.Preview,
     waits.AnswerBody,
     waits.Answered,
@@ -71,6 +77,7 @@ def document(app: FastAPI, routers: Sequence[APIRouter]) -> dict[str, Any]:
             {"name": "models", "description": "Registered models: versions, aliases, gates."},
             {"name": "waits", "description": "What steps wait for: answers to questions, events."},
             {"name": "schedules", "description": "Runs by the clock."},
+            {"name": "retention", "description": "What is kept and for how long; collections."},
             {"name": "limits", "description": "How many steps may run at the same time."},
             {"name": "platform", "description": "The platform itself."},
         ],

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.follow import Follower, Followers, Item
@@ -33,15 +33,22 @@ _RETRY = (0.5, 1.0, 2.0, 5.0)
 _NO_MESSAGE = 10037
 
 
+Prepare = Callable[[Sequence[Item]], Awaitable[Sequence[Item]]]
+"""Called with the messages of a batch before they are written; gives those that are left to be written."""
+
+
 class Projector:
     """Follows the log for as long as it runs. What it cannot write is parked; a database that is away is waited for."""
 
-    def __init__(self, link: Link, followers: Followers, model: ReadModel, feed: Feed) -> None:
+    def __init__(
+        self, link: Link, followers: Followers, model: ReadModel, feed: Feed, prepare: Prepare | None = None
+    ) -> None:
         self._link = link
         self._bus: Bus = link.bus
         self._followers = followers
         self._model = model
         self._feed = feed
+        self._prepare = prepare
         self._task: asyncio.Task[None] | None = None
         self._follower: Follower | None = None
         self._at = 0
@@ -152,7 +159,8 @@ class Projector:
 
     async def _apply(self, items: Sequence[Item]) -> None:
         try:
-            await self._write(items[-1].seq, items)
+            left = await self._prepare(items) if self._prepare is not None else items
+            await self._write(items[-1].seq, left)
         except Unwritable as error:
             if len(items) == 1:
                 (item,) = items

@@ -13,11 +13,12 @@ from typing import Any
 import orjson
 
 from penstock_contracts import commands, events
-from penstock_core import resume, values
+from penstock_core import folders, resume, values
 from penstock_core.facts import Fact, RunRequested, StepReused
 from penstock_core.resume import Changes, Resumption
 from penstock_core.run import PASSING, Plan, RunState
 from penstock_core.state import item_of
+from penstock_core.values import ArtifactRef
 from penstock_gateway.problems import ProblemError
 from penstock_gateway.service import PROJECT, GatewayService
 from penstock_gateway.states import Folded
@@ -105,18 +106,23 @@ def _text(value: values.Value | None) -> bytes:
 
 async def _lost(service: GatewayService, state: RunState) -> set[str]:
     """The artifacts of results that are not in the store any more."""
-    digests: dict[str, None] = {}
+    named: dict[str, ArtifactRef] = {}
     for step in state.steps.values():
         for one in (step, *(step.fan.items.values() if step.fan is not None else ())):
             if one.status in PASSING:
                 for value in (*one.outputs.values(), *one.artifacts.values()):
-                    digests |= dict.fromkeys(values.artifacts(value))
+                    named |= {ref.sha256: ref for ref in values.references(value)}
     lost: set[str] = set()
-    asked = list(digests)
+    asked = list(named.values())
+
+    async def size(ref: ArtifactRef) -> int | None:
+        # It is about to be named by the new run.
+        return await service.artifacts.size(ref.sha256, keep=True, folder=ref.media_type == folders.MEDIA_TYPE)
+
     for start in range(0, len(asked), _AT_ONCE):
         part = asked[start : start + _AT_ONCE]
-        sizes = await asyncio.gather(*map(service.artifacts.size, part))
-        lost |= {digest for digest, size in zip(part, sizes, strict=True) if size is None}
+        sizes = await asyncio.gather(*map(size, part))
+        lost |= {ref.sha256 for ref, size in zip(part, sizes, strict=True) if size is None}
     return lost
 
 

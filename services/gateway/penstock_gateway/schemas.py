@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pydantic
 
-from penstock_contracts import commands, events, model_facts, previews
+from penstock_contracts import commands, events, model_facts, previews, retention
 from penstock_core.facts import Fact
 from penstock_core.registry.facts import MOST, ModelFact
 
@@ -23,6 +23,11 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     commands.StoreInfo,
     previews.MakePreview,
     previews.PreviewReply,
+    retention.JanitorJob,
+    retention.JanitorReply,
+    retention.JanitorReport,
+    retention.DeleteRun,
+    retention.DeleteReply,
     commands.Parked,
     commands.AttemptOutput,
     commands.Measurements,

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 import orjson
 import pydantic
 
+from penstock_adapters.nats.archived import ArchivedLog, Archives
 from penstock_adapters.nats.follow import Followers
 from penstock_adapters.nats.kv import Bucket
 from penstock_adapters.nats.results import Results, is_named
-from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.versions import Versions
 from penstock_contracts import api, commands, events, subjects
 from penstock_contracts.histories import HistoryHeader
@@ -31,6 +31,7 @@ from penstock_core.ports import Unavailable
 from penstock_core.tagged import NoSuchPart
 from penstock_core.values import Collected, Value
 from penstock_gateway import feeds, inputs, intake, problems, registry_inputs
+from penstock_gateway.archivedrows import ArchivedRows
 from penstock_gateway.artifacts import Artifacts
 from penstock_gateway.asking import OpenQuestions
 from penstock_gateway.incoming import Incoming
@@ -40,6 +41,7 @@ from penstock_gateway.projector import Projector
 from penstock_gateway.readmodel import ReadModel
 from penstock_gateway.registry import Registry
 from penstock_gateway.registry_events import ModelEvents
+from penstock_gateway.retention import RetentionDesk, check_not_deleted
 from penstock_gateway.states import Folded, RunStates
 from penstock_servicekit.link import Link
 
@@ -71,14 +73,16 @@ class GatewayService:
         self.artifacts = artifacts
         self.log = link.log
         self.closing = asyncio.Event()
-        self.runs = NatsRunLog(bus, f"penstock/gateway/{link.name}")
+        self.runs = ArchivedLog(bus, f"penstock/gateway/{link.name}", Archives(artifacts.opened))
         self.versions = Versions(bus)
         self.schedules = Bucket(bus, subjects.SCHEDULES_BUCKET)
         self.limits = LimitsDesk(bus)
+        self.retention = RetentionDesk(bus, self.versions, PROJECT)
         self.followers = Followers(bus)
         self.states = RunStates(self.runs, self.versions, keep)
         self.model = model
-        self.projector = Projector(link, self.followers, model, feeds.FACTS)
+        past = ArchivedRows(self.runs.archives, model, link.log)
+        self.projector = Projector(link, self.followers, model, feeds.FACTS, past)
         self.measures = Projector(link, self.followers, model, feeds.SERIES)
         self.questions = OpenQuestions(self.followers, self.runs, link.log)
         self.incoming = Incoming(bus, self.runs, PROJECT)
@@ -141,6 +145,8 @@ class GatewayService:
             return ids.run_id(time.time_ns() // 1_000_000, os.urandom(10)), None
         run_id = ids.run_id_from_key(PROJECT, pipeline, key)
         known = await self._requested(run_id)
+        if known is None:
+            await check_not_deleted(self.runs, run_id)
         return run_id, _same_request(known, request) if known is not None else None
 
     async def admit(self, fact: RunRequested) -> Accepted:

@@ -16,7 +16,7 @@ from penstock_contracts.commands import Version
 from penstock_core import run as machine
 from penstock_core import scripts
 from penstock_core.explain import StepReason, explain, explain_one
-from penstock_core.facts import AttemptRequested, RunFinished, RunRequested
+from penstock_core.facts import AttemptRequested, RunDeleted, RunFinished, RunRequested
 from penstock_core.ir import Pipeline
 from penstock_core.ports import Recorded, RunLog
 from penstock_core.run import Plan, RunState, Status
@@ -90,6 +90,9 @@ class RunStates:
             async with slot.lock:
                 after = slot.folded.last_seq if slot.folded else 0
                 records = await self._log.read(run_id, after)
+                if any(isinstance(record.fact, RunDeleted) for record in records):
+                    slot.folded = None
+                    return None
                 if slot.folded is None:
                     slot.folded = await self._begin(run_id, records)
                 if slot.folded is not None:

@@ -61,6 +61,8 @@ async def history(followers: Followers, header: HistoryHeader, patience: float) 
             items = await follower.take(1.0)
             if items:
                 heard = time.monotonic()
+                if any(item.subject.endswith(".archived") for item in items):
+                    raise Unavailable("the run moves to the archive right now: try again")
                 yield b"".join(histories.fact_line(item.seq, item.at, item.subject, item.data) for item in items)
             elif time.monotonic() - heard > patience:
                 raise Unavailable("the log of the run could not be read to its end")

@@ -28,6 +28,9 @@ from penstock_scheduler.appending import append
 _ROUND = 400
 """Runs that are decided on in one round, so that a backlog does not hold up its first acknowledgements."""
 
+_NEW = 60.0
+"""Seconds within which the request of a run comes here: one that is older may have come before."""
+
 _FACTS = 4_000
 """Facts appended at once for one run; a wider fan-out goes in parts."""
 
@@ -228,6 +231,8 @@ class Scheduler:
             # What it takes over, or a cancel by the run that has started it, may be in its log before.
             and not entry.facts[0][1].reuses
             and entry.facts[0][1].caller is None
+            # Nor can it hold its end, as that of a run does which was put back into a log that had lost it.
+            and delivery.at - entry.facts[0][1].requested_at < _NEW
             and delivery.delivered == 1
             and delivery.stream_seq > self.horizon
         )

@@ -19,7 +19,7 @@ from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import archives, events, subjects
 from penstock_contracts.archives import ArchiveDamaged, OutputLine
 from penstock_contracts.histories import HistoryHeader
-from penstock_core.facts import RunArchived
+from penstock_core.facts import RunArchived, RunDeleted
 from penstock_core.ports import Recorded
 from penstock_core.values import ArtifactRef
 
@@ -42,6 +42,10 @@ class Archives:
         self._kept: OrderedDict[str, list[Recorded]] = OrderedDict()
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
+    async def read_back(self, archived: RunArchived) -> list[Recorded]:
+        """The same as `facts`, read from the store whatever is in memory."""
+        return await self._whole(archived.history, lambda file: _facts(file, _what(archived), archived))
+
     async def facts(self, archived: RunArchived) -> list[Recorded]:
         """The facts of a run, in log order.
 
@@ -54,7 +58,7 @@ class Archives:
         async with self._locks[sha256]:
             found = self._kept.get(sha256)
             if found is None:
-                found = await self._whole(archived.history, lambda file: _facts(file, _what(archived), archived))
+                found = await self.read_back(archived)
                 self._kept[sha256] = found
                 self._shrink()
             self._kept.move_to_end(sha256)
@@ -65,17 +69,19 @@ class Archives:
         """The head of a run's history, with the pipeline that ran. Raises as `facts` does."""
         return await self._whole(archived.history, lambda file: _header(file, _what(archived)))
 
-    def history(self, archived: RunArchived) -> AsyncGenerator[bytes]:
+    async def history(self, archived: RunArchived) -> AsyncGenerator[bytes]:
         """The history as `penstock runs export` writes it, in parts. Raises as `facts` does."""
-        return self._parts(archived.history, lambda file: archives.lines(file, _what(archived)), b"".join)
+        parts = self._parts(archived.history, lambda file: archives.lines(file, _what(archived)))
+        async with contextlib.aclosing(parts):
+            async for part in parts:
+                yield b"".join(part)
 
     async def output(self, archived: RunArchived) -> AsyncGenerator[list[OutputLine]]:
         """What the steps wrote, in parts. Raises as `facts` does."""
         if archived.output is not None:
             what = f"the archived output of run {archived.run_id}"
-            async with contextlib.aclosing(
-                self._parts(archived.output, lambda file: archives.read_output(file, what), list)
-            ) as parts:
+            parts = self._parts(archived.output, lambda file: archives.read_output(file, what))
+            async with contextlib.aclosing(parts):
                 async for part in parts:
                     yield part
 
@@ -83,15 +89,13 @@ class Archives:
         file = await self._open(ref)
         return await blocking.run(None, _checked, file, ref, read)
 
-    async def _parts(
-        self, ref: ArtifactRef, read: Callable[[IO[bytes]], Iterator[bytes] | Iterator[OutputLine]], join: Callable
-    ) -> AsyncGenerator:
+    async def _parts(self, ref: ArtifactRef, read: Callable[[IO[bytes]], Iterator[T]]) -> AsyncGenerator[list[T]]:
         file = await self._open(ref)
         with file:
             await blocking.run(None, _check, file, ref)
             entries = read(file)
             while part := await blocking.run(None, _take, entries):
-                yield join(part)
+                yield part
 
     def _shrink(self) -> None:
         facts = sum(map(len, self._kept.values()))
@@ -115,9 +119,11 @@ class ArchivedLog(NatsRunLog):
         """
         found = await super().read(run_id, after)
         archived = next((record.fact for record in found if isinstance(record.fact, RunArchived)), None)
-        if archived is None or after >= archived.last_seq:
-            # Once archived, nothing of what is in the log alone matters: the run is over.
+        if archived is None or any(isinstance(record.fact, RunDeleted) for record in found):
             return found
+        # What came later than the archive came after the end of the run: it changes nothing.
+        if after >= archived.last_seq:
+            return []
         return [record for record in await self.archives.facts(archived) if record.seq > after]
 
     async def last(self, places: Sequence[str]) -> dict[str, Recorded]:

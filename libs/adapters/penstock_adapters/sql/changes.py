@@ -52,7 +52,7 @@ class AttemptChange:
 
 @dataclass(slots=True)
 class Changes:
-    """Rows by table. A later fact of the same row replaces what an earlier one said."""
+    """Rows by table. A later fact of the same row replaces what an earlier one said. Runs in `gone` were deleted."""
 
     runs: dict[str, RunChange] = field(default_factory=dict[str, RunChange])
     attempts: dict[AttemptId, AttemptChange] = field(default_factory=dict[AttemptId, AttemptChange])
@@ -60,6 +60,7 @@ class Changes:
     artifacts: dict[str, Row] = field(default_factory=dict[str, Row])
     uses: dict[tuple[Any, ...], Row] = field(default_factory=dict[tuple[Any, ...], Row])
     links: list[Link] = field(default_factory=list[Link])
+    gone: set[str] = field(default_factory=set[str])
 
     def run(self, run_id: str, seq: int) -> RunChange:
         """The change of a run that a fact at `seq` is about."""

@@ -24,6 +24,7 @@ from penstock_core.facts import (
     AttemptHeld,
     AttemptRequested,
     AttemptStarted,
+    RunDeleted,
     RunFinished,
     RunRequested,
     StepExpanded,
@@ -190,6 +191,10 @@ def _step_reused(found: Changes, record: Recorded, fact: StepReused) -> None:
     _uses(found, attempt, "reused", fact.outputs | fact.artifacts, record.seq)
 
 
+def _run_deleted(found: Changes, record: Recorded, fact: RunDeleted) -> None:
+    found.gone.add(fact.run_id)
+
+
 def _step(found: Changes, record: Recorded, fact: StepSkipped | StepExpanded, row: Row) -> None:
     _touch(found, record, fact.run_id)
     found.attempt(AttemptId(fact.run_id, fact.key, 0), row | {"seq": record.seq})
@@ -198,6 +203,7 @@ def _step(found: Changes, record: Recorded, fact: StepSkipped | StepExpanded, ro
 _PROJECT: dict[type, Callable[[Changes, Recorded, Any], None]] = {
     RunRequested: _run_requested,
     RunFinished: _run_finished,
+    RunDeleted: _run_deleted,
     StepExpanded: _step_expanded,
     StepReused: _step_reused,
     StepSkipped: _step_skipped,

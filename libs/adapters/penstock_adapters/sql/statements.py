@@ -39,6 +39,9 @@ def write(connection: sa.Connection, found: Changes) -> None:
         connection.execute(known, list(found.artifacts.values()))
     upsert(connection, tables.uses, list(found.uses.values()))
     _write_links(connection, found.links)
+    for run_id in found.gone:
+        for table in (*tables.OF_RUNS, tables.series):
+            connection.execute(sa.delete(table).where(table.c.run_id == run_id))
 
 
 def _write_runs(connection: sa.Connection, found: dict[str, RunChange]) -> None:

@@ -168,3 +168,6 @@ uses = sa.Table(
     sa.Index("uses_by_artifact", "sha256", "direction", "seq"),
     sqlite_with_rowid=False,
 )
+
+OF_RUNS = (labels, params, metrics, uses, attempts, runs)
+"""Tables whose rows belong to one run each."""

@@ -23,7 +23,6 @@ ReadParts = Callable[[int], Sequence[series.Part]]
 """Gives the parts of series of a batch above a sequence number."""
 
 _CHECKPOINTS = tables.checkpoints.c
-_OF_RUNS = (tables.labels, tables.params, tables.metrics, tables.uses, tables.attempts, tables.runs)
 
 
 def begin(database: Database, stream: str, log: str, log_last: int) -> int:
@@ -94,7 +93,7 @@ def store(database: Database, facts: Sequence[Recorded]) -> None:
 
 def clear(database: Database, stream: str) -> None:
     """Forget all that came from a stream, so that following it makes the rows anew."""
-    of_stream = (tables.series,) if stream == series.STREAM else (*_OF_RUNS, tables.artifacts)
+    of_stream = (tables.series,) if stream == series.STREAM else (*tables.OF_RUNS, tables.artifacts)
     with engine.errors("the read model cannot be cleared"), database.write.begin() as connection:
         connection.execute(_locked(stream))
         for table in of_stream:
@@ -132,6 +131,6 @@ def _forget_runs(connection: sa.Connection, log_last: int) -> int:
     first = connection.execute(
         sa.select(sa.func.min(tables.runs.c.seq)).where(tables.runs.c.last_seq > log_last)
     ).scalar()
-    for table in _OF_RUNS:
+    for table in tables.OF_RUNS:
         connection.execute(sa.delete(table).where(table.c.run_id.in_(lost)))
     return log_last if first is None else max(0, first - 1)

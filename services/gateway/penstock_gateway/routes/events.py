@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from penstock_contracts import histories
 from penstock_core import ids
-from penstock_gateway import docs, streams
+from penstock_gateway import docs, past, streams
 from penstock_gateway.docs import describe
 from penstock_gateway.routes.common import LastEventId, RunId, last_event, service, settings
 from penstock_gateway.sending import Sending
@@ -42,6 +42,9 @@ async def follow_events(request: Request, run_id: RunId, last_event_id: LastEven
     if end is not None and end[0] <= after:
         return Response(status_code=204)
     stall = settings(request).stream_timeout
+    archived = await gateway.runs.archived(run_id)
+    if archived is not None:
+        return EventStream(lambda: past.facts(gateway.runs.archives, archived, after), gateway.closing, stall)
     return EventStream(lambda: streams.facts(gateway.followers, run_id, after), gateway.closing, stall)
 
 
@@ -67,6 +70,9 @@ async def follow_logs(
         ids.check_step_key(step)
     await gateway.check_known(run_id)
     stall = settings(request).stream_timeout
+    archived = await gateway.runs.archived(run_id)
+    if archived is not None:
+        return EventStream(lambda: past.output(gateway.runs.archives, archived, step, after), gateway.closing, stall)
     return EventStream(
         lambda: streams.output(gateway.followers, run_id, step, after, follow=follow), gateway.closing, stall
     )
@@ -80,11 +86,15 @@ async def follow_logs(
 async def export_history(request: Request, run_id: RunId) -> Response:
     """A header with the pipeline, then the facts that the run has now, in log order, one JSON object a line."""
     gateway = service(request)
-    header = await gateway.history(run_id)
+    await gateway.check_known(run_id)
+    archived = await gateway.runs.archived(run_id)
     headers = {
         "content-type": histories.MEDIA_TYPE,
         "content-disposition": f'attachment; filename="{run_id}.jsonl"',
         "cache-control": "no-store",
     }
     stall = settings(request).stream_timeout
+    if archived is not None:
+        return Sending(lambda: gateway.runs.archives.history(archived), 200, headers, stall)
+    header = await gateway.history(run_id)
     return Sending(lambda: streams.history(gateway.followers, header, stall), 200, headers, stall)

@@ -1,0 +1,317 @@
+"""The janitor: rounds of deleting, archiving and collecting, by itself at an interval and when it is asked.
+
+In: the log, the settings of retention, jobs. Out: archives, purged logs, swept objects, and a report of each job.
+
+Any number of janitors may work at once, and each may be killed at any point: all they do may be done again, by any of
+them. The lease of a round only saves work that another one has just done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping
+
+import orjson
+import pydantic
+from structlog.typing import FilteringBoundLogger
+
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.nats.retention import RetentionStore
+from penstock_artifacts.retention.archiver import Archiver, NotThere
+from penstock_artifacts.retention.collector import Collection, Collector
+from penstock_artifacts.retention.deleting import Deleter
+from penstock_artifacts.retention.held import held_runs
+from penstock_artifacts.retention.ledger import Ledger
+from penstock_contracts import subjects
+from penstock_contracts.retention import (
+    DeleteReply,
+    DeleteRun,
+    GoingRun,
+    JanitorJob,
+    JanitorReply,
+    JanitorReport,
+    RetentionSettings,
+    Share,
+)
+from penstock_core import retention
+from penstock_core.errors import PenstockError
+from penstock_core.ports import Unavailable
+from penstock_core.retention import Decision, RunNote
+
+_SHOWN = 1000
+_PROBLEMS = 50
+_TELL = 1.0
+_LEASE = "round"
+_REMEMBERED = 86400.0
+
+
+class Janitor:
+    """Works on one store and one log.
+
+    Args:
+        bus: where the log is.
+        archiver: moves runs to the store.
+        deleter: deletes runs.
+        collector: sweeps objects.
+        ledger: knows the runs.
+        log: the service's own log.
+        at_once: most runs that are archived, and deleted, in a round that it makes by itself.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        archiver: Archiver,
+        deleter: Deleter,
+        collector: Collector,
+        ledger: Ledger,
+        log: FilteringBoundLogger,
+        *,
+        at_once: int,
+    ) -> None:
+        self._bus = bus
+        self._archiver = archiver
+        self._deleter = deleter
+        self._collector = collector
+        self._ledger = ledger
+        self._log = log
+        self._at_once = at_once
+        self._settings = RetentionStore(bus)
+        self._bucket = Bucket(bus, subjects.RETENTION_BUCKET)
+        self._one = asyncio.Lock()
+        self._purged: set[str] = set()
+        self._jobs: set[asyncio.Task[None]] = set()
+        self._told = 0.0
+
+    async def run(self, first: float, interval: float) -> None:
+        """Make a round `first` seconds from now, and then every `interval` seconds, until cancelled."""
+        pause = first
+        while True:
+            await asyncio.sleep(pause)
+            pause = interval
+            try:
+                if await self._take_lease(interval):
+                    report = JanitorReport(id="", begun_at=time.time())
+                    await self._work(JanitorJob(id="round"), report, by_itself=True)
+                    if report.going or report.archived or report.swept.objects or report.problems:
+                        told = report.model_dump(include={"going", "archived", "problems"})
+                        self._log.info("a round of the janitor", swept=report.swept.objects, **told)
+            except (PenstockError, BusError) as error:
+                self._log.warning("the janitor's round is put off", error=str(error))
+
+    async def close(self) -> None:
+        """Stop what is under way; whoever comes next goes on with it."""
+        for task in list(self._jobs):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    # -------------------------------------------------------------------------------------------------- what is asked
+
+    async def begin(self, job: JanitorJob) -> JanitorReply:
+        """Begin a job; its report lies under its id from now on."""
+        report = JanitorReport(id=job.id, job=job.job, dry_run=job.dry_run, begun_at=time.time())
+        await self._forget_reports()
+        await self._write(report)
+        task = asyncio.create_task(self._job(job, report))
+        self._jobs.add(task)
+        task.add_done_callback(self._jobs.discard)
+        return JanitorReply(id=job.id)
+
+    async def delete(self, command: DeleteRun) -> DeleteReply:
+        """Delete one run, unless it is under way, held, or needed by another one.
+
+        Raises:
+            Unavailable: the log or the store does not answer.
+        """
+        async with self._one:
+            await self._ledger.refresh()
+            note = self._ledger.runs.get(command.run_id)
+            if note is None:
+                return DeleteReply(deleted=command.run_id in self._ledger.deleted)
+            why = await self._stays(note)
+            if why:
+                return DeleteReply(refused=why)
+            await self._deleter.delete(note, f"deleted by {command.by}" if command.by else "deleted")
+            return DeleteReply(deleted=True)
+
+    async def _stays(self, note: RunNote) -> str:
+        """Why a run may not be deleted; empty when it may."""
+        if not note.state:
+            return "it is under way: cancel it first"
+        if held := (await held_runs(self._bus)).get(note.run_id):
+            return held
+        for by, needed in retention.needs(self._ledger.runs.values()).items():
+            if note.run_id in needed and by in self._ledger.runs and by not in self._ledger.deleted:
+                return f"run {by} needs its results: delete that one first"
+        return ""
+
+    async def _job(self, job: JanitorJob, report: JanitorReport) -> None:
+        try:
+            if job.job == "restore":
+                await self._restore(job, report)
+            else:
+                await self._work(job, report, by_itself=False)
+            report.state = "finished"
+        except asyncio.CancelledError:
+            report.state, report.error = "failed", "the service was stopped: begin it again"
+            raise
+        except Exception as error:
+            report.state, report.error = "failed", str(error) or type(error).__name__
+            if not isinstance(error, PenstockError):
+                self._log.exception("a job of the janitor failed", job=job.job)
+        finally:
+            with contextlib.suppress(PenstockError, BusError):
+                await self._write(report)
+
+    # ---------------------------------------------------------------------------------------------------------- rounds
+
+    async def _work(self, job: JanitorJob, report: JanitorReport, *, by_itself: bool) -> None:
+        async with self._one:
+            await self._ledger.refresh()
+            settings = job.settings or await self._settings.read()
+            decisions = await self._decide(settings)
+            going = self._going(decisions, report)
+            most = self._at_once if by_itself else len(self._ledger.runs)
+            if job.job == "decide":
+                return
+            if job.job == "collect" and not job.dry_run:
+                await self._delete(decisions, list(going)[:most], report)
+            if job.job == "archive" or settings.archive_after is not None:
+                await self._archive(job, settings, report, most)
+            if job.job == "collect" and (settings.policies or not by_itself):
+                await self._collect(job, going, report)
+
+    async def _decide(self, settings: RetentionSettings) -> dict[str, Decision]:
+        policies = [policy.policy(policy.name) for policy in settings.policies]
+        runs = [note for note in self._ledger.runs.values() if note.run_id not in self._ledger.deleted]
+        return retention.decide(runs, policies, time.time(), await held_runs(self._bus))
+
+    def _going(self, decisions: Mapping[str, Decision], report: JanitorReport) -> dict[str, str]:
+        """The runs that go, the oldest first, each with its pipeline."""
+        notes = [self._ledger.runs[run_id] for run_id, decision in decisions.items() if decision.goes]
+        notes.sort(key=lambda note: (note.finished_at, note.run_id))
+        known = [self._ledger.runs[run_id] for run_id in decisions]
+        report.runs, report.going = len(known), len(notes)
+        report.everything = retention.lets_everything_go(known, decisions)
+        report.gone = [
+            GoingRun(
+                run_id=note.run_id,
+                pipeline=note.pipeline,
+                state=note.state,
+                finished_at=note.finished_at,
+                because=decisions[note.run_id].because,
+            )
+            for note in notes[:_SHOWN]
+        ]
+        for note in notes:
+            report.pipelines.setdefault(note.pipeline, Share()).runs += 1
+        return {note.run_id: note.pipeline for note in notes}
+
+    async def _delete(self, decisions: Mapping[str, Decision], going: list[str], report: JanitorReport) -> None:
+        left = [note for run_id, note in self._ledger.runs.items() if run_id in self._ledger.deleted]
+        for note in left:
+            await self._deleter.finish(note)
+        for run_id in going:
+            await self._tell(report)
+            await self._deleter.delete(self._ledger.runs[run_id], decisions[run_id].because)
+        await self._deleter.forget(time.time())
+
+    async def _archive(self, job: JanitorJob, settings: RetentionSettings, report: JanitorReport, most: int) -> None:
+        after = settings.archive_after or 0.0
+        due = retention.to_archive(list(self._ledger.runs.values()), 0.0 if job.run_id else after, time.time())
+        if job.run_id is not None:
+            due = [note for note in due if note.run_id == job.run_id]
+        if job.dry_run:
+            report.archived = len(due)
+            return
+        for note in due[:most]:
+            await self._tell(report)
+            try:
+                archived = await self._archiver.archive(note)
+                await self._archiver.purge(archived)
+            except Unavailable:
+                raise
+            except NotThere:
+                continue
+            except PenstockError as error:
+                self._problem(report, f"run {note.run_id} is not archived: {error}")
+                continue
+            self._purged.add(note.run_id)
+            report.archived += 1
+        for run_id, archived in list(self._ledger.archived.items()):
+            if run_id not in self._purged and run_id in self._ledger.runs:
+                await self._tell(report)
+                try:
+                    # Somebody was stopped between the archive and the purge, or has just done both.
+                    await self._archiver.purge(archived)
+                    self._purged.add(run_id)
+                except Unavailable:
+                    raise
+                except PenstockError as error:
+                    self._problem(report, f"the log of run {run_id} is not purged: {error}")
+
+    async def _collect(self, job: JanitorJob, going: Mapping[str, str], report: JanitorReport) -> None:
+        wanted = Collection(
+            going=going if job.dry_run else {},
+            over={note.run_id for note in self._ledger.runs.values() if note.state},
+            dry_run=job.dry_run,
+            older_than_log=job.older_than_log,
+            log_created=self._ledger.created,
+        )
+        await self._collector.collect(wanted, report, lambda: self._tell(report))
+
+    async def _restore(self, job: JanitorJob, report: JanitorReport) -> None:
+        found = False
+        async for archived in self._archiver.noted():
+            if job.run_id not in (None, archived.run_id):
+                continue
+            found = True
+            await self._tell(report)
+            try:
+                report.restored += await self._archiver.restore(archived)
+            except Unavailable:
+                raise
+            except PenstockError as error:
+                self._problem(report, f"run {archived.run_id} is not restored: {error}")
+        if job.run_id is not None and not found:
+            raise NotThere(f"there is no archive of run {job.run_id[:100]!r}")
+
+    # -------------------------------------------------------------------------------------------------------- reports
+
+    def _problem(self, report: JanitorReport, text: str) -> None:
+        self._log.error("retention", problem=text)
+        if len(report.problems) < _PROBLEMS:
+            report.problems.append(text)
+
+    async def _tell(self, report: JanitorReport) -> None:
+        now = time.monotonic()
+        if report.id and now - self._told > _TELL:
+            self._told = now
+            await self._write(report)
+
+    async def _write(self, report: JanitorReport) -> None:
+        report.at = time.time()
+        if report.id:
+            await self._bucket.put(f"report.{report.id}", report.model_dump_json().encode())
+
+    async def _forget_reports(self) -> None:
+        for entry in await self._bucket.list("report.*"):
+            with contextlib.suppress(pydantic.ValidationError):
+                if JanitorReport.model_validate_json(entry.value).at + _REMEMBERED > time.time():
+                    continue
+            await self._bucket.purge(entry.key)
+
+    async def _take_lease(self, interval: float) -> bool:
+        """Whether no other janitor has begun a round within half an interval."""
+        entry = await self._bucket.get_fresh(_LEASE)
+        now = time.time()
+        if entry is not None:
+            with contextlib.suppress(ValueError, TypeError, KeyError):
+                if now - float(orjson.loads(entry.value)["at"]) < interval / 2:
+                    return False
+        revision = entry.revision if entry is not None else 0
+        return await self._bucket.put(_LEASE, orjson.dumps({"at": now}), revision) is not None

@@ -1,0 +1,223 @@
+"""Runs that move from the log to the archive, on the real services: everything still answers for them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nats
+import pytest
+
+from penstock import Client
+from penstock.client_errors import NotFound, Refused
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_contracts import subjects
+from penstock_core.facts import AttemptFinished, Fact, Outcome, RunArchived, RunRequested
+from penstock_testkit.cluster import Cluster
+
+PIPELINES = """
+from pathlib import Path
+
+from penstock import ask, context, pipeline, step
+
+@step
+def load(rows: int) -> list[int]:
+    print(f"loading {rows} rows")
+    context().log_metric("rows", rows)
+    return list(range(rows))
+
+@step
+def big(rows: int) -> bytes:
+    return b"x" * 200_000 + str(rows).encode()
+
+@step
+def twice(n: int) -> int:
+    return 2 * n
+
+@step
+def total(numbers: list[int], data: bytes, ready: str) -> int:
+    if ready and not Path(ready).exists():
+        raise FileNotFoundError("not ready")
+    return sum(numbers) + len(data)
+
+@pipeline
+def flow(rows: int = 4, ready: str = ""):
+    return total(twice.map(n=load(rows)), big(rows), ready)
+
+@pipeline
+def asking():
+    return ask("go on?", choices=["yes", "no"])
+"""
+
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    env = {"PENSTOCK_JANITOR_INTERVAL": "0", "PENSTOCK_GC_GRACE": "1"}
+    with Cluster(tmp_path_factory.mktemp("cluster"), env=env) as running:
+        running.source("archived.py", PIPELINES)
+        yield running
+
+
+@pytest.fixture
+def client(cluster: Cluster) -> Client:
+    found = Client(url=cluster.url, token=cluster.token)
+    found.register(f"{cluster.src / 'archived.py'}:flow")
+    return found
+
+
+def on_bus(cluster: Cluster, use: Callable[[Bus], Awaitable[T]]) -> T:
+    async def connected() -> T:
+        connection = await nats.connect(cluster.nats.url)
+        try:
+            return await use(Bus(connection))
+        finally:
+            await connection.close()
+
+    return asyncio.run(connected())
+
+
+def log_of(cluster: Cluster, run_id: str) -> list[Fact]:
+    """What the log itself has of a run."""
+    found = on_bus(cluster, lambda bus: NatsRunLog(bus, "test").read(run_id))
+    return [record.fact for record in found]
+
+
+def append(cluster: Cluster, *facts: Fact) -> list[bool]:
+    return on_bus(cluster, lambda bus: NatsRunLog(bus, "test").append(facts))
+
+
+def all_of(client: Client, run_id: str, folder: Path) -> dict[str, Any]:
+    """What the platform tells of a run, through every door."""
+    view = client.transport.json("GET", f"/v1/runs/{run_id}")
+    return {
+        "view": view,
+        "explain": client.transport.json("GET", f"/v1/runs/{run_id}/explain", query={"step": "total"})["steps"],
+        "items": client.transport.json("GET", f"/v1/runs/{run_id}/items", query={"step": "twice"}),
+        "value": client.value(run_id),
+        "step": client.value(run_id, step="load"),
+        "logs": [(line.step, line.text) for line in client.logs(run_id, follow=False)],
+        "events": [(event.seq, event.kind) for event in client.events(run_id) if not event.kind.endswith("archived")],
+        "history": client.export(run_id, folder).read_text(),
+        "row": client.transport.json("GET", "/v1/runs", query={"id": run_id})["runs"],
+        "lineage": client.transport.json(
+            "GET", f"/v1/artifacts/{view['steps']['big']['outputs']['result']['artifact']['sha256']}/lineage"
+        )["up"],
+    }
+
+
+@pytest.mark.timeout(240)
+def test_everything_answers_for_an_archived_run_as_before(cluster: Cluster, client: Client, tmp_path: Path) -> None:
+    run = client.run("flow", inputs={"rows": 5}, wait=True)
+    assert run.succeeded
+    before = all_of(client, run.run_id, tmp_path)
+    assert before["logs"] and len(log_of(cluster, run.run_id)) > 10
+
+    assert client.retention.archive(run.run_id).archived == 1
+    left = log_of(cluster, run.run_id)
+    assert {type(fact).__name__ for fact in left} == {"RunRequested", "RunFinished", "RunArchived"}
+    after = all_of(client, run.run_id, tmp_path)
+    assert after["view"] == before["view"]
+    assert after == before
+    # Other gateways, and this one after a restart, have not seen the run before.
+    cluster.kill("gateway")
+    cluster.restart("gateway")
+    cluster.wait_ready("gateway")
+    assert all_of(client, run.run_id, tmp_path) == before
+    client.transport.json("POST", "/v1/admin/rebuild")
+    deadline = time.monotonic() + 60
+    while client.transport.json("GET", "/v1/runs", query={"limit": 1})["behind"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all_of(client, run.run_id, tmp_path) == before
+    assert client.runs("flow", metrics=["rows=5"])[0].run_id == run.run_id
+    # Once more does nothing more.
+    assert client.retention.archive(run.run_id).archived == 0
+
+
+@pytest.mark.timeout(240)
+def test_archived_runs_are_resumed_and_run_again(cluster: Cluster, client: Client, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    first = client.run("flow", inputs={"rows": 3, "ready": str(ready)}, wait=True)
+    assert first.state == "failed"
+    client.retention.archive(first.run_id)
+    ready.touch()
+    resumed = client.rerun(first.run_id, resume=True)
+    assert resumed.resumed is not None and resumed.resumed.steps == 3
+    assert client.wait(resumed.run_id, timeout=60).outputs["result"] == {"value": 6 + 200_001}
+    again = client.wait(client.rerun(first.run_id).run_id, timeout=60)
+    assert again.succeeded
+    # A chain of archives: what the resumed run names lies in the archive of the first.
+    client.retention.archive(resumed.run_id)
+    assert client.value(resumed.run_id, step="twice") == [0, 2, 4]
+    third = client.wait(client.rerun(resumed.run_id, from_step="total").run_id, timeout=60)
+    assert third.outputs == again.outputs
+
+
+@pytest.mark.timeout(240)
+def test_keys_and_places_stay_taken(cluster: Cluster, client: Client) -> None:
+    """A request that comes again, and facts that come late, make no second run and change nothing."""
+    run = client.run("flow", inputs={"rows": 2}, idempotency_key="once", wait=True)
+    client.retention.archive(run.run_id)
+    again = client.run("flow", inputs={"rows": 2}, idempotency_key="once")
+    assert (again.run_id, again.created) == (run.run_id, False)
+    with pytest.raises(Refused, match="another request"):
+        client.run("flow", inputs={"rows": 3}, idempotency_key="once")
+    requested = next(fact for fact in log_of(cluster, run.run_id) if isinstance(fact, RunRequested))
+    late = AttemptFinished(run_id=run.run_id, key="total", attempt=1, outcome=Outcome.FAILED)
+    assert append(cluster, requested) == [False]
+    append(cluster, late)
+    time.sleep(1.0)
+    seen = client.get(run.run_id)
+    assert seen.succeeded and seen.steps["total"].state == "succeeded"
+    assert not any(type(fact).__name__ == "AttemptRequested" for fact in log_of(cluster, run.run_id))
+
+
+@pytest.mark.timeout(240)
+def test_runs_under_way_are_not_archived(cluster: Cluster, client: Client) -> None:
+    client.register(f"{cluster.src / 'archived.py'}:asking")
+    run = client.run("asking")
+    while not client.questions(run.run_id):
+        time.sleep(0.05)
+    assert client.retention.archive(run.run_id).archived == 0
+    with pytest.raises(Refused, match="it is under way: cancel it first"):
+        client.retention.delete_run(run.run_id)
+    client.answer(run.run_id, "ask", "yes")
+    client.wait(run.run_id)
+    assert client.retention.archive(run.run_id).archived == 1
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("flip", ["middle", "cut"])
+def test_a_damaged_archive_is_named_and_nothing_is_purged(cluster: Cluster, client: Client, flip: str) -> None:
+    run = client.run("flow", wait=True)
+    other = client.run("flow", wait=True)
+    facts = log_of(cluster, run.run_id)
+
+    # What a janitor leaves that was killed between the archive and the purge, with an archive that was damaged since.
+    client.retention.archive(other.run_id)
+    archived = next(fact for fact in log_of(cluster, other.run_id) if isinstance(fact, RunArchived))
+    path = next(Path(cluster.home).rglob(archived.history.sha256))
+    data = bytearray(path.read_bytes())
+    path.chmod(0o644)
+    if flip == "cut":
+        path.write_bytes(data[:-20])
+    else:
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+    append(cluster, replace(archived, run_id=run.run_id))
+    report = client.retention.collect()
+    told = [problem for problem in report.problems if run.run_id in problem]
+    assert told and archived.history.sha256 in told[0] and "damaged" in told[0]
+    assert len(log_of(cluster, run.run_id)) == len(facts) + 1
+    on_bus(cluster, lambda bus: bus.api(f"STREAM.PURGE.{subjects.RUNS}", {"filter": subjects.run_all(run.run_id)}))
+    client.retention.delete_run(other.run_id)
+    with pytest.raises(NotFound):
+        client.get(other.run_id)
+    json.dumps(report.problems)
