@@ -1,4 +1,4 @@
-"""The janitor, killed again and again in the middle of its rounds, beside runs that write: nothing that is kept is lost."""
+"""The janitor, killed in the middle of its rounds, beside runs that write: nothing that is kept is lost."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def client_of(cluster: Cluster) -> Client:
 @contextmanager
 def killing(cluster: Cluster, seed: int) -> Iterator[Callable[[], int]]:
     """Kill -9 the artifacts service at moments of chance, and start it again."""
-    dice, over, kills = random.Random(seed), threading.Event(), 0  # noqa: S311
+    dice, over, kills = random.Random(seed), threading.Event(), 0
 
     def kill() -> None:
         nonlocal kills
@@ -117,7 +117,7 @@ def test_what_is_kept_is_never_swept_while_runs_write_and_janitors_die(cluster: 
     client = client_of(cluster)
     client.retention.archive_after(0)
     client.retention.set("few", keep_last=2, confirm=True)
-    dice = random.Random(7)  # noqa: S311
+    dice = random.Random(7)
     kept: list[Run] = []
     with killing(cluster, 2) as kills:
         end = time.monotonic() + 45
@@ -134,6 +134,7 @@ def test_what_is_kept_is_never_swept_while_runs_write_and_janitors_die(cluster: 
             target = cluster.home.parent / f"{run.run_id}-{step}"
             client.download(run.run_id, step=step, to=target)
         assert (cluster.home.parent / f"{run.run_id}-folder" / "large").stat().st_size == 300_000
+
     # Everything else went, in the end.
     def left() -> bool:
         found = client.retention.collect()

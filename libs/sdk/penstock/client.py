@@ -25,7 +25,7 @@ from urllib.parse import quote
 from penstock import asking, results, searching, uploading
 from penstock.asking import CacheMode
 from penstock.client_errors import ClientError, RunFailed
-from penstock.limits import Limits
+from penstock.limits import Limited
 from penstock.measured import Measured
 from penstock.models import Models
 from penstock.platform import Address, home_folder, locator
@@ -46,7 +46,7 @@ _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
 
-class Client(Waiting, Measured, Models, Keeping):
+class Client(Waiting, Measured, Models, Limited, Keeping):
     """Talks to one platform.
 
     Args:
@@ -372,11 +372,6 @@ class Client(Waiting, Measured, Models, Keeping):
         from penstock import reading
 
         return reading.export(self, run_id, Path(to) if to is not None else Path())
-
-    @property
-    def limits(self) -> Limits:
-        """How many steps may run at the same time, who does, and who waits."""
-        return Limits(self.transport)
 
     # -------------------------------------------------------------------------------------------------- schedules
 

@@ -91,3 +91,14 @@ def _limit(data: Mapping[str, Any]) -> Limit:
     holders = tuple(results.build(Place, row) for row in data.get("holders", ()))
     waiters = tuple(results.build(Place, row) for row in data.get("waiters", ()))
     return results.build(Limit, data, holders=holders, waiters=waiters)
+
+
+class Limited:
+    """The part of `Client` that is about limits."""
+
+    transport: Transport
+
+    @property
+    def limits(self) -> Limits:
+        """How many steps may run at the same time, who does, and who waits."""
+        return Limits(self.transport)

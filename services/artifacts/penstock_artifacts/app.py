@@ -14,6 +14,7 @@ from penstock_artifacts.previews.sandbox import Limits
 from penstock_artifacts.retention.archiver import Archiver
 from penstock_artifacts.retention.collector import Collector
 from penstock_artifacts.retention.deleting import Deleter
+from penstock_artifacts.retention.held import Held
 from penstock_artifacts.retention.janitor import Janitor
 from penstock_artifacts.retention.ledger import Ledger
 from penstock_artifacts.retention.roots import Roots
@@ -111,7 +112,9 @@ def build(link: Link, settings: ArtifactsSettings) -> ArtifactsApp:
 
 def _janitor(link: Link, store: ArtifactStore, settings: ArtifactsSettings, grace: float) -> Janitor:
     ledger = Ledger(link.bus)
-    archiver = Archiver(link.bus, store, settings.home / "archiving", f"penstock/artifacts/{link.name}")
+    source = f"penstock/artifacts/{link.name}"
+    archiver = Archiver(link.bus, store, settings.home / "archiving", source)
     deleter = Deleter(link.bus, store, archiver.log, ledger)
     collector = Collector(store, Roots(link.bus, store, archiver), grace)
-    return Janitor(link.bus, archiver, deleter, collector, ledger, link.log, at_once=settings.janitor_runs)
+    held = Held(link.bus, source)
+    return Janitor(link.bus, archiver, deleter, collector, ledger, held, link.log, at_once=settings.janitor_runs)

@@ -23,7 +23,7 @@ from penstock_adapters.nats.retention import RetentionStore
 from penstock_artifacts.retention.archiver import Archiver, NotThere
 from penstock_artifacts.retention.collector import Collection, Collector
 from penstock_artifacts.retention.deleting import Deleter
-from penstock_artifacts.retention.held import held_runs
+from penstock_artifacts.retention.held import Held
 from penstock_artifacts.retention.ledger import Ledger
 from penstock_contracts import subjects
 from penstock_contracts.retention import (
@@ -57,6 +57,7 @@ class Janitor:
         deleter: deletes runs.
         collector: sweeps objects.
         ledger: knows the runs.
+        held: knows what holds them.
         log: the service's own log.
         at_once: most runs that are archived, and deleted, in a round that it makes by itself.
     """
@@ -68,6 +69,7 @@ class Janitor:
         deleter: Deleter,
         collector: Collector,
         ledger: Ledger,
+        held: Held,
         log: FilteringBoundLogger,
         *,
         at_once: int,
@@ -77,6 +79,7 @@ class Janitor:
         self._deleter = deleter
         self._collector = collector
         self._ledger = ledger
+        self._held = held
         self._log = log
         self._at_once = at_once
         self._settings = RetentionStore(bus)
@@ -142,7 +145,7 @@ class Janitor:
         """Why a run may not be deleted; empty when it may."""
         if not note.state:
             return "it is under way: cancel it first"
-        if held := (await held_runs(self._bus)).get(note.run_id):
+        if held := (await self._held.runs([note.project])).get(note.run_id):
             return held
         for by, needed in retention.needs(self._ledger.runs.values()).items():
             if note.run_id in needed and by in self._ledger.runs and by not in self._ledger.deleted:
@@ -188,7 +191,8 @@ class Janitor:
     async def _decide(self, settings: RetentionSettings) -> dict[str, Decision]:
         policies = [policy.policy(policy.name) for policy in settings.policies]
         runs = [note for note in self._ledger.runs.values() if note.run_id not in self._ledger.deleted]
-        return retention.decide(runs, policies, time.time(), await held_runs(self._bus))
+        held = await self._held.runs(note.project for note in runs) if policies else {}
+        return retention.decide(runs, policies, time.time(), held)
 
     def _going(self, decisions: Mapping[str, Decision], report: JanitorReport) -> dict[str, str]:
         """The runs that go, the oldest first, each with its pipeline."""
