@@ -316,14 +316,6 @@ class GatewayService:
         connected = self.bus.client.is_connected
         return {"nats": connected, "log": connected and await self._log_answers()}
 
-    async def schedulers(self) -> list[commands.Replica]:
-        """The schedulers that live, with the shards they hold; none when none answers."""
-        try:
-            answer = await self.bus.request(subjects.SCHEDULER_REPLICAS, b"{}", timeout=1.0)
-            return commands.Replicas.model_validate_json(answer.data).replicas
-        except (Unavailable, pydantic.ValidationError):
-            return []
-
     async def _log_answers(self) -> bool:
         try:
             await self.bus.api(f"STREAM.INFO.{subjects.RUNS}", timeout=1.0)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import pydantic
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
+from penstock_adapters.nats.bus import Bus
+from penstock_contracts import subjects
+from penstock_contracts.commands import Replica, Replicas
+from penstock_core.ports import Unavailable
 from penstock_core.values import INLINE_LIMIT
 from penstock_gateway.bodies import JSON_LIMIT
 from penstock_gateway.docs import describe
@@ -44,7 +49,7 @@ async def platform(request: Request) -> Response:
     """Its version, its parts, its artifact store and its limits in bytes."""
     parts = await service(request).readiness()
     store = await artifacts(request).describe()
-    schedulers = await service(request).schedulers()
+    schedulers = await _schedulers(service(request).bus)
     return json(
         {
             "version": VERSION,
@@ -57,6 +62,15 @@ async def platform(request: Request) -> Response:
             "limits": {"inline": INLINE_LIMIT, "json": JSON_LIMIT, "blob": settings(request).max_blob},
         }
     )
+
+
+async def _schedulers(bus: Bus) -> list[Replica]:
+    """The schedulers that live, with the shards they hold; none when none answers."""
+    try:
+        answer = await bus.request(subjects.SCHEDULER_REPLICAS, b"{}", timeout=1.0)
+        return Replicas.model_validate_json(answer.data).replicas
+    except (Unavailable, pydantic.ValidationError):
+        return []
 
 
 @router.post(
