@@ -291,7 +291,7 @@ def select(models: list[Model], evaluations: list[Evaluation]) -> Best:
 
 @step(name="report")
 def write_report(model: Model, evaluations: list[Evaluation], final: Evaluation, test: pd.DataFrame) -> Report:
-    """Write one HTML page with its plots inside, and the metrics as JSON beside it."""
+    """Write one HTML page with its plots inside, the metrics as JSON beside it, and register the model."""
     metrics: dict[str, Any] = {
         "selected": final.candidate,
         "test": _numbers(final),
@@ -301,8 +301,12 @@ def write_report(model: Model, evaluations: list[Evaluation], final: Evaluation,
     figures = pages.draw([asdict(one) for one in evaluations], asdict(final), metrics["importances"])
     for name, figure in figures.items():
         context().log_figure(name, figure)
-    for name in ("accuracy", "precision", "recall", "roc_auc"):
-        context().log_metric(f"test_{name}", getattr(final, name))
+    measured = {name: getattr(final, name) for name in ("accuracy", "precision", "recall", "roc_auc")}
+    for name, value in measured.items():
+        context().log_metric(f"test_{name}", value)
+    context().register_model(
+        "classifier", model, metrics=measured, alias="champion", gate="roc_auc >= champion.roc_auc"
+    )
     Path("metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     context().log_artifact("metrics.json", Path("metrics.json"))
     page = Path("report.html")

@@ -57,6 +57,16 @@ def test_training_ends_with_model_report_and_metrics(folder: Path, trained: dict
     assert trained["steps"]["evaluate-2"]["metrics"]["roc_auc"] > 0.9
 
 
+def test_training_registers_its_model(folder: Path, trained: dict[str, Any]) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    command = [str(COMMAND), "models", "show", "classifier@champion", "--json"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+    model = json.loads(done.stdout)
+    assert (model["version"], model["run_id"], model["step"]) == (1, trained["run_id"], "report")
+    assert model["metrics"]["accuracy"] == pytest.approx(trained["outputs"]["metrics"]["test"]["accuracy"], abs=1e-4)
+    assert model["artifact"]["sha256"] == trained["outputs"]["model"]["artifact"]["sha256"]
+
+
 def test_inference_predicts_with_the_model_of_the_last_training_run(folder: Path, trained: dict[str, Any]) -> None:
     predicted = penstock(folder, str(EXAMPLES / "inference"))
     assert predicted["state"] == "succeeded", predicted

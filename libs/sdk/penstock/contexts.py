@@ -46,6 +46,7 @@ TAGS = 64
 """Tags of one attempt."""
 
 _HISTORY = 100_000
+_MODELS = 100
 _STEP_LIMIT = 2**63 - 1
 _UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -88,13 +89,13 @@ class Metric(NamedTuple):
 
 @dataclass
 class Memory:
-    """A sink that keeps everything in memory; `history` keeps the last 100,000 measurements."""
+    """A sink that keeps everything in memory: of measurements the last 100,000, of models the last 100."""
 
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     tags: dict[str, str] = field(default_factory=dict[str, str])
     artifacts: dict[str, object] = field(default_factory=dict[str, object])
-    models: list[Wanted] = field(default_factory=list[Wanted])
+    models: deque[Wanted] = field(default_factory=lambda: deque[Wanted](maxlen=_MODELS))
     history: deque[Metric] = field(default_factory=lambda: deque[Metric](maxlen=_HISTORY))
     done: tuple[float, str] = (0.0, "")
 

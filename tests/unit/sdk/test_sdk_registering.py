@@ -137,7 +137,7 @@ def test_what_is_wrong_is_told_where_it_is_said(
     memory = Memory()
     with using(Context(sink=memory)), pytest.raises(error, match=re.escape(says)):
         context().register_model(name, Model(1), **more)
-    assert memory.models == []
+    assert not memory.models
 
 
 def test_outside_the_platform_it_is_kept_in_memory() -> None:
