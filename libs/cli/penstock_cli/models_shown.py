@@ -60,7 +60,10 @@ def version(one: ModelVersion) -> None:
         ("artifact", f"{one.sha256}"),
         ("format", f"{one.format}, {size(one.size)}{kind}{warning}"),
         ("run", f"{one.run_id}, step {one.step}, attempt {one.attempt}, {one.output}"),
-        ("pipeline", f"{one.pipeline} v{one.pipeline_version}"),
+        (
+            "pipeline",
+            f"{one.pipeline} v{one.pipeline_version}" if one.pipeline_version else f"{one.pipeline} (a script)",
+        ),
         ("code", one.code[:12]),
         ("registered", f"{output.clock(one.at)}{f' by {one.by}' if one.by else ''}"),
         ("about", one.description),
