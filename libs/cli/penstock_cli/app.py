@@ -14,6 +14,7 @@ from penstock_cli import (
     comparing,
     doctor,
     explain,
+    exporting,
     light,
     limits,
     lineage,
@@ -67,6 +68,7 @@ runs.app.command("metrics")(metrics.metrics)
 runs.app.command("compare")(comparing.compare)
 runs.app.command("archive")(retention.archive_run)
 runs.app.command("delete")(retention.delete_run)
+runs.app.command("export-mlflow")(exporting.export_mlflow)
 runs.app.command("answer")(answering.answer)
 app.command("questions")(answering.questions)
 app.add_typer(answering.events, name="events")
