@@ -105,9 +105,11 @@ class Outside:
         Raises:
             Unavailable: something did not answer; the outbox is as it was.
         """
-        for effect in [effect for effect in state.outbox if isinstance(effect, Register)]:
-            await self._registrar.register(state, effect.key, effect.attempt)
-            state.outbox.pop(effect, None)
+        wanted = [effect for effect in state.outbox if isinstance(effect, Register)]
+        if wanted:
+            await self._registrar.register(state, wanted)
+            for effect in wanted:
+                state.outbox.pop(effect, None)
 
     async def carry_out(self, state: RunState) -> list[Fact]:
         """Do all that is in a run's outbox, and empty it.

@@ -11,8 +11,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from penstock_contracts import events, subjects
+from penstock_core.effects import Register
 from penstock_core.errors import PenstockError
-from penstock_core.facts import AttemptFinished, Registration
+from penstock_core.facts import AttemptFinished, Registration, RunRequested
 from penstock_core.ports import Recorded, Unavailable
 from penstock_core.registry import decide
 from penstock_core.registry.decide import About, Decision, Origin, Promotion, Who
@@ -24,6 +25,10 @@ Park = Callable[[str, bytes, str], Awaitable[None]]
 
 class Models(Protocol):
     """The logs of models."""
+
+    async def get(self, project: str, name: str) -> Model:
+        """A model as it stands."""
+        ...
 
     async def change(self, project: str, name: str, decide: Callable[[Model], Decision]) -> tuple[Decision, Model]:
         """Decide on a model and append what follows."""
@@ -46,56 +51,64 @@ class Registrar:
         self._models = models
         self._park = park
 
-    async def register(self, state: RunState, key: str, attempt: int) -> None:
-        """Register what the end of an attempt asks for.
+    async def register(self, state: RunState, wanted: Sequence[Register]) -> None:
+        """Register what the ends of attempts ask for. Where that is done, such as after a restart, nothing is written.
 
         Raises:
             Unavailable: a log does not answer; doing it again is safe.
         """
-        place = subjects.finished(state.run_id, key, attempt)
-        recorded = (await self._facts.last([place])).get(place)
-        if recorded is None:
-            raise Unavailable(f"the end of step {key!r} cannot be read yet")
-        end = recorded.fact
-        if not isinstance(end, AttemptFinished):
-            return
-        for wanted in end.models:
-            try:
-                await self._one(state, end, wanted)
-            except Unavailable:
-                raise
-            except PenstockError as error:
-                why = f"model {wanted.model!r} is not registered: {error}"
-                await self._park(place, events.encode(end), why)
+        places = [subjects.finished(state.run_id, effect.key, effect.attempt) for effect in wanted]
+        recorded = await self._facts.last(places)
+        known: dict[str, Model] = {}
+        for place in places:
+            if place not in recorded:
+                raise Unavailable(f"the end of an attempt at {place} cannot be read yet")
+            end = recorded[place].fact
+            if not isinstance(end, AttemptFinished):
+                continue
+            for model in end.models:
+                try:
+                    await self._one(state, end, model, known)
+                except Unavailable:
+                    raise
+                except PenstockError as error:
+                    why = f"model {model.model!r} is not registered: {error}"
+                    await self._park(place, events.encode(end), why)
 
-    async def _one(self, state: RunState, end: AttemptFinished, wanted: Registration) -> None:
+    async def _one(self, state: RunState, end: AttemptFinished, wanted: Registration, known: dict[str, Model]) -> None:
+        """`known` are models as they were a moment ago: what was registered then is registered."""
         run, step = state.requested, state.find(end.key)
         if run is None or step is None:
             return
-        origin = Origin(
-            artifact=wanted.artifact,
-            run_id=end.run_id,
-            key=end.key,
-            attempt=end.attempt,
-            output=wanted.output,
-            pipeline=run.pipeline,
-            pipeline_version=run.version,
-            code=state.plan.specs[step.node].code,
-        )
-        about = About(
-            metrics=end.metrics if wanted.metrics is None else wanted.metrics,
-            odd=wanted.odd,
-            params=end.params,
-            tags=wanted.tags,
-            description=wanted.description,
-        )
-        who = Who(f"{run.pipeline}/{end.key}", end.finished_at)
-        wish = None
-        if wanted.alias:
-            cause = origin.attempt_id
-            wish = Promotion(alias=wanted.alias, version=0, reason=wanted.reason, gate=wanted.gate, cause=cause)
+        decided = _decision(run, end, wanted, state.plan.specs[step.node].code)
+        if wanted.model not in known:
+            known[wanted.model] = await self._models.get(run.project, wanted.model)
+        if decided(known[wanted.model]).facts:
+            _, known[wanted.model] = await self._models.change(run.project, wanted.model, decided)
 
-        def decided(model: Model) -> Decision:
-            return decide.register(model, origin, about, who, wish)
 
-        await self._models.change(run.project, wanted.model, decided)
+def _decision(run: RunRequested, end: AttemptFinished, wanted: Registration, code: str) -> Callable[[Model], Decision]:
+    """What is decided on a model for an end that asks for a version of it."""
+    origin = Origin(
+        artifact=wanted.artifact,
+        run_id=end.run_id,
+        key=end.key,
+        attempt=end.attempt,
+        output=wanted.output,
+        pipeline=run.pipeline,
+        pipeline_version=run.version,
+        code=code,
+    )
+    about = About(
+        metrics=end.metrics if wanted.metrics is None else wanted.metrics,
+        odd=wanted.odd,
+        params=end.params,
+        tags=wanted.tags,
+        description=wanted.description,
+    )
+    who = Who(f"{run.pipeline}/{end.key}", end.finished_at)
+    wish = None
+    if wanted.alias:
+        cause = origin.attempt_id
+        wish = Promotion(alias=wanted.alias, version=0, reason=wanted.reason, gate=wanted.gate, cause=cause)
+    return lambda model: decide.register(model, origin, about, who, wish)

@@ -10,6 +10,7 @@ import pytest
 from penstock_adapters.nats.bus import BusError
 from penstock_contracts import subjects
 from penstock_core import run
+from penstock_core.effects import Register
 from penstock_core.facts import AttemptFinished, AttemptRequested, Outcome, Registration, RunRequested
 from penstock_core.ir import Node, Pipeline, StepSpec
 from penstock_core.ports import Recorded, Unavailable
@@ -33,15 +34,21 @@ class World:
         self.log: dict[str, Recorded] = {PLACE: Recorded(5, 7.0, artifact_of)}
         self.models: dict[str, Model] = {}
         self.parked: list[str] = []
+        self.reads = self.changes = 0
         self.fails: dict[str, Exception] = {}
         self.registrar = Registrar(self, self, self.park)
 
     async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
         return {place: self.log[place] for place in places if place in self.log}
 
-    async def change(self, project: str, name: str, decide: Callable[[Model], Decision]) -> tuple[Decision, Model]:
+    async def get(self, project: str, name: str) -> Model:
+        self.reads += 1
         if name in self.fails:
             raise self.fails[name]
+        return self.models.setdefault(name, Model(project, name))
+
+    async def change(self, project: str, name: str, decide: Callable[[Model], Decision]) -> tuple[Decision, Model]:
+        self.changes += 1
         model = self.models.setdefault(name, Model(project, name))
         decision = decide(model)
         for fact in decision.facts:
@@ -63,7 +70,7 @@ class World:
         return run.fold("r", run.Plan(pipeline), facts)
 
     async def register(self) -> None:
-        await self.registrar.register(self.state(), "train", 1)
+        await self.registrar.register(self.state(), [Register("train", 1)])
 
 
 def wanted(n: int = 1, **more: Any) -> Registration:
@@ -85,8 +92,11 @@ async def test_a_version_has_what_the_end_and_the_run_say() -> None:
 @pytest.mark.asyncio
 async def test_doing_it_again_changes_nothing() -> None:
     world = World(wanted(alias="champion"), wanted(2, metrics={"accuracy": 0.1}, alias="champion", gate="accuracy > 1"))
-    for _ in range(3):
+    await world.register()
+    assert (world.reads, world.changes) == (1, 2)
+    for _ in range(2):
         await world.register()
+    assert (world.reads, world.changes) == (3, 2)  # one look at each model, and nothing is written
     kinds = [type(fact) for fact in world.models["churn"].history]
     assert kinds == [ModelRegistered, ModelPromoted, ModelRegistered, PromotionRefused]
     assert world.models["churn"].versions[2].metrics == {"accuracy": 0.1}
@@ -112,7 +122,7 @@ async def test_what_does_not_answer_is_asked_again_later() -> None:
     state = world.state()
     kept = world.log.pop(PLACE)
     with pytest.raises(Unavailable, match="cannot be read yet"):  # a replica of the stream that lags
-        await world.registrar.register(state, "train", 1)
+        await world.registrar.register(state, [Register("train", 1)])
     world.log[PLACE] = kept
     await world.register()
     assert list(world.models["churn"].versions) == [1]
