@@ -64,6 +64,7 @@ bench: $(STAMP) ## Measure speed and size; prints a table and JSON
 	@$(BIN)/python tests/bench/core.py
 	@$(BIN)/python tests/bench/scheduler.py
 	@$(BIN)/python tests/bench/artifacts.py
+	@$(BIN)/python tests/bench/tracking.py
 
 constraints: ## Pin every dependency anew in constraints.txt
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }

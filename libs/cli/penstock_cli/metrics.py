@@ -19,6 +19,8 @@ _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN = "_.-=*#"
 _WIDTH = 60
 _SHORT = 24
+_SUMMARIES, _CHARTS = 1000, 50
+"""Series of an answer of the platform: without and with points."""
 
 
 def metrics(
@@ -26,7 +28,7 @@ def metrics(
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only the series of this name.")] = None,
     step: Annotated[str | None, typer.Option("--step", help="Only of this step (its key, such as train[3]).")] = None,
     points: Annotated[
-        int | None, typer.Option("--points", min=2, max=10_000, help="Most points of a series with --json.")
+        int | None, typer.Option("--points", min=5, max=10_000, help="Most points of a series with --json.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -50,6 +52,8 @@ def metrics(
     else:
         for one in found:
             _show(one)
+    if not json and len(found) >= (_SUMMARIES if name is None else _CHARTS):
+        output.note("there may be more series: choose with --step")
 
 
 def _show(one: Series) -> None:

@@ -100,14 +100,16 @@ class Measured:
         attempt: int | None = None,
         points: int | None = None,
     ) -> list[Series]:
-        """What a run measured, by name and step; of each step its last attempt that measured something.
+        """What a run measured, by name and step: 1,000 series at most, or 50 with points.
+
+        Of each step those of its last attempt that measured something.
 
         Args:
             run_id: the run.
             name: only the series of this name, with points.
             step: only those of this step, by its key.
             attempt: those of this attempt.
-            points: most points of each series, 500 by default; the first, the last and all extremes are among them.
+            points: most points of each series, 5 or more, by default 500; first, last and extremes are among them.
 
         Raises:
             NotFound: there is no such run or series.

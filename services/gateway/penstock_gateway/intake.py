@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,9 @@ from penstock_core.facts import AttemptFinished
 from penstock_core.ports import Unavailable
 from penstock_gateway import recorded
 from penstock_gateway.problems import ProblemError
+
+PATIENCE = 5.0
+"""Seconds that one look may take; what is left after them comes at the next one."""
 
 UNUSABLE = ".unusable"
 """Ending of the name of a folder that was set aside."""
@@ -61,12 +65,15 @@ class Intake:
         self._mirror = Mirror(bus, home)
         self._one = asyncio.Lock()
 
-    async def take_in(self) -> None:
-        """Take in all runs whose scripts are over. What cannot be done now is left for the next time."""
+    async def take_in(self, wanted: str = "") -> None:
+        """Take in runs whose scripts are over, `wanted` first. What cannot be done now is left for the next time."""
         if not _names(self._root):
             return
+        until = time.monotonic() + PATIENCE
         async with self._one:
-            for name in _names(self._root):
+            for name in sorted(_names(self._root), key=lambda name: (name != wanted, name)):
+                if time.monotonic() > until:
+                    return
                 with _held(self._root / name) as folder:
                     if folder is not None:
                         await self._take(folder)
@@ -111,12 +118,12 @@ def no_pipeline(name: str) -> ProblemError:
 
 
 def _names(root: Path) -> list[str]:
-    """Names of folders that may hold a run, oldest first."""
+    """Names of folders that may hold a run."""
     try:
         found = os.listdir(root)  # noqa: PTH208 - names are all that is needed, at every look at runs
     except OSError:
         return []
-    return sorted(name for name in found if name[0] != "." and ids.is_name(name))
+    return [name for name in found if name[0] != "." and ids.is_name(name)]
 
 
 @contextlib.contextmanager

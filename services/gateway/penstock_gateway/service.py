@@ -185,7 +185,7 @@ class GatewayService:
             ProblemError: 404 no such run.
         """
         _check_run_id(run_id)
-        await self.scripts.take_in()
+        await self.scripts.take_in(run_id)
         found = await self.states.get(run_id)
         if found is None:
             raise _no_run(run_id)
@@ -230,7 +230,7 @@ class GatewayService:
             ProblemError: 404 no such run.
         """
         _check_run_id(run_id)
-        await self.scripts.take_in()
+        await self.scripts.take_in(run_id)
         found = await self._requested(run_id)
         if found is None:
             raise _no_run(run_id)

@@ -22,6 +22,7 @@ from gateway_platform import Http, Platform, running
 from penstock import track
 from penstock.tracking import TrackedRun
 from penstock_contracts import subjects
+from penstock_gateway import intake
 from penstock_gateway.recorded import KILLED
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -144,6 +145,30 @@ async def test_a_script_that_lives_is_left_alone_and_one_that_was_killed_failed(
     assert step["artifacts"]["note"] == {"value": {"a": 1}}
     found = (await http("GET", f"/v1/runs/{run_id}/metrics")).json()
     assert {one["name"] for one in found["series"]} == {"loss", "odd"}
+
+
+async def test_half_a_line_at_the_end_is_no_measurement(platform: Platform, http: Http) -> None:
+    run = await asyncio.to_thread(record, platform.root)
+    folder = platform.root / "tracked" / run.run_id
+    with (folder / "run.points").open("ab") as file:
+        file.write(b'["loss",3,17')
+    (folder / "end.json").unlink()
+    view = (await http("GET", f"/v1/runs/{run.run_id}")).json()
+    assert (view["state"], view["steps"]["script"]["metrics"]) == ("failed", {"loss": 0.25})
+    (loss,) = (await http("GET", f"/v1/runs/{run.run_id}/metrics")).json()["series"]
+    assert loss["count"] == 3
+
+
+async def test_many_runs_are_taken_in_over_several_looks(
+    platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [await asyncio.to_thread(record, platform.root, "many") for _ in range(4)]
+    monkeypatch.setattr(intake, "PATIENCE", -1.0)
+    assert (await http("GET", "/v1/runs?pipeline=many")).json()["runs"] == []
+    monkeypatch.setattr(intake, "PATIENCE", 1e-6)
+    assert (await http("GET", f"/v1/runs/{runs[3].run_id}")).status in (200, 404)
+    monkeypatch.setattr(intake, "PATIENCE", 60.0)
+    assert len((await http("GET", "/v1/runs?pipeline=many")).json()["runs"]) == 4
 
 
 async def test_what_cannot_be_used_is_set_aside_and_hurts_nothing(platform: Platform, http: Http) -> None:

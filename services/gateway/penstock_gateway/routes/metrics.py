@@ -28,7 +28,7 @@ async def read_metrics(
     step: Annotated[str | None, Query(description="only of this step: its key, such as `train[3]`")] = None,
     attempt: Annotated[int | None, Query(ge=1, le=1_000_000, description="of this attempt; default the last")] = None,
     points: Annotated[
-        int | None, Query(ge=2, le=10_000, description="most points of a series, 500 by default; extremes are kept")
+        int | None, Query(ge=5, le=10_000, description="most points of a series, 500 by default; extremes are kept")
     ] = None,
     limit: Annotated[
         int | None, Query(ge=1, le=50_000, description="points of a page: all points of one series, in order")
