@@ -20,7 +20,7 @@ import orjson
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.bus import Bus, BusError
 from penstock_core.ports import Unavailable
 
 BATCH = 256
@@ -32,6 +32,9 @@ _HEARTBEAT = 5.0
 _SILENCE = 2.5 * _HEARTBEAT
 _INACTIVE = 60.0
 _RETRY = 0.25
+_PATIENCE = 2.0
+_SILENT_TAKES = 15
+_NO_MESSAGE = 10037
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,34 @@ class Follower:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(deadline - now, _SILENCE)):
                     await self._wake.wait()
+
+    async def to_the_end(self) -> AsyncGenerator[list[Item]]:
+        """What the stream has now, in parts; messages that are purged meanwhile are not waited for.
+
+        Raises:
+            Unavailable: the server does not give what it has.
+        """
+        silent = 0
+        while self.pending:
+            items = await self.take(_PATIENCE)
+            if items:
+                silent = 0
+                yield items
+            elif await self._is_at_end():
+                return
+            elif (silent := silent + 1) == _SILENT_TAKES:
+                raise Unavailable(f"stream {self._stream} could not be read to its end")
+
+    async def _is_at_end(self) -> bool:
+        for one in self._filters:
+            try:
+                query = {"seq": self._last + 1, "next_by_subj": one}
+                await self._bus.api(f"STREAM.MSG.GET.{self._stream}", query)
+                return False
+            except BusError as error:
+                if error.code != _NO_MESSAGE:
+                    raise
+        return True
 
     def reset(self) -> None:
         """Begin anew after the last message taken: the server may have forgotten the consumer."""

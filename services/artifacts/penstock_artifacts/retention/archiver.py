@@ -32,7 +32,7 @@ from penstock_core.errors import PenstockError
 from penstock_core.facts import RunArchived, RunFinished, RunRequested
 from penstock_core.facts.keeping import NAMES_LIMIT
 from penstock_core.ir import Pipeline
-from penstock_core.ports import ArtifactStore, Unavailable
+from penstock_core.ports import ArtifactStore
 from penstock_core.retention import RunNote
 from penstock_core.values import ArtifactRef
 
@@ -40,7 +40,6 @@ NOTES = "archives/"
 _MOVED = ("step.>", "clock.>", "admitted", "cancel")
 """What an archived run does not keep in the log."""
 
-_SILENCE = 20.0
 _NO_MESSAGE = 10037
 
 
@@ -190,10 +189,7 @@ class Archiver:
 
     async def _items(self, stream: str, subject: str) -> AsyncGenerator[Item]:
         async with self._followers.follow(stream, [subject], name="archiver") as follower:
-            while follower.pending:
-                items = await follower.take(_SILENCE)
-                if not items:
-                    raise Unavailable(f"stream {stream} could not be read to its end")
+            async for items in follower.to_the_end():
                 for item in items:
                     yield item
 

@@ -8,11 +8,9 @@ from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.follow import Followers, Item
 from penstock_contracts import events, subjects
 from penstock_core.facts import RunArchived, RunDeleted, RunFinished, RunRequested
-from penstock_core.ports import Unavailable
 from penstock_core.retention import RunNote
 
 _FILTERS = [f"runs.*.*.{tail}" for tail in ("requested", "finished", "archived", "deleted")]
-_SILENCE = 20.0
 
 
 class Ledger:
@@ -50,10 +48,7 @@ class Ledger:
             self._forget()
             self.created = str(info["created"])
         async with self._followers.follow(subjects.RUNS, _FILTERS, self._at, "retention") as follower:
-            while follower.pending:
-                items = await follower.take(_SILENCE)
-                if not items:
-                    raise Unavailable("the log of runs could not be read to its end")
+            async for items in follower.to_the_end():
                 for item in items:
                     self._take(item)
                     self._at = item.seq

@@ -22,7 +22,7 @@ from penstock_contracts.archives import digests, names_folders
 from penstock_core import folders
 from penstock_core.errors import PenstockError
 from penstock_core.facts import RunArchived
-from penstock_core.ports import ArtifactStore, Unavailable
+from penstock_core.ports import ArtifactStore
 
 _HOLD_NOTHING = {
     subjects.LOGS,
@@ -33,7 +33,6 @@ _HOLD_NOTHING = {
     f"KV_{subjects.LIMITS_BUCKET}",
     f"KV_{subjects.RETENTION_BUCKET}",
 }
-_SILENCE = 20.0
 _STREAM_NOT_FOUND = 10059
 _UNPACKED = 256 * 1024 * 1024
 _HEAD = b'{"version":'
@@ -98,10 +97,7 @@ class Roots:
     ) -> None:
         try:
             async with self._followers.follow(stream, [">"], name="roots") as follower:
-                while follower.pending:
-                    items = await follower.take(_SILENCE)
-                    if not items:
-                        raise Unavailable(f"stream {stream} could not be read to its end")
+                async for items in follower.to_the_end():
                     for item in items:
                         await self._take(stream, item, named, going)
                         if stream == subjects.RUNS:
