@@ -15,10 +15,12 @@ import pytest
 
 from penstock import Client
 from penstock.client_errors import NotFound, Refused
+from penstock.retention import JobFailed
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_core.facts import AttemptFinished, Fact, Outcome, RunArchived, RunRequested
+from penstock_core.values import Inline
 from penstock_testkit.cluster import Cluster
 
 PIPELINES = """
@@ -49,6 +51,10 @@ def total(numbers: list[int], data: bytes, ready: str) -> int:
 @pipeline
 def flow(rows: int = 4, ready: str = ""):
     return total(twice.map(n=load(rows)), big(rows), ready)
+
+@pipeline
+def other(rows: int = 4):
+    return total(load(rows), big(rows), "")
 
 @pipeline
 def asking():
@@ -202,6 +208,98 @@ def test_runs_under_way_are_not_archived(cluster: Cluster, client: Client) -> No
 
 
 @pytest.mark.timeout(240)
+def test_a_lost_log_gets_back_what_it_had_of_archived_runs(cluster: Cluster, client: Client, tmp_path: Path) -> None:
+    version = client.register(f"{cluster.src / 'archived.py'}:flow").version
+    long_ago = time.time() - 3600
+    given = {"rows": Inline(6), "ready": Inline("")}
+    old = RunRequested(
+        run_id="lost", project="default", pipeline="flow", version=version, inputs=given, requested_at=long_ago
+    )
+    append(cluster, old)
+    assert client.wait("lost", timeout=60).succeeded
+    new = client.run("flow", inputs={"rows": 7}, wait=True)
+    for run_id in ("lost", new.run_id):
+        assert client.retention.archive(run_id).archived == 1
+    before = client.export("lost", tmp_path).read_text()
+    everything = client.transport.json("GET", "/v1/runs/lost")
+    for run_id in ("lost", new.run_id):
+        lose(cluster, run_id)
+    cluster.kill("gateway")
+    cluster.restart("gateway")
+    cluster.wait_ready("gateway")
+    with pytest.raises(NotFound):
+        client.get("lost")
+
+    report = client.retention.restore()
+    assert report.restored == 1
+    assert [problem for problem in report.problems if "was asked for a moment ago" in problem and new.run_id in problem]
+    assert client.transport.json("GET", "/v1/runs/lost") == everything
+    assert client.export("lost", tmp_path).read_text() == before
+    # Nothing runs again, and doing it again does nothing.
+    time.sleep(1.0)
+    assert {type(fact).__name__ for fact in log_of(cluster, "lost")} == {"RunRequested", "RunFinished", "RunArchived"}
+    assert client.retention.restore("lost").restored == 0
+    with pytest.raises(JobFailed, match="there is no archive of run 'never'"):
+        client.retention.restore("never")
+
+
+def lose(cluster: Cluster, run_id: str) -> None:
+    """Lose what the log has of a run."""
+    on_bus(cluster, lambda bus: bus.api(f"STREAM.PURGE.{subjects.RUNS}", {"filter": subjects.run_all(run_id)}))
+
+
+@pytest.mark.timeout(240)
+def test_runs_go_by_policies_and_by_hand_but_not_those_that_others_need(cluster: Cluster, client: Client) -> None:
+    client.register(f"{cluster.src / 'archived.py'}:other")
+    first = client.run("other", wait=True)
+    second = client.wait(client.rerun(first.run_id, from_step="total").run_id, timeout=60)
+    third = client.run("other", inputs={"rows": 9}, idempotency_key="gone", wait=True)
+    with pytest.raises(Refused, match=f"run {second.run_id} needs its results"):
+        client.retention.delete_run(first.run_id)
+    client.retention.archive(third.run_id)
+    client.retention.delete_run(third.run_id)
+    with pytest.raises(NotFound):
+        client.get(third.run_id)
+    assert third.run_id not in [run.run_id for run in client.runs("other")]
+    with pytest.raises(Refused, match=r"stands for a run that was deleted.*use a new key"):
+        client.run("other", inputs={"rows": 9}, idempotency_key="gone")
+
+    # The later one stays, and with it the one whose results it took over.
+    client.retention.set("one", pipeline="other", keep_last=1)
+    assert client.retention.collect(dry_run=True).going == 0
+    last = client.run("other", inputs={"rows": 8}, wait=True)
+    would = client.retention.collect(dry_run=True)
+    assert {row["run_id"] for row in would.gone} == {first.run_id, second.run_id}
+    assert would.pipelines["other"]["runs"] == 2
+    assert len(client.runs("other")) == 3, "nothing was deleted"
+    done = client.retention.collect()
+    assert done.going == 2 and not done.problems
+    assert [run.run_id for run in client.runs("other")] == [last.run_id]
+    client.retention.remove("one")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "status", "says"),
+    [
+        ({"pipeline": "trainig", "keep_for": 5.0}, 404, "There is no pipeline 'trainig'"),
+        ({"keep_for": -1.0}, 422, "keep_for: -1 seconds: it must be 0 or more"),
+        ({"keep_last": -1}, 422, "keep_last: -1 runs"),
+        ({"states": ["running"], "keep_for": 5.0}, 422, "is no end of a run"),
+        ({}, 422, "say how long runs are kept"),
+        ({"keep_last": 0}, 409, "The policy would leave no run at all"),
+    ],
+)
+def test_policies_that_are_not_meant_are_refused(
+    cluster: Cluster, client: Client, wrong: dict[str, Any], status: int, says: str
+) -> None:
+    client.run("flow", wait=True)
+    with pytest.raises(Refused, match=says) as refused:
+        client.retention.set("wrong", **wrong)
+    assert refused.value.status == status
+    assert [one.name for one in client.retention.show().policies] == []
+
+
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("flip", ["middle", "cut"])
 def test_a_damaged_archive_is_named_and_nothing_is_purged(cluster: Cluster, client: Client, flip: str) -> None:
     run = client.run("flow", wait=True)
@@ -224,7 +322,7 @@ def test_a_damaged_archive_is_named_and_nothing_is_purged(cluster: Cluster, clie
     told = [problem for problem in report.problems if run.run_id in problem]
     assert told and archived.history.sha256 in told[0] and "damaged" in told[0]
     assert len(log_of(cluster, run.run_id)) == len(facts) + 1
-    on_bus(cluster, lambda bus: bus.api(f"STREAM.PURGE.{subjects.RUNS}", {"filter": subjects.run_all(run.run_id)}))
+    lose(cluster, run.run_id)
     client.retention.delete_run(other.run_id)
     with pytest.raises(NotFound):
         client.get(other.run_id)

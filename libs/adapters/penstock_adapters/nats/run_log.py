@@ -162,10 +162,13 @@ def from_direct(message: Msg) -> Recorded | None:
 
 
 def timestamp(text: str) -> float:
-    """Unix seconds of an RFC 3339 time with up to nine decimals, as NATS writes it."""
+    """Unix seconds of an RFC 3339 time with up to nine decimals, as NATS writes it.
+
+    To the last bit what a consumer's time in nanoseconds gives: the same fact has the same time whoever reads it.
+    """
     head, _, fraction = text.rstrip("Z").partition(".")
-    seconds = datetime.fromisoformat(head + "+00:00").timestamp()
-    return seconds + (int(fraction) / 10 ** len(fraction) if fraction else 0.0)
+    seconds = int(datetime.fromisoformat(head + "+00:00").timestamp())
+    return (seconds * 10**9 + int(fraction.ljust(9, "0")[:9] or "0")) / 1e9
 
 
 def _headers(message: Msg) -> dict[str, str]:

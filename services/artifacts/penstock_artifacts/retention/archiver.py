@@ -41,6 +41,7 @@ _MOVED = ("step.>", "clock.>", "admitted", "cancel")
 """What an archived run does not keep in the log."""
 
 _NO_MESSAGE = 10037
+_YOUNG = 300.0
 
 
 class NotThere(PenstockError):
@@ -158,6 +159,9 @@ class Archiver:
         finished = next((fact for fact in facts if isinstance(fact, RunFinished)), None)
         if requested is None or finished is None:
             raise ArchiveDamaged(f"the archive of run {archived.run_id} does not hold its request and its end")
+        if time.time() - requested.requested_at < _YOUNG:
+            # A scheduler takes the request of a moment ago for one of a run that has just begun.
+            raise NotThere(f"run {archived.run_id} was asked for a moment ago: restore it in {_YOUNG / 60:.0f} minutes")
         await self.log.append([finished, archived])
         return (await self.log.append([requested]))[0]
 
