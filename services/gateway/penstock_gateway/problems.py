@@ -20,6 +20,7 @@ from starlette.responses import Response
 from penstock_adapters.errors import ArtifactError, ArtifactMismatch, ArtifactMissing, ArtifactTooLarge, StoreFull
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.sql.errors import DatabaseError
+from penstock_contracts.archives import ArchiveDamaged
 from penstock_core.errors import DefinitionError, InputError, InvalidId, PenstockError
 from penstock_core.ports import Unavailable
 from penstock_core.registry.errors import GateError, GateRefused, NotThere, RegistryError
@@ -97,7 +98,7 @@ def of(error: Exception) -> Response | None:
         case Unavailable():
             retry = {"retry-after": "1"}
             return answer(503, "A part of the platform does not answer", f"{error}; try again", headers=retry)
-        case ArtifactError():
+        case ArtifactError() | ArchiveDamaged():
             return _of_artifact(error)
         case RegistryError():
             return _of_registry(error)
@@ -126,7 +127,7 @@ def install(app: FastAPI) -> None:
         app.add_exception_handler(kind, handle)
 
 
-def _of_artifact(error: ArtifactError) -> Response:
+def _of_artifact(error: ArtifactError | ArchiveDamaged) -> Response:
     match error:
         case ArtifactMissing():
             return answer(404, "The artifact is not in the store", str(error))
@@ -134,6 +135,8 @@ def _of_artifact(error: ArtifactError) -> Response:
             return answer(413, "The body is too large", str(error))
         case ArtifactMismatch():
             return answer(422, "The bytes are not those of the address", str(error))
+        case ArchiveDamaged():
+            return answer(500, "The archive of the run is damaged", str(error))
         case StoreFull():
             return answer(507, "The artifact store is full", str(error))
         case _:
