@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--items", type=int, default=100_000, help="items of the mapped step")
     parser.add_argument("--profile", help="write a cProfile of the mapped step to this file")
     options = parser.parse_args()
+    gc.set_threshold(20_000, 20, 50)  # as services have it
     if options.profile:
         profile = cProfile.Profile()
         profile.runcall(drive, mapped(options.items))

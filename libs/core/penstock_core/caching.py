@@ -6,10 +6,11 @@ In: the parts of a call's key (see `cachekey`), what is kept of earlier calls, a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from penstock_core.facts import AttemptFinished, AttemptRequested, CacheReport, Outcome
+from penstock_core.frozen import frozen
 from penstock_core.values import Value, json_weight, weight
 
 RECENT = 16
@@ -19,7 +20,7 @@ WHOLE = 128 * 1024
 """Largest weight of a result that is kept itself; a larger one is read from the log of its run."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Kept:
     """A kept result: of which attempt it is, when it was stored (Unix seconds), and what it is where that is short."""
 
@@ -35,7 +36,7 @@ class Kept:
     tags: dict[str, str] = field(default_factory=dict[str, str])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Trace:
     """An earlier call whose result was stored: its parts."""
 

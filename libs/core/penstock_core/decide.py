@@ -67,7 +67,7 @@ def _next(state: RunState, step: StepState, run: RunRequested) -> Iterator[Fact]
     elif step.status is Status.WAITING and step.index is None:
         yield _first(state, step, run)
     else:
-        yield _attempt(state, step.key, step, run)
+        yield _attempt(state, step, run)
 
 
 def _fence(state: RunState, step: StepState, reason: str) -> Iterator[Fact]:
@@ -139,7 +139,7 @@ def _first(state: RunState, step: StepState, run: RunRequested) -> Fact:
         except Unresolvable as error:
             message = f"it cannot be mapped: {error}"
             return StepExpanded(run_id=state.run_id, key=step.key, error=ErrorInfo(type="MapError", message=message))
-    return _attempt(state, step.key, step, run)
+    return _attempt(state, step, run)
 
 
 def _blocked(state: RunState, step: StepState, node: Node) -> StepSkipped | None:
@@ -205,25 +205,27 @@ def _items(state: RunState, step: StepState, run: RunRequested) -> Iterator[Fact
         error = ErrorInfo(type=fans.CANCELLED, message="so many items failed that the step cannot succeed")
         yield from _fenced_items(state, step, error)
         return
-    for index in fans.next_items(state.plan.nodes[step.key].fan, step.fan):
+    node = state.plan.nodes[step.key]
+    inputs = fans.Inputs(state, node)
+    for index in fans.next_items(node.fan, step.fan):
         item = StepState(f"{step.key}[{index}]", step.key, index)
         if item.key in state.stops:
             error = ErrorInfo(type=fans.CANCELLED, message=state.stops[item.key])
             yield _cancelled(state, item.key, _free(state, item.key, 1), error)
         else:
-            yield _attempt(state, item.key, item, run)
+            yield _attempt(state, item, run, inputs)
 
 
-def _attempt(state: RunState, key: str, step: StepState, run: RunRequested) -> Fact:
+def _attempt(state: RunState, step: StepState, run: RunRequested, items: fans.Inputs | None = None) -> Fact:
     """The next attempt: held until it has its slots, suspended, or requested from executors."""
-    node, spec = state.plan.nodes[step.node], state.plan.specs[step.node]
+    key, node, spec = step.key, state.plan.nodes[step.node], state.plan.specs[step.node]
     held = step.status is Status.HELD
     attempt = step.attempt if held else step.attempt + 1
     limits = _limits(state, spec)
     since = max(state.now, step.not_before or 0.0)
     start_by = step.start_by if held else since + spec.queue_timeout if spec.queue_timeout is not None else None
     try:
-        inputs = _inputs(state, node, step.index)
+        inputs = _inputs(state, node) if step.index is None else (items or fans.Inputs(state, node)).of(step.index)
         if spec.kind is not Kind.FUNCTION:
             return suspend(state, key, attempt, spec, inputs, run)
     except Unresolvable as error:
@@ -263,9 +265,7 @@ def _attempt(state: RunState, key: str, step: StepState, run: RunRequested) -> F
     )
 
 
-def _inputs(state: RunState, node: Node, index: int | None) -> dict[str, Value]:
-    if index is not None:
-        return fans.inputs(state, node, index)
+def _inputs(state: RunState, node: Node) -> dict[str, Value]:
     by_reference = resolve.weight(state, node.inputs) > values.REQUEST_LIMIT
     return {name: resolve.resolve(state, binding, by_reference=by_reference) for name, binding in node.inputs.items()}
 

@@ -8,21 +8,22 @@ is so already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from penstock_core.frozen import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen()
 class Admit:
     """Get the run a place among the runs of its pipeline that may be under way; `RunAdmitted` says when it has one."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Leave:
     """The run is over: its place goes to the next."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Acquire:
     """Get the held attempt a slot of each limit of its `AttemptHeld`; `SlotGranted` says when it has them."""
 
@@ -30,7 +31,7 @@ class Acquire:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Release:
     """The attempt is over: its slots, or its places in the queues for them, go to the next."""
 
@@ -38,7 +39,7 @@ class Release:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Expect:
     """Have the event of its `StepSuspended` end the suspended attempt, also one that came before."""
 
@@ -46,7 +47,7 @@ class Expect:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Unexpect:
     """The attempt waits for no event any more."""
 
@@ -54,7 +55,7 @@ class Unexpect:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class StartRun:
     """Start the run that the suspended attempt waits for; its end ends the attempt."""
 
@@ -62,7 +63,7 @@ class StartRun:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class CancelRun:
     """Cancel the run that the attempt had started, if it is not over."""
 
@@ -70,7 +71,7 @@ class CancelRun:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Kill:
     """The attempt's end is written, whatever its process still does: have the process ended."""
 
@@ -78,7 +79,7 @@ class Kill:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Register:
     """The attempt ended well and wants versions of models registered: `AttemptFinished.models`."""
 
@@ -86,7 +87,7 @@ class Register:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Report:
     """The run is over: tell the attempt of another run that waits for it (`RunRequested.caller`)."""
 

@@ -173,9 +173,9 @@ def _granted(state: RunState, fact: SlotGranted) -> None:
 
 def _requested(state: RunState, fact: AttemptRequested) -> None:
     step = _begun(state, fact.key, fact.attempt)
-    if _too_late(state, fact.key, fact.attempt):
-        state.outbox[effects.Kill(fact.key, fact.attempt)] = None
-    if step is None:
+    if step is None or step.status in FINAL:
+        if _too_late(state, fact.key, fact.attempt):
+            state.outbox[effects.Kill(fact.key, fact.attempt)] = None
         return
     was_held = step.status is Status.HELD and fact.attempt == step.attempt
     if not was_held and fact.attempt != step.attempt + 1:

@@ -70,35 +70,52 @@ def count(state: RunState, node: Node) -> int:
     return total
 
 
-def inputs(state: RunState, node: Node, index: int) -> dict[str, Value]:
-    """The inputs of an item: its element of each list, and what all items share.
+class Inputs:
+    """The inputs of the items of a mapped step: of each list its element, and what all items share.
 
-    Raises:
-        Unresolvable: a part that is asked for is not there.
+    What is shared is worked out once, for as many items as are begun together. Raises what `of` raises when it is used.
     """
-    assert node.fan is not None  # noqa: S101 - asked by the caller
-    places = _places(state, node, index)
-    shared = {name: binding for name, binding in node.inputs.items() if name not in places}
-    by_reference = resolve.weight(state, shared) > values.ITEM_LIMIT
-    elements = {name: resolve.element(state, node.inputs[name], place) for name, place in places.items()}
-    if sum(map(values.weight, elements.values())) > values.REQUEST_LIMIT - values.ITEM_LIMIT:
-        elements = {
-            name: resolve.element(state, node.inputs[name], place, by_reference=True) for name, place in places.items()
+
+    def __init__(self, state: RunState, node: Node) -> None:
+        assert node.fan is not None  # noqa: S101 - asked by the caller
+        self._state, self._node, self._fan = state, node, node.fan
+        self._lists = {name: node.inputs[name] for name in node.fan.over}
+        self._shared: dict[str, Value] | None = None
+
+    def of(self, index: int) -> dict[str, Value]:
+        """The inputs of an item.
+
+        Raises:
+            Unresolvable: a part that is asked for is not there.
+        """
+        elements = self._elements(index)
+        if sum(map(values.weight, elements.values())) > values.REQUEST_LIMIT - values.ITEM_LIMIT:
+            elements = self._elements(index, by_reference=True)
+        if self._shared is None:
+            self._shared = self._resolved()
+        shared = self._shared
+        return {name: elements[name] if name in elements else shared[name] for name in self._node.inputs}
+
+    def _elements(self, index: int, *, by_reference: bool = False) -> dict[str, Value]:
+        places = self._places(index)
+        return {
+            name: resolve.element(self._state, binding, place, by_reference=by_reference)
+            for (name, binding), place in zip(self._lists.items(), places, strict=True)
         }
-    return {
-        name: elements[name] if name in elements else resolve.resolve(state, binding, by_reference=by_reference)
-        for name, binding in node.inputs.items()
-    }
 
+    def _places(self, index: int) -> list[int]:
+        if self._fan.mode == "zip":
+            return [index] * len(self._lists)
+        places: list[int] = []
+        for binding in reversed(self._lists.values()):
+            index, place = divmod(index, resolve.length(self._state, binding))
+            places.append(place)
+        return places[::-1]
 
-def _places(state: RunState, node: Node, index: int) -> dict[str, int]:
-    assert node.fan is not None  # noqa: S101 - asked by the caller
-    if node.fan.mode == "zip":
-        return dict.fromkeys(node.fan.over, index)
-    places: dict[str, int] = {}
-    for name in reversed(node.fan.over):
-        index, places[name] = divmod(index, resolve.length(state, node.inputs[name]))
-    return places
+    def _resolved(self) -> dict[str, Value]:
+        shared = {name: binding for name, binding in self._node.inputs.items() if name not in self._lists}
+        by_reference = resolve.weight(self._state, shared) > values.ITEM_LIMIT
+        return {name: resolve.resolve(self._state, one, by_reference=by_reference) for name, one in shared.items()}
 
 
 def failure(spec: Fan | None, fan: FanState) -> tuple[ErrorInfo, str]:

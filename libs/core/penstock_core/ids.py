@@ -32,6 +32,7 @@ def shard(run_id: str) -> str:
     return f"{zlib.crc32(run_id.encode()) % SHARDS:02d}"
 
 
+@functools.lru_cache(maxsize=4096)
 def check_name(name: str, what: str = "name") -> str:
     """Return `name` when it may name a project, pipeline, step, pool or run.
 
@@ -48,6 +49,7 @@ def is_name(name: str) -> bool:
     return _NAME.match(name) is not None
 
 
+@functools.lru_cache(maxsize=4096)
 def check_step_key(key: str, what: str = "step key") -> str:
     """Return `key` when it may be the key of a step in a run, such as `split-2`, `train[3]` or `features/split`.
 

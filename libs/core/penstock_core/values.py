@@ -8,8 +8,10 @@ As JSON each is an object told apart by its keys: `{"value": 3}`, `{"artifact": 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias, Union
+
+from penstock_core.frozen import frozen
 
 INLINE_LIMIT = 64 * 1024
 """Largest JSON text, in bytes, of a value that travels in a fact. Larger ones are artifacts."""
@@ -21,7 +23,7 @@ REQUEST_LIMIT = 512 * 1024
 """Largest weight of all inputs of one attempt in its request; beyond it, results are named by reference."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ArtifactRef:
     """An immutable object in the artifact store, named by the SHA-256 of its bytes.
 
@@ -42,7 +44,7 @@ class ArtifactRef:
     total: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ResultRef:
     """A result of an attempt, to be read from the log of the same run, or of `run_id` where it is given."""
 
@@ -52,7 +54,7 @@ class ResultRef:
     run_id: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class CollectedRef:
     """An output of all `count` items of a mapped step, in order, to be read from the log; see `ResultRef`.
 
@@ -65,35 +67,35 @@ class CollectedRef:
     run_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Inline:
     """A JSON value as it stands."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Stored:
     """A value kept as an artifact."""
 
     artifact: ArtifactRef
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Earlier:
     """A value to be read from the log: for inputs too many or too large to travel in a request."""
 
     result: ResultRef
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Collected:
     """The list of the results of a mapped step, to be read from the log."""
 
     collected: CollectedRef
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Element:
     """A part of a value that only its reader opens: `path` holds indexes of lists and keys of dictionaries."""
 
@@ -101,28 +103,28 @@ class Element:
     path: tuple[int | str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Items:
     """A list of values."""
 
     items: tuple[Value, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Fields:
     """A dictionary of values."""
 
     fields: dict[str, Value]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Param:
     """Bound to a parameter of the pipeline."""
 
     param: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Output:
     """Bound to an output of a node."""
 
@@ -130,21 +132,21 @@ class Output:
     output: str = "result"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class BoundItems:
     """A list of bindings."""
 
     items: tuple[Binding, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class BoundFields:
     """A dictionary of bindings."""
 
     fields: dict[str, Binding]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Pick:
     """Bound to a part of what another binding gives: see `Element`."""
 
@@ -152,14 +154,14 @@ class Pick:
     path: tuple[int | str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class OneOf:
     """Bound to the first of several bindings whose steps all have a result."""
 
     one_of: tuple[Binding, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen()
 class Ending:
     """Bound to how the run is about to end: its `outcome`, or its `error` for people; for steps that run at the end."""
 
@@ -258,6 +260,10 @@ def weight(value: Value) -> int:
 
 def json_weight(value: Any) -> int:
     """An upper estimate of the length of plain JSON data as text, in characters."""
+    if isinstance(value, int):
+        return max(24, value.bit_length() // 3 + 2)
+    if value is None or isinstance(value, float):
+        return 24
     total, left = 0, [value]
     while left:  # not by recursion: users nest as deep as they like
         part = left.pop()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,10 +97,29 @@ def test_types_carry_a_version_and_are_different() -> None:
     assert all(re.fullmatch(r"penstock\.(run|attempt|step|artifact)\.[a-z_]+\.v1", name) for name in types)
 
 
-def test_facts_are_frozen() -> None:
-    for fact, _, _ in EXAMPLES:
-        with pytest.raises(dataclasses.FrozenInstanceError):
-            fact.run_id = "other"  # type: ignore[misc]
+def test_the_type_checker_lets_nobody_change_a_fact(tmp_path: Path) -> None:
+    """Python itself would: see `penstock_core.frozen`."""
+    file = tmp_path / "change.py"
+    text = """
+from penstock_core.facts import AttemptFinished
+from penstock_core.values import Inline
+
+def change(fact: AttemptFinished, value: Inline) -> None:
+    fact.attempt = 2
+    value.value = 3
+"""
+    file.write_text(text)
+    checked = subprocess.run(
+        [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        cwd=Path(__file__).parents[3],
+    )
+    errors = [line for line in checked.stdout.splitlines() if " error: " in line]
+    assert len(errors) == 2, checked.stdout
+    assert checked.stdout.count("read-only") == 2, checked.stdout
 
 
 @pytest.mark.parametrize("attempt", [0, -1, 1_000_001])

@@ -44,11 +44,16 @@ MUTANTS = [
     mutant("the window is one too large", FANS, ("window - fan.taken", "window + 1 - fan.taken")),
     mutant("a failed item is forgotten", SETTLE, ("        fan.bad += 1", "        pass")),
     mutant("an item too many must succeed", FANS, ("return math.ceil(least * count - 1e-9)", "return count")),
-    mutant("the first list changes fastest", FANS, ("in reversed(node.fan.over)", "in node.fan.over")),
+    mutant(
+        "the first list changes fastest",
+        FANS,
+        ("in reversed(self._lists.values())", "in self._lists.values()"),
+        ("places[::-1]", "places"),
+    ),
     mutant(
         "items get the element before theirs",
         FANS,
-        ("dict.fromkeys(node.fan.over, index)", "dict.fromkeys(node.fan.over, index - 1)"),
+        ("[index] * len(self._lists)", "[index - 1] * len(self._lists)"),
     ),
     mutant("a condition is not looked at", DECIDE, ("        if not holds:", "        if False:")),
     mutant(

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 from penstock_core import ids
 from penstock_core.facts.parts import CacheReport, CacheRule, ErrorInfo, Limit, Outcome, Registration, check_attempt
+from penstock_core.frozen import frozen
 from penstock_core.ir import Port, Resources
 from penstock_core.values import Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class AttemptHeld:
     """Attempt n could run, and is held until it has a slot of each of `limits`. Times are Unix seconds."""
 
@@ -35,7 +36,7 @@ class AttemptHeld:
         return f"step.{self.key}.{self.attempt}.held"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class SlotGranted:
     """Attempt n has its slots, until it ends."""
 
@@ -55,7 +56,7 @@ class SlotGranted:
         return f"step.{self.key}.{self.attempt}.granted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class AttemptRequested:
     """Attempt n of a step shall run. Holds all that an executor needs; times are Unix seconds.
 
@@ -99,7 +100,7 @@ class AttemptRequested:
         return f"step.{self.key}.{self.attempt}.requested.{self.pool}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class AttemptStarted:
     """Attempt n started. Informative: no decision waits for it."""
 
@@ -123,7 +124,7 @@ class AttemptStarted:
         return f"step.{self.key}.{self.attempt}.started"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ArtifactCommitted:
     """Attempt n has stored something while it runs. Informative; the latest of a name counts. `at` in Unix seconds.
 
@@ -156,7 +157,7 @@ class ArtifactCommitted:
         return f"step.{self.key}.{self.attempt}.artifact.{self.name}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class AttemptFinished:
     """Attempt n ended, in whichever way; the first end wins. `metrics` and `params` are the last logged values.
 

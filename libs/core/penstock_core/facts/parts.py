@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from penstock_core import ids
 from penstock_core.errors import InvalidFact
+from penstock_core.frozen import frozen
 from penstock_core.registry.facts import check_alias
 from penstock_core.values import ArtifactRef
 
@@ -26,7 +27,7 @@ class Outcome(StrEnum):
 GOOD = frozenset({Outcome.SUCCEEDED, Outcome.CACHED})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ErrorInfo:
     """Why an attempt ended badly.
 
@@ -51,7 +52,7 @@ class CacheMode(StrEnum):
     OFF = "off"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class CacheRule:
     """What the cache key of an attempt is made of besides its inputs and environment; `ttl` in seconds."""
 
@@ -61,7 +62,7 @@ class CacheRule:
     refresh: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class CacheReport:
     """What the cache did for an attempt.
 
@@ -86,7 +87,7 @@ class CacheReport:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Limit:
     """A limit of which an attempt needs a slot: `most` slots by the step's own word; None: as the platform has it."""
 
@@ -94,7 +95,7 @@ class Limit:
     most: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Caller:
     """The attempt of another run that waits for this run's end."""
 
@@ -103,7 +104,7 @@ class Caller:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Registration:
     """What an attempt wants registered as a new version of a model, if its end counts and is good.
 

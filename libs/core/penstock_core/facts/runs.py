@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 from penstock_core import ids
 from penstock_core.errors import InvalidFact
 from penstock_core.facts.parts import CacheMode, Caller, Outcome
+from penstock_core.frozen import frozen
 from penstock_core.values import Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class RunRequested:
     """A run was asked for. `inputs` are whole: defaults are already filled in. Times are Unix seconds.
 
@@ -52,7 +53,7 @@ class RunRequested:
         return "requested"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class RunAdmitted:
     """The run has its place among the runs of its pipeline that may be under way at the same time."""
 
@@ -70,7 +71,7 @@ class RunAdmitted:
         return "admitted"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class ClockReached:
     """It is `at` or later, in Unix seconds with milliseconds: what the run had to do by then is due."""
 
@@ -91,7 +92,7 @@ class ClockReached:
         return f"clock.{round(self.at * 1000)}"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class CancelRequested:
     """Someone asked to cancel the run."""
 
@@ -112,7 +113,7 @@ class CancelRequested:
         return "cancel"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class RunFinished:
     """The run ended: `succeeded`, `failed` or `cancelled`; `error` names the step that failed first, for people.
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, ClassVar
 
 from penstock_core.facts.parts import ErrorInfo, check_attempt
+from penstock_core.frozen import frozen
 from penstock_core.ir import Kind
 from penstock_core.values import Value
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class StepExpanded:
     """A mapped step has `count` items, or cannot have any because of `error`, and has failed."""
 
@@ -31,7 +32,7 @@ class StepExpanded:
         return f"step.{self.key}.expanded"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class StepReused:
     """A step takes over the result that it has in another run. `count` is that of a mapped step's items.
 
@@ -60,7 +61,7 @@ class StepReused:
         return f"step.{self.key}.reused"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class StepCancelRequested:
     """Someone asked to cancel one step, or one item of a mapped one."""
 
@@ -82,7 +83,7 @@ class StepCancelRequested:
         return f"step.{self.key}.cancel"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class StepSkipped:
     """A step will not run: `reason` for people, `because` the key of the step that caused it, if one did.
 
@@ -110,7 +111,7 @@ class StepSkipped:
         return f"step.{self.key}.skipped"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class StepSuspended:
     """Attempt n waits for something outside, without a process; `AttemptFinished` ends it as any other.
 
