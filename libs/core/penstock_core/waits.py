@@ -80,4 +80,7 @@ def mapped_end(step: StepState) -> str:
 
 
 def _at(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (ValueError, OverflowError, OSError):
+        return f"{at:g} s after 1970"  # a year that calendars do not have

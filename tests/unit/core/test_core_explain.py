@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import ir, run
+from penstock_core import ir, run, waits
 from penstock_core.explain import StepReason, explain
 from penstock_core.facts import (
     AttemptFinished,
@@ -95,7 +95,7 @@ def test_every_step_of_any_state_has_a_reason(state: run.RunState, now: float, a
 def test_a_step_that_waits_names_exactly_what_is_not_over(state: run.RunState) -> None:
     for one in explain(state, NOW):
         step = state.steps[one.key]
-        free = state.cancel is state.finished is None and state.stopping(step) is None
+        free = state.admitted and state.cancel is state.finished is None and state.stopping(step) is None
         if one.status is Status.WAITING and step.blocker is None and free:
             needs = state.plan.dependencies[one.key]
             assert set(one.because) == {key for key in needs if state.steps[key].status not in FINAL}
@@ -228,3 +228,8 @@ def test_a_long_chain_of_skips_costs_one_walk() -> None:
     found = explain(state, NOW)
     assert time.process_time() - begin < 5
     assert found[-1].because == ("n19998", "n0")
+
+
+def test_a_time_that_no_calendar_has_is_told_all_the_same() -> None:
+    assert waits._at(1e18) == "1e+18 s after 1970"
+    assert waits._at(0.0) == "1970-01-01 00:00:00 UTC"
