@@ -11,8 +11,8 @@ pytest_plugins = ["penstock_testkit.fixtures", "penstock_testkit.attempts"]
 pytest.register_assert_rewrite("penstock_testkit.artifact_store_suite")
 
 # Machines are shared and slow at times: no deadline for one example. CI must not fail by chance: the same examples
-# each time, and more of them. `--hypothesis-profile` chooses another. Which parts of an example matter is not looked for:
-# it takes minutes, in which the test runs out of its time and says something else than what it found.
+# each time, and more of them. `--hypothesis-profile` chooses another. Which parts of an example matter is not looked
+# for: it takes minutes, in which the test runs out of its time and says something else than what it found.
 settings.register_profile(
     "dev",
     deadline=None,
