@@ -25,8 +25,11 @@ from penstock_core import folders, values
 from penstock_core.ports import Unavailable
 from penstock_core.values import ArtifactRef, Value
 
-KNOWN_FOR = 300.0
-"""Seconds that an object which was put is known to be in the store; much less than anything is kept unnamed there."""
+_KNOWN_FOR = 300.0
+"""Most seconds that an object which was put is known to be in the store."""
+
+_OF_GRACE = 4.0
+"""It is known for this part of the time at most for which nothing is removed that is named by nothing."""
 
 _KNOWN = 100_000
 _OBJECTS_AT_ONCE = 4
@@ -117,11 +120,12 @@ class Mirror:
         """
         if not await self._remote():
             return
+        known_for = min(_KNOWN_FOR, (await self._store()).grace / _OF_GRACE)
         references = _references(made)
         parts = {sha256 for ref in references for sha256 in self._parts(ref)}
         for objects in (parts, {ref.sha256 for ref in references}):
             now = time.monotonic()
-            new = [sha256 for sha256 in objects if now - self._known.get(sha256, -KNOWN_FOR) >= KNOWN_FOR]
+            new = [sha256 for sha256 in objects if now - self._known.get(sha256, float("-inf")) >= known_for]
             await _side_by_side(self._put(sha256) for sha256 in new)
             self._known |= dict.fromkeys(new, now)
             while len(self._known) > _KNOWN:

@@ -115,6 +115,7 @@ class StoreInfo(_Model):
     kind: str
     root: str | None = None
     limit: int | None = Field(default=None, description="largest object in bytes")
+    grace: float = Field(default=86400.0, description="seconds for which an object that nothing names is not removed")
 
 
 class Parked(_Model):

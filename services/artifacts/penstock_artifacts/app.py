@@ -20,6 +20,7 @@ from penstock_artifacts.retention.ledger import Ledger
 from penstock_artifacts.retention.roots import Roots
 from penstock_artifacts.service import ArtifactsService
 from penstock_artifacts.settings import ArtifactsSettings
+from penstock_contracts.commands import StoreInfo
 from penstock_core.ports import ArtifactStore, Unavailable
 from penstock_servicekit.link import Link
 
@@ -102,9 +103,11 @@ def build(link: Link, settings: ArtifactsSettings) -> ArtifactsApp:
     )
     folder = settings.home / "previews"
     previews = Previews(store, folder, limits, settings.preview_fetch, settings.preview_room)
-    service = ArtifactsService(store, previews, root, settings.artifact_limit, settings.grant_seconds)
     # A grant may be used to put an object until it ends.
     grace = settings.gc_grace if root is not None else max(settings.gc_grace, settings.grant_seconds)
+    kind = "granted" if root is None else "folder"
+    info = StoreInfo(kind=kind, root=root, limit=settings.artifact_limit, grace=grace)
+    service = ArtifactsService(store, previews, info, settings.grant_seconds)
     janitor = _janitor(link, store, settings, grace)
     subscribers.register(link, service, janitor)
     return ArtifactsApp(link, store, previews, janitor, settings)

@@ -41,14 +41,12 @@ async def kept_parts(store: ArtifactStore, sha256: str) -> bool:
 
 
 class ArtifactsService:
-    """Answers for one store. `root` is the store's folder, None where it is elsewhere."""
+    """Answers for one store, which `info` describes."""
 
-    def __init__(
-        self, store: ArtifactStore, previews: Previews, root: str | None, limit: int | None, grant_seconds: float
-    ) -> None:
+    def __init__(self, store: ArtifactStore, previews: Previews, info: StoreInfo, grant_seconds: float) -> None:
         self._store = store
         self._previews = previews
-        self._info = StoreInfo(kind="granted" if root is None else "folder", root=root, limit=limit)
+        self._info = info
         self._grant_seconds = grant_seconds
 
     async def store(self) -> StoreInfo:
