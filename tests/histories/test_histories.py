@@ -224,3 +224,18 @@ def test_keys_of_a_later_version_are_left_out(tmp_path: Path) -> None:
         line.get("fact", {})["later"] = {"x": 1}
     (tmp_path / "later.jsonl").write_text("\n".join(map(json.dumps, lines)))
     assert histories.load(tmp_path / "later.jsonl").facts == load("chain").facts
+
+
+@every_history
+def test_every_run_of_the_past_can_be_told_to_an_openlineage_service(name: str) -> None:
+    openlineage = pytest.importorskip("penstock_gateway.openlineage", reason="openlineage-python is not installed")
+    state = load(name).fold()
+    told = openlineage.events(state, 1_700_000_000.0, 1_700_000_100.0)
+    begun = [event.run.runId for event in told if event.eventType.name == "START"]
+    ended = [event.run.runId for event in told if event.eventType.name != "START"]
+    assert sorted(begun) == sorted(ended)
+    assert len(set(begun)) == len(begun)
+    made = {one.name for event in told for one in event.outputs}
+    read = {one.name for event in told for one in event.inputs if ".inputs." not in one.name}
+    there = {key for key, step in state.steps.items() if step.status in (machine.Status.CACHED,) or step.from_run}
+    assert {one for one in read - made if one.split(".")[1] not in there} == set()

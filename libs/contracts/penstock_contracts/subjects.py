@@ -55,6 +55,12 @@ WAKES_CONSUMER = "scheduler-wakes"
 MODELS_CONSUMER = "model-events"
 """Durable consumer, on MODELS, that has every change of a model announced."""
 
+LINEAGE_CONSUMER = "openlineage"
+"""Durable consumer, on RUNS, that has every run that is over told to an OpenLineage service, where one is named."""
+
+RUNS_FINISHED = "runs.*.*.finished"
+"""Filter for the ends of all runs."""
+
 KILLS = "kills.>"
 
 BUILDER_REGISTER = "commands.builder.register"

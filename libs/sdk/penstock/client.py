@@ -26,6 +26,7 @@ from penstock import asking, results, searching, uploading
 from penstock.asking import CacheMode
 from penstock.client_errors import ClientError, RunFailed
 from penstock.limits import Limited
+from penstock.lineage import Lineages
 from penstock.measured import Measured
 from penstock.models import Models
 from penstock.platform import Address, home_folder, locator
@@ -46,7 +47,7 @@ _SETTLE = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
 
-class Client(Waiting, Measured, Models, Limited, Keeping):
+class Client(Waiting, Measured, Models, Lineages, Limited, Keeping):
     """Talks to one platform.
 
     Args:

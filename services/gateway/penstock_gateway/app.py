@@ -16,6 +16,7 @@ from structlog.typing import FilteringBoundLogger
 from penstock_core.errors import PenstockError
 from penstock_gateway import guard, problems, subscribers
 from penstock_gateway.artifacts import Artifacts
+from penstock_gateway.lineage_events import LineageEvents
 from penstock_gateway.links import Signer
 from penstock_gateway.readmodel import ReadModel
 from penstock_gateway.routes import artifacts as artifact_routes
@@ -71,6 +72,7 @@ class Deps:
     settings: GatewaySettings
     token: str
     log: FilteringBoundLogger
+    lineage: LineageEvents | None = None
 
 
 def create_app(deps: Deps) -> FastAPI:
@@ -143,6 +145,8 @@ class Gateway:
         self._deps.service.projector.start()
         self._deps.service.measures.start()
         self._deps.service.model_events.start()
+        if self._deps.lineage is not None:
+            self._deps.lineage.start()
 
     async def stop(self) -> None:
         """End streams, finish the requests that are under way, close."""
@@ -150,6 +154,8 @@ class Gateway:
         if self._server is not None and self._task is not None:
             self._server.leave()
             await self._task
+        if self._deps.lineage is not None:
+            await self._deps.lineage.close()
         await self._deps.service.close()
 
     def ready(self) -> bool:
@@ -218,11 +224,19 @@ def build(link: Link, settings: GatewaySettings) -> Gateway:
 
     Raises:
         NoToken: neither the settings nor the state folder hold a token.
+        NoOpenLineage: an OpenLineage service is named, and its library is not installed.
     """
     artifacts = Artifacts(link.bus, settings.max_blob)
     service = GatewayService(link, artifacts, ReadModel(settings.database()), settings.gateway_runs, settings.home)
     subscribers.register(link, service)
-    return Gateway(Deps(service, settings, _token(settings), link.log))
+    return Gateway(Deps(service, settings, _token(settings), link.log, _lineage(link, settings, service)))
+
+
+def _lineage(link: Link, settings: GatewaySettings, service: GatewayService) -> LineageEvents | None:
+    if not settings.openlineage_url:
+        return None
+    key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None
+    return LineageEvents(link, service.states, settings.openlineage_url, key)
 
 
 def _token(settings: GatewaySettings) -> str:

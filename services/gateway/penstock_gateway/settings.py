@@ -31,6 +31,10 @@ class GatewaySettings(ServiceSettings):
     database_url: SecretStr | None = Field(
         default=None, description="postgresql://… for the list of runs; by default a file in the state folder"
     )
+    openlineage_url: str | None = Field(
+        default=None, description="OpenLineage service that is told of every run that is over, such as Marquez"
+    )
+    openlineage_key: SecretStr | None = Field(default=None, description="API key of that service")
     stream_timeout: float = Field(default=60.0, gt=0, description="seconds a client may read nothing of its stream")
 
     def database(self) -> str | Path:

@@ -129,7 +129,7 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
 async def bootstrap(bus: Bus, *, pools: list[str], replicas: int = 1, ack_wait: float = ACK_WAIT) -> None:
     """Declare everything. Raises `Unavailable` when the server does not answer, `BusError` when it refuses."""
     await asyncio.gather(*(_stream(bus, settings) for settings in streams(replicas)))
-    await asyncio.gather(*(_consumer(bus, stream, settings) for stream, settings in consumers(pools, ack_wait)))
+    await asyncio.gather(*(declare_consumer(bus, stream, settings) for stream, settings in consumers(pools, ack_wait)))
 
 
 async def _stream(bus: Bus, wanted: dict[str, Any]) -> None:
@@ -145,7 +145,8 @@ async def _stream(bus: Bus, wanted: dict[str, Any]) -> None:
         await bus.api(f"STREAM.UPDATE.{name}", {**have, **wanted})
 
 
-async def _consumer(bus: Bus, stream: str, wanted: dict[str, Any]) -> None:
+async def declare_consumer(bus: Bus, stream: str, wanted: dict[str, Any]) -> None:
+    """Have a durable consumer with these settings. Raises as `bootstrap` does."""
     name = wanted["durable_name"]
     try:
         have = (await bus.api(f"CONSUMER.INFO.{stream}.{name}"))["config"]
