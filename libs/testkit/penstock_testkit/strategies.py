@@ -117,7 +117,7 @@ errors: st.SearchStrategy[ErrorInfo] = st.builds(
     bases=st.sampled_from([(), ("LookupError", "Exception")]),
 )
 
-_times = st.floats(allow_nan=False) | st.sampled_from([0.0, 1.0, 1e300, -1.0])
+_times = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0.0, 1.0, 1e300, -1.0])
 _attempts = st.integers(1, 4) | st.integers(1, 1_000_000)
 _run_ids = st.sampled_from([RUN, RUN, RUN, RUN, RUN, RUN, "another"])
 
