@@ -224,7 +224,10 @@ def test_no_list_reads_a_whole_table(
         steps = plan(connection, listing.page_statement(connection, query))
     text = "\n".join(steps)
     assert not [step for step in steps if "SEQ SCAN" in step.upper()], text
-    assert not [step for step in steps if step.startswith("SCAN ") and "INDEX" not in step], text
+    # The page itself, once it is found, is read from its beginning to its end.
+    assert not [step for step in steps if step.startswith("SCAN ") and "INDEX" not in step and step != "SCAN walk"], (
+        text
+    )
     if few == 0 or query in (PLANS["newest"], PLANS["next page"], PLANS["of a pipeline"]):
         # An index is walked in order: what is sorted would have to be read whole.
         assert "TEMP B-TREE" not in text, text

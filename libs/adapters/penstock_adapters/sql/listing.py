@@ -57,6 +57,7 @@ def page(database: Database, query: RunQuery) -> Page:
         last = connection.execute(_HELD).scalar() or 0
         found = connection.execute(page_statement(connection, query))
         rows: list[Row] = [dict(zip(_COLUMNS, row, strict=True)) for row in found]
+        rows.sort(key=lambda row: (row["sorted_by"], row["run_id"]), reverse=query.sort.descending)
         more = rows[query.limit :]
         rows = rows[: query.limit]
         _add_named(connection, query, rows)
@@ -67,16 +68,30 @@ def page(database: Database, query: RunQuery) -> Page:
 def page_statement(connection: sa.Connection, query: RunQuery) -> sa.Select[*tuple[Any, ...]]:
     """The statement of a page; counts what the filters fit, to choose the way."""
     few = _few(connection, query)
+    if few is None and query.sort.name:
+        return _walked(query)
     hide = few is not None
     by, source = _order(query.sort)
     statement = sa.select(*(_RUNS[name] for name in SHOWN), by.label("sorted_by")).select_from(source)
-    # A join with what was measured begins there, not with the runs.
-    plain = _plain(query, hide=hide or bool(query.sort.name))
-    statement = statement.where(*plain, *_named(query), *_sorted(query.sort, hide=hide))
+    statement = statement.where(*_plain(query, hide=hide), *_named(query), *_sorted(query.sort, hide=hide))
     if few is not None:
         # A limit makes it a set that is found first; without one, planners may turn the join around.
         statement = statement.where(_RUNS.run_id.in_(few.limit(FEW + 1)))
     return _cut(statement, query, _hidden(by) if hide else by)
+
+
+def _walked(query: RunQuery) -> sa.Select[*tuple[Any, ...]]:
+    """A page in the order of something measured: its index is walked, and each run looked up there, not joined.
+
+    A join leaves it to planners with which table to begin, and they begin with all runs. The rows come in any order.
+    """
+    table, column = _measured(query.sort)
+    fits = sa.select(sa.literal(1)).select_from(tables.runs).where(_RUNS.run_id == table.c.run_id)
+    fits = fits.where(*_plain(query, hide=True), *_named(query)).correlate(table).offset(0)
+    walk = sa.select(table.c.run_id, column.label("sorted_by")).where(sa.exists(fits), *_sorted(query.sort, hide=False))
+    some = _cut(walk, query, column).subquery("walk")
+    by, run_id = some.c.sorted_by, some.c.run_id
+    return sa.select(*(_RUNS[name] for name in SHOWN), by).join_from(some, tables.runs, run_id == _RUNS.run_id)
 
 
 def _cut(statement: sa.Select[*tuple[Any, ...]], query: RunQuery, by: Any) -> sa.Select[*tuple[Any, ...]]:
