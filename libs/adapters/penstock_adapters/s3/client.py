@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from penstock_adapters import blocking
+from penstock_adapters import blocking, memory
 from penstock_adapters.errors import StoreRefused
 from penstock_core.ports import Unavailable
 
@@ -75,6 +75,7 @@ class S3Client:
 
     def __init__(self, options: S3Options) -> None:
         self.options = options
+        memory.give_back()
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="penstock-s3")
         self._lock = threading.Lock()
         self._client: Any = None
