@@ -14,7 +14,7 @@ def give_back() -> None:
     """From now on, in this process; does nothing where the C library is not glibc.
 
     glibc maps large blocks one by one, until the first is freed: from then on it keeps blocks of that size for the
-    thread that had it. Several threads that pass pieces of 8 MiB on would keep several each. Setting the limit stops it.
+    thread that had it. Threads that pass pieces of 8 MiB on would keep several each. Setting the limit stops that.
     """
     try:
         ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE)
