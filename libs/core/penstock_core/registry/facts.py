@@ -81,7 +81,18 @@ class ModelRegistered(_OfModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelPromoted(_OfModel):
+class _OfAlias(_OfModel):
+    """What all facts about an alias have."""
+
+    alias: str
+
+    def __post_init__(self) -> None:
+        _OfModel.__post_init__(self)
+        check_alias(self.alias)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelPromoted(_OfAlias):
     """An alias of the model stands for a version from now on; `before` is the one that it stood for.
 
     Attributes:
@@ -92,7 +103,6 @@ class ModelPromoted(_OfModel):
 
     ce_type: ClassVar[str] = "penstock.model.promoted.v1"
 
-    alias: str
     version: int
     before: int | None = None
     reason: str = ""
@@ -101,56 +111,37 @@ class ModelPromoted(_OfModel):
     forced: bool = False
     cause: str = ""
 
-    def __post_init__(self) -> None:
-        _OfModel.__post_init__(self)
-        check_alias(self.alias)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromotionRefused(_OfModel):
+class PromotionRefused(_OfAlias):
     """A step asked for an alias of a version that it registered, and the gate refused; `clauses` say why."""
 
     ce_type: ClassVar[str] = "penstock.model.promotion-refused.v1"
 
-    alias: str
     version: int
     gate: str = ""
     clauses: tuple[str, ...] = ()
     cause: str = ""
 
-    def __post_init__(self) -> None:
-        _OfModel.__post_init__(self)
-        check_alias(self.alias)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AliasRemoved(_OfModel):
+class AliasRemoved(_OfAlias):
     """An alias of the model stands for nothing any more; it stood for `before`."""
 
     ce_type: ClassVar[str] = "penstock.model.alias-removed.v1"
 
-    alias: str
     before: int
     reason: str = ""
 
-    def __post_init__(self) -> None:
-        _OfModel.__post_init__(self)
-        check_alias(self.alias)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GateSet(_OfModel):
+class GateSet(_OfAlias):
     """Every move of an alias has to pass a gate from now on; an empty one removes it."""
 
     ce_type: ClassVar[str] = "penstock.model.gate-set.v1"
 
-    alias: str
     gate: str
     reason: str = ""
-
-    def __post_init__(self) -> None:
-        _OfModel.__post_init__(self)
-        check_alias(self.alias)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
