@@ -51,7 +51,7 @@ imports: $(STAMP) ## Check that imports run downwards only
 	@$(BIN)/lint-imports
 
 generate: $(STAMP) ## Write proto/ from the contracts
-	@$(BIN)/python -m penstock_gateway.generate proto
+	@$(BIN)/python -m penstock_gateway.describe.generate proto
 
 check-generated: generate ## Fail when proto/ is not what the contracts say
 	@git diff --exit-code --stat -- proto && test -z "$$(git ls-files --others --exclude-standard -- proto)" \
@@ -60,7 +60,7 @@ check-generated: generate ## Fail when proto/ is not what the contracts say
 check: lint types imports check-generated ## Style, types, imports, generated files
 
 bench: $(STAMP) ## Measure speed and size; prints a table and JSON
-	@$(BIN)/python tests/bench/spine.py
+	@$(BIN)/python tests/bench/end_to_end.py
 	@$(BIN)/python tests/bench/core.py
 	@$(BIN)/python tests/bench/scheduler.py
 	@$(BIN)/python tests/bench/artifacts.py

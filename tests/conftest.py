@@ -7,8 +7,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-pytest_plugins = ["penstock_testkit.fixtures", "penstock_testkit.attempts"]
-pytest.register_assert_rewrite("penstock_testkit.artifact_store_suite")
+pytest_plugins = ["penstock_testkit.fixtures", "penstock_testkit.executor_harness"]
+pytest.register_assert_rewrite("penstock_testkit.suites.artifact_store")
 
 # Machines are shared and slow at times: no deadline for one example. CI must not fail by chance: the same examples
 # each time, and more of them. `--hypothesis-profile` chooses another. Which parts of an example matter is not looked

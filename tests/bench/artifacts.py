@@ -28,7 +28,7 @@ from penstock.store import FolderStore
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.s3 import S3Artifacts
 from penstock_core.ports import ArtifactStore
-from penstock_testkit.seaweed import BUCKET, S3Server
+from penstock_testkit.servers.s3 import BUCKET, S3Server
 
 MIB = 1024 * 1024
 SMALL = 1000

@@ -18,10 +18,10 @@ import time
 import tracemalloc
 from collections.abc import Callable
 
-from penstock_core import run
 from penstock_core.facts import AttemptFinished, AttemptRequested, Fact, Outcome, RunRequested
-from penstock_core.ir import Fan, Node, Pipeline, Port, StepSpec
-from penstock_core.values import BoundItems, Inline, Output
+from penstock_core.pipeline.ir import MapSpec, Node, Pipeline, Port, StepSpec
+from penstock_core.pipeline.values import BoundItems, Inline, Output
+from penstock_core.run import machine
 
 STEP = StepSpec(name="s", entrypoint="m:s", inputs=(Port(name="x", required=False),), outputs=(Port(name="result"),))
 REQUEST = RunRequested(run_id="bench", project="p", pipeline="bench", version=1)
@@ -48,9 +48,9 @@ def wide(width: int) -> Pipeline:
     return pipeline(Node(key="first", step="s"), *middle, Node(key="last", step="s", inputs={"x": joined}))
 
 
-def mapped(items: int) -> Pipeline:
+def mapped_node(items: int) -> Pipeline:
     """A step for each element of a list, and one that reads all results."""
-    each = Node(key="each", step="s", inputs={"x": Inline(list(range(items)))}, fan=Fan(over=("x",)))
+    each = Node(key="each", step="s", inputs={"x": Inline(list(range(items)))}, mapped=MapSpec(over=("x",)))
     return pipeline(each, Node(key="last", step="s", inputs={"x": Output("each")}))
 
 
@@ -67,20 +67,20 @@ def end(request: AttemptRequested) -> AttemptFinished:
     )
 
 
-def drive(made: Pipeline) -> tuple[run.RunState, int]:
+def drive(made: Pipeline) -> tuple[machine.RunState, int]:
     """Run a pipeline to its end; the state, and how many facts there were."""
-    state = run.RunState("bench", run.Plan(made))
+    state = machine.RunState("bench", machine.Plan(made))
     arrived: list[Fact] = [REQUEST]
     facts = 0
     while arrived:
         batch, arrived = arrived[:BATCH], arrived[BATCH:]
         for fact in batch:
-            state = run.evolve(state, fact)
+            state = machine.evolve(state, fact)
         facts += len(batch)
-        while decided := run.decide(state):
+        while decided := machine.decide(state):
             facts += len(decided)
             for fact in decided:
-                state = run.evolve(state, fact)
+                state = machine.evolve(state, fact)
                 if isinstance(fact, AttemptRequested):
                     arrived.append(end(fact))
     assert state.finished is not None, "the run goes on"
@@ -119,7 +119,7 @@ def measure(make: Callable[[int], Pipeline], size: int) -> float:
 
 def memory(items: int) -> float:
     """Bytes that the state of a finished mapped step holds for each item."""
-    made = mapped(items)
+    made = mapped_node(items)
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     state, _ = drive(made)
@@ -140,7 +140,7 @@ def main() -> None:
     gc.set_threshold(20_000, 20, 50)  # as services have it
     if options.profile:
         profile = cProfile.Profile()
-        profile.runcall(drive, mapped(options.items))
+        profile.runcall(drive, mapped_node(options.items))
         profile.dump_stats(options.profile)
         return
     least = limit(options.steps)
@@ -148,7 +148,7 @@ def main() -> None:
     for name, make, size in (
         ("chain", chain, options.steps),
         ("wide", wide, options.steps),
-        ("map", mapped, options.items),
+        ("map", mapped_node, options.items),
     ):
         seconds = measure(make, size)
         results[f"core_{name}_facts_per_s"] = 1 / seconds

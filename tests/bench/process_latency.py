@@ -23,8 +23,8 @@ from typing import Any
 
 from penstock_adapters.process import ProcessExecutor
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted
-from penstock_core.ports import Workplace
-from penstock_core.values import Inline
+from penstock_core.pipeline.values import Inline
+from penstock_core.ports import AttemptEnvironment
 
 STEP = "\n\ndef noop(value: int) -> int:\n    return value + 1\n"
 MODULES = {"light": STEP, "heavy": "import pandas\nimport sklearn.ensemble\nimport sklearn.linear_model\n" + STEP}
@@ -53,7 +53,7 @@ class Events:
 class Bench:
     """One executor with one module."""
 
-    def __init__(self, executor: ProcessExecutor, events: Events, where: Workplace, module: str) -> None:
+    def __init__(self, executor: ProcessExecutor, events: Events, where: AttemptEnvironment, module: str) -> None:
         self.executor, self.events, self.where, self.module = executor, events, where, module
         self.count = 0
 
@@ -103,7 +103,9 @@ async def measure(name: str, count: int, pause: float) -> dict[str, Any]:
     """All numbers of one module."""
     with tempfile.TemporaryDirectory() as folder:
         source = _source(Path(folder), name)
-        where = Workplace(source=str(source), python=sys.executable, artifacts=f"{folder}/artifacts", environment=name)
+        where = AttemptEnvironment(
+            source=str(source), python=sys.executable, artifacts=f"{folder}/artifacts", environment=name
+        )
         events = Events()
         executor = ProcessExecutor("bench", events, Path(folder))
         bench = Bench(executor, events, where, name)

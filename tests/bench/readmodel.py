@@ -18,11 +18,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from penstock_adapters.sql import details, engine, listing, migrate
+from penstock_adapters.sql import engine, migrate, run_details
+from penstock_adapters.sql import search as sql_search
 from penstock_adapters.sql.engine import Database
-from penstock_core import search
-from penstock_core.search import RunQuery
-from penstock_testkit.postgres import PostgresServer
+from penstock_core.queries import search
+from penstock_core.queries.search import RunQuery
+from penstock_testkit.servers.postgres import PostgresServer
 
 YEAR = 365 * 86_400
 START = 1_700_000_000
@@ -125,13 +126,13 @@ def main() -> None:
         fill(database, options.runs)
         print(f"{'query':<36} {'median':>8} {'longest':>8}  limit {LIMITS[options.kind]:g} ms")
         for name, query in queries(options.runs).items():
-            median, longest = measure(lambda query=query: listing.page(database, query))
+            median, longest = measure(lambda query=query: sql_search.page(database, query))
             print(
                 f"{name:<36} {median:8.1f} {longest:8.1f}  {'' if median <= LIMITS[options.kind] else 'TOO SLOW'}",
                 flush=True,
             )
         run_id = f"r{options.runs // 2:09d}"
-        median, longest = measure(lambda: details.run(database, run_id))
+        median, longest = measure(lambda: run_details.run(database, run_id))
         print(f"{'a run with its attempts':<36} {median:8.1f} {longest:8.1f}")
 
 

@@ -24,19 +24,20 @@ from pathlib import Path
 import nats
 from nats.aio.msg import Msg
 
-from penstock_adapters.nats import consumer, versions
+from penstock_adapters.nats import consumer
 from penstock_adapters.nats.appender import Appender
 from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.buckets import versions
+from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.consumer import Delivery, Puller
-from penstock_adapters.nats.kv import Bucket
 from penstock_adapters.nats.run_log import NatsRunLog
-from penstock_contracts import events, subjects
+from penstock_contracts import fact_codec, subjects
 from penstock_contracts.commands import EnvironmentInfo, Version
 from penstock_core.facts import AttemptFinished, AttemptRequested, Outcome, RunRequested
-from penstock_core.ir import Node, Pipeline, Port, StepSpec
-from penstock_core.values import Inline, Output
-from penstock_testkit.nats import NatsServer
+from penstock_core.pipeline.ir import Node, Pipeline, Port, StepSpec
+from penstock_core.pipeline.values import Inline, Output
+from penstock_testkit.servers.nats import NatsServer
 
 PROJECT = "default"
 STEP = StepSpec(name="s", entrypoint="m:s", inputs=(Port(name="x", required=False),), outputs=(Port(name="result"),))
@@ -88,7 +89,7 @@ class FakeExecutor:
         await asyncio.wait(self._tasks)
 
     def _receive(self, delivery: Delivery) -> None:
-        request = events.decode(delivery.subject, delivery.data)
+        request = fact_codec.decode(delivery.subject, delivery.data)
         assert isinstance(request, AttemptRequested)
         self._appender.submit(
             AttemptFinished(

@@ -10,11 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from penstock.contexts import Context
 from penstock.runner.recorder import Recorder
+from penstock.step_context.contexts import Context
 from penstock_adapters.process.output import Points
 from penstock_adapters.sql import engine, migrate, series, writer
-from penstock_adapters.sql.series import Part
+from penstock_adapters.sql.series import PointBatch
 from penstock_contracts import commands
 
 POINTS = 100_000
@@ -50,14 +50,14 @@ def _logging(base: str) -> tuple[float, float]:
     return (time.perf_counter() - began) / POINTS, recorder.size / POINTS
 
 
-def _read(path: str) -> list[Part]:
+def _read(path: str) -> list[PointBatch]:
     points, parts, first, size = Points(path), [], 0, 0
     began = time.perf_counter()
     while True:
         found = points.read(True)
         if found:
             size += len(commands.measurements("run", "train", 1, first, found))
-            parts.append(Part(len(parts) + 1, "run", "train", 1, first, found))
+            parts.append(PointBatch(len(parts) + 1, "run", "train", 1, first, found))
             first += len(found)
         if points.exhausted:
             break
@@ -66,7 +66,7 @@ def _read(path: str) -> list[Part]:
     return parts
 
 
-def _stored(parts: list[Part], path: Path) -> None:
+def _stored(parts: list[PointBatch], path: Path) -> None:
     database = engine.connect(path)
     migrate.migrate(database)
     writer.begin(database, series.STREAM, "log", 1 << 60)

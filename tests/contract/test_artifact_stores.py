@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 
-from penstock_adapters.errors import ArtifactError, ArtifactTooLarge, StoreFull, StoreRefused
+from penstock_adapters.errors import ArtifactError, ArtifactTooLargeError, StoreFullError, StoreRefusedError
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.s3 import S3Artifacts, S3Options
 from penstock_adapters.stores import open_store
-from penstock_core.ports import ArtifactStore, Unavailable
-from penstock_testkit.artifact_store_suite import LARGE, MIB, ArtifactStoreSuite, digest, make, pieces, read
-from penstock_testkit.child import free_ports
-from penstock_testkit.proxy import Proxy
-from penstock_testkit.seaweed import BUCKET, S3Server
-from penstock_testkit.sweeping_suite import MemoryMarks, SweepingSuite
+from penstock_core.ports import ArtifactStore, UnavailableError
+from penstock_testkit.servers.child import free_ports
+from penstock_testkit.servers.proxy import Proxy
+from penstock_testkit.servers.s3 import BUCKET, S3Server
+from penstock_testkit.suites.artifact_store import LARGE, MIB, ArtifactStoreSuite, digest, make, pieces, read
+from penstock_testkit.suites.garbage_collection import MemoryMarks, SweepingSuite
 
 
 class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
@@ -99,9 +99,9 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
 
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", full)
-            with pytest.raises(StoreFull, match=r"no room is left.*free some space") as caught:
+            with pytest.raises(StoreFullError, match=r"no room is left.*free some space") as caught:
                 await store.put_bytes(data)
-            with pytest.raises(StoreFull):
+            with pytest.raises(StoreFullError):
                 await store.put_stream(pieces(data, []), sha256)
         assert isinstance(caught.value.__cause__, OSError)
         assert await store.stat(sha256) is None
@@ -147,7 +147,7 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
 
     async def test_a_read_only_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
-        with pytest.raises(StoreRefused, match=r"cannot be written.*owner and permissions"):
+        with pytest.raises(StoreRefusedError, match=r"cannot be written.*owner and permissions"):
             await FolderArtifacts(tmp_path).prepare()
 
     async def test_leftovers_are_removed_at_start_but_not_work_under_way(self, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
         assert await read(store.open(sha256)) == data
         assert await http("GET", store.locate(sha256)) == 200
         assert await http("PUT", store.locate(sha256), data) == 403
-        with pytest.raises(ArtifactTooLarge, match="limit of 5368709120 bytes"):
+        with pytest.raises(ArtifactTooLargeError, match="limit of 5368709120 bytes"):
             store.locate(sha256, write=True, size=5 * 1024**3 + 1)
         soon = store.locate(sha256, expires=1)
         await asyncio.sleep(2.1)
@@ -285,10 +285,10 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
                 await proxy.stop()
                 yield data[17 * MIB :]
 
-            with pytest.raises(Unavailable, match=rf"{proxy.endpoint} cannot be reached.*check that it runs"):
+            with pytest.raises(UnavailableError, match=rf"{proxy.endpoint} cannot be reached.*check that it runs"):
                 await store.put_stream(until_away(), sha256)
             for call in (store.prepare(), store.stat(sha256), store.put_bytes(b"x"), read(store.open(sha256))):
-                with pytest.raises(Unavailable):
+                with pytest.raises(UnavailableError):
                     await call
             await proxy.start()
             assert await store.stat(sha256) is None
@@ -299,7 +299,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
     async def test_nobody_listens(self, quick: None) -> None:
         [port] = free_ports(1)
         store = open_store("s3://bucket/x", Path(), S3Options(bucket="", endpoint=f"http://127.0.0.1:{port}", **KEYS))
-        with pytest.raises(Unavailable, match=r"s3://bucket/x at http://127\.0\.0\.1.*PENSTOCK_S3_ENDPOINT"):
+        with pytest.raises(UnavailableError, match=r"s3://bucket/x at http://127\.0\.0\.1.*PENSTOCK_S3_ENDPOINT"):
             await store.prepare()
         await store.close()
 
@@ -314,9 +314,9 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
     )
     async def test_wrong_settings_are_told_apart(self, s3_server: S3Server, wrong: dict[str, str], says: str) -> None:
         store = S3Artifacts(replace(s3_server.options(), **wrong))
-        with pytest.raises(StoreRefused, match=says):
+        with pytest.raises(StoreRefusedError, match=says):
             await store.prepare()
-        with pytest.raises(StoreRefused):
+        with pytest.raises(StoreRefusedError):
             await store.put_bytes(b"x")
         await store.close()
 
@@ -385,7 +385,7 @@ def test_s3_addresses(tmp_path: Path, url: str, prefix: str) -> None:
 
 @pytest.mark.parametrize("url", ["s3://", "s3:bucket", "s3://key:secret@bucket", "http://x", "/data", "s3://b?x=1"])
 def test_addresses_that_make_no_sense(tmp_path: Path, url: str) -> None:
-    with pytest.raises(StoreRefused, match="no address of an artifact store: use"):
+    with pytest.raises(StoreRefusedError, match="no address of an artifact store: use"):
         open_store(url, tmp_path)
 
 

@@ -15,13 +15,13 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_contracts import events, subjects
+from penstock_contracts import fact_codec, subjects
 from penstock_core import ids
-from penstock_core import run as machine
-from penstock_core.errors import InvalidId
+from penstock_core.errors import InvalidIdError
 from penstock_core.facts import FACTS, AttemptFinished, Fact
-from penstock_core.ir import Pipeline
-from penstock_gateway import asyncapi, evolution, generate, schemas
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.run import machine
+from penstock_gateway.describe import asyncapi, compatibility, generate, schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 PROTO = ROOT / "proto"
@@ -36,8 +36,8 @@ def type_of(sample: Path) -> type[Fact]:
 def place_of(sample: Path) -> str:
     """The subject on which the sample's fact belongs."""
     fields = json.loads(sample.read_text())
-    fact = events.ADAPTERS[type_of(sample)].validate_python(fields)
-    return events.subject(fact)
+    fact = fact_codec.ADAPTERS[type_of(sample)].validate_python(fields)
+    return fact_codec.subject(fact)
 
 
 def validator(schema: dict[str, Any]) -> jsonschema.Draft202012Validator:
@@ -64,12 +64,12 @@ def test_a_sample_is_valid_by_its_schema(sample: Path) -> None:
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
 def test_every_consumer_reads_a_sample_and_writes_it_back_the_same(sample: Path) -> None:
     place = place_of(sample)
-    fact = events.decode(place, sample.read_bytes())
+    fact = fact_codec.decode(place, sample.read_bytes())
     assert isinstance(fact, type_of(sample)), fact
-    again = events.decode(place, events.encode(fact))
+    again = fact_codec.decode(place, fact_codec.encode(fact))
     assert again == fact
     # What is written is a valid event, and holds every known field of the sample with its value.
-    written = json.loads(events.encode(fact))
+    written = json.loads(fact_codec.encode(fact))
     schema = json.loads((PROTO / "events" / schemas.event_file(type(fact))).read_text())
     validator(schema).validate(written)
     if not sample.stem.endswith(".unknown-fields"):
@@ -87,8 +87,8 @@ def holds(written: Any, given: Any) -> bool:
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
 def test_the_state_machine_takes_every_sample(sample: Path) -> None:
-    fact = events.decode(place_of(sample), sample.read_bytes())
-    assert not isinstance(fact, events.Corrupt)
+    fact = fact_codec.decode(place_of(sample), sample.read_bytes())
+    assert not isinstance(fact, fact_codec.UnreadableFact)
     state = machine.RunState(fact.run_id, machine.Plan(Pipeline(name="training")))
     assert machine.evolve(state, fact) is state
 
@@ -109,7 +109,10 @@ def test_a_sample_with_a_field_missing_or_of_a_wrong_type_is_refused_by_schema_a
         for name in fields:
             for broken in ({k: v for k, v in fields.items() if k != name}, fields | {name: {"no": "such"}}):
                 assert not schema.is_valid(broken), (fact, name)
-                assert isinstance(events.decode(place, orjson.dumps(broken)), events.Corrupt), (fact, name)
+                assert isinstance(fact_codec.decode(place, orjson.dumps(broken)), fact_codec.UnreadableFact), (
+                    fact,
+                    name,
+                )
 
 
 @given(
@@ -119,7 +122,7 @@ def test_the_patterns_in_the_schemas_are_the_rules_of_the_core(text: str) -> Non
     for pattern, check in ((schemas.NAME, ids.check_name), (schemas.STEP_KEY, ids.check_step_key)):
         try:
             allowed = check(text) == text
-        except InvalidId:
+        except InvalidIdError:
             allowed = False
         assert (re.fullmatch(pattern[1:-1], text) is not None) == allowed
 
@@ -236,18 +239,18 @@ def test_asyncapi_knows_every_fact_and_its_channel_is_its_subject() -> None:
     described = {channel.fact for channel in asyncapi.FACTS}
     assert described == set(FACTS)
     for sample in SAMPLES:
-        fact = events.decode(place_of(sample), sample.read_bytes())
-        assert not isinstance(fact, events.Corrupt)
+        fact = fact_codec.decode(place_of(sample), sample.read_bytes())
+        assert not isinstance(fact, fact_codec.UnreadableFact)
         name = type(fact).__name__[0].lower() + type(fact).__name__[1:]
         address = document["channels"][name]["address"]
         values = {"shard": ids.shard(fact.run_id)} | {
             k: str(getattr(fact, k, "")) for k in ("run_id", "key", "attempt", "pool", "name")
         }
         values["milliseconds"] = str(round(getattr(fact, "at", 0.0) * 1000))
-        assert address.format(**values) == events.subject(fact)
+        assert address.format(**values) == fact_codec.subject(fact)
         assert document["components"]["messages"][name]["name"] == fact.ce_type
         headers = document["components"]["messageTraits"]["cloudEvent"]["headers"]
-        assert events.headers(fact, "penstock/test/1").keys() == set(headers["required"])
+        assert fact_codec.headers(fact, "penstock/test/1").keys() == set(headers["required"])
 
 
 # ---------------------------------------------------------------------------------------------------------- evolution
@@ -256,7 +259,7 @@ def test_asyncapi_knows_every_fact_and_its_channel_is_its_subject() -> None:
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.ce_type)
 def test_a_version_of_an_event_only_grows(fact: type[Fact]) -> None:
     committed = json.loads((PROTO / "events" / schemas.event_file(fact)).read_text())
-    why = evolution.breaks(committed, schemas.event(fact))
+    why = compatibility.breaks(committed, schemas.event(fact))
     assert not why, f"{fact.ce_type} would break those who use it: {why}; make it a new version instead"
 
 
@@ -266,7 +269,7 @@ def test_a_breaking_schema_is_not_written(tmp_path: Path) -> None:
     older = json.loads(path.read_text())
     older["properties"]["cost"] = {"type": "number"}
     path.write_text(json.dumps(older))
-    with pytest.raises(evolution.Breaking, match=r"penstock\.run\.finished\.v1.*cost is gone"):
+    with pytest.raises(compatibility.BreakingChangeError, match=r"penstock\.run\.finished\.v1.*cost is gone"):
         generate.write(tmp_path)
     assert "cost" in path.read_text()
 
@@ -283,8 +286,8 @@ def test_the_rule_notices_what_breaks_others() -> None:
     grown["$defs"]["Outcome"]["enum"].append("preempted")
     grown["description"] = "other words"
     for broken in (gone, renamed, retyped, narrowed, demanding):
-        assert evolution.breaks(old, broken), broken
-    assert evolution.breaks(old, grown) == []
+        assert compatibility.breaks(old, broken), broken
+    assert compatibility.breaks(old, grown) == []
 
 
 # --------------------------------------------------------------------------------------------------------------- fuzz
@@ -298,13 +301,13 @@ JSON = st.recursive(
 
 def read(place: str, body: bytes) -> None:
     """What every reader does with a message: it must not raise, whatever it is."""
-    fact = events.decode(place, body)
-    if isinstance(fact, events.Corrupt):
+    fact = fact_codec.decode(place, body)
+    if isinstance(fact, fact_codec.UnreadableFact):
         assert fact.why
-        fact = events.stand_in(fact)
+        fact = fact_codec.placeholder_fact(fact)
     if fact is not None:
-        assert events.subject(fact) == place
-        assert events.decode(place, events.encode(fact)) is not None
+        assert fact_codec.subject(fact) == place
+        assert fact_codec.decode(place, fact_codec.encode(fact)) is not None
 
 
 @settings(max_examples=300, deadline=None)
@@ -345,7 +348,7 @@ def test_no_subject_makes_a_reader_raise(parts: list[str], body: bytes) -> None:
     for run_id in (".".join(parts[:1]), "a-run"):
         place = ".".join(["runs", ids.shard(run_id), run_id, *parts])
         if subjects.parse(place) is None:
-            assert isinstance(events.decode(place, body), events.Corrupt)
+            assert isinstance(fact_codec.decode(place, body), fact_codec.UnreadableFact)
         read(place, body)
     read(".".join(parts), body)
 
@@ -368,7 +371,7 @@ def test_no_subject_makes_a_reader_raise(parts: list[str], body: bytes) -> None:
         b'{"run_id":"r","outcome":"succeeded","outputs":{"x":{"value":' + b"9" * 5000 + b"}}}",
         b'{"run_id":"r","run_id":"s","outcome":"succeeded"}',
         b'{"run_id":"r","outcome":"succeeded","outputs":{"x":{"value":1,"items":[]}}}',
-        b'{"run_id":"r","outcome":"succeeded","error":"' + b"x" * (events.MAX_BODY + 1) + b'"}',
+        b'{"run_id":"r","outcome":"succeeded","error":"' + b"x" * (fact_codec.MAX_BODY + 1) + b'"}',
     ],
     ids=range(16),
 )
@@ -382,8 +385,8 @@ def test_values_come_back_as_they_were_written(params: dict[str, Any]) -> None:
     outputs = {name: {"value": value} for name, value in plain.items()}
     body = {"run_id": "r", "key": "k", "attempt": 1, "outcome": "succeeded", "params": plain, "outputs": outputs}
     place = subjects.finished("r", "k", 1)
-    fact = events.decode(place, json.dumps(body).encode())
+    fact = fact_codec.decode(place, json.dumps(body).encode())
     assert isinstance(fact, AttemptFinished), fact
-    again = events.decode(place, events.encode(fact))
+    again = fact_codec.decode(place, fact_codec.encode(fact))
     assert again == fact
     assert fact.params == plain

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_contracts import model_facts, subjects
+from penstock_contracts import model_fact_codec, subjects
 from penstock_contracts.commands import Event
-from penstock_contracts.events import Corrupt
+from penstock_contracts.fact_codec import UnreadableFact
 from penstock_contracts.models import ModelChange
+from penstock_core.pipeline.values import INLINE_LIMIT
 from penstock_core.registry.facts import MODEL_FACTS, ModelFact
 from penstock_core.registry.state import Model, evolve
-from penstock_core.values import INLINE_LIMIT
-from penstock_gateway import registry_views as views
-from penstock_gateway import schemas
+from penstock_gateway.describe import schemas
+from penstock_gateway.registry import model_views as views
 
 PROTO = Path(__file__).resolve().parents[2] / "proto"
 SAMPLES = sorted((PROTO / "samples" / "models").glob("*.json"))
@@ -30,9 +30,9 @@ KINDS = ("minimal", "maximal", "unknown-fields")
 
 def read(sample: Path) -> ModelFact:
     fields = json.loads(sample.read_text())
-    place = subjects.model(fields["project"], fields["model"], fields["place"])
-    fact = model_facts.read(place, sample.stem.rpartition(".")[0], sample.read_bytes())
-    assert not isinstance(fact, Corrupt), fact
+    revision = subjects.model(fields["project"], fields["model"], fields["revision"])
+    fact = model_fact_codec.read(revision, sample.stem.rpartition(".")[0], sample.read_bytes())
+    assert not isinstance(fact, UnreadableFact), fact
     return fact
 
 
@@ -51,9 +51,9 @@ def test_a_sample_is_valid_and_every_consumer_reads_it_and_writes_it_back(sample
     fact = read(sample)
     given: dict[str, Any] = json.loads(sample.read_text())
     schema_of(type(fact)).validate(given)
-    written = json.loads(model_facts.encode(fact))
+    written = json.loads(model_fact_codec.encode(fact))
     schema_of(type(fact)).validate(written)
-    again = model_facts.read(model_facts.subject(fact), fact.ce_type, model_facts.encode(fact))
+    again = model_fact_codec.read(model_fact_codec.subject(fact), fact.ce_type, model_fact_codec.encode(fact))
     assert again == fact
     if sample.stem.endswith(".maximal"):
         assert given.keys() == schemas.event(type(fact))["properties"].keys()
@@ -62,8 +62,8 @@ def test_a_sample_is_valid_and_every_consumer_reads_it_and_writes_it_back(sample
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
 def test_a_model_takes_every_sample(sample: Path) -> None:
-    model = Model("default", "churn", place=2)
-    assert evolve(model, 3, read(sample)).place == 3
+    model = Model("default", "churn", revision=2)
+    assert evolve(model, 3, read(sample)).revision == 3
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_a_field_that_is_missing_or_of_a_wrong_type_is_refused_by_schema_and_cod
     for name in fields:
         for broken in ({k: v for k, v in fields.items() if k != name}, fields | {name: {"no": "such"}}):
             assert not schema_of(type(fact)).is_valid(broken), name
-            found = model_facts.read(model_facts.subject(fact), fact.ce_type, orjson.dumps(broken))
-            assert isinstance(found, Corrupt), name
+            found = model_fact_codec.read(model_fact_codec.subject(fact), fact.ce_type, orjson.dumps(broken))
+            assert isinstance(found, UnreadableFact), name
 
 
 @given(
@@ -85,20 +85,20 @@ def test_a_field_that_is_missing_or_of_a_wrong_type_is_refused_by_schema_and_cod
     | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda data: json.dumps(data).encode()),
 )
 def test_hostile_bytes_are_corrupt_and_nothing_worse(at: str, ce_type: str, body: bytes) -> None:
-    assert isinstance(model_facts.read(at, ce_type, body), Corrupt)
+    assert isinstance(model_fact_codec.read(at, ce_type, body), UnreadableFact)
 
 
 def test_a_fact_at_another_place_is_corrupt() -> None:
     sample = next(one for one in SAMPLES if "gate-set.v1.minimal" in one.name)
-    found = model_facts.read("models.default.churn.4", "penstock.model.gate-set.v1", sample.read_bytes())
-    assert found == Corrupt("models.default.churn.4", "the body says it belongs at models.default.churn.3")
+    found = model_fact_codec.read("models.default.churn.4", "penstock.model.gate-set.v1", sample.read_bytes())
+    assert found == UnreadableFact("models.default.churn.4", "the body says it belongs at models.default.churn.3")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
 def test_events_name_the_version_and_fit(sample: Path) -> None:
     fact = read(sample)
     said = views.change(fact)
-    assert (said.model, said.place) == ("churn", 3)
+    assert (said.model, said.revision) == ("churn", 3)
     assert said.reference == (f"churn:{said.version}" if said.version else None)
     assert ModelChange.model_validate_json(said.model_dump_json()) == said
     Event(type=fact.ce_type, id=fact.tail, key="churn", data=said.model_dump())
@@ -109,10 +109,10 @@ def test_the_event_of_a_version_with_very_many_metrics_leaves_them_out() -> None
     fields = json.loads(next(one for one in SAMPLES if "registered.v1.maximal" in one.name).read_text())
     fields["metrics"] = {f"metric {n} with a long name {'x' * 150}": float(n) for n in range(500)}
     fields["tags"] = {str(n): "x" * 1000 for n in range(100)}
-    fact = model_facts.read(
+    fact = model_fact_codec.read(
         "models.default.churn.3", "penstock.model.registered.v1", orjson.dumps(fields | {"params": {}})
     )
-    assert not isinstance(fact, Corrupt)
+    assert not isinstance(fact, UnreadableFact)
     said = views.change(fact)
     assert (said.metrics, said.tags) == ({}, {})
     assert len(said.model_dump_json()) < INLINE_LIMIT

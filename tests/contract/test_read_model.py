@@ -15,11 +15,10 @@ from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock_adapters.sql import details, engine, lineage, migrate, tables, writer
+from penstock_adapters.sql import engine, lineage, migrate, run_details, tables, writer
 from penstock_adapters.sql.engine import Database
-from penstock_adapters.sql.errors import DatabaseError, Gap, Unwritable
-from penstock_adapters.sql.model import open_model
-from penstock_core import run as machine
+from penstock_adapters.sql.errors import DatabaseError, SequenceGapError, UnwritableFactError
+from penstock_adapters.sql.read_model import open_read_model
 from penstock_core.facts import (
     AttemptFinished,
     AttemptStarted,
@@ -30,13 +29,14 @@ from penstock_core.facts import (
     RunRequested,
     StepSkipped,
 )
-from penstock_core.ports import Recorded, Unavailable
-from penstock_core.run import Plan, Status
-from penstock_core.values import Earlier, Inline, Items, ResultRef, Stored
-from penstock_testkit import generate, histories, strategies
-from penstock_testkit.postgres import PostgresServer
+from penstock_core.pipeline.values import Inline, Items, ResultOf, ResultRef, Stored
+from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.run import machine
+from penstock_core.run.machine import Plan, Status
+from penstock_testkit import generators, histories, strategies
+from penstock_testkit.servers.postgres import PostgresServer
 
-from . import read_model as at
+from . import read_model_helpers as at
 
 HISTORIES = sorted((Path(__file__).parents[1] / "histories").glob("*.jsonl"))
 
@@ -139,7 +139,7 @@ def test_an_address_that_is_none_says_what_is_one(url: str) -> None:
 
 def test_a_server_that_is_away_may_come_back() -> None:
     away = engine.connect("postgresql://nobody@127.0.0.1:9/none")
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         migrate.migrate(away)
     assert "nobody" in away.name
     away.close()
@@ -148,7 +148,7 @@ def test_a_server_that_is_away_may_come_back() -> None:
 def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "read-model.db"
     path.write_bytes(b"this is no database at all, whatever its name says" * 100)
-    model = open_model(path)
+    model = open_read_model(path)
     assert model.run("none") is None
     model.close()
     assert (tmp_path / "read-model.db.damaged").read_bytes().startswith(b"this is no database")
@@ -161,7 +161,7 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
 def test_recorded_runs_are_shown_as_they_fold(database: Database, path: Path) -> None:
     history = histories.load(path)
     at.apply(database, [Recorded(n, record.at, record.fact) for n, record in enumerate(history.recorded, 1)])
-    row = details.run(database, history.run_id)
+    row = run_details.run(database, history.run_id)
     state = history.fold()
     if state.requested is None:
         assert row is None
@@ -186,7 +186,7 @@ def test_recorded_runs_are_shown_as_they_fold(database: Database, path: Path) ->
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_the_log_holds_batches_make_no_difference(shared: Database, data: st.DataObject) -> None:
-    pipeline = generate.pipeline(lambda n: data.draw(st.integers(0, n - 1)), nodes=4)
+    pipeline = generators.pipeline(lambda n: data.draw(st.integers(0, n - 1)), nodes=4)
     # The broker takes each place of the log once.
     drawn = st.lists(
         strategies.facts(pipeline), min_size=1, max_size=12, unique_by=lambda fact: (fact.run_id, fact.tail)
@@ -228,7 +228,7 @@ def test_a_run_that_was_led_is_shown_as_it_folds(shared: Database, data: st.Data
                 state = machine.evolve(state, end)
     at.empty(shared)
     at.apply(shared, at.recorded(facts), size=data.draw(st.integers(1, 9)))
-    row = details.run(shared, "run0")
+    row = run_details.run(shared, "run0")
     assert row is not None
     assert row["state"] == (state.finished.outcome.value if state.finished else "running")
     assert {(one["key"], one["attempt"]) for one in row["attempts"]} == {
@@ -250,7 +250,7 @@ def test_times_and_states_of_a_run(database: Database) -> None:
     states = []
     for n in range(1, len(facts) + 1):
         at.apply(database, facts[n - 1 : n])
-        row = details.run(database, "a")
+        row = run_details.run(database, "a")
         assert row is not None
         states.append((row["state"], [one["state"] for one in row["attempts"]]))
     assert states == [
@@ -261,7 +261,7 @@ def test_times_and_states_of_a_run(database: Database) -> None:
         ("running", ["succeeded", "skipped"]),
         ("failed", ["succeeded", "skipped"]),
     ]
-    assert (row["trigger_type"], row["begun_at"], row["finished_at"]) == ("cron", facts[1].at, facts[5].at)
+    assert (row["trigger_type"], row["started_at"], row["finished_at"]) == ("cron", facts[1].at, facts[5].at)
     assert row["duration"] == facts[5].at - 1_699_999_000.0
     assert row["error"] == "no\N{REPLACEMENT CHARACTER}good"
     assert {(one["name"], one["value"]) for one in row["metrics"]} == {("loss", 0.5)}
@@ -272,7 +272,7 @@ def test_times_and_states_of_a_run(database: Database) -> None:
 def test_an_end_before_its_request_stays_the_end(database: Database) -> None:
     facts = at.recorded([at.requested("a"), at.ended("a", outcome=Outcome.CANCELLED), at.attempt("a")])
     at.apply(database, facts, size=1)
-    row = details.run(database, "a")
+    row = run_details.run(database, "a")
     assert row is not None
     assert [(one["state"], one["pool"]) for one in row["attempts"]] == [("cancelled", "default")]
 
@@ -283,13 +283,13 @@ def test_artifacts_that_are_named_by_their_result_are_found(database: Database) 
         [
             at.requested("r", inputs={"file": Stored(at.artifact("f"))}),
             at.ended("r", "make", outputs=made, artifacts={"plot": Stored(at.artifact("c"))}),
-            at.attempt("r", "read", data=Earlier(ResultRef(key="make", attempt=1, output="result"))),
+            at.attempt("r", "read", data=ResultOf(ResultRef(key="make", attempt=1, output="result"))),
         ]
     )
     for size in (1, 10):
         at.empty(database)
         at.apply(database, facts, size=size)
-        row = details.run(database, "r")
+        row = run_details.run(database, "r")
         assert row is not None
         assert {(one["key"], one["direction"], one["name"], one["sha256"][0]) for one in row["uses"]} == {
             ("", "in", "file", "f"),
@@ -303,7 +303,7 @@ def test_artifacts_that_are_named_by_their_result_are_found(database: Database) 
 def test_what_no_database_can_hold_is_refused_and_harms_nothing(database: Database) -> None:
     bad = RunRequested(run_id="a", project="default", pipeline="p", version=1, labels={"x": "\ud800"})
     facts = at.recorded([bad, at.requested("b")])
-    with pytest.raises(Unwritable):
+    with pytest.raises(UnwritableFactError):
         writer.apply(database, at.STREAM, 0, 2, at.above(facts, 2))
     assert at.rows(database)["runs"] == []
     assert writer.apply(database, at.STREAM, 0, 1, lambda _: []) == 1
@@ -345,7 +345,7 @@ def test_projectors_side_by_side(database: Database) -> None:
 
 
 def test_a_gap_is_refused(database: Database) -> None:
-    with pytest.raises(Gap) as caught:
+    with pytest.raises(SequenceGapError) as caught:
         writer.apply(database, at.STREAM, 5, 9, lambda _: [])
     assert caught.value.last == 0
 
@@ -354,7 +354,7 @@ def test_a_log_that_was_replaced_is_read_from_its_beginning(database: Database) 
     at.apply(database, at.recorded(at.whole("old", metrics={})))
     assert writer.begin(database, at.STREAM, "log", 100) == 4
     assert writer.begin(database, at.STREAM, "another", 2) == 0
-    assert details.run(database, "old") is not None
+    assert run_details.run(database, "old") is not None
 
 
 def test_a_log_that_lost_its_end_takes_its_rows_along(database: Database) -> None:
@@ -364,7 +364,7 @@ def test_a_log_that_lost_its_end_takes_its_rows_along(database: Database) -> Non
     assert writer.begin(database, at.STREAM, "log", 5) == 4
     assert [row[0] for row in at.rows(database)["runs"]] == ["a"]
     at.apply(database, facts[4:5])
-    row = details.run(database, "b")
+    row = run_details.run(database, "b")
     assert row is not None
     assert (row["state"], row["attempts"]) == ("queued", [])
 

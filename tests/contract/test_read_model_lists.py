@@ -11,13 +11,13 @@ import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock_adapters.sql import engine, listing, migrate
+from penstock_adapters.sql import engine, migrate, search
 from penstock_adapters.sql.engine import Database
 from penstock_core.facts import Fact, Outcome, RunFinished
-from penstock_core.search import Condition, Key, Label, RunQuery, Sort
-from penstock_core.values import Inline
+from penstock_core.pipeline.values import Inline
+from penstock_core.queries.search import Condition, Key, Label, RunQuery, Sort
 
-from . import read_model as at
+from . import read_model_helpers as at
 
 RUNS = 120
 
@@ -169,10 +169,10 @@ def test_every_page_is_that_of_a_list_in_memory(filled: Database, query: RunQuer
     found: list[str] = []
     after: Key | None = None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(listing, "FEW", few)
+        patch.setattr(search, "FEW", few)
         for _ in range(RUNS):
             fields = {name: getattr(query, name) for name in RunQuery.__dataclass_fields__}
-            page = listing.page(filled, RunQuery(**(fields | {"after": after})))
+            page = search.page(filled, RunQuery(**(fields | {"after": after})))
             found += [row["run_id"] for row in page.rows]
             assert len(page.rows) <= query.limit
             after = page.end
@@ -187,7 +187,7 @@ def test_what_a_list_is_about_is_shown(filled: Database) -> None:
         params=(Condition("depth", "=", "4", 4.0),),
         sort=Sort("metric", "loss", False),
     )
-    rows = listing.page(filled, query).rows
+    rows = search.page(filled, query).rows
     assert rows
     for row in rows:
         assert row["metrics"]["loss"] < 0.2
@@ -219,9 +219,9 @@ PLANS = {
 def test_no_list_reads_a_whole_table(
     filled: Database, query: RunQuery, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "FEW", few)
+    monkeypatch.setattr(search, "FEW", few)
     with filled.read.begin() as connection:
-        steps = plan(connection, listing.page_statement(connection, query))
+        steps = plan(connection, search.page_statement(connection, query))
     text = "\n".join(steps)
     assert not [step for step in steps if "SEQ SCAN" in step.upper()], text
     # The page itself, once it is found, is read from its beginning to its end.

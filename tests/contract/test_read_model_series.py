@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from penstock_adapters.sql import engine, migrate, series, tables, writer
 from penstock_adapters.sql.engine import Database
-from penstock_adapters.sql.errors import Gap
-from penstock_adapters.sql.series import Part
-from penstock_core.series import Point
-from penstock_testkit.postgres import PostgresServer
+from penstock_adapters.sql.errors import SequenceGapError
+from penstock_adapters.sql.series import PointBatch
+from penstock_core.queries.series import Point
+from penstock_testkit.servers.postgres import PostgresServer
 
-from . import read_model as at
+from . import read_model_helpers as at
 
 STREAM = series.STREAM
 
@@ -43,12 +43,14 @@ def database(shared: Database) -> Database:
     return shared
 
 
-def part(seq: int, *values: float, first: int = 0, name: str = "loss", key: str = "fit", attempt: int = 1) -> Part:
+def part(
+    seq: int, *values: float, first: int = 0, name: str = "loss", key: str = "fit", attempt: int = 1
+) -> PointBatch:
     points = [Point(name, first + n, 1000.0 + first + n, value) for n, value in enumerate(values)]
-    return Part(seq, "r", key, attempt, first, points)
+    return PointBatch(seq, "r", key, attempt, first, points)
 
 
-def measure(database: Database, parts: Sequence[Part], after: int = 0) -> int:
+def measure(database: Database, parts: Sequence[PointBatch], after: int = 0) -> int:
     upto = max(one.seq for one in parts)
     return writer.measure(database, STREAM, after, upto, lambda last: [one for one in parts if one.seq > last])
 
@@ -68,7 +70,7 @@ def values(database: Database, name: str = "loss", limit: int = 10_000) -> list[
 
 def test_what_was_measured_is_there_with_steps_and_times(database: Database) -> None:
     points = [Point("a", None, 10.5, math.nan), Point("b", 2**62, 11.5, math.inf), Point("a", -3, 12.5, -math.inf)]
-    measure(database, [Part(1, "r", "fit[3]", 2, 0, points)])
+    measure(database, [PointBatch(1, "r", "fit[3]", 2, 0, points)])
     a, b = series.summaries(database, "r")
     assert (a.name, a.key, a.attempt, a.count, a.low, a.high, a.last) == (
         "a",
@@ -100,7 +102,7 @@ def test_parts_that_come_late_or_twice_are_in_order_once(database: Database) -> 
     measure(database, later, after=2)
     assert values(database) == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert values(database, limit=1) == values(database, limit=2) == values(database)
-    with pytest.raises(Gap):
+    with pytest.raises(SequenceGapError):
         measure(database, [part(9, 1.0)], after=8)
 
 
@@ -152,7 +154,7 @@ def test_however_it_is_cut_it_is_the_same_series(
     writer.begin(database, STREAM, "log", 1 << 60)
     cuts = sorted({0, len(points), *data.draw(st.lists(st.integers(0, len(points)), max_size=5))})
     parts = [
-        Part(seq, "r", "fit", 1, begin, points[begin:end])
+        PointBatch(seq, "r", "fit", 1, begin, points[begin:end])
         for seq, (begin, end) in enumerate(itertools.pairwise(cuts), 1)
     ]
     measure(database, data.draw(st.permutations(parts)))

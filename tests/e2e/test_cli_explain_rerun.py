@@ -58,7 +58,7 @@ def sized(source: Path, times: int = 1, note: str = "plain"):
 """
 
 
-class Place:
+class Workspace:
     """A folder with pipelines and a platform."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,18 +86,18 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A place where `penstock up` keeps a platform for all tests of this module."""
-    place = Place(tmp_path_factory.mktemp("up"))
-    with (place.folder / "up.log").open("w") as log:
-        process = place.start("up", "--json", stderr=log)
+    workspace = Workspace(tmp_path_factory.mktemp("up"))
+    with (workspace.folder / "up.log").open("w") as log:
+        process = workspace.start("up", "--json", stderr=log)
     assert process.stdout is not None
     assert process.stdout.readline() == "{\n"
     while process.stdout.readline() not in ("}\n", ""):
         pass
-    yield place
+    yield workspace
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0, (place.folder / "up.log").read_text()
+    assert process.wait(30) == 0, (workspace.folder / "up.log").read_text()
     process.stdout.close()
 
 
@@ -105,11 +105,11 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def broken(up: Place) -> str:
+def broken(up: Workspace) -> str:
     return up.json("run", "flows.py:broken", code=1)["run_id"]
 
 
-def test_a_failed_run_says_why_of_every_step(up: Place, broken: str) -> None:
+def test_a_failed_run_says_why_of_every_step(up: Workspace, broken: str) -> None:
     lines = up.call("runs", "explain", "last").splitlines()
     assert lines[0].startswith("broken v1 failed  run " + broken)
     assert lines[1].split() == ["STEP", "STATE", "SINCE", "WHY"]
@@ -121,18 +121,18 @@ def test_a_failed_run_says_why_of_every_step(up: Place, broken: str) -> None:
     assert "the first cause: step 'fails' failed: ValueError: no 4s today" in words["total-2"]
 
 
-def test_one_step_comes_with_what_it_is_because_of(up: Place, broken: str) -> None:
+def test_one_step_comes_with_what_it_is_because_of(up: Workspace, broken: str) -> None:
     lines = up.call("runs", "explain", broken[:20], "total-2").splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["total-2", "total", "fails"]
     whole = up.json("runs", "explain", broken, "total")
     assert whole["state"] == "failed" and list(whole["steps"]) == ["total", "fails"]
-    assert whole["steps"]["total"]["because"] == ["fails"]
+    assert whole["steps"]["total"]["caused_by"] == ["fails"]
     error = up.call("runs", "explain", broken, "totle", code=2)
     assert "no step 'totle'; it has: number, fails, total, total-2" in error
     assert "penstock runs list" in up.call("runs", "explain", "k" + "0" * 25, code=2)
 
 
-def test_a_step_that_is_tried_again_later_says_when_and_why(up: Place) -> None:
+def test_a_step_that_is_tried_again_later_says_when_and_why(up: Workspace) -> None:
     process = up.start("run", "flows.py:retried", "--quiet")
     try:
         deadline = time.monotonic() + 20
@@ -145,7 +145,7 @@ def test_a_step_that_is_tried_again_later_says_when_and_why(up: Place) -> None:
                 reason = up.json("runs", "explain", newest[0].run_id)["steps"]["fails_slowly"]
         assert "ValueError: no 4s today" in reason["why"] and " in " in reason["why"]
         waiting = up.client.explain(newest[0].run_id).steps["total"]
-        assert waiting.state == "waiting" and waiting.because == ("fails_slowly",)
+        assert waiting.state == "waiting" and waiting.caused_by == ("fails_slowly",)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
@@ -155,7 +155,7 @@ def test_a_step_that_is_tried_again_later_says_when_and_why(up: Place) -> None:
 # ----------------------------------------------------------------------------------------------------------- rerun
 
 
-def test_a_run_is_run_again_with_its_inputs_or_changed_ones(up: Place) -> None:
+def test_a_run_is_run_again_with_its_inputs_or_changed_ones(up: Workspace) -> None:
     first = up.json("run", "flows.py:sized", "-p", "source=short.txt", "-p", "times=2", "--label", "team=growth")
     assert first["outputs"] == {"result": "6 plain"}
     again = up.json("runs", "rerun", first["run_id"])
@@ -175,14 +175,14 @@ def test_a_run_is_run_again_with_its_inputs_or_changed_ones(up: Place) -> None:
     assert "no file or folder" in up.call("runs", "rerun", first["run_id"], "-p", "source=none.txt", code=2)
 
 
-def test_a_rerun_that_fails_says_why(up: Place, broken: str) -> None:
+def test_a_rerun_that_fails_says_why(up: Workspace, broken: str) -> None:
     text = up.call("runs", "rerun", broken, "-p", "n=9", code=1)
     assert "step fails failed: ValueError: no 9s today" in text
     assert 'File "flows.py"' in text
     assert up.call("runs", "rerun", "k" + "0" * 25, code=2).startswith("error: ")
 
 
-def test_the_version_is_chosen_where_a_newer_one_has_come(up: Place) -> None:
+def test_the_version_is_chosen_where_a_newer_one_has_come(up: Workspace) -> None:
     code = "from penstock import pipeline, step\n\n@step\ndef tell() -> str:\n    return '{}'\n\n"
     code += "@pipeline\ndef told():\n    return tell()\n"
     (up.folder / "told.py").write_text(code.format("old"))
@@ -196,7 +196,7 @@ def test_the_version_is_chosen_where_a_newer_one_has_come(up: Place) -> None:
     assert "none of same, latest" in up.call("runs", "rerun", first, "--version", "2", code=2)
 
 
-def test_a_detached_rerun_goes_on_by_itself(up: Place) -> None:
+def test_a_detached_rerun_goes_on_by_itself(up: Workspace) -> None:
     first = up.json("run", "flows.py:sized", "-p", "source=short.txt")["run_id"]
     asked = up.json("runs", "rerun", first, "--detach")
     assert asked["parent"] == first and asked["state"] == "queued"
@@ -205,7 +205,7 @@ def test_a_detached_rerun_goes_on_by_itself(up: Place) -> None:
     assert "goes with neither" in up.call("runs", "rerun", first, "--detach", "--logs", code=2)
 
 
-def test_reruns_from_python(up: Place) -> None:
+def test_reruns_from_python(up: Workspace) -> None:
     first = up.json("run", "flows.py:sized", "-p", "source=short.txt")["run_id"]
     run = up.client.rerun(first, inputs={"source": up.folder / "long.txt"}, wait=True)
     assert run.succeeded and up.client.value(run.run_id) == "6 plain"

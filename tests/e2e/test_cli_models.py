@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from penstock import Client, platform
-from penstock.client_errors import NotFound, Refused
-from penstock.models import ModelVersion
-from penstock.serialize import UnsafeRefused
-from penstock_core.errors import InvalidId
+from penstock import Client
+from penstock.client import platform
+from penstock.client.errors import NotFoundError, RefusedError
+from penstock.client.models import ModelVersion
+from penstock.serialize import UnsafeFormatError
+from penstock_core.errors import InvalidIdError
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -89,7 +90,7 @@ def scoring(rules: dict, x: int = 2):
 """
 
 
-class Place:
+class Workspace:
     """A folder with pipelines and a platform that is up."""
 
     def __init__(self, folder: Path) -> None:
@@ -122,8 +123,8 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    made = Place(tmp_path_factory.mktemp("models"))
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    made = Workspace(tmp_path_factory.mktemp("models"))
     process = made.start("up", "--json", stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while platform.find(made.folder / ".penstock") is None:
@@ -134,98 +135,102 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     process.wait(60)
 
 
-def trained(place: Place, pipeline: str, **inputs: Any) -> str:
-    run = place.client.run(place.client.register(place.folder / f"flows.py:{pipeline}"), inputs=inputs, wait=True)
+def trained(workspace: Workspace, pipeline: str, **inputs: Any) -> str:
+    run = workspace.client.run(
+        workspace.client.register(workspace.folder / f"flows.py:{pipeline}"), inputs=inputs, wait=True
+    )
     assert run.succeeded, run.error
     return run.run_id
 
 
-def test_plain_data_can_be_a_model_and_each_run_is_one_version(place: Place) -> None:
-    first = trained(place, "training", depth=3)
-    trained(place, "training", depth=2)
-    trained(place, "training", depth=5)
-    shown = place.json("models", "show", "rules")
+def test_plain_data_can_be_a_model_and_each_run_is_one_version(workspace: Workspace) -> None:
+    first = trained(workspace, "training", depth=3)
+    trained(workspace, "training", depth=2)
+    trained(workspace, "training", depth=5)
+    shown = workspace.json("models", "show", "rules")
     assert [(one["version"], one["metrics"], one["aliases"]) for one in shown["versions"]] == [
         (3, {"accuracy": 0.5}, ["champion"]),
         (2, {"accuracy": 0.2}, []),
         (1, {"accuracy": 0.3}, []),
     ]
     assert (shown["versions"][-1]["run_id"], shown["versions"][-1]["output"]) == (first, "model-rules")
-    history = place.json("models", "history", "rules")
+    history = workspace.json("models", "history", "rules")
     assert [entry["kind"] for entry in history] == [
         "registered", "promoted", "registered", "promotion-refused", "registered", "promoted",
     ]  # fmt: skip
     assert history[3]["clauses"] == ["accuracy > champion.accuracy: 0.2 > 0.3 does not hold"]
     assert history[3]["cause"].endswith("/train/1")
-    assert place.client.model("rules@champion").load() == {"depth": 5}
-    text = place.call("models", "history", "rules")
+    assert workspace.client.model("rules@champion").load() == {"depth": 5}
+    text = workspace.call("models", "history", "rules")
     assert "v2 did not become champion, by training/train" in text
     assert "accuracy > champion.accuracy: 0.2 > 0.3 does not hold" in text
 
 
-def test_a_cached_result_registers_nothing_anew(place: Place) -> None:
-    first = trained(place, "keeping")
-    trained(place, "keeping")
-    (version,) = place.client.model_versions("kept")
+def test_a_cached_result_registers_nothing_anew(workspace: Workspace) -> None:
+    first = trained(workspace, "keeping")
+    trained(workspace, "keeping")
+    (version,) = workspace.client.model_versions("kept")
     assert version.run_id == first
 
 
-def test_a_folder_is_a_model_and_an_input_that_is_pinned_and_cached(place: Place) -> None:
-    trained(place, "saving")
-    model = place.client.model("folder")
+def test_a_folder_is_a_model_and_an_input_that_is_pinned_and_cached(workspace: Workspace) -> None:
+    trained(workspace, "saving")
+    model = workspace.client.model("folder")
     assert (model.format, model.unsafe, model.size) == ("folder", False, 9)
     assert json.loads((model.load() / "weights.json").read_text()) == [2, 2, 2]
-    assert (model.download(place.folder / "copy") / "weights.json").is_file()
-    found = place.json("run", "flows.py:counting", "-p", "model=model:folder")
+    assert (model.download(workspace.folder / "copy") / "weights.json").is_file()
+    found = workspace.json("run", "flows.py:counting", "-p", "model=model:folder")
     assert found["outputs"] == {"result": 6}
-    again = place.json("run", "flows.py:counting", "-p", "model=model:folder:1")
+    again = workspace.json("run", "flows.py:counting", "-p", "model=model:folder:1")
     assert again["steps"]["count"]["state"] == "cached"
-    wrong = place.call("run", "flows.py:counting", "-p", "model=model:nosuch", code=2)
+    wrong = workspace.call("run", "flows.py:counting", "-p", "model=model:nosuch", code=2)
     assert "inputs.model: names no registered model: there is no model 'nosuch'" in wrong
-    assert "is not valid" in place.call("run", "flows.py:counting", "-p", "model=model:../x", code=2)
+    assert "is not valid" in workspace.call("run", "flows.py:counting", "-p", "model=model:../x", code=2)
     lineage = model.lineage()
     assert "count" in {step["key"] for step in lineage["down"]}
 
 
-def test_a_version_is_an_input_from_python(place: Place) -> None:
-    trained(place, "training", depth=4)
-    client = place.client
+def test_a_version_is_an_input_from_python(workspace: Workspace) -> None:
+    trained(workspace, "training", depth=4)
+    client = workspace.client
     rules = client.model("rules")
-    version = client.register(place.folder / "flows.py:scoring")
+    version = client.register(workspace.folder / "flows.py:scoring")
     run = client.run(version, inputs={"rules": rules, "x": 10}, wait=True)
     assert run.outputs["result"] == {"value": rules.load()["depth"] * 10}
     assert run.inputs["rules"]["artifact"]["sha256"] == rules.sha256
 
 
-def test_every_command_has_json(place: Place) -> None:
-    run_id = trained(place, "saving", depth=7)
-    made = place.json(
+def test_every_command_has_json(workspace: Workspace) -> None:
+    run_id = trained(workspace, "saving", depth=7)
+    made = workspace.json(
         "models", "register", "byhand", run_id, "save", "--metric", "f1=0.5", "--tag", "a=b", "--alias", "best",
         "--gate", "f1 >= 0.5", "--description", "d", "--reason", "r",
     )  # fmt: skip
     assert (made["reference"], made["metrics"], made["tags"], made["aliases"]) == (
         "byhand:1", {"f1": 0.5}, {"a": "b"}, ["best"],
     )  # fmt: skip
-    refused = place.json("models", "register", "byhand", run_id, "save", "--alias", "other", "--gate", "f1 > 9", code=1)
+    refused = workspace.json(
+        "models", "register", "byhand", run_id, "save", "--alias", "other", "--gate", "f1 > 9", code=1
+    )
     assert refused["refused"]["clauses"] == ["f1 > 9: 0.5 > 9 does not hold"]
-    assert place.json("models", "gate", "byhand", "best", "f1 > 0.9") == {
+    assert workspace.json("models", "gate", "byhand", "best", "f1 > 0.9") == {
         "model": "byhand", "alias": "best", "gate": "f1 > 0.9",
     }  # fmt: skip
-    assert place.json("models", "gate", "byhand", "best")["gate"] == "f1 > 0.9"
-    assert place.json("models", "gate", "byhand", "best", "--remove")["gate"] is None
-    second = trained(place, "saving", depth=8)
-    place.call("models", "register", "byhand", second, "save", "-o", "model-folder")
-    assert place.json("models", "promote", "byhand", "2", "best", "--replaces", "1")["version"] == 2
-    answer = place.json("models", "promote", "byhand", "1", "best", "--gate", "f1 > 9", code=1)
+    assert workspace.json("models", "gate", "byhand", "best")["gate"] == "f1 > 0.9"
+    assert workspace.json("models", "gate", "byhand", "best", "--remove")["gate"] is None
+    second = trained(workspace, "saving", depth=8)
+    workspace.call("models", "register", "byhand", second, "save", "-o", "model-folder")
+    assert workspace.json("models", "promote", "byhand", "2", "best", "--replaces", "1")["version"] == 2
+    answer = workspace.json("models", "promote", "byhand", "1", "best", "--gate", "f1 > 9", code=1)
     assert answer["clauses"] == ["f1 > 9: 0.5 > 9 does not hold"]
-    assert place.json("models", "remove-alias", "byhand", "best")["removed"] is True
-    assert place.json("models", "archive", "byhand", "2", "--reason", "old")["archived"] is True
-    assert place.client.model("byhand").version == 1
-    assert place.json("models", "archive", "byhand", "2", "--undo")["archived"] is False
-    assert place.json("models", "get", "byhand:1", "--to", "here")["path"] == str(place.folder / "here")
-    assert json.loads((place.folder / "here" / "weights.json").read_text()) == [7, 7, 7]
-    assert "byhand" in {row["name"] for row in place.json("models", "list")}
-    assert place.json("models", "show", "byhand:1")["description"] == "d"
+    assert workspace.json("models", "remove-alias", "byhand", "best")["removed"] is True
+    assert workspace.json("models", "archive", "byhand", "2", "--reason", "old")["archived"] is True
+    assert workspace.client.model("byhand").version == 1
+    assert workspace.json("models", "archive", "byhand", "2", "--undo")["archived"] is False
+    assert workspace.json("models", "get", "byhand:1", "--to", "here")["path"] == str(workspace.folder / "here")
+    assert json.loads((workspace.folder / "here" / "weights.json").read_text()) == [7, 7, 7]
+    assert "byhand" in {row["name"] for row in workspace.json("models", "list")}
+    assert workspace.json("models", "show", "byhand:1")["description"] == "d"
 
 
 @pytest.mark.parametrize(
@@ -249,47 +254,47 @@ def test_every_command_has_json(place: Place) -> None:
         (("get", "nosuch"), "there is no model 'nosuch'"),
     ],
 )
-def test_wrong_use_ends_with_2_and_says_what_to_do(place: Place, arguments: tuple[str, ...], says: str) -> None:
-    if not any(model.name == "rules" for model in place.client.models()):
-        trained(place, "training")
-    assert says in place.call("models", *arguments, code=2)
+def test_wrong_use_ends_with_2_and_says_what_to_do(workspace: Workspace, arguments: tuple[str, ...], says: str) -> None:
+    if not any(model.name == "rules" for model in workspace.client.models()):
+        trained(workspace, "training")
+    assert says in workspace.call("models", *arguments, code=2)
 
 
-def test_an_artifact_that_is_gone_is_told(place: Place) -> None:
-    run_id = trained(place, "saving", depth=11)
-    client = place.client
+def test_an_artifact_that_is_gone_is_told(workspace: Workspace) -> None:
+    run_id = trained(workspace, "saving", depth=11)
+    client = workspace.client
     model = client.model("folder")
-    path = place.folder / ".penstock" / "artifacts" / "sha256" / model.sha256[:2] / model.sha256
+    path = workspace.folder / ".penstock" / "artifacts" / "sha256" / model.sha256[:2] / model.sha256
     path.chmod(0o600)
     path.unlink()
-    with pytest.raises(NotFound, match="is not in the store"):
+    with pytest.raises(NotFoundError, match="is not in the store"):
         model.load()
-    with pytest.raises(NotFound, match="is not in the store"):
+    with pytest.raises(NotFoundError, match="is not in the store"):
         client.register_model("again", run_id, "save")
 
 
-def test_unsafe_formats_can_be_refused(place: Place) -> None:
+def test_unsafe_formats_can_be_refused(workspace: Workspace) -> None:
     data = pickle.dumps(print)
     sha256 = hashlib.sha256(data).hexdigest()
-    place.client.upload(data, sha256)
+    workspace.client.upload(data, sha256)
     artifact = {"sha256": sha256, "size": len(data), "media_type": "x", "format": "pickle", "unsafe": True}
-    model = ModelVersion("made", 1, "made:1", artifact=artifact, client=place.client)
-    with pytest.raises(UnsafeRefused):
+    model = ModelVersion("made", 1, "made:1", artifact=artifact, client=workspace.client)
+    with pytest.raises(UnsafeFormatError):
         model.load(unsafe=False)
     assert model.load() is print
     with pytest.raises(ValueError, match="was not given by a client"):
         ModelVersion("made", 1, "made:1", artifact=artifact).load()
 
 
-def test_the_client_checks_what_it_can(place: Place) -> None:
-    client = place.client
-    with pytest.raises(InvalidId):
+def test_the_client_checks_what_it_can(workspace: Workspace) -> None:
+    client = workspace.client
+    with pytest.raises(InvalidIdError):
         client.model("../x")
     with pytest.raises(TypeError, match="must be a number"):
         client.register_model("rules", "r", "s", metrics={"a": "b"})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="which is no number"):
         client.register_model("rules", "r", "s", metrics={"a": float("nan")})
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RefusedError) as refused:
         client.promote("rules", 1, "champion", gate="accuracy > 99")
     assert refused.value.status == 409
     assert refused.value.errors

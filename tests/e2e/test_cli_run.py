@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from penstock import Client, platform
-from penstock.client_errors import NotFound
+from penstock import Client
+from penstock.client import platform
+from penstock.client.errors import NotFoundError
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -130,7 +131,7 @@ def right(text: str):
 
 
 @dataclass(frozen=True)
-class Place:
+class Workspace:
     """A folder with the user's files and its state folder."""
 
     folder: Path
@@ -174,15 +175,15 @@ class Place:
             time.sleep(0.02)
 
 
-def make(folder: Path) -> Place:
+def make(folder: Path) -> Workspace:
     (folder / "flows.py").write_text(FLOWS)
     (folder / "wrong.py").write_text(WRONG)
     (folder / "rows.csv").write_text("a,b\n1,2\n")
-    return Place(folder)
+    return Workspace(folder)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
     made = make(tmp_path)
     yield made
     if made.home.exists():
@@ -190,7 +191,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A place where `penstock up` keeps a platform for all tests of this module."""
     made = make(tmp_path_factory.mktemp("up"))
     with (made.folder / "up.log").open("w") as log:
@@ -207,8 +208,8 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
 # -------------------------------------------------------------------------------------------------------- embedded
 
 
-def test_a_run_brings_its_own_platform_and_takes_it_away(place: Place) -> None:
-    done = place.call("run", "flows.py:hello", "-p", "n=5")
+def test_a_run_brings_its_own_platform_and_takes_it_away(workspace: Workspace) -> None:
+    done = workspace.call("run", "flows.py:hello", "-p", "n=5")
     lines = done.stdout.splitlines()
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3}  run \w{26} of hello v1, 2 steps$", lines[0])
     states = [line.split()[1:3] for line in lines if re.match(r"\d\d:", line)][1:]
@@ -221,18 +222,20 @@ def test_a_run_brings_its_own_platform_and_takes_it_away(place: Place) -> None:
     assert "  result  10" in lines and "  numbers  count=5" in lines
     assert any("█" in line and line.startswith("  total") for line in lines)
     assert done.stderr == "" and "\x1b" not in done.stdout
-    place.gone()
+    workspace.gone()
     # What it did is there for later commands, which bring a platform, too.
-    shown = place.json("runs", "show", "last")
+    shown = workspace.json("runs", "show", "last")
     assert (shown["state"], shown["outputs"], shown["inputs"]) == ("succeeded", {"result": 10}, {"n": 5})
 
 
-def test_a_killed_embedded_platform_is_started_again_and_the_run_ends_well(place: Place) -> None:
+def test_a_killed_embedded_platform_is_started_again_and_the_run_ends_well(workspace: Workspace) -> None:
     # How soon a dead executor's attempts are given to another one.
-    process = place.start("run", "flows.py:short", "--json", env={**place.environment(), "PENSTOCK_ACK_WAIT": "1"})
-    address = await_address(place)
+    process = workspace.start(
+        "run", "flows.py:short", "--json", env={**workspace.environment(), "PENSTOCK_ACK_WAIT": "1"}
+    )
+    address = await_address(workspace)
     assert address.pid is not None and address.ephemeral
-    client = Client(home=place.home)
+    client = Client(home=workspace.home)
     await_state(client, "pause", "running")
     os.kill(address.pid, signal.SIGKILL)
     out, error = process.communicate(timeout=60)
@@ -242,10 +245,10 @@ def test_a_killed_embedded_platform_is_started_again_and_the_run_ends_well(place
     assert run["steps"]["pause"]["attempts"] == 2
 
 
-def await_address(place: Place) -> platform.Address:
+def await_address(workspace: Workspace) -> platform.Address:
     deadline = time.monotonic() + 20
-    while (address := platform.find(place.home)) is None:
-        assert time.monotonic() < deadline, platform.log_tail(place.home)
+    while (address := platform.find(workspace.home)) is None:
+        assert time.monotonic() < deadline, platform.log_tail(workspace.home)
         time.sleep(0.01)
     return address
 
@@ -272,28 +275,28 @@ def await_state(client: Client, step: str, state: str, pipeline: str | None = No
         ("flows.py:nothing", "no pipeline 'nothing'"),
     ],
 )
-def test_what_does_not_compile_is_told_with_file_and_line(place: Place, source: str, message: str) -> None:
-    done = place.call("run", source, code=2)
+def test_what_does_not_compile_is_told_with_file_and_line(workspace: Workspace, source: str, message: str) -> None:
+    done = workspace.call("run", source, code=2)
     assert re.search(message, done.stderr), done.stderr
     assert done.stdout == ""
 
 
-def test_a_missing_file_starts_nothing(place: Place) -> None:
-    done = place.call("run", "flow.py", code=2)
-    assert "did you mean 'flows.py'" in done.stderr and not place.home.exists()
-    assert "no state folder" in place.call("runs", "list", code=3).stderr
+def test_a_missing_file_starts_nothing(workspace: Workspace) -> None:
+    done = workspace.call("run", "flow.py", code=2)
+    assert "did you mean 'flows.py'" in done.stderr and not workspace.home.exists()
+    assert "no state folder" in workspace.call("runs", "list", code=3).stderr
 
 
-def test_a_state_folder_that_cannot_be_used_is_told(place: Place) -> None:
-    place.home.write_text("a file")
-    assert "state folder" in place.call("run", "flows.py:hello", code=3).stderr
-    place.home.unlink()
+def test_a_state_folder_that_cannot_be_used_is_told(workspace: Workspace) -> None:
+    workspace.home.write_text("a file")
+    assert "state folder" in workspace.call("run", "flows.py:hello", code=3).stderr
+    workspace.home.unlink()
 
 
 # -------------------------------------------------------------------------------------------------------- one run
 
 
-def test_json_is_one_object(up: Place) -> None:
+def test_json_is_one_object(up: Workspace) -> None:
     done = up.call("run", "flows.py:hello", "--json", "--label", "team=a", "--name", "first")
     run = json.loads(done.stdout)
     assert set(run) == {"run_id", "state", "outputs", "error", "steps"}
@@ -306,7 +309,7 @@ def test_json_is_one_object(up: Place) -> None:
     assert up.json("runs", "show", run["run_id"])["labels"] == {"team": "a", "name": "first"}
 
 
-def test_a_failed_step_shows_the_users_traceback_and_why_others_were_skipped(up: Place) -> None:
+def test_a_failed_step_shows_the_users_traceback_and_why_others_were_skipped(up: Workspace) -> None:
     done = up.call("run", "flows.py:failing", code=1)
     text = done.stdout
     assert "step broken failed: ValueError: cannot use [2] values" in text
@@ -318,7 +321,7 @@ def test_a_failed_step_shows_the_users_traceback_and_why_others_were_skipped(up:
     assert "retrying   attempt 1" in text
 
 
-def test_json_of_a_failed_run_and_its_error_output(up: Place) -> None:
+def test_json_of_a_failed_run_and_its_error_output(up: Workspace) -> None:
     done = up.call("run", "flows.py:failing", "--json", code=1)
     run = json.loads(done.stdout)
     assert run["state"] == "failed" and re.search("step '(broken|dies)' failed", run["error"])
@@ -326,32 +329,32 @@ def test_json_of_a_failed_run_and_its_error_output(up: Place) -> None:
     assert "ValueError: cannot use [2] values" in done.stderr
 
 
-def test_quiet_says_nothing_of_success_and_why_of_failure(up: Place) -> None:
+def test_quiet_says_nothing_of_success_and_why_of_failure(up: Workspace) -> None:
     done = up.call("run", "flows.py:hello", "--quiet")
     assert (done.stdout, done.stderr) == ("", "")
     done = up.call("run", "flows.py:failing", "--quiet", code=1)
     assert done.stdout == "" and "step broken failed" in done.stderr
 
 
-def test_logs_come_along_when_asked_for(up: Place) -> None:
+def test_logs_come_along_when_asked_for(up: Workspace) -> None:
     assert "numbers  | making numbers" in up.call("run", "flows.py:hello", "--logs").stdout
     assert "making numbers" not in up.call("run", "flows.py:hello").stdout
 
 
-def test_what_a_module_prints_does_not_mix_with_json(up: Place) -> None:
+def test_what_a_module_prints_does_not_mix_with_json(up: Workspace) -> None:
     (up.folder / "noisy.py").write_text("import os\nprint('loud')\nos.write(1, b'louder')\n" + FLOWS)
     done = up.call("run", "noisy.py:hello", "--json")
     assert json.loads(done.stdout)["state"] == "succeeded"
     assert "loud" in done.stderr and "louder" in done.stderr
 
 
-def test_json_says_why_there_is_no_run(up: Place) -> None:
+def test_json_says_why_there_is_no_run(up: Workspace) -> None:
     done = up.call("run", "wrong.py:wrong_type", "--json", code=2)
     told = json.loads(done.stdout)
     assert told["run_id"] is None and "wrong.py:14" in told["error"] and "wrong.py:14" in done.stderr
 
 
-def test_files_go_in_and_come_out(up: Place) -> None:
+def test_files_go_in_and_come_out(up: Workspace) -> None:
     run = up.json("run", "flows.py:files", "-p", "source=rows.csv")
     report = run["outputs"]["report"]
     assert Path(report["path"]).read_text() == "report of rows.csv"
@@ -366,14 +369,14 @@ def test_files_go_in_and_come_out(up: Place) -> None:
     assert client.value(run_id, "read", "file").read_text() == "report of rows.csv"
 
 
-def test_timeout_cancels_the_run(up: Place) -> None:
+def test_timeout_cancels_the_run(up: Workspace) -> None:
     began = time.monotonic()
     done = up.call("run", "flows.py:slow", "--timeout", "1s", code=1)
     assert time.monotonic() - began < 10
     assert "cancelling (--timeout of 1 s has passed)" in done.stdout and "slow v1 cancelled" in done.stdout
 
 
-def test_ctrl_c_cancels_and_waits_for_the_end(up: Place) -> None:
+def test_ctrl_c_cancels_and_waits_for_the_end(up: Workspace) -> None:
     process = up.start("run", "flows.py:slow")
     client = Client(home=up.home)
     run_id = await_state(client, "wait", "running", "slow")
@@ -384,7 +387,7 @@ def test_ctrl_c_cancels_and_waits_for_the_end(up: Place) -> None:
     assert client.get(run_id).state == "cancelled"
 
 
-def test_a_second_ctrl_c_leaves_at_once(up: Place) -> None:
+def test_a_second_ctrl_c_leaves_at_once(up: Workspace) -> None:
     process = up.start("run", "flows.py:short")
     client = Client(home=up.home)
     run_id = await_state(client, "pause", "running", "short")
@@ -407,11 +410,11 @@ def test_a_second_ctrl_c_leaves_at_once(up: Place) -> None:
 
 
 @pytest.fixture(scope="module")
-def finished(up: Place) -> dict[str, Any]:
+def finished(up: Workspace) -> dict[str, Any]:
     return up.json("run", "flows.py:hello", "-p", "n=3")
 
 
-def test_runs_are_listed(up: Place, finished: dict[str, Any]) -> None:
+def test_runs_are_listed(up: Workspace, finished: dict[str, Any]) -> None:
     newest = up.json("runs", "list", "--pipeline", "hello", "--state", "succeeded", "-n", "2")
     assert newest[0]["run_id"] == finished["run_id"] and all(run["pipeline"] == "hello" for run in newest)
     text = up.call("runs", "list").stdout.splitlines()
@@ -420,7 +423,7 @@ def test_runs_are_listed(up: Place, finished: dict[str, Any]) -> None:
     assert "is none of queued" in up.call("runs", "list", "--state", "odd", code=2).stderr
 
 
-def test_a_run_is_shown(up: Place, finished: dict[str, Any]) -> None:
+def test_a_run_is_shown(up: Workspace, finished: dict[str, Any]) -> None:
     run_id = finished["run_id"]
     text = up.call("runs", "show", run_id[:20]).stdout
     assert run_id in text and "inputs  n=3" in text and "  result  3" in text and "█" in text and "░" in text
@@ -430,7 +433,7 @@ def test_a_run_is_shown(up: Place, finished: dict[str, Any]) -> None:
     assert "penstock runs list" in up.call("runs", "show", "k" + "0" * 25, code=2).stderr
 
 
-def test_logs_are_shown(up: Place, finished: dict[str, Any]) -> None:
+def test_logs_are_shown(up: Workspace, finished: dict[str, Any]) -> None:
     lines = up.call("runs", "logs", finished["run_id"]).stdout.splitlines()
     assert [line[14:] for line in lines] == ["numbers | making numbers"]
     assert up.call("runs", "logs", finished["run_id"], "--step", "total").stdout == ""
@@ -440,7 +443,7 @@ def test_logs_are_shown(up: Place, finished: dict[str, Any]) -> None:
     assert "it has: numbers, total" in up.call("runs", "logs", finished["run_id"], "--step", "x", code=2).stderr
 
 
-def test_a_reader_that_goes_away_is_no_error(up: Place, finished: dict[str, Any]) -> None:
+def test_a_reader_that_goes_away_is_no_error(up: Workspace, finished: dict[str, Any]) -> None:
     process = up.start("runs", "list")
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
@@ -449,7 +452,7 @@ def test_a_reader_that_goes_away_is_no_error(up: Place, finished: dict[str, Any]
     assert process.wait(20) in (0, 1)
 
 
-def test_a_run_is_cancelled_by_command(up: Place) -> None:
+def test_a_run_is_cancelled_by_command(up: Workspace) -> None:
     process = up.start("run", "flows.py:slow", "--json")
     run_id = await_state(Client(home=up.home), "wait", "running", "slow")
     assert up.call("runs", "cancel", run_id, "--reason", "enough").stdout == f"run {run_id} cancelled\n"
@@ -459,13 +462,13 @@ def test_a_run_is_cancelled_by_command(up: Place) -> None:
     assert "was over already" in again.stderr
 
 
-def test_versions_are_listed(up: Place, finished: dict[str, Any]) -> None:
+def test_versions_are_listed(up: Workspace, finished: dict[str, Any]) -> None:
     versions = up.json("versions", "list", "hello")
     assert versions[0]["pipeline"] == "hello" and versions[0]["steps"] == 2
     assert "hello" in up.call("versions", "list").stdout
 
 
-def test_schedules_come_and_go(up: Place, finished: dict[str, Any]) -> None:
+def test_schedules_come_and_go(up: Workspace, finished: dict[str, Any]) -> None:
     put = ["schedules", "put", "nightly", "--pipeline", "hello", "--cron", "0 3 * * *", "--tz", "Europe/Paris"]
     stored = up.json(*put, "-p", "n=2")
     assert (stored["cron"], stored["tz"], stored["inputs"], stored["version"]) == (
@@ -482,7 +485,7 @@ def test_schedules_come_and_go(up: Place, finished: dict[str, Any]) -> None:
     assert up.json("schedules", "list") == []
 
 
-def test_doctor_finds_the_platform(up: Place) -> None:
+def test_doctor_finds_the_platform(up: Workspace) -> None:
     report = up.json("doctor")
     assert report["ok"] and {check["check"] for check in report["checks"]} >= {"python", "nats-server", "disk", "clock"}
     told = next(check for check in report["checks"] if check["check"] == "platform")
@@ -492,26 +495,26 @@ def test_doctor_finds_the_platform(up: Place) -> None:
     assert schedulers["found"].startswith("1 up; ") and schedulers["found"].endswith(" has 16")
 
 
-def test_doctor_names_what_fails(place: Place) -> None:
-    place.home.write_text("a file")
-    done = place.call("doctor", code=3)
+def test_doctor_names_what_fails(workspace: Workspace) -> None:
+    workspace.home.write_text("a file")
+    done = workspace.call("doctor", code=3)
     assert "✘ fail  state folder" in done.stdout and "→ " in done.stdout
-    place.home.unlink()
+    workspace.home.unlink()
 
 
 # ------------------------------------------------------------------------------------------------------ the platform
 
 
-def test_a_second_platform_on_one_folder_is_refused(up: Place) -> None:
+def test_a_second_platform_on_one_folder_is_refused(up: Workspace) -> None:
     address = platform.find(up.home)
     assert address is not None
     done = up.call("up", code=3)
     assert f"process {address.pid}, {address.url}" in done.stderr and "PENSTOCK_HOME" in done.stderr
 
 
-def test_a_platform_that_ends_with_the_last_command_is_waited_for(place: Place) -> None:
-    place.call("run", "flows.py:hello", "--quiet")
-    process = place.start("up", "--json")
+def test_a_platform_that_ends_with_the_last_command_is_waited_for(workspace: Workspace) -> None:
+    workspace.call("run", "flows.py:hello", "--quiet")
+    process = workspace.start("up", "--json")
     assert process.stdout is not None and process.stderr is not None
     first = "".join(iter(process.stdout.readline, "}\n"))
     process.send_signal(signal.SIGINT)
@@ -520,38 +523,40 @@ def test_a_platform_that_ends_with_the_last_command_is_waited_for(place: Place) 
     assert '"url"' in first
 
 
-def test_an_embedded_platform_with_a_client_is_not_taken_over(place: Place) -> None:
-    process = place.start("run", "flows.py:short", "--quiet")
+def test_an_embedded_platform_with_a_client_is_not_taken_over(workspace: Workspace) -> None:
+    process = workspace.start("run", "flows.py:short", "--quiet")
     deadline = time.monotonic() + 20
-    while platform.find(place.home) is None:
+    while platform.find(workspace.home) is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert "holds an embedded platform" in place.call("up", code=3).stderr
+    assert "holds an embedded platform" in workspace.call("up", code=3).stderr
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
 
 
-def test_a_port_that_is_taken_is_told(place: Place, up: Place) -> None:
+def test_a_port_that_is_taken_is_told(workspace: Workspace, up: Workspace) -> None:
     address = platform.find(up.home)
     assert address is not None
-    done = place.call("up", "--port", address.url.rpartition(":")[2], code=2)
+    done = workspace.call("up", "--port", address.url.rpartition(":")[2], code=2)
     assert "is taken by another program" in done.stderr
 
 
-def test_another_folder_can_use_the_platform_by_its_address(up: Place, place: Place) -> None:
+def test_another_folder_can_use_the_platform_by_its_address(up: Workspace, workspace: Workspace) -> None:
     address = platform.find(up.home)
     assert address is not None
-    named = {**place.environment(), "PENSTOCK_URL": address.url, "PENSTOCK_TOKEN": address.token}
+    named = {**workspace.environment(), "PENSTOCK_URL": address.url, "PENSTOCK_TOKEN": address.token}
     command = [PENSTOCK, "run", "flows.py:hello", "--json"]
-    done = subprocess.run(command, cwd=place.folder, env=named, capture_output=True, text=True, timeout=60, check=True)
-    assert json.loads(done.stdout)["state"] == "succeeded" and not place.home.exists()
+    done = subprocess.run(
+        command, cwd=workspace.folder, env=named, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert json.loads(done.stdout)["state"] == "succeeded" and not workspace.home.exists()
     wrong = subprocess.run(
-        command, cwd=place.folder, env={**named, "PENSTOCK_TOKEN": "x"}, capture_output=True, text=True, check=False
+        command, cwd=workspace.folder, env={**named, "PENSTOCK_TOKEN": "x"}, capture_output=True, text=True, check=False
     )
     assert wrong.returncode == 3 and "token" in wrong.stderr
 
 
-def test_runs_from_python(up: Place) -> None:
+def test_runs_from_python(up: Workspace) -> None:
     client = Client(home=up.home)
     version = client.register(f"{up.folder}/flows.py:hello")
     key = "the same"
@@ -563,14 +568,14 @@ def test_runs_from_python(up: Place) -> None:
     kinds = [event.kind for event in client.events(run.run_id)]
     assert kinds[0] == "run.requested" and kinds[-1] == "run.finished"
     assert [line.text.strip() for line in client.logs(run.run_id) if line.text] == ["making numbers"]
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client.get("k" + "0" * 25)
 
 
 # ---------------------------------------------------------------------------------------------------------- terminal
 
 
-def test_a_terminal_sees_progress_redrawn_and_then_the_summary(up: Place) -> None:
+def test_a_terminal_sees_progress_redrawn_and_then_the_summary(up: Workspace) -> None:
     import pty
     import struct
     import termios

@@ -75,7 +75,7 @@ def outer(n: int = 6):
 LONG = "features_with_a_rather_long_name"
 
 
-class Place:
+class Workspace:
     """A folder with a user's file where `penstock up` keeps a platform."""
 
     def __init__(self, folder: Path) -> None:
@@ -102,27 +102,27 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    place = Place(tmp_path)
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    workspace = Workspace(tmp_path)
     with (tmp_path / "up.log").open("w") as log:
         process = subprocess.Popen(
             [PENSTOCK, "up", "--json"],
             cwd=tmp_path,
-            env=place.environment,
+            env=workspace.environment,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
         )
     assert process.stdout is not None
     json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
-    yield place
+    yield workspace
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 0, (tmp_path / "up.log").read_text()
     process.stdout.close()
 
 
-def test_two_calls_of_one_pipeline(place: Place) -> None:
-    text = place.call("run", "flows.py:outer")
+def test_two_calls_of_one_pipeline(workspace: Workspace) -> None:
+    text = workspace.call("run", "flows.py:outer")
     assert "succeeded  " in text
     assert f"{LONG}-2/divide  running" in text or f"{LONG}-2/divide  succeeded" in text
     chart = text[text.index("outer v1 succeeded") :]
@@ -131,7 +131,7 @@ def test_two_calls_of_one_pipeline(place: Place) -> None:
     # Too long for the chart: which call and which step stay readable.
     assert [row[-9:] for row in rows if row.endswith("/divide")] == ["me/divide", "-2/divide"]
 
-    run = place.json("runs", "show", "last")
+    run = workspace.json("runs", "show", "last")
     identity = run["run_id"]
     assert run["state"] == "succeeded"
     assert sorted(run["steps"]) == sorted(
@@ -145,12 +145,12 @@ def test_two_calls_of_one_pipeline(place: Place) -> None:
     # The second call waits for all that ends the first.
     assert run["steps"][f"{LONG}/checked/check"]["finished_at"] <= run["steps"][f"{LONG}-2/divide"]["started_at"]
 
-    logs = place.call("runs", "logs", identity, "--step", f"{LONG}-2/divide")
+    logs = workspace.call("runs", "logs", identity, "--step", f"{LONG}-2/divide")
     assert f"dividing at 6 in {LONG}-2/divide" in logs and "dividing at 2" not in logs
-    client = Client(home=place.folder / ".penstock")
+    client = Client(home=workspace.folder / ".penstock")
     assert client.value(identity, output="total") == 2 + 3 + 4 + 5 + 6
     assert client.value(identity, output="report") == f"{LONG}-2/divide: 6"
     assert client.value(identity, step=f"{LONG}/divide", output="high") == [2, 3, 4, 5]
     assert client.value(identity, step="checked/check") == 6
-    got = place.json("artifacts", "get", identity, "--step", f"{LONG}/divide", "-o", "report")
+    got = workspace.json("artifacts", "get", identity, "--step", f"{LONG}/divide", "-o", "report")
     assert Path(got["path"]).read_text() == f"{LONG}/divide: 2"

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from penstock import Client, platform
+from penstock import Client
+from penstock.client import platform
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -86,7 +87,7 @@ def until(look: Callable[[], T], within: float = 60.0) -> T:
     return found
 
 
-class Place:
+class Workspace:
     """A folder with pipelines and a platform that is up."""
 
     def __init__(self, folder: Path) -> None:
@@ -114,8 +115,8 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    made = Place(tmp_path_factory.mktemp("waits"))
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    made = Workspace(tmp_path_factory.mktemp("waits"))
     process = made.start("up", "--json", stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     until(lambda: platform.find(made.folder / ".penstock"))
     yield made
@@ -123,9 +124,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     process.wait(60)
 
 
-def newest(place: Place, pipeline: str) -> Any:
-    runs = place.client.runs(pipeline, limit=1)
-    return place.client.get(runs[0].run_id) if runs else None
+def newest(workspace: Workspace, pipeline: str) -> Any:
+    runs = workspace.client.runs(pipeline, limit=1)
+    return workspace.client.get(runs[0].run_id) if runs else None
 
 
 def dead(pid: int) -> bool:
@@ -135,41 +136,41 @@ def dead(pid: int) -> bool:
         return True
 
 
-def test_a_question_is_shown_listed_and_answered(place: Place) -> None:
-    running = place.start("run", "flows.py:publishing", "--priority", "7")
-    [asked] = until(lambda: place.client.questions(pipeline="publishing"))
+def test_a_question_is_shown_listed_and_answered(workspace: Workspace) -> None:
+    running = workspace.start("run", "flows.py:publishing", "--priority", "7")
+    [asked] = until(lambda: workspace.client.questions(pipeline="publishing"))
     assert (asked.step, asked.question, asked.choices) == ("ask", "Publish?", ("yes", "no"))
     command = f"penstock runs answer {asked.run_id} ask yes|no"
-    assert command in place.call("questions") and command in place.call("runs", "show", asked.run_id)
-    assert "Publish?" in place.call("runs", "answer", asked.run_id)
-    assert "one of yes, no" in place.call("runs", "answer", asked.run_id, "ask", code=2)
-    assert "'yes', 'no'" in place.call("runs", "answer", asked.run_id, "ask", "maybe", code=2)
-    waits = place.client.get(asked.run_id).steps["ask"].waits_for
+    assert command in workspace.call("questions") and command in workspace.call("runs", "show", asked.run_id)
+    assert "Publish?" in workspace.call("runs", "answer", asked.run_id)
+    assert "one of yes, no" in workspace.call("runs", "answer", asked.run_id, "ask", code=2)
+    assert "'yes', 'no'" in workspace.call("runs", "answer", asked.run_id, "ask", "maybe", code=2)
+    waits = workspace.client.get(asked.run_id).steps["ask"].waits_for
     assert waits is not None and (waits.kind, waits.question) == ("ask", "Publish?")
-    links = json.loads(place.call("runs", "answer", asked.run_id, "ask", "--link", "--json"))
+    links = json.loads(workspace.call("runs", "answer", asked.run_id, "ask", "--link", "--json"))
     with urllib.request.urlopen(links["choices"]["no"], timeout=30) as page:  # noqa: S310 - our own address
         assert b"Publish?" in page.read()
-    told = place.call("runs", "answer", asked.run_id, "ask", "yes", "--comment", "fine")
+    told = workspace.call("runs", "answer", asked.run_id, "ask", "yes", "--comment", "fine")
     assert told.strip() == f"step ask of run {asked.run_id} is answered: yes"
     output, error = running.communicate(timeout=120)
     assert running.returncode == 0, output + error
     assert output.count(f"asks: Publish? (yes, no) — {command}") == 1
     assert "noted yes" in output
-    run = place.client.get(asked.run_id)
+    run = workspace.client.get(asked.run_id)
     assert run.steps["ask"].params["comment"] == "fine" and run.steps["ask"].params["answered_by"]
-    assert "already: yes" in place.call("runs", "answer", asked.run_id, "ask", "yes")
-    assert "answered 'yes' already" in place.call("runs", "answer", asked.run_id, "ask", "no", code=2)
-    assert "no open questions" in place.call("questions")
-    requested = next(event for event in place.client.events(asked.run_id) if event.kind == "run.requested")
+    assert "already: yes" in workspace.call("runs", "answer", asked.run_id, "ask", "yes")
+    assert "answered 'yes' already" in workspace.call("runs", "answer", asked.run_id, "ask", "no", code=2)
+    assert "no open questions" in workspace.call("questions")
+    requested = next(event for event in workspace.client.events(asked.run_id) if event.kind == "run.requested")
     assert requested.data["priority"] == 7
 
 
-def test_an_event_comes_before_or_after_its_wait(place: Place) -> None:
-    client = place.client
-    version = client.register(str(place.folder / "flows.py") + ":labelling")
+def test_an_event_comes_before_or_after_its_wait(workspace: Workspace) -> None:
+    client = workspace.client
+    version = client.register(str(workspace.folder / "flows.py") + ":labelling")
     after = client.run(version, inputs={"dataset": "after"})
     until(lambda: client.get(after.run_id).steps["wait_for_event"].waits_for)
-    told = place.call(
+    told = workspace.call(
         "events", "send", "com.acme.labels.ready", "--key", "after", "--data", '{"url": "s3://a"}', "--id", "1"
     )
     assert f"it ends step wait_for_event of run {after.run_id}" in told
@@ -178,15 +179,15 @@ def test_an_event_comes_before_or_after_its_wait(place: Place) -> None:
     sent = client.send_event("com.acme.labels.ready", {"url": "s3://b"}, key="before", id="2")
     assert client.wait(before.run_id, 60).outputs["result"]["value"] == "s3://b"
     again = client.send_event("com.acme.labels.ready", {"url": "s3://c"}, key="before", id="2")
-    assert (sent.duplicate, again.duplicate, again.reached) == (False, True, ())
-    assert "is not JSON" in place.call("events", "send", "t", "--data", "{", code=2)
+    assert (sent.duplicate, again.duplicate, again.delivered_to) == (False, True, ())
+    assert "is not JSON" in workspace.call("events", "send", "t", "--data", "{", code=2)
 
 
-def begin(place: Place, pipeline: str, folder: Path) -> tuple[Any, list[int]]:
+def begin(workspace: Workspace, pipeline: str, folder: Path) -> tuple[Any, list[int]]:
     """A run whose step does not end by itself, with its processes."""
-    client = place.client
+    client = workspace.client
     folder.mkdir()
-    version = client.register(f"{place.folder / 'flows.py'}:{pipeline}")
+    version = client.register(f"{workspace.folder / 'flows.py'}:{pipeline}")
     run = client.run(version, inputs={"folder": str(folder)})
     return run, [int(pid) for pid in until(lambda: _text(folder / "pids")).split()]
 
@@ -195,22 +196,22 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def test_one_step_is_cancelled_with_its_processes(place: Place, tmp_path: Path) -> None:
-    run, pids = begin(place, "long", tmp_path / "cancelled")
-    assert "has no step" in place.call("runs", "cancel", run.run_id, "--step", "nothing", code=2)
-    told = place.call("runs", "cancel", run.run_id, "--step", "stubborn", "--reason", "too slow")
+def test_one_step_is_cancelled_with_its_processes(workspace: Workspace, tmp_path: Path) -> None:
+    run, pids = begin(workspace, "long", tmp_path / "cancelled")
+    assert "has no step" in workspace.call("runs", "cancel", run.run_id, "--step", "nothing", code=2)
+    told = workspace.call("runs", "cancel", run.run_id, "--step", "stubborn", "--reason", "too slow")
     assert told.strip() == f"step stubborn of run {run.run_id} cancelled"
-    ended = place.client.wait(run.run_id, 60)
+    ended = workspace.client.wait(run.run_id, 60)
     assert (ended.steps["stubborn"].state, ended.steps["after"].state) == ("cancelled", "skipped")
     until(lambda: all(dead(pid) for pid in pids))
-    assert place.client.cancel(run.run_id, step="stubborn") == "cancelled"
+    assert workspace.client.cancel(run.run_id, step="stubborn") == "cancelled"
 
 
-def test_a_run_that_is_over_its_deadline_is_ended(place: Place, tmp_path: Path) -> None:
-    run, pids = begin(place, "limited", tmp_path / "limited")
-    ended = place.client.wait(run.run_id, 60)
+def test_a_run_that_is_over_its_deadline_is_ended(workspace: Workspace, tmp_path: Path) -> None:
+    run, pids = begin(workspace, "limited", tmp_path / "limited")
+    ended = workspace.client.wait(run.run_id, 60)
     assert ended.state == "failed" and "deadline" in (ended.error or "")
     until(lambda: all(dead(pid) for pid in pids))
-    output = place.call("run", "flows.py:publishing", "--deadline", "1", code=1)
+    output = workspace.call("run", "flows.py:publishing", "--deadline", "1", code=1)
     assert "the run was not over by its deadline" in output
-    assert "no duration" in place.call("run", "flows.py:publishing", "--deadline", "0", code=2)
+    assert "no duration" in workspace.call("run", "flows.py:publishing", "--deadline", "0", code=2)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from penstock import platform
-from penstock.client_errors import ClientError
-from penstock_testkit import pages
-from penstock_testkit.pages import Block, Command
-from penstock_testkit.seaweed import SECRET_KEY, S3Server
-from penstock_testkit.shell import Kept, Shell
+from penstock.client import platform
+from penstock.client.errors import ClientError
+from penstock_testkit.docs import pages
+from penstock_testkit.docs.pages import Block, Command
+from penstock_testkit.docs.shell import BackgroundCommand, Shell
+from penstock_testkit.servers.s3 import SECRET_KEY, S3Server
 
 ROOT = Path(__file__).parents[2]
 PAGES = pages.pages(ROOT)
@@ -30,7 +30,7 @@ class Reader:
     def __init__(self, shell: Shell) -> None:
         self.shell = shell
         self.problems: list[str] = []
-        self._held: platform.Embedded | None = None
+        self._held: platform.EmbeddedPlatform | None = None
 
     def read(self, text: str) -> None:
         """Do all blocks of a page."""
@@ -78,19 +78,19 @@ class Reader:
             self.let_go()
         for command, kept in [(command, self.shell.keep(command.text)) for command in commands]:
             before, after = _parted(command.shown)
-            self.expect_lines(command, kept.await_lines(before), kept.output())
+            self.expect_lines(command, kept.wait_for_lines(before), kept.output())
             if after is not None:
                 self.interrupt(command, kept, after)
 
-    def interrupt(self, command: Command, kept: Kept, shown: tuple[str, ...]) -> None:
+    def interrupt(self, command: Command, kept: BackgroundCommand, shown: tuple[str, ...]) -> None:
         code = kept.interrupt()
         self.expect(code == 0, command.line, f"after Ctrl-C `{command.text}` ends with {code}", kept.output())
-        self.expect_lines(command, kept.await_lines(shown), kept.output())
+        self.expect_lines(command, kept.wait_for_lines(shown), kept.output())
 
     def hold(self) -> None:
         home = self.shell.folder / ".penstock"
         if self._held is None and platform.find(home) is None and not self.shell.has("PENSTOCK_URL"):
-            self._held = platform.Embedded(home)
+            self._held = platform.EmbeddedPlatform(home)
             with suppress(ClientError):  # the page is about that
                 self._held.start()
 

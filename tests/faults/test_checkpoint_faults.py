@@ -11,7 +11,7 @@ import pytest
 
 from penstock import Client
 from penstock_core.facts import ArtifactCommitted
-from penstock_testkit.cluster import Cluster
+from penstock_testkit.servers.cluster import Cluster
 
 PIPELINE = """
 import os

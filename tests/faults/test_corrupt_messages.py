@@ -14,7 +14,7 @@ from penstock import Client
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
 from penstock_contracts.commands import Parked
-from penstock_testkit.cluster import Cluster
+from penstock_testkit.servers.cluster import Cluster
 
 PIPELINE = """
 import time

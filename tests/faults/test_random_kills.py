@@ -10,8 +10,8 @@ import pytest
 
 from penstock import Client
 from penstock_core.facts import AttemptFinished, Outcome
-from penstock_testkit import invariants
-from penstock_testkit.cluster import Cluster
+from penstock_testkit.checks import invariants
+from penstock_testkit.servers.cluster import Cluster
 
 PIPELINES = '''
 import time

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from penstock import Client
-from penstock_testkit.child import Child
-from penstock_testkit.processes import gone, processes_with
+from penstock_testkit.servers.child import Child
+from penstock_testkit.servers.processes import gone, processes_with
 
 PIPELINE = """
 import os, time

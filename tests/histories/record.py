@@ -18,8 +18,8 @@ from typing import Any
 from recorder import Recorder
 from scenarios import SCENARIOS
 
-from penstock.results import Run, Step
-from penstock_testkit.cluster import Cluster
+from penstock.client.views import Run, Step
+from penstock_testkit.servers.cluster import Cluster
 
 HERE = Path(__file__).parent
 LIMIT = 100_000

@@ -11,16 +11,16 @@ from typing import Any
 import nats
 
 from penstock import Client
-from penstock.results import Schedule
+from penstock.client.views import Schedule
+from penstock_adapters.nats.buckets.waits import About, Waits, came
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
-from penstock_adapters.nats.waits import About, Waits, came
 from penstock_contracts import subjects
 from penstock_contracts.commands import Event
 from penstock_core import ids
 from penstock_core.facts import AttemptFinished, Fact, Outcome, RunRequested, StepCancelRequested
-from penstock_core.values import Inline
-from penstock_testkit.cluster import Cluster
+from penstock_core.pipeline.values import Inline
+from penstock_testkit.servers.cluster import Cluster
 
 
 class Recorder:

@@ -10,17 +10,17 @@ from typing import Any
 import orjson
 import pytest
 
-from penstock_contracts import events
-from penstock_contracts.histories import InvalidHistory
-from penstock_core import run as machine
+from penstock_contracts import fact_codec
+from penstock_contracts.run_history import InvalidHistoryError
 from penstock_core.facts import AttemptFinished, AttemptRequested, Fact, Outcome, RunFinished
+from penstock_core.pipeline.values import Inline, ResultOf
 from penstock_core.ports import Recorded
-from penstock_core.run import FINAL, RunState, StepState
-from penstock_core.values import Earlier, Inline
+from penstock_core.run import machine
+from penstock_core.run.machine import TERMINAL_STATUSES, RunState, StepState
 from penstock_testkit import histories
-from penstock_testkit.histories import History, grown
-from penstock_testkit.invariants import Violation
-from penstock_testkit.states import dump
+from penstock_testkit.checks.invariants import InvariantError
+from penstock_testkit.checks.state_machine import dump
+from penstock_testkit.histories import History, without_later_defaults
 
 HERE = Path(__file__).parent
 FILES = {path.stem: path for path in sorted(HERE.glob("*.jsonl"))}
@@ -38,7 +38,7 @@ def shown(state: RunState) -> dict[str, Any]:
     assert state.finished
     steps = {key: shown_step(step) for key, step in state.steps.items()}
     run = {"outcome": state.finished.outcome, "error": state.finished.error, "outputs": state.finished.outputs}
-    return grown(orjson.loads(orjson.dumps({**run, "steps": steps})))
+    return without_later_defaults(orjson.loads(orjson.dumps({**run, "steps": steps})))
 
 
 def shown_step(step: StepState) -> dict[str, Any]:
@@ -52,9 +52,9 @@ def shown_step(step: StepState) -> dict[str, Any]:
         "metrics": step.metrics,
         "params": step.params,
     }
-    if step.fan is not None:
-        shown["count"] = step.fan.count
-        shown["items"] = {step.fan.items[n].key: shown_step(step.fan.items[n]) for n in sorted(step.fan.items)}
+    if step.mapped is not None:
+        shown["count"] = step.mapped.count
+        shown["items"] = {step.mapped.items[n].key: shown_step(step.mapped.items[n]) for n in sorted(step.mapped.items)}
     return shown
 
 
@@ -66,9 +66,9 @@ def test_every_history_has_an_expectation() -> None:
 @every_history
 def test_it_folds_to_the_state_of_its_day(name: str) -> None:
     state = load(name).fold()
-    assert shown(state) == grown(EXPECTED[name])
+    assert shown(state) == without_later_defaults(EXPECTED[name])
     skipped = EXPECTED[name]["outcome"] == "skipped"
-    assert all(step.status in FINAL or skipped for step in state.steps.values())
+    assert all(step.status in TERMINAL_STATUSES or skipped for step in state.steps.values())
     assert machine.decide(state) == []
     assert state.alarm() is None
     assert not state.early
@@ -77,7 +77,7 @@ def test_it_folds_to_the_state_of_its_day(name: str) -> None:
 @every_history
 def test_its_decisions_would_be_made_again(name: str) -> None:
     history = load(name)
-    assert history.unexplained() == []
+    assert history.unaccounted_facts() == []
     history.check()
 
 
@@ -96,13 +96,13 @@ def test_a_history_delivered_twice_is_the_same_history(name: str) -> None:
     history = load(name)
     twice = [fact for fact in history.facts for _ in range(2)]
     for facts in (twice, history.facts + history.facts):
-        assert shown(machine.fold(history.run_id, history.plan, facts)) == grown(EXPECTED[name])
+        assert shown(machine.fold(history.run_id, history.plan, facts)) == without_later_defaults(EXPECTED[name])
 
 
 @every_history
 def test_its_facts_can_still_be_written_and_read(name: str) -> None:
     for fact in load(name).facts:
-        assert events.decode(events.subject(fact), events.encode(fact)) == fact
+        assert fact_codec.decode(fact_codec.subject(fact), fact_codec.encode(fact)) == fact
 
 
 # -------------------------------------------------------------------------------------- what the recordings are about
@@ -139,7 +139,7 @@ def test_the_recordings_hold_the_decisions_that_they_are_about() -> None:
     assert waits[0] is None
     assert all(waits[1:])
     by_name = [fact.inputs["texts"] for fact in facts("by_reference", AttemptRequested) if fact.key == "lengths"]
-    assert all(isinstance(item, Earlier) for item in by_name[0].items)
+    assert all(isinstance(item, ResultOf) for item in by_name[0].items)
     assert load("cron").fold().requested.trigger["type"] == "cron"  # type: ignore[union-attr]
     assert load("chain").fold().requested.priority == 3  # type: ignore[union-attr]
     assert facts("cancel_before_start", AttemptRequested) == []
@@ -173,7 +173,7 @@ def changed(name: str, kind: type[Fact], **changes: Any) -> History:
 )
 def test_a_history_that_would_go_otherwise_now_is_found_out(kind: type[Fact], changes: dict[str, Any]) -> None:
     load("chain").check()
-    with pytest.raises(Violation):
+    with pytest.raises(InvariantError):
         changed("chain", kind, **changes).check()
 
 
@@ -183,7 +183,7 @@ def test_another_policy_would_have_led_the_run_otherwise() -> None:
     stubborn = dataclasses.replace(specs["shaky"], retry=dataclasses.replace(specs["shaky"].retry, delay=9.0))
     pipeline = dataclasses.replace(history.pipeline, steps={**specs, "shaky": stubborn})
     other = History(history.header.model_copy(update={"pipeline": pipeline}), history.recorded)
-    assert [fact.tail for fact in other.unexplained()] == [
+    assert [fact.tail for fact in other.unaccounted_facts()] == [
         "step.shaky.2.requested.default",
         "step.shaky.3.requested.default",
     ]
@@ -206,14 +206,14 @@ def test_a_wrong_line_is_told_with_its_place(tmp_path: Path, number: int, line: 
     lines[number - 1] = line
     file = tmp_path / "wrong.jsonl"
     file.write_text("\n".join(lines))
-    with pytest.raises(InvalidHistory, match=why) as raised:
+    with pytest.raises(InvalidHistoryError, match=why) as raised:
         histories.load(file)
     assert str(raised.value).startswith(f"{file}:{number}: ")
 
 
 def test_an_empty_file_is_no_history(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
-    with pytest.raises(InvalidHistory, match=r"empty\.jsonl:1: "):
+    with pytest.raises(InvalidHistoryError, match=r"empty\.jsonl:1: "):
         histories.load(tmp_path / "empty.jsonl")
 
 
@@ -228,7 +228,9 @@ def test_keys_of_a_later_version_are_left_out(tmp_path: Path) -> None:
 
 @every_history
 def test_every_run_of_the_past_can_be_told_to_an_openlineage_service(name: str) -> None:
-    openlineage = pytest.importorskip("penstock_gateway.openlineage", reason="openlineage-python is not installed")
+    openlineage = pytest.importorskip(
+        "penstock_gateway.lineage.openlineage", reason="openlineage-python is not installed"
+    )
     state = load(name).fold()
     told = openlineage.events(state, 1_700_000_000.0, 1_700_000_100.0)
     begun = [event.run.runId for event in told if event.eventType.name == "START"]

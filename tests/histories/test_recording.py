@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from penstock_testkit import histories
-from penstock_testkit.cluster import Cluster
+from penstock_testkit.servers.cluster import Cluster
 
 HERE = Path(__file__).parent
 NAMES = ["chain", "failure", "retries", "by_reference", "sub_pipeline", "cancel_before_start", "unreadable_early_end"]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from penstock import Client
-from penstock_testkit.cluster import Cluster
-from penstock_testkit.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from penstock_testkit.servers.cluster import Cluster
+from penstock_testkit.servers.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
 PIPELINE = """
 from pathlib import Path

@@ -14,14 +14,14 @@ import nats
 import pytest
 
 from penstock import Client
-from penstock.client_errors import NotFound, Refused
-from penstock.retention import JobFailed
+from penstock.client.errors import NotFoundError, RefusedError
+from penstock.client.retention import JobFailedError
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_core.facts import AttemptFinished, Fact, Outcome, RunArchived, RunRequested
-from penstock_core.values import Inline
-from penstock_testkit.cluster import Cluster
+from penstock_core.pipeline.values import Inline
+from penstock_testkit.servers.cluster import Cluster
 
 PIPELINES = """
 from pathlib import Path
@@ -147,7 +147,7 @@ def test_everything_answers_for_an_archived_run_as_before(cluster: Cluster, clie
     same(all_of(client, run.run_id, tmp_path), before)
     client.transport.json("POST", "/v1/admin/rebuild")
     deadline = time.monotonic() + 60
-    while client.transport.json("GET", "/v1/runs", query={"limit": 1})["behind"] and time.monotonic() < deadline:
+    while client.transport.json("GET", "/v1/runs", query={"limit": 1})["lag"] and time.monotonic() < deadline:
         time.sleep(0.05)
     same(all_of(client, run.run_id, tmp_path), before)
     assert client.runs("flow", metrics=["rows=5"])[0].run_id == run.run_id
@@ -181,7 +181,7 @@ def test_keys_and_places_stay_taken(cluster: Cluster, client: Client) -> None:
     client.retention.archive(run.run_id)
     again = client.run("flow", inputs={"rows": 2}, idempotency_key="once")
     assert (again.run_id, again.created) == (run.run_id, False)
-    with pytest.raises(Refused, match="another request"):
+    with pytest.raises(RefusedError, match="another request"):
         client.run("flow", inputs={"rows": 3}, idempotency_key="once")
     requested = next(fact for fact in log_of(cluster, run.run_id) if isinstance(fact, RunRequested))
     late = AttemptFinished(run_id=run.run_id, key="total", attempt=1, outcome=Outcome.FAILED)
@@ -200,7 +200,7 @@ def test_runs_under_way_are_not_archived(cluster: Cluster, client: Client) -> No
     while not client.questions(run.run_id):
         time.sleep(0.05)
     assert client.retention.archive(run.run_id).archived == 0
-    with pytest.raises(Refused, match="it is under way: cancel it first"):
+    with pytest.raises(RefusedError, match="it is under way: cancel it first"):
         client.retention.delete_run(run.run_id)
     client.answer(run.run_id, "ask", "yes")
     client.wait(run.run_id)
@@ -227,7 +227,7 @@ def test_a_lost_log_gets_back_what_it_had_of_archived_runs(cluster: Cluster, cli
     cluster.kill("gateway")
     cluster.restart("gateway")
     cluster.wait_ready("gateway")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client.get("lost")
 
     report = client.retention.restore()
@@ -239,7 +239,7 @@ def test_a_lost_log_gets_back_what_it_had_of_archived_runs(cluster: Cluster, cli
     time.sleep(1.0)
     assert {type(fact).__name__ for fact in log_of(cluster, "lost")} == {"RunRequested", "RunFinished", "RunArchived"}
     assert client.retention.restore("lost").restored == 0
-    with pytest.raises(JobFailed, match="there is no archive of run 'never'"):
+    with pytest.raises(JobFailedError, match="there is no archive of run 'never'"):
         client.retention.restore("never")
 
 
@@ -254,28 +254,28 @@ def test_runs_go_by_policies_and_by_hand_but_not_those_that_others_need(cluster:
     first = client.run("other", wait=True)
     second = client.wait(client.rerun(first.run_id, from_step="total").run_id, timeout=60)
     third = client.run("other", inputs={"rows": 9}, idempotency_key="gone", wait=True)
-    with pytest.raises(Refused, match=f"run {second.run_id} needs its results"):
+    with pytest.raises(RefusedError, match=f"run {second.run_id} needs its results"):
         client.retention.delete_run(first.run_id)
     client.retention.archive(third.run_id)
     client.retention.delete_run(third.run_id)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client.get(third.run_id)
     assert third.run_id not in [run.run_id for run in client.runs("other")]
-    with pytest.raises(Refused, match=r"stands for a run that was deleted.*use a new key"):
+    with pytest.raises(RefusedError, match=r"stands for a run that was deleted.*use a new key"):
         client.run("other", inputs={"rows": 9}, idempotency_key="gone")
 
     # The later one stays, and with it the one whose results it took over.
     client.retention.set("one", pipeline="other", keep_last=1)
-    assert client.retention.collect(dry_run=True).going == 0
+    assert client.retention.collect(dry_run=True).deleted_count == 0
     last = client.run("other", inputs={"rows": 8}, wait=True)
     would = client.retention.collect(dry_run=True)
-    assert {row["run_id"] for row in would.gone} == {first.run_id, second.run_id}
+    assert {row["run_id"] for row in would.deleted_runs} == {first.run_id, second.run_id}
     assert would.pipelines["other"]["runs"] == 2
     assert len(client.runs("other")) == 3, "nothing was deleted"
     done = client.retention.collect()
-    assert done.going == 2 and not done.problems
+    assert done.deleted_count == 2 and not done.problems
     assert [run.run_id for run in client.runs("other")] == [last.run_id]
-    client.retention.remove("one")
+    client.retention.delete("one")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_policies_that_are_not_meant_are_refused(
     cluster: Cluster, client: Client, wrong: dict[str, Any], status: int, says: str
 ) -> None:
     client.run("flow", wait=True)
-    with pytest.raises(Refused, match=says) as refused:
+    with pytest.raises(RefusedError, match=says) as refused:
         client.retention.set("wrong", **wrong)
     assert refused.value.status == status
     assert [one.name for one in client.retention.show().policies] == []
@@ -324,6 +324,6 @@ def test_a_damaged_archive_is_named_and_nothing_is_purged(cluster: Cluster, clie
     assert len(log_of(cluster, run.run_id)) == len(facts) + 1
     lose(cluster, run.run_id)
     client.retention.delete_run(other.run_id)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client.get(other.run_id)
     json.dumps(report.problems)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from penstock_adapters.errors import StoreFull, StoreRefused
+from penstock_adapters.errors import StoreFullError, StoreRefusedError
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.mirror import Mirror, TransferError
 from penstock_adapters.nats.bus import Bus
@@ -27,12 +27,12 @@ from penstock_artifacts.settings import ArtifactsSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
 from penstock_core.facts import AttemptFinished, Outcome
-from penstock_core.ports import Unavailable
-from penstock_core.values import ArtifactRef, Items, Stored
+from penstock_core.pipeline.values import ArtifactRef, Items, Stored
+from penstock_core.ports import UnavailableError
 from penstock_servicekit import app
-from penstock_testkit.child import Child, free_ports
-from penstock_testkit.nats import NatsServer
-from penstock_testkit.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from penstock_testkit.servers.child import Child, free_ports
+from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
 DATA = b"some artifact"
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -40,7 +40,7 @@ MISSING = hashlib.sha256(b"nowhere").hexdigest()
 
 
 @asynccontextmanager
-async def running(server: NatsServer, settings: ArtifactsSettings) -> AsyncIterator[app.Running]:
+async def running(server: NatsServer, settings: ArtifactsSettings) -> AsyncIterator[app.RunningServices]:
     """The service in this process."""
     parts = await app.compose(server.url, settings, {"artifacts": lambda link: build(link, settings)})
     try:
@@ -174,7 +174,7 @@ async def test_a_store_that_is_away_is_said_to_be_and_found_again(
     def call(real: Any) -> Any:
         async def called(self: S3Artifacts, *arguments: Any) -> Any:
             if away:
-                raise Unavailable("the artifact store cannot be reached: check that it runs")
+                raise UnavailableError("the artifact store cannot be reached: check that it runs")
             return await real(self, *arguments)
 
         return called
@@ -212,18 +212,18 @@ async def test_a_store_set_up_wrongly_ends_the_start(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = on_s3(s3_server, tmp_path).model_copy(update={"artifacts_url": "s3://no-such-bucket"})
-    with pytest.raises(StoreRefused, match="'no-such-bucket' does not exist"):
+    with pytest.raises(StoreRefusedError, match="'no-such-bucket' does not exist"):
         async with running(nats_server, wrong):
             pass
-    with pytest.raises(StoreRefused, match="no address"):
+    with pytest.raises(StoreRefusedError, match="no address"):
         async with running(nats_server, ArtifactsSettings(home=tmp_path, artifacts_url="ftp://x")):
             pass
 
     async def full(_: object) -> None:
-        raise StoreFull("no room is left")
+        raise StoreFullError("no room is left")
 
     monkeypatch.setattr(FolderArtifacts, "prepare", full)
-    with pytest.raises(StoreFull):
+    with pytest.raises(StoreFullError):
         async with running(nats_server, ArtifactsSettings(home=tmp_path)):
             pass
 

@@ -15,20 +15,20 @@ from typing import Any
 import pytest
 
 from penstock_adapters.files import FolderArtifacts
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.versions import Versions, digest_key, key, latest_key
 from penstock_adapters.nats.bus import Bus
-from penstock_adapters.nats.kv import Bucket
-from penstock_adapters.nats.versions import Versions, digest_key, key, latest_key
 from penstock_artifacts.app import build as build_artifacts
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_builder.app import build
 from penstock_builder.settings import BuilderSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import EnvironmentInfo, GitInfo, RegisterVersion, Version, VersionReply
-from penstock_core import ir
-from penstock_core.ports import Unavailable
-from penstock_core.values import Inline, Output
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import Inline, Output
+from penstock_core.ports import UnavailableError
 from penstock_servicekit import app
-from penstock_testkit.nats import NatsServer
+from penstock_testkit.servers.nats import NatsServer
 
 BUNDLE = b"source bundle"
 SOURCE = hashlib.sha256(BUNDLE).hexdigest()
@@ -214,7 +214,7 @@ async def test_a_server_that_is_killed_loses_no_version(nats_server: NatsServer,
                 while True:
                     try:
                         reply = await register(bus, command("killed", description=str(n)), timeout=1.0)
-                    except Unavailable:  # the connection is lost: registering again is safe
+                    except UnavailableError:  # the connection is lost: registering again is safe
                         await asyncio.sleep(0.05)
                         continue
                     if reply.version is not None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from penstock import Client
-from penstock.results import Cache, Run
-from penstock_testkit.cluster import Cluster
+from penstock.client.views import Cache, Run
+from penstock_testkit.servers.cluster import Cluster
 
 PIPELINE = """
 from penstock import context, pipeline, step
@@ -45,7 +45,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield running
 
 
-class Place:
+class RunRecorder:
     """Runs of one note, which tells the steps that really ran."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
@@ -72,52 +72,52 @@ def cache(run: Run, step: str) -> Cache:
 
 @pytest.mark.timeout(240)
 def test_equal_calls_take_the_result_across_runs_and_pipelines(cluster: Cluster) -> None:
-    place = Place(cluster, "equal")
-    first, ran = place.run()
+    recorder = RunRecorder(cluster, "equal")
+    first, ran = recorder.run()
     assert ran == ["blob", "length"] and not cache(first, "blob").hit
-    second, ran = place.run()
+    second, ran = recorder.run()
     assert ran == []
     assert [step.state for step in second.steps.values()] == ["cached", "cached"]
-    assert place.client.value(second.run_id) == 1000
+    assert recorder.client.value(second.run_id) == 1000
     blob = second.steps["blob"]
     assert blob.outputs == first.steps["blob"].outputs and blob.metrics == {"size": 1000.0}
     assert blob.artifacts == {"a note": {"value": "kept"}} and blob.attempts == 1
     assert (cache(second, "blob").from_run, cache(second, "blob").from_step) == (first.run_id, "blob")
-    other, ran = place.run("again")
+    other, ran = recorder.run("again")
     assert ran == [] and cache(other, "blob").hit
-    sentence = place.client.explain(second.run_id).steps["blob"].sentence
+    sentence = recorder.client.explain(second.run_id).steps["blob"].sentence
     assert sentence.startswith(f"the result of step 'blob' of run {first.run_id}, stored ")
 
 
 @pytest.mark.timeout(240)
 def test_other_calls_run_and_say_what_differs_and_runs_can_ask_for_it(cluster: Cluster) -> None:
-    place = Place(cluster, "other")
-    first, _ = place.run()
-    changed, ran = place.run(size=999)
+    recorder = RunRecorder(cluster, "other")
+    first, _ = recorder.run()
+    changed, ran = recorder.run(size=999)
     assert ran == ["blob", "length"]
     report = cache(changed, "blob")
     assert (report.differs, report.from_run) == (("input size",), first.run_id)
     assert cache(changed, "length").differs == ("input data",)
-    assert "input 'size' differs" in place.client.explain(changed.run_id).steps["blob"].sentence
-    refreshed, ran = place.run(refresh=["blob"])
+    assert "input 'size' differs" in recorder.client.explain(changed.run_id).steps["blob"].sentence
+    refreshed, ran = recorder.run(refresh=["blob"])
     assert ran == ["blob"] and cache(refreshed, "length").hit  # its input has the same content
-    assert cache(place.run()[0], "blob").from_run == refreshed.run_id
-    off, ran = place.run(cache="off")
+    assert cache(recorder.run()[0], "blob").from_run == refreshed.run_id
+    off, ran = recorder.run(cache="off")
     assert ran == ["blob", "length"] and off.steps["blob"].cache is None
-    assert "the cache off" in place.client.explain(off.run_id).steps["blob"].sentence
-    rerun = place.client.rerun(off.run_id, "same", refresh=["length"], wait=True)
+    assert "the cache off" in recorder.client.explain(off.run_id).steps["blob"].sentence
+    rerun = recorder.client.rerun(off.run_id, "same", refresh=["length"], wait=True)
     assert cache(rerun, "blob").hit and not cache(rerun, "length").hit
-    anew, ran = place.run(cache="refresh")
+    anew, ran = recorder.run(cache="refresh")
     assert ran[-2:] == ["blob", "length"] and not cache(anew, "blob").hit
 
 
 @pytest.mark.timeout(240)
 def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None:
-    place = Place(cluster, "gone")
-    first, _ = place.run(size=12345)
+    recorder = RunRecorder(cluster, "gone")
+    first, _ = recorder.run(size=12345)
     sha256 = first.steps["blob"].outputs["result"]["artifact"]["sha256"]
     Path(cluster.home / "artifacts" / "sha256" / sha256[:2] / sha256).unlink()
-    again, ran = place.run(size=12345)
+    again, ran = recorder.run(size=12345)
     assert ran == ["blob"]
     assert cache(again, "blob").note == f"an earlier result is there, but not its artifact {sha256[:12]}"
     assert cache(again, "length").hit
@@ -125,13 +125,13 @@ def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None
 
 @pytest.mark.timeout(240)
 def test_other_code_runs(cluster: Cluster) -> None:
-    place = Place(cluster, "code")
+    recorder = RunRecorder(cluster, "code")
     cluster.source("reused2.py", PIPELINE)
-    place.file = cluster.src / "reused2.py"
-    place.run()
+    recorder.file = cluster.src / "reused2.py"
+    recorder.run()
     cluster.source("reused3.py", PIPELINE.replace("return len(data)", "return len(data) + 1"))
-    place.file = cluster.src / "reused3.py"
-    run, ran = place.run()
+    recorder.file = cluster.src / "reused3.py"
+    run, ran = recorder.run()
     assert ran == ["blob", "length"]  # another module is another step
-    assert place.client.value(run.run_id) == 1001
+    assert recorder.client.value(run.run_id) == 1001
     assert cache(run, "length").differs == ()

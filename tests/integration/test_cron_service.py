@@ -18,17 +18,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_adapters.nats import versions
-from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.cron_expressions import ScheduleError, last_tick, next_tick
+from penstock_adapters.nats.buckets import versions
+from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.run_log import from_direct
 from penstock_adapters.nats.server import EmbeddedServer
-from penstock_adapters.ticks import ScheduleError, last_tick, next_tick
 from penstock_contracts import subjects
 from penstock_contracts.commands import EnvironmentInfo, Parked, Schedule, Tick, Version
-from penstock_core import ir
 from penstock_core.facts import RunRequested
-from penstock_core.ports import Unavailable
-from penstock_core.values import Inline
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import Inline
+from penstock_core.ports import UnavailableError
 from penstock_cron.app import build
 from penstock_cron.settings import CronSettings
 from penstock_servicekit import app
@@ -36,7 +36,7 @@ from penstock_servicekit.settings import ServiceSettings
 
 
 @asynccontextmanager
-async def cron(server: EmbeddedServer, home: Path) -> AsyncIterator[app.Running]:
+async def cron(server: EmbeddedServer, home: Path) -> AsyncIterator[app.RunningServices]:
     settings = ServiceSettings(home=home, ack_wait=1.0)
     running = await app.compose(server.url, settings, {"cron": lambda link: build(link, CronSettings(home=home))})
     try:
@@ -55,7 +55,7 @@ async def nats_server(home: Path) -> AsyncIterator[EmbeddedServer]:
         await server.stop()
 
 
-async def put_version(running: app.Running) -> None:
+async def put_version(running: app.RunningServices) -> None:
     pipeline = ir.Pipeline(name="nightly", params=(ir.Port(name="x"), ir.Port(name="y", required=False, default=7)))
     version = Version(
         project="default",
@@ -72,19 +72,19 @@ async def put_version(running: app.Running) -> None:
     await bucket.put(versions.latest_key("default", "nightly"), b"1")
 
 
-async def put_schedule(running: app.Running, expression: str = "* * * * * *", **more: object) -> None:
+async def put_schedule(running: app.RunningServices, expression: str = "* * * * * *", **more: object) -> None:
     schedule = Schedule.model_validate(
         {"name": "often", "pipeline": "nightly", "cron": expression, "inputs": {"x": 1}} | more
     )
     await Bucket(running.bus, subjects.SCHEDULES_BUCKET).put("often", schedule.model_dump_json().encode())
 
 
-async def runs(running: app.Running) -> list[RunRequested]:
+async def runs(running: app.RunningServices) -> list[RunRequested]:
     found = [from_direct(message) for message in await running.bus.read(subjects.RUNS, "runs.*.*.requested")]
     return [entry.fact for entry in found if entry and isinstance(entry.fact, RunRequested)]
 
 
-async def wait_for_runs(running: app.Running, count: int, seconds: float = 12.0) -> list[RunRequested]:
+async def wait_for_runs(running: app.RunningServices, count: int, seconds: float = 12.0) -> list[RunRequested]:
     deadline = time.monotonic() + seconds
     while len(found := await runs(running)) < count:
         assert time.monotonic() < deadline, f"only {len(found)} runs of {count}"
@@ -157,7 +157,7 @@ async def test_a_server_that_is_killed_loses_no_schedule(tmp_path: Path) -> None
         await asyncio.sleep(0.5)
         deadline = time.monotonic() + 15
         while time.monotonic() < deadline:
-            with contextlib.suppress(Unavailable):
+            with contextlib.suppress(UnavailableError):
                 if len(await runs(running)) >= count + 2:
                     break
             await asyncio.sleep(0.1)

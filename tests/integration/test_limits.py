@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 import pytest
 
 from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore, pack, unpack
 from penstock_adapters.nats.bus import Bus
-from penstock_adapters.nats.kv import Bucket
-from penstock_adapters.nats.limits import BookStore, Sizes, pack, unpack
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_contracts.commands import EnvironmentInfo, Version
-from penstock_core import limits
-from penstock_core.effects import Acquire, Admit, Effect, Leave, Release
 from penstock_core.facts import (
     AttemptFinished,
-    AttemptHeld,
+    AttemptQueued,
     CancelRequested,
     Fact,
     Limit,
@@ -31,13 +29,15 @@ from penstock_core.facts import (
     RunRequested,
     SlotGranted,
 )
-from penstock_core.ir import Overlap, Pipeline, StepSpec
-from penstock_core.limits import Book
-from penstock_core.ports import Unavailable
+from penstock_core.limits import slot_ledger
+from penstock_core.limits.slot_ledger import LimitsLedger
+from penstock_core.pipeline.ir import Overlap, Pipeline, StepSpec
+from penstock_core.ports import UnavailableError
+from penstock_core.run.effects import AcquireSlots, AdmitRun, Effect, ReleaseRun, ReleaseSlots
 from penstock_scheduler.limits import Limits
-from penstock_scheduler.limits_check import LimitsCheck
+from penstock_scheduler.limits_reconciler import LimitsReconciler
 from penstock_servicekit.app import connect
-from penstock_testkit.nats import NatsServer
+from penstock_testkit.servers.nats import NatsServer
 
 GPU = (Limit(name="gpu", most=2),)
 _RUNS = itertools.count(1)
@@ -108,21 +108,21 @@ class Replica:
     """A scheduler replica, as far as limits go."""
 
     def __init__(self, bus: Bus, versions: Versions | None = None) -> None:
-        self.store, self.sizes, self.log = BookStore(bus), Sizes(bus), NatsRunLog(bus, "test")
+        self.store, self.sizes, self.log = LimitsStore(bus), LimitSizes(bus), NatsRunLog(bus, "test")
         self.versions = versions or Versions()
         self.handler = Limits(self.store, self.sizes, self.log, time.time)
-        self.check = LimitsCheck(bus, self.handler, self.store, self.sizes, self.versions, 3600.0)
+        self.check = LimitsReconciler(bus, self.handler, self.store, self.sizes, self.versions, 3600.0)
 
-    async def compare(self) -> Book:
+    async def compare(self) -> LimitsLedger:
         await self.check.compare(time.time())
-        book, _ = await self.store.read()
-        assert book is not None
-        return book
+        ledger, _ = await self.store.read()
+        assert ledger is not None
+        return ledger
 
     async def hold(self, key: str = "train", needs: tuple[Limit, ...] = GPU, *, run: Run | None = None) -> Run:
         """A run with a held attempt of step `key`, in its log, whose slots nobody asked for yet."""
         run = run or Run(f"run{next(_RUNS)}")
-        held = AttemptHeld(run_id=run.run_id, key=key, attempt=1, limits=needs, since=time.time())
+        held = AttemptQueued(run_id=run.run_id, key=key, attempt=1, limits=needs, since=time.time())
         run.steps[key] = Step(held.limits, held.since)
         await self.log.append([held])
         return run
@@ -131,13 +131,13 @@ class Replica:
         return await self.handler.carry_out(run, effects, time.time())
 
     async def acquire(self, run: Run, key: str = "train") -> list[Fact]:
-        return await self.do(run, Acquire(key, 1))
+        return await self.do(run, AcquireSlots(key, 1))
 
     async def finish(self, run: Run, key: str = "train") -> list[Fact]:
         end = AttemptFinished(run_id=run.run_id, key=key, attempt=1, outcome=Outcome.SUCCEEDED)
         await self.log.append([end])
         run.steps.pop(key, None)
-        return await self.do(run, Release(key, 1))
+        return await self.do(run, ReleaseSlots(key, 1))
 
     async def facts(self, run: Run, kind: type[Fact]) -> list[Fact]:
         return [entry.fact for entry in await self.log.read(run.run_id) if isinstance(entry.fact, kind)]
@@ -178,7 +178,7 @@ async def test_two_get_slots_the_third_when_one_is_over(one: Replica) -> None:
 async def test_what_a_run_frees_comes_back_to_it_at_once(one: Replica) -> None:
     run = await one.hold("a", (Limit(name="gpu", most=1),))
     await one.hold("b", (Limit(name="gpu", most=1),), run=run)
-    assert len(await one.do(run, Acquire("a", 1), Acquire("b", 1))) == 1
+    assert len(await one.do(run, AcquireSlots("a", 1), AcquireSlots("b", 1))) == 1
     assert await one.finish(run, "a") == [SlotGranted(run_id=run.run_id, key="b", attempt=1)]
 
 
@@ -187,7 +187,7 @@ async def test_a_thousand_wishes_at_once_are_a_few_changes(one: Replica) -> None
     for n in range(1000):
         run.steps[f"t[{n}]"] = Step((Limit(name="g", most=400),), 0.0)
     before = await last_change(one)
-    facts = await asyncio.gather(*(one.do(run, Acquire(f"t[{n}]", 1)) for n in range(1000)))
+    facts = await asyncio.gather(*(one.do(run, AcquireSlots(f"t[{n}]", 1)) for n in range(1000)))
     assert len({fact.tail for each in facts for fact in each}) == 400
     _, revision = await one.store.read()
     assert revision - before <= 3
@@ -215,8 +215,8 @@ async def test_many_replicas_never_give_too_much_and_give_everything(bus: Bus) -
 
     await asyncio.gather(*(live(run, n) for n, run in enumerate(runs)))
     assert most == 2
-    book, _ = await replicas[0].store.read()
-    assert book is not None and not book.holders and not book.waiters
+    ledger, _ = await replicas[0].store.read()
+    assert ledger is not None and not ledger.holders and not ledger.waiters
 
 
 async def test_a_release_is_seen_by_a_replica_that_knows_an_older_book(bus: Bus) -> None:
@@ -226,24 +226,24 @@ async def test_a_release_is_seen_by_a_replica_that_knows_an_older_book(bus: Bus)
     second = await new.hold()
     await new.acquire(second)
     await old.finish(second)  # its book does not have it
-    book, _ = await old.store.read()
-    assert book is not None and {place[0] for place in book.holders} == {first.run_id}
+    ledger, _ = await old.store.read()
+    assert ledger is not None and {place[0] for place in ledger.holders} == {first.run_id}
 
 
-class Dies(NatsRunLog):
+class CrashingRunLog(NatsRunLog):
     """A log to which nothing can be appended: a crash after the book was changed."""
 
     async def append(self, facts: Sequence[Fact]) -> list[bool]:
-        raise Unavailable("killed")
+        raise UnavailableError("killed")
 
 
 async def test_a_grant_survives_a_crash_before_its_fact(bus: Bus) -> None:
     whole, dying = Replica(bus), Replica(bus)
-    dying.handler = Limits(dying.store, dying.sizes, Dies(bus, "test"), time.time)
+    dying.handler = Limits(dying.store, dying.sizes, CrashingRunLog(bus, "test"), time.time)
     runs = [await whole.hold(needs=(Limit(name="gpu", most=1),)) for _ in range(3)]
     await whole.acquire(runs[0])
     await whole.acquire(runs[1])
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         await dying.finish(runs[0])
     assert await whole.granted(runs) == [runs[0].run_id]
     # Whatever is asked for next, by whichever replica, makes it good.
@@ -253,9 +253,9 @@ async def test_a_grant_survives_a_crash_before_its_fact(bus: Bus) -> None:
 
 async def test_a_grant_survives_a_crash_when_nothing_else_happens(bus: Bus) -> None:
     whole, dying = Replica(bus), Replica(bus)
-    dying.handler = Limits(dying.store, dying.sizes, Dies(bus, "test"), time.time)
+    dying.handler = Limits(dying.store, dying.sizes, CrashingRunLog(bus, "test"), time.time)
     run = await whole.hold()
-    with pytest.raises(Unavailable):
+    with pytest.raises(UnavailableError):
         await dying.acquire(run)
     assert await whole.granted([run]) == []
     await whole.compare()
@@ -270,8 +270,8 @@ async def test_the_same_effects_again(one: Replica) -> None:
     assert await one.granted(runs) == [runs[0].run_id, runs[1].run_id]
     for _ in range(2):
         await one.finish(runs[0])
-    book, _ = await one.store.read()
-    assert book is not None and len(book.holders) == 2 and not book.waiters
+    ledger, _ = await one.store.read()
+    assert ledger is not None and len(ledger.holders) == 2 and not ledger.waiters
 
 
 async def test_a_book_that_is_lost_is_built_anew_from_the_log(bus: Bus, one: Replica) -> None:
@@ -281,15 +281,15 @@ async def test_a_book_that_is_lost_is_built_anew_from_the_log(bus: Bus, one: Rep
     await one.finish(runs[0])  # so runs 1 and 2 hold, 3 and 4 wait
     pipeline = Pipeline(name="lost", max_active=1)
     admitted, waiting = await one.request(pipeline), await one.request(pipeline)
-    assert await one.do(admitted, Admit()) == [RunAdmitted(run_id=admitted.run_id)]
-    assert await one.do(waiting, Admit()) == []
+    assert await one.do(admitted, AdmitRun()) == [RunAdmitted(run_id=admitted.run_id)]
+    assert await one.do(waiting, AdmitRun()) == []
     await bus.api(f"STREAM.PURGE.KV_{subjects.LIMITS_BUCKET}", {})
     new = Replica(bus, one.versions)
     late = await new.hold()
     assert await new.acquire(late) == []  # nobody knows who else holds
-    book = await new.compare()
-    assert {place[0] for place in book.holders} == {runs[1].run_id, runs[2].run_id, admitted.run_id}
-    assert {place[0] for place in book.waiters} == {runs[3].run_id, runs[4].run_id, late.run_id, waiting.run_id}
+    ledger = await new.compare()
+    assert {place[0] for place in ledger.holders} == {runs[1].run_id, runs[2].run_id, admitted.run_id}
+    assert {place[0] for place in ledger.waiters} == {runs[3].run_id, runs[4].run_id, late.run_id, waiting.run_id}
     await new.finish(runs[1])
     assert await new.granted(runs) == [run.run_id for run in runs[:4]]
 
@@ -297,17 +297,17 @@ async def test_a_book_that_is_lost_is_built_anew_from_the_log(bus: Bus, one: Rep
 async def test_a_book_that_nobody_can_read_is_built_anew(bus: Bus, one: Replica) -> None:
     run = await one.hold()
     await one.acquire(run)
-    await Bucket(bus, subjects.LIMITS_BUCKET).put(subjects.LIMITS_BOOK, b'{"form": 99}')
-    book = await Replica(bus).compare()
-    assert {place[0] for place in book.holders} == {run.run_id}
+    await Bucket(bus, subjects.LIMITS_BUCKET).put(subjects.LIMITS_STATE, b'{"form": 99}')
+    ledger = await Replica(bus).compare()
+    assert {place[0] for place in ledger.holders} == {run.run_id}
 
 
 async def test_who_is_over_leaves_and_who_was_forgotten_enters(one: Replica) -> None:
     over, forgotten = await one.hold(), await one.hold()
     await one.acquire(over)
     await one.log.append([AttemptFinished(run_id=over.run_id, key="train", attempt=1, outcome=Outcome.LOST)])
-    book = await one.compare()
-    assert {place[0] for place in book.holders} == {forgotten.run_id}
+    ledger = await one.compare()
+    assert {place[0] for place in ledger.holders} == {forgotten.run_id}
     assert await one.granted([forgotten]) == [forgotten.run_id]
 
 
@@ -322,12 +322,12 @@ async def test_a_run_whose_log_was_removed_leaves_at_the_second_look(bus: Bus, o
 async def test_a_crowd_waits_outside_and_is_served_to_the_last(
     bus: Bus, one: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "CROWD", 10)
+    monkeypatch.setattr(slot_ledger, "MAX_WAITERS", 10)
     runs = [await one.hold(needs=(Limit(name="g", most=1),)) for _ in range(40)]
     for run in runs:
         await one.acquire(run)
-    book, _ = await one.store.read()
-    assert book is not None and len(book.waiters) == 10
+    ledger, _ = await one.store.read()
+    assert ledger is not None and len(ledger.waiters) == 10
     wanted = 0
 
     def wants() -> None:
@@ -341,8 +341,8 @@ async def test_a_crowd_waits_outside_and_is_served_to_the_last(
         await one.finish(run)
         if wanted > before:
             await one.compare()
-    book, _ = await one.store.read()
-    assert book is not None and not book.holders and not book.waiters and not book.outside
+    ledger, _ = await one.store.read()
+    assert ledger is not None and not ledger.holders and not ledger.waiters and not ledger.outside
     assert 0 < wanted < 15
 
 
@@ -367,7 +367,7 @@ async def test_a_size_that_is_removed_fails_those_who_wait_and_a_pool_s_lets_the
     await one.sizes.change("licence", None)
     await one.sizes.change("pool:big", None)
     await one.sizes.read()
-    await one.handler.change(lambda book: None)
+    await one.handler.change(lambda ledger: None)
     assert await one.granted(pool) == [run.run_id for run in pool]
     [end] = await one.facts(step[1], AttemptFinished)
     assert isinstance(end, AttemptFinished) and end.error is not None and end.error.type == "UnknownLimit"
@@ -382,12 +382,12 @@ async def test_a_size_counts_at_once_on_every_replica(bus: Bus) -> None:
     for run in runs:
         await replicas[0].acquire(run)
     assert len(await replicas[0].granted(runs)) == 2
-    await Sizes(bus).change("gpu", 4)
+    await LimitSizes(bus).change("gpu", 4)
     await until(lambda: all(r.sizes.now == {"gpu": 4} for r in replicas))
     async with asyncio.timeout(30):
         while len(await replicas[0].granted(runs)) < 4:
             await asyncio.sleep(0.02)
-    await Sizes(bus).change("gpu", 1)
+    await LimitSizes(bus).change("gpu", 1)
     await until(lambda: all(r.sizes.now == {"gpu": 1} for r in replicas))
     for n in range(3):
         await replicas[n % 2].finish(runs[n])
@@ -409,7 +409,7 @@ async def test_a_replica_that_knows_an_older_size_does_not_use_it(bus: Bus) -> N
     await old.acquire(runs[0])
     await new.sizes.change("gpu", 1)
     await new.sizes.read()
-    await new.handler.change(lambda book: None)
+    await new.handler.change(lambda ledger: None)
     assert await old.acquire(runs[1]) == []
 
 
@@ -417,7 +417,7 @@ async def test_a_replica_that_knows_an_older_size_does_not_use_it(bus: Bus) -> N
 async def test_runs_of_a_pipeline(one: Replica, policy: Overlap) -> None:
     pipeline = Pipeline(name=f"p-{policy}", max_active=1, overlap=policy)
     runs = [await one.request(pipeline) for _ in range(3)]
-    answers = [await one.do(run, Admit()) for run in runs]
+    answers = [await one.do(run, AdmitRun()) for run in runs]
     assert answers[0] == [RunAdmitted(run_id=runs[0].run_id)]
     match policy:
         case Overlap.QUEUE:
@@ -432,24 +432,26 @@ async def test_runs_of_a_pipeline(one: Replica, policy: Overlap) -> None:
                 [cancel] = await one.facts(run, CancelRequested)
                 assert isinstance(cancel, CancelRequested) and "cancel_previous" in cancel.reason
             assert not await one.facts(runs[2], CancelRequested)
-    await one.do(runs[0], Leave())
+    await one.do(runs[0], ReleaseRun())
     nxt = {Overlap.QUEUE: 1, Overlap.BUFFER_ONE: 1, Overlap.CANCEL_PREVIOUS: 2}.get(policy)
     for n, run in enumerate(runs[1:], 1):
         assert bool(await one.facts(run, RunAdmitted)) == (n == nxt)
 
 
 def test_a_full_book_stays_below_half_a_mebibyte() -> None:
-    book = Book()
+    ledger = LimitsLedger()
     for n in range(20_000):
         name = f"limit-{n % 40}-{'x' * 80}"
         place = (f"01hq{n:022d}", f"features/{'k' * (n % 190)}[{n}]", 1)
-        limits.ask(book, limits.Waiter(place, (Limit(name=name, most=300), Limit(name="pool:gpu")), 0, float(n)))
-    limits.serve(book, {"pool:gpu": 10_000}, 1e9 / 7)
-    limits.trim(book)
-    assert len(book.holders) > 500 and len(book.waiters) > 500
-    packed = pack(book)
+        slot_ledger.ask(
+            ledger, slot_ledger.Waiter(place, (Limit(name=name, most=300), Limit(name="pool:gpu")), 0, float(n))
+        )
+    slot_ledger.serve(ledger, {"pool:gpu": 10_000}, 1e9 / 7)
+    slot_ledger.trim(ledger)
+    assert len(ledger.holders) > 500 and len(ledger.waiters) > 500
+    packed = pack(ledger)
     assert len(packed) < 512 * 1024
-    assert unpack(packed) == book
+    assert unpack(packed) == ledger
 
 
 async def last_change(replica: Replica) -> int:

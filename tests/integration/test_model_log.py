@@ -13,19 +13,19 @@ import pytest
 
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.bus import Bus, BusError
-from penstock_adapters.nats.models import ModelLog
+from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import subjects
-from penstock_core.ports import Unavailable
+from penstock_core.pipeline.values import ArtifactRef
+from penstock_core.ports import UnavailableError
 from penstock_core.registry import decide
-from penstock_core.registry.decide import About, Decision, Origin, Promotion, Who
-from penstock_core.registry.errors import GateRefused, NotThere
+from penstock_core.registry.decide import Actor, Decision, Origin, Promotion, VersionDetails
+from penstock_core.registry.errors import GateRefusedError, NotFoundError
 from penstock_core.registry.facts import ModelPromoted, ModelRegistered
 from penstock_core.registry.state import Model
-from penstock_core.values import ArtifactRef
 from penstock_servicekit.app import connect
 
-WHO = Who("ada", 1.0)
+WHO = Actor("ada", 1.0)
 
 
 @asynccontextmanager
@@ -50,7 +50,7 @@ def origin(n: int, attempt: int = 1) -> Origin:
 
 async def register(log: ModelLog, n: int, name: str = "churn", **metrics: float) -> int:
     decision, _ = await log.change(
-        "default", name, lambda model: decide.register(model, origin(n), About(metrics=metrics), WHO)
+        "default", name, lambda model: decide.register(model, origin(n), VersionDetails(metrics=metrics), WHO)
     )
     return decision.version
 
@@ -80,9 +80,9 @@ async def test_many_promote_at_the_same_time_and_no_move_is_lost(tmp_path: Path)
         model = await ModelLog(bus, "reader").get("default", "churn")
         kept = [fact for fact in model.history if isinstance(fact, ModelPromoted)]
         # Exactly those that somebody was told of, one after the other, and each saw the one before.
-        assert sorted(fact.place for several in made for fact in several) == [fact.place for fact in kept]
+        assert sorted(fact.revision for several in made for fact in several) == [fact.revision for fact in kept]
         assert [fact.before for fact in kept] == [None, *(fact.version for fact in kept[:-1])]
-        assert [fact.place for fact in model.history] == list(range(1, len(model.history) + 1))
+        assert [fact.revision for fact in model.history] == list(range(1, len(model.history) + 1))
         for log in logs:
             assert await log.get("default", "churn") == model
 
@@ -97,7 +97,7 @@ async def test_of_many_who_pass_a_gate_at_the_same_time_each_beat_the_champion_t
         async def beat(version: int) -> bool:
             try:
                 await promote(ModelLog(bus, "x"), version, gate="accuracy > champion.accuracy")
-            except GateRefused:
+            except GateRefusedError:
                 return False
             return True
 
@@ -132,14 +132,14 @@ async def test_a_version_and_its_alias_are_written_together_or_not_at_all(tmp_pa
         log, other = ModelLog(bus, "a"), ModelLog(bus, "b")
         model = await log.get("default", "churn")
         wish = Promotion(alias="champion", version=0, cause="r/train/1")
-        both = decide.register(model, origin(1), About(), WHO, wish).facts
+        both = decide.register(model, origin(1), VersionDetails(), WHO, wish).facts
         assert len(both) == 2
         await register(other, 2)  # takes the first of the two places
         assert not await log.append(both)
         assert [type(fact) for fact in (await log.get("default", "churn")).history] == [ModelRegistered]
 
         def decided(model: Model) -> Decision:
-            return decide.register(model, origin(1), About(), WHO, wish)
+            return decide.register(model, origin(1), VersionDetails(), WHO, wish)
 
         await log.change("default", "churn", decided)
         await other.change("default", "churn", decided)
@@ -153,13 +153,13 @@ async def test_what_nobody_can_read_takes_its_place_and_the_model_goes_on(tmp_pa
     async with server(tmp_path) as bus:
         log = ModelLog(bus, "test")
         await register(log, 1)
-        for place, headers in ((2, {"ce-type": "penstock.model.promoted.v1"}), (3, {}), (4, {"ce-type": "x.y"})):
-            await bus.publish(subjects.model("default", "churn", place), b'{"no": "fact"}', headers)
+        for revision, headers in ((2, {"ce-type": "penstock.model.promoted.v1"}), (3, {}), (4, {"ce-type": "x.y"})):
+            await bus.publish(subjects.model("default", "churn", revision), b'{"no": "fact"}', headers)
         await bus.publish("models.default.churn.05", b"{}", {})  # another spelling of a place is none
         await bus.publish("models.default", b"{}", {})
         assert await register(log, 2) == 2
         model = await ModelLog(bus, "reader").get("default", "churn")
-        assert (model.place, sorted(model.versions)) == (5, [1, 2])
+        assert (model.revision, sorted(model.versions)) == (5, [1, 2])
 
 
 @pytest.mark.asyncio
@@ -173,12 +173,12 @@ async def test_an_answer_that_was_lost_is_made_good_by_asking_again(tmp_path: Pa
             answer = await request(subject, *args, **more)
             if subject.startswith("models.") and lost < 2:
                 lost += 1
-                raise Unavailable("the answer is lost")
+                raise UnavailableError("the answer is lost")
             return answer
 
         bus.request = loses  # type: ignore[method-assign]
         for _ in range(2):
-            with pytest.raises(Unavailable):
+            with pytest.raises(UnavailableError):
                 await register(log, 1) if lost == 0 else await promote(log, 1)
         assert await register(log, 1) == 1
         assert (await promote(log, 1)).facts == ()
@@ -189,9 +189,9 @@ async def test_an_answer_that_was_lost_is_made_good_by_asking_again(tmp_path: Pa
 async def test_a_fact_larger_than_the_bus_takes_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     async with server(tmp_path) as bus:
         log = ModelLog(bus, "test")
-        about = About(params={"text": "x" * (bus.client.max_payload + 1)})
+        about = VersionDetails(params={"text": "x" * (bus.client.max_payload + 1)})
         with pytest.raises(BusError, match="larger than the bus takes"):
             await log.change("default", "churn", lambda model: decide.register(model, origin(1), about, WHO))
         assert await register(log, 1) == 1
-        with pytest.raises(NotThere):
+        with pytest.raises(NotFoundError):
             await promote(log, 9)

@@ -15,16 +15,16 @@ from faststream.nats import NatsBroker
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.appender import Appender
 from penstock_adapters.nats.bootstrap import bootstrap, consumers, streams
+from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
-from penstock_adapters.nats.kv import Bucket
 from penstock_adapters.nats.run_log import NatsRunLog
-from penstock_adapters.nats.server import EmbeddedServer, ServerFailed
-from penstock_contracts import events, subjects
+from penstock_adapters.nats.server import EmbeddedServer, NatsServerError
+from penstock_contracts import fact_codec, subjects
 from penstock_core.facts import AttemptFinished, AttemptRequested, CancelRequested, Outcome, RunRequested
-from penstock_core.ports import Unavailable
-from penstock_core.values import Inline
-from penstock_servicekit.app import AccessRefused, ConnectionFailed, connect
+from penstock_core.pipeline.values import Inline
+from penstock_core.ports import UnavailableError
+from penstock_servicekit.app import AccessRefusedError, ConnectionFailedError, connect
 
 
 @asynccontextmanager
@@ -297,7 +297,7 @@ async def test_a_killed_server_comes_back_and_everything_goes_on(tmp_path: Path)
 
 async def test_no_server_is_said_clearly(tmp_path: Path) -> None:
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    with pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1 cannot be reached"):
+    with pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:1 cannot be reached"):
         await connect("nats://secret@127.0.0.1:1", "test", failed)
 
 
@@ -305,20 +305,20 @@ async def test_a_wrong_token_is_said_clearly(tmp_path: Path) -> None:
     async with platform(tmp_path) as (server, _):
         failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         wrong = "nats://wrong@" + server.url.rpartition("@")[2]
-        with pytest.raises(AccessRefused, match="refuses the token"):
+        with pytest.raises(AccessRefusedError, match="refuses the token"):
             await connect(wrong, "test", failed)
 
 
 async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
     (tmp_path / "nats").mkdir()
     (tmp_path / "nats" / "jetstream").write_text("in the way")
-    with pytest.raises(ServerFailed, match="nats-server"):
+    with pytest.raises(NatsServerError, match="nats-server"):
         await EmbeddedServer(tmp_path).start(timeout=5)
 
 
 async def test_requests_that_nobody_answers_are_unavailable(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
-        with pytest.raises(Unavailable, match="nobody answers"):
+        with pytest.raises(UnavailableError, match="nobody answers"):
             await bus.request("commands.nobody.home")
 
 
@@ -330,4 +330,4 @@ def test_every_subject_of_a_fact_is_read_back() -> None:
         end("r1", "a"),
     ]
     for fact in facts:
-        assert events.decode(events.subject(fact), events.encode(fact)) == fact
+        assert fact_codec.decode(fact_codec.subject(fact), fact_codec.encode(fact)) == fact

@@ -10,12 +10,12 @@ import pytest
 from penstock_adapters.nats.appender import Appender
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.bus import Bus, BusError
-from penstock_adapters.nats.run_log import FactTooLarge, NatsRunLog
-from penstock_contracts import events, subjects
+from penstock_adapters.nats.run_log import FactTooLargeError, NatsRunLog
+from penstock_contracts import fact_codec, subjects
 from penstock_core.facts import AttemptFinished, Outcome
-from penstock_core.values import Inline, Value
+from penstock_core.pipeline.values import Inline, Value
 from penstock_servicekit.app import connect
-from penstock_testkit.nats import NatsServer
+from penstock_testkit.servers.nats import NatsServer
 
 
 @pytest.fixture
@@ -47,8 +47,8 @@ async def test_a_log_beyond_the_servers_limit_of_one_answer_is_read_whole(bus: B
 async def test_a_fact_that_nobody_could_read_is_not_written(bus: Bus, others: int) -> None:
     log = NatsRunLog(bus, "test")
     run = f"large-{others}"
-    large = end(run, "large", events.MAX_BODY + 1)
-    with pytest.raises(FactTooLarge, match="the limit is"):
+    large = end(run, "large", fact_codec.MAX_BODY + 1)
+    with pytest.raises(FactTooLargeError, match="the limit is"):
         await log.append([large, *(end(run, f"s-{n}", 1) for n in range(others))])
     assert large.tail not in {entry.fact.tail for entry in await log.read(run)}
 

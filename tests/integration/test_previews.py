@@ -28,8 +28,8 @@ import pytest
 from penstock import Html, Markdown, serialize
 from penstock.store import FolderStore
 from penstock_adapters.files import FolderArtifacts
-from penstock_artifacts.previews import makers, sandbox
-from penstock_artifacts.previews.makers import Previews
+from penstock_artifacts.previews import preview_cache, sandbox
+from penstock_artifacts.previews.preview_cache import Previews
 from penstock_artifacts.previews.sandbox import Limits
 from penstock_contracts.previews import MakePreview, Preview
 
@@ -356,7 +356,7 @@ async def test_a_child_that_says_what_it_likes_says_nothing(maker: Maker, monkey
     async def look(*_: Any) -> tuple[dict[str, Any], bool]:
         return {"kind": "image", "picture": {"media_type": "text/html", "base64": "", "width": 1, "height": 1}}, True
 
-    monkeypatch.setattr(makers.sandbox, "look", look)
+    monkeypatch.setattr(preview_cache.sandbox, "look", look)
     assert (await maker.bytes(b"x", "image")).reason == "its reader gave no sound answer"
 
 
@@ -372,7 +372,7 @@ async def test_a_preview_is_made_once(maker: Maker, monkeypatch: pytest.MonkeyPa
         calls += 1
         return await real(*args)
 
-    monkeypatch.setattr(makers.sandbox, "look", counted)
+    monkeypatch.setattr(preview_cache.sandbox, "look", counted)
     found = await asyncio.gather(*(maker.bytes(b"some text", "text") for _ in range(5)))
     assert (len({one.text for one in found}), calls) == (1, 1)
     again = Maker(maker.folder.parent)
@@ -386,8 +386,8 @@ async def test_kept_previews_have_a_bounded_room(tmp_path: Path, monkeypatch: py
     async def look(*_: Any) -> tuple[dict[str, Any], bool]:
         return {"kind": "text", "text": "x" * 1000}, True
 
-    monkeypatch.setattr(makers.sandbox, "look", look)
-    monkeypatch.setattr(makers, "_SWEEP", 2)
+    monkeypatch.setattr(preview_cache.sandbox, "look", look)
+    monkeypatch.setattr(preview_cache, "_SWEEP", 2)
     maker = Maker(tmp_path, room=5000)
     for number in range(20):
         await maker.bytes(str(number).encode(), "text")

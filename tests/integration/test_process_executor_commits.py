@@ -6,12 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from penstock_core import values
 from penstock_core.facts import Outcome
-from penstock_core.values import Inline, Stored
-from penstock_testkit.attempts import OpenBed, bed
-
-__all__ = ["bed"]
+from penstock_core.pipeline import values
+from penstock_core.pipeline.values import Inline, Stored
+from penstock_testkit.executor_harness import OpenHarness
 
 STEPS = """
     import time
@@ -55,8 +53,8 @@ STEPS = """
 """
 
 
-async def test_what_is_stored_is_told_while_the_attempt_runs(bed: OpenBed, tmp_path: Path) -> None:
-    b = await bed(STEPS)
+async def test_what_is_stored_is_told_while_the_attempt_runs(executor_harness: OpenHarness, tmp_path: Path) -> None:
+    b = await executor_harness(STEPS)
     gate = tmp_path / "gate"
     key = await b.start("slow", {"gate": str(gate)})
     found = {fact.name: fact for fact in await b.events.until("commits", key)}
@@ -67,15 +65,15 @@ async def test_what_is_stored_is_told_while_the_attempt_runs(bed: OpenBed, tmp_p
     gate.touch()
     end = await b.events.until("ends", key)
     assert end.outcome is Outcome.SUCCEEDED
-    names = {fact.called: fact for fact in b.events.commits[key]}
+    names = {fact.effective_name: fact for fact in b.events.commits[key]}
     assert names.keys() == {"checkpoint", "curve of loss.json", "plain"}
     assert names["curve of loss.json"].name.startswith("curve_of_loss_json-")
     assert names["plain"].value == Inline(1) and names["plain"].name == "plain" and names["plain"].given == ""
     assert end.artifacts.keys() == {"curve of loss.json", "plain"}  # the checkpoint is no artifact of the step
 
 
-async def test_the_next_attempt_restores_what_the_last_one_saved(bed: OpenBed, tmp_path: Path) -> None:
-    b = await bed(STEPS)
+async def test_the_next_attempt_restores_what_the_last_one_saved(executor_harness: OpenHarness, tmp_path: Path) -> None:
+    b = await executor_harness(STEPS)
     gate = tmp_path / "gate"
     gate.touch()
     await b.run("slow", {"gate": str(gate)})
@@ -86,20 +84,22 @@ async def test_the_next_attempt_restores_what_the_last_one_saved(bed: OpenBed, t
     assert (await b.events.until("ends", "second")).outputs == {"result": Inline([1, "abc", 2])}
 
 
-async def test_all_checkpoints_are_told_in_order_and_before_the_end(bed: OpenBed) -> None:
-    b = await bed(STEPS)
+async def test_all_checkpoints_are_told_in_order_and_before_the_end(executor_harness: OpenHarness) -> None:
+    b = await executor_harness(STEPS)
     assert (await b.run("many")).outcome is Outcome.SUCCEEDED
     assert [fact.value for fact in b.events.commits["many"]] == [Inline(n) for n in range(200)]
 
 
-async def test_a_checkpoint_of_a_killed_process_is_told(bed: OpenBed) -> None:
-    b = await bed(STEPS)
+async def test_a_checkpoint_of_a_killed_process_is_told(executor_harness: OpenHarness) -> None:
+    b = await executor_harness(STEPS)
     assert (await b.run("dies")).outcome is Outcome.FAILED
     assert [fact.value for fact in b.events.commits["dies"]] == [Inline("here")]
 
 
-async def test_large_plain_data_is_told_by_reference_and_endless_lists_of_files_are_refused(bed: OpenBed) -> None:
-    b = await bed(STEPS)
+async def test_large_plain_data_is_told_by_reference_and_endless_lists_of_files_are_refused(
+    executor_harness: OpenHarness,
+) -> None:
+    b = await executor_harness(STEPS)
     assert (await b.run("large")).outcome is Outcome.SUCCEEDED
     (fact,) = b.events.commits["large"]
     assert isinstance(fact.value, Stored)
@@ -110,7 +110,7 @@ async def test_large_plain_data_is_told_by_reference_and_endless_lists_of_files_
     assert end.error is not None and end.error.type == "TypeError" and "save one folder" in end.error.message
 
 
-async def test_lines_that_the_step_writes_itself_harm_nobody(bed: OpenBed) -> None:
-    b = await bed(STEPS)
+async def test_lines_that_the_step_writes_itself_harm_nobody(executor_harness: OpenHarness) -> None:
+    b = await executor_harness(STEPS)
     assert (await b.run("hostile")).outcome is Outcome.SUCCEEDED
     assert [fact.name for fact in b.events.commits["hostile"]] == ["x", "z"]

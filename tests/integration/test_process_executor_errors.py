@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from penstock_core.facts import Outcome
-from penstock_core.values import ArtifactRef, Inline, Stored
-from penstock_testkit.attempts import OpenBed
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
+from penstock_testkit.executor_harness import OpenHarness
 
 NO_SUCH_ARTIFACT = ArtifactRef(sha256="0" * 64, size=1, media_type="application/json", format="json")
 
@@ -16,8 +16,8 @@ NO_SUCH_ARTIFACT = ArtifactRef(sha256="0" * 64, size=1, media_type="application/
 # -------------------------------------------------------------------------------------------------------- exceptions
 
 
-async def test_an_exception_is_told_with_the_users_frames_only(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_an_exception_is_told_with_the_users_frames_only(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         class TooHot(ValueError): pass
 
         def inner(x): raise KeyError("sensor")
@@ -56,8 +56,8 @@ async def test_an_exception_is_told_with_the_users_frames_only(bed: OpenBed) -> 
         ("raise ValueError('v' * 10**6)", "ValueError", "vvv"),
     ],
 )
-async def test_odd_exceptions(bed: OpenBed, body: str, kind: str, message: str) -> None:
-    b = await bed(f"def odd():\n    {body}\n")
+async def test_odd_exceptions(executor_harness: OpenHarness, body: str, kind: str, message: str) -> None:
+    b = await executor_harness(f"def odd():\n    {body}\n")
     end = await b.run("odd")
     assert end.outcome is Outcome.FAILED and end.error is not None
     assert end.error.type == kind
@@ -66,8 +66,8 @@ async def test_odd_exceptions(bed: OpenBed, body: str, kind: str, message: str) 
     assert "steps.py" in end.error.traceback
 
 
-async def test_what_is_missing_is_named(bed: OpenBed) -> None:
-    b = await bed("def good(x: int) -> int: return x")
+async def test_what_is_missing_is_named(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("def good(x: int) -> int: return x")
     end = await b.run("steps:gone")
     assert end.error is not None and "module 'steps' has no step 'gone'" in end.error.message
     end = await b.run("good", {"y": 1})
@@ -76,8 +76,10 @@ async def test_what_is_missing_is_named(bed: OpenBed) -> None:
     assert end.error is not None and "is not in the store" in end.error.message
 
 
-async def test_a_module_that_cannot_be_imported_fails_its_attempts_and_is_tried_anew(bed: OpenBed) -> None:
-    b = await bed("import no_such_package\n\ndef fine(): return 1")
+async def test_a_module_that_cannot_be_imported_fails_its_attempts_and_is_tried_anew(
+    executor_harness: OpenHarness,
+) -> None:
+    b = await executor_harness("import no_such_package\n\ndef fine(): return 1")
     ends = await asyncio.gather(b.run("fine", key="a"), b.run("fine", key="b"))
     for end in ends:
         assert end.outcome is Outcome.FAILED and end.error is not None
@@ -97,16 +99,18 @@ async def test_a_module_that_cannot_be_imported_fails_its_attempts_and_is_tried_
         ("def broken(:", "SyntaxError", "invalid syntax"),
     ],
 )
-async def test_an_import_that_ends_the_process(bed: OpenBed, text: str, kind: str, message: str) -> None:
-    b = await bed(text)
+async def test_an_import_that_ends_the_process(
+    executor_harness: OpenHarness, text: str, kind: str, message: str
+) -> None:
+    b = await executor_harness(text)
     end = await b.run("fine")
     assert end.outcome is Outcome.FAILED and end.error is not None
     assert end.error.type == kind and message in end.error.message
     assert end.error.traceback
 
 
-async def test_a_module_with_the_name_of_another_is_refused(bed: OpenBed) -> None:
-    b = await bed("")
+async def test_a_module_with_the_name_of_another_is_refused(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("")
     b.write("json", "def mine(): return 1")
     end = await b.run("json:mine")
     assert end.error is not None and "hides the pipeline's own json.py" in end.error.message

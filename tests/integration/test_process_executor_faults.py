@@ -10,9 +10,9 @@ import pytest
 
 from penstock_adapters.process import executor
 from penstock_core.facts import Outcome
-from penstock_core.ir import Resources
-from penstock_core.values import Inline
-from penstock_testkit.attempts import OpenBed, failed, gone, pid_in
+from penstock_core.pipeline.ir import Resources
+from penstock_core.pipeline.values import Inline
+from penstock_testkit.executor_harness import OpenHarness, failed, gone, pid_in
 
 # -------------------------------------------------------------------------------------------------- ends without result
 
@@ -27,8 +27,8 @@ from penstock_testkit.attempts import OpenBed, failed, gone, pid_in
         ("import ctypes; ctypes.string_at(0)", "Signal", "signal 11 (SIGSEGV)"),
     ],
 )
-async def test_an_end_without_a_result(bed: OpenBed, body: str, kind: str, text: str) -> None:
-    b = await bed(f"import os\n\ndef end():\n    print('before')\n    {body}\n\ndef fine(): return 1\n")
+async def test_an_end_without_a_result(executor_harness: OpenHarness, body: str, kind: str, text: str) -> None:
+    b = await executor_harness(f"import os\n\ndef end():\n    print('before')\n    {body}\n\ndef fine(): return 1\n")
     end = await b.run("end")
     failed(end, kind, text)
     assert b.events.text("end").startswith("before\n")
@@ -38,8 +38,10 @@ async def test_an_end_without_a_result(bed: OpenBed, body: str, kind: str, text:
     assert (await b.run("fine")).outputs == {"result": Inline(1)}
 
 
-async def test_a_child_that_is_killed_from_outside(bed: OpenBed) -> None:
-    b = await bed("import time\n\ndef sleep():\n    print('began')\n    time.sleep(60)\n\ndef fine(): return 1")
+async def test_a_child_that_is_killed_from_outside(executor_harness: OpenHarness) -> None:
+    b = await executor_harness(
+        "import time\n\ndef sleep():\n    print('began')\n    time.sleep(60)\n\ndef fine(): return 1"
+    )
     key = await b.start("sleep")
     await b.events.until("entries", key)
     os.kill(b.events.began[key].pid, signal.SIGKILL)
@@ -47,8 +49,8 @@ async def test_a_child_that_is_killed_from_outside(bed: OpenBed) -> None:
     assert (await b.run("fine")).outcome is Outcome.SUCCEEDED
 
 
-async def test_memory_beyond_the_limit(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_memory_beyond_the_limit(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         def hog(): return len(bytearray(400 * 2**20))
         def array():
             import numpy as np
@@ -85,10 +87,10 @@ async def test_memory_beyond_the_limit(bed: OpenBed) -> None:
     ],
 )
 async def test_forged_results_harm_their_own_attempt_only(
-    bed: OpenBed, monkeypatch: pytest.MonkeyPatch, what: bytes, text: str
+    executor_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch, what: bytes, text: str
 ) -> None:
     monkeypatch.setattr(executor, "_LINGER", 0.1)
-    b = await bed("""
+    b = await executor_harness("""
         import os, socket, time
 
         def forge(what):
@@ -122,8 +124,8 @@ async def test_forged_results_harm_their_own_attempt_only(
     assert (await b.run("fine")).outcome is Outcome.SUCCEEDED
 
 
-async def test_an_oversized_result_is_refused(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_an_oversized_result_is_refused(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         class Step:
             hints, outputs = {}, {}
             def __init__(self, entry): self.entry = entry
@@ -143,16 +145,18 @@ async def test_an_oversized_result_is_refused(bed: OpenBed) -> None:
 # ------------------------------------------------------------------------------------------------- timeout and cancel
 
 
-async def test_a_timeout(bed: OpenBed) -> None:
-    b = await bed("import time\n\ndef sleep():\n    print('began')\n    time.sleep(60)")
+async def test_a_timeout(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("import time\n\ndef sleep():\n    print('began')\n    time.sleep(60)")
     end = await b.run("sleep", timeout=0.3)
     failed(end, "Timeout", "ran longer than its timeout of 0.3 s", outcome=Outcome.TIMED_OUT)
     assert 0.25 < end.finished_at - b.events.began["sleep"].started_at < 5
     assert b.events.text("sleep") == "began\n"
 
 
-async def test_a_timeout_of_a_step_that_ignores_sigterm_with_its_children(bed: OpenBed, tmp_path: Path) -> None:
-    b = await bed("""
+async def test_a_timeout_of_a_step_that_ignores_sigterm_with_its_children(
+    executor_harness: OpenHarness, tmp_path: Path
+) -> None:
+    b = await executor_harness("""
         import signal, subprocess, time
         from pathlib import Path
 
@@ -169,8 +173,10 @@ async def test_a_timeout_of_a_step_that_ignores_sigterm_with_its_children(bed: O
     await gone(b.events.began["stubborn"].pid, await pid_in(tmp_path / "pid"))
 
 
-async def test_a_step_may_clean_up_in_its_grace_but_its_result_does_not_count(bed: OpenBed, tmp_path: Path) -> None:
-    b = await bed(
+async def test_a_step_may_clean_up_in_its_grace_but_its_result_does_not_count(
+    executor_harness: OpenHarness, tmp_path: Path
+) -> None:
+    b = await executor_harness(
         """
         import signal, time
         from pathlib import Path
@@ -193,8 +199,8 @@ async def test_a_step_may_clean_up_in_its_grace_but_its_result_does_not_count(be
     assert (tmp_path / "tidied").exists()
 
 
-async def test_cancel_at_every_stage(bed: OpenBed) -> None:
-    b = await bed("import time\ntime.sleep(0.3)\n\ndef sleep(): time.sleep(60)\n\ndef fine(): return 1")
+async def test_cancel_at_every_stage(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("import time\ntime.sleep(0.3)\n\ndef sleep(): time.sleep(60)\n\ndef fine(): return 1")
     await b.executor.cancel("run1", "unknown", 1, "")
     key = await b.start("sleep", key="while-importing")
     await b.executor.cancel("run1", key, 1, "")
@@ -213,8 +219,8 @@ async def test_cancel_at_every_stage(bed: OpenBed) -> None:
     await gone(b.events.began["running"].pid, b.events.began["just-sent"].pid)
 
 
-async def test_an_import_that_takes_too_long(bed: OpenBed) -> None:
-    b = await bed("import time\ntime.sleep(60)\n\ndef fine(): return 1", import_timeout=2.0)
+async def test_an_import_that_takes_too_long(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("import time\ntime.sleep(60)\n\ndef fine(): return 1", import_timeout=2.0)
     failed(await b.run("fine"), "Timeout", "importing module 'steps' took longer", outcome=Outcome.TIMED_OUT)
     b.write("steps", "def fine(): return 1")
     assert (await b.run("fine", key="again")).outcome is Outcome.SUCCEEDED

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from penstock_core.facts import Outcome
-from penstock_testkit.attempts import OpenBed
+from penstock_testkit.executor_harness import OpenHarness
 
 
-async def test_polars_computes_in_forked_steps(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_polars_computes_in_forked_steps(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         import polars as pl
 
         NAMES = pl.DataFrame({"a": [1, 2]})
@@ -20,8 +20,8 @@ async def test_polars_computes_in_forked_steps(bed: OpenBed) -> None:
         assert end.outcome is Outcome.SUCCEEDED, end.error
 
 
-async def test_a_module_in_which_polars_computes_is_refused_instead_of_hanging(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_a_module_in_which_polars_computes_is_refused_instead_of_hanging(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         import polars as pl
 
         HOT = pl.DataFrame({"a": range(1000)}).group_by(pl.col("a") % 7).agg(pl.len())

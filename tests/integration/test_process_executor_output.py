@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 from penstock_adapters.process import output
-from penstock_core import series
 from penstock_core.facts import Outcome
-from penstock_core.values import Inline
-from penstock_testkit.attempts import OpenBed
+from penstock_core.pipeline.values import Inline
+from penstock_core.queries import series
+from penstock_testkit.executor_harness import OpenHarness
 
 # ------------------------------------------------------------------------------------------------ output and metrics
 
 
-async def test_output_is_captured_in_order_whoever_writes_it(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_output_is_captured_in_order_whoever_writes_it(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         import os, subprocess, sys
         print("at import: ü")
 
@@ -36,8 +36,8 @@ async def test_output_is_captured_in_order_whoever_writes_it(bed: OpenBed) -> No
     assert all(entry["at"] > 1e9 for entry in b.events.entries["talk"])
 
 
-async def test_output_comes_while_the_step_runs(bed: OpenBed, tmp_path: Path) -> None:
-    b = await bed("""
+async def test_output_comes_while_the_step_runs(executor_harness: OpenHarness, tmp_path: Path) -> None:
+    b = await executor_harness("""
         import os, time
 
         def slow(flag):
@@ -57,10 +57,12 @@ async def test_output_comes_while_the_step_runs(bed: OpenBed, tmp_path: Path) ->
     assert b.events.text(key) == "first\nhalf a line\n"
 
 
-async def test_output_beyond_the_limit_is_left_out_and_said_so(bed: OpenBed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_output_beyond_the_limit_is_left_out_and_said_so(
+    executor_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(output, "OUTPUT_LIMIT", 300_000)
     monkeypatch.setattr(output, "_DISK_LIMIT", 1_000_000)
-    b = await bed("""
+    b = await executor_harness("""
         import os, time
 
         def flood():
@@ -78,21 +80,21 @@ async def test_output_beyond_the_limit_is_left_out_and_said_so(bed: OpenBed, mon
     assert isinstance(kept, Inline) and kept.value < written  # the file was cut while the step ran
 
 
-async def test_output_that_grows_in_json_comes_whole(bed: OpenBed) -> None:
-    b = await bed("import os\n\ndef nulls():\n    for _ in range(20): os.write(1, bytes(100_000))")
+async def test_output_that_grows_in_json_comes_whole(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("import os\n\ndef nulls():\n    for _ in range(20): os.write(1, bytes(100_000))")
     await b.run("nulls")
     assert b.events.text("nulls") == "\0" * 2_000_000
 
 
-async def test_a_silent_step_says_nothing(bed: OpenBed) -> None:
-    b = await bed("def quiet(): return None")
+async def test_a_silent_step_says_nothing(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("def quiet(): return None")
     end = await b.run("quiet")
     assert end.outputs == {"result": Inline(None)}
     assert b.events.entries == {}
 
 
-async def test_what_a_step_logs_is_told_and_its_last_values_are_in_the_end(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_what_a_step_logs_is_told_and_its_last_values_are_in_the_end(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         from penstock import context
 
         def train():
@@ -120,8 +122,8 @@ async def test_what_a_step_logs_is_told_and_its_last_values_are_in_the_end(bed: 
     assert sorted(sorted(set(e) - {"at"}) for e in rest) == sorted(told)
 
 
-async def test_a_hundred_thousand_metrics(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_a_hundred_thousand_metrics(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         from concurrent.futures import ThreadPoolExecutor
         from penstock import context
 
@@ -140,8 +142,8 @@ async def test_a_hundred_thousand_metrics(bed: OpenBed) -> None:
     assert 0 < len(end.metrics) <= 500
 
 
-async def test_a_file_of_measurements_that_the_step_has_spoiled_harms_nobody(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_a_file_of_measurements_that_the_step_has_spoiled_harms_nobody(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         import glob, os
         from penstock import context
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from penstock_core.facts import Outcome
-from penstock_core.values import Fields, Inline, Items, Stored
-from penstock_testkit.attempts import OpenBed
+from penstock_core.pipeline.values import Fields, Inline, Items, Stored
+from penstock_testkit.executor_harness import OpenHarness
 
 # ------------------------------------------------------------------------------------------------ values in and out
 
 
-async def test_inline_values_go_in_and_come_out(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_inline_values_go_in_and_come_out(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         def add(a: int, items: list, mapping: dict) -> int:
             return a + sum(items) + mapping["x"]
     """)
@@ -29,13 +29,13 @@ async def test_inline_values_go_in_and_come_out(bed: OpenBed) -> None:
     assert began.started_at - 1 < end.started_at <= end.finished_at
 
 
-async def test_defaults_fill_inputs_that_are_not_given(bed: OpenBed) -> None:
-    b = await bed("def scale(x, factor=3): return x * factor")
+async def test_defaults_fill_inputs_that_are_not_given(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("def scale(x, factor=3): return x * factor")
     assert (await b.run("scale", {"x": 2})).outputs == {"result": Inline(6)}
 
 
-async def test_artifacts_go_from_step_to_step(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_artifacts_go_from_step_to_step(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         import pandas as pd
         from pathlib import Path
 
@@ -54,8 +54,8 @@ async def test_artifacts_go_from_step_to_step(bed: OpenBed) -> None:
     assert (await b.run("read", {"page": stored})).outputs == {"result": Inline("<p>done</p>")}
 
 
-async def test_numbers_that_json_has_not_pass_unharmed(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_numbers_that_json_has_not_pass_unharmed(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         def odd(): return [float("nan"), float("inf"), 2**70, "\\udc80"]
         def check(values):
             nan, inf, big, text = values
@@ -65,8 +65,8 @@ async def test_numbers_that_json_has_not_pass_unharmed(bed: OpenBed) -> None:
     assert (await b.run("check", {"values": odd})).outputs == {"result": Inline(True)}
 
 
-async def test_large_inputs_and_outputs(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_large_inputs_and_outputs(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         def size(**parts): return sum(map(len, parts.values()))
         def big(): return "x" * 300_000
         def texts(count):
@@ -80,8 +80,8 @@ async def test_large_inputs_and_outputs(bed: OpenBed) -> None:
     assert isinstance((await b.run("texts", {"count": 50})).outputs["result"], Inline)  # inline, but beyond a packet
 
 
-async def test_an_async_step_is_awaited(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_an_async_step_is_awaited(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         import asyncio
 
         async def later(x):
@@ -91,8 +91,8 @@ async def test_an_async_step_is_awaited(bed: OpenBed) -> None:
     assert (await b.run("later", {"x": 1})).outputs == {"result": Inline(2)}
 
 
-async def test_steps_keep_to_their_type_hints(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_steps_keep_to_their_type_hints(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         from dataclasses import dataclass
         from typing import NamedTuple
         import pandas as pd
@@ -134,8 +134,8 @@ async def test_steps_keep_to_their_type_hints(bed: OpenBed) -> None:
     assert error.traceback == ""  # none of it is the user's
 
 
-async def test_steps_of_several_modules_share_a_fork_server(bed: OpenBed) -> None:
-    b = await bed("def one(): return __import__('os').getppid()")
+async def test_steps_of_several_modules_share_a_fork_server(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("def one(): return __import__('os').getppid()")
     b.write("more", "import steps\n\ndef two(): return steps.one()")
     first = await b.run("one")
     second = await b.run("more:two", key="two")
@@ -145,8 +145,10 @@ async def test_steps_of_several_modules_share_a_fork_server(bed: OpenBed) -> Non
 # --------------------------------------------------------------------------------------------------- the surroundings
 
 
-async def test_an_attempt_has_its_own_folder_environment_and_random_numbers(bed: OpenBed, tmp_path: Path) -> None:
-    b = await bed(
+async def test_an_attempt_has_its_own_folder_environment_and_random_numbers(
+    executor_harness: OpenHarness, tmp_path: Path
+) -> None:
+    b = await executor_harness(
         """
         import os, random
         import numpy as np
@@ -171,19 +173,21 @@ async def test_an_attempt_has_its_own_folder_environment_and_random_numbers(bed:
     assert not any(Path(look["cwd"]).exists() for look in seen)
 
 
-async def test_secrets_of_the_platform_stay_with_it(bed: OpenBed, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_secrets_of_the_platform_stay_with_it(
+    executor_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PENSTOCK_TOKEN", "secret")
     monkeypatch.setenv("PENSTOCK_NATS_URL", "nats://secret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
-    b = await bed("def env(): return dict(__import__('os').environ)")
+    b = await executor_harness("def env(): return dict(__import__('os').environ)")
     got = (await b.run("env")).outputs["result"]
     assert isinstance(got, Inline)
     assert "secret" not in json.dumps(got.value)
     assert got.value["LC_ALL"] == "C.UTF-8"
 
 
-async def test_generators_that_the_module_seeded_start_from_that_seed(bed: OpenBed) -> None:
-    b = await bed("""
+async def test_generators_that_the_module_seeded_start_from_that_seed(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
         import random
         import numpy as np
         random.seed(7)
@@ -200,8 +204,8 @@ async def test_generators_that_the_module_seeded_start_from_that_seed(bed: OpenB
 # ------------------------------------------------------------------------------------------------------------ numbers
 
 
-async def test_two_hundred_attempts_eight_at_a_time(bed: OpenBed) -> None:
-    b = await bed("def square(n): return n * n")
+async def test_two_hundred_attempts_eight_at_a_time(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("def square(n): return n * n")
     numbers = iter(range(200))
 
     async def worker() -> None:
@@ -214,8 +218,8 @@ async def test_two_hundred_attempts_eight_at_a_time(bed: OpenBed) -> None:
     assert len({fact.pid for fact in b.events.began.values()}) == 200
 
 
-async def test_an_attempt_that_runs_is_not_started_again(bed: OpenBed, tmp_path: Path) -> None:
-    b = await bed("""
+async def test_an_attempt_that_runs_is_not_started_again(executor_harness: OpenHarness, tmp_path: Path) -> None:
+    b = await executor_harness("""
         import os, time
 
         def once(folder):
@@ -231,8 +235,10 @@ async def test_an_attempt_that_runs_is_not_started_again(bed: OpenBed, tmp_path:
     assert len(list(tmp_path.glob("ran-*"))) == 1
 
 
-async def test_preparing_imports_ahead(bed: OpenBed, tmp_path: Path) -> None:
-    b = await bed(f"import pathlib\npathlib.Path({str(tmp_path / 'imported')!r}).touch(exist_ok=False)\ndef f(): pass")
+async def test_preparing_imports_ahead(executor_harness: OpenHarness, tmp_path: Path) -> None:
+    b = await executor_harness(
+        f"import pathlib\npathlib.Path({str(tmp_path / 'imported')!r}).touch(exist_ok=False)\ndef f(): pass"
+    )
     await b.executor.prepare("steps", b.where)
     async with asyncio.timeout(20):
         while not (tmp_path / "imported").exists():

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from penstock import Client
-from penstock_testkit.cluster import Cluster
-from penstock_testkit.seaweed import S3Server
+from penstock_testkit.servers.cluster import Cluster
+from penstock_testkit.servers.s3 import S3Server
 
 PIPELINE = """
 import pandas as pd

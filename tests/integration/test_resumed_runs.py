@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from penstock import Client
-from penstock.client_errors import Refused
-from penstock.results import Run
-from penstock_testkit.cluster import Cluster
+from penstock.client.errors import RefusedError
+from penstock.client.views import Run
+from penstock_testkit.servers.cluster import Cluster
 
 PIPELINES = """
 from pathlib import Path
@@ -85,7 +85,7 @@ def squares(folder: str):
 """
 
 
-class Place:
+class RunRecorder:
     """Runs of pipelines that note in a folder which steps really ran."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
@@ -116,117 +116,117 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.mark.timeout(240)
 def test_what_succeeded_is_not_run_again(cluster: Cluster) -> None:
-    place = Place(cluster, "four")
-    first, ran = place.run("four")
+    recorder = RunRecorder(cluster, "four")
+    first, ran = recorder.run("four")
     assert first.state == "failed" and set(ran) == {"load", "double", "total"}
-    (place.folder / "ready").touch()
+    (recorder.folder / "ready").touch()
 
-    asked = place.client.rerun(first.run_id, resume=True)
+    asked = recorder.client.rerun(first.run_id, resume=True)
     assert asked.resumed is not None
     assert (asked.resumed.from_run, asked.resumed.steps, asked.resumed.items) == (first.run_id, 2, {})
-    assert asked.resumed.again == {
+    assert asked.resumed.rerun_steps == {
         "total": "it failed in the earlier run",
         "tell": "it follows step 'total', which runs again",
     }
-    second, ran = place.wait(asked)
+    second, ran = recorder.wait(asked)
     assert second.succeeded and ran == {"total": 1, "tell": 1}
     assert second.outputs["result"] == {"value": "20 of 5"}
     assert (second.trigger["type"], second.trigger["parent"]) == ("resume", first.run_id)
     assert second.steps["double"].state == "cached" and second.steps["double"].from_run == first.run_id
     assert second.steps["double"].outputs == first.steps["double"].outputs
-    assert list(place.client.value(second.run_id, step="double")["a"]) == [0, 2, 4, 6, 8]
-    why = place.client.explain(second.run_id).steps
+    assert list(recorder.client.value(second.run_id, step="double")["a"]) == [0, 2, 4, 6, 8]
+    why = recorder.client.explain(second.run_id).steps
     assert why["load"].sentence == f"its result in run {first.run_id} is taken over"
 
     # Only what reads a changed input runs again; what was taken over is told to be of the run that made it.
-    third, ran = place.wait(place.client.rerun(second.run_id, inputs={"offset": 100}, resume=True))
+    third, ran = recorder.wait(recorder.client.rerun(second.run_id, inputs={"offset": 100}, resume=True))
     assert third.succeeded and ran == {"total": 1, "tell": 1}
     assert third.outputs["result"] == {"value": "120 of 5"}
     assert third.steps["load"].from_run == first.run_id
-    fourth, ran = place.wait(place.client.rerun(third.run_id, inputs={"rows": 3}, resume=True))
+    fourth, ran = recorder.wait(recorder.client.rerun(third.run_id, inputs={"rows": 3}, resume=True))
     assert fourth.outputs["result"] == {"value": "106 of 3"} and len(ran) == 4
-    fifth, ran = place.wait(place.client.rerun(third.run_id, resume=True))
+    fifth, ran = recorder.wait(recorder.client.rerun(third.run_id, resume=True))
     assert fifth.succeeded and ran == {} and fifth.outputs == third.outputs
-    sixth, ran = place.wait(place.client.rerun(third.run_id, from_step="double"))
+    sixth, ran = recorder.wait(recorder.client.rerun(third.run_id, from_step="double"))
     assert sixth.outputs == third.outputs and set(ran) == {"double", "total", "tell"}
     assert sixth.trigger["from"] == "double"
     # A plain rerun of a resumed run takes over nothing.
-    _, ran = place.wait(place.client.rerun(third.run_id))
+    _, ran = recorder.wait(recorder.client.rerun(third.run_id))
     assert len(ran) == 4
 
 
 @pytest.mark.timeout(240)
 def test_of_a_mapped_step_only_the_items_that_failed_run_again(cluster: Cluster) -> None:
-    place = Place(cluster, "squares")
-    first, ran = place.run("squares")
+    recorder = RunRecorder(cluster, "squares")
+    first, ran = recorder.run("squares")
     assert first.state == "failed" and ran["square[13]"] == 1 and "add" not in ran
-    (place.folder / "ready").touch()
-    asked = place.client.rerun(first.run_id, resume=True)
+    (recorder.folder / "ready").touch()
+    asked = recorder.client.rerun(first.run_id, resume=True)
     assert asked.resumed is not None
     assert asked.resumed.steps == 1 and asked.resumed.items == {"square": 19}
-    second, ran = place.wait(asked)
+    second, ran = recorder.wait(asked)
     assert second.state == "failed" and ran == {"square[13]": 1, "add": 1, "late": 1}
     # A resumed run is resumed: its mapped step is taken over whole, with items of two runs.
-    (place.folder / "later").touch()
-    asked = place.client.rerun(second.run_id, resume=True, idempotency_key="third")
-    third, ran = place.wait(asked)
+    (recorder.folder / "later").touch()
+    asked = recorder.client.rerun(second.run_id, resume=True, idempotency_key="third")
+    third, ran = recorder.wait(asked)
     assert third.succeeded and ran == {"late": 1}, (third.error, ran)
     assert third.outputs["result"] == {"value": sum(n * n for n in range(20))}
-    assert [one["n"] for one in place.client.value(third.run_id, step="square")] == [n * n for n in range(20)]
-    again = place.client.rerun(second.run_id, resume=True, idempotency_key="third")
+    assert [one["n"] for one in recorder.client.value(third.run_id, step="square")] == [n * n for n in range(20)]
+    again = recorder.client.rerun(second.run_id, resume=True, idempotency_key="third")
     assert again.run_id == third.run_id and not again.created
     assert again.resumed is not None and (again.resumed.steps, again.resumed.items) == (3, {})
-    fourth, ran = place.wait(place.client.rerun(third.run_id, from_step="add"))
+    fourth, ran = recorder.wait(recorder.client.rerun(third.run_id, from_step="add"))
     assert fourth.outputs == third.outputs and ran == {"add": 1, "late": 1}
 
 
 @pytest.mark.timeout(240)
 def test_what_cannot_be_resumed_is_refused(cluster: Cluster) -> None:
-    place = Place(cluster, "refused")
-    first, _ = place.run("four")
-    with pytest.raises(Refused, match="has no step 'doubel' to begin again from") as refused:
-        place.client.rerun(first.run_id, from_step="doubel")
+    recorder = RunRecorder(cluster, "refused")
+    first, _ = recorder.run("four")
+    with pytest.raises(RefusedError, match="has no step 'doubel' to begin again from") as refused:
+        recorder.client.rerun(first.run_id, from_step="doubel")
     assert refused.value.status == 422
     (cluster.src / "asking.py").write_text(
         "from penstock import ask, pipeline\n\n"
         "@pipeline\ndef asking():\n    return ask('go on?', choices=['yes', 'no'])\n"
     )
-    version = place.client.register(f"{cluster.src / 'asking.py'}:asking")
-    waits = place.client.run(version)
-    with pytest.raises(Refused, match="is not over") as refused:
-        place.client.rerun(waits.run_id, resume=True)
+    version = recorder.client.register(f"{cluster.src / 'asking.py'}:asking")
+    waits = recorder.client.run(version)
+    with pytest.raises(RefusedError, match="is not over") as refused:
+        recorder.client.rerun(waits.run_id, resume=True)
     assert refused.value.status == 409
-    place.client.cancel(waits.run_id)
+    recorder.client.cancel(waits.run_id)
 
 
 @pytest.mark.timeout(240)
 def test_another_version_runs_what_is_another_in_it(cluster: Cluster) -> None:
-    place = Place(cluster, "versions")
+    recorder = RunRecorder(cluster, "versions")
     text = PIPELINES.replace("def four", "def fours")
-    place.file = cluster.src / "versions.py"
-    place.file.write_text(text)
-    first, _ = place.run("fours")
-    (place.folder / "ready").touch()
-    place.file.write_text(text.replace('"a"] * 2', '"a"] * 30'))
+    recorder.file = cluster.src / "versions.py"
+    recorder.file.write_text(text)
+    first, _ = recorder.run("fours")
+    (recorder.folder / "ready").touch()
+    recorder.file.write_text(text.replace('"a"] * 2', '"a"] * 30'))
     sys.modules.pop("versions", None)  # as in another process
-    place.client.register(f"{place.file}:fours")
-    asked = place.client.rerun(first.run_id, "latest", resume=True)
-    assert asked.resumed is not None and asked.resumed.again["double"] == "its code or its environment is another"
-    second, ran = place.wait(asked)
+    recorder.client.register(f"{recorder.file}:fours")
+    asked = recorder.client.rerun(first.run_id, "latest", resume=True)
+    assert asked.resumed is not None and asked.resumed.rerun_steps["double"] == "its code or its environment is another"
+    second, ran = recorder.wait(asked)
     assert second.outputs["result"] == {"value": "300 of 5"} and set(ran) == {"double", "total", "tell"}
 
 
 @pytest.mark.timeout(240)
 def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None:
-    place = Place(cluster, "gone")
-    (place.folder / "ready").touch()
-    version = place.client.register(f"{place.file}:four")
-    first, _ = place.wait(place.client.run(version, inputs={"folder": str(place.folder), "rows": 77}))
+    recorder = RunRecorder(cluster, "gone")
+    (recorder.folder / "ready").touch()
+    version = recorder.client.register(f"{recorder.file}:four")
+    first, _ = recorder.wait(recorder.client.run(version, inputs={"folder": str(recorder.folder), "rows": 77}))
     sha256 = first.steps["load"].outputs["result"]["artifact"]["sha256"]
     for path in Path(cluster.home).rglob(f"*{sha256[4:]}*"):
         path.unlink()
-    asked = place.client.rerun(first.run_id, resume=True)
+    asked = recorder.client.rerun(first.run_id, resume=True)
     assert asked.resumed is not None
-    assert asked.resumed.again["load"] == "an artifact of its result is not in the store any more"
-    second, ran = place.wait(asked)
+    assert asked.resumed.rerun_steps["load"] == "an artifact of its result is not in the store any more"
+    second, ran = recorder.wait(asked)
     assert second.outputs == first.outputs and len(ran) == 4

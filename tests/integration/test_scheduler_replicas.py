@@ -15,7 +15,7 @@ from penstock_core import ids
 from penstock_scheduler.app import SchedulerService, build
 from penstock_scheduler.settings import SchedulerSettings
 from penstock_servicekit import app
-from penstock_testkit.nats import NatsServer
+from penstock_testkit.servers.nats import NatsServer
 
 ALL = set(range(ids.SHARDS))
 NAME = "scheduler"
@@ -27,7 +27,7 @@ class Group:
     def __init__(self, url: str) -> None:
         self.settings = SchedulerSettings(nats_url=SecretStr(url))
         self.url = url
-        self.running: list[app.Running] = []
+        self.running: list[app.RunningServices] = []
 
     async def start(self) -> SchedulerService:
         running = await app.compose(self.url, self.settings, {NAME: lambda link: build(link, self.settings)})
@@ -57,7 +57,7 @@ class Group:
         return set().union(*held) == ALL and sum(map(len, held)) == len(ALL) and max(sizes) - min(sizes) <= 1
 
 
-def service(running: app.Running) -> SchedulerService:
+def service(running: app.RunningServices) -> SchedulerService:
     found = running.services[NAME]
     assert isinstance(found, SchedulerService)
     return found

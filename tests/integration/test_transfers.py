@@ -24,12 +24,12 @@ from penstock_artifacts.app import build
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
-from penstock_core.ports import Unavailable
-from penstock_core.values import ArtifactRef, Stored
+from penstock_core.pipeline.values import ArtifactRef, Stored
+from penstock_core.ports import UnavailableError
 from penstock_servicekit import app
-from penstock_testkit.nats import NatsServer
-from penstock_testkit.proxy import Proxy
-from penstock_testkit.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.proxy import Proxy
+from penstock_testkit.servers.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
 MIB = 1024 * 1024
 PART = 5 * MIB
@@ -54,7 +54,7 @@ async def _short_sleep(seconds: float, result: Any = None) -> Any:
 @asynccontextmanager
 async def service(
     nats: NatsServer, endpoint: str, home: Path, prefix: str, limit: int | None = None
-) -> AsyncIterator[app.Running]:
+) -> AsyncIterator[app.RunningServices]:
     settings = ArtifactsSettings(
         home=home,
         artifacts_url=f"s3://{BUCKET}/{prefix}",
@@ -188,7 +188,7 @@ async def test_a_store_that_is_killed_and_comes_back_costs_time_only(
         s3_server.start()  # not in a thread: the server would die with it
         try:
             await putting
-        except Unavailable:  # tries are quick here: the server took longer to start
+        except UnavailableError:  # tries are quick here: the server took longer to start
             await mirror.put([Stored(ref)])
         assert await mirror.local_file(ref.sha256)
         there = Mirror(parts.bus, tmp_path / "there")
@@ -203,7 +203,7 @@ async def test_a_store_that_stays_away_is_a_clear_failure(
         mirror = Mirror(parts.bus, tmp_path / "here")
         location = await mirror._locate(Locate(sha256=ref.sha256, write=True, size=ref.size, parts=True))
         await proxy.stop()
-        with pytest.raises(Unavailable, match="the artifact store does not answer"):
+        with pytest.raises(UnavailableError, match="the artifact store does not answer"):
             await transfers.put_parts(location, Path(await mirror.local_file(ref.sha256)), ref.sha256)
         await proxy.start()
         given_up = Complete(sha256=ref.sha256, upload=location.upload, size=ref.size)

@@ -1,4 +1,4 @@
-"""The errors of artifact stores. A store that is away is `ports.Unavailable` instead: trying again may help there.
+"""The errors of artifact stores. A store that is away is `ports.UnavailableError` instead: trying again may help there.
 
 ArtifactError               final: the same call fails again until something is changed
 ├── ArtifactMissing         there is no object of this digest
@@ -18,7 +18,7 @@ class ArtifactError(PenstockError):
     """A call of an artifact store failed for good."""
 
 
-class ArtifactMissing(ArtifactError, LookupError):
+class ArtifactMissingError(ArtifactError, LookupError):
     """There is no object of this digest."""
 
     def __init__(self, sha256: str, where: str) -> None:
@@ -26,7 +26,7 @@ class ArtifactMissing(ArtifactError, LookupError):
         super().__init__(f"artifact {sha256} is not in the store ({where})")
 
 
-class ArtifactDamaged(ArtifactError):
+class ArtifactDamagedError(ArtifactError):
     """A stored object's bytes are not the ones that were stored.
 
     Attributes:
@@ -43,11 +43,11 @@ class ArtifactDamaged(ArtifactError):
         )
 
 
-class ArtifactMismatch(ArtifactError, ValueError):
+class ArtifactMismatchError(ArtifactError, ValueError):
     """Bytes that shall be stored have not the digest or size they were announced with; nothing was stored."""
 
 
-class ArtifactTooLarge(ArtifactError, ValueError):
+class ArtifactTooLargeError(ArtifactError, ValueError):
     """Bytes that shall be stored are more than the limit; nothing was stored."""
 
     def __init__(self, sha256: str, limit: int) -> None:
@@ -55,9 +55,9 @@ class ArtifactTooLarge(ArtifactError, ValueError):
         super().__init__(f"artifact {sha256} is larger than the limit of {limit} bytes; nothing was stored")
 
 
-class StoreFull(ArtifactError):
+class StoreFullError(ArtifactError):
     """The disk, or a quota on it, has no room left; nothing half-written is visible."""
 
 
-class StoreRefused(ArtifactError):
+class StoreRefusedError(ArtifactError):
     """The store is set up wrongly: address, bucket, credentials or permissions."""

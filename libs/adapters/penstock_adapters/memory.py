@@ -10,7 +10,7 @@ _LARGE = 1024 * 1024
 
 
 @functools.cache
-def give_back() -> None:
+def return_free_memory() -> None:
     """From now on, in this process; does nothing where the C library is not glibc.
 
     glibc maps large blocks one by one, until the first is freed: from then on it keeps blocks of that size for the

@@ -21,9 +21,10 @@ from penstock_adapters.nats.bus import Bus
 from penstock_adapters.transfers import TransferError
 from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
-from penstock_core import folders, values
-from penstock_core.ports import Unavailable
-from penstock_core.values import ArtifactRef, Value
+from penstock_core import folders
+from penstock_core.pipeline import values
+from penstock_core.pipeline.values import ArtifactRef, Value
+from penstock_core.ports import UnavailableError
 
 _KNOWN_FOR = 300.0
 """Most seconds that an object which was put is known to be in the store."""
@@ -109,7 +110,7 @@ class Mirror:
 
     async def _fetch(self, objects: set[str], remote: bool) -> None:
         needed = [sha256 for sha256 in objects if remote or not self._path(sha256).is_file()]
-        await _side_by_side(self.local_file(sha256) for sha256 in needed)
+        await _run_transfers(self.local_file(sha256) for sha256 in needed)
 
     async def put(self, made: Iterable[Value]) -> None:
         """Have all artifacts among values in the store; a folder's manifest comes after what it names.
@@ -126,7 +127,7 @@ class Mirror:
         for objects in (parts, {ref.sha256 for ref in references}):
             now = time.monotonic()
             new = [sha256 for sha256 in objects if now - self._known.get(sha256, float("-inf")) >= known_for]
-            await _side_by_side(self._put(sha256) for sha256 in new)
+            await _run_transfers(self._put(sha256) for sha256 in new)
             self._known |= dict.fromkeys(new, now)
             while len(self._known) > _KNOWN:
                 del self._known[next(iter(self._known))]
@@ -149,7 +150,7 @@ class Mirror:
         try:
             tags = await transfers.put_parts(location, path, sha256)
         except BaseException:
-            with contextlib.suppress(Unavailable):  # what is not given up now is cleaned up later
+            with contextlib.suppress(UnavailableError):  # what is not given up now is cleaned up later
                 await self._bus.request(subjects.ARTIFACTS_COMPLETE, done.model_dump_json().encode())
             raise
         answer = await self._ask(subjects.ARTIFACTS_COMPLETE, done.model_copy(update={"tags": tags}))
@@ -173,21 +174,21 @@ class Mirror:
         """
         references = _references(wanted)
         await self._store()
-        gone = {sha256 for sha256 in {ref.sha256 for ref in references} if not await self._there(sha256)}
+        gone = {sha256 for sha256 in {ref.sha256 for ref in references} if not await self._is_stored(sha256)}
         folders_ = [ref for ref in references if ref.media_type == folders.MEDIA_TYPE and ref.sha256 not in gone]
         await self._fetch({ref.sha256 for ref in folders_}, await self._remote())
         parts = {sha256 for ref in folders_ for sha256 in self._parts(ref)}
-        return gone | {sha256 for sha256 in parts if not await self._there(sha256)}
+        return gone | {sha256 for sha256 in parts if not await self._is_stored(sha256)}
 
-    async def _there(self, sha256: str) -> bool:
+    async def _is_stored(self, sha256: str) -> bool:
         question = Locate(sha256=sha256, keep=True).model_dump_json().encode()
         reply = await self._bus.request(subjects.ARTIFACTS_STAT, question)
         try:
             location = Location.model_validate_json(reply.data)
         except pydantic.ValidationError as error:
-            raise Unavailable("the artifacts service gave an unreadable answer") from error
+            raise UnavailableError("the artifacts service gave an unreadable answer") from error
         if location.unavailable or location.error:
-            raise Unavailable(location.error or "the artifact store is away")
+            raise UnavailableError(location.error or "the artifact store is away")
         return location.size is not None
 
     async def _remote(self) -> bool:
@@ -199,7 +200,7 @@ class Mirror:
             try:
                 self._info = StoreInfo.model_validate_json(reply.data)
             except pydantic.ValidationError as error:
-                raise Unavailable("the artifacts service cannot tell its store now") from error
+                raise UnavailableError("the artifacts service cannot tell its store now") from error
         return self._info
 
     async def _locate(self, command: Locate) -> Location:
@@ -215,12 +216,12 @@ class Mirror:
                 if not location.unavailable:
                     return location
                 why = location.error or "the artifact store is away"
-            except Unavailable as error:
+            except UnavailableError as error:
                 why = str(error)
             except pydantic.ValidationError as error:
                 raise TransferError(f"the artifacts service gave an unreadable answer: {error}") from error
             if attempt == transfers.TRIES - 1:
-                raise Unavailable(why)
+                raise UnavailableError(why)
             await asyncio.sleep(min(0.25 * 2**attempt, 10.0))
         raise AssertionError("unreachable: the last try returns or raises")
 
@@ -228,7 +229,7 @@ class Mirror:
         return self._root / "sha256" / sha256[:2] / sha256
 
 
-async def _side_by_side(transfers_: Iterable[Awaitable[object]]) -> None:
+async def _run_transfers(transfers_: Iterable[Awaitable[object]]) -> None:
     """A few at the same time. The first failure is raised when all that began have ended."""
     slots = asyncio.Semaphore(_OBJECTS_AT_ONCE)
     failed: list[BaseException] = []

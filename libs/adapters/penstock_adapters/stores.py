@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from penstock_adapters.errors import StoreRefused
+from penstock_adapters.errors import StoreRefusedError
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.s3 import S3Artifacts, S3Options
 from penstock_core.ports import ArtifactStore, Marks
@@ -33,7 +33,7 @@ def open_store(url: str, home: Path, s3: S3Options | None = None, marks: Marks |
         if parts.netloc and not (parts.query or parts.fragment or "@" in parts.netloc):
             options = s3 or S3Options(bucket=parts.netloc)
             return S3Artifacts(replace(options, bucket=parts.netloc, prefix=parts.path.strip("/")), marks)
-    raise StoreRefused(
+    raise StoreRefusedError(
         f"{url[:200]!r} is no address of an artifact store: use 'folder:/some/path' or 's3://bucket/prefix', "
         "or leave it empty for a folder in the state folder"
     )

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from penstock_contracts.commands import Location
 from penstock_core.errors import PenstockError
-from penstock_core.ports import Unavailable
+from penstock_core.ports import UnavailableError
 
 CHUNK = 1024 * 1024
 TIMEOUT = 60.0
@@ -55,7 +55,9 @@ async def again(transfer: Callable[[], Awaitable[T]]) -> T:
                     f"no room is left on this machine for an artifact ({error}): free some space, then try again"
                 ) from error
             if attempt == TRIES - 1:
-                raise Unavailable(f"the artifact store does not answer: {error or type(error).__name__}") from error
+                raise UnavailableError(
+                    f"the artifact store does not answer: {error or type(error).__name__}"
+                ) from error
             await asyncio.sleep(min(0.25 * 2**attempt, 10.0))
     raise AssertionError("unreachable: the last try returns or raises")
 

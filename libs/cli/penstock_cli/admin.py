@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from penstock_cli import output
+from penstock_cli.display import output
 
 app = typer.Typer(help="Keep a platform in order.", no_args_is_help=True)
 
-_LOOK = 0.2
+_POLL_INTERVAL = 0.2
 
 
 @app.callback()
@@ -26,15 +26,15 @@ def rebuild(
 ) -> None:
     """Make the list of runs, and what can be searched in it, anew from the log."""
     # Heavy imports stay out of `--help`.
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         transport = connected.client.transport
-        begun = transport.json("POST", "/v1/admin/rebuild")
+        rebuild_status = transport.json("POST", "/v1/admin/rebuild")
         # A list waits for the log by itself, for a while.
-        while wait and transport.json("GET", "/v1/runs", query={"limit": 1})["behind"]:
-            time.sleep(_LOOK)
+        while wait and transport.json("GET", "/v1/runs", query={"limit": 1})["lag"]:
+            time.sleep(_POLL_INTERVAL)
     if json:
-        output.as_json(begun)
+        output.as_json(rebuild_status)
     else:
-        output.line(f"the list of runs is {'made' if wait else 'being made'} anew from {begun['upto']} facts")
+        output.line(f"the list of runs is {'made' if wait else 'being made'} anew from {rebuild_status['upto']} facts")

@@ -8,27 +8,18 @@ import typer
 
 from penstock_cli import (
     admin,
-    answering,
     artifacts,
-    collecting,
-    comparing,
-    doctor,
-    explain,
-    exporting,
-    light,
     limits,
     lineage,
-    listing,
-    metrics,
+    maintenance,
     models,
-    rerun,
     retention,
-    run,
-    runs,
     schedules,
-    up,
+    typer_readers,
     versions,
 )
+from penstock_cli.platform import doctor, up
+from penstock_cli.runs import commands, compare, explain, list_runs, metrics, mlflow_export, questions, rerun, run
 
 app = typer.Typer(
     name="penstock",
@@ -61,31 +52,31 @@ def root(
 
 app.command("run")(run.run)
 app.command("up")(up.up)
-runs.app.command("list")(listing.list_runs)
-runs.app.command("explain")(explain.explain)
-runs.app.command("rerun")(rerun.rerun)
-runs.app.command("metrics")(metrics.metrics)
-runs.app.command("compare")(comparing.compare)
-runs.app.command("archive")(retention.archive_run)
-runs.app.command("delete")(retention.delete_run)
-runs.app.command("export-mlflow")(exporting.export_mlflow)
-runs.app.command("answer")(answering.answer)
-app.command("questions")(answering.questions)
-app.add_typer(answering.events, name="events")
+commands.app.command("list")(list_runs.list_runs)
+commands.app.command("explain")(explain.explain)
+commands.app.command("rerun")(rerun.rerun)
+commands.app.command("metrics")(metrics.metrics)
+commands.app.command("compare")(compare.compare)
+commands.app.command("archive")(retention.archive_run)
+commands.app.command("delete")(retention.delete_run)
+commands.app.command("export-mlflow")(mlflow_export.export_mlflow)
+commands.app.command("answer")(questions.answer)
+app.command("questions")(questions.questions)
+app.add_typer(questions.events, name="events")
 artifacts.app.command("lineage")(lineage.lineage)
-app.add_typer(runs.app, name="runs")
+app.add_typer(commands.app, name="runs")
 app.add_typer(versions.app, name="versions")
 app.add_typer(schedules.app, name="schedules")
 app.add_typer(limits.app, name="limits")
 app.add_typer(retention.app, name="retention")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(models.app, name="models")
-admin.app.command("gc")(collecting.collect)
-admin.app.command("restore")(collecting.restore)
+admin.app.command("gc")(maintenance.collect)
+admin.app.command("restore")(maintenance.restore)
 app.add_typer(admin.app, name="admin")
 app.command("doctor")(doctor.doctor)
 
 
 def command() -> Any:
     """The command, ready to be called."""
-    return light.lighten(typer.main.get_command(app))
+    return typer_readers.replace_readers(typer.main.get_command(app))

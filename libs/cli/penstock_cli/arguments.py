@@ -22,14 +22,14 @@ Deadline = Annotated[
 ]
 
 
-def caching_of(no_cache: bool, refresh: list[str] | None) -> dict[str, Any]:
+def cache_options(no_cache: bool, refresh: list[str] | None) -> dict[str, Any]:
     """What a run does with earlier results, as arguments of `Client.run`."""
     if no_cache and refresh:
         raise UsageError("--no-cache keeps no result, so that --refresh has nothing to do: leave one of the two out")
     return {"cache": "off" if no_cache else "use", "refresh": refresh or []}
 
 
-def labels_of(name: str | None, labels: list[str]) -> dict[str, str]:
+def parse_labels(name: str | None, labels: list[str]) -> dict[str, str]:
     """Labels from `--name` and `--label key=value`."""
     found: dict[str, str] = {}
     for item in labels:
@@ -42,7 +42,7 @@ def labels_of(name: str | None, labels: list[str]) -> dict[str, str]:
     return found
 
 
-def pairs_of(option: str, given: list[str]) -> dict[str, str]:
+def parse_pairs(option: str, given: list[str]) -> dict[str, str]:
     """Texts by name from a repeated `NAME=TEXT`."""
     found: dict[str, str] = {}
     for item in given:
@@ -53,10 +53,10 @@ def pairs_of(option: str, given: list[str]) -> dict[str, str]:
     return found
 
 
-def numbers_of(option: str, given: list[str]) -> dict[str, float]:
+def parse_numbers(option: str, given: list[str]) -> dict[str, float]:
     """Numbers by name from a repeated `NAME=NUMBER`."""
     found: dict[str, float] = {}
-    for name, text in pairs_of(option, given).items():
+    for name, text in parse_pairs(option, given).items():
         try:
             found[name] = float(text)
         except ValueError:
@@ -66,7 +66,7 @@ def numbers_of(option: str, given: list[str]) -> dict[str, float]:
     return found
 
 
-def seconds_of(text: str) -> float:
+def parse_duration(text: str) -> float:
     """A duration such as `90`, `1.5h`, `10m`, `2d` in seconds."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
     unit = units.get(text[-1:], 0.0)
@@ -79,14 +79,14 @@ def seconds_of(text: str) -> float:
     return value
 
 
-def time_of(text: str, now: float) -> float:
+def parse_time(text: str, now: float) -> float:
     """A time in Unix seconds: an ISO 8601 time, of this time zone where it names none, or how long ago: `2d`, `90m`."""
     try:
         return datetime.fromisoformat(text).astimezone().timestamp()
     except ValueError:
         pass
     try:
-        return now - seconds_of(text)
+        return now - parse_duration(text)
     except UsageError:
         raise UsageError(
             f"{text!r} is no time: write 2026-11-21, 2026-11-21T08:15, or how long ago, such as 2d, 8h or 90m"

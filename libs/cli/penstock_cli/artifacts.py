@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_cli import output
+from penstock_cli.display import output
 
 app = typer.Typer(help="Get results as files, and see them.", no_args_is_help=True)
 
@@ -29,8 +29,8 @@ def get(
 ) -> None:
     """Write an output or artifact of a run to a file."""
     # Heavy imports stay out of `--help`.
-    from penstock_cli import session
-    from penstock_cli.runs import resolve
+    from penstock_cli.platform import session
+    from penstock_cli.runs.commands import resolve
 
     with session.connect() as connected:
         client = connected.client
@@ -51,8 +51,9 @@ def preview(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what an output or artifact of a run looks like."""
-    from penstock_cli import previews, session
-    from penstock_cli.runs import resolve
+    from penstock_cli.display import previews
+    from penstock_cli.platform import session
+    from penstock_cli.runs.commands import resolve
 
     with session.connect() as connected:
         client = connected.client
@@ -73,9 +74,9 @@ def files(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the files of an output that is a folder."""
-    from penstock_cli import session
-    from penstock_cli.model import size
-    from penstock_cli.runs import resolve
+    from penstock_cli.display.progress import size
+    from penstock_cli.platform import session
+    from penstock_cli.runs.commands import resolve
 
     with session.connect() as connected:
         run_id = resolve(connected.client, name)

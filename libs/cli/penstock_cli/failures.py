@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from penstock.client_errors import Refused, RunFailed, SourceError, Unauthorized
-from penstock_cli.following import Left
-from penstock_core.errors import DefinitionError, InputError, InvalidId, PenstockError
+from penstock.client.errors import RefusedError, RunFailedError, SourceError, UnauthorizedError
+from penstock_cli.runs.follow import DetachedError
+from penstock_core.errors import DefinitionError, InputError, InvalidIdError, PenstockError
 
 FAILED = 1
 USAGE = 2
@@ -21,13 +21,13 @@ class UsageError(PenstockError):
 def code(error: BaseException) -> int:
     """The exit code of an error."""
     match error:
-        case RunFailed():
+        case RunFailedError():
             return FAILED
-        case DefinitionError() | InputError() | InvalidId() | SourceError() | UsageError():
+        case DefinitionError() | InputError() | InvalidIdError() | SourceError() | UsageError():
             return USAGE
-        case Refused() if error.status < 500 and not isinstance(error, Unauthorized):
+        case RefusedError() if error.status < 500 and not isinstance(error, UnauthorizedError):
             return USAGE
-        case KeyboardInterrupt() | Left():
+        case KeyboardInterrupt() | DetachedError():
             return INTERRUPTED
         case _:
             return PLATFORM
@@ -56,7 +56,7 @@ def report(error: BaseException) -> int:
     trace = error.trace if isinstance(error, SourceError) else ""
     if trace:
         sys.stderr.write(trace.rstrip() + "\n")
-    word = "error: " if not isinstance(error, KeyboardInterrupt | Left) else ""
+    word = "error: " if not isinstance(error, KeyboardInterrupt | DetachedError) else ""
     if word and sys.stderr.isatty():
         word = f"\x1b[1;31m{word}\x1b[0m"
     sys.stderr.write(f"{word}{text(error)}\n")

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock_cli import output
+from penstock_cli.display import output
 
 if TYPE_CHECKING:
-    from penstock.client import Client
-    from penstock.limits import Limit, Place
-    from penstock_core.ir import Pipeline
+    from penstock.client.client import Client
+    from penstock.client.limits import Limit, SlotHolder
+    from penstock_core.pipeline.ir import Pipeline
 
 app = typer.Typer(help="How many steps may run at the same time.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the limit; po
 def list_limits(json: Json = False) -> None:
     """List all limits that are set or in use."""
     # Heavy imports stay out of `--help`.
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         found = connected.client.limits.list()
@@ -36,23 +36,23 @@ def list_limits(json: Json = False) -> None:
         output.note("no limits: set one with `penstock limits set NAME SLOTS`")
         return
     rows = [
-        (limit.name, _slots(limit), str(limit.held), f"{limit.waiting}{'+' if limit.more_waiting else ''}")
+        (limit.name, _slots(limit), str(limit.in_use), f"{limit.waiting}{'+' if limit.more_waiting else ''}")
         for limit in found
     ]
-    output.table(["name", "slots", "held", "waiting"], rows)
+    output.table(["name", "slots", "in_use", "waiting"], rows)
 
 
 @app.command("show")
 def show(name: Name, json: Json = False) -> None:
     """Show who holds the slots of a limit, and who waits, the next first."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         limit = connected.client.limits.get(name)
     if json:
         output.as_json(dataclasses.asdict(limit))
         return
-    output.line(f"limit {limit.name}: {_said(limit)}, {limit.held} held, {limit.waiting} waiting")
+    output.line(f"limit {limit.name}: {_slots_text(limit)}, {limit.in_use} held, {limit.waiting} waiting")
     rows = [("holds", *_row(place), "") for place in limit.holders]
     rows += [("waits", *_row(place), f"{place.effective:.1f}") for place in limit.waiters]
     if rows:
@@ -66,30 +66,30 @@ def set_limit(
     json: Json = False,
 ) -> None:
     """Set how many slots a limit has, instead of what steps say."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         limit = connected.client.limits.set(name, slots)
     if json:
         output.as_json(_summary(limit))
     else:
-        output.line(f"limit {limit.name}: {_said(limit)}")
+        output.line(f"limit {limit.name}: {_slots_text(limit)}")
 
 
 @app.command("remove")
-def remove(name: Name, json: Json = False) -> None:
+def unset(name: Name, json: Json = False) -> None:
     """Remove what a limit is set to: steps say their own number again."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
-        connected.client.limits.remove(name)
+        connected.client.limits.unset(name)
     if json:
         output.as_json({"name": name, "removed": True})
     else:
         output.line(f"limit {name} removed")
 
 
-def warn_of_unknown(client: Client, pipeline: Pipeline) -> None:
+def warn_unknown_limits(client: Client, pipeline: Pipeline) -> None:
     """Say which steps of a compiled pipeline will fail because nobody says how many slots their limit has."""
     named = {
         spec.concurrency: spec.name
@@ -105,19 +105,23 @@ def warn_of_unknown(client: Client, pipeline: Pipeline) -> None:
 
 
 def _summary(limit: Limit) -> dict[str, object]:
-    return {name: getattr(limit, name) for name in ("name", "slots", "held", "waiting", "more_waiting")}
+    return {name: getattr(limit, name) for name in ("name", "slots", "in_use", "waiting", "more_waiting")}
 
 
 def _slots(limit: Limit) -> str:
     return "by step" if limit.slots is None else str(limit.slots)
 
 
-def _said(limit: Limit) -> str:
+def _slots_text(limit: Limit) -> str:
     if limit.slots is None:
         return "slots as each step says"
     return f"{limit.slots} slot{'' if limit.slots == 1 else 's'}"
 
 
-def _row(place: Place) -> tuple[str, str, str]:
+def _row(place: SlotHolder) -> tuple[str, str, str]:
     step = f"{place.step} ({place.attempt})" if place.step else "(the run)"
-    return place.run_id, step, f"{max(0.0, time.time() - place.since):.0f} s{' (leaving)' if place.leaving else ''}"
+    return (
+        place.run_id,
+        step,
+        f"{max(0.0, time.time() - place.since):.0f} s{' (cancel_requested)' if place.cancel_requested else ''}",
+    )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from penstock_cli import output
+from penstock_cli.display import output
 
 
 def lineage(
@@ -16,7 +16,7 @@ def lineage(
 ) -> None:
     """Show which steps an artifact was made by, and which ones used it, with the artifacts between them."""
     # Heavy imports stay out of `--help`.
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         found = connected.client.transport.json("GET", f"/v1/artifacts/{sha256}/lineage")

@@ -16,9 +16,9 @@ import sys
 def main() -> None:
     """Entry point of the console script; never returns."""
     # The embedded platform starts up beside everything that follows, the import of typer included.
-    from penstock_cli import early
+    from penstock_cli.platform import prestart
 
-    early.start(sys.argv[1:])
+    prestart.start(sys.argv[1:])
     from penstock_cli import failures
 
     for stream in (sys.stdout, sys.stderr):
@@ -37,7 +37,7 @@ def main() -> None:
             raise
         code = failures.report(error)
     finally:
-        early.release()
+        prestart.release()
     _leave(code)
 
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from penstock_cli import failures, output
-from penstock_cli.arguments import numbers_of, pairs_of
+from penstock_cli import failures
+from penstock_cli.arguments import parse_numbers, parse_pairs
+from penstock_cli.display import output
 from penstock_cli.failures import UsageError
 
 if TYPE_CHECKING:
-    from penstock.client_errors import Refused
-    from penstock.models import ModelVersion
+    from penstock.client.errors import RefusedError
+    from penstock.client.models import ModelVersion
 
 app = typer.Typer(help="Registered models, their versions, aliases and gates.", no_args_is_help=True)
 
@@ -36,7 +37,7 @@ Force = Annotated[bool, typer.Option("--force", help="Pass the gates by; takes -
 def list_models(json: Json = False) -> None:
     """List all registered models."""
     # Heavy imports stay out of `--help`.
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         found = connected.client.models()
@@ -62,23 +63,24 @@ def list_models(json: Json = False) -> None:
 @app.command("show")
 def show(reference: Reference, json: Json = False) -> None:
     """Show a version of a model; with a plain NAME, all versions and aliases."""
-    from penstock_cli import models_shown, session
+    from penstock_cli.display import model_tables
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         client = connected.client
         if "@" in reference or ":" in reference:
             version = client.model(reference)
             if json:
-                output.as_json(models_shown.as_object(version))
+                output.as_json(model_tables.as_object(version))
             else:
-                models_shown.version(version)
+                model_tables.version(version)
             return
         versions, aliases = client.model_versions(reference), client.model_aliases(reference)
     if json:
-        shown = [models_shown.as_object(version) for version in versions]
+        shown = [model_tables.as_object(version) for version in versions]
         output.as_json({"name": reference, "versions": shown, "aliases": [dataclasses.asdict(one) for one in aliases]})
     else:
-        models_shown.model(reference, versions, aliases)
+        model_tables.model(reference, versions, aliases)
 
 
 @app.command("register")
@@ -100,20 +102,21 @@ def register(
     json: Json = False,
 ) -> None:
     """Register an output of a step as the next version of a model."""
-    from penstock_cli import models_shown, session
-    from penstock_cli.runs import resolve
+    from penstock_cli.display import model_tables
+    from penstock_cli.platform import session
+    from penstock_cli.runs.commands import resolve
 
-    metrics = numbers_of("--metric", metric) if metric else None
-    tags = pairs_of("--tag", tag or [])
+    metrics = parse_numbers("--metric", metric) if metric else None
+    tags = parse_pairs("--tag", tag or [])
     with session.connect() as connected:
         client = connected.client
         more: dict[str, Any] = {"alias": alias, "gate": gate, "force": force, "reason": reason}
         more |= {"description": description, "tags": tags, "metrics": metrics}
         version = client.register_model(name, resolve(client, run), step, result, **more)
     if json:
-        output.as_json(models_shown.as_object(version))
+        output.as_json(model_tables.as_object(version))
     else:
-        models_shown.registered(version, alias)
+        model_tables.registered(version, alias)
     if version.refused is not None:
         raise typer.Exit(failures.FAILED)
 
@@ -133,23 +136,23 @@ def promote(
     json: Json = False,
 ) -> None:
     """Have an alias stand for a version. Ends with 1 where the version does not pass a gate."""
-    from penstock.client_errors import Refused
-    from penstock_cli import session
+    from penstock.client.errors import RefusedError
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         try:
             moved = connected.client.promote(
                 name, version, alias, reason=reason, gate=gate, force=force, replaces=replaces
             )
-        except Refused as error:
-            _refused(error, json=json)
+        except RefusedError as error:
+            _report_gate_refusal(error, json=json)
     if json:
         output.as_json({"model": name, **dataclasses.asdict(moved)})
     else:
         output.line(f"{name}@{alias} is version {moved.version}{', its gate passed by' if moved.forced else ''}")
 
 
-def _refused(error: Refused, *, json: bool) -> NoReturn:
+def _report_gate_refusal(error: RefusedError, *, json: bool) -> NoReturn:
     """A gate that refuses is an answer: each comparison, and exit code 1. All else is an error."""
     clauses = [text for field, text in error.errors if field == "gate"]
     if error.status != 409 or not clauses:
@@ -164,12 +167,12 @@ def _refused(error: Refused, *, json: bool) -> NoReturn:
 
 
 @app.command("remove-alias")
-def remove_alias(name: Name, alias: Alias, reason: Reason = "", json: Json = False) -> None:
+def delete_alias(name: Name, alias: Alias, reason: Reason = "", json: Json = False) -> None:
     """Have an alias stand for nothing. Its history stays."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
-        connected.client.remove_alias(name, alias, reason=reason)
+        connected.client.delete_alias(name, alias, reason=reason)
     if json:
         output.as_json({"model": name, "alias": alias, "removed": True})
     else:
@@ -189,7 +192,7 @@ def gate(
     json: Json = False,
 ) -> None:
     """Show or set what every move of an alias has to pass."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     if expression is not None and remove:
         raise UsageError("a gate is set or removed: leave one of the two out")
@@ -215,12 +218,13 @@ def archive(
     json: Json = False,
 ) -> None:
     """Offer a version no more. Its artifact and its history stay."""
-    from penstock_cli import models_shown, session
+    from penstock_cli.display import model_tables
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         found = connected.client.archive_model(name, version, reason=reason, undo=undo)
     if json:
-        output.as_json(models_shown.as_object(found))
+        output.as_json(model_tables.as_object(found))
     else:
         output.line(f"{found.reference} is {'archived' if found.archived else 'offered again'}")
 
@@ -228,14 +232,15 @@ def archive(
 @app.command("history")
 def history(name: Name, json: Json = False) -> None:
     """Show all that happened to a model: what, who, when, why."""
-    from penstock_cli import models_shown, session
+    from penstock_cli.display import model_tables
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         found = connected.client.model_history(name)
     if json:
         output.as_json([dataclasses.asdict(entry) for entry in found])
     else:
-        models_shown.history(found)
+        model_tables.history(found)
 
 
 @app.command("get")
@@ -245,7 +250,7 @@ def get(
     json: Json = False,
 ) -> None:
     """Write a version of a model to a file."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         version: ModelVersion = connected.client.model(reference)

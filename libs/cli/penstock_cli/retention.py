@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock_cli import arguments, output
+from penstock_cli import arguments
+from penstock_cli.display import output
 from penstock_cli.failures import UsageError
-from penstock_cli.runs import RunArgument, resolve
+from penstock_cli.runs.commands import RunArgument, resolve
 from penstock_core.retention import duration
 
 if TYPE_CHECKING:
-    from penstock.retention import RetentionPolicy, RetentionSettings
+    from penstock.client.retention import RetentionPolicy, RetentionSettings
 
 app = typer.Typer(help="What is kept, and for how long.", no_args_is_help=True)
 
@@ -26,11 +27,11 @@ Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 def show(json: Json = False) -> None:
     """Show the policies, and when runs are archived."""
     # Heavy imports stay out of `--help`.
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         settings = connected.client.retention.show()
-    _tell(settings, json)
+    _print_settings(settings, json)
 
 
 @app.command("set")
@@ -52,9 +53,9 @@ def set_policy(
     json: Json = False,
 ) -> None:
     """Say how long runs are kept. What a policy is about, and none of those keeps, is deleted."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
-    seconds = 0.0 if keep_for == "0" else arguments.seconds_of(keep_for) if keep_for is not None else None
+    seconds = 0.0 if keep_for == "0" else arguments.parse_duration(keep_for) if keep_for is not None else None
     with session.connect() as connected:
         settings = connected.client.retention.set(
             name,
@@ -66,18 +67,18 @@ def set_policy(
             forever=forever,
             confirm=yes,
         )
-    _tell(settings, json)
+    _print_settings(settings, json)
     if not json:
         output.note("`penstock admin gc --dry-run` lists what would go now")
 
 
 @app.command("remove")
-def remove(name: Annotated[str, typer.Argument(metavar="NAME")], json: Json = False) -> None:
+def delete(name: Annotated[str, typer.Argument(metavar="NAME")], json: Json = False) -> None:
     """Remove a policy: what only it let go is kept."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
-        connected.client.retention.remove(name)
+        connected.client.retention.delete(name)
     if json:
         output.as_json({"name": name, "removed": True})
     else:
@@ -90,17 +91,17 @@ def archive(
     json: Json = False,
 ) -> None:
     """Set when runs move from the log to the archive. Everything still answers for them."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
-    seconds = None if after == "never" else 0.0 if after == "0" else arguments.seconds_of(after)
+    seconds = None if after == "never" else 0.0 if after == "0" else arguments.parse_duration(after)
     with session.connect() as connected:
         settings = connected.client.retention.archive_after(seconds)
-    _tell(settings, json)
+    _print_settings(settings, json)
 
 
 def archive_run(name: RunArgument, json: Json = False) -> None:
     """Move the facts of a run that is over from the log to the artifact store now."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         run_id = resolve(connected.client, name)
@@ -117,7 +118,7 @@ def archive_run(name: RunArgument, json: Json = False) -> None:
 
 def delete_run(name: RunArgument, yes: Yes = False, json: Json = False) -> None:
     """Delete a run that is over: its log, its archive, its place in lists. This cannot be undone."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         run = connected.client.get(resolve(connected.client, name))
@@ -133,7 +134,7 @@ def delete_run(name: RunArgument, yes: Yes = False, json: Json = False) -> None:
         output.line(f"{run.run_id} deleted; what only it holds goes with the next collections (`penstock admin gc`)")
 
 
-def _tell(settings: RetentionSettings, json: bool) -> None:
+def _print_settings(settings: RetentionSettings, json: bool) -> None:
     if json:
         output.as_json(dataclasses.asdict(settings))
         return

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock_cli import output
+from penstock_cli.display import output
 from penstock_cli.failures import UsageError
 
 if TYPE_CHECKING:
-    from penstock.results import Schedule
+    from penstock.client.views import Schedule
 
 app = typer.Typer(help="When pipelines run by themselves.", no_args_is_help=True)
 
@@ -22,7 +22,7 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.
 def list_schedules(json: Json = False) -> None:
     """List all schedules."""
     # Heavy imports stay out of `--help`.
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         found = connected.client.schedules()
@@ -66,12 +66,12 @@ def put(
 
     A schedule fires only while a platform is up: see `penstock up`.
     """
-    from penstock.results import Schedule
-    from penstock_cli import session
+    from penstock.client.views import Schedule
+    from penstock_cli.platform import session
 
     wanted = Schedule(name, pipeline, cron, version, tz, _inputs(param or []), paused)
     with session.connect() as connected:
-        stored = connected.client.put_schedule(wanted)
+        stored = connected.client.apply_schedule(wanted)
         short_lived = connected.embedded is not None and connected.embedded.embedded
     if json:
         output.as_json(_object(stored))
@@ -84,7 +84,7 @@ def put(
 @app.command("delete")
 def delete(name: Name, json: Json = False) -> None:
     """Remove a schedule."""
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         connected.client.delete_schedule(name)

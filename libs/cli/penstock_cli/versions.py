@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from penstock_cli import output
+from penstock_cli.display import output
 
 app = typer.Typer(help="Registered versions of pipelines.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ def list_versions(
 ) -> None:
     """List versions, newest first."""
     # Heavy imports stay out of `--help`.
-    from penstock_cli import session
+    from penstock_cli.platform import session
 
     with session.connect() as connected:
         found = sorted(connected.client.versions(pipeline), key=lambda v: -(v.registered_at or 0.0))

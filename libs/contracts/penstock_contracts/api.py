@@ -28,7 +28,7 @@ class RegisterBody(_Model):
     git: GitInfo | None = None
 
 
-class Registered(_Model):
+class VersionRegistered(_Model):
     """The version's number; `created` is False when an equal version existed."""
 
     project: str
@@ -99,13 +99,13 @@ class CancelBody(_Model):
 class Resumed(_Model):
     """What a resumed run takes over: of which run, how many steps, and of mapped steps that run again, how many items.
 
-    `again` says of each other step why it runs; it is empty when the idempotency key had been used before.
+    `rerun_steps` says of each other step why it runs; it is empty when the idempotency key had been used before.
     """
 
     from_run: str
     steps: int
     items: dict[str, int] = Field(default_factory=dict)
-    again: dict[str, str] = Field(default_factory=dict)
+    rerun_steps: dict[str, str] = Field(default_factory=dict)
 
 
 class RunAccepted(_Model):
@@ -199,7 +199,7 @@ class RunSummary(_Model):
     labels: dict[str, str] = Field(default_factory=dict)
     trigger: dict[str, str] = Field(default_factory=dict)
     error: str | None = None
-    begun_at: float | None = None
+    started_at: float | None = None
     duration: float | None = Field(default=None, description="seconds from the request to the end")
     deployment: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
@@ -221,14 +221,14 @@ class RunView(RunSummary):
 class StepReason(_Model):
     """Why a step stands where it stands.
 
-    `because` names the steps that are the reason: the unfinished ones that it waits for, or the one that kept it from
+    `caused_by` names the steps that are the reason: the unfinished ones that it waits for, or the one that kept it from
     running, followed by the first cause of that. `since` is null where it is not known.
     """
 
     key: str
     state: str
     sentence: str
-    because: list[str] = Field(default_factory=list)
+    caused_by: list[str] = Field(default_factory=list)
     since: float | None = None
 
 
@@ -246,12 +246,12 @@ class RunReasons(_Model):
 class RunPage(_Model):
     """A page of runs, newest first unless asked otherwise; `next` continues it (None at the end).
 
-    `behind` counts the facts of the log that the list does not hold yet: 0 but where it is being made anew.
+    `lag` counts the facts of the log that the list does not hold yet: 0 but where it is being made anew.
     """
 
     runs: list[RunSummary]
     next: str | None = None
-    behind: int = 0
+    lag: int = 0
 
 
 class ArtifactUse(_Model):
@@ -292,7 +292,7 @@ class Lineage(_Model):
     down: list[LineageStep] = Field(default_factory=list)
 
 
-class Rebuild(_Model):
+class RebuildAccepted(_Model):
     """The list of runs is being made anew, up to this place in the log."""
 
     upto: int

@@ -1,6 +1,6 @@
 """Archives of runs: what lies in the log and in the stream of output, as compressed JSON lines in the artifact store.
 
-The history of a run is what `penstock runs export` writes (`penstock_contracts.histories`), compressed. Its output is
+The history of a run is what `penstock runs export` writes (`penstock_contracts.run_history`), compressed. Its output is
 one line for each message:
 
     {"seq":17,"at":1795244644.98,"subject":"logs.….train.1","data":{…}}
@@ -18,8 +18,8 @@ from typing import IO, Any, NamedTuple
 
 import orjson
 
-from penstock_contracts import events, histories
-from penstock_contracts.histories import HistoryHeader, InvalidHistory
+from penstock_contracts import fact_codec, run_history
+from penstock_contracts.run_history import HistoryHeader, InvalidHistoryError
 from penstock_core.errors import PenstockError
 from penstock_core.folders import MEDIA_TYPE as FOLDER
 from penstock_core.ports import Recorded
@@ -28,7 +28,7 @@ MEDIA_TYPE = "application/gzip"
 HISTORY, OUTPUT = "history", "output"
 """Formats of the objects."""
 
-LINE_LIMIT = 2 * events.MAX_BODY
+LINE_LIMIT = 2 * fact_codec.MAX_BODY
 """Bytes of a line: a fact with its place."""
 
 _LEVEL = 6
@@ -36,7 +36,7 @@ _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _FOLDER = FOLDER.encode()
 
 
-class ArchiveDamaged(PenstockError):
+class ArchiveDamagedError(PenstockError):
     """The bytes of an archive are not what was archived."""
 
 
@@ -73,10 +73,10 @@ def lines(file: IO[bytes], what: str) -> Iterator[bytes]:
         with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
             while line := unpacked.readline(LINE_LIMIT + 1):
                 if len(line) > LINE_LIMIT or not line.endswith(b"\n"):
-                    raise ArchiveDamaged(f"{what} is damaged: a line of it has no end")
+                    raise ArchiveDamagedError(f"{what} is damaged: a line of it has no end")
                 yield line
     except (OSError, EOFError, zlib.error) as error:
-        raise ArchiveDamaged(f"{what} is damaged: {error}") from error
+        raise ArchiveDamagedError(f"{what} is damaged: {error}") from error
 
 
 def read_history(file: IO[bytes], what: str) -> Iterator[HistoryHeader | Recorded]:
@@ -88,12 +88,12 @@ def read_history(file: IO[bytes], what: str) -> Iterator[HistoryHeader | Recorde
     first = True
     for line in lines(file, what):
         try:
-            yield histories.read_header(line) if first else histories.read_fact(line)
-        except InvalidHistory as error:
-            raise ArchiveDamaged(f"{what} is damaged: {error}") from error
+            yield run_history.read_header(line) if first else run_history.read_fact(line)
+        except InvalidHistoryError as error:
+            raise ArchiveDamagedError(f"{what} is damaged: {error}") from error
         first = False
     if first:
-        raise ArchiveDamaged(f"{what} is empty")
+        raise ArchiveDamagedError(f"{what} is empty")
 
 
 def read_output(file: IO[bytes], what: str) -> Iterator[OutputLine]:
@@ -107,7 +107,7 @@ def read_output(file: IO[bytes], what: str) -> Iterator[OutputLine]:
             entry: dict[str, Any] = orjson.loads(line)
             yield OutputLine(int(entry["seq"]), float(entry["at"]), str(entry["subject"]), orjson.dumps(entry["data"]))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ArchiveDamaged(f"{what} is damaged: a line of it is no output: {error!r}") from error
+            raise ArchiveDamagedError(f"{what} is damaged: a line of it is no output: {error!r}") from error
 
 
 def digests(data: bytes) -> list[str]:
@@ -115,6 +115,6 @@ def digests(data: bytes) -> list[str]:
     return [found.decode() for found in _DIGEST.findall(data)]
 
 
-def names_folders(data: bytes) -> bool:
+def mentions_folder_manifest(data: bytes) -> bool:
     """Whether a message says of something that it names that it is the manifest of a folder."""
     return _FOLDER in data

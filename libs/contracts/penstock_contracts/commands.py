@@ -8,9 +8,9 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from penstock_core import series
-from penstock_core.ir import Pipeline
-from penstock_core.series import Point
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.queries import series
+from penstock_core.queries.series import Point
 
 
 class _Model(BaseModel):
@@ -261,6 +261,6 @@ class EventReply(_Model):
 
     id: str = ""
     duplicate: bool = Field(default=False, description="whether one of this id was stored before, which counts instead")
-    reached: int = 0
+    delivered: int = 0
     error: str | None = None
     unavailable: bool = Field(default=False, description="whether sending it again, with its id, may help")

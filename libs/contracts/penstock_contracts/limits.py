@@ -15,17 +15,17 @@ class LimitBody(BaseModel):
     slots: int = Field(ge=0, le=MOST_SLOTS, strict=True)
 
 
-class LimitPlace(BaseModel):
+class SlotHolder(BaseModel):
     """An attempt, or a run (without step and attempt), that holds a slot or waits for one."""
 
     run_id: str
     step: str | None = None
     attempt: int | None = None
     since: float = Field(description="Unix seconds: when it got its slot, or began to wait")
-    leaving: bool = Field(default=False, description="whether it was told to make room for a newer run")
+    cancel_requested: bool = Field(default=False, description="whether it was told to make room for a newer run")
 
 
-class LimitWaiter(LimitPlace):
+class SlotWaiter(SlotHolder):
     """One that waits. `priority` is its own, `effective` counts what it gained by waiting; the highest is next."""
 
     priority: int
@@ -37,7 +37,7 @@ class LimitSummary(BaseModel):
 
     name: str
     slots: int | None = None
-    held: int = 0
+    in_use: int = 0
     waiting: int = 0
     more_waiting: bool = Field(default=False, description="whether more wait than are counted")
 
@@ -45,8 +45,8 @@ class LimitSummary(BaseModel):
 class LimitView(LimitSummary):
     """A limit with who holds its slots and who waits, in the order of their turns."""
 
-    holders: list[LimitPlace] = Field(default_factory=list[LimitPlace])
-    waiters: list[LimitWaiter] = Field(default_factory=list[LimitWaiter])
+    holders: list[SlotHolder] = Field(default_factory=list[SlotHolder])
+    waiters: list[SlotWaiter] = Field(default_factory=list[SlotWaiter])
 
 
 class LimitList(BaseModel):

@@ -101,7 +101,7 @@ class ModelVersionView(_Model):
     pipeline_version: int = 0
     code: str = Field(default="", description="digest of the step's code, where that can be told")
     metrics: dict[str, float] = Field(default_factory=dict)
-    odd: dict[str, str] = Field(default_factory=dict, description="metrics that are no finite numbers, as text")
+    non_finite: dict[str, str] = Field(default_factory=dict, description="metrics that are no finite numbers, as text")
     params: dict[str, Any] = Field(default_factory=dict)
     tags: dict[str, str] = Field(default_factory=dict)
     description: str = ""
@@ -161,11 +161,11 @@ class RegisteredModel(_Model):
     refused: Refusal | None = None
 
 
-class Promoted(_Model):
+class PromotionResult(_Model):
     """The alias; `moved` tells whether this changed anything. `clauses` are what came of the gates."""
 
     alias: AliasView
-    before: int | None = None
+    previous: int | None = None
     moved: bool
     clauses: list[str] = Field(default_factory=list)
 
@@ -173,13 +173,13 @@ class Promoted(_Model):
 class HistoryEntry(_Model):
     """Something that happened to a model. Fields that its kind does not have are null or empty."""
 
-    place: int
+    revision: int
     kind: Literal["registered", "promoted", "promotion-refused", "alias-removed", "gate-set", "archived", "restored"]
     at: float
     by: str = ""
     version: int | None = None
     alias: str | None = None
-    before: int | None = None
+    previous: int | None = None
     reason: str = ""
     gate: str = ""
     clauses: list[str] = Field(default_factory=list)
@@ -202,14 +202,14 @@ class ModelChange(_Model):
 
     project: str
     model: str
-    place: int
+    revision: int
     by: str = ""
     at: float = 0.0
     reason: str = ""
     version: int | None = None
     reference: str | None = None
     alias: str | None = None
-    before: int | None = None
+    previous: int | None = None
     gate: str = ""
     clauses: list[str] = Field(default_factory=list)
     forced: bool = False

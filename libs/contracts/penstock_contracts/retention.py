@@ -100,14 +100,14 @@ class RestoreBody(BaseModel):
     run_id: str | None = Field(default=None, max_length=100)
 
 
-class GoingRun(BaseModel):
+class DeletedRun(BaseModel):
     """A run that goes, and why."""
 
     run_id: str
     pipeline: str
     state: str
     finished_at: float
-    because: str
+    reason: str
 
 
 class Share(BaseModel):
@@ -132,22 +132,24 @@ class JanitorReport(BaseModel):
     job: str = "collect"
     state: Literal["running", "finished", "failed"] = "running"
     dry_run: bool = False
-    begun_at: float = 0.0
+    started_at: float = 0.0
     at: float = 0.0
     error: str | None = None
     problems: list[str] = Field(default_factory=list, description="what could not be done, and why; it is tried again")
     runs: int = Field(default=0, description="runs that are known")
-    going: int = Field(default=0, description="runs that were deleted, or would be")
-    gone: list[GoingRun] = Field(default_factory=list[GoingRun], description="the first thousand of them")
+    deleted_count: int = Field(default=0, description="runs that were deleted, or would be")
+    deleted_runs: list[DeletedRun] = Field(default_factory=list[DeletedRun], description="the first thousand of them")
     archived: int = Field(default=0, description="runs that were archived, or would be")
     restored: int = 0
     pipelines: dict[str, Share] = Field(default_factory=dict[str, Share], description="what goes, by pipeline")
     stored: Objects = Field(default_factory=Objects, description="all of the store")
-    unnamed: Objects = Field(default_factory=Objects, description="what nothing names, and was not swept yet")
-    swept: Objects = Field(default_factory=Objects, description="what was removed, or could be removed now")
+    unreferenced: Objects = Field(default_factory=Objects, description="what nothing names, and was not swept yet")
+    removed: Objects = Field(default_factory=Objects, description="what was removed, or could be removed now")
     grace: float = Field(default=0.0, description="seconds that something is named by nothing before it is removed")
-    older: int = Field(default=0, description="objects that nothing names, but that are older than the log itself")
-    everything: bool = Field(default=False, description="whether no run that is over would be left")
+    predates_log: int = Field(
+        default=0, description="objects that nothing names, but that are older than the log itself"
+    )
+    deletes_all_finished: bool = Field(default=False, description="whether no run that is over would be left")
 
 
 class JanitorReply(BaseModel):

@@ -36,7 +36,7 @@ TRIGGERS = "TRIGGERS"
 VERSIONS_BUCKET = "penstock_versions"
 SCHEDULES_BUCKET = "penstock_schedules"
 LIMITS_BUCKET = "penstock_limits"
-LIMITS_BOOK = "book"
+LIMITS_STATE = "book"
 LIMITS_SIZES = "sizes"
 """Keys of the bucket of limits: who holds and waits, and the platform's settings."""
 WAITS_BUCKET = "penstock_waits"
@@ -75,7 +75,7 @@ GATEWAY_EVENT = "commands.gateway.event"
 SCHEDULER_REPLICAS = "commands.scheduler.replicas"
 
 
-class Place(NamedTuple):
+class RunSubject(NamedTuple):
     """A subject of `RUNS` taken apart. `key` and `attempt` are None where the fact has none.
 
     `last` is the last part where that is free: a pool, the name of an artifact, milliseconds of a clock.
@@ -128,9 +128,9 @@ def metrics_all(run_id: str) -> str:
     return f"metrics.{run_id}.>"
 
 
-def held_attempts() -> str:
+def queued_attempts() -> str:
     """Filter for the attempts that were held until they have slots of their limits."""
-    return "runs.*.*.step.*.*.held"
+    return "runs.*.*.step.*.*.queued"
 
 
 def requested_runs() -> str:
@@ -173,7 +173,7 @@ def models(project: str) -> str:
     return f"models.{project}.>"
 
 
-def model_place(subject: str) -> tuple[str, str, int] | None:
+def parse_model_subject(subject: str) -> tuple[str, str, int] | None:
     """Project, model and place of a subject of `MODELS`; None when it is not of that form."""
     match subject.split("."):
         case ["models", project, name, place] if place.isdecimal() and len(place) < 8 and not place.startswith("0"):
@@ -222,28 +222,28 @@ def replicas(service: str) -> str:
     return f"replicas.{service}"
 
 
-def parse(subject: str) -> Place | None:
+def parse(subject: str) -> RunSubject | None:
     """Take a subject of `RUNS` apart; None when it is not of the form of any fact."""
     parts = subject.split(".")
     if len(parts) < 4 or parts[0] != "runs" or parts[1] != ids.shard(parts[2]):
         return None
     match parts[3:]:
         case ["requested" | "admitted" | "cancel" | "finished" | "archived" | "deleted" as kind]:
-            return Place(parts[2], f"run.{kind}")
+            return RunSubject(parts[2], f"run.{kind}")
         case ["clock", ms] if ms.isdecimal() and len(ms) < 15:
-            return Place(parts[2], "run.clock", last=ms)
+            return RunSubject(parts[2], "run.clock", last=ms)
         case ["step", key, "skipped" | "expanded" | "reused" | "cancel" as kind]:
-            return Place(parts[2], f"step.{kind}", key)
+            return RunSubject(parts[2], f"step.{kind}", key)
         case ["step", key, n, kind, *rest] if n.isdecimal() and len(n) < 10:
             if (kind, len(rest)) in _ATTEMPT_KINDS:
-                return Place(parts[2], f"attempt.{kind}", key, int(n), *rest)
+                return RunSubject(parts[2], f"attempt.{kind}", key, int(n), *rest)
             return None
         case _:
             return None
 
 
 _ATTEMPT_KINDS = {
-    ("held", 0),
+    ("queued", 0),
     ("granted", 0),
     ("suspended", 0),
     ("requested", 1),

@@ -40,17 +40,17 @@ class SeriesPage(_Model):
     """The series of a run, by name and step; of each step those of its last attempt that measured them.
 
     `next` continues the points of a series that was asked for in pages; `more` says that there are more series.
-    `behind` counts messages with measurements that are stored and not looked at yet: 0 but where there are very many.
+    `lag` counts messages with measurements that are stored and not looked at yet: 0 but where there are very many.
     """
 
     run_id: str
     series: list[SeriesView]
     next: str | None = None
     more: bool = False
-    behind: int = 0
+    lag: int = 0
 
 
-class Held(_Model):
+class Present(_Model):
     """What a run has; one that has nothing has null in its place."""
 
     value: Any
@@ -66,7 +66,7 @@ class Difference(_Model):
     section: str
     step: str = ""
     name: str
-    values: list[Held | None]
+    values: list[Present | None]
     same: bool
 
 

@@ -61,7 +61,7 @@ class AnswerBody(_Model):
     comment: str = Field(default="", max_length=COMMENT_LIMIT)
 
 
-class Answered(_Model):
+class AnswerAccepted(_Model):
     """The answer that counts; `created` is False when it had been given before."""
 
     run_id: str
@@ -89,7 +89,7 @@ class AnswerLinks(_Model):
     choices: dict[str, str]
 
 
-class StepCancelAnswer(_Model):
+class StepCancelResult(_Model):
     """The step; `state` says how it ended when it was over before, and is null when the cancel was asked for."""
 
     run_id: str
@@ -97,7 +97,7 @@ class StepCancelAnswer(_Model):
     state: str | None = None
 
 
-class Reached(_Model):
+class DeliveredStep(_Model):
     """An attempt that an event ended."""
 
     run_id: str
@@ -108,7 +108,7 @@ class Reached(_Model):
 class EventAccepted(_Model):
     """The event is stored. `duplicate`: one of this id was stored before, and counts instead.
 
-    `reached` are the steps that waited for it; others may come to wait for it later.
+    `delivered_to` are the steps that waited for it; others may come to wait for it later.
     """
 
     id: str
@@ -116,4 +116,4 @@ class EventAccepted(_Model):
     key: str = ""
     at: float
     duplicate: bool = False
-    reached: list[Reached] = Field(default_factory=list[Reached])
+    delivered_to: list[DeliveredStep] = Field(default_factory=list[DeliveredStep])

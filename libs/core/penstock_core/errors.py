@@ -14,11 +14,11 @@ class PenstockError(Exception):
     """Base of all errors that Penstock raises on purpose."""
 
 
-class InvalidId(PenstockError, ValueError):
+class InvalidIdError(PenstockError, ValueError):
     """A name or id has characters or a length it may not have."""
 
 
-class InvalidFact(PenstockError, ValueError):
+class InvalidFactError(PenstockError, ValueError):
     """A fact contradicts its own rules."""
 
 

@@ -32,7 +32,7 @@ _ENDS = 64
 """One file in so many, by its digest, ends its pack."""
 
 
-class UnsafeFolder(PenstockError, ValueError):
+class UnsafeFolderError(PenstockError, ValueError):
     """A folder's manifest or archive holds what none of ours would, such as a path that leaves the folder."""
 
 
@@ -112,12 +112,12 @@ def decode(data: bytes) -> Manifest:
         UnsafeFolder: it is none, or it holds what leads out of the folder or cannot be put beside the rest.
     """
     if len(data) > MANIFEST_LIMIT:
-        raise UnsafeFolder(f"the folder's manifest has {len(data)} bytes; the limit is {MANIFEST_LIMIT}")
+        raise UnsafeFolderError(f"the folder's manifest has {len(data)} bytes; the limit is {MANIFEST_LIMIT}")
     try:
         body = json.loads(data)
         version = body["version"]
         if version != _VERSION:
-            raise UnsafeFolder(f"the folder's manifest is of version {version!r}, which is not known here")
+            raise UnsafeFolderError(f"the folder's manifest is of version {version!r}, which is not known here")
         packs = [ids.check_digest(pack) for pack in body.get("packs", [])]
         manifest = Manifest(
             files=tuple(_file(entry, packs) for entry in body["files"]),
@@ -125,10 +125,10 @@ def decode(data: bytes) -> Manifest:
             links=tuple(cast("Mapping[str, str]", body.get("links", {})).items()),
         )
         _check_paths(manifest)
-    except UnsafeFolder:
+    except UnsafeFolderError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise UnsafeFolder(f"the folder's manifest cannot be read: {error!r}"[:500]) from error
+        raise UnsafeFolderError(f"the folder's manifest cannot be read: {error!r}"[:500]) from error
     return manifest
 
 
@@ -147,7 +147,7 @@ def _file(entry: Mapping[str, Any], packs: list[str]) -> File:
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 62:
-        raise UnsafeFolder(f"the folder's manifest holds {value!r} where a number from 0 belongs"[:300])
+        raise UnsafeFolderError(f"the folder's manifest holds {value!r} where a number from 0 belongs"[:300])
     return value
 
 
@@ -156,18 +156,18 @@ def _check_paths(manifest: Manifest) -> None:
     for path in [*(file.path for file in manifest.files), *manifest.folders, *(path for path, _ in manifest.links)]:
         problem = path_problem(path)
         if problem is not None:
-            raise UnsafeFolder(f"the folder holds {path!r}, which {problem}"[:500])
+            raise UnsafeFolderError(f"the folder holds {path!r}, which {problem}"[:500])
         if path in taken:
-            raise UnsafeFolder(f"the folder holds {path!r} twice"[:500])
+            raise UnsafeFolderError(f"the folder holds {path!r} twice"[:500])
         taken.add(path)
     leaves = {file.path for file in manifest.files} | {path for path, _ in manifest.links}
     for path in taken:
         for above in _above(path):
             if above in leaves:
-                raise UnsafeFolder(f"the folder holds {path!r} below {above!r}, which is no folder"[:500])
+                raise UnsafeFolderError(f"the folder holds {path!r} below {above!r}, which is no folder"[:500])
     for path, target in manifest.links:
         if link_leaves(path, target):
-            raise UnsafeFolder(f"the folder holds the link {path!r} to {target!r}, out of the folder"[:500])
+            raise UnsafeFolderError(f"the folder holds the link {path!r} to {target!r}, out of the folder"[:500])
 
 
 def _above(path: str) -> Iterable[str]:

@@ -11,7 +11,7 @@ import re
 import zlib
 from typing import NewType
 
-from penstock_core.errors import InvalidId
+from penstock_core.errors import InvalidIdError
 
 RunId = NewType("RunId", str)
 StepKey = NewType("StepKey", str)
@@ -40,7 +40,7 @@ def check_name(name: str, what: str = "name") -> str:
         InvalidId: it is empty, longer than 100 characters, or has other characters than letters, digits, `_` and `-`.
     """
     if not _NAME.match(name):
-        raise InvalidId(f"{what} {name[:120]!r} is not valid: use 1 to 100 letters, digits, '_' and '-'")
+        raise InvalidIdError(f"{what} {name[:120]!r} is not valid: use 1 to 100 letters, digits, '_' and '-'")
     return name
 
 
@@ -57,7 +57,9 @@ def check_step_key(key: str, what: str = "step key") -> str:
         InvalidId: it has other characters or is longer than 200.
     """
     if not _STEP_KEY.match(key):
-        raise InvalidId(f"{what} {key[:120]!r} is not valid: use letters, digits, '_', '-', '/' and at the end '[n]'")
+        raise InvalidIdError(
+            f"{what} {key[:120]!r} is not valid: use letters, digits, '_', '-', '/' and at the end '[n]'"
+        )
     return key
 
 
@@ -68,7 +70,7 @@ def check_digest(digest: str) -> str:
         InvalidId: it is something else.
     """
     if not _DIGEST.match(digest):
-        raise InvalidId(f"digest {digest[:80]!r} is not a SHA-256 in hexadecimal")
+        raise InvalidIdError(f"digest {digest[:80]!r} is not a SHA-256 in hexadecimal")
     return digest
 
 

@@ -1,6 +1,6 @@
 """The ports of Penstock on one page: what the core's surroundings must offer. Adapters implement them.
 
-Every method may raise `Unavailable` (try again later); other errors are final. Implementations hold no decision.
+Every method may raise `UnavailableError` (try again later); other errors are final. Implementations hold no decision.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from penstock_core.errors import InvalidId, PenstockError
+from penstock_core.errors import InvalidIdError, PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Fact
-from penstock_core.series import Point
-from penstock_core.values import Value
+from penstock_core.pipeline.values import Value
+from penstock_core.queries.series import Point
 
 
-class Unavailable(PenstockError):
+class UnavailableError(PenstockError):
     """An outside service did not answer in time or is away. Trying again later may help."""
 
 
@@ -193,7 +193,7 @@ def check_note(name: str) -> str:
         InvalidId: it may not.
     """
     if not _NOTE.match(name):
-        raise InvalidId(f"{name[:120]!r} is no name of a note")
+        raise InvalidIdError(f"{name[:120]!r} is no name of a note")
     return name
 
 
@@ -222,7 +222,7 @@ class AttemptEvents(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Workplace:
+class AttemptEnvironment:
     """Where an attempt of a process executor runs.
 
     Attributes:
@@ -245,7 +245,7 @@ class Workplace:
 class Executor(Protocol):
     """Runs attempts in processes or pods. No user code runs in the caller's own process."""
 
-    async def start(self, attempt: AttemptRequested, where: Workplace) -> None:
+    async def start(self, attempt: AttemptRequested, where: AttemptEnvironment) -> None:
         """Begin an attempt; what follows is told to the `AttemptEvents`. Starting what already runs does nothing."""
         ...
 

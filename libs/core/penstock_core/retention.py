@@ -34,7 +34,7 @@ _LONGEST = 1e10
 _MOST = 10_000_000
 
 
-class InvalidPolicy(PenstockError, ValueError):
+class InvalidPolicyError(PenstockError, ValueError):
     """A policy makes no sense. `field` is the part that is wrong."""
 
     def __init__(self, field: str, why: str) -> None:
@@ -43,7 +43,7 @@ class InvalidPolicy(PenstockError, ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunNote:
+class RunRecord:
     """What retention needs to know of a run. Times are Unix seconds.
 
     Attributes:
@@ -90,24 +90,24 @@ class Policy:
         try:
             ids.check_name(self.name, "policy")
         except PenstockError as error:
-            raise InvalidPolicy("name", str(error)) from error
+            raise InvalidPolicyError("name", str(error)) from error
         for what in ("project", "pipeline"):
             pattern = getattr(self, what)
             if not 0 < len(pattern) <= 100:
-                raise InvalidPolicy(what, "write a name, or a pattern with * and ? of up to 100 characters")
+                raise InvalidPolicyError(what, "write a name, or a pattern with * and ? of up to 100 characters")
         for state in self.states:
             if state not in STATES:
-                raise InvalidPolicy("states", f"{state[:50]!r} is no end of a run: {', '.join(STATES)}")
+                raise InvalidPolicyError("states", f"{state[:50]!r} is no end of a run: {', '.join(STATES)}")
         if self.keep_for is not None and not 0 <= self.keep_for <= _LONGEST:
-            raise InvalidPolicy("keep_for", f"{self.keep_for:g} seconds: it must be 0 or more")
+            raise InvalidPolicyError("keep_for", f"{self.keep_for:g} seconds: it must be 0 or more")
         if self.keep_last is not None and not 0 <= self.keep_last <= _MOST:
-            raise InvalidPolicy("keep_last", f"{self.keep_last} runs: it must be 0 or more")
+            raise InvalidPolicyError("keep_last", f"{self.keep_last} runs: it must be 0 or more")
         if self.forever and (self.keep_for is not None or self.keep_last is not None):
-            raise InvalidPolicy("forever", "what is kept for ever needs neither an age nor a number")
+            raise InvalidPolicyError("forever", "what is kept for ever needs neither an age nor a number")
         if not self.forever and self.keep_for is None and self.keep_last is None:
-            raise InvalidPolicy("keep_for", "say how long runs are kept, how many, or for ever")
+            raise InvalidPolicyError("keep_for", "say how long runs are kept, how many, or for ever")
 
-    def about(self, run: RunNote) -> bool:
+    def about(self, run: RunRecord) -> bool:
         """Whether it speaks about a run that is over."""
         return (
             (not self.states or run.state in self.states)
@@ -121,7 +121,7 @@ class Decision(NamedTuple):
 
     run_id: str
     goes: bool
-    because: str
+    reason: str
 
 
 @dataclass(slots=True)
@@ -133,7 +133,7 @@ class _Words:
 
 
 def decide(
-    runs: Sequence[RunNote], policies: Iterable[Policy], now: float, held: Mapping[str, str] | None = None
+    runs: Sequence[RunRecord], policies: Iterable[Policy], now: float, protected: Mapping[str, str] | None = None
 ) -> dict[str, Decision]:
     """What becomes of each run, by its id.
 
@@ -141,9 +141,9 @@ def decide(
         runs: all that are known; a run that is not among them can need none of these.
         policies: what is kept.
         now: Unix seconds.
-        held: runs that stay whatever policies say, with the reason.
+        protected: runs that stay whatever policies say, with the reason.
     """
-    held = held or {}
+    protected = protected or {}
     said: dict[str, _Words] = defaultdict(_Words)
     for policy in policies:
         _ask(policy, runs, now, said)
@@ -152,20 +152,20 @@ def decide(
         words = said.get(run.run_id)
         if not run.state:
             keep = "it is under way"
-        elif run.run_id in held:
-            keep = held[run.run_id]
+        elif run.run_id in protected:
+            keep = protected[run.run_id]
         elif words is None:
             keep = "no policy is about it"
         else:
             keep = words.keeps
-        because = keep or f"it is older than {_listed(words.lets_go if words else [])} keeps"
-        found[run.run_id] = Decision(run.run_id, not keep, because)
+        reason = keep or f"it is older than {_listed(words.lets_go if words else [])} keeps"
+        found[run.run_id] = Decision(run.run_id, not keep, reason)
     _keep_what_is_needed(runs, found)
     return found
 
 
-def _ask(policy: Policy, runs: Sequence[RunNote], now: float, said: dict[str, _Words]) -> None:
-    latest: dict[tuple[str, str], list[RunNote]] = defaultdict(list)
+def _ask(policy: Policy, runs: Sequence[RunRecord], now: float, said: dict[str, _Words]) -> None:
+    latest: dict[tuple[str, str], list[RunRecord]] = defaultdict(list)
     about = [run for run in runs if run.state and policy.about(run)]
     if policy.keep_last:
         for run in about:
@@ -187,11 +187,11 @@ def _ask(policy: Policy, runs: Sequence[RunNote], now: float, said: dict[str, _W
             words.lets_go.append(policy.name)
 
 
-def _age(run: RunNote) -> tuple[float, str]:
+def _age(run: RunRecord) -> tuple[float, str]:
     return run.requested_at, run.run_id
 
 
-def needs(runs: Iterable[RunNote]) -> dict[str, list[str]]:
+def needs(runs: Iterable[RunRecord]) -> dict[str, list[str]]:
     """By run, the runs whose results its log names."""
     found: dict[str, list[str]] = defaultdict(list)
     for run in runs:
@@ -202,7 +202,7 @@ def needs(runs: Iterable[RunNote]) -> dict[str, list[str]]:
     return found
 
 
-def _keep_what_is_needed(runs: Sequence[RunNote], found: dict[str, Decision]) -> None:
+def _keep_what_is_needed(runs: Sequence[RunRecord], found: dict[str, Decision]) -> None:
     needed = needs(runs)
     left = [run_id for run_id, decision in found.items() if not decision.goes]
     while left:
@@ -213,7 +213,7 @@ def _keep_what_is_needed(runs: Sequence[RunNote], found: dict[str, Decision]) ->
                 left.append(other)
 
 
-def to_archive(runs: Sequence[RunNote], after: float, now: float) -> list[RunNote]:
+def to_archive(runs: Sequence[RunRecord], after: float, now: float) -> list[RunRecord]:
     """The runs whose facts may move to the archive, those that ended first first.
 
     Not those under way, and none that such a run needs or belongs to.
@@ -236,7 +236,7 @@ def to_archive(runs: Sequence[RunNote], after: float, now: float) -> list[RunNot
     return sorted(found, key=lambda run: (run.finished_at, run.run_id))
 
 
-def lets_everything_go(runs: Sequence[RunNote], decisions: Mapping[str, Decision]) -> bool:
+def deletes_all_finished(runs: Sequence[RunRecord], decisions: Mapping[str, Decision]) -> bool:
     """Whether no run that is over would be left."""
     over = [run for run in runs if run.state]
     return bool(over) and all(decisions[run.run_id].goes for run in over)

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
         wait_for_event,
         when,
     )
-    from penstock.client import Client
-    from penstock.contexts import Context, context
-    from penstock.reports import Html, Markdown
-    from penstock.tracking import track
+    from penstock.client.client import Client
+    from penstock.step_context.contexts import Context, context
+    from penstock.step_context.reports import Html, Markdown
+    from penstock.step_context.tracking import track
     from penstock_core.errors import DefinitionError, InputError
 
 __all__ = [
@@ -74,21 +74,22 @@ __all__ = [
     "when",
 ]
 
-# Everything is imported when it is first asked for: `penstock run` starts the platform with `penstock.platform` alone,
+# Everything is imported when it is first asked for: `penstock run` starts the platform with
+# `penstock.client.platform` alone,
 # before anything else, and a step's process needs no compiler.
-_LATE = {
+_LAZY_EXPORTS = {
     "Cache": "penstock.authoring",
-    "Client": "penstock.client",
-    "Context": "penstock.contexts",
+    "Client": "penstock.client.client",
+    "Context": "penstock.step_context.contexts",
     "DefinitionError": "penstock_core.errors",
-    "Html": "penstock.reports",
+    "Html": "penstock.step_context.reports",
     "InputError": "penstock_core.errors",
-    "Markdown": "penstock.reports",
+    "Markdown": "penstock.step_context.reports",
     "Pipeline": "penstock.authoring",
     "Resources": "penstock.authoring",
     "Step": "penstock.authoring",
     "ask": "penstock.authoring",
-    "context": "penstock.contexts",
+    "context": "penstock.step_context.contexts",
     "on_exit": "penstock.authoring",
     "on_failure": "penstock.authoring",
     "one_of": "penstock.authoring",
@@ -99,15 +100,15 @@ _LATE = {
     "sleep": "penstock.authoring",
     "sleep_until": "penstock.authoring",
     "step": "penstock.authoring",
-    "track": "penstock.tracking",
+    "track": "penstock.step_context.tracking",
     "wait_for_event": "penstock.authoring",
     "when": "penstock.authoring",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _LATE:
+    if name not in _LAZY_EXPORTS:
         raise AttributeError(f"module 'penstock' has no attribute {name!r}")
-    module = importlib.import_module(_LATE[name])
+    module = importlib.import_module(_LAZY_EXPORTS[name])
     found = globals()[name] = module if name == "serialize" else getattr(module, name)
     return found

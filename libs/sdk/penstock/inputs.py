@@ -13,7 +13,7 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from penstock import codec, hints
-from penstock.hints import check
+from penstock.hints import value_check
 from penstock_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ def check_value(value: object, hint: Any, what: str = "the value") -> Any:
     Raises:
         InputError: it does not fit.
     """
-    if check.problem(value, hint) is None:
+    if value_check.problem(value, hint) is None:
         return value
     try:
         converted = codec.decode(value, hint)
-        found = check.problem(converted, hint)
-    except codec.Mismatch as error:
+        found = value_check.problem(converted, hint)
+    except codec.MismatchError as error:
         converted, found = None, str(error)
     if found is not None:
         raise InputError(f"{what} must be {hints.show(hint)}: {found}")
@@ -46,16 +46,16 @@ def parse_text(text: str, hint: Any, what: str = "the value") -> Any:
     Raises:
         InputError: neither fits.
     """
-    for data in (*_as_json(text), text, *_as_word(text)):
+    for data in (*_as_json(text), text, *_python_literal(text)):
         try:
             value = _converted(data, hint)
-        except codec.Mismatch:
+        except codec.MismatchError:
             continue
         # In Python True is an int, in a text it is a mistake.
         wrong_kind = isinstance(value, bool) and not {bool, Any} & {
-            hints.klass(one) or Any for one in hints.members(hint)
+            hints.class_of(one) or Any for one in hints.members(hint)
         }
-        if not wrong_kind and check.problem(value, hint) is None:
+        if not wrong_kind and value_check.problem(value, hint) is None:
             return value
     raise InputError(f"{what} must be {hints.show(hint)}, not {text!r}{_advice(hint)}")
 
@@ -67,7 +67,7 @@ def _as_json(text: str) -> tuple[Any, ...]:
         return ()
 
 
-def _as_word(text: str) -> tuple[Any, ...]:
+def _python_literal(text: str) -> tuple[Any, ...]:
     """Python's own words, which are no JSON."""
     return {"true": (True,), "false": (False,), "none": (None,)}.get(text.strip().lower(), ())
 
@@ -75,17 +75,17 @@ def _as_word(text: str) -> tuple[Any, ...]:
 def _converted(data: Any, hint: Any) -> Any:
     if isinstance(data, str) and data and "://" not in data:
         for option in hints.members(hint):
-            cls = hints.klass(option)
+            cls = hints.class_of(option)
             if cls is not None and issubclass(cls, PurePath):
                 return Path(data).expanduser().absolute()
-    if isinstance(data, str) and any(hints.klass(option) is str for option in hints.members(hint)):
+    if isinstance(data, str) and any(hints.class_of(option) is str for option in hints.members(hint)):
         return data
     return codec.decode(data, hint)
 
 
 def _advice(hint: Any) -> str:
     for option in hints.members(hint):
-        cls = hints.klass(option)
+        cls = hints.class_of(option)
         if cls is bool:
             return ": write true or false"
         if cls in (list, dict, tuple, set):
@@ -139,12 +139,12 @@ def to_json(value: object, hint: Any, what: str = "the value") -> Any:
     """
     if isinstance(value, Path):
         value = value.absolute()
-        if any(hints.klass(option) is str for option in hints.members(hint)):
+        if any(hints.class_of(option) is str for option in hints.members(hint)):
             # Who takes both does not mind, and people read it more easily.
             return str(value)
     try:
         return codec.plain(value, hint)
-    except codec.NotJson as error:
+    except codec.NotJsonError as error:
         raise InputError(
             f"{what} must be plain data, because it travels as JSON, but {error}: give a path or an address, "
             "and load it in a step"

@@ -16,10 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from penstock import bundle, frames
-from penstock.client_errors import SourceError
+from penstock import bundle, tracebacks
+from penstock.client.errors import SourceError
 from penstock_core.errors import PenstockError
-from penstock_core.ir import Pipeline as CompiledPipeline
+from penstock_core.pipeline.ir import Pipeline as CompiledPipeline
 
 if TYPE_CHECKING:
     from penstock import Pipeline
@@ -38,7 +38,7 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedPipeline:
     """A pipeline with everything that registering it takes."""
 
     ir: CompiledPipeline
@@ -47,7 +47,7 @@ class Prepared:
     git: dict[str, Any] | None
 
 
-def prepare(source: Pipeline | str | os.PathLike[str]) -> Prepared:
+def prepare(source: Pipeline | str | os.PathLike[str]) -> PreparedPipeline:
     """Load (if it is a file), compile and pack a pipeline.
 
     Raises:
@@ -150,11 +150,12 @@ def _import(target: Target) -> ModuleType:
         raise SourceError(
             f"{_place(error, target)}: the file ends the program (sys.exit) when it is imported: "
             "put that under `if __name__ == '__main__':`",
-            frames.user_traceback(error),
+            tracebacks.user_traceback(error),
         ) from error
     except Exception as error:
         raise SourceError(
-            f"{_place(error, target)}: {type(error).__name__}: {error}{_advice(error)}", frames.user_traceback(error)
+            f"{_place(error, target)}: {type(error).__name__}: {error}{_advice(error)}",
+            tracebacks.user_traceback(error),
         ) from error
     if not _is_file(module, target.file):
         raise SourceError(
@@ -181,7 +182,7 @@ def _script_arguments(file: Path) -> Generator[None]:
 
 
 def _place(error: BaseException, target: Target) -> str:
-    file, line = frames.where(error)
+    file, line = tracebacks.where(error)
     return f"{file or target.file}:{line}" if line else str(file or target.file)
 
 
@@ -218,7 +219,7 @@ def is_pipeline(item: object) -> bool:
     return isinstance(item, Pipeline)
 
 
-def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> Prepared:
+def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> PreparedPipeline:
     """Pack the source of a compiled pipeline, and describe the environment that it was compiled in.
 
     Raises:
@@ -238,4 +239,4 @@ def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> Prepared:
             "import it in the usual way, or name the file"
         )
     packed = bundle.pack(root)
-    return Prepared(compiled, packed, bundle.environment_info(), bundle.git_info(root))
+    return PreparedPipeline(compiled, packed, bundle.environment_info(), bundle.git_info(root))

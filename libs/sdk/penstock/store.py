@@ -28,19 +28,19 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
-class ArtifactMissing(PenstockError, LookupError):
+class ArtifactMissingError(PenstockError, LookupError):
     """The store has no object of this digest."""
 
 
-class ArtifactDamaged(PenstockError):
+class ArtifactDamagedError(PenstockError):
     """An object's bytes are not the ones that were stored."""
 
 
-class ArtifactTooLarge(PenstockError, ValueError):
+class ArtifactTooLargeError(PenstockError, ValueError):
     """Bytes that shall be stored are more than the platform's limit; nothing was stored."""
 
 
-class StoreFull(PenstockError):
+class StoreFullError(PenstockError):
     """The disk, or a quota on it, has no room left; nothing half-written is visible."""
 
 
@@ -103,7 +103,7 @@ class FolderStore:
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            raise StoreFull(
+            raise StoreFullError(
                 f"no room is left for artifacts in {self.root} ({error.strerror}): free some space or have the "
                 "administrator raise the quota, then run it again; nothing half-written is visible"
             ) from error
@@ -133,9 +133,9 @@ class FolderStore:
         return sha256, size
 
     def check_size(self, size: int) -> None:
-        """Raise `ArtifactTooLarge` when an artifact of `size` bytes is over the limit."""
+        """Raise `ArtifactTooLargeError` when an artifact of `size` bytes is over the limit."""
         if self.limit is not None and size > self.limit:
-            raise ArtifactTooLarge(
+            raise ArtifactTooLargeError(
                 f"the artifact has {size} bytes, more than the platform's limit of {self.limit} bytes; nothing was "
                 "stored. Give less, or have the administrator raise PENSTOCK_ARTIFACT_LIMIT"
             )
@@ -191,7 +191,7 @@ class FolderStore:
         try:
             return self.path(sha256).open("rb")
         except FileNotFoundError as error:
-            raise ArtifactMissing(f"artifact {sha256} is not in the store at {self.root}") from error
+            raise ArtifactMissingError(f"artifact {sha256} is not in the store at {self.root}") from error
 
     def read(self, sha256: str, limit: int) -> bytes:
         """An object's bytes, checked.
@@ -223,15 +223,15 @@ class FolderStore:
                 copy.write(chunk)
         try:
             compare(sha256, digest.hexdigest(), path)
-        except ArtifactDamaged:
+        except ArtifactDamagedError:
             target.unlink()
             raise
 
 
 def compare(sha256: str, found: str, path: Path) -> None:
-    """Raise `ArtifactDamaged` unless the digests are equal."""
+    """Raise `ArtifactDamagedError` unless the digests are equal."""
     if found != sha256:
-        raise ArtifactDamaged(
+        raise ArtifactDamagedError(
             f"artifact {sha256} is damaged: the bytes in {path} have the SHA-256 {found}. "
             "Remove the file and run the step that made it again."
         )

@@ -23,17 +23,17 @@ from faststream.nats import NatsBroker
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.bus import Bus
 from penstock_core.errors import PenstockError
-from penstock_core.ports import Unavailable
+from penstock_core.ports import UnavailableError
 from penstock_servicekit import logs
 from penstock_servicekit.health import HealthServer
-from penstock_servicekit.link import Link, Service, Telling, replica_name
+from penstock_servicekit.service_context import Service, ServiceContext, StatusReporter, replica_name
 from penstock_servicekit.settings import ServiceSettings
 
-Builder = Callable[[Link], Service]
+Builder = Callable[[ServiceContext], Service]
 
 
 @dataclass(slots=True)
-class Running:
+class RunningServices:
     """Parts that run in this process, by name."""
 
     app: FastStream
@@ -47,14 +47,14 @@ class Running:
 
     def about(self) -> dict[str, dict[str, Any]]:
         """What parts have to tell about themselves."""
-        return {name: part.about() for name, part in self.services.items() if isinstance(part, Telling)}
+        return {name: part.about() for name, part in self.services.items() if isinstance(part, StatusReporter)}
 
 
-class ConnectionFailed(Unavailable):
+class ConnectionFailedError(UnavailableError):
     """NATS could not be reached at start."""
 
 
-class AccessRefused(PenstockError):
+class AccessRefusedError(PenstockError):
     """NATS does not know us."""
 
 
@@ -111,8 +111,8 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
     except (nats.errors.Error, OSError, TimeoutError) as error:
         where = url.rpartition("@")[2] or url
         if any("authorization" in str(reason).lower() for reason in [error, *seen]):
-            raise AccessRefused(f"NATS at {where} refuses the token or password in PENSTOCK_NATS_URL") from error
-        raise ConnectionFailed(
+            raise AccessRefusedError(f"NATS at {where} refuses the token or password in PENSTOCK_NATS_URL") from error
+        raise ConnectionFailedError(
             f"NATS at {where} cannot be reached ({error}): is it running, is the token right?"
         ) from error
     bus = Bus(client)
@@ -120,13 +120,13 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
     return broker, bus
 
 
-async def compose(url: str, settings: ServiceSettings, builders: dict[str, Builder]) -> Running:
+async def compose(url: str, settings: ServiceSettings, builders: dict[str, Builder]) -> RunningServices:
     """Connect, declare streams, build the services and start them; what was started is stopped if one cannot be."""
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     suffix = secrets.token_hex(4)
     name = next(iter(builders)) if len(builders) == 1 else "standalone"
     broker, bus = await connect(url, name, failed)
-    running = Running(FastStream(broker, logger=None), bus, {}, failed)
+    running = RunningServices(FastStream(broker, logger=None), bus, {}, failed)
 
     def fail(why: str) -> None:
         if not failed.done():
@@ -135,7 +135,7 @@ async def compose(url: str, settings: ServiceSettings, builders: dict[str, Build
     try:
         await _declare(bus, settings)
         services = {
-            part: build(Link(part, bus, broker, logs.get(part), replica_name(part, suffix), fail))
+            part: build(ServiceContext(part, bus, broker, logs.get(part), replica_name(part, suffix), fail))
             for part, build in builders.items()
         }
         await running.app.start()
@@ -156,13 +156,13 @@ async def _declare(bus: Bus, settings: ServiceSettings) -> None:
         try:
             await bootstrap(bus, pools=settings.pool_names(), replicas=settings.replicas, ack_wait=settings.ack_wait)
             return
-        except Unavailable:
+        except UnavailableError:
             if attempt == 19:
                 raise
             await asyncio.sleep(0.25)
 
 
-async def stop(running: Running, timeout: float) -> None:
+async def stop(running: RunningServices, timeout: float) -> None:
     """Stop the services, last started first, then the connection."""
     for name, service in reversed(running.services.items()):
         try:
@@ -181,7 +181,7 @@ async def stop(running: Running, timeout: float) -> None:
             await asyncio.wait_for(running.bus.client.close(), 5)
 
 
-def _collect_less() -> None:
+def _tune_garbage_collection() -> None:
     """Look for garbage in cycles less often: messages leave none behind, and Python looks after each 700 objects."""
     gc.freeze()  # what is there by now stays
     gc.set_threshold(20_000, 20, 50)
@@ -189,7 +189,7 @@ def _collect_less() -> None:
 
 async def wait_for_end(failed: asyncio.Future[str], others: Sequence[asyncio.Future[Any]] = ()) -> str | None:
     """Wait for SIGINT or SIGTERM (returns None) or for a failure (returns what failed)."""
-    _collect_less()
+    _tune_garbage_collection()
     loop = asyncio.get_running_loop()
     asked: asyncio.Future[None] = loop.create_future()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -203,7 +203,7 @@ async def wait_for_end(failed: asyncio.Future[str], others: Sequence[asyncio.Fut
     return None
 
 
-async def _compose_patiently(settings: ServiceSettings, builders: dict[str, Builder]) -> Running:
+async def _compose_with_retry(settings: ServiceSettings, builders: dict[str, Builder]) -> RunningServices:
     """Services and their server may be started in any order: what is away is waited for."""
     url = settings.nats_url.get_secret_value() if settings.nats_url else ""
     loop = asyncio.get_running_loop()
@@ -211,7 +211,7 @@ async def _compose_patiently(settings: ServiceSettings, builders: dict[str, Buil
     while True:
         try:
             return await compose(url, settings, builders)
-        except Unavailable as error:
+        except UnavailableError as error:
             if loop.time() > deadline:
                 raise
             logs.get(next(iter(builders))).warning("waiting to start", error=str(error))
@@ -226,7 +226,7 @@ async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
         log.error("PENSTOCK_NATS_URL is not set: a service that runs alone needs the address of a NATS server")
         return 2
     try:
-        running = await _compose_patiently(settings, {name: build})
+        running = await _compose_with_retry(settings, {name: build})
     except PenstockError as error:
         log.error("cannot start", error=str(error))
         return 1

@@ -42,13 +42,13 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    handler.addFilter(_worth_telling)
+    handler.addFilter(_should_log)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.WARNING))
 
 
-def _worth_telling(record: logging.LogRecord) -> bool:
+def _should_log(record: logging.LogRecord) -> bool:
     """Whether a record says anything: nats-py tells as an error that a pong came for which nobody waits any more."""
     error = record.exc_info[1] if record.exc_info else None
     return not (record.name.startswith("nats.") and isinstance(error, asyncio.InvalidStateError))

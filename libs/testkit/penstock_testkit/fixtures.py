@@ -11,10 +11,10 @@ from typing import TypeVar
 
 import pytest
 
-from penstock_testkit.child import BinaryMissing
-from penstock_testkit.nats import NatsServer
-from penstock_testkit.postgres import PostgresServer
-from penstock_testkit.seaweed import S3Server
+from penstock_testkit.servers.child import BinaryMissingError
+from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.postgres import PostgresServer
+from penstock_testkit.servers.s3 import S3Server
 
 Server = TypeVar("Server", NatsServer, S3Server, PostgresServer)
 
@@ -42,7 +42,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 def _running(server: Server) -> Iterator[Server]:
     try:
         server.start()
-    except BinaryMissing as missing:
+    except BinaryMissingError as missing:
         pytest.skip(str(missing))
     yield server
     server.stop()

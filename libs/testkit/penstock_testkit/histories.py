@@ -19,15 +19,15 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, cast
 
-from penstock_contracts import histories
-from penstock_contracts.histories import HistoryHeader, InvalidHistory
-from penstock_core import run as machine
+from penstock_contracts import run_history
+from penstock_contracts.run_history import HistoryHeader, InvalidHistoryError
 from penstock_core.facts import Fact
-from penstock_core.ir import Pipeline
+from penstock_core.pipeline.ir import Pipeline
 from penstock_core.ports import Recorded
-from penstock_core.run import Plan, RunState
-from penstock_testkit import invariants
-from penstock_testkit.reasons import Reasons
+from penstock_core.run import machine
+from penstock_core.run.machine import Plan, RunState
+from penstock_testkit.checks import invariants
+from penstock_testkit.checks.fact_origins import FactOrigins
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,16 @@ class History:
             state = machine.evolve(state, fact)
             yield state
 
-    def unexplained(self) -> list[Fact]:
+    def unaccounted_facts(self) -> list[Fact]:
         """The facts in the log that would not have come about today, at any moment of the run.
 
         These are decisions that today's `decide` would not have made, slots and places that nobody would have asked
         for, ticks of the clock for which nothing would have been due, and ends of waits that would not have begun.
         Empty when this version of Penstock would have led the run just as the one that recorded it.
         """
-        reasons = Reasons(self.facts)
+        reasons = FactOrigins(self.facts)
         for state in self.prefixes():
-            reasons.look(state)
+            reasons.add_state(state)
         return reasons.missing()
 
     def check(self) -> None:
@@ -92,14 +92,14 @@ class History:
             Violation: an invariant does not hold, or a decision in the log is not what would be decided now.
         """
         invariants.check(self.pipeline, self.facts)
-        if other := self.unexplained():
-            raise invariants.Violation(f"{other[0].tail} would not be decided like this now: {other[0]}")
+        if other := self.unaccounted_facts():
+            raise invariants.InvariantError(f"{other[0].tail} would not be decided like this now: {other[0]}")
 
 
-def grown(data: Any) -> Any:
+def without_later_defaults(data: Any) -> Any:
     """JSON of values without the fields that references got later, where these say nothing: to compare old with new."""
     if isinstance(data, list):
-        return [grown(entry) for entry in cast("list[Any]", data)]
+        return [without_later_defaults(entry) for entry in cast("list[Any]", data)]
     if not isinstance(data, dict):
         return data
     fields = cast("dict[str, Any]", data)
@@ -108,7 +108,9 @@ def grown(data: Any) -> Any:
         later = {"items": None, "total": 0}
     elif {"key", "attempt", "output"} <= set(fields):
         later = {"run_id": ""}
-    return {key: grown(value) for key, value in fields.items() if key not in later or value != later[key]}
+    return {
+        key: without_later_defaults(value) for key, value in fields.items() if key not in later or value != later[key]
+    }
 
 
 def load(path: str | PathLike[str]) -> History:
@@ -121,10 +123,10 @@ def load(path: str | PathLike[str]) -> History:
         lines = enumerate(file, 1)
         number, line = next(lines, (1, b""))
         try:
-            header = histories.read_header(line)
+            header = run_history.read_header(line)
             recorded: list[Recorded] = []
             for number, line in lines:  # noqa: B007, the error names it
-                recorded.append(histories.read_fact(line))
-        except InvalidHistory as error:
-            raise InvalidHistory(f"{path}:{number}: {error}") from error
+                recorded.append(run_history.read_fact(line))
+        except InvalidHistoryError as error:
+            raise InvalidHistoryError(f"{path}:{number}: {error}") from error
     return History(header, tuple(recorded))

@@ -6,10 +6,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from penstock_core import values
 from penstock_core.facts import (
     AttemptFinished,
-    AttemptHeld,
+    AttemptQueued,
     AttemptRequested,
     AttemptStarted,
     CancelRequested,
@@ -27,9 +26,10 @@ from penstock_core.facts import (
     StepSkipped,
     StepSuspended,
 )
-from penstock_core.ir import Kind, Pipeline, Retry
-from penstock_core.values import ArtifactRef, Binding, ResultRef, Value
-from penstock_testkit import generate
+from penstock_core.pipeline import values
+from penstock_core.pipeline.ir import Kind, Pipeline, Retry
+from penstock_core.pipeline.values import ArtifactRef, Binding, ResultRef, Value
+from penstock_testkit import generators
 
 RUN = "run0"
 """The run that generated facts mostly belong to."""
@@ -67,7 +67,7 @@ value: st.SearchStrategy[Value] = st.recursive(
     st.builds(values.Inline, json_values)
     | st.builds(values.Stored, artifacts)
     | st.builds(
-        values.Earlier, st.builds(ResultRef, key=step_keys, attempt=st.integers(1, 9), output=st.just("result"))
+        values.ResultOf, st.builds(ResultRef, key=step_keys, attempt=st.integers(1, 9), output=st.just("result"))
     ),
     lambda inner: (
         st.builds(values.Items, st.lists(inner, max_size=3).map(tuple))
@@ -107,7 +107,7 @@ policies: st.SearchStrategy[Retry] = st.builds(
 @st.composite
 def pipelines(draw: st.DrawFn, nodes: int = 6) -> Pipeline:
     """Whole pipelines with 1 to `nodes` steps in any graph, each step with a policy of its own."""
-    return generate.pipeline(lambda n: draw(st.integers(0, n - 1)), nodes=nodes)
+    return generators.pipeline(lambda n: draw(st.integers(0, n - 1)), nodes=nodes)
 
 
 errors: st.SearchStrategy[ErrorInfo] = st.builds(
@@ -125,7 +125,7 @@ _run_ids = st.sampled_from([RUN, RUN, RUN, RUN, RUN, RUN, "another"])
 def facts(pipeline: Pipeline) -> st.SearchStrategy[Fact]:
     """Any fact about a run of `pipeline`: also of unknown steps, of another run, with absurd attempts and times."""
     known = [node.key for node in pipeline.nodes]
-    items = [f"{node.key}[{n}]" for node in pipeline.nodes if node.fan is not None for n in (0, 1, 2, 7)]
+    items = [f"{node.key}[{n}]" for node in pipeline.nodes if node.mapped is not None for n in (0, 1, 2, 7)]
     keys = st.sampled_from([*known, *known, *known, *items, *items, "unknown", "unknown[0]"])
     outputs = st.dictionaries(st.sampled_from(["result", "extra", "other"]), value, max_size=2)
     run = st.just("p") | names
@@ -160,7 +160,7 @@ def facts(pipeline: Pipeline) -> st.SearchStrategy[Fact]:
             run_id=_run_ids,
             key=keys,
             reason=st.text(max_size=3),
-            because=st.none() | keys,
+            cause=st.none() | keys,
             expected=st.booleans(),
             error=st.none() | errors,
         ),
@@ -176,7 +176,7 @@ def _waiting_facts(
     """Facts of mapped steps, limits, waits, the clock and results that are taken over."""
     attempts: dict[str, Any] = {"run_id": _run_ids, "key": keys, "attempt": _attempts}
     return st.one_of(
-        st.builds(AttemptHeld, **attempts, since=_times, start_by=st.none() | _times),
+        st.builds(AttemptQueued, **attempts, since=_times, start_by=st.none() | _times),
         st.builds(SlotGranted, **attempts),
         st.builds(
             StepSuspended,

@@ -6,23 +6,23 @@ import asyncio
 import contextlib
 
 from penstock_adapters.files import FolderArtifacts
-from penstock_adapters.nats.marks import NatsMarks
+from penstock_adapters.nats.buckets.marks import NatsMarks
 from penstock_adapters.stores import open_store
 from penstock_artifacts import subscribers
-from penstock_artifacts.previews.makers import Previews
+from penstock_artifacts.previews.preview_cache import Previews
 from penstock_artifacts.previews.sandbox import Limits
 from penstock_artifacts.retention.archiver import Archiver
 from penstock_artifacts.retention.collector import Collector
-from penstock_artifacts.retention.deleting import Deleter
-from penstock_artifacts.retention.held import Held
+from penstock_artifacts.retention.deleter import Deleter
 from penstock_artifacts.retention.janitor import Janitor
-from penstock_artifacts.retention.ledger import Ledger
+from penstock_artifacts.retention.protected_runs import ProtectedRuns
 from penstock_artifacts.retention.roots import Roots
+from penstock_artifacts.retention.run_index import RunIndex
 from penstock_artifacts.service import ArtifactsService
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_contracts.commands import StoreInfo
-from penstock_core.ports import ArtifactStore, Unavailable
-from penstock_servicekit.link import Link
+from penstock_core.ports import ArtifactStore, UnavailableError
+from penstock_servicekit.service_context import ServiceContext
 
 _FIRST_PAUSE = 1.0
 _LONGEST_PAUSE = 15.0
@@ -32,9 +32,14 @@ class ArtifactsApp:
     """The service with its store. A store that is away at the start is tried until it is there."""
 
     def __init__(
-        self, link: Link, store: ArtifactStore, previews: Previews, janitor: Janitor, settings: ArtifactsSettings
+        self,
+        context: ServiceContext,
+        store: ArtifactStore,
+        previews: Previews,
+        janitor: Janitor,
+        settings: ArtifactsSettings,
     ) -> None:
-        self._link = link
+        self._context = context
         self._store = store
         self._previews = previews
         self._janitor = janitor
@@ -51,12 +56,12 @@ class ArtifactsApp:
         """
         try:
             await self._prepare()
-        except Unavailable as error:
-            self._link.log.warning("the artifact store is away", error=str(error))
+        except UnavailableError as error:
+            self._context.log.warning("the artifact store is away", error=str(error))
             self._task = asyncio.create_task(self._prepare_later())
         if self._settings.janitor_interval:
             rounds = self._janitor.run(self._settings.janitor_first, self._settings.janitor_interval)
-            self._rounds = self._link.task(rounds)
+            self._rounds = self._context.task(rounds)
 
     async def stop(self) -> None:
         """Let go of the store."""
@@ -71,7 +76,7 @@ class ArtifactsApp:
 
     def ready(self) -> bool:
         """Whether the store was reached and requests can come in."""
-        return self._prepared and self._link.bus.client.is_connected
+        return self._prepared and self._context.bus.client.is_connected
 
     async def _prepare(self) -> None:
         await self._store.prepare()
@@ -84,19 +89,19 @@ class ArtifactsApp:
             pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 await self._prepare()
-                self._link.log.info("the artifact store is there")
+                self._context.log.info("the artifact store is there")
             except Exception as error:
                 # Even one that looks final: whoever sets the store right shall not have to restart this.
-                self._link.log.error("the artifact store cannot be used", error=str(error))
+                self._context.log.error("the artifact store cannot be used", error=str(error))
 
 
-def build(link: Link, settings: ArtifactsSettings) -> ArtifactsApp:
+def build(context: ServiceContext, settings: ArtifactsSettings) -> ArtifactsApp:
     """Put the artifacts service together.
 
     Raises:
         StoreRefused: the store's address makes no sense.
     """
-    store = open_store(settings.artifacts_url, settings.home, settings.s3(), NatsMarks(link.bus))
+    store = open_store(settings.artifacts_url, settings.home, settings.s3(), NatsMarks(context.bus))
     root = str(store.root) if isinstance(store, FolderArtifacts) else None
     limits = Limits(
         seconds=settings.preview_seconds, patience=4.0 * settings.preview_seconds, memory=settings.preview_memory
@@ -108,16 +113,18 @@ def build(link: Link, settings: ArtifactsSettings) -> ArtifactsApp:
     kind = "granted" if root is None else "folder"
     info = StoreInfo(kind=kind, root=root, limit=settings.artifact_limit, grace=grace)
     service = ArtifactsService(store, previews, info, settings.grant_seconds)
-    janitor = _janitor(link, store, settings, grace)
-    subscribers.register(link, service, janitor)
-    return ArtifactsApp(link, store, previews, janitor, settings)
+    janitor = _janitor(context, store, settings, grace)
+    subscribers.register(context, service, janitor)
+    return ArtifactsApp(context, store, previews, janitor, settings)
 
 
-def _janitor(link: Link, store: ArtifactStore, settings: ArtifactsSettings, grace: float) -> Janitor:
-    ledger = Ledger(link.bus)
-    source = f"penstock/artifacts/{link.name}"
-    archiver = Archiver(link.bus, store, settings.home / "archiving", source)
-    deleter = Deleter(link.bus, store, archiver.log, ledger)
-    collector = Collector(store, Roots(link.bus, store, archiver), grace)
-    held = Held(link.bus, source)
-    return Janitor(link.bus, archiver, deleter, collector, ledger, held, link.log, at_once=settings.janitor_runs)
+def _janitor(context: ServiceContext, store: ArtifactStore, settings: ArtifactsSettings, grace: float) -> Janitor:
+    run_index = RunIndex(context.bus)
+    source = f"penstock/artifacts/{context.name}"
+    archiver = Archiver(context.bus, store, settings.home / "archiving", source)
+    deleter = Deleter(context.bus, store, archiver.log, run_index)
+    collector = Collector(store, Roots(context.bus, store, archiver), grace)
+    protected = ProtectedRuns(context.bus, source)
+    return Janitor(
+        context.bus, archiver, deleter, collector, run_index, protected, context.log, at_once=settings.janitor_runs
+    )

@@ -10,13 +10,13 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TypeVar
 
-from penstock_adapters.errors import ArtifactTooLarge
-from penstock_artifacts.previews.makers import Previews
+from penstock_adapters.errors import ArtifactTooLargeError
+from penstock_artifacts.previews.preview_cache import Previews
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
 from penstock_core import folders
 from penstock_core.errors import PenstockError
-from penstock_core.ports import ArtifactStore, Unavailable
+from penstock_core.ports import ArtifactStore, UnavailableError
 
 PATIENCE = 4.0
 """Seconds that the store may take for an answer: less than those who ask wait for theirs."""
@@ -75,7 +75,7 @@ class ArtifactsService:
         """
         limit = self._info.limit
         if command.write and limit is not None and (command.size or 0) > limit:
-            raise ArtifactTooLarge(command.sha256, limit)
+            raise ArtifactTooLargeError(command.sha256, limit)
         look = self._store.touch if command.write else self._store.stat
         there = await self._soon(look(command.sha256))
         if there is None and not command.write:
@@ -113,7 +113,7 @@ class ArtifactsService:
             return Location()
         # It may have been put by somebody else long ago.
         if await self._soon(self._store.touch(command.sha256)) is None:
-            raise Unavailable(f"artifact {command.sha256} was removed right after it was put: put it again")
+            raise UnavailableError(f"artifact {command.sha256} was removed right after it was put: put it again")
         return Location(size=command.size)
 
     async def _soon(self, call: Awaitable[T]) -> T:
@@ -122,5 +122,5 @@ class ArtifactsService:
         done, _ = await asyncio.wait([task], timeout=PATIENCE)
         if not done:
             task.add_done_callback(lambda late: late.cancelled() or late.exception())
-            raise Unavailable(f"the artifact store gave no answer within {PATIENCE:g} s: try again")
+            raise UnavailableError(f"the artifact store gave no answer within {PATIENCE:g} s: try again")
         return task.result()

@@ -10,15 +10,15 @@ from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
 from penstock_contracts.retention import DeleteReply, DeleteRun, JanitorJob, JanitorReply
-from penstock_servicekit.answers import answer
-from penstock_servicekit.link import Link
+from penstock_servicekit.request_handlers import answer
+from penstock_servicekit.service_context import ServiceContext
 
 
 class _Nothing(BaseModel):
     """A question without content."""
 
 
-def register(link: Link, service: ArtifactsService, janitor: Janitor) -> None:
+def register(context: ServiceContext, service: ArtifactsService, janitor: Janitor) -> None:
     """Answer questions about the store and its objects, and what is asked of the janitor; one replica takes each."""
 
     async def store(_: _Nothing) -> StoreInfo:
@@ -36,10 +36,10 @@ def register(link: Link, service: ArtifactsService, janitor: Janitor) -> None:
     def not_deleted(error: str, again: bool) -> DeleteReply:
         return DeleteReply(error=error, unavailable=again)
 
-    answer(link, subjects.ARTIFACTS_JOB, JanitorJob, janitor.begin, no_job)
-    answer(link, subjects.ARTIFACTS_DELETE_RUN, DeleteRun, janitor.delete, not_deleted)
-    answer(link, subjects.ARTIFACTS_PREVIEW, MakePreview, service.preview, no_preview)
-    answer(link, subjects.ARTIFACTS_STORE, _Nothing, store, problem)
-    answer(link, subjects.ARTIFACTS_LOCATE, Locate, service.locate, problem)
-    answer(link, subjects.ARTIFACTS_COMPLETE, Complete, service.complete, problem)
-    answer(link, subjects.ARTIFACTS_STAT, Locate, service.stat, problem)
+    answer(context, subjects.ARTIFACTS_JOB, JanitorJob, janitor.begin, no_job)
+    answer(context, subjects.ARTIFACTS_DELETE_RUN, DeleteRun, janitor.delete, not_deleted)
+    answer(context, subjects.ARTIFACTS_PREVIEW, MakePreview, service.preview, no_preview)
+    answer(context, subjects.ARTIFACTS_STORE, _Nothing, store, problem)
+    answer(context, subjects.ARTIFACTS_LOCATE, Locate, service.locate, problem)
+    answer(context, subjects.ARTIFACTS_COMPLETE, Complete, service.complete, problem)
+    answer(context, subjects.ARTIFACTS_STAT, Locate, service.stat, problem)

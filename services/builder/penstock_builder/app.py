@@ -6,15 +6,15 @@ import time
 
 import orjson
 
+from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
-from penstock_adapters.nats.kv import Bucket
 from penstock_builder import subscribers
 from penstock_builder.service import BuilderService
 from penstock_builder.settings import BuilderSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, Version
-from penstock_core.ports import Unavailable
-from penstock_servicekit.link import Link
+from penstock_core.ports import UnavailableError
+from penstock_servicekit.service_context import ServiceContext
 
 
 class NatsEdges:
@@ -28,7 +28,7 @@ class NatsEdges:
         command = Locate(sha256=sha256).model_dump_json().encode()
         location = Location.model_validate_json((await self._bus.request(subjects.ARTIFACTS_STAT, command)).data)
         if location.error is not None:
-            raise Unavailable(location.error)
+            raise UnavailableError(location.error)
         return location.size is not None
 
     async def announce(self, version: Version) -> None:
@@ -68,10 +68,10 @@ class FreshBucket:
 class BuilderApp:
     """The builder answers requests only: there is nothing to start or to finish."""
 
-    def __init__(self, link: Link) -> None:
-        self._bus = link.bus
-        service = BuilderService(FreshBucket(link.bus), NatsEdges(link.bus), time.time)
-        subscribers.register(link, service)
+    def __init__(self, context: ServiceContext) -> None:
+        self._bus = context.bus
+        service = BuilderService(FreshBucket(context.bus), NatsEdges(context.bus), time.time)
+        subscribers.register(context, service)
 
     async def start(self) -> None:
         """FastStream has started the subscribers."""
@@ -84,7 +84,7 @@ class BuilderApp:
         return self._bus.client.is_connected
 
 
-def build(link: Link, settings: BuilderSettings) -> BuilderApp:
+def build(context: ServiceContext, settings: BuilderSettings) -> BuilderApp:
     """Put the builder together."""
     del settings
-    return BuilderApp(link)
+    return BuilderApp(context)

@@ -19,13 +19,13 @@ from typing import Protocol
 
 import orjson
 
-from penstock_adapters.nats import versions
-from penstock_adapters.nats.kv import Entry
-from penstock_adapters.nats.versions import VersionTooLarge
+from penstock_adapters.nats.buckets import versions
+from penstock_adapters.nats.buckets.kv import Entry
+from penstock_adapters.nats.buckets.versions import VersionTooLargeError
 from penstock_contracts.commands import RegisterVersion, Version, VersionReply
-from penstock_core import ir_check
-from penstock_core.errors import DefinitionError, InvalidId, PenstockError
-from penstock_core.ports import Unavailable
+from penstock_core.errors import DefinitionError, InvalidIdError, PenstockError
+from penstock_core.pipeline import ir_check
+from penstock_core.ports import UnavailableError
 
 _TRIES = 50
 
@@ -76,7 +76,7 @@ class BuilderService:
                     "register again"
                 )
             return await self._number(command, digest(command))
-        except (VersionTooLarge, DefinitionError, InvalidId) as error:
+        except (VersionTooLargeError, DefinitionError, InvalidIdError) as error:
             return VersionReply(error=str(error))
 
     async def _number(self, command: RegisterVersion, content: str) -> VersionReply:
@@ -108,7 +108,7 @@ class BuilderService:
             if await self._complete(project, name, number) == content:
                 return VersionReply(version=number)
             number += 1
-        raise Unavailable(f"no version number of {name!r} was free in {_TRIES} tries: try again")
+        raise UnavailableError(f"no version number of {name!r} was free in {_TRIES} tries: try again")
 
     async def _complete(self, project: str, name: str, number: int) -> str | None:
         """Complete the version that took a number; returns its digest, None when it cannot be read."""

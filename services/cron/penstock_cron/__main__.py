@@ -11,4 +11,4 @@ from penstock_servicekit.app import serve
 
 if __name__ == "__main__":
     settings = CronSettings()
-    sys.exit(asyncio.run(serve("cron", settings, lambda link: build(link, settings))))
+    sys.exit(asyncio.run(serve("cron", settings, lambda context: build(context, settings))))

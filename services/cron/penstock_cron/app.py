@@ -12,21 +12,21 @@ import orjson
 import pydantic
 
 from penstock_adapters.nats import consumer
+from penstock_adapters.nats.buckets.kv import Bucket, Entry
+from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
-from penstock_adapters.nats.kv import Bucket, Entry
-from penstock_adapters.nats.models import ModelLog
+from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
-from penstock_adapters.nats.versions import Versions
 from penstock_contracts import subjects
 from penstock_contracts.commands import Tick, Version
 from penstock_core.facts import RunRequested
-from penstock_core.ports import Unavailable
+from penstock_core.pipeline.values import ArtifactRef
+from penstock_core.ports import UnavailableError
 from penstock_core.registry.references import Reference
-from penstock_core.values import ArtifactRef
 from penstock_cron.service import CronService
 from penstock_cron.settings import CronSettings
-from penstock_servicekit.link import Link
+from penstock_servicekit.service_context import ServiceContext
 
 _CHANGED = f"$KV.{subjects.SCHEDULES_BUCKET}."
 
@@ -34,12 +34,12 @@ _CHANGED = f"$KV.{subjects.SCHEDULES_BUCKET}."
 class NatsEdges:
     """The cron service's surroundings on NATS. Timers are message schedules of the broker (NATS ADR-51)."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
-        self._schedules = Bucket(link.bus, subjects.SCHEDULES_BUCKET)
-        self._versions = Versions(link.bus)
-        self._models = ModelLog(link.bus, f"penstock/cron/{link.name}")
-        self._log = NatsRunLog(link.bus, f"penstock/cron/{link.name}")
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
+        self._schedules = Bucket(context.bus, subjects.SCHEDULES_BUCKET)
+        self._versions = Versions(context.bus)
+        self._models = ModelLog(context.bus, f"penstock/cron/{context.name}")
+        self._log = NatsRunLog(context.bus, f"penstock/cron/{context.name}")
 
     async def schedule(self, name: str) -> Entry | None:
         """See the protocol."""
@@ -52,7 +52,7 @@ class NatsEdges:
     async def armed(self, name: str) -> Tick | None:
         """See the protocol."""
         query = orjson.dumps({"last_by_subj": f"armed.{name}"})
-        message = await self._link.bus.request(f"$JS.API.DIRECT.GET.{subjects.TIMERS}", query)
+        message = await self._context.bus.request(f"$JS.API.DIRECT.GET.{subjects.TIMERS}", query)
         if "Nats-Sequence" not in (message.headers or {}):
             return None
         try:
@@ -68,11 +68,11 @@ class NatsEdges:
             "Nats-Schedule-Target": f"ticks.{tick.schedule}",
             "Nats-Rollup": "sub",
         }
-        await self._link.bus.publish(f"armed.{tick.schedule}", tick.model_dump_json().encode(), headers)
+        await self._context.bus.publish(f"armed.{tick.schedule}", tick.model_dump_json().encode(), headers)
 
     async def disarm(self, name: str) -> None:
         """See the protocol."""
-        await self._link.bus.api(f"STREAM.PURGE.{subjects.TIMERS}", {"filter": f"armed.{name}"})
+        await self._context.bus.api(f"STREAM.PURGE.{subjects.TIMERS}", {"filter": f"armed.{name}"})
 
     async def version(self, project: str, pipeline: str, version: int | None) -> Version | None:
         """See the protocol."""
@@ -86,27 +86,29 @@ class NatsEdges:
     async def request(self, run: RunRequested) -> bool:
         """See the protocol."""
         written = (await self._log.append([run]))[0]
-        self._link.log.info("tick", run=run.run_id, pipeline=run.pipeline, schedule=run.trigger["schedule"])
+        self._context.log.info("tick", run=run.run_id, pipeline=run.pipeline, schedule=run.trigger["schedule"])
         return written
 
     async def refuse(self, subject: str, body: bytes, why: str) -> None:
         """See the protocol."""
-        await self._link.park(subject, body, why)
+        await self._context.park(subject, body, why)
 
 
 class CronApp:
     """The cron service with its consumers: of ticks, and of the changes of schedules."""
 
-    def __init__(self, link: Link, settings: CronSettings) -> None:
-        self._link = link
+    def __init__(self, context: ServiceContext, settings: CronSettings) -> None:
+        self._context = context
         self._pause = settings.cron_check
-        self._service = CronService(NatsEdges(link), time.time)
+        self._service = CronService(NatsEdges(context), time.time)
         streams = (subjects.TIMERS, f"KV_{subjects.SCHEDULES_BUCKET}")
         self._work: asyncio.Queue[Delivery | None] = asyncio.Queue()
-        self._pullers = [Puller(link.bus, stream, subjects.CRON_CONSUMER, self._work.put_nowait) for stream in streams]
+        self._pullers = [
+            Puller(context.bus, stream, subjects.CRON_CONSUMER, self._work.put_nowait) for stream in streams
+        ]
         self._looking = False
         self._tasks: list[asyncio.Task[None]] = []
-        link.bus.on_reconnect(self._look)
+        context.bus.on_reconnect(self._look)
 
     async def start(self) -> None:
         """Begin to take ticks and changes, and arm what is not armed."""
@@ -153,10 +155,10 @@ class CronApp:
                     await self._service.settle(item.subject.removeprefix(_CHANGED))
                 else:
                     await self._service.tick(item.data)
-                await consumer.ack(self._link.bus, item)
+                await consumer.ack(self._context.bus, item)
             except Exception as error:
-                passing = isinstance(error, Unavailable | BusError)
-                self._link.log.log(
+                passing = isinstance(error, UnavailableError | BusError)
+                self._context.log.log(
                     logging.WARNING if passing else logging.ERROR,
                     "tried again",
                     subject=item.subject if item else None,
@@ -166,9 +168,9 @@ class CronApp:
                 if item is None:
                     asyncio.get_running_loop().call_later(1.0, self._look)
                 else:
-                    await consumer.nak(self._link.bus, item, 1.0 if passing else 30.0)
+                    await consumer.nak(self._context.bus, item, 1.0 if passing else 30.0)
 
 
-def build(link: Link, settings: CronSettings) -> CronApp:
+def build(context: ServiceContext, settings: CronSettings) -> CronApp:
     """Put the cron service together."""
-    return CronApp(link, settings)
+    return CronApp(context, settings)

@@ -17,16 +17,16 @@ from typing import Any, Protocol
 import orjson
 import pydantic
 
-from penstock_adapters.nats.kv import Entry
-from penstock_adapters.ticks import ScheduleError, last_tick, next_tick
+from penstock_adapters.cron_expressions import ScheduleError, last_tick, next_tick
+from penstock_adapters.nats.buckets.kv import Entry
 from penstock_contracts.commands import Schedule, Tick, Version
 from penstock_core import ids
-from penstock_core.errors import InputError, InvalidId
+from penstock_core.errors import InputError, InvalidIdError
 from penstock_core.facts import RunRequested
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored, Value
 from penstock_core.registry import references
-from penstock_core.registry.errors import NotThere
+from penstock_core.registry.errors import NotFoundError
 from penstock_core.registry.references import Reference
-from penstock_core.values import ArtifactRef, Inline, Stored, Value
 
 _REFERENCE = pydantic.TypeAdapter(ArtifactRef)
 
@@ -132,7 +132,7 @@ class CronService:
             return
         try:
             inputs = _inputs(version, await self._pinned(version, schedule.inputs))
-        except (InputError, InvalidId, NotThere) as error:
+        except (InputError, InvalidIdError, NotFoundError) as error:
             await self._refuse(schedule, tick, str(error))
             return
         now, limit = self._clock(), version.pipeline.deadline

@@ -12,12 +12,12 @@ from typing import Any
 from penstock_adapters.mirror import Mirror
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.appender import Appender
-from penstock_adapters.nats.archived import ArchivedLog, Archives
+from penstock_adapters.nats.archived_log import ArchivedLog, Archives
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
-from penstock_adapters.nats.kv import Bucket
 from penstock_adapters.nats.run_log import from_direct
-from penstock_adapters.nats.versions import Versions
 from penstock_adapters.process import ProcessExecutor
 from penstock_contracts import subjects
 from penstock_core.facts import (
@@ -29,38 +29,40 @@ from penstock_core.facts import (
     CancelRequested,
     Fact,
 )
-from penstock_core.ports import Recorded, Unavailable, Workplace
-from penstock_core.series import Point
-from penstock_core.values import Stored
+from penstock_core.pipeline.values import Stored
+from penstock_core.ports import AttemptEnvironment, Recorded, UnavailableError
+from penstock_core.queries.series import Point
 from penstock_executor import checkpoints, subscribers
-from penstock_executor.cache import Look, ResultCache
-from penstock_executor.checkpoints import Commits
-from penstock_executor.edges import Attempt
-from penstock_executor.output import OutputShipper
+from penstock_executor.cache import CacheLookup, ResultCache
+from penstock_executor.checkpoints import CommitPublisher
+from penstock_executor.output_shipper import OutputShipper
+from penstock_executor.platform import Attempt
 from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
-from penstock_servicekit.link import Link
+from penstock_servicekit.service_context import ServiceContext
 
 _KEPT_BEFORE_A_LOOK = 5
 """How often what is held is kept before the log is asked whether others have ended it: every ten seconds or so."""
 
 
-class NatsEdges:
+class NatsPlatform:
     """The executor's surroundings on NATS."""
 
-    def __init__(self, link: Link, settings: ExecutorSettings) -> None:
-        self._link = link
-        self._mirror = Mirror(link.bus, settings.home)
+    def __init__(self, context: ServiceContext, settings: ExecutorSettings) -> None:
+        self._context = context
+        self._mirror = Mirror(context.bus, settings.home)
         # Runs that were resumed, or started by others, read results of runs that may be archived.
-        self._log = ArchivedLog(link.bus, f"penstock/executor/{link.name}", Archives(self._mirror.opened))
-        self.appender = Appender(self._log, lambda error: link.log.warning("append is tried again", error=str(error)))
-        self.shipper = OutputShipper(link.bus, link.log.warning)
-        self._commits = Commits(self.appender.submit, self._mirror.put, link.log.warning)
-        self._cache = ResultCache(
-            Bucket(link.bus, subjects.CACHE_BUCKET), self._mirror.missing, self.facts, link.log.warning
+        self._log = ArchivedLog(context.bus, f"penstock/executor/{context.name}", Archives(self._mirror.opened))
+        self.appender = Appender(
+            self._log, lambda error: context.log.warning("append is tried again", error=str(error))
         )
-        self._sources = Sources(settings.home, Versions(link.bus), self._mirror.local_file)
+        self.shipper = OutputShipper(context.bus, context.log.warning)
+        self._commits = CommitPublisher(self.appender.submit, self._mirror.put, context.log.warning)
+        self._cache = ResultCache(
+            Bucket(context.bus, subjects.CACHE_BUCKET), self._mirror.missing, self.facts, context.log.warning
+        )
+        self._sources = Sources(settings.home, Versions(context.bus), self._mirror.local_file)
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
         """See the protocol."""
@@ -72,33 +74,33 @@ class NatsEdges:
 
     async def ack(self, delivery: Delivery) -> None:
         """See the protocol."""
-        await consumer.ack(self._link.bus, delivery)
+        await consumer.ack(self._context.bus, delivery)
 
-    async def hand_back(self, delivery: Delivery, delay: float) -> None:
+    async def return_delivery(self, delivery: Delivery, delay: float) -> None:
         """See the protocol."""
-        await consumer.nak(self._link.bus, delivery, delay)
+        await consumer.nak(self._context.bus, delivery, delay)
 
     async def keep(self, delivery: Delivery) -> None:
         """See the protocol."""
-        await consumer.in_progress(self._link.bus, delivery)
+        await consumer.in_progress(self._context.bus, delivery)
 
     async def park(self, delivery: Delivery, error: str) -> None:
         """See the protocol."""
-        await self._link.park(delivery.subject, delivery.data, error, delivery.stream_seq)
+        await self._context.park(delivery.subject, delivery.data, error, delivery.stream_seq)
 
-    async def look(self, attempt: AttemptRequested, rule: CacheRule) -> Look:
+    async def look_up(self, attempt: AttemptRequested, rule: CacheRule) -> CacheLookup:
         """See the protocol."""
-        return await self._cache.look(attempt, rule, await self._sources.environment(attempt))
+        return await self._cache.look_up(attempt, rule, await self._sources.environment(attempt))
 
-    async def keep_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
+    async def store_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
         """See the protocol."""
         return await self._cache.keep(attempt, report, end)
 
-    async def workplace(self, attempt: AttemptRequested) -> Workplace:
+    async def workplace(self, attempt: AttemptRequested) -> AttemptEnvironment:
         """See the protocol."""
         await self._mirror.fetch(attempt.inputs.values())
         where = await self._sources.workplace(attempt)
-        left = await checkpoints.latest(attempt, self.facts, self._mirror.fetch, self._link.log.warning)
+        left = await checkpoints.latest(attempt, self.facts, self._mirror.fetch, self._context.log.warning)
         root = str((await self._mirror.root()).resolve())
         return replace(where, artifacts=root, checkpoint=left, limit=await self._mirror.limit())
 
@@ -132,23 +134,23 @@ class NatsEdges:
 class ExecutorApp:
     """The executor with its consumer, its processes and its timers."""
 
-    def __init__(self, link: Link, settings: ExecutorSettings) -> None:
-        self._link = link
+    def __init__(self, context: ServiceContext, settings: ExecutorSettings) -> None:
+        self._context = context
         self._settings = settings
-        self._edges = NatsEdges(link, settings)
+        self._platform = NatsPlatform(context, settings)
         self._puller = Puller(
-            link.bus, subjects.RUNS, subjects.attempts_consumer(settings.pool), lambda d: self._service.receive(d)
+            context.bus, subjects.RUNS, subjects.attempts_consumer(settings.pool), lambda d: self._service.receive(d)
         )
         self._service = ExecutorService(
-            link.name,
+            context.name,
             settings.slots,
-            self._edges,
+            self._platform,
             self._puller.want,
-            lambda event, **kw: link.log.warning(event, **kw),
+            lambda event, **kw: context.log.warning(event, **kw),
             ahead=settings.look_ahead,
         )
         self._executor = ProcessExecutor(
-            link.name,
+            context.name,
             self._service,
             settings.home,
             env={"PENSTOCK_HOME": str(settings.home.resolve())},
@@ -160,16 +162,16 @@ class ExecutorApp:
         self._tasks: list[asyncio.Task[None]] = []
         self._catching_up: asyncio.Task[None] | None = None
         self._stopped = False
-        subscribers.register(link.broker, self._service.cancel, self._service.kill)
-        link.bus.on_reconnect(self._reconnected)
+        subscribers.register(context.broker, self._service.cancel, self._service.kill)
+        context.bus.on_reconnect(self._reconnected)
 
     async def start(self) -> None:
         """Begin to take attempts."""
         await self._catch_up()
-        loops = [self._edges.appender.run(), self._edges.shipper.run(), self._puller.run(), self._keep()]
-        self._tasks = [self._link.task(loop) for loop in loops]
+        loops = [self._platform.appender.run(), self._platform.shipper.run(), self._puller.run(), self._keep()]
+        self._tasks = [self._context.task(loop) for loop in loops]
         self._service.open()
-        self._link.log.info("executor takes attempts", pool=self._settings.pool, slots=self._settings.slots)
+        self._context.log.info("executor takes attempts", pool=self._settings.pool, slots=self._settings.slots)
 
     async def stop(self) -> None:
         """Finish or hand back what is held."""
@@ -189,9 +191,9 @@ class ExecutorApp:
         while True:
             for _ in range(_KEPT_BEFORE_A_LOOK):
                 await asyncio.sleep(self._settings.ack_wait / 3)
-                await self._service.keep_held()
-            with contextlib.suppress(Unavailable, BusError):  # it is looked again
-                await self._service.look_for_ends()
+                await self._service.extend_deliveries()
+            with contextlib.suppress(UnavailableError, BusError):  # it is looked again
+                await self._service.find_ended_attempts()
 
     def _reconnected(self) -> None:
         if not self._stopped:
@@ -204,21 +206,21 @@ class ExecutorApp:
             try:
                 await self._catch_up()
                 return
-            except (Unavailable, BusError) as error:
-                self._link.log.warning("catching up is tried again", error=str(error))
+            except (UnavailableError, BusError) as error:
+                self._context.log.warning("catching up is tried again", error=str(error))
                 await asyncio.sleep(0.5)
 
     async def _catch_up(self) -> None:
         """After being away: up to where deliveries may be repeats, and which runs were cancelled meanwhile."""
-        info = await self._link.bus.api(f"STREAM.INFO.{subjects.RUNS}")
+        info = await self._context.bus.api(f"STREAM.INFO.{subjects.RUNS}")
         self._service.horizon = int(info["state"]["last_seq"])
-        for message in await self._link.bus.read(subjects.RUNS, "runs.*.*.cancel"):
+        for message in await self._context.bus.read(subjects.RUNS, "runs.*.*.cancel"):
             recorded = from_direct(message)
             if recorded is not None and isinstance(recorded.fact, CancelRequested):
                 await self._service.cancel(recorded.fact.run_id, recorded.fact.reason)
 
 
-def build(link: Link, settings: ExecutorSettings) -> ExecutorApp:
+def build(context: ServiceContext, settings: ExecutorSettings) -> ExecutorApp:
     """Put the executor together."""
     settings.home.mkdir(parents=True, exist_ok=True)
-    return ExecutorApp(link, settings)
+    return ExecutorApp(context, settings)

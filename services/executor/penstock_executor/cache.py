@@ -20,24 +20,24 @@ from typing import NamedTuple, Protocol
 import orjson
 import pydantic
 
-from penstock_adapters.nats.kv import Entry
+from penstock_adapters.nats.buckets.kv import Entry
 from penstock_contracts import subjects
-from penstock_core import cachekey, caching
-from penstock_core.caching import Kept, Trace
+from penstock_core.cache import cache_key, cached_results
+from penstock_core.cache.cached_results import CachedResult, CacheRecord
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptFinished, AttemptRequested, CacheReport, CacheRule, Outcome
+from penstock_core.pipeline.values import Value
 from penstock_core.ports import Recorded
-from penstock_core.values import Value
 
 UNTOLD = "the code of the step cannot be told by reading it"
 REFRESHED = "the run asked for it to be made anew"
 
 _TRIES = 3
-_KEPT = pydantic.TypeAdapter(Kept)
-_TRACES = pydantic.TypeAdapter(list[Trace])
+_KEPT = pydantic.TypeAdapter(CachedResult)
+_TRACES = pydantic.TypeAdapter(list[CacheRecord])
 
 
-class Table(Protocol):
+class CacheTable(Protocol):
     """The bucket."""
 
     async def get(self, key: str) -> Entry | None:
@@ -49,7 +49,7 @@ class Table(Protocol):
         ...
 
 
-class Look(NamedTuple):
+class CacheLookup(NamedTuple):
     """What was found: the report, and the end of the attempt if an earlier result counts."""
 
     report: CacheReport
@@ -68,7 +68,7 @@ class ResultCache:
 
     def __init__(
         self,
-        table: Table,
+        table: CacheTable,
         missing: Callable[[Iterable[Value]], Awaitable[set[str]]],
         facts: Callable[[list[str]], Awaitable[dict[str, Recorded]]],
         warn: Callable[..., None],
@@ -78,53 +78,55 @@ class ResultCache:
         self._facts = facts
         self._warn = warn
 
-    async def look(self, request: AttemptRequested, rule: CacheRule, environment: str) -> Look:
+    async def look_up(self, request: AttemptRequested, rule: CacheRule, environment: str) -> CacheLookup:
         """Look for an earlier result of the same call; `environment` is the digest of what the attempt would run in."""
-        parts = cachekey.Parts(
+        parts = cache_key.Parts(
             code=rule.code,
-            environment=cachekey.environment(environment, request.env),
+            environment=cache_key.environment(environment, request.env),
             entrypoint=request.entrypoint,
             inputs=request.inputs,
             salt=rule.salt,
         )
-        key = cachekey.key(parts)
+        key = cache_key.key(parts)
         if key is None:
-            unknown = ", ".join(repr(name) for name in cachekey.unknown(parts))
-            return Look(CacheReport(note=UNTOLD if not rule.code else f"only a reference is known of input {unknown}"))
-        report = CacheReport(key=key, parts=cachekey.digests(parts))
+            unknown = ", ".join(repr(name) for name in cache_key.unknown(parts))
+            return CacheLookup(
+                CacheReport(note=UNTOLD if not rule.code else f"only a reference is known of input {unknown}")
+            )
+        report = CacheReport(key=key, parts=cache_key.digests(parts))
         if rule.refresh:
-            return Look(replace(report, note=REFRESHED))
+            return CacheLookup(replace(report, note=REFRESHED))
         try:
-            return await self._look(request, rule, report)
+            return await self._look_up(request, rule, report)
         except (PenstockError, pydantic.ValidationError) as error:
             why = _line(error)
             self._warn("the cache cannot be read", step=request.key, run=request.run_id, error=why)
-            return Look(replace(report, note=f"the cache could not be read: {why}"))
+            return CacheLookup(replace(report, note=f"the cache could not be read: {why}"))
 
-    async def _look(self, request: AttemptRequested, rule: CacheRule, report: CacheReport) -> Look:
+    async def _look_up(self, request: AttemptRequested, rule: CacheRule, report: CacheReport) -> CacheLookup:
         entry = await self._table.get(_result(request.project, report.key))
         if entry is not None:
             kept = _KEPT.validate_json(entry.value)
             report = replace(report, from_run=kept.run_id, from_step=kept.key, stored_at=kept.stored_at)
             note, whole = await self._usable(kept, rule)
             if whole is None:
-                return Look(replace(report, note=note))
+                return CacheLookup(replace(report, note=note))
             hit = replace(report, hit=True)
-            return Look(hit, caching.cached_end(request, whole, hit, time.time()))
+            return CacheLookup(hit, cached_results.cached_end(request, whole, hit, time.time()))
         traces = await self._traces(request)
-        found = caching.nearest(report.parts, traces[0])
+        found = cached_results.nearest(report.parts, traces[0])
         if found is None:
-            return Look(report)
+            return CacheLookup(report)
         trace, differs = found
         if not differs:
-            return Look(replace(report, note="a result of the same call was kept, and has been dropped since"))
-        return Look(
+            return CacheLookup(replace(report, note="a result of the same call was kept, and has been dropped since"))
+        return CacheLookup(
             replace(report, differs=differs, from_run=trace.run_id, from_step=trace.key, stored_at=trace.stored_at)
         )
 
-    async def _usable(self, kept: Kept, rule: CacheRule) -> tuple[str, Kept | None]:
+    async def _usable(self, kept: CachedResult, rule: CacheRule) -> tuple[str, CachedResult | None]:
         """The kept result with all that it is, or why it does not count."""
-        if caching.expired(kept, rule.ttl, time.time()):
+        if cached_results.expired(kept, rule.ttl, time.time()):
             return f"the earlier result is older than {rule.ttl:g} s", None
         whole = await self._whole(kept)
         if whole is None:
@@ -132,7 +134,7 @@ class ResultCache:
         gone = await self._gone(whole)
         return gone, None if gone else whole
 
-    async def _whole(self, kept: Kept) -> Kept | None:
+    async def _whole(self, kept: CachedResult) -> CachedResult | None:
         """A kept result with all that it is, or None when the log does not have it."""
         if kept.whole:
             return kept
@@ -144,7 +146,7 @@ class ResultCache:
         parts = {"outputs": end.outputs, "metrics": end.metrics, "params": end.params, "tags": end.tags}
         return replace(kept, whole=True, artifacts=end.artifacts, **parts)
 
-    async def _gone(self, kept: Kept) -> str:
+    async def _gone(self, kept: CachedResult) -> str:
         missing = await self._missing([*kept.outputs.values(), *kept.artifacts.values()])
         if not missing:
             return ""
@@ -156,7 +158,7 @@ class ResultCache:
         """Keep a good end for later calls; returns the report, with a note if that was not possible."""
         if not report.key or end.outcome is not Outcome.SUCCEEDED:
             return report
-        kept = caching.keep(end, time.time())
+        kept = cached_results.keep(end, time.time())
         try:
             await self._table.put(_result(request.project, report.key), orjson.dumps(kept))
             await self._remember(request, report, kept)
@@ -166,16 +168,16 @@ class ResultCache:
             return replace(report, note="; ".join(text for text in (report.note, f"it is not kept: {why}") if text))
         return report
 
-    async def _remember(self, request: AttemptRequested, report: CacheReport, kept: Kept) -> None:
+    async def _remember(self, request: AttemptRequested, report: CacheReport, kept: CachedResult) -> None:
         """Only explanations hang on this, so that it is given up when others write all the time."""
-        new = Trace(run_id=kept.run_id, key=kept.key, stored_at=kept.stored_at, parts=report.parts)
+        new = CacheRecord(run_id=kept.run_id, key=kept.key, stored_at=kept.stored_at, parts=report.parts)
         for _ in range(_TRIES):
             traces, revision = await self._traces(request)
-            body = orjson.dumps(caching.remember(traces, new))
+            body = orjson.dumps(cached_results.remember(traces, new))
             if await self._table.put(_recent(request), body, revision) is not None:
                 return
 
-    async def _traces(self, request: AttemptRequested) -> tuple[list[Trace], int]:
+    async def _traces(self, request: AttemptRequested) -> tuple[list[CacheRecord], int]:
         entry = await self._table.get(_recent(request))
         if entry is None:
             return [], 0

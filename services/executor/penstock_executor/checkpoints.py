@@ -15,12 +15,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 from penstock_contracts import subjects
-from penstock_core import commits
+from penstock_core import committed_artifacts
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptRequested, Fact
-from penstock_core.ports import Recorded, Unavailable
-from penstock_core.values import Value
-from penstock_executor.edges import Attempt
+from penstock_core.pipeline.values import Value
+from penstock_core.ports import Recorded, UnavailableError
+from penstock_executor.platform import Attempt
 
 INTERVAL = 0.5
 """Seconds between two facts of one name: of those that come in between only the last one counts."""
@@ -38,14 +38,14 @@ class _Name:
 
 
 @dataclass(slots=True)
-class _Told:
+class _AttemptCommits:
     """What one attempt has told."""
 
     names: dict[str, _Name] = field(default_factory=dict[str, _Name])
     ending: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Commits:
+class CommitPublisher:
     """Tells the log what attempts store.
 
     Args:
@@ -63,23 +63,23 @@ class Commits:
         self._submit = submit
         self._publish = publish
         self._warn = warn
-        self._attempts: dict[Attempt, _Told] = {}
+        self._attempts: dict[Attempt, _AttemptCommits] = {}
 
     def take(self, fact: ArtifactCommitted) -> None:
         """An attempt has stored something."""
-        told = self._attempts.setdefault((fact.run_id, fact.key, fact.attempt), _Told())
-        name = told.names.setdefault(fact.name, _Name())
+        published = self._attempts.setdefault((fact.run_id, fact.key, fact.attempt), _AttemptCommits())
+        name = published.names.setdefault(fact.name, _Name())
         name.pending = fact
         if name.task is None:
-            name.task = asyncio.create_task(self._tell(told, name))
+            name.task = asyncio.create_task(self._publish_pending(published, name))
 
     async def settle(self, attempt: Attempt) -> None:
         """Return when all that an attempt has stored is told, or cannot be."""
-        told = self._attempts.get(attempt)
-        if told is None:
+        published = self._attempts.get(attempt)
+        if published is None:
             return
-        told.ending.set()
-        tasks = [name.task for name in told.names.values() if name.task is not None]
+        published.ending.set()
+        tasks = [name.task for name in published.names.values() if name.task is not None]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=SETTLE)
             if late:
@@ -87,8 +87,8 @@ class Commits:
 
     def forget(self, attempt: Attempt) -> None:
         """The attempt is over."""
-        told = self._attempts.pop(attempt, None)
-        for name in told.names.values() if told is not None else ():
+        published = self._attempts.pop(attempt, None)
+        for name in published.names.values() if published is not None else ():
             if name.task is not None:
                 name.task.cancel()
 
@@ -97,7 +97,7 @@ class Commits:
         """Attempts that stored something and are not forgotten."""
         return len(self._attempts)
 
-    async def _tell(self, told: _Told, name: _Name) -> None:
+    async def _publish_pending(self, published: _AttemptCommits, name: _Name) -> None:
         while name.pending is not None:
             fact, name.pending = name.pending, None
             try:
@@ -105,10 +105,12 @@ class Commits:
                 await self._submit(fact)
             except PenstockError as error:
                 place = f"{fact.run_id}/{fact.key}/{fact.attempt}"
-                self._warn("what an attempt stored is not told", attempt=place, name=fact.called, error=str(error))
-            if not told.ending.is_set():
+                self._warn(
+                    "what an attempt stored is not told", attempt=place, name=fact.effective_name, error=str(error)
+                )
+            if not published.ending.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(told.ending.wait(), INTERVAL)
+                    await asyncio.wait_for(published.ending.wait(), INTERVAL)
         name.task = None
 
 
@@ -131,12 +133,12 @@ async def latest(
     """
     if request.attempt == 1:
         return None
-    found = await last([subjects.committed(request.run_id, request.key, "*", commits.CHECKPOINT)])
+    found = await last([subjects.committed(request.run_id, request.key, "*", committed_artifacts.CHECKPOINT)])
     facts = [record.fact for record in found.values() if isinstance(record.fact, ArtifactCommitted)]
-    for fact in commits.checkpoints(facts, request.attempt):
+    for fact in committed_artifacts.checkpoints(facts, request.attempt):
         try:
             await fetch([fact.value])
-        except Unavailable:
+        except UnavailableError:
             raise
         except PenstockError as error:
             place = f"{fact.run_id}/{fact.key}/{fact.attempt}"

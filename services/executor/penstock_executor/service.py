@@ -19,18 +19,18 @@ from dataclasses import replace
 from typing import Any
 
 from penstock_adapters.nats.consumer import Delivery
-from penstock_adapters.nats.results import with_inputs
-from penstock_contracts import events, subjects
-from penstock_core import scripts
+from penstock_adapters.nats.results import resolve_inputs
+from penstock_contracts import fact_codec, subjects
+from penstock_core import script_runs
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
-from penstock_core.ports import Executor, Unavailable
-from penstock_core.series import Point
-from penstock_executor import attempts
-from penstock_executor.edges import Attempt, Edges
-from penstock_executor.held import Held, prepared
-from penstock_executor.line import Line
-from penstock_executor.work import Work
+from penstock_core.ports import Executor, UnavailableError
+from penstock_core.queries.series import Point
+from penstock_executor import attempt_facts
+from penstock_executor.active_attempt import ActiveAttempt, finalize_end
+from penstock_executor.background_tasks import BackgroundTasks
+from penstock_executor.platform import Attempt, Platform
+from penstock_executor.slot_queue import SlotQueue
 
 STARTED_DELAY = 0.02
 """Seconds that a `started` fact waits: an attempt that ends before does without."""
@@ -47,7 +47,7 @@ class ExecutorService:
         self,
         name: str,
         slots: int,
-        edges: Edges,
+        platform: Platform,
         want: Callable[[int], None],
         warn: Callable[..., None],
         *,
@@ -56,16 +56,16 @@ class ExecutorService:
         self.name = name
         self._slots = slots
         self._ahead = ahead
-        self._line = Line(self._too_late)
+        self._slot_queue = SlotQueue(self._too_late)
         self._queued: set[Attempt] = set()
-        self._edges = edges
+        self._platform = platform
         self._want = want
         self._warn = warn
         self._executor: Executor | None = None
-        self._held: dict[Attempt, Held] = {}
+        self._active_attempts: dict[Attempt, ActiveAttempt] = {}
         self._ended: OrderedDict[Attempt, None] = OrderedDict()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
-        self._work = Work(warn)
+        self._background = BackgroundTasks(warn)
         self._stopping = False
         self._active = 0
         self._idle = asyncio.Event()
@@ -89,39 +89,39 @@ class ExecutorService:
         self._want_free()
 
     def _take(self, delivery: Delivery) -> None:
-        request = events.decode(delivery.subject, delivery.data)
-        if isinstance(request, events.Corrupt):
-            self._work.spawn(self._corrupt(delivery, request))
+        request = fact_codec.decode(delivery.subject, delivery.data)
+        if isinstance(request, fact_codec.UnreadableFact):
+            self._background.spawn(self._corrupt(delivery, request))
             return
-        if not isinstance(request, AttemptRequested) or request.version == scripts.VERSION:
-            self._work.spawn(self._edges.ack(delivery))
+        if not isinstance(request, AttemptRequested) or request.version == script_runs.VERSION:
+            self._background.spawn(self._platform.ack(delivery))
             return
         attempt = (request.run_id, request.key, request.attempt)
-        held = self._held.get(attempt)
-        if held is not None:
-            held.delivery = delivery  # a redelivery of what runs here; the newest one is acknowledged
+        active = self._active_attempts.get(attempt)
+        if active is not None:
+            active.delivery = delivery  # a redelivery of what runs here; the newest one is acknowledged
             return
         if attempt in self._ended:
-            self._work.spawn(self._edges.ack(delivery))
+            self._background.spawn(self._platform.ack(delivery))
             return
         if self._stopping:
-            self._work.spawn(self._edges.hand_back(delivery, 0.0))
+            self._background.spawn(self._platform.return_delivery(delivery, 0.0))
             return
-        self._held[attempt] = Held(request, delivery)
+        self._active_attempts[attempt] = ActiveAttempt(request, delivery)
         self._idle.clear()
         if self._active < self._slots or not self._ahead:
             self._start(attempt)
             return
         self._queued.add(attempt)
-        self._work.spawn(self._begin(attempt, request, delivery))
+        self._background.spawn(self._begin(attempt, request, delivery))
 
     def _start(self, attempt: Attempt) -> None:
         """Give an attempt a slot."""
-        held = self._held[attempt]
-        held.begun = True
+        active = self._active_attempts[attempt]
+        active.begun = True
         self._active += 1
         self._queued.discard(attempt)
-        self._work.spawn(self._begin(attempt, held.request, held.delivery))
+        self._background.spawn(self._begin(attempt, active.request, active.delivery))
 
     async def _begin(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
         """Start an attempt, or have it wait for a slot if it has none."""
@@ -130,61 +130,61 @@ class ExecutorService:
                 return
             if request.not_before is not None and (delay := request.not_before - time.time()) > 0:
                 self._release(attempt)
-                await self._edges.hand_back(delivery, delay)
+                await self._platform.return_delivery(delivery, delay)
                 return
             if (delivery.delivered > 1 or delivery.stream_seq <= self.horizon) and await self._known(request):
                 return
             if request.start_by is not None and time.time() >= request.start_by:
-                self._end(attempts.queue_timeout(request))
+                self._end(attempt_facts.queue_timeout(request))
                 return
-            held = self._held.get(attempt)
-            if held is None or held.ended:
+            active = self._active_attempts.get(attempt)
+            if active is None or active.ended:
                 return
-            if not held.begun:
-                await self._line_up(attempt, request, delivery)
+            if not active.begun:
+                await self._enqueue(attempt, request, delivery)
                 return
-            request = await with_inputs(request, self._edges.facts)
+            request = await resolve_inputs(request, self._platform.facts)
             if await self._from_cache(attempt, request):
                 return
-            where = await self._edges.workplace(request)
+            where = await self._platform.workplace(request)
             # A cancel that came meanwhile found no process to end. Between this look and the start nothing is awaited.
             if self._was_cancelled(request):
                 return
             assert self._executor is not None  # noqa: S101 - set by the composition root before open()
             await self._executor.start(request, where)
-        except Unavailable as error:
+        except UnavailableError as error:
             self._warn("an attempt is handed back", attempt="/".join(map(str, attempt)), error=str(error))
             self._release(attempt)
-            await self._edges.hand_back(delivery, 1.0)
+            await self._platform.return_delivery(delivery, 1.0)
         except PenstockError as error:
-            self._end(attempts.bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
+            self._end(attempt_facts.bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
         except Exception as error:
             self._warn("an attempt could not be started", attempt="/".join(map(str, attempt)), error=repr(error))
             message = f"the executor could not start it: {error}"
-            self._end(attempts.bad_end(request, Outcome.LOST, type(error).__name__, message))
+            self._end(attempt_facts.bad_end(request, Outcome.LOST, type(error).__name__, message))
 
-    async def _line_up(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
+    async def _enqueue(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
         if self._stopping:  # it starts elsewhere, or here later
             self._release(attempt)
-            await self._edges.hand_back(delivery, 0.0)
+            await self._platform.return_delivery(delivery, 0.0)
         else:
-            self._line.join(request, delivery.at)
+            self._slot_queue.join(request, delivery.at)
             self._want_free()
 
     def _too_late(self, attempt: Attempt) -> None:
         """It has been in line for as long as it may."""
-        held = self._held.get(attempt)
-        if held is not None and not held.begun:
-            self._end(attempts.queue_timeout(held.request))
+        active = self._active_attempts.get(attempt)
+        if active is not None and not active.begun:
+            self._end(attempt_facts.queue_timeout(active.request))
 
     async def _from_cache(self, attempt: Attempt, request: AttemptRequested) -> bool:
         """End an attempt with an earlier result of the same call; True when there was one."""
         if request.cache is None:
             return False
-        found = await self._edges.look(request, request.cache)
-        held = self._held.get(attempt)
-        if held is not None:
-            held.cache = found.report
+        found = await self._platform.look_up(request, request.cache)
+        active = self._active_attempts.get(attempt)
+        if active is not None:
+            active.cache = found.report
         if found.end is None:
             return False
         if not self._was_cancelled(request):
@@ -193,65 +193,67 @@ class ExecutorService:
 
     def _was_cancelled(self, request: AttemptRequested) -> bool:
         """End an attempt whose run was cancelled, or that was to be killed; True when it was."""
-        held = self._held.get((request.run_id, request.key, request.attempt))
-        if (held is None or not held.killed) and (request.run_id not in self._cancelled or request.closing):
+        active = self._active_attempts.get((request.run_id, request.key, request.attempt))
+        if (active is None or not active.killed) and (request.run_id not in self._cancelled or request.closing):
             return False
-        self._end(attempts.bad_end(request, Outcome.CANCELLED, "Cancelled", "the run was cancelled before it started"))
+        self._end(
+            attempt_facts.bad_end(request, Outcome.CANCELLED, "Cancelled", "the run was cancelled before it started")
+        )
         return True
 
     async def _known(self, request: AttemptRequested) -> bool:
         """Deal with an attempt that was delivered before; True when it must not run."""
         prefix = subjects.run(request.run_id, f"step.{request.key}.{request.attempt}")
-        known = await self._edges.facts([f"{prefix}.started", f"{prefix}.finished"])
+        known = await self._platform.facts([f"{prefix}.started", f"{prefix}.finished"])
         if f"{prefix}.finished" in known:
             self._done((request.run_id, request.key, request.attempt))
             return True
         started = known.get(f"{prefix}.started")
         if started is not None and isinstance(started.fact, AttemptStarted):
             message = f"the executor {started.fact.executor} that ran it is gone"
-            self._end(attempts.bad_end(request, Outcome.LOST, "Lost", message, started.fact.started_at))
+            self._end(attempt_facts.bad_end(request, Outcome.LOST, "Lost", message, started.fact.started_at))
             return True
         return False
 
-    async def _corrupt(self, delivery: Delivery, corrupt: events.Corrupt) -> None:
+    async def _corrupt(self, delivery: Delivery, corrupt: fact_codec.UnreadableFact) -> None:
         """An unreadable request still takes its place in the log; its attempt ends as lost, so another is requested."""
-        await self._edges.park(delivery, corrupt.why)
+        await self._platform.park(delivery, corrupt.why)
         place = subjects.parse(corrupt.subject)
         if place is not None and place.key and place.attempt:
-            await self._edges.submit(
-                attempts.unreadable(place.run_id, place.key, place.attempt, corrupt.why, self.name)
+            await self._platform.submit(
+                attempt_facts.unreadable(place.run_id, place.key, place.attempt, corrupt.why, self.name)
             )
-        await self._edges.ack(delivery)
+        await self._platform.ack(delivery)
 
     # ------------------------------------------------------------------------------------------- AttemptEvents
 
     def started(self, fact: AttemptStarted) -> None:
         """The attempt's process runs. Its fact waits a moment for the end, which says the same and more."""
-        held = self._held.get((fact.run_id, fact.key, fact.attempt))
-        if held is not None:
-            held.started = fact
-            held.timer = asyncio.get_running_loop().call_later(STARTED_DELAY, self._send_started, held)
+        active = self._active_attempts.get((fact.run_id, fact.key, fact.attempt))
+        if active is not None:
+            active.started = fact
+            active.timer = asyncio.get_running_loop().call_later(STARTED_DELAY, self._send_started, active)
 
     def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
         """The attempt wrote something."""
-        held = self._held.get((run_id, key, attempt))
-        shipped = self._edges.output((run_id, key, attempt), entries)
-        if held is not None:
-            held.output.append(shipped)
+        active = self._active_attempts.get((run_id, key, attempt))
+        shipped = self._platform.output((run_id, key, attempt), entries)
+        if active is not None:
+            active.output.append(shipped)
 
     def measured(self, run_id: str, key: str, attempt: int, points: list[Point]) -> None:
         """The attempt measured something."""
-        held = self._held.get((run_id, key, attempt))
-        shipped = self._edges.measured((run_id, key, attempt), points)
-        if held is not None:
-            held.output.append(shipped)
+        active = self._active_attempts.get((run_id, key, attempt))
+        shipped = self._platform.measured((run_id, key, attempt), points)
+        if active is not None:
+            active.output.append(shipped)
 
     def committed(self, fact: ArtifactCommitted) -> None:
         """The attempt stored something."""
-        held = self._held.get((fact.run_id, fact.key, fact.attempt))
-        if held is not None:
-            held.commits = True
-            self._edges.commit(fact)
+        active = self._active_attempts.get((fact.run_id, fact.key, fact.attempt))
+        if active is not None:
+            active.commits = True
+            self._platform.commit(fact)
 
     def finished(self, fact: AttemptFinished) -> None:
         """The attempt ended."""
@@ -263,28 +265,28 @@ class ExecutorService:
         """Report an end. Without output or artifacts, which is the fast path, it is submitted at once."""
         fact = fact if fact.executor else replace(fact, executor=self.name)
         attempt = (fact.run_id, fact.key, fact.attempt)
-        held = self._held.get(attempt)
-        if held is not None:
-            if held.ended:
+        active = self._active_attempts.get(attempt)
+        if active is not None:
+            if active.ended:
                 return
             # The slot is free now; the delivery is held until the end is in the log.
-            held.ended = True
-            self._free(attempt, held)
-            if held.timer is not None:
+            active.ended = True
+            self._free(attempt, active)
+            if active.timer is not None:
                 # A short attempt has no `started` in the log: its end says where and when it began, for one write less.
-                held.timer.cancel()
-            if held.output or held.commits or held.cache or attempts.stores(fact):
-                self._work.spawn(self._end_after(attempt, held, fact))
+                active.timer.cancel()
+            if active.output or active.commits or active.cache or attempt_facts.stores(fact):
+                self._background.spawn(self._end_after(attempt, active, fact))
                 return
         self._submit_end(attempt, fact)
 
-    async def _end_after(self, attempt: Attempt, held: Held, fact: AttemptFinished) -> None:
+    async def _end_after(self, attempt: Attempt, active: ActiveAttempt, fact: AttemptFinished) -> None:
         """What a finished attempt wrote is stored before its end is known, so that readers find it."""
-        self._submit_end(attempt, await prepared(self._edges, held, fact))
+        self._submit_end(attempt, await finalize_end(self._platform, active, fact))
 
     def _submit_end(self, attempt: Attempt, fact: AttemptFinished) -> None:
-        written = self._edges.submit(fact)
-        written.add_done_callback(lambda future: self._work.spawn(self._ended_in_log(attempt, fact, future)))
+        written = self._platform.submit(fact)
+        written.add_done_callback(lambda future: self._background.spawn(self._ended_in_log(attempt, fact, future)))
 
     async def _ended_in_log(self, attempt: Attempt, fact: AttemptFinished, written: asyncio.Future[bool]) -> None:
         if written.cancelled():
@@ -294,49 +296,49 @@ class ExecutorService:
             # Refused for good, such as a body over the broker's limit: report that instead.
             self._warn("an end was refused", attempt="/".join(map(str, attempt)), error=str(error))
             try:
-                await self._edges.submit(attempts.too_large(fact, error))
+                await self._platform.submit(attempt_facts.too_large(fact, error))
             except PenstockError as again:
                 # Nothing can be recorded now. It comes again later, and counts as lost if its start is in the log.
                 self._warn("no end could be recorded", attempt="/".join(map(str, attempt)), error=str(again))
-                held = self._held.get(attempt)
+                active = self._active_attempts.get(attempt)
                 self._release(attempt)
-                if held is not None:
-                    await self._edges.hand_back(held.delivery, _REFUSED_DELAY)
+                if active is not None:
+                    await self._platform.return_delivery(active.delivery, _REFUSED_DELAY)
                 return
         self._done(attempt)
 
-    def _send_started(self, held: Held) -> None:
-        if held.started is not None and not held.started_sent:
-            held.started_sent = True
-            self._edges.submit(held.started)
+    def _send_started(self, active: ActiveAttempt) -> None:
+        if active.started is not None and not active.started_sent:
+            active.started_sent = True
+            self._platform.submit(active.started)
 
     def _done(self, attempt: Attempt) -> None:
         self._ended[attempt] = None
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
-        held = self._held.get(attempt)
+        active = self._active_attempts.get(attempt)
         self._release(attempt)
-        if held is not None:
-            self._work.spawn(self._edges.ack(held.delivery))
+        if active is not None:
+            self._background.spawn(self._platform.ack(active.delivery))
 
     def _release(self, attempt: Attempt) -> None:
-        held = self._held.pop(attempt, None)
-        self._edges.forget(attempt)
-        if held is not None and not held.ended:
-            self._free(attempt, held)
-        if not self._held:
+        active = self._active_attempts.pop(attempt, None)
+        self._platform.forget(attempt)
+        if active is not None and not active.ended:
+            self._free(attempt, active)
+        if not self._active_attempts:
             self._idle.set()
 
-    def _free(self, attempt: Attempt, held: Held) -> None:
+    def _free(self, attempt: Attempt, active: ActiveAttempt) -> None:
         """An attempt's slot, or its place in line, is free."""
-        self._active -= held.begun
+        self._active -= active.begun
         self._queued.discard(attempt)
-        self._line.leave(attempt)
+        self._slot_queue.leave(attempt)
         self._want_free()
 
     def _want_free(self) -> None:
         """Give free slots to those in line, and ask for as many as may be here besides."""
-        while not self._stopping and self._active < self._slots and (attempt := self._line.next()) is not None:
+        while not self._stopping and self._active < self._slots and (attempt := self._slot_queue.next()) is not None:
             self._start(attempt)
         room = self._slots + self._ahead - self._active - len(self._queued)
         self._want(0 if self._stopping else max(0, room))
@@ -348,52 +350,56 @@ class ExecutorService:
         self._cancelled[run_id] = None
         while len(self._cancelled) > _CANCELLED_REMEMBERED:
             self._cancelled.popitem(last=False)
-        for attempt in [attempt for attempt in self._held if attempt[0] == run_id]:
-            held = self._held.get(attempt)
-            if held is None or held.request.closing:
+        for attempt in [attempt for attempt in self._active_attempts if attempt[0] == run_id]:
+            active = self._active_attempts.get(attempt)
+            if active is None or active.request.closing:
                 continue
-            if not held.begun:
-                self._was_cancelled(held.request)
+            if not active.begun:
+                self._was_cancelled(active.request)
             elif self._executor is not None:
                 await self._executor.cancel(*attempt, reason)
 
     async def kill(self, attempt: Attempt) -> None:
         """An attempt's end is written already, so whatever it still does counts for nothing."""
-        held = self._held.get(attempt)
-        if held is not None and not held.ended and not held.killed:
-            held.killed = True
-            if not held.begun:
-                self._was_cancelled(held.request)
+        active = self._active_attempts.get(attempt)
+        if active is not None and not active.ended and not active.killed:
+            active.killed = True
+            if not active.begun:
+                self._was_cancelled(active.request)
             elif self._executor is not None:
                 await self._executor.cancel(*attempt, "the platform has ended it")
 
-    async def keep_held(self) -> None:
+    async def extend_deliveries(self) -> None:
         """Put the redelivery of everything held off; to be called a few times per acknowledgement wait."""
-        for held in list(self._held.values()):
-            await self._edges.keep(held.delivery)
+        for active in list(self._active_attempts.values()):
+            await self._platform.keep(active.delivery)
 
-    async def look_for_ends(self) -> None:
+    async def find_ended_attempts(self) -> None:
         """End what others have ended in the log, should nobody have heard of it; to be called now and then."""
-        places = {subjects.finished(*attempt): attempt for attempt, held in self._held.items() if not held.ended}
-        for place in await self._edges.facts(list(places)) if places else ():
+        places = {
+            subjects.finished(*attempt): attempt
+            for attempt, active in self._active_attempts.items()
+            if not active.ended
+        }
+        for place in await self._platform.facts(list(places)) if places else ():
             await self.kill(places[place])
 
     async def stop(self, drain: float) -> None:
         """Take nothing more, give what runs `drain` seconds, end the rest as lost, and see the ends into the log."""
         self._stopping = True
         self._want_free()
-        while (attempt := self._line.next()) is not None:
-            held = self._held[attempt]
-            await self._line_up(attempt, held.request, held.delivery)
+        while (attempt := self._slot_queue.next()) is not None:
+            active = self._active_attempts[attempt]
+            await self._enqueue(attempt, active.request, active.delivery)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), drain)
         if self._executor is not None:
             await self._executor.close()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), 5.0)
-        await self._work.wait(5.0)
+        await self._background.wait(5.0)
 
     @property
     def running(self) -> int:
         """Attempts in hand."""
-        return len(self._held)
+        return len(self._active_attempts)

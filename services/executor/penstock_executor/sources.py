@@ -9,11 +9,11 @@ import tarfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from penstock_adapters.nats.versions import Versions
+from penstock_adapters.nats.buckets.versions import Versions
 from penstock_contracts.commands import Version
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptRequested
-from penstock_core.ports import Workplace
+from penstock_core.ports import AttemptEnvironment
 
 
 class WorkplaceError(PenstockError):
@@ -28,7 +28,7 @@ class Sources:
         self._artifacts = home / "artifacts"
         self._versions = versions
         self._local_file = local_file
-        self._ready: dict[tuple[str, str, int], Workplace] = {}
+        self._ready: dict[tuple[str, str, int], AttemptEnvironment] = {}
         self._lock = asyncio.Lock()
 
     async def environment(self, attempt: AttemptRequested) -> str:
@@ -47,7 +47,7 @@ class Sources:
             raise WorkplaceError(f"pipeline {attempt.pipeline!r} has no version {attempt.version}")
         return version
 
-    async def workplace(self, attempt: AttemptRequested) -> Workplace:
+    async def workplace(self, attempt: AttemptRequested) -> AttemptEnvironment:
         """The workplace of an attempt.
 
         Raises:
@@ -70,7 +70,7 @@ class Sources:
             if not target.is_dir():
                 bundle = await self._local_file(version.source)
                 await asyncio.to_thread(_unpack, bundle, target)
-            ready = self._ready[name] = Workplace(
+            ready = self._ready[name] = AttemptEnvironment(
                 source=str(target.resolve()),
                 python=python,
                 artifacts=str(self._artifacts.resolve()),

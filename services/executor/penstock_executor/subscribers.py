@@ -8,7 +8,7 @@ from typing import Annotated
 from faststream.nats import NatsBroker
 from faststream.params import Context
 
-from penstock_contracts import events, subjects
+from penstock_contracts import fact_codec, subjects
 from penstock_core.facts import CancelRequested
 
 
@@ -20,9 +20,9 @@ def register(
     """Hear of cancelled runs and of attempts to be ended; what was missed while away is found in the log later."""
 
     async def cancelled(body: bytes, subject: Annotated[str, Context("message.raw_message.subject")]) -> None:
-        fact = events.decode(subject, body)
-        if isinstance(fact, events.Corrupt):
-            fact = events.stand_in(fact)
+        fact = fact_codec.decode(subject, body)
+        if isinstance(fact, fact_codec.UnreadableFact):
+            fact = fact_codec.placeholder_fact(fact)
         if isinstance(fact, CancelRequested):
             await cancel(fact.run_id, fact.reason)
 

@@ -11,4 +11,4 @@ from penstock_servicekit.app import serve
 
 if __name__ == "__main__":
     settings = GatewaySettings()
-    sys.exit(asyncio.run(serve("gateway", settings, lambda link: build(link, settings))))
+    sys.exit(asyncio.run(serve("gateway", settings, lambda context: build(context, settings))))

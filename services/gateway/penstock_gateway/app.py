@@ -14,68 +14,67 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from penstock_core.errors import PenstockError
-from penstock_gateway import guard, problems, subscribers
-from penstock_gateway.artifacts import Artifacts
-from penstock_gateway.lineage_events import LineageEvents
-from penstock_gateway.links import Signer
-from penstock_gateway.readmodel import ReadModel
-from penstock_gateway.routes import artifacts as artifact_routes
-from penstock_gateway.routes import (
-    compare,
-    events,
-    limits,
-    linked,
-    metrics,
-    models,
-    platform,
-    retention,
-    runs,
-    schedules,
-    steps,
-    versions,
-    waits,
-)
+from penstock_gateway import subscribers
+from penstock_gateway.artifacts import routes as artifact_routes
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.compare import routes as compare_routes
+from penstock_gateway.http import guard, problems
+from penstock_gateway.limits import routes as limit_routes
+from penstock_gateway.lineage.emitter import LineageEmitter
+from penstock_gateway.metrics import routes as metric_routes
+from penstock_gateway.platform import routes as platform_routes
+from penstock_gateway.read_model.database import ReadModel
+from penstock_gateway.registry import routes as registry_routes
+from penstock_gateway.retention import routes as retention_routes
+from penstock_gateway.run_streams import routes as run_stream_routes
+from penstock_gateway.runs import routes as run_routes
+from penstock_gateway.schedules import routes as schedule_routes
 from penstock_gateway.service import GatewayService
 from penstock_gateway.settings import GatewaySettings
-from penstock_servicekit.link import Link
+from penstock_gateway.steps import routes as step_routes
+from penstock_gateway.versions import routes as version_routes
+from penstock_gateway.waits import link_routes
+from penstock_gateway.waits import routes as wait_routes
+from penstock_gateway.waits.signed_links import Signer
+from penstock_servicekit.service_context import ServiceContext
 
 ROUTERS = tuple(
     module.router
     for module in (
-        platform,
+        platform_routes,
         artifact_routes,
-        versions,
-        compare,
-        metrics,
-        runs,
-        steps,
-        waits,
-        linked,
-        events,
-        schedules,
-        limits,
-        models,
-        retention,
+        version_routes,
+        compare_routes,
+        metric_routes,
+        run_routes,
+        step_routes,
+        wait_routes,
+        link_routes,
+        run_stream_routes,
+        schedule_routes,
+        limit_routes,
+        registry_routes,
+        retention_routes,
     )
 )
 
 
-class CannotListen(PenstockError):
+class ListenError(PenstockError):
     """The gateway's address cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
-class Deps:
+class AppDependencies:
     """What the application needs."""
 
     service: GatewayService
     settings: GatewaySettings
     token: str
     log: FilteringBoundLogger
-    lineage: LineageEvents | None = None
+    lineage: LineageEmitter | None = None
 
 
-def create_app(deps: Deps) -> FastAPI:
+def create_app(deps: AppDependencies) -> FastAPI:
     """The ASGI application."""
     app = routed_app()
     problems.install(app)
@@ -93,7 +92,7 @@ def routed_app() -> FastAPI:
     """The application with its routes only: enough to be described."""
     app = FastAPI(
         title="Penstock",
-        version=platform.VERSION,
+        version=platform_routes.VERSION,
         description="Pipelines, their runs, and what came of them. Errors are RFC 9457 problem details.",
         openapi_url=None,
         docs_url=None,
@@ -109,7 +108,7 @@ def routed_app() -> FastAPI:
 class Gateway:
     """The HTTP server as a service: `start` returns when it listens, `port` is the one that it listens on."""
 
-    def __init__(self, deps: Deps) -> None:
+    def __init__(self, deps: AppDependencies) -> None:
         self.port = 0
         self._deps = deps
         self._server: _Server | None = None
@@ -141,9 +140,9 @@ class Gateway:
         if self._task.done():
             listening.cancel()
             self._task.result()
-            raise CannotListen(f"the HTTP server on {settings.host}:{self.port} ended at once")
+            raise ListenError(f"the HTTP server on {settings.host}:{self.port} ended at once")
         self._deps.service.projector.start()
-        self._deps.service.measures.start()
+        self._deps.service.series_projector.start()
         self._deps.service.model_events.start()
         if self._deps.lineage is not None:
             self._deps.lineage.start()
@@ -208,35 +207,37 @@ def _bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except (OSError, UnicodeError) as error:
-        raise CannotListen(
+        raise ListenError(
             f"cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error}): "
             "another program may use the port; choose one with --port or PENSTOCK_PORT (0 takes a free one)"
         ) from error
     return listener
 
 
-class NoToken(PenstockError):
+class MissingTokenError(PenstockError):
     """There is no token that clients could be asked for."""
 
 
-def build(link: Link, settings: GatewaySettings) -> Gateway:
+def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     """Put the gateway together.
 
     Raises:
         NoToken: neither the settings nor the state folder hold a token.
         NoOpenLineage: an OpenLineage service is named, and its library is not installed.
     """
-    artifacts = Artifacts(link.bus, settings.max_blob)
-    service = GatewayService(link, artifacts, ReadModel(settings.database()), settings.gateway_runs, settings.home)
-    subscribers.register(link, service)
-    return Gateway(Deps(service, settings, _token(settings), link.log, _lineage(link, settings, service)))
+    artifacts = Artifacts(context.bus, settings.max_blob)
+    service = GatewayService(context, artifacts, ReadModel(settings.database()), settings.gateway_runs, settings.home)
+    subscribers.register(context, service)
+    return Gateway(
+        AppDependencies(service, settings, _token(settings), context.log, _lineage(context, settings, service))
+    )
 
 
-def _lineage(link: Link, settings: GatewaySettings, service: GatewayService) -> LineageEvents | None:
+def _lineage(context: ServiceContext, settings: GatewaySettings, service: GatewayService) -> LineageEmitter | None:
     if not settings.openlineage_url:
         return None
     key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None
-    return LineageEvents(link, service.states, settings.openlineage_url, key)
+    return LineageEmitter(context, service.states, settings.openlineage_url, key)
 
 
 def _token(settings: GatewaySettings) -> str:
@@ -248,7 +249,7 @@ def _token(settings: GatewaySettings) -> str:
         except OSError:
             token = ""
     if not token:
-        raise NoToken(
+        raise MissingTokenError(
             f"set PENSTOCK_TOKEN to the token that clients must send, or write it to {settings.home / 'token'}"
         )
     return token

@@ -16,41 +16,45 @@ from typing import Any, NamedTuple
 import orjson
 import pydantic
 
-from penstock_adapters.nats.archived import ArchivedLog, Archives
-from penstock_adapters.nats.follow import Followers
-from penstock_adapters.nats.kv import Bucket
-from penstock_adapters.nats.results import Results, is_named
-from penstock_adapters.nats.versions import Versions
-from penstock_contracts import api, commands, events, subjects
-from penstock_contracts.histories import HistoryHeader
-from penstock_core import ids, scripts
-from penstock_core.errors import InvalidId
+from penstock_adapters.nats.archived_log import ArchivedLog, Archives
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.versions import Versions
+from penstock_adapters.nats.follower import Followers
+from penstock_adapters.nats.results import Results, is_reference
+from penstock_contracts import api, commands, fact_codec, subjects
+from penstock_contracts.run_history import HistoryHeader
+from penstock_core import ids, script_runs
+from penstock_core.errors import InvalidIdError
 from penstock_core.facts import CacheMode, CancelRequested, RunFinished, RunRequested
-from penstock_core.ir import Pipeline
-from penstock_core.ports import Unavailable
-from penstock_core.tagged import NoSuchPart
-from penstock_core.values import Collected, Value
-from penstock_gateway import feeds, inputs, intake, problems, registry_inputs
-from penstock_gateway.archivedrows import ArchivedRows
-from penstock_gateway.artifacts import Artifacts
-from penstock_gateway.asking import OpenQuestions
-from penstock_gateway.incoming import Incoming
-from penstock_gateway.limits import LimitsDesk
-from penstock_gateway.problems import ProblemError
-from penstock_gateway.projector import Projector
-from penstock_gateway.readmodel import ReadModel
-from penstock_gateway.registry import Registry
-from penstock_gateway.registry_events import ModelEvents
-from penstock_gateway.retention import RetentionDesk, check_not_deleted
-from penstock_gateway.states import Folded, RunStates
-from penstock_servicekit.link import Link
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.pipeline.tagged import NoSuchPartError
+from penstock_core.pipeline.values import Collected, Value
+from penstock_core.ports import UnavailableError
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.http import problems
+from penstock_gateway.http.problems import ProblemError
+from penstock_gateway.limits.limits_service import LimitsService
+from penstock_gateway.read_model import feeds
+from penstock_gateway.read_model.archived_rows import ArchivedRows
+from penstock_gateway.read_model.database import ReadModel
+from penstock_gateway.read_model.projector import Projector
+from penstock_gateway.registry import model_inputs
+from penstock_gateway.registry.announcer import ModelAnnouncer
+from penstock_gateway.registry.model_registry import Registry
+from penstock_gateway.retention.retention_service import RetentionService, check_not_deleted
+from penstock_gateway.runs import inputs
+from penstock_gateway.runs.run_states import FoldedRun, RunStates
+from penstock_gateway.tracked import importer
+from penstock_gateway.waits.event_receiver import EventReceiver
+from penstock_gateway.waits.open_questions import OpenQuestions
+from penstock_servicekit.service_context import ServiceContext
 
 PROJECT = "default"
 REGISTER_TIMEOUT = 30.0
 _LABEL_LIMIT = 1000
 _LONG_LIST = 10_000
 """Results of items from which a list in the view of a run is only named."""
-_NAMED = 30
+_NAMES_SHOWN = 30
 
 _PIPELINE: pydantic.TypeAdapter[Pipeline] = pydantic.TypeAdapter(Pipeline)
 
@@ -67,28 +71,28 @@ class Accepted(NamedTuple):
 class GatewayService:
     """The uses of the API."""
 
-    def __init__(self, link: Link, artifacts: Artifacts, model: ReadModel, keep: int, home: Path) -> None:
-        bus = link.bus
+    def __init__(self, context: ServiceContext, artifacts: Artifacts, model: ReadModel, keep: int, home: Path) -> None:
+        bus = context.bus
         self.bus = bus
         self.artifacts = artifacts
-        self.log = link.log
+        self.log = context.log
         self.closing = asyncio.Event()
-        self.runs = ArchivedLog(bus, f"penstock/gateway/{link.name}", Archives(artifacts.opened))
+        self.runs = ArchivedLog(bus, f"penstock/gateway/{context.name}", Archives(artifacts.opened))
         self.versions = Versions(bus)
         self.schedules = Bucket(bus, subjects.SCHEDULES_BUCKET)
-        self.limits = LimitsDesk(bus)
-        self.retention = RetentionDesk(bus, self.versions, PROJECT)
+        self.limits = LimitsService(bus)
+        self.retention = RetentionService(bus, self.versions, PROJECT)
         self.followers = Followers(bus)
         self.states = RunStates(self.runs, self.versions, keep)
         self.model = model
-        past = ArchivedRows(self.runs.archives, model, link.log)
-        self.projector = Projector(link, self.followers, model, feeds.FACTS, past)
-        self.measures = Projector(link, self.followers, model, feeds.SERIES)
-        self.questions = OpenQuestions(self.followers, self.runs, link.log)
-        self.incoming = Incoming(bus, self.runs, PROJECT)
-        self.registry = Registry(bus, f"penstock/gateway/{link.name}", PROJECT)
-        self.model_events = ModelEvents(link, self.incoming)
-        self.scripts = intake.Intake(home, PROJECT, bus, self.runs, link.log)
+        past = ArchivedRows(self.runs.archives, model, context.log)
+        self.projector = Projector(context, self.followers, model, feeds.FACTS, past)
+        self.series_projector = Projector(context, self.followers, model, feeds.SERIES)
+        self.questions = OpenQuestions(self.followers, self.runs, context.log)
+        self.event_receiver = EventReceiver(bus, self.runs, PROJECT)
+        self.registry = Registry(bus, f"penstock/gateway/{context.name}", PROJECT)
+        self.model_events = ModelAnnouncer(context, self.event_receiver)
+        self.scripts = importer.TrackedRunImporter(home, PROJECT, bus, self.runs, context.log)
 
     async def close(self) -> None:
         """End open streams and the read model."""
@@ -96,7 +100,7 @@ class GatewayService:
         await self.model_events.close()
         await self.questions.close()
         await self.projector.close()
-        await self.measures.close()
+        await self.series_projector.close()
         await self.model.close()
 
     # ------------------------------------------------------------------------------------------------------- runs
@@ -115,7 +119,7 @@ class GatewayService:
             return known
         version = await self.version(body.pipeline, body.version)
         params = version.pipeline.params
-        values = inputs.check(body.pipeline, params, await registry_inputs.pinned(self.registry, params, body.inputs))
+        values = inputs.check(body.pipeline, params, await model_inputs.pinned(self.registry, params, body.inputs))
         refresh = check_refresh(version.pipeline, body.cache, body.refresh)
         await self.artifacts.check_inputs(values)
         now = time.time()
@@ -178,14 +182,14 @@ class GatewayService:
             await self.runs.append([fact])
         return end[1] if end else None
 
-    async def folded(self, run_id: str) -> Folded:
+    async def folded(self, run_id: str) -> FoldedRun:
         """A run as it stands.
 
         Raises:
             ProblemError: 404 no such run.
         """
         _check_run_id(run_id)
-        await self.scripts.take_in(run_id)
+        await self.scripts.import_runs(run_id)
         found = await self.states.get(run_id)
         if found is None:
             raise _no_run(run_id)
@@ -193,16 +197,16 @@ class GatewayService:
             found.outputs = {name: await self._short(found, one) for name, one in found.state.finished.outputs.items()}
         return found
 
-    async def whole(self, folded: Folded, value: Value) -> Value:
+    async def whole(self, folded: FoldedRun, value: Value) -> Value:
         """A value with all that it names read from the log."""
-        if not is_named(value):
+        if not is_reference(value):
             return value
         try:
             return await Results(folded.requested.run_id, self.runs.last).value(value)
-        except NoSuchPart as error:
+        except NoSuchPartError as error:
             raise ProblemError(404, "A part of the value is not there", str(error)) from error
 
-    async def _short(self, folded: Folded, value: Value) -> Value:
+    async def _short(self, folded: FoldedRun, value: Value) -> Value:
         """The same, but a long list stays named."""
         long = isinstance(value, Collected) and value.collected.count > _LONG_LIST
         return value if long else await self.whole(folded, value)
@@ -214,9 +218,9 @@ class GatewayService:
             ProblemError: 404 no such run.
         """
         request = await self.requested(run_id)
-        by_script = request.version == scripts.VERSION
+        by_script = request.version == script_runs.VERSION
         version = None if by_script else await self.version(request.pipeline, request.version)
-        pipeline = version.pipeline if version is not None else scripts.pipeline(request.pipeline)
+        pipeline = version.pipeline if version is not None else script_runs.pipeline(request.pipeline)
         return HistoryHeader(run_id=run_id, project=request.project, pipeline=pipeline, version=request.version)
 
     async def check_known(self, run_id: str) -> None:
@@ -230,7 +234,7 @@ class GatewayService:
             ProblemError: 404 no such run.
         """
         _check_run_id(run_id)
-        await self.scripts.take_in(run_id)
+        await self.scripts.import_runs(run_id)
         found = await self._requested(run_id)
         if found is None:
             raise _no_run(run_id)
@@ -249,9 +253,9 @@ class GatewayService:
 
     def _check_readable(self, fact: RunRequested) -> None:
         """What cannot be read back must not be written: its place in the log would be lost for good."""
-        body = events.encode(fact)
-        read = events.decode(events.subject(fact), body)
-        if isinstance(read, events.Corrupt):
+        body = fact_codec.encode(fact)
+        read = fact_codec.decode(fact_codec.subject(fact), body)
+        if isinstance(read, fact_codec.UnreadableFact):
             raise ProblemError(422, "The inputs cannot be stored", f"{read.why}: pass a file or an artifact instead")
         self._check_payload(len(body), "pass large inputs as files or artifacts")
 
@@ -285,7 +289,7 @@ class GatewayService:
                 502, "The builder gave an unreadable answer", problems.sentence(problems.from_validation(error))
             ) from error
         if reply.unavailable:
-            raise Unavailable(reply.error or "the builder cannot work now")
+            raise UnavailableError(reply.error or "the builder cannot work now")
         if reply.version is None:
             raise ProblemError(422, "The pipeline cannot be registered", reply.error or "the builder gave no reason")
         return reply
@@ -297,8 +301,8 @@ class GatewayService:
             ProblemError: 404 no such pipeline or version.
         """
         ids.check_name(pipeline, "pipeline")
-        if number == scripts.VERSION:
-            raise intake.no_pipeline(pipeline)
+        if number == script_runs.VERSION:
+            raise importer.no_pipeline(pipeline)
         latest = await self.versions.latest(PROJECT, pipeline) if number is None else number
         if latest is None:
             raise ProblemError(404, f"There is no pipeline {pipeline!r}", "register it first: `penstock run` does")
@@ -338,7 +342,7 @@ def deadline(pipeline: Pipeline, wanted: float | None, now: float) -> float | No
 def _check_run_id(run_id: str) -> None:
     try:
         ids.check_name(run_id, "run id")
-    except InvalidId as error:
+    except InvalidIdError as error:
         raise ProblemError(404, "There is no such run", str(error)) from error
 
 
@@ -367,7 +371,7 @@ def check_refresh(pipeline: Pipeline, cache: str, refresh: list[str]) -> tuple[s
     known = dict.fromkeys([*(node.key for node in pipeline.nodes), *pipeline.steps])
     unknown = [name for name in refresh if name not in known]
     if unknown:
-        shown = ", ".join([*known][:_NAMED]) + (" …" if len(known) > _NAMED else "")
+        shown = ", ".join([*known][:_NAMES_SHOWN]) + (" …" if len(known) > _NAMES_SHOWN else "")
         raise ProblemError(
             422,
             f"Pipeline {pipeline.name!r} has no step {unknown[0][:100]!r} to refresh",

@@ -9,25 +9,25 @@ import time
 from typing import Any
 
 from penstock_adapters.nats import consumer
+from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore
+from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.consumer import Delivery, Puller
-from penstock_adapters.nats.limits import BookStore, Sizes
-from penstock_adapters.nats.models import ModelLog
+from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
-from penstock_adapters.nats.versions import Versions
 from penstock_contracts import subjects
 from penstock_core import ids
-from penstock_core.ports import Unavailable
+from penstock_core.ports import UnavailableError
 from penstock_scheduler import subscribers
+from penstock_scheduler.effect_handlers import EffectHandlers
 from penstock_scheduler.inbox import Inbox
 from penstock_scheduler.limits import Limits
-from penstock_scheduler.limits_check import LimitsCheck
-from penstock_scheduler.membership import Presence
-from penstock_scheduler.outside import Outside
-from penstock_scheduler.registering import Registrar
+from penstock_scheduler.limits_reconciler import LimitsReconciler
+from penstock_scheduler.membership import ReplicaPresence
+from penstock_scheduler.model_registration import Registrar
+from penstock_scheduler.run_timers import RunTimers
 from penstock_scheduler.service import Scheduler
 from penstock_scheduler.settings import SchedulerSettings
-from penstock_scheduler.wakes import Wakes
-from penstock_servicekit.link import Link
+from penstock_servicekit.service_context import ServiceContext
 
 _LAST_ROUND = 5.0
 """Seconds that the last round may take when the scheduler stops."""
@@ -36,24 +36,24 @@ _LAST_ROUND = 5.0
 class Edges:
     """The scheduler's surroundings on NATS."""
 
-    def __init__(self, link: Link) -> None:
-        self._link = link
+    def __init__(self, context: ServiceContext) -> None:
+        self._context = context
 
     async def ack(self, delivery: Delivery) -> None:
         """See the protocol."""
-        await consumer.ack(self._link.bus, delivery)
+        await consumer.ack(self._context.bus, delivery)
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
         """See the protocol."""
-        await consumer.nak(self._link.bus, delivery, delay)
+        await consumer.nak(self._context.bus, delivery, delay)
 
     async def park(self, delivery: Delivery, error: str) -> None:
         """See the protocol."""
-        await self._link.park(delivery.subject, delivery.data, error, delivery.stream_seq)
+        await self._context.park(delivery.subject, delivery.data, error, delivery.stream_seq)
 
     def warn(self, event: str, **details: object) -> None:
         """See the protocol."""
-        self._link.log.warning(event, **details)
+        self._context.log.warning(event, **details)
 
 
 class SchedulerService:
@@ -62,30 +62,32 @@ class SchedulerService:
     One loop handles all shards: its load makes its batches.
     """
 
-    def __init__(self, link: Link, settings: SchedulerSettings) -> None:
-        self._link = link
+    def __init__(self, context: ServiceContext, settings: SchedulerSettings) -> None:
+        self._context = context
         self._batch = settings.scheduler_batch
-        log = NatsRunLog(link.bus, f"penstock/scheduler/{link.name}")
-        versions = Versions(link.bus)
-        store, sizes = BookStore(link.bus), Sizes(link.bus)
+        log = NatsRunLog(context.bus, f"penstock/scheduler/{context.name}")
+        versions = Versions(context.bus)
+        store, sizes = LimitsStore(context.bus), LimitSizes(context.bus)
         self.limits = Limits(store, sizes, log, time.time)
-        self._limits_check = LimitsCheck(link.bus, self.limits, store, sizes, versions, settings.scheduler_limits_check)
-        registrar = Registrar(log, ModelLog(link.bus, f"penstock/scheduler/{link.name}"), link.park)
-        outside = Outside(link.bus, log, versions, self.limits, registrar, time.time)
-        self._wakes = Wakes(link.bus, outside)
-        self._scheduler = Scheduler(log, versions, Edges(link), outside, keep=settings.scheduler_runs)
+        self._limits_check = LimitsReconciler(
+            context.bus, self.limits, store, sizes, versions, settings.scheduler_limits_check
+        )
+        registrar = Registrar(log, ModelLog(context.bus, f"penstock/scheduler/{context.name}"), context.park)
+        outside = EffectHandlers(context.bus, log, versions, self.limits, registrar, time.time)
+        self._wakes = RunTimers(context.bus, outside)
+        self._scheduler = Scheduler(log, versions, Edges(context), outside, keep=settings.scheduler_runs)
         self._inbox = Inbox()
         self._pullers = [
-            Puller(link.bus, subjects.RUNS, subjects.scheduler_consumer(shard), self._inbox.put)
+            Puller(context.bus, subjects.RUNS, subjects.scheduler_consumer(shard), self._inbox.put)
             for shard in range(ids.SHARDS)
         ]
-        self._presence = Presence(link.bus, link.name, self._hold, link.log.info)
+        self._presence = ReplicaPresence(context.bus, context.name, self._hold, context.log.info)
         self._suspect: set[int] = set()
         self._stopping = False
         self._pulls: list[asyncio.Task[None]] = []
         self._loops: list[asyncio.Task[None]] = []
         self._catching_up: asyncio.Task[None] | None = None
-        subscribers.register(link, self._presence)
+        subscribers.register(context, self._presence)
 
     async def start(self) -> None:
         """Begin to pull and decide."""
@@ -93,11 +95,13 @@ class SchedulerService:
         await self._presence.hello()
         await self._set_horizon()
         await self._limits_check.start()
-        self._link.bus.on_reconnect(self._reconnected)
+        self._context.bus.on_reconnect(self._reconnected)
         await self._presence.open()
-        self._pulls = [self._link.task(puller.run()) for puller in (*self._pullers, self._wakes.puller)]
-        check = self._limits_check.run(self._link.log.warning, time.time)
-        self._loops = [self._link.task(loop) for loop in (self._work(), self._presence.run(), self._wakes.run(), check)]
+        self._pulls = [self._context.task(puller.run()) for puller in (*self._pullers, self._wakes.puller)]
+        check = self._limits_check.run(self._context.log.warning, time.time)
+        self._loops = [
+            self._context.task(loop) for loop in (self._work(), self._presence.run(), self._wakes.run(), check)
+        ]
 
     async def stop(self) -> None:
         """Finish what was delivered, then leave the shards to the others; the rest comes to them after its wait."""
@@ -120,7 +124,7 @@ class SchedulerService:
     def about(self) -> dict[str, Any]:
         """Who lives and holds which shards, as this replica has heard."""
         return {
-            "replica": self._link.name,
+            "replica": self._context.name,
             "shards": sorted(self._presence.held),
             "replicas": {replica.name: replica.shards for replica in self._presence.report().replicas},
         }
@@ -131,7 +135,7 @@ class SchedulerService:
         self._inbox.wake()  # to forget the runs of shards that went to others
 
     async def _set_horizon(self) -> None:
-        info = await self._link.bus.api(f"STREAM.INFO.{subjects.RUNS}")
+        info = await self._context.bus.api(f"STREAM.INFO.{subjects.RUNS}")
         self._scheduler.horizon = int(info["state"]["last_seq"])
 
     def _reconnected(self) -> None:
@@ -147,7 +151,7 @@ class SchedulerService:
             try:
                 await self._set_horizon()
                 return
-            except Unavailable:
+            except UnavailableError:
                 await asyncio.sleep(0.5)
 
     async def _work(self) -> None:
@@ -161,7 +165,7 @@ class SchedulerService:
                 await self._scheduler.handle(deliveries)
             except Exception:
                 # A fault of ours must not stop the others' runs: the messages come again after their wait.
-                self._link.log.exception("a round failed", facts=len(deliveries))
+                self._context.log.exception("a round failed", facts=len(deliveries))
                 await asyncio.sleep(0.5)
             self._scheduler.forget(set(range(ids.SHARDS)) - self._presence.held)
 
@@ -174,6 +178,6 @@ async def _end(tasks: list[asyncio.Task[None]]) -> None:
         await asyncio.wait(running, timeout=1.0)
 
 
-def build(link: Link, settings: SchedulerSettings) -> SchedulerService:
+def build(context: ServiceContext, settings: SchedulerSettings) -> SchedulerService:
     """Put the scheduler together."""
-    return SchedulerService(link, settings)
+    return SchedulerService(context, settings)

@@ -17,13 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from penstock_adapters.nats.limits import BookStore, Sizes
-from penstock_core import limits, overlap
-from penstock_core.effects import Acquire, Admit, Effect, Leave, Release
+from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore
 from penstock_core.errors import PenstockError
 from penstock_core.facts import (
     AttemptFinished,
-    AttemptHeld,
+    AttemptQueued,
     CancelRequested,
     ErrorInfo,
     Fact,
@@ -34,9 +32,11 @@ from penstock_core.facts import (
     RunRequested,
     SlotGranted,
 )
-from penstock_core.ir import Overlap, Pipeline, StepSpec
-from penstock_core.limits import Book, Notice, Place, Waiter
+from penstock_core.limits import overlap, slot_ledger
+from penstock_core.limits.slot_ledger import LimitsLedger, Notice, SlotKey, Waiter
+from penstock_core.pipeline.ir import Overlap, Pipeline, StepSpec
 from penstock_core.ports import RunLog
+from penstock_core.run.effects import AcquireSlots, AdmitRun, Effect, ReleaseRun, ReleaseSlots
 
 _TRIES = 200
 _BACKOFF = 0.02
@@ -57,7 +57,7 @@ class Step(Protocol):
         ...
 
     @property
-    def held(self) -> int:
+    def queued_attempt(self) -> int:
         """The latest attempt that was held."""
         ...
 
@@ -121,10 +121,10 @@ class Ask:
 class Free:
     """It needs them no more."""
 
-    place: Place
+    place: SlotKey
 
 
-Change = Callable[[Book], None]
+Change = Callable[[LimitsLedger], None]
 
 
 @dataclass(slots=True)
@@ -139,21 +139,21 @@ class _Pending:
 class _Outcome:
     """The book after a change, the reasons of runs that are skipped, by place, and facts that are in the logs now."""
 
-    book: Book
-    skipped: dict[Place, str]
+    ledger: LimitsLedger
+    skipped: dict[SlotKey, str]
     said: list[Fact]
 
 
 class Limits:
     """The book of limits as one scheduler replica sees it."""
 
-    def __init__(self, store: BookStore, sizes: Sizes, log: RunLog, clock: Callable[[], float]) -> None:
+    def __init__(self, store: LimitsStore, sizes: LimitSizes, log: RunLog, clock: Callable[[], float]) -> None:
         self._store = store
         self._sizes = sizes
         self._log = log
         self._clock = clock
-        self._kept: tuple[Book, int] | None = None
-        self._told: set[tuple[Place, Notice]] = set()
+        self._kept: tuple[LimitsLedger, int] | None = None
+        self._told: set[tuple[SlotKey, Notice]] = set()
         self._queue: list[_Pending] = []
         self._working: asyncio.Task[None] | None = None
         self._lock = asyncio.Lock()
@@ -193,9 +193,11 @@ class Limits:
     async def _work(self) -> None:
         while self._queue:
             part, self._queue = self._queue, []
-            skipped: dict[Place, str] = {}
+            skipped: dict[SlotKey, str] = {}
             try:
-                book, said = await self._change(lambda book, part=part, skipped=skipped: _apply(book, part, skipped))
+                ledger, said = await self._change(
+                    lambda ledger, part=part, skipped=skipped: _apply(ledger, part, skipped)
+                )
             except Exception as error:
                 for pending in part:
                     if not pending.done.done():
@@ -203,60 +205,60 @@ class Limits:
             else:
                 for pending in part:
                     if not pending.done.done():
-                        pending.done.set_result(_Outcome(book, skipped, said))
+                        pending.done.set_result(_Outcome(ledger, skipped, said))
 
     async def change(self, apply: Change) -> None:
         """Change the book by a function, which may be called several times; give out slots; see to what is owed."""
         await self._change(apply)
 
-    async def _change(self, apply: Change) -> tuple[Book, list[Fact]]:
+    async def _change(self, apply: Change) -> tuple[LimitsLedger, list[Fact]]:
         async with self._lock:
-            book = await self._commit(apply)
-        said = await self._pay(book)
-        if not book.whole or limits.short_of(book):
+            ledger = await self._commit(apply)
+        said = await self._pay(ledger)
+        if not ledger.whole or slot_ledger.exhausted_limits(ledger):
             self.short()
-        return book, said
+        return ledger, said
 
-    async def _commit(self, apply: Change) -> Book:
+    async def _commit(self, apply: Change) -> LimitsLedger:
         for attempt in range(_TRIES):
             fresh = self._kept is None
             before, revision = self._kept or await self._read()
             if before.settings > self._sizes.revision:
                 await self._sizes.read()
-            book, told = before.copy(), set(self._told)
-            book.settings = max(book.settings, self._sizes.revision)
-            limits.tell(book, told)
-            apply(book)
-            if book.whole:
-                limits.serve(book, self._sizes.now, self._clock())
-            limits.trim(book)
+            ledger, told = before.copy(), set(self._told)
+            ledger.settings = max(ledger.settings, self._sizes.revision)
+            slot_ledger.tell(ledger, told)
+            apply(ledger)
+            if ledger.whole:
+                slot_ledger.serve(ledger, self._sizes.now, self._clock())
+            slot_ledger.trim(ledger)
             self._kept = None  # until it is known what is stored
-            if book == before and revision:
+            if ledger == before and revision:
                 if not fresh:  # perhaps another replica has written since what this change is about
                     continue
-                self._kept = (book, revision)
-                return book
-            stored = await self._store.replace(book, revision)
+                self._kept = (ledger, revision)
+                return ledger
+            stored = await self._store.replace(ledger, revision)
             if stored is not None:
-                self._kept = (book, stored)
+                self._kept = (ledger, stored)
                 self._told -= told
-                return book
+                return ledger
             if attempt:  # others are at it as well: not all of them again at once
                 await asyncio.sleep(random.uniform(0, _BACKOFF * min(attempt, 10)))  # noqa: S311 - spreads load
         raise PenstockError("the book of limits changes too fast to be changed here")
 
-    async def _read(self) -> tuple[Book, int]:
-        book, revision = await self._store.read()
-        return book if book is not None else Book(), revision
+    async def _read(self) -> tuple[LimitsLedger, int]:
+        ledger, revision = await self._store.read()
+        return ledger if ledger is not None else LimitsLedger(), revision
 
-    async def _pay(self, book: Book) -> list[Fact]:
+    async def _pay(self, ledger: LimitsLedger) -> list[Fact]:
         """Append what places must be told; gives what is in the logs now, of ends only those that were not there."""
         now = self._clock()
-        owed = [notice for notice in book.owed if notice not in self._told]
-        facts = [_notice(place, notice, now) for place, notice in owed]
-        ends = [_refusal(w.place, name, now) for w in book.waiters.values() if (name := self._unknown(w))]
+        pending_notices = [notice for notice in ledger.pending_notices if notice not in self._told]
+        facts = [_notice(place, notice, now) for place, notice in pending_notices]
+        ends = [_refusal(w.place, name, now) for w in ledger.waiters.values() if (name := self._unknown(w))]
         written = await self._log.append([*facts, *ends]) if facts or ends else []
-        self._told.update(owed)
+        self._told.update(pending_notices)
         return [*facts, *(end for end, new in zip(ends, written[len(facts) :], strict=True) if new)]
 
     async def _answer(self, run_id: str, asked: list[Ask], outcome: _Outcome, now: float) -> list[Fact]:
@@ -267,38 +269,42 @@ class Limits:
                 skipped = RunFinished(run_id=run_id, outcome=Outcome.SKIPPED, error=why)
                 if (await self._log.append([skipped]))[0]:
                     facts[skipped.tail] = skipped
-            elif place in outcome.book.holders:
+            elif place in outcome.ledger.holders:
                 granted = _notice(place, Notice.GRANTED, now)
                 facts[granted.tail] = granted
         return list(facts.values())
 
     def _unknown(self, waiter: Waiter) -> str | None:
-        return None if waiter.leaving else limits.unknown(waiter, self._sizes.now)
+        return None if waiter.cancel_requested else slot_ledger.unknown(waiter, self._sizes.now)
 
 
 def _wish(run: Run, effect: Effect, now: float) -> Ask | Free | None:
     match effect:
-        case Acquire(key, attempt):
+        case AcquireSlots(key, attempt):
             step = run.find(key)
-            if step is None or not attempt == step.attempt == step.held:  # it is over, and its release follows
+            if (
+                step is None or not attempt == step.attempt == step.queued_attempt
+            ):  # it is over, and its release follows
                 return None
             priority = (run.requested.priority if run.requested else 0) + run.plan.specs[step.node].priority
             place = (run.run_id, key, attempt)
-            return Ask(Waiter(place, limits.once_each(step.limits), priority, step.since or now))
-        case Release(key, attempt):
+            return Ask(Waiter(place, slot_ledger.once_each(step.limits), priority, step.since or now))
+        case ReleaseSlots(key, attempt):
             return Free((run.run_id, key, attempt))
-        case Admit():
+        case AdmitRun():
             return run_wish(run.requested, run.plan.pipeline, now) if run.requested is not None else None
-        case Leave():
+        case ReleaseRun():
             return Free((run.run_id, "", 0))
         case _:
             return None
 
 
-def waiter_of(held: AttemptHeld, now: float) -> Waiter:
+def waiter_of(queued_attempt: AttemptQueued, now: float) -> Waiter:
     """A held attempt as one that waits."""
-    place = (held.run_id, held.key, held.attempt)
-    return Waiter(place, limits.once_each(held.limits), held.priority, held.since or now)
+    place = (queued_attempt.run_id, queued_attempt.key, queued_attempt.attempt)
+    return Waiter(
+        place, slot_ledger.once_each(queued_attempt.limits), queued_attempt.priority, queued_attempt.since or now
+    )
 
 
 def run_wish(request: RunRequested, pipeline: Pipeline, now: float) -> Ask | None:
@@ -310,22 +316,22 @@ def run_wish(request: RunRequested, pipeline: Pipeline, now: float) -> Ask | Non
     return Ask(waiter, pipeline.overlap)
 
 
-def _apply(book: Book, part: list[_Pending], skipped: dict[Place, str]) -> None:
+def _apply(ledger: LimitsLedger, part: list[_Pending], skipped: dict[SlotKey, str]) -> None:
     skipped.clear()
     for pending in part:
         for wish in pending.wishes:
             match wish:
                 case Free(place):
-                    limits.leave(book, place)
+                    slot_ledger.leave(ledger, place)
                 case Ask(waiter, policy) if policy is not None:
-                    why = overlap.admit(book, waiter, policy)
+                    why = overlap.admit(ledger, waiter, policy)
                     if why is not None:
                         skipped[waiter.place] = why
                 case Ask(waiter):
-                    limits.ask(book, waiter)
+                    slot_ledger.ask(ledger, waiter)
 
 
-def _notice(place: Place, notice: Notice, now: float) -> Fact:
+def _notice(place: SlotKey, notice: Notice, now: float) -> Fact:
     run_id, key, attempt = place
     if notice is Notice.CANCELLED:
         why = "a newer run of the pipeline takes its place (overlap=cancel_previous)"
@@ -333,7 +339,7 @@ def _notice(place: Place, notice: Notice, now: float) -> Fact:
     return SlotGranted(run_id=run_id, key=key, attempt=attempt) if key else RunAdmitted(run_id=run_id)
 
 
-def _refusal(place: Place, name: str, now: float) -> Fact:
+def _refusal(place: SlotKey, name: str, now: float) -> Fact:
     """The end of an attempt whose limit nobody has given a number of slots."""
     advice = f'set it with `penstock limits set {name} SLOTS`, or write the number in the step: concurrency="{name}:2"'
     run_id, key, attempt = place

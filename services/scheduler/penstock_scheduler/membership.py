@@ -1,7 +1,8 @@
 """This replica among the others: it says that it lives, hears who else does, and holds its share of the shards.
 
 Nothing is stored and nobody is asked: replicas hear one another on core NATS, and each works out its share alone
-(`penstock_core.ownership`). A replica that is alone holds everything from its start on. What is said here may be lost,
+(`penstock_core.shard_ownership`). A replica that is alone holds everything from its start on. What is said here may be
+lost,
 late or wrong: that costs folds of runs, and never a decision.
 """
 
@@ -14,14 +15,14 @@ from collections.abc import Callable
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_contracts import subjects
 from penstock_contracts.commands import Replica, Replicas
-from penstock_core.ownership import Membership
-from penstock_core.ports import Unavailable
+from penstock_core.ports import UnavailableError
+from penstock_core.shard_ownership import Membership
 
 BEAT = 1.0
 """Seconds between two signs of life."""
 
 
-class Presence:
+class ReplicaPresence:
     """Keeps `held` right and tells `hold` of each change.
 
     Args:
@@ -118,5 +119,5 @@ class Presence:
         replica = Replica.model_validate({"name": self._members.name, "shards": shards, "word": word})
         try:
             await self._bus.send(subjects.replicas("scheduler"), replica.model_dump_json().encode())
-        except (Unavailable, BusError) as error:
+        except (UnavailableError, BusError) as error:
             self._warn("a sign of life could not be sent", error=str(error))

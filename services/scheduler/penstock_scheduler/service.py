@@ -16,14 +16,16 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from penstock_adapters.nats.consumer import Delivery
-from penstock_contracts import events, subjects
+from penstock_contracts import fact_codec, subjects
 from penstock_contracts.commands import Version
-from penstock_core import ids, ir_check, run, scripts
+from penstock_core import ids, script_runs
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ClockReached, Fact, Outcome, RunFinished, RunRequested
-from penstock_core.ports import RunLog, Unavailable
-from penstock_core.run import Plan, RunState
-from penstock_scheduler.appending import append
+from penstock_core.pipeline import ir_check
+from penstock_core.ports import RunLog, UnavailableError
+from penstock_core.run import machine
+from penstock_core.run.machine import Plan, RunState
+from penstock_scheduler.fact_writer import append
 
 _ROUND = 400
 """Runs that are decided on in one round, so that a backlog does not hold up its first acknowledgements."""
@@ -43,7 +45,7 @@ class VersionSource(Protocol):
         ...
 
 
-class Surroundings(Protocol):
+class DeliveryHandling(Protocol):
     """What the scheduler asks of its edges."""
 
     async def ack(self, delivery: Delivery) -> None:
@@ -109,7 +111,7 @@ class Scheduler:
     """Handles rounds of deliveries; see the module's promises."""
 
     def __init__(
-        self, log: RunLog, versions: VersionSource, edges: Surroundings, outside: Effects, *, keep: int = 4_000
+        self, log: RunLog, versions: VersionSource, edges: DeliveryHandling, outside: Effects, *, keep: int = 4_000
     ) -> None:
         self._log = log
         self._outside = outside
@@ -145,14 +147,14 @@ class Scheduler:
         work: dict[str, _Work] = {}
         for delivery in deliveries:
             self._watch_gap(delivery)
-            fact = events.decode(delivery.subject, delivery.data)
-            if isinstance(fact, events.Corrupt):
+            fact = fact_codec.decode(delivery.subject, delivery.data)
+            if isinstance(fact, fact_codec.UnreadableFact):
                 await self._edges.park(delivery, fact.why)
-                stand_in = events.stand_in(fact)
-                if stand_in is None:
+                placeholder_fact = fact_codec.placeholder_fact(fact)
+                if placeholder_fact is None:
                     await self._edges.ack(delivery)
                     continue
-                fact = stand_in
+                fact = placeholder_fact
             entry = work.setdefault(fact.run_id, _Work())
             entry.deliveries.append(delivery)
             entry.facts.append((delivery.stream_seq, fact))
@@ -184,7 +186,7 @@ class Scheduler:
                     if state.outbox:
                         await self._outside.register(state)
                     state.sized_pools = self._outside.pools
-                    decided[run_id] = run.decide(state)[:_FACTS]
+                    decided[run_id] = machine.decide(state)[:_FACTS]
                 except Exception as error:
                     # Whatever fails in one run, ours or around it, must not hold up the others.
                     del ready[run_id]
@@ -201,7 +203,7 @@ class Scheduler:
             refused: set[str] = set()
             for fact, was_written in written:
                 if was_written:
-                    run.evolve(ready[fact.run_id], fact)
+                    machine.evolve(ready[fact.run_id], fact)
                 else:
                     refused.add(fact.run_id)
                     work[fact.run_id].refused.add(fact.tail)
@@ -215,7 +217,7 @@ class Scheduler:
             state = await self._fold(run_id)
             if state is None:
                 await self._acknowledge(entry)
-            elif any(fact.tail in entry.refused for fact in run.decide(state)):
+            elif any(fact.tail in entry.refused for fact in machine.decide(state)):
                 raise PenstockError("its log refuses a fact that it does not hold")
             else:
                 ready[run_id] = state
@@ -252,7 +254,7 @@ class Scheduler:
         self._runs.move_to_end(run_id)
         for seq, fact in entry.facts:
             if seq > cached.seq:
-                run.evolve(cached.state, fact)
+                machine.evolve(cached.state, fact)
                 cached.seq = seq
         return cached.state
 
@@ -261,7 +263,7 @@ class Scheduler:
         plan = await self._plan(requested)
         if plan is None:
             return None
-        state = run.fold(requested.run_id, plan, [requested])
+        state = machine.fold(requested.run_id, plan, [requested])
         self._remember(requested.run_id, _Cached(state, seq))
         return state
 
@@ -276,12 +278,12 @@ class Scheduler:
         plan = await self._plan(requested)
         if plan is None:
             return None
-        state = run.fold(run_id, plan, (entry.fact for entry in recorded))
+        state = machine.fold(run_id, plan, (entry.fact for entry in recorded))
         self._remember(run_id, _Cached(state, recorded[-1].seq))
         return state
 
     async def _plan(self, requested: RunRequested) -> Plan | None:
-        if requested.version == scripts.VERSION:
+        if requested.version == script_runs.VERSION:
             return None  # a script has recorded it: it is over, and nothing is to be decided
         name = (requested.project, requested.pipeline, requested.version)
         plan = self._plans.get(name)
@@ -292,7 +294,7 @@ class Scheduler:
             if version is None:
                 raise PenstockError(f"pipeline {requested.pipeline!r} has no version {requested.version}")
             ir_check.check(version.pipeline)
-        except Unavailable:
+        except UnavailableError:
             raise
         except PenstockError as error:
             self._edges.warn("run refused", run=requested.run_id, error=str(error))
@@ -310,7 +312,7 @@ class Scheduler:
                 facts = await self._outside.carry_out(state)
                 if facts:
                     for fact in facts:
-                        run.evolve(state, fact)
+                        machine.evolve(state, fact)
                     return False
             cached = self._runs.get(run_id)
             armed = await self._outside.set_alarm(state, cached.armed if cached is not None else None)
@@ -332,7 +334,7 @@ class Scheduler:
         """Forget the run, whose log may have grown unseen, and take its facts again later."""
         self._drop(run_id)
         self._edges.warn("a decision is put off", run=run_id, error=str(error))
-        delay = 1.0 if isinstance(error, Unavailable) else 10.0
+        delay = 1.0 if isinstance(error, UnavailableError) else 10.0
         for delivery in entry.deliveries:
             await self._edges.retry(delivery, delay)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr
 
-from penstock_adapters.nats.server import EmbeddedServer, ServerFailed
+from penstock_adapters.nats.server import EmbeddedServer, NatsServerError
 from penstock_core.errors import PenstockError
 from penstock_servicekit import app, logs
 from penstock_servicekit.settings import ServiceSettings
@@ -73,7 +73,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
         state.home, fsync=settings.fsync, on_restart=lambda status: log.warning("nats-server ended", status=status)
     )
     tasks: list[asyncio.Task[None]] = []
-    running: app.Running | None = None
+    running: app.RunningServices | None = None
     try:
         if settings.nats_url is None:
             await server.start()
@@ -109,7 +109,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
     await server.stop()
     for task in tasks:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, ServerFailed):
+        with contextlib.suppress(asyncio.CancelledError, NatsServerError):
             await task
     log.info("platform stopped")
     return 1 if failure else 0
@@ -140,12 +140,12 @@ def _builders(settings: StandaloneSettings, state: StateFolder, token: str) -> d
     cron = penstock_cron.settings.CronSettings(home=home)
     gateway = penstock_gateway.settings.GatewaySettings(home=home, port=settings.port, token=SecretStr(token))
     return {
-        "artifacts": lambda link: penstock_artifacts.app.build(link, artifacts),
-        "builder": lambda link: penstock_builder.app.build(link, builder),
-        "scheduler": lambda link: penstock_scheduler.app.build(link, scheduler),
-        "executor": lambda link: penstock_executor.app.build(link, executor),
-        "cron": lambda link: penstock_cron.app.build(link, cron),
-        "gateway": lambda link: penstock_gateway.app.build(link, gateway),
+        "artifacts": lambda context: penstock_artifacts.app.build(context, artifacts),
+        "builder": lambda context: penstock_builder.app.build(context, builder),
+        "scheduler": lambda context: penstock_scheduler.app.build(context, scheduler),
+        "executor": lambda context: penstock_executor.app.build(context, executor),
+        "cron": lambda context: penstock_cron.app.build(context, cron),
+        "gateway": lambda context: penstock_gateway.app.build(context, gateway),
     }
 
 

@@ -17,13 +17,12 @@ from pydantic import SecretStr
 
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.versions import key, latest_key, pack
 from penstock_adapters.nats.bus import Bus
-from penstock_adapters.nats.kv import Bucket
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.server import EmbeddedServer
-from penstock_adapters.nats.versions import key, latest_key, pack
 from penstock_contracts import commands, subjects
-from penstock_core import ir
 from penstock_core.facts import (
     AttemptFinished,
     AttemptRequested,
@@ -32,12 +31,13 @@ from penstock_core.facts import (
     RunFinished,
     RunRequested,
 )
-from penstock_core.values import Inline, Output, Param, Value
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import Inline, Output, Param, Value
 from penstock_gateway.app import Gateway, build
 from penstock_gateway.settings import GatewaySettings
 from penstock_servicekit import app as servicekit
 from penstock_servicekit import logs
-from penstock_servicekit.link import Link
+from penstock_servicekit.service_context import ServiceContext
 
 TOKEN = "a-token-for-tests"
 SOURCE = hashlib.sha256(b"bundle").hexdigest()
@@ -52,7 +52,7 @@ class Platform:
     """A gateway and what it talks to. `builder_reply` and `store_info` are what the stand-ins answer."""
 
     gateway: Gateway
-    link: Link
+    context: ServiceContext
     log: NatsRunLog
     store: FolderArtifacts
     server: EmbeddedServer
@@ -64,7 +64,7 @@ class Platform:
 
     @property
     def bus(self) -> Bus:
-        return self.link.bus
+        return self.context.bus
 
     async def add_version(self, pipeline: ir.Pipeline, number: int = 1) -> None:
         """Lay a version into the bucket as the builder does."""
@@ -168,12 +168,12 @@ async def running(root: Path, **changes: Any) -> AsyncGenerator[Platform]:
     broker, bus = await servicekit.connect(server.url, "gateway-test", failed)
     try:
         await bootstrap(bus, pools=["default"])
-        link = Link("gateway", bus, broker, logs.get("gateway"), "gateway-test")
+        context = ServiceContext("gateway", bus, broker, logs.get("gateway"), "gateway-test")
         defaults = {"home": root, "port": 0, "token": SecretStr(TOKEN), "max_blob": 1_000_000, "stop_timeout": 4.0}
-        gateway = build(link, GatewaySettings(**(defaults | changes)))
+        gateway = build(context, GatewaySettings(**(defaults | changes)))
         store = FolderArtifacts(root / "artifacts")
         info = commands.StoreInfo(kind="folder", root=str(store.root))
-        platform = Platform(gateway, link, NatsRunLog(bus, "test"), store, server, root, info)
+        platform = Platform(gateway, context, NatsRunLog(bus, "test"), store, server, root, info)
         await _stand_ins(platform)
         await store.put_bytes(b"bundle")
         await platform.add_version(chain())

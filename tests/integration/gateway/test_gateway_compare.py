@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from gateway_platform import Http, Platform
 
-from penstock_core.values import ArtifactRef, Inline, Stored
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,9 +9,9 @@ import orjson
 import pytest
 from gateway_platform import SOURCE, Http, Platform, chain
 
-from penstock_adapters.nats.kv import Bucket
+from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_contracts import commands, subjects
-from penstock_core import ir
+from penstock_core.pipeline import ir
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

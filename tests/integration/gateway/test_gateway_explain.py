@@ -28,7 +28,7 @@ async def test_the_reasons_follow_the_run(platform: Platform, http: Http) -> Non
     found = await explained(http, run_id)
     assert found["state"] == "queued" and list(found) == ["state", "double", "double-2"]
     assert "no scheduler is running" in found["double"]["sentence"]
-    assert found["double-2"]["because"] == ["double"]
+    assert found["double-2"]["caused_by"] == ["double"]
 
     before = time.time()
     await platform.log.append([attempt_requested(run_id, "double")])
@@ -44,13 +44,13 @@ async def test_the_reasons_follow_the_run(platform: Platform, http: Http) -> Non
 
     error = ErrorInfo(type="ValueError", message="boom")
     await platform.log.append([attempt_finished(run_id, "double", outcome=Outcome.FAILED, error=error)])
-    await platform.log.append([StepSkipped(run_id=run_id, key="double-2", reason="why not", because="double")])
+    await platform.log.append([StepSkipped(run_id=run_id, key="double-2", reason="why not", caused_by="double")])
     await platform.finish(run_id, Outcome.FAILED)
     found = await explained(http, run_id)
     assert found["state"] == "failed"
     assert "ValueError: boom (retries used: 0 of 0; 1 failure)" in found["double"]["sentence"]
     assert found["double-2"]["sentence"] == "never ran: why not: ValueError: boom"
-    assert found["double-2"]["because"] == ["double"]
+    assert found["double-2"]["caused_by"] == ["double"]
 
 
 async def test_a_later_attempt_is_queued_since_its_own_request(platform: Platform, http: Http) -> None:

@@ -13,7 +13,7 @@ from gateway_platform import Http, Platform, attempt_finished, attempt_started, 
 
 from penstock_contracts import subjects
 from penstock_core.facts import Outcome
-from penstock_core.values import Inline
+from penstock_core.pipeline.values import Inline
 from penstock_testkit import histories
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -10,7 +10,7 @@ import pytest
 from gateway_platform import Http, Platform
 
 from penstock_contracts import commands, subjects
-from penstock_core.series import Point
+from penstock_core.queries.series import Point
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -39,7 +39,7 @@ async def test_summaries_and_points(platform: Platform, http: Http) -> None:
         ("loss", "double", 5, 1.0, "inf", 2.0),
     ]
     assert all(one["points"] is None for one in found["series"])
-    assert (found["behind"], found["more"], found["next"]) == (0, False, None)
+    assert (found["lag"], found["more"], found["next"]) == (0, False, None)
     (loss,) = (await http("GET", f"/v1/runs/{run_id}/metrics?name=loss")).json()["series"]
     assert [point[0] for point in loss["points"]] == [0, 1, 2, 3, 4]
     assert [point[2] for point in loss["points"]] == [4.0, "nan", 1.0, "inf", 2.0]

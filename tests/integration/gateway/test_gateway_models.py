@@ -9,19 +9,19 @@ import orjson
 import pytest
 from gateway_platform import Http, Platform, chain
 
-from penstock_adapters.nats.models import ModelLog
-from penstock_adapters.nats.waits import About, Waits
+from penstock_adapters.nats.buckets.waits import VersionDetails, Waits
+from penstock_adapters.nats.model_log import ModelLog
 from penstock_contracts import subjects
 from penstock_contracts.commands import Event
-from penstock_core import ir
 from penstock_core.facts import AttemptFinished, StepSuspended
-from penstock_core.ir import Kind
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.ir import Kind
+from penstock_core.pipeline.values import ArtifactRef, Element, Inline, Items, Stored
 from penstock_core.registry import decide
-from penstock_core.registry.decide import About as Said
-from penstock_core.registry.decide import Origin, Promotion, Who
-from penstock_core.values import ArtifactRef, Element, Inline, Items, Stored
-from penstock_gateway.incoming import Incoming
-from penstock_gateway.registry_events import ModelEvents
+from penstock_core.registry.decide import Actor, Origin, Promotion
+from penstock_core.registry.decide import VersionDetails as Said
+from penstock_gateway.registry.announcer import ModelAnnouncer
+from penstock_gateway.waits.event_receiver import EventReceiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -159,11 +159,11 @@ async def test_aliases_move_are_read_and_removed(platform: Platform, http: Http)
     assert first.json() == {
         "alias": {"alias": "champion", "version": 1, "since": first.json()["alias"]["since"], "by": "ada",
                   "reason": "first", "forced": False, "gate": ""},
-        "before": None, "moved": True, "clauses": [],
+        "previous": None, "moved": True, "clauses": [],
     }  # fmt: skip
     assert (await http("PUT", path, {"version": 1})).json()["moved"] is False
     moved = await http("PUT", path, {"version": 2, "replaces": 1})
-    assert (moved.json()["before"], moved.json()["moved"]) == (1, True)
+    assert (moved.json()["previous"], moved.json()["moved"]) == (1, True)
     lost = await http("PUT", path, {"version": 1, "replaces": 1})
     assert (lost.status, lost.json()["title"]) == (
         409, "alias 'champion' of model 'moving' stands for version 2, not for version 1",
@@ -176,7 +176,7 @@ async def test_aliases_move_are_read_and_removed(platform: Platform, http: Http)
     assert [entry["kind"] for entry in history] == [
         "registered", "registered", "promoted", "promoted", "alias-removed",
     ]  # fmt: skip
-    assert (history[-1]["before"], history[-1]["reason"], history[-1]["by"]) == (2, "none", "ada")
+    assert (history[-1]["previous"], history[-1]["reason"], history[-1]["by"]) == (2, "none", "ada")
 
 
 async def test_a_gate_refuses_with_each_comparison_and_is_passed_by_for_a_reason(
@@ -356,7 +356,7 @@ async def test_every_change_is_told_once_to_triggers_and_to_the_steps_that_wait(
     await http("PUT", "/v1/models/told/aliases/champion", {"version": 1, "reason": "first"})
     (event,) = await until(lambda: triggers(platform, PROMOTED, "told"))
     assert (event.key, event.id, event.data["reference"]) == ("told@champion", "default.told.2", "told:1")
-    assert (event.data["alias"], event.data["before"], event.data["reason"]) == ("champion", None, "first")
+    assert (event.data["alias"], event.data["previous"], event.data["reason"]) == ("champion", None, "first")
     (made,) = await triggers(platform, "penstock.model.registered.v1", "told")
     assert (made.key, made.data["metrics"]) == ("told", {"accuracy": 0.9, "loss": 0.2})
     assert made.data["artifact"]["format"] == "pickle"
@@ -375,24 +375,24 @@ async def test_a_gateway_that_is_killed_between_the_fact_and_its_events_leaves_n
     log = ModelLog(platform.bus, "test")
     origin = Origin(artifact=ref("d" * 64), run_id="r", key="train", attempt=1)
     wish = Promotion(alias="champion", version=0, cause="r/train/1")
-    await log.change("default", "killed", lambda model: decide.register(model, origin, Said(), Who("ada", 1.0), wish))
-    reached = asyncio.Event()
+    await log.change("default", "killed", lambda model: decide.register(model, origin, Said(), Actor("ada", 1.0), wish))
+    delivered_to = asyncio.Event()
 
-    class Dies(Incoming):
+    class Dies(EventReceiver):
         """A gateway that has sent the event to triggers, and goes no further."""
 
         async def take(self, event: Event) -> Any:
-            reached.set()
+            delivered_to.set()
             await asyncio.Event().wait()
 
     incoming = platform.gateway._deps.service.incoming
-    dying = ModelEvents(platform.link, Dies(platform.bus, platform.log, "default"))
+    dying = ModelAnnouncer(platform.link, Dies(platform.bus, platform.log, "default"))
     dying.start()
-    await asyncio.wait_for(reached.wait(), 30)
+    await asyncio.wait_for(delivered_to.wait(), 30)
     await dying.close()
-    about = About("default", PROMOTED, "killed@champion")
+    about = VersionDetails("default", PROMOTED, "killed@champion")
     assert await Waits(platform.bus).events(about) == []
-    after = ModelEvents(platform.link, incoming)
+    after = ModelAnnouncer(platform.link, incoming)
     after.start()
     try:
 
@@ -405,7 +405,7 @@ async def test_a_gateway_that_is_killed_between_the_fact_and_its_events_leaves_n
         assert len(await triggers(platform, "penstock.model.registered.v1", "killed")) == 1
     finally:
         await after.close()
-        platform.gateway._deps.service.model_events = ModelEvents(platform.link, incoming)
+        platform.gateway._deps.service.model_events = ModelAnnouncer(platform.link, incoming)
         platform.gateway._deps.service.model_events.start()
 
 

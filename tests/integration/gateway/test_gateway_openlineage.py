@@ -14,9 +14,9 @@ from gateway_platform import Http, Platform
 
 from penstock_contracts import subjects
 from penstock_core.facts import Outcome
-from penstock_core.values import ArtifactRef, Inline, Stored
-from penstock_gateway import lineage_events
-from penstock_gateway.lineage_events import LineageEvents, NoOpenLineage
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
+from penstock_gateway.lineage import emitter
+from penstock_gateway.lineage.emitter import LineageEmitter, OpenLineageUnavailableError
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -86,9 +86,9 @@ async def a_run(platform: Platform, outcome: Outcome = Outcome.SUCCEEDED) -> str
 async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
     platform: Platform, http: Http, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lineage_events, "_PAUSE", 0.3)
+    monkeypatch.setattr(emitter, "_PAUSE", 0.3)
     receiver.broken = 1
-    sending = LineageEvents(platform.link, platform.gateway._deps.service.states, receiver.url, "secret")
+    sending = LineageEmitter(platform.link, platform.gateway._deps.service.states, receiver.url, "secret")
     sending.start()
     try:
         await _declared(platform)
@@ -112,7 +112,7 @@ async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
 
 
 async def test_a_run_that_failed_says_why(platform: Platform, http: Http, receiver: Receiver) -> None:
-    sending = LineageEvents(platform.link, platform.gateway._deps.service.states, receiver.url)
+    sending = LineageEmitter(platform.link, platform.gateway._deps.service.states, receiver.url)
     sending.start()
     try:
         await _declared(platform)
@@ -125,8 +125,8 @@ async def test_a_run_that_failed_says_why(platform: Platform, http: Http, receiv
 
 
 async def test_an_address_that_is_none_stops_the_platform_with_the_reason(platform: Platform) -> None:
-    with pytest.raises(NoOpenLineage, match=r"PENSTOCK_OPENLINEAGE_URL 'nowhere' cannot be used"):
-        LineageEvents(platform.link, platform.gateway._deps.service.states, "nowhere")
+    with pytest.raises(OpenLineageUnavailableError, match=r"PENSTOCK_OPENLINEAGE_URL 'nowhere' cannot be used"):
+        LineageEmitter(platform.link, platform.gateway._deps.service.states, "nowhere")
 
 
 async def _declared(platform: Platform) -> None:

@@ -15,7 +15,7 @@ import pytest
 from gateway_platform import TOKEN, Http, Platform, running
 from pydantic import SecretStr
 
-from penstock_gateway.app import CannotListen, NoToken, build
+from penstock_gateway.app import ListenError, MissingTokenError, build
 from penstock_gateway.settings import GatewaySettings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,7 +27,7 @@ async def test_a_taken_port_is_said_clearly(platform: Platform) -> None:
         holder.listen()
         port = holder.getsockname()[1]
         gateway = build(platform.link, GatewaySettings(port=port, token=SecretStr("t")))
-        with pytest.raises(CannotListen, match=rf"127\.0\.0\.1:{port} .*in use.*PENSTOCK_PORT"):
+        with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{port} .*in use.*PENSTOCK_PORT"):
             await gateway.start()
         assert not gateway.ready()
         await gateway.stop()
@@ -35,13 +35,13 @@ async def test_a_taken_port_is_said_clearly(platform: Platform) -> None:
 
 async def test_an_address_of_another_machine_is_said_clearly(platform: Platform) -> None:
     gateway = build(platform.link, GatewaySettings(host="192.0.2.1", port=0, token=SecretStr("t")))
-    with pytest.raises(CannotListen, match=r"192\.0\.2\.1"):
+    with pytest.raises(ListenError, match=r"192\.0\.2\.1"):
         await gateway.start()
     await gateway.stop()
 
 
 async def test_the_token_comes_from_the_state_folder(platform: Platform, tmp_path: Path) -> None:
-    with pytest.raises(NoToken, match="PENSTOCK_TOKEN"):
+    with pytest.raises(MissingTokenError, match="PENSTOCK_TOKEN"):
         build(platform.link, GatewaySettings(home=tmp_path))
     (tmp_path / "token").write_text("from-the-file\n")
     gateway = build(platform.link, GatewaySettings(home=tmp_path, port=0))

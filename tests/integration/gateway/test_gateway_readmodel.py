@@ -9,7 +9,7 @@ from gateway_platform import TOKEN, Http, Platform, running
 
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
-from penstock_core.values import ArtifactRef, Stored
+from penstock_core.pipeline.values import ArtifactRef, Stored
 from penstock_gateway.app import build
 from penstock_gateway.settings import GatewaySettings
 
@@ -48,7 +48,7 @@ async def test_facts_that_were_purged_are_not_waited_for(platform: Platform, htt
     run_id = await platform.request("purged")
     await platform.bus.api(f"STREAM.PURGE.{subjects.RUNS}", {"filter": subjects.run_all(run_id)})
     page = (await http("GET", "/v1/runs?limit=1")).json()
-    assert page["behind"] == 0
+    assert page["lag"] == 0
 
 
 async def test_two_gateways_on_one_database(tmp_path: Path) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from gateway_platform import Http, Platform, chain
 
-from penstock_core import ir
 from penstock_core.facts import RunRequested
-from penstock_core.values import ArtifactRef, Inline, Stored
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

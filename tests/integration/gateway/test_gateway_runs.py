@@ -11,10 +11,10 @@ from gateway_platform import Http, Platform, attempt_finished, attempt_requested
 
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
-from penstock_core import ir
 from penstock_core.facts import CancelRequested, ErrorInfo, Outcome, RunRequested, StepSkipped
-from penstock_core.values import ArtifactRef, Earlier, Fields, Inline, Items, Output, ResultRef, Stored
-from penstock_gateway import states
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import ArtifactRef, Fields, Inline, Items, Output, ResultOf, ResultRef, Stored
+from penstock_gateway.runs import run_states
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -191,7 +191,7 @@ async def test_a_failed_run_shows_the_users_error(platform: Platform, http: Http
     await platform.log.append([attempt_requested(run_id, "double")])
     await platform.log.append([attempt_finished(run_id, "double", outcome=Outcome.FAILED, error=error)])
     await platform.log.append(
-        [StepSkipped(run_id=run_id, key="double-2", reason="step 'double' failed", because="double")]
+        [StepSkipped(run_id=run_id, key="double-2", reason="step 'double' failed", caused_by="double")]
     )
     await platform.finish(run_id, Outcome.FAILED, error="step 'double' failed: ValueError: no rows")
     seen = await view(http, run_id)
@@ -250,7 +250,7 @@ async def test_only_so_many_folded_runs_are_kept(
     tmp_path: Path, reads: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, runs: int, steps: int
 ) -> None:
     """Two of these runs fit, by their number or by their steps together."""
-    monkeypatch.setattr(states, "_STEPS", steps)
+    monkeypatch.setattr(run_states, "_STEPS", steps)
     async with running(tmp_path, gateway_runs=runs) as platform:
         http = Http(platform)
         first, second, third = [await platform.request() for _ in range(3)]
@@ -315,7 +315,7 @@ async def test_the_list_is_in_pages_newest_first(platform: Platform, http: Http)
         found += [run["run_id"] for run in page["runs"]]
     assert found == ids
     assert await listed(http, "/v1/runs?pipeline=listed&limit=1") == [newest]
-    assert (await http("GET", "/v1/runs?pipeline=none")).json() == {"runs": [], "next": None, "behind": 0}
+    assert (await http("GET", "/v1/runs?pipeline=none")).json() == {"runs": [], "next": None, "lag": 0}
 
 
 async def listed(http: Http, path: str) -> list[str]:
@@ -428,7 +428,7 @@ async def test_pickles_are_only_ever_bytes(platform: Platform, http: Http) -> No
 async def test_results_of_a_run_with_parts_and_references(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.run_step(run_id, "double", {"result": Inline(21), "other": Inline("x")})
-    earlier = Earlier(ResultRef(key="double", attempt=1, output="result"))
+    earlier = ResultOf(ResultRef(key="double", attempt=1, output="result"))
     parts = {
         "plain": Items((earlier, Inline(2))),
         "mixed": Fields(

@@ -18,17 +18,17 @@ from pydantic import SecretStr
 import penstock_artifacts.app
 import penstock_builder.app
 import penstock_gateway.app
-from penstock.client_errors import NotFound, Refused
-from penstock.platform import Address
-from penstock.transport import Transport
+from penstock.client.errors import NotFoundError, RefusedError
+from penstock.client.platform import Address
+from penstock.client.transport import Transport
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_builder.settings import BuilderSettings
 from penstock_gateway.settings import GatewaySettings
 from penstock_servicekit import app as servicekit
 from penstock_servicekit import logs
 from penstock_servicekit.settings import ServiceSettings
-from penstock_testkit.nats import NatsServer
-from penstock_testkit.seaweed import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
+from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -74,14 +74,14 @@ async def put_get_register(transport: Transport, folder: Path, name: str) -> Non
     path = f"/v1/artifacts/{sha256}"
     call = asyncio.to_thread
     assert not await call(transport.exists, path)
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         await call(transport.download, path, io.BytesIO())
     body = {
         "pipeline": chain(name),
         "source": sha256,
         "environment": {"python": "/usr/bin/python3", "version": "3.11", "digest": "0" * 64},
     }
-    with pytest.raises(Refused, match="not in the artifact store"):
+    with pytest.raises(RefusedError, match="not in the artifact store"):
         await call(transport.json, "POST", "/v1/versions", body=body)
     await asyncio.gather(*(call(transport.upload, path, file) for _ in range(3)))
     assert await call(transport.exists, path)
@@ -91,7 +91,7 @@ async def put_get_register(transport: Transport, folder: Path, name: str) -> Non
     assert into.getvalue() == data
     other = folder / "other"
     other.write_bytes(b"not what the name says")
-    with pytest.raises(Refused):
+    with pytest.raises(RefusedError):
         await call(transport.upload, f"/v1/artifacts/{'1' * 64}", other)
     assert not await call(transport.exists, f"/v1/artifacts/{'1' * 64}")
     first = await call(transport.json, "POST", "/v1/versions", body=body)
@@ -102,7 +102,7 @@ async def put_get_register(transport: Transport, folder: Path, name: str) -> Non
     accepted = await call(transport.json, "POST", "/v1/runs", body=run)
     view = await call(transport.json, "GET", f"/v1/runs/{accepted['run_id']}")
     assert view["inputs"]["n"]["artifact"]["sha256"] == sha256
-    with pytest.raises(Refused, match="not in the store"):
+    with pytest.raises(RefusedError, match="not in the store"):
         reference["artifact"]["sha256"] = "1" * 64
         await call(transport.json, "POST", "/v1/runs", body=run)
 

@@ -23,8 +23,8 @@ from gateway_platform import (
 
 from penstock_contracts import subjects
 from penstock_core.facts import Outcome
-from penstock_core.values import Inline
-from penstock_gateway import sse
+from penstock_core.pipeline.values import Inline
+from penstock_gateway.http import sse
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

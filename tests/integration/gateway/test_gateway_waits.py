@@ -10,9 +10,8 @@ from urllib.parse import quote
 import pytest
 from gateway_platform import Http, Platform, chain
 
-from penstock_adapters.nats.waits import About, Waits
+from penstock_adapters.nats.buckets.waits import EventKey, Waits
 from penstock_contracts import subjects
-from penstock_core import children, ir
 from penstock_core.facts import (
     AttemptFinished,
     CancelRequested,
@@ -23,7 +22,9 @@ from penstock_core.facts import (
     StepExpanded,
     StepSuspended,
 )
-from penstock_core.values import Inline, Param
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import Inline, Param
+from penstock_core.run import child_runs
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -42,7 +43,7 @@ def waiting_pipeline(name: str = "waits", **more: Any) -> ir.Pipeline:
         nodes=(
             ir.Node(key="publish", step="publish"),
             ir.Node(key="inner/publish", step="publish"),
-            ir.Node(key="each", step="publish", inputs=over, fan=ir.Fan(over=("question",))),
+            ir.Node(key="each", step="publish", inputs=over, mapped=ir.MapSpec(over=("question",))),
             ir.Node(key="labels", step="labels"),
             ir.Node(key="scoring", step="scoring"),
         ),
@@ -212,7 +213,7 @@ async def test_a_suspended_step_tells_what_it_waits_for(platform: Platform, http
     awaited = steps["labels"]["waits_for"]
     assert (awaited["kind"], awaited["type"], awaited["key"]) == ("event", "labels.ready", "d1")
     child = steps["scoring"]["waits_for"]
-    assert (child["kind"], child["run_id"], child["pipeline"]) == ("run", children.run_id(run), "scoring")
+    assert (child["kind"], child["run_id"], child["pipeline"]) == ("run", child_runs.run_id(run), "scoring")
     await http("POST", path(run_id, "publish"), {"choice": "yes", "by": "ada"})
     step = (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["publish"]
     assert (step["state"], step["waits_for"], step["params"]) == ("succeeded", None, {"answered_by": "ada"})
@@ -239,7 +240,7 @@ async def test_an_event_ends_the_steps_that_wait_for_it(platform: Platform, http
     assert answer.status == 202, answer.body
     taken = answer.json()
     assert (taken["id"], taken["duplicate"]) == ("e-1", False)
-    assert {one["run_id"] for one in taken["reached"]} == set(runs[:2])
+    assert {one["run_id"] for one in taken["delivered_to"]} == set(runs[:2])
     for run_id in runs[:2]:
         fact = await end(platform, run_id, "labels")
         assert fact.outputs == {"result": Inline({"n": 3})} and fact.params == {"event": "e-1"}
@@ -260,9 +261,9 @@ async def test_the_same_id_is_the_same_event(platform: Platform, http: Http, pip
     await expects(platform, late, "com.acme.twice", "k")
     again = await http("POST", "/v1/events", event | {"data": {"n": 2}})
     assert again.status == 200 and again.json()["duplicate"]
-    assert [one["run_id"] for one in again.json()["reached"]] == [early], "a later run waits for another event"
+    assert [one["run_id"] for one in again.json()["delivered_to"]] == [early], "a later run waits for another event"
     assert (await end(platform, early, "labels")).outputs == {"result": Inline({"n": 1})}, "what was stored first"
-    stored = await Waits(platform.bus).events(About("default", "com.acme.twice", "k"))
+    stored = await Waits(platform.bus).events(EventKey("default", "com.acme.twice", "k"))
     assert [one.data for one in stored] == [{"n": 1}]
 
 
@@ -271,8 +272,8 @@ async def test_an_event_that_the_scheduler_matched_too(platform: Platform, http:
     await expects(platform, run_id, "com.acme.race")
     known = AttemptFinished(run_id=run_id, key="labels", attempt=1, outcome=Outcome.SUCCEEDED, params={"event": "mine"})
     await platform.log.append([known])
-    assert len((await http("POST", "/v1/events", {"type": "com.acme.race", "id": "mine"})).json()["reached"]) == 1
-    assert (await http("POST", "/v1/events", {"type": "com.acme.race", "id": "other"})).json()["reached"] == []
+    assert len((await http("POST", "/v1/events", {"type": "com.acme.race", "id": "mine"})).json()["delivered_to"]) == 1
+    assert (await http("POST", "/v1/events", {"type": "com.acme.race", "id": "other"})).json()["delivered_to"] == []
 
 
 async def test_events_in_binary_mode(platform: Platform, http: Http, pipelines: set[str]) -> None:
@@ -280,7 +281,7 @@ async def test_events_in_binary_mode(platform: Platform, http: Http, pipelines: 
     await expects(platform, run_id, "com.acme.binary", "d 1")
     headers = {"ce-specversion": "1.0", "ce-type": "com.acme.binary", "ce-id": "b1", "ce-key": "d%201"}
     answer = await http("POST", "/v1/events", {"rows": 5}, headers=headers)
-    assert answer.status == 202 and len(answer.json()["reached"]) == 1
+    assert answer.status == 202 and len(answer.json()["delivered_to"]) == 1
     assert (await end(platform, run_id, "labels")).outputs == {"result": Inline({"rows": 5})}
 
 

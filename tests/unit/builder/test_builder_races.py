@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_adapters.nats import versions
-from penstock_adapters.nats.kv import Entry
+from penstock_adapters.nats.buckets import versions
+from penstock_adapters.nats.buckets.kv import Entry
 from penstock_builder import service
 from penstock_builder.service import BuilderService, digest
 from penstock_contracts.commands import EnvironmentInfo, RegisterVersion, Version, VersionReply
-from penstock_core import ir
+from penstock_core.pipeline import ir
 
 ENVIRONMENT = EnvironmentInfo(python="/usr/bin/python3", version="3.11", digest="0" * 64)
 
@@ -32,7 +32,7 @@ def command(content: int) -> RegisterVersion:
 
 
 @dataclass
-class World:
+class SharedStore:
     """What replicas share. Each call waits until the order of steps lets its replica go on."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -78,11 +78,11 @@ class World:
 class Replica:
     """One registration, moved on step by step by hand."""
 
-    world: World
+    store: SharedStore
     content: int
 
     def __post_init__(self) -> None:
-        builder = BuilderService(self.world, self.world, clock=lambda: 0.0)
+        builder = BuilderService(self.store, self.store, clock=lambda: 0.0)
         self._steps = builder.register(command(self.content)).__await__()
         self.reply: VersionReply | None = None
         self.alive = True
@@ -112,13 +112,13 @@ def no_threads() -> object:
         yield
 
 
-def check(world: World, replies: dict[int, set[int]]) -> None:
+def check(store: SharedStore, replies: dict[int, set[int]]) -> None:
     """All promises, at any moment."""
-    numbers = world.numbers()
+    numbers = store.numbers()
     assert sorted(numbers) == list(range(1, len(numbers) + 1)), "numbers have no gaps"
     assert max(Counter(numbers.values()).values(), default=1) == 1, "equal content has one number"
-    assert world.announced == sorted(set(world.announced)), "each version is announced once, in order"
-    latest = world.entries.get(versions.latest_key("default", "train"))
+    assert store.announced == sorted(set(store.announced)), "each version is announced once, in order"
+    latest = store.entries.get(versions.latest_key("default", "train"))
     assert int(latest.value) <= len(numbers) if latest else True
     for content, answered in replies.items():
         assert len(answered) == 1
@@ -132,8 +132,8 @@ MOVES = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 12)), max_size=25)
 @settings(max_examples=400)
 @given(contents=st.lists(st.integers(1, 3), min_size=2, max_size=5), moves=MOVES)
 def test_every_order_of_steps_and_deaths_keeps_the_promises(contents: list[int], moves: list[tuple[int, int]]) -> None:
-    world = World()
-    replicas = [Replica(world, content) for content in contents]
+    store = SharedStore()
+    replicas = [Replica(store, content) for content in contents]
     replies: dict[int, set[int]] = {}
 
     def note(replica: Replica) -> None:
@@ -150,15 +150,15 @@ def test_every_order_of_steps_and_deaths_keeps_the_promises(contents: list[int],
     for replica in replicas:
         if replica.alive:
             replica.kill()
-    check(world, {content: set(answered) for content, answered in replies.items()})
+    check(store, {content: set(answered) for content, answered in replies.items()})
     # Whoever asks again, after all are dead, gets what was promised, and nothing is left incomplete.
     for content in set(contents):
-        again = Replica(world, content)
+        again = Replica(store, content)
         while again.alive:
             again.step()
         note(again)
-    check(world, replies)
-    count = len(world.numbers())
+    check(store, replies)
+    count = len(store.numbers())
     assert count == len(set(contents))
-    assert world.announced == list(range(1, count + 1))
-    assert int(world.entries[versions.latest_key("default", "train")].value) == count
+    assert store.announced == list(range(1, count + 1))
+    assert int(store.entries[versions.latest_key("default", "train")].value) == count

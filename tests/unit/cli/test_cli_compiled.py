@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from penstock_cli import compiled
-from penstock_core import ir
+from penstock_cli.runs import compiled
 from penstock_core.errors import InputError
+from penstock_core.pipeline import ir
 
 COMPILED: dict[str, Any] = {
     "name": "f",

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from penstock import results
-from penstock.results import Event, LogLine, Run
-from penstock_cli import chart, model, output, plain, summary
-from penstock_cli.model import Progress
-from penstock_core.ir import Node, Pipeline, Port, Retry, StepSpec
-from penstock_core.values import Output
+from penstock.client import views
+from penstock.client.views import Event, LogLine, Run
+from penstock_cli.display import chart, output, plain, progress, summary
+from penstock_cli.display.progress import Progress
+from penstock_core.pipeline.ir import Node, Pipeline, Port, Retry, StepSpec
+from penstock_core.pipeline.values import Output
 
 SPEC = {"entrypoint": "m:f", "outputs": (Port(name="result"),)}
 PIPELINE = Pipeline(
@@ -38,7 +38,7 @@ ERROR = {
 }
 
 
-class Story:
+class EventSequence:
     """Events in log order; `at` counts seconds."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Story:
 
 
 def failing() -> list[Event]:
-    story = Story()
+    story = EventSequence()
     place = {"project": "d", "pipeline": "training", "version": 1, "inputs": {"a": {"value": 1}}}
     story.tell(0, "run.requested", requested_at=BASE, **place)
     story.request(0.1, "load")
@@ -77,7 +77,7 @@ def failing() -> list[Event]:
     story.request(4, "train", 2, not_before=BASE + 9)
     story.start(9, "train", 2)
     story.finish(9, 12, "train", 2, outcome="failed", error=ERROR)
-    story.tell(12, "step.skipped", key="report", reason="step 'train' failed", because="train")
+    story.tell(12, "step.skipped", key="report", reason="step 'train' failed", caused_by="train")
     story.tell(12.1, "run.finished", outcome="failed", error="step 'train' failed: ValueError: bad [row]", outputs={})
     story.tell(12.2, "of.the.future", key="load")
     return story.events
@@ -103,7 +103,7 @@ def view() -> Run:
         },
         "report": {"state": "skipped", "attempts": 0, "reason": "step 'train' failed", "metrics": {}},
     }
-    return results.run_of(
+    return views.parse_run(
         {
             "run_id": "r1",
             "pipeline": "training",
@@ -118,14 +118,14 @@ def view() -> Run:
     )
 
 
-def told(events: list[Event]) -> tuple[Progress, list[str]]:
+def show_plain(events: list[Event]) -> tuple[Progress, list[str]]:
     progress = Progress("r1", PIPELINE, 1)
     changes = [change for event in events if (change := progress.apply(event))]
     return progress, [f"{change.key or 'run'} {change.state} {change.text}".strip() for change in changes]
 
 
 def test_changes_tell_the_story() -> None:
-    progress, lines = told(failing())
+    progress, lines = show_plain(failing())
     assert lines == [
         "load queued",
         "load running",
@@ -149,34 +149,34 @@ def test_changes_tell_the_story() -> None:
 
 def test_a_repeated_event_tells_nothing() -> None:
     events = failing()
-    _, once = told(events)
-    _, twice = told([event for event in events for _ in range(2)])
+    _, once = show_plain(events)
+    _, twice = show_plain([event for event in events for _ in range(2)])
     assert [line for line in twice if "running" not in line] == [line for line in once if "running" not in line]
 
 
 def test_elapsed_time_counts_the_last_try() -> None:
-    progress, _ = told(failing()[:6])
+    progress, _ = show_plain(failing()[:6])
     assert progress.elapsed("train", BASE + 5) == pytest.approx(2)
     assert progress.elapsed("report", BASE + 5) is None
-    progress, _ = told(failing())
+    progress, _ = show_plain(failing())
     assert progress.elapsed("train", BASE + 99) == pytest.approx(3)
 
 
 def test_live_measures_of_a_step() -> None:
-    progress, _ = told(failing()[:6])
+    progress, _ = show_plain(failing()[:6])
     progress.measure(LogLine("train", 1, BASE, metric="loss", value=0.25))
     progress.measure(LogLine("nobody", 1, BASE, metric="loss", value=0.25))
-    assert progress.tracks["train"].live == {"loss": 0.25}
+    assert progress.step_histories["train"].live == {"loss": 0.25}
 
 
 def test_the_live_table_shows_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
-    from penstock_cli.live import Live
+    from penstock_cli.display.live import Live
 
     screen = io.StringIO()
     monkeypatch.setattr(output, "console", lambda: Console(file=screen, width=100, height=30, force_terminal=True))
-    progress, _ = told(failing()[:6])
+    progress, _ = show_plain(failing()[:6])
     progress.measure(LogLine("train", 1, BASE, metric="loss", value=0.25))
     shown = Live(progress)
     text = render(shown)
@@ -202,12 +202,12 @@ def render(shown: Any) -> str:
 def test_a_large_run_shows_counts_and_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
-    from penstock_cli.live import Live
+    from penstock_cli.display.live import Live
 
     monkeypatch.setattr(output, "console", lambda: Console(file=io.StringIO(), width=100, height=30))
     nodes = tuple(Node(key=f"load-{n}", step="load") for n in range(1, 301))
     progress = Progress("r1", Pipeline(name="wide", steps=PIPELINE.steps, nodes=nodes), 1)
-    story = Story()
+    story = EventSequence()
     for n in range(1, 101):
         story.request(0, f"load-{n}")
     for n in range(1, 51):
@@ -228,8 +228,8 @@ def test_plain_lines_carry_time_and_state(capsys: pytest.CaptureFixture[str]) ->
         for event in failing():
             change = progress.apply(event)
             if change:
-                display.changed(change)
-        display.logged(LogLine("train", 1, BASE, "stdout", "hello\n"))
+                display.on_change(change)
+        display.on_log_line(LogLine("train", 1, BASE, "stdout", "hello\n"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("run r1 of training v1, 3 steps")
     assert all(line[2] == line[5] == ":" and line[8] == "." for line in lines)
@@ -246,7 +246,7 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
         for event in failing():
             change = progress.apply(event)
             if change:
-                display.changed(change)
+                display.on_change(change)
     assert capsys.readouterr().out == ""
 
 
@@ -255,8 +255,8 @@ def text_of(lines: Any) -> list[str]:
 
 
 def test_the_chart_tells_waiting_from_running() -> None:
-    progress, _ = told(failing())
-    lines = text_of(chart.chart(view(), progress.tracks))
+    progress, _ = show_plain(failing())
+    lines = text_of(chart.chart(view(), progress.step_histories))
     assert "12.0 s" in lines[0]
     load, train, report = lines[1:4]
     width = len(lines[0]) - lines[0].index("0 s ")
@@ -309,7 +309,7 @@ def test_the_json_object_has_the_shape_that_is_documented() -> None:
     ],
 )
 def test_durations_for_people(value: float, text: str) -> None:
-    assert model.seconds(value) == text
+    assert progress.seconds(value) == text
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.results import Reasons, StepReason
-from penstock_cli import explain
+from penstock.client.views import Reasons, StepReason
 from penstock_cli.failures import UsageError
+from penstock_cli.runs import explain
 
 
 def reasons(*steps: StepReason) -> Reasons:
     return Reasons("r", "p", 1, "running", 0.0, {step.key: step for step in steps})
 
 
-def reason(key: str, state: str = "waiting", *because: str) -> StepReason:
-    return StepReason(key, state, "why", because)
+def reason(key: str, state: str = "waiting", *caused_by: str) -> StepReason:
+    return StepReason(key, state, "why", caused_by)
 
 
 def test_a_step_comes_with_its_reasons_the_nearest_first_and_each_once() -> None:
@@ -39,12 +39,12 @@ def test_reasons_that_go_round_or_are_very_many_end() -> None:
 
 def test_a_run_of_few_steps_is_shown_whole_in_its_order() -> None:
     steps = [reason("a", "succeeded"), reason("b", "failed")]
-    assert explain.screenful(steps) == (steps, {})
+    assert explain.fit_to_screen(steps) == (steps, {})
 
 
 def test_of_many_steps_those_that_people_ask_about_come_first() -> None:
     steps = [reason(f"n{at}", "succeeded") for at in range(50)]
     steps += [reason("w", "waiting"), reason("r", "running"), reason("f", "failed"), reason("new", "of the future")]
-    shown, left = explain.screenful(steps)
+    shown, left = explain.fit_to_screen(steps)
     assert [step.key for step in shown[:5]] == ["f", "new", "r", "w", "n0"]
     assert len(shown) == 30 and left == {"succeeded": 24}

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from penstock import pipeline, step
-from penstock_cli import arguments, inputs
+from penstock_cli import arguments
 from penstock_cli.failures import UsageError
+from penstock_cli.runs import inputs
 from penstock_core.errors import InputError
 
 
@@ -97,16 +98,16 @@ def test_a_path_is_one_of_the_users_folder(tmp_path: Path, monkeypatch: pytest.M
     ("text", "seconds"), [("90", 90), ("1.5", 1.5), ("10m", 600), ("2h", 7200), ("1d", 86400), ("3s", 3)]
 )
 def test_durations(text: str, seconds: float) -> None:
-    assert arguments.seconds_of(text) == seconds
+    assert arguments.parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "0", "ten", "5x", "nan", "inf", "1e99"])
 def test_no_durations(text: str) -> None:
     with pytest.raises(UsageError, match="is no duration"):
-        arguments.seconds_of(text)
+        arguments.parse_duration(text)
 
 
 def test_labels() -> None:
-    assert arguments.labels_of("first", ["a=1", "b=x=y"]) == {"a": "1", "b": "x=y", "name": "first"}
+    assert arguments.parse_labels("first", ["a=1", "b=x=y"]) == {"a": "1", "b": "x=y", "name": "first"}
     with pytest.raises(UsageError, match="key=value"):
-        arguments.labels_of(None, ["a"])
+        arguments.parse_labels(None, ["a"])

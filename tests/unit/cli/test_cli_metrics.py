@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_cli import comparing, output
-from penstock_cli.metrics import number, sparkline
+from penstock_cli.display import output
+from penstock_cli.runs import compare
+from penstock_cli.runs.metrics import number, sparkline
 
 
 @pytest.fixture(autouse=True)
@@ -64,4 +65,4 @@ def test_numbers_for_people() -> None:
     ],
 )
 def test_cells_of_a_comparison(value: object, shown: str) -> None:
-    assert comparing.text(value) == shown
+    assert compare.text(value) == shown

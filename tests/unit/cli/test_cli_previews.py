@@ -8,8 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
-from penstock.results import Preview
-from penstock_cli import previews
+from penstock.client.views import Preview
+from penstock_cli.display import previews
 
 
 def test_a_table_keeps_its_names_and_cuts_its_cells(capsys: pytest.CaptureFixture[str]) -> None:

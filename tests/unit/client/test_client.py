@@ -17,10 +17,18 @@ from typing import Any
 
 import pytest
 
-from penstock import platform
-from penstock.client import Client
-from penstock.client_errors import ClientError, NoPlatform, NotFound, Refused, RunFailed, Unauthorized, Unreachable
-from penstock.results import Schedule, Version
+from penstock.client import platform
+from penstock.client.client import Client
+from penstock.client.errors import (
+    ClientError,
+    NoPlatformError,
+    NotFoundError,
+    RefusedError,
+    RunFailedError,
+    UnauthorizedError,
+    UnreachableError,
+)
+from penstock.client.views import Schedule, Version
 from penstock_core.errors import InputError
 
 RUN = "01k" + "a" * 23
@@ -138,7 +146,7 @@ class Handler(BaseHTTPRequestHandler):
             server.runs_by_key[headers["idempotency-key"]] = RUN
             self.json(202, {"run_id": RUN, "pipeline": "p", "version": 1, "created": not known})
         elif path == f"/v1/runs/{RUN}/explain":
-            step = {"key": "a", "state": "waiting", "sentence": "waits", "because": ["b"], "mood": "new"}
+            step = {"key": "a", "state": "waiting", "sentence": "waits", "caused_by": ["b"], "mood": "new"}
             self.json(
                 200, {"run_id": RUN, "pipeline": "p", "version": 1, "state": "running", "at": 5.0, "steps": [step]}
             )
@@ -262,7 +270,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 
 def test_without_a_platform_the_error_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PENSTOCK_URL", raising=False)
-    with pytest.raises(NoPlatform, match=r"start one with `penstock up`.*PENSTOCK_URL"):
+    with pytest.raises(NoPlatformError, match=r"start one with `penstock up`.*PENSTOCK_URL"):
         Client(home=tmp_path / "nothing").runs()
 
 
@@ -274,7 +282,7 @@ def test_the_platform_of_a_state_folder_is_found(served: FakePlatform, home: Hom
 def test_a_note_whose_process_holds_no_lock_counts_as_gone(served: FakePlatform, home: Home) -> None:
     home.up(served.url)
     home.down()
-    with pytest.raises(NoPlatform):
+    with pytest.raises(NoPlatformError):
         Client(home=home.folder).get(RUN)
 
 
@@ -286,13 +294,13 @@ def test_environment_names_a_platform(served: FakePlatform, tmp_path: Path, monk
 
 
 def test_a_wrong_token_is_told(served: FakePlatform) -> None:
-    with pytest.raises(Unauthorized, match="token is missing or wrong: look into the file"):
+    with pytest.raises(UnauthorizedError, match="token is missing or wrong: look into the file"):
         Client(served.url, "wrong").get(RUN)
 
 
 def test_an_address_where_nothing_listens_ends_in_bounded_time() -> None:
     began = time.monotonic()
-    with pytest.raises(Unreachable, match=r"nothing listens at its address.*penstock doctor"):
+    with pytest.raises(UnreachableError, match=r"nothing listens at its address.*penstock doctor"):
         Client("http://127.0.0.1:1", TOKEN, patience=0.2).get(RUN)
     assert time.monotonic() - began < 3
 
@@ -330,15 +338,15 @@ def test_two_runs_have_two_keys(served: FakePlatform, client: Client) -> None:
 
 def test_a_refusal_is_not_tried_again(served: FakePlatform, client: Client) -> None:
     served.faults = ["422"]
-    with pytest.raises(Refused, match="Not now: later") as caught:
+    with pytest.raises(RefusedError, match="Not now: later") as caught:
         client.run("p")
     assert caught.value.status == 422 and len(served.requests) == 1
 
 
 def test_what_is_not_there_is_told_at_once(served: FakePlatform, client: Client) -> None:
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client.get("nosuchrun")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         list(client.events("nosuchrun"))
     assert len(served.requests) == 2
 
@@ -355,13 +363,13 @@ def test_unknown_fields_of_a_newer_platform_are_left_out(client: Client) -> None
 
 def test_a_schedule_goes_and_comes_back(client: Client) -> None:
     schedule = Schedule("nightly", "p", "0 3 * * *", tz="Europe/Paris", inputs={"n": 1})
-    assert client.put_schedule(schedule) == schedule
+    assert client.apply_schedule(schedule) == schedule
 
 
 def test_reasons_come_by_step(client: Client) -> None:
     reasons = client.explain(RUN)
     assert (reasons.state, reasons.at, list(reasons.steps)) == ("running", 5.0, ["a"])
-    assert (reasons.steps["a"].because, reasons.steps["a"].since) == (("b",), None)
+    assert (reasons.steps["a"].caused_by, reasons.steps["a"].since) == (("b",), None)
     assert str(reasons) == "a: waits"
 
 
@@ -396,9 +404,9 @@ def test_values_are_found_by_name(served: FakePlatform, client: Client) -> None:
     assert client.value(RUN) == 42
     served.view["steps"]["a"]["outputs"] = {"only": {"value": [1, 2]}}
     assert client.value(RUN, "a") == [1, 2]
-    with pytest.raises(NotFound, match=r"has no output 'other'.*it has: only"):
+    with pytest.raises(NotFoundError, match=r"has no output 'other'.*it has: only"):
         client.value(RUN, "a", "other")
-    with pytest.raises(NotFound, match=r"has no step 'b'.*its steps: a"):
+    with pytest.raises(NotFoundError, match=r"has no step 'b'.*its steps: a"):
         client.value(RUN, "b")
 
 
@@ -488,7 +496,7 @@ def test_a_platform_that_comes_back_on_another_port_is_found(home: Home) -> None
     first.stop()
     second = FakePlatform()
     troubles: list[str] = []
-    client.transport.on_trouble = troubles.append
+    client.transport.on_retry = troubles.append
 
     def restart() -> None:
         home.down()
@@ -511,10 +519,10 @@ def test_a_platform_that_is_expected_is_waited_for(served: FakePlatform, tmp_pat
         nonlocal calls
         calls += 1
         if calls < 4:
-            raise NoPlatform("not yet")
+            raise NoPlatformError("not yet")
         return platform.Address(served.url, TOKEN)
 
-    assert Client(home=tmp_path, locate=locate).get(RUN).done and calls == 4
+    assert Client(home=tmp_path, locate=locate).get(RUN).finished and calls == 4
 
 
 def test_patience_with_a_platform_that_stays_away_is_bounded(home: Home) -> None:
@@ -526,7 +534,7 @@ def test_patience_with_a_platform_that_stays_away_is_bounded(home: Home) -> None
     next(events)
     server.stop()
     home.down()
-    with pytest.raises(NoPlatform, match="penstock up"):
+    with pytest.raises(NoPlatformError, match="penstock up"):
         list(events)
 
 
@@ -541,7 +549,7 @@ def test_wait_returns_the_run_and_checks_it(served: FakePlatform, client: Client
     thread.start()
     assert client.wait(RUN).state == "failed"
     thread.join()
-    with pytest.raises(RunFailed, match="step 'a' failed"):
+    with pytest.raises(RunFailedError, match="step 'a' failed"):
         client.wait(RUN, check=True)
 
 
@@ -588,14 +596,16 @@ def test_logs_of_a_platform_that_stops_are_gone_on_with(served: FakePlatform, cl
 # -------------------------------------------------------------------------------------------------------- embedded
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> Callable[[], platform.Embedded]:
-    """An `Embedded` that starts this program in the place of the platform."""
+def placeholder_fact(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str
+) -> Callable[[], platform.EmbeddedPlatform]:
+    """An `EmbeddedPlatform` that starts this program in the place of the platform."""
     fake = tmp_path / "modules" / "penstock_standalone"
     fake.mkdir(parents=True)
     (fake / "__init__.py").touch()
     (fake / "__main__.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
-    return lambda: platform.Embedded(tmp_path / "home")
+    return lambda: platform.EmbeddedPlatform(tmp_path / "home")
 
 
 READY = """
@@ -614,7 +624,7 @@ fcntl.flock(clients, fcntl.LOCK_EX)
 
 
 def test_an_embedded_platform_lives_as_long_as_its_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = stand_in(monkeypatch, tmp_path, READY)
+    make = placeholder_fact(monkeypatch, tmp_path, READY)
     with make() as first, make() as second:
         assert first.wait().pid == second.wait().pid
         first.close()
@@ -628,7 +638,7 @@ def test_an_embedded_platform_lives_as_long_as_its_clients(tmp_path: Path, monke
 
 
 def test_a_killed_embedded_platform_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make = stand_in(monkeypatch, tmp_path, READY)
+    make = placeholder_fact(monkeypatch, tmp_path, READY)
     with make() as embedded:
         first = embedded.wait()
         assert first.pid is not None
@@ -637,7 +647,7 @@ def test_a_killed_embedded_platform_is_started_again(tmp_path: Path, monkeypatch
         while True:
             try:
                 again = embedded.locate()
-            except NoPlatform:
+            except NoPlatformError:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             else:
@@ -649,7 +659,7 @@ def test_a_killed_embedded_platform_is_started_again(tmp_path: Path, monkeypatch
 def test_a_platform_that_does_not_start_shows_the_end_of_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make = stand_in(monkeypatch, tmp_path, "import sys; sys.exit('the disk is full')")
+    make = placeholder_fact(monkeypatch, tmp_path, "import sys; sys.exit('the disk is full')")
     with make() as embedded, pytest.raises(Exception, match=r"(?s)ended with exit code 1 .*\| the disk is full"):
         embedded.wait()
 
@@ -657,4 +667,4 @@ def test_a_platform_that_does_not_start_shows_the_end_of_its_log(
 def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Exception, match=r"state folder .* cannot be written.*PENSTOCK_HOME"):
-        platform.Embedded(tmp_path / "file" / "home")
+        platform.EmbeddedPlatform(tmp_path / "file" / "home")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock import Client
-from penstock.client_errors import NotFound, Unreachable
+from penstock.client.errors import NotFoundError, UnreachableError
 
 LINES = [b'{"penstock_history":1}\n', *(b'{"seq":%d}\n' % n for n in range(50))]
 
@@ -67,9 +67,9 @@ def test_a_broken_answer_is_asked_for_again_from_its_beginning(server: Threading
 def test_what_does_not_come_whole_leaves_no_file(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     server.breaks = 10_000  # type: ignore[attr-defined]
     (tmp_path / "kept.jsonl").write_text("before")
-    with pytest.raises(Unreachable):
+    with pytest.raises(UnreachableError):
         client(server, patience=0.2).export("run1", tmp_path / "kept.jsonl")
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFoundError):
         client(server).export("run2", tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"kept.jsonl": "before"}
 

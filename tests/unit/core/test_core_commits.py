@@ -5,28 +5,29 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import commits, ids, values
+from penstock_core import committed_artifacts, ids
 from penstock_core.facts import ArtifactCommitted
-from penstock_core.values import ArtifactRef, Element, Fields, Inline, Items, Stored
+from penstock_core.pipeline import values
+from penstock_core.pipeline.values import ArtifactRef, Element, Fields, Inline, Items, Stored
 
 NAMES = st.one_of(st.text(max_size=200), st.sampled_from(["checkpoint", "loss", "a.b", "a_b", "-x", "", "é", ".."]))
 
 
 @given(NAMES, NAMES)
 def test_every_name_becomes_a_word_of_a_subject_and_different_ones_stay_different(one: str, other: str) -> None:
-    (first, given_one), (second, _) = commits.named(one), commits.named(other)
+    (first, given_one), (second, _) = committed_artifacts.named(one), committed_artifacts.named(other)
     ids.check_name(first)
     assert (given_one or first) == one or one == ""
     assert (first == second) == (one == other)
-    assert first != commits.CHECKPOINT
-    assert commits.named(one, checkpoint=True) == (commits.CHECKPOINT, "")
+    assert first != committed_artifacts.CHECKPOINT
+    assert committed_artifacts.named(one, checkpoint=True) == (committed_artifacts.CHECKPOINT, "")
 
 
 def test_what_can_stand_stands() -> None:
-    assert commits.named("loss-2") == ("loss-2", "")
-    word, kept = commits.named("confusion matrix.png")
+    assert committed_artifacts.named("loss-2") == ("loss-2", "")
+    word, kept = committed_artifacts.named("confusion matrix.png")
     assert word.startswith("confusion_matrix_png-") and kept == "confusion matrix.png"
-    assert commits.named("checkpoint")[1] == "checkpoint"
+    assert committed_artifacts.named("checkpoint")[1] == "checkpoint"
 
 
 def fact(attempt: int, at: float, name: str = "checkpoint") -> ArtifactCommitted:
@@ -35,8 +36,12 @@ def fact(attempt: int, at: float, name: str = "checkpoint") -> ArtifactCommitted
 
 def test_the_latest_attempt_before_counts_first() -> None:
     facts = [fact(1, 9.0), fact(3, 4.0), fact(2, 5.0), fact(2, 6.0, "model"), fact(2, 7.0)]
-    assert [(one.attempt, one.at) for one in commits.checkpoints(facts, 3)] == [(2, 7.0), (2, 5.0), (1, 9.0)]
-    assert commits.checkpoints(facts, 1) == []
+    assert [(one.attempt, one.at) for one in committed_artifacts.checkpoints(facts, 3)] == [
+        (2, 7.0),
+        (2, 5.0),
+        (1, 9.0),
+    ]
+    assert committed_artifacts.checkpoints(facts, 1) == []
 
 
 def test_the_artifacts_of_a_value_are_found_wherever_they_are() -> None:

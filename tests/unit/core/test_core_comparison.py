@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core.comparison import MISSING, SECTIONS, Row, compare, equal
+from penstock_core.queries.comparison import MISSING, SECTIONS, Row, compare, equal
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.floats() | st.text(max_size=3),

@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
-from penstock_core import values
-from penstock_core.conditions import AllOf, AnyOf, Compare, Condition, Not, Truth
 from penstock_core.facts import AttemptRequested, Outcome, StepSkipped
-from penstock_core.values import Inline, OneOf, Output, Param, Pick
-from penstock_testkit.told import FAILED, RUN, R, Told, end, mapped, node, pipeline
+from penstock_core.pipeline import values
+from penstock_core.pipeline.conditions import AllOf, AnyOf, Compare, Condition, Not, Truth
+from penstock_core.pipeline.values import Inline, OneOf, Output, Param, Pick
+from penstock_testkit.run_driver import FAILED, RUN, R, RunDriver, end, mapped_node, node, pipeline
 
 A, B = Output("a"), Output("b")
 
 
-def when(condition: Condition) -> Told:
+def when(condition: Condition) -> RunDriver:
     """Steps a and b, and one that runs when a condition on their results holds; another one waits for that."""
     guarded = replace(node("c"), when=condition)
-    return Told(pipeline(node("a"), node("b"), guarded, node("d", x=Output("c")), out=Output("c")), RUN)
+    return RunDriver(pipeline(node("a"), node("b"), guarded, node("d", x=Output("c")), out=Output("c")), RUN)
 
 
 def decided(condition: Condition, a: Any, b: Any = 0) -> str:
-    told = when(condition)
-    said = told(end("a", result=a), end("b", result=b))
+    driver = when(condition)
+    said = driver(end("a", result=a), end("b", result=b))
     return said[0].removeprefix("step.c.")
 
 
@@ -56,8 +56,8 @@ def test_a_step_runs_when_its_condition_holds(condition: Condition, a: Any, hold
 
 
 def test_a_step_whose_condition_does_not_hold_is_skipped_with_the_values_and_the_run_succeeds() -> None:
-    told = when(AllOf((Compare("ge", Pick(A, ("auc",)), Inline(0.9)), Truth(B))))
-    skip, after, over = told.facts(end("b", result=1), end("a", result={"auc": 0.5}))
+    driver = when(AllOf((Compare("ge", Pick(A, ("auc",)), Inline(0.9)), Truth(B))))
+    skip, after, over = driver.facts(end("b", result=1), end("a", result={"auc": 0.5}))
     assert skip == StepSkipped(
         run_id=R,
         key="c",
@@ -77,18 +77,18 @@ def test_a_step_whose_condition_does_not_hold_is_skipped_with_the_values_and_the
     ],
 )
 def test_a_condition_that_cannot_be_evaluated_fails_the_step(a: Any, why: str) -> None:
-    told = Told(pipeline(node("a"), replace(node("c"), when=Compare("gt", A, Inline(3)))), RUN)
-    told(end("a").__class__(run_id=R, key="a", attempt=1, outcome=Outcome.SUCCEEDED, outputs={"result": Inline(a)}))
-    assert told.statuses["c"] == "failed"
-    assert told.over.error == f"step 'c' failed: ConditionError: its condition cannot be evaluated: {why}"
+    driver = RunDriver(pipeline(node("a"), replace(node("c"), when=Compare("gt", A, Inline(3)))), RUN)
+    driver(end("a").__class__(run_id=R, key="a", attempt=1, outcome=Outcome.SUCCEEDED, outputs={"result": Inline(a)}))
+    assert driver.statuses["c"] == "failed"
+    assert driver.over.error == f"step 'c' failed: ConditionError: its condition cannot be evaluated: {why}"
 
 
 def test_a_condition_never_opens_an_artifact() -> None:
     stored = values.Stored(values.ArtifactRef(sha256="a" * 64, size=1, media_type="", format="pickle"))
-    told = Told(pipeline(node("a"), replace(node("c"), when=Truth(A))), RUN)
-    told(replace(end("a"), outputs={"result": stored}))
-    assert told.statuses["c"] == "failed"
-    assert "kept as an artifact" in str(told.over.error)
+    driver = RunDriver(pipeline(node("a"), replace(node("c"), when=Truth(A))), RUN)
+    driver(replace(end("a"), outputs={"result": stored}))
+    assert driver.statuses["c"] == "failed"
+    assert "kept as an artifact" in str(driver.over.error)
 
 
 def deep(depth: int) -> Any:
@@ -100,9 +100,9 @@ def deep(depth: int) -> Any:
 
 @pytest.mark.parametrize("result", [10**5000, deep(900), {"$type": "int", "value": hex(10**5000)}], ids=type)
 def test_enormous_results_are_read_or_refused_but_never_break_a_decision(result: Any) -> None:
-    told = Told(pipeline(node("a"), replace(node("c"), when=Not(Truth(A)))), RUN)
-    told(replace(end("a"), outputs={"result": Inline(result)}))
-    assert told.statuses["c"] in ("skipped", "failed")
+    driver = RunDriver(pipeline(node("a"), replace(node("c"), when=Not(Truth(A)))), RUN)
+    driver(replace(end("a"), outputs={"result": Inline(result)}))
+    assert driver.statuses["c"] in ("skipped", "failed")
 
 
 # ------------------------------------------------------------------------------------------------- one of several
@@ -110,52 +110,54 @@ def test_enormous_results_are_read_or_refused_but_never_break_a_decision(result:
 
 def test_the_first_result_that_is_there_is_taken() -> None:
     either = node("c", x=OneOf((A, B)))
-    told = Told(pipeline(node("a"), node("b"), either), RUN)
-    assert told(end("a", FAILED)) == []
-    (request,) = told.facts(end("b", result=7))
+    driver = RunDriver(pipeline(node("a"), node("b"), either), RUN)
+    assert driver(end("a", FAILED)) == []
+    (request,) = driver.facts(end("b", result=7))
     assert isinstance(request, AttemptRequested)
     assert request.inputs == {"x": Inline(7)}
 
 
 def test_a_step_with_no_result_to_choose_from_is_skipped() -> None:
-    told = Told(pipeline(node("a"), node("b"), node("c", x=OneOf((A, B)))), RUN)
-    skip, _ = told.facts(end("a", FAILED), end("b", FAILED))
+    driver = RunDriver(pipeline(node("a"), node("b"), node("c", x=OneOf((A, B)))), RUN)
+    skip, _ = driver.facts(end("a", FAILED), end("b", FAILED))
     assert skip == StepSkipped(run_id=R, key="c", reason="none of 'a', 'b' succeeded", because="a")
 
 
 def test_two_branches_of_a_condition_join() -> None:
     yes, no = replace(node("yes"), when=Truth(A)), replace(node("no"), when=Not(Truth(A)))
     joined = node("join", x=OneOf((Output("yes"), Output("no"))))
-    told = Told(pipeline(node("a"), yes, no, joined), RUN)
-    assert told(end("a", result=0)) == ["step.yes.skipped", "step.no.1.requested.default"]
-    (request,) = told.facts(end("no"))
+    driver = RunDriver(pipeline(node("a"), yes, no, joined), RUN)
+    assert driver(end("a", result=0)) == ["step.yes.skipped", "step.no.1.requested.default"]
+    (request,) = driver.facts(end("no"))
     assert request.inputs == {"x": Inline("no!")}  # type: ignore[union-attr]
-    told(end("join"))
-    assert told.over.outcome is Outcome.SUCCEEDED
+    driver(end("join"))
+    assert driver.over.outcome is Outcome.SUCCEEDED
 
 
 def test_an_option_that_is_always_there_is_enough() -> None:
-    told = Told(pipeline(node("a"), node("c", x=OneOf((A, Inline("otherwise"))))), RUN)
-    (request,) = told.facts(end("a", FAILED))
+    driver = RunDriver(pipeline(node("a"), node("c", x=OneOf((A, Inline("otherwise"))))), RUN)
+    (request,) = driver.facts(end("a", FAILED))
     assert isinstance(request, AttemptRequested)
     assert request.inputs == {"x": Inline("otherwise")}
 
 
 def test_a_condition_may_read_one_of_several_too() -> None:
-    told = Told(pipeline(node("a"), node("b"), replace(node("c"), when=Compare("gt", OneOf((A, B)), Inline(3)))), RUN)
-    assert told(end("a", FAILED)) == []
-    assert told(end("b", result=4)) == ["step.c.1.requested.default"]
+    driver = RunDriver(
+        pipeline(node("a"), node("b"), replace(node("c"), when=Compare("gt", OneOf((A, B)), Inline(3)))), RUN
+    )
+    assert driver(end("a", FAILED)) == []
+    assert driver(end("b", result=4)) == ["step.c.1.requested.default"]
 
 
 def test_a_part_that_is_not_there_fails_the_step_that_asks_for_it() -> None:
-    told = Told(pipeline(node("a"), node("c", x=Pick(A, ("auc",)))), RUN)
-    told(end("a", result={"loss": 1}))
-    assert told.over.error == (
+    driver = RunDriver(pipeline(node("a"), node("c", x=Pick(A, ("auc",)))), RUN)
+    driver(end("a", result={"loss": 1}))
+    assert driver.over.error == (
         "step 'c' failed: InputError: an input is not there: a.auc: there is no field 'auc' (the fields: 'loss')"
     )
 
 
 def test_results_of_items_are_read_as_a_list() -> None:
-    each = mapped(node("a", x=Inline([1, 2])), "x")
-    told = Told(pipeline(each, replace(node("c"), when=Compare("eq", A, Inline([10, 20])))), RUN)
-    assert told(end("a[1]", result=20), end("a[0]", result=10)) == ["step.c.1.requested.default"]
+    each = mapped_node(node("a", x=Inline([1, 2])), "x")
+    driver = RunDriver(pipeline(each, replace(node("c"), when=Compare("eq", A, Inline([10, 20])))), RUN)
+    assert driver(end("a[1]", result=20), end("a[0]", result=10)) == ["step.c.1.requested.default"]

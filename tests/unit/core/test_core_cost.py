@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from penstock_core import run
 from penstock_core.facts import (
     AttemptFinished,
     AttemptRequested,
@@ -20,9 +19,10 @@ from penstock_core.facts import (
     RunFinished,
     RunRequested,
 )
-from penstock_core.ir import Fan, Node, Pipeline, Port, Retry, StepSpec
-from penstock_core.values import BoundItems, Inline, Output
-from penstock_testkit import mutants
+from penstock_core.pipeline.ir import MapSpec, Node, Pipeline, Port, Retry, StepSpec
+from penstock_core.pipeline.values import BoundItems, Inline, Output
+from penstock_core.run import machine
+from penstock_testkit.checks import mutants
 
 R = "r"
 RUN = RunRequested(run_id=R, project="p", pipeline="f", version=1)
@@ -46,7 +46,7 @@ def chain(length: int) -> Pipeline:
     )
 
 
-def fan(width: int) -> Pipeline:
+def mapped(width: int) -> Pipeline:
     """One step, `width` steps that read it, one that reads them all."""
     middle = [Node(key=f"n{n}", step="s", inputs={"x": Output("first")}) for n in range(width)]
     joined = BoundItems(tuple(Output(node.key) for node in middle))
@@ -68,7 +68,7 @@ def end(request: AttemptRequested, outcome: Outcome = Outcome.SUCCEEDED) -> Atte
 class Count:
     """Counts the interpreter's steps (bytecode instructions) and the facts that are dealt with."""
 
-    def __init__(self, plan: run.Plan) -> None:
+    def __init__(self, plan: machine.Plan) -> None:
         self._plan = plan
         self.worst = 0
         self.total = 0
@@ -101,29 +101,29 @@ class Count:
 
 def drive(made: Pipeline, finish: Callable[[AttemptRequested], AttemptFinished], *, cancel_at: int = -1) -> Count:
     """Run a pipeline to its end, one fact at a time, with a decision after each; counts each fold and decision."""
-    state = run.RunState(R, run.Plan(made))
+    state = machine.RunState(R, machine.Plan(made))
     count = Count(state.plan)
     inbox: list[Fact] = [RUN]
-    told = 0
+    driver = 0
 
     def deal_with(fact: Fact) -> list[Fact]:
-        return run.decide(run.evolve(state, fact))
+        return machine.decide(machine.evolve(state, fact))
 
     def write(facts: list[Fact]) -> list[Fact]:
         for fact in facts:
-            run.evolve(state, fact)
-        return run.decide(state)
+            machine.evolve(state, fact)
+        return machine.decide(state)
 
     while inbox:
         fact = inbox.pop()
-        told += 1
+        driver += 1
         changed = len(state.frontier) + len(state.plan.dependents.get(getattr(fact, "key", ""), ())) + 1
         changed += state.open if isinstance(fact, CancelRequested) else 0
         decided = count(lambda fact=fact: deal_with(fact), changed)
         while decided:
             inbox += [finish(item) for item in decided if isinstance(item, AttemptRequested)]
             decided = count(lambda decided=decided: write(decided), len(decided))
-        if told == cancel_at:
+        if driver == cancel_at:
             inbox = [CancelRequested(run_id=R)]
     assert state.finished is not None
     return count
@@ -137,15 +137,15 @@ def fail_half(request: AttemptRequested) -> AttemptFinished:
 
 SHAPES: dict[str, Callable[[int], Count]] = {
     "a chain": lambda size: drive(chain(size), end),
-    "a fan": lambda size: drive(fan(size), end),
+    "a fan": lambda size: drive(mapped(size), end),
     "a chain with retries": lambda size: drive(chain(size), fail_half),
-    "a fan with retries": lambda size: drive(fan(size), fail_half),
+    "a fan with retries": lambda size: drive(mapped(size), fail_half),
     "a chain that fails at the start": lambda size: drive(chain(size), lambda r: end(r, Outcome.FAILED)),
     "a fan that fails everywhere": lambda size: drive(
-        fan(size), lambda r: end(r, Outcome.SUCCEEDED if r.key == "first" else Outcome.FAILED)
+        mapped(size), lambda r: end(r, Outcome.SUCCEEDED if r.key == "first" else Outcome.FAILED)
     ),
     "a chain that is cancelled": lambda size: drive(chain(size), end, cancel_at=size // 2),
-    "a fan that is cancelled": lambda size: drive(fan(size), end, cancel_at=size // 2),
+    "a fan that is cancelled": lambda size: drive(mapped(size), end, cancel_at=size // 2),
 }
 
 
@@ -190,26 +190,26 @@ def calls(work: Callable[[], object]) -> int:
     return made
 
 
-def mapped(items: int) -> Pipeline:
+def mapped_node(items: int) -> Pipeline:
     """A step that is mapped over a list, in a window that does not grow with it, and one that reads all results."""
-    each = Node(key="each", step="s", inputs={"x": Inline(list(range(items)))}, fan=Fan(over=("x",), window=64))
+    each = Node(key="each", step="s", inputs={"x": Inline(list(range(items)))}, mapped=MapSpec(over=("x",), window=64))
     return pipeline([each, Node(key="last", step="s", inputs={"x": Output("each")})])
 
 
 def whole(made: Pipeline, finish: Callable[[AttemptRequested], AttemptFinished] = end) -> None:
-    state = run.RunState(R, run.Plan(made))
+    state = machine.RunState(R, machine.Plan(made))
     ends: list[Fact] = [RUN]
     while ends:
-        state = run.evolve(state, ends.pop())
-        while decided := run.decide(state):
+        state = machine.evolve(state, ends.pop())
+        while decided := machine.decide(state):
             for fact in decided:
-                state = run.evolve(state, fact)
+                state = machine.evolve(state, fact)
                 if isinstance(fact, AttemptRequested):
                     ends.append(finish(fact))
     assert state.finished is not None
 
 
-@pytest.mark.parametrize("shape", [chain, fan])
+@pytest.mark.parametrize("shape", [chain, mapped])
 def test_thousands_of_steps_make_as_many_calls_each_as_a_hundred(shape: Callable[[int], Pipeline]) -> None:
     small, large = shape(100), shape(4_000)
     each = calls(lambda: whole(small)) / len(small.nodes)
@@ -224,12 +224,12 @@ def fail_tenth(request: AttemptRequested) -> AttemptFinished:
 def test_five_thousand_items_make_as_many_calls_each_as_five_hundred(
     finish: Callable[[AttemptRequested], AttemptFinished],
 ) -> None:
-    each = calls(lambda: whole(mapped(500), finish)) / 500
-    assert calls(lambda: whole(mapped(5_000), finish)) / 5_000 <= each * 1.05 + 1, "an item costs more among many"
+    each = calls(lambda: whole(mapped_node(500), finish)) / 500
+    assert calls(lambda: whole(mapped_node(5_000), finish)) / 5_000 <= each * 1.05 + 1, "an item costs more among many"
 
 
 def test_a_look_at_every_item_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     scan = ("    fan.done += 1", "    fan.done += sum(1 for _ in fan.items) * 0 + 1")
     monkeypatch.setattr(sys.modules[__name__], "run", mutants.load({"settle": (scan,)}, "scan"))
-    each = calls(lambda: whole(mapped(100))) / 100
-    assert calls(lambda: whole(mapped(400))) / 400 > each * 1.05 + 1
+    each = calls(lambda: whole(mapped_node(100))) / 100
+    assert calls(lambda: whole(mapped_node(400))) / 400 > each * 1.05 + 1

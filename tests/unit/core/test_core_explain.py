@@ -9,8 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import ir, run, waits
-from penstock_core.explain import StepReason, explain
 from penstock_core.facts import (
     AttemptFinished,
     AttemptRequested,
@@ -23,19 +21,22 @@ from penstock_core.facts import (
     RunRequested,
     StepSkipped,
 )
-from penstock_core.run import FINAL, Status
+from penstock_core.pipeline import ir
+from penstock_core.run import machine, wait_reasons
+from penstock_core.run.explain import StepReason, explain
+from penstock_core.run.machine import TERMINAL_STATUSES, Status
 from penstock_testkit import strategies
-from penstock_testkit.states import dump
+from penstock_testkit.checks.state_machine import dump
 
 RUN = "r"
 NOW = 100_000.0
 
 
-def line_of(*keys: str, **policy: object) -> run.Plan:
+def line_of(*keys: str, **policy: object) -> machine.Plan:
     """Steps that run one after the other."""
     spec = ir.StepSpec(name="s", entrypoint="m:s", pool="gpu", timeout=600.0, retry=ir.Retry(**policy))  # type: ignore[arg-type]
     nodes = [ir.Node(key=key, step="s", after=keys[at - 1 : at] if at else ()) for at, key in enumerate(keys)]
-    return run.Plan(ir.Pipeline(name="f", steps={"s": spec}, nodes=tuple(nodes)))
+    return machine.Plan(ir.Pipeline(name="f", steps={"s": spec}, nodes=tuple(nodes)))
 
 
 REQUESTED = RunRequested(run_id=RUN, project="p", pipeline="f", version=1)
@@ -58,24 +59,24 @@ def ended(key: str, outcome: Outcome, error: ErrorInfo | None = None, number: in
     )
 
 
-def reasons(plan: run.Plan, *facts: Fact, now: float = NOW, **asked: float) -> dict[str, StepReason]:
-    return {one.key: one for one in explain(run.fold(RUN, plan, facts), now, asked)}
+def reasons(plan: machine.Plan, *facts: Fact, now: float = NOW, **asked: float) -> dict[str, StepReason]:
+    return {one.key: one for one in explain(machine.fold(RUN, plan, facts), now, asked)}
 
 
 @st.composite
-def states(draw: st.DrawFn) -> run.RunState:
+def states(draw: st.DrawFn) -> machine.RunState:
     """The state after any facts, mostly beginning like a run."""
     pipeline = draw(strategies.pipelines())
-    state = run.RunState(strategies.RUN, run.Plan(pipeline))
+    state = machine.RunState(strategies.RUN, machine.Plan(pipeline))
     for fact in draw(st.lists(strategies.facts(pipeline), max_size=25)):
-        state = run.evolve(state, fact)
-        for decided in run.decide(state) if draw(st.booleans()) else ():
-            state = run.evolve(state, decided)
+        state = machine.evolve(state, fact)
+        for decided in machine.decide(state) if draw(st.booleans()) else ():
+            state = machine.evolve(state, decided)
     return state
 
 
 @given(states(), st.floats(allow_nan=False), st.floats(allow_nan=False))
-def test_every_step_of_any_state_has_a_reason(state: run.RunState, now: float, at: float) -> None:
+def test_every_step_of_any_state_has_a_reason(state: machine.RunState, now: float, at: float) -> None:
     before = dump(state)
     found = explain(state, now, dict.fromkeys(state.steps, at))
     assert [one.key for one in found] == list(state.steps)
@@ -84,7 +85,7 @@ def test_every_step_of_any_state_has_a_reason(state: run.RunState, now: float, a
         assert one.status is step.status
         assert one.sentence.strip() and "\n" not in one.sentence
         assert set(one.because) <= state.steps.keys()
-        needs = any(state.steps[key].status not in FINAL for key in state.plan.dependencies[one.key])
+        needs = any(state.steps[key].status not in TERMINAL_STATUSES for key in state.plan.dependencies[one.key])
         free = state.admitted and state.finished is None and state.stopping(step) is None
         if step.status is Status.WAITING and needs and free:
             assert one.because, "what waits says for which steps"
@@ -92,13 +93,13 @@ def test_every_step_of_any_state_has_a_reason(state: run.RunState, now: float, a
 
 
 @given(states())
-def test_a_step_that_waits_names_exactly_what_is_not_over(state: run.RunState) -> None:
+def test_a_step_that_waits_names_exactly_what_is_not_over(state: machine.RunState) -> None:
     for one in explain(state, NOW):
         step = state.steps[one.key]
         free = state.admitted and state.cancel is state.finished is None and state.stopping(step) is None
         if one.status is Status.WAITING and step.blocker is None and free:
             needs = state.plan.dependencies[one.key]
-            assert set(one.because) == {key for key in needs if state.steps[key].status not in FINAL}
+            assert set(one.because) == {key for key in needs if state.steps[key].status not in TERMINAL_STATUSES}
 
 
 def test_waiting_names_the_steps_and_their_states() -> None:
@@ -108,7 +109,7 @@ def test_waiting_names_the_steps_and_their_states() -> None:
     spec = ir.StepSpec(name="s", entrypoint="m:s")
     many = [ir.Node(key=f"n{at}", step="s") for at in range(9)]
     join = ir.Node(key="join", step="s", after=tuple(node.key for node in many))
-    wide = run.Plan(ir.Pipeline(name="f", steps={"s": spec}, nodes=(*many, join)))
+    wide = machine.Plan(ir.Pipeline(name="f", steps={"s": spec}, nodes=(*many, join)))
     facts = [attempt("n0"), ended("n0", Outcome.SUCCEEDED)]
     one = reasons(wide, REQUESTED, *facts)["join"]
     assert "'n1' (waiting)" in one.sentence and "and 4 more (8 of 9 are not over)" in one.sentence
@@ -186,9 +187,9 @@ def test_cancelled_says_who_and_why() -> None:
     before = reasons(plan, REQUESTED, attempt("a"), started("a"), cancel)
     assert before["a"].sentence.endswith("it is about to be cancelled: the run was cancelled by ada: wrong data")
     assert before["b"].sentence.startswith("it is about to be cancelled")
-    state = run.fold(RUN, plan, [REQUESTED, attempt("a"), started("a"), cancel])
-    for fact in run.decide(state):
-        state = run.evolve(state, fact)
+    state = machine.fold(RUN, plan, [REQUESTED, attempt("a"), started("a"), cancel])
+    for fact in machine.decide(state):
+        state = machine.evolve(state, fact)
     sentences = [one.sentence for one in explain(state, NOW)]
     assert sentences == [
         "attempt 1 was stopped: cancelled by ada: wrong data",
@@ -223,7 +224,7 @@ def test_a_long_chain_of_skips_costs_one_walk() -> None:
     facts: list[Fact] = [REQUESTED, attempt("n0"), ended("n0", Outcome.FAILED, BOOM)]
     pairs = zip(keys[1:], keys, strict=False)
     facts += [StepSkipped(run_id=RUN, key=key, reason=f"because of {other}", because=other) for key, other in pairs]
-    state = run.fold(RUN, line_of(*keys), facts)
+    state = machine.fold(RUN, line_of(*keys), facts)
     begin = time.process_time()
     found = explain(state, NOW)
     assert time.process_time() - begin < 5
@@ -231,5 +232,5 @@ def test_a_long_chain_of_skips_costs_one_walk() -> None:
 
 
 def test_a_time_that_no_calendar_has_is_told_all_the_same() -> None:
-    assert waits._at(1e18) == "1e+18 s after 1970"
-    assert waits._at(0.0) == "1970-01-01 00:00:00 UTC"
+    assert wait_reasons._at(1e18) == "1e+18 s after 1970"
+    assert wait_reasons._at(0.0) == "1970-01-01 00:00:00 UTC"

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 
 from penstock_core import facts
-from penstock_core.errors import InvalidFact, InvalidId, PenstockError
+from penstock_core.errors import InvalidFactError, InvalidIdError, PenstockError
 from penstock_core.facts import (
     ArtifactCommitted,
     AttemptFinished,
-    AttemptHeld,
+    AttemptQueued,
     AttemptRequested,
     AttemptStarted,
     CancelRequested,
@@ -35,8 +35,8 @@ from penstock_core.facts import (
     StepSkipped,
     StepSuspended,
 )
-from penstock_core.ir import Kind, Node, Pipeline, StepSpec
-from penstock_core.values import ArtifactRef, Inline
+from penstock_core.pipeline.ir import Kind, Node, Pipeline, StepSpec
+from penstock_core.pipeline.values import ArtifactRef, Inline
 from penstock_testkit import strategies
 
 RUN: dict[str, Any] = {"run_id": "r1"}
@@ -64,7 +64,7 @@ EXAMPLES: list[tuple[Fact, str, bool]] = [
     (StepExpanded(**RUN, key="a", count=3), "step.a.expanded", True),
     (StepReused(**RUN, key="a[3]", from_run="r0"), "step.a[3].reused", True),
     (StepCancelRequested(**RUN, key="a"), "step.a.cancel", True),
-    (AttemptHeld(**STEP), "step.features/split-2[3].4.held", True),
+    (AttemptQueued(**STEP), "step.features/split-2[3].4.held", True),
     (SlotGranted(**STEP), "step.features/split-2[3].4.granted", True),
     (StepSuspended(**STEP, kind=Kind.ASK), "step.features/split-2[3].4.suspended", True),
     (
@@ -102,7 +102,7 @@ def test_the_type_checker_lets_nobody_change_a_fact(tmp_path: Path) -> None:
     file = tmp_path / "change.py"
     text = """
 from penstock_core.facts import AttemptFinished
-from penstock_core.values import Inline
+from penstock_core.pipeline.values import Inline
 
 def change(fact: AttemptFinished, value: Inline) -> None:
     fact.attempt = 2
@@ -124,7 +124,7 @@ def change(fact: AttemptFinished, value: Inline) -> None:
 
 @pytest.mark.parametrize("attempt", [0, -1, 1_000_001])
 def test_attempts_out_of_range_are_refused(attempt: int) -> None:
-    with pytest.raises(InvalidFact, match=f"attempt {attempt} of step 'a' is out of range"):
+    with pytest.raises(InvalidFactError, match=f"attempt {attempt} of step 'a' is out of range"):
         AttemptStarted(run_id="r", key="a", attempt=attempt, executor="e")
     for good in (1, 1_000_000):
         assert AttemptStarted(run_id="r", key="a", attempt=good, executor="e").attempt == good
@@ -145,7 +145,7 @@ def test_attempts_out_of_range_are_refused(attempt: int) -> None:
     ],
 )
 def test_a_fact_that_would_break_out_of_its_subject_is_refused(broken: Any) -> None:
-    with pytest.raises(InvalidId) as caught:
+    with pytest.raises(InvalidIdError) as caught:
         broken()
     assert isinstance(caught.value, PenstockError)
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_core import folders
-from penstock_core.folders import File, Manifest, UnsafeFolder
+from penstock_core.folders import File, Manifest, UnsafeFolderError
 
 A, B, C = (hashlib.sha256(text).hexdigest() for text in (b"a", b"b", b"c"))
 
@@ -65,7 +65,7 @@ def cut(data: bytes) -> st.SearchStrategy[bytes]:
 
 @given(st.binary(max_size=200) | manifests().map(folders.encode).flatmap(cut))
 def test_whatever_the_bytes_are_it_is_read_or_refused(data: bytes) -> None:
-    with contextlib.suppress(UnsafeFolder):
+    with contextlib.suppress(UnsafeFolderError):
         folders.decode(data)
 
 
@@ -108,7 +108,7 @@ def file(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_what_none_of_ours_would_hold_is_refused(data: bytes, says: str) -> None:
-    with pytest.raises(UnsafeFolder, match=says):
+    with pytest.raises(UnsafeFolderError, match=says):
         folders.decode(data)
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core.registry import gates, verdicts
+from penstock_core.registry import gate_evaluation, gates
 from penstock_core.registry.errors import GateError
+from penstock_core.registry.gate_evaluation import describe, judge
 from penstock_core.registry.gates import (
     Comparison,
     Computed,
@@ -23,7 +24,6 @@ from penstock_core.registry.gates import (
     Term,
     negated,
 )
-from penstock_core.registry.verdicts import describe, judge
 
 
 @dataclass
@@ -33,7 +33,7 @@ class Version:
     odd: dict[str, str] = field(default_factory=dict)
 
 
-def verdict(gate: str, mine: dict[str, float], **standing: dict[str, float]) -> verdicts.Verdict:
+def verdict(gate: str, mine: dict[str, float], **standing: dict[str, float]) -> gate_evaluation.Verdict:
     others = {alias: Version(n, metrics) for n, (alias, metrics) in enumerate(standing.items(), 10)}
     return judge(gates.parse(gate), Version(3, mine), others)
 

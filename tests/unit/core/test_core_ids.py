@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_core import ids
-from penstock_core.errors import InvalidId, PenstockError
+from penstock_core.errors import InvalidIdError, PenstockError
 from penstock_testkit import strategies
 
 TOKEN_BREAKERS = [".", " ", "*", ">", "\n", "\t", "\0", "é", "١"]
@@ -22,7 +22,7 @@ def test_good_names_come_back_unchanged(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "-a", "x" * 101, "a/b", "a[1]", "a\n", *(f"a{c}b" for c in TOKEN_BREAKERS)])
 def test_bad_names_are_refused_with_what_they_are(name: str) -> None:
-    with pytest.raises(InvalidId, match="pool") as caught:
+    with pytest.raises(InvalidIdError, match="pool") as caught:
         ids.check_name(name, "pool")
     assert isinstance(caught.value, PenstockError)
     assert isinstance(caught.value, ValueError)
@@ -50,7 +50,7 @@ def test_good_step_keys_come_back_unchanged(key: str) -> None:
     ],
 )
 def test_bad_step_keys_are_refused(key: str) -> None:
-    with pytest.raises(InvalidId, match="step key"):
+    with pytest.raises(InvalidIdError, match="step key"):
         ids.check_step_key(key)
 
 
@@ -62,7 +62,7 @@ def test_ids_are_single_tokens_of_a_subject(name: str) -> None:
 
 @pytest.mark.parametrize("digest", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"])
 def test_bad_digests_are_refused(digest: str) -> None:
-    with pytest.raises(InvalidId, match="SHA-256"):
+    with pytest.raises(InvalidIdError, match="SHA-256"):
         ids.check_digest(digest)
     assert ids.check_digest("0123456789abcdef" * 4) == "0123456789abcdef" * 4
 

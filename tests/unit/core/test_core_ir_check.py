@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from penstock_core import ir, ir_check, values
 from penstock_core.errors import DefinitionError
-from penstock_core.ir import Node, Pipeline, Port, Retry, StepSpec
-from penstock_core.values import BoundFields, BoundItems, Inline, Output, Param
+from penstock_core.pipeline import ir, ir_check, values
+from penstock_core.pipeline.ir import Node, Pipeline, Port, Retry, StepSpec
+from penstock_core.pipeline.values import BoundFields, BoundItems, Inline, Output, Param
 from penstock_testkit import strategies
 
 PIPELINE = ("flow.py", 40)

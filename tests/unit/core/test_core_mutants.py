@@ -18,14 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from penstock_core import run
 from penstock_core.facts import Fact
-from penstock_core.ir import Pipeline
-from penstock_testkit import generate, laws, simulation
-from penstock_testkit.invariants import Violation
-from penstock_testkit.mutants import Mutant, StaleMutant, load
-from penstock_testkit.replica import Habits
-from penstock_testkit.states import Machine
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.run import machine
+from penstock_testkit import generators
+from penstock_testkit.checks import properties
+from penstock_testkit.checks.invariants import InvariantError
+from penstock_testkit.checks.mutants import Mutant, StaleMutantError, load
+from penstock_testkit.checks.state_machine import Machine
+from penstock_testkit.simulation import driver
+from penstock_testkit.simulation.replica import SchedulerBehavior
 
 RETRY, SETTLE, DECIDE, EVOLVE, RESOLVE, ENDINGS = "retry", "settle", "decide", "evolve", "resolve", "endings"
 PLAN, FANS, SUSPEND, STOPS = "plan", "fans", "suspend", "stops"
@@ -231,21 +233,23 @@ MUTANTS = [
 ]
 
 HABITS = {
-    "a gap in the deliveries is not minded": Habits(mind_gaps=False),
-    "a refused append is taken for a failure": Habits(fold_when_refused=False),
-    "a redelivered run is taken for a new one": Habits(begin_redelivered=True),
-    "effects are left out": Habits(effects_first=False),
+    "a gap in the deliveries is not minded": SchedulerBehavior(detect_gaps=False),
+    "a refused append is taken for a failure": SchedulerBehavior(fold_after_conflict=False),
+    "a redelivered run is taken for a new one": SchedulerBehavior(restart_redelivered=True),
+    "effects are left out": SchedulerBehavior(effects_first=False),
 }
 
 
 @functools.cache
 def logs(seed: int) -> list[tuple[str, Pipeline, list[Fact]]]:
     """The logs of a whole history made by the real machine, to put laws to."""
-    world = simulation.simulate(seed)
-    return [(key, made, [record.fact for record in world.broker.read(key)]) for key, made in world.pipelines.items()]
+    simulated = driver.simulate(seed)
+    return [
+        (key, made, [record.fact for record in simulated.broker.read(key)]) for key, made in simulated.pipelines.items()
+    ]
 
 
-def attempt(trial: str, machine: Machine, habits: Habits) -> None:
+def attempt(trial: str, machine: Machine, behavior: SchedulerBehavior) -> None:
     """Try one thing: a random history, the laws on the log of one, or a run that only loses attempts.
 
     Raises:
@@ -255,15 +259,15 @@ def attempt(trial: str, machine: Machine, habits: Habits) -> None:
     seed = int(number)
     match what:
         case "history":
-            simulation.simulate(seed, machine=machine, habits=habits)
+            driver.simulate(seed, machine=machine, behavior=behavior)
         case "losses":
-            laws.losses_are_bounded(machine, generate.pipeline(random.Random(seed).randrange))
+            properties.losses_are_bounded(machine, generators.pipeline(random.Random(seed).randrange))
         case _:
             for run_id, pipeline, facts in logs(seed):
-                laws.cancel_at_any_time(machine, pipeline, run_id, facts)
-                laws.redelivery_changes_nothing(machine, pipeline, run_id, facts)
-                laws.order_does_not_matter(machine, pipeline, run_id, facts, random.Random(seed).randrange)
-                laws.decide_is_a_function(machine, pipeline, run_id, facts)
+                properties.cancel_at_any_time(machine, pipeline, run_id, facts)
+                properties.redelivery_is_idempotent(machine, pipeline, run_id, facts)
+                properties.order_is_irrelevant(machine, pipeline, run_id, facts, random.Random(seed).randrange)
+                properties.decide_is_deterministic(machine, pipeline, run_id, facts)
 
 
 def trials(histories: int, under_laws: int) -> Iterator[str]:
@@ -276,12 +280,12 @@ def trials(histories: int, under_laws: int) -> Iterator[str]:
             yield f"laws {seed}"
 
 
-def hunt(machine: Machine, habits: Habits, all_of: Iterator[str], known: str | None = None) -> str | None:
+def hunt(machine: Machine, behavior: SchedulerBehavior, all_of: Iterator[str], known: str | None = None) -> str | None:
     """What kills a machine or a habit, if anything does; any error but a violation is a fault of the mutant."""
     for trial in (*([known] if known else ()), *all_of):
         try:
-            attempt(trial, machine, habits)
-        except Violation:
+            attempt(trial, machine, behavior)
+        except InvariantError:
             return trial
     return None
 
@@ -291,46 +295,46 @@ def known_killer(name: str) -> str | None:
 
 
 def test_the_real_machine_survives() -> None:
-    assert hunt(Machine.of(run), Habits(), trials(150, 20)) is None
+    assert hunt(Machine.of(machine), SchedulerBehavior(), trials(150, 20)) is None
 
 
 def test_an_unaltered_copy_survives() -> None:
-    assert hunt(Mutant("none", RETRY, ()).machine(), Habits(), trials(20, 5)) is None
+    assert hunt(Mutant("none", RETRY, ()).machine(), SchedulerBehavior(), trials(20, 5)) is None
 
 
 @pytest.mark.parametrize("name", sorted(json.loads(KILLERS.read_text())))
 def test_the_real_machine_survives_what_kills_the_others(name: str) -> None:
-    assert hunt(Machine.of(run), Habits(), iter(()), known_killer(name)) is None
+    assert hunt(Machine.of(machine), SchedulerBehavior(), iter(()), known_killer(name)) is None
 
 
 @pytest.mark.parametrize("altered", MUTANTS, ids=lambda altered: altered.name.replace(" ", "-"))
 def test_a_mutant_is_killed(altered: Mutant) -> None:
-    killer = hunt(altered.machine(), Habits(), trials(HISTORIES, LAWS), known_killer(altered.name))
+    killer = hunt(altered.machine(), SchedulerBehavior(), trials(HISTORIES, LAWS), known_killer(altered.name))
     assert killer, f"nothing notices that {altered.name}"
 
 
 @pytest.mark.parametrize("name", HABITS)
 def test_a_bad_habit_of_schedulers_is_found(name: str) -> None:
-    assert hunt(Machine.of(run), HABITS[name], trials(RARE, 0), known_killer(name)), f"nothing notices that {name}"
+    assert hunt(Machine.of(machine), HABITS[name], trials(RARE, 0), known_killer(name)), f"nothing notices that {name}"
 
 
 def test_a_stale_mutant_fails_loudly() -> None:
-    with pytest.raises(StaleMutant, match=r"0 times in penstock_core\.decide"):
+    with pytest.raises(StaleMutantError, match=r"0 times in penstock_core\.decide"):
         Mutant("stale", DECIDE, (("no such text", ""),)).machine()
-    with pytest.raises(StaleMutant, match=r"[2-9] times"):
+    with pytest.raises(StaleMutantError, match=r"[2-9] times"):
         load({"state": (("Status.WAITING", "Status.QUEUED"),)}, "ambiguous")
-    with pytest.raises(StaleMutant, match="does not use"):
+    with pytest.raises(StaleMutantError, match="does not use"):
         Mutant("unused", "cachekey", ()).machine()
 
 
 def main() -> None:
     """Write the table of killers anew, of all or of those whose names are given; survivors are told."""
     found: dict[str, str] = json.loads(KILLERS.read_text())
-    everything = [(one.name, one.machine(), Habits(), trials(HISTORIES, LAWS)) for one in MUTANTS]
-    everything += [(name, Machine.of(run), habits, trials(RARE, 0)) for name, habits in HABITS.items()]
-    for name, machine, habits, all_of in everything:
+    everything = [(one.name, one.machine(), SchedulerBehavior(), trials(HISTORIES, LAWS)) for one in MUTANTS]
+    everything += [(name, Machine.of(machine), behavior, trials(RARE, 0)) for name, behavior in HABITS.items()]
+    for name, mutated, behavior, all_of in everything:
         if not sys.argv[1:] or name in sys.argv[1:]:
-            if killer := hunt(machine, habits, all_of, found.pop(name, None)):
+            if killer := hunt(mutated, behavior, all_of, found.pop(name, None)):
                 found[name] = killer
             sys.stdout.write(f"{name}: {killer or 'SURVIVES'}\n")
     KILLERS.write_text(json.dumps(dict(sorted(found.items())), indent=2) + "\n")

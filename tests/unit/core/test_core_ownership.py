@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_core.ids import SHARDS
-from penstock_core.ownership import SILENCE, Membership, owners
+from penstock_core.shard_ownership import SILENCE, Membership, owners
 
 ALL = frozenset(range(SHARDS))
 names = st.text("abcdef0123456789-", min_size=1, max_size=12)
@@ -59,7 +59,7 @@ def test_a_replica_that_leaves_moves_its_share_and_few_others(count: int) -> Non
 # ------------------------------------------------------------------------------------------------------- membership
 
 
-class Room:
+class ReplicaGroup:
     """Replicas that hear one another at once, with a clock."""
 
     def __init__(self, count: int) -> None:
@@ -99,64 +99,64 @@ def test_a_lone_replica_holds_everything_at_once() -> None:
 
 @given(st.integers(1, 9))
 def test_each_shard_is_held_once(count: int) -> None:
-    room = Room(count)
-    room.check()
+    replicas = ReplicaGroup(count)
+    replicas.check()
 
 
 def test_a_newcomer_takes_its_share_and_nothing_is_let_go_before() -> None:
-    room = Room(3)
-    newcomer = room.join("new")
-    for member in room.there.values():
+    replicas = ReplicaGroup(3)
+    newcomer = replicas.join("new")
+    for member in replicas.there.values():
         if member is not newcomer:
-            member.hold(room.now)
-    room.check(once=False)  # the newcomer holds nothing yet: the others keep what will be its own
-    share = newcomer.hold(room.now)
+            member.hold(replicas.now)
+    replicas.check(once=False)  # the newcomer holds nothing yet: the others keep what will be its own
+    share = newcomer.hold(replicas.now)
     assert len(share) == 4
-    room.settle()
-    room.check()
+    replicas.settle()
+    replicas.check()
     assert newcomer.held == share
 
 
 def test_the_shards_of_the_silent_move_when_their_time_is_up() -> None:
-    room = Room(4)
-    dead = room.there.pop("r0")
-    room.now += SILENCE * 0.9
-    room.beat()
-    assert all(not (member.held & dead.held) for member in room.there.values())
-    room.now += SILENCE * 0.2
-    room.settle()
-    room.check()
-    assert "r0" not in room.there["r1"].holdings
+    replicas = ReplicaGroup(4)
+    dead = replicas.there.pop("r0")
+    replicas.now += SILENCE * 0.9
+    replicas.beat()
+    assert all(not (member.held & dead.held) for member in replicas.there.values())
+    replicas.now += SILENCE * 0.2
+    replicas.settle()
+    replicas.check()
+    assert "r0" not in replicas.there["r1"].holdings
 
 
 def test_the_shards_of_one_that_says_goodbye_move_at_once() -> None:
-    room = Room(4)
-    del room.there["r0"]
-    for member in room.there.values():
+    replicas = ReplicaGroup(4)
+    del replicas.there["r0"]
+    for member in replicas.there.values():
         member.left("r0")
-    room.settle()
-    room.check()
+    replicas.settle()
+    replicas.check()
 
 
 def test_those_that_could_not_be_heard_get_a_new_term() -> None:
-    room = Room(4)
-    room.now += 60.0
-    for member in room.there.values():
-        member.deaf(room.now)
-    room.beat()
-    room.check()
+    replicas = ReplicaGroup(4)
+    replicas.now += 60.0
+    for member in replicas.there.values():
+        member.deaf(replicas.now)
+    replicas.beat()
+    replicas.check()
 
 
 def test_an_owner_that_never_takes_its_shards_is_not_waited_for() -> None:
-    room = Room(2)
-    waiting = room.there["r1"]
+    replicas = ReplicaGroup(2)
+    waiting = replicas.there["r1"]
     for _ in range(8):
-        room.now += SILENCE / 4
-        waiting.heard("r0", (), room.now)  # it lives, and holds nothing
-        waiting.hold(room.now)
+        replicas.now += SILENCE / 4
+        waiting.heard("r0", (), replicas.now)  # it lives, and holds nothing
+        waiting.hold(replicas.now)
     assert waiting.held == ALL
-    waiting.heard("r0", room.there["r0"].held, room.now)
-    assert waiting.hold(room.now) == ALL - room.there["r0"].held
+    waiting.heard("r0", replicas.there["r0"].held, replicas.now)
+    assert waiting.hold(replicas.now) == ALL - replicas.there["r0"].held
 
 
 HEARS = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=4, max_size=4)

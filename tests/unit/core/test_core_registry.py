@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core.errors import InvalidFact, InvalidId
+from penstock_core.errors import InvalidFactError, InvalidIdError
+from penstock_core.pipeline.values import ArtifactRef
 from penstock_core.registry import decide, references
-from penstock_core.registry.decide import About, Decision, Origin, Promotion, Who
-from penstock_core.registry.errors import Contradicts, GateError, GateRefused, NotThere, RegistryError
+from penstock_core.registry.decide import Actor, Decision, Origin, Promotion, VersionDetails
+from penstock_core.registry.errors import ConflictError, GateError, GateRefusedError, NotFoundError, RegistryError
 from penstock_core.registry.facts import (
     AliasRemoved,
     GateSet,
@@ -27,10 +28,9 @@ from penstock_core.registry.facts import (
 )
 from penstock_core.registry.references import Reference
 from penstock_core.registry.state import Model, evolve, fold, held
-from penstock_core.values import ArtifactRef
 
 P, M = "default", "churn"
-ADA = Who("ada", 100.0)
+ADA = Actor("ada", 100.0)
 
 
 def origin(n: int = 1, attempt: int = 1, run: str = "r") -> Origin:
@@ -47,7 +47,7 @@ def apply(model: Model, decision: Decision) -> Model:
 def registered(*accuracies: float) -> Model:
     model = Model(P, M)
     for n, accuracy in enumerate(accuracies, 1):
-        apply(model, decide.register(model, origin(n), About(metrics={"accuracy": accuracy}), ADA))
+        apply(model, decide.register(model, origin(n), VersionDetails(metrics={"accuracy": accuracy}), ADA))
     return model
 
 
@@ -61,9 +61,9 @@ def promoted(model: Model, version: int, alias: str = "champion", **more: object
 def test_versions_have_numbers_without_gaps_and_the_same_artifact_of_the_same_attempt_is_the_same_version() -> None:
     model = registered(0.1, 0.2)
     assert list(model.versions) == [1, 2]
-    again = decide.register(model, origin(1), About(metrics={"accuracy": 0.7}), ADA)
+    again = decide.register(model, origin(1), VersionDetails(metrics={"accuracy": 0.7}), ADA)
     assert (again.facts, again.version) == ((), 1)
-    other = decide.register(model, origin(1, attempt=2), About(), ADA)
+    other = decide.register(model, origin(1, attempt=2), VersionDetails(), ADA)
     assert other.version == 3
     assert [fact.version for fact in other.facts if isinstance(fact, ModelRegistered)] == [3]
 
@@ -79,24 +79,24 @@ def test_the_latest_is_the_highest_number_that_is_not_archived() -> None:
     assert model.latest.version == 3
     for number in (1, 2, 3):
         apply(model, decide.archive(model, number, "", ADA))
-    with pytest.raises(NotThere, match="every version of model 'churn' is archived"):
+    with pytest.raises(NotFoundError, match="every version of model 'churn' is archived"):
         model.find(Reference(M))
     assert model.find(Reference(M, version=2)).version == 2
 
 
 def test_what_is_not_there_is_told_with_what_there_is() -> None:
-    with pytest.raises(NotThere, match="there is no model 'churn'"):
+    with pytest.raises(NotFoundError, match="there is no model 'churn'"):
         Model(P, M).find(Reference(M))
     model = promoted(registered(0.1), 1)
-    with pytest.raises(NotThere, match="has no version 7: it has versions 1 to 1"):
+    with pytest.raises(NotFoundError, match="has no version 7: it has versions 1 to 1"):
         model.find(Reference(M, version=7))
-    with pytest.raises(NotThere, match="has no alias 'best': its aliases: champion"):
+    with pytest.raises(NotFoundError, match="has no alias 'best': its aliases: champion"):
         model.find(Reference(M, alias="best"))
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFoundError):
         decide.promote(model, Promotion(alias="champion", version=2), ADA)
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFoundError):
         decide.remove_alias(model, "best", "", ADA)
-    with pytest.raises(NotThere):
+    with pytest.raises(NotFoundError):
         decide.archive(model, 0, "", ADA)
 
 
@@ -126,21 +126,21 @@ def test_an_alias_moves_with_reason_and_the_move_is_kept() -> None:
 
 def test_who_says_what_an_alias_stands_for_is_refused_where_somebody_moved_it() -> None:
     model = promoted(registered(0.1, 0.2, 0.3), 1)
-    wish = Promotion(alias="champion", version=2, replaces=1)
+    promotion = Promotion(alias="champion", version=2, replaces=1)
     promoted(model, 3)
-    with pytest.raises(Contradicts, match="stands for version 3, not for version 1"):
-        decide.promote(model, wish, ADA)
-    with pytest.raises(Contradicts, match="stands for version 3, not for version 0"):
-        decide.promote(model, replace(wish, replaces=0), ADA)
+    with pytest.raises(ConflictError, match="stands for version 3, not for version 1"):
+        decide.promote(model, promotion, ADA)
+    with pytest.raises(ConflictError, match="stands for version 3, not for version 0"):
+        decide.promote(model, replace(promotion, replaces=0), ADA)
     assert decide.promote(model, Promotion(alias="new", version=2, replaces=0), ADA).facts
 
 
 def test_an_archived_version_gets_no_alias_and_one_with_an_alias_is_not_archived() -> None:
     model = promoted(registered(0.1, 0.2), 1)
-    with pytest.raises(Contradicts, match="version 1 of model 'churn' is champion"):
+    with pytest.raises(ConflictError, match="version 1 of model 'churn' is champion"):
         decide.archive(model, 1, "", ADA)
     apply(model, decide.archive(model, 2, "", ADA))
-    with pytest.raises(Contradicts, match="version 2 of model 'churn' is archived"):
+    with pytest.raises(ConflictError, match="version 2 of model 'churn' is archived"):
         decide.promote(model, Promotion(alias="champion", version=2, force=True, reason="now"), ADA)
 
 
@@ -154,7 +154,7 @@ def gated(*accuracies: float, gate: str = "accuracy > champion.accuracy") -> Mod
 
 def test_a_gate_guards_every_move_of_its_alias_and_of_no_other() -> None:
     model = promoted(gated(0.5, 0.4, 0.6), 1)
-    with pytest.raises(GateRefused) as refused:
+    with pytest.raises(GateRefusedError) as refused:
         decide.promote(model, Promotion(alias="champion", version=2), ADA)
     assert refused.value.clauses == ("accuracy > champion.accuracy: 0.4 > 0.5 does not hold",)
     promoted(model, 2, alias="candidate")
@@ -164,9 +164,9 @@ def test_a_gate_guards_every_move_of_its_alias_and_of_no_other() -> None:
 
 def test_the_gate_of_the_alias_and_that_of_the_wish_have_to_hold_both() -> None:
     model = promoted(gated(0.5, 0.6), 1)
-    wish = Promotion(alias="champion", version=2, gate="accuracy > 0.9")
-    with pytest.raises(GateRefused) as refused:
-        decide.promote(model, wish, ADA)
+    promotion = Promotion(alias="champion", version=2, gate="accuracy > 0.9")
+    with pytest.raises(GateRefusedError) as refused:
+        decide.promote(model, promotion, ADA)
     assert len(refused.value.clauses) == 2
     promoted(model, 2, gate="accuracy > 0.55")
     assert model.aliases["champion"].gate == "(accuracy > champion.accuracy) and (accuracy > 0.55)"
@@ -174,7 +174,7 @@ def test_the_gate_of_the_alias_and_that_of_the_wish_have_to_hold_both() -> None:
 
 def test_force_passes_a_gate_by_for_a_reason_and_is_recorded() -> None:
     model = promoted(gated(0.5, 0.4, 0.6), 1)
-    with pytest.raises(Contradicts, match="for a reason only"):
+    with pytest.raises(ConflictError, match="for a reason only"):
         decide.promote(model, Promotion(alias="champion", version=2, force=True), ADA)
     promoted(model, 2, force=True, reason="the old one is illegal")
     assert model.aliases["champion"].forced
@@ -196,69 +196,72 @@ def test_gates_can_be_set_before_there_is_a_model_changed_and_removed() -> None:
 # ------------------------------------------------------------------------------------------------- wishes of attempts
 
 
-def wish(alias: str = "champion", **more: object) -> Promotion:
+def promotion(alias: str = "champion", **more: object) -> Promotion:
     return Promotion(alias=alias, version=0, cause="r/train/1", **more)  # type: ignore[arg-type]
 
 
 def test_a_version_and_its_alias_are_one_decision() -> None:
     model = Model(P, M)
-    decision = decide.register(model, origin(), About(), ADA, wish())
+    decision = decide.register(model, origin(), VersionDetails(), ADA, promotion())
     assert [type(fact) for fact in decision.facts] == [ModelRegistered, ModelPromoted]
     assert [fact.place for fact in decision.facts] == [1, 2]
     apply(model, decision)
-    assert decide.register(model, origin(), About(), ADA, wish()).facts == ()
+    assert decide.register(model, origin(), VersionDetails(), ADA, promotion()).facts == ()
 
 
 def test_an_alias_that_an_attempt_asked_for_is_decided_on_once() -> None:
     model = Model(P, M)
-    apply(model, decide.register(model, origin(1), About(), ADA, wish()))
-    apply(model, decide.register(model, origin(2, run="r2"), About(), ADA, replace(wish(), cause="r2/train/1")))
+    apply(model, decide.register(model, origin(1), VersionDetails(), ADA, promotion()))
+    apply(
+        model,
+        decide.register(model, origin(2, run="r2"), VersionDetails(), ADA, replace(promotion(), cause="r2/train/1")),
+    )
     assert model.aliases["champion"].version == 2
     # The first end is delivered again: the alias does not go back.
-    assert decide.register(model, origin(1), About(), ADA, wish()).facts == ()
+    assert decide.register(model, origin(1), VersionDetails(), ADA, promotion()).facts == ()
 
 
 def test_a_refusal_is_recorded_and_not_decided_anew() -> None:
     model = promoted(gated(0.5), 1)
-    about = About(metrics={"accuracy": 0.4})
-    decision = decide.register(model, origin(2), about, ADA, wish())
+    about = VersionDetails(metrics={"accuracy": 0.4})
+    decision = decide.register(model, origin(2), about, ADA, promotion())
     assert [type(fact) for fact in decision.facts] == [ModelRegistered, PromotionRefused]
     assert decision.refused is not None
     assert decision.refused.clauses == ("accuracy > champion.accuracy: 0.4 > 0.5 does not hold",)
     apply(model, decision)
     apply(model, decide.remove_alias(model, "champion", "", ADA))
-    assert decide.register(model, origin(2), about, ADA, wish()).facts == ()
+    assert decide.register(model, origin(2), about, ADA, promotion()).facts == ()
     assert "champion" not in model.aliases
 
 
 def test_a_gate_that_cannot_be_read_or_an_archived_version_refuses_and_says_why() -> None:
     model = Model(P, M)
-    decision = decide.register(model, origin(), About(), ADA, wish(gate="accuracy >"))
+    decision = decide.register(model, origin(), VersionDetails(), ADA, promotion(gate="accuracy >"))
     assert decision.refused is not None
     assert "of the gate)" in decision.refused.clauses[0]
     model = registered(0.1)
     apply(model, decide.archive(model, 1, "", ADA))
-    decision = decide.register(model, origin(1), About(), ADA, wish())
+    decision = decide.register(model, origin(1), VersionDetails(), ADA, promotion())
     assert decision.refused is not None
     assert "is archived" in decision.refused.clauses[0]
 
 
 # ---------------------------------------------------------------------------------------------------------------- laws
 
-Wish = Callable[[Model], Decision]
+Request = Callable[[Model], Decision]
 
 _versions, _aliases = st.integers(1, 6), st.sampled_from(["champion", "candidate"])
 _gates = st.sampled_from(["", "accuracy > champion.accuracy", "accuracy >= 0.5", "not accuracy < candidate.accuracy"])
 
 
 @st.composite
-def wishes(draw: st.DrawFn) -> Wish:
+def requests(draw: st.DrawFn) -> Request:
     kind = draw(st.sampled_from(["register", "promote", "remove", "gate", "archive"]))
     alias, version, gate = draw(_aliases), draw(_versions), draw(_gates)
     match kind:
         case "register":
-            made, about = origin(draw(st.integers(1, 8))), About(metrics={"accuracy": draw(st.floats(0, 1))})
-            asked = replace(wish(alias, gate=gate), cause=made.attempt_id) if draw(st.booleans()) else None
+            made, about = origin(draw(st.integers(1, 8))), VersionDetails(metrics={"accuracy": draw(st.floats(0, 1))})
+            asked = replace(promotion(alias, gate=gate), cause=made.attempt_id) if draw(st.booleans()) else None
             return lambda model: decide.register(model, made, about, ADA, asked)
         case "promote":
             forced, before = draw(st.booleans()), draw(st.none() | st.integers(0, 6))
@@ -273,7 +276,7 @@ def wishes(draw: st.DrawFn) -> Wish:
             return lambda model: decide.archive(model, version, "why", ADA, archived=archived)
 
 
-def decided(model: Model, wanted: Wish) -> tuple[ModelFact, ...]:
+def decided(model: Model, wanted: Request) -> tuple[ModelFact, ...]:
     try:
         return wanted(model).facts
     except RegistryError:
@@ -301,7 +304,7 @@ def check(model: Model, log: Log) -> None:
     """What is true of every model."""
     assert model.history == log.facts  # no decision is one that counts for nothing
     assert sorted(model.versions) == list(range(1, len(model.versions) + 1))
-    assert len(model.made_of) == len(model.versions)
+    assert len(model.by_source) == len(model.versions)
     assert all(move.version in model.versions for move in model.aliases.values())
     assert not {move.version for move in model.aliases.values()} & set(model.archived)
     for alias in {fact.alias for fact in log.facts if isinstance(fact, ModelPromoted | AliasRemoved)}:
@@ -313,8 +316,8 @@ def check(model: Model, log: Log) -> None:
         assert stands == (model.aliases[alias].version if alias in model.aliases else None)
 
 
-@given(st.lists(wishes(), max_size=25))
-def test_one_after_another(wanted: list[Wish]) -> None:
+@given(st.lists(requests(), max_size=25))
+def test_one_after_another(wanted: list[Request]) -> None:
     log = Log()
     for one in wanted:
         facts = decided(log.model(), one)
@@ -325,8 +328,8 @@ def test_one_after_another(wanted: list[Wish]) -> None:
     check(log.model(), log)
 
 
-@given(st.lists(st.tuples(wishes(), st.integers(0, 4)), max_size=25))
-def test_who_decides_on_an_old_state_is_refused_and_decides_anew(wanted: list[tuple[Wish, int]]) -> None:
+@given(st.lists(st.tuples(requests(), st.integers(0, 4)), max_size=25))
+def test_who_decides_on_an_old_state_is_refused_and_decides_anew(wanted: list[tuple[Request, int]]) -> None:
     """Replicas that know only a part of the log: what they decide on it counts only where nothing is missing."""
     log = Log()
     for one, behind in wanted:
@@ -349,8 +352,8 @@ def test_who_decides_on_an_old_state_is_refused_and_decides_anew(wanted: list[tu
                 assert model.versions[fact.version].metrics["accuracy"] > before.metrics["accuracy"]
 
 
-@given(st.lists(wishes(), max_size=15), st.data())
-def test_a_log_that_is_read_in_parts_and_twice_folds_to_the_same(wanted: list[Wish], data: st.DataObject) -> None:
+@given(st.lists(requests(), max_size=15), st.data())
+def test_a_log_that_is_read_in_parts_and_twice_folds_to_the_same(wanted: list[Request], data: st.DataObject) -> None:
     log = Log()
     for one in wanted:
         log.append(decided(log.model(), one))
@@ -365,8 +368,8 @@ def test_a_log_that_is_read_in_parts_and_twice_folds_to_the_same(wanted: list[Wi
     assert model == log.model()
 
 
-@given(st.lists(wishes(), max_size=15), st.data())
-def test_what_nobody_can_read_takes_its_place_and_nothing_more(wanted: list[Wish], data: st.DataObject) -> None:
+@given(st.lists(requests(), max_size=15), st.data())
+def test_what_nobody_can_read_takes_its_place_and_nothing_more(wanted: list[Request], data: st.DataObject) -> None:
     log = Log()
     for one in wanted:
         log.append(decided(log.model(), one))
@@ -415,13 +418,13 @@ def test_references(text: str, means: Reference) -> None:
      "churn@3", "churn@latest", "churn@../x", "x" * 101, "churn@" + "x" * 101, "churn:1:2", "churn@a@b", "chürn"],
 )  # fmt: skip
 def test_what_is_no_reference(text: str) -> None:
-    with pytest.raises(InvalidId):
+    with pytest.raises(InvalidIdError):
         references.parse(text)
 
 
 @given(st.text(max_size=20))
 def test_any_text_is_a_reference_or_an_error(text: str) -> None:
-    with contextlib.suppress(InvalidId):
+    with contextlib.suppress(InvalidIdError):
         assert str(references.parse(text)) == text or text.partition(":")[2].startswith("0")
 
 
@@ -456,13 +459,13 @@ def test_inputs_that_name_a_model(value: object, schema: object, named: str | No
 
 @pytest.mark.parametrize("alias", ["7", "latest", "", "a.b", "a@b"])
 def test_names_that_no_alias_has(alias: str) -> None:
-    with pytest.raises(InvalidId):
+    with pytest.raises(InvalidIdError):
         check_alias(alias)
-    with pytest.raises(InvalidId):
+    with pytest.raises(InvalidIdError):
         GateSet(project=P, model=M, place=1, alias=alias, gate="a > 1")
 
 
 @pytest.mark.parametrize("place", [0, -1, 1_000_001])
 def test_places_out_of_range(place: int) -> None:
-    with pytest.raises(InvalidFact):
+    with pytest.raises(InvalidFactError):
         VersionArchived(project=P, model=M, place=place, version=1)

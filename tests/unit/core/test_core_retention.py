@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_core import retention
-from penstock_core.retention import InvalidPolicy, Policy, RunNote
+from penstock_core.retention import InvalidPolicyError, Policy, RunRecord
 
 DAY = 86400.0
 NOW = 1000 * DAY
 
 
-def run(name: str, days: float, **other: Any) -> RunNote:
+def run(name: str, days: float, **other: Any) -> RunRecord:
     """A run that ended some days ago."""
     at = NOW - days * DAY
     given_: dict[str, Any] = {"pipeline": "train", "state": "succeeded", "requested_at": at, "finished_at": at, **other}
-    return RunNote(run_id=name, **given_)
+    return RunRecord(run_id=name, **given_)
 
 
-def going(runs: list[RunNote], *policies: Policy, held: dict[str, str] | None = None) -> set[str]:
-    return {name for name, decision in retention.decide(runs, policies, NOW, held).items() if decision.goes}
+def going(runs: list[RunRecord], *policies: Policy, protected: dict[str, str] | None = None) -> set[str]:
+    return {name for name, decision in retention.decide(runs, policies, NOW, protected).items() if decision.goes}
 
 
 def test_nothing_goes_without_a_policy() -> None:
@@ -122,7 +122,7 @@ def test_archives_are_made_of_what_is_over_and_not_needed_by_what_is_not() -> No
     ],
 )
 def test_policies_that_make_no_sense_are_refused(wrong: dict[str, Any], field: str) -> None:
-    with pytest.raises(InvalidPolicy) as caught:
+    with pytest.raises(InvalidPolicyError) as caught:
         Policy(**{"name": "p", **wrong})
     assert caught.value.field == field
 
@@ -140,14 +140,14 @@ NAMES = [f"r{n}" for n in range(12)]
 
 
 @st.composite
-def histories(draw: st.DrawFn) -> list[RunNote]:
+def histories(draw: st.DrawFn) -> list[RunRecord]:
     """Runs in the order in which they were asked for; what one needs of others was there, or is begun by it."""
-    found: list[RunNote] = []
+    found: list[RunRecord] = []
     for name in NAMES[: draw(st.integers(0, len(NAMES)))]:
         earlier = [note.run_id for note in found]
         at = NOW - draw(st.floats(0, 100)) * DAY
         found.append(
-            RunNote(
+            RunRecord(
                 run_id=name,
                 project=draw(st.sampled_from(["default", "lab"])),
                 pipeline=draw(st.sampled_from(["train", "report"])),
@@ -178,37 +178,39 @@ holds = st.dictionaries(st.sampled_from(NAMES), st.just("held"), max_size=2)
 
 
 @given(histories(), policies, holds)
-def test_what_stays_never_needs_what_goes(runs: list[RunNote], wanted: list[Policy], held: dict[str, str]) -> None:
-    gone = going(runs, *wanted, held=held)
+def test_what_stays_never_needs_what_goes(
+    runs: list[RunRecord], wanted: list[Policy], protected: dict[str, str]
+) -> None:
+    gone = going(runs, *wanted, protected=protected)
     for run_id, needed in retention.needs(runs).items():
         if run_id not in gone:
             assert not gone & set(needed)
-    assert not gone & set(held)
+    assert not gone & set(protected)
     assert not gone & {note.run_id for note in runs if not note.state}
 
 
 @given(histories(), policies, holds, st.floats(0, 50), st.integers(0, 3))
 def test_keeping_more_never_lets_more_go(
-    runs: list[RunNote], wanted: list[Policy], held: dict[str, str], longer: float, more: int
+    runs: list[RunRecord], wanted: list[Policy], protected: dict[str, str], longer: float, more: int
 ) -> None:
-    gone = going(runs, *wanted, held=held)
+    gone = going(runs, *wanted, protected=protected)
     longer_ones = [replace(policy, keep_for=(policy.keep_for or 0) + longer * DAY) for policy in wanted]
-    assert going(runs, *longer_ones, held=held) <= gone
+    assert going(runs, *longer_ones, protected=protected) <= gone
     larger = [replace(policy, keep_last=(policy.keep_last or 0) + more) for policy in wanted]
-    assert going(runs, *larger, held=held) <= gone
-    assert going(runs, *wanted, Policy(name="f", pipeline="train", forever=True), held=held) <= gone
-    assert going(runs, *wanted, held={**held, "r0": "held"}) <= gone
+    assert going(runs, *larger, protected=protected) <= gone
+    assert going(runs, *wanted, Policy(name="f", pipeline="train", forever=True), protected=protected) <= gone
+    assert going(runs, *wanted, protected={**protected, "r0": "held"}) <= gone
 
 
 @given(histories(), policies)
-def test_as_time_goes_by_more_goes_and_all_of_what_went(runs: list[RunNote], wanted: list[Policy]) -> None:
+def test_as_time_goes_by_more_goes_and_all_of_what_went(runs: list[RunRecord], wanted: list[Policy]) -> None:
     now = {name for name, decision in retention.decide(runs, wanted, NOW).items() if decision.goes}
     later = {name for name, decision in retention.decide(runs, wanted, NOW + 30 * DAY).items() if decision.goes}
     assert now <= later
 
 
 @given(histories(), policies)
-def test_deciding_again_on_what_is_left_lets_nothing_more_go(runs: list[RunNote], wanted: list[Policy]) -> None:
+def test_deciding_again_on_what_is_left_lets_nothing_more_go(runs: list[RunRecord], wanted: list[Policy]) -> None:
     """So a janitor that was killed halfway, or two at once, come to the same end."""
     gone = going(runs, *wanted)
     left = [note for note in runs if note.run_id not in gone]
@@ -216,7 +218,7 @@ def test_deciding_again_on_what_is_left_lets_nothing_more_go(runs: list[RunNote]
 
 
 @given(histories(), st.floats(0, 120))
-def test_archived_are_only_runs_that_nothing_under_way_has_to_do_with(runs: list[RunNote], days: float) -> None:
+def test_archived_are_only_runs_that_nothing_under_way_has_to_do_with(runs: list[RunRecord], days: float) -> None:
     found = {note.run_id for note in retention.to_archive(runs, days * DAY, NOW)}
     by_id = {note.run_id: note for note in runs}
     for run_id, needed in retention.needs(runs).items():

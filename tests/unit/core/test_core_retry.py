@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import retry
 from penstock_core.facts import ErrorInfo, Outcome
-from penstock_core.ir import Retry
-from penstock_core.retry import MAX_LOSSES, History
+from penstock_core.pipeline.ir import Retry
+from penstock_core.run import retry
+from penstock_core.run.retry import MAX_LOSSES, History
 from penstock_testkit import strategies
 
 VALUE_ERROR = ErrorInfo(type="ValueError", message="no", bases=("Exception",))

@@ -6,11 +6,24 @@ from dataclasses import replace
 
 import pytest
 
-from penstock_core.conditions import Truth
 from penstock_core.facts import AttemptRequested, Outcome, RunFinished, StepReused
-from penstock_core.ir import Node, Phase, Rule
-from penstock_core.values import Ending, Inline, Output
-from penstock_testkit.told import CANCEL, FAILED, OK, RUN, R, Told, cancel, clock, end, mapped, node, pipeline
+from penstock_core.pipeline.conditions import Truth
+from penstock_core.pipeline.ir import Node, Phase, Rule
+from penstock_core.pipeline.values import Ending, Inline, Output
+from penstock_testkit.run_driver import (
+    CANCEL,
+    FAILED,
+    OK,
+    RUN,
+    R,
+    RunDriver,
+    cancel,
+    clock,
+    end,
+    mapped_node,
+    node,
+    pipeline,
+)
 
 
 def by(rule: Rule, made: Node) -> Node:
@@ -28,32 +41,32 @@ EXIT, FAILURE = Phase.ON_EXIT, Phase.ON_FAILURE
 @pytest.mark.parametrize(("a", "b"), [(OK, OK), (OK, FAILED), (FAILED, OK), (FAILED, FAILED)])
 def test_rules(a: Outcome, b: Outcome) -> None:
     nodes = (node("a"), node("b"), node("all", "a", "b"), by(DONE, node("done", "a", "b")))
-    told = Told(pipeline(*nodes, by(ANY, node("any", "a", "b"))), RUN)
-    told(end("a", a), end("b", b))
+    driver = RunDriver(pipeline(*nodes, by(ANY, node("any", "a", "b"))), RUN)
+    driver(end("a", a), end("b", b))
     good = [a, b].count(OK)
-    assert told.statuses["all"] == ("queued" if good == 2 else "skipped")
-    assert told.statuses["done"] == "queued"
-    assert told.statuses["any"] == ("skipped" if good == 2 else "queued")
-    told(*(end(key) for key in ("all", "done", "any")))
-    assert told.over.outcome is (OK if good == 2 else FAILED)
+    assert driver.statuses["all"] == ("queued" if good == 2 else "skipped")
+    assert driver.statuses["done"] == "queued"
+    assert driver.statuses["any"] == ("skipped" if good == 2 else "queued")
+    driver(*(end(key) for key in ("all", "done", "any")))
+    assert driver.over.outcome is (OK if good == 2 else FAILED)
 
 
 def test_any_failed_waits_for_all_and_counts_what_did_not_run_because_another_failed() -> None:
-    told = Told(pipeline(node("a"), node("b", "a"), node("c"), by(ANY, node("d", "b", "c"))), RUN)
-    assert told(end("a", FAILED)) == ["step.b.skipped"]
-    assert told(end("c")) == ["step.d.1.requested.default"]
+    driver = RunDriver(pipeline(node("a"), node("b", "a"), node("c"), by(ANY, node("d", "b", "c"))), RUN)
+    assert driver(end("a", FAILED)) == ["step.b.skipped"]
+    assert driver(end("c")) == ["step.d.1.requested.default"]
 
 
 def test_any_failed_does_not_count_what_the_pipeline_leaves_out() -> None:
     optional = replace(node("b"), when=Truth(Output("a")))
-    told = Told(pipeline(node("a"), optional, by(ANY, node("d", "b"))), RUN)
-    assert told(end("a", result=0)) == ["step.b.skipped", "step.d.skipped", "finished"]
-    assert told.over.outcome is OK
+    driver = RunDriver(pipeline(node("a"), optional, by(ANY, node("d", "b"))), RUN)
+    assert driver(end("a", result=0)) == ["step.b.skipped", "step.d.skipped", "finished"]
+    assert driver.over.outcome is OK
 
 
 def test_a_step_that_runs_whatever_happened_is_given_none_for_what_is_not_there() -> None:
-    told = Told(pipeline(node("a"), by(DONE, node("d", x=Output("a")))), RUN)
-    (request,) = told.facts(end("a", FAILED))
+    driver = RunDriver(pipeline(node("a"), by(DONE, node("d", x=Output("a")))), RUN)
+    (request,) = driver.facts(end("a", FAILED))
     assert isinstance(request, AttemptRequested)
     assert request.inputs == {"x": Inline(None)}
 
@@ -61,80 +74,83 @@ def test_a_step_that_runs_whatever_happened_is_given_none_for_what_is_not_there(
 # -------------------------------------------------------------------------------------------------------------- phases
 
 
-def closing(*more: Node) -> Told:
+def closing(*more: Node) -> RunDriver:
     tidy = at_end(EXIT, node("tidy", how=Ending("outcome"), why=Ending("error"), x=Output("a")))
     alert = at_end(FAILURE, node("alert", why=Ending("error")))
-    return Told(pipeline(node("a"), node("b", "a"), tidy, alert, *more), RUN)
+    return RunDriver(pipeline(node("a"), node("b", "a"), tidy, alert, *more), RUN)
 
 
 def test_what_runs_at_the_end_is_told_how_the_run_ends() -> None:
-    told = closing()
-    assert told(end("a")) == ["step.b.1.requested.default"]
-    request, skip = told.facts(end("b"))
+    driver = closing()
+    assert driver(end("a")) == ["step.b.1.requested.default"]
+    request, skip = driver.facts(end("b"))
     assert isinstance(request, AttemptRequested)
     assert request.inputs == {"how": Inline("succeeded"), "why": Inline(None), "x": Inline("a!")}
     assert request.closing
     assert skip.tail == "step.alert.skipped"
-    told(end("tidy"))
-    assert told.over == RunFinished(run_id=R, outcome=OK)
+    driver(end("tidy"))
+    assert driver.over == RunFinished(run_id=R, outcome=OK)
 
 
 def test_what_runs_on_failure_runs_on_failure() -> None:
-    told = closing()
-    said = told.facts(end("a", FAILED))
+    driver = closing()
+    said = driver.facts(end("a", FAILED))
     requests = {fact.key: fact.inputs for fact in said if isinstance(fact, AttemptRequested)}
     why = Inline("step 'a' failed: ValueError: no rows")
     assert requests == {"tidy": {"how": Inline("failed"), "why": why, "x": Inline(None)}, "alert": {"why": why}}
-    assert told(end("tidy")) == []
-    told(end("alert"))
-    assert told.over.outcome is FAILED
+    assert driver(end("tidy")) == []
+    driver(end("alert"))
+    assert driver.over.outcome is FAILED
 
 
 def test_a_cancelled_run_is_tidied_up() -> None:
-    told = closing()
-    said = told(CANCEL)
+    driver = closing()
+    said = driver(CANCEL)
     assert "step.tidy.1.requested.default" in said
     assert "step.alert.skipped" in said
-    assert told(end("tidy")) == ["finished"]
-    assert told.over.outcome is Outcome.CANCELLED
+    assert driver(end("tidy")) == ["finished"]
+    assert driver.over.outcome is Outcome.CANCELLED
 
 
 def test_a_cancel_while_it_is_tidied_up_changes_nothing() -> None:
-    told = closing()
-    told(end("a", FAILED))
-    assert told(CANCEL) == []
-    assert told(end("tidy"), end("alert")) == ["finished"]
-    assert told.over.outcome is FAILED, "as those that ran at the end were told"
+    driver = closing()
+    driver(end("a", FAILED))
+    assert driver(CANCEL) == []
+    assert driver(end("tidy"), end("alert")) == ["finished"]
+    assert driver.over.outcome is FAILED, "as those that ran at the end were told"
 
 
 def test_a_step_at_the_end_that_fails_fails_the_run() -> None:
-    told = closing()
-    told(end("a"), end("b"))
-    told(end("tidy", FAILED))
-    assert told.over.error == "step 'tidy' failed: ValueError: no rows"
+    driver = closing()
+    driver(end("a"), end("b"))
+    driver(end("tidy", FAILED))
+    assert driver.over.error == "step 'tidy' failed: ValueError: no rows"
 
 
 def test_a_step_at_the_end_may_be_cancelled_alone_also_before_its_time() -> None:
-    told = closing(at_end(EXIT, node("after", "tidy")))
-    assert told(cancel("tidy")) == ["step.tidy.1.finished", "step.after.skipped"]
-    told(end("a"), end("b"))
-    assert told.over.outcome is Outcome.CANCELLED
+    driver = closing(at_end(EXIT, node("after", "tidy")))
+    assert driver(cancel("tidy")) == ["step.tidy.1.finished", "step.after.skipped"]
+    driver(end("a"), end("b"))
+    assert driver.over.outcome is Outcome.CANCELLED
 
 
 def test_mapped_steps_run_at_the_end_too() -> None:
-    told = Told(pipeline(node("a"), at_end(EXIT, mapped(node("tidy", x=Output("a")), "x"))), RUN)
-    assert told(end("a", result=[1, 2]))[1:] == ["step.tidy[0].1.requested.default", "step.tidy[1].1.requested.default"]
-    told(end("tidy[0]"), end("tidy[1]"))
-    assert told.over.outcome is OK
+    driver = RunDriver(pipeline(node("a"), at_end(EXIT, mapped_node(node("tidy", x=Output("a")), "x"))), RUN)
+    assert driver(end("a", result=[1, 2]))[1:] == [
+        "step.tidy[0].1.requested.default",
+        "step.tidy[1].1.requested.default",
+    ]
+    driver(end("tidy[0]"), end("tidy[1]"))
+    assert driver.over.outcome is OK
 
 
 def test_what_runs_at_the_end_runs_after_the_deadline() -> None:
-    told = Told(pipeline(node("a"), at_end(EXIT, node("tidy"))), replace(RUN, deadline=50.0))
-    assert told(clock(49.0)) == []
-    assert told(clock(50.0)) == ["step.a.1.finished", "step.tidy.1.requested.default"]
-    assert told.state.alarm() is None
-    told(end("tidy"))
-    assert told.over == RunFinished(run_id=R, outcome=FAILED, error="the run was not over by its deadline")
+    driver = RunDriver(pipeline(node("a"), at_end(EXIT, node("tidy"))), replace(RUN, deadline=50.0))
+    assert driver(clock(49.0)) == []
+    assert driver(clock(50.0)) == ["step.a.1.finished", "step.tidy.1.requested.default"]
+    assert driver.state.alarm() is None
+    driver(end("tidy"))
+    assert driver.over == RunFinished(run_id=R, outcome=FAILED, error="the run was not over by its deadline")
 
 
 # -------------------------------------------------------------------------------------------------------------- reuse
@@ -142,9 +158,9 @@ def test_what_runs_at_the_end_runs_after_the_deadline() -> None:
 
 def test_results_that_are_taken_over_count_as_if_they_were_made() -> None:
     reused = StepReused(run_id=R, key="a", from_run="r0", outputs={"result": Inline(7)}, metrics={"loss": 0.5})
-    told = Told(pipeline(node("a"), node("b", x=Output("a"))), reused)
-    (request,) = told.facts(RUN)
+    driver = RunDriver(pipeline(node("a"), node("b", x=Output("a"))), reused)
+    (request,) = driver.facts(RUN)
     assert isinstance(request, AttemptRequested)
     assert request.inputs == {"x": Inline(7)}
-    a = told.state.steps["a"]
+    a = driver.state.steps["a"]
     assert (a.status, a.metrics, a.reason) == ("cached", {"loss": 0.5}, "its result in run r0 is taken over")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from penstock_core import resolve, run, values
 from penstock_core.facts import (
     AttemptFinished,
     AttemptRequested,
@@ -16,34 +15,36 @@ from penstock_core.facts import (
     RunFinished,
     StepSkipped,
 )
-from penstock_core.ir import Pipeline, Port, Retry
-from penstock_core.run import Status
-from penstock_core.values import BoundItems, Earlier, Inline, Items, Output, Param, ResultRef
-from penstock_testkit.told import CANCEL, FAILED, LOST, OK, RUN, R, Told, end, node, pipeline
+from penstock_core.pipeline import values
+from penstock_core.pipeline.ir import Pipeline, Port, Retry
+from penstock_core.pipeline.values import BoundItems, Inline, Items, Output, Param, ResultOf, ResultRef
+from penstock_core.run import machine, value_resolution
+from penstock_core.run.machine import Status
+from penstock_testkit.run_driver import CANCEL, FAILED, LOST, OK, RUN, R, RunDriver, end, node, pipeline
 
 CHAIN = pipeline(node("load", url=Param("url")), node("train", data=Output("load")), model=Output("train"))
 DIAMOND = pipeline(node("a"), node("b", "a"), node("c", "a"), node("d", "b", "c"))
 
 
 def test_a_finished_step_starts_the_next() -> None:
-    told = Told(CHAIN)
-    assert told(RUN) == ["step.load.1.requested.default"]
-    assert told() == []
-    assert told(end("load")) == ["step.train.1.requested.gpu"]
-    (over,) = told.facts(end("train"))
+    driver = RunDriver(CHAIN)
+    assert driver(RUN) == ["step.load.1.requested.default"]
+    assert driver() == []
+    assert driver(end("load")) == ["step.train.1.requested.gpu"]
+    (over,) = driver.facts(end("train"))
     assert over == RunFinished(run_id=R, outcome=OK, outputs={"model": Inline("train!")})
-    assert told(end("train")) == []
+    assert driver(end("train")) == []
 
 
 def test_nothing_is_decided_before_the_run_was_asked_for() -> None:
-    told = Told(CHAIN)
-    assert told(end("load"), CANCEL) == []
+    driver = RunDriver(CHAIN)
+    assert driver(end("load"), CANCEL) == []
 
 
 def test_a_request_holds_all_that_an_executor_needs() -> None:
-    told = Told(CHAIN)
-    told(RUN)
-    (request,) = told.facts(end("load", result=[1, 2]))
+    driver = RunDriver(CHAIN)
+    driver(RUN)
+    (request,) = driver.facts(end("load", result=[1, 2]))
     assert request == AttemptRequested(
         run_id=R,
         key="train",
@@ -63,171 +64,171 @@ def test_a_request_holds_all_that_an_executor_needs() -> None:
 
 
 def test_branches_run_side_by_side_and_join() -> None:
-    told = Told(DIAMOND)
-    told(RUN)
-    assert told(end("a")) == ["step.b.1.requested.default", "step.c.1.requested.default"]
-    assert told(end("c")) == []
-    assert told(end("b")) == ["step.d.1.requested.default"]
+    driver = RunDriver(DIAMOND)
+    driver(RUN)
+    assert driver(end("a")) == ["step.b.1.requested.default", "step.c.1.requested.default"]
+    assert driver(end("c")) == []
+    assert driver(end("b")) == ["step.d.1.requested.default"]
 
 
 def test_a_run_without_steps_is_over_at_once() -> None:
-    assert Told(pipeline()).facts(RUN) == [RunFinished(run_id=R, outcome=OK)]
+    assert RunDriver(pipeline()).facts(RUN) == [RunFinished(run_id=R, outcome=OK)]
 
 
 def test_a_failure_skips_what_depends_on_it_with_the_reason_and_the_rest_goes_on() -> None:
-    told = Told(pipeline(node("a"), node("b", "a"), node("c", "b"), node("x"), node("y", "x")))
-    told(RUN)
-    assert told.facts(end("a", FAILED)) == [
+    driver = RunDriver(pipeline(node("a"), node("b", "a"), node("c", "b"), node("x"), node("y", "x")))
+    driver(RUN)
+    assert driver.facts(end("a", FAILED)) == [
         StepSkipped(run_id=R, key="b", reason="step 'a' failed", because="a"),
         StepSkipped(run_id=R, key="c", reason="step 'b' was skipped", because="b"),
     ]
-    assert told(end("x")) == ["step.y.1.requested.default"]
-    (over,) = told.facts(end("y"))
+    assert driver(end("x")) == ["step.y.1.requested.default"]
+    (over,) = driver.facts(end("y"))
     assert over == RunFinished(run_id=R, outcome=FAILED, error="step 'a' failed: ValueError: no rows")
-    assert told.statuses == {"a": "failed", "b": "skipped", "c": "skipped", "x": "succeeded", "y": "succeeded"}
+    assert driver.statuses == {"a": "failed", "b": "skipped", "c": "skipped", "x": "succeeded", "y": "succeeded"}
 
 
 def test_the_step_that_failed_first_is_named() -> None:
-    told = Told(pipeline(node("a"), node("b")))
-    told(RUN)
-    told(end("b", FAILED))
-    (over,) = told.facts(end("a", FAILED))
+    driver = RunDriver(pipeline(node("a"), node("b")))
+    driver(RUN)
+    driver(end("b", FAILED))
+    (over,) = driver.facts(end("a", FAILED))
     assert isinstance(over, RunFinished)
     assert over.error == "step 'b' failed: ValueError: no rows"
 
 
 def test_an_overlong_error_is_cut() -> None:
-    told = Told(pipeline(node("a")))
-    told(RUN)
+    driver = RunDriver(pipeline(node("a")))
+    driver(RUN)
     error = ErrorInfo(type="ValueError", message="x" * 10_000)
-    (over,) = told.facts(AttemptFinished(run_id=R, key="a", attempt=1, outcome=FAILED, error=error))
+    (over,) = driver.facts(AttemptFinished(run_id=R, key="a", attempt=1, outcome=FAILED, error=error))
     assert isinstance(over, RunFinished)
     assert over.error is not None
     assert len(over.error) == 2000
 
 
 def test_a_failed_attempt_is_tried_again_after_the_delay() -> None:
-    told = Told(pipeline(node("a"), retry=Retry(retries=2, delay=10, backoff=2)))
-    told(RUN)
-    (second,) = told.facts(end("a", FAILED, at=100.0))
-    (third,) = told.facts(end("a", Outcome.TIMED_OUT, attempt=2, at=200.0))
+    driver = RunDriver(pipeline(node("a"), retry=Retry(retries=2, delay=10, backoff=2)))
+    driver(RUN)
+    (second,) = driver.facts(end("a", FAILED, at=100.0))
+    (third,) = driver.facts(end("a", Outcome.TIMED_OUT, attempt=2, at=200.0))
     assert [(fact.attempt, fact.not_before) for fact in (second, third) if isinstance(fact, AttemptRequested)] == [
         (2, 110.0),
         (3, 220.0),
     ]
-    assert told(end("a", FAILED, attempt=3)) == ["finished"]
+    assert driver(end("a", FAILED, attempt=3)) == ["finished"]
 
 
 def test_losses_are_tried_again_at_once_and_cost_no_retry() -> None:
-    told = Told(pipeline(node("a"), retry=Retry(retries=1, delay=10)))
-    told(RUN)
-    (again,) = told.facts(end("a", LOST))
+    driver = RunDriver(pipeline(node("a"), retry=Retry(retries=1, delay=10)))
+    driver(RUN)
+    (again,) = driver.facts(end("a", LOST))
     assert isinstance(again, AttemptRequested)
     assert again.not_before is None
-    assert told(end("a", LOST, attempt=2)) == ["step.a.3.requested.default"]
-    assert told(end("a", FAILED, attempt=3)) == ["step.a.4.requested.default"]
-    assert told(end("a", FAILED, attempt=4)) == ["finished"]
-    assert (told.state.steps["a"].losses, told.state.steps["a"].failures) == (2, 2)
+    assert driver(end("a", LOST, attempt=2)) == ["step.a.3.requested.default"]
+    assert driver(end("a", FAILED, attempt=3)) == ["step.a.4.requested.default"]
+    assert driver(end("a", FAILED, attempt=4)) == ["finished"]
+    assert (driver.state.steps["a"].losses, driver.state.steps["a"].failures) == (2, 2)
 
 
 def test_a_cached_end_is_a_good_end() -> None:
-    told = Told(CHAIN)
-    told(RUN)
-    assert told(end("load", Outcome.CACHED)) == ["step.train.1.requested.gpu"]
-    assert told.statuses["load"] == "cached"
+    driver = RunDriver(CHAIN)
+    driver(RUN)
+    assert driver(end("load", Outcome.CACHED)) == ["step.train.1.requested.gpu"]
+    assert driver.statuses["load"] == "cached"
 
 
 def test_a_late_end_of_an_earlier_attempt_changes_nothing() -> None:
-    told = Told(pipeline(node("a"), retry=Retry(retries=1)))
-    told(RUN, end("a", LOST))
-    assert told(end("a", OK)) == []
-    assert told.statuses == {"a": "queued"}
+    driver = RunDriver(pipeline(node("a"), retry=Retry(retries=1)))
+    driver(RUN, end("a", LOST))
+    assert driver(end("a", OK)) == []
+    assert driver.statuses == {"a": "queued"}
 
 
 def test_cancel_ends_attempts_in_flight_and_keeps_the_rest_from_starting() -> None:
-    told = Told(pipeline(node("a"), node("b", "a"), node("x"), retry=Retry(retries=3)))
-    told(RUN)
-    told(end("x"), AttemptStarted(run_id=R, key="a", attempt=1, executor="e", started_at=5.0))
+    driver = RunDriver(pipeline(node("a"), node("b", "a"), node("x"), retry=Retry(retries=3)))
+    driver(RUN)
+    driver(end("x"), AttemptStarted(run_id=R, key="a", attempt=1, executor="e", started_at=5.0))
     why = ErrorInfo(type="Cancelled", message="cancelled by ada: wrong data")
-    assert told.facts(CANCEL) == [
+    assert driver.facts(CANCEL) == [
         AttemptFinished(run_id=R, key="a", attempt=1, outcome=Outcome.CANCELLED, error=why),
         AttemptFinished(run_id=R, key="b", attempt=1, outcome=Outcome.CANCELLED, error=why),
         RunFinished(run_id=R, outcome=Outcome.CANCELLED, error="cancelled by ada: wrong data"),
     ]
-    assert told.statuses == {"a": "cancelled", "b": "cancelled", "x": "succeeded"}
-    a, b = told.state.steps["a"], told.state.steps["b"]
+    assert driver.statuses == {"a": "cancelled", "b": "cancelled", "x": "succeeded"}
+    a, b = driver.state.steps["a"], driver.state.steps["b"]
     assert (a.attempt, a.reason, a.started_at, a.executor) == (1, "cancelled by ada: wrong data", 5.0, "e")
     assert (b.attempt, b.reason, b.started_at) == (0, "cancelled by ada: wrong data", 0.0)
 
 
 def test_cancel_while_a_step_waits_for_another_attempt() -> None:
-    state = run.fold(R, run.Plan(pipeline(node("a"), retry=Retry(retries=3))), [RUN])
-    (request,) = run.decide(state)
+    state = machine.fold(R, machine.Plan(pipeline(node("a"), retry=Retry(retries=3))), [RUN])
+    (request,) = machine.decide(state)
     for fact in (request, end("a", FAILED), CANCEL):
-        state = run.evolve(state, fact)
-    assert [fact.tail for fact in run.decide(state)] == ["step.a.2.finished"]
+        state = machine.evolve(state, fact)
+    assert [fact.tail for fact in machine.decide(state)] == ["step.a.2.finished"]
 
 
 def test_a_request_made_by_a_replica_that_does_not_know_of_the_cancel_is_fenced() -> None:
     """Both replicas decide at the same moment; whichever order the log has, both come to the same end."""
-    plan = run.Plan(pipeline(node("a")))
-    stale = run.decide(run.fold(R, plan, [RUN]))
-    aware = run.decide(run.fold(R, plan, [RUN, CANCEL]))
+    plan = machine.Plan(pipeline(node("a")))
+    stale = machine.decide(machine.fold(R, plan, [RUN]))
+    aware = machine.decide(machine.fold(R, plan, [RUN, CANCEL]))
     for log in ([RUN, CANCEL, *stale, *aware], [RUN, CANCEL, *aware, *stale], [RUN, CANCEL, *aware]):
-        state = run.fold(R, plan, log)
+        state = machine.fold(R, plan, log)
         assert state.steps["a"].status is Status.CANCELLED
-        assert [fact.tail for fact in run.decide(state)] == ["finished"]
+        assert [fact.tail for fact in machine.decide(state)] == ["finished"]
 
 
 def test_a_result_that_comes_before_the_fence_counts() -> None:
-    told = Told(CHAIN)
-    told(RUN, end("load"))
-    assert told(end("train"), CANCEL) == ["finished"]
-    assert told.state.finished is not None
-    assert told.state.finished.outcome is OK
+    driver = RunDriver(CHAIN)
+    driver(RUN, end("load"))
+    assert driver(end("train"), CANCEL) == ["finished"]
+    assert driver.state.finished is not None
+    assert driver.state.finished.outcome is OK
 
 
 def test_a_cancel_that_comes_after_a_failure_still_says_that_the_run_was_cancelled() -> None:
-    told = Told(pipeline(node("a"), node("b")))
-    told(RUN, end("a", FAILED))
-    *_, over = told.facts(CANCEL)
+    driver = RunDriver(pipeline(node("a"), node("b")))
+    driver(RUN, end("a", FAILED))
+    *_, over = driver.facts(CANCEL)
     assert isinstance(over, RunFinished)
     assert over.outcome is Outcome.CANCELLED
 
 
 def test_an_attempt_that_ends_as_cancelled_though_nobody_cancelled_is_no_success() -> None:
-    told = Told(CHAIN)
-    told(RUN)
-    skipped, over = told.facts(end("load", Outcome.CANCELLED))
+    driver = RunDriver(CHAIN)
+    driver(RUN)
+    skipped, over = driver.facts(end("load", Outcome.CANCELLED))
     assert skipped == StepSkipped(run_id=R, key="train", reason="step 'load' was cancelled", because="load")
     assert over == RunFinished(run_id=R, outcome=Outcome.CANCELLED, error="step 'load' was cancelled: no rows")
 
 
 def test_a_step_that_is_skipped_without_a_cause_is_no_success() -> None:
     """As an unreadable message in the place of a skip counts as one."""
-    told = Told(pipeline(node("a"), node("b", "a")))
-    told(RUN, StepSkipped(run_id=R, key="b", reason="unreadable"))
-    (over,) = told.facts(end("a"))
+    driver = RunDriver(pipeline(node("a"), node("b", "a")))
+    driver(RUN, StepSkipped(run_id=R, key="b", reason="unreadable"))
+    (over,) = driver.facts(end("a"))
     assert over == RunFinished(run_id=R, outcome=FAILED, error="step 'b' was skipped: unreadable")
 
 
 def test_an_end_may_be_known_before_its_request() -> None:
-    told = Told(CHAIN)
-    told.state = run.evolve(told.state, end("load"))
-    assert told(RUN) == ["step.load.1.requested.default", "step.train.1.requested.gpu"]
+    driver = RunDriver(CHAIN)
+    driver.state = machine.evolve(driver.state, end("load"))
+    assert driver(RUN) == ["step.load.1.requested.default", "step.train.1.requested.gpu"]
 
 
 def test_an_end_that_nobody_can_read_in_a_fences_place_does_not_stop_the_cancel() -> None:
-    told = Told(CHAIN)
+    driver = RunDriver(CHAIN)
     spoilt = end("train", LOST)
-    assert told(RUN, CANCEL, spoilt)[-2:] == ["step.train.2.finished", "finished"]
+    assert driver(RUN, CANCEL, spoilt)[-2:] == ["step.train.2.finished", "finished"]
 
 
 def test_a_new_attempt_starts_with_a_clean_sheet() -> None:
-    told = Told(pipeline(node("a"), retry=Retry(retries=1)))
-    told(RUN)
-    told(AttemptStarted(run_id=R, key="a", attempt=1, executor="e1", started_at=5.0), end("a", FAILED, at=8.0))
-    step = told.state.steps["a"]
+    driver = RunDriver(pipeline(node("a"), retry=Retry(retries=1)))
+    driver(RUN)
+    driver(AttemptStarted(run_id=R, key="a", attempt=1, executor="e1", started_at=5.0), end("a", FAILED, at=8.0))
+    step = driver.state.steps["a"]
     assert (step.attempt, step.executor, step.started_at, step.finished_at) == (2, "", 0.0, 0.0)
     assert step.error is not None, "the error of the last attempt stays for people to read"
 
@@ -242,11 +243,11 @@ def fan_in(width: int) -> Pipeline:
 
 def joined(pipeline: Pipeline, results: Sequence[str]) -> tuple[values.Value, values.Value]:
     """The input of `join` and the run's output when steps `s-n` give these results."""
-    told = Told(pipeline)
-    told(RUN)
-    *_, request = [fact for n, result in enumerate(results) for fact in told.facts(end(f"s-{n}", result=result))]
+    driver = RunDriver(pipeline)
+    driver(RUN)
+    *_, request = [fact for n, result in enumerate(results) for fact in driver.facts(end(f"s-{n}", result=result))]
     assert isinstance(request, AttemptRequested)
-    (over,) = told.facts(end("join"))
+    (over,) = driver.facts(end("join"))
     assert isinstance(over, RunFinished)
     return request.inputs["items"], over.outputs["all"]
 
@@ -258,7 +259,7 @@ def test_results_travel_inline_while_they_are_small() -> None:
 def test_results_that_are_too_large_together_are_named_by_reference() -> None:
     big = "x" * (values.INLINE_LIMIT - 2)
     for value in joined(fan_in(5), [big] * 5):
-        assert value == Items(tuple(Earlier(ResultRef(key=f"s-{n}", attempt=1, output="result")) for n in range(5)))
+        assert value == Items(tuple(ResultOf(ResultRef(key=f"s-{n}", attempt=1, output="result")) for n in range(5)))
 
 
 def test_the_limit_counts_a_result_as_often_as_it_is_read() -> None:
@@ -267,17 +268,17 @@ def test_the_limit_counts_a_result_as_often_as_it_is_read() -> None:
     copies = BoundItems((Output("s-0"),) * 10)
     ten = pipeline(node("s-0"), node("join", items=copies), all=copies)
     for value in joined(ten, [big]):
-        assert value == Items((Earlier(ResultRef(key="s-0", attempt=1, output="result")),) * 10)
+        assert value == Items((ResultOf(ResultRef(key="s-0", attempt=1, output="result")),) * 10)
 
 
 def test_artifacts_are_never_named_by_reference() -> None:
     stored = values.Stored(values.ArtifactRef(sha256="a" * 64, size=1, media_type="", format="npy"))
-    state = run.fold(R, run.Plan(fan_in(1)), [RUN])
-    for fact in run.decide(state):
-        state = run.evolve(state, fact)
+    state = machine.fold(R, machine.Plan(fan_in(1)), [RUN])
+    for fact in machine.decide(state):
+        state = machine.evolve(state, fact)
     made = AttemptFinished(run_id=R, key="s-0", attempt=1, outcome=OK, outputs={"result": stored})
-    state = run.evolve(state, made)
-    assert resolve.resolve(state, Output("s-0"), by_reference=True) == stored
+    state = machine.evolve(state, made)
+    assert value_resolution.resolve(state, Output("s-0"), by_reference=True) == stored
 
 
 @pytest.mark.parametrize(
@@ -293,6 +294,6 @@ def test_artifacts_are_never_named_by_reference() -> None:
     ],
 )
 def test_bindings_are_resolved(binding: values.Binding, value: values.Value) -> None:
-    told = Told(CHAIN)
-    told(RUN, end("load"))
-    assert resolve.resolve(told.state, binding) == value
+    driver = RunDriver(CHAIN)
+    driver(RUN, end("load"))
+    assert value_resolution.resolve(driver.state, binding) == value

@@ -8,10 +8,9 @@ from typing import Any
 
 import pytest
 
-from penstock_core import run
 from penstock_core.facts import (
     AttemptFinished,
-    AttemptHeld,
+    AttemptQueued,
     AttemptRequested,
     AttemptStarted,
     ErrorInfo,
@@ -22,10 +21,11 @@ from penstock_core.facts import (
     StepSkipped,
     StepSuspended,
 )
-from penstock_core.ir import Kind, Node, Pipeline, Retry, StepSpec
-from penstock_core.run import FINAL, IN_FLIGHT, PASSING, TRANSITIONS, RunState, Status
-from penstock_testkit import run_states
-from penstock_testkit.states import dump
+from penstock_core.pipeline.ir import Kind, Node, Pipeline, Retry, StepSpec
+from penstock_core.run import machine
+from penstock_core.run.machine import IN_FLIGHT, SUCCESSFUL_STATUSES, TERMINAL_STATUSES, TRANSITIONS, RunState, Status
+from penstock_testkit.checks.state_machine import dump
+from penstock_testkit.docs import run_states
 
 ROOT = Path(__file__).parents[3]
 EVENTS = sorted({event for _, event in TRANSITIONS} - {"expanded"})  # which only mapped steps are
@@ -55,7 +55,7 @@ FAILED = Outcome.FAILED
 # How to bring step `a` into each state, with `used` failures so far; the table is then tried from there.
 PATHS: dict[Status, list[Fact]] = {
     Status.WAITING: [],
-    Status.HELD: [AttemptHeld(**A, attempt=1)],
+    Status.QUEUED_FOR_LIMIT: [AttemptQueued(**A, attempt=1)],
     Status.SUSPENDED: [StepSuspended(**A, attempt=1, kind=Kind.ASK)],
     Status.QUEUED: [requested(1)],
     Status.RUNNING: [requested(1), AttemptStarted(**A, attempt=1, executor="e")],
@@ -70,13 +70,13 @@ PATHS: dict[Status, list[Fact]] = {
 
 def brought_to(status: Status, *, used: bool) -> RunState:
     facts = PATHS[status]
-    if used and status in (Status.HELD, Status.SUSPENDED):
+    if used and status in (Status.QUEUED_FOR_LIMIT, Status.SUSPENDED):
         facts = [requested(1), finished(1, FAILED), replace(facts[0], attempt=2)]  # type: ignore[call-arg]
     elif used and status in (Status.QUEUED, Status.RUNNING):
         facts = [requested(1), finished(1, FAILED), requested(2)]
         if status is Status.RUNNING:
             facts = [*facts, AttemptStarted(**A, attempt=2, executor="e")]
-    state = run.fold("r", run.Plan(PIPELINE), [RUN, *facts])
+    state = machine.fold("r", machine.Plan(PIPELINE), [RUN, *facts])
     assert state.steps["a"].status is status
     return state
 
@@ -90,8 +90,8 @@ def fact_of(event: str, state: RunState) -> Fact:
             return requested(step.attempt + 1)
         case "started":
             return AttemptStarted(**A, attempt=attempt, executor="e2", started_at=5.0)
-        case "held":
-            return AttemptHeld(**A, attempt=step.attempt + 1)
+        case "queued_for_limit":
+            return AttemptQueued(**A, attempt=step.attempt + 1)
         case "suspended":
             return StepSuspended(**A, attempt=step.attempt + 1, kind=Kind.ASK)
         case "reused":
@@ -116,7 +116,7 @@ def test_what_the_table_says_happens_and_nothing_else(status: Status, event: str
     state = brought_to(status, used=event == "failed")
     fact = fact_of(event, state)
     before = dump(state)
-    state = run.evolve(state, fact)
+    state = machine.evolve(state, fact)
     expected = TRANSITIONS.get((status, event))
     if expected is not None:
         assert state.steps["a"].status is expected
@@ -129,23 +129,23 @@ def test_what_the_table_says_happens_and_nothing_else(status: Status, event: str
 
 def test_every_state_is_reached_and_left_as_the_table_says() -> None:
     assert set(PATHS) == set(Status)
-    assert {status for status, _ in TRANSITIONS} == set(Status) - FINAL
+    assert {status for status, _ in TRANSITIONS} == set(Status) - TERMINAL_STATUSES
     assert {Status.WAITING, *TRANSITIONS.values()} == set(Status)
 
 
 def test_only_final_states_can_pass_and_none_of_them_is_in_flight() -> None:
-    assert PASSING < FINAL
-    assert not FINAL & IN_FLIGHT
+    assert SUCCESSFUL_STATUSES < TERMINAL_STATUSES
+    assert not TERMINAL_STATUSES & IN_FLIGHT
 
 
 def test_every_state_that_is_not_final_can_end() -> None:
     """Whatever happens to a step, it can still be cancelled, so no run hangs on it."""
-    for status in set(Status) - FINAL:
+    for status in set(Status) - TERMINAL_STATUSES:
         assert TRANSITIONS[status, "cancelled"] is Status.CANCELLED
 
 
 def test_the_page_in_the_documentation_is_the_one_that_the_table_gives() -> None:
     page = (ROOT / run_states.PAGE).read_text()
-    assert page == run_states.page(), "run: .venv/bin/python -m penstock_testkit.run_states"
+    assert page == run_states.page(), "run: .venv/bin/python -m penstock_testkit.docs.run_states"
     for (source, event), target in TRANSITIONS.items():
         assert f"    {source} --> {target}: {event}\n" in page

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import search
-from penstock_core.search import Condition, InvalidQuery, Key, Label, Sort
+from penstock_core.queries import search
+from penstock_core.queries.search import Condition, InvalidQueryError, Key, Label, Sort
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 names = st.text(st.characters(exclude_characters="<>=!", exclude_categories=["Cs", "Cc", "Zs"]), min_size=1).map(
@@ -40,12 +40,12 @@ def test_conditions(text: str, read: Condition) -> None:
 
 @pytest.mark.parametrize("text", ["", "loss", "<0.2", "loss<", "loss<high", "a" * 201 + "=1", "a=" + "b" * 1001])
 def test_what_is_no_condition(text: str) -> None:
-    with pytest.raises(InvalidQuery, match=r"write a name|texts can be compared"):
+    with pytest.raises(InvalidQueryError, match=r"write a name|texts can be compared"):
         search.condition(text)
 
 
 def test_a_metric_is_compared_with_numbers_only() -> None:
-    with pytest.raises(InvalidQuery, match="no number"):
+    with pytest.raises(InvalidQueryError, match="no number"):
         search.condition("loss=low", numeric=True)
 
 
@@ -53,7 +53,7 @@ def test_labels() -> None:
     assert search.label("team=a=b") == Label("team", "a=b")
     assert search.label("team=") == Label("team", "")
     assert search.label("team") == Label("team", None)
-    with pytest.raises(InvalidQuery, match="name=text"):
+    with pytest.raises(InvalidQueryError, match="name=text"):
         search.label("=x")
 
 
@@ -64,7 +64,7 @@ def test_an_order_is_written_as_it_is_read(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "-", "state", "metric", "metric:", "duration:x", "--duration"])
 def test_what_is_no_order(text: str) -> None:
-    with pytest.raises(InvalidQuery, match="metric:NAME"):
+    with pytest.raises(InvalidQueryError, match="metric:NAME"):
         search.sort(text)
 
 
@@ -78,11 +78,11 @@ def test_a_cursor_is_read_as_it_was_written(order: Sort, value: float, run_id: s
     text = search.cursor(order, Key(value, run_id))
     assert search.parse_cursor(text, order) == Key(value, run_id)
     assert text.replace("-", "").replace("_", "").isalnum()
-    with pytest.raises(InvalidQuery):
+    with pytest.raises(InvalidQueryError):
         search.parse_cursor(text, Sort("duration", "", not order.descending))
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[A-Za-z0-9_-]{0,60}", fullmatch=True) | st.binary(max_size=40).map(str))
 def test_no_cursor_breaks_a_list(text: str) -> None:
-    with pytest.raises(InvalidQuery, match="leave it out"):
+    with pytest.raises(InvalidQueryError, match="leave it out"):
         search.parse_cursor(text, Sort())

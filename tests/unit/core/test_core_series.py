@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import series
-from penstock_core.series import Point
+from penstock_core.queries import series
+from penstock_core.queries.series import Point
 
 VALUES = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import values
-from penstock_core.values import BoundFields, BoundItems, Inline, Output, Param, ResultRef, Value
+from penstock_core.pipeline import values
+from penstock_core.pipeline.values import BoundFields, BoundItems, Inline, Output, Param, ResultRef, Value
 from penstock_testkit import strategies
 
 NESTED = BoundItems(
@@ -87,5 +87,5 @@ def test_a_weight_does_not_overstate_plain_texts_and_lists_by_much() -> None:
 
 
 def test_a_reference_is_light_whatever_it_stands_for() -> None:
-    assert values.weight(values.Earlier(ResultRef(key="a", attempt=1, output="result"))) <= 400
+    assert values.weight(values.ResultOf(ResultRef(key="a", attempt=1, output="result"))) <= 400
     assert 3 * values.INLINE_LIMIT < values.REQUEST_LIMIT

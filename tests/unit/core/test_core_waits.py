@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from penstock_core import run, values
-from penstock_core.effects import CancelRun, Expect, StartRun, Unexpect
 from penstock_core.facts import (
     AttemptFinished,
     AttemptStarted,
@@ -18,21 +16,40 @@ from penstock_core.facts import (
     RunRequested,
     StepSuspended,
 )
-from penstock_core.ir import Kind, Pipeline, Retry
-from penstock_core.values import Inline, Output
-from penstock_testkit.told import CANCEL, FAILED, LOST, OK, RUN, R, Told, cancel, clock, end, having, mapped, node
-from penstock_testkit.told import pipeline as plain
+from penstock_core.pipeline import values
+from penstock_core.pipeline.ir import Kind, Pipeline, Retry
+from penstock_core.pipeline.values import Inline, Output
+from penstock_core.run import machine
+from penstock_core.run.effects import CancelChildRun, StartChildRun, SubscribeEvent, UnsubscribeEvent
+from penstock_testkit.run_driver import (
+    CANCEL,
+    FAILED,
+    LOST,
+    OK,
+    RUN,
+    R,
+    RunDriver,
+    cancel,
+    clock,
+    end,
+    mapped_node,
+    node,
+    with_options,
+)
+from penstock_testkit.run_driver import pipeline as plain
 
 NOW = replace(RUN, requested_at=1_000.0)
 
 
 def waiting(kind: Kind, **inputs: values.Binding) -> Pipeline:
     made = plain(node("w", **inputs), node("next", x=Output("w")))
-    return having(made, "w", kind=kind, timeout=None, target="other" if kind is Kind.RUN else "", target_version=2)
+    return with_options(
+        made, "w", kind=kind, timeout=None, target="other" if kind is Kind.RUN else "", target_version=2
+    )
 
 
-def ended(told: Told, *facts: Fact) -> AttemptFinished:
-    return next(fact for fact in told.facts(*facts) if isinstance(fact, AttemptFinished))
+def ended(driver: RunDriver, *facts: Fact) -> AttemptFinished:
+    return next(fact for fact in driver.facts(*facts) if isinstance(fact, AttemptFinished))
 
 
 # -------------------------------------------------------------------------------------------------------------- sleeps
@@ -50,16 +67,16 @@ def ended(told: Told, *facts: Fact) -> AttemptFinished:
     ],
 )
 def test_a_sleep_ends_at_its_time_and_not_before(inputs: dict[str, values.Binding], until: float) -> None:
-    told = Told(waiting(Kind.SLEEP, **inputs))
-    (fact,) = told.facts(NOW)
+    driver = RunDriver(waiting(Kind.SLEEP, **inputs))
+    (fact,) = driver.facts(NOW)
     assert isinstance(fact, StepSuspended)
     assert (fact.kind, fact.until) == (Kind.SLEEP, until)
-    assert told.state.alarm() == until
-    assert told(clock(until - 0.25)) == []
-    told = Told(waiting(Kind.SLEEP, **inputs), NOW)
-    awake = ended(told, clock(until))
+    assert driver.state.alarm() == until
+    assert driver(clock(until - 0.25)) == []
+    driver = RunDriver(waiting(Kind.SLEEP, **inputs), NOW)
+    awake = ended(driver, clock(until))
     assert (awake.outcome, awake.finished_at, awake.outputs) == (OK, max(until, 1_000.0), {})
-    assert told.statuses == {"w": "succeeded", "next": "queued"}
+    assert driver.statuses == {"w": "succeeded", "next": "queued"}
 
 
 @pytest.mark.parametrize(
@@ -78,10 +95,10 @@ def test_a_sleep_ends_at_its_time_and_not_before(inputs: dict[str, values.Bindin
     ],
 )
 def test_what_is_no_time_fails_the_step(inputs: dict[str, values.Binding], why: str | None) -> None:
-    told = Told(waiting(Kind.SLEEP, **inputs), NOW)
-    assert told.statuses["w"] == ("failed" if why else "suspended")
+    driver = RunDriver(waiting(Kind.SLEEP, **inputs), NOW)
+    assert driver.statuses["w"] == ("failed" if why else "suspended")
     if why:
-        assert told.over.error == f"step 'w' failed: InputError: an input is not there: {why}"
+        assert driver.over.error == f"step 'w' failed: InputError: an input is not there: {why}"
 
 
 # ----------------------------------------------------------------------------------------------------------- questions
@@ -91,20 +108,20 @@ ASK: dict[str, values.Binding] = {"question": Inline("ship it?"), "choices": Inl
 
 
 def test_a_question_waits_for_its_answer() -> None:
-    told = Told(waiting(Kind.ASK, **ASK))
-    (fact,) = told.facts(NOW)
+    driver = RunDriver(waiting(Kind.ASK, **ASK))
+    (fact,) = driver.facts(NOW)
     assert isinstance(fact, StepSuspended)
     assert (fact.inputs, fact.until) == ({"question": Inline("ship it?"), "choices": Inline(["yes", "no"])}, None)
-    assert told.state.alarm() is None
-    (request,) = told.facts(end("w", result="yes"))
+    assert driver.state.alarm() is None
+    (request,) = driver.facts(end("w", result="yes"))
     assert request.inputs == {"x": Inline("yes")}  # type: ignore[union-attr]
 
 
 def test_a_question_nobody_answers_takes_its_default_or_fails() -> None:
     for default, outcome in (("no", OK), (None, Outcome.TIMED_OUT)):
-        told = Told(having(waiting(Kind.ASK, **ASK, default=Inline(default)), "w", timeout=30.0), NOW)
-        assert told.state.alarm() == 1_030.0
-        over = ended(told, clock(1_031.0))
+        driver = RunDriver(with_options(waiting(Kind.ASK, **ASK, default=Inline(default)), "w", timeout=30.0), NOW)
+        assert driver.state.alarm() == 1_030.0
+        over = ended(driver, clock(1_031.0))
         assert (over.outcome, over.finished_at, over.started_at) == (outcome, 1_030.0, 1_000.0)
         if default:
             assert (over.outputs, over.params) == ({"result": Inline("no")}, {"answered_by": "time-out"})
@@ -113,132 +130,134 @@ def test_a_question_nobody_answers_takes_its_default_or_fails() -> None:
 
 
 def test_an_answer_that_comes_too_late_changes_nothing() -> None:
-    told = Told(having(waiting(Kind.ASK, **ASK), "w", timeout=30.0), NOW)
-    told(clock(1_030.0))
-    before = told.statuses
-    assert told(end("w", result="yes")) == []
-    assert told.statuses == before == {"w": "failed", "next": "skipped"}
+    driver = RunDriver(with_options(waiting(Kind.ASK, **ASK), "w", timeout=30.0), NOW)
+    driver(clock(1_030.0))
+    before = driver.statuses
+    assert driver(end("w", result="yes")) == []
+    assert driver.statuses == before == {"w": "failed", "next": "skipped"}
 
 
 @pytest.mark.parametrize("choices", [[], "yes", 3])
 def test_a_question_without_choices_to_choose_from_fails(choices: Any) -> None:
-    told = Told(waiting(Kind.ASK, question=Inline("?"), choices=Inline(choices)), NOW)
-    assert "the choices of a question must be a list with something in it" in str(told.over.error)
+    driver = RunDriver(waiting(Kind.ASK, question=Inline("?"), choices=Inline(choices)), NOW)
+    assert "the choices of a question must be a list with something in it" in str(driver.over.error)
 
 
 # --------------------------------------------------------------------------------------------------------- events, runs
 
 
 def test_an_event_is_expected_until_it_comes() -> None:
-    told = Told(waiting(Kind.EVENT, type=Inline("com.acme.done")), NOW)
-    assert told.effects() == [Expect("w", 1)]
-    told(end("w", result={"rows": 3}))
-    assert told.effects() == [Unexpect("w", 1)]
+    driver = RunDriver(waiting(Kind.EVENT, type=Inline("com.acme.done")), NOW)
+    assert driver.effects() == [SubscribeEvent("w", 1)]
+    driver(end("w", result={"rows": 3}))
+    assert driver.effects() == [UnsubscribeEvent("w", 1)]
 
 
 def test_an_event_that_does_not_come_fails_the_attempt_and_is_expected_anew() -> None:
-    made = having(waiting(Kind.EVENT, type=Inline("t")), "w", timeout=30.0, retry=Retry(retries=1))
-    told = Told(made, NOW)
-    told.effects()
-    over = ended(told, clock(1_030.0))
+    made = with_options(waiting(Kind.EVENT, type=Inline("t")), "w", timeout=30.0, retry=Retry(retries=1))
+    driver = RunDriver(made, NOW)
+    driver.effects()
+    over = ended(driver, clock(1_030.0))
     assert over.error == ErrorInfo(type="Timeout", message="the event did not come in time")
-    assert told.effects() == [Unexpect("w", 1), Expect("w", 2)]
-    assert told.state.alarm() == 1_060.0
+    assert driver.effects() == [UnsubscribeEvent("w", 1), SubscribeEvent("w", 2)]
+    assert driver.state.alarm() == 1_060.0
 
 
 def test_the_type_of_an_event_is_a_text() -> None:
-    told = Told(waiting(Kind.EVENT, type=Inline(["t"])), NOW)
-    assert "the type of an event must be a text, not a list" in str(told.over.error)
+    driver = RunDriver(waiting(Kind.EVENT, type=Inline(["t"])), NOW)
+    assert "the type of an event must be a text, not a list" in str(driver.over.error)
 
 
 def test_a_run_is_started_and_its_result_taken() -> None:
-    told = Told(waiting(Kind.RUN, url=Inline("u")))
-    (fact,) = told.facts(NOW)
+    driver = RunDriver(waiting(Kind.RUN, url=Inline("u")))
+    (fact,) = driver.facts(NOW)
     assert isinstance(fact, StepSuspended)
     assert (fact.target, fact.version, fact.inputs) == ("other", 2, {"url": Inline("u")})
-    assert told.effects() == [StartRun("w", 1)]
-    told(end("w", result=1))
-    assert told.effects() == []
+    assert driver.effects() == [StartChildRun("w", 1)]
+    driver(end("w", result=1))
+    assert driver.effects() == []
 
 
 def test_a_run_whose_end_is_known_is_not_started_again_by_who_reads_the_log() -> None:
     for outcome in (OK, FAILED):
-        told = Told(waiting(Kind.RUN), NOW)
-        told(end("w", outcome))
-        assert StartRun("w", 1) not in told.effects()
+        driver = RunDriver(waiting(Kind.RUN), NOW)
+        driver(end("w", outcome))
+        assert StartChildRun("w", 1) not in driver.effects()
 
 
 @pytest.mark.parametrize("last", [CANCEL, cancel("w"), clock(1_030.0), end("w", LOST)], ids=lambda fact: fact.ce_type)
 def test_a_run_that_is_not_waited_for_any_more_is_cancelled(last: Fact) -> None:
-    told = Told(having(waiting(Kind.RUN), "w", timeout=30.0), NOW)
-    told.effects()
-    told(last)
-    assert CancelRun("w", 1) in told.effects()
+    driver = RunDriver(with_options(waiting(Kind.RUN), "w", timeout=30.0), NOW)
+    driver.effects()
+    driver(last)
+    assert CancelChildRun("w", 1) in driver.effects()
 
 
-@pytest.mark.parametrize(("kind", "effect"), [(Kind.RUN, CancelRun), (Kind.EVENT, Unexpect)])
+@pytest.mark.parametrize(("kind", "effect"), [(Kind.RUN, CancelChildRun), (Kind.EVENT, UnsubscribeEvent)])
 @pytest.mark.parametrize("first", ["wait", "fence"])
 def test_a_wait_that_began_when_the_run_was_cancelled_is_ended(kind: Kind, effect: Any, first: str) -> None:
     """A replica that did not know of the cancel wrote it, before or after the other one's fence."""
-    plan = run.Plan(waiting(kind, **({"type": Inline("t")} if kind is Kind.EVENT else {})))
-    stale, aware = (run.decide(run.fold(R, plan, facts)) for facts in ([NOW], [NOW, CANCEL]))
+    plan = machine.Plan(waiting(kind, **({"type": Inline("t")} if kind is Kind.EVENT else {})))
+    stale, aware = (machine.decide(machine.fold(R, plan, facts)) for facts in ([NOW], [NOW, CANCEL]))
     both = [*stale, *aware] if first == "wait" else [*aware, *stale]
-    state = run.fold(R, plan, [NOW, CANCEL, *both])
+    state = machine.fold(R, plan, [NOW, CANCEL, *both])
     assert state.steps["w"].status == "cancelled"
     assert effect("w", 1) in state.outbox
 
 
 def test_items_wait_too() -> None:
-    made = having(plain(mapped(node("w", seconds=Inline([5, 10])), "seconds")), "w", kind=Kind.SLEEP, timeout=None)
-    told = Told(made)
-    assert told(NOW) == ["step.w.expanded", "step.w[0].1.suspended", "step.w[1].1.suspended"]
-    assert told.state.alarm() == 1_005.0
-    assert told(clock(1_005.0)) == ["step.w[0].1.finished"]
-    assert told(clock(2_000.0)) == ["step.w[1].1.finished", "finished"]
+    made = with_options(
+        plain(mapped_node(node("w", seconds=Inline([5, 10])), "seconds")), "w", kind=Kind.SLEEP, timeout=None
+    )
+    driver = RunDriver(made)
+    assert driver(NOW) == ["step.w.expanded", "step.w[0].1.suspended", "step.w[1].1.suspended"]
+    assert driver.state.alarm() == 1_005.0
+    assert driver(clock(1_005.0)) == ["step.w[0].1.finished"]
+    assert driver(clock(2_000.0)) == ["step.w[1].1.finished", "finished"]
 
 
 # --------------------------------------------------------------------------------------------------------------- clock
 
 
-def queued(**options: Any) -> Told:
-    return Told(having(plain(node("a"), retry=Retry(retries=1)), "a", queue_timeout=60.0, **options), NOW)
+def queued(**options: Any) -> RunDriver:
+    return RunDriver(with_options(plain(node("a"), retry=Retry(retries=1)), "a", queue_timeout=60.0, **options), NOW)
 
 
 def test_an_attempt_that_does_not_start_in_time_is_tried_again() -> None:
-    told = queued()
-    assert told.state.alarm() == 1_060.0
-    assert told(clock(1_059.0)) == []
-    assert told(clock(1_060.5)) == ["step.a.1.finished", "step.a.2.requested.default"]
-    assert told.state.alarm() == 1_120.5
-    told(clock(1_121.0))
-    assert told.over.error == "step 'a' failed: QueueTimeout: it did not start within its queue time-out"
+    driver = queued()
+    assert driver.state.alarm() == 1_060.0
+    assert driver(clock(1_059.0)) == []
+    assert driver(clock(1_060.5)) == ["step.a.1.finished", "step.a.2.requested.default"]
+    assert driver.state.alarm() == 1_120.5
+    driver(clock(1_121.0))
+    assert driver.over.error == "step 'a' failed: QueueTimeout: it did not start within its queue time-out"
 
 
 def test_an_attempt_that_started_is_not_too_late() -> None:
-    told = queued()
-    told(AttemptStarted(run_id=R, key="a", attempt=1, executor="e", started_at=1_059.0))
-    assert told.state.alarm() is None
-    assert told(clock(2_000.0)) == []
+    driver = queued()
+    driver(AttemptStarted(run_id=R, key="a", attempt=1, executor="e", started_at=1_059.0))
+    assert driver.state.alarm() is None
+    assert driver(clock(2_000.0)) == []
 
 
 def test_a_start_that_is_known_only_after_the_clock_still_counts() -> None:
-    told = queued()
-    state = told.state
+    driver = queued()
+    state = driver.state
     for fact in (clock(1_061.0), AttemptStarted(run_id=R, key="a", attempt=1, executor="e", started_at=1_059.0)):
-        state = run.evolve(state, fact)
-    assert run.decide(state) == []
+        state = machine.evolve(state, fact)
+    assert machine.decide(state) == []
 
 
 def test_the_clock_may_come_late_twice_and_out_of_order() -> None:
-    told = Told(waiting(Kind.SLEEP, seconds=Inline(60)), NOW)
-    assert told(clock(2_000.0))[0] == "step.w.1.finished"
-    assert told(clock(2_000.0), clock(1_060.0)) == []
+    driver = RunDriver(waiting(Kind.SLEEP, seconds=Inline(60)), NOW)
+    assert driver(clock(2_000.0))[0] == "step.w.1.finished"
+    assert driver(clock(2_000.0), clock(1_060.0)) == []
 
 
 def test_time_comes_from_facts_only_and_does_not_go_back() -> None:
-    told = Told(waiting(Kind.SLEEP, seconds=Inline(60)))
-    told.state = run.evolve(told.state, clock(3_000.0))
-    (fact,) = told.facts(NOW)
+    driver = RunDriver(waiting(Kind.SLEEP, seconds=Inline(60)))
+    driver.state = machine.evolve(driver.state, clock(3_000.0))
+    (fact,) = driver.facts(NOW)
     assert isinstance(fact, StepSuspended)
     assert fact.until == 3_060.0
 
@@ -246,15 +265,15 @@ def test_time_comes_from_facts_only_and_does_not_go_back() -> None:
 @pytest.mark.parametrize("reason", ["deadline", "cancel"])
 def test_nothing_is_due_any_more_when_a_run_is_over(reason: str) -> None:
     made = waiting(Kind.SLEEP, seconds=Inline(60))
-    told = Told(made, replace(NOW, deadline=1_050.0))
-    assert told.state.alarm() == 1_050.0
-    told(clock(1_050.0) if reason == "deadline" else CANCEL)
-    assert told.over.outcome is (FAILED if reason == "deadline" else Outcome.CANCELLED)
-    assert told.state.alarm() is None
-    assert told(clock(5_000.0)) == []
+    driver = RunDriver(made, replace(NOW, deadline=1_050.0))
+    assert driver.state.alarm() == 1_050.0
+    driver(clock(1_050.0) if reason == "deadline" else CANCEL)
+    assert driver.over.outcome is (FAILED if reason == "deadline" else Outcome.CANCELLED)
+    assert driver.state.alarm() is None
+    assert driver(clock(5_000.0)) == []
 
 
 def test_a_run_that_waits_to_be_admitted_ends_at_its_deadline() -> None:
     request = RunRequested(run_id=R, project="p", pipeline="flow", version=1, deadline=50.0)
-    told = Told(replace(plain(node("a")), max_active=1), request)
-    assert told(clock(50.0)) == ["step.a.1.finished", "finished"]
+    driver = RunDriver(replace(plain(node("a")), max_active=1), request)
+    assert driver(clock(50.0)) == ["step.a.1.finished", "finished"]

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_adapters.nats.kv import Entry
-from penstock_adapters.ticks import next_tick
+from penstock_adapters.cron_expressions import next_tick
+from penstock_adapters.nats.buckets.kv import Entry
 from penstock_contracts.commands import EnvironmentInfo, Schedule, Tick, Version
-from penstock_core import ir
 from penstock_core.facts import RunRequested
-from penstock_core.registry.errors import NotThere
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
+from penstock_core.registry.errors import NotFoundError
 from penstock_core.registry.references import Reference
-from penstock_core.values import ArtifactRef, Inline, Stored
 from penstock_cron.service import CronService
 
 HOURLY = "0 * * * *"
@@ -31,7 +31,7 @@ def unix(text: str) -> float:
 
 
 @dataclass
-class World:
+class SharedStore:
     """What replicas share; each call is a step that others may come before."""
 
     now: float = unix("2026-06-01 09:30")
@@ -87,7 +87,7 @@ class World:
     async def model(self, project: str, reference: Reference) -> ArtifactRef:
         await asyncio.sleep(0)
         if str(reference) not in self.models:
-            raise NotThere(f"there is no model {reference.model!r}")
+            raise NotFoundError(f"there is no model {reference.model!r}")
         return self.models[str(reference)]
 
     async def request(self, run: RunRequested) -> bool:
@@ -107,132 +107,134 @@ class World:
 
 
 @pytest.fixture
-def world() -> World:
-    return World()
+def store() -> SharedStore:
+    return SharedStore()
 
 
 @pytest.fixture
-def service(world: World) -> CronService:
-    return CronService(world, lambda: world.now)
+def service(store: SharedStore) -> CronService:
+    return CronService(store, lambda: store.now)
 
 
-async def test_a_tick_asks_for_a_run_and_arms_the_next(world: World, service: CronService) -> None:
-    world.put()
+async def test_a_tick_asks_for_a_run_and_arms_the_next(store: SharedStore, service: CronService) -> None:
+    store.put()
     await service.settle("s")
-    assert world.timers["s"].at == unix("2026-06-01 10:00")
-    world.now = unix("2026-06-01 10:00")
-    await service.tick(world.fire())
-    assert world.ticks() == [unix("2026-06-01 10:00")]
-    [run] = world.runs.values()
-    assert (run.pipeline, run.version, run.requested_at) == ("p", 7, world.now)
-    assert world.timers["s"].at == unix("2026-06-01 11:00")
+    assert store.timers["s"].at == unix("2026-06-01 10:00")
+    store.now = unix("2026-06-01 10:00")
+    await service.tick(store.fire())
+    assert store.ticks() == [unix("2026-06-01 10:00")]
+    [run] = store.runs.values()
+    assert (run.pipeline, run.version, run.requested_at) == ("p", 7, store.now)
+    assert store.timers["s"].at == unix("2026-06-01 11:00")
 
 
-async def test_a_model_is_looked_up_at_each_tick(world: World, service: CronService) -> None:
-    world.params = (ir.Port(name="model", type="Model"), ir.Port(name="text", type="str", schema={"type": "string"}))
-    world.put(inputs={"model": "model:churn@champion", "text": "model:churn"})
+async def test_a_model_is_looked_up_at_each_tick(store: SharedStore, service: CronService) -> None:
+    store.params = (ir.Port(name="model", type="Model"), ir.Port(name="text", type="str", schema={"type": "string"}))
+    store.put(inputs={"model": "model:churn@champion", "text": "model:churn"})
     first, second = (ArtifactRef(sha256=digit * 64, size=1, media_type="x", format="pickle") for digit in ("a", "b"))
     for artifact in (first, second):
-        world.models["churn@champion"] = artifact
+        store.models["churn@champion"] = artifact
         await service.arm_all()
-        world.now = world.timers["s"].at
-        await service.tick(world.fire())
-    inputs = [world.runs[run].inputs for run in sorted(world.runs, key=lambda run: world.runs[run].requested_at)]
+        store.now = store.timers["s"].at
+        await service.tick(store.fire())
+    inputs = [store.runs[run].inputs for run in sorted(store.runs, key=lambda run: store.runs[run].requested_at)]
     assert inputs == [
         {"model": Stored(first), "text": Inline("model:churn")},
         {"model": Stored(second), "text": Inline("model:churn")},
     ]
-    world.models.clear()
-    world.now = world.timers["s"].at
-    await service.tick(world.fire())
-    assert world.refused == [("ticks.s", "there is no model 'churn'")]
-    assert "s" in world.timers  # the next one may find it
+    store.models.clear()
+    store.now = store.timers["s"].at
+    await service.tick(store.fire())
+    assert store.refused == [("ticks.s", "there is no model 'churn'")]
+    assert "s" in store.timers  # the next one may find it
 
 
-async def test_of_the_missed_ticks_the_last_fires_once(world: World, service: CronService) -> None:
-    world.put()
+async def test_of_the_missed_ticks_the_last_fires_once(store: SharedStore, service: CronService) -> None:
+    store.put()
     await service.settle("s")
-    body = world.fire()
-    world.now = unix("2026-06-03 15:30")
+    body = store.fire()
+    store.now = unix("2026-06-03 15:30")
     await service.tick(body)
-    assert world.ticks() == [unix("2026-06-03 15:00")]
-    assert world.timers["s"].at == unix("2026-06-03 16:00")
+    assert store.ticks() == [unix("2026-06-03 15:00")]
+    assert store.timers["s"].at == unix("2026-06-03 16:00")
 
 
-async def test_a_tick_that_is_delivered_again_changes_nothing(world: World, service: CronService) -> None:
-    world.put()
+async def test_a_tick_that_is_delivered_again_changes_nothing(store: SharedStore, service: CronService) -> None:
+    store.put()
     await service.settle("s")
-    body = world.fire()
-    world.now = unix("2026-06-01 10:00:05")
+    body = store.fire()
+    store.now = unix("2026-06-01 10:00:05")
     for _ in range(3):
         await service.tick(body)
-    assert world.ticks() == [unix("2026-06-01 10:00")]
+    assert store.ticks() == [unix("2026-06-01 10:00")]
 
 
-async def test_a_clock_behind_the_brokers_arms_no_tick_twice(world: World, service: CronService) -> None:
-    world.put()
+async def test_a_clock_behind_the_brokers_arms_no_tick_twice(store: SharedStore, service: CronService) -> None:
+    store.put()
     await service.settle("s")
-    world.now = unix("2026-06-01 09:59:58")
-    await service.tick(world.fire())
-    assert world.ticks() == [unix("2026-06-01 10:00")]
-    assert world.timers["s"].at == unix("2026-06-01 11:00")
+    store.now = unix("2026-06-01 09:59:58")
+    await service.tick(store.fire())
+    assert store.ticks() == [unix("2026-06-01 10:00")]
+    assert store.timers["s"].at == unix("2026-06-01 11:00")
 
 
-async def test_an_old_tick_of_a_changed_schedule_fires_nothing_but_heals(world: World, service: CronService) -> None:
-    world.put()
+async def test_an_old_tick_of_a_changed_schedule_fires_nothing_but_heals(
+    store: SharedStore, service: CronService
+) -> None:
+    store.put()
     await service.settle("s")
-    body = world.fire()
-    world.put(cron="30 * * * *")
+    body = store.fire()
+    store.put(cron="30 * * * *")
     await service.tick(body)
-    assert world.runs == {}
-    assert world.timers["s"].at == unix("2026-06-01 10:30")
-    assert world.timers["s"].revision == 2
+    assert store.runs == {}
+    assert store.timers["s"].at == unix("2026-06-01 10:30")
+    assert store.timers["s"].revision == 2
 
 
-async def test_a_paused_or_deleted_schedule_has_no_timer(world: World, service: CronService) -> None:
-    world.put()
+async def test_a_paused_or_deleted_schedule_has_no_timer(store: SharedStore, service: CronService) -> None:
+    store.put()
     await service.settle("s")
-    world.put(paused=True)
+    store.put(paused=True)
     await service.settle("s")
-    assert world.timers == {}
-    world.put()
+    assert store.timers == {}
+    store.put()
     await service.settle("s")
-    body = world.fire()
-    del world.stored["s"]
+    body = store.fire()
+    del store.stored["s"]
     await service.settle("s")
     await service.tick(body)
-    assert (world.timers, world.runs) == ({}, {})
+    assert (store.timers, store.runs) == ({}, {})
 
 
-async def test_a_wrong_schedule_is_refused_once_a_revision(world: World, service: CronService) -> None:
-    world.put(cron="61 * * * *")
-    world.stored["garbage"] = Entry("garbage", b"\xff", 99)
+async def test_a_wrong_schedule_is_refused_once_a_revision(store: SharedStore, service: CronService) -> None:
+    store.put(cron="61 * * * *")
+    store.stored["garbage"] = Entry("garbage", b"\xff", 99)
     for _ in range(3):
         await service.arm_all()
         await service.settle("s")
-    assert [subject for subject, _ in world.refused] == ["schedules.s", "schedules.garbage"]
-    assert "61 * * * *" in world.refused[0][1]
-    world.put(cron="62 * * * *")
+    assert [subject for subject, _ in store.refused] == ["schedules.s", "schedules.garbage"]
+    assert "61 * * * *" in store.refused[0][1]
+    store.put(cron="62 * * * *")
     await service.arm_all()
-    assert len(world.refused) == 3
+    assert len(store.refused) == 3
 
 
-async def test_garbage_for_a_tick_is_refused(world: World, service: CronService) -> None:
+async def test_garbage_for_a_tick_is_refused(store: SharedStore, service: CronService) -> None:
     await service.tick(b"\x00")
-    [(subject, why)] = world.refused
+    [(subject, why)] = store.refused
     assert subject == "ticks"
     assert "unreadable tick" in why
 
 
-async def test_a_look_at_all_arms_what_is_missing_and_leaves_the_rest(world: World, service: CronService) -> None:
+async def test_a_look_at_all_arms_what_is_missing_and_leaves_the_rest(store: SharedStore, service: CronService) -> None:
     for n in range(3):
-        world.put(f"s{n}")
+        store.put(f"s{n}")
     await service.arm_all()
-    before = dict(world.timers)
-    del world.timers["s1"]
-    world.now += 60
+    before = dict(store.timers)
+    del store.timers["s1"]
+    store.now += 60
     await service.arm_all()
-    assert world.timers == before
+    assert store.timers == before
 
 
 class Steps:
@@ -264,22 +266,22 @@ EVENTS = st.lists(
 @given(EVENTS)
 def test_what_is_armed_follows_what_is_stored(events: list[tuple[str, Any]]) -> None:
     """Changes and ticks come to any of two replicas, which work at the same time in any order of their steps."""
-    world = World()
-    replicas = [CronService(world, lambda: world.now) for _ in range(2)]
+    store = SharedStore()
+    replicas = [CronService(store, lambda: store.now) for _ in range(2)]
     calls: list[Steps] = []
     for n, (kind, what) in enumerate(events):
         service = replicas[n % 2]
         match kind:
             case "change":
                 if what is None:
-                    world.stored.pop("s", None)
+                    store.stored.pop("s", None)
                 else:
-                    world.put(**what)
+                    store.put(**what)
                 calls.append(Steps(service.settle("s")))
             case "fire":
-                if "s" in world.timers:
-                    world.now = max(world.now, world.timers["s"].at)
-                    calls.append(Steps(service.tick(world.fire())))
+                if "s" in store.timers:
+                    store.now = max(store.now, store.timers["s"].at)
+                    calls.append(Steps(service.tick(store.fire())))
             case _:
                 alive = [call for call in calls if call.alive]
                 index, steps = what
@@ -290,15 +292,15 @@ def test_what_is_armed_follows_what_is_stored(events: list[tuple[str, Any]]) -> 
     for call in reversed(calls):  # the oldest last: it has seen least
         while call.alive:
             call.step()
-    while "s" in world.timers and world.timers["s"].at <= world.now:  # armed late, so the broker fires it at once
-        call = Steps(replicas[0].tick(world.fire()))
+    while "s" in store.timers and store.timers["s"].at <= store.now:  # armed late, so the broker fires it at once
+        call = Steps(replicas[0].tick(store.fire()))
         while call.alive:
             call.step()
-    entry = world.stored.get("s")
+    entry = store.stored.get("s")
     schedule = Schedule.model_validate_json(entry.value) if entry else None
     if entry is None or schedule is None or schedule.paused:
-        assert world.timers == {}
+        assert store.timers == {}
     else:
-        expected = Tick(schedule="s", revision=entry.revision, at=next_tick(schedule.cron, "UTC", world.now))
-        assert world.timers == {"s": expected}
-    assert len(world.ticks()) == len(set(world.ticks()))
+        expected = Tick(schedule="s", revision=entry.revision, at=next_tick(schedule.cron, "UTC", store.now))
+        assert store.timers == {"s": expected}
+    assert len(store.ticks()) == len(set(store.ticks()))

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 
+from penstock_adapters.nats.buckets.kv import Entry
 from penstock_adapters.nats.bus import BusError
-from penstock_adapters.nats.kv import Entry
 from penstock_contracts import subjects
-from penstock_core import caching, values
+from penstock_core.cache import cached_results
 from penstock_core.facts import AttemptFinished, AttemptRequested, CacheReport, CacheRule, Outcome
-from penstock_core.ports import Recorded, Unavailable
-from penstock_core.values import ArtifactRef, Collected, CollectedRef, Inline, Stored, Value
+from penstock_core.pipeline import values
+from penstock_core.pipeline.values import ArtifactRef, Collected, CollectedRef, Inline, Stored, Value
+from penstock_core.ports import Recorded, UnavailableError
 from penstock_executor import cache
 from penstock_executor.cache import ResultCache
 
@@ -23,7 +24,7 @@ RULE = CacheRule(code="c0de")
 MODEL = Stored(ArtifactRef(sha256="a" * 64, size=3, media_type="", format="bytes"))
 
 
-class World:
+class FakeStores:
     """A bucket, a store and a log, all of which can be away."""
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class World:
             ),
             **more,
         )
-        found = await self.cache.look(request, rule, environment)
+        found = await self.cache.look_up(request, rule, environment)
         if found.end is not None:
             assert (found.end.run_id, found.end.key, found.end.attempt) == (request.run_id, "fit", 1)
             assert found.end.outcome is Outcome.CACHED and found.end.cache == found.report
@@ -96,14 +97,14 @@ class World:
 
 
 async def test_the_same_call_takes_the_result_and_tells_whose() -> None:
-    world = World()
-    first = await world.call()
+    stores = FakeStores()
+    first = await stores.call()
     assert not first.hit and first.differs == () and first.note == "" and len(first.key) == 64
     assert set(first.parts) == {"code", "environment", "salt", "input data", "input depth"}
-    second = await world.call()
+    second = await stores.call()
     assert second.hit and (second.from_run, second.from_step) == ("run1", "fit")
     assert second.key == first.key and time.time() - second.stored_at < 60
-    assert (await world.call()).from_run == "run1"  # a hit is not stored again
+    assert (await stores.call()).from_run == "run1"  # a hit is not stored again
 
 
 @pytest.mark.parametrize(
@@ -121,49 +122,49 @@ async def test_the_same_call_takes_the_result_and_tells_whose() -> None:
     ],
 )
 async def test_another_call_runs_and_tells_what_differs(change: dict[str, Any], differs: tuple[str, ...]) -> None:
-    world = World()
-    await world.call()
-    report = await world.call(**change)
+    stores = FakeStores()
+    await stores.call()
+    report = await stores.call(**change)
     assert not report.hit and report.differs == differs
     assert report.from_run == ("run1" if differs else "")
-    assert (await world.call(**change)).hit
+    assert (await stores.call(**change)).hit
 
 
 async def test_the_nearest_earlier_call_is_named() -> None:
-    world = World()
-    await world.call(inputs={"data": Inline(1), "depth": Inline(1)})
-    await world.call(inputs={"data": Inline(2), "depth": Inline(2)})
-    report = await world.call(inputs={"data": Inline(1), "depth": Inline(3)})
+    stores = FakeStores()
+    await stores.call(inputs={"data": Inline(1), "depth": Inline(1)})
+    await stores.call(inputs={"data": Inline(2), "depth": Inline(2)})
+    report = await stores.call(inputs={"data": Inline(1), "depth": Inline(3)})
     assert (report.differs, report.from_run) == (("input depth",), "run1")
 
 
 async def test_a_result_that_is_too_old_does_not_count_and_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
-    await world.call()
+    stores = FakeStores()
+    await stores.call()
     later = time.time() + 3600
     monkeypatch.setattr(cache.time, "time", lambda: later)
-    assert (await world.call(rule=CacheRule(code="c0de", ttl=7200))).hit
-    report = await world.call(rule=CacheRule(code="c0de", ttl=1800))
+    assert (await stores.call(rule=CacheRule(code="c0de", ttl=7200))).hit
+    report = await stores.call(rule=CacheRule(code="c0de", ttl=1800))
     assert not report.hit and report.note == "the earlier result is older than 1800 s"
-    assert (await world.call(rule=CacheRule(code="c0de", ttl=1800))).from_run == "run3"
+    assert (await stores.call(rule=CacheRule(code="c0de", ttl=1800))).from_run == "run3"
 
 
 async def test_a_result_whose_artifact_is_gone_does_not_count() -> None:
-    world = World()
-    await world.call()
-    world.gone = {"a" * 64}
-    report = await world.call()
+    stores = FakeStores()
+    await stores.call()
+    stores.gone = {"a" * 64}
+    report = await stores.call()
     assert not report.hit and report.note == "an earlier result is there, but not its artifact aaaaaaaaaaaa"
-    world.gone = set()
-    assert (await world.call()).from_run == "run2"
+    stores.gone = set()
+    assert (await stores.call()).from_run == "run2"
 
 
 async def test_refresh_makes_it_anew_and_keeps_that() -> None:
-    world = World()
-    await world.call()
-    report = await world.call(rule=CacheRule(code="c0de", refresh=True))
+    stores = FakeStores()
+    await stores.call()
+    report = await stores.call(rule=CacheRule(code="c0de", refresh=True))
     assert not report.hit and report.note == cache.REFRESHED
-    assert (await world.call()).from_run == "run2"
+    assert (await stores.call()).from_run == "run2"
 
 
 @pytest.mark.parametrize(
@@ -178,61 +179,61 @@ async def test_refresh_makes_it_anew_and_keeps_that() -> None:
     ],
 )
 async def test_without_a_key_nothing_is_looked_for_or_kept(rule: CacheRule, inputs: Any, note: str) -> None:
-    world = World()
-    report = await world.call(rule=rule, inputs=inputs)
+    stores = FakeStores()
+    report = await stores.call(rule=rule, inputs=inputs)
     assert report == CacheReport(note=note)
-    assert world.entries == {}
+    assert stores.entries == {}
 
 
 async def test_only_good_ends_are_kept() -> None:
-    world = World()
-    await world.call(fails=True)
-    assert not (await world.call()).hit
+    stores = FakeStores()
+    await stores.call(fails=True)
+    assert not (await stores.call()).hit
 
 
 async def test_a_large_result_is_read_from_the_log_of_its_run() -> None:
-    world = World()
-    large = Inline("x" * (caching.WHOLE + 1))
-    await world.call(result=large)
-    assert all(len(entry.value) < 10_000 for entry in world.entries.values())
-    assert (await world.call(result=large)).hit
-    world.log.clear()
-    report = await world.call(result=large)
+    stores = FakeStores()
+    large = Inline("x" * (cached_results.INLINE_BYTES_LIMIT + 1))
+    await stores.call(result=large)
+    assert all(len(entry.value) < 10_000 for entry in stores.entries.values())
+    assert (await stores.call(result=large)).hit
+    stores.log.clear()
+    report = await stores.call(result=large)
     assert not report.hit and "not in the log of its run any more" in report.note
 
 
-@pytest.mark.parametrize("error", [Unavailable("no answer"), BusError("full")])
+@pytest.mark.parametrize("error", [UnavailableError("no answer"), BusError("full")])
 async def test_a_cache_that_is_away_fails_nothing_and_is_said(error: Exception) -> None:
-    world = World()
-    world.broken = error
-    report = await world.call()
+    stores = FakeStores()
+    stores.broken = error
+    report = await stores.call()
     assert report.note == f"the cache could not be read: {error}; it is not kept: {error}"
-    world.broken = None
-    assert not (await world.call()).hit
-    assert (await world.call()).hit
+    stores.broken = None
+    assert not (await stores.call()).hit
+    assert (await stores.call()).hit
 
 
 async def test_damaged_entries_count_as_none() -> None:
-    world = World()
-    await world.call()
-    world.entries = {key: Entry(key, b"rubbish", entry.revision) for key, entry in world.entries.items()}
-    report = await world.call()
+    stores = FakeStores()
+    await stores.call()
+    stores.entries = {key: Entry(key, b"rubbish", entry.revision) for key, entry in stores.entries.items()}
+    report = await stores.call()
     assert not report.hit and report.note.startswith("the cache could not be read")
-    assert (await world.call()).hit
+    assert (await stores.call()).hit
 
 
 async def test_others_who_write_all_the_time_cost_the_explanation_only() -> None:
-    world = World()
-    world.conflicts = 2
-    await world.call()
-    assert sum(".recent." in key for key in world.entries) == 1
-    world.conflicts = 1000
-    assert (await world.call(environment="f")).note == ""
-    assert (await world.call(environment="f")).hit
+    stores = FakeStores()
+    stores.conflicts = 2
+    await stores.call()
+    assert sum(".recent." in key for key in stores.entries) == 1
+    stores.conflicts = 1000
+    assert (await stores.call(environment="f")).note == ""
+    assert (await stores.call(environment="f")).hit
 
 
 async def test_a_result_that_was_dropped_is_said() -> None:
-    world = World()
-    await world.call()
-    world.entries = {key: entry for key, entry in world.entries.items() if ".recent." in key}
-    assert (await world.call()).note == "a result of the same call was kept, and has been dropped since"
+    stores = FakeStores()
+    await stores.call()
+    stores.entries = {key: entry for key, entry in stores.entries.items() if ".recent." in key}
+    assert (await stores.call()).note == "a result of the same call was kept, and has been dropped since"

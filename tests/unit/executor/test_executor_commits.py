@@ -11,10 +11,10 @@ import pytest
 
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptRequested, Fact
-from penstock_core.ports import Recorded, Unavailable
-from penstock_core.values import ArtifactRef, Inline, Stored, Value
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored, Value
+from penstock_core.ports import Recorded, UnavailableError
 from penstock_executor import checkpoints
-from penstock_executor.checkpoints import Commits
+from penstock_executor.checkpoints import CommitPublisher
 
 ATTEMPT = ("r", "fit", 2)
 
@@ -23,7 +23,7 @@ def fact(n: int, name: str = "checkpoint", attempt: int = 2) -> ArtifactCommitte
     return ArtifactCommitted(run_id="r", key="fit", attempt=attempt, name=name, value=Inline(n), at=float(n))
 
 
-class World:
+class FakeLog:
     def __init__(self) -> None:
         self.log: list[Any] = []
         self.published: list[Any] = []
@@ -31,7 +31,7 @@ class World:
         self.open = asyncio.Event()
         self.open.set()
         self.broken = False
-        self.commits = Commits(self.submit, self.publish, lambda event, **_: self.warnings.append(event))
+        self.commits = CommitPublisher(self.submit, self.publish, lambda event, **_: self.warnings.append(event))
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
         assert isinstance(fact, ArtifactCommitted)
@@ -44,58 +44,58 @@ class World:
     async def publish(self, values: Sequence[Value]) -> None:
         await self.open.wait()
         if self.broken:
-            raise Unavailable("away")
+            raise UnavailableError("away")
         self.published += values
 
 
 async def test_the_first_is_told_at_once_and_of_many_only_the_last() -> None:
-    world = World()
+    fake_log = FakeLog()
     began = time.monotonic()
-    world.commits.take(fact(0))
-    while not world.log:
+    fake_log.commits.take(fact(0))
+    while not fake_log.log:
         await asyncio.sleep(0)
     assert time.monotonic() - began < checkpoints.INTERVAL
     for n in range(1, 1000):
-        world.commits.take(fact(n))
-    world.commits.take(fact(7, "model"))
-    await world.commits.settle(ATTEMPT)
-    assert world.log[0] == ("checkpoint", 0)
-    assert sorted(world.log[1:]) == [("checkpoint", 999), ("model", 7)]
+        fake_log.commits.take(fact(n))
+    fake_log.commits.take(fact(7, "model"))
+    await fake_log.commits.settle(ATTEMPT)
+    assert fake_log.log[0] == ("checkpoint", 0)
+    assert sorted(fake_log.log[1:]) == [("checkpoint", 999), ("model", 7)]
     assert time.monotonic() - began < 30
-    world.commits.forget(ATTEMPT)
-    assert world.commits.following == 0
+    fake_log.commits.forget(ATTEMPT)
+    assert fake_log.commits.following == 0
 
 
 async def test_the_last_one_is_told_without_an_end() -> None:
-    world = World()
+    fake_log = FakeLog()
     for n in range(5):
-        world.commits.take(fact(n))
+        fake_log.commits.take(fact(n))
         await asyncio.sleep(0)
     async with asyncio.timeout(20):
-        while world.log[-1:] != [("checkpoint", 4)]:
+        while fake_log.log[-1:] != [("checkpoint", 4)]:
             await asyncio.sleep(0.01)
-    world.commits.forget(ATTEMPT)
+    fake_log.commits.forget(ATTEMPT)
 
 
 async def test_a_store_that_is_away_costs_the_announcement_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
-    world.broken = True
-    world.commits.take(fact(0))
-    await world.commits.settle(ATTEMPT)
-    assert world.log == [] and world.warnings == ["what an attempt stored is not told"]
-    world.open.clear()
+    fake_log = FakeLog()
+    fake_log.broken = True
+    fake_log.commits.take(fact(0))
+    await fake_log.commits.settle(ATTEMPT)
+    assert fake_log.log == [] and fake_log.warnings == ["what an attempt stored is not told"]
+    fake_log.open.clear()
     monkeypatch.setattr(checkpoints, "SETTLE", 0.05)
-    world.commits.take(fact(1))
-    await world.commits.settle(ATTEMPT)
-    assert world.warnings[-1] == "what an attempt stored is not told before its end"
-    world.commits.forget(ATTEMPT)
+    fake_log.commits.take(fact(1))
+    await fake_log.commits.settle(ATTEMPT)
+    assert fake_log.warnings[-1] == "what an attempt stored is not told before its end"
+    fake_log.commits.forget(ATTEMPT)
 
 
 async def test_nothing_stored_costs_nothing() -> None:
-    world = World()
-    await world.commits.settle(ATTEMPT)
-    world.commits.forget(ATTEMPT)
-    assert world.commits.following == 0
+    fake_log = FakeLog()
+    await fake_log.commits.settle(ATTEMPT)
+    fake_log.commits.forget(ATTEMPT)
+    assert fake_log.commits.following == 0
 
 
 def request(attempt: int) -> AttemptRequested:

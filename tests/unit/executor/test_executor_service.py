@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from executor_bench import Bench
+from executor_fakes import ServiceHarness
 
 from penstock_contracts import subjects
 from penstock_core.facts import AttemptFinished, Outcome
@@ -17,34 +17,34 @@ async def _settle() -> None:
 
 
 async def test_a_cancel_while_the_workplace_is_made_ready_starts_nothing() -> None:
-    bench = Bench()
+    bench = ServiceHarness()
     delivery = bench.deliver("a")
-    await asyncio.wait_for(bench.edges.asked.wait(), 5)
+    await asyncio.wait_for(bench.platform.asked.wait(), 5)
     await bench.service.cancel("r", "enough")
-    bench.edges.ready.set()
+    bench.platform.ready.set()
     await _settle()
     assert bench.processes.started == []
-    assert [fact.outcome for fact in bench.edges.log if isinstance(fact, AttemptFinished)] == [Outcome.CANCELLED]
-    assert bench.edges.acked == [delivery]
+    assert [fact.outcome for fact in bench.platform.log if isinstance(fact, AttemptFinished)] == [Outcome.CANCELLED]
+    assert bench.platform.acked == [delivery]
     assert bench.wanted[-1] == 2
 
 
 async def test_an_end_that_cannot_be_recorded_in_any_form_comes_again() -> None:
-    bench = Bench()
-    bench.edges.ready.set()
+    bench = ServiceHarness()
+    bench.platform.ready.set()
     delivery = bench.deliver("a")
     await _settle()
-    bench.edges.refuses = 2
+    bench.platform.refuses = 2
     bench.end("a")
     await _settle()
-    assert (bench.edges.back, bench.edges.acked) == ([delivery], [])
+    assert (bench.platform.back, bench.platform.acked) == ([delivery], [])
     assert bench.service.running == 0
     assert bench.wanted[-1] == 2
 
 
 async def test_a_delivery_that_brings_nothing_is_asked_for_again_at_once() -> None:
-    bench = Bench()
-    bench.edges.ready.set()
+    bench = ServiceHarness()
+    bench.platform.ready.set()
     bench.deliver("a")
     await _settle()
     asked = len(bench.wanted)
@@ -54,8 +54,8 @@ async def test_a_delivery_that_brings_nothing_is_asked_for_again_at_once() -> No
 
 
 async def test_nothing_of_an_attempt_is_remembered_once_it_is_over() -> None:
-    bench = Bench()
-    bench.edges.ready.set()
+    bench = ServiceHarness()
+    bench.platform.ready.set()
     for n in range(50):
         bench.deliver(f"s-{n}")
         await _settle()
@@ -63,20 +63,20 @@ async def test_nothing_of_an_attempt_is_remembered_once_it_is_over() -> None:
         bench.end(f"s-{n}")
         await _settle()
     assert bench.service.running == 0
-    assert bench.edges.shipper.following == 0
-    assert len(bench.edges.acked) == 50
+    assert bench.platform.shipper.following == 0
+    assert len(bench.platform.acked) == 50
 
 
 async def test_an_attempt_that_others_have_ended_in_the_log_is_ended() -> None:
-    bench = Bench()
-    bench.edges.ready.set()
+    bench = ServiceHarness()
+    bench.platform.ready.set()
     bench.deliver("a")
     await _settle()
     place = subjects.finished("r", "a", 1)
     end = AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.TIMED_OUT)
-    await bench.service.look_for_ends()
+    await bench.service.find_ended_attempts()
     assert bench.processes.cancelled == []
-    bench.edges.known[place] = Recorded(1, 0.0, end)
-    await bench.service.look_for_ends()
-    await bench.service.look_for_ends()
+    bench.platform.known[place] = Recorded(1, 0.0, end)
+    await bench.service.find_ended_attempts()
+    await bench.service.find_ended_attempts()
     assert bench.processes.cancelled == ["a"]

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core.ir import Port
-from penstock_core.values import ArtifactRef, Inline, Stored
-from penstock_gateway import bodies, downloads, guard, inputs
-from penstock_gateway.problems import InvalidInputs, ProblemError
+from penstock_core.pipeline.ir import Port
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
+from penstock_gateway.http import bodies, downloads, guard
+from penstock_gateway.http.problems import InvalidInputsError, ProblemError
+from penstock_gateway.runs import inputs
 
 # ------------------------------------------------------------------------------------------------------------- inputs
 
@@ -112,7 +113,7 @@ def test_a_reference_to_an_artifact() -> None:
         "a": Stored(ArtifactRef(sha256="0" * 64, size=3, media_type="application/octet-stream", format="file"))
     }
     for wrong in ({"sha256": "0" * 64}, reference | {"sha256": "0" * 63}, reference | {"size": "many"}):
-        with pytest.raises(InvalidInputs) as caught:
+        with pytest.raises(InvalidInputsError) as caught:
             inputs.check("p", params, {"a": {"artifact": wrong}})
         assert [field for field, _ in caught.value.errors] == ["inputs.a"]
 
@@ -123,7 +124,7 @@ def test_the_limit_of_an_inline_value(length: int, fits: bool) -> None:
     if fits:
         inputs.check("p", params, {"a": "x" * length})
     else:
-        with pytest.raises(InvalidInputs):
+        with pytest.raises(InvalidInputsError):
             inputs.check("p", params, {"a": "x" * length})
 
 

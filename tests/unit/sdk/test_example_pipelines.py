@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 from penstock import context
-from penstock.contexts import Context, Memory, using
+from penstock.step_context.contexts import Context, MemorySink, use_context
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 
@@ -78,19 +78,19 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def usual(training: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Memory, Path]:
+def usual(training: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, MemorySink, Path]:
     """A run on the built-in data: what it returned, what it logged, and where it worked."""
     folder, before = tmp_path_factory.mktemp("run"), Path.cwd()
     os.chdir(folder)
     try:
-        with using(Context(sink=Memory())) as outer:
+        with use_context(Context(sink=MemorySink())) as outer:
             trained = training.training.local()
     finally:
         os.chdir(before)
-    return trained, cast("Memory", outer.sink), folder
+    return trained, cast("MemorySink", outer.sink), folder
 
 
-def test_training_on_the_built_in_data_is_good(usual: tuple[Any, Memory, Path]) -> None:
+def test_training_on_the_built_in_data_is_good(usual: tuple[Any, MemorySink, Path]) -> None:
     trained, sink, folder = usual
     test = trained.metrics["test"]
     assert test["accuracy"] > 0.9
@@ -107,7 +107,7 @@ def test_training_on_the_built_in_data_is_good(usual: tuple[Any, Memory, Path]) 
     assert json.loads((folder / "metrics.json").read_text()) == trained.metrics
 
 
-def test_the_report_holds_its_plots_and_loads_nothing(usual: tuple[Any, Memory, Path]) -> None:
+def test_the_report_holds_its_plots_and_loads_nothing(usual: tuple[Any, MemorySink, Path]) -> None:
     text = (usual[2] / usual[0].report).read_text()
     assert text.count('src="data:image/png;base64,') == 3
     assert "http" not in text
@@ -122,8 +122,8 @@ def test_the_candidates_run_side_by_side(training: ModuleType) -> None:
 
 def test_a_csv_as_users_have_them(training: ModuleType, work: Path, table: pd.DataFrame) -> None:
     table.to_csv("mine.csv", index=False)
-    sink = Memory()
-    with using(Context(sink=sink)):
+    sink = MemorySink()
+    with use_context(Context(sink=sink)):
         trained = training.training.local(source=Path("mine.csv"))
     assert sink.params["dropped_columns"] == ["id", "empty", "constant"]
     assert trained.model.preparation["numeric"] == ["income", "active"]

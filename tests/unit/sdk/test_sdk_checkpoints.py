@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from penstock import context, contexts, pipeline, step
-from penstock.contexts import Context, using
+from penstock import context, pipeline, step
+from penstock.step_context import contexts
+from penstock.step_context.contexts import Context, use_context
 
 
 def train(epochs: int) -> list[int]:
@@ -20,11 +21,11 @@ def train(epochs: int) -> list[int]:
 
 def test_a_test_of_a_step_goes_on_from_the_context_in_which_it_was_lost() -> None:
     first = Context(step="train")
-    with pytest.raises(ConnectionError), using(first):
+    with pytest.raises(ConnectionError), use_context(first):
         train(5)
-    with using(first.again()) as second:
+    with use_context(first.next_attempt()) as second:
         assert train(5) == [0, 1, 2, 3, 4, 2]
-    with using(second.again()):
+    with use_context(second.next_attempt()):
         assert context().restore() == [0, 1, 2, 3, 4]
 
 
@@ -40,18 +41,18 @@ def test_a_checkpoint_is_a_copy() -> None:
     context = Context()
     context.checkpoint(state)
     state["weights"].append(2)
-    again = context.again()
-    assert again.restore() == {"weights": [1]}
-    again.restore()["weights"].append(3)
-    assert again.restore() == {"weights": [1]}
+    next_attempt = context.next_attempt()
+    assert next_attempt.restore() == {"weights": [1]}
+    next_attempt.restore()["weights"].append(3)
+    assert next_attempt.restore() == {"weights": [1]}
 
 
 def test_none_is_a_checkpoint_and_an_attempt_without_one_hands_the_former_on() -> None:
     context = Context()
     context.checkpoint(None)
-    assert context.again().restore(default=5) is None
-    assert context.again().again().restore(default=5) is None
-    assert Context().again().restore(default=5) == 5
+    assert context.next_attempt().restore(default=5) is None
+    assert context.next_attempt().next_attempt().restore(default=5) is None
+    assert Context().next_attempt().restore(default=5) == 5
 
 
 def test_local_runs_restore_when_they_retry() -> None:

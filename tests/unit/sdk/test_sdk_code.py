@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.authoring import code
+from penstock.authoring.source_code import code_digest
 from penstock.authoring.steps import Step
 
 HEAD = """
@@ -85,7 +85,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[name]
 
 
-Digest = Callable[..., code.Code]
+Digest = Callable[..., code_digest.CodeDigest]
 
 
 @pytest.fixture
@@ -93,7 +93,9 @@ def project(tmp_path: Path) -> Digest:
     """The code of step `train` of a project in which files were changed."""
     count = 0
 
-    def make(changed: dict[str, str] | None = None, name: str = "train", module: str = "main") -> code.Code:
+    def make(
+        changed: dict[str, str] | None = None, name: str = "train", module: str = "main"
+    ) -> code_digest.CodeDigest:
         nonlocal count
         count += 1
         root = tmp_path / str(count)
@@ -109,7 +111,7 @@ def project(tmp_path: Path) -> Digest:
                 del sys.modules[loaded]
         importlib.invalidate_caches()
         found = getattr(importlib.import_module(module), name)
-        result = code.of(found.function if isinstance(found, Step) else found)
+        result = code_digest.of(found.function if isinstance(found, Step) else found)
         assert bool(result.digest) == (not result.why)
         return result
 
@@ -264,11 +266,11 @@ def test_an_imported_module_that_cannot_be_told_says_where(project: Digest) -> N
 def test_there_is_no_digest_without_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     space: dict[str, object] = {"__name__": "typed"}
     exec("def train(x):\n    return x\n", space)  # noqa: S102
-    assert "no file that holds its source" in code.of(space["train"]).why  # type: ignore[arg-type]
+    assert "no file that holds its source" in code_digest.of(space["train"]).why  # type: ignore[arg-type]
 
     def local() -> None: ...
 
-    assert "inside a function" in code.of(local).why
+    assert "inside a function" in code_digest.of(local).why
 
 
 def test_a_function_that_exec_made_in_a_module_with_a_file_has_no_digest(project: Digest) -> None:

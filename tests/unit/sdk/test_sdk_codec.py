@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sdk_sample_types import Color, Config, Frozen, Pair, Plain, Rights, Settings
 
-from penstock.codec import Mismatch, NotJson, decode, encode
+from penstock.codec import MismatchError, NotJsonError, decode, encode
 
 scalars = (
     st.none()
@@ -133,17 +133,17 @@ class Local:
     ],
 )
 def test_what_has_no_exact_form_is_refused(value: Any) -> None:
-    with pytest.raises(NotJson):
+    with pytest.raises(NotJsonError):
         encode(value)
 
 
 def test_paths_are_refused_where_files_would_be_lost() -> None:
-    with pytest.raises(NotJson, match="path"):
+    with pytest.raises(NotJsonError, match="path"):
         encode([Path("x")], paths=False)
 
 
 def test_pydantic_models_that_change_as_json_are_refused() -> None:
-    with pytest.raises(NotJson):
+    with pytest.raises(NotJsonError):
         encode(Settings(alpha=float("nan")))
 
 
@@ -205,5 +205,5 @@ def test_plain_json_becomes_what_the_hint_says(plain: Any, hint: Any, value: Any
     ],
 )
 def test_data_that_cannot_be_it_is_a_mismatch(plain: Any, hint: Any) -> None:
-    with pytest.raises(Mismatch):
+    with pytest.raises(MismatchError):
         decode(plain, hint)

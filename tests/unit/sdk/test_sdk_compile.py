@@ -15,8 +15,8 @@ import sdk_sample_pipelines as samples
 import penstock
 from penstock import Pipeline, Resources, Step, pipeline, step
 from penstock.authoring import options
-from penstock_core import ir, ir_check, values
-from penstock_core.values import BoundFields, BoundItems, Inline, Output, Param
+from penstock_core.pipeline import ir, ir_check, values
+from penstock_core.pipeline.values import BoundFields, BoundItems, Inline, Output, Param
 
 
 def test_a_pipeline_becomes_its_ir() -> None:
@@ -214,7 +214,7 @@ def test_the_package_exports_what_users_import() -> None:
     assert {"step", "pipeline", "context", "Resources", "DefinitionError", "InputError", "Client"} <= set(
         penstock.__all__
     )
-    assert penstock.Client.__module__ == "penstock.client"
+    assert penstock.Client.__module__ == "penstock.client.client"
     assert penstock.serialize.save(3, int) == {"value": 3}
     with pytest.raises(AttributeError, match="no attribute 'stepp'"):
         penstock.stepp  # noqa: B018

@@ -9,10 +9,10 @@ import sdk_sample_graphs as samples
 from sdk_user_modules import UserModules
 
 from penstock import DefinitionError, on_exit, on_failure, one_of, otherwise, pipeline, when
-from penstock_core import ir, ir_check
-from penstock_core.conditions import AllOf, AnyOf, Compare, Not, Truth, describe
-from penstock_core.ir import Phase, Rule
-from penstock_core.values import Ending, Inline, OneOf, Output, Param, Pick
+from penstock_core.pipeline import ir, ir_check
+from penstock_core.pipeline.conditions import AllOf, AnyOf, Compare, Not, Truth, describe
+from penstock_core.pipeline.ir import Phase, Rule
+from penstock_core.pipeline.values import Ending, Inline, OneOf, Output, Param, Pick
 
 GIVEN = samples.Best(0.5, "x", ["y"])
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sdk_sample_types import Config, Pair, Plain
 
 from penstock import serialize
-from penstock.serialize import elements
-from penstock.serialize.loading import Unloadable
-from penstock.store import ArtifactDamaged, ArtifactMissing, FolderStore
+from penstock.serialize import value_parts
+from penstock.serialize.loader import UnloadableError
+from penstock.store import ArtifactDamagedError, ArtifactMissingError, FolderStore
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 plain = st.recursive(
@@ -60,7 +60,14 @@ def test_a_large_list_has_a_line_for_each_item(store: FolderStore) -> None:
     lines = store.path(saved["artifact"]["sha256"]).read_text().splitlines()
     assert [json.loads(line) for line in lines] == values
     assert serialize.load(saved, list[dict[str, Any]], store) == values
-    for index in (0, 1, elements.EVERY - 1, elements.EVERY, elements.EVERY + 1, 2999):
+    for index in (
+        0,
+        1,
+        value_parts.INDEX_INTERVAL - 1,
+        value_parts.INDEX_INTERVAL,
+        value_parts.INDEX_INTERVAL + 1,
+        2999,
+    ):
         assert read(saved, store, index) == values[index]
         assert read(saved, store, index, "n") == index
 
@@ -95,7 +102,7 @@ def test_every_line_is_found(tmp_path_factory: pytest.TempPathFactory, texts: li
     store = FolderStore(tmp_path_factory.mktemp("store"))
     raw = "\n".join(json.dumps(text) for text in texts) + ("\n" if ended else "")
     sha256, _ = store.put_bytes(raw.encode())
-    assert [json.loads(elements.line(store, sha256, index)) for index in range(len(texts))] == texts
+    assert [json.loads(value_parts.line(store, sha256, index)) for index in range(len(texts))] == texts
 
 
 def test_elements_keep_their_types(store: FolderStore) -> None:
@@ -129,7 +136,9 @@ def test_a_part_that_is_not_there_is_named(store: FolderStore, path: Any) -> Non
         serialize.save(["x" * 70_000, 1, 2], Any, store),
         {"artifact": {"format": "jsonl", "sha256": store.put_bytes(b"1\n2\n3\n")[0]}},
     ):
-        with pytest.raises(Unloadable, match=r"input 'n' of step 's' is a part of a value that does not have it: .*\["):
+        with pytest.raises(
+            UnloadableError, match=r"input 'n' of step 's' is a part of a value that does not have it: .*\["
+        ):
             serialize.load(part(saved, *path), Any, store, where="input 'n' of step 's'")
 
 
@@ -145,7 +154,7 @@ def test_a_file_that_changed_after_it_was_indexed_is_found_damaged(store: Folder
     path = store.path(sha256)
     path.chmod(0o644)
     path.write_bytes(path.read_bytes().replace(b"\n5\n", b"\n6\n"))
-    with pytest.raises(ArtifactDamaged):
+    with pytest.raises(ArtifactDamagedError):
         read(saved, store, 5)
 
 
@@ -164,7 +173,7 @@ def test_a_store_that_cannot_be_written_is_read_all_the_same(store: FolderStore)
 
 
 def test_a_missing_list_is_named(store: FolderStore) -> None:
-    with pytest.raises(ArtifactMissing):
+    with pytest.raises(ArtifactMissingError):
         read({"artifact": {"format": "jsonl", "sha256": "0" * 64}}, store, 1)
 
 
@@ -173,7 +182,7 @@ def test_reading_one_element_opens_no_more_than_its_part(store: FolderStore, mon
     assert read(saved, store, 40_000) == "x" * 50
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"" if path.parent.parent.name == "sha256" else _read(path))
     monkeypatch.setattr(store, "check", lambda sha256: pytest.fail("the whole file was read"))
-    monkeypatch.setattr(elements, "_indexed", lambda *_: pytest.fail("the whole file was read"))
+    monkeypatch.setattr(value_parts, "_indexed", lambda *_: pytest.fail("the whole file was read"))
     assert read(saved, store, 49_999) == "x" * 50
 
 

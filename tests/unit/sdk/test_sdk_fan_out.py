@@ -9,9 +9,9 @@ import sdk_sample_graphs as samples
 from sdk_user_modules import UserModules
 
 from penstock import DefinitionError, pipeline
-from penstock_core import ir, ir_check
-from penstock_core.ir import Fan
-from penstock_core.values import BoundItems, Inline, Output, Param
+from penstock_core.pipeline import ir, ir_check
+from penstock_core.pipeline.ir import MapSpec
+from penstock_core.pipeline.values import BoundItems, Inline, Output, Param
 
 
 def nodes(compiled: ir.Pipeline) -> dict[str, ir.Node]:
@@ -24,15 +24,15 @@ def test_partial_and_map_become_a_mapped_node() -> None:
     found = nodes(compiled)
     assert list(found) == ["numbers", "train", "train-2", "select"]
     assert found["train"].inputs == {"data": Output("numbers"), "depth": Param("depths")}
-    assert found["train"].fan == Fan(over=("depth",), mode="zip")
+    assert found["train"].mapped == MapSpec(over=("depth",), mode="zip")
     assert found["train-2"].inputs == {
         "data": Output("numbers"),
         "depth": Param("depths"),
         "rate": Inline([0.1, 1.0]),
     }
-    assert found["train-2"].fan == Fan(over=("depth", "rate"), mode="grid")
+    assert found["train-2"].mapped == MapSpec(over=("depth", "rate"), mode="grid")
     assert found["select"].inputs == {"models": Output("train", "model"), "scores": Output("train", "score")}
-    assert found["select"].fan is None
+    assert found["select"].mapped is None
     assert list(compiled.steps) == ["numbers", "train", "select"], "options of calls make no other definition"
     assert compiled.outputs["scores"] == Output("train-2", "score")
 
@@ -51,7 +51,7 @@ def test_lists_may_be_literals_parameters_references_results_and_mapped_results(
         samples.total.map([given, [1], samples.numbers(2)])
         samples.square.map(samples.anything())
 
-    inputs = [node.inputs.get("x", node.inputs.get("values")) for node in _traced(p) if node.fan is not None]
+    inputs = [node.inputs.get("x", node.inputs.get("values")) for node in _traced(p) if node.mapped is not None]
     assert inputs[:5] == [
         Inline([1, 2]),
         Inline([1, 2]),
@@ -79,9 +79,9 @@ def test_options_of_mapping() -> None:
         return samples.numbers(4)
 
     found = nodes(p.compile())
-    assert found["square"].fan == Fan(over=("x",), window=50, min_success=0.9)
-    assert found["add"].fan == Fan(over=("x",), min_success=1)
-    assert found["square-2"].fan == Fan(over=("x",)), "all of them is what it is without"
+    assert found["square"].mapped == MapSpec(over=("x",), window=50, min_success=0.9)
+    assert found["add"].mapped == MapSpec(over=("x",), min_success=1)
+    assert found["square-2"].mapped == MapSpec(over=("x",)), "all of them is what it is without"
 
 
 def test_several_outputs_are_lists_that_can_be_unpacked() -> None:

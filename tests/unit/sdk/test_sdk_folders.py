@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from penstock import serialize
-from penstock.serialize import Unsavable, folders
-from penstock.store import ArtifactDamaged, ArtifactTooLarge, FolderStore
+from penstock.serialize import UnsavableError, folders
+from penstock.store import ArtifactDamagedError, ArtifactTooLargeError, FolderStore
 from penstock_core.folders import PACK_LIMIT, SMALL
 
 
@@ -121,18 +121,18 @@ def test_a_flipped_byte_is_detected_and_named(store: FolderStore, tmp_path: Path
     data[len(data) // 2] ^= 1
     path.chmod(0o644)
     path.write_bytes(data)
-    with pytest.raises(ArtifactDamaged, match=sha256):
+    with pytest.raises(ArtifactDamagedError, match=sha256):
         serialize.load({"artifact": saved}, Path, store, folder=tmp_path)
 
 
 def test_a_name_with_control_characters_is_refused(store: FolderStore, tmp_path: Path) -> None:
     folder = filled(tmp_path / "model", small=1)
     (folder / "a\nb").write_text("x")
-    with pytest.raises(Unsavable, match=r"holds 'a\\nb', which has control characters in its name: rename it"):
+    with pytest.raises(UnsavableError, match=r"holds 'a\\nb', which has control characters in its name: rename it"):
         save(folder, store)
     (folder / "a\nb").unlink()
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).write_text("x")
-    with pytest.raises(Unsavable, match="no UTF-8"):
+    with pytest.raises(UnsavableError, match="no UTF-8"):
         save(folder, store)
 
 
@@ -154,7 +154,9 @@ def test_what_is_over_the_limit_is_refused_before_it_is_copied(tmp_path: Path) -
     for n in range(3):
         (folder / str(n)).write_bytes(bytes(400))
     for value in (tmp_path / "file", folder, bytes(1001), "x" * 70_000):
-        with pytest.raises(ArtifactTooLarge, match=r"output 'a' cannot be stored: .*of 1000 bytes.*ARTIFACT_LIMIT"):
+        with pytest.raises(
+            ArtifactTooLargeError, match=r"output 'a' cannot be stored: .*of 1000 bytes.*ARTIFACT_LIMIT"
+        ):
             serialize.save(value, Any, store, where="output 'a'")
     assert not [path for path in store.root.rglob("*") if path.is_file()]
     serialize.save(bytes(1000), bytes, store)

@@ -17,9 +17,9 @@ from sklearn.base import BaseEstimator
 from sklearn.tree import DecisionTreeClassifier
 
 from penstock import hints
-from penstock.hints.assign import fits
-from penstock.hints.check import problem
-from penstock.hints.schema import schema
+from penstock.hints.assignability import is_assignable
+from penstock.hints.json_schema import schema
+from penstock.hints.value_check import problem
 
 T = TypeVar("T")
 Number = TypeVar("Number", int, float)
@@ -132,15 +132,15 @@ MISFIT = [
 
 @pytest.mark.parametrize(("source", "target"), FIT)
 def test_what_fits(source: Any, target: Any) -> None:
-    assert fits(source, target)
+    assert is_assignable(source, target)
 
 
 @pytest.mark.parametrize(("source", "target"), MISFIT)
 def test_what_does_not_fit(source: Any, target: Any) -> None:
-    assert not fits(source, target)
+    assert not is_assignable(source, target)
 
 
-GOOD = [
+SUCCESSFUL = [
     (1, int),
     (1, float),
     (np.float32(1), float),
@@ -190,7 +190,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("value", "hint"), GOOD)
+@pytest.mark.parametrize(("value", "hint"), SUCCESSFUL)
 def test_values_that_fit(value: Any, hint: Any) -> None:
     assert problem(value, hint) is None
 

@@ -15,9 +15,9 @@ import pytest
 from sdk_sample_types import Config
 
 from penstock import Html, Markdown, codec, context, serialize
-from penstock.contexts import Context, using
 from penstock.serialize import formats
-from penstock.serialize.loading import Unloadable
+from penstock.serialize.loader import UnloadableError
+from penstock.step_context.contexts import Context, use_context
 from penstock.store import FolderStore
 
 
@@ -65,7 +65,7 @@ def test_a_polars_table_without_columns_or_rows(store: FolderStore) -> None:
 
 
 def test_a_polars_table_of_objects_cannot_be_saved(store: FolderStore) -> None:
-    with pytest.raises(serialize.Unsavable, match="Object is not supported"):
+    with pytest.raises(serialize.UnsavableError, match="Object is not supported"):
         serialize.save(pl.DataFrame({"o": pl.Series([{1}, {2}], dtype=pl.Object)}), Any, store)
 
 
@@ -95,12 +95,12 @@ def test_a_parquet_file_from_elsewhere_is_a_pandas_table(store: FolderStore, tmp
 
 
 def test_tables_without_pyarrow_say_what_to_install(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    from penstock.serialize import columnar
+    from penstock.serialize import parquet_tables
 
-    monkeypatch.setattr(columnar.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(parquet_tables.importlib.util, "find_spec", lambda name: None)
     table = pd.DataFrame({"a": [1]})
     assert serialize.save(table, pd.DataFrame, store)["artifact"]["format"] == "pickle"
-    with pytest.raises(serialize.Forbidden, match="pip install pyarrow"):
+    with pytest.raises(serialize.ForbiddenFormatError, match="pip install pyarrow"):
         serialize.save(table, pd.DataFrame, store, unsafe=False)
 
 
@@ -141,7 +141,7 @@ def test_log_figure_takes_plotly_figures() -> None:
     import plotly.graph_objects as go
 
     figure = go.Figure()
-    with using(Context()) as _:
+    with use_context(Context()) as _:
         context().log_figure("curve", figure)
         assert context().sink.artifacts["curve"] is figure  # type: ignore[attr-defined]
         with pytest.raises(TypeError, match="takes a matplotlib or plotly figure, not int"):
@@ -212,7 +212,7 @@ def torch() -> Any:
 
 
 def test_modules_compute_what_they_did(store: FolderStore, torch: Any) -> None:
-    from sdk_sample_nets import Net, Tied
+    from sdk_sample_torch_modules import Net, Tied
 
     nn = torch.nn
     cases = [
@@ -236,7 +236,7 @@ def test_modules_compute_what_they_did(store: FolderStore, torch: Any) -> None:
 
 
 def test_state_dictionaries_and_tensors(store: FolderStore, torch: Any) -> None:
-    from sdk_sample_nets import Tied
+    from sdk_sample_torch_modules import Tied
 
     states = Tied().state_dict()
     found, about = back(states, store)
@@ -251,7 +251,7 @@ def test_a_module_with_code_in_it_is_pickled(store: FolderStore, torch: Any) -> 
     module = torch.nn.Linear(1, 1)
     module.register_forward_hook(print)
     assert back(module, store)[1]["format"] == "pickle"
-    with pytest.raises(serialize.Forbidden, match="_forward_hooks"):
+    with pytest.raises(serialize.ForbiddenFormatError, match="_forward_hooks"):
         serialize.save(module, Any, store, unsafe=False)
 
 
@@ -262,7 +262,7 @@ def test_a_file_cannot_name_a_class_that_is_no_module(store: FolderStore, tmp_pa
         about = {"tree": {"module": 0}, "modules": [{"class": name, "state": {}}]}
         save_file({"a": torch.zeros(1)}, tmp_path / "m", {"penstock": json.dumps(about)})
         sha256, size = store.put_file(tmp_path / "m")
-        with pytest.raises(Unloadable, match="no class of modules"):
+        with pytest.raises(UnloadableError, match="no class of modules"):
             serialize.load({"artifact": {"sha256": sha256, "size": size, "format": "safetensors"}}, Any, store)
 
 
@@ -276,7 +276,7 @@ def test_a_module_where_torch_is_missing_says_so(
     save_file({"a": np.zeros(2)}, tmp_path / "m")
     sha256, size = store.put_file(tmp_path / "m")
     about = {"sha256": sha256, "size": size, "format": "safetensors", "python_type": "torch.nn.modules:Linear"}
-    with pytest.raises(Unloadable, match="was made with torch, and cannot be read here"):
+    with pytest.raises(UnloadableError, match="was made with torch, and cannot be read here"):
         serialize.load({"artifact": about}, Any, store)
 
 

@@ -10,7 +10,7 @@ import pytest
 import sdk_sample_pipelines as samples
 
 from penstock import InputError, context, pipeline, step
-from penstock.contexts import Context, Memory, using
+from penstock.step_context.contexts import Context, MemorySink, use_context
 
 
 @pytest.fixture(autouse=True)
@@ -102,8 +102,8 @@ def test_a_wrong_result_names_step_and_output() -> None:
 
 
 def test_steps_log_to_the_context_around_the_run() -> None:
-    sink = Memory()
-    with using(Context(sink=sink)):
+    sink = MemorySink()
+    with use_context(Context(sink=sink)):
         samples.training.local()
     assert [one.name for one in sink.history] == ["size"] * 3
 
@@ -136,7 +136,7 @@ class Recording:
 def test_a_sink_is_told_checked_values() -> None:
     sink = Recording()
     outside = context()
-    with using(Context(run_id="r", step="s", attempt=2, pipeline="p", project="j", sink=sink)) as current:
+    with use_context(Context(run_id="r", step="s", attempt=2, pipeline="p", project="j", sink=sink)) as current:
         assert context() is current
         assert (current.run_id, current.step, current.attempt, current.pipeline, current.project) == (
             "r",
@@ -162,7 +162,7 @@ def test_figures_are_found_through_their_axes() -> None:
 
     sink = Recording()
     figure = Figure()
-    with using(Context(sink=sink)):
+    with use_context(Context(sink=sink)):
         context().log_figure("curve", figure.subplots())
         with pytest.raises(TypeError, match="log_figure"):
             context().log_figure("curve", 3)

@@ -26,7 +26,7 @@ from penstock import (
     wait_for_event,
     when,
 )
-from penstock.client_errors import RunFailed
+from penstock.client.errors import RunFailedError
 
 done: list[str] = []
 
@@ -113,7 +113,7 @@ def test_lists_of_different_lengths_are_found_out_when_the_run_knows() -> None:
         return samples.add.map(x=samples.numbers(n), y=[1, 2])
 
     assert p.local(n=2) == [2, 4]
-    with pytest.raises(RunFailed, match="the lists are of different lengths: 'x' has 3, 'y' has 2"):
+    with pytest.raises(RunFailedError, match="the lists are of different lengths: 'x' has 3, 'y' has 2"):
         p.local(n=3)
 
 
@@ -317,7 +317,9 @@ def test_an_error_without_an_exception_of_a_step() -> None:
         with when(samples.anything({})["missing"] > 3):
             mark("x")
 
-    with pytest.raises(RunFailed, match=r"its condition cannot be evaluated: anything\.missing: there is no field"):
+    with pytest.raises(
+        RunFailedError, match=r"its condition cannot be evaluated: anything\.missing: there is no field"
+    ):
         p.local()
 
 

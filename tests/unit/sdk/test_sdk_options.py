@@ -8,7 +8,7 @@ import pytest
 import sdk_sample_graphs as samples
 
 from penstock import Cache, DefinitionError, Resources, pipeline, step
-from penstock_core import ir
+from penstock_core.pipeline import ir
 
 
 def spec(**options: Any) -> ir.StepSpec:

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from sdk_sample_types import Color, Config, Pair, Plain, Special
 
 from penstock import serialize
-from penstock.serialize import Unsavable, formats
-from penstock.serialize.loading import Unloadable
-from penstock.store import ArtifactDamaged, ArtifactMissing, FolderStore
-from penstock_core.folders import UnsafeFolder
+from penstock.serialize import UnsavableError, formats
+from penstock.serialize.loader import UnloadableError
+from penstock.store import ArtifactDamagedError, ArtifactMissingError, FolderStore
+from penstock_core.folders import UnsafeFolderError
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -283,7 +283,7 @@ def test_a_folder_comes_back_and_its_archive_depends_on_content_only(store: Fold
 def test_a_folder_with_a_link_that_leaves_it_is_refused(store: FolderStore, tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     (folder / "out").symlink_to("../../secret")
-    with pytest.raises(Unsavable, match="leads out of the folder"):
+    with pytest.raises(UnsavableError, match="leads out of the folder"):
         serialize.save(folder, Path, store)
 
 
@@ -313,7 +313,7 @@ def test_an_archive_that_leaves_its_folder_is_refused_before_anything_is_written
     value = {"artifact": {"sha256": sha256, "size": size, "format": "folder", "filename": "x"}}
     work = tmp_path / "work"
     work.mkdir()
-    with pytest.raises(UnsafeFolder):
+    with pytest.raises(UnsafeFolderError):
         serialize.load(value, Path, store, folder=work)
     assert [path.name for path in work.rglob("*")] == [next(work.iterdir()).name]
     assert not (tmp_path / "evil").exists()
@@ -329,9 +329,9 @@ def test_paths_in_lists_are_kept_and_elsewhere_refused(store: FolderStore, tmp_p
     found, used = there_and_back([tmp_path / "f"], list[Path], store, folder=tmp_path)
     assert used == "items"
     assert found[0].read_text() == "x"
-    with pytest.raises(Unsavable, match="path inside a tuple"):
+    with pytest.raises(UnsavableError, match="path inside a tuple"):
         serialize.save((tmp_path / "f",), Any, store)
-    with pytest.raises(Unsavable, match="path inside a Config"):
+    with pytest.raises(UnsavableError, match="path inside a Config"):
         serialize.save(Config(1, more={"x": tmp_path}), Any, store)
 
 
@@ -347,14 +347,14 @@ def test_a_flipped_byte_is_detected_and_named(store: FolderStore, tmp_path: Path
     data[len(data) // 2] ^= 1
     path.chmod(0o644)
     path.write_bytes(data)
-    with pytest.raises(ArtifactDamaged, match=f"artifact {sha256} is damaged"):
+    with pytest.raises(ArtifactDamagedError, match=f"artifact {sha256} is damaged"):
         serialize.load(saved, Any, store, folder=tmp_path)
 
 
 def test_a_missing_artifact_is_named(store: FolderStore, tmp_path: Path) -> None:
     for form in ("bytes", "file"):
         value = {"artifact": {"sha256": "0" * 64, "size": 1, "format": form}}
-        with pytest.raises(ArtifactMissing, match="0000 is not in the store"):
+        with pytest.raises(ArtifactMissingError, match="0000 is not in the store"):
             serialize.load(value, Any, store, folder=tmp_path)
 
 
@@ -377,7 +377,9 @@ def test_a_wrong_type_is_refused_when_saved_and_when_loaded(
 
 
 def test_what_cannot_be_saved_says_what_to_do(store: FolderStore) -> None:
-    with pytest.raises(Unsavable, match=r"the value, a generator, cannot be saved as pickle: .*serialize\.register"):
+    with pytest.raises(
+        UnsavableError, match=r"the value, a generator, cannot be saved as pickle: .*serialize\.register"
+    ):
         serialize.save((n for n in range(3)), Any, store)
     assert list((store.root / "tmp").iterdir()) == []
 
@@ -396,13 +398,13 @@ def test_what_cannot_be_saved_says_what_to_do(store: FolderStore) -> None:
 )
 def test_what_cannot_be_loaded_says_why(store: FolderStore, value: Any, says: str) -> None:
     store.put_bytes(b"x")
-    with pytest.raises(Unloadable, match=says):
+    with pytest.raises(UnloadableError, match=says):
         serialize.load(value, Any, store)
 
 
 def test_without_a_store_only_small_data_is_saved() -> None:
     assert serialize.save({"a": 1}, dict[str, int]) == {"value": {"a": 1}}
-    with pytest.raises(Unsavable, match="needs an artifact store"):
+    with pytest.raises(UnsavableError, match="needs an artifact store"):
         serialize.save(b"x", bytes)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import sdk_sample_parts_a as other
-import sdk_sample_parts_b as samples
+import sdk_sample_subpipelines_a as other
+import sdk_sample_subpipelines_b as samples
 
 from penstock import DefinitionError, Pipeline, pipeline, step
-from penstock.authoring import tracing
-from penstock_core import ir, ir_check
+from penstock.authoring.trace import pipeline_tracer
 from penstock_core.ids import check_step_key
-from penstock_core.values import BoundFields, BoundItems, Inline, Output, Param
+from penstock_core.pipeline import ir, ir_check
+from penstock_core.pipeline.values import BoundFields, BoundItems, Inline, Output, Param
 
 
 def nodes(compiled: ir.Pipeline) -> dict[str, ir.Node]:
@@ -264,7 +264,7 @@ def test_long_keys_are_refused_where_they_arise() -> None:
 
 
 def test_growth_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracing, "MAX_CALLS", 100)
+    monkeypatch.setattr(pipeline_tracer, "MAX_CALLS", 100)
 
     def double(inner: Any) -> Pipeline:
         @pipeline

@@ -10,10 +10,10 @@ import sdk_sample_graphs as samples
 from sdk_user_modules import UserModules
 
 from penstock import DefinitionError, ask, pipeline, run_pipeline, sleep, sleep_until, wait_for_event, when
-from penstock_core import ir, ir_check
-from penstock_core.conditions import Compare
-from penstock_core.ir import Fan, Kind
-from penstock_core.values import Inline, Output, Param, Pick
+from penstock_core.pipeline import ir, ir_check
+from penstock_core.pipeline.conditions import Compare
+from penstock_core.pipeline.ir import Kind, MapSpec
+from penstock_core.pipeline.values import Inline, Output, Param, Pick
 
 
 class Scores(NamedTuple):
@@ -70,7 +70,7 @@ def test_events() -> None:
     assert nodes["wait_for_event"].inputs == {"type": Inline("com.acme.labels.ready"), "key": Param("dataset")}
     assert nodes["wait_for_event-2"].inputs == {"type": Inline("com.acme.started")}
     assert nodes["tell"].inputs == {"text": Pick(Output("wait_for_event"), ("url",))}
-    assert nodes["labels"].fan == Fan(over=("key",))
+    assert nodes["labels"].mapped == MapSpec(over=("key",))
     assert (steps["labels"].kind, steps["labels"].timeout) == (Kind.EVENT, 60.0)
     assert steps["wait_for_event"].outputs[0].type == "dict[str, Any]"
 
@@ -113,7 +113,7 @@ def test_other_pipelines() -> None:
     assert (steps["scoring"].target, steps["scoring"].target_version) == ("scoring", None)
     assert [(port.name, port.required) for port in steps["scoring"].inputs] == [("model", True), ("day", False)]
     assert nodes["square"].inputs == {"x": Pick(Output("scoring"), ("rows",))}
-    assert nodes["scoring-2"].fan == Fan(over=("day",))
+    assert nodes["scoring-2"].mapped == MapSpec(over=("day",))
 
 
 def test_outside_a_pipeline() -> None:

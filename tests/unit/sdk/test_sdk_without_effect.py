@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from penstock.authoring.without_effect import notes
-from penstock_core import ir
+from penstock.authoring.unsupported_options import unsupported_option_warnings
+from penstock_core.pipeline import ir
 
 
 def compiled(**options: object) -> ir.Pipeline:
@@ -12,17 +12,24 @@ def compiled(**options: object) -> ir.Pipeline:
 
 
 def test_what_is_acted_on_is_not_mentioned() -> None:
-    assert notes(compiled(timeout=3.0, retry=ir.Retry(retries=2), resources=ir.Resources(memory=10**9))) == []
+    assert (
+        unsupported_option_warnings(
+            compiled(timeout=3.0, retry=ir.Retry(retries=2), resources=ir.Resources(memory=10**9))
+        )
+        == []
+    )
 
 
 def test_each_option_is_named_with_the_step_and_its_place() -> None:
-    assert notes(compiled(environment="py312")) == ["m.py:3: environment of step 'fit' has no effect in this version"]
-    several = notes(compiled(secrets=("db",), resources=ir.Resources(cpu=2.0, gpu=1)))
+    assert unsupported_option_warnings(compiled(environment="py312")) == [
+        "m.py:3: environment of step 'fit' has no effect in this version"
+    ]
+    several = unsupported_option_warnings(compiled(secrets=("db",), resources=ir.Resources(cpu=2.0, gpu=1)))
     assert several == ["m.py:3: secrets, resources.cpu, resources.gpu of step 'fit' have no effect in this version"]
 
 
 def test_results_that_cannot_be_kept_are_named_with_the_reason() -> None:
-    assert notes(compiled(cache=True, code="c0de")) == []
-    (note,) = notes(compiled(cache=True))
+    assert unsupported_option_warnings(compiled(cache=True, code="c0de")) == []
+    (note,) = unsupported_option_warnings(compiled(cache=True))
     assert note.startswith("results of step 'fit' are not kept, because its code cannot be told by reading: ")
     assert "'m' is not imported here" in note

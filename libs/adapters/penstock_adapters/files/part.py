@@ -17,8 +17,8 @@ from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from penstock_adapters.errors import ArtifactError, ArtifactMismatch, StoreFull, StoreRefused
-from penstock_adapters.files import sweeping
+from penstock_adapters.errors import ArtifactError, ArtifactMismatchError, StoreFullError, StoreRefusedError
+from penstock_adapters.files import garbage_collection
 
 _OWN = "put-"
 _OWN_AGE = 5.0
@@ -27,7 +27,7 @@ _IN_THREAD = 256 * 1024
 _SYNC_EVERY = 64 * 1024 * 1024
 
 
-class Part:
+class PartFile:
     """An object being written. `close` removes it, unless `commit` gave it its name."""
 
     def __init__(self, root: Path) -> None:
@@ -85,7 +85,7 @@ class Part:
         found = self._hash.hexdigest()
         if found != sha256 or size not in (None, self.size):
             expected = "" if size is None else f" with {size} bytes"
-            raise ArtifactMismatch(
+            raise ArtifactMismatchError(
                 f"the bytes given for artifact {sha256}{expected} are {self.size} bytes with the SHA-256 {found}: "
                 "they changed on the way or while they were read; nothing was stored"
             )
@@ -97,7 +97,7 @@ class Part:
         if not target.parent.is_dir():
             target.parent.mkdir(parents=True, exist_ok=True)
             sync_folder(target.parent.parent)
-        with sweeping.shared(self._root):
+        with garbage_collection.shared_lock(self._root):
             self._path.replace(target)
         sync_folder(target.parent)
 
@@ -120,7 +120,7 @@ class Part:
 def kept(root: Path, target: Path, size: int) -> bool:
     """Whether an object is there whole, and will stay; one that is another user's cannot be touched."""
     try:
-        return sweeping.touch(root, target) == size
+        return garbage_collection.touch(root, target) == size
     except PermissionError:
         return False
 
@@ -144,7 +144,7 @@ def clean(root: Path, age: float = _OTHERS_AGE) -> None:
 def put_note(root: Path, path: Path, data: bytes) -> None:
     """Write a small file whole and durably."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(Part(root)) as part:
+    with contextlib.closing(PartFile(root)) as part:
         part.write(data)
         part.name(path)
 
@@ -165,7 +165,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def explained(root: Path) -> Generator[None]:
+def translate_errors(root: Path) -> Generator[None]:
     """Give errors of the file system a sentence that says what to do. A missing file stays what it is."""
     try:
         yield
@@ -173,12 +173,12 @@ def explained(root: Path) -> Generator[None]:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreFull(
+            raise StoreFullError(
                 f"no room is left for artifacts in {root} ({error.strerror}): free some space or have the "
                 "administrator raise the quota, then try again; nothing half-written is visible"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise StoreRefused(
+            raise StoreRefusedError(
                 f"the artifact folder {root} cannot be written or read ({error.strerror}): "
                 "check its owner and permissions, or choose another folder"
             ) from error

@@ -15,11 +15,11 @@ from pathlib import Path
 from stat import S_ISREG
 from typing import Any, ParamSpec, TypeVar
 
-from penstock_adapters import blocking, verify
-from penstock_adapters.errors import ArtifactMissing, ArtifactTooLarge, StoreRefused
+from penstock_adapters import threads, verification
+from penstock_adapters.errors import ArtifactMissingError, ArtifactTooLargeError, StoreRefusedError
+from penstock_adapters.files import garbage_collection
 from penstock_adapters.files import part as parts
-from penstock_adapters.files import sweeping
-from penstock_adapters.files.part import Part, explained
+from penstock_adapters.files.part import PartFile, translate_errors
 from penstock_core import ids
 from penstock_core.ports import StoredObject
 
@@ -62,12 +62,12 @@ class FolderArtifacts:
     async def put_stream(self, chunks: AsyncIterable[bytes], sha256: str, limit: int | None = None) -> int:
         """Store a stream; see the port."""
         target = self.path(sha256)
-        part = await self._run(Part, self.root)
+        part = await self._run(PartFile, self.root)
         try:
-            async with contextlib.aclosing(verify.regroup(chunks, CHUNK)) as regrouped:
+            async with contextlib.aclosing(verification.regroup(chunks, CHUNK)) as regrouped:
                 async for chunk in regrouped:
                     if limit is not None and part.size + len(chunk) > limit:
-                        raise ArtifactTooLarge(sha256, limit)
+                        raise ArtifactTooLargeError(sha256, limit)
                     await self._run(part.write, chunk)
             await self._run(part.commit, target, sha256)
             return part.size
@@ -82,14 +82,14 @@ class FolderArtifacts:
         try:
             file = await self._run(path.open, "rb", buffering=0)
         except FileNotFoundError as error:
-            raise ArtifactMissing(sha256, str(self.root)) from error
+            raise ArtifactMissingError(sha256, str(self.root)) from error
         with file:
             size = os.fstat(file.fileno()).st_size
             stop = size if end is None else min(end, size)
             digest = hashlib.sha256() if start == 0 and stop == size else None
             chunks = self._read(file.fileno(), start, stop, digest.update if digest else None)
             if digest is not None:
-                chunks = verify.held_back(chunks, sha256, str(path), digest.hexdigest)
+                chunks = verification.withhold_last_chunk(chunks, sha256, str(path), digest.hexdigest)
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk
@@ -102,8 +102,8 @@ class FolderArtifacts:
         """The object's size, and its time begins anew; see the port."""
         path = self.path(sha256)
         try:
-            return await self._run(sweeping.touch, self.root, path)
-        except StoreRefused:
+            return await self._run(garbage_collection.touch, self.root, path)
+        except StoreRefusedError:
             # It is another user's: it is written anew, as ours.
             size = await self._run(_size, path)
             if size is not None:
@@ -112,17 +112,17 @@ class FolderArtifacts:
 
     async def listing(self) -> AsyncGenerator[list[StoredObject]]:
         """All objects; see the port."""
-        folders = sweeping.listing(self.root)
+        folders = garbage_collection.listing(self.root)
         while (part := await self._run(next, folders, None)) is not None:
             yield part
 
     async def sweep(self, sha256: str, before: float) -> bool:
         """Remove an object that nobody wanted since; see the port."""
-        return await self._run(sweeping.sweep, self.root, self.path(sha256), before)
+        return await self._run(garbage_collection.sweep, self.root, self.path(sha256), before)
 
     async def marked(self) -> AsyncGenerator[list[str]]:
         """The marked objects; see the port."""
-        folders = sweeping.marked(self.root)
+        folders = garbage_collection.marked(self.root)
         while (part := await self._run(next, folders, None)) is not None:
             yield part
 
@@ -132,18 +132,18 @@ class FolderArtifacts:
 
     async def put_note(self, name: str, data: bytes) -> None:
         """Store a note; see the port."""
-        path = sweeping.note_path(self.root, name)
+        path = garbage_collection.note_path(self.root, name)
         await self._run(parts.put_note, self.root, path, data)
 
     async def notes(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
         """The notes whose names begin like this."""
-        found = sweeping.notes(self.root, prefix)
+        found = garbage_collection.notes(self.root, prefix)
         while (note := await self._run(next, found, None)) is not None:
             yield note
 
     async def delete_note(self, name: str) -> None:
         """Remove a note; removing what is not there is success."""
-        path = sweeping.note_path(self.root, name)
+        path = garbage_collection.note_path(self.root, name)
         await self._run(path.unlink, missing_ok=True)
 
     async def delete(self, sha256: str) -> None:
@@ -172,7 +172,7 @@ class FolderArtifacts:
         Raises:
             StoreRefused: always.
         """
-        raise StoreRefused(f"the artifact folder {self.root} takes no objects in parts")
+        raise StoreRefusedError(f"the artifact folder {self.root} takes no objects in parts")
 
     def path(self, sha256: str) -> Path:
         """Where the object of this digest lies, whether it is there or not.
@@ -184,13 +184,13 @@ class FolderArtifacts:
         return self.root / "sha256" / sha256[:2] / sha256
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        with explained(self.root):
-            return await blocking.run(None, function, *args, **kwargs)
+        with translate_errors(self.root):
+            return await threads.run(None, function, *args, **kwargs)
 
     def _put_file(self, source: Path, target: Path, sha256: str, size: int) -> None:
         if parts.kept(self.root, target, size):
             return
-        with source.open("rb", buffering=0) as file, contextlib.closing(Part(self.root)) as part:
+        with source.open("rb", buffering=0) as file, contextlib.closing(PartFile(self.root)) as part:
             buffer = memoryview(bytearray(CHUNK))
             while count := file.readinto(buffer):
                 part.write(buffer[:count])
@@ -200,7 +200,7 @@ class FolderArtifacts:
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.path(sha256)
         if not parts.kept(self.root, target, len(data)):
-            with contextlib.closing(Part(self.root)) as part:
+            with contextlib.closing(PartFile(self.root)) as part:
                 part.write(data)
                 part.commit(target, sha256, len(data))
         return sha256

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Callable
 
 from penstock_core.facts import Fact
-from penstock_core.ports import RunLog, Unavailable
+from penstock_core.ports import RunLog, UnavailableError
 
 _BATCH = 500
 
@@ -54,7 +54,7 @@ class Appender:
             try:
                 written = await self._log.append([fact for fact, _ in part])
                 break
-            except Unavailable as error:
+            except UnavailableError as error:
                 self._on_error(error)
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)

@@ -127,7 +127,7 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
 
 
 async def bootstrap(bus: Bus, *, pools: list[str], replicas: int = 1, ack_wait: float = ACK_WAIT) -> None:
-    """Declare everything. Raises `Unavailable` when the server does not answer, `BusError` when it refuses."""
+    """Declare everything. Raises `UnavailableError` when the server does not answer, `BusError` when it refuses."""
     await asyncio.gather(*(_stream(bus, settings) for settings in streams(replicas)))
     await asyncio.gather(*(declare_consumer(bus, stream, settings) for stream, settings in consumers(pools, ack_wait)))
 

@@ -1,6 +1,7 @@
 """A connection to NATS and the few JetStream calls that everything here is made of.
 
-Errors: what may pass by itself (no answer, connection lost, no leader yet) is `ports.Unavailable`; what will not is
+Errors: what may pass by itself (no answer, connection lost, no leader yet) is `ports.UnavailableError`; what will not
+is
 `BusError`. Nothing here retries: those who call know what is idempotent.
 """
 
@@ -19,9 +20,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from penstock_adapters.nats import wire
+from penstock_adapters.nats import headers
 from penstock_core.errors import PenstockError
-from penstock_core.ports import Unavailable
+from penstock_core.ports import UnavailableError
 
 TIMEOUT = 5.0
 LEAVE = 2.0
@@ -48,7 +49,7 @@ class BusError(PenstockError):
 
 
 @dataclass(frozen=True, slots=True)
-class Last:
+class LastMessage:
     """The last message on a subject: its sequence number, its body, its headers as they were sent."""
 
     seq: int
@@ -60,7 +61,7 @@ class Bus:
     """One NATS connection, shared by the parts of a service."""
 
     def __init__(self, client: Client) -> None:
-        wire.hasten(client)
+        headers.optimize_headers(client)
         self.client = client
         self._reconnected: list[Callable[[], None]] = []
 
@@ -84,13 +85,13 @@ class Bus:
         try:
             return await self.client.request(subject, body, timeout=timeout, headers=headers)
         except nats.errors.NoRespondersError as error:
-            raise Unavailable(f"nobody answers {subject}") from error
+            raise UnavailableError(f"nobody answers {subject}") from error
         except nats.errors.MaxPayloadError as error:
             raise BusError(f"a message of {len(body)} bytes is larger than the server takes") from error
         except (nats.errors.TimeoutError, TimeoutError) as error:
-            raise Unavailable(f"no answer from {subject} within {timeout:g} s") from error
+            raise UnavailableError(f"no answer from {subject} within {timeout:g} s") from error
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable(f"the connection to NATS is lost: {error or type(error).__name__}") from error
+            raise UnavailableError(f"the connection to NATS is lost: {error or type(error).__name__}") from error
 
     async def api(self, verb: str, body: dict[str, Any] | None = None, timeout: float = TIMEOUT) -> dict[str, Any]:
         """Call the JetStream API, `$JS.API.{verb}`.
@@ -123,9 +124,9 @@ class Bus:
         except nats.errors.MaxPayloadError as error:
             raise BusError(f"a message of {len(body)} bytes is larger than the server takes") from error
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable(f"the connection to NATS is lost: {error or type(error).__name__}") from error
+            raise UnavailableError(f"the connection to NATS is lost: {error or type(error).__name__}") from error
 
-    async def last(self, stream: str, subject: str) -> Last | None:
+    async def last(self, stream: str, subject: str) -> LastMessage | None:
         """The last message on a subject, asked of the stream's leader.
 
         Unlike a direct get, which any replica may answer, it is as new as the last write that was acknowledged.
@@ -136,7 +137,9 @@ class Bus:
             if error.code == _NO_MESSAGE:
                 return None
             raise
-        return Last(answer["seq"], base64.b64decode(answer.get("data", "")), base64.b64decode(answer.get("hdrs", "")))
+        return LastMessage(
+            answer["seq"], base64.b64decode(answer.get("data", "")), base64.b64decode(answer.get("hdrs", ""))
+        )
 
     async def direct_get(self, stream: str, query: dict[str, Any], timeout: float = TIMEOUT) -> list[Msg]:
         """A batched direct get; returns its messages, which carry `Nats-Subject`, `Nats-Sequence`, `Nats-Time-Stamp`.
@@ -187,9 +190,9 @@ class Bus:
             finally:
                 await subscription.unsubscribe()
         except TimeoutError as error:
-            raise Unavailable(f"stream {stream} did not answer a read within {timeout:g} s") from error
+            raise UnavailableError(f"stream {stream} did not answer a read within {timeout:g} s") from error
         except (nats.errors.Error, OSError) as error:
-            raise Unavailable(f"the connection to NATS is lost: {error or type(error).__name__}") from error
+            raise UnavailableError(f"the connection to NATS is lost: {error or type(error).__name__}") from error
 
     async def subscribe(self, subject: str, callback: Callable[[Msg], Any], queue: str = "") -> Subscription:
         """Subscribe with an async callback and no client-side limits on what is pending."""
@@ -208,7 +211,7 @@ class Bus:
                 await self.request("$JS.API.INFO", timeout=LEAVE)
                 async with asyncio.timeout(LEAVE):
                     await subscription.drain()
-        except (Unavailable, BusError, nats.errors.Error, TimeoutError, OSError):
+        except (UnavailableError, BusError, nats.errors.Error, TimeoutError, OSError):
             pass  # what was under way comes again
         finally:
             with contextlib.suppress(nats.errors.Error, OSError):
@@ -227,7 +230,7 @@ def is_end(message: Msg) -> bool:
     if status is not None:
         description = (message.headers or {}).get("Description", "")
         if status == "503":
-            raise Unavailable("the stream has nobody who answers")
+            raise UnavailableError("the stream has nobody who answers")
         raise BusError(f"the read was refused: {status} {description}")
     return False
 
@@ -237,5 +240,5 @@ def check(answer: dict[str, Any]) -> None:
     error = answer.get("error")
     if error:
         if error.get("code") == 503:
-            raise Unavailable(f"JetStream: {error.get('description')}")
+            raise UnavailableError(f"JetStream: {error.get('description')}")
         raise BusError(f"JetStream: {error.get('description')}", int(error.get("err_code", 0)))

@@ -9,11 +9,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 
 from penstock_contracts import subjects
-from penstock_core import resolve, tagged, values
 from penstock_core.errors import PenstockError
-from penstock_core.facts import GOOD, AttemptFinished, AttemptRequested, StepReused
+from penstock_core.facts import SUCCESSFUL, AttemptFinished, AttemptRequested, StepReused
+from penstock_core.pipeline import tagged, values
+from penstock_core.pipeline.values import CollectedRef, ResultRef, Value
 from penstock_core.ports import Recorded
-from penstock_core.values import CollectedRef, ResultRef, Value
+from penstock_core.run import value_resolution
 
 Facts = Callable[[list[str]], Awaitable[dict[str, Recorded]]]
 """Gives the facts at subjects of the log."""
@@ -22,33 +23,33 @@ _ATTEMPTS = 1_000
 """Most attempts of an item that are looked through."""
 
 
-async def with_inputs(request: AttemptRequested, facts: Facts) -> AttemptRequested:
+async def resolve_inputs(request: AttemptRequested, facts: Facts) -> AttemptRequested:
     """The request with all values in their places.
 
     Raises:
         PenstockError: a result is not in the log any more, or has no part that is asked for.
         Unavailable: the log does not answer.
     """
-    if not any(is_named(value) for value in request.inputs.values()):
+    if not any(is_reference(value) for value in request.inputs.values()):
         return request
     reader = Results(request.run_id, facts)
     try:
         return replace(request, inputs={name: await reader.value(value) for name, value in request.inputs.items()})
-    except tagged.NoSuchPart as error:
+    except tagged.NoSuchPartError as error:
         raise PenstockError(f"an input is not there: {error}") from error
 
 
-def is_named(value: Value) -> bool:
+def is_reference(value: Value) -> bool:
     """Whether a value, or a part of it, is to be read from the log."""
     match value:
-        case values.Earlier() | values.Collected():
+        case values.ResultOf() | values.Collected():
             return True
         case values.Element(of):
-            return is_named(of)
+            return is_reference(of)
         case values.Items(items):
-            return any(is_named(item) for item in items)
+            return any(is_reference(item) for item in items)
         case values.Fields(fields):
-            return any(is_named(item) for item in fields.values())
+            return any(is_reference(item) for item in fields.values())
         case _:
             return False
 
@@ -65,7 +66,7 @@ class Results:
     async def value(self, value: Value) -> Value:
         """A value with everything that it names in the log in its place."""
         match value:
-            case values.Earlier(ref):
+            case values.ResultOf(ref):
                 return await self._result(ref)
             case values.Collected(ref):
                 if ref not in self._lists:
@@ -74,11 +75,11 @@ class Results:
                 return self._lists[ref]
             case values.Element(values.Collected(ref), (int() as index, *rest)):
                 if not -ref.count <= index < ref.count:
-                    raise tagged.NoSuchPart(f"a list of {ref.count} has no element [{index}]")
+                    raise tagged.NoSuchPartError(f"a list of {ref.count} has no element [{index}]")
                 found = await self._items(ref, [index % ref.count])
-                return resolve.pick(found[index % ref.count], tuple(rest))
+                return value_resolution.pick(found[index % ref.count], tuple(rest))
             case values.Element(of, path):
-                return resolve.pick(await self.value(of), path)
+                return value_resolution.pick(await self.value(of), path)
             case values.Items(items):
                 return values.Items(tuple([await self.value(item) for item in items]))
             case values.Fields(fields):
@@ -93,7 +94,7 @@ class Results:
             if recorded is None or not isinstance(recorded.fact, AttemptFinished):
                 raise PenstockError(f"the result {ref.output!r} of step {ref.key!r} is not in the log any more")
             found = recorded.fact.outputs.get(ref.output, values.Inline(None))
-            self._results[ref] = await self.value(values.named_in(found, ref.run_id) if ref.run_id else found)
+            self._results[ref] = await self.value(values.with_run_id(found, ref.run_id) if ref.run_id else found)
         return self._results[ref]
 
     async def _items(self, ref: CollectedRef, wanted: Iterable[int]) -> dict[int, Value]:
@@ -106,11 +107,13 @@ class Results:
             if attempt == 1:
                 known |= await self._ends(run_id, ref, [index for index in open_ones if index not in known], 0)
             for index, fact in known.items():
-                if isinstance(fact, StepReused) or fact.outcome in GOOD:
+                if isinstance(fact, StepReused) or fact.outcome in SUCCESSFUL:
                     result = fact.outputs.get(ref.output, values.Inline(None))
-                    found[index] = await self.value(values.named_in(result, ref.run_id) if ref.run_id else result)
+                    found[index] = await self.value(values.with_run_id(result, ref.run_id) if ref.run_id else result)
             open_ones = [
-                index for index, fact in known.items() if isinstance(fact, AttemptFinished) and fact.outcome not in GOOD
+                index
+                for index, fact in known.items()
+                if isinstance(fact, AttemptFinished) and fact.outcome not in SUCCESSFUL
             ]
             attempt += 1
         return found

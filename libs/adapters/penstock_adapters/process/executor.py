@@ -22,17 +22,17 @@ from pathlib import Path
 import orjson
 
 from penstock_adapters.process import job as jobs
-from penstock_adapters.process import leftovers
+from penstock_adapters.process import orphans
+from penstock_adapters.process.fork_server import PACKET, ForkServer
+from penstock_adapters.process.fork_server_pool import ForkServerPool
 from penstock_adapters.process.job import Job, Stage
 from penstock_adapters.process.output import Tail
-from penstock_adapters.process.pool import Pool
-from penstock_adapters.process.server import PACKET, ForkServer
-from penstock_adapters.process.telling import Teller
-from penstock_contracts import events as codec
+from penstock_adapters.process.reporter import AttemptReporter
+from penstock_contracts import fact_codec as codec
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
-from penstock_core.ports import AttemptEvents, Unavailable, Workplace
+from penstock_core.ports import AttemptEnvironment, AttemptEvents, UnavailableError
 
-LOOK = 0.2
+POLL_INTERVAL = 0.2
 """Seconds between looks at what attempts write and at processes that should be gone."""
 
 _HANDOVER = 60.0
@@ -70,7 +70,7 @@ class ProcessExecutor:
         import_timeout: float = 300.0,
         unsafe: Callable[[str], bool] = lambda project: True,
     ) -> None:
-        self._teller = Teller(executor_id, events)
+        self._reporter = AttemptReporter(executor_id, events)
         self._grace = grace
         self._import_timeout = import_timeout
         self._unsafe = unsafe
@@ -82,28 +82,28 @@ class ProcessExecutor:
         self._closing = False
         self._empty = asyncio.Event()
         home = home.absolute()
-        leftovers.sweep(home)
-        self._work = leftovers.WorkFolder(home)
-        self._pool = Pool(self, self._work, env or {}, servers, idle)
+        orphans.sweep(home)
+        self._work = orphans.WorkFolder(home)
+        self._pool = ForkServerPool(self, self._work, env or {}, servers, idle)
 
     # ------------------------------------------------------------------------------------------------- the port
 
-    async def start(self, attempt: AttemptRequested, where: Workplace) -> None:
+    async def start(self, attempt: AttemptRequested, where: AttemptEnvironment) -> None:
         """Begin an attempt. It is told `started` once its process is known, and `finished` in any case.
 
         Raises:
             Unavailable: the executor is closing.
         """
         if self._closing:
-            raise Unavailable("the executor is stopping")
+            raise UnavailableError("the executor is stopping")
         if (attempt.run_id, attempt.key, attempt.attempt) in self._by_attempt:
             return
         try:
             server = self._pool.get(where, attempt.env)
         except (OSError, ValueError) as error:
             why = f"the interpreter {where.python} cannot be started: {error}"
-            self._teller.finished(
-                self._teller.end(attempt, Outcome.FAILED, ErrorInfo(type="EnvironmentUnusable", message=why))
+            self._reporter.finished(
+                self._reporter.end(attempt, Outcome.FAILED, ErrorInfo(type="EnvironmentUnusable", message=why))
             )
             return
         job = Job(next(self._numbers), attempt, where, server, since=self._loop.time())
@@ -136,7 +136,7 @@ class ProcessExecutor:
             self._looking.cancel()
         await asyncio.to_thread(self._work.release)
 
-    async def prepare(self, module: str, where: Workplace) -> None:
+    async def prepare(self, module: str, where: AttemptEnvironment) -> None:
         """Have a module imported now, so that the first attempt need not wait. Errors show with that one."""
         if self._closing:
             return
@@ -165,7 +165,7 @@ class ProcessExecutor:
             body = b"@" + os.fsencode(path)
         job.stage, job.since = Stage.SENT, self._loop.time()
         job.server.send(f"run {job.number} {job.module}\n".encode() + body)
-        self._look_later()
+        self._schedule_poll()
 
     def _signal(self, job: Job, number: int) -> None:
         if number == signal.SIGKILL and not job.killed:
@@ -178,7 +178,7 @@ class ProcessExecutor:
             return
         job.why = (outcome, error)
         if job.stage is Stage.WAITING:
-            self._finish(job, self._teller.end(job.request, outcome, error))
+            self._finish(job, self._reporter.end(job.request, outcome, error))
             self._reaped(job)
         elif job.stage is Stage.RUNNING:
             self._signal(job, signal.SIGTERM)
@@ -190,7 +190,7 @@ class ProcessExecutor:
 
     # --------------------------------------------------------------------------------------------- from a server
 
-    def heard(self, server: ForkServer, sender: int, words: list[str], body: bytes) -> None:
+    def on_message(self, server: ForkServer, sender: int, words: list[str], body: bytes) -> None:
         """A message came. What is malformed, or not from whom it should be, is dropped: a step may have sent it."""
         try:
             kind, subject, *rest = words
@@ -198,13 +198,13 @@ class ProcessExecutor:
             if sender != (job.pid if job is not None and kind == "result" else server.pid):
                 raise ValueError(f"process {sender} may not send this")
             if job is not None and job.server is server:
-                self._heard_of(job, kind, rest, body)
+                self._handle_message(job, kind, rest, body)
             elif kind in ("imported", "refused"):
                 self._import_ended(server, subject, body if kind == "refused" else None)
         except ValueError as error:
             _log.warning("a message beside fork server %s is dropped: %s: %.200r", server.pid, error, words)
 
-    def _heard_of(self, job: Job, kind: str, rest: list[str], body: bytes) -> None:
+    def _handle_message(self, job: Job, kind: str, rest: list[str], body: bytes) -> None:
         match kind, rest:
             case "started", [pid, slot]:
                 self._started(job, int(pid), slot)
@@ -253,7 +253,7 @@ class ProcessExecutor:
         if again:
             return
         job.started_at = time.time()
-        self._teller.started(job)
+        self._reporter.started(job)
         if job.why is not None:
             self._signal(job, signal.SIGKILL)
         elif (timeout := job.request.timeout) is not None:
@@ -262,7 +262,7 @@ class ProcessExecutor:
     def _result(self, job: Job, body: bytes, *, wrote: bool) -> None:
         if job.stage is not Stage.RUNNING or job.base is None:
             return
-        fact = self._teller.reported(job, body)
+        fact = self._reporter.reported(job, body)
         if job.why is not None:
             outcome, error = job.why
             fact = replace(fact, outcome=outcome, error=error, outputs={})
@@ -272,32 +272,32 @@ class ProcessExecutor:
         if job.stage is not Stage.ENDED:
             outcome, error = job.why or (
                 Outcome.FAILED,
-                jobs.unreported_end(status, job.request.resources.memory),
+                jobs.crash_error(status, job.request.resources.memory),
             )
-            self._finish(job, self._teller.end(job.request, outcome, error, job.started_at))
+            self._finish(job, self._reporter.end(job.request, outcome, error, job.started_at))
         job.dirty = status != 0
         self._reaped(job)
 
-    def gone(self, server: ForkServer, code: int) -> None:
+    def on_exit(self, server: ForkServer, code: int) -> None:
         """A fork server's process ended. Its children die with it; what they made is looked for."""
         left = [job for job in self._jobs.values() if job.server is server]
         starting = bool(server.importing) and code not in (-signal.SIGKILL, -signal.SIGTERM)
         said = server.new_log() if left else ""
         for job in left:
             if job.stage is Stage.WAITING and starting:
-                self._abort(job, jobs.died_importing(job.module, code, said), Outcome.FAILED)
+                self._abort(job, jobs.import_crash_error(job.module, code, said), Outcome.FAILED)
             elif job.pid:
                 with suppress(ProcessLookupError, PermissionError):
                     os.killpg(job.pid, signal.SIGKILL)
         self._pool.retire(server)
         if code == 0:  # it ended its children and theirs before itself
-            self._all_gone(server, code)
+            self._handle_exit(server, code)
             return
-        ending = self._loop.run_in_executor(None, leftovers.kill_marked, server.mark)
-        ending.add_done_callback(lambda _: self._all_gone(server, code))
+        ending = self._loop.run_in_executor(None, orphans.kill_marked, server.mark)
+        ending.add_done_callback(lambda _: self._handle_exit(server, code))
 
-    def _all_gone(self, server: ForkServer, code: int) -> None:
-        error = ErrorInfo(type="Lost", message=f"the fork server of the step ended ({jobs.how(code)})")
+    def _handle_exit(self, server: ForkServer, code: int) -> None:
+        error = ErrorInfo(type="Lost", message=f"the fork server of the step ended ({jobs.describe_exit(code)})")
         for job in [job for job in self._jobs.values() if job.server is server]:
             self._abort(job, error)
         self._pool.forget(server)
@@ -308,7 +308,7 @@ class ProcessExecutor:
         """End a job that has no process (any more)."""
         if job.stage is not Stage.ENDED:
             outcome, error = job.why or (outcome, error)
-            self._finish(job, self._teller.end(job.request, outcome, error, job.started_at))
+            self._finish(job, self._reporter.end(job.request, outcome, error, job.started_at))
         self._reaped(job)
 
     def _finish(self, job: Job, fact: AttemptFinished, *, wrote: bool = True) -> None:
@@ -318,24 +318,24 @@ class ProcessExecutor:
         if job.tail is None and job.preface:
             job.tail = Tail(str(job.server.folder / "none"), job.preface)
         if job.tail is None or not (wrote or job.preface):
-            self._told(job, fact)
+            self._on_reported(job, fact)
         else:
             self._drain(job, job.tail, fact)
 
     def _drain(self, job: Job, tail: Tail, fact: AttemptFinished) -> None:
         """Read on to the end, a part at a time: other attempts want the loop, too."""
-        self._teller.measured(job, tail.measured(last=True))
-        self._teller.output(job, tail.read(last=True))
-        self._teller.committed(job, tail.committed(last=True))
+        self._reporter.measured(job, tail.measured(last=True))
+        self._reporter.output(job, tail.read(last=True))
+        self._reporter.committed(job, tail.committed(last=True))
         if tail.done:
-            self._told(job, fact)
+            self._on_reported(job, fact)
         else:
             self._loop.call_soon(self._drain, job, tail, fact)
 
-    def _told(self, job: Job, fact: AttemptFinished) -> None:
-        job.told = True
+    def _on_reported(self, job: Job, fact: AttemptFinished) -> None:
+        job.end_reported = True
         del self._by_attempt[job.name]
-        self._teller.finished(fact)
+        self._reporter.finished(fact)
         self._clean(job)
 
     def _reaped(self, job: Job) -> None:
@@ -350,16 +350,16 @@ class ProcessExecutor:
             self._empty.set()
 
     def _clean(self, job: Job) -> None:
-        if job.told and job.reaped and job.dirty:
+        if job.end_reported and job.reaped and job.dirty:
             self._loop.run_in_executor(None, job.clean)
 
     # ---------------------------------------------------------------------------------------------------- looking
 
-    def _look_later(self) -> None:
+    def _schedule_poll(self) -> None:
         if self._looking is None:
-            self._looking = self._loop.call_later(LOOK, self._look)
+            self._looking = self._loop.call_later(POLL_INTERVAL, self._poll)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         """Pass on what attempts wrote, and see to processes that should have moved on. Runs only beside jobs."""
         self._looking = None
         now = self._loop.time()
@@ -368,13 +368,13 @@ class ProcessExecutor:
             if job.killed and age > _UNKILLABLE:
                 self._abort(job, ErrorInfo(type="Lost", message="the step's process does not end, even when killed"))
             elif job.stage is Stage.RUNNING and job.tail is not None:
-                self._teller.output(job, job.tail.read())
-                self._teller.measured(job, job.tail.measured())
-                self._teller.committed(job, job.tail.committed())
+                self._reporter.output(job, job.tail.read())
+                self._reporter.measured(job, job.tail.measured())
+                self._reporter.committed(job, job.tail.committed())
             elif job.stage is Stage.ENDED and age > _LINGER and not job.killed:
                 self._signal(job, signal.SIGKILL)
             elif job.stage is Stage.SENT and age > _HANDOVER:
                 _log.warning("fork server %s does not take attempts; it is killed", job.server.pid)
                 job.server.kill()
         if self._jobs:
-            self._look_later()
+            self._schedule_poll()

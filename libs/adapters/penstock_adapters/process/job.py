@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pydantic
 
+from penstock_adapters.process.fork_server import ForkServer
 from penstock_adapters.process.output import Tail
-from penstock_adapters.process.server import ForkServer
 from penstock_core.facts import AttemptRequested, ErrorInfo, Outcome
-from penstock_core.ports import Workplace
+from penstock_core.ports import AttemptEnvironment
 
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 _ERROR = pydantic.TypeAdapter(ErrorInfo)
@@ -37,7 +37,7 @@ class Job:
 
     number: int
     request: AttemptRequested
-    where: Workplace
+    where: AttemptEnvironment
     server: ForkServer
     stage: Stage = Stage.WAITING
     since: float = 0.0
@@ -49,7 +49,7 @@ class Job:
     why: tuple[Outcome, ErrorInfo] | None = None
     killed: bool = False
     dirty: bool = True
-    told: bool = False
+    end_reported: bool = False
     reaped: bool = False
     timers: list[asyncio.TimerHandle] = field(default_factory=list[asyncio.TimerHandle])
 
@@ -79,7 +79,7 @@ class Job:
                 Path(f"{self.base}.{suffix}").unlink()
 
 
-def unreported_end(status: int, memory: int | None) -> ErrorInfo:
+def crash_error(status: int, memory: int | None) -> ErrorInfo:
     """Why a process ended that reported no result, from its wait status."""
     code = os.waitstatus_to_exitcode(status)
     limited = f"; its memory limit was {memory / 2**20:.0f} MiB" if memory is not None else ""
@@ -91,18 +91,18 @@ def unreported_end(status: int, memory: int | None) -> ErrorInfo:
         hint = "; if nobody did this, the machine may have run out of memory"
     elif -code in _CRASHES:
         hint = "; native code crashed, and the step's output may show the Python stack"
-    return ErrorInfo(type="Signal", message=f"the step's process was {how(code)}{hint}{limited}")
+    return ErrorInfo(type="Signal", message=f"the step's process was {describe_exit(code)}{hint}{limited}")
 
 
-def died_importing(module: str, code: int, said: str) -> ErrorInfo:
+def import_crash_error(module: str, code: int, said: str) -> ErrorInfo:
     """Why a fork server ended while it imported the user's module; `said` is what it printed."""
     lines = said.strip().splitlines()
     last = f": {lines[-1][:500]}" if lines else ""
-    why = f"importing module {module!r} ended the process ({how(code)}){last}"
+    why = f"importing module {module!r} ended the process ({describe_exit(code)}){last}"
     return ErrorInfo(type="ImportCrash", message=why, traceback=said)
 
 
-def how(code: int) -> str:
+def describe_exit(code: int) -> str:
     """An exit code for people, such as `killed by signal 9 (SIGKILL)`."""
     if code >= 0:
         return f"exited with code {code}"

@@ -13,8 +13,8 @@ from typing import Any
 
 import orjson
 
-from penstock_core import series
-from penstock_core.series import Point
+from penstock_core.queries import series
+from penstock_core.queries.series import Point
 
 OUTPUT_LIMIT = 4 * 1024 * 1024
 """Bytes of output of one attempt that are passed on."""
@@ -68,7 +68,7 @@ class Tail:
         entries = self._said(last)
         text = self._preface + self._decoder.decode(self._log.read(last), last and self._log.exhausted)
         self._preface = ""
-        if last and self._log.exhausted and self._log.left_out:
+        if last and self._log.exhausted and self._log.dropped:
             text += f"\n[penstock] {self._log.forget():.1f} MiB of further output were left out\n"
         return entries + [_text(text[i : i + _ENTRY]) for i in range(0, len(text), _ENTRY)]
 
@@ -82,11 +82,11 @@ class Tail:
 
     def _said(self, last: bool) -> list[Entry]:
         entries = _entries(self._events.read(last))
-        if last and self._events.exhausted and self._events.left_out:
+        if last and self._events.exhausted and self._events.dropped:
             entries.append(_text(f"[penstock] {self._events.forget():.1f} MiB of further entries were left out\n"))
-        if last and self._points.exhausted and self._points.left_out:
+        if last and self._points.exhausted and self._points.dropped:
             entries.append(_text("[penstock] further measurements were left out: there are too many\n"))
-            self._points.left_out = False
+            self._points.dropped = False
         return entries
 
 
@@ -117,7 +117,7 @@ class Points:
         self._file = _Follower(path, POINTS_LIMIT, (b"\n",), whole=True)
         self._names: set[str] = set()
         self._room = series.POINTS
-        self.left_out = False
+        self.dropped = False
 
     @property
     def exhausted(self) -> bool:
@@ -128,7 +128,7 @@ class Points:
         """The next ones."""
         lines = self._file.read(last).splitlines()
         found = [point for line in _all_json(lines) if (point := self._taken(line)) is not None]
-        self.left_out = self.left_out or self._file.left_out > 0
+        self.dropped = self.dropped or self._file.dropped > 0
         return found
 
     def _taken(self, line: Any) -> Point | None:
@@ -136,7 +136,7 @@ class Points:
         if point is None:
             return None
         if self._room <= 0 or (point.name not in self._names and len(self._names) >= series.NAMES):
-            self.left_out = True
+            self.dropped = True
             return None
         self._names.add(point.name)
         self._room -= 1
@@ -199,7 +199,7 @@ class _Follower:
         self._room = limit
         self._offset = 0
         self._size = 0
-        self.left_out = 0
+        self.dropped = 0
 
     @property
     def exhausted(self) -> bool:
@@ -208,7 +208,7 @@ class _Follower:
 
     def forget(self) -> float:
         """How much was left out so far, in MiB; counts from 0 again."""
-        size, self.left_out = self.left_out, 0
+        size, self.dropped = self.dropped, 0
         return size / 2**20
 
     def read(self, last: bool) -> bytes:
@@ -247,7 +247,7 @@ class _Follower:
             return b""
 
     def _leave_out(self, size: int) -> None:
-        self.left_out += size - self._offset
+        self.dropped += size - self._offset
         self._offset = size
         if size > _DISK_LIMIT:
             # Its writers append, so they go on at the new end: a step that never stops printing cannot fill the disk.

@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, NoReturn, ParamSpec, TypeVar
 
-from penstock_adapters import blocking, memory
-from penstock_adapters.errors import StoreRefused
-from penstock_core.ports import Unavailable
+from penstock_adapters import memory, threads
+from penstock_adapters.errors import StoreRefusedError
+from penstock_core.ports import UnavailableError
 
 THREADS = 8
 CONNECT_TIMEOUT = 5.0
@@ -51,7 +51,7 @@ class S3Options:
         return f"s3://{'/'.join(filter(None, (self.bucket, self.prefix)))}{at}"
 
 
-class S3Refused(StoreRefused):
+class S3ResponseError(StoreRefusedError):
     """The service answered with an error. `code` is S3's (a bare number for HEAD), `status` the HTTP status."""
 
     def __init__(self, message: str, code: str, status: int) -> None:
@@ -75,7 +75,7 @@ class S3Client:
 
     def __init__(self, options: S3Options) -> None:
         self.options = options
-        memory.give_back()
+        memory.return_free_memory()
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="penstock-s3")
         self._lock = threading.Lock()
         self._client: Any = None
@@ -93,7 +93,7 @@ class S3Client:
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a blocking function in the pool."""
         try:
-            return await blocking.run(self.pool, function, *args, **kwargs)
+            return await threads.run(self.pool, function, *args, **kwargs)
         except Exception as error:
             self._translate(error)
 
@@ -129,17 +129,17 @@ class S3Client:
         if isinstance(error, exceptions.ClientError):
             raise self._of_answer(error.response) from error
         if isinstance(error, exceptions.NoCredentialsError | exceptions.PartialCredentialsError):
-            raise StoreRefused(
+            raise StoreRefusedError(
                 f"there are no credentials for the artifact store {where}: set PENSTOCK_S3_ACCESS_KEY and "
                 "PENSTOCK_S3_SECRET_KEY, or give the machine a role"
             ) from error
         if isinstance(error, interrupted()):
-            raise Unavailable(
+            raise UnavailableError(
                 f"the artifact store {where} cannot be reached ({error}): check that it runs and that "
                 "PENSTOCK_S3_ENDPOINT is right; the same call can be tried again"
             ) from error
         if isinstance(error, exceptions.BotoCoreError | ValueError):
-            raise StoreRefused(f"the settings of the artifact store {where} are not usable: {error}") from error
+            raise StoreRefusedError(f"the settings of the artifact store {where} are not usable: {error}") from error
         raise error
 
     def _of_answer(self, response: dict[str, Any]) -> Exception:
@@ -148,7 +148,9 @@ class S3Client:
         status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         where = self.options.where
         if (status >= 500 and status != 501) or status == 429 or code in ("RequestTimeout", "SlowDown"):
-            return Unavailable(f"the artifact store {where} is not able to answer now ({status} {code}): try again")
+            return UnavailableError(
+                f"the artifact store {where} is not able to answer now ({status} {code}): try again"
+            )
         if code == "NoSuchBucket":
             what = f"bucket {self.options.bucket!r} does not exist: create it, or correct PENSTOCK_ARTIFACTS_URL"
         elif status in (400, 401, 403) and code in _CREDENTIALS:
@@ -160,7 +162,7 @@ class S3Client:
             )
         else:
             what = f"the service refused the call: {status} {code} {text}".rstrip()
-        return S3Refused(f"the artifact store {where} cannot be used: {what}", code, status)
+        return S3ResponseError(f"the artifact store {where} cannot be used: {what}", code, status)
 
 
 def interrupted() -> tuple[type[Exception], ...]:

@@ -17,13 +17,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from penstock_adapters import verify
-from penstock_adapters.errors import ArtifactMissing, ArtifactTooLarge
-from penstock_adapters.s3 import sweeping
-from penstock_adapters.s3.client import S3Client, S3Options, S3Refused, interrupted
-from penstock_adapters.s3.upload import IN_FLIGHT, PART, Announced, Upload
+from penstock_adapters import verification
+from penstock_adapters.errors import ArtifactMissingError, ArtifactTooLargeError
+from penstock_adapters.s3 import garbage_collection
+from penstock_adapters.s3.client import S3Client, S3Options, S3ResponseError, interrupted
+from penstock_adapters.s3.upload import IN_FLIGHT, PART, ExpectedObject, Upload
 from penstock_core import ids
-from penstock_core.ports import Marks, StoredObject, Unavailable, check_note
+from penstock_core.ports import Marks, StoredObject, UnavailableError, check_note
 
 READ_TRIES = 4
 STALE = timedelta(days=1)
@@ -65,7 +65,7 @@ class S3Artifacts:
             StoreRefused: it is set up wrongly; the message says what to do.
         """
         self.conditional = await self._probe()
-        with contextlib.suppress(S3Refused):  # cleaning is a courtesy: credentials may lack the right to
+        with contextlib.suppress(S3ResponseError):  # cleaning is a courtesy: credentials may lack the right to
             await self._abort_stale()
 
     async def close(self) -> None:
@@ -76,7 +76,7 @@ class S3Artifacts:
         """Store the file at `path`; see the port. What is there with this size is not read again."""
         ids.check_digest(sha256)
         if await self.touch(sha256) != size:
-            await self._upload(Announced(sha256=sha256, size=size)).send(self._file(Path(path)))
+            await self._upload(ExpectedObject(sha256=sha256, size=size)).send(self._file(Path(path)))
 
     async def put_bytes(self, data: bytes) -> str:
         """Store bytes; returns their digest."""
@@ -86,15 +86,15 @@ class S3Artifacts:
             yield data
 
         if await self.touch(sha256) != len(data):
-            await self._upload(Announced(sha256=sha256, size=len(data))).send(once())
+            await self._upload(ExpectedObject(sha256=sha256, size=len(data))).send(once())
         return sha256
 
     async def put_stream(self, chunks: AsyncIterable[bytes], sha256: str, limit: int | None = None) -> int:
         """Store a stream; see the port. It goes to the service as it comes, without a file in between."""
         ids.check_digest(sha256)
         if self._marks is not None:
-            await sweeping.want(self._marks, sha256)
-        return await self._upload(Announced(sha256=sha256, limit=limit)).send(chunks)
+            await garbage_collection.want(self._marks, sha256)
+        return await self._upload(ExpectedObject(sha256=sha256, limit=limit)).send(chunks)
 
     async def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
         """Stream an object's bytes; see the port. A broken connection is taken up again where it broke."""
@@ -103,18 +103,18 @@ class S3Artifacts:
             raise ValueError(f"no range: {start} to {end}")
         if end == start:
             if await self.stat(sha256) is None:
-                raise ArtifactMissing(sha256, self.options.where)
+                raise ArtifactMissingError(sha256, self.options.where)
             return
         stop = start + PART if end is None else min(end, start + PART)
         try:
             first, size = await self._client.run(self._get, key, start, stop)
-        except S3Refused as refused:
+        except S3ResponseError as refused:
             if refused.missing:
-                raise ArtifactMissing(sha256, self.options.where) from refused
+                raise ArtifactMissingError(sha256, self.options.where) from refused
             raise
         chunks = self._pieces(key, first, start, size if end is None else min(end, size))
         if start == 0 and (end is None or end >= size):
-            chunks = verify.whole(chunks, sha256, self.options.where, self._client.pool)
+            chunks = verification.whole(chunks, sha256, self.options.where, self._client.pool)
         async with contextlib.aclosing(chunks):
             async for chunk in chunks:
                 yield chunk
@@ -123,7 +123,7 @@ class S3Artifacts:
         """The object's size in bytes, or None when it is not there."""
         try:
             return int((await self._client.call("head_object", Key=self._key(sha256)))["ContentLength"])
-        except S3Refused as refused:
+        except S3ResponseError as refused:
             if refused.missing:
                 return None
             raise
@@ -135,18 +135,18 @@ class S3Artifacts:
             Unavailable: it is being removed right now: in a moment it can be put anew.
         """
         if self._marks is not None:
-            await sweeping.want(self._marks, sha256)
+            await garbage_collection.want(self._marks, sha256)
         return await self.stat(sha256)
 
     async def listing(self) -> AsyncGenerator[list[StoredObject]]:
         """All objects; see the port."""
-        async for part in sweeping.listing(self._client, self._name("sha256/")):
+        async for part in garbage_collection.listing(self._client, self._name("sha256/")):
             yield part
 
     async def sweep(self, sha256: str, before: float) -> bool:
         """Mark an object that nothing names, or remove it when its mark is old enough; see the port."""
         ids.check_digest(sha256)
-        return self._marks is not None and await sweeping.sweep(self._marks, sha256, before, self.delete)
+        return self._marks is not None and await garbage_collection.sweep(self._marks, sha256, before, self.delete)
 
     async def marked(self) -> AsyncGenerator[list[str]]:
         """The marked objects; see the port."""
@@ -155,7 +155,7 @@ class S3Artifacts:
 
     async def tidy(self) -> None:
         """Abort uploads that were left."""
-        with contextlib.suppress(S3Refused):
+        with contextlib.suppress(S3ResponseError):
             await self._abort_stale()
 
     async def put_note(self, name: str, data: bytes) -> None:
@@ -165,9 +165,9 @@ class S3Artifacts:
     async def notes(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
         """The notes whose names begin like this."""
         top = self._name("notes/")
-        async for page in sweeping.pages(self._client, top + prefix):
+        async for page in garbage_collection.pages(self._client, top + prefix):
             for one in page:
-                data = await sweeping.get(self._client, one["Key"])
+                data = await garbage_collection.get(self._client, one["Key"])
                 if data is not None:
                     yield one["Key"].removeprefix(top), data
 
@@ -179,7 +179,7 @@ class S3Artifacts:
         """Remove an object; removing what is not there is success."""
         try:
             await self._client.call("delete_object", Key=self._key(sha256))
-        except S3Refused as refused:
+        except S3ResponseError as refused:
             if not refused.missing:
                 raise
 
@@ -204,7 +204,7 @@ class S3Artifacts:
             headers["If-None-Match"] = arguments["IfNoneMatch"] = "*"
         if size is not None:
             if size > LARGEST_PUT:
-                raise ArtifactTooLarge(sha256, LARGEST_PUT)
+                raise ArtifactTooLargeError(sha256, LARGEST_PUT)
             headers["Content-Length"] = str(size)
             arguments["ContentLength"] = size
         return {"url": self._client.presign("put_object", expires, Key=key, **arguments), "headers": headers}
@@ -229,7 +229,7 @@ class S3Artifacts:
         Raises:
             ArtifactMismatch: they have another size together; nothing was stored.
         """
-        await self._upload(Announced(sha256=sha256, size=size)).complete(upload, tags)
+        await self._upload(ExpectedObject(sha256=sha256, size=size)).complete(upload, tags)
 
     def _key(self, sha256: str) -> str:
         ids.check_digest(sha256)
@@ -238,8 +238,8 @@ class S3Artifacts:
     def _name(self, tail: str) -> str:
         return f"{self.options.prefix}/{tail}" if self.options.prefix else tail
 
-    def _upload(self, announced: Announced) -> Upload:
-        return Upload(self._client, self._key(announced.sha256), announced, conditional=self.conditional)
+    def _upload(self, expected_object: ExpectedObject) -> Upload:
+        return Upload(self._client, self._key(expected_object.sha256), expected_object, conditional=self.conditional)
 
     async def _file(self, path: Path) -> AsyncGenerator[bytes]:
         with path.open("rb", buffering=0) as file:  # short; reads are in threads
@@ -290,7 +290,7 @@ class S3Artifacts:
         for _ in range(2):
             try:
                 await self._client.call("put_object", Key=self._name(_PROBE), Body=b"penstock", IfNoneMatch="*")
-            except S3Refused as refused:
+            except S3ResponseError as refused:
                 if refused.status == 412:
                     return True
                 if refused.status in (409, 501) or refused.code in ("InvalidArgument", "InvalidRequest"):
@@ -304,5 +304,5 @@ class S3Artifacts:
         before = datetime.now(UTC) - STALE
         for upload in answer.get("Uploads", []):
             if upload["Initiated"] < before:
-                with contextlib.suppress(S3Refused, Unavailable):
+                with contextlib.suppress(S3ResponseError, UnavailableError):
                     await self._client.call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])

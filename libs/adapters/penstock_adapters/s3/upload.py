@@ -13,9 +13,9 @@ from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_adapters import verify
-from penstock_adapters.errors import ArtifactMismatch, ArtifactTooLarge
-from penstock_adapters.s3.client import S3Client, S3Refused
+from penstock_adapters import verification
+from penstock_adapters.errors import ArtifactMismatchError, ArtifactTooLargeError
+from penstock_adapters.s3.client import S3Client, S3ResponseError
 
 PART = 8 * 1024 * 1024
 IN_FLIGHT = 4
@@ -24,7 +24,7 @@ _MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Announced:
+class ExpectedObject:
     """What the bytes shall be: their digest, their size if it is known, and the most there may be."""
 
     sha256: str
@@ -41,12 +41,12 @@ class Announced:
 class Upload:
     """Uploads to `key`. `conditional`: the service refuses to replace an object when asked not to."""
 
-    def __init__(self, client: S3Client, key: str, announced: Announced, *, conditional: bool) -> None:
+    def __init__(self, client: S3Client, key: str, expected_object: ExpectedObject, *, conditional: bool) -> None:
         self._client = client
         self._key = key
-        self._announced = announced
+        self._expected_object = expected_object
         self._condition: dict[str, Any] = {"IfNoneMatch": "*"} if conditional else {}
-        self._hasher = verify.Hasher(client.pool)
+        self._hasher = verification.Hasher(client.pool)
 
     async def send(self, chunks: AsyncIterable[bytes]) -> int:
         """Upload everything; returns the size.
@@ -55,10 +55,10 @@ class Upload:
             ArtifactMismatch: the bytes are not what was announced; nothing was stored.
             ArtifactTooLarge: they are more than the limit; nothing was stored.
         """
-        async with contextlib.aclosing(verify.regroup(chunks, self._announced.part)) as parts:
+        async with contextlib.aclosing(verification.regroup(chunks, self._expected_object.part)) as parts:
             first = await anext(parts, b"")
             await self._take(first)
-            second = await anext(parts, None) if len(first) == self._announced.part else None
+            second = await anext(parts, None) if len(first) == self._expected_object.part else None
             if second is None:
                 self._verify()
                 await self._put("put_object", Body=first)
@@ -91,11 +91,11 @@ class Upload:
             parts = [{"PartNumber": number, "ETag": tag} for number, tag in enumerate(tags, 1)]
             if not await self._put("complete_multipart_upload", UploadId=upload, MultipartUpload={"Parts": parts}):
                 await self._abort(upload)
-        except S3Refused as refused:
+        except S3ResponseError as refused:
             # Asked a second time, because the first answer was lost: then it is there.
             if refused.code != "NoSuchUpload" or not await self._is_there():
                 raise
-        except ArtifactMismatch:
+        except ArtifactMismatchError:
             await self._abort(upload)
             raise
 
@@ -110,15 +110,16 @@ class Upload:
             if not answer.get("IsTruncated") or not parts:
                 break
             marker = parts[-1]["PartNumber"]
-        if found != count or sizes != self._announced.size:
-            raise ArtifactMismatch(
-                f"the {found} parts put for artifact {self._announced.sha256} are {sizes} bytes, not the {count} parts "
-                f"with {self._announced.size} bytes that were announced; nothing was stored"
+        if found != count or sizes != self._expected_object.size:
+            raise ArtifactMismatchError(
+                f"the {found} parts put for artifact {self._expected_object.sha256} are {sizes} bytes, "
+                f"not the {count} parts "
+                f"with {self._expected_object.size} bytes that were announced; nothing was stored"
             )
 
     async def _send_parts(self, upload: str, heads: deque[bytes], rest: AsyncIterable[bytes]) -> list[dict[str, Any]]:
         """Send parts, some at the same time, in the order of their numbers; returns their tags."""
-        in_flight = asyncio.Semaphore(max(1, IN_FLIGHT * PART // self._announced.part))
+        in_flight = asyncio.Semaphore(max(1, IN_FLIGHT * PART // self._expected_object.part))
         tasks: list[asyncio.Task[dict[str, Any]]] = []
 
         async def send(number: int, body: bytes) -> dict[str, Any]:
@@ -152,18 +153,19 @@ class Upload:
 
     async def _take(self, body: bytes) -> None:
         await self._hasher.update(body)
-        limit = self._announced.limit
-        most = self._announced.part * MAX_PARTS
+        limit = self._expected_object.limit
+        most = self._expected_object.part * MAX_PARTS
         if self._hasher.size > (most if limit is None else min(limit, most)):
-            raise ArtifactTooLarge(self._announced.sha256, limit or most)
+            raise ArtifactTooLargeError(self._expected_object.sha256, limit or most)
 
     def _verify(self) -> None:
         found = self._hasher.hexdigest()
-        size = self._announced.size
-        if found != self._announced.sha256 or size not in (None, self._hasher.size):
+        size = self._expected_object.size
+        if found != self._expected_object.sha256 or size not in (None, self._hasher.size):
             expected = "" if size is None else f" with {size} bytes"
-            raise ArtifactMismatch(
-                f"the bytes given for artifact {self._announced.sha256}{expected} are {self._hasher.size} bytes with "
+            raise ArtifactMismatchError(
+                f"the bytes given for artifact {self._expected_object.sha256}{expected} are "
+                f"{self._hasher.size} bytes with "
                 f"the SHA-256 {found}: they changed on the way or while they were read; nothing was stored"
             )
 
@@ -171,7 +173,7 @@ class Upload:
         """Make the object visible; False when somebody else has done so meanwhile."""
         try:
             await self._client.call(operation, Key=self._key, **arguments, **self._condition)
-        except S3Refused as refused:
+        except S3ResponseError as refused:
             if self._condition and refused.exists and await self._is_there():
                 return False
             if not self._condition or not (refused.exists or refused.status == 501):
@@ -183,11 +185,11 @@ class Upload:
     async def _is_there(self) -> bool:
         try:
             head = await self._client.call("head_object", Key=self._key)
-        except S3Refused as refused:
+        except S3ResponseError as refused:
             if refused.missing:
                 return False
             raise
-        return head["ContentLength"] == (self._hasher.size or self._announced.size)
+        return head["ContentLength"] == (self._hasher.size or self._expected_object.size)
 
     async def _abort(self, upload: str) -> None:
         with contextlib.suppress(Exception):  # the bucket's or the next start's cleaning takes what is left

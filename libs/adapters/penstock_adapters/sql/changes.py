@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 Row = dict[str, Any]
 
-OPEN = ("held", "queued", "suspended", "running")
+OPEN = ("queued_for_limit", "queued", "suspended", "running")
 """States of an attempt that has not ended."""
 
 TEXT_LIMIT = 200
@@ -22,7 +22,7 @@ class AttemptId(NamedTuple):
     attempt: int
 
 
-class Link(NamedTuple):
+class LineageLink(NamedTuple):
     """An attempt reads, as `name`, the artifacts that `maker` gave as `output`; number 0 stands for all its items."""
 
     reader: AttemptId
@@ -38,7 +38,7 @@ class RunChange:
 
     new: Row = field(default_factory=dict[str, Any])
     changed: Row = field(default_factory=dict[str, Any])
-    begun_at: float | None = None
+    started_at: float | None = None
     last_seq: int = 0
 
 
@@ -52,15 +52,15 @@ class AttemptChange:
 
 @dataclass(slots=True)
 class Changes:
-    """Rows by table. A later fact of the same row replaces what an earlier one said. Runs in `gone` were deleted."""
+    """Rows by table. A later fact of the same row replaces what an earlier one said. Runs in `deleted` were deleted."""
 
     runs: dict[str, RunChange] = field(default_factory=dict[str, RunChange])
     attempts: dict[AttemptId, AttemptChange] = field(default_factory=dict[AttemptId, AttemptChange])
     named: dict[str, dict[tuple[str, ...], Row]] = field(default_factory=dict[str, dict[tuple[str, ...], Row]])
     artifacts: dict[str, Row] = field(default_factory=dict[str, Row])
     uses: dict[tuple[Any, ...], Row] = field(default_factory=dict[tuple[Any, ...], Row])
-    links: list[Link] = field(default_factory=list[Link])
-    gone: set[str] = field(default_factory=set[str])
+    links: list[LineageLink] = field(default_factory=list[LineageLink])
+    deleted: set[str] = field(default_factory=set[str])
 
     def run(self, run_id: str, seq: int) -> RunChange:
         """The change of a run that a fact at `seq` is about."""

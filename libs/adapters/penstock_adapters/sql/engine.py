@@ -17,8 +17,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event, exc
 
-from penstock_adapters.sql.errors import Damaged, DatabaseError, Unwritable
-from penstock_core.ports import Unavailable
+from penstock_adapters.sql.errors import DatabaseDamagedError, DatabaseError, UnwritableFactError
+from penstock_core.ports import UnavailableError
 
 READERS = 4
 """Queries that are answered at the same time."""
@@ -83,7 +83,7 @@ def _sqlite(url: sa.URL) -> Database:
     write = sa.create_engine(url, poolclass=sa.QueuePool, pool_size=1, max_overflow=0, connect_args=_SQLITE)
     read = sa.create_engine(url, poolclass=sa.QueuePool, pool_size=READERS, max_overflow=0, connect_args=_SQLITE)
     for engine, begin in ((write, "BEGIN IMMEDIATE"), (read, "BEGIN")):
-        event.listen(engine, "connect", _settle)
+        event.listen(engine, "connect", _configure)
         event.listen(engine, "begin", _beginner(begin))
     return Database(write, read)
 
@@ -91,7 +91,7 @@ def _sqlite(url: sa.URL) -> Database:
 _SQLITE = {"timeout": _BUSY_SECONDS, "check_same_thread": False}
 
 
-def _settle(connection: Any, _: Any) -> None:
+def _configure(connection: Any, _: Any) -> None:
     connection.isolation_level = None  # the driver begins no transactions of its own: see `_beginner`
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-16000", "temp_store=MEMORY"):
         connection.execute(f"PRAGMA {pragma}")
@@ -117,16 +117,18 @@ def errors(what: str) -> Generator[None]:
     try:
         yield
     except (exc.DataError, exc.IntegrityError) as error:
-        raise Unwritable(f"{what}: {_first(error)}") from error
+        raise UnwritableFactError(f"{what}: {_first(error)}") from error
     except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-        raise Unavailable(f"{what}: {_first(error)}") from error
+        raise UnavailableError(f"{what}: {_first(error)}") from error
     except (exc.DBAPIError, sqlite3.DatabaseError) as error:
         if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-            raise Unavailable(f"{what}: {_first(error)}") from error
-        kind = Damaged if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else DatabaseError
+            raise UnavailableError(f"{what}: {_first(error)}") from error
+        kind = (
+            DatabaseDamagedError if _code(error) in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) else DatabaseError
+        )
         raise kind(f"{what}: {_first(error)}") from error
     except (exc.StatementError, OverflowError, UnicodeError, ValueError) as error:
-        raise Unwritable(f"{what}: {_first(error)}") from error
+        raise UnwritableFactError(f"{what}: {_first(error)}") from error
 
 
 def _code(error: BaseException) -> int:

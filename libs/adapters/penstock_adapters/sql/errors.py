@@ -6,7 +6,7 @@ PenstockError
 ├── Unwritable      a fact cannot be written: the fault lies in it, and the others can
 └── Gap             a batch does not follow what the tables hold
 
-A database that is away, busy or stopping is `ports.Unavailable`.
+A database that is away, busy or stopping is `ports.UnavailableError`.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ class DatabaseError(PenstockError):
     """The database of the read model cannot be used; the message says why and what to do."""
 
 
-class Damaged(DatabaseError):
+class DatabaseDamagedError(DatabaseError):
     """The file of the database is no database, or not any more."""
 
 
-class Unwritable(PenstockError):
+class UnwritableFactError(PenstockError):
     """A fact cannot be written: the fault lies in it, and the others can."""
 
 
-class Gap(PenstockError):
+class SequenceGapError(PenstockError):
     """The batch does not follow what the tables hold: go on from `last`."""
 
     def __init__(self, last: int) -> None:

@@ -15,13 +15,13 @@ import orjson
 import pydantic_core
 
 from penstock_adapters.sql import changes
-from penstock_adapters.sql.changes import AttemptId, Changes, Link, Row, clean
-from penstock_core import scripts
+from penstock_adapters.sql.changes import AttemptId, Changes, LineageLink, Row, clean
+from penstock_core import script_runs
 from penstock_core.facts import (
-    GOOD,
+    SUCCESSFUL,
     ArtifactCommitted,
     AttemptFinished,
-    AttemptHeld,
+    AttemptQueued,
     AttemptRequested,
     AttemptStarted,
     RunDeleted,
@@ -32,20 +32,20 @@ from penstock_core.facts import (
     StepSkipped,
     StepSuspended,
 )
-from penstock_core.ports import Recorded
-from penstock_core.search import number_of
-from penstock_core.values import (
+from penstock_core.pipeline.values import (
     ArtifactRef,
     Collected,
-    Earlier,
     Element,
     Fields,
     Inline,
     Items,
+    ResultOf,
     ResultRef,
     Stored,
     Value,
 )
+from penstock_core.ports import Recorded
+from penstock_core.queries.search import number_of
 
 _REASON_LIMIT = 2000
 _PREVIEW_LIMIT = 500
@@ -75,7 +75,7 @@ def _run_requested(found: Changes, record: Recorded, fact: RunRequested) -> None
         "version": _whole(fact.version),
         "state": "queued",
         "requested_at": _time(fact.requested_at) or record.at,
-        "begun_at": None,
+        "started_at": None,
         "finished_at": None,
         "duration": None,
         "deployment": clean(trigger["deployment"], 100) if "deployment" in trigger else None,
@@ -88,8 +88,8 @@ def _run_requested(found: Changes, record: Recorded, fact: RunRequested) -> None
         "outputs": None,
         "seq": record.seq,
     }
-    if fact.version == scripts.VERSION and change.begun_at is None:
-        change.begun_at = _time(fact.requested_at)  # it was over when it came here
+    if fact.version == script_runs.VERSION and change.started_at is None:
+        change.started_at = _time(fact.requested_at)  # it was over when it came here
     for name, text in fact.labels.items():
         found.name("labels", fact.run_id, name, "", {"value": clean(text, changes.TEXT_LIMIT)})
     for name, value in fact.inputs.items():
@@ -106,8 +106,8 @@ def _run_finished(found: Changes, record: Recorded, fact: RunFinished) -> None:
     change.changed.setdefault("outputs", _json(_preview(fact.outputs)))
 
 
-def _attempt_held(found: Changes, record: Recorded, fact: AttemptHeld) -> None:
-    row: Row = {"state": "held", "requested_at": record.at, "seq": record.seq}
+def _attempt_held(found: Changes, record: Recorded, fact: AttemptQueued) -> None:
+    row: Row = {"state": "queued_for_limit", "requested_at": record.at, "seq": record.seq}
     found.attempt(_begun(found, record, fact), row)
 
 
@@ -151,7 +151,7 @@ def _attempt_finished(found: Changes, record: Recorded, fact: AttemptFinished) -
     row |= {"started_at": started} if (started := _time(fact.started_at)) else {}
     found.attempt(attempt, row)
     _measured(found, fact)
-    if fact.outcome in GOOD:
+    if fact.outcome in SUCCESSFUL:
         _uses(found, attempt, "out", fact.outputs, record.seq)
     _uses(found, attempt, "logged", fact.artifacts, record.seq)
 
@@ -192,7 +192,7 @@ def _step_reused(found: Changes, record: Recorded, fact: StepReused) -> None:
 
 
 def _run_deleted(found: Changes, record: Recorded, fact: RunDeleted) -> None:
-    found.gone.add(fact.run_id)
+    found.deleted.add(fact.run_id)
 
 
 def _step(found: Changes, record: Recorded, fact: StepSkipped | StepExpanded, row: Row) -> None:
@@ -208,14 +208,14 @@ _PROJECT: dict[type, Callable[[Changes, Recorded, Any], None]] = {
     StepReused: _step_reused,
     StepSkipped: _step_skipped,
     StepSuspended: _step_suspended,
-    AttemptHeld: _attempt_held,
+    AttemptQueued: _attempt_held,
     AttemptRequested: _attempt_requested,
     AttemptStarted: _attempt_started,
     ArtifactCommitted: _artifact_committed,
     AttemptFinished: _attempt_finished,
 }
 
-_OfAttempt = AttemptHeld | AttemptRequested | StepSuspended | AttemptStarted | ArtifactCommitted | AttemptFinished
+_OfAttempt = AttemptQueued | AttemptRequested | StepSuspended | AttemptStarted | ArtifactCommitted | AttemptFinished
 
 
 def _begun(found: Changes, record: Recorded, fact: _OfAttempt) -> AttemptId:
@@ -226,8 +226,8 @@ def _begun(found: Changes, record: Recorded, fact: _OfAttempt) -> AttemptId:
 def _touch(found: Changes, record: Recorded, run_id: str) -> None:
     """A fact about a step: the run has begun."""
     change = found.run(run_id, record.seq)
-    if change.begun_at is None:
-        change.begun_at = record.at
+    if change.started_at is None:
+        change.started_at = record.at
 
 
 def _uses(found: Changes, attempt: AttemptId, direction: str, given: dict[str, Value], seq: int) -> None:
@@ -242,20 +242,20 @@ def _uses(found: Changes, attempt: AttemptId, direction: str, given: dict[str, V
                 found.uses[use] = {**dict(zip(columns, use, strict=True)), "seq": seq}
             else:
                 maker, output = _maker(attempt.run_id, part)
-                found.links.append(Link(attempt, name, maker, output, seq))
+                found.links.append(LineageLink(attempt, name, maker, output, seq))
 
 
-def _maker(run_id: str, part: Earlier | Collected) -> tuple[AttemptId, str]:
-    ref = part.result if isinstance(part, Earlier) else part.collected
+def _maker(run_id: str, part: ResultOf | Collected) -> tuple[AttemptId, str]:
+    ref = part.result if isinstance(part, ResultOf) else part.collected
     number = ref.attempt if isinstance(ref, ResultRef) else 0
     return AttemptId(ref.run_id or run_id, ref.key, min(number, 2**31 - 1)), clean(ref.output, changes.TEXT_LIMIT)
 
 
-def _parts(value: Value) -> Iterator[ArtifactRef | Earlier | Collected]:
+def _parts(value: Value) -> Iterator[ArtifactRef | ResultOf | Collected]:
     match value:
         case Stored(artifact):
             yield artifact
-        case Earlier() | Collected():
+        case ResultOf() | Collected():
             yield value
         case Element(of):
             yield from _parts(of)

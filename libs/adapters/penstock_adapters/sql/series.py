@@ -18,8 +18,8 @@ import sqlalchemy as sa
 from penstock_adapters.sql import engine, tables
 from penstock_adapters.sql.changes import TEXT_LIMIT, clean
 from penstock_adapters.sql.engine import Database
-from penstock_core import series
-from penstock_core.series import Point
+from penstock_core.queries import series
+from penstock_core.queries.series import Point
 
 STREAM = "METRICS"
 _NO_STEP = -(2**63)
@@ -28,7 +28,7 @@ _SERIES = tables.series.c
 Row = dict[str, Any]
 
 
-class Part(NamedTuple):
+class PointBatch(NamedTuple):
     """Points of one attempt, in order; `first` is the index of the first one, `seq` their place in the stream."""
 
     seq: int
@@ -55,7 +55,7 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class PointRange:
     """Points of a series, in order. `end` is what a page goes on from, None where nothing follows."""
 
     points: list[Point]
@@ -65,7 +65,7 @@ class Stretch:
 # ----------------------------------------------------------------------------------------------------------- writing
 
 
-def rows(parts: Iterable[Part]) -> list[Row]:
+def rows(parts: Iterable[PointBatch]) -> list[Row]:
     """The rows of parts, each once: a part that comes again is the same."""
     found: dict[tuple[Any, ...], Row] = {}
     for part in parts:
@@ -173,7 +173,7 @@ def _chosen(run_id: str, name: str | None, key: str | None, attempt: int | None)
 
 def page(
     database: Database, run_id: str, one: Series, after: tuple[int, int] | None = None, limit: int = 10_000
-) -> Stretch:
+) -> PointRange:
     """Points of a series, in order, from a page's end on."""
     found: list[Point] = []
     part, begin = after or (0, 0)
@@ -184,15 +184,15 @@ def page(
             room = limit - len(found)
             found += points[start : start + room]
             if len(points) - start > room:
-                return Stretch(found, (first, start + room))
-    return Stretch(found)
+                return PointRange(found, (first, start + room))
+    return PointRange(found)
 
 
-def thinned(database: Database, run_id: str, one: Series, most: int) -> Stretch:
+def thinned(database: Database, run_id: str, one: Series, most: int) -> PointRange:
     """At most `most` points of a series, among them its first, last, smallest and largest."""
     with engine.errors("the series cannot be read"), database.read.begin() as connection:
         points = [point for _, packed in _parts(connection, run_id, one, 0) for point in unpack(one.name, packed)]
-    return Stretch([points[index] for index in series.thinned([point.value for point in points], most)])
+    return PointRange([points[index] for index in series.thinned([point.value for point in points], most)])
 
 
 def _parts(connection: sa.Connection, run_id: str, one: Series, begin: int) -> Iterator[tuple[int, bytes]]:

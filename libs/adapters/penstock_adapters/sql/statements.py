@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from penstock_adapters.sql import changes, tables
-from penstock_adapters.sql.changes import AttemptChange, AttemptId, Changes, Link, Row, RunChange
+from penstock_adapters.sql.changes import AttemptChange, AttemptId, Changes, LineageLink, Row, RunChange
 
 
 def insert(connection: sa.Connection, table: sa.Table) -> Any:
@@ -39,7 +39,7 @@ def write(connection: sa.Connection, found: Changes) -> None:
         connection.execute(known, list(found.artifacts.values()))
     upsert(connection, tables.uses, list(found.uses.values()))
     _write_links(connection, found.links)
-    for run_id in found.gone:
+    for run_id in found.deleted:
         for table in (*tables.OF_RUNS, tables.series):
             connection.execute(sa.delete(table).where(table.c.run_id == run_id))
 
@@ -48,7 +48,7 @@ def _write_runs(connection: sa.Connection, found: dict[str, RunChange]) -> None:
     upsert(connection, tables.runs, [_whole_run(change) for change in found.values() if change.new])
     old = [(run_id, change) for run_id, change in found.items() if not change.new]
     if old:
-        rows = [{"id": run_id, "begun": change.begun_at, "seq_": change.last_seq} for run_id, change in old]
+        rows = [{"id": run_id, "begun": change.started_at, "seq_": change.last_seq} for run_id, change in old]
         connection.execute(_TOUCH, rows)
     if ended := [{"id": run_id, **change.changed} for run_id, change in old if change.changed]:
         connection.execute(_END, [_prefixed(row) for row in ended])
@@ -56,8 +56,8 @@ def _write_runs(connection: sa.Connection, found: dict[str, RunChange]) -> None:
 
 def _whole_run(change: RunChange) -> Row:
     row = change.new | {"last_seq": change.last_seq}
-    if change.begun_at is not None:
-        row |= {"state": "running", "begun_at": change.begun_at}
+    if change.started_at is not None:
+        row |= {"state": "running", "started_at": change.started_at}
     if change.changed:
         row |= change.changed | {"duration": max(0.0, change.changed["finished_at"] - row["requested_at"])}
     return row
@@ -73,7 +73,7 @@ _TOUCH = (
             (_RUNS.last_seq < sa.bindparam("seq_", type_=sa.BigInteger), sa.bindparam("seq_", type_=sa.BigInteger)),
             else_=_RUNS.last_seq,
         ),
-        begun_at=sa.func.coalesce(_RUNS.begun_at, _BEGUN),
+        started_at=sa.func.coalesce(_RUNS.started_at, _BEGUN),
         state=sa.case(
             (sa.and_(_RUNS.state == "queued", _BEGUN.is_not(None)), sa.literal("running", tables.Text)),
             else_=_RUNS.state,
@@ -122,7 +122,7 @@ def _upsert_attempts(connection: sa.Connection, rows: list[Row], *, ended: bool)
     connection.execute(statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=columns), rows)
 
 
-def _write_links(connection: sa.Connection, links: Sequence[Link]) -> None:
+def _write_links(connection: sa.Connection, links: Sequence[LineageLink]) -> None:
     columns = ["run_id", "key", "attempt", "direction", "name", "sha256", "seq"]
     for made, exact in ((_MADE, True), (_ITEMS, False)):
         rows = [_link(link) for link in links if bool(link.maker.attempt) is exact]
@@ -131,7 +131,7 @@ def _write_links(connection: sa.Connection, links: Sequence[Link]) -> None:
             connection.execute(statement, rows)
 
 
-def _link(link: Link) -> Row:
+def _link(link: LineageLink) -> Row:
     maker = {"maker_run": link.maker.run_id, "maker_output": link.output}
     if link.maker.attempt:
         maker |= {"maker_key": link.maker.key, "maker_attempt": link.maker.attempt}

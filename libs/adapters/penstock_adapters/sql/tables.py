@@ -39,7 +39,7 @@ runs = sa.Table(
     sa.Column("version", sa.BigInteger, nullable=False),
     sa.Column("state", Text, nullable=False),
     sa.Column("requested_at", sa.Double, nullable=False),
-    sa.Column("begun_at", sa.Double),
+    sa.Column("started_at", sa.Double),
     sa.Column("finished_at", sa.Double),
     sa.Column("duration", sa.Double),
     sa.Column("deployment", Text),

@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from penstock_adapters.sql import engine, projection, series, statements, tables
 from penstock_adapters.sql.changes import Changes
 from penstock_adapters.sql.engine import Database
-from penstock_adapters.sql.errors import Gap, Unwritable
+from penstock_adapters.sql.errors import SequenceGapError, UnwritableFactError
 from penstock_core.ports import Recorded
 
 Read = Callable[[int], Sequence[Recorded]]
 """Gives the facts of a batch above a sequence number."""
 
-ReadParts = Callable[[int], Sequence[series.Part]]
+ReadParts = Callable[[int], Sequence[series.PointBatch]]
 """Gives the parts of series of a batch above a sequence number."""
 
 _CHECKPOINTS = tables.checkpoints.c
@@ -77,7 +77,7 @@ def _apply(database: Database, stream: str, after: int, upto: int, write: Callab
     with engine.errors("the read model cannot be written"), database.write.begin() as connection:
         last: int = connection.execute(_locked(stream)).one().last_seq
         if last < after:
-            raise Gap(last)
+            raise SequenceGapError(last)
         if last >= upto:
             return last
         write(connection, last)
@@ -105,7 +105,7 @@ def _projected(facts: Sequence[Recorded]) -> Changes:
     try:
         return projection.project(facts)
     except Exception as error:  # whatever a fact holds, it must not stop those that follow
-        raise Unwritable(f"a fact cannot be projected: {error!r}") from error
+        raise UnwritableFactError(f"a fact cannot be projected: {error!r}") from error
 
 
 def _locked(stream: str) -> sa.Select[int, str]:

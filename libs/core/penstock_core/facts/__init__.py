@@ -11,14 +11,13 @@ from typing import get_args
 from penstock_core.facts.attempts import (
     ArtifactCommitted,
     AttemptFinished,
-    AttemptHeld,
+    AttemptQueued,
     AttemptRequested,
     AttemptStarted,
     SlotGranted,
 )
-from penstock_core.facts.keeping import RunArchived, RunDeleted
 from penstock_core.facts.parts import (
-    GOOD,
+    SUCCESSFUL,
     CacheMode,
     CacheReport,
     CacheRule,
@@ -28,6 +27,7 @@ from penstock_core.facts.parts import (
     Outcome,
     Registration,
 )
+from penstock_core.facts.retention import RunArchived, RunDeleted
 from penstock_core.facts.runs import CancelRequested, ClockReached, RunAdmitted, RunFinished, RunRequested
 from penstock_core.facts.steps import StepCancelRequested, StepExpanded, StepReused, StepSkipped, StepSuspended
 
@@ -41,7 +41,7 @@ Fact = (
     | StepCancelRequested
     | StepSkipped
     | StepSuspended
-    | AttemptHeld
+    | AttemptQueued
     | SlotGranted
     | AttemptRequested
     | AttemptStarted
@@ -57,10 +57,10 @@ FACTS: tuple[type[Fact], ...] = get_args(Fact)
 
 __all__ = [
     "FACTS",
-    "GOOD",
+    "SUCCESSFUL",
     "ArtifactCommitted",
     "AttemptFinished",
-    "AttemptHeld",
+    "AttemptQueued",
     "AttemptRequested",
     "AttemptStarted",
     "CacheMode",

@@ -8,15 +8,15 @@ from typing import Any, ClassVar
 from penstock_core import ids
 from penstock_core.facts.parts import CacheReport, CacheRule, ErrorInfo, Limit, Outcome, Registration, check_attempt
 from penstock_core.frozen import frozen
-from penstock_core.ir import Port, Resources
-from penstock_core.values import Value
+from penstock_core.pipeline.ir import Port, Resources
+from penstock_core.pipeline.values import Value
 
 
 @frozen(kw_only=True)
-class AttemptHeld:
+class AttemptQueued:
     """Attempt n could run, and is held until it has a slot of each of `limits`. Times are Unix seconds."""
 
-    ce_type: ClassVar[str] = "penstock.attempt.held.v1"
+    ce_type: ClassVar[str] = "penstock.attempt.queued.v1"
     append_once: ClassVar[bool] = True
 
     run_id: str
@@ -33,7 +33,7 @@ class AttemptHeld:
     @property
     def tail(self) -> str:
         """End of the subject."""
-        return f"step.{self.key}.{self.attempt}.held"
+        return f"step.{self.key}.{self.attempt}.queued"
 
 
 @frozen(kw_only=True)
@@ -128,7 +128,8 @@ class AttemptStarted:
 class ArtifactCommitted:
     """Attempt n has stored something while it runs. Informative; the latest of a name counts. `at` in Unix seconds.
 
-    `name` is a word of the subject; `given` is what the step called it, where that is no such word (see `commits`).
+    `name` is a word of the subject; `display_name` is what the step called it, where that is no such word (see
+    `commits`).
     """
 
     ce_type: ClassVar[str] = "penstock.artifact.committed.v1"
@@ -140,16 +141,16 @@ class ArtifactCommitted:
     name: str
     value: Value
     at: float = 0.0
-    given: str = ""
+    display_name: str = ""
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)
         ids.check_name(self.name, "artifact name")
 
     @property
-    def called(self) -> str:
+    def effective_name(self) -> str:
         """The name that the step gave it."""
-        return self.given or self.name
+        return self.display_name or self.name
 
     @property
     def tail(self) -> str:

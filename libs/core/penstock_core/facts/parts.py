@@ -6,10 +6,10 @@ from dataclasses import field
 from enum import StrEnum
 
 from penstock_core import ids
-from penstock_core.errors import InvalidFact
+from penstock_core.errors import InvalidFactError
 from penstock_core.frozen import frozen
+from penstock_core.pipeline.values import ArtifactRef
 from penstock_core.registry.facts import check_alias
-from penstock_core.values import ArtifactRef
 
 
 class Outcome(StrEnum):
@@ -24,7 +24,7 @@ class Outcome(StrEnum):
     SKIPPED = "skipped"
 
 
-GOOD = frozenset({Outcome.SUCCEEDED, Outcome.CACHED})
+SUCCESSFUL = frozenset({Outcome.SUCCEEDED, Outcome.CACHED})
 
 
 @frozen(kw_only=True)
@@ -112,7 +112,8 @@ class Registration:
         model: name of the model.
         artifact: what the version is made of.
         output: the name under which the attempt kept it.
-        metrics: its measurements; None: those that the attempt logged. `odd` are those that are no finite numbers.
+        metrics: its measurements; None: those that the attempt logged. `non_finite` are those that are no finite
+        numbers.
         alias: an alias that it shall have, if it passes `gate` and the alias's own gate.
     """
 
@@ -120,7 +121,7 @@ class Registration:
     artifact: ArtifactRef
     output: str = ""
     metrics: dict[str, float] | None = None
-    odd: dict[str, str] = field(default_factory=dict[str, str])
+    non_finite: dict[str, str] = field(default_factory=dict[str, str])
     alias: str = ""
     gate: str = ""
     reason: str = ""
@@ -134,8 +135,8 @@ class Registration:
 
 
 def check_attempt(run_id: str, key: str, attempt: int) -> None:
-    """Check the place of a fact about a step. Raises `InvalidId` or `InvalidFact`."""
+    """Check the place of a fact about a step. Raises `InvalidIdError` or `InvalidFactError`."""
     ids.check_name(run_id, "run id")
     ids.check_step_key(key)
     if not 1 <= attempt <= 1_000_000:
-        raise InvalidFact(f"attempt {attempt} of step {key!r} is out of range")
+        raise InvalidFactError(f"attempt {attempt} of step {key!r} is out of range")

@@ -6,10 +6,10 @@ from dataclasses import field
 from typing import ClassVar
 
 from penstock_core import ids
-from penstock_core.errors import InvalidFact
+from penstock_core.errors import InvalidFactError
 from penstock_core.facts.parts import CacheMode, Caller, Outcome
 from penstock_core.frozen import frozen
-from penstock_core.values import Value
+from penstock_core.pipeline.values import Value
 
 
 @frozen(kw_only=True)
@@ -84,7 +84,7 @@ class ClockReached:
     def __post_init__(self) -> None:
         ids.check_name(self.run_id, "run id")
         if not 0 <= self.at < 1e11:
-            raise InvalidFact(f"time {self.at} is out of range")
+            raise InvalidFactError(f"time {self.at} is out of range")
 
     @property
     def tail(self) -> str:

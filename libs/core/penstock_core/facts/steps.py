@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from penstock_core.facts.parts import ErrorInfo, check_attempt
 from penstock_core.frozen import frozen
-from penstock_core.ir import Kind
-from penstock_core.values import Value
+from penstock_core.pipeline.ir import Kind
+from penstock_core.pipeline.values import Value
 
 
 @frozen(kw_only=True)
@@ -85,7 +85,7 @@ class StepCancelRequested:
 
 @frozen(kw_only=True)
 class StepSkipped:
-    """A step will not run: `reason` for people, `because` the key of the step that caused it, if one did.
+    """A step will not run: `reason` for people, `cause` the key of the step that caused it, if one did.
 
     Attributes:
         expected: whether the pipeline itself has it so (a condition, a rule), so that the run can still succeed.
@@ -98,7 +98,7 @@ class StepSkipped:
     run_id: str
     key: str
     reason: str
-    because: str | None = None
+    cause: str | None = None
     expected: bool = False
     error: ErrorInfo | None = None
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from penstock_core.registry import gates, verdicts
-from penstock_core.registry.errors import Contradicts, GateError, GateRefused
+from penstock_core.pipeline.values import ArtifactRef
+from penstock_core.registry import gate_evaluation, gates
+from penstock_core.registry.errors import ConflictError, GateError, GateRefusedError
 from penstock_core.registry.facts import (
     AliasRemoved,
     GateSet,
@@ -22,7 +23,6 @@ from penstock_core.registry.facts import (
     check_alias,
 )
 from penstock_core.registry.state import Model, no_alias, no_model
-from penstock_core.values import ArtifactRef
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,11 +45,11 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class About:
+class VersionDetails:
     """What is said of a version when it is registered; see `ModelRegistered`."""
 
     metrics: dict[str, float] = field(default_factory=dict[str, float])
-    odd: dict[str, str] = field(default_factory=dict[str, str])
+    non_finite: dict[str, str] = field(default_factory=dict[str, str])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     tags: dict[str, str] = field(default_factory=dict[str, str])
     description: str = ""
@@ -77,7 +77,7 @@ class Promotion:
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class Actor:
     """Who has a wish, and when, in Unix seconds."""
 
     by: str
@@ -93,7 +93,9 @@ class Decision:
     refused: PromotionRefused | None = None
 
 
-def register(model: Model, origin: Origin, about: About, who: Who, wish: Promotion | None = None) -> Decision:
+def register(
+    model: Model, origin: Origin, about: VersionDetails, who: Actor, promotion: Promotion | None = None
+) -> Decision:
     """A version made of an artifact; the same artifact of the same attempt is the same version.
 
     Args:
@@ -101,54 +103,55 @@ def register(model: Model, origin: Origin, about: About, who: Who, wish: Promoti
         origin: the artifact and where it comes from.
         about: what is said of it.
         who: who registers it.
-        wish: an alias for it; its version is filled in here. A refusal is a fact, too: the version is there all the
+        promotion: an alias for it; its version is filled in here. A refusal is a fact, too: the version is there all
+        the
             same, and whoever asked may have gone.
     """
-    known = model.made_of.get((origin.run_id, origin.key, origin.attempt, origin.artifact.sha256))
+    known = model.by_source.get((origin.run_id, origin.key, origin.attempt, origin.artifact.sha256))
     facts: tuple[ModelFact, ...] = ()
     if known is None:
         known = len(model.versions) + 1
         fields = {name: getattr(origin, name) for name in Origin.__slots__}
-        fields |= {name: getattr(about, name) for name in About.__slots__}
+        fields |= {name: getattr(about, name) for name in VersionDetails.__slots__}
         facts = (
             ModelRegistered(
                 project=model.project,
                 model=model.name,
-                place=model.place + 1,
+                revision=model.revision + 1,
                 by=who.by,
                 at=who.at,
                 version=known,
                 **fields,
             ),
         )
-    if wish is None or (wish.cause and (wish.cause, wish.alias, known) in model.answered):
+    if promotion is None or (promotion.cause and (promotion.cause, promotion.alias, known) in model.answered):
         return Decision(facts, known)
-    return _with_alias(model, facts, replace(wish, version=known), who)
+    return _with_alias(model, facts, replace(promotion, version=known), who)
 
 
-def _with_alias(model: Model, facts: tuple[ModelFact, ...], wish: Promotion, who: Who) -> Decision:
+def _with_alias(model: Model, facts: tuple[ModelFact, ...], promotion: Promotion, who: Actor) -> Decision:
     version = next((fact for fact in facts if isinstance(fact, ModelRegistered)), None)
-    place = model.place + len(facts) + 1
+    revision = model.revision + len(facts) + 1
     try:
-        move = _move(model, version or model.versions[wish.version], wish, who, place)
-    except (GateRefused, Contradicts, GateError) as refusal:
+        move = _move(model, version or model.versions[promotion.version], promotion, who, revision)
+    except (GateRefusedError, ConflictError, GateError) as refusal:
         refused = PromotionRefused(
             project=model.project,
             model=model.name,
-            place=place,
+            revision=revision,
             by=who.by,
             at=who.at,
-            alias=wish.alias,
-            version=wish.version,
-            gate=_asked(model, wish),
-            clauses=refusal.clauses if isinstance(refusal, GateRefused) else (str(refusal),),
-            cause=wish.cause,
+            alias=promotion.alias,
+            version=promotion.version,
+            gate=_asked(model, promotion),
+            clauses=refusal.clauses if isinstance(refusal, GateRefusedError) else (str(refusal),),
+            cause=promotion.cause,
         )
-        return Decision((*facts, refused), wish.version, refused)
-    return Decision((*facts, *move), wish.version)
+        return Decision((*facts, refused), promotion.version, refused)
+    return Decision((*facts, *move), promotion.version)
 
 
-def promote(model: Model, wish: Promotion, who: Who) -> Decision:
+def promote(model: Model, promotion: Promotion, who: Actor) -> Decision:
     """An alias stands for a version from now on.
 
     Raises:
@@ -157,79 +160,81 @@ def promote(model: Model, wish: Promotion, who: Who) -> Decision:
         GateRefused: the version does not pass.
         GateError: the gate cannot be read.
     """
-    version = model.numbered(wish.version)
-    return Decision(_move(model, version, wish, who, model.place + 1), wish.version)
+    version = model.numbered(promotion.version)
+    return Decision(_move(model, version, promotion, who, model.revision + 1), promotion.version)
 
 
-def _move(model: Model, version: ModelRegistered, wish: Promotion, who: Who, place: int) -> tuple[ModelPromoted, ...]:
-    check_alias(wish.alias)
-    now = model.aliases.get(wish.alias)
-    before = now.version if now is not None else None
-    if wish.force and not wish.reason.strip():
-        raise Contradicts("a gate is passed by for a reason only", "say why, with --reason TEXT")
-    gate = gates.parse(wish.gate) if wish.gate else None
-    if before == wish.version:
+def _move(
+    model: Model, version: ModelRegistered, promotion: Promotion, who: Actor, revision: int
+) -> tuple[ModelPromoted, ...]:
+    check_alias(promotion.alias)
+    now = model.aliases.get(promotion.alias)
+    previous = now.version if now is not None else None
+    if promotion.force and not promotion.reason.strip():
+        raise ConflictError("a gate is passed by for a reason only", "say why, with --reason TEXT")
+    gate = gates.parse(promotion.gate) if promotion.gate else None
+    if previous == promotion.version:
         return ()
-    if wish.replaces is not None and wish.replaces != (before or 0):
-        stands = f"stands for version {before}" if before else "stands for nothing"
-        raise Contradicts(
-            f"alias {wish.alias!r} of model {model.name!r} {stands}, not for version {wish.replaces}",
+    if promotion.replaces is not None and promotion.replaces != (previous or 0):
+        stands = f"stands for version {previous}" if previous else "stands for nothing"
+        raise ConflictError(
+            f"alias {promotion.alias!r} of model {model.name!r} {stands}, not for version {promotion.replaces}",
             "somebody else has moved it: look at its history, then decide anew",
         )
     if version.version in model.archived:
-        raise Contradicts(
+        raise ConflictError(
             f"version {version.version} of model {model.name!r} is archived", "take it back first: --undo"
         )
-    asked = _asked(model, wish)
-    clauses, forced = _judged(model, version, wish, gate)
+    asked = _asked(model, promotion)
+    clauses, forced = _judged(model, version, promotion, gate)
     return (
         ModelPromoted(
             project=model.project,
             model=model.name,
-            place=place,
+            revision=revision,
             by=who.by,
             at=who.at,
-            alias=wish.alias,
+            alias=promotion.alias,
             version=version.version,
-            before=before,
-            reason=wish.reason,
+            previous=previous,
+            reason=promotion.reason,
             gate=asked,
             clauses=clauses,
             forced=forced,
-            cause=wish.cause,
+            cause=promotion.cause,
         ),
     )
 
 
 def _judged(
-    model: Model, version: ModelRegistered, wish: Promotion, own: gates.Gate | None
+    model: Model, version: ModelRegistered, promotion: Promotion, own: gates.Gate | None
 ) -> tuple[tuple[str, ...], bool]:
     """What came of the alias's gate and of the wish's own, and whether one was passed by.
 
     Raises:
         GateRefused: the version does not pass.
     """
-    policy = model.gates.get(wish.alias)
+    policy = model.gates.get(promotion.alias)
     asked = [gate for gate in (gates.parse(policy.gate) if policy else None, own) if gate is not None]
-    found = [verdicts.judge(gate, version, model.standing()) for gate in asked]
+    found = [gate_evaluation.judge(gate, version, model.standing()) for gate in asked]
     clauses = tuple(text for one in found for text in one.texts)
     passed = all(one.holds for one in found)
-    if not passed and not wish.force:
-        raise GateRefused(
-            f"version {version.version} of model {model.name!r} does not pass the gate of {wish.alias!r}",
+    if not passed and not promotion.force:
+        raise GateRefusedError(
+            f"version {version.version} of model {model.name!r} does not pass the gate of {promotion.alias!r}",
             "register a better one, or pass the gate by with --force and a reason",
             clauses,
         )
     return clauses, not passed
 
 
-def _asked(model: Model, wish: Promotion) -> str:
-    policy = model.gates.get(wish.alias)
-    both = [text for text in (policy.gate if policy else "", wish.gate) if text]
+def _asked(model: Model, promotion: Promotion) -> str:
+    policy = model.gates.get(promotion.alias)
+    both = [text for text in (policy.gate if policy else "", promotion.gate) if text]
     return both[0] if len(both) == 1 else " and ".join(f"({text})" for text in both)
 
 
-def remove_alias(model: Model, alias: str, reason: str, who: Who) -> Decision:
+def remove_alias(model: Model, alias: str, reason: str, who: Actor) -> Decision:
     """An alias stands for nothing any more.
 
     Raises:
@@ -243,17 +248,17 @@ def remove_alias(model: Model, alias: str, reason: str, who: Who) -> Decision:
     fact = AliasRemoved(
         project=model.project,
         model=model.name,
-        place=model.place + 1,
+        revision=model.revision + 1,
         by=who.by,
         at=who.at,
         alias=alias,
-        before=move.version,
+        previous=move.version,
         reason=reason,
     )
     return Decision((fact,), move.version)
 
 
-def set_gate(model: Model, alias: str, gate: str, reason: str, who: Who) -> Decision:
+def set_gate(model: Model, alias: str, gate: str, reason: str, who: Actor) -> Decision:
     """Every move of an alias has to pass a gate from now on; an empty one removes it. A model need not be there yet.
 
     Raises:
@@ -268,7 +273,7 @@ def set_gate(model: Model, alias: str, gate: str, reason: str, who: Who) -> Deci
     fact = GateSet(
         project=model.project,
         model=model.name,
-        place=model.place + 1,
+        revision=model.revision + 1,
         by=who.by,
         at=who.at,
         alias=alias,
@@ -278,7 +283,7 @@ def set_gate(model: Model, alias: str, gate: str, reason: str, who: Who) -> Deci
     return Decision((fact,))
 
 
-def archive(model: Model, version: int, reason: str, who: Who, *, archived: bool = True) -> Decision:
+def archive(model: Model, version: int, reason: str, who: Actor, *, archived: bool = True) -> Decision:
     """A version is not offered any more, or is again.
 
     Raises:
@@ -290,13 +295,13 @@ def archive(model: Model, version: int, reason: str, who: Who, *, archived: bool
         return Decision((), version)
     aliases = model.aliases_of(version)
     if archived and aliases:
-        raise Contradicts(
+        raise ConflictError(
             f"version {version} of model {model.name!r} is {', '.join(aliases)}", "move or remove that alias first"
         )
     fact = VersionArchived(
         project=model.project,
         model=model.name,
-        place=model.place + 1,
+        revision=model.revision + 1,
         by=who.by,
         at=who.at,
         version=version,

@@ -21,15 +21,15 @@ class RegistryError(PenstockError):
         super().__init__(f"{message}: {advice}" if advice else message)
 
 
-class NotThere(RegistryError):
+class NotFoundError(RegistryError):
     """There is no such model, version or alias."""
 
 
-class Contradicts(RegistryError):
+class ConflictError(RegistryError):
     """It contradicts what is there."""
 
 
-class GateRefused(RegistryError):
+class GateRefusedError(RegistryError):
     """The version does not pass the gate."""
 
     def __init__(self, message: str, advice: str, clauses: tuple[str, ...]) -> None:
@@ -42,6 +42,6 @@ class GateError(PenstockError, ValueError):
 
     def __init__(self, text: str, at: int, problem: str) -> None:
         self.at = at
-        before = text[:at].rstrip()
-        where = f"after {before[-60:]!r}" if before else "at its beginning"
+        previous = text[:at].rstrip()
+        where = f"after {previous[-60:]!r}" if previous else "at its beginning"
         super().__init__(f"{problem}, {where} (character {at + 1} of the gate)")

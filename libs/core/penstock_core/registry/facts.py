@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, get_args
 
 from penstock_core import ids
-from penstock_core.errors import InvalidFact, InvalidId
-from penstock_core.values import ArtifactRef
+from penstock_core.errors import InvalidFactError, InvalidIdError
+from penstock_core.pipeline.values import ArtifactRef
 
 LATEST = "latest"
 """No alias can have this name: a model without more said is its latest version."""
@@ -34,20 +34,20 @@ class _OfModel:
 
     project: str
     model: str
-    place: int
+    revision: int
     by: str = ""
     at: float = 0.0
 
     def __post_init__(self) -> None:
         ids.check_name(self.project, "project")
         ids.check_name(self.model, "model")
-        if not 1 <= self.place <= MOST:
-            raise InvalidFact(f"place {self.place} of model {self.model!r} is out of range")
+        if not 1 <= self.revision <= MOST:
+            raise InvalidFactError(f"place {self.revision} of model {self.model!r} is out of range")
 
     @property
     def tail(self) -> str:
         """End of the subject, and the fact's identity."""
-        return f"{self.project}.{self.model}.{self.place}"
+        return f"{self.project}.{self.model}.{self.revision}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +58,7 @@ class ModelRegistered(_OfModel):
         version: its number, from 1, without gaps.
         output: the name of the output or artifact that it was.
         code: digest of the code of the step, where that can be told.
-        metrics: measurements that gates compare; `odd` are those that are no finite numbers, as text.
+        metrics: measurements that gates compare; `non_finite` are those that are no finite numbers, as text.
         params: parameters that the attempt logged.
     """
 
@@ -74,7 +74,7 @@ class ModelRegistered(_OfModel):
     pipeline_version: int = 0
     code: str = ""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
-    odd: dict[str, str] = field(default_factory=dict[str, str])
+    non_finite: dict[str, str] = field(default_factory=dict[str, str])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     tags: dict[str, str] = field(default_factory=dict[str, str])
     description: str = ""
@@ -93,7 +93,7 @@ class _OfAlias(_OfModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPromoted(_OfAlias):
-    """An alias of the model stands for a version from now on; `before` is the one that it stood for.
+    """An alias of the model stands for a version from now on; `previous` is the one that it stood for.
 
     Attributes:
         gate: what was asked of the version; `clauses` what came of each comparison.
@@ -104,7 +104,7 @@ class ModelPromoted(_OfAlias):
     ce_type: ClassVar[str] = "penstock.model.promoted.v1"
 
     version: int
-    before: int | None = None
+    previous: int | None = None
     reason: str = ""
     gate: str = ""
     clauses: tuple[str, ...] = ()
@@ -126,11 +126,11 @@ class PromotionRefused(_OfAlias):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliasRemoved(_OfAlias):
-    """An alias of the model stands for nothing any more; it stood for `before`."""
+    """An alias of the model stands for nothing any more; it stood for `previous`."""
 
     ce_type: ClassVar[str] = "penstock.model.alias-removed.v1"
 
-    before: int
+    previous: int
     reason: str = ""
 
 
@@ -169,5 +169,5 @@ def check_alias(alias: str) -> str:
     ids.check_name(alias, "alias")
     if alias.isdecimal() or alias == LATEST:
         what = "the latest version has that name already" if alias == LATEST else "it would be taken for a version"
-        raise InvalidId(f"alias {alias!r} is not valid: {what}")
+        raise InvalidIdError(f"alias {alias!r} is not valid: {what}")
     return alias

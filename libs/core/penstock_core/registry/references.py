@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from penstock_core import ids
-from penstock_core.errors import InvalidId
+from penstock_core.errors import InvalidIdError
 from penstock_core.registry.facts import MOST, check_alias
 
 PREFIX = "model:"
@@ -71,5 +71,5 @@ def parse(text: str) -> Reference:
     if not colon:
         return Reference(ids.check_name(name, "model"))
     if not (number.isascii() and number.isdecimal() and len(number) < 8 and 1 <= int(number) <= MOST):
-        raise InvalidId(f"{text[:120]!r} names no version of a model: {advice}")
+        raise InvalidIdError(f"{text[:120]!r} names no version of a model: {advice}")
     return Reference(ids.check_name(name, "model"), version=int(number))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from penstock_core.registry.errors import NotThere
+from penstock_core.registry.errors import NotFoundError
 from penstock_core.registry.facts import (
     AliasRemoved,
     GateSet,
@@ -44,13 +44,13 @@ class Model:
 
     project: str
     name: str
-    place: int = 0
+    revision: int = 0
     versions: dict[int, ModelRegistered] = field(default_factory=dict[int, ModelRegistered])
     archived: dict[int, str] = field(default_factory=dict[int, str])
     aliases: dict[str, ModelPromoted] = field(default_factory=dict[str, ModelPromoted])
     gates: dict[str, GateSet] = field(default_factory=dict[str, GateSet])
     history: list[ModelFact] = field(default_factory=list[ModelFact])
-    made_of: dict[Source, int] = field(default_factory=dict[Source, int])
+    by_source: dict[Source, int] = field(default_factory=dict[Source, int])
     answered: set[tuple[str, str, int]] = field(default_factory=set[tuple[str, str, int]])
 
     @property
@@ -88,7 +88,9 @@ class Model:
             return self.versions[move.version]
         latest = self.latest
         if latest is None:
-            raise NotThere(f"every version of model {self.name!r} is archived", "name one by its number, such as :1")
+            raise NotFoundError(
+                f"every version of model {self.name!r} is archived", "name one by its number, such as :1"
+            )
         return latest
 
     def numbered(self, version: int) -> ModelRegistered:
@@ -100,36 +102,36 @@ class Model:
         if not self.exists:
             raise no_model(self.name)
         if version not in self.versions:
-            raise NotThere(
+            raise NotFoundError(
                 f"model {self.name!r} has no version {version}", f"it has versions 1 to {len(self.versions)}"
             )
         return self.versions[version]
 
 
-def no_model(name: str) -> NotThere:
+def no_model(name: str) -> NotFoundError:
     """There is no version of a model."""
-    return NotThere(f"there is no model {name!r}", "`penstock models list` shows those that there are")
+    return NotFoundError(f"there is no model {name!r}", "`penstock models list` shows those that there are")
 
 
-def no_alias(model: Model, alias: str) -> NotThere:
+def no_alias(model: Model, alias: str) -> NotFoundError:
     """An alias stands for nothing."""
     known = ", ".join(sorted(model.aliases)[:_NAMED]) or "none"
-    return NotThere(f"model {model.name!r} has no alias {alias!r}", f"its aliases: {known}")
+    return NotFoundError(f"model {model.name!r} has no alias {alias!r}", f"its aliases: {known}")
 
 
 def fold(project: str, name: str, facts: Iterable[tuple[int, ModelFact | None]]) -> Model:
     """The state of a model after what lies on its places; None is something that nobody can read."""
     model = Model(project, name)
-    for place, fact in facts:
-        model = evolve(model, place, fact)
+    for revision, fact in facts:
+        model = evolve(model, revision, fact)
     return model
 
 
-def evolve(model: Model, place: int, fact: ModelFact | None) -> Model:
+def evolve(model: Model, revision: int, fact: ModelFact | None) -> Model:
     """Fold what lies on a place; takes over `model` and returns it."""
-    if place <= model.place:
+    if revision <= model.revision:
         return model
-    model.place = place
+    model.revision = revision
     if fact is not None and (fact.project, fact.model) == (model.project, model.name) and _apply(model, fact):
         model.history.append(fact)
     return model
@@ -145,7 +147,7 @@ def _apply(model: Model, fact: ModelFact) -> bool:
                 return False
             model.versions[fact.version] = fact
             source = (fact.run_id, fact.key, fact.attempt, fact.artifact.sha256)
-            model.made_of.setdefault(source, fact.version)
+            model.by_source.setdefault(source, fact.version)
         case ModelPromoted() | PromotionRefused():
             if isinstance(fact, ModelPromoted):
                 model.aliases[fact.alias] = fact

@@ -6,7 +6,7 @@ own file and line.
 """
 
 from penstock.authoring.blocks import on_exit, on_failure, otherwise, when
-from penstock.authoring.choosing import one_of
+from penstock.authoring.branch_join import one_of
 from penstock.authoring.options import Cache, Resources
 from penstock.authoring.pipelines import Pipeline, pipeline
 from penstock.authoring.steps import Step, step

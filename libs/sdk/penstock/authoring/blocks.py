@@ -15,12 +15,13 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Literal
 
-from penstock.authoring import comparing, options, tracing
-from penstock.authoring.references import Reference
-from penstock.authoring.tracing import Block, Tracer
-from penstock.authoring.traps import Lazy, refuse
-from penstock_core import ir, values
-from penstock_core.conditions import Condition, Not
+from penstock.authoring import options
+from penstock.authoring.trace import comparisons, pipeline_tracer
+from penstock.authoring.trace.pipeline_tracer import Block, Tracer
+from penstock.authoring.trace.placeholders import Placeholder, refuse
+from penstock.authoring.trace.references import Reference
+from penstock_core.pipeline import ir, values
+from penstock_core.pipeline.conditions import Condition, Not
 
 Outcome = Literal["succeeded", "failed", "cancelled"]
 
@@ -36,7 +37,7 @@ class ConditionBlock:
         self._tracer.blocks.append(self._block)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._tracer.leave(self._block)
+        self._tracer.exit_block(self._block)
 
 
 def when(condition: Any) -> ConditionBlock:
@@ -50,9 +51,11 @@ def when(condition: Any) -> ConditionBlock:
         DefinitionError: it is no condition, or is used outside a pipeline's body; with the user's line.
     """
     tracer = _compiling("when")
-    owner, found = comparing.read(condition, "when()")
+    owner, found = comparisons.read(condition, "when()")
     if owner is not tracer:
-        raise options.wrong(f"{condition!r} belongs to another pipeline, or to an earlier compilation of this one")
+        raise options.definition_error(
+            f"{condition!r} belongs to another pipeline, or to an earlier compilation of this one"
+        )
     return ConditionBlock(tracer, found)
 
 
@@ -63,9 +66,9 @@ def otherwise() -> ConditionBlock:
         DefinitionError: there is no such block right before it; with the user's line.
     """
     tracer = _compiling("otherwise")
-    condition = tracer.just_passed()
+    condition = tracer.last_closed_condition()
     if condition is None:
-        raise options.wrong(
+        raise options.definition_error(
             "otherwise() belongs right after a 'with when(...):' block, at the same depth, with no step in between"
         )
     return _Otherwise(tracer, Not(condition))
@@ -78,7 +81,7 @@ class _Otherwise(ConditionBlock):
         self._tracer.passed = None
 
 
-class Ending(Lazy):
+class Ending(Placeholder):
     """How the run is about to end, for the steps of an `on_failure` or `on_exit` block."""
 
     __slots__ = ("_tracer",)
@@ -105,7 +108,7 @@ class Ending(Lazy):
         refuse(self, f"asked for {name!r}: it has 'error' and 'outcome'")
 
 
-class Failure(Ending):
+class RunFailure(Ending):
     """How the run has failed, for the steps of an `on_failure` block."""
 
     __slots__ = ()
@@ -125,10 +128,10 @@ class PhaseBlock:
 
     def __enter__(self) -> Any:
         self._tracer.blocks.append(self._block)
-        return Failure(self._tracer) if self._block.phase is ir.Phase.ON_FAILURE else Ending(self._tracer)
+        return RunFailure(self._tracer) if self._block.phase is ir.Phase.ON_FAILURE else Ending(self._tracer)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._tracer.leave(self._block)
+        self._tracer.exit_block(self._block)
 
 
 def on_failure() -> PhaseBlock:
@@ -139,7 +142,7 @@ def on_failure() -> PhaseBlock:
     Raises:
         DefinitionError: it is used inside another such block, or outside a pipeline's body; with the user's line.
     """
-    return _closing("on_failure", ir.Phase.ON_FAILURE)
+    return _phase_block("on_failure", ir.Phase.ON_FAILURE)
 
 
 def on_exit() -> PhaseBlock:
@@ -151,18 +154,18 @@ def on_exit() -> PhaseBlock:
     Raises:
         DefinitionError: it is used inside another such block, or outside a pipeline's body; with the user's line.
     """
-    return _closing("on_exit", ir.Phase.ON_EXIT)
+    return _phase_block("on_exit", ir.Phase.ON_EXIT)
 
 
-def _closing(word: str, phase: ir.Phase) -> PhaseBlock:
+def _phase_block(word: str, phase: ir.Phase) -> PhaseBlock:
     tracer = _compiling(word)
     if tracer.phase() is not ir.Phase.MAIN:
-        raise options.wrong(f"{word}() cannot stand inside an on_failure() or on_exit() block")
+        raise options.definition_error(f"{word}() cannot stand inside an on_failure() or on_exit() block")
     return PhaseBlock(tracer, phase)
 
 
 def _compiling(word: str) -> Tracer:
-    tracer = tracing.active()
+    tracer = pipeline_tracer.active()
     if tracer is None:
-        raise options.wrong(f"{word}() belongs into the body of a pipeline; in a step, use 'if' and 'try'")
+        raise options.definition_error(f"{word}() belongs into the body of a pipeline; in a step, use 'if' and 'try'")
     return tracer

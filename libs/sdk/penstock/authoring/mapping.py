@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from penstock.authoring import options, tracing
-from penstock.authoring.fanning import Given
+from penstock.authoring import options
+from penstock.authoring.trace import pipeline_tracer
+from penstock.authoring.trace.mapped_calls import MappedArguments
 
 if TYPE_CHECKING:
-    from penstock.authoring.drafts import Definition
     from penstock.authoring.steps import Step
+    from penstock.authoring.trace.drafts import Definition
 
 
 class Mappable:
     """What can be done for each item of lists."""
 
-    def _fan(self, given: Given) -> Any:
+    def _record_mapped(self, given: MappedArguments) -> Any:
         raise NotImplementedError
 
     def map(self, *args: Any, **lists: Any) -> Any:
@@ -33,21 +34,21 @@ class Mappable:
         Raises:
             DefinitionError: it is used outside a pipeline's body, or the inputs do not fit.
         """
-        return self._fan(Given("zip", {}, args, lists))
+        return self._record_mapped(MappedArguments("zip", {}, args, lists))
 
     def grid(self, *args: Any, **lists: Any) -> Any:
         """Do the step for all combinations of the items of lists; the last input changes fastest. See `map`."""
-        return self._fan(Given("grid", {}, args, lists))
+        return self._record_mapped(MappedArguments("grid", {}, args, lists))
 
 
-def fan_out(step: Definition, given: Given) -> Any:
+def fan_out(step: Definition, given: MappedArguments) -> Any:
     """Record a mapped call in the pipeline whose body runs now."""
-    tracer = tracing.active()
+    tracer = pipeline_tracer.active()
     if tracer is None:
-        raise options.wrong(
+        raise options.definition_error(
             f"{given.word}() belongs into the body of a pipeline; elsewhere call the step as the function that it is"
         )
-    return tracer.record_fan(step, given)
+    return tracer.record_mapped(step, given)
 
 
 class Partial(Mappable):
@@ -64,11 +65,11 @@ class Partial(Mappable):
         """Call the step with the inputs that are given and these."""
         free = [name for name in self._step.signature.inputs if name not in self._fixed]
         if len(args) > len(free):
-            raise options.wrong(f"{self!r} takes {len(free)} more inputs, but {len(args)} were given")
+            raise options.definition_error(f"{self!r} takes {len(free)} more inputs, but {len(args)} were given")
         self._check_new(kwargs)
         twice = next((name for name in free[: len(args)] if name in kwargs), None)
         if twice is not None:
-            raise options.wrong(f"input {twice!r} of step {self._step.name!r} is given twice")
+            raise options.definition_error(f"input {twice!r} of step {self._step.name!r} is given twice")
         call: Callable[..., Any] = self._step
         return call(**self._fixed, **dict(zip(free, args, strict=False)), **kwargs)
 
@@ -76,25 +77,25 @@ class Partial(Mappable):
         """Give further inputs."""
         free = [name for name in self._step.signature.inputs if name not in self._fixed]
         if len(args) > len(free):
-            raise options.wrong(f"{self!r} takes {len(free)} more inputs, but {len(args)} were given")
+            raise options.definition_error(f"{self!r} takes {len(free)} more inputs, but {len(args)} were given")
         named = dict(zip(free, args, strict=False))
         self._check_new(inputs)
         both = next((name for name in inputs if name in named), None)
         if both is not None:
-            raise options.wrong(f"input {both!r} of step {self._step.name!r} is given twice")
+            raise options.definition_error(f"input {both!r} of step {self._step.name!r} is given twice")
         return Partial(self._step, {**self._fixed, **named, **inputs})
 
     def with_options(self, **changed: Any) -> Partial:
         """The same with other options of the step; see `Step.with_options`."""
         return Partial(self._step.with_options(**changed), self._fixed)
 
-    def _fan(self, given: Given) -> Any:
-        return fan_out(self._step, Given(given.mode, self._fixed, given.args, given.lists))
+    def _record_mapped(self, given: MappedArguments) -> Any:
+        return fan_out(self._step, MappedArguments(given.mode, self._fixed, given.args, given.lists))
 
     def _check_new(self, inputs: dict[str, Any]) -> None:
         for name in inputs:
             if name in self._fixed:
-                raise options.wrong(f"input {name!r} of step {self._step.name!r} is given twice")
+                raise options.definition_error(f"input {name!r} of step {self._step.name!r} is given twice")
             if name not in self._step.signature.inputs:
                 known = ", ".join(self._step.signature.inputs) or "none"
-                raise options.wrong(f"step {self._step.name!r} has no input {name!r} (its inputs: {known})")
+                raise options.definition_error(f"step {self._step.name!r} has no input {name!r} (its inputs: {known})")

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any, TypeAlias
 
-from penstock import frames, hints
-from penstock_core import ids, ir
-from penstock_core.errors import DefinitionError, InvalidId
+from penstock import hints, tracebacks
+from penstock_core import ids
+from penstock_core.errors import DefinitionError, InvalidIdError
+from penstock_core.pipeline import ir
 
 Duration: TypeAlias = str | float | timedelta
 Size: TypeAlias = str | int
@@ -28,9 +29,9 @@ _CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)\Z")
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-def wrong(message: str) -> DefinitionError:
+def definition_error(message: str) -> DefinitionError:
     """An error at the line of the user's code that called us."""
-    return DefinitionError(message, *frames.caller())
+    return DefinitionError(message, *tracebacks.caller())
 
 
 def known(given: Iterable[str], there: Iterable[str], what: str) -> None:
@@ -40,7 +41,7 @@ def known(given: Iterable[str], there: Iterable[str], what: str) -> None:
     if unknown is not None:
         close = difflib.get_close_matches(unknown, names, n=1)
         guess = f": did you mean {close[0]!r}?" if close else f" (there are: {', '.join(names)})"
-        raise wrong(f"{what} has no option {unknown!r}{guess}")
+        raise definition_error(f"{what} has no option {unknown!r}{guess}")
 
 
 def duration(value: Any, what: str, *, zero: bool = False) -> float:
@@ -53,7 +54,9 @@ def duration(value: Any, what: str, *, zero: bool = False) -> float:
     elif isinstance(value, str) and _DURATION.match(text := value.replace(" ", "")):
         seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
     if seconds is None or not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
-        raise wrong(f"{what} must be a time such as '10m', '1h30m', 2.5 (seconds) or a timedelta, not {value!r}")
+        raise definition_error(
+            f"{what} must be a time such as '10m', '1h30m', 2.5 (seconds) or a timedelta, not {value!r}"
+        )
     return seconds
 
 
@@ -65,7 +68,7 @@ def memory(value: Any, what: str = "memory") -> int:
     elif isinstance(value, str) and (found := _SIZE.match(value.strip())) and found[2].lower() in _BYTES:
         size = int(float(found[1]) * _BYTES[found[2].lower()])
     if size <= 0:
-        raise wrong(f"{what} must be a size such as '2Gi', '512Mi' or a number of bytes, not {value!r}")
+        raise definition_error(f"{what} must be a size such as '2Gi', '512Mi' or a number of bytes, not {value!r}")
     return size
 
 
@@ -76,7 +79,7 @@ def _cpu(value: Any) -> float:
     elif isinstance(value, str) and (found := _CPU.match(value.strip())):
         cores = float(found[1]) / (1000 if found[2] else 1)
     if not 0 < cores < math.inf:
-        raise wrong(f"cpu must be a number of cores such as 0.5, 2 or '500m', not {value!r}")
+        raise definition_error(f"cpu must be a number of cores such as 0.5, 2 or '500m', not {value!r}")
     return cores
 
 
@@ -105,7 +108,7 @@ class Resources:
         self.gpu = whole(gpu, "gpu", 0, 1024)
         self.memory_growth = number(memory_growth, "memory_growth", 1.0, 100.0)
         if self.memory_growth != 1 and self.memory is None:
-            raise wrong("memory_growth multiplies memory, so it needs memory=… too")
+            raise definition_error("memory_growth multiplies memory, so it needs memory=… too")
 
     def __repr__(self) -> str:
         growth = f", memory_growth={self.memory_growth}" if self.memory_growth != 1 else ""
@@ -148,7 +151,7 @@ def cache(value: Any) -> dict[str, Any]:
     if isinstance(value, Cache):
         return {"cache": True, "cache_ttl": value.ttl, "cache_salt": value.salt}
     if not isinstance(value, bool):
-        raise wrong(f'cache must be True, False or Cache(ttl="7d"), not {value!r}')
+        raise definition_error(f'cache must be True, False or Cache(ttl="7d"), not {value!r}')
     return {"cache": value}
 
 
@@ -158,7 +161,7 @@ def concurrency(value: Any) -> dict[str, Any]:
     if not colon:
         return {"concurrency": name(limit, "concurrency")}
     if not most.isascii() or not most.isdecimal() or not 1 <= int(most) <= 1_000_000:
-        raise wrong(
+        raise definition_error(
             f"concurrency must be the name of a limit, such as 'gpu' or 'gpu:2' for two at a time, not {value!r}"
         )
     return {"concurrency": name(limit, "concurrency"), "concurrency_max": int(most)}
@@ -167,7 +170,9 @@ def concurrency(value: Any) -> dict[str, Any]:
 def trigger_rule(value: Any) -> ir.Rule:
     """When a step runs, by how those before it ended."""
     if not isinstance(value, str) or value not in list(ir.Rule):
-        raise wrong(f"trigger_rule must be one of {', '.join(repr(one.value) for one in ir.Rule)}, not {value!r}")
+        raise definition_error(
+            f"trigger_rule must be one of {', '.join(repr(one.value) for one in ir.Rule)}, not {value!r}"
+        )
     return ir.Rule(value)
 
 
@@ -177,13 +182,13 @@ def min_success(value: Any) -> int | float | None:
         return value
     if isinstance(value, float) and 0 <= value <= 1:
         return value if value < 1 else None
-    raise wrong(f"min_success must be a whole number of items, or a fraction from 0.0 to 1.0, not {value!r}")
+    raise definition_error(f"min_success must be a whole number of items, or a fraction from 0.0 to 1.0, not {value!r}")
 
 
 def whole(value: Any, what: str, low: int, high: int) -> int:
     """A whole number within bounds."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise wrong(f"{what} must be a whole number from {low} to {high}, not {value!r}")
+        raise definition_error(f"{what} must be a whole number from {low} to {high}, not {value!r}")
     return value
 
 
@@ -192,14 +197,14 @@ def number(value: Any, what: str, low: float, high: float = math.inf) -> float:
     bad = not isinstance(value, int | float) or isinstance(value, bool) or not low <= value <= high
     if bad or not math.isfinite(value):
         most = f" and at most {high:g}" if high < math.inf else ""
-        raise wrong(f"{what} must be a number of at least {low:g}{most}, not {value!r}")
+        raise definition_error(f"{what} must be a number of at least {low:g}{most}, not {value!r}")
     return float(value)
 
 
 def text(value: Any, what: str) -> str:
     """A text."""
     if not isinstance(value, str):
-        raise wrong(f"{what} must be a text, not {hints.brief(value)}")
+        raise definition_error(f"{what} must be a text, not {hints.short_repr(value)}")
     return value
 
 
@@ -207,8 +212,8 @@ def name(value: Any, what: str) -> str:
     """A name of letters, digits, `_` and `-`."""
     try:
         return ids.check_name(text(value, what), what)
-    except InvalidId as error:
-        raise wrong(str(error)) from error
+    except InvalidIdError as error:
+        raise definition_error(str(error)) from error
 
 
 def exceptions(value: Any) -> tuple[str, ...]:
@@ -221,22 +226,22 @@ def exceptions(value: Any) -> tuple[str, ...]:
         elif isinstance(one, str) and one.rpartition(".")[2].isidentifier():
             found.append(one.rpartition(".")[2])
         else:
-            raise wrong(f"retry_on takes exception types or their names, not {hints.brief(one)}")
+            raise definition_error(f"retry_on takes exception types or their names, not {hints.short_repr(one)}")
     return tuple(found)
 
 
 def texts(value: Any, what: str) -> tuple[str, ...]:
     """A list of names."""
     if not isinstance(value, list | tuple) or not all(isinstance(one, str) and one for one in value):
-        raise wrong(f"{what} must be a list of names, not {value!r}")
+        raise definition_error(f"{what} must be a list of names, not {value!r}")
     return tuple(value)
 
 
 def environment_variables(value: Any) -> dict[str, str]:
     """Environment variables of the attempt's process."""
     if not isinstance(value, Mapping):
-        raise wrong(f"env must be a dictionary of texts, not {value!r}")
+        raise definition_error(f"env must be a dictionary of texts, not {value!r}")
     for key, entry in value.items():
         if not isinstance(key, str) or not _ENV_NAME.match(key) or not isinstance(entry, str) or "\0" in entry:
-            raise wrong(f"env must map names of variables to texts, not {key!r} to {entry!r}")
+            raise definition_error(f"env must map names of variables to texts, not {key!r} to {entry!r}")
     return dict(value)

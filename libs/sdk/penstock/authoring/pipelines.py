@@ -9,16 +9,17 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from penstock import codec, hints
-from penstock.authoring import limits, options, steps, tracing
-from penstock.authoring.drafts import Definition, Draft
+from penstock.authoring import limit_sizes, options, steps
 from penstock.authoring.options import Duration
-from penstock.authoring.tracing import Graph
-from penstock.hints import check, signature
-from penstock_core import ir, ir_check
+from penstock.authoring.trace import pipeline_tracer
+from penstock.authoring.trace.drafts import Definition, Draft
+from penstock.authoring.trace.pipeline_tracer import Graph
+from penstock.hints import signature, value_check
 from penstock_core.errors import DefinitionError
+from penstock_core.pipeline import ir, ir_check
 
 if TYPE_CHECKING:
-    from penstock.authoring.answers import Answers
+    from penstock.authoring.local_runs.local_answers import LocalAnswers
 
 _COMING = ("answers", "events", "runs")
 """What `local` is told of what a run waits for."""
@@ -51,7 +52,7 @@ class Pipeline:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Become a part of the pipeline whose body runs now; elsewhere run in this process, as `local` does."""
-        tracer = tracing.active()
+        tracer = pipeline_tracer.active()
         if tracer is not None:
             return tracer.inline(self, args, kwargs)
         bound = dict(zip(self.signature.inputs, args, strict=False))
@@ -66,7 +67,7 @@ class Pipeline:
         """Parameters and what is declared to be returned."""
         found = self._local or signature.read(self.function, f"pipeline {self.name!r}")
         for one in found.inputs.values():
-            problem = None if one.required else check.problem(one.default, one.hint)
+            problem = None if one.required else value_check.problem(one.default, one.hint)
             if problem is not None:
                 raise DefinitionError(
                     f"the default of parameter {one.name!r} of pipeline {self.name!r} does not fit its hint "
@@ -92,7 +93,7 @@ class Pipeline:
         Raises:
             DefinitionError: something is wrong; with the user's file and line.
         """
-        return self.assemble(tracing.trace(self))
+        return self.assemble(pipeline_tracer.trace(self))
 
     def assemble(self, graph: Graph, spec: Callable[[str, Definition], ir.StepSpec] | None = None) -> ir.Pipeline:
         """The IR of a traced pipeline; `spec` may say what the definition of a step is.
@@ -113,7 +114,7 @@ class Pipeline:
             **self.settings,
         )
         ir_check.check(compiled)
-        limits.check(compiled)
+        limit_sizes.check(compiled)
         return dataclasses.replace(compiled, nodes=tuple(draft.node() for draft in in_order(graph)))
 
     def local(self, **inputs: Any) -> Any:
@@ -137,16 +138,16 @@ class Pipeline:
             Exception: whatever the step raised last that made the run fail, with a note that names the step.
         """
         # Only those who run here need it.
-        from penstock.authoring.answers import Answers
+        from penstock.authoring.local_runs.local_answers import LocalAnswers
 
         given = {name: inputs.pop(name) for name in _COMING if name in inputs and name not in self.signature.inputs}
-        return self.run_locally(inputs, Answers(**given))
+        return self.run_locally(inputs, LocalAnswers(**given))
 
-    def run_locally(self, inputs: Mapping[str, Any], answers: Answers) -> Any:
+    def run_locally(self, inputs: Mapping[str, Any], answers: LocalAnswers) -> Any:
         """Run it in this process; see `local`."""
-        from penstock.authoring import local  # only those who run here need it
+        from penstock.authoring.local_runs import local_run  # only those who run here need it
 
-        return local.run(self, tracing.trace(self), inputs, answers)
+        return local_run.run(self, pipeline_tracer.trace(self), inputs, answers)
 
     def parameter(self, one: signature.Input) -> ir.Port:
         """A parameter as the IR says it.
@@ -157,7 +158,7 @@ class Pipeline:
         if not one.required:
             try:
                 codec.plain(one.default, one.hint)
-            except codec.NotJson as error:
+            except codec.NotJsonError as error:
                 raise DefinitionError(
                     f"the default of parameter {one.name!r} of pipeline {self.name!r} must be plain data, because it "
                     f"travels as JSON, but {error}",
@@ -233,11 +234,13 @@ def pipeline(function: Callable[..., Any] | None = None, /, **given: Any) -> Any
 
     def decorate(function: Callable[..., Any]) -> Pipeline:
         if isinstance(function, Pipeline | steps.Step):
-            raise options.wrong(f"{function!r} cannot be made a pipeline: remove one of the decorators")
+            raise options.definition_error(f"{function!r} cannot be made a pipeline: remove one of the decorators")
         if not inspect.isfunction(function):
-            raise options.wrong(f"@pipeline takes a function, not {hints.brief(function)}")
+            raise options.definition_error(f"@pipeline takes a function, not {hints.short_repr(function)}")
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
-            raise options.wrong(f"pipeline {function.__name__!r} must be a plain function: no async, no yield")
+            raise options.definition_error(
+                f"pipeline {function.__name__!r} must be a plain function: no async, no yield"
+            )
         return Pipeline(function, options.name(name or function.__name__, "pipeline name"), settings)
 
     return decorate if function is None else decorate(function)
@@ -251,13 +254,17 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
         if value is not None:
             read.update(_OPTIONS[name](value))
     if read.get("overlap", ir.Overlap.QUEUE) is not ir.Overlap.QUEUE and "max_active" not in read:
-        raise options.wrong(f"overlap={str(read['overlap'])!r} needs max_active_runs too: how many may run at a time")
+        raise options.definition_error(
+            f"overlap={str(read['overlap'])!r} needs max_active_runs too: how many may run at a time"
+        )
     return read
 
 
 def _overlap(value: Any) -> dict[str, Any]:
     if not isinstance(value, str) or value not in list(ir.Overlap):
-        raise options.wrong(f"overlap must be one of {', '.join(repr(one.value) for one in ir.Overlap)}, not {value!r}")
+        raise options.definition_error(
+            f"overlap must be one of {', '.join(repr(one.value) for one in ir.Overlap)}, not {value!r}"
+        )
     return {"overlap": ir.Overlap(value)}
 
 

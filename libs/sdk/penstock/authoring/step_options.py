@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypedDict
 
 from penstock.authoring import options
-from penstock.authoring.drafts import Calling
 from penstock.authoring.options import Cache, Duration, Resources
-from penstock_core import ir, ir_check
+from penstock.authoring.trace.drafts import CallOptions
+from penstock_core.pipeline import ir, ir_check
 
 RetryOn: TypeAlias = type[BaseException] | str | Sequence[type[BaseException] | str]
 
@@ -38,7 +38,7 @@ class StepOptions(TypedDict, total=False):
     min_success: float | None
 
 
-def read(given: Mapping[str, Any], what: str) -> tuple[dict[str, Any], Calling]:
+def read(given: Mapping[str, Any], what: str) -> tuple[dict[str, Any], CallOptions]:
     """The options as fields of `ir.StepSpec`, and those that concern calls.
 
     Raises:
@@ -50,12 +50,12 @@ def read(given: Mapping[str, Any], what: str) -> tuple[dict[str, Any], Calling]:
         if value is not None:
             where, into = _OPTIONS[name]
             fields[where].update(into(value))
-    return {**fields["spec"], "retry": ir.Retry(**fields["retry"])}, Calling(**fields["call"])
+    return {**fields["spec"], "retry": ir.Retry(**fields["retry"])}, CallOptions(**fields["call"])
 
 
 def _resources(value: Any) -> ir.Resources:
     if not isinstance(value, Resources):
-        raise options.wrong(f"resources must be Resources(cpu=…, memory=…, gpu=…), not {value!r}")
+        raise options.definition_error(f"resources must be Resources(cpu=…, memory=…, gpu=…), not {value!r}")
     return value.spec()
 
 

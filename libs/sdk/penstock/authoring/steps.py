@@ -9,13 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from penstock import codec, hints
-from penstock.authoring import mapping, options, step_options, tracing
-from penstock.authoring.fanning import Given
+from penstock.authoring import mapping, options, step_options
 from penstock.authoring.mapping import Mappable, Partial
 from penstock.authoring.step_options import StepOptions
-from penstock.hints import check, schema, signature
-from penstock_core import ir
+from penstock.authoring.trace import pipeline_tracer
+from penstock.authoring.trace.mapped_calls import MappedArguments
+from penstock.hints import json_schema, signature, value_check
 from penstock_core.errors import DefinitionError
+from penstock_core.pipeline import ir
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,7 +36,7 @@ class Step(Mappable, Generic[P, R]):
         functools.update_wrapper(self, function)
         self.function = function
         self.name = name
-        self.settings, self.calling = step_options.read(given, "@step")
+        self.settings, self.call_options = step_options.read(given, "@step")
         self.file, self.line = signature.place(function)
         self._given = dict(given)
         self._specs: dict[str, ir.StepSpec] = {}
@@ -44,7 +45,7 @@ class Step(Mappable, Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Record a call in the pipeline whose body runs now, or run the function."""
-        tracer = tracing.active()
+        tracer = pipeline_tracer.active()
         if tracer is None:
             return self.function(*args, **kwargs)
         return tracer.record(self, args, kwargs)
@@ -70,12 +71,12 @@ class Step(Mappable, Generic[P, R]):
         given = {**self._given, **changed}
         copy: Step[P, R] = Step.__new__(Step)
         copy.__dict__.update(self.__dict__)
-        copy.settings, copy.calling = step_options.read(given, "with_options()")
+        copy.settings, copy.call_options = step_options.read(given, "with_options()")
         copy.name = given.get("name") or self.name
         copy._given, copy._specs = given, {}
         return copy
 
-    def _fan(self, given: Given) -> Any:
+    def _record_mapped(self, given: MappedArguments) -> Any:
         return mapping.fan_out(self, given)
 
     @property
@@ -98,7 +99,7 @@ class Step(Mappable, Generic[P, R]):
     def _signature(self) -> signature.Signature:
         found = self._local or signature.read(self.function, f"step {self.name!r}")
         for one in found.inputs.values():
-            problem = None if one.required else check.problem(one.default, one.hint)
+            problem = None if one.required else value_check.problem(one.default, one.hint)
             if problem is not None:
                 raise DefinitionError(
                     f"the default of input {one.name!r} of step {self.name!r} does not fit its hint "
@@ -127,11 +128,11 @@ class Step(Mappable, Generic[P, R]):
         named = self.signature.named
         if named is not None and not isinstance(value, named):
             raise TypeError(
-                f"step {self.name!r} is declared to return {hints.show(named)}, but returned {hints.brief(value)}"
+                f"step {self.name!r} is declared to return {hints.show(named)}, but returned {hints.short_repr(value)}"
             )
         found = {"result": value} if named is None else {name: getattr(value, name) for name in self.signature.outputs}
         for name, one in found.items():
-            problem = check.problem(one, self.signature.outputs[name])
+            problem = value_check.problem(one, self.signature.outputs[name])
             if problem is not None:
                 declared = hints.show(self.signature.outputs[name])
                 raise TypeError(f"output {name!r} of step {self.name!r} is declared as {declared}, but {problem}")
@@ -146,17 +147,17 @@ class Step(Mappable, Generic[P, R]):
         entrypoint = f"{module}:{self.function.__name__}" if module else self.entrypoint
         if entrypoint not in self._specs:
             # Only those who compile need it.
-            from penstock.authoring import code
+            from penstock.authoring.source_code import code_digest
 
             self._specs[entrypoint] = ir.StepSpec(
                 name=self.name,
                 entrypoint=entrypoint,
                 inputs=tuple(port(one) for one in self.signature.inputs.values()),
                 outputs=tuple(
-                    ir.Port(name=name, type=hints.show(hint), schema=schema.schema(hint))
+                    ir.Port(name=name, type=hints.show(hint), schema=json_schema.schema(hint))
                     for name, hint in self.signature.outputs.items()
                 ),
-                code=code.of(self.function).digest,
+                code=code_digest.of(self.function).digest,
                 file=self.file,
                 line=self.line,
                 **self.settings,
@@ -208,14 +209,14 @@ def port(one: signature.Input) -> ir.Port:
     if not one.required:
         try:
             default = codec.plain(one.default, one.hint)
-        except codec.NotJson:
+        except codec.NotJsonError:
             default = None
     return ir.Port(
         name=one.name,
         type=hints.show(one.hint),
         required=one.required,
         default=default,
-        schema=schema.schema(one.hint),
+        schema=json_schema.schema(one.hint),
     )
 
 
@@ -251,14 +252,14 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
         if isinstance(function, Step):
-            raise options.wrong(f"{function!r} is a step already: remove one of the decorators")
+            raise options.definition_error(f"{function!r} is a step already: remove one of the decorators")
         if not inspect.isfunction(function):
-            raise options.wrong(f"@step takes a function, not {hints.brief(function)}")
+            raise options.definition_error(f"@step takes a function, not {hints.short_repr(function)}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise options.wrong(f"step {function.__name__!r} uses yield: return a list instead")
+            raise options.definition_error(f"step {function.__name__!r} uses yield: return a list instead")
         own = name if name is not None else function.__name__
         if own == "<lambda>":
-            raise options.wrong("a lambda cannot be a step: write it as a function, so that it has a name")
+            raise options.definition_error("a lambda cannot be a step: write it as a function, so that it has a name")
         return Step(function, options.name(own, "step name"), given)
 
     return decorate if function is None else decorate(function)

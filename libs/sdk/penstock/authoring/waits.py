@@ -14,24 +14,25 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from penstock import frames, hints
-from penstock.authoring import mapping, options, tracing
-from penstock.authoring.drafts import Calling
-from penstock.authoring.fanning import Given
+from penstock import hints, tracebacks
+from penstock.authoring import mapping, options
 from penstock.authoring.mapping import Mappable
 from penstock.authoring.options import Duration
-from penstock.authoring.references import Reference
-from penstock.authoring.traps import Lazy
-from penstock.hints import schema
+from penstock.authoring.trace import pipeline_tracer
+from penstock.authoring.trace.drafts import CallOptions
+from penstock.authoring.trace.mapped_calls import MappedArguments
+from penstock.authoring.trace.placeholders import Placeholder
+from penstock.authoring.trace.references import Reference
+from penstock.hints import json_schema
 from penstock.hints.signature import Input, Signature
-from penstock_core import ir
-from penstock_core.ir import Kind
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.ir import Kind
 
 if TYPE_CHECKING:
     from penstock.authoring.pipelines import Pipeline
 
 
-class Waiting:
+class WaitStep:
     """One thing that is waited for: a definition of its own in the pipeline.
 
     Attributes:
@@ -52,8 +53,8 @@ class Waiting:
         )
         self.settings = settings
         self.pipeline: Pipeline | None = None
-        self.calling = Calling()
-        self._file, self._line = frames.caller()
+        self.call_options = CallOptions()
+        self._file, self._line = tracebacks.caller()
 
     @property
     def identity(self) -> object:
@@ -74,22 +75,22 @@ class Waiting:
                     type=hints.show(one.hint),
                     required=one.required,
                     default=None if one.required else one.default,
-                    schema=schema.schema(one.hint),
+                    schema=json_schema.schema(one.hint),
                 )
                 for one in self.signature.inputs.values()
             ),
-            outputs=(ir.Port(name="result", type=hints.show(returns), schema=schema.schema(returns)),),
+            outputs=(ir.Port(name="result", type=hints.show(returns), schema=json_schema.schema(returns)),),
             file=self._file,
             line=self._line,
             **self.settings,
         )
 
 
-def _record(waiting: Waiting, given: dict[str, Any]) -> Any:
+def _record(waiting: WaitStep, given: dict[str, Any]) -> Any:
     """Record it as a call."""
-    tracer = tracing.active()
+    tracer = pipeline_tracer.active()
     if tracer is None:
-        raise options.wrong(f"{waiting.name}: waiting belongs into the body of a pipeline, not into a step")
+        raise options.definition_error(f"{waiting.name}: waiting belongs into the body of a pipeline, not into a step")
     return tracer.record(waiting, (), given)
 
 
@@ -123,14 +124,18 @@ def ask(
     known = _choices(choices)
     kind: Any = str if known is None else Literal[tuple(known)]  # pyright: ignore[reportInvalidTypeForm] - at run time
     if default is not None and timeout is None:
-        raise options.wrong("ask(): a default is the answer when the time is over, so it needs timeout=… too")
-    if known is not None and default is not None and not isinstance(default, Lazy) and default not in known:
-        raise options.wrong(f"ask(): default {default!r} is not one of the choices {', '.join(map(repr, known))}")
+        raise options.definition_error(
+            "ask(): a default is the answer when the time is over, so it needs timeout=… too"
+        )
+    if known is not None and default is not None and not isinstance(default, Placeholder) and default not in known:
+        raise options.definition_error(
+            f"ask(): default {default!r} is not one of the choices {', '.join(map(repr, known))}"
+        )
     inputs: dict[str, Any] = {"question": str, "choices": list[str]}
     given: dict[str, Any] = {"question": question, "choices": choices if known is None else known}
     if default is not None:
         inputs["default"], given["default"] = str, default
-    return _record(Waiting(Kind.ASK, name, inputs, kind, _timeout(timeout)), given)
+    return _record(WaitStep(Kind.ASK, name, inputs, kind, _timeout(timeout)), given)
 
 
 def _choices(choices: Any) -> list[str] | None:
@@ -138,25 +143,25 @@ def _choices(choices: Any) -> list[str] | None:
     if isinstance(choices, Reference):
         return None
     several: list[Any] = list(choices) if isinstance(choices, list | tuple) else []
-    if any(isinstance(one, Lazy) for one in several):
+    if any(isinstance(one, Placeholder) for one in several):
         return None
     if not several or not all(isinstance(one, str) and one for one in several) or len(set(several)) < len(several):
-        raise options.wrong(f"choices of ask() must be a list of different texts, not {choices!r}")
+        raise options.definition_error(f"choices of ask() must be a list of different texts, not {choices!r}")
     return several
 
 
-class Preset(Mappable):
+class PartialWait(Mappable):
     """Something to wait for that has some of its inputs: `map` it over the others."""
 
-    def __init__(self, make: Callable[[Iterable[str]], Waiting], fixed: dict[str, Any]) -> None:
+    def __init__(self, make: Callable[[Iterable[str]], WaitStep], fixed: dict[str, Any]) -> None:
         self._make = make
         self._fixed = fixed
 
-    def _fan(self, given: Given) -> Any:
+    def _record_mapped(self, given: MappedArguments) -> Any:
         if given.args:
-            raise options.wrong(f"{given.word}() takes lists by name here")
+            raise options.definition_error(f"{given.word}() takes lists by name here")
         waiting = self._make([*self._fixed, *given.lists])
-        return mapping.fan_out(waiting, Given(given.mode, self._fixed, (), given.lists))
+        return mapping.fan_out(waiting, MappedArguments(given.mode, self._fixed, (), given.lists))
 
 
 class WaitForEvent:
@@ -182,17 +187,17 @@ class WaitForEvent:
         given = {"type": type} if key is None else {"type": type, "key": key}
         return _record(self._waiting(type, given, timeout, name), given)
 
-    def partial(self, type: str, *, timeout: Duration | None = None, name: str = "wait_for_event") -> Preset:
+    def partial(self, type: str, *, timeout: Duration | None = None, name: str = "wait_for_event") -> PartialWait:
         """For one event each of several keys: `wait_for_event.partial("com.acme.labels.ready").map(key=ids)`."""
-        return Preset(lambda names: self._waiting(type, names, timeout, name), {"type": type})
+        return PartialWait(lambda names: self._waiting(type, names, timeout, name), {"type": type})
 
-    def _waiting(self, type: Any, names: Iterable[str], timeout: Duration | None, name: str) -> Waiting:
-        if not isinstance(type, Lazy) and (not isinstance(type, str) or not type):
-            raise options.wrong(
+    def _waiting(self, type: Any, names: Iterable[str], timeout: Duration | None, name: str) -> WaitStep:
+        if not isinstance(type, Placeholder) and (not isinstance(type, str) or not type):
+            raise options.definition_error(
                 f"type of wait_for_event() must be a text such as 'com.acme.labels.ready', not {type!r}"
             )
         inputs = {"type": str, "key": str} if "key" in names else {"type": str}
-        return Waiting(Kind.EVENT, name, inputs, dict[str, Any], _timeout(timeout))
+        return WaitStep(Kind.EVENT, name, inputs, dict[str, Any], _timeout(timeout))
 
 
 wait_for_event = WaitForEvent()
@@ -208,8 +213,8 @@ def sleep(duration: Duration, *, name: str = "sleep") -> Any:
     Raises:
         DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
     """
-    seconds = duration if isinstance(duration, Lazy) else options.duration(duration, "sleep()", zero=True)
-    return _record(Waiting(Kind.SLEEP, name, {"seconds": float}, type(None), {}), {"seconds": seconds})
+    seconds = duration if isinstance(duration, Placeholder) else options.duration(duration, "sleep()", zero=True)
+    return _record(WaitStep(Kind.SLEEP, name, {"seconds": float}, type(None), {}), {"seconds": seconds})
 
 
 def sleep_until(time: Any, *, name: str = "sleep_until") -> Any:
@@ -223,8 +228,8 @@ def sleep_until(time: Any, *, name: str = "sleep_until") -> Any:
     Raises:
         DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
     """
-    until = time if isinstance(time, Lazy) else _unix(time)
-    waiting = Waiting(Kind.SLEEP, name, {"until": datetime.datetime | float}, type(None), {})
+    until = time if isinstance(time, Placeholder) else _unix(time)
+    waiting = WaitStep(Kind.SLEEP, name, {"until": datetime.datetime | float}, type(None), {})
     return _record(waiting, {"until": until})
 
 
@@ -238,11 +243,13 @@ def _unix(time: Any) -> float:
             moment = None
     if isinstance(moment, datetime.datetime):
         if moment.tzinfo is None:
-            raise options.wrong(f"sleep_until(): {time!s} has no time zone: write it with one, such as +01:00 or Z")
+            raise options.definition_error(
+                f"sleep_until(): {time!s} has no time zone: write it with one, such as +01:00 or Z"
+            )
         return moment.timestamp()
     if isinstance(moment, int | float) and not isinstance(moment, bool) and math.isfinite(moment) and moment >= 0:
         return float(moment)
-    raise options.wrong(
+    raise options.definition_error(
         f"sleep_until() takes a datetime, a text such as '2026-03-01T08:00:00+01:00' or Unix seconds, not {time!r}"
     )
 
@@ -284,9 +291,9 @@ class RunPipeline:
         timeout: Duration | None = None,
         name: str | None = None,
         **inputs: Any,
-    ) -> Preset:
+    ) -> PartialWait:
         """A run for each item of lists: `run_pipeline.partial("scoring", model=model).map(day=days)`."""
-        return Preset(lambda names: _run(pipeline, names, version, timeout, name), inputs)
+        return PartialWait(lambda names: _run(pipeline, names, version, timeout, name), inputs)
 
 
 run_pipeline = RunPipeline()
@@ -294,13 +301,13 @@ run_pipeline = RunPipeline()
 
 def _run(
     pipeline: Any, names: Iterable[str], version: int | None, timeout: Duration | None, name: str | None
-) -> Waiting:
+) -> WaitStep:
     settings = _timeout(timeout)
     if version is not None:
         settings["target_version"] = options.whole(version, "version", 1, 2**31)
     known = getattr(pipeline, "signature", None)
     target = options.name(pipeline.name if known is not None else pipeline, "pipeline of run_pipeline()")
-    waiting = Waiting(Kind.RUN, name or target, dict.fromkeys(names, Any), Any, {**settings, "target": target})
+    waiting = WaitStep(Kind.RUN, name or target, dict.fromkeys(names, Any), Any, {**settings, "target": target})
     if isinstance(known, Signature):
         waiting.pipeline = pipeline
         waiting.signature = Signature(known.inputs, {"result": known.returns}, known.returns, None)

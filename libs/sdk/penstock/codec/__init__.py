@@ -17,8 +17,8 @@ So a value comes back as it was whatever the reader's type hint is, and every JS
 runs no code that the text brings along; it only builds instances of data classes that the user's own modules define.
 """
 
-from penstock.codec.decoding import Mismatch, decode
-from penstock.codec.encoding import NotJson, encode
-from penstock.codec.plain import plain
+from penstock.codec.decoder import MismatchError, decode
+from penstock.codec.encoder import NotJsonError, encode
+from penstock.codec.plain_json import plain
 
-__all__ = ["Mismatch", "NotJson", "decode", "encode", "plain"]
+__all__ = ["MismatchError", "NotJsonError", "decode", "encode", "plain"]

@@ -50,7 +50,7 @@ def literals(hint: Any) -> tuple[Any, ...] | None:
     return typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else None
 
 
-def klass(hint: Any) -> type | None:
+def class_of(hint: Any) -> type | None:
     """The class that values must be of: `list` for `list[int]`; None where the hint names no class."""
     origin = typing.get_origin(hint) or hint
     return origin if isinstance(origin, type) else None
@@ -59,7 +59,7 @@ def klass(hint: Any) -> type | None:
 def item(hint: Any, index: int = 0) -> Any:
     """The hint of an item of a list, set or tuple; `Any` where nothing is said."""
     hint = strip(hint)
-    cls, args = klass(hint), typing.get_args(hint)
+    cls, args = class_of(hint), typing.get_args(hint)
     if cls is None or not args:
         return Any
     if issubclass(cls, tuple):
@@ -74,7 +74,7 @@ def item(hint: Any, index: int = 0) -> Any:
 def entry(hint: Any) -> tuple[Any, Any]:
     """The hints of a mapping's keys and values; `Any` where nothing is said."""
     hint = strip(hint)
-    cls, args = klass(hint), typing.get_args(hint)
+    cls, args = class_of(hint), typing.get_args(hint)
     if cls is not None and len(args) == 2 and issubclass(cls, collections.abc.Mapping):
         return args[0], args[1]
     return Any, Any
@@ -132,7 +132,7 @@ def _name(hint: Any) -> str:
     return str(name).rpartition("<locals>.")[2] if name else str(hint).replace("typing.", "")
 
 
-def brief(value: object) -> str:
+def short_repr(value: object) -> str:
     """A value in a few words for an error message."""
     cls = type(value)
     if value is None:

@@ -18,12 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock import contexts, serialize
-from penstock.runner import problems
+from penstock import serialize
+from penstock.runner import error_info
 from penstock.runner.recorder import Recorder
-from penstock.serialize import elements, formats, saving
+from penstock.serialize import formats, saver, value_parts
+from penstock.step_context import contexts
 from penstock.store import FolderStore
-from penstock_core.values import INLINE_LIMIT, REQUEST_LIMIT, ArtifactRef, json_weight
+from penstock_core.pipeline.values import INLINE_LIMIT, REQUEST_LIMIT, ArtifactRef, json_weight
 
 Json = dict[str, Any]
 
@@ -70,7 +71,7 @@ def perform(
     mine = os.getpid()
     try:
         _limit_memory(memory)
-        contexts.install(_context(request, recorder, checkpoint))
+        contexts.set_context(_context(request, recorder, checkpoint))
         end["outputs"] = _call(request, store, end, unsafe=unsafe)
     except BaseException as error:
         _limit_memory(None)  # telling what happened needs some, too
@@ -148,7 +149,7 @@ def _stored(tree: Any, store: FolderStore) -> Json:
         form.save(tree, temporary)
         sha256, size = store.adopt(temporary)
     ref = ArtifactRef(sha256=sha256, size=size, media_type=form.media_type, format=form.name)
-    return saving.artifact_json(dataclasses.replace(ref, items=elements.count(tree)))
+    return saver.artifact_json(dataclasses.replace(ref, items=value_parts.count(tree)))
 
 
 def _await(coroutine: Any) -> Any:
@@ -187,15 +188,15 @@ def _context(request: Json, recorder: Recorder, checkpoint: Json | None) -> cont
 
 
 def _describe(error: BaseException, memory: int | None) -> Json:
-    told = problems.describe(error)
+    told = error_info.describe(error)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         why = f"the step's process called exit with code {code} before the step returned"
-        return problems.plain("Exit", why, traceback=told["traceback"])
+        return error_info.plain("Exit", why, traceback=told["traceback"])
     if isinstance(error, MemoryError) and memory is not None:
         why = f"the step needed more than its memory limit of {memory / 2**20:.0f} MiB ({told['message']})"
         bases = (told["type"], *told["bases"])
-        return problems.plain("OutOfMemory", why, bases, told["traceback"])
+        return error_info.plain("OutOfMemory", why, bases, told["traceback"])
     return told
 
 

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from penstock.runner import PACKET, linux, problems, seeds
+from penstock.runner import PACKET, error_info, linux, seeds
 from penstock.runner.attempt import perform
 
 RESULT_LIMIT = 2 * 1024 * 1024
@@ -28,7 +28,7 @@ _REHEARSAL = json.dumps(
 )  # fmt: skip
 
 
-def live(parent: int, orders: socket.socket, link: socket.socket, slot: str) -> NoReturn:
+def run_child(parent: int, orders: socket.socket, link: socket.socket, slot: str) -> NoReturn:
     """Be the child from fork to end.
 
     Args:
@@ -39,7 +39,7 @@ def live(parent: int, orders: socket.socket, link: socket.socket, slot: str) -> 
     """
     code = 70  # EX_SOFTWARE: a fault of the runner itself, unless the result was sent
     try:
-        log = _settle(parent, slot)
+        log = _prepare(parent, slot)
         message = _wait(orders)
         orders.close()
         read = bool(message) and _attempt(message, link, slot, log)
@@ -50,7 +50,7 @@ def live(parent: int, orders: socket.socket, link: socket.socket, slot: str) -> 
         os._exit(code)
 
 
-def _settle(parent: int, slot: str) -> int:
+def _prepare(parent: int, slot: str) -> int:
     """All that can be done before the attempt is known. Returns a descriptor of the log."""
     os.setsid()
     linux.die_with_parent(parent)
@@ -104,7 +104,7 @@ def _report(link: socket.socket, number: str, end: dict[str, Any], slot: str, lo
 
 def _too_large(end: dict[str, Any], size: int) -> dict[str, Any]:
     why = f"the result names so many artifacts that it has {size / 2**20:.1f} MiB (the limit is {RESULT_LIMIT >> 20})"
-    error = problems.plain("ResultTooLarge", f"{why}: give one folder or one table instead of many small values")
+    error = error_info.plain("ResultTooLarge", f"{why}: give one folder or one table instead of many small values")
     return {**end, "outcome": "failed", "outputs": {}, "artifacts": {}, "models": [], "error": error}
 
 

@@ -25,20 +25,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.runner import PACKET, child, linux, problems, seeds
+from penstock.runner import PACKET, child, error_info, linux, seeds
 
 _STOP_LIMIT = 2.0
 """Seconds to wait at the end for killed processes to be gone."""
 
 _HELPERS = {
-    "pandas": ("penstock.serialize.tables", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat"),
-    "polars": ("penstock.serialize.columnar",),
-    "pyarrow": ("penstock.serialize.columnar", "pyarrow.parquet", "pyarrow.dataset"),
+    "pandas": ("penstock.serialize.pandas_tables", "pyarrow.parquet", "pyarrow.dataset", "pyarrow.pandas_compat"),
+    "polars": ("penstock.serialize.parquet_tables",),
+    "pyarrow": ("penstock.serialize.parquet_tables", "pyarrow.parquet", "pyarrow.dataset"),
     "numpy": ("penstock.serialize.arrays",),
     "scipy.sparse": ("penstock.serialize.arrays",),
-    "matplotlib.figure": ("penstock.serialize.pictures", "matplotlib.backends.backend_agg"),
-    "plotly": ("penstock.serialize.pictures", "plotly.io"),
-    "PIL.Image": ("penstock.serialize.pictures", "PIL.PngImagePlugin", "PIL.TiffImagePlugin"),
+    "matplotlib.figure": ("penstock.serialize.images", "matplotlib.backends.backend_agg"),
+    "plotly": ("penstock.serialize.images", "plotly.io"),
+    "PIL.Image": ("penstock.serialize.images", "PIL.PngImagePlugin", "PIL.TiffImagePlugin"),
     "torch": ("penstock.serialize.tensors", "safetensors.torch"),
 }
 """What saving and loading objects of a library imports late. Only imported: its threads must not begin here."""
@@ -123,7 +123,7 @@ class ForkServer:
         elif words[0] == "import":
             self._import(words[1])
 
-    def _tell(self, head: str, body: bytes = b"") -> None:
+    def _send(self, head: str, body: bytes = b"") -> None:
         try:
             self._link.sendall(f"{head}\n".encode() + body)
         except OSError:
@@ -133,17 +133,17 @@ class ForkServer:
         # A long import does not see the executor go; the kernel does.
         linux.die_with_parent(self._parent)
         try:
-            with seeds.watched():
+            with seeds.watch_seeding():
                 __import__(module)  # unlike importlib's function it leaves no frame in the user's traceback
             imported = sys.modules[module]
             _check_origin(module, imported, self._source)
             _check_threads(module)
             _warm(imported)
         except BaseException as error:
-            told = problems.describe(error)
+            told = error_info.describe(error)
             if isinstance(error, SystemExit):
                 told["message"] = f"module {module!r} called exit with code {error.code} while it was imported"
-            self._tell(f"refused {module}", json.dumps(told).encode())
+            self._send(f"refused {module}", json.dumps(told).encode())
             return
         finally:
             linux.outlive_parent()
@@ -157,7 +157,7 @@ class ForkServer:
             self._spare.signal(signal.SIGKILL)  # it lacks the module
         self._spare = None
         self._ready = True
-        self._tell(f"imported {module} {os.fstat(1).st_size}")
+        self._send(f"imported {module} {os.fstat(1).st_size}")
 
     # ------------------------------------------------------------------------------------------------ the children
 
@@ -166,12 +166,12 @@ class ForkServer:
             try:
                 taker = self._spare or self._fork()
             except OSError as error:
-                self._tell(f"unforked {number}", str(error).encode())
+                self._send(f"unforked {number}", str(error).encode())
                 return
             self._spare = None
             assert taker.orders is not None  # noqa: S101
             # Told first: the child's own messages must not come before it.
-            self._tell(f"started {number} {taker.pid} {taker.slot}")
+            self._send(f"started {number} {taker.pid} {taker.slot}")
             taker.number = number
             self._running[number] = taker
             with taker.orders:
@@ -181,7 +181,7 @@ class ForkServer:
                 except OSError:  # someone killed it while it waited
                     taker.number = None
                     del self._running[number]
-        self._tell(f"unforked {number}", b"its process was killed before it began")
+        self._send(f"unforked {number}", b"its process was killed before it began")
 
     def _fork(self) -> Child:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -190,7 +190,7 @@ class ForkServer:
         pid = os.fork()
         if pid == 0:
             ours.close()
-            child.live(self._pid, theirs, self._link, f"{self._work}/{slot}")
+            child.run_child(self._pid, theirs, self._link, f"{self._work}/{slot}")
         theirs.close()
         return self._watch(pid, ours, slot)
 
@@ -217,12 +217,12 @@ class ForkServer:
             self._spare = None
         if ended.orders is not None:
             ended.orders.close()
-        self._adopt()
+        self._kill_orphans()
         if ended.number is not None:
             del self._running[ended.number]
-            self._tell(f"exit {ended.number} {status}")
+            self._send(f"exit {ended.number} {status}")
 
-    def _adopt(self) -> None:
+    def _kill_orphans(self) -> None:
         """Kill processes that an ended attempt left behind in sessions of their own: they are this server's now."""
         for pid in linux.children():
             if pid not in self._children and pid not in self._kept:
@@ -275,7 +275,7 @@ def main() -> None:
     descriptor, parent, source, work = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
     linux.die_with_parent(parent)
     linux.adopt_orphans()
-    linux.prefer_as_victim()
+    linux.raise_oom_score()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     faulthandler.enable()  # a crash in native code shows the Python stack in the attempt's output
     # Python ≥ 3.12 warns of forks beside threads; the only threads here are idle pools of libraries that know forks.

@@ -52,7 +52,7 @@ def has_threads(name: str) -> bool:
         return False
 
 
-def prefer_as_victim() -> None:
+def raise_oom_score() -> None:
     """When memory runs out, the kernel shall choose a step before a service."""
     try:
         Path("/proc/self/oom_score_adj").write_text("500")

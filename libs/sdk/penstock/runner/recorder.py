@@ -17,11 +17,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from penstock.registering import MODELS, Wanted
-from penstock_core import series
+from penstock.step_context.models import MAX_MODELS, ModelRegistration
+from penstock_core.queries import series
 
-KEPT_NAMES = 500
-KEPT_CHARACTERS = 64 * 1024
+MAX_NAMES = 500
+MAX_CHARACTERS = 64 * 1024
 """How many names, and how much JSON text, of metrics, parameters and artifacts each go into the attempt's end."""
 
 
@@ -29,13 +29,13 @@ LINE_LIMIT = 96 * 1024
 """Longest line about something stored, in characters: it must fit a message."""
 
 
-_SAID = ("model", "metrics", "odd", "alias", "gate", "reason", "description", "tags")
+_REGISTRATION_FIELDS = ("model", "metrics", "non_finite", "alias", "gate", "reason", "description", "tags")
 
 
-class Last(dict[str, Any]):
+class LastValues(dict[str, Any]):
     """Last values by name, bounded. What no longer fits is left out here; the events file has it all the same."""
 
-    room = KEPT_CHARACTERS
+    room = MAX_CHARACTERS
 
     def keep(self, name: str, value: Any) -> None:
         """Take a value, in place of an earlier one of this name."""
@@ -43,12 +43,12 @@ class Last(dict[str, Any]):
         earlier = self.pop(name, None)
         if earlier is not None:
             self.room += len(json.dumps(earlier)) + len(name)
-        if len(self) < KEPT_NAMES and size <= self.room:
+        if len(self) < MAX_NAMES and size <= self.room:
             self.room -= size
             self[name] = value
 
 
-class Lines:
+class JsonLinesFile:
     """A file of JSON lines, made with the first one."""
 
     def __init__(self, path: str) -> None:
@@ -76,7 +76,7 @@ class Lines:
 
 
 class Recorder:
-    """Implements `penstock.contexts.Sink`.
+    """Implements `penstock.step_context.contexts.Sink`.
 
     Args:
         base: path of its files without `.events`, `.points` and `.commits`.
@@ -95,21 +95,21 @@ class Recorder:
         whole: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         self.metrics: dict[str, float] = {}
-        self.odd: dict[str, str] = {}
+        self.non_finite: dict[str, str] = {}
         self.models: list[dict[str, Any]] = []
         self._whole = whole
-        self.params = Last()
-        self.artifacts = Last()
+        self.params = LastValues()
+        self.artifacts = LastValues()
         self.tags: dict[str, str] = {}
         self._save = save
         self._slim = slim
         self.load = load
-        self._events = Lines(f"{base}.events")
-        self._points = Lines(f"{base}.points")
+        self._events = JsonLinesFile(f"{base}.events")
+        self._points = JsonLinesFile(f"{base}.points")
         self._names: dict[str, str] = {}
         self._left = series.POINTS
         self._told = False
-        self._commits = Lines(f"{base}.commits")
+        self._commits = JsonLinesFile(f"{base}.commits")
 
     @property
     def size(self) -> int:
@@ -121,14 +121,14 @@ class Recorder:
         finite = math.isfinite(value)
         if not finite:
             self.metrics.pop(name, None)
-            if len(self.odd) < KEPT_NAMES:
-                self.odd[name] = str(value)
-        elif name in self.metrics or len(self.metrics) < KEPT_NAMES:
-            self.odd.pop(name, None)
+            if len(self.non_finite) < MAX_NAMES:
+                self.non_finite[name] = str(value)
+        elif name in self.metrics or len(self.metrics) < MAX_NAMES:
+            self.non_finite.pop(name, None)
             self.metrics[name] = value
         spelled = self._names.get(name) or self._spelled(name)
         if not spelled or self._left <= 0:
-            self._tell_left_out()
+            self._report_dropped_series()
             return
         self._left -= 1
         number = repr(value) if finite else f'"{series.spelled(value)}"'
@@ -142,7 +142,7 @@ class Recorder:
             return ""
         return self._names.setdefault(name, json.dumps(name))
 
-    def _tell_left_out(self) -> None:
+    def _report_dropped_series(self) -> None:
         """Once, in the step's output."""
         if not self._told:
             self._told = True
@@ -166,7 +166,7 @@ class Recorder:
         """Store an object and record where it lies."""
         self._stored(name, self._save(name, value))
 
-    def model(self, wanted: Wanted) -> None:
+    def model(self, wanted: ModelRegistration) -> None:
         """Store a model, as an artifact of the attempt, and keep what is said of it for the attempt's end.
 
         Raises:
@@ -180,18 +180,18 @@ class Recorder:
                 f"register_model({wanted.model!r}): a {type(wanted.value).__name__} like this is kept as several "
                 "files: save it into a folder, and register its Path"
             )
-        said = {field: getattr(wanted, field) for field in _SAID}
+        said = {field: getattr(wanted, field) for field in _REGISTRATION_FIELDS}
         new = {**said, "artifact": saved["artifact"], "output": name}
         same = [one for one in self.models if (one["model"], one["artifact"]) == (new["model"], new["artifact"])]
-        if not same and len(self.models) >= MODELS:
-            raise ValueError(f"register_model({wanted.model!r}): a step registers at most {MODELS} versions")
+        if not same and len(self.models) >= MAX_MODELS:
+            raise ValueError(f"register_model({wanted.model!r}): a step registers at most {MAX_MODELS} versions")
         self.models = [one for one in self.models if one not in same] + [new]
         self._stored(name, saved)
 
     def wanted(self) -> list[dict[str, Any]]:
         """The models, for the attempt's end; of those that take the metrics that were logged, with the odd ones."""
-        odd = {name: text for name, text in self.odd.items() if name not in self.metrics}
-        return [one if one["metrics"] is not None else {**one, "odd": odd} for one in self.models]
+        non_finite = {name: text for name, text in self.non_finite.items() if name not in self.metrics}
+        return [one if one["metrics"] is not None else {**one, "non_finite": non_finite} for one in self.models]
 
     def _stored(self, name: str, saved: dict[str, Any]) -> None:
         self.artifacts.keep(name, saved)

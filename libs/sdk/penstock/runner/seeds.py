@@ -17,9 +17,9 @@ _original = random.seed
 
 
 @contextmanager
-def watched() -> Generator[None]:
+def watch_seeding() -> Generator[None]:
     """Note whether `random.seed` is called with a seed in this block."""
-    random.seed = _noting
+    random.seed = _seed_and_record
     try:
         yield
     finally:
@@ -37,7 +37,7 @@ def refresh() -> None:
         numpy.seed()
 
 
-def _noting(a: Any = None, version: int = 2) -> None:
+def _seed_and_record(a: Any = None, version: int = 2) -> None:
     _original(a, version)
     if a is not None:
         _keep()

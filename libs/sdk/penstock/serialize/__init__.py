@@ -16,8 +16,18 @@ A format of your own takes three lines:
 """
 
 from penstock.serialize.folders import parts
-from penstock.serialize.formats import Format, Unsavable, register
-from penstock.serialize.loading import Unloadable, UnsafeRefused, load
-from penstock.serialize.saving import Forbidden, save
+from penstock.serialize.formats import Format, UnsavableError, register
+from penstock.serialize.loader import UnloadableError, UnsafeFormatError, load
+from penstock.serialize.saver import ForbiddenFormatError, save
 
-__all__ = ["Forbidden", "Format", "Unloadable", "UnsafeRefused", "Unsavable", "load", "parts", "register", "save"]
+__all__ = [
+    "ForbiddenFormatError",
+    "Format",
+    "UnloadableError",
+    "UnsafeFormatError",
+    "UnsavableError",
+    "load",
+    "parts",
+    "register",
+    "save",
+]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from penstock.serialize.formats import Unfit
+from penstock.serialize.formats import FormatNotApplicableError
 
 _LAYOUT = "penstock_layout"
 # Layouts for building a matrix, kept in the one that holds the same entries.
-_KEPT_AS = {"lil": "csr", "dok": "coo"}
+_STORED_AS = {"lil": "csr", "dok": "coo"}
 
 
 def write_array(value: Any, path: Path) -> None:
@@ -22,11 +22,11 @@ def write_array(value: Any, path: Path) -> None:
         Unfit: it holds Python objects, or is of a class of its own.
     """
     if type(value) is not np.ndarray:
-        raise Unfit(f"a {type(value).__name__} is more than an array")
+        raise FormatNotApplicableError(f"a {type(value).__name__} is more than an array")
     if value.dtype.hasobject:
-        raise Unfit("its items are Python objects: give it a type such as float or str")
+        raise FormatNotApplicableError("its items are Python objects: give it a type such as float or str")
     if value.dtype.metadata:
-        raise Unfit("its type has metadata")
+        raise FormatNotApplicableError("its type has metadata")
     with path.open("wb") as file:
         np.save(file, value, allow_pickle=False)
 
@@ -45,8 +45,8 @@ def write_sparse(value: Any, path: Path) -> None:
     from scipy import sparse
 
     if value.dtype.hasobject:
-        raise Unfit("its items are Python objects: give it a type such as float")
-    kept = _KEPT_AS.get(value.format)
+        raise FormatNotApplicableError("its items are Python objects: give it a type such as float")
+    kept = _STORED_AS.get(value.format)
     with path.open("wb") as file:
         # The order of entries and the file's bytes follow from the value alone.
         sparse.save_npz(file, value if kept is None else value.asformat(kept), compressed=False)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from penstock.serialize.formats import Unfit
+from penstock.serialize.formats import FormatNotApplicableError
 
 _TREE = "sklearn.tree._tree.Tree"
 _TRUSTED = frozenset(
@@ -40,7 +40,7 @@ def write(value: Any, path: Path) -> None:
         Unfit: skops is not there, or something in the estimator is of a type that it does not trust.
     """
     if importlib.util.find_spec("skops") is None:
-        raise Unfit("skops could keep it without pickle, but is not installed: pip install skops")
+        raise FormatNotApplicableError("skops could keep it without pickle, but is not installed: pip install skops")
     import skops.io
 
     try:
@@ -48,10 +48,10 @@ def write(value: Any, path: Path) -> None:
     except OSError:
         raise
     except Exception as error:
-        raise Unfit(f"skops cannot keep it: {error}") from error
+        raise FormatNotApplicableError(f"skops cannot keep it: {error}") from error
     strange = sorted(set(skops.io.get_untrusted_types(file=path)) - _TRUSTED)
     if strange:
-        raise Unfit(f"skops does not trust {', '.join(strange[:5])}, which it holds")
+        raise FormatNotApplicableError(f"skops does not trust {', '.join(strange[:5])}, which it holds")
 
 
 def read(path: Path) -> Any:

@@ -11,9 +11,9 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from penstock.serialize.formats import Unsavable
+from penstock.serialize.formats import UnsavableError
 from penstock_core import folders
-from penstock_core.folders import UnsafeFolder
+from penstock_core.folders import UnsafeFolderError
 
 FILE, FOLDER = "file", "folder"
 _CHUNK = 1024 * 1024
@@ -40,7 +40,7 @@ def link_target(root: Path, path: Path) -> str:
     """
     target, resolved = path.readlink(), path.resolve()
     if target.is_absolute() or not resolved.is_relative_to(root):
-        raise Unsavable(f"{path} is a link that leads out of the folder {root}: copy the file into it instead")
+        raise UnsavableError(f"{path} is a link that leads out of the folder {root}: copy the file into it instead")
     name = path.relative_to(root).as_posix()
     if not folders.link_leaves(name, target.as_posix()):
         return target.as_posix()
@@ -76,17 +76,19 @@ def unpack(archive_path: Path, target: Path) -> None:
 def _check(member: tarfile.TarInfo) -> None:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or not name.parts:
-        raise UnsafeFolder(f"the archive holds {member.name!r}, which leads out of the folder")
+        raise UnsafeFolderError(f"the archive holds {member.name!r}, which leads out of the folder")
     if member.issym():
         if folders.link_leaves(name.as_posix(), member.linkname):
-            raise UnsafeFolder(f"the archive holds the link {member.name!r} to {member.linkname!r}, out of the folder")
+            raise UnsafeFolderError(
+                f"the archive holds the link {member.name!r} to {member.linkname!r}, out of the folder"
+            )
     elif not member.isreg() and not member.isdir():
-        raise UnsafeFolder(f"the archive holds {member.name!r}, which is neither a file nor a folder")
+        raise UnsafeFolderError(f"the archive holds {member.name!r}, which is neither a file nor a folder")
 
 
 def _write(source: IO[bytes] | None, path: Path, mode: int) -> None:
     if source is None:
-        raise UnsafeFolder(f"the archive's file {path.name!r} cannot be read")
+        raise UnsafeFolderError(f"the archive's file {path.name!r} cannot be read")
     with source, path.open("xb") as file:
         while chunk := source.read(_CHUNK):
             file.write(chunk)

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from penstock.serialize import files
-from penstock.serialize.formats import Unsavable
-from penstock.store import ArtifactDamaged, FolderStore
+from penstock.serialize.formats import UnsavableError
+from penstock.store import ArtifactDamagedError, FolderStore
 from penstock_core import folders
 from penstock_core.folders import File, Manifest
 
@@ -37,7 +37,7 @@ def save(folder: Path, store: FolderStore) -> tuple[bytes, Manifest]:
         name = path.relative_to(root).as_posix()
         problem = folders.path_problem(name)
         if problem is not None:
-            raise Unsavable(f"the folder {root} holds {name!r}, which {problem}: rename it")
+            raise UnsavableError(f"the folder {root} holds {name!r}, which {problem}: rename it")
         if path.is_symlink():
             links.append((name, files.link_target(root, path)))
         elif path.is_dir():
@@ -46,11 +46,11 @@ def save(folder: Path, store: FolderStore) -> tuple[bytes, Manifest]:
         elif path.is_file():
             packer.add(name, path)
         else:
-            raise Unsavable(f"{path} is neither a file nor a folder, so that the folder {root} cannot be kept")
+            raise UnsavableError(f"{path} is neither a file nor a folder, so that the folder {root} cannot be kept")
     manifest = Manifest(files=tuple(packer.finish()), folders=tuple(empty), links=tuple(links))
     data = folders.encode(manifest)
     if len(data) > folders.MANIFEST_LIMIT:
-        raise Unsavable(
+        raise UnsavableError(
             f"the folder {root} holds {len(manifest.files)} files, which is too many: give an archive of it"
         )
     return data, manifest
@@ -146,7 +146,7 @@ def load_file(file: File, store: FolderStore, target: Path) -> None:
 def _part(file: File, opened: IO[bytes]) -> bytes:
     """The bytes of a packed file. Its size comes from outside, and no packed file of ours is large."""
     if file.size > folders.SMALL:
-        raise folders.UnsafeFolder(f"the folder holds {file.path!r} of {file.size} bytes in a pack")
+        raise folders.UnsafeFolderError(f"the folder holds {file.path!r} of {file.size} bytes in a pack")
     opened.seek(file.offset)
     return opened.read(file.size)
 
@@ -155,7 +155,7 @@ def _write(file: File, data: bytes, store: FolderStore, target: Path) -> None:
     found = hashlib.sha256(data).hexdigest()
     if found != file.sha256:
         assert file.pack is not None  # noqa: S101 - called for packed files only
-        raise ArtifactDamaged(
+        raise ArtifactDamagedError(
             f"artifact {file.pack} is damaged: the bytes of {file.path!r} in {store.path(file.pack)} have the SHA-256 "
             f"{found} instead of {file.sha256}. Remove the file and run the step that made it again."
         )
@@ -179,7 +179,7 @@ def read(sha256: str, store: FolderStore) -> Manifest:
     try:
         data = store.read(sha256, folders.MANIFEST_LIMIT)
     except ValueError as error:
-        raise folders.UnsafeFolder(f"the folder's manifest is too large: {error}") from error
+        raise folders.UnsafeFolderError(f"the folder's manifest is too large: {error}") from error
     return folders.decode(data)
 
 

@@ -22,11 +22,11 @@ LONG = 1_000
 """Lists of more items have a line for each of them, so that one can be read without the others."""
 
 
-class Unsavable(TypeError):
+class UnsavableError(TypeError):
     """A value cannot be saved; the message says where it stands and what to do."""
 
 
-class Unfit(Exception):
+class FormatNotApplicableError(Exception):
     """A value of a format's type that this format would not give back as it was; says why. The next format is tried."""
 
 
@@ -103,7 +103,7 @@ def register(
     return FORMATS[name]
 
 
-def own_format(value: object) -> Format | None:
+def registered_format(value: object) -> Format | None:
     """The format that the user registered for a value's type."""
     for cls in type(value).__mro__ if _REGISTERED else ():
         if cls in _REGISTERED:
@@ -183,7 +183,7 @@ def _read_text(path: Path) -> str:
 
 def _read_report(name: str) -> Callable[[Path], Any]:
     def read(path: Path) -> Any:
-        from penstock import reports  # for those who have one
+        from penstock.step_context import reports  # for those who have one
 
         return getattr(reports, name)(_read_text(path))
 
@@ -207,7 +207,7 @@ def _add(
     return FORMATS[name]
 
 
-def _late(module: str, function: str) -> Callable[..., Any]:
+def _lazy_import(module: str, function: str) -> Callable[..., Any]:
     """A function of a module of this package that needs a library: imported when it is called."""
 
     def call(*args: Any) -> Any:
@@ -223,12 +223,17 @@ BYTES = _add("bytes", lambda value, path: path.write_bytes(value), Path.read_byt
 PICKLE = _add("pickle", _write_pickle, _read_pickle, "application/x-python-pickle", unsafe=True)
 _add("markdown", _write_text, _read_report("Markdown"), "text/markdown; charset=utf-8")
 _add("html", _write_text, _read_report("Html"), "text/html; charset=utf-8")
-_add("parquet", _late("columnar", "write"), _late("columnar", "read"), "application/vnd.apache.parquet")
-_add("npy", _late("arrays", "write_array"), _late("arrays", "read_array"), "application/x-npy")
-_add("npz", _late("arrays", "write_sparse"), _late("arrays", "read_sparse"), "application/x-npz")
-_add("png", _late("pictures", "write_figure"), _late("pictures", "read_figure"), "image/png")
-_add("plotly", _late("pictures", "write_plotly"), _late("pictures", "read_plotly"), "application/vnd.plotly.v1+json")
-_add("image", _late("pictures", "write_png"), _late("pictures", "read_image"), "image/png")
-_add("tiff", _late("pictures", "write_tiff"), _late("pictures", "read_image"), "image/tiff")
-_add("safetensors", _late("tensors", "write"), _late("tensors", "read"), "application/x-safetensors")
-_add("skops", _late("estimators", "write"), _late("estimators", "read"), "application/x-skops")
+_add("parquet", _lazy_import("columnar", "write"), _lazy_import("columnar", "read"), "application/vnd.apache.parquet")
+_add("npy", _lazy_import("arrays", "write_array"), _lazy_import("arrays", "read_array"), "application/x-npy")
+_add("npz", _lazy_import("arrays", "write_sparse"), _lazy_import("arrays", "read_sparse"), "application/x-npz")
+_add("png", _lazy_import("pictures", "write_figure"), _lazy_import("pictures", "read_figure"), "image/png")
+_add(
+    "plotly",
+    _lazy_import("pictures", "write_plotly"),
+    _lazy_import("pictures", "read_plotly"),
+    "application/vnd.plotly.v1+json",
+)
+_add("image", _lazy_import("pictures", "write_png"), _lazy_import("pictures", "read_image"), "image/png")
+_add("tiff", _lazy_import("pictures", "write_tiff"), _lazy_import("pictures", "read_image"), "image/tiff")
+_add("safetensors", _lazy_import("tensors", "write"), _lazy_import("tensors", "read"), "application/x-safetensors")
+_add("skops", _lazy_import("estimators", "write"), _lazy_import("estimators", "read"), "application/x-skops")

@@ -20,10 +20,10 @@ from typing import Any, cast
 import torch
 
 from penstock.codec import scalars
-from penstock.serialize.formats import Unfit
+from penstock.serialize.formats import FormatNotApplicableError
 
-ABOUT = "penstock"
-_HELD = ("_parameters", "_buffers", "_modules")
+METADATA_KEY = "penstock"
+_MODULE_STATE = ("_parameters", "_buffers", "_modules")
 _CONTAINERS: dict[str, type] = {"tuple": tuple, "set": set, "dict": dict, "ordered": OrderedDict, "size": torch.Size}
 _CONTAINER_NAMES = {cls: name for name, cls in _CONTAINERS.items()}
 
@@ -35,16 +35,16 @@ def write(value: Any, path: Path) -> None:
         Unfit: something in it is neither a dense tensor nor plain data; says what.
     """
     if importlib.util.find_spec("safetensors") is None:
-        raise Unfit("it needs safetensors, which is not installed: pip install safetensors")
+        raise FormatNotApplicableError("it needs safetensors, which is not installed: pip install safetensors")
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     writer = _Writer()
     about = json.dumps({"tree": writer.encode(value, ""), "modules": writer.modules}, separators=(",", ":"))
     try:
-        save_file(writer.tensors, path, {ABOUT: about})
+        save_file(writer.tensors, path, {METADATA_KEY: about})
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise Unfit(f"safetensors cannot keep it: {error}") from error
+        raise FormatNotApplicableError(f"safetensors cannot keep it: {error}") from error
 
 
 def read(path: Path) -> Any:
@@ -58,9 +58,9 @@ def read(path: Path) -> Any:
     with safe_open(path, "pt") as file:
         metadata: dict[str, str] = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dictionary
-    if ABOUT not in metadata:
+    if METADATA_KEY not in metadata:
         return tensors
-    about = json.loads(metadata[ABOUT])
+    about = json.loads(metadata[METADATA_KEY])
     return _Reader(tensors, about["modules"]).decode(about["tree"])
 
 
@@ -96,7 +96,9 @@ class _Writer:
             return {kind: [self.encode(entry, _join(name, index)) for index, entry in enumerate(value)]}
         if getattr(torch.nn.functional, getattr(value, "__name__", ""), None) is value:
             return {"function": value.__name__}
-        raise Unfit(f"{name or 'it'} is a {type(value).__qualname__}, which is neither a tensor nor plain data")
+        raise FormatNotApplicableError(
+            f"{name or 'it'} is a {type(value).__qualname__}, which is neither a tensor nor plain data"
+        )
 
     def _mapping(self, value: Any, name: str, kind: str) -> Any:
         entries = [[self.encode(key, name), self.encode(entry, _join(name, key))] for key, entry in value.items()]
@@ -107,9 +109,11 @@ class _Writer:
     def _tensor(self, value: Any, name: str) -> Any:
         parameter = type(value) is torch.nn.Parameter
         if not parameter and type(value) is not torch.Tensor:
-            raise Unfit(f"{name or 'it'} is a {type(value).__qualname__}, which is more than a tensor")
+            raise FormatNotApplicableError(
+                f"{name or 'it'} is a {type(value).__qualname__}, which is more than a tensor"
+            )
         if value.layout is not torch.strided or value.is_quantized or value.device.type == "meta":
-            raise Unfit(f"{name or 'it'} is not a dense tensor")
+            raise FormatNotApplicableError(f"{name or 'it'} is not a dense tensor")
         place = (value.data_ptr(), value.shape, value.stride(), value.dtype) if value.numel() else id(value)
         if place not in self._names:
             key = name or "tensor"
@@ -129,20 +133,22 @@ class _Writer:
         cls: type = type(module)
         found = scalars.name_of(cls)
         if found is None or not _allowed(cls):
-            raise Unfit(f"its class {cls.__qualname__} cannot be found by its name: define it at the top of a module")
+            raise FormatNotApplicableError(
+                f"its class {cls.__qualname__} cannot be found by its name: define it at the top of a module"
+            )
         number = self._numbers[id(module)] = len(self.modules)
         self._kept.append(module)
         self.modules.append(None)
         state = module.__getstate__() if hasattr(cls, "__getstate__") else None
         state = dict(module.__dict__) if state is None else state
         if type(state) is not dict:
-            raise Unfit(f"{cls.__qualname__} keeps its state in a way of its own")
+            raise FormatNotApplicableError(f"{cls.__qualname__} keeps its state in a way of its own")
         fresh = torch.nn.Module().__dict__
         encoded = {
-            key: self.encode(entry, name if key in _HELD else _join(name, key))
+            key: self.encode(entry, name if key in _MODULE_STATE else _join(name, key))
             for key, entry in cast("dict[str, Any]", state).items()
             # Hooks are code: none is the only thing that can be kept.
-            if key in _HELD or key not in fresh or entry != fresh[key]
+            if key in _MODULE_STATE or key not in fresh or entry != fresh[key]
         }
         self.modules[number] = {"class": found, "state": encoded}
         return number

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from penstock_artifacts.previews import confine
-from penstock_artifacts.previews.choose import Choice, NoPreview, choose
+from penstock_artifacts.previews import confinement
+from penstock_artifacts.previews.readers import Choice, NoPreviewError, choose
 
 OUTPUT_LIMIT = 512 * 1024
 """Largest preview as JSON text, in bytes."""
@@ -26,12 +26,12 @@ OUTPUT_LIMIT = 512 * 1024
 def main() -> None:
     """Make the preview that the order asks for."""
     order = json.loads(sys.argv[1])
-    confined = confine.begin(order["parent"], order["seconds"])
+    confined = confinement.begin(order["parent"], order["seconds"])
     signal.signal(signal.SIGXCPU, _out_of_time)
     try:
         with open(3, "rb") as file:
-            found = make(order, file, lambda: confined.extend(confine.confine(order["memory"])))
-    except NoPreview as error:
+            found = make(order, file, lambda: confined.extend(confinement.confine(order["memory"])))
+    except NoPreviewError as error:
         found = {**_none(str(error)), "final": error.final}
     except MemoryError:
         found = _none(f"reading it needs more than {order['memory'] >> 20} MiB of memory")
@@ -63,7 +63,7 @@ def make(order: dict[str, Any], file: io.BufferedReader, confined: Callable[[], 
         reader = getattr(import_module(f"penstock_artifacts.previews.{choice.module}"), choice.function)
     except ImportError as error:
         library = (error.name or "a library").partition(".")[0]
-        raise NoPreview(f"{library} is not installed beside the artifacts service", final=False) from error
+        raise NoPreviewError(f"{library} is not installed beside the artifacts service", final=False) from error
     confined()
     return reader(file, order["size"])
 

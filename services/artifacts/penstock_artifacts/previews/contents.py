@@ -8,7 +8,7 @@ import tarfile
 import zipfile
 from typing import Any, cast
 
-from penstock_artifacts.previews.choose import NoPreview
+from penstock_artifacts.previews.readers import NoPreviewError
 from penstock_core import folders
 
 _SHOWN = 100
@@ -27,7 +27,7 @@ def folder(file: io.BufferedReader, size: int) -> dict[str, Any]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for number, member in enumerate(archive):
             if number >= _MEMBERS:
-                raise NoPreview(f"it holds more than {_MEMBERS} files")
+                raise NoPreviewError(f"it holds more than {_MEMBERS} files")
             files, total = files + member.isreg(), total + member.size
             if len(rows) < _SHOWN:
                 rows.append([_name(member.name) + ("/" if member.isdir() else ""), member.size])
@@ -36,7 +36,7 @@ def folder(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
 def _manifest(file: io.BufferedReader, size: int) -> dict[str, Any]:
     if size > folders.MANIFEST_LIMIT:
-        raise NoPreview("its manifest is too large")
+        raise NoPreviewError("its manifest is too large")
     held = folders.decode(file.read())
     rows: list[list[Any]] = [[_name(one.path), one.size] for one in held.files[:_SHOWN]]
     rows += [[_name(name) + "/", 0] for name in held.folders[: _SHOWN - len(rows)]]
@@ -84,7 +84,7 @@ def tensors(file: io.BufferedReader, size: int) -> dict[str, Any]:
     """The tensors of a safetensors file, by its header."""
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, _HEADER):
-        raise NoPreview("its header is damaged, or too large")
+        raise NoPreviewError("its header is damaged, or too large")
     header: dict[str, Any] = json.loads(file.read(length))
     about = header.pop("__metadata__", {})
     rows: list[list[Any]] = []

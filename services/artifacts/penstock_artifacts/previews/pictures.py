@@ -8,7 +8,7 @@ from typing import Any
 
 import PIL.Image
 
-from penstock_artifacts.previews.choose import NoPreview
+from penstock_artifacts.previews.readers import NoPreviewError
 
 _FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP")
 _EDGE = 320
@@ -29,10 +29,10 @@ def image(file: io.BufferedReader, size: int) -> dict[str, Any]:
     try:
         found = PIL.Image.open(file, formats=_FORMATS)
     except PIL.UnidentifiedImageError as error:
-        raise NoPreview("it is no image of a kind that is known, or it is damaged") from error
+        raise NoPreviewError("it is no image of a kind that is known, or it is damaged") from error
     width, height = found.size
     if width * height > _PIXELS:
-        raise NoPreview(f"the image has {width} x {height} pixels (the limit is {_PIXELS // 1_000_000} million)")
+        raise NoPreviewError(f"the image has {width} x {height} pixels (the limit is {_PIXELS // 1_000_000} million)")
     facts: dict[str, str | int] = {"width": width, "height": height, "mode": found.mode, "format": found.format or ""}
     found.draft("RGB", (2 * _EDGE, 2 * _EDGE))  # a JPEG is then decoded no larger than needed
     found.load()

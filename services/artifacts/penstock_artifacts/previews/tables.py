@@ -8,7 +8,7 @@ import math
 import mmap
 from typing import Any
 
-from penstock_artifacts.previews.choose import NoPreview
+from penstock_artifacts.previews.readers import NoPreviewError
 
 ROWS = 20
 COLUMNS = 100
@@ -95,15 +95,15 @@ def array(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise NoPreview(f"it is of version {version} of the npy format")
+        raise NoPreviewError(f"it is of version {version} of the npy format")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_column, dtype = read(file, max_header_size=100_000)
     if dtype.hasobject:
-        raise NoPreview("it holds Python objects: loading them could run code")
+        raise NoPreviewError("it holds Python objects: loading them could run code")
     start = file.tell()
     count = math.prod(shape)
     if start + count * dtype.itemsize > size:
-        raise NoPreview("it ends before its last value")
+        raise NoPreviewError("it ends before its last value")
     facts = {"type": str(dtype)[:_CELL], "shape": " x ".join(map(str, shape)) or "one value", "values": count}
     table: Any = np.zeros((0, 0))
     if count:
@@ -129,7 +129,7 @@ def separated(file: io.BufferedReader, size: int) -> dict[str, Any]:
     whole = size <= _PART
     lines = part.splitlines(keepends=True)[: None if whole else -1][: ROWS * 20]
     if not lines:
-        raise NoPreview("it has no line")
+        raise NoPreviewError("it has no line")
     csv.field_size_limit(_PART)
     separator = max(",;\t|", key=lines[0].count)
     rows = [row for _, row in zip(range(ROWS + 1), csv.reader(lines, delimiter=separator), strict=False)]

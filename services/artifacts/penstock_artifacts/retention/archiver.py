@@ -20,21 +20,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from penstock_adapters import blocking
-from penstock_adapters.nats.archived import ArchivedLog, Archives
+from penstock_adapters import threads
+from penstock_adapters.nats.archived_log import ArchivedLog, Archives
+from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import Bus, BusError
-from penstock_adapters.nats.follow import Followers, Item
-from penstock_adapters.nats.versions import Versions
-from penstock_contracts import archives, events, histories, subjects
-from penstock_contracts.archives import ArchiveDamaged
-from penstock_contracts.histories import HistoryHeader
+from penstock_adapters.nats.follower import Followers, StreamMessage
+from penstock_contracts import archives, fact_codec, run_history, subjects
+from penstock_contracts.archives import ArchiveDamagedError
+from penstock_contracts.run_history import HistoryHeader
 from penstock_core.errors import PenstockError
 from penstock_core.facts import RunArchived, RunFinished, RunRequested
-from penstock_core.facts.keeping import NAMES_LIMIT
-from penstock_core.ir import Pipeline
+from penstock_core.facts.retention import NAMES_LIMIT
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.pipeline.values import ArtifactRef
 from penstock_core.ports import ArtifactStore
-from penstock_core.retention import RunNote
-from penstock_core.values import ArtifactRef
+from penstock_core.retention import RunRecord
 
 NOTES = "archives/"
 _MOVED = ("step.>", "clock.>", "admitted", "cancel")
@@ -44,7 +44,7 @@ _NO_MESSAGE = 10037
 _YOUNG = 300.0
 
 
-class NotThere(PenstockError):
+class ArchiveNotFoundError(PenstockError):
     """A run, or its archive, is not there."""
 
 
@@ -67,7 +67,7 @@ class Archiver:
         self.archives = Archives(self._fetched)
         self.log = ArchivedLog(bus, source, self.archives)
 
-    async def archive(self, note: RunNote) -> RunArchived:
+    async def archive(self, note: RunRecord) -> RunArchived:
         """Store what the log has of a run that is over; the log stays as it is but for the fact that says so.
 
         Raises:
@@ -86,9 +86,9 @@ class Archiver:
         history, facts = await self._stored(archives.HISTORY, self._facts(header))
         output, wrote = await self._stored(archives.OUTPUT, self._output(note.run_id))
         if not facts.last_seq:
-            raise NotThere(f"the log holds nothing of run {note.run_id}")
-        names = facts.names
-        few = len(names) <= NAMES_LIMIT
+            raise ArchiveNotFoundError(f"the log holds nothing of run {note.run_id}")
+        digests = facts.digests
+        few = len(digests) <= NAMES_LIMIT
         fact = RunArchived(
             run_id=note.run_id,
             history=history,
@@ -98,20 +98,20 @@ class Archiver:
             finished_at=note.finished_at,
             output=output if wrote.lines else None,
             output_seq=wrote.last_seq,
-            names=tuple(sorted(names)) if few else None,
+            digests=tuple(sorted(digests)) if few else None,
             folders=tuple(sorted(facts.folders)) if few else (),
         )
         name = note_name(note, fact)
-        await self._store.put_note(name, events.encode(fact))
+        await self._store.put_note(name, fact_codec.encode(fact))
         [written] = await self.log.append([fact])
         if not written:
             # Another janitor was faster: what it says counts, and so the note has to say the same.
             known = await self.log.archived(note.run_id)
             fact = known or fact
-            await self._store.put_note(name, events.encode(fact))
+            await self._store.put_note(name, fact_codec.encode(fact))
         try:
             await self._version(note.run_id)
-        except NotThere:
+        except ArchiveNotFoundError:
             # It was deleted meanwhile.
             await self._store.delete_note(name)
             await self._purge(subjects.RUNS, subjects.run(note.run_id, "archived"))
@@ -139,7 +139,7 @@ class Archiver:
         """Read an archive back whole. Raises as `purge` does."""
         facts = await self.archives.read_back(archived)
         if facts[-1].seq != archived.last_seq or not any(isinstance(record.fact, RunFinished) for record in facts):
-            raise ArchiveDamaged(f"the archive of run {archived.run_id} does not hold its end: nothing is purged")
+            raise ArchiveDamagedError(f"the archive of run {archived.run_id} does not hold its end: nothing is purged")
         async for _ in self.archives.output(archived):
             pass
 
@@ -158,17 +158,19 @@ class Archiver:
         requested = next((fact for fact in facts if isinstance(fact, RunRequested)), None)
         finished = next((fact for fact in facts if isinstance(fact, RunFinished)), None)
         if requested is None or finished is None:
-            raise ArchiveDamaged(f"the archive of run {archived.run_id} does not hold its request and its end")
+            raise ArchiveDamagedError(f"the archive of run {archived.run_id} does not hold its request and its end")
         if time.time() - requested.requested_at < _YOUNG:
             # A scheduler takes the request of a moment ago for one of a run that has just begun.
-            raise NotThere(f"run {archived.run_id} was asked for a moment ago: restore it in {_YOUNG / 60:.0f} minutes")
+            raise ArchiveNotFoundError(
+                f"run {archived.run_id} was asked for a moment ago: restore it in {_YOUNG / 60:.0f} minutes"
+            )
         await self.log.append([finished, archived])
         return (await self.log.append([requested]))[0]
 
     async def noted(self) -> AsyncGenerator[RunArchived]:
         """All archives of which the store has notes; what nobody can read is left out."""
         async for name, data in self._store.notes(NOTES):
-            fact = events.decode(subjects.run(name.rpartition("/")[2], "archived"), data)
+            fact = fact_codec.decode(subjects.run(name.rpartition("/")[2], "archived"), data)
             if isinstance(fact, RunArchived):
                 yield fact
 
@@ -178,22 +180,22 @@ class Archiver:
         place = subjects.run(run_id, "requested")
         record = (await self.log.last([place])).get(place)
         if record is None or not isinstance(record.fact, RunRequested):
-            raise NotThere(f"the log holds no request of run {run_id}")
+            raise ArchiveNotFoundError(f"the log holds no request of run {run_id}")
         return record.fact.version
 
     async def _facts(self, header: HistoryHeader) -> AsyncGenerator[tuple[int, bytes]]:
-        yield 0, histories.header_line(header)
+        yield 0, run_history.header_line(header)
         async for item in self._items(subjects.RUNS, subjects.run_all(header.run_id)):
             if item.subject.rpartition(".")[2] not in ("archived", "deleted"):
-                yield item.seq, histories.fact_line(item.seq, item.at, item.subject, item.data)
+                yield item.seq, run_history.fact_line(item.seq, item.at, item.subject, item.data)
 
     async def _output(self, run_id: str) -> AsyncGenerator[tuple[int, bytes]]:
         async for item in self._items(subjects.LOGS, subjects.logs_all(run_id)):
             yield item.seq, archives.output_line(item.seq, item.at, item.subject, item.data)
 
-    async def _items(self, stream: str, subject: str) -> AsyncGenerator[Item]:
+    async def _items(self, stream: str, subject: str) -> AsyncGenerator[StreamMessage]:
         async with self._followers.follow(stream, [subject], name="archiver") as follower:
-            async for items in follower.to_the_end():
+            async for items in follower.read_to_end():
                 for item in items:
                     yield item
 
@@ -236,7 +238,7 @@ class Archiver:
         file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - whoever asked closes it
         try:
             async for chunk in self._store.open(ref.sha256):
-                await blocking.run(None, file.write, chunk)
+                await threads.run(None, file.write, chunk)
             file.seek(0)
         except BaseException:
             file.close()
@@ -250,7 +252,7 @@ class _Counted:
     def __init__(self) -> None:
         self.lines = 0
         self.last_seq = 0
-        self.names: set[str] = set()
+        self.digests: set[str] = set()
         self.folders: set[str] = set()
 
     def take(self, seq: int, line: bytes) -> None:
@@ -258,8 +260,8 @@ class _Counted:
             found = archives.digests(line)
             self.lines += 1
             self.last_seq = seq
-            self.names.update(found)
-            if archives.names_folders(line):
+            self.digests.update(found)
+            if archives.mentions_folder_manifest(line):
                 self.folders.update(found)
 
 
@@ -271,14 +273,14 @@ async def _written(file: IO[bytes], lines: AsyncGenerator[tuple[int, bytes]]) ->
             counted.take(seq, line)
             part.append(line)
             if len(part) >= 500:
-                await blocking.run(None, packed.write, b"".join(part))
+                await threads.run(None, packed.write, b"".join(part))
                 part.clear()
-        await blocking.run(None, packed.write, b"".join(part))
+        await threads.run(None, packed.write, b"".join(part))
     await asyncio.to_thread(file.flush)
     return counted
 
 
-def note_name(note: RunNote, archived: RunArchived) -> str:
+def note_name(note: RunRecord, archived: RunArchived) -> str:
     """The name of the note that says where the archive of a run is: by project and the month of its end."""
     month = datetime.fromtimestamp(archived.finished_at, UTC).strftime("%Y/%m")
     return f"{NOTES}{note.project}/{month}/{note.run_id}"

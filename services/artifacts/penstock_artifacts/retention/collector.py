@@ -6,7 +6,7 @@ is not touched. What is older than the log itself is not either, unless that is 
 the one that was lost.
 
 So it is safe at any time, beside runs that write and beside other collectors; what keeps a look and a removal together
-is the store's (`penstock_adapters.files.sweeping`, `penstock_adapters.s3.sweeping`).
+is the store's (`penstock_adapters.files.garbage_collection`, `penstock_adapters.s3.garbage_collection`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from penstock_artifacts.retention.roots import Named, Roots
+from penstock_artifacts.retention.roots import References, Roots
 from penstock_contracts.retention import JanitorReport, Objects, Share
 from penstock_core.ports import ArtifactStore, StoredObject
 
@@ -52,9 +52,9 @@ class Collector:
         self._grace = grace
 
     async def collect(
-        self, wanted: Collection, report: JanitorReport, tell: Callable[[], Awaitable[None]]
+        self, wanted: Collection, report: JanitorReport, notify: Callable[[], Awaitable[None]]
     ) -> JanitorReport:
-        """Sweep, and say in the report what was found. `tell` is called now and then.
+        """Sweep, and say in the report what was found. `notify` is called now and then.
 
         Raises:
             Unavailable: something could not be read to its end: nothing is swept.
@@ -66,15 +66,15 @@ class Collector:
         born = datetime.fromisoformat(wanted.log_created).timestamp() - _MARGIN
         report.grace = self._grace
         async for part in self._store.marked():
-            await tell()
+            await notify()
             for sha256 in part:
-                if bytes.fromhex(sha256) in named.stays and not wanted.dry_run:
+                if bytes.fromhex(sha256) in named.retained and not wanted.dry_run:
                     await self._store.touch(sha256)
         marked: set[str] = set()
         async for part in self._store.marked():
             marked.update(part)
         async for part in self._store.listing():
-            await tell()
+            await notify()
             for found in part:
                 _count(report.stored, found)
                 await self._look(found, named, cutoff, born, marked, wanted, report)
@@ -85,7 +85,7 @@ class Collector:
     async def _look(
         self,
         found: StoredObject,
-        named: Named,
+        named: References,
         cutoff: float,
         born: float,
         marked: set[str],
@@ -93,7 +93,7 @@ class Collector:
         report: JanitorReport,
     ) -> None:
         key = bytes.fromhex(found.sha256)
-        if key in named.stays:
+        if key in named.retained:
             return
         pipeline = named.freed.get(key)
         if pipeline is not None:
@@ -102,15 +102,15 @@ class Collector:
             share.bytes += found.size
             return
         if found.modified < born and not wanted.older_than_log:
-            report.older += 1
+            report.predates_log += 1
             return
         old = found.modified < cutoff
         if wanted.dry_run:
-            _count(report.swept if old and found.sha256 in marked else report.unnamed, found)
+            _count(report.removed if old and found.sha256 in marked else report.unreferenced, found)
         elif old and await self._store.sweep(found.sha256, cutoff):
-            _count(report.swept, found)
+            _count(report.removed, found)
         else:
-            _count(report.unnamed, found)
+            _count(report.unreferenced, found)
 
 
 def _count(into: Objects, found: StoredObject) -> None:

@@ -17,19 +17,19 @@ import orjson
 import pydantic
 from structlog.typing import FilteringBoundLogger
 
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.retention import RetentionStore
 from penstock_adapters.nats.bus import Bus, BusError
-from penstock_adapters.nats.kv import Bucket
-from penstock_adapters.nats.retention import RetentionStore
-from penstock_artifacts.retention.archiver import Archiver, NotThere
+from penstock_artifacts.retention.archiver import ArchiveNotFoundError, Archiver
 from penstock_artifacts.retention.collector import Collection, Collector
-from penstock_artifacts.retention.deleting import Deleter
-from penstock_artifacts.retention.held import Held
-from penstock_artifacts.retention.ledger import Ledger
+from penstock_artifacts.retention.deleter import Deleter
+from penstock_artifacts.retention.protected_runs import ProtectedRuns
+from penstock_artifacts.retention.run_index import RunIndex
 from penstock_contracts import subjects
 from penstock_contracts.retention import (
+    DeletedRun,
     DeleteReply,
     DeleteRun,
-    GoingRun,
     JanitorJob,
     JanitorReply,
     JanitorReport,
@@ -38,8 +38,8 @@ from penstock_contracts.retention import (
 )
 from penstock_core import retention
 from penstock_core.errors import PenstockError
-from penstock_core.ports import Unavailable
-from penstock_core.retention import Decision, RunNote
+from penstock_core.ports import UnavailableError
+from penstock_core.retention import Decision, RunRecord
 
 _SHOWN = 1000
 _PROBLEMS = 50
@@ -68,8 +68,8 @@ class Janitor:
         archiver: Archiver,
         deleter: Deleter,
         collector: Collector,
-        ledger: Ledger,
-        held: Held,
+        run_index: RunIndex,
+        protected: ProtectedRuns,
         log: FilteringBoundLogger,
         *,
         at_once: int,
@@ -78,8 +78,8 @@ class Janitor:
         self._archiver = archiver
         self._deleter = deleter
         self._collector = collector
-        self._ledger = ledger
-        self._held = held
+        self._run_index = run_index
+        self._protected = protected
         self._log = log
         self._at_once = at_once
         self._settings = RetentionStore(bus)
@@ -97,11 +97,11 @@ class Janitor:
             pause = interval
             try:
                 if await self._take_lease(interval):
-                    report = JanitorReport(id="", begun_at=time.time())
-                    await self._work(JanitorJob(id="round"), report, by_itself=True)
-                    if report.going or report.archived or report.swept.objects or report.problems:
-                        told = report.model_dump(include={"going", "archived", "problems"})
-                        self._log.info("a round of the janitor", swept=report.swept.objects, **told)
+                    report = JanitorReport(id="", started_at=time.time())
+                    await self._work(JanitorJob(id="round"), report, scheduled=True)
+                    if report.deleted_count or report.archived or report.removed.objects or report.problems:
+                        told = report.model_dump(include={"deleted_count", "archived", "problems"})
+                        self._log.info("a round of the janitor", removed=report.removed.objects, **told)
             except (PenstockError, BusError) as error:
                 self._log.warning("the janitor's round is put off", error=str(error))
 
@@ -116,7 +116,7 @@ class Janitor:
 
     async def begin(self, job: JanitorJob) -> JanitorReply:
         """Begin a job; its report lies under its id from now on."""
-        report = JanitorReport(id=job.id, job=job.job, dry_run=job.dry_run, begun_at=time.time())
+        report = JanitorReport(id=job.id, job=job.job, dry_run=job.dry_run, started_at=time.time())
         await self._forget_reports()
         await self._write(report)
         task = asyncio.create_task(self._job(job, report))
@@ -131,24 +131,24 @@ class Janitor:
             Unavailable: the log or the store does not answer.
         """
         async with self._one:
-            await self._ledger.refresh()
-            note = self._ledger.runs.get(command.run_id)
+            await self._run_index.refresh()
+            note = self._run_index.runs.get(command.run_id)
             if note is None:
-                return DeleteReply(deleted=command.run_id in self._ledger.deleted)
-            why = await self._stays(note)
+                return DeleteReply(deleted=command.run_id in self._run_index.deleted)
+            why = await self._is_protected(note)
             if why:
                 return DeleteReply(refused=why)
             await self._deleter.delete(note, f"deleted by {command.by}" if command.by else "deleted")
             return DeleteReply(deleted=True)
 
-    async def _stays(self, note: RunNote) -> str:
+    async def _is_protected(self, note: RunRecord) -> str:
         """Why a run may not be deleted; empty when it may."""
         if not note.state:
             return "it is under way: cancel it first"
-        if held := (await self._held.runs([note.project])).get(note.run_id):
-            return held
-        for by, needed in retention.needs(self._ledger.runs.values()).items():
-            if note.run_id in needed and by in self._ledger.runs and by not in self._ledger.deleted:
+        if protected := (await self._protected.runs([note.project])).get(note.run_id):
+            return protected
+        for by, needed in retention.needs(self._run_index.runs.values()).items():
+            if note.run_id in needed and by in self._run_index.runs and by not in self._run_index.deleted:
                 return f"run {by} needs its results: delete that one first"
         return ""
 
@@ -157,7 +157,7 @@ class Janitor:
             if job.job == "restore":
                 await self._restore(job, report)
             else:
-                await self._work(job, report, by_itself=False)
+                await self._work(job, report, scheduled=False)
             report.state = "finished"
         except asyncio.CancelledError:
             report.state, report.error = "failed", "the service was stopped: begin it again"
@@ -172,42 +172,42 @@ class Janitor:
 
     # ---------------------------------------------------------------------------------------------------------- rounds
 
-    async def _work(self, job: JanitorJob, report: JanitorReport, *, by_itself: bool) -> None:
+    async def _work(self, job: JanitorJob, report: JanitorReport, *, scheduled: bool) -> None:
         async with self._one:
-            await self._ledger.refresh()
+            await self._run_index.refresh()
             settings = job.settings or await self._settings.read()
             decisions = await self._decide(settings)
             going = self._going(decisions, report)
-            most = self._at_once if by_itself else len(self._ledger.runs)
+            most = self._at_once if scheduled else len(self._run_index.runs)
             if job.job == "decide":
                 return
             if job.job == "collect" and not job.dry_run:
                 await self._delete(decisions, list(going)[:most], report)
             if job.job == "archive" or settings.archive_after is not None:
                 await self._archive(job, settings, report, most)
-            if job.job == "collect" and (settings.policies or not by_itself):
+            if job.job == "collect" and (settings.policies or not scheduled):
                 await self._collect(job, going, report)
 
     async def _decide(self, settings: RetentionSettings) -> dict[str, Decision]:
         policies = [policy.policy(policy.name) for policy in settings.policies]
-        runs = [note for note in self._ledger.runs.values() if note.run_id not in self._ledger.deleted]
-        held = await self._held.runs(note.project for note in runs) if policies else {}
-        return retention.decide(runs, policies, time.time(), held)
+        runs = [note for note in self._run_index.runs.values() if note.run_id not in self._run_index.deleted]
+        protected = await self._protected.runs(note.project for note in runs) if policies else {}
+        return retention.decide(runs, policies, time.time(), protected)
 
     def _going(self, decisions: Mapping[str, Decision], report: JanitorReport) -> dict[str, str]:
         """The runs that go, the oldest first, each with its pipeline."""
-        notes = [self._ledger.runs[run_id] for run_id, decision in decisions.items() if decision.goes]
+        notes = [self._run_index.runs[run_id] for run_id, decision in decisions.items() if decision.goes]
         notes.sort(key=lambda note: (note.finished_at, note.run_id))
-        known = [self._ledger.runs[run_id] for run_id in decisions]
-        report.runs, report.going = len(known), len(notes)
-        report.everything = retention.lets_everything_go(known, decisions)
-        report.gone = [
-            GoingRun(
+        known = [self._run_index.runs[run_id] for run_id in decisions]
+        report.runs, report.deleted_count = len(known), len(notes)
+        report.deletes_all_finished = retention.deletes_all_finished(known, decisions)
+        report.deleted_runs = [
+            DeletedRun(
                 run_id=note.run_id,
                 pipeline=note.pipeline,
                 state=note.state,
                 finished_at=note.finished_at,
-                because=decisions[note.run_id].because,
+                reason=decisions[note.run_id].reason,
             )
             for note in notes[:_SHOWN]
         ]
@@ -216,44 +216,44 @@ class Janitor:
         return {note.run_id: note.pipeline for note in notes}
 
     async def _delete(self, decisions: Mapping[str, Decision], going: list[str], report: JanitorReport) -> None:
-        left = [note for run_id, note in self._ledger.runs.items() if run_id in self._ledger.deleted]
+        left = [note for run_id, note in self._run_index.runs.items() if run_id in self._run_index.deleted]
         for note in left:
             await self._deleter.finish(note)
         for run_id in going:
-            await self._tell(report)
-            await self._deleter.delete(self._ledger.runs[run_id], decisions[run_id].because)
+            await self._publish_report(report)
+            await self._deleter.delete(self._run_index.runs[run_id], decisions[run_id].reason)
         await self._deleter.forget(time.time())
 
     async def _archive(self, job: JanitorJob, settings: RetentionSettings, report: JanitorReport, most: int) -> None:
         after = settings.archive_after or 0.0
-        due = retention.to_archive(list(self._ledger.runs.values()), 0.0 if job.run_id else after, time.time())
+        due = retention.to_archive(list(self._run_index.runs.values()), 0.0 if job.run_id else after, time.time())
         if job.run_id is not None:
             due = [note for note in due if note.run_id == job.run_id]
         if job.dry_run:
             report.archived = len(due)
             return
         for note in due[:most]:
-            await self._tell(report)
+            await self._publish_report(report)
             try:
                 archived = await self._archiver.archive(note)
                 await self._archiver.purge(archived)
-            except Unavailable:
+            except UnavailableError:
                 raise
-            except NotThere:
+            except ArchiveNotFoundError:
                 continue
             except PenstockError as error:
                 self._problem(report, f"run {note.run_id} is not archived: {error}")
                 continue
             self._purged.add(note.run_id)
             report.archived += 1
-        for run_id, archived in list(self._ledger.archived.items()):
-            if run_id not in self._purged and run_id in self._ledger.runs:
-                await self._tell(report)
+        for run_id, archived in list(self._run_index.archived.items()):
+            if run_id not in self._purged and run_id in self._run_index.runs:
+                await self._publish_report(report)
                 try:
                     # Somebody was stopped between the archive and the purge, or has just done both.
                     await self._archiver.purge(archived)
                     self._purged.add(run_id)
-                except Unavailable:
+                except UnavailableError:
                     raise
                 except PenstockError as error:
                     self._problem(report, f"the log of run {run_id} is not purged: {error}")
@@ -261,12 +261,12 @@ class Janitor:
     async def _collect(self, job: JanitorJob, going: Mapping[str, str], report: JanitorReport) -> None:
         wanted = Collection(
             going=going if job.dry_run else {},
-            over={note.run_id for note in self._ledger.runs.values() if note.state},
+            over={note.run_id for note in self._run_index.runs.values() if note.state},
             dry_run=job.dry_run,
             older_than_log=job.older_than_log,
-            log_created=self._ledger.created,
+            log_created=self._run_index.created,
         )
-        await self._collector.collect(wanted, report, lambda: self._tell(report))
+        await self._collector.collect(wanted, report, lambda: self._publish_report(report))
 
     async def _restore(self, job: JanitorJob, report: JanitorReport) -> None:
         found = False
@@ -274,15 +274,15 @@ class Janitor:
             if job.run_id not in (None, archived.run_id):
                 continue
             found = True
-            await self._tell(report)
+            await self._publish_report(report)
             try:
                 report.restored += await self._archiver.restore(archived)
-            except Unavailable:
+            except UnavailableError:
                 raise
             except PenstockError as error:
                 self._problem(report, f"run {archived.run_id} is not restored: {error}")
         if job.run_id is not None and not found:
-            raise NotThere(f"there is no archive of run {job.run_id[:100]!r}")
+            raise ArchiveNotFoundError(f"there is no archive of run {job.run_id[:100]!r}")
 
     # -------------------------------------------------------------------------------------------------------- reports
 
@@ -291,7 +291,7 @@ class Janitor:
         if len(report.problems) < _PROBLEMS:
             report.problems.append(text)
 
-    async def _tell(self, report: JanitorReport) -> None:
+    async def _publish_report(self, report: JanitorReport) -> None:
         now = time.monotonic()
         if report.id and now - self._told > _TELL:
             self._told = now

@@ -15,16 +15,16 @@ from collections.abc import Mapping
 
 from penstock_adapters.nats.bootstrap import streams
 from penstock_adapters.nats.bus import Bus, BusError
-from penstock_adapters.nats.follow import Followers, Item
+from penstock_adapters.nats.follower import Followers, StreamMessage
 from penstock_artifacts.retention.archiver import Archiver
-from penstock_contracts import events, subjects
-from penstock_contracts.archives import digests, names_folders
+from penstock_contracts import fact_codec, subjects
+from penstock_contracts.archives import digests, mentions_folder_manifest
 from penstock_core import folders
 from penstock_core.errors import PenstockError
 from penstock_core.facts import RunArchived
 from penstock_core.ports import ArtifactStore
 
-_HOLD_NOTHING = {
+_WITHOUT_REFERENCES = {
     subjects.LOGS,
     subjects.PARKED,
     subjects.METRICS,
@@ -41,11 +41,11 @@ _HEAD = b'{"version":'
 _KEPT = 100_000
 
 
-class Named:
-    """What is named: `stays` by what stays, `freed` only by runs that go, each with its pipeline."""
+class References:
+    """What is named: `retained` by what stays, `freed` only by runs that go, each with its pipeline."""
 
     def __init__(self) -> None:
-        self.stays: set[bytes] = set()
+        self.retained: set[bytes] = set()
         self.freed: dict[bytes, str] = {}
         self.archives: set[str] = set()
         """Runs whose archives were asked."""
@@ -56,7 +56,7 @@ class Named:
         """An object is named; `pipeline` is that of a run that goes, None for what stays."""
         key = bytes.fromhex(sha256)
         if pipeline is None:
-            self.stays.add(key)
+            self.retained.add(key)
         else:
             self.freed.setdefault(key, pipeline)
 
@@ -71,7 +71,7 @@ class Roots:
         self._archiver = archiver
         self._folders: dict[bytes, tuple[str, ...]] = {}
 
-    async def find(self, going: Mapping[str, str], over: set[str]) -> Named:
+    async def find(self, going: Mapping[str, str], over: set[str]) -> References:
         """All that is named.
 
         Args:
@@ -82,10 +82,10 @@ class Roots:
             Unavailable: something could not be read to its end: nothing may be swept.
             ArtifactError: an archive or the manifest of a folder cannot be read.
         """
-        named = Named()
+        named = References()
         attempts: dict[str, float] = {}
         for stream in (settings["name"] for settings in streams()):
-            if stream not in _HOLD_NOTHING:
+            if stream not in _WITHOUT_REFERENCES:
                 await self._scan(stream, named, going, over, attempts)
         async for fact in self._archiver.noted():
             await self._archive(fact, named, going.get(fact.run_id))
@@ -93,11 +93,11 @@ class Roots:
         return named
 
     async def _scan(
-        self, stream: str, named: Named, going: Mapping[str, str], over: set[str], attempts: dict[str, float]
+        self, stream: str, named: References, going: Mapping[str, str], over: set[str], attempts: dict[str, float]
     ) -> None:
         try:
             async with self._followers.follow(stream, [">"], name="roots") as follower:
-                async for items in follower.to_the_end():
+                async for items in follower.read_to_end():
                     for item in items:
                         await self._take(stream, item, named, going)
                         if stream == subjects.RUNS:
@@ -106,12 +106,12 @@ class Roots:
             if error.code != _STREAM_NOT_FOUND:
                 raise
 
-    async def _take(self, stream: str, item: Item, named: Named, going: Mapping[str, str]) -> None:
+    async def _take(self, stream: str, item: StreamMessage, named: References, going: Mapping[str, str]) -> None:
         data, pipeline = item.data, None
         if stream == subjects.RUNS:
             pipeline = going.get(item.subject.split(".", 3)[2])
             if item.subject.endswith(".archived"):
-                fact = events.decode(item.subject, data)
+                fact = fact_codec.decode(item.subject, data)
                 if isinstance(fact, RunArchived):
                     await self._archive(fact, named, pipeline)
                     return
@@ -119,32 +119,32 @@ class Roots:
             data = _unpacked(data)
         await self._message(data, named, pipeline)
 
-    async def _message(self, data: bytes, named: Named, pipeline: str | None) -> None:
+    async def _message(self, data: bytes, named: References, pipeline: str | None) -> None:
         found = digests(data)
         for sha256 in found:
             named.add(sha256, pipeline)
-        if names_folders(data):
+        if mentions_folder_manifest(data):
             for sha256 in found:
                 await self._folder(sha256, named, pipeline)
 
-    async def _archive(self, fact: RunArchived, named: Named, pipeline: str | None) -> None:
+    async def _archive(self, fact: RunArchived, named: References, pipeline: str | None) -> None:
         if fact.run_id in named.archives:
             return  # it was in the log, and is noted in the store as well
         named.archives.add(fact.run_id)
         named.add(fact.history.sha256, pipeline)
         if fact.output is not None:
             named.add(fact.output.sha256, pipeline)
-        if fact.names is None:
+        if fact.digests is None:
             async for part in self._archiver.archives.history(fact):
                 for line in part.splitlines():
                     await self._message(line, named, pipeline)
             return
-        for sha256 in fact.names:
+        for sha256 in fact.digests:
             named.add(sha256, pipeline)
         for sha256 in fact.folders:
             await self._folder(sha256, named, pipeline)
 
-    async def _folder(self, sha256: str, named: Named, pipeline: str | None) -> None:
+    async def _folder(self, sha256: str, named: References, pipeline: str | None) -> None:
         key = bytes.fromhex(sha256)
         parts = self._folders.get(key)
         if parts is None:
@@ -172,7 +172,7 @@ class Roots:
             return ()
 
 
-def _follow_attempt(item: Item, over: set[str], attempts: dict[str, float]) -> None:
+def _follow_attempt(item: StreamMessage, over: set[str], attempts: dict[str, float]) -> None:
     """Keep in `attempts` those that may be writing: they were asked for and have no end."""
     parts = item.subject.split(".")
     if len(parts) < 7 or parts[3] != "step" or parts[2] in over:

@@ -46,7 +46,7 @@ def _runs() -> None:
         sa.Column("version", sa.BigInteger, nullable=False),
         _text("state", null=False),
         sa.Column("requested_at", sa.Double, nullable=False),
-        sa.Column("begun_at", sa.Double),
+        sa.Column("started_at", sa.Double),
         sa.Column("finished_at", sa.Double),
         sa.Column("duration", sa.Double),
         _text("deployment"),

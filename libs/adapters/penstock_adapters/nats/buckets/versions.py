@@ -1,0 +1,105 @@
+"""Pipeline versions in their bucket: how they are laid out, and how they are read.
+
+Keys: `{project}.{pipeline}.{n}` holds version n, compressed; `{project}.{pipeline}.latest` and
+`{project}.{pipeline}.by-digest.{digest}` hold a number. Versions are immutable, so readers keep them.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+
+import pydantic
+
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.bus import Bus
+from penstock_contracts import subjects
+from penstock_contracts.commands import Version
+from penstock_core.errors import PenstockError
+
+LIMIT = 900 * 1024
+"""Largest compressed version in bytes: it must fit a message of a server with default limits."""
+
+_UNPACKED_LIMIT = 256 * 1024 * 1024
+_KEPT = 256
+
+
+class VersionTooLargeError(PenstockError):
+    """A pipeline has too many steps or too large constants to be stored as one version."""
+
+
+def key(project: str, pipeline: str, version: int) -> str:
+    """Key of a version."""
+    return f"{project}.{pipeline}.{version}"
+
+
+def latest_key(project: str, pipeline: str) -> str:
+    """Key of the number of the latest version."""
+    return f"{project}.{pipeline}.latest"
+
+
+def digest_key(project: str, pipeline: str, digest: str) -> str:
+    """Key of the number of the version with a digest."""
+    return f"{project}.{pipeline}.by-digest.{digest}"
+
+
+def pack(version: Version) -> bytes:
+    """A version as it is stored.
+
+    Raises:
+        VersionTooLarge: it does not fit a message.
+    """
+    packed = zlib.compress(version.model_dump_json().encode(), 6)
+    if len(packed) > LIMIT:
+        raise VersionTooLargeError(
+            f"pipeline {version.name!r} has {len(packed)} bytes when compressed; the limit is {LIMIT}: "
+            f"pass large constants as files or artifacts, or split the pipeline"
+        )
+    return packed
+
+
+def unpack(data: bytes) -> Version:
+    """Read a stored version.
+
+    Raises:
+        PenstockError: the bytes are no version.
+    """
+    try:
+        text = zlib.decompressobj().decompress(data, _UNPACKED_LIMIT)
+        return Version.model_validate_json(text)
+    except (zlib.error, pydantic.ValidationError) as error:
+        raise PenstockError(f"a stored pipeline version is unreadable: {error}") from error
+
+
+class Versions:
+    """Reads versions and keeps the latest read."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bucket = Bucket(bus, subjects.VERSIONS_BUCKET)
+        self._kept: OrderedDict[str, Version] = OrderedDict()
+
+    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
+        """A version, or None when there is none of that number."""
+        name = key(project, pipeline, version)
+        kept = self._kept.get(name)
+        if kept is not None:
+            self._kept.move_to_end(name)
+            return kept
+        entry = await self._bucket.get(name)
+        if entry is None:
+            return None
+        found = unpack(entry.value)
+        self._kept[name] = found
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+    async def latest(self, project: str, pipeline: str) -> int | None:
+        """The number of the latest version, or None when there is none."""
+        entry = await self._bucket.get(latest_key(project, pipeline))
+        return int(entry.value) if entry else None
+
+    async def list(self, project: str, pipeline: str | None = None) -> list[Version]:
+        """All versions of a project, or of one of its pipelines, oldest first."""
+        entries = await self._bucket.list(f"{project}.{pipeline or '*'}.*")
+        return [unpack(entry.value) for entry in entries if entry.key.rpartition(".")[2].isdecimal()]

@@ -1,0 +1,269 @@
+"""Ordered reading of a stream from a place on: what is stored, then what comes, as soon as it comes.
+
+Each `Follower` is an ephemeral pull consumer in the server's memory. It asks for the next messages only when those it
+has were taken, so a slow reader holds one bounded batch and no more. A gap, a lost consumer or a restarted server
+lead to a new consumer after the last message taken: nothing is left out and nothing comes twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+
+import nats.errors
+import orjson
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_core.ports import UnavailableError
+
+BATCH = 256
+MAX_BYTES = 9 * 1024 * 1024
+"""Bytes asked for at a time; above the server's largest message, so that every message fits."""
+
+_EXPIRES = 30.0
+_HEARTBEAT = 5.0
+_SILENCE = 2.5 * _HEARTBEAT
+_INACTIVE = 60.0
+_RETRY = 0.25
+_PATIENCE = 2.0
+_SILENT_TAKES = 15
+_NO_MESSAGE = 10037
+
+
+@dataclass(frozen=True, slots=True)
+class StreamMessage:
+    """A message of a stream. `pending` counts the matching messages that the stream held beyond it."""
+
+    seq: int
+    at: float
+    subject: str
+    data: bytes
+    pending: int
+
+
+class Followers:
+    """Makes followers on one connection and has them begin anew after a reconnection."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._open: set[Follower] = set()
+        bus.on_reconnect(self._reset)
+
+    @contextlib.asynccontextmanager
+    async def follow(
+        self, stream: str, filters: Sequence[str], after: int = 0, name: str = "follow"
+    ) -> AsyncGenerator[Follower]:
+        """Follow the messages on `filters` with a sequence number above `after`; `name` begins the consumer's name.
+
+        Raises:
+            Unavailable: the server does not answer.
+            BusError: it refuses, for example because there is no such stream.
+        """
+        follower = Follower(self._bus, stream, filters, after, name)
+        self._open.add(follower)
+        try:
+            await follower.open()
+            yield follower
+        finally:
+            self._open.discard(follower)
+            await follower.close()
+
+    def _reset(self) -> None:
+        for follower in self._open:
+            follower.reset()
+
+
+class Follower:
+    """See the module. `pending` counts what the stream holds and `take` has not given yet."""
+
+    def __init__(self, bus: Bus, stream: str, filters: Sequence[str], after: int, name: str = "follow") -> None:
+        self.pending = 0
+        self._prefix = name
+        self._bus = bus
+        self._stream = stream
+        self._filters = list(filters)
+        self._last = after
+        self._items: deque[StreamMessage] = deque()
+        self._left = 0
+        self._expected = 1
+        self._broken = False
+        self._nudged = False
+        self._heard = 0.0
+        self._wake = asyncio.Event()
+        self._name = ""
+        self._subscription: Subscription | None = None
+
+    async def open(self) -> None:
+        """Make the consumer; the first messages are asked for at once."""
+        await self._forget()
+        name = f"{self._prefix}-{secrets.token_hex(8)}"
+        start = (
+            {"deliver_policy": "by_start_sequence", "opt_start_seq": self._last + 1}
+            if self._last
+            else {"deliver_policy": "all"}
+        )
+        config = start | {
+            "name": name,
+            "ack_policy": "none",
+            "filter_subjects": self._filters,
+            "mem_storage": True,
+            "num_replicas": 1,
+            "inactive_threshold": int(_INACTIVE * 1e9),
+        }
+        body = {"stream_name": self._stream, "config": config, "action": "create"}
+        # Registered before it exists: if this call is cut off, `close` takes away what may have been made.
+        self._name = name
+        answer = await self._bus.api(f"CONSUMER.CREATE.{self._stream}.{name}", body)
+        self.pending = int(answer.get("num_pending", 0))
+        self._items.clear()
+        self._left, self._expected = 0, 1
+        self._inbox = self._bus.client.new_inbox()
+        self._subscription = await self._bus.subscribe(self._inbox, self._receive)
+        self._broken = False
+        await self._ask()
+
+    async def take(self, timeout: float) -> list[StreamMessage]:
+        """The messages that are there, in order; waits up to `timeout` seconds for the first. Empty when none came.
+
+        Cutting a call off loses nothing. A server that is away counts as silence.
+
+        Raises:
+            BusError: the stream cannot be followed any more, for example because it was deleted.
+        """
+        deadline = time.monotonic() + timeout
+        self._nudged = False
+        while True:
+            if self._items:
+                taken = list(self._items)
+                self._items.clear()
+                self._last = taken[-1].seq
+                self.pending = taken[-1].pending
+                return taken
+            now = time.monotonic()
+            if not self._broken and now - self._heard > _SILENCE:
+                self._broken = True
+            await self._recover(deadline - now)
+            now = time.monotonic()
+            if now >= deadline or self._nudged:
+                return []
+            self._wake.clear()
+            if self._items:
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(deadline - now, _SILENCE)):
+                    await self._wake.wait()
+
+    async def read_to_end(self) -> AsyncGenerator[list[StreamMessage]]:
+        """What the stream has now, in parts; messages that are purged meanwhile are not waited for.
+
+        Raises:
+            Unavailable: the server does not give what it has.
+        """
+        silent = 0
+        while self.pending:
+            items = await self.take(_PATIENCE)
+            if items:
+                silent = 0
+                yield items
+            elif await self._is_at_end():
+                return
+            elif (silent := silent + 1) == _SILENT_TAKES:
+                raise UnavailableError(f"stream {self._stream} could not be read to its end")
+
+    async def _is_at_end(self) -> bool:
+        for one in self._filters:
+            try:
+                query = {"seq": self._last + 1, "next_by_subj": one}
+                await self._bus.api(f"STREAM.MSG.GET.{self._stream}", query)
+                return False
+            except BusError as error:
+                if error.code != _NO_MESSAGE:
+                    raise
+        return True
+
+    def reset(self) -> None:
+        """Begin anew after the last message taken: the server may have forgotten the consumer."""
+        self._broken = True
+        self._wake.set()
+
+    def nudge(self) -> None:
+        """Have a `take` that waits now return with nothing."""
+        self._nudged = True
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Give the consumer back."""
+        await self._forget()
+
+    async def _recover(self, time_left: float) -> None:
+        """Ask for more, or make a new consumer where the old one is of no use."""
+        try:
+            if self._broken:
+                async with asyncio.timeout(max(time_left, 0.001)):
+                    await self.open()
+            elif self._left <= 0:
+                await self._ask()
+        except (UnavailableError, TimeoutError, nats.errors.Error, OSError):
+            self._broken = True
+            await asyncio.sleep(max(0.0, min(_RETRY, time_left)))
+
+    async def _ask(self) -> None:
+        request = {
+            "batch": BATCH,
+            "max_bytes": MAX_BYTES,
+            "expires": int(_EXPIRES * 1e9),
+            "idle_heartbeat": int(_HEARTBEAT * 1e9),
+        }
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}"
+        self._left = BATCH
+        self._heard = time.monotonic()
+        await self._bus.client.publish(subject, orjson.dumps(request), reply=self._inbox)
+
+    async def _receive(self, message: Msg) -> None:
+        self._heard = time.monotonic()
+        status = (message.headers or {}).get("Status") if not message.data else None
+        if status is not None:
+            self._status(status, (message.headers or {}).get("Description", ""))
+            return
+        # $JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<ns>.<pending>, newer servers put a
+        # domain and an account hash after $JS.ACK.
+        parts = message.reply.split(".")
+        at = 4 if len(parts) < 11 else 6
+        if len(parts) < at + 5 or self._broken:
+            return
+        consumer_seq = int(parts[at + 2])
+        if consumer_seq != self._expected:
+            self.reset()
+            return
+        self._expected += 1
+        self._left -= 1
+        seq, nanoseconds, pending = int(parts[at + 1]), int(parts[at + 3]), int(parts[at + 4])
+        self._items.append(StreamMessage(seq, nanoseconds / 1e9, message.subject, message.data, pending))
+        self._wake.set()
+
+    def _status(self, status: str, description: str) -> None:
+        if status == "100":
+            return
+        # 408: the request's time is over. 409 has many meanings; only this one says that the consumer still lives.
+        if status == "408" or "MaxBytes" in description:
+            self._left = 0
+        else:
+            self._broken = True
+        self._wake.set()
+
+    async def _forget(self) -> None:
+        subscription, self._subscription = self._subscription, None
+        name, self._name = self._name, ""
+        with contextlib.suppress(nats.errors.Error, OSError):
+            if subscription is not None:
+                await subscription.unsubscribe()
+            if name:
+                # Without waiting for the answer: what stays behind ends by itself after its time of inactivity.
+                await self._bus.client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")

@@ -1,0 +1,65 @@
+"""Message headers, read and written the quick way on a client of nats-py.
+
+Every fact carries seven headers or more. nats-py looks at each character of their names when it reads them and treats
+each by itself when it writes them, which was a third of a scheduler's processor time. `optimize_headers` replaces both
+on one
+client, with the same results; what is out of the ordinary is left to the library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nats.aio.client import Client
+
+_BLANKS = " \t\r\n\x0b\x0c"
+
+
+def optimize_headers(client: Client) -> None:
+    """Have `client` read and write headers quickly. Doing it twice does no harm."""
+    if getattr(client, "_penstock_hastened", False):
+        return
+    slow: Any = client
+    publish = slow._send_publish
+
+    async def send(subject: str, reply: str, payload: bytes, payload_size: int, headers: dict[str, Any] | None) -> None:
+        block = header_block(headers) if headers else None
+        if block is None or not subject:
+            await publish(subject, reply, payload, payload_size, headers)
+            return
+        size = len(block)
+        head = f"HPUB {subject} {reply} {size} {size + payload_size}\r\n".encode()
+        client.stats["out_msgs"] += 1
+        client.stats["out_bytes"] += payload_size
+        await slow._send_command(b"".join((head, block, payload, b"\r\n")))
+        if slow._flush_queue is not None and slow._flush_queue.empty():
+            await slow._flush_pending()
+
+    slow._send_publish = send
+    slow._parse_header_lines = header_lines
+    slow._penstock_hastened = True
+
+
+def header_block(headers: dict[str, Any]) -> bytes | None:
+    """Headers as they are sent; None when one has something that must not or cannot be sent as it is."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    lines = text.split("\r\n")
+    # One line for each, all of them text without line breaks, blanks at an end, or colons and blanks in a name.
+    if text.count("\r") + text.count("\n") != 2 * len(headers) or len(lines) != len(headers) + 1:
+        return None
+    for name, value in headers.items():
+        if not name.replace("-", "").isalnum() or not name.isascii() or value != value.strip():
+            return None
+    return b"NATS/1.0\r\n" + text.encode() + b"\r\n"
+
+
+def header_lines(raw: bytes) -> dict[str, str]:
+    """Headers as they were sent, one `Name: Value` a line; lines that are none are left out."""
+    found: dict[str, str] = {}
+    for line in raw.decode("utf-8", "replace").split("\r\n"):
+        name, colon, value = line.partition(":")
+        if colon and name.isascii():
+            name = name.strip(_BLANKS)
+            if not name or len(name.split()) == 1:
+                found[name] = value.strip(_BLANKS)
+    return found

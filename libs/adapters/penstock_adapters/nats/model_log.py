@@ -1,0 +1,152 @@
+"""The logs of registered models on the stream `MODELS`, append-once, and their folds.
+
+Whoever decides on a model folds its log, decides, and appends on the places that follow. The broker refuses a place
+that was taken meanwhile; then what is there is folded, and it is decided anew. So all decisions on a model come one
+after another, whoever makes them at the same time. Several facts of one decision are one atomic batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import orjson
+from nats.aio.msg import Msg
+
+from penstock_adapters.nats.bus import Bus, BusError, check
+from penstock_contracts import model_fact_codec, subjects
+from penstock_contracts.fact_codec import UnreadableFact
+from penstock_core import ids
+from penstock_core.ports import UnavailableError
+from penstock_core.registry import state
+from penstock_core.registry.decide import Decision
+from penstock_core.registry.facts import ModelFact
+from penstock_core.registry.state import Model
+
+TRIES = 100
+"""Decisions that are made anew because somebody else was faster, before it is given up."""
+
+_TAKEN = (10071, 10164)
+
+
+class ModelLog:
+    """The models of all projects. `source` names the writer in the CloudEvents envelope.
+
+    What was folded is kept, and only what came since is read.
+    """
+
+    def __init__(self, bus: Bus, source: str) -> None:
+        self._bus = bus
+        self._source = source
+        self._projects: dict[str, _Project] = {}
+
+    async def get(self, project: str, name: str) -> Model:
+        """A model as it stands; one without a version where there is none.
+
+        Raises:
+            Unavailable: the log does not answer.
+            InvalidId: no model can have this name.
+        """
+        ids.check_name(name, "model")
+        return (await self._read(project)).get(name) or Model(project, name)
+
+    async def all(self, project: str) -> list[Model]:
+        """All models of a project that have a version, by name."""
+        found = await self._read(project)
+        return [found[name] for name in sorted(found) if found[name].exists]
+
+    async def held(self, project: str) -> set[str]:
+        """The digests of all artifacts that registered versions are made of, archived ones too.
+
+        None of them may be deleted. That of a folder is its manifest; what it names must be kept with it.
+        """
+        return state.held(await self.all(project))
+
+    async def change(self, project: str, name: str, decide: Callable[[Model], Decision]) -> tuple[Decision, Model]:
+        """Decide on a model and append what follows; gives the decision that counts, and the model after it.
+
+        Raises:
+            RegistryError: what `decide` raises.
+            Unavailable: the log does not answer, or others change the model all the time; trying again is safe.
+        """
+        for tried in range(TRIES):
+            model = await self.get(project, name)
+            decision = decide(model)
+            if not decision.facts:
+                return decision, model
+            if await self.append(decision.facts):
+                return decision, self._folded(decision.facts)
+            # A replica that lags may answer the next read, too: it is given some time.
+            await asyncio.sleep(0.002 * tried)
+        raise UnavailableError(f"model {name!r} is changed all the time by others: try again")
+
+    async def append(self, facts: Sequence[ModelFact]) -> bool:
+        """Append the facts of one decision, all or none; False when a place was taken.
+
+        Raises:
+            Unavailable: the server did not confirm; deciding anew tells whether they were written.
+            BusError: the server refused for good, for example because a fact is too large.
+        """
+        bodies = [model_fact_codec.encode(fact) for fact in facts]
+        limit = self._bus.client.max_payload - 2048
+        for body in bodies:
+            if len(body) > limit:
+                raise BusError(f"a fact of {len(body)} bytes is larger than the bus takes ({limit})")
+        batch = secrets.token_hex(12)
+        for n, (fact, body) in enumerate(zip(facts[:-1], bodies[:-1], strict=True), 1):
+            headers = self._headers(fact) | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)}
+            await self._bus.send(model_fact_codec.subject(fact), body, headers)
+        headers = self._headers(facts[-1])
+        if len(facts) > 1:
+            headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(facts)), "Nats-Batch-Commit": "1"}
+        reply = await self._bus.request(model_fact_codec.subject(facts[-1]), bodies[-1], headers=headers)
+        answer: dict[str, Any] = orjson.loads(reply.data)
+        if int(answer.get("error", {}).get("err_code", 0)) in _TAKEN:
+            return False
+        check(answer)
+        return True
+
+    def _folded(self, facts: Sequence[ModelFact]) -> Model:
+        """The model with facts that were appended, which a read may not give at once."""
+        model = self._projects[facts[0].project].model(facts[0].model)
+        for fact in facts:
+            if fact.revision == model.revision + 1:
+                state.evolve(model, fact.revision, fact)
+        return model
+
+    def _headers(self, fact: ModelFact) -> dict[str, str]:
+        return model_fact_codec.headers(fact, self._source) | {"Nats-Expected-Last-Subject-Sequence": "0"}
+
+    async def _read(self, project: str) -> dict[str, Model]:
+        """All models of a project, with what came since they were last looked at."""
+        ids.check_name(project, "project")
+        known = self._projects.setdefault(project, _Project(project))
+        async with known.reading:
+            for message in await self._bus.read(subjects.MODELS, subjects.models(project), known.seq):
+                known.take(message)
+        return known.models
+
+
+class _Project:
+    """The models of a project as far as they were read."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.models: dict[str, Model] = {}
+        self.seq = 0
+        self.reading = asyncio.Lock()
+
+    def model(self, name: str) -> Model:
+        return self.models.setdefault(name, Model(self.name, name))
+
+    def take(self, message: Msg) -> None:
+        headers = message.headers or {}
+        self.seq = int(headers["Nats-Sequence"])
+        at = headers["Nats-Subject"]
+        revision = subjects.parse_model_subject(at)
+        if revision is None:
+            return
+        fact = model_fact_codec.read(at, headers.get("ce-type", ""), message.data)
+        state.evolve(self.model(revision[1]), revision[2], None if isinstance(fact, UnreadableFact) else fact)

@@ -1,0 +1,201 @@
+"""A fork server as the executor sees it: a process, one socket to it and its children, and what it has imported.
+
+The messages are described in `penstock.runner`, which this package must not import: it belongs to users' environments.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import subprocess
+from collections import deque
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from penstock_core.ports import AttemptEnvironment
+
+PACKET = 96 * 1024
+"""Largest message on the socket in bytes, as in `penstock.runner`."""
+
+_LOG_SHOWN = 8 * 1024
+_CREDENTIALS = struct.Struct("iII")
+_CREDENTIALS_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
+
+# fmt: off
+_PASSED = frozenset({
+    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV",
+    "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHASHSEED",
+    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
+})
+# fmt: on
+_PASSED_PREFIXES = ("LC_", "XDG_", "CONDA_", "CUDA_", "NVIDIA_", "OMP_", "OPENBLAS_", "MKL_", "NUMEXPR_", "HF_")
+
+
+class ForkServerListener(Protocol):
+    """Whom a fork server tells what it hears."""
+
+    def on_message(self, server: ForkServer, sender: int, words: list[str], body: bytes) -> None:
+        """A message came from process `sender`: the words of its header line, and its body."""
+        ...
+
+    def on_exit(self, server: ForkServer, code: int) -> None:
+        """The process ended with `code` (negative: by that signal). All of its messages were heard before."""
+        ...
+
+
+class ForkServer:
+    """Starts a fork server.
+
+    Args:
+        owner: gets its messages and its end.
+        where: interpreter and source folder.
+        folder: new folder for its log and its children's files.
+        env: the whole environment of the process.
+        mark: what in it tells this server's processes from all others.
+
+    Raises:
+        OSError: the interpreter could not be started.
+        ValueError: the environment has a character that no environment can have.
+    """
+
+    def __init__(
+        self, owner: ForkServerListener, where: AttemptEnvironment, folder: Path, env: Mapping[str, str], mark: str
+    ) -> None:
+        self.folder = folder
+        self.mark = mark
+        self.imported: set[str] = set()
+        self.importing: dict[str, asyncio.TimerHandle] = {}
+        self.jobs = 0
+        self.idle_since = 0.0
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._unsent: deque[bytes] = deque()
+        self._log_shown = 0
+        folder.mkdir()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        command = [where.python, "-P", "-m", "penstock.runner.forkserver"]
+        try:
+            with theirs, self._log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    [*command, str(theirs.fileno()), str(os.getpid()), where.source, str(folder)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=where.source,
+                    env=env,
+                    pass_fds=[theirs.fileno()],
+                    start_new_session=True,
+                )
+        except BaseException:
+            ours.close()
+            raise
+        self._socket = ours
+        ours.setblocking(False)
+        # All children share the other end; the kernel says which of them a message is from.
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._pidfd = os.pidfd_open(self._process.pid)
+        self._loop.add_reader(ours, self._readable)
+        self._loop.add_reader(self._pidfd, self._ended)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the fork server."""
+        return self._process.pid
+
+    @property
+    def _log(self) -> Path:
+        return self.folder / "server.log"
+
+    def send(self, message: bytes) -> None:
+        """Send a message of at most `PACKET` bytes; what the socket does not take at once follows in order."""
+        if self._unsent:
+            self._unsent.append(message)
+            return
+        try:
+            self._socket.send(message)
+        except BlockingIOError:
+            self._unsent.append(message)
+            self._loop.add_writer(self._socket, self._writable)
+        except OSError:
+            return  # it is gone, and `on_exit` follows
+
+    def close(self) -> None:
+        """Let it end: it kills its children when it sees the socket close. Twice is once."""
+        if self._socket.fileno() < 0:
+            return
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._unsent.clear()
+        self._socket.close()
+
+    def kill(self) -> None:
+        """End it at once."""
+        with suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGKILL)
+
+    def new_log(self) -> str:
+        """The end of what it printed itself since the last call, such as what an import says."""
+        try:
+            with self._log.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(self._log_shown, size - _LOG_SHOWN))
+                self._log_shown = size
+                return file.read(_LOG_SHOWN).decode(errors="replace")
+        except OSError:
+            return ""
+
+    def _writable(self) -> None:
+        while self._unsent:
+            try:
+                self._socket.send(self._unsent[0])
+            except BlockingIOError:
+                return
+            except OSError:
+                self._unsent.clear()
+                break
+            self._unsent.popleft()
+        self._loop.remove_writer(self._socket)
+
+    def _readable(self, limit: int = 100) -> None:
+        """Hear what there is; not without end, for a step may send what it likes."""
+        while self._socket.fileno() >= 0 and limit > 0:
+            limit -= 1
+            try:
+                message, extra, _, _ = self._socket.recvmsg(PACKET, _CREDENTIALS_SPACE)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                continue  # it went with unread messages of ours; those that it sent still follow
+            if not message:
+                self._loop.remove_reader(self._socket)  # its end is told by its pidfd
+                return
+            head, _, body = message.partition(b"\n")
+            sender: int = _CREDENTIALS.unpack(extra[0][2])[0] if extra else 0
+            self._owner.on_message(self, sender, head.decode(errors="replace").split(), body)
+
+    def _ended(self) -> None:
+        for timer in self.importing.values():
+            timer.cancel()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        code = self._process.wait()
+        self._readable(limit=10_000)
+        self.close()
+        self._owner.on_exit(self, code)
+
+
+def environment(given: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
+    """What a fork server inherits of `base`, the executor's own environment, with `given` added.
+
+    Only what programs need to find their way: an attempt must not see the platform's credentials, and its result
+    should not depend on the shell that the platform was started from.
+    """
+    passed = {k: v for k, v in base.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}
+    # No step has a screen.
+    return {"MPLBACKEND": "Agg", **passed, **given}

@@ -1,0 +1,113 @@
+"""The fork servers of an executor: found or started by what they serve, ended when nobody needs them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+
+from penstock_adapters.process.fork_server import ForkServer, ForkServerListener, environment
+from penstock_adapters.process.orphans import VARIABLE, WorkFolder
+from penstock_core.ports import AttemptEnvironment
+
+_END_LIMIT = 3.0
+
+_Key = tuple[object, ...]
+
+
+class ForkServerPool:
+    """Keeps at most `most` fork servers that have nothing to do, none of them longer than `idle` seconds."""
+
+    def __init__(
+        self, owner: ForkServerListener, work: WorkFolder, env: Mapping[str, str], most: int, idle: float
+    ) -> None:
+        self._owner = owner
+        self._work = work
+        self._env = dict(env)
+        self._most = most
+        self._idle = idle
+        self._loop = asyncio.get_running_loop()
+        self._serving: dict[_Key, ForkServer] = {}
+        self._alive: set[ForkServer] = set()
+        self._numbers = itertools.count(1)
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._empty = asyncio.Event()
+
+    def get(self, where: AttemptEnvironment, env: Mapping[str, str]) -> ForkServer:
+        """The fork server for a place and the environment variables that a step asks for.
+
+        Raises:
+            OSError: it cannot be started.
+            ValueError: a variable is not possible.
+        """
+        key = (where.environment, where.source, where.python, *sorted(env.items()))
+        server = self._serving.pop(key, None)
+        if server is None:
+            number = next(self._numbers)
+            mark = f"{self._work.mark}.{number}"
+            given = {**self._env, **env, VARIABLE: mark}
+            folder = self._work.path / str(number)
+            server = ForkServer(self._owner, where, folder, environment(given, os.environ), mark)
+            self._alive.add(server)
+        self._serving[key] = server  # last in order: the one used last
+        return server
+
+    def retire(self, server: ForkServer) -> None:
+        """Give it no more attempts; it ends once it has none."""
+        self._serving = {key: other for key, other in self._serving.items() if other is not server}
+        if server.jobs == 0:
+            server.close()
+
+    def released(self, server: ForkServer) -> None:
+        """A job of it is over."""
+        if server.jobs:
+            return
+        server.idle_since = self._loop.time()
+        if server not in self._serving.values():
+            server.close()
+            return
+        unused = [other for other in self._serving.values() if other.jobs == 0]
+        for other in unused[: max(0, len(unused) - self._most)]:
+            self.retire(other)
+        if self._timer is None:
+            self._timer = self._loop.call_later(self._idle, self._end_idle)
+
+    def forget(self, server: ForkServer) -> None:
+        """Its process is gone."""
+        self._alive.discard(server)
+        self.retire(server)
+        self._loop.run_in_executor(None, shutil.rmtree, server.folder, True)
+        if self._closing and not self._alive:
+            self._empty.set()
+
+    def all(self) -> list[ForkServer]:
+        """Every fork server whose process lives."""
+        return list(self._alive)
+
+    async def close(self) -> None:
+        """End all of them."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._serving.clear()
+        self._closing = True
+        for end in (ForkServer.close, ForkServer.kill):
+            for server in self._alive:
+                end(server)
+            if self._alive:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._empty.wait(), _END_LIMIT)
+
+    def _end_idle(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        unused = [server for server in self._serving.values() if server.jobs == 0]
+        for server in unused:
+            if now - server.idle_since >= self._idle:
+                self.retire(server)
+        waiting = [server.idle_since for server in self._serving.values() if server.jobs == 0]
+        if waiting:
+            self._timer = self._loop.call_at(min(waiting) + self._idle, self._end_idle)

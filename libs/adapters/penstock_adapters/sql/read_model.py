@@ -1,0 +1,113 @@
+"""The read model as one object, opened on a database. Everything blocks: call it in threads.
+
+Importing this module imports SQLAlchemy and what it needs, which takes a while: do that in a thread, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from penstock_adapters.sql import engine, lineage, migrate, run_details, search, series, writer
+from penstock_adapters.sql.engine import Database
+from penstock_adapters.sql.errors import DatabaseDamagedError
+from penstock_adapters.sql.search import Page, Row
+from penstock_adapters.sql.series import PointRange, Series
+from penstock_core.ports import Recorded
+from penstock_core.queries.search import RunQuery
+
+
+class ReadModelStore:
+    """Runs in a database that is up to date. Safe to be used by several threads."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @property
+    def name(self) -> str:
+        """The database for people."""
+        return self._database.name
+
+    def begin(self, stream: str, log: str, log_last: int) -> int:
+        """See `writer.begin`."""
+        return writer.begin(self._database, stream, log, log_last)
+
+    def apply(self, stream: str, after: int, upto: int, read: writer.Read) -> int:
+        """See `writer.apply`."""
+        return writer.apply(self._database, stream, after, upto, read)
+
+    def measure(self, stream: str, after: int, upto: int, read: writer.ReadParts) -> int:
+        """See `writer.measure`."""
+        return writer.measure(self._database, stream, after, upto, read)
+
+    def summaries(
+        self, run_id: str, name: str | None, key: str | None, attempt: int | None, limit: int
+    ) -> list[Series]:
+        """See `series.summaries`."""
+        return series.summaries(self._database, run_id, name, key, attempt, limit)
+
+    def points(self, run_id: str, one: Series, after: tuple[int, int] | None, limit: int) -> PointRange:
+        """See `series.page`."""
+        return series.page(self._database, run_id, one, after, limit)
+
+    def thinned(self, run_id: str, one: Series, most: int) -> PointRange:
+        """See `series.thinned`."""
+        return series.thinned(self._database, run_id, one, most)
+
+    def store(self, facts: Sequence[Recorded]) -> None:
+        """See `writer.store`."""
+        writer.store(self._database, facts)
+
+    def clear(self, stream: str) -> None:
+        """See `writer.clear`."""
+        writer.clear(self._database, stream)
+
+    def page(self, query: RunQuery) -> Page:
+        """See `listing.page`."""
+        return search.page(self._database, query)
+
+    def run(self, run_id: str) -> Row | None:
+        """See `details.run`."""
+        return run_details.run(self._database, run_id)
+
+    def lineage(self, project: str, sha256: str) -> Row | None:
+        """See `lineage.lineage`."""
+        return lineage.lineage(self._database, project, sha256)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._database.close()
+
+
+def open_read_model(where: str | Path) -> ReadModelStore:
+    """Open the database at a URL, or the SQLite file at a path, and bring its tables up to date.
+
+    A damaged file is set aside and a new one begun: it will be filled from the log.
+
+    Raises:
+        DatabaseError: the URL is wrong, or the database was made by a newer version.
+        Unavailable: the database does not answer.
+    """
+    database = engine.connect(where)
+    try:
+        migrate.migrate(database)
+    except DatabaseDamagedError:
+        database.close()
+        if not isinstance(where, Path):
+            raise
+        quarantine(where)
+        database = engine.connect(where)
+        migrate.migrate(database)
+    except BaseException:
+        database.close()
+        raise
+    return ReadModelStore(database)
+
+
+def quarantine(path: Path) -> None:
+    """Move a damaged SQLite file out of the way, over the one that was damaged before."""
+    for ending in ("-wal", "-shm"):
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        path.replace(path.with_name(path.name + ".damaged"))

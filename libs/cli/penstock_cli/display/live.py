@@ -1,0 +1,195 @@
+"""Progress on a terminal: one line a step, redrawn; large runs show counts and what runs or failed."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Group, RenderableType
+from rich.live import Live as RichLive
+from rich.table import Table
+from rich.text import Text
+
+from penstock.client.views import LogLine
+from penstock_cli.display import output
+from penstock_cli.display.progress import Change, Progress, metrics, seconds
+from penstock_core.run.machine import Status, StepState
+
+MANY = 40
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_ASCII_SPINNER = "|/-\\"
+ICONS = {
+    "waiting": "·",
+    "queued_for_limit": "◌",
+    "queued": "○",
+    "suspended": "◷",
+    "retrying": "↻",
+    "succeeded": "✔",
+    "cached": "≡",
+    "failed": "✘",
+    "skipped": "↷",
+    "cancelled": "■",
+}
+_ASCII = dict(zip(ICONS, (".", "h", "o", "w", "r", "+", "=", "x", ">", "#"), strict=True))
+_SHOWN = (Status.FAILED, Status.RUNNING, Status.RETRYING, Status.QUEUED)
+
+
+class Live:
+    """Redraws the state of a run ten times a second until it is left; then the screen is free for the summary."""
+
+    live = True
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self.footer = "Ctrl-C cancels"
+        self._connection_error: str | None = None
+        self._console = output.console()
+        self._unicode = (self._console.encoding or "").lower().startswith("utf")
+        self._live = RichLive(
+            console=self._console,
+            get_renderable=self._render,
+            refresh_per_second=10,
+            transient=True,
+            vertical_overflow="crop",
+        )
+
+    def __enter__(self) -> Live:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._live.stop()
+
+    def on_change(self, change: Change) -> None:
+        """Drawn with the next refresh; what somebody has to do something about is told above the steps, too."""
+        if change.needs_action:
+            self._console.print(Text.assemble((f"{change.key} ", "bold"), change.text), soft_wrap=True)
+
+    def on_log_line(self, line: LogLine) -> None:
+        """A step wrote a line: above the steps."""
+        for text in line.text.splitlines() if line.metric is None else ():
+            self._console.print(Text.assemble((f"{line.step} | ", "dim"), text), soft_wrap=True)
+
+    def note(self, text: str, at: float | None = None) -> None:
+        """Tell something below the steps."""
+        self.footer = text
+
+    def connection_state(self, why: str | None) -> None:
+        """The platform does not answer, or (None) it does."""
+        self._connection_error = why
+
+    # --------------------------------------------------------------------------------------------------- drawing
+
+    def _render(self) -> RenderableType:
+        now = time.time()
+        progress = self.progress
+        many = len(progress.step_histories) > MANY
+        room = max(3, self._console.height - 4)
+        rows = self._chosen(room - 2) if many else list(progress.steps.values())
+        hidden = 0
+        if len(rows) > room:
+            # A small terminal: what is over gives way first.
+            rows = [row for row in rows if row.status in _SHOWN][:room] or rows[:room]
+            hidden = len(progress.step_histories) - len(rows)
+        parts: list[RenderableType] = [self._header(now)]
+        if many:
+            parts.append(self._counts())
+        parts.append(self._steps(rows, now))
+        parts.append(self._footer(hidden if not many else 0))
+        return Group(*parts)
+
+    def _header(self, now: float) -> Text:
+        progress = self.progress
+        since = progress.requested_at or now
+        state = progress.outcome
+        return Text.assemble(
+            (progress.pipeline.name, "bold"),
+            f" v{progress.version}  ",
+            (progress.run_id, "dim"),
+            "  ",
+            (state, output.STYLES.get(state, "")),
+            f"  {seconds((progress.finished_at or now) - since)}",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+
+    def _counts(self) -> Text:
+        counts = self.progress.counts
+        text = Text("  ", no_wrap=True, overflow="ellipsis")
+        total = len(self.progress.step_histories)
+        filled = round(30 * self.progress.done / max(total, 1))
+        text.append("━" * filled if self._unicode else "#" * filled, "green")
+        text.append("━" * (30 - filled) if self._unicode else "-" * (30 - filled), "dim")
+        text.append(f"  {self.progress.done}/{total}  ")
+        for status in Status:
+            if counts[status]:
+                text.append(f" {counts[status]} {status.value}", output.STYLES[status.value])
+        return text
+
+    def _chosen(self, room: int) -> list[StepState]:
+        """Of many steps: those that failed, run or wait for a retry."""
+        found: list[StepState] = []
+        for status in _SHOWN[:3]:
+            if self.progress.counts[status]:
+                found += [step for step in self.progress.steps.values() if step.status is status][:room]
+        return found[: min(room, 12)]
+
+    def _steps(self, rows: list[StepState], now: float) -> Table:
+        table = Table.grid(padding=(0, 1), expand=True)
+        table.add_column(width=2, justify="right")
+        label = max(16, self._console.width // 3)
+        table.add_column(no_wrap=True, overflow="ellipsis", max_width=label)
+        table.add_column(no_wrap=True, justify="right", min_width=8)
+        table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
+        for step in rows:
+            elapsed = self.progress.elapsed(step.key, now)
+            style = output.STYLES[step.status.value]
+            table.add_row(
+                Text(self._icon(step.status, now), style),
+                Text(output.short(step.key, label), "dim" if step.status is Status.WAITING else ""),
+                seconds(elapsed) if elapsed is not None else "",
+                self._detail(step, now),
+            )
+        return table
+
+    def _icon(self, status: Status, now: float) -> str:
+        if status is Status.RUNNING:
+            frames = _SPINNER if self._unicode else _ASCII_SPINNER
+            return frames[int(now * 10) % len(frames)]
+        return (ICONS if self._unicode else _ASCII)[status.value]
+
+    def _detail(self, step: StepState, now: float) -> Text:
+        parts: list[tuple[str, str]] = []
+        if step.status not in (Status.RUNNING, Status.SUCCEEDED, Status.WAITING):
+            parts.append((step.status.value, output.STYLES[step.status.value]))
+        if step.attempt > 1:
+            parts.append((f"attempt {step.attempt}", "yellow"))
+        if step.not_before and step.not_before > now and step.status in (Status.RETRYING, Status.QUEUED):
+            parts.append((f"in {seconds(step.not_before - now)}", "yellow"))
+        if step.status is Status.FAILED and step.error is not None:
+            parts.append((f"{step.error.type}: {step.error.message}", ""))
+        elif step.status in (Status.SKIPPED, Status.CANCELLED) and step.reason:
+            parts.append((step.reason, "dim"))
+        else:
+            measured = step.metrics or self.progress.step_histories[step.key].live
+            if measured:
+                parts.append((metrics(measured), "dim"))
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for i, (part, style) in enumerate(parts):
+            text.append("  " if i else "")
+            text.append(part, style)
+        return text
+
+    def _footer(self, hidden: int) -> Text:
+        counts = self.progress.counts
+        parts = [f"{self.progress.done}/{len(self.progress.step_histories)} done"]
+        if counts[Status.RUNNING]:
+            parts.append(f"{counts[Status.RUNNING]} running")
+        if hidden:
+            parts.append(f"{hidden} not shown")
+        text = Text("   " + ", ".join(parts) + "   ", "dim", no_wrap=True, overflow="ellipsis")
+        return (
+            text.append(f"waiting for the platform: {self._connection_error}", "yellow")
+            if self._connection_error
+            else text.append(self.footer)
+        )

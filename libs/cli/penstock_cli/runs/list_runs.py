@@ -1,0 +1,102 @@
+"""`penstock runs list`: find runs by what they are, were given and measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock_cli import arguments
+from penstock_cli.display import output
+from penstock_cli.failures import UsageError
+
+if TYPE_CHECKING:
+    from penstock.client.views import Run
+
+_STATES = ("queued", "running", "succeeded", "failed", "cancelled", "skipped")
+
+
+def list_runs(
+    pipeline: Annotated[str | None, typer.Option("--pipeline", help="Only runs of this pipeline.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help=f"Only runs in this state: {', '.join(_STATES)}.")
+    ] = None,
+    deployment: Annotated[str | None, typer.Option("--deployment", help="Only runs of this deployment.")] = None,
+    trigger: Annotated[
+        str | None, typer.Option("--trigger", help="Only runs started like this: manual, cron, rerun ….")
+    ] = None,
+    label: Annotated[
+        list[str], typer.Option("--label", help="Only runs with this label or tag: name=text, or name; repeatable.")
+    ] = [],  # noqa: B006
+    metric: Annotated[
+        list[str], typer.Option("--metric", help='Only runs that measured this: "loss<0.2"; repeatable.')
+    ] = [],  # noqa: B006
+    param: Annotated[
+        list[str], typer.Option("--param", help='Only runs with this input or parameter: "depth=4"; repeatable.')
+    ] = [],  # noqa: B006
+    since: Annotated[
+        str | None, typer.Option("--since", help="Only runs asked for since: 2026-11-21T08:15, or 2d ago.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only runs asked for before.")] = None,
+    sort: Annotated[
+        str | None,
+        typer.Option("--sort", help="duration, finished_at, metric:NAME …; a minus puts the largest first."),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")] = 20,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List runs, newest first: those that meet every filter."""
+    # Heavy imports stay out of `--help`.
+    from penstock_cli.platform import session
+    from penstock_cli.runs.commands import run_summary
+
+    if state is not None and state not in _STATES:
+        raise UsageError(f"--state {state!r} is none of {', '.join(_STATES)}")
+    now = time.time()
+    with session.connect() as connected:
+        found = connected.client.runs(
+            pipeline,
+            state,
+            limit,
+            deployment=deployment,
+            trigger=trigger,
+            labels=dict(_label(text) for text in label),
+            metrics=metric,
+            params=param,
+            since=arguments.parse_time(since, now) if since else None,
+            until=arguments.parse_time(until, now) if until else None,
+            sort=sort,
+        )
+    if json:
+        output.as_json([run_summary(run) | {"metrics": run.metrics, "params": run.params} for run in found])
+        return
+    chosen = any((pipeline, state, deployment, trigger, label, metric, param, since, until, sort))
+    if not found:
+        output.note("no runs" + (" match" if chosen else " yet: start one with `penstock run FILE`"))
+        return
+    measured = sorted({name for run in found for name in run.metrics} | {name for run in found for name in run.params})
+    columns = ["run", "pipeline", "state", "asked for", "took", *measured, "about"]
+    output.table(columns, (_row(run, measured) for run in found), states="state")
+
+
+def _row(run: Run, measured: Iterable[str]) -> list[str]:
+    # Heavy, as above.
+    from penstock_cli.display.progress import number, seconds
+
+    values = [run.metrics.get(name, run.params.get(name, "")) for name in measured]
+    return [
+        run.run_id,
+        run.title,
+        run.state,
+        output.clock(run.requested_at),
+        seconds(run.finished_at - run.requested_at) if run.finished_at else "",
+        *(number(value) if isinstance(value, float) else str(value) for value in values),
+        run.error or " ".join(f"{key}={value}" for key, value in run.labels.items()),
+    ]
+
+
+def _label(text: str) -> tuple[str, str | None]:
+    name, equals, value = text.partition("=")
+    return name, value if equals else None

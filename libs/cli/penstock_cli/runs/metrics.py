@@ -1,0 +1,99 @@
+"""`penstock runs metrics`: what a run measured, as a table, and a series as a line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock_cli.display import output
+from penstock_cli.failures import UsageError
+
+if TYPE_CHECKING:
+    from penstock.client.metrics import Series
+
+_BARS = "▁▂▃▄▅▆▇█"
+_PLAIN = "_.-=*#"
+_WIDTH = 60
+_SHORT = 24
+_SUMMARIES, _CHARTS = 1000, 50
+"""Series of an answer of the platform: without and with points."""
+
+
+def metrics(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")],
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only the series of this name.")] = None,
+    step: Annotated[str | None, typer.Option("--step", help="Only of this step (its key, such as train[3]).")] = None,
+    points: Annotated[
+        int | None, typer.Option("--points", min=5, max=10_000, help="Most points of a series with --json.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what a run measured: the last, smallest and largest value of each series, and one as a line."""
+    # Heavy imports stay out of `--help`.
+    from penstock_cli.platform import session
+    from penstock_cli.runs.commands import resolve
+
+    if points is not None and name is None:
+        raise UsageError("--points is about one series: write its name, too")
+    with session.connect() as connected:
+        client = connected.client
+        found = client.metrics(resolve(client, run), name, step=step, points=points)
+    if json:
+        output.as_json([_as_object(one) for one in found])
+    elif not found:
+        output.note("nothing was measured" + (f" by step {step}" if step else ""))
+    elif name is None:
+        rows = [(one.name, one.step, str(one.count), *map(number, (one.last, one.min, one.max))) for one in found]
+        output.table(["metric", "step", "points", "last", "min", "max"], rows)
+    else:
+        for one in found:
+            _show(one)
+    if not json and len(found) >= (_SUMMARIES if name is None else _CHARTS):
+        output.note("there may be more series: choose with --step")
+
+
+def _show(one: Series) -> None:
+    output.line(f"{one.name}  {one.step}" + (f" #{one.attempt}" if one.attempt > 1 else ""))
+    output.line(f"  {sparkline([point.value for point in one.points], _WIDTH)}")
+    ends = f"{number(one.points[0].value)} to {number(one.last)}" if one.points else number(one.last)
+    at = "" if one.last_step is None else f" at step {one.last_step}"
+    output.line(f"  {one.count} points, {ends}{at}, min {number(one.min)}, max {number(one.max)}")
+
+
+def _as_object(one: Series) -> dict[str, object]:
+    from penstock_core.queries import series
+
+    row = dataclasses.asdict(one)
+    for name in ("min", "max", "last"):
+        row[name] = None if row[name] is None else series.spelled(row[name])
+    row["points"] = [[point.step, point.at, series.spelled(point.value)] for point in one.points]
+    return row
+
+
+def number(value: float | None) -> str:
+    """A number for people."""
+    return "" if value is None else str(value) if not math.isfinite(value) else f"{value:.6g}"
+
+
+def sparkline(values: Sequence[float], width: int = _SHORT) -> str:
+    """A line of at most `width` characters: each the mean of its part; a gap where there is nothing but NaN."""
+    bars = output.symbols(_BARS, _PLAIN)
+    count = min(width, len(values))
+    means: list[float | None] = []
+    for part in range(count):
+        some = [v for v in values[len(values) * part // count : len(values) * (part + 1) // count] if math.isfinite(v)]
+        means.append(math.fsum(value / len(some) for value in some) if some else None)
+    known = [mean for mean in means if mean is not None]
+    low, high = min(known, default=0.0), max(known, default=0.0)
+    return "".join(" " if mean is None else bars[_level(mean, low, high, len(bars))] for mean in means)
+
+
+def _level(value: float, low: float, high: float, levels: int) -> int:
+    # Halves, because the difference of two numbers may be too large for one.
+    height = high / 2 - low / 2
+    part = (value / 2 - low / 2) / height if height > 0 else 0.5
+    return min(levels - 1, max(0, int(part * levels)))

@@ -1,0 +1,213 @@
+"""`penstock run`: compile the user's pipeline, run it on the platform that is up or an embedded one, show progress."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Generator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock_cli import failures
+from penstock_cli.arguments import Deadline, NoCache, Refresh, cache_options, parse_duration, parse_labels
+from penstock_cli.display import output
+from penstock_cli.runs import follow
+from penstock_cli.runs.follow import Options
+
+if TYPE_CHECKING:
+    from penstock.client.platform import EmbeddedPlatform
+    from penstock.client.views import Run
+    from penstock.sources import PreparedPipeline
+    from penstock_cli.display.live import Live
+    from penstock_cli.display.plain import Plain
+    from penstock_cli.display.progress import Progress
+    from penstock_cli.platform.session import Session
+
+
+def run(
+    source: Annotated[str, typer.Argument(metavar="FILE[:PIPELINE]", help="File or folder with the pipeline.")],
+    param: Annotated[
+        list[str] | None,
+        typer.Option(
+            "-p", "--param", metavar="NAME=VALUE", help="Input of the pipeline; NAME=@FILE reads it from a file."
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run (its label `name`).")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label to find the run by.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option("--timeout", metavar="TIME", help="Cancel the run after e.g. 90, 10m, 2h.")
+    ] = None,
+    no_cache: NoCache = False,
+    refresh: Refresh = None,
+    deadline: Deadline = None,
+    priority: Annotated[int, typer.Option("--priority", min=-1000, max=1000, help="Higher ones are served first.")] = 0,
+    logs: Annotated[bool, typer.Option("--logs", help="Show what the steps print.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
+) -> None:
+    """Run a pipeline to its end and show how it goes.
+
+    Uses the platform that is up (see `penstock up`), or one of its own for as long as the run lasts.
+    Exit code: 0 succeeded, 1 failed or cancelled, 2 wrong usage or does not compile, 3 platform trouble.
+    """
+    # Everything below is imported after the embedded platform was started.
+    from penstock import sources
+    from penstock_cli.platform import session
+
+    options = Options(json, quiet, logs, parse_duration(timeout) if timeout else None)
+    labels = parse_labels(name, label or [])
+    more: dict[str, Any] = {
+        **cache_options(no_cache, refresh),
+        "deadline": parse_duration(deadline) if deadline else None,
+    }
+    with json_errors(wanted=json):
+        sources.locate(source)
+        with exit_on_sigterm(), session.ensure_platform() as embedded:
+            prepared, inputs = prepare(source, param or [], quiet_stdout=json)
+            wanted = {"inputs": inputs, "labels": labels, "priority": priority, **more}
+            ended = _run(embedded, prepared, wanted, options)
+    raise typer.Exit(0 if ended.succeeded else failures.FAILED)
+
+
+@contextlib.contextmanager
+def json_errors(*, wanted: bool) -> Generator[None]:
+    """Where JSON is wanted, an error is told in the form of a run, too."""
+    try:
+        yield
+    except Exception as error:
+        if wanted and not isinstance(error, follow.DetachedError):
+            output.as_json({"run_id": None, "state": None, "outputs": {}, "error": failures.text(error), "steps": {}})
+        raise
+
+
+def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[PreparedPipeline, dict[str, Any]]:
+    """Compile the user's pipeline, read its inputs, pack its source."""
+    from penstock import sources
+    from penstock.authoring import unsupported_options
+    from penstock_cli.runs import inputs
+
+    with _stdout_to_stderr() if quiet_stdout else contextlib.nullcontext():
+        pipeline = sources.load(source)
+        compiled = pipeline.compile()
+        given = inputs.parse(pipeline, params)
+        prepared = sources.pack(pipeline, compiled)
+    for warning in [*prepared.source.warnings, *unsupported_options.unsupported_option_warnings(compiled)]:
+        output.note(f"warning: {warning}")
+    return prepared, given
+
+
+def _run(
+    embedded: EmbeddedPlatform | None, prepared: PreparedPipeline, wanted: dict[str, Any], options: Options
+) -> Run:
+    from penstock_cli import limits
+    from penstock_cli.display.progress import Progress
+    from penstock_cli.platform import session
+
+    connected = session.open_session(embedded)
+    version = connected.client.register(prepared)
+    limits.warn_unknown_limits(connected.client, prepared.ir)
+    accepted = connected.client.run(version, **wanted)
+    progress = Progress(accepted.run_id, prepared.ir, version.version)
+    return watch(connected, progress, options, prepared.source.root)
+
+
+def watch(connected: Session, progress: Progress, options: Options, root: Path | None = None) -> Run:
+    """Show how a run goes until it is over, and what came of it. `root` is where its source lies, if that is known."""
+    from penstock_cli.display import summary
+
+    show = not (options.quiet or options.json)
+    with _display(progress, show=show) as display:
+        follow.follow(connected, progress, display, options)
+    ended = connected.client.get_finished(progress.run_id)
+    store = artifact_folder(connected)
+    if options.json:
+        output.as_json(summary.as_object(ended, store))
+    elif not options.quiet:
+        _print_result(ended, progress, connected, root)
+    if (options.json or options.quiet) and not ended.succeeded:
+        for line in summary.failures(ended, root):
+            output.note("".join(text for text, _ in line))
+    return ended
+
+
+def _display(progress: Progress, *, show: bool) -> Live | Plain:
+    if show and output.terminal():
+        # Rich is for terminals only.
+        from penstock_cli.display.live import Live
+
+        return Live(progress)
+    from penstock_cli.display.plain import Plain
+
+    return Plain(progress, quiet=not show)
+
+
+def artifact_folder(connected: Session) -> Any:
+    """The artifact store of a platform of this machine, or None."""
+    from penstock.store import FolderStore
+
+    return FolderStore(connected.client.home / "artifacts") if connected.local else None
+
+
+def _print_result(ended: Run, progress: Progress, connected: Session, root: Path | None) -> None:
+    from penstock_cli.display import chart, summary
+    from penstock_cli.display.progress import seconds, steps
+
+    took = (progress.finished_at or ended.finished_at or 0.0) - (progress.requested_at or ended.requested_at)
+    output.show([[]])
+    output.show(
+        [
+            [
+                (ended.pipeline, "bold"),
+                (f" v{ended.version} ", ""),
+                (ended.state, output.STYLES.get(ended.state, "")),
+                (f" in {seconds(took)}", ""),
+                (f"  {steps(sum(step.item_of is None for step in ended.steps.values()))}, run {ended.run_id}", "dim"),
+            ]
+        ]
+    )
+    output.show(chart.chart(ended, progress.step_histories))
+    output.show(summary.failures(ended, root))
+    output.show(summary.results(ended, artifact_folder(connected)))
+    if ended.error and not any(step.state == "failed" for step in ended.steps.values()):
+        output.show([[], [(ended.error, "")]])
+    further = [f"penstock runs show {ended.run_id}", f"penstock runs logs {ended.run_id}"]
+    files = [name for name, value in ended.outputs.items() if "artifact" in value]
+    if files:
+        further.append(f"penstock artifacts get {ended.run_id} -o {files[-1]}")
+    lines = [f"{'look further:' if index == 0 else '':<13} {command}" for index, command in enumerate(further)]
+    output.show([[], *([(line, "dim")] for line in lines)])
+
+
+@contextlib.contextmanager
+def exit_on_sigterm() -> Generator[None]:
+    """SIGTERM leaves through the usual way out, so that the terminal is put in order."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Generator[None]:
+    """What the user's module prints while it is imported must not mix with the JSON object."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -1,0 +1,91 @@
+"""The cache key of a step call: a digest of everything its result may depend on, and the digests of its parts.
+
+The key finds an earlier result; the parts tell people why there is none, by what differs from the nearest one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from penstock_core.pipeline import values
+from penstock_core.pipeline.values import Value
+
+PART = 32
+"""Hexadecimal digits of the digest of a part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What goes into a key. `inputs` maps each input's name to its value; artifacts count by their digest."""
+
+    code: str
+    environment: str
+    entrypoint: str
+    inputs: Mapping[str, Value]
+    salt: str = ""
+
+
+def key(parts: Parts) -> str | None:
+    """The key as a SHA-256 in hexadecimal, or None when it cannot be computed: the code or an input is not known."""
+    if not parts.code or unknown(parts):
+        return None
+    inputs = {name: _identity(value) for name, value in sorted(parts.inputs.items())}
+    return _digest([1, parts.code, parts.environment, parts.entrypoint, parts.salt, inputs])
+
+
+def digests(parts: Parts) -> dict[str, str]:
+    """A digest of each part: `code`, `environment`, `salt`, and `input NAME` for each input. Only for calls with a key.
+
+    Two calls of one entry point have the same key exactly when all of these are equal.
+    """
+    found = {"code": parts.code, "environment": parts.environment, "salt": parts.salt}
+    short = {name: _digest(text)[:PART] for name, text in found.items()}
+    return short | {f"input {name}": _digest(_identity(value))[:PART] for name, value in sorted(parts.inputs.items())}
+
+
+def unknown(parts: Parts) -> list[str]:
+    """The inputs that are known only by reference."""
+    return [name for name, value in sorted(parts.inputs.items()) if _by_reference(value)]
+
+
+def environment(digest: str, variables: Mapping[str, str]) -> str:
+    """The environment as a part: what is installed, and the variables that the step asks for."""
+    return _digest([digest, dict(sorted(variables.items()))]) if variables else digest
+
+
+def _digest(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _by_reference(value: Value) -> bool:
+    match value:
+        case values.ResultOf() | values.Collected():
+            return True
+        case values.Items(items):
+            return any(_by_reference(item) for item in items)
+        case values.Fields(fields):
+            return any(_by_reference(item) for item in fields.values())
+        case values.Element(of):
+            return _by_reference(of)
+        case values.Inline() | values.Stored():
+            return False
+
+
+def _identity(value: Value) -> object:
+    """JSON that is equal exactly for equal values; the kind is part of it, so 1 and an artifact holding 1 differ."""
+    match value:
+        case values.Inline(inline):
+            return ["value", inline]
+        case values.Stored(artifact):
+            return ["artifact", artifact.sha256, artifact.format]
+        case values.Items(items):
+            return ["items", [_identity(item) for item in items]]
+        case values.Fields(fields):
+            return ["fields", {name: _identity(item) for name, item in fields.items()}]
+        case values.Element(of, path):
+            return ["element", _identity(of), list(path)]
+        case values.ResultOf() | values.Collected():
+            raise LookupError("the input is known only by reference")

@@ -1,0 +1,225 @@
+"""The intermediate representation of a pipeline: what `compile` writes and every service reads.
+
+An IR is immutable, has a version in `ir`, and holds everything the scheduler needs: it never imports user code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal
+
+from penstock_core.pipeline import conditions, values
+from penstock_core.pipeline.conditions import Condition
+
+IR_VERSION = 1
+DEFAULT_WINDOW = 256
+MAX_ITEMS = 1_000_000
+"""Most items of one mapped step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A typed input or output. `type` is the hint as the user wrote it, for people; `schema` a JSON Schema, if any."""
+
+    name: str
+    type: str = "Any"
+    required: bool = True
+    default: Any = None
+    schema: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """When a failed attempt is followed by another.
+
+    Attributes:
+        retries: further attempts after a failure of the user's code.
+        delay: seconds before the first of them.
+        backoff: factor from one delay to the next; 1 keeps it fixed.
+        max_delay: longest delay in seconds.
+        jitter: part of a delay, 0 to 1, that is spread by the attempt's id.
+        on: names of exception types that are retried (with their bases); empty means all.
+    """
+
+    retries: int = 0
+    delay: float = 0.0
+    backoff: float = 1.0
+    max_delay: float = 3600.0
+    jitter: float = 0.0
+    on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """What one attempt needs: `cpu` in cores, `memory` in bytes, `gpu` in devices. None leaves it unlimited.
+
+    `memory_growth` multiplies the memory for the attempt that follows one that ran out of it.
+    """
+
+    cpu: float | None = None
+    memory: int | None = None
+    gpu: int = 0
+    memory_growth: float = 1.0
+
+
+class Kind(StrEnum):
+    """What a step does: call the user's function, or wait without holding a process.
+
+    | kind | inputs | result |
+    |---|---|---|
+    | `ask` | `question`, `choices`, `default` (None: a time-out fails the step) | the choice |
+    | `event` | `type`, `key` | the event's data |
+    | `sleep` | `seconds`, or `until` as Unix seconds | none |
+    | `run` | the inputs of the pipeline `target` | its output, or a dictionary of its several outputs |
+    """
+
+    FUNCTION = "function"
+    ASK = "ask"
+    EVENT = "event"
+    SLEEP = "sleep"
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSpec:
+    """A step's definition. `entrypoint` is `module:function` inside the source bundle; times are in seconds.
+
+    Attributes:
+        timeout: of one attempt; of a step that waits, until it gives up.
+        queue_timeout: from when an attempt is due until it starts.
+        concurrency: name of a limit, of which each attempt takes a slot.
+        concurrency_max: slots of that limit as far as this step is concerned; None: as the platform has it.
+        cache: whether results of equal inputs are used again, for `cache_ttl` seconds; `cache_salt` is the user's part
+            of the key; `code` that of the source.
+        target: pipeline that a step of kind `run` starts, in version `target_version` (None: the latest).
+    """
+
+    name: str
+    entrypoint: str
+    kind: Kind = Kind.FUNCTION
+    inputs: tuple[Port, ...] = ()
+    outputs: tuple[Port, ...] = ()
+    retry: Retry = field(default_factory=Retry)
+    timeout: float | None = None
+    queue_timeout: float | None = None
+    resources: Resources = field(default_factory=Resources)
+    pool: str = "default"
+    priority: int = 0
+    cache: bool = False
+    cache_ttl: float | None = None
+    cache_salt: str = ""
+    concurrency: str | None = None
+    concurrency_max: int | None = None
+    target: str = ""
+    target_version: int | None = None
+    environment: str | None = None
+    secrets: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict[str, str])
+    code: str = ""
+    file: str | None = None
+    line: int | None = None
+
+
+class Rule(StrEnum):
+    """When a node runs, by how the nodes that it waits for ended. Those without a result count as None for its inputs.
+
+    `any_failed` waits for all of them too, and runs when at least one failed, or did not run because another failed.
+    """
+
+    ALL_SUCCEEDED = "all_succeeded"
+    ALL_DONE = "all_done"
+    ANY_FAILED = "any_failed"
+
+
+class Phase(StrEnum):
+    """When in a run a node has its turn: in the run proper, or once all of that is over."""
+
+    MAIN = "main"
+    ON_FAILURE = "on_failure"
+    ON_EXIT = "on_exit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapSpec:
+    """How a node is run once for each of many items.
+
+    Attributes:
+        over: the inputs that are lists; each item gets one element of each.
+        mode: `zip` takes the elements side by side, `grid` in all combinations, the last input changing fastest.
+        window: items that are asked for and not over at the same time.
+        min_success: how many items must succeed, as a number, or as a fraction below 1; None: all.
+    """
+
+    over: tuple[str, ...]
+    mode: Literal["zip", "grid"] = "zip"
+    window: int = DEFAULT_WINDOW
+    min_success: int | float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A call of a step in a pipeline.
+
+    Attributes:
+        after: nodes that are waited for without giving an input.
+        when: a condition on results of other nodes, which are waited for too; when it is false, the node is skipped.
+        rule: what of the nodes that are waited for lets it run.
+        phase: when in a run it has its turn.
+        fan: for a node that is run once for each item of a list.
+    """
+
+    key: str
+    step: str
+    inputs: dict[str, values.Binding] = field(default_factory=dict[str, values.Binding])
+    after: tuple[str, ...] = ()
+    when: Condition | None = None
+    rule: Rule = Rule.ALL_SUCCEEDED
+    phase: Phase = Phase.MAIN
+    mapped: MapSpec | None = None
+    file: str | None = None
+    line: int | None = None
+
+
+class Overlap(StrEnum):
+    """What becomes of a run that is asked for while as many as may be are under way.
+
+    It waits its turn (`queue`), is skipped (`skip`), takes the place of the oldest, which is cancelled
+    (`cancel_previous`), or waits unless another one waits already, and is skipped then (`buffer_one`).
+    """
+
+    QUEUE = "queue"
+    SKIP = "skip"
+    CANCEL_PREVIOUS = "cancel_previous"
+    BUFFER_ONE = "buffer_one"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pipeline:
+    """A compiled pipeline: parameters, step definitions, nodes in an order that runs, and outputs.
+
+    Attributes:
+        deadline: seconds from the request of a run until it is ended as failed.
+        max_active: runs of the pipeline that are under way at the same time.
+        overlap: what becomes of a run that would be one too many.
+    """
+
+    ir: int = IR_VERSION
+    name: str
+    description: str = ""
+    params: tuple[Port, ...] = ()
+    steps: dict[str, StepSpec] = field(default_factory=dict[str, StepSpec])
+    nodes: tuple[Node, ...] = ()
+    outputs: dict[str, values.Binding] = field(default_factory=dict[str, values.Binding])
+    deadline: float | None = None
+    max_active: int | None = None
+    overlap: Overlap = Overlap.QUEUE
+    file: str | None = None
+    line: int | None = None
+
+
+def dependencies(node: Node) -> list[str]:
+    """The keys of the nodes that `node` waits for, each once, in order."""
+    found = [source.node for binding in node.inputs.values() for source in values.sources(binding)]
+    asked = [source.node for source in conditions.sources(node.when)] if node.when is not None else []
+    return list(dict.fromkeys([*found, *asked, *node.after]))

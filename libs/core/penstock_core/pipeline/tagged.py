@@ -1,0 +1,108 @@
+"""Reads parts of values as the SDK writes them: plain JSON, in which an object with the key `$type` stands for more.
+
+Only what conditions and mapped steps need: elements of lists, tuples, dictionaries and data classes, and numbers. No
+type of the user's is known here or needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+TAG = "$type"
+
+
+class NoSuchPartError(LookupError):
+    """A value has no such element; the message says what it is instead."""
+
+
+def element(data: Any, part: int | str) -> Any:
+    """The element of a list or tuple by index, or of a dictionary or data class by key.
+
+    Raises:
+        NoSuchPart: there is none.
+    """
+    if isinstance(part, int):
+        entries = sequence(data)
+        if entries is None:
+            raise NoSuchPartError(f"a {kind(data)} has no element [{part}]")
+        if not -len(entries) <= part < len(entries):
+            raise NoSuchPartError(f"a list of {len(entries)} has no element [{part}]")
+        return entries[part]
+    fields = mapping(data)
+    if fields is None:
+        raise NoSuchPartError(f"a {kind(data)} has no field {part!r}")
+    if part not in fields:
+        has = ", ".join(map(repr, list(fields)[:10])) or "none"
+        raise NoSuchPartError(f"there is no field {part!r} (the fields: {has})")
+    return fields[part]
+
+
+def sequence(data: Any) -> list[Any] | None:
+    """The elements of a list or tuple; None for anything else."""
+    if isinstance(data, list):
+        return cast("list[Any]", data)
+    return _tagged(data, "tuple", "items")
+
+
+def mapping(data: Any) -> dict[str, Any] | None:
+    """The fields of a dictionary or data class; None for anything else."""
+    if not isinstance(data, dict):
+        return None
+    fields = cast("dict[str, Any]", data)
+    tag = fields.get(TAG)
+    if tag is None:
+        return fields
+    if tag == "dict" and isinstance(fields.get("items"), list):
+        pairs = cast("list[Any]", fields["items"])
+        whole = (cast("list[Any]", pair) for pair in pairs if isinstance(pair, list) and len(pair) == 2)
+        return {key: value for key, value in whole if isinstance(key, str)}
+    if isinstance(fields.get("model"), dict):
+        return cast("dict[str, Any]", fields["model"])
+    if isinstance(tag, str) and ":" in tag and set(fields) != {TAG, "name"}:  # that is an enumeration's member
+        return {key: value for key, value in fields.items() if key != TAG}
+    return None
+
+
+def plain(data: Any) -> Any:
+    """A number or text as Python compares it; lists and dictionaries of such; what is neither stays as it is."""
+    if isinstance(data, list):
+        return [plain(entry) for entry in cast("list[Any]", data)]
+    if not isinstance(data, dict):
+        return data
+    fields = cast("dict[str, Any]", data)
+    tag, value = fields.get(TAG), fields.get("value")
+    if tag is None:
+        return {key: plain(entry) for key, entry in fields.items()}
+    try:
+        if tag == "float":
+            return float(value)  # type: ignore[arg-type] - a text, or it raises
+        if tag == "int":
+            return int(str(value), 0)
+    except (TypeError, ValueError, OverflowError):
+        return fields
+    if tag == "tuple":
+        return [plain(entry) for entry in sequence(fields) or ()]
+    if set(fields) == {TAG, "name"}:
+        return fields["name"]  # an enumeration's member
+    return value if "value" in fields else fields
+
+
+def text(data: Any, most: int = 100) -> str:
+    """A value for people, in at most `most` characters. Python refuses to write out a number of thousands of digits."""
+    try:
+        return repr(data)[:most]
+    except (ValueError, RecursionError):
+        return f"a {kind(data)} too large to show"
+
+
+def kind(data: Any) -> str:
+    """What a value is, in a word."""
+    if isinstance(data, dict) and TAG in data:
+        return str(cast("dict[str, Any]", data)[TAG]).rpartition(":")[2]
+    return type(data).__name__
+
+
+def _tagged(data: Any, tag: str, name: str) -> list[Any] | None:
+    if isinstance(data, dict) and data.get(TAG) == tag and isinstance(data.get(name), list):
+        return cast("list[Any]", data[name])
+    return None

@@ -1,0 +1,284 @@
+"""How values travel, in the IR (bindings: where an input comes from) and in facts (values: what it is).
+
+As JSON each is an object told apart by its keys: `{"value": 3}`, `{"artifact": {…}}`, `{"param": "url"}`,
+`{"node": "split", "output": "train"}`, `{"items": […]}`, `{"fields": {…}}`, `{"result": {…}}`, `{"collected": {…}}`,
+`{"of": …, "path": ["auc"]}`, `{"one_of": […]}`, `{"ending": "error"}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, TypeAlias, Union
+
+from penstock_core.frozen import frozen
+
+INLINE_LIMIT = 64 * 1024
+"""Largest JSON text, in bytes, of a value that travels in a fact. Larger ones are artifacts."""
+
+ITEM_LIMIT = 4 * 1024
+"""Largest weight of the inputs of one item of a mapped step in its request: what all share is not written often."""
+
+REQUEST_LIMIT = 512 * 1024
+"""Largest weight of all inputs of one attempt in its request; beyond it, results are named by reference."""
+
+
+@frozen(kw_only=True)
+class ArtifactRef:
+    """An immutable object in the artifact store, named by the SHA-256 of its bytes.
+
+    `format` names the serializer that wrote it (`json`, `parquet`, `npy`, `pickle`, `file`, `folder`, `bytes`, …).
+    `unsafe` marks formats whose loading can run code: no service ever loads one. `items` is the number of elements
+    where the object is a list that steps can be mapped over. The object of a folder is its manifest, and `total` the
+    bytes of all its files.
+    """
+
+    sha256: str
+    size: int
+    media_type: str
+    format: str
+    python_type: str = ""
+    filename: str = ""
+    unsafe: bool = False
+    items: int | None = None
+    total: int = 0
+
+
+@frozen(kw_only=True)
+class ResultRef:
+    """A result of an attempt, to be read from the log of the same run, or of `run_id` where it is given."""
+
+    key: str
+    attempt: int
+    output: str
+    run_id: str = ""
+
+
+@frozen(kw_only=True)
+class CollectedRef:
+    """An output of all `count` items of a mapped step, in order, to be read from the log; see `ResultRef`.
+
+    The result of an item is that of its one attempt that ended well; of an item without one it is None.
+    """
+
+    key: str
+    count: int
+    output: str
+    run_id: str = ""
+
+
+@frozen()
+class Inline:
+    """A JSON value as it stands."""
+
+    value: Any
+
+
+@frozen()
+class Stored:
+    """A value kept as an artifact."""
+
+    artifact: ArtifactRef
+
+
+@frozen()
+class ResultOf:
+    """A value to be read from the log: for inputs too many or too large to travel in a request."""
+
+    result: ResultRef
+
+
+@frozen()
+class Collected:
+    """The list of the results of a mapped step, to be read from the log."""
+
+    collected: CollectedRef
+
+
+@frozen()
+class Element:
+    """A part of a value that only its reader opens: `path` holds indexes of lists and keys of dictionaries."""
+
+    of: Value
+    path: tuple[int | str, ...]
+
+
+@frozen()
+class Items:
+    """A list of values."""
+
+    items: tuple[Value, ...]
+
+
+@frozen()
+class Fields:
+    """A dictionary of values."""
+
+    fields: dict[str, Value]
+
+
+@frozen()
+class Param:
+    """Bound to a parameter of the pipeline."""
+
+    param: str
+
+
+@frozen()
+class Output:
+    """Bound to an output of a node."""
+
+    node: str
+    output: str = "result"
+
+
+@frozen()
+class BoundItems:
+    """A list of bindings."""
+
+    items: tuple[Binding, ...]
+
+
+@frozen()
+class BoundFields:
+    """A dictionary of bindings."""
+
+    fields: dict[str, Binding]
+
+
+@frozen()
+class Pick:
+    """Bound to a part of what another binding gives: see `Element`."""
+
+    of: Binding
+    path: tuple[int | str, ...]
+
+
+@frozen()
+class OneOf:
+    """Bound to the first of several bindings whose steps all have a result."""
+
+    one_of: tuple[Binding, ...]
+
+
+@frozen()
+class Ending:
+    """Bound to how the run is about to end: its `outcome`, or its `error` for people; for steps that run at the end."""
+
+    ending: str
+
+
+# `Union` with names in quotes, because the aliases are recursive through the classes above.
+Value: TypeAlias = Union[Inline, Stored, ResultOf, Collected, Element, Items, Fields]  # noqa: UP007
+Binding: TypeAlias = Union[Inline, Param, Output, Pick, OneOf, Ending, BoundItems, BoundFields]  # noqa: UP007
+
+
+def parts(binding: Binding) -> tuple[Binding, ...]:
+    """The bindings that a binding is made of."""
+    match binding:
+        case BoundItems(several) | OneOf(several):
+            return several
+        case BoundFields(fields):
+            return tuple(fields.values())
+        case Pick(of):
+            return (of,)
+        case _:
+            return ()
+
+
+def sources(binding: Binding) -> Iterator[Output]:
+    """The outputs of nodes that a binding reads, in order."""
+    if isinstance(binding, Output):
+        yield binding
+    for part in parts(binding):
+        yield from sources(part)
+
+
+def params(binding: Binding) -> Iterator[str]:
+    """The pipeline parameters that a binding reads, in order."""
+    if isinstance(binding, Param):
+        yield binding.param
+    for part in parts(binding):
+        yield from params(part)
+
+
+def with_run_id(value: Value, run_id: str) -> Value:
+    """The value as another run's log must hold it: its references to the log name the run whose log that is."""
+    match value:
+        case ResultOf(ref):
+            return value if ref.run_id else ResultOf(replace(ref, run_id=run_id))
+        case Collected(ref):
+            return value if ref.run_id else Collected(replace(ref, run_id=run_id))
+        case Element(of, path):
+            return Element(with_run_id(of, run_id), path)
+        case Items(items):
+            return Items(tuple(with_run_id(item, run_id) for item in items))
+        case Fields(fields):
+            return Fields({name: with_run_id(item, run_id) for name, item in fields.items()})
+        case _:
+            return value
+
+
+def references(value: Value) -> Iterator[ArtifactRef]:
+    """The artifacts that a value is made of. What it names by reference is not among them."""
+    match value:
+        case Stored(artifact):
+            yield artifact
+        case Items(items):
+            for item in items:
+                yield from references(item)
+        case Fields(fields):
+            for item in fields.values():
+                yield from references(item)
+        case Element(of):
+            yield from references(of)
+        case Inline() | ResultOf() | Collected():
+            pass
+
+
+def artifacts(value: Value) -> Iterator[str]:
+    """The digests of the artifacts that a value is made of; those of a folder's files are in its manifest."""
+    return (reference.sha256 for reference in references(value))
+
+
+def weight(value: Value) -> int:
+    """An upper estimate of the length of `value` as JSON text, in characters."""
+    match value:
+        case Inline(inline):
+            return 16 + json_weight(inline)
+        case Stored(ref):
+            return 300 + len(ref.media_type) + len(ref.format) + len(ref.python_type) + json_weight(ref.filename)
+        case Items(items):
+            return 16 + sum(weight(item) for item in items)
+        case Fields(fields):
+            return 16 + sum(len(name) + 8 + weight(item) for name, item in fields.items())
+        case ResultOf(ref) | Collected(ref):
+            return 120 + len(ref.key) + len(ref.output) + len(ref.run_id)
+        case Element(of, path):
+            return 24 + weight(of) + json_weight(path)
+
+
+def json_weight(value: Any) -> int:
+    """An upper estimate of the length of plain JSON data as text, in characters."""
+    if isinstance(value, int):
+        return max(24, value.bit_length() // 3 + 2)
+    if value is None or isinstance(value, float):
+        return 24
+    total, left = 0, [value]
+    while left:  # not by recursion: users nest as deep as they like
+        part = left.pop()
+        if isinstance(part, str):
+            # A control character is written as `\u0000`, a quote or a backslash with one more.
+            total += len(part) * (2 if part.isprintable() else 6) + 2
+        elif isinstance(part, dict):
+            total += 2 + 2 * len(part)
+            left += part.keys()
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            total += 2 + len(part)
+            left += part
+        elif isinstance(part, int):
+            total += max(24, part.bit_length() // 3 + 2)
+        else:
+            total += 24
+    return total

@@ -1,0 +1,248 @@
+"""Why every step of a run stands where it stands, in one sentence each.
+
+In: the state of a run and the present time. Out: `StepReason`s in the order of the pipeline. Pure, total over all
+states and linear in the size of the run. Promise: every step has a sentence, and one that is not over says what it
+waits for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from penstock_core import text_format
+from penstock_core.facts import CancelRequested, ErrorInfo
+from penstock_core.pipeline.ir import Phase
+from penstock_core.run import wait_reasons
+from penstock_core.run.machine import TERMINAL_STATUSES, RunState, Status, StepState
+
+_NAMED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StepReason:
+    """Why a step stands where it stands.
+
+    Attributes:
+        key: the step.
+        status: where it stands.
+        sentence: why, for people.
+        because: the steps that are the reason: the unfinished ones that it waits for, or the one that kept it from
+            running followed by the first cause of that.
+        since: Unix seconds since when it stands there; None where that is not known.
+    """
+
+    key: str
+    status: Status
+    sentence: str
+    caused_by: tuple[str, ...] = ()
+    since: float | None = None
+
+
+def explain(state: RunState, now: float, asked: Mapping[str, float] | None = None) -> list[StepReason]:
+    """The reason of every step.
+
+    Args:
+        state: the run.
+        now: Unix seconds.
+        asked: when the present attempt of a step was requested, in Unix seconds, where that is known.
+    """
+    asked = asked or {}
+    roots: dict[str, str] = {}
+    return [_reason(state, step, now, asked.get(step.key), roots) for step in state.steps.values()]
+
+
+def explain_one(state: RunState, key: str, now: float, asked: float | None = None) -> StepReason | None:
+    """The reason of one step, or of one item of a mapped step; None where there is none."""
+    step = state.find(key)
+    return None if step is None else _reason(state, step, now, asked, {})
+
+
+def _reason(state: RunState, step: StepState, now: float, asked: float | None, roots: dict[str, str]) -> StepReason:
+    caused_by: tuple[str, ...] = ()
+    since: float | None = None
+    match step.status:
+        case Status.RUNNING if step.mapped is not None:
+            sentence, since = wait_reasons.describe_items(state, step, _stopping(state, step)), step.started_at or None
+        case Status.QUEUED_FOR_LIMIT:
+            sentence, since = wait_reasons.queued_for_limit(step, now, _stopping(state, step)), step.since or None
+        case Status.SUSPENDED:
+            sentence, since = wait_reasons.suspended(step, now, _stopping(state, step)), step.since or None
+        case Status.WAITING:
+            sentence, caused_by = _waiting(state, step)
+        case Status.QUEUED:
+            sentence, since = _queued(state, step, now, asked), asked
+        case Status.RUNNING:
+            sentence, since = _running(state, step, now), step.started_at or None
+        case Status.RETRYING:
+            sentence, since = _retrying(state, step, now), step.finished_at or None
+        case Status.SKIPPED:
+            sentence, caused_by = _skipped(state, step, roots)
+        case _:
+            sentence, since = _ended(step), step.finished_at or None
+    return StepReason(step.key, step.status, sentence, caused_by, since)
+
+
+# ------------------------------------------------------------------------------------------------------- not over yet
+
+
+def _waiting(state: RunState, step: StepState) -> tuple[str, tuple[str, ...]]:
+    if (stop := _stopping(state, step)) is not None:
+        return stop, ()
+    if step.index is not None:
+        return "it is about to be requested", ()
+    if state.requested is not None and not state.admitted:
+        most = state.plan.pipeline.max_active
+        return f"the run waits for its turn: at most {most} of the pipeline may be under way (max_active_runs)", ()
+    if step.blocker is not None and step.blocker in state.steps:
+        blocker = state.steps[step.blocker]
+        return f"is about to be skipped: step {blocker.key!r} {_ended_how(blocker)}", (blocker.key,)
+    needs = state.plan.dependencies[step.key]
+    open_ones = tuple(key for key in needs if state.steps[key].status not in TERMINAL_STATUSES)
+    if open_ones:
+        named = ", ".join(f"{key!r} ({state.steps[key].status})" for key in open_ones[:_NAMED])
+        more = f" and {len(open_ones) - _NAMED} more" if len(open_ones) > _NAMED else ""
+        of = f" ({len(open_ones)} of {len(needs)} are not over)" if len(needs) > 1 else ""
+        return f"waits for {'step' if len(open_ones) == 1 else 'steps'} {named}{more}{of}", open_ones
+    if state.requested is None:
+        return "nobody has asked for the run yet", ()
+    if state.plan.nodes[step.key].phase is not Phase.MAIN and state.open_main:
+        return f"it runs when the rest of the run is over: {state.open_main} steps are not", ()
+    had = "everything that it needs is there" if needs else "it needs no other step"
+    return f"{had}; the scheduler is to request its first attempt (if this lasts, no scheduler is running)", ()
+
+
+def _queued(state: RunState, step: StepState, now: float, asked: float | None) -> str:
+    if (stop := _stopping(state, step)) is not None:
+        return stop
+    if step.not_before is not None and step.not_before > now:
+        return (
+            f"attempt {step.attempt} is delayed and starts in {text_format.span(step.not_before - now)}{_after(step)}"
+        )
+    ready = max(asked, step.not_before or 0.0) if asked else None
+    lasted = f" for {text_format.span(now - ready)}" if ready else ""
+    pool = state.plan.specs[step.node].pool
+    return f"attempt {step.attempt} is queued{lasted}: no executor of pool {pool!r} has started it yet{_after(step)}"
+
+
+def _running(state: RunState, step: StepState, now: float) -> str:
+    lasted = f" for {text_format.span(now - step.started_at)}" if step.started_at else ""
+    limit = state.plan.specs[step.node].timeout
+    most = f", at most {text_format.span(limit)}" if limit is not None else ""
+    text = f"attempt {step.attempt} runs on {step.executor or 'an executor'}{lasted}{most}{_after(step)}"
+    stop = _stopping(state, step)
+    return f"{text}; {stop}" if stop is not None else text
+
+
+def _retrying(state: RunState, step: StepState, now: float) -> str:
+    text = f"attempt {step.attempt} ended badly: {_cause(step)}"
+    if (stop := _stopping(state, step)) is not None:
+        return f"{text}; {stop}"
+    wait = step.not_before - now if step.not_before is not None else 0.0
+    coming = f"in {text_format.span(wait)}" if wait > 0 else "as soon as the scheduler requests it"
+    return f"{text}; the next attempt comes {coming}"
+
+
+def _stopping(state: RunState, step: StepState) -> str | None:
+    """Why nothing more is expected of a step that is not over, if so."""
+    if state.finished is not None:
+        return f"the run is over ({state.finished.outcome})"
+    if state.stopping(step) is None:
+        return None
+    alone = state.cancel is None or step.stop is not None
+    why = text_format.line(state.stopping(step) or "") if alone else _cancelled(state.cancel)
+    return f"it is about to be cancelled: {why}"
+
+
+def _cancelled(cancel: CancelRequested | None) -> str:
+    if cancel is None:
+        return ""
+    by = f" by {text_format.line(cancel.by)}" if cancel.by else ""
+    return f"the run was cancelled{by}" + (f": {text_format.line(cancel.reason)}" if cancel.reason else "")
+
+
+# ----------------------------------------------------------------------------------------------------------- it is over
+
+
+def _ended(step: StepState) -> str:
+    took = f" in {text_format.span(step.finished_at - step.started_at)}" if step.started_at and step.finished_at else ""
+    where = f" on {step.executor}" if step.executor else ""
+    match step.status:
+        case Status.CACHED if step.reason:
+            return text_format.line(step.reason)
+        case Status.CACHED:
+            return "an earlier result of the same step with the same inputs counts"
+        case _ if step.mapped is not None:
+            return wait_reasons.mapped_end(step) + took
+        case Status.CANCELLED:
+            why = text_format.line(step.reason or "") or "the run was cancelled"
+            return f"attempt {step.attempt} was stopped: {why}" if step.attempt else f"never ran: {why}"
+        case Status.FAILED if not step.attempt:
+            return f"it could not run: {_error(step.error)}"
+        case Status.FAILED:
+            rule = (step.reason or "").removeprefix("failed, ")
+            notes = "; ".join(note for note in (text_format.line(rule), _counts(step)) if note)
+            tries = f" ({notes})" if notes else ""
+            return f"attempt {step.attempt} failed{took}: {_error(step.error)}{tries}"
+        case _:
+            counts = _counts(step)
+            return f"attempt {step.attempt} succeeded{took}{where}" + (f" (after {counts})" if counts else "")
+
+
+def _skipped(state: RunState, step: StepState, roots: dict[str, str]) -> tuple[str, tuple[str, ...]]:
+    reason = text_format.line(step.reason or "") or "no reason is known"
+    if step.blocker is None or step.blocker not in state.steps:
+        return f"never ran: {reason}", ()
+    root = state.steps[_root(state, step.key, roots)]
+    first = f"; the first cause: step {root.key!r} {_ended_how(root)}" if root.key != step.blocker else ""
+    if root.status is Status.FAILED:
+        first = f"{first}: {_error(root.error)}"
+    return f"never ran: {reason}{first}", tuple(dict.fromkeys((step.blocker, root.key)))
+
+
+def _root(state: RunState, key: str, roots: dict[str, str]) -> str:
+    """The step with which a chain of skips began. Remembers what it found, so that all steps cost one walk."""
+    path: dict[str, None] = {}
+    while key not in roots and key not in path:
+        path[key] = None
+        step = state.steps[key]
+        if step.status is not Status.SKIPPED or step.blocker is None or step.blocker not in state.steps:
+            break
+        key = step.blocker
+    root = roots.get(key, key)
+    roots.update(dict.fromkeys(path, root))
+    return root
+
+
+def _ended_how(step: StepState) -> str:
+    return "failed" if step.status is Status.FAILED else f"was {step.status}"
+
+
+# -------------------------------------------------------------------------------------------------------------- words
+
+
+def _after(step: StepState) -> str:
+    """What came before the present attempt."""
+    return f" (before: {_cause(step)})" if step.attempt > 1 else ""
+
+
+def _cause(step: StepState) -> str:
+    """How the last attempt that ended went wrong, by which rule another follows, and what has been counted."""
+    error = _error(step.error) if step.error is not None else ""
+    rule = text_format.line(step.reason or "another attempt follows")
+    return "; ".join(note for note in (error, rule, _counts(step)) if note)
+
+
+def _counts(step: StepState) -> str:
+    counts = [
+        f"{count} {word if count == 1 else plural}"
+        for count, word, plural in ((step.failures, "failure", "failures"), (step.losses, "loss", "losses"))
+        if count
+    ]
+    return " and ".join(counts)
+
+
+def _error(error: ErrorInfo | None) -> str:
+    if error is None:
+        return "no error is known"
+    return f"{error.type}: {text_format.line(error.message)}" if error.message else error.type

@@ -1,0 +1,150 @@
+"""Arithmetic of mapped steps: which items come next, which elements they get, when the step cannot succeed any more."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from penstock_core.facts import ErrorInfo
+from penstock_core.pipeline import values
+from penstock_core.pipeline.ir import MAX_ITEMS, MapSpec, Node
+from penstock_core.pipeline.values import Value
+from penstock_core.run import value_resolution
+from penstock_core.run.state import MappedState, RunState, Status
+from penstock_core.run.value_resolution import UnresolvableBindingError
+
+CANCELLED = "Cancelled"
+"""Type of the error of what was ended before it was over."""
+
+
+def needed(spec: MapSpec | None, count: int) -> int:
+    """How many of `count` items must succeed."""
+    least = spec.min_success if spec is not None else None
+    if least is None:
+        return count
+    if isinstance(least, float) and least <= 1:
+        # What is a whole number but for rounding is that number: 0.7 of 10 is 7, though 0.7 * 10 is a little more.
+        return math.ceil(least * count - 1e-9)
+    return min(int(least), count)
+
+
+def cannot_succeed(spec: MapSpec | None, mapped: MappedState) -> bool:
+    """Whether so many items ended badly that the step cannot succeed any more."""
+    return mapped.bad > mapped.count - needed(spec, mapped.count)
+
+
+def wanted(spec: MapSpec | None, mapped: MappedState) -> int:
+    """How many items are to be begun now: as many as the window has free places, but not one by one.
+
+    Several together are cheaper to write, so a large window is filled up only when a quarter of it is free.
+    """
+    window = spec.window if spec is not None else 1
+    left, free = mapped.count - len(mapped.items), window - mapped.taken
+    if free <= 0 or left <= 0 or free < min(max(1, window // 4), left):
+        return 0
+    return min(free, left)
+
+
+def next_items(spec: MapSpec | None, mapped: MappedState) -> list[int]:
+    """The items to be begun now, by index. Some of those after them may be there, taken over from another run."""
+    open_ones = (index for index in range(mapped.following, mapped.count) if index not in mapped.items)
+    return list(itertools.islice(open_ones, wanted(spec, mapped)))
+
+
+def count(state: RunState, node: Node) -> int:
+    """How many items a mapped step has.
+
+    Raises:
+        Unresolvable: what it is mapped over is no list, or the lists are of different lengths, or too long.
+    """
+    assert node.mapped is not None  # noqa: S101 - asked by the caller
+    lengths = {name: value_resolution.length(state, node.inputs[name]) for name in node.mapped.over}
+    if node.mapped.mode == "grid":
+        total = math.prod(lengths.values())
+    elif len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise UnresolvableBindingError(f"the lists are of different lengths: {told}")
+    else:
+        total = next(iter(lengths.values()))
+    if total > MAX_ITEMS:
+        raise UnresolvableBindingError(f"there are {total} items; the limit is {MAX_ITEMS}")
+    return total
+
+
+class Inputs:
+    """The inputs of the items of a mapped step: of each list its element, and what all items share.
+
+    What is shared is worked out once, for as many items as are begun together. Raises what `of` raises when it is used.
+    """
+
+    def __init__(self, state: RunState, node: Node) -> None:
+        assert node.mapped is not None  # noqa: S101 - asked by the caller
+        self._state, self._node, self._fan = state, node, node.mapped
+        self._lists = {name: node.inputs[name] for name in node.mapped.over}
+        self._shared: dict[str, Value] | None = None
+
+    def of(self, index: int) -> dict[str, Value]:
+        """The inputs of an item.
+
+        Raises:
+            Unresolvable: a part that is asked for is not there.
+        """
+        elements = self._elements(index)
+        if sum(map(values.weight, elements.values())) > values.REQUEST_LIMIT - values.ITEM_LIMIT:
+            elements = self._elements(index, by_reference=True)
+        if self._shared is None:
+            self._shared = self._resolved()
+        shared = self._shared
+        return {name: elements[name] if name in elements else shared[name] for name in self._node.inputs}
+
+    def _elements(self, index: int, *, by_reference: bool = False) -> dict[str, Value]:
+        places = self._places(index)
+        return {
+            name: value_resolution.element(self._state, binding, place, by_reference=by_reference)
+            for (name, binding), place in zip(self._lists.items(), places, strict=True)
+        }
+
+    def _places(self, index: int) -> list[int]:
+        if self._fan.mode == "zip":
+            return [index] * len(self._lists)
+        places: list[int] = []
+        for binding in reversed(self._lists.values()):
+            index, place = divmod(index, value_resolution.length(self._state, binding))
+            places.append(place)
+        return places[::-1]
+
+    def _resolved(self) -> dict[str, Value]:
+        shared = {name: binding for name, binding in self._node.inputs.items() if name not in self._lists}
+        by_reference = value_resolution.weight(self._state, shared) > values.ITEM_LIMIT
+        return {
+            name: value_resolution.resolve(self._state, one, by_reference=by_reference) for name, one in shared.items()
+        }
+
+
+def failure(spec: MapSpec | None, mapped: MappedState) -> tuple[ErrorInfo, str]:
+    """What is said of a mapped step that failed: the error and the reason."""
+    first = mapped.items[mapped.first_failed or 0]
+    cause = f"{first.error.type}: {first.error.message}" if first.error else first.reason or "no error is known"
+    must = "" if spec is None or spec.min_success is None else f", {needed(spec, mapped.count)} must succeed"
+    reason = f"{_told(mapped)}{must}"
+    kind = first.error.type if first.error else "ItemFailed"
+    bases = first.error.bases if first.error else ()
+    traceback = first.error.traceback if first.error else ""
+    return ErrorInfo(
+        type=kind, message=f"{reason}; the first, {first.key}: {cause}"[:2000], bases=bases, traceback=traceback
+    ), reason
+
+
+def _told(mapped: MappedState) -> str:
+    """How many items ended badly, and how; those that were only fenced because of these are not counted."""
+    failed = sum(item.status is Status.FAILED for item in mapped.items.values())
+    cancelled = sum(
+        item.status is Status.CANCELLED and (item.attempt > 0 or item.stop is not None)
+        for item in mapped.items.values()
+    )
+    were = "was" if cancelled == 1 else "were"
+    if failed:
+        return f"{failed} of {mapped.count} items failed" + (f" and {cancelled} {were} cancelled" if cancelled else "")
+    return (
+        f"{cancelled} of {mapped.count} items {were} cancelled" if cancelled else f"items of {mapped.count} did not run"
+    )

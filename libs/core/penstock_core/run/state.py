@@ -1,0 +1,293 @@
+"""The state of a run: its steps, the table of their states, and what is due when. Changed by `evolve` only."""
+
+from __future__ import annotations
+
+import functools
+import heapq
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from penstock_core.facts import (
+    AttemptFinished,
+    CacheReport,
+    CancelRequested,
+    ErrorInfo,
+    Limit,
+    Outcome,
+    RunFinished,
+    RunRequested,
+    StepReused,
+    StepSuspended,
+)
+from penstock_core.pipeline.ir import Phase
+from penstock_core.pipeline.values import Value
+from penstock_core.run.effects import Effect
+from penstock_core.run.plan import Plan
+
+
+class Status(StrEnum):
+    """Where a step, or an item of a mapped step, stands in a run. A mapped step is running while its items run."""
+
+    WAITING = "waiting"
+    QUEUED_FOR_LIMIT = "queued_for_limit"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUSPENDED = "suspended"
+    RETRYING = "retrying"
+    SUCCEEDED = "succeeded"
+    CACHED = "cached"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+    CANCELLED = "cancelled"
+
+
+TERMINAL_STATUSES = frozenset({Status.SUCCEEDED, Status.CACHED, Status.FAILED, Status.SKIPPED, Status.CANCELLED})
+SUCCESSFUL_STATUSES = frozenset({Status.SUCCEEDED, Status.CACHED})
+IN_FLIGHT = frozenset({Status.QUEUED_FOR_LIMIT, Status.QUEUED, Status.RUNNING, Status.SUSPENDED})
+
+_ENDS = {
+    "succeeded": Status.SUCCEEDED,
+    "cached": Status.CACHED,
+    "again": Status.RETRYING,
+    "failed": Status.FAILED,
+    "cancelled": Status.CANCELLED,
+}
+
+# (status, what happened) -> status. What is not in this table changes nothing.
+TRANSITIONS: dict[tuple[Status, str], Status] = {
+    (Status.WAITING, "queued_for_limit"): Status.QUEUED_FOR_LIMIT,
+    (Status.WAITING, "requested"): Status.QUEUED,
+    (Status.WAITING, "suspended"): Status.SUSPENDED,
+    (Status.WAITING, "expanded"): Status.RUNNING,
+    (Status.WAITING, "reused"): Status.CACHED,
+    (Status.WAITING, "failed"): Status.FAILED,
+    (Status.WAITING, "skipped"): Status.SKIPPED,
+    (Status.WAITING, "cancelled"): Status.CANCELLED,
+    (Status.QUEUED_FOR_LIMIT, "requested"): Status.QUEUED,
+    (Status.QUEUED, "started"): Status.RUNNING,
+    **{(status, event): after for status in sorted(IN_FLIGHT) for event, after in _ENDS.items()},
+    (Status.RETRYING, "queued_for_limit"): Status.QUEUED_FOR_LIMIT,
+    (Status.RETRYING, "requested"): Status.QUEUED,
+    (Status.RETRYING, "suspended"): Status.SUSPENDED,
+    (Status.RETRYING, "cancelled"): Status.CANCELLED,
+}
+
+NOTHING: dict[str, Any] = {}
+"""Stands for all dictionaries that are empty: a run may have a hundred thousand steps. Never changed."""
+
+
+def _nothing() -> dict[str, Any]:
+    return NOTHING
+
+
+@dataclass(slots=True)
+class StepState:
+    """One step of one run, or one item of a mapped step.
+
+    Attributes:
+        key: its key; an item's is that of the step with its index, `train[3]`.
+        node: the key of the node.
+        index: which item it is; None for a step.
+        waiting_on: how many of the nodes that it waits for are not over.
+        attempt: the number of the latest attempt.
+        blocker: the first node that it needs and that ended without a result.
+        because: the first node that it waits for and that failed, or did not run because another failed.
+        expected: for a skipped step, whether the pipeline has it so.
+        stop: why it alone is to be cancelled, if somebody asked for it.
+        due: whether the time is over of what the present attempt does.
+        held: the latest attempt that was held, for slots of `limits`.
+        granted: the latest attempt that has its slots.
+        from_run: the run whose result it has taken over.
+    """
+
+    key: str
+    node: str
+    index: int | None = None
+    waiting_on: int = 0
+    status: Status = Status.WAITING
+    attempt: int = 0
+    failures: int = 0
+    losses: int = 0
+    shortages: int = 0
+    blocker: str | None = None
+    cause: str | None = None
+    expected: bool = False
+    reason: str | None = None
+    stop: str | None = None
+    due: bool = False
+    queued_attempt: int = 0
+    limits: tuple[Limit, ...] = ()
+    granted: int = 0
+    since: float = 0.0
+    not_before: float | None = None
+    start_by: float | None = None
+    suspended: StepSuspended | None = None
+    outputs: dict[str, Value] = field(default_factory=_nothing)
+    weight: int = 0
+    error: ErrorInfo | None = None
+    metrics: dict[str, float] = field(default_factory=_nothing)
+    params: dict[str, Any] = field(default_factory=_nothing)
+    artifacts: dict[str, Value] = field(default_factory=_nothing)
+    tags: dict[str, str] = field(default_factory=_nothing)
+    cache: CacheReport | None = None
+    executor: str = ""
+    from_run: str = ""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    mapped: MappedState | None = None
+
+
+@dataclass(slots=True)
+class MappedState:
+    """The items of a mapped step.
+
+    Attributes:
+        count: how many there are.
+        items: those that were begun, by index.
+        following: the lowest index that was not begun.
+        taken: places of the window that are in use.
+        done: items that are over; `bad` of them without a result, `first_failed` the first of these.
+        closing: whether no further items are begun.
+        weight: of all results together.
+        source: the run from which all results were taken over.
+    """
+
+    count: int
+    items: dict[int, StepState] = field(default_factory=dict[int, StepState])
+    following: int = 0
+    taken: int = 0
+    done: int = 0
+    bad: int = 0
+    first_failed: int | None = None
+    closing: bool = False
+    weight: int = 0
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why the run proper is being ended before it is over, and what that makes of the run."""
+
+    outcome: Outcome
+    reason: str
+
+
+class RunState:
+    """A run as its facts tell it. Read its attributes; change it through `evolve` only.
+
+    Attributes:
+        frontier: keys of the steps and items about which something is to be decided.
+        early: ends of attempts whose requests are not known yet.
+        reused: items of mapped steps that are taken over from another run, by step and index.
+        stops: why items that were not begun are to be cancelled, by key.
+        open: steps that are not over; `open_main` of them in the run proper.
+        stop: why the run proper is being ended.
+        ending: how the run proper ended, once it is over: outcome, and error for people.
+        now: the latest time that the facts tell, in Unix seconds; `reached` the latest that the clock tells.
+        alarms: when which attempt is due, by key and attempt; `("", 0)` is the run's deadline.
+        outbox: what is to be done outside the log; see `effects`. The scheduler empties it.
+        sized_pools: pools whose size the platform limits; set by the scheduler.
+    """
+
+    __slots__ = (
+        "_heap",
+        "admitted",
+        "alarms",
+        "cancel",
+        "early",
+        "ending",
+        "finished",
+        "first_failure",
+        "frontier",
+        "now",
+        "open",
+        "open_main",
+        "outbox",
+        "plan",
+        "reached",
+        "requested",
+        "reused",
+        "run_id",
+        "sized_pools",
+        "steps",
+        "stop",
+        "stops",
+    )
+
+    def __init__(self, run_id: str, plan: Plan) -> None:
+        self.run_id = run_id
+        self.plan = plan
+        self.requested: RunRequested | None = None
+        self.admitted = plan.pipeline.max_active is None
+        self.cancel: CancelRequested | None = None
+        self.stop: Stop | None = None
+        self.finished: RunFinished | None = None
+        self.first_failure: str | None = None
+        self.ending: tuple[Outcome, str | None] | None = None
+        self.steps = {key: StepState(key, key, None, len(upstream)) for key, upstream in plan.dependencies.items()}
+        self.open = len(self.steps)
+        self.open_main = self.open - len(plan.closing)
+        for key in plan.closing:
+            self.steps[key].waiting_on += 1
+        self.frontier: dict[str, None] = dict.fromkeys(plan.roots)
+        self.early: dict[tuple[str, int], AttemptFinished] = {}
+        self.reused: dict[str, dict[int, StepReused]] = {}
+        self.stops: dict[str, str] = {}
+        self.now = self.reached = 0.0
+        self.alarms: dict[tuple[str, int], float] = {}
+        self._heap: list[tuple[float, str, int]] = []
+        self.outbox: dict[Effect, None] = {}
+        self.sized_pools: frozenset[str] = frozenset()
+
+    def find(self, key: str) -> StepState | None:
+        """The step or the item with a key; None where there is none (yet)."""
+        step = self.steps.get(key)
+        if step is not None:
+            return step
+        node, index = item_of(key)
+        owner = self.steps.get(node) if node else None
+        return owner.mapped.items.get(index) if owner is not None and owner.mapped is not None else None
+
+    def arm(self, key: str, attempt: int, at: float) -> None:
+        """Have something be due at a time."""
+        self.alarms[key, attempt] = at
+        heapq.heappush(self._heap, (at, key, attempt))
+
+    def alarm(self) -> float | None:
+        """When the next thing is due, in Unix seconds; None when nothing is."""
+        while self._heap:
+            at, key, attempt = self._heap[0]
+            if self.alarms.get((key, attempt)) == at:
+                return at
+            heapq.heappop(self._heap)
+        return None
+
+    def next_due(self, at: float) -> tuple[str, int] | None:
+        """Take off an alarm that is due at a time; None when there is none any more."""
+        due = self.alarm()
+        if due is None or due > at:
+            return None
+        _, key, attempt = heapq.heappop(self._heap)
+        del self.alarms[key, attempt]
+        return key, attempt
+
+    def stopping(self, step: StepState) -> str | None:
+        """Why a step or item is to be ended before it is over; None when it is not."""
+        if step.stop is not None:
+            return step.stop
+        if step.index is not None and (reason := self.steps[step.node].stop) is not None:
+            return reason
+        if self.stop is not None and self.plan.nodes[step.node].phase is Phase.MAIN:
+            return self.stop.reason
+        return None
+
+
+@functools.lru_cache(maxsize=4096)
+def item_of(key: str) -> tuple[str, int]:
+    """The node and the index in the key of an item; an empty node where it is none."""
+    if key.endswith("]"):
+        node, _, number = key[:-1].rpartition("[")
+        if node and number.isdecimal() and str(int(number)) == number:
+            return node, int(number)
+    return "", 0

@@ -1,0 +1,93 @@
+"""What all stand-ins for values have in common: they refuse to be values.
+
+Using a stand-in as a plain value is an error that says so at the user's own line, instead of a pipeline that silently
+does something else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from penstock import tracebacks
+from penstock_core.errors import DefinitionError
+
+_CALCULATION = "calculated with"
+_LOOP = "walked through or measured"
+_TEXT = "turned into text"
+_CALL = "called"
+_NUMBER = "turned into a number"
+_CHANGE = "changed"
+
+# What each operator does to a reference, in words.
+_TRAPS: dict[str, str] = {
+    **dict.fromkeys(["eq", "ne", "lt", "le", "gt", "ge"], "compared"),
+    **dict.fromkeys(["neg", "pos", "abs", "invert", "contains"], _CALCULATION),
+    **dict.fromkeys(
+        [
+            side + operator
+            for side in ("", "r", "i")
+            for operator in (
+                *("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"),
+                *("and", "or", "xor", "lshift", "rshift"),
+            )
+        ]
+        + ["divmod", "rdivmod", "round", "trunc", "floor", "ceil"],
+        _CALCULATION,
+    ),
+    **dict.fromkeys(["iter", "len", "getitem", "reversed", "next", "aiter"], _LOOP),
+    **dict.fromkeys(["str", "format", "bytes", "fspath"], _TEXT),
+    **dict.fromkeys(["int", "float", "complex", "index", "array"], _NUMBER),
+    **dict.fromkeys(["call", "enter", "aenter", "await"], _CALL),
+    **dict.fromkeys(["setitem", "delitem"], _CHANGE),
+}
+
+_CHOICE = (
+    "For steps that depend on it, use 'with when(...):' instead of 'if'; and & | ~ with brackets, as in "
+    "(a > 1) & (b < 2), instead of 'and', 'or', 'not', 1 < a < 2"
+)
+
+
+class Placeholder:
+    """Stands for something that the run will know."""
+
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def __bool__(self) -> bool:
+        raise DefinitionError(
+            f"{self!r} has no value yet while the pipeline is compiled, so Python cannot decide by it here. {_CHOICE}",
+            *tracebacks.caller(),
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            # Python and libraries ask for these to find out what an object can do.
+            raise AttributeError(name)
+        refuse(self, f"asked for its attribute {name!r}")
+
+
+def refuse(placeholder: object, used: str) -> NoReturn:
+    """Say that a stand-in cannot be used so.
+
+    Raises:
+        DefinitionError: always, at the user's line.
+    """
+    raise DefinitionError(
+        f"{placeholder!r} has no value yet while the pipeline is compiled, so it cannot be {used} here. "
+        "Give it to a step, and do this inside the step",
+        *tracebacks.caller(),
+    )
+
+
+def _trap(used: str) -> Callable[..., NoReturn]:
+    def trap(self: object, *_: object, **__: object) -> NoReturn:
+        refuse(self, used)
+
+    return trap
+
+
+for _name, _used in _TRAPS.items():
+    setattr(Placeholder, f"__{_name}__", _trap(_used))

@@ -1,0 +1,237 @@
+"""What stands in the place of values while a pipeline is compiled.
+
+A `Reference` is one value that the run will know: a parameter, an output of a step, or a part of one. `Outputs` are
+the several outputs of one step, or of one call of a pipeline. They can be given to steps and pipelines, and compared
+for `when`, and nothing else: see `traps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from penstock import codec, hints, tracebacks
+from penstock.authoring.trace import comparisons, field_hints
+from penstock.authoring.trace.comparisons import Comparable
+from penstock.authoring.trace.drafts import Draft, Group
+from penstock.authoring.trace.placeholders import Placeholder, refuse
+from penstock_core.errors import DefinitionError
+from penstock_core.pipeline import values
+
+if TYPE_CHECKING:
+    from penstock.authoring.trace.pipeline_tracer import Tracer
+
+
+class Reference(Comparable):
+    """One value that the run will know. `text` says what it is where its binding does not say it.
+
+    Of small results, fields and items are references too: `best.accuracy`, `metrics["auc"]`, `scores[0]`.
+    """
+
+    __slots__ = ()
+
+    def __init__(
+        self, tracer: Tracer, binding: values.Binding, hint: Any, owner: Draft | Group | None = None, text: str = ""
+    ) -> None:
+        self._tracer = tracer
+        self._binding = binding
+        self._hint = hint
+        self._owner = owner
+        self._text = text
+
+    def __repr__(self) -> str:
+        if self._text:
+            return self._text
+        match self._binding:
+            case values.Param(name):
+                return f"parameter {name!r}"
+            case values.Output(node, "result"):
+                return f"the result of step {node!r}"
+            case values.Output(node, output):
+                return f"output {output!r} of step {node!r}"
+            case _:
+                return "a reference"
+
+    def after(self, *others: Any) -> Reference:
+        """Let this step start only when the steps of `others` have succeeded; returns the reference itself."""
+        _after(self, others)
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        return _pick(self, name, attribute=True)
+
+    def __getitem__(self, key: Any) -> Any:
+        if isinstance(key, int) and not isinstance(key, bool) and key < 0:
+            raise DefinitionError(
+                f"items of {self!r} are counted from 0, not from the end: [{key}]", *tracebacks.caller()
+            )
+        if not isinstance(key, int | str) or isinstance(key, bool):
+            refuse(self, "asked for items other than by one index or one name")
+        return _pick(self, key, attribute=False)
+
+
+def _pick(reference: Reference, name: int | str, *, attribute: bool) -> Reference:
+    """A field or an item of a value."""
+    tracer, owner = parts(reference)
+    binding, hint = target(reference)
+    try:
+        inner = field_hints.part(hint, name, attribute=attribute)
+    except field_hints.NoFieldError as error:
+        if not str(error):
+            refuse(reference, f"asked for its attribute {name!r}" if attribute else f"asked for its item {name!r}")
+        raise DefinitionError(f"{reference!r} is {hints.show(hint)}, which {error}", *tracebacks.caller()) from None
+    text = f"{reference!r}, {f'field {name!r}' if isinstance(name, str) else f'item {name}'}"
+    match binding:
+        case values.Inline(data):
+            picked: values.Binding = _inside(data, hint, name, inner)
+        case values.Pick(of, path):
+            picked = values.Pick(of, (*path, name))
+        case _:
+            picked = values.Pick(binding, (name,))
+    return Reference(tracer, picked, inner, owner, text)
+
+
+def _inside(data: Any, hint: Any, name: int | str, inner: Any) -> values.Inline:
+    """A part of a literal that went through a pipeline's parameter."""
+    whole = codec.decode(data, hint)
+    try:
+        found = getattr(whole, name) if isinstance(name, str) and not isinstance(whole, dict) else whole[name]
+    except (LookupError, AttributeError, TypeError):
+        raise DefinitionError(f"{hints.short_repr(whole)} has no {name!r}", *tracebacks.caller()) from None
+    return values.Inline(codec.plain(found, inner))
+
+
+class Outputs(Placeholder):
+    """The outputs of a step that returns a NamedTuple: `parts.train`, or `train, test = split(table)`.
+
+    What a call of a pipeline returned may hold further `Outputs` and collections in the place of references.
+    """
+
+    __slots__ = ("_named", "_owner", "_references", "_tracer")
+
+    def __init__(self, tracer: Tracer, owner: Draft | Group | None, references: dict[str, Any], named: type) -> None:
+        self._tracer = tracer
+        self._owner = owner
+        self._references = references
+        self._named = named
+
+    def __repr__(self) -> str:
+        return f"the outputs ({', '.join(self._references)}) of {self._what()}"
+
+    def _what(self) -> str:
+        return self._owner.what if self._owner is not None else "one_of()"
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") and name.endswith("__"):
+            raise AttributeError(name)
+        if name in self._references:
+            return self._references[name]
+        raise DefinitionError(
+            f"{self._what()} has no output {name!r} (its outputs: {', '.join(self._references)})",
+            *tracebacks.caller(),
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._references.values())
+
+    def __len__(self) -> int:
+        return len(self._references)
+
+    def __getitem__(self, key: int | str) -> Any:
+        if isinstance(key, int) and -len(self._references) <= key < len(self._references):
+            return list(self._references.values())[key]
+        return self.__getattr__(str(key))
+
+    def after(self, *others: Any) -> Outputs:
+        """Let this step start only when the steps of `others` have succeeded; returns the outputs themselves."""
+        _after(self, others)
+        return self
+
+
+class _OutputCollection:
+    """A collection of references that a call of a pipeline returned; it is the plain one, and can come `.after`."""
+
+    _tracer: Tracer
+    _owner: Draft | Group
+
+    def of(self, tracer: Tracer, owner: Draft | Group) -> Any:
+        """Say which call returned it; returns itself."""
+        self._tracer, self._owner = tracer, owner
+        return self
+
+    def after(self, *others: Any) -> Any:
+        """Let the steps of this pipeline start only when those of `others` have succeeded; returns itself."""
+        _after(cast("Any", self), others)
+        return self
+
+
+class OutputList(_OutputCollection, list[Any]):
+    """A list that a call of a pipeline returned."""
+
+
+class OutputTuple(_OutputCollection, tuple[Any, ...]):
+    """A tuple that a call of a pipeline returned."""
+
+
+class OutputDict(_OutputCollection, dict[str, Any]):
+    """A dictionary that a call of a pipeline returned; its entries are attributes too: `found.model`."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        if name.startswith("_"):
+            raise AttributeError(name)
+        _unknown(self, name)
+
+    def __missing__(self, name: object) -> NoReturn:
+        _unknown(self, name)
+
+
+def _unknown(outputs: OutputDict, name: object) -> NoReturn:
+    owner = parts(outputs)[1]
+    what = owner.what if owner is not None else "it"
+    raise DefinitionError(f"{what} has no output {name!r} (its outputs: {', '.join(outputs)})", *tracebacks.caller())
+
+
+def parts(placeholder: Reference | Outputs | _OutputCollection) -> tuple[Tracer, Draft | Group | None]:
+    """The compilation and the call that a reference belongs to; for this package only."""
+    return placeholder._tracer, placeholder._owner  # pyright: ignore[reportPrivateUsage]
+
+
+def target(reference: Reference) -> tuple[values.Binding, Any]:
+    """The binding and the hint of a reference; for this package only."""
+    return comparisons.inspect_reference(reference)[1:]
+
+
+def whole(outputs: Outputs) -> tuple[dict[str, Any], type]:
+    """The references of a step's outputs and their NamedTuple class; for this package only."""
+    return outputs._references, outputs._named  # pyright: ignore[reportPrivateUsage]
+
+
+def _after(placeholder: Reference | Outputs | _OutputCollection, others: tuple[Any, ...]) -> None:
+    tracer, owner = parts(placeholder)
+    if owner is None:
+        raise DefinitionError(f"{placeholder!r} cannot come after anything: only steps can", *tracebacks.caller())
+    earlier: dict[str, None] = {}
+    for other in others:
+        if not isinstance(other, Reference | Outputs | _OutputCollection):
+            _not_a_step(other)
+        other_tracer, before = parts(other)
+        if before is None or other_tracer is not tracer:
+            _not_a_step(other)
+        earlier.update((draft.key, None) for draft in _require_calls(before, before.last_calls()))
+    for draft in _require_calls(owner, owner.first_calls()) if others else ():
+        draft.after.extend(key for key in earlier if key not in draft.after)
+
+
+def _not_a_step(other: object) -> NoReturn:
+    raise DefinitionError(f".after() takes what steps of this pipeline return, not {other!r}", *tracebacks.caller())
+
+
+def _require_calls(owner: Draft | Group, found: list[Draft]) -> list[Draft]:
+    """An order that would hold back nothing, or wait for nothing, is a mistake of the user's."""
+    if isinstance(owner, Group) and not owner.ordered():
+        raise DefinitionError(f"{owner.what} calls no step, so there is nothing to run in order", *tracebacks.caller())
+    return found

@@ -1,0 +1,33 @@
+"""What a step asks for and does not get, because this version does not do it or because it cannot: said, not silent."""
+
+from __future__ import annotations
+
+from penstock.authoring.source_code import code_digest
+from penstock_core.pipeline.ir import Pipeline, StepSpec
+
+
+def unsupported_option_warnings(pipeline: Pipeline) -> list[str]:
+    """One sentence a step that asks for something which has no effect yet."""
+    found: list[str] = []
+    for spec in pipeline.steps.values():
+        names = _options(spec)
+        if names:
+            where = f"{spec.file}:{spec.line}: " if spec.file and spec.line else ""
+            verb = "has" if len(names) == 1 else "have"
+            found.append(f"{where}{', '.join(names)} of step {spec.name!r} {verb} no effect in this version")
+        if spec.cache and not spec.code:
+            why = code_digest.why(spec.entrypoint)
+            found.append(
+                f"results of step {spec.name!r} are not kept, because its code cannot be told by reading: {why}"
+            )
+    return found
+
+
+def _options(spec: StepSpec) -> list[str]:
+    asked = {
+        "environment": spec.environment is not None,
+        "secrets": bool(spec.secrets),
+        "resources.cpu": spec.resources.cpu is not None,
+        "resources.gpu": bool(spec.resources.gpu),
+    }
+    return [name for name, wanted in asked.items() if wanted]

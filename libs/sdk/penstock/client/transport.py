@@ -1,0 +1,366 @@
+"""HTTP to the platform: one connection a request, retries with back-off, server-sent events that survive a restart.
+
+Every request is safe to repeat: reads, content-addressed uploads, and posts that carry an idempotency key or are
+idempotent by nature. So a broken connection, a time-out, 429, 502, 503 and 504 are all tried again, and before each
+try the platform's address is looked up anew: a restarted platform may answer on another port.
+
+Promise: a request ends within `patience` seconds of silence plus one `timeout`, with its answer or a `ClientError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from penstock.client import sse
+from penstock.client.errors import (
+    ClientError,
+    NoPlatformError,
+    NotFoundError,
+    RefusedError,
+    UnauthorizedError,
+    UnreachableError,
+)
+from penstock.client.platform import Address
+from penstock.client.sse import Message
+
+RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
+CHUNK = 1024 * 1024
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 1.0
+_FIRST_PATIENCE = 5.0
+
+Query = Mapping[str, object]
+
+
+class _RetryableError(Exception):
+    """Not an answer: try again. Holds what to say when patience ends, and the wait the server asked for."""
+
+    def __init__(self, why: str, wait: float = 0.0) -> None:
+        self.wait = wait
+        super().__init__(why)
+
+
+class _StreamEndedError(_RetryableError):
+    """The server ended a stream in good order: no trouble, but perhaps not all there is."""
+
+
+class Transport:
+    """Requests to wherever `locate` says the platform is."""
+
+    def __init__(
+        self, locate: Callable[[], Address], timeout: float, patience: float, *, expected: bool = False
+    ) -> None:
+        self.locate = locate
+        self.timeout = timeout
+        self.patience = patience
+        self.on_retry: Callable[[str], None] | None = None
+        # A platform that was never met and is not expected may be none at all: that is told soon.
+        self._answered_before = expected
+
+    # -------------------------------------------------------------------------------------------------- requests
+
+    def json(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: object = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        """Send `body` as JSON, return the answer's JSON (None for an empty one)."""
+        data = json.dumps(body, default=_fields).encode() if body is not None else None
+        sent = {"content-type": "application/json", **(headers or {})} if data is not None else dict(headers or {})
+
+        def once() -> Any:
+            with self._open(method, path, query=query, body=data, headers=sent) as response:
+                text = response.read()
+            return json.loads(text) if text else None
+
+        return self._retry(once)
+
+    def exists(self, path: str) -> bool:
+        """HEAD: whether there is something at `path`."""
+
+        def once() -> bool:
+            with self._open("HEAD", path):
+                return True
+
+        try:
+            return self._retry(once)
+        except NotFoundError:
+            return False
+
+    def upload(self, path: str, content: Path | bytes) -> None:
+        """PUT bytes, or a file's bytes."""
+
+        def once() -> None:
+            if isinstance(content, bytes):
+                with self._open("PUT", path, body=content) as response:
+                    response.read()
+                return
+            with (
+                content.open("rb") as data,
+                self._open("PUT", path, body=data, size=content.stat().st_size) as response,
+            ):
+                response.read()
+
+        self._retry(once)
+
+    def download(self, path: str, into: IO[bytes], *, query: Query | None = None) -> str:
+        """GET bytes into a file opened for writing; goes on where a broken connection ended. Returns the media type."""
+        start = into.tell()
+
+        def once() -> str:
+            done = into.tell() - start
+            ranged = {"range": f"bytes={done}-"} if done else {}
+            with self._open("GET", path, query=query, headers=ranged) as response:
+                if done and response.status != 206:
+                    into.seek(start)
+                    into.truncate()
+                missing = int(response.getheader("content-length") or 0)
+                while chunk := response.read(CHUNK):
+                    missing -= into.write(chunk)
+                if missing > 0:
+                    # http.client takes a broken connection for the end of the body.
+                    raise http.client.IncompleteRead(b"", missing)
+                return response.headers.get("content-type", "application/octet-stream")
+
+        return self._retry(once)
+
+    # ---------------------------------------------------------------------------------------------------- streams
+
+    def follow(
+        self,
+        path: str,
+        *,
+        query: Query | None = None,
+        after: int = 0,
+        is_last: Callable[[Message | None], bool],
+        deadline: float | None = None,
+    ) -> Iterator[Message]:
+        """Server-sent events after id `after`, over as many connections as it takes.
+
+        `is_last(message)` is asked after each message whether it was the last one, and `is_last(None)` when the server
+        ended
+        the stream by itself; status 204 says that nothing follows. Events that were delivered before are left out.
+        At `deadline`, a time of `time.monotonic()`, the stream ends in any case.
+        """
+        last = after
+        quiet_since = time.monotonic()
+        delay = _FIRST_DELAY
+        opened = False
+        while not _deadline_passed(deadline):
+            try:
+                headers = {"accept": "text/event-stream", **({"last-event-id": str(last)} if last else {})}
+                with self._open("GET", path, query=query, headers=headers) as response:
+                    opened = True
+                    if response.status == 204:
+                        return
+                    for message in sse.messages(_chunks(response, deadline, self.timeout)):
+                        quiet_since, delay = time.monotonic(), _FIRST_DELAY
+                        if message.id and message.id <= last:
+                            continue
+                        last = message.id or last
+                        yield message
+                        if is_last(message):
+                            return
+                        quiet_since = time.monotonic()
+                if _deadline_passed(deadline) or is_last(None):
+                    return
+                raise _StreamEndedError("the platform ended the stream")
+            except NotFoundError:
+                # A platform that has just restarted may not have read its log yet.
+                if not opened:
+                    raise
+                quiet_since, delay = self._pause(
+                    _RetryableError("the platform does not know the run"), quiet_since, delay
+                )
+            except (_RetryableError, NoPlatformError, OSError, http.client.HTTPException) as error:
+                quiet_since, delay = self._pause(error, quiet_since, delay)
+
+    # -------------------------------------------------------------------------------------------------- machinery
+
+    def _retry(self, once: Callable[[], Any]) -> Any:
+        since = time.monotonic()
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                return once()
+            except (_RetryableError, NoPlatformError, OSError, http.client.HTTPException) as error:
+                since, delay = self._pause(error, since, delay)
+
+    def _pause(self, error: Exception, since: float, delay: float) -> tuple[float, float]:
+        """Sleep before the next try, or raise what the user shall see when there is none."""
+        if isinstance(error, NoPlatformError) and not self._answered_before:
+            raise error
+        patience = self.patience if self._answered_before else min(self.patience, _FIRST_PATIENCE)
+        if time.monotonic() - since > patience:
+            if isinstance(error, ClientError):
+                raise error
+            raise UnreachableError(
+                f"the platform at {self._where()} did not answer for {patience:.0f} s ({_describe(error)}): "
+                "see `penstock doctor`; runs that were accepted go on by themselves"
+            ) from error
+        if self.on_retry is not None and not isinstance(error, _StreamEndedError):
+            self.on_retry(_describe(error))
+        wait = error.wait if isinstance(error, _RetryableError) else 0.0
+        time.sleep(min(max(delay, wait), 10.0))
+        return since, min(delay * 2, _LONGEST_DELAY)
+
+    def _where(self) -> str:
+        try:
+            return self.locate().url
+        except ClientError:
+            return "its last address"
+
+    def _open(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Query | None = None,
+        body: bytes | IO[bytes] | None = None,
+        size: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> _Response:
+        """Try once: return the response, or raise `RefusedError`, `_RetryableError` or a connection error."""
+        address = self.locate()
+        sent = {"authorization": f"Bearer {address.token}", **(headers or {})} if address.token else dict(headers or {})
+        if size is not None:
+            sent["content-length"] = str(size)
+        if query:
+            path = f"{path}?{urllib.parse.urlencode({k: v for k, v in query.items() if v is not None}, doseq=True)}"
+        response = self._send(address.url + path, method, body, sent)
+        if response.status in (301, 302, 303, 307, 308):
+            # A presigned URL of the artifact store: our token is not for its eyes.
+            onward = response.getheader("location", "")
+            granted = json.loads(response.getheader("penstock-send-headers") or "{}")
+            response.close()
+            kept = {name: value for name, value in sent.items() if name in ("range", "accept", "content-length")}
+            kept |= {name.lower(): value for name, value in granted.items()}
+            if body is not None and not isinstance(body, bytes):
+                body.seek(0)
+            response = self._send(onward, method, body, kept)
+            if method == "PUT" and response.status in (409, 412):
+                # Somebody else put the same bytes meanwhile: under their digest there can be no others.
+                self._answered_before = True
+                return response
+        self._answered_before = True  # whatever it says, it is there
+        if response.status >= 400:
+            with response:
+                raise _error_for(response, path)
+        return response
+
+    def _send(self, url: str, method: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]) -> _Response:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ClientError(f"{url!r} is no address of a platform: it must be like http://127.0.0.1:8765")
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname, parts.port, timeout=self.timeout, blocksize=CHUNK)
+        try:
+            target = parts.path + (f"?{parts.query}" if parts.query else "")
+            # Whoever refuses an upload early closes the connection under it: the answer is still there to be read.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, target or "/", body=body, headers=dict(headers))
+            return _Response(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+
+def _deadline_passed(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
+
+
+class _Response:
+    """A response that closes its connection."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self._connection = connection
+        # The connection lets go of its socket when the server means to close it.
+        self._socket = connection.sock
+        self._response = response = connection.getresponse()
+        self.status = response.status
+        self.headers = response.headers
+        self.read = response.read
+        self.read1 = response.read1
+        self.getheader = response.getheader
+
+    def patience(self, seconds: float) -> None:
+        """How long the next read may take."""
+        if self._socket is not None:
+            self._socket.settimeout(max(seconds, 0.001))
+
+    def close(self) -> None:
+        self._response.close()
+        self._connection.close()
+
+    def __enter__(self) -> _Response:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _error_for(response: _Response, path: str) -> Exception:
+    """What an answer of 400 and above means. Only the problem's own words reach the user."""
+    text = response.read(CHUNK)
+    try:
+        problem = json.loads(text)
+        title, detail = str(problem.get("title") or ""), str(problem.get("detail") or "")
+        named = tuple((str(one["field"]), str(one["message"])) for one in problem.get("errors") or ())
+    except (ValueError, AttributeError, KeyError, TypeError):
+        title, detail, named = "", "", ()
+    status = response.status
+    if status in RETRYABLE_STATUSES:
+        try:
+            wait = float(response.getheader("retry-after", "0") or 0)
+        except ValueError:
+            wait = 0.0
+        return _RetryableError(title or f"the platform answered {status}", wait)
+    if status == 401 or status == 403:
+        return UnauthorizedError(status, title or "the platform refused the token", detail or "check PENSTOCK_TOKEN")
+    if status == 404:
+        return NotFoundError(status, title or f"there is nothing at {path}", detail)
+    if status >= 500:
+        return RefusedError(status, title or f"the platform failed ({status})", detail or "its log says why")
+    return RefusedError(status, title or f"the platform refused the request ({status})", detail, named)
+
+
+def _chunks(response: _Response, deadline: float | None, timeout: float) -> Iterator[bytes]:
+    """The bytes of a stream as they come; ends at the deadline."""
+    while not _deadline_passed(deadline):
+        if deadline is not None:
+            response.patience(min(deadline - time.monotonic(), timeout))
+        chunk = response.read1(65536)
+        if not chunk:
+            return
+        yield chunk
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, ClientError | _RetryableError):
+        return str(error)
+    if isinstance(error, TimeoutError):
+        return "it did not answer in time"
+    if isinstance(error, ConnectionRefusedError):
+        return "nothing listens at its address"
+    if isinstance(error, http.client.HTTPException | ConnectionError):
+        return "the connection broke"
+    return str(error).strip() or type(error).__name__
+
+
+def _fields(value: object) -> object:
+    """JSON of the core's frozen dataclasses."""
+    slots: tuple[str, ...] | None = getattr(type(value), "__slots__", None)
+    if slots is None or not hasattr(type(value), "__dataclass_fields__"):
+        raise TypeError(f"{type(value).__name__} is no JSON value")
+    return {name: getattr(value, name) for name in slots}

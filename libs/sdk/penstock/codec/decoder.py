@@ -1,0 +1,249 @@
+"""JSON data back to Python values: the forms that `encode` writes, and plain data converted to what a hint asks for.
+
+The second is for what people write: `{"depth": 3}` for a dataclass, `"RED"` for an enumeration, `"2024-05-01"` for a
+date, `[1, 2]` for a tuple, a text for a path.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import enum
+import pathlib
+import sys
+import typing
+from collections.abc import Callable
+from typing import Any, cast
+
+from penstock import hints
+from penstock.codec import scalars
+from penstock.codec.scalars import TAG
+from penstock.hints import value_check
+
+_EXACT_FLOAT = 1 << 53
+
+
+class MismatchError(ValueError):
+    """Data does not fit what was expected."""
+
+
+def decode(data: Any, hint: Any = Any) -> Any:
+    """The value that JSON data stands for, for one who expects `hint`.
+
+    Data that fits no better is returned as it is: hold it against the hint with `penstock.hints.value_check.problem`.
+
+    Raises:
+        Mismatch: the data is of no known form, or cannot become what the hint says.
+    """
+    if isinstance(data, dict) and TAG in data:
+        return _tagged(cast("dict[str, Any]", data))
+    options = hints.members(hint)
+    if len(options) == 1:
+        return _single(data, options[0])
+    for option in options:
+        if value_check.problem(data, option) is None:
+            return _single(data, option)
+    for option in options:
+        try:
+            value = _single(data, option)
+        except MismatchError:
+            continue
+        if value_check.problem(value, option) is None:
+            return value
+    return _plain(data)
+
+
+def _single(data: Any, hint: Any) -> Any:
+    cls = hints.class_of(hint)
+    if data is None or cls is None:
+        return _plain(data)
+    if isinstance(data, list):
+        return _sequence(cast("list[Any]", data), hint, cls)
+    if isinstance(data, dict):
+        return _mapping(cast("dict[str, Any]", data), hint, cls)
+    if cls is float and type(data) is int:
+        return float(data) if abs(data) <= _EXACT_FLOAT else data
+    if issubclass(cls, enum.Enum) and isinstance(data, str | int):
+        return _enum(data, cls)
+    if isinstance(data, str):
+        return _from_text(data, cls)
+    return _from_number(data, cls)
+
+
+def _plain(data: Any) -> Any:
+    """Data without a hint: only tagged parts change."""
+    if isinstance(data, list):
+        return [decode(entry) for entry in cast("list[Any]", data)]
+    if isinstance(data, dict):
+        return {key: decode(entry) for key, entry in cast("dict[str, Any]", data).items()}
+    return data
+
+
+def _sequence(data: list[Any], hint: Any, cls: type) -> Any:
+    items = [decode(entry, hints.item(hint, index)) for index, entry in enumerate(data)]
+    if hints.is_named_tuple(cls):
+        return _build(cls, dict(zip(hints.fields(cls), data, strict=False)), hints.fields(cls), len(data))
+    if cls in (tuple, set, frozenset):
+        try:
+            return cls(items)
+        except TypeError as error:
+            raise MismatchError(f"a list with items that cannot be in a {cls.__name__}: {error}") from error
+    return items
+
+
+def _mapping(data: dict[str, Any], hint: Any, cls: type) -> Any:
+    if dataclasses.is_dataclass(cls):
+        found = _dataclass_hints(cls)
+        names = [field.name for field in dataclasses.fields(cls) if field.init]
+        return _build(cls, data, {name: found.get(name, Any) for name in names})
+    if hints.is_named_tuple(cls):
+        return _build(cls, data, hints.fields(cls))
+    if _is_pydantic(cls):
+        return _validate(cls, data)
+    keys, inner = hints.entry(hint)
+    return {_key(key, keys): decode(entry, inner) for key, entry in data.items()}
+
+
+def _key(key: str, hint: Any) -> Any:
+    """JSON has text keys only; a hint may ask for numbers."""
+    options = hints.members(hint)
+    if str in options or Any in options:
+        return key
+    if int in options and key.removeprefix("-").isdecimal():
+        return int(key)
+    return decode(key, hint)
+
+
+def _build(cls: type, data: dict[str, Any], fields: dict[str, Any], count: int | None = None) -> Any:
+    unknown = [name for name in data if name not in fields]
+    if unknown or (count is not None and count > len(fields)):
+        raise MismatchError(
+            f"{hints.show(cls)} has no field {unknown[0]!r}" if unknown else f"too many fields: {count}"
+        )
+    values: dict[str, Any] = {}
+    for name, entry in data.items():
+        values[name] = decode(entry, fields[name])
+        found = value_check.problem(values[name], fields[name])
+        if found is not None:
+            raise MismatchError(f"field {name!r} of {hints.show(cls)}: {found}")
+    try:
+        return cls(**values)
+    except Exception as error:
+        raise MismatchError(f"no {hints.show(cls)} can be made of it: {error}") from error
+
+
+def _dataclass_hints(cls: type) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(cls)
+    except (NameError, TypeError, SyntaxError):
+        return {}
+
+
+def _enum(data: str | int, cls: type[enum.Enum]) -> Any:
+    if isinstance(data, str) and data in cls.__members__:
+        return cls.__members__[data]
+    try:
+        return cls(data)
+    except ValueError as error:
+        names = ", ".join(cls.__members__)
+        raise MismatchError(f"{data!r} is not one of {names}") from error
+
+
+def _from_text(data: str, cls: type) -> Any:
+    if issubclass(cls, pathlib.PurePath):
+        return cls(data)
+    name = scalars.BY_TYPE.get(cls)
+    return _read(name, data) if name is not None and name != "complex" else data
+
+
+def _from_number(data: Any, cls: type) -> Any:
+    if scalars.BY_TYPE.get(cls) == "decimal" and type(data) in (int, float):
+        return _read("decimal", str(data))
+    return data
+
+
+def _read(name: str, data: Any) -> Any:
+    try:
+        return scalars.TEXTS[name].read(data)
+    except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
+        raise MismatchError(f"{data!r} is no {name}") from error
+
+
+# ---------------------------------------------------------------------------------------------------- tagged forms
+
+
+def _tagged(data: dict[str, Any]) -> Any:
+    name = data[TAG]
+    if not isinstance(name, str):
+        raise MismatchError(f"{TAG!r} must be a text, not {name!r}")
+    try:
+        if ":" in name:
+            return _object(name, {key: entry for key, entry in data.items() if key != TAG})
+        if name in scalars.TEXTS:
+            return _read(name, data["value"])
+        reader = _READERS.get(name)
+        if reader is None:
+            raise MismatchError(f"{name!r} is no known {TAG}")
+        return reader(data)
+    except (KeyError, TypeError, LookupError, AttributeError) as error:
+        raise MismatchError(f"a value of {TAG} {name!r} cannot be read: {error}") from error
+
+
+def _items(data: dict[str, Any]) -> list[Any]:
+    return [decode(entry) for entry in data["items"]]
+
+
+def _numpy(data: dict[str, Any]) -> Any:
+    # Read where it was written by a step that uses numpy; imported for those only.
+    import numpy as np
+
+    return np.dtype(str(data["dtype"])).type(decode(data["value"]))
+
+
+_READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "float": lambda data: float(data["value"]),
+    "int": lambda data: int(data["value"], 16),
+    "str": lambda data: base64.b64decode(data["base64"]).decode("utf-8", "surrogatepass"),
+    "bytes": lambda data: base64.b64decode(data["base64"]),
+    "tuple": lambda data: tuple(_items(data)),
+    "set": lambda data: set(_items(data)),
+    "frozenset": lambda data: frozenset(_items(data)),
+    "dict": lambda data: {decode(key): decode(entry) for key, entry in data["items"]},
+    "path": lambda data: pathlib.Path(data["value"]),
+    "numpy": _numpy,
+}
+
+
+def _object(name: str, data: dict[str, Any]) -> Any:
+    cls = scalars.find(name)
+    if not isinstance(cls, type):
+        raise MismatchError(f"{name!r} is no class")
+    if issubclass(cls, enum.Enum):
+        return cls.__members__[data["name"]] if "name" in data else cls(decode(data["value"]))
+    if _is_pydantic(cls):
+        return _validate(cls, decode(data["model"]))
+    values = {key: decode(entry) for key, entry in data.items()}
+    if hints.is_named_tuple(cls):
+        return cast("Any", cls)(**values)
+    if not dataclasses.is_dataclass(cls):
+        raise MismatchError(f"{name!r} is no dataclass, NamedTuple, enumeration or pydantic model")
+    names = {field.name for field in dataclasses.fields(cls)}
+    if names != set(values):
+        raise MismatchError(f"{name!r} has the fields {sorted(names)} now, but was written with {sorted(values)}")
+    # As it was, not made anew: `__init__` and `__post_init__` have run where the value came to be.
+    made = object.__new__(cls)
+    for key, value in values.items():
+        object.__setattr__(made, key, value)
+    return made
+
+
+def _is_pydantic(cls: type) -> bool:
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
+
+
+def _validate(cls: Any, data: Any) -> Any:
+    try:
+        return cls.model_validate(data)
+    except ValueError as error:
+        raise MismatchError(f"no {hints.show(cls)} can be made of it: {error}") from error

@@ -1,0 +1,120 @@
+"""Tables of pandas, polars and pyarrow as Parquet. The file says which library its table was of.
+
+What Parquet would not give back as it was is refused (`FormatNotApplicableError`): types are compared with those that
+reading gives.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock.serialize.formats import FormatNotApplicableError
+
+KIND = "penstock.kind"
+_NAME = "penstock.name"
+_COLUMN = "value"
+
+
+def write(value: Any, path: Path) -> None:
+    """Write a table, or a series.
+
+    Raises:
+        Unfit: it would not come back as it is; says why.
+    """
+    library = next(
+        cls.__module__.partition(".")[0]
+        for cls in type(value).__mro__
+        if cls.__module__.startswith(("pandas.", "polars.", "pyarrow."))
+    )
+    if library == "polars":
+        _write_polars(value, path)
+        return
+    if importlib.util.find_spec("pyarrow") is None:
+        raise FormatNotApplicableError("Parquet needs pyarrow, which is not installed: pip install pyarrow")
+    if library == "pyarrow":
+        _write_arrow(value, path)
+    else:
+        from penstock.serialize import pandas_tables
+
+        pandas_tables.write(value, path)
+
+
+def read(path: Path) -> Any:
+    """Read what `write` wrote, as the library's that wrote it; any other Parquet file as a pandas table.
+
+    Raises:
+        ImportError: that library is not installed.
+    """
+    kind, name = _kind(path)
+    if kind.startswith("polars"):
+        import polars as pl
+
+        frame = pl.read_parquet(path, hive_partitioning=False, glob=False)
+        return frame if kind == "polars" else frame.to_series().rename(name)
+    if kind == "arrow":
+        return _read_arrow(path)
+    from penstock.serialize import pandas_tables
+
+    return pandas_tables.read(path)
+
+
+def _kind(path: Path) -> tuple[str, str]:
+    """What is written in the file about it, read with the library that is there already."""
+    if "polars" in sys.modules or importlib.util.find_spec("pyarrow") is None:
+        import polars as pl
+
+        found: Mapping[str, str] = pl.read_parquet_metadata(path)
+        return found.get(KIND, ""), found.get(_NAME, "")
+    import pyarrow.parquet as pq
+
+    metadata: Mapping[bytes, bytes] = pq.read_metadata(path).metadata or {}
+    return metadata.get(KIND.encode(), b"").decode(), metadata.get(_NAME.encode(), b"").decode()
+
+
+def _write_polars(value: Any, path: Path) -> None:
+    import polars as pl
+
+    series = isinstance(value, pl.Series)
+    if type(value) not in (pl.DataFrame, pl.Series):
+        raise FormatNotApplicableError(f"a {type(value).__name__} is more than a polars table")
+    frame = value.to_frame(_COLUMN) if isinstance(value, pl.Series) else value
+    about = {KIND: "polars-series", _NAME: value.name} if series else {KIND: "polars"}
+    try:
+        frame.write_parquet(path, metadata=about)
+        same = pl.read_parquet_schema(path) == frame.schema
+    except (pl.exceptions.PolarsError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk is full, and so on
+        raise FormatNotApplicableError(f"polars cannot write it as Parquet: {error}") from error
+    if not same:
+        raise FormatNotApplicableError("it has a column whose type Parquet does not keep")
+
+
+def _write_arrow(value: Any, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.write_table(value.replace_schema_metadata({**(value.schema.metadata or {}), KIND: "arrow"}), path)
+        same = _restored(pq.read_schema(path)).equals(value.schema, check_metadata=True)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
+        raise FormatNotApplicableError(f"Parquet cannot keep it: {error}") from error
+    if not same:
+        raise FormatNotApplicableError("it has a column whose type Parquet does not keep")
+
+
+def _read_arrow(path: Path) -> Any:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    return table.cast(_restored(table.schema))
+
+
+def _restored(schema: Any) -> Any:
+    """The schema without what `write` has added."""
+    metadata = {key: entry for key, entry in (schema.metadata or {}).items() if key != KIND.encode()}
+    return schema.with_metadata(metadata or None)

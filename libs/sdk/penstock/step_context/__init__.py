@@ -1,0 +1,1 @@
+"""Step_context."""

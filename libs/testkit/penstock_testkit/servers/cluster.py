@@ -1,0 +1,163 @@
+"""All services as processes of their own on a real nats-server, each of which can be killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nats
+
+from penstock_adapters.nats.buckets.versions import Versions
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.ports import Recorded
+from penstock_testkit.servers.child import Child, free_ports
+from penstock_testkit.servers.nats import NatsServer
+
+SERVICES = ("artifacts", "builder", "scheduler", "executor", "cron", "gateway")
+
+
+class Cluster:
+    """Six services and a server. `url` and `token` are the gateway's; replicas are named `scheduler-2` and so on.
+
+    Args:
+        folder: where state and logs lie.
+        replicas: more than one process of a service, by its name.
+        env: further settings of all services.
+    """
+
+    def __init__(
+        self, folder: Path, *, replicas: Mapping[str, int] | None = None, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.home = folder / "home"
+        self.home.mkdir(parents=True)
+        self.src = folder / "src"
+        """Where the pipelines of tests lie."""
+        self.src.mkdir()
+        self.token = "test-token"
+        self.nats = NatsServer(folder / "nats")
+        self._folder = folder
+        self._env = dict(env or {})
+        self._port, *ports = free_ports(1 + len(SERVICES) * 4)
+        self._health = iter(ports)
+        self._ports: dict[str, int] = {}
+        self.names = [
+            name if n == 1 else f"{name}-{n}" for name in SERVICES for n in range(1, (replicas or {}).get(name, 1) + 1)
+        ]
+        self._children: dict[str, Child] = {}
+
+    @property
+    def url(self) -> str:
+        """Address of the gateway; the same after a restart."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def source(self, name: str, text: str) -> Path:
+        """Write a file of a user's."""
+        path = self.src / name
+        path.write_text(text)
+        return path
+
+    def start(self) -> None:
+        """Start everything and wait until it is ready."""
+        self.nats.start()
+        for name in self.names:
+            self.start_service(name)
+        for name in self.names:
+            self.wait_ready(name)
+
+    def start_service(self, name: str) -> None:
+        """Start one service without waiting for it."""
+        if name not in self._ports:
+            self._ports[name] = next(self._health)
+        env = {
+            "PENSTOCK_HOME": str(self.home),
+            "PENSTOCK_NATS_URL": self.nats.url,
+            "PENSTOCK_TOKEN": self.token,
+            "PENSTOCK_PORT": str(self._port),
+            "PENSTOCK_HEALTH_PORT": str(self._ports[name]),
+            "PENSTOCK_ACK_WAIT": "1.5",
+            "PENSTOCK_GRACE": "1",
+            "PENSTOCK_DRAIN": "1",
+            **self._env,
+        }
+        module = f"penstock_{name.partition('-')[0]}"
+        command = [sys.executable, "-m", module]
+        self._children[name] = Child(name, command, self._folder / f"{name}.log", self._folder, env)
+
+    def wait_ready(self, name: str, timeout: float = 30.0) -> None:
+        """Wait until a service says that it is ready."""
+        self._children[name].wait_until(lambda: _answer(self._ports[name]) is not None, timeout)
+
+    def kill(self, name: str) -> None:
+        """Kill -9 a service, or the server by the name `nats`."""
+        (self.nats if name == "nats" else self._children[name]).kill()
+
+    def restart(self, name: str) -> None:
+        """Start what was killed."""
+        if name == "nats":
+            self.nats.restart()
+        else:
+            self.start_service(name)
+
+    def about(self, service: str, name: str | None = None) -> dict[str, Any] | None:
+        """What a service's process tells about itself; None when it does not answer."""
+        answer = _answer(self._ports[name or service])
+        return answer and answer["about"].get(service)
+
+    def history(self, run_id: str, pipeline: str, version: int) -> tuple[Pipeline, list[Recorded]]:
+        """A run's pipeline and log, read from the server."""
+
+        async def read() -> tuple[Pipeline, list[Recorded]]:
+            client = await nats.connect(self.nats.url)
+            bus = Bus(client)
+            try:
+                found = await Versions(bus).get("default", pipeline, version)
+                assert found is not None
+                return found.pipeline, await NatsRunLog(bus, "test").read(run_id)
+            finally:
+                await client.close()
+
+        return asyncio.run(read())
+
+    def alive(self, name: str) -> bool:
+        """Whether a service's process runs."""
+        return self._children[name].process.poll() is None
+
+    def pid(self, name: str) -> int:
+        """Process id of a service or of `nats`."""
+        return self.nats.pid if name == "nats" else self._children[name].pid
+
+    def log(self, name: str, length: int = 3000) -> str:
+        """The end of a service's log."""
+        return self._children[name].tail(length)
+
+    def stop(self) -> None:
+        """Stop everything gently, last started first."""
+        for child in reversed(self._children.values()):
+            child.process.terminate()
+        for child in self._children.values():
+            child.stop(timeout=15)
+        self.nats.stop()
+
+    def __enter__(self) -> Cluster:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _answer(port: int) -> dict[str, Any] | None:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2) as answer:
+            return json.load(answer)
+    except OSError:
+        time.sleep(0.02)
+        return None

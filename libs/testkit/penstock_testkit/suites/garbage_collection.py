@@ -1,0 +1,179 @@
+"""What every `ports.ArtifactStore` must do about objects that nothing names any more, and about notes."""
+# ruff: noqa: D102 - the name of a test says what it shows
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import pytest
+
+from penstock_core.ports import ArtifactStore, Mark, StoredObject, UnavailableError
+from penstock_testkit.suites.artifact_store import digest, make, read
+
+GRACE = 2.0
+"""Seconds of the sweeper in the race; what takes a writer longer than half of it counts for nothing."""
+
+
+class MemoryMarks:
+    """`ports.Marks` of one process."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, Mark] = {}
+        self._revision = 0
+
+    async def get(self, sha256: str) -> Mark | None:
+        await asyncio.sleep(0)
+        return self._marks.get(sha256)
+
+    async def put(self, sha256: str, mark: Mark) -> Mark | None:
+        await asyncio.sleep(0)
+        known = self._marks.get(sha256)
+        if mark.revision != (known.revision if known else 0):
+            return None
+        self._revision += 1
+        self._marks[sha256] = Mark(mark.word, mark.at, self._revision)
+        return self._marks[sha256]
+
+    async def drop(self, sha256: str) -> None:
+        self._marks.pop(sha256, None)
+
+    async def marked(self) -> list[str]:
+        return [sha256 for sha256, mark in self._marks.items() if mark.word == "marked"]
+
+
+async def listed(store: ArtifactStore) -> dict[str, StoredObject]:
+    """All objects by digest."""
+    return {one.sha256: one async for part in store.listing() for one in part}
+
+
+async def sweep(store: ArtifactStore, sha256: str, before: float) -> bool:
+    """Two rounds of a sweeper: one marks, the other removes."""
+    return await store.sweep(sha256, before) or await store.sweep(sha256, before)
+
+
+class SweepingSuite:
+    """To be used together with `ArtifactStoreSuite`."""
+
+    async def test_listing_tells_size_and_time(self, store: ArtifactStore) -> None:
+        begun = time.time()
+        data, sha256 = make(1234)
+        await store.put_bytes(data)
+        found = (await listed(store))[sha256]
+        assert found.size == 1234
+        assert begun - 2 < found.modified < time.time() + 2
+
+    async def test_touch_is_a_stat(self, store: ArtifactStore) -> None:
+        data, sha256 = make(1000)
+        assert await store.touch(sha256) is None
+        await store.put_bytes(data)
+        assert await store.touch(sha256) == 1000
+
+    async def test_what_is_older_than_that_is_swept(self, store: ArtifactStore) -> None:
+        data, sha256 = make(1000)
+        await store.put_bytes(data)
+        assert not await store.sweep(sha256, time.time() + 60)
+        assert await store.stat(sha256) == 1000
+        assert sha256 in [one async for part in store.marked() for one in part]
+        assert await store.sweep(sha256, time.time() + 60)
+        assert await store.stat(sha256) is None
+        assert sha256 not in [one async for part in store.marked() for one in part]
+        assert not await sweep(store, digest(b"never"), time.time() - 60)
+        await store.put_bytes(data)
+        assert await read(store.open(sha256)) == data
+
+    async def test_what_was_put_or_touched_since_is_not_swept(self, store: ArtifactStore) -> None:
+        data, sha256 = make(1000)
+        await store.put_bytes(data)
+        assert not await store.sweep(sha256, time.time() - 60)
+        await asyncio.sleep(0.05)
+        for want in (lambda: store.put_bytes(data), lambda: store.touch(sha256)):
+            before = time.time() - 0.02  # clocks of file systems tick in steps
+            await want()
+            assert sha256 not in [one async for part in store.marked() for one in part]
+            assert not await sweep(store, sha256, before)
+            assert not await sweep(store, sha256, before)
+            assert await read(store.open(sha256)) == data
+
+    async def test_nothing_that_is_named_is_swept_while_writers_race_the_sweeper(self, store: ArtifactStore) -> None:
+        """Writers name what they put, or found there, a moment later, and let go of it again; the sweeper is at it."""
+        contents = [f"content {number} {random.random()}".encode() for number in range(6)]
+        named: dict[str, int] = {digest(data): 0 for data in contents}
+        over = asyncio.Event()
+        swept = checked = again = 0
+
+        async def write(seed: int) -> None:
+            nonlocal checked, again
+            dice = random.Random(seed)
+            while not over.is_set():
+                data = dice.choice(contents)
+                begun = time.monotonic()
+                try:
+                    sha256 = await store.put_bytes(data)
+                except UnavailableError:
+                    again += 1
+                    continue
+                await asyncio.sleep(dice.uniform(0, 0.2))
+                if time.monotonic() - begun > GRACE / 2:
+                    continue
+                named[sha256] += 1
+                await asyncio.sleep(dice.uniform(0, 0.5))
+                assert await read(store.open(sha256)) == data
+                checked += 1
+                named[sha256] -= 1
+                await asyncio.sleep(dice.uniform(0, 4 * GRACE))
+
+        async def sweeper() -> None:
+            nonlocal swept
+            while not over.is_set():
+                now = time.time()
+                roots = {sha256 for sha256, count in named.items() if count}
+                for sha256, found in (await listed(store)).items():
+                    if sha256 in named and sha256 not in roots and found.modified < now - GRACE:
+                        swept += await store.sweep(sha256, now - GRACE)
+                await asyncio.sleep(0.01)
+
+        async def end() -> None:
+            await asyncio.sleep(6 * GRACE)
+            over.set()
+
+        await asyncio.gather(*(write(seed) for seed in range(4)), sweeper(), end())
+        assert swept, "the race is about something"
+        assert checked
+
+    async def test_two_sweepers_at_once(self, store: ArtifactStore) -> None:
+        data, sha256 = make(1000)
+        await store.put_bytes(data)
+        later = time.time() + 60
+        await asyncio.gather(*(sweep(store, sha256, later) for _ in range(4)))
+        assert await store.stat(sha256) is None
+
+    async def test_tidying_harms_nothing(self, store: ArtifactStore) -> None:
+        data, sha256 = make(1000)
+        await store.put_bytes(data)
+        await store.tidy()
+        assert await read(store.open(sha256)) == data
+
+    async def test_notes(self, store: ArtifactStore) -> None:
+        async def found(prefix: str) -> dict[str, bytes]:
+            return {name: data async for name, data in store.notes(prefix)}
+
+        assert await found("archives/") == {}
+        await store.put_note("archives/p/2026/11/r1", b"one")
+        await store.put_note("archives/p/2026/11/r2", b"two")
+        await store.put_note("archives/p/2026/11/r1", b"one again")
+        await store.put_note("other/r3", b"three")
+        assert await found("archives/") == {"archives/p/2026/11/r1": b"one again", "archives/p/2026/11/r2": b"two"}
+        assert await found("archives/p/2026/11/r2") == {"archives/p/2026/11/r2": b"two"}
+        assert digest(b"one") not in await listed(store)
+        await store.delete_note("archives/p/2026/11/r1")
+        await store.delete_note("archives/p/2026/11/r1")
+        assert list(await found("archives/")) == ["archives/p/2026/11/r2"]
+
+    @pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a//b", "a/../b", "a b", "a/"])
+    async def test_a_note_whose_name_leads_elsewhere_is_refused(self, store: ArtifactStore, name: str) -> None:
+        with pytest.raises(ValueError, match="is no name of a note"):
+            await store.put_note(name, b"x")
+        with pytest.raises(ValueError, match="is no name of a note"):
+            await store.delete_note(name)

@@ -1,0 +1,67 @@
+"""Deletes runs: the note of the archive, the output, the log. What only they held goes with the next collections.
+
+The fact `deleted` comes first and stays for a while: whoever asks for the run again under its idempotency key is told,
+and a janitor that finds the fact beside what is left of the log goes on where another one ended.
+"""
+
+from __future__ import annotations
+
+import time
+
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_artifacts.retention.archiver import note_name
+from penstock_artifacts.retention.run_index import RunIndex
+from penstock_contracts import subjects
+from penstock_core.facts import RunDeleted
+from penstock_core.ports import ArtifactStore
+from penstock_core.retention import RunRecord
+
+GUARD = 7 * 86400.0
+"""Seconds for which a deleted run is remembered."""
+
+
+class Deleter:
+    """Deletes runs that are over."""
+
+    def __init__(self, bus: Bus, store: ArtifactStore, log: NatsRunLog, run_index: RunIndex) -> None:
+        self._bus = bus
+        self._store = store
+        self._log = log
+        self._run_index = run_index
+
+    async def delete(self, note: RunRecord, reason: str) -> None:
+        """Delete a run; may be done again after any step."""
+        fact = RunDeleted(
+            run_id=note.run_id,
+            project=note.project,
+            pipeline=note.pipeline,
+            deleted_at=time.time(),
+            reason=reason[:500],
+        )
+        await self._log.append([fact])
+        await self.finish(note)
+
+    async def finish(self, note: RunRecord) -> None:
+        """Remove what is left of a run that is said to be deleted."""
+        archived = self._run_index.archived.get(note.run_id)
+        if archived is not None:
+            await self._store.delete_note(note_name(note, archived))
+        await self._purge(subjects.LOGS, subjects.logs_all(note.run_id))
+        await self._purge(subjects.METRICS, subjects.metrics_all(note.run_id))
+        place = subjects.run(note.run_id, "deleted")
+        sign = (await self._log.last([place])).get(place)
+        if sign is not None:
+            await self._purge(subjects.RUNS, subjects.run_all(note.run_id), sign.seq)
+        self._run_index.forget_run(note.run_id)
+
+    async def forget(self, now: float) -> None:
+        """Forget runs that were deleted long ago."""
+        for fact in list(self._run_index.deleted.values()):
+            if fact.deleted_at + GUARD < now and fact.run_id not in self._run_index.runs:
+                await self._purge(subjects.RUNS, subjects.run_all(fact.run_id))
+                self._run_index.deleted.pop(fact.run_id, None)
+
+    async def _purge(self, stream: str, subject: str, below: int = 0) -> None:
+        body = {"filter": subject} | ({"seq": below} if below else {})
+        await self._bus.api(f"STREAM.PURGE.{stream}", body, timeout=60.0)

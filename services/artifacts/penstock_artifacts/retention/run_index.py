@@ -1,0 +1,93 @@
+"""What retention knows of all runs, read from the log: when they were asked for, how they ended, what they need."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.follower import Followers, StreamMessage
+from penstock_contracts import fact_codec, subjects
+from penstock_core.facts import RunArchived, RunDeleted, RunFinished, RunRequested
+from penstock_core.retention import RunRecord
+
+_FILTERS = [f"runs.*.*.{tail}" for tail in ("requested", "finished", "archived", "deleted")]
+
+
+class RunIndex:
+    """Notes of all runs; `refresh` reads what is new.
+
+    Attributes:
+        runs: by id; a deleted run is not among them once its log is gone.
+        archived: what names the archive of a run, without the digests in it.
+        deleted: runs that are deleted, or that are being deleted where they are among `runs`, too.
+        created: when the log was made, as the server tells it.
+    """
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._followers = Followers(bus)
+        self._at = 0
+        self._forget()
+        self.created = ""
+
+    def _forget(self) -> None:
+        self.runs: dict[str, RunRecord] = {}
+        self.archived: dict[str, RunArchived] = {}
+        self.deleted: dict[str, RunDeleted] = {}
+        self._ends: dict[str, tuple[str, float]] = {}
+        self._at = 0
+
+    async def refresh(self) -> None:
+        """Read what happened since the last time.
+
+        Raises:
+            Unavailable: the log does not answer; what was read counts.
+        """
+        info = await self._bus.api(f"STREAM.INFO.{subjects.RUNS}")
+        if str(info["created"]) != self.created or int(info["state"]["last_seq"]) < self._at:
+            self._forget()
+            self.created = str(info["created"])
+        async with self._followers.follow(subjects.RUNS, _FILTERS, self._at, "retention") as follower:
+            async for items in follower.read_to_end():
+                for item in items:
+                    self._take(item)
+                    self._at = item.seq
+
+    def forget_run(self, run_id: str) -> None:
+        """The log of a deleted run is gone."""
+        for known in (self.runs, self.archived, self._ends):
+            known.pop(run_id, None)
+
+    def _take(self, item: StreamMessage) -> None:
+        match fact_codec.read(item.subject, item.data):
+            case RunRequested() as fact:
+                state, finished_at = self._ends.get(fact.run_id, ("", 0.0))
+                self.runs[fact.run_id] = RunRecord(
+                    run_id=fact.run_id,
+                    project=fact.project,
+                    pipeline=fact.pipeline,
+                    requested_at=fact.requested_at or item.at,
+                    state=state,
+                    finished_at=finished_at,
+                    reuses=fact.reuses,
+                    caller=fact.caller.run_id if fact.caller is not None else "",
+                    archived=fact.run_id in self.archived,
+                )
+            case RunFinished() as fact:
+                self._ended(fact.run_id, fact.outcome.value, item.at)
+            case RunArchived() as fact:
+                self.archived[fact.run_id] = replace(fact, names=None, folders=())
+                if fact.run_id in self.runs:
+                    self.runs[fact.run_id] = replace(self.runs[fact.run_id], archived=True)
+                if fact.finished_at and fact.run_id in self._ends:
+                    # After a restore the log has written the end anew.
+                    self._ended(fact.run_id, self._ends[fact.run_id][0], fact.finished_at)
+            case RunDeleted() as fact:
+                self.deleted[fact.run_id] = fact
+            case _:
+                pass
+
+    def _ended(self, run_id: str, state: str, at: float) -> None:
+        self._ends[run_id] = (state, at)
+        if run_id in self.runs:
+            self.runs[run_id] = replace(self.runs[run_id], state=state, finished_at=at)

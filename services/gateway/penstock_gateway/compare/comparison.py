@@ -1,0 +1,176 @@
+"""Runs side by side: what is known of each as plain data, for the core to compare."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from penstock_contracts.commands import Version
+from penstock_core import script_runs
+from penstock_core.pipeline import values
+from penstock_core.pipeline.values import Inline, Stored, Value
+from penstock_core.queries import comparison
+from penstock_core.queries.comparison import MISSING, Name, Row
+from penstock_core.run.machine import StepState
+from penstock_gateway.http.problems import ProblemError
+
+if TYPE_CHECKING:
+    from penstock_gateway.runs.run_states import FoldedRun
+    from penstock_gateway.service import GatewayService
+
+ITEMS = 100
+"""Items of a mapped step that are compared, the first ones."""
+
+_LONG = 2_000
+_PACKAGE = "package "
+
+Part = dict[Name, Any]
+
+
+async def compare(service: GatewayService, run_ids: Sequence[str], *, everything: bool) -> dict[str, Any]:
+    """The JSON of `tracking.Comparison`.
+
+    Raises:
+        ProblemError: 404 there is no such run; 422 one run only, or too many.
+    """
+    if not 2 <= len(run_ids) <= comparison.MOST:
+        given = "one run" if len(run_ids) == 1 else f"{len(run_ids)} runs"
+        raise ProblemError(
+            422,
+            "The runs cannot be compared",
+            f"{given}: give 2 to {comparison.MOST} runs, separated by commas",
+            errors=[("query.runs", f"2 to {comparison.MOST} ids")],
+        )
+    sides: list[dict[str, Part]] = []
+    runs: list[dict[str, Any]] = []
+    for run_id in run_ids:
+        folded = await service.folded(run_id)
+        request = folded.requested
+        version = await service.versions.get(request.project, request.pipeline, request.version)
+        sides.append(await asyncio.to_thread(side, folded, version))
+        shown = {name: getattr(request, name) for name in ("run_id", "project", "pipeline", "version", "labels")}
+        times = {"requested_at": folded.requested_at, "finished_at": folded.finished_at}
+        runs.append({**shown, **times, "state": folded.name, "trigger": request.trigger})
+    if not all(any(name.startswith(_PACKAGE) for _, name in one["environment"]) for one in sides):
+        # Of one run it is not known what was installed: that tells nothing of what differs.
+        for one in sides:
+            one["environment"] = {at: text for at, text in one["environment"].items() if not at[1].startswith(_PACKAGE)}
+    rows = comparison.compare(sides)
+    return {"runs": runs, "rows": [_row(row) for row in rows if everything or not row.same], "compared": len(rows)}
+
+
+def _row(row: Row) -> dict[str, Any]:
+    given = [None if value is MISSING else {"value": value} for value in row.values]
+    return {"section": row.section, "step": row.step, "name": row.name, "values": given, "same": row.same}
+
+
+def side(folded: FoldedRun, version: Version | None) -> dict[str, Part]:
+    """What is known of a run, by section."""
+    request = folded.requested
+    steps = list(_steps(folded))
+    return {
+        "run": {
+            ("", "pipeline"): request.pipeline,
+            ("", "version"): request.version,
+            ("", "state"): folded.name,
+            **{
+                ("", f"trigger {name}"): text
+                for name, text in request.trigger.items()
+                if name in ("type", "deployment")
+            },
+        },
+        "inputs": {("", name): _value(value) for name, value in request.inputs.items()},
+        "params": {(step.key, name): _short(value) for step in steps for name, value in step.params.items()},
+        "tags": {("", name): text for name, text in request.labels.items()}
+        | {(step.key, name): text for step in steps for name, text in step.tags.items()},
+        "metrics": {(step.key, name): value for step in steps for name, value in step.metrics.items()},
+        "outputs": {
+            (step.key, name): _value(value)
+            for step in steps
+            for name, value in (step.outputs | step.artifacts).items()
+            if name not in script_runs.ABOUT or folded.requested.version != script_runs.VERSION
+        },
+        "durations": _durations(folded, steps),
+        **(_of_script(folded, steps) if version is None else _of_version(version)),
+    }
+
+
+def _steps(folded: FoldedRun) -> Iterator[StepState]:
+    for step in folded.state.steps.values():
+        yield step
+        if step.mapped is not None:
+            yield from (step.mapped.items[index] for index in sorted(step.mapped.items)[:ITEMS])
+
+
+def _durations(folded: FoldedRun, steps: Sequence[StepState]) -> Part:
+    found: Part = {}
+    if folded.finished_at is not None:
+        found["", "seconds"] = round(folded.finished_at - folded.requested_at, 3)
+    for step in steps:
+        if step.started_at and step.finished_at:
+            found[step.key, "seconds"] = round(step.finished_at - step.started_at, 3)
+        if step.attempt:
+            found[step.key, "attempts"] = step.attempt
+    return found
+
+
+def _of_version(version: Version) -> dict[str, Part]:
+    specs = version.pipeline.steps
+    code = {(node.key, "code"): specs[node.step].code for node in version.pipeline.nodes if specs[node.step].code}
+    environment = version.environment
+    return {
+        "code": code | {("", "source"): version.source},
+        "environment": _environment(environment.digest, environment.version, environment.packages),
+        "git": {("", name): value for name, value in (version.git.model_dump() if version.git else {}).items()},
+    }
+
+
+def _of_script(folded: FoldedRun, steps: Sequence[StepState]) -> dict[str, Part]:
+    """What a script has told of itself; nothing where a version is gone."""
+    trigger = folded.requested.trigger
+    told = next((step.artifacts.get(script_runs.ENVIRONMENT) for step in steps if step.artifacts), None)
+    about: Any = told.value if isinstance(told, Inline) and isinstance(told.value, dict) else {}
+    packages = about.get("packages")
+    return {
+        "code": {("", name): trigger[name] for name in ("source", "file") if name in trigger},
+        "environment": _environment(
+            trigger.get("environment", ""), trigger.get("python", ""), packages if isinstance(packages, dict) else {}
+        ),
+        "git": {("", name): trigger[name] for name in ("commit", "branch", "remote", "dirty") if name in trigger},
+    }
+
+
+def _environment(digest: str, python: str, packages: dict[str, Any]) -> Part:
+    found: Part = {("", name): text for name, text in (("digest", digest), ("python", python)) if text}
+    return found | {("", f"{_PACKAGE}{name}"): version for name, version in packages.items()}
+
+
+def _value(value: Value) -> Any:
+    """A value to compare: plain data as they are, artifacts by their digests."""
+    match value:
+        case Inline(plain):
+            return _short(plain)
+        case Stored(artifact):
+            return {"artifact": artifact.sha256}
+        case values.Items(items):
+            return _short([_value(item) for item in items])
+        case values.Fields(fields):
+            return _short({name: _value(item) for name, item in fields.items()})
+        case _:
+            return _short(orjson.loads(orjson.dumps(asdict(value))))
+
+
+def _short(value: Any) -> Any:
+    """The same, or for long data its digest and beginning."""
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except TypeError:  # an integer beyond 64 bits
+        text = repr(value).encode()
+    if len(text) <= _LONG:
+        return value
+    return {"sha256": hashlib.sha256(text).hexdigest(), "begins": text[:100].decode(errors="replace")}

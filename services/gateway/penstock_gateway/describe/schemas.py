@@ -1,0 +1,115 @@
+"""JSON Schemas of events and commands, from the types that the code itself reads them with."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pydantic
+
+from penstock_contracts import commands, fact_codec, model_fact_codec, previews, retention
+from penstock_core.facts import Fact
+from penstock_core.registry.facts import MOST, ModelFact
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+BASE = "https://penstock.dev/schemas"
+
+COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
+    commands.RegisterVersion,
+    commands.VersionReply,
+    commands.Version,
+    commands.Locate,
+    commands.Location,
+    commands.Complete,
+    commands.StoreInfo,
+    previews.MakePreview,
+    previews.PreviewReply,
+    retention.JanitorJob,
+    retention.JanitorReply,
+    retention.JanitorReport,
+    retention.DeleteRun,
+    retention.DeleteReply,
+    commands.Parked,
+    commands.AttemptOutput,
+    commands.Measurements,
+    commands.Replica,
+    commands.Replicas,
+    commands.Schedule,
+    commands.Tick,
+    commands.Event,
+    commands.EventReply,
+)
+
+NAME = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
+STEP_KEY = r"^[A-Za-z0-9_][A-Za-z0-9_/-]{0,199}(\[[0-9]{1,9}\])*$"
+
+# What facts check by themselves when they are made, said in the schema as well.
+_RULES: dict[str, dict[str, Any]] = {
+    "run_id": {"pattern": NAME},
+    "project": {"pattern": NAME},
+    "pipeline": {"pattern": NAME},
+    "pool": {"pattern": NAME},
+    "key": {"pattern": STEP_KEY},
+    "attempt": {"minimum": 1, "maximum": 1_000_000},
+    "name": {"pattern": NAME},
+    "model": {"pattern": NAME},
+    "alias": {"pattern": NAME},
+    "revision": {"minimum": 1, "maximum": MOST},
+}
+
+
+_UNCHECKED = {
+    "penstock.attempt.requested.v1": {"project", "pipeline"},
+    "penstock.step.suspended.v1": {"project"},
+    "penstock.model.registered.v1": {"run_id", "key", "attempt", "pipeline"},
+}
+"""Fields that a fact takes over from others, which have checked them."""
+
+
+def event_file(fact: type[Fact] | type[ModelFact]) -> str:
+    """Name of the file of an event's schema: its type, which holds its version."""
+    return f"{fact.ce_type}.json"
+
+
+def command_file(model: type[pydantic.BaseModel]) -> str:
+    """Name of the file of a command's schema."""
+    return f"{model.__name__}.v1.json"
+
+
+def event(fact: type[Fact] | type[ModelFact]) -> dict[str, Any]:
+    """Schema of an event's body. Consumers ignore fields that it does not name."""
+    adapters: dict[Any, Any] = {**fact_codec.ADAPTERS, **model_fact_codec.ADAPTERS}
+    schema = tidy(adapters[fact].json_schema())
+    properties = cast("dict[str, dict[str, Any]]", schema["properties"])
+    for name in _RULES.keys() & properties.keys() - _UNCHECKED.get(fact.ce_type, set()):
+        properties[name] |= _RULES[name]
+    return _headed(schema, f"{BASE}/events/{event_file(fact)}")
+
+
+def command(model: type[pydantic.BaseModel]) -> dict[str, Any]:
+    """Schema of a command's body."""
+    return _headed(tidy(model.model_json_schema()), f"{BASE}/commands/{command_file(model)}")
+
+
+def _headed(schema: dict[str, Any], ident: str) -> dict[str, Any]:
+    first = {"$schema": DIALECT, "$id": ident, "title": schema["title"], "description": schema.get("description", "")}
+    return first | {name: value for name, value in schema.items() if name not in first}
+
+
+def tidy(schema: Any, *, named: bool = False) -> Any:
+    """The schema without the titles that pydantic makes of field names; they say nothing that the name does not.
+
+    `named` tells that `schema` maps names to schemas, so that a field called `title` stays.
+    """
+    if isinstance(schema, list):
+        return [tidy(item) for item in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    found: dict[str, Any] = {}
+    for key, value in cast("dict[str, Any]", schema).items():
+        if key == "title" and not named and "properties" not in schema and "enum" not in schema:
+            continue
+        if key in ("default", "enum", "const", "examples", "required") and not named:
+            found[key] = value
+        else:
+            found[key] = tidy(value, named=not named and key in ("properties", "$defs", "patternProperties"))
+    return found

@@ -1,0 +1,158 @@
+"""The door of the gateway: every request passes here before anything else looks at it.
+
+- The `Host` header must be a name that this gateway goes by, else 421: a web page whose name was bound anew to
+  127.0.0.1 (DNS rebinding) reaches nothing.
+- `/v1` needs the bearer token, compared in constant time; links under `/v1/answers` have signatures instead.
+- Whatever goes wrong inside ends as a problem document and a line in the log, never as a traceback to the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import ipaddress
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.typing import FilteringBoundLogger
+
+from penstock_gateway.http import problems
+
+_LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_SIGNED = "/v1/answers/"
+"""What is behind this asks for a signature of its own instead of the token."""
+
+_DRAIN_BYTES = 32 * 1024 * 1024
+_DRAIN_PAUSE = 0.25
+_SAFE_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class Guard:
+    """ASGI middleware; see the module."""
+
+    def __init__(self, app: ASGIApp, *, token: str, names: frozenset[str] | None, log: FilteringBoundLogger) -> None:
+        self._app = app
+        self._expected = f"bearer {token}".encode()
+        self._names = names
+        self._log = log
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        started = False
+        body = _Body(scope, receive)
+
+        async def guarded(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if message["status"] >= 300:
+                    await body.drain()
+                present = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(h for h in _SAFE_HEADERS if h[0] not in present)]
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, body.receive, guarded)
+            return
+        try:
+            await self._app(scope, body.receive, guarded)
+        except Exception as error:
+            response = problems.of(error)
+            if response is None or started:
+                self._log.exception("a request failed", method=scope["method"], path=scope["path"])
+            if response is None:
+                response = problems.answer(500, "The platform failed", "its log says why; the fault is not yours")
+            # Too late for an answer, when one has begun: the connection is cut, so that no part is taken for the whole.
+            if not started:
+                await response(scope, body.receive, guarded)
+
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
+        host = authorization = b""
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value
+            elif name == b"authorization":
+                authorization = value
+        if self._names is not None and host_name(host.decode("latin-1")) not in self._names:
+            return problems.answer(
+                421,
+                "This gateway does not go by that name",
+                "call it by its own address, or add the name to PENSTOCK_ALLOWED_HOSTS",
+            )
+        path: str = scope["path"]
+        if not (path == "/v1" or path.startswith("/v1/")) or path.startswith(_SIGNED):
+            return None
+        scheme, _, rest = authorization.partition(b" ")
+        if not hmac.compare_digest(scheme.lower() + b" " + rest.strip(), self._expected):
+            return problems.answer(
+                401,
+                "The token is missing or wrong" if authorization else "A token is needed",
+                "send 'Authorization: Bearer TOKEN'; the token is in the file 'token' of the platform's state folder",
+                headers={"www-authenticate": "Bearer"},
+            )
+        return None
+
+
+class _Body:
+    """The request's body on its way in.
+
+    An answer that comes before the body was read meets a client that still sends. Closing the connection then may
+    destroy the answer before the client reads it, so what is on its way is read and dropped first, within bounds.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        names = {name: value for name, value in scope["headers"]}
+        self._whole = names.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in names
+
+    async def receive(self) -> Message:
+        """The next part."""
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._whole = True
+        return message
+
+    async def drain(self) -> None:
+        """Read and drop the rest, up to a size and until the client pauses."""
+        left = _DRAIN_BYTES
+        with contextlib.suppress(TimeoutError):
+            while not self._whole and left > 0:
+                async with asyncio.timeout(_DRAIN_PAUSE):
+                    left -= len((await self.receive()).get("body", b""))
+
+
+def host_name(host: str) -> str:
+    """The name in a `Host` header, in lower case, without the port."""
+    name, colon, port = host.strip().lower().rpartition(":")
+    if colon and port.isdecimal() and (not name.startswith("[") or name.endswith("]")):
+        return name.rstrip(".")
+    return host.strip().lower().rstrip(".")
+
+
+def allowed_names(bound: str, extra: list[str]) -> frozenset[str] | None:
+    """The names that a gateway bound to `bound` goes by; None: any, because it is there for other machines."""
+    if is_loopback(bound):
+        return _LOCAL_NAMES | {_bracketed(bound)} | frozenset(extra)
+    return frozenset(extra) | _LOCAL_NAMES | {_bracketed(bound)} if extra else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

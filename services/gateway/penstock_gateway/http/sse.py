@@ -1,0 +1,96 @@
+"""Server-sent events (WHATWG HTML, section 9.2) from a stream of the log.
+
+The client sets the pace: the next messages are asked for when the last ones went out, so a slow client costs one
+bounded batch and one socket buffer. A client that reads nothing for a while is cut off; one that goes away is noticed
+at once, and its consumer is given back. A comment goes out in silence, so that proxies keep the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from penstock_gateway.http.streaming import while_connected
+
+HEARTBEAT = 15.0
+"""Seconds of silence after which a comment is sent."""
+
+OPENING = b": on\n\n"
+"""First frame of every stream: it has the head sent, so that a client knows at once that it is connected."""
+
+_COMMENT = b": still here\n\n"
+_CHUNK = 64 * 1024
+
+Frames = AsyncGenerator[list[bytes]]
+"""Batches of frames, the first is `[OPENING]`; an empty batch stands for silence of `HEARTBEAT` seconds."""
+
+
+def frame(seq: int, event: str, data: bytes) -> bytes:
+    """One event. `data` is JSON text on one line."""
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, event.encode(), data)
+
+
+class _StalledClientError(Exception):
+    """The client reads nothing."""
+
+
+class EventStream(Response):
+    """Sends what `frames` gives until it ends, the client goes, or `closing` is set."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, frames: Callable[[], Frames], closing: asyncio.Event, stall: float) -> None:
+        super().__init__(headers={"cache-control": "no-store", "x-accel-buffering": "no"})
+        del self.headers["content-length"]
+        self._frames = frames
+        self._closing = closing
+        self._stall = stall
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the stream."""
+        closing = asyncio.create_task(self._closing.wait())
+        try:
+            done = await while_connected(receive, self._pump(send), closing)
+        except _StalledClientError:
+            return  # without an end, so that the connection is cut
+        if not done and self._closing.is_set() and self._started:
+            await send({"type": "http.response.body", "body": b""})
+
+    async def _pump(self, send: Send) -> None:
+        async def write(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._stall):
+                    await send(message)
+            except TimeoutError as error:
+                raise _StalledClientError from error
+
+        async with contextlib.aclosing(self._frames()) as batches:
+            async for batch in batches:
+                # The head waits for the first batch: what fails before it can still be answered as a problem.
+                if not self._started:
+                    await write({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+                    self._started = True
+                for part in _parts(batch):
+                    await write({"type": "http.response.body", "body": part, "more_body": True})
+        await write({"type": "http.response.body", "body": b""})
+
+
+def _parts(batch: list[bytes]) -> list[bytes]:
+    """A batch in parts of about `_CHUNK` bytes."""
+    if not batch:
+        return [_COMMENT]
+    parts: list[bytes] = []
+    held: list[bytes] = []
+    size = 0
+    for item in batch:
+        held.append(item)
+        size += len(item)
+        if size >= _CHUNK:
+            parts.append(b"".join(held))
+            held, size = [], 0
+    return [*parts, b"".join(held)] if held else parts

@@ -1,0 +1,125 @@
+"""Tells an OpenLineage service of every run that is over, where the platform was told of one.
+
+In: the ends of runs. Out: the events of `openlineage`, over HTTP. A durable consumer that all gateways share remembers
+how far this has come; a run is acknowledged when the service has taken all its events, so what is away for a while gets
+them later. `openlineage-python` is imported here and in `openlineage` only, and only where this is used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+from penstock_adapters.nats import consumer
+from penstock_adapters.nats.bootstrap import declare_consumer
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_contracts import subjects
+from penstock_core.errors import PenstockError
+from penstock_servicekit.service_context import ServiceContext
+
+if TYPE_CHECKING:
+    from openlineage.client import OpenLineageClient
+
+    from penstock_gateway.runs.run_states import RunStates
+
+_AHEAD = 20
+_TIMEOUT = 10.0
+_PAUSE = 30.0
+"""Seconds until a run is told again that the service did not take."""
+
+
+class OpenLineageUnavailableError(PenstockError):
+    """The library is not installed, or the address is none."""
+
+
+class LineageEmitter:
+    """Sends events, run by run, for as long as it runs. `url` is the service's.
+
+    Raises:
+        NoOpenLineage: `openlineage-python` is not installed.
+    """
+
+    def __init__(self, context: ServiceContext, states: RunStates, url: str, key: str | None = None) -> None:
+        self._context = context
+        self._bus: Bus = context.bus
+        self._states = states
+        self._client = _client(url, key)
+        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin, with the runs that end from now on; later starts go on where this was."""
+        self._tasks = [self._context.task(self._run())]
+
+    async def close(self) -> None:
+        """Stop; what is not sent yet is sent by another gateway, or later."""
+        for task in self._tasks:
+            task.cancel()
+        for task in self._tasks:
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # a failure is told when it happens
+                await task
+
+    async def _run(self) -> None:
+        await declare_consumer(
+            self._bus,
+            subjects.RUNS,
+            {
+                "durable_name": subjects.LINEAGE_CONSUMER,
+                "filter_subject": subjects.RUNS_FINISHED,
+                "deliver_policy": "new",
+                "ack_policy": "explicit",
+                "ack_wait": int(4 * _PAUSE * 1e9),
+                "max_ack_pending": 100,
+            },
+        )
+        puller = Puller(self._bus, subjects.RUNS, subjects.LINEAGE_CONSUMER, self._queue.put_nowait)
+        puller.want(_AHEAD)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(puller.run())
+            group.create_task(self._send())
+
+    async def _send(self) -> None:
+        while True:
+            delivery = await self._queue.get()
+            try:
+                await self._tell(delivery)
+                await consumer.ack(self._bus, delivery)
+            except Exception as error:
+                self._context.log.log(
+                    logging.WARNING,
+                    "lineage of a run is sent later",
+                    subject=delivery.subject,
+                    error=f"{type(error).__name__}: {error}",
+                )
+                await consumer.nak(self._bus, delivery, _PAUSE)
+
+    async def _tell(self, delivery: Delivery) -> None:
+        from penstock_gateway.lineage import openlineage
+
+        run_id = delivery.subject.split(".")[2]
+        folded = await self._states.get(run_id)
+        if folded is None or folded.state.finished is None:
+            return  # deleted meanwhile
+        told = openlineage.events(folded.state, folded.requested_at, folded.finished_at or delivery.at)
+        for event in told:
+            await asyncio.wait_for(asyncio.to_thread(self._client.emit, event), _TIMEOUT + 5)
+
+
+def _client(url: str, key: str | None) -> OpenLineageClient:
+    try:
+        from openlineage.client import OpenLineageClient
+    except ImportError as error:
+        raise OpenLineageUnavailableError(
+            "PENSTOCK_OPENLINEAGE_URL is set, and openlineage-python is not installed: "
+            "pip install 'penstock-gateway[openlineage]', or unset it"
+        ) from error
+    transport: dict[str, object] = {"type": "http", "url": url, "timeout": _TIMEOUT}
+    if key:
+        transport["auth"] = {"type": "api_key", "apiKey": key}
+    try:
+        return OpenLineageClient(config={"transport": transport})
+    except ValueError as error:
+        raise OpenLineageUnavailableError(f"PENSTOCK_OPENLINEAGE_URL {url!r} cannot be used: {error}") from error

@@ -1,0 +1,59 @@
+"""Rows of runs whose facts lie in the archive: what the log does not hold any more is written from there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from structlog.typing import FilteringBoundLogger
+
+from penstock_adapters.nats.archived_log import Archives
+from penstock_adapters.nats.follower import StreamMessage
+from penstock_contracts import fact_codec
+from penstock_core.errors import PenstockError
+from penstock_core.facts import RunArchived
+from penstock_core.ports import UnavailableError
+from penstock_gateway.read_model.database import ReadModel
+
+_BATCH = 2000
+_STAY = (".archived", ".deleted")
+
+
+class ArchivedRows:
+    """Called with messages of the log before they are projected; gives those that are left to be projected.
+
+    The rows of a run that was archived while the log was followed are there: writing them again changes nothing.
+    """
+
+    def __init__(self, archives: Archives, model: ReadModel, log: FilteringBoundLogger) -> None:
+        self._archives = archives
+        self._model = model
+        self._log = log
+
+    async def __call__(self, items: Sequence[StreamMessage]) -> Sequence[StreamMessage]:
+        """Write the archives that the messages name.
+
+        Raises:
+            Unavailable: the store or the database does not answer.
+        """
+        whole: set[str] = set()
+        for item in items:
+            if item.subject.endswith(".archived"):
+                fact = fact_codec.read(item.subject, item.data)
+                if isinstance(fact, RunArchived) and await self._write(fact):
+                    whole.add(fact.run_id)
+        if not whole:
+            return items
+        return [item for item in items if item.subject.endswith(_STAY) or item.subject.split(".", 3)[2] not in whole]
+
+    async def _write(self, fact: RunArchived) -> bool:
+        try:
+            facts = await self._archives.facts(fact)
+        except UnavailableError:
+            raise
+        except PenstockError as error:
+            self._log.error("an archived run is not listed with its steps", run=fact.run_id, error=str(error))
+            return False
+        for start in range(0, len(facts), _BATCH):
+            part = facts[start : start + _BATCH]
+            await self._model.write(lambda model, part=part: model.store(part))
+        return True

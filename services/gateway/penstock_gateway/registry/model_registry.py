@@ -1,0 +1,154 @@
+"""RegisteredModel models as the API reads and changes them. What follows from a wish is the core's to say."""
+
+from __future__ import annotations
+
+import time
+
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.model_log import ModelLog
+from penstock_contracts.models import (
+    ArchiveBody,
+    GateBody,
+    ModelHistory,
+    ModelList,
+    ModelVersionView,
+    ModelView,
+    PromoteBody,
+    PromotionResult,
+)
+from penstock_core.registry import decide, references
+from penstock_core.registry.decide import Actor, Decision, Promotion
+from penstock_core.registry.facts import LATEST, ModelPromoted, ModelRegistered
+from penstock_core.registry.references import Reference
+from penstock_core.registry.state import Model, no_model
+from penstock_gateway.registry import model_views as views
+
+
+class Registry:
+    """The models of one project."""
+
+    def __init__(self, bus: Bus, source: str, project: str) -> None:
+        self.log = ModelLog(bus, source)
+        self.project = project
+
+    async def list(self) -> ModelList:
+        """All models."""
+        return ModelList(models=[views.summary(model) for model in await self.log.all(self.project)])
+
+    async def get(self, name: str) -> ModelView:
+        """A model with its versions and aliases.
+
+        Raises:
+            NotThere: there is none; one of which only gates are set is shown.
+        """
+        model = await self._known(name)
+        return views.whole(model)
+
+    async def find(self, reference: Reference) -> ModelRegistered:
+        """The version that a reference names now.
+
+        Raises:
+            NotThere: there is none.
+        """
+        return (await self.log.get(self.project, reference.model)).find(reference)
+
+    async def version(self, name: str, which: str) -> ModelVersionView:
+        """A version by its number, or the `latest`.
+
+        Raises:
+            NotThere: there is none.
+            InvalidId: it is neither.
+        """
+        reference = Reference(name) if which == LATEST else references.parse(f"{name}:{which}")
+        model = await self.log.get(self.project, name)
+        return views.version(model, model.find(reference))
+
+    async def at_alias(self, name: str, alias: str) -> ModelVersionView:
+        """The version that an alias stands for.
+
+        Raises:
+            NotThere: there is none.
+        """
+        model = await self.log.get(self.project, name)
+        return views.version(model, model.find(Reference(name, alias=alias)))
+
+    async def history(self, name: str) -> ModelHistory:
+        """All that happened to a model.
+
+        Raises:
+            NotThere: nothing did.
+        """
+        model = await self._known(name)
+        return ModelHistory(name=name, history=[views.entry(fact) for fact in model.history])
+
+    async def promote(self, name: str, alias: str, body: PromoteBody) -> PromotionResult:
+        """Have an alias stand for a version.
+
+        Raises:
+            RegistryError: it cannot, or the version does not pass the gate.
+            GateError: the gate cannot be read.
+        """
+        wish = Promotion(
+            alias=alias,
+            version=body.version,
+            reason=body.reason,
+            gate=body.gate,
+            force=body.force,
+            replaces=body.replaces,
+        )
+        who = _who(body.by)
+        decision, model = await self.log.change(self.project, name, lambda model: decide.promote(model, wish, who))
+        move = next((fact for fact in decision.facts if isinstance(fact, ModelPromoted)), None)
+        return PromotionResult(
+            alias=views.alias(model, alias),
+            previous=move.previous if move else None,
+            moved=move is not None,
+            clauses=list(move.clauses) if move else [],
+        )
+
+    async def remove_alias(self, name: str, alias: str, reason: str, by: str) -> None:
+        """Have an alias stand for nothing.
+
+        Raises:
+            NotThere: it stands for nothing.
+        """
+        who = _who(by)
+        await self.log.change(self.project, name, lambda model: decide.remove_alias(model, alias, reason, who))
+
+    async def set_gate(self, name: str, alias: str, body: GateBody) -> ModelView:
+        """Have every move of an alias pass a gate; an empty one removes it.
+
+        Raises:
+            GateError: it cannot be read.
+        """
+        who, gate = _who(body.by), body.gate.strip()
+
+        def decided(model: Model) -> Decision:
+            return decide.set_gate(model, alias, gate, body.reason, who)
+
+        _, model = await self.log.change(self.project, name, decided)
+        return views.whole(model)
+
+    async def archive(self, name: str, version: int, body: ArchiveBody) -> ModelVersionView:
+        """Offer a version no more, or again.
+
+        Raises:
+            RegistryError: there is none, or an alias stands for it.
+        """
+        who = _who(body.by)
+
+        def decided(model: Model) -> Decision:
+            return decide.archive(model, version, body.reason, who, archived=body.archived)
+
+        _, model = await self.log.change(self.project, name, decided)
+        return views.version(model, model.versions[version])
+
+    async def _known(self, name: str) -> Model:
+        model = await self.log.get(self.project, name)
+        if not model.history:
+            raise no_model(name)
+        return model
+
+
+def _who(by: str) -> Actor:
+    return Actor(by, time.time())

@@ -1,0 +1,44 @@
+"""Runs that lie in the archive, as the same streams as those that go on: facts and output as server-sent events."""
+
+from __future__ import annotations
+
+import contextlib
+
+import orjson
+
+from penstock_adapters.nats.archived_log import Archives
+from penstock_contracts import fact_codec, subjects
+from penstock_core.facts import RunArchived
+from penstock_core.ports import Recorded
+from penstock_gateway.http import sse
+
+_BATCH = 256
+
+
+async def facts(archives: Archives, archived: RunArchived, after: int) -> sse.Frames:
+    """The facts of an archived run above `after`."""
+    found = [record for record in await archives.facts(archived) if record.seq > after]
+    yield [sse.OPENING]
+    for start in range(0, len(found), _BATCH):
+        yield [frame for record in found[start : start + _BATCH] for frame in _fact(record)]
+
+
+def _fact(record: Recorded) -> list[bytes]:
+    place = subjects.parse(fact_codec.subject(record.fact))
+    if place is None:
+        return []
+    data = fact_codec.encode(record.fact)[:-1] + b',"seq":%d,"at":%s}' % (record.seq, orjson.dumps(record.at))
+    return [sse.frame(record.seq, place.kind, data)]
+
+
+async def output(archives: Archives, archived: RunArchived, step: str | None, after: int) -> sse.Frames:
+    """What the steps of an archived run, or one of them, wrote."""
+    yield [sse.OPENING]
+    wanted = f"logs.{archived.run_id}.{step}." if step else ""
+    async with contextlib.aclosing(archives.output(archived)) as parts:
+        async for part in parts:
+            yield [
+                sse.frame(line.seq, "output", line.data)
+                for line in part
+                if line.seq > after and line.subject.startswith(wanted)
+            ]

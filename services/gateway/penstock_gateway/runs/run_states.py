@@ -1,0 +1,203 @@
+"""What a run looks like: the fold of its facts, kept so that the next look costs only what is new.
+
+In: a run id. Out: `FoldedRun`, the run's state with the times of the log. Its JSON is made by `views`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import orjson
+
+from penstock_contracts.commands import Version
+from penstock_core import script_runs
+from penstock_core.facts import AttemptRequested, RunDeleted, RunFinished, RunRequested
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.pipeline.values import Value
+from penstock_core.ports import Recorded, RunLog
+from penstock_core.run import machine
+from penstock_core.run.explain import StepReason, explain, explain_one
+from penstock_core.run.machine import Plan, RunState, Status
+from penstock_gateway.runs.step_details import StepDetails, describe_cache
+
+_PLANS = 64
+_STEPS = 50_000
+"""Steps of all folded runs together that are kept in memory; about a kilobyte each."""
+
+
+class VersionReader(Protocol):
+    """Where pipeline versions are read from."""
+
+    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
+        """A version, or None when there is none."""
+        ...
+
+
+@dataclass(slots=True)
+class FoldedRun:
+    """A run as far as it was read.
+
+    Attributes:
+        state: for reading only.
+        asked: when attempts were requested, by step.
+        outputs: those of a finished run with all that they name read from the log, once somebody asked.
+    """
+
+    state: RunState
+    requested: RunRequested
+    requested_at: float
+    finished_at: float | None = None
+    last_seq: int = 0
+    view: bytes = b""
+    asked: dict[str, float] = field(default_factory=dict[str, float])
+    details: StepDetails = field(default_factory=StepDetails)
+    outputs: dict[str, Value] | None = None
+
+    @property
+    def name(self) -> str:
+        """The run's state in one word, as users see it."""
+        if self.state.finished is not None:
+            return self.state.finished.outcome.value
+        return "running" if any(step.status is not Status.WAITING for step in self.state.steps.values()) else "queued"
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One run in the cache; its lock makes concurrent readers fold once."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    folded: FoldedRun | None = None
+
+
+class RunStates:
+    """Folded runs, the latest used ones in memory."""
+
+    def __init__(self, log: RunLog, versions: VersionReader, keep: int) -> None:
+        self._log = log
+        self._versions = versions
+        self._keep = keep
+        self._slots: OrderedDict[str, _Slot] = OrderedDict()
+        self._plans: OrderedDict[tuple[str, str, int], Plan] = OrderedDict()
+
+    async def get(self, run_id: str) -> FoldedRun | None:
+        """The run as the log has it now, or None when nothing readable asked for such a run."""
+        slot = self._slots.setdefault(run_id, _Slot())
+        self._slots.move_to_end(run_id)
+        try:
+            async with slot.lock:
+                after = slot.folded.last_seq if slot.folded else 0
+                records = await self._log.read(run_id, after)
+                if any(isinstance(record.fact, RunDeleted) for record in records):
+                    slot.folded = None
+                    return None
+                if slot.folded is None:
+                    slot.folded = await self._begin(run_id, records)
+                if slot.folded is not None:
+                    _fold(slot.folded, records)
+                return slot.folded
+        finally:
+            if slot.folded is None:
+                self._slots.pop(run_id, None)
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Let the runs go that were looked at longest ago, but the latest one."""
+        steps = sum(_size(slot) for slot in self._slots.values())
+        while len(self._slots) > 1 and (len(self._slots) > self._keep or steps > _STEPS):
+            _, slot = self._slots.popitem(last=False)
+            steps -= _size(slot)
+
+    async def _begin(self, run_id: str, records: list[Recorded]) -> FoldedRun | None:
+        for record in records:
+            if isinstance(record.fact, RunRequested):
+                plan = await self._plan(record.fact)
+                at = record.fact.requested_at or record.at
+                return FoldedRun(RunState(run_id, plan), record.fact, at)
+        return None
+
+    async def _plan(self, request: RunRequested) -> Plan:
+        if request.version == script_runs.VERSION:
+            return Plan(script_runs.pipeline(request.pipeline))
+        name = (request.project, request.pipeline, request.version)
+        plan = self._plans.get(name)
+        if plan is not None:
+            self._plans.move_to_end(name)
+            return plan
+        version = await self._versions.get(*name)
+        if version is None:
+            # The run is shown without its steps; this is not kept, so that the version may still turn up.
+            return Plan(Pipeline(name=request.pipeline))
+        plan = Plan(version.pipeline)
+        self._plans[name] = plan
+        while len(self._plans) > _PLANS:
+            self._plans.popitem(last=False)
+        return plan
+
+
+def _size(slot: _Slot) -> int:
+    """Steps and items of a run in the cache."""
+    steps = slot.folded.state.steps.values() if slot.folded else ()
+    return sum(1 + (len(step.mapped.items) if step.mapped is not None else 0) for step in steps)
+
+
+def _fold(folded: FoldedRun, records: list[Recorded]) -> None:
+    for record in records:
+        folded.state = machine.evolve(folded.state, record.fact)
+        folded.last_seq = record.seq
+        folded.details.fold(record.fact)
+        if isinstance(record.fact, RunFinished) and folded.finished_at is None:
+            folded.finished_at = record.fact.finished_at or record.at
+        if isinstance(record.fact, AttemptRequested):
+            folded.asked[record.fact.key] = record.at
+    if records:
+        folded.view = b""
+
+
+def reasons(folded: FoldedRun, now: float, key: str | None = None) -> bytes:
+    """The JSON of `api.RunReasons`; with a key, of that step or item alone.
+
+    Raises:
+        LookupError: there is no such step.
+    """
+    if key is None:
+        found = explain(folded.state, now, folded.asked)
+    else:
+        one = explain_one(folded.state, key, now, folded.asked.get(key))
+        if one is None:
+            raise LookupError(key)
+        found = [one]
+    return orjson.dumps(
+        {
+            "run_id": folded.requested.run_id,
+            "pipeline": folded.requested.pipeline,
+            "version": folded.requested.version,
+            "state": folded.name,
+            "at": now,
+            "steps": [
+                {
+                    "key": reason.key,
+                    "state": reason.status.value,
+                    "sentence": _sentence(folded, reason, now),
+                    "caused_by": reason.caused_by,
+                    "since": reason.since,
+                }
+                for reason in found
+            ],
+        }
+    )
+
+
+def _sentence(folded: FoldedRun, reason: StepReason, now: float) -> str:
+    """Why a step stands where it stands, with what the cache did for it once it is over."""
+    if reason.status not in machine.TERMINAL_STATUSES:
+        return reason.sentence
+    step = folded.state.find(reason.key)
+    if step is None or step.from_run:
+        return reason.sentence
+    cache = describe_cache(step.cache, folded.state.plan.specs[step.node], folded.requested, now)
+    if not cache or reason.status is Status.CACHED:
+        return cache or reason.sentence
+    return f"{reason.sentence}; cache: {cache}"

@@ -1,0 +1,56 @@
+"""What the facts of a run tell of its steps beside where they stand: what they stored early, and what the cache did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from penstock_core import committed_artifacts
+from penstock_core.cache import cached_results
+from penstock_core.facts import (
+    SUCCESSFUL,
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    CacheMode,
+    CacheReport,
+    Fact,
+    RunRequested,
+)
+from penstock_core.pipeline.ir import StepSpec
+from penstock_core.pipeline.values import Value
+
+
+@dataclass(slots=True)
+class StepDetails:
+    """By the key of the step: the latest checkpoint, and early artifacts by name."""
+
+    checkpoints: dict[str, ArtifactCommitted] = field(default_factory=dict[str, ArtifactCommitted])
+    artifacts: dict[str, dict[str, Value]] = field(default_factory=dict[str, dict[str, Value]])
+
+    def fold(self, fact: Fact) -> None:
+        """Take what a fact tells."""
+        match fact:
+            case ArtifactCommitted(name=committed_artifacts.CHECKPOINT):
+                self.checkpoints[fact.key] = fact
+            case ArtifactCommitted():
+                self.artifacts.setdefault(fact.key, {})[fact.effective_name] = fact.value
+            case AttemptRequested():
+                self.artifacts.pop(fact.key, None)  # what an earlier attempt stored is that attempt's
+            case AttemptFinished() if fact.outcome in SUCCESSFUL:
+                self.artifacts.pop(fact.key, None)  # the end has them all
+            case _:
+                pass
+
+    def checkpoint(self, key: str) -> dict[str, Any] | None:
+        """The fields of `api.CheckpointView`."""
+        fact = self.checkpoints.get(key)
+        return {"attempt": fact.attempt, "at": fact.at, "value": fact.value} if fact is not None else None
+
+
+def describe_cache(report: CacheReport | None, spec: StepSpec, request: RunRequested, now: float) -> str:
+    """What the cache did for a step that is over, in a sentence; empty where there is nothing to say."""
+    if report is not None:
+        return cached_results.describe(report, now)
+    off = spec.cache and request.cache is CacheMode.OFF
+    return "the run was asked for with the cache off: no earlier result counts, and none is kept" if off else ""

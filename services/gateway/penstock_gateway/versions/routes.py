@@ -1,0 +1,77 @@
+"""`/v1/versions`: register pipeline versions and read them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+from starlette.requests import Request
+from starlette.responses import Response
+
+from penstock_contracts import api, commands
+from penstock_core import ids
+from penstock_gateway.http import bodies
+from penstock_gateway.http.common import PipelineFilter, PipelineName, json, service
+from penstock_gateway.http.docs import describe
+from penstock_gateway.service import PROJECT
+
+router = APIRouter(prefix="/v1/versions", tags=["versions"])
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Register a version of a pipeline",
+    openapi_extra=describe(
+        body="RegisterBody",
+        registered_201="Registered",
+        an_equal_version_was_there_200="Registered",
+        problems=(400, 413, 415, 422),
+    ),
+)
+async def register(request: Request) -> Response:
+    """Put the source bundle to `/v1/artifacts/{sha256}` first. Equal IR, source and environment: the same version."""
+    body = await bodies.read(request, api.RegisterBody)
+    reply = await service(request).register(body)
+    answer = {
+        "project": PROJECT,
+        "pipeline": body.pipeline.get("name"),
+        "version": reply.version,
+        "created": reply.created,
+    }
+    return json(answer, 201 if reply.created else 200)
+
+
+@router.get("", summary="List versions", openapi_extra=describe(the_versions_200="VersionList", problems=(422,)))
+async def list_versions(request: Request, pipeline: PipelineFilter = None) -> Response:
+    """All versions, or those of one pipeline, oldest first, without their pipelines."""
+    if pipeline is not None:
+        ids.check_name(pipeline, "pipeline")
+    found = await service(request).versions.list(PROJECT, pipeline)
+    return json({"versions": [_summary(version) for version in found]})
+
+
+@router.get(
+    "/{pipeline}/{version}",
+    summary="Read a version",
+    openapi_extra=describe(the_version_200="Version", problems=(404, 422)),
+)
+async def read_version(
+    request: Request, pipeline: PipelineName, version: Annotated[int, Path(ge=1, le=2**53)]
+) -> Response:
+    """A version with its pipeline."""
+    found = await service(request).version(pipeline, version)
+    return json(found.model_dump_json().encode())
+
+
+def _summary(version: commands.Version) -> dict[str, object]:
+    return {
+        "project": version.project,
+        "pipeline": version.name,
+        "version": version.version,
+        "digest": version.digest,
+        "source": version.source,
+        "registered_at": version.registered_at,
+        "git": version.git.model_dump() if version.git else None,
+        "steps": len(version.pipeline.nodes),
+    }

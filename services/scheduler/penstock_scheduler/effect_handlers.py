@@ -1,0 +1,244 @@
+"""Carries out what runs need done outside their logs: `penstock_core.run.effects`, and timers.
+
+In: the states of runs with effects in their outboxes. Out: facts in the logs of other runs, timers, registrations,
+messages to executors; and the facts of the same run that followed at once, which are in its log already.
+
+Promise: everything here may be done again at any time, so it is done before the inputs are acknowledged, and done anew
+by whoever folds the run from its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from penstock_adapters.nats.buckets.waits import Alarms, Waits, came, wait
+from penstock_adapters.nats.bus import Bus
+from penstock_contracts import subjects
+from penstock_contracts.commands import Version
+from penstock_core.errors import PenstockError
+from penstock_core.facts import CancelRequested, ClockReached, Fact, StepSuspended
+from penstock_core.ports import Recorded, RunLog, UnavailableError
+from penstock_core.run import child_runs
+from penstock_core.run.effects import (
+    AcquireSlots,
+    AdmitRun,
+    CancelChildRun,
+    Effect,
+    KillAttempt,
+    NotifyCaller,
+    RegisterModels,
+    ReleaseRun,
+    ReleaseSlots,
+    StartChildRun,
+    SubscribeEvent,
+    UnsubscribeEvent,
+)
+from penstock_core.run.machine import RunState, Status
+from penstock_scheduler.model_registration import Registrar
+
+
+class Log(RunLog, Protocol):
+    """The log of all runs, and its latest entries."""
+
+    async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
+        """The facts at these subjects, by subject."""
+        ...
+
+
+class VersionSource(Protocol):
+    """Where pipeline versions are read."""
+
+    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
+        """The version, or None."""
+        ...
+
+    async def latest(self, project: str, pipeline: str) -> int | None:
+        """The number of the latest version, or None when there is none."""
+        ...
+
+
+class Limiter(Protocol):
+    """What gives out slots and places."""
+
+    @property
+    def pools(self) -> frozenset[str]:
+        """Pools that have a size."""
+        ...
+
+    async def carry_out(self, run: RunState, effects: Sequence[Effect], now: float) -> list[Fact]:
+        """Do what the effects ask for; the facts of this run that followed at once, which are in its log."""
+        ...
+
+
+class EffectHandlers:
+    """The surroundings of runs on NATS."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        log: Log,
+        versions: VersionSource,
+        limiter: Limiter,
+        registrar: Registrar,
+        clock: Callable[[], float],
+    ) -> None:
+        self._bus = bus
+        self._registrar = registrar
+        self._log = log
+        self._versions = versions
+        self._limiter = limiter
+        self._clock = clock
+        self._waits = Waits(bus)
+        self._alarms = Alarms(bus)
+
+    @property
+    def pools(self) -> frozenset[str]:
+        """Pools whose size the platform limits."""
+        return self._limiter.pools
+
+    async def register(self, state: RunState) -> None:
+        """Register the models of what has ended: whatever follows in the run finds them.
+
+        Raises:
+            Unavailable: something did not answer; the outbox is as it was.
+        """
+        wanted = [effect for effect in state.outbox if isinstance(effect, RegisterModels)]
+        if wanted:
+            await self._registrar.register(state, wanted)
+            for effect in wanted:
+                state.outbox.pop(effect, None)
+
+    async def carry_out(self, state: RunState) -> list[Fact]:
+        """Do all that is in a run's outbox, and empty it.
+
+        Returns:
+            Facts of this run that followed at once and are in its log, to be folded.
+
+        Raises:
+            Unavailable: something did not answer; the outbox is as it was.
+        """
+        wanted = list(state.outbox)
+        slots = [effect for effect in wanted if isinstance(effect, AcquireSlots | ReleaseSlots | AdmitRun | ReleaseRun)]
+        others = [
+            effect for effect in wanted if not isinstance(effect, AcquireSlots | ReleaseSlots | AdmitRun | ReleaseRun)
+        ]
+        done = await asyncio.gather(
+            *([self._limiter.carry_out(state, slots, self._clock())] if slots else []),
+            *(self._one(state, effect) for effect in others),
+        )
+        for effect in wanted:
+            state.outbox.pop(effect, None)
+        return [fact for facts in done for fact in facts]
+
+    async def _one(self, state: RunState, effect: Effect) -> list[Fact]:
+        match effect:
+            case KillAttempt(key, attempt):
+                await self._bus.client.publish(subjects.kill(state.run_id, key, attempt), b"")
+            case StartChildRun(key, attempt):
+                return await self._start_run(state, key, attempt)
+            case CancelChildRun(key, attempt):
+                await self._cancel_run(state, key, attempt)
+            case SubscribeEvent(key, attempt):
+                return await self._expect(state, key, attempt)
+            case UnsubscribeEvent(key, attempt):
+                await self._unexpect(state, key, attempt)
+            case NotifyCaller():
+                await self._report(state)
+            case _:
+                pass
+        return []
+
+    # ---------------------------------------------------------------------------------------------- runs of its own
+
+    async def _start_run(self, state: RunState, key: str, attempt: int) -> list[Fact]:
+        fact = _suspended(state, key, attempt)
+        if fact is None or state.requested is None:
+            return []
+        try:
+            version = await self._version(fact)
+            run = child_runs.requested(fact, state.requested, version.pipeline, version.version, self._clock())
+        except UnavailableError:
+            raise
+        except PenstockError as error:
+            return await self._append(child_runs.refused(fact, error, self._clock()))
+        await self._log.append([run])
+        return []
+
+    async def _version(self, fact: StepSuspended) -> Version:
+        number = fact.version or await self._versions.latest(fact.project, fact.target)
+        version = await self._versions.get(fact.project, fact.target, number) if number else None
+        if version is None:
+            which = f"version {fact.version}" if fact.version else "version"
+            raise PenstockError(f"there is no {which} of pipeline {fact.target!r}: run or register it once")
+        return version
+
+    async def _cancel_run(self, state: RunState, key: str, attempt: int) -> None:
+        spec = state.plan.specs[state.steps[key].node if key in state.steps else key.partition("[")[0]]
+        project = state.requested.project if state.requested else "default"
+        started = StepSuspended(
+            run_id=state.run_id, key=key, attempt=attempt, kind=spec.kind, project=project, target=spec.target
+        )
+        step = state.find(key)
+        why = (step.error.message if step and step.error else "") or "it is not waited for any more"
+        reason = f"step {key!r} of run {state.run_id}: {why}"[:1000]
+        await self._log.append([CancelRequested(run_id=child_runs.run_id(started), reason=reason)])
+
+    async def _report(self, state: RunState) -> None:
+        if state.finished is not None and state.requested is not None and state.requested.caller is not None:
+            await self._log.append([child_runs.ended(state.requested.caller, state.finished, self._clock())])
+
+    # ------------------------------------------------------------------------------------------------------- events
+
+    async def _expect(self, state: RunState, key: str, attempt: int) -> list[Fact]:
+        fact = _suspended(state, key, attempt)
+        if fact is None:
+            return []
+        since = state.requested.requested_at if state.requested else 0.0
+        event = await self._waits.expect(fact, since)
+        return [] if event is None else await self._append(came(wait(fact), event, self._clock()))
+
+    async def _unexpect(self, state: RunState, key: str, attempt: int) -> None:
+        step = state.find(key)
+        if step is not None and step.suspended is not None and step.suspended.attempt == attempt:
+            await self._waits.forget(step.suspended)
+
+    async def _append(self, fact: Fact) -> list[Fact]:
+        [written] = await self._log.append([fact])
+        return [fact] if written else []
+
+    # ------------------------------------------------------------------------------------------------------- timers
+
+    async def set_alarm(self, state: RunState, armed: float | None) -> float | None:
+        """Have the run woken when the next thing is due; `armed` is for when it is, as far as is known."""
+        if state.finished is not None:
+            if armed is not None:
+                await self._alarms.disarm(state.run_id)
+            return None
+        at = state.alarm()
+        if at is None or at == armed:
+            return armed
+        await self._alarms.arm(state.run_id, in_ms(at))
+        return at
+
+    async def wake(self, run_id: str, at_ms: int, sequence: int) -> None:
+        """A timer fired: what is due by now is due."""
+        end = subjects.run(run_id, "finished")
+        if end not in await self._log.last([end]):
+            await self._log.append([ClockReached(run_id=run_id, at=at_ms / 1000)])
+        await self._alarms.done(sequence)
+
+
+def in_ms(at: float) -> int:
+    """Whole milliseconds that are not before a time in Unix seconds."""
+    ms = math.ceil(at * 1000)
+    return ms if ms / 1000 >= at else ms + 1
+
+
+def _suspended(state: RunState, key: str, attempt: int) -> StepSuspended | None:
+    """The wait of an attempt that is not over."""
+    step = state.find(key)
+    waits = step is not None and step.status is Status.SUSPENDED and step.attempt == attempt
+    return step.suspended if waits and step is not None else None

@@ -1,0 +1,201 @@
+"""Keeps the book of limits true to the log, whatever was lost on the way between the two.
+
+In: the facts of attempts that were held and of runs that wait, the platform's settings as they change. Out: the book.
+
+From time to time, at start, and when there is room for those who wait outside, the book is compared with the log: who
+is over leaves; who was held and is neither over nor in the book enters it, with its slots if the log says that it has
+them. So the book can be lost altogether and is built anew. The log is read forwards, from where all before is over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.run_log import NatsRunLog, from_direct
+from penstock_contracts import subjects
+from penstock_contracts.commands import Version
+from penstock_core.errors import PenstockError
+from penstock_core.facts import AttemptQueued, RunRequested
+from penstock_core.limits import overlap, slot_ledger
+from penstock_core.limits.slot_ledger import LimitsLedger, SlotKey, Waiter
+from penstock_core.ports import Recorded
+from penstock_scheduler import limits as handling
+from penstock_scheduler.limits import Limits
+
+_PAUSE = 1.0
+"""Seconds until a comparison that was asked for, so that a crowd outside does not make one follow the other."""
+
+_FLOOR_STEP = 1000
+"""The floor is raised in steps, so that the book is not written for it alone again and again."""
+
+
+class VersionSource(Protocol):
+    """Where pipeline versions are read."""
+
+    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
+        """The version, or None."""
+        ...
+
+
+@dataclass(slots=True)
+class _Found:
+    """What the log says of places: who is over, who has its slots, whose first fact is there."""
+
+    over: set[SlotKey] = field(default_factory=set[SlotKey])
+    granted: set[SlotKey] = field(default_factory=set[SlotKey])
+    known: set[SlotKey] = field(default_factory=set[SlotKey])
+
+
+class LimitsReconciler:
+    """Compares the book with the log. `run` is its loop."""
+
+    def __init__(
+        self, bus: Bus, handler: Limits, store: LimitsStore, sizes: LimitSizes, versions: VersionSource, every: float
+    ) -> None:
+        self._bus = bus
+        self._log = NatsRunLog(bus, "penstock/scheduler/limits")
+        self._handler = handler
+        self._store = store
+        self._sizes = sizes
+        self._versions = versions
+        self._every = every
+        self._wake = asyncio.Event()
+        self._resized = False
+        self._open: dict[SlotKey, tuple[int, AttemptQueued]] = {}
+        self._read_to = 0
+        self._suspects: set[SlotKey] = set()
+        self._soon: asyncio.TimerHandle | None = None
+        handler.short = self._short
+
+    async def start(self) -> None:
+        """Know the settings, and hear of their changes."""
+        await self._sizes.watch(self._changed)
+
+    async def close(self) -> None:
+        """Hear of no more changes."""
+        if self._soon is not None:
+            self._soon.cancel()
+        await self._sizes.close()
+
+    async def run(self, warn: Callable[..., None], clock: Callable[[], float]) -> None:
+        """Compare now, from time to time, and when asked to, until cancelled."""
+        while True:
+            resized, self._resized = self._resized, False
+            self._wake.clear()
+            wait = self._every
+            try:
+                if resized:
+                    await self._sizes.read()
+                    await self._handler.change(lambda ledger: None)
+                else:
+                    await self.compare(clock())
+            except PenstockError as error:
+                warn("limits are looked at again soon", error=str(error))
+                self._resized, wait = self._resized or resized, _PAUSE
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._wake.wait()
+
+    def _changed(self) -> None:
+        self._resized = True
+        self._wake.set()
+
+    def _short(self) -> None:
+        if self._soon is None or self._soon.when() < asyncio.get_running_loop().time():
+            self._soon = asyncio.get_running_loop().call_later(_PAUSE, self._wake.set)
+
+    async def compare(self, now: float) -> None:
+        """Make the book say what the log says."""
+        ledger, _ = await self._store.read()
+        seen = ledger if ledger is not None else LimitsLedger()
+        rebuilding = not seen.whole
+        runs = await self._runs_outside(seen, rebuilding, now)
+        await self._read_held(seen)
+        places = {*seen.holders, *seen.waiters, *self._open, *runs}
+        found = await self._look_up(places)
+        for place in found.over:
+            self._open.pop(place, None)
+        suspects = {place for place in places if place not in found.known and place not in found.over}
+        gone = suspects & self._suspects  # a lagging replica of the log may not have it yet: not at the first look
+        self._suspects = suspects - gone
+        for place in gone:
+            self._open.pop(place, None)
+        missing = {
+            place: handling.waiter_of(queued_attempt, now) for place, (_, queued_attempt) in self._open.items()
+        } | runs
+        missing = {
+            place: waiter
+            for place, waiter in missing.items()
+            if place in found.known and not (place in found.over or place in seen.holders or place in seen.waiters)
+        }
+        floor = min((seq for seq, _ in self._open.values()), default=self._read_to + 1) - 1
+
+        def amend(ledger: LimitsLedger) -> None:
+            for place in found.over | gone:
+                slot_ledger.leave(ledger, place)
+            for name, sent in seen.outside.items():
+                if ledger.outside.get(name) == sent:  # all who were outside are among the missing
+                    del ledger.outside[name]
+            for place, waiter in missing.items():
+                if place in found.granted:
+                    slot_ledger.hold(ledger, waiter, now)
+                else:
+                    slot_ledger.ask(ledger, waiter)
+            if rebuilding or floor > ledger.floor + _FLOOR_STEP:
+                ledger.floor = max(ledger.floor, floor)
+            ledger.whole = True
+
+        await self._handler.change(amend)
+
+    async def _read_held(self, seen: LimitsLedger) -> None:
+        """Take note of attempts that were held since the last look."""
+        after = max(self._read_to, seen.floor)
+        for message in await self._bus.read(subjects.RUNS, subjects.queued_attempts(), after):
+            after = max(after, int((message.headers or {})["Nats-Sequence"]))
+            recorded = from_direct(message)
+            if recorded is not None and isinstance(fact := recorded.fact, AttemptQueued):
+                self._open[fact.run_id, fact.key, fact.attempt] = (recorded.seq, fact)
+        self._read_to = after
+
+    async def _runs_outside(self, seen: LimitsLedger, rebuilding: bool, now: float) -> dict[SlotKey, Waiter]:
+        """Runs that wait outside, or all that are not over when the book is built anew."""
+        wanted = {name for name in seen.outside if name.startswith(overlap.RUNS)}
+        if not wanted and not rebuilding:
+            return {}
+        found: dict[SlotKey, Waiter] = {}
+        for message in await self._bus.read(subjects.RUNS, subjects.requested_runs()):
+            recorded = from_direct(message)
+            if recorded is None or not isinstance(fact := recorded.fact, RunRequested):
+                continue
+            if not rebuilding and overlap.run_limit(fact.project, fact.pipeline, 1).name not in wanted:
+                continue
+            version = await self._versions.get(fact.project, fact.pipeline, fact.version)
+            ask = handling.run_wish(fact, version.pipeline, now) if version is not None else None
+            if ask is not None:
+                found[ask.waiter.place] = ask.waiter
+        return found
+
+    async def _look_up(self, places: Iterable[SlotKey]) -> _Found:
+        spots: dict[str, tuple[SlotKey, set[SlotKey]]] = {}
+        found = _Found()
+        for place in places:
+            run_id, key, attempt = place
+            first, granted = ("requested", "admitted")
+            if key:
+                first, granted = (f"step.{key}.{attempt}.queued", f"step.{key}.{attempt}.granted")
+                spots[subjects.finished(run_id, key, attempt)] = (place, found.over)
+            else:
+                spots[subjects.run(run_id, "finished")] = (place, found.over)
+            spots[subjects.run(run_id, first)] = (place, found.known)
+            spots[subjects.run(run_id, granted)] = (place, found.granted)
+        there: dict[str, Recorded] = await self._log.last(list(spots))
+        for subject in there:
+            place, group = spots[subject]
+            group.add(place)
+        return found

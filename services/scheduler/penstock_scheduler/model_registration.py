@@ -1,0 +1,114 @@
+"""Registers the models that good ends of attempts ask for: `effects.RegisterModels`.
+
+In: the state of a run, and the end in its log. Out: facts in the logs of models. Doing it again changes nothing: a
+version is known by the attempt and the artifact that it is made of, and an alias that was decided on for an attempt is
+not decided on again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
+
+from penstock_contracts import fact_codec, subjects
+from penstock_core.errors import PenstockError
+from penstock_core.facts import AttemptFinished, Registration, RunRequested
+from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.registry import decide
+from penstock_core.registry.decide import Actor, Decision, Origin, Promotion, VersionDetails
+from penstock_core.registry.state import Model
+from penstock_core.run.effects import RegisterModels
+from penstock_core.run.machine import RunState
+
+Park = Callable[[str, bytes, str], Awaitable[None]]
+
+
+class Models(Protocol):
+    """The logs of models."""
+
+    async def get(self, project: str, name: str) -> Model:
+        """A model as it stands."""
+        ...
+
+    async def change(self, project: str, name: str, decide: Callable[[Model], Decision]) -> tuple[Decision, Model]:
+        """Decide on a model and append what follows."""
+        ...
+
+
+class Facts(Protocol):
+    """The log of runs."""
+
+    async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
+        """The facts at these subjects, by subject."""
+        ...
+
+
+class Registrar:
+    """Registers what ends ask for. What cannot be registered is set aside with `park`, and holds nothing up."""
+
+    def __init__(self, facts: Facts, models: Models, park: Park) -> None:
+        self._facts = facts
+        self._models = models
+        self._park = park
+
+    async def register(self, state: RunState, wanted: Sequence[RegisterModels]) -> None:
+        """Register what the ends of attempts ask for. Where that is done, such as after a restart, nothing is written.
+
+        Raises:
+            Unavailable: a log does not answer; doing it again is safe.
+        """
+        places = [subjects.finished(state.run_id, effect.key, effect.attempt) for effect in wanted]
+        recorded = await self._facts.last(places)
+        known: dict[str, Model] = {}
+        for place in places:
+            if place not in recorded:
+                raise UnavailableError(f"the end of an attempt at {place} cannot be read yet")
+            end = recorded[place].fact
+            if not isinstance(end, AttemptFinished):
+                continue
+            for model in end.models:
+                try:
+                    await self._one(state, end, model, known)
+                except UnavailableError:
+                    raise
+                except PenstockError as error:
+                    why = f"model {model.model!r} is not registered: {error}"
+                    await self._park(place, fact_codec.encode(end), why)
+
+    async def _one(self, state: RunState, end: AttemptFinished, wanted: Registration, known: dict[str, Model]) -> None:
+        """`known` are models as they were a moment ago: what was registered then is registered."""
+        run, step = state.requested, state.find(end.key)
+        if run is None or step is None:
+            return
+        decided = _decision(run, end, wanted, state.plan.specs[step.node].code)
+        if wanted.model not in known:
+            known[wanted.model] = await self._models.get(run.project, wanted.model)
+        if decided(known[wanted.model]).facts:
+            _, known[wanted.model] = await self._models.change(run.project, wanted.model, decided)
+
+
+def _decision(run: RunRequested, end: AttemptFinished, wanted: Registration, code: str) -> Callable[[Model], Decision]:
+    """What is decided on a model for an end that asks for a version of it."""
+    origin = Origin(
+        artifact=wanted.artifact,
+        run_id=end.run_id,
+        key=end.key,
+        attempt=end.attempt,
+        output=wanted.output,
+        pipeline=run.pipeline,
+        pipeline_version=run.version,
+        code=code,
+    )
+    about = VersionDetails(
+        metrics=end.metrics if wanted.metrics is None else wanted.metrics,
+        non_finite=wanted.non_finite,
+        params=end.params,
+        tags=wanted.tags,
+        description=wanted.description,
+    )
+    who = Actor(f"{run.pipeline}/{end.key}", end.finished_at)
+    wish = None
+    if wanted.alias:
+        cause = origin.attempt_id
+        wish = Promotion(alias=wanted.alias, version=0, reason=wanted.reason, gate=wanted.gate, cause=cause)
+    return lambda model: decide.register(model, origin, about, who, wish)

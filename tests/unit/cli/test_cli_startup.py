@@ -1,0 +1,124 @@
+"""Simple parameters are read without pydantic, errors have their exit codes, and nothing heavy is imported early."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock.client.errors import (
+    ClientError,
+    NoPlatformError,
+    NotFoundError,
+    RefusedError,
+    RunFailedError,
+    SourceError,
+    UnauthorizedError,
+)
+from penstock_cli import failures, typer_readers
+from penstock_cli.app import app
+from penstock_cli.runs.follow import DetachedError
+from penstock_core.errors import DefinitionError, InputError
+
+
+@pytest.mark.parametrize(
+    ("annotation", "text", "value"),
+    [
+        (str, "3", "3"),
+        (str | None, "x", "x"),
+        (int, "3", 3),
+        (int | None, "-3", -3),
+        (Path, "a/b", Path("a/b")),
+        (list[str] | None, "x", "x"),
+        (bool, True, True),
+    ],
+)
+def test_simple_types_are_read(annotation: type, text: object, value: object) -> None:
+    read = typer_readers.reader(annotation)
+    assert read is not None and read(text, None) == value
+
+
+@pytest.mark.parametrize("annotation", [float, int | str, dict[str, int], None])
+def test_other_types_are_left_to_typer(annotation: type) -> None:
+    assert typer_readers.reader(annotation) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["runs", "list", "-n", "many"], "'many' is not a whole number"),
+        (["runs", "list", "-n", "0"], "0 is out of range: at least 1 and at most 10000"),
+        (["run"], "Missing argument"),
+        (["run", "x", "--nothing"], "No such option"),
+        (["nothing"], "No such command"),
+    ],
+)
+def test_wrong_usage_is_told(arguments: list[str], message: str) -> None:
+    done = CliRunner().invoke(app, arguments)
+    code, text = done.exit_code, done.output
+    if "whole number" in message or "out of range" in message:
+        command = [str(Path(sys.executable).parent / "penstock"), *arguments]
+        process = subprocess.run(command, capture_output=True, text=True, check=False)
+        code, text = process.returncode, process.stderr
+    assert code == 2 and message in text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RunFailedError("r", "failed", None), 1),
+        (DefinitionError("x"), 2),
+        (InputError("x"), 2),
+        (SourceError("x"), 2),
+        (failures.UsageError("x"), 2),
+        (NotFoundError(404, "x"), 2),
+        (RefusedError(422, "x"), 2),
+        (RefusedError(500, "x"), 3),
+        (UnauthorizedError(401, "x"), 3),
+        (NoPlatformError("x"), 3),
+        (ClientError("x"), 3),
+        (OSError("x"), 3),
+        (RuntimeError("x"), 3),
+        (DetachedError("r", embedded=False), 130),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_errors_have_their_exit_code(error: BaseException, code: int) -> None:
+    assert failures.code(error) == code
+
+
+def test_internal_errors_show_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failures.report(RuntimeError("odd")) == 3
+    told = capsys.readouterr().err
+    assert "internal error: RuntimeError: odd" in told and "PENSTOCK_DEBUG=1" in told and "Traceback" not in told
+
+
+def test_the_platform_is_started_before_anything_heavy_is_imported() -> None:
+    heavy = "{'typer', 'rich', 'pydantic', 'http.client', 'penstock.authoring', 'asyncio'}"
+    code = (
+        f"import sys; from penstock_cli import early; from penstock import platform; print(*{heavy} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_the_command_needs_no_pydantic() -> None:
+    code = (
+        "import sys; sys.argv = ['penstock', 'runs', 'list', '-n', '3', '--state', 'odd']\n"
+        "from penstock_cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: print(end.code, *sorted(set(sys.modules) & {'pydantic', 'asyncio', 'nats'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n" and "is none of queued" in done.stderr
+
+
+def test_every_command_has_help() -> None:
+    names = [["run"], ["up"], ["doctor"], ["artifacts", "get"], ["versions", "list"]]
+    names += [["runs", name] for name in ("list", "show", "logs", "cancel")]
+    names += [["schedules", name] for name in ("list", "put", "delete")]
+    for name in names:
+        done = CliRunner().invoke(app, [*name, "--help"])
+        assert done.exit_code == 0 and "Usage:" in done.output and "--json" in done.output, name

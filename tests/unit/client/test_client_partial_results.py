@@ -1,0 +1,64 @@
+"""Results that are parts of others, or the results of all items of a mapped step, are read like any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from penstock import serialize
+from penstock.client import value_reader
+from penstock.client.views import Run, Step
+from penstock.store import FolderStore
+
+Client: Any = SimpleNamespace
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return FolderStore(tmp_path / "artifacts")
+
+
+def client(store: FolderStore) -> Any:
+    return Client(home=store.root.parent, transport=Client(locate=lambda: Client(pid=1)))
+
+
+def run(outputs: dict[str, Any], **steps: dict[str, Any]) -> Run:
+    made = {key.replace("_", "[") + "]": Step(key=key, state="succeeded", outputs=one) for key, one in steps.items()}
+    return Run("r", "p", "succeeded", outputs=outputs, steps=made)
+
+
+def test_the_results_of_a_mapped_step(store: FolderStore) -> None:
+    found = run(
+        {"result": {"collected": {"key": "train", "count": 3, "output": "result"}}},
+        train_0={"result": {"value": 1}},
+        train_2={"result": serialize.save("x" * 70_000, str, store)},
+    )
+    assert value_reader.load(client(store), found, None, "result") == [1, None, "x" * 70_000]
+
+
+def test_a_part_of_a_long_list(store: FolderStore, tmp_path: Path) -> None:
+    rows = serialize.save([{"n": n, "text": "x" * 90} for n in range(2000)], Any, store)
+    found = run({"result": {"of": rows, "path": [1999]}, "n": {"of": rows, "path": [7, "n"]}})
+    assert value_reader.load(client(store), found, None, "result")["n"] == 1999
+    target = value_reader.download(client(store), found, None, "n", tmp_path)
+    assert json.loads(target.read_text()) == 7
+    shown = value_reader.preview(client(store), found, None, "n")
+    assert (shown.kind, shown.text, shown.language) == ("text", "7", "json")
+
+
+def test_the_preview_of_a_part_loads_no_pickle(store: FolderStore) -> None:
+    found = run({"result": {"of": serialize.save([[1, print]], Any, store), "path": [0]}})
+    shown = value_reader.preview(client(store), found, None, "result")
+    assert (shown.kind, "whose loading can run code" in shown.reason) == ("none", True)
+    assert value_reader.load(client(store), found, None, "result") == [1, print]
+
+
+def test_the_parts_of_a_dictionary_are_listed(store: FolderStore) -> None:
+    found = run({"result": serialize.save({"a": b"xy", "b": 1}, Any, store)})
+    shown = value_reader.preview(client(store), found, None, "result")
+    assert (shown.kind, shown.rows, shown.facts) == ("table", [["builtins:bytes", "bytes", 2]], {"artifacts": 1})

@@ -1,0 +1,210 @@
+"""Attempts that need slots: held, granted, requested, and given back whatever happens."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from penstock_core.facts import (
+    AttemptFinished,
+    AttemptQueued,
+    AttemptRequested,
+    Caller,
+    ErrorInfo,
+    Fact,
+    Limit,
+    Outcome,
+    RunAdmitted,
+    RunFinished,
+)
+from penstock_core.pipeline.ir import Resources, Retry
+from penstock_core.pipeline.values import Inline, Output, Pick
+from penstock_core.run.effects import AcquireSlots, AdmitRun, KillAttempt, NotifyCaller, ReleaseRun, ReleaseSlots
+from penstock_testkit.run_driver import (
+    CANCEL,
+    FAILED,
+    LOST,
+    OK,
+    RUN,
+    R,
+    RunDriver,
+    clock,
+    end,
+    granted,
+    mapped_node,
+    node,
+    with_options,
+)
+from penstock_testkit.run_driver import pipeline as plain
+
+LIMITED = with_options(
+    plain(node("a"), retry=Retry(retries=1)), "a", concurrency="gpu", concurrency_max=2, queue_timeout=60
+)
+
+
+def test_an_attempt_is_held_until_it_has_its_slots() -> None:
+    driver = RunDriver(LIMITED)
+    assert driver.facts(RUN) == [
+        AttemptQueued(
+            run_id=R, key="a", attempt=1, limits=(Limit(name="gpu", most=2),), priority=7, since=0.0, start_by=60.0
+        )
+    ]
+    assert driver.effects() == [AcquireSlots("a", 1)]
+    assert driver.statuses == {"a": "queued_for_limit"}
+    (request,) = driver.facts(granted("a"))
+    assert isinstance(request, AttemptRequested)
+    assert (request.attempt, request.start_by) == (1, 60.0)
+    assert driver(granted("a")) == []
+    assert driver(end("a")) == ["finished"]
+    assert driver.effects() == [ReleaseSlots("a", 1)]
+
+
+def test_a_pool_of_a_set_size_is_a_limit() -> None:
+    driver = RunDriver(plain(node("train"), node("a")))
+    driver.state.sized_pools = frozenset({"gpu"})
+    assert driver(RUN) == ["step.train.1.held", "step.a.1.requested.default"]
+    driver = RunDriver(with_options(plain(node("train")), "train", concurrency="licence"))
+    driver.state.sized_pools = frozenset({"gpu"})
+    (held,) = driver.facts(RUN)
+    assert isinstance(held, AttemptQueued)
+    assert held.limits == (Limit(name="licence"), Limit(name="pool:gpu"))
+
+
+def test_every_attempt_is_held_anew() -> None:
+    driver = RunDriver(LIMITED, RUN, granted("a"))
+    assert driver(end("a", FAILED)) == ["step.a.2.held"]
+    assert driver.effects() == [ReleaseSlots("a", 1), AcquireSlots("a", 2)]
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["waiting", "granted"])
+@pytest.mark.parametrize(
+    "last",
+    [CANCEL, clock(60.0), end("a", LOST), AttemptFinished(run_id=R, key="a", attempt=1, outcome=Outcome.CANCELLED)],
+    ids=["cancel", "time-out", "lost", "cancelled"],
+)
+def test_slots_are_given_back_whatever_the_end(before: bool, last: Fact) -> None:
+    driver = RunDriver(LIMITED, RUN, *([granted("a")] if before else []))
+    driver.effects()
+    driver(last)
+    assert ReleaseSlots("a", 1) in driver.effects()
+
+
+def test_a_grant_that_comes_when_the_attempt_is_over_is_given_back() -> None:
+    driver = RunDriver(LIMITED, RUN, CANCEL)
+    driver.effects()
+    assert driver(granted("a")) == []
+    assert driver.effects() == [ReleaseSlots("a", 1)]
+
+
+def test_a_grant_for_an_earlier_attempt_is_given_back_and_changes_nothing() -> None:
+    driver = RunDriver(LIMITED, RUN, end("a", LOST))
+    driver.effects()
+    assert driver(granted("a", 1)) == []
+    assert driver.effects() == [ReleaseSlots("a", 1)]
+    assert driver(granted("a", 3)) == []
+    assert driver.effects() == []
+    assert driver.statuses == {"a": "queued_for_limit"}
+
+
+def test_a_held_attempt_that_gets_no_slot_in_time_is_tried_again() -> None:
+    driver = RunDriver(LIMITED, RUN)
+    assert driver.state.alarm() == 60.0
+    ended, _ = driver.facts(clock(60.0))
+    assert ended == AttemptFinished(
+        run_id=R,
+        key="a",
+        attempt=1,
+        outcome=Outcome.TIMED_OUT,
+        error=ErrorInfo(
+            type="QueueTimeout", message="it did not start within its queue time-out: its limits had no free slot"
+        ),
+        finished_at=60.0,
+    )
+    assert KillAttempt("a", 1) not in driver.effects(), "no process was asked for"
+    assert driver.state.alarm() == 120.0
+
+
+def test_an_attempt_that_a_replica_without_limits_requested_is_as_good() -> None:
+    driver = RunDriver(LIMITED, RUN)
+    request = RunDriver(plain(node("a"))).facts(RUN)
+    assert driver(*request) == []
+    assert driver.statuses == {"a": "queued"}
+
+
+def test_items_are_held_one_by_one() -> None:
+    made = plain(mapped_node(node("a", x=Inline([1, 2, 3])), "x", window=2))
+    driver = RunDriver(with_options(made, "a", concurrency="gpu"))
+    assert driver(RUN) == ["step.a.expanded", "step.a[0].1.held", "step.a[1].1.held"]
+    assert driver(granted("a[1]")) == ["step.a[1].1.requested.default"]
+    assert driver(end("a[1]")) == ["step.a[2].1.held"]
+
+
+def test_what_cannot_run_takes_no_slot_and_fails() -> None:
+    made = plain(node("b"), node("a", x=Pick(Output("b"), (7,))))
+    driver = RunDriver(with_options(made, "a", concurrency="gpu"), RUN)
+    assert driver(end("b", result=[1])) == ["step.a.skipped", "finished"]
+    assert driver.over.outcome is FAILED
+
+
+# -------------------------------------------------------------------------------------------------- admission, memory
+
+
+def test_a_run_that_is_not_admitted_waits() -> None:
+    driver = RunDriver(replace(plain(node("a")), max_active=1))
+    assert driver(RUN) == []
+    assert driver.effects() == [AdmitRun()]
+    assert driver(RunAdmitted(run_id=R)) == ["step.a.1.requested.default"]
+    driver(end("a"))
+    assert driver.effects() == [ReleaseRun()]
+
+
+def test_a_run_that_was_admitted_is_not_admitted_again_when_its_log_is_read() -> None:
+    driver = RunDriver(replace(plain(node("a")), max_active=1), RUN, RunAdmitted(run_id=R))
+    assert driver.effects() == []
+
+
+def test_a_run_that_waits_can_be_cancelled_and_leaves() -> None:
+    driver = RunDriver(replace(plain(node("a")), max_active=1), RUN)
+    assert driver(CANCEL) == ["step.a.1.finished", "finished"]
+    assert driver.effects() == [ReleaseRun()]
+
+
+def test_a_run_that_is_skipped_is_over() -> None:
+    driver = RunDriver(replace(plain(node("a")), max_active=1), RUN)
+    assert driver(RunFinished(run_id=R, outcome=Outcome.SKIPPED, error="another run is under way")) == []
+    assert driver.effects() == [ReleaseRun()]
+
+
+def test_the_end_of_a_run_is_told_to_its_caller() -> None:
+    driver = RunDriver(plain(node("a")), replace(RUN, caller=Caller(run_id="r0", key="sub", attempt=1)))
+    assert NotifyCaller() not in driver.effects()
+    driver(end("a"))
+    assert driver.effects() == [NotifyCaller()]
+
+
+def out_of_memory(attempt: int) -> AttemptFinished:
+    error = ErrorInfo(type="OutOfMemory", message="killed")
+    return AttemptFinished(run_id=R, key="a", attempt=attempt, outcome=FAILED, error=error)
+
+
+@pytest.mark.parametrize(("growth", "third"), [(1.0, 100), (2.0, 400), (1.5, 225), (100.0, 1_000_000)])
+def test_an_attempt_after_one_that_ran_out_of_memory_gets_more(growth: float, third: int) -> None:
+    made = plain(node("a"), retry=Retry(retries=10_000))
+    driver = RunDriver(with_options(made, "a", resources=Resources(memory=100, memory_growth=growth)), RUN)
+    driver(out_of_memory(1))
+    driver(end("a", FAILED, attempt=2))
+    (request,) = driver.facts(out_of_memory(3))
+    assert isinstance(request, AttemptRequested)
+    assert request.resources.memory == third
+
+
+def test_memory_grows_up_to_a_bound_however_often_it_is_short() -> None:
+    made = plain(node("a"), retry=Retry(retries=10_000))
+    driver = RunDriver(with_options(made, "a", resources=Resources(memory=100, memory_growth=100.0)), RUN)
+    for attempt in range(1, 399):
+        driver(out_of_memory(attempt))
+    (request,) = driver.facts(out_of_memory(399))
+    assert isinstance(request, AttemptRequested)
+    assert request.resources.memory == 1 << 50
+    assert driver(end("a", OK, attempt=400)) == ["finished"]

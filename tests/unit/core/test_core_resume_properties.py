@@ -1,0 +1,247 @@
+"""Laws of resumed runs, over random pipelines whose steps are functions of their inputs."""
+
+from __future__ import annotations
+
+import itertools
+import zlib
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_core.facts import (
+    SUCCESSFUL,
+    AttemptFinished,
+    AttemptQueued,
+    AttemptRequested,
+    CancelRequested,
+    ErrorInfo,
+    Fact,
+    Outcome,
+    RunAdmitted,
+    RunFinished,
+    RunRequested,
+    SlotGranted,
+    StepReused,
+    StepSuspended,
+)
+from penstock_core.pipeline import values
+from penstock_core.pipeline.ir import Pipeline
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored, Value
+from penstock_core.run import effects, machine, value_resolution
+from penstock_core.run.machine import SUCCESSFUL_STATUSES, Plan, RunState, Status
+from penstock_core.run.resume import Changes, Resumption, resume
+from penstock_core.run.state import item_of
+from penstock_testkit import strategies
+from penstock_testkit.checks import log_index
+from penstock_testkit.generators import BIG
+
+
+class Runs:
+    """Runs of one pipeline. What a step returns depends on its name and its inputs only."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.plan = Plan(pipeline)
+        self.logs: dict[str, list[Fact]] = {}
+        self.states: dict[str, RunState] = {}
+        self.executed: dict[str, set[str]] = {}
+
+    def run(self, p: str, seed: int = 0, cancel: int = 0, taken: list[StepReused] | None = None) -> str:
+        """Run it to its end; where a seed is given some steps and items fail, chosen by it."""
+        run_id = taken[0].run_id if taken else f"r{len(self.logs)}"
+        self.executed[run_id] = set()
+        state, log = RunState(run_id, self.plan), self.logs.setdefault(run_id, [])
+        self.states[run_id] = state
+        inputs: dict[str, Value] = {"p": Inline(p), "list": Inline([1, 2, 3])}
+        request = RunRequested(run_id=run_id, project="p", pipeline="generated", version=1, inputs=inputs)
+        todo: list[Fact] = [*(taken or []), request]
+        for number in itertools.count(1):
+            for fact in todo:
+                log.append(fact)
+                state = machine.evolve(state, fact)
+            todo = list(machine.decide(state))
+            if number == cancel:
+                todo.append(CancelRequested(run_id=run_id))
+            if effects.AdmitRun() in state.outbox and not state.admitted:
+                todo.append(RunAdmitted(run_id=run_id))
+            state.outbox.clear()
+            todo += [answer for fact in todo if (answer := self.answer(run_id, fact, seed)) is not None]
+            if not todo:
+                assert state.finished is not None
+                return run_id
+        raise AssertionError
+
+    def answer(self, run_id: str, fact: Fact, seed: int) -> Fact | None:
+        """What the world says to a decision."""
+        match fact:
+            case AttemptQueued(key=key, attempt=attempt):
+                return SlotGranted(run_id=run_id, key=key, attempt=attempt)
+            case AttemptRequested(key=key, attempt=attempt) | StepSuspended(key=key, attempt=attempt):
+                node = log_index.node_of(self.plan.nodes, key)
+                self.executed[run_id].add(key)
+                mapped = self.plan.nodes[node].mapped
+                # A step that some items may fail is allowed to keep what it has: it need not have all of them.
+                if (
+                    seed
+                    and (mapped is None or mapped.min_success is None)
+                    and zlib.crc32(f"{seed}{key}".encode()) % 3 == 0
+                ):
+                    error = ErrorInfo(type="ValueError", message="not today")
+                    return AttemptFinished(run_id=run_id, key=key, attempt=attempt, outcome=Outcome.FAILED, error=error)
+                given = {name: self.plain(value, run_id) for name, value in sorted(fact.inputs.items())}
+                return AttemptFinished(
+                    run_id=run_id,
+                    key=key,
+                    attempt=attempt,
+                    outcome=Outcome.SUCCEEDED,
+                    outputs={
+                        port.name: _result(f"{node} {port.name} {given}") for port in self.plan.specs[node].outputs
+                    },
+                )
+            case _:
+                return None
+
+    def plain(self, value: Value, run_id: str) -> Any:
+        """What a reader makes of a value."""
+        match value:
+            case values.Inline(data):
+                return data
+            case values.Stored(artifact):
+                return f"artifact {artifact.sha256}"
+            case values.ResultOf(ref):
+                there = ref.run_id or run_id
+                found = self._find(there, f"step.{ref.key}.{ref.attempt}.finished")
+                assert found is not None
+                return self.plain(found.outputs[ref.output], there)
+            case values.Collected(ref):
+                there = ref.run_id or run_id
+                ends = [self._end(there, f"{ref.key}[{n}]") for n in range(ref.count)]
+                return [self.plain(end.outputs[ref.output], there) if end else None for end in ends]
+            case values.Items(items):
+                return [self.plain(item, run_id) for item in items]
+            case values.Fields(fields):
+                return {name: self.plain(item, run_id) for name, item in fields.items()}
+            case values.Element(of, path):
+                whole = self.plain(of, run_id)
+                if isinstance(whole, str):
+                    return f"{whole} {path}"
+                return log_index.part(whole, path)
+
+    def _find(self, run_id: str, tail: str) -> AttemptFinished | StepReused | None:
+        return next(
+            (f for f in self.logs[run_id] if f.tail == tail and isinstance(f, AttemptFinished | StepReused)), None
+        )
+
+    def _end(self, run_id: str, key: str) -> AttemptFinished | StepReused | None:
+        for fact in self.logs[run_id]:
+            if isinstance(fact, StepReused) and fact.key == key:
+                return fact
+            if isinstance(fact, AttemptFinished) and fact.key == key and fact.outcome in SUCCESSFUL:
+                return fact
+        return None
+
+    def results(self, run_id: str) -> dict[str, Any]:
+        """How each step of the run proper ended, and with what."""
+        state = self.states[run_id]
+        found: dict[str, Any] = {}
+        for key, step in state.steps.items():
+            if key in self.plan.closing:
+                continue
+            names = [port.name for port in self.plan.specs[key].outputs] if step.status in SUCCESSFUL_STATUSES else []
+            bound = {name: value_resolution.resolve(state, values.Output(key, name)) for name in names}
+            good = "there" if step.status in SUCCESSFUL_STATUSES else str(step.status)
+            found[key] = (good, {name: self.plain(value, run_id) for name, value in bound.items()})
+        return found
+
+    def outputs(self, run_id: str) -> dict[str, Any]:
+        """What the run gives."""
+        over = self.states[run_id].finished
+        assert isinstance(over, RunFinished)
+        return {name: self.plain(value, run_id) for name, value in over.outputs.items()}
+
+    def resumed(self, old: str, p: str, changes: Changes, seed: int = 0) -> tuple[str, Resumption]:
+        """A run that takes over what it can from another one."""
+        new = f"r{len(self.logs)}"
+        found = resume(self.states[old], self.plan, new, changes)
+        return self.run(p, seed=seed, taken=found.facts), found
+
+
+def _result(text: str) -> Value:
+    number = zlib.crc32(text.encode())
+    match number % 12:
+        case 0 | 1:
+            return Stored(ArtifactRef(sha256=f"{number:064x}", size=1, media_type="", format="x", items=number % 4))
+        case 2:
+            return Inline([number, BIG])
+        case 3 | 4:
+            return Inline([f"{number}:{n}" + "x" * (number % 2 * 3_000) for n in range(number % 5)])
+        case 5:
+            return Inline({"a": number, "b": ["x" * 5_000]})
+        case 6:
+            return values.Items((Inline(number), Inline(1)))
+        case 7 | 8:
+            return Inline(number % 4)
+        case _:
+            return Inline(f"t{number}")
+
+
+@st.composite
+def simulations(draw: st.DrawFn) -> tuple[Runs, str, str, Changes, int]:
+    """A pipeline with a run of it that is over, the value of `p` there and in the new run, and what else changes."""
+    pipeline = draw(strategies.pipelines(8))
+    runs = Runs(pipeline)
+    # A step that some items may fail keeps what it has when a run is cancelled, so such a run need not be the same.
+    partial = any(node.mapped is not None and node.mapped.min_success is not None for node in pipeline.nodes)
+    cancel = 0 if partial else draw(st.sampled_from([0, 0, 0, 1, 2, 3, 5]))
+    old = runs.run("one", seed=draw(st.integers(0, 1_000)), cancel=cancel)
+    p = draw(st.sampled_from(["one", "one", "two"]))
+    keys = [node.key for node in pipeline.nodes]
+    names = [*keys, *(f"{node.key}[1]" for node in pipeline.nodes if node.mapped is not None)]
+    begin = draw(st.lists(st.sampled_from(names), max_size=2))
+    changes = Changes(params=frozenset({"p"} if p != "one" else set()), begin=tuple(begin))
+    return runs, old, p, changes, draw(st.integers(1, 1_000))
+
+
+@given(simulations())
+def test_a_resumed_run_is_as_one_from_the_start(simulated: tuple[Runs, str, str, Changes, int]) -> None:
+    runs, old, p, changes, _ = simulated
+    new, _ = runs.resumed(old, p, changes)
+    scratch = runs.run(p)
+    assert runs.results(new) == runs.results(scratch)
+    assert runs.outputs(new) == runs.outputs(scratch)
+
+
+@given(simulations())
+def test_a_run_that_was_resumed_is_resumed_again(simulated: tuple[Runs, str, str, Changes, int]) -> None:
+    runs, old, p, changes, seed = simulated
+    second, _ = runs.resumed(old, p, changes, seed=seed)
+    third, again = runs.resumed(second, p, Changes())
+    scratch = runs.run(p)
+    assert runs.results(third) == runs.results(scratch)
+    assert runs.outputs(third) == runs.outputs(scratch)
+    # What had a result is not made anew.
+    done = {key for key, step in runs.states[second].steps.items() if step.status in SUCCESSFUL_STATUSES}
+    for key in done - set(runs.plan.closing):
+        if not set(runs.plan.dependencies[key]) & set(again.again):
+            assert key not in runs.executed[third], again.again.get(key)
+
+
+@given(simulations())
+def test_nothing_that_waits_for_a_step_that_runs_again_is_taken_over(
+    simulated: tuple[Runs, str, str, Changes, int],
+) -> None:
+    runs, old, p, changes, _ = simulated
+    new, found = runs.resumed(old, p, changes)
+    taken = {fact.key for fact in found.facts}
+    whole = {key for key in taken if key in runs.plan.nodes}
+    assert not whole & set(found.again) and found.steps == len(whole)
+    for key in taken:
+        node = key if key in runs.plan.nodes else item_of(key)[0]
+        for other in runs.plan.dependencies[node]:
+            assert other in whole or runs.states[new].steps[other].status is Status.SKIPPED
+        assert key not in runs.executed[new]
+    for key in runs.plan.nodes:
+        step = runs.states[old].steps[key]
+        assert key in whole or key in found.again or (step.status is Status.SKIPPED and step.expected)
+    assert sum(found.items.values()) == len(taken - whole)

@@ -1,0 +1,195 @@
+"""The run state machine in a world where messages are late, come twice, and everybody may die.
+
+Hypothesis chooses what happens next; `penstock_testkit.simulation.driver.SimulatedPlatform` makes it happen and checks
+the promises after
+each step. In the end everything becomes healthy, and then every run must finish.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from penstock_core.pipeline.ir import Pipeline
+from penstock_testkit import generators, strategies
+from penstock_testkit.simulation import driver
+from penstock_testkit.simulation.driver import SimulatedPlatform
+
+ANY = st.integers(0, 20)
+REPLICA = st.integers(0, 2)
+EXECUTOR = st.integers(0, 1)
+FLAG = st.integers(0, 1)
+
+
+def has_facts(simulated: SimulatedPlatform) -> bool:
+    return bool(simulated.facts.waiting or simulated.facts.again)
+
+
+def has_attempts(simulated: SimulatedPlatform) -> bool:
+    return bool(simulated.attempts.waiting or simulated.attempts.again)
+
+
+def busy(simulated: SimulatedPlatform) -> list[int]:
+    return [number for number, replica in enumerate(simulated.replicas) if replica.busy]
+
+
+class Cluster(RuleBasedStateMachine):
+    """Three schedulers and two executors around one broker."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.simulated = SimulatedPlatform()
+
+    @initialize(first=strategies.pipelines())
+    def begin(self, first: Pipeline) -> None:
+        self.simulated.submit(first)
+
+    @precondition(lambda self: len(self.simulated.pipelines) < 2)
+    @rule(pipeline=strategies.pipelines(nodes=3))
+    def submit(self, pipeline: Pipeline) -> None:
+        self.simulated.submit(pipeline)
+
+    # Hypothesis leaves out some rules in each example; either of the next two alone makes progress.
+
+    @rule(replica=REPLICA, executor=EXECUTOR, how=st.integers(0, 10), size=st.integers(0, generators.SIZES - 1))
+    def all_is_well(self, replica: int, executor: int, how: int, size: int) -> None:
+        self.simulated.deliver(replica, 4)
+        self.simulated.schedule(replica, 7)
+        self.simulated.wait(30)
+        self.simulated.grant(0)
+        self.simulated.admit(0)
+        self.simulated.take(executor)
+        self.simulated.end(len(self.simulated.executions) - 1, how, size)
+
+    @rule(replica=REPLICA, executor=EXECUTOR, which=ANY, how=st.integers(0, 10), steps=st.integers(0, 7))
+    def much_at_once(self, replica: int, executor: int, which: int, how: int, steps: int) -> None:
+        self.simulated.take(executor)
+        self.simulated.start(which)
+        self.simulated.deliver(replica, 1)
+        self.simulated.schedule(replica + 1, steps)
+        self.simulated.take(executor + 1)
+        self.simulated.end(which, how)
+
+    # ---------------------------------------------------------------------------------------------- schedulers
+
+    @precondition(lambda self: has_facts(self.simulated))
+    @rule(replica=REPLICA, count=st.integers(0, 4), redelivered_first=FLAG)
+    def deliver(self, replica: int, count: int, redelivered_first: int) -> None:
+        self.simulated.deliver(replica, count, redelivered_first)
+
+    @precondition(lambda self: has_facts(self.simulated))
+    @rule(replica=REPLICA)
+    def deliver_and_decide(self, replica: int) -> None:
+        self.simulated.deliver(replica, 0)
+        self.simulated.schedule(replica, 7)
+
+    @precondition(lambda self: bool(busy(self.simulated)))
+    @rule(which=st.integers(0, 2), steps=st.integers(0, 7))
+    def advance(self, which: int, steps: int) -> None:
+        self.simulated.schedule(busy(self.simulated)[which % len(busy(self.simulated))], steps)
+
+    @precondition(lambda self: bool(busy(self.simulated)))
+    @rule(which=st.integers(0, 2))
+    def crash_scheduler(self, which: int) -> None:
+        self.simulated.crash(busy(self.simulated)[which % len(busy(self.simulated))])
+
+    @precondition(lambda self: bool(busy(self.simulated)))
+    @rule(which=st.integers(0, 2), how=FLAG)
+    def lose_an_answer(self, which: int, how: int) -> None:
+        self.simulated.cut(busy(self.simulated)[which % len(busy(self.simulated))], how)
+
+    @precondition(lambda self: bool(self.simulated.facts.ack_pending))
+    @rule(which=ANY)
+    def expire(self, which: int) -> None:
+        self.simulated.expire(which)
+
+    # ----------------------------------------------------------------------------------------------- executors
+
+    @precondition(lambda self: has_attempts(self.simulated))
+    @rule(executor=EXECUTOR, redelivered_first=FLAG)
+    def take(self, executor: int, redelivered_first: int) -> None:
+        self.simulated.take(executor, redelivered_first)
+
+    @precondition(lambda self: has_attempts(self.simulated))
+    @rule(executor=EXECUTOR, how=st.integers(0, 10), size=st.integers(0, generators.SIZES - 1))
+    def take_and_end(self, executor: int, how: int, size: int) -> None:
+        self.simulated.take(executor)
+        self.simulated.end(len(self.simulated.executions) - 1, how, size)
+
+    @precondition(lambda self: bool(self.simulated.executions))
+    @rule(which=ANY)
+    def start(self, which: int) -> None:
+        self.simulated.start(which)
+
+    @precondition(lambda self: bool(self.simulated.executions))
+    @rule(which=ANY, how=st.integers(0, 10), size=st.integers(0, generators.SIZES - 1), acknowledged=st.integers(0, 3))
+    def end(self, which: int, how: int, size: int, acknowledged: int) -> None:
+        self.simulated.end(which, how, size, acknowledged)
+
+    @precondition(lambda self: bool(self.simulated.executions))
+    @rule(executor=EXECUTOR, zombie=FLAG)
+    def kill_executor(self, executor: int, zombie: int) -> None:
+        self.simulated.die(executor, zombie)
+
+    # -------------------------------------------------------------------------------------------------- others
+
+    @precondition(lambda self: len(self.simulated.broker.records) > 8)
+    @rule(run=st.integers(0, 1))
+    def cancel(self, run: int) -> None:
+        self.simulated.cancel(run)
+
+    @precondition(lambda self: len(self.simulated.broker.records) > 4)
+    @rule(which=ANY)
+    def spoil_a_message(self, which: int) -> None:
+        self.simulated.write_unreadable(which)
+
+    @precondition(lambda self: len(self.simulated.broker.records) > 4)
+    @rule(run=st.integers(0, 1), which=ANY, item=st.integers(0, 3))
+    def cancel_a_step(self, run: int, which: int, item: int) -> None:
+        self.simulated.cancel_step(run, which, item)
+
+    @precondition(lambda self: bool(self.simulated.environment.waiting or self.simulated.environment.holding))
+    @rule(which=ANY)
+    def grant(self, which: int) -> None:
+        self.simulated.grant(which)
+
+    @precondition(lambda self: bool(self.simulated.environment.queue))
+    @rule(which=ANY)
+    def admit(self, which: int) -> None:
+        self.simulated.admit(which)
+
+    @precondition(lambda self: bool(self.simulated.environment.pending_waits()))
+    @rule(which=ANY, how=st.integers(0, 10))
+    def answer(self, which: int, how: int) -> None:
+        self.simulated.answer(which, how, 0)
+
+    @precondition(lambda self: bool(self.simulated.environment.timers))
+    @rule(which=ANY, again=FLAG)
+    def fire_timer(self, which: int, again: int) -> None:
+        self.simulated.wait(59)
+        self.simulated.fire_timer(which, again)
+
+    @precondition(lambda self: has_attempts(self.simulated))
+    @rule()
+    def wait(self) -> None:
+        self.simulated.wait(30)
+
+    @invariant()
+    def promises_hold(self) -> None:
+        self.simulated.check()
+
+    def teardown(self) -> None:
+        self.simulated.settle()
+
+
+TestCluster = Cluster.TestCase
+TestCluster.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=80)
+
+
+def test_many_seeded_histories_keep_the_promises() -> None:
+    """The same world driven by seeds: fast, so far more histories, and longer ones."""
+    for seed in range(10_000, 10_300):
+        driver.simulate(seed)
+    for seed in range(20_000, 20_030):
+        driver.simulate(seed, steps=600)

@@ -1,0 +1,85 @@
+"""Parts of values as the SDK writes them, and values that nobody should have written."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock_core.pipeline import tagged
+from penstock_testkit import strategies
+
+
+@pytest.mark.parametrize(
+    ("data", "part", "found"),
+    [
+        ([1, 2], 1, 2),
+        ([1, 2], -1, 2),
+        ({"$type": "tuple", "items": [1, 2]}, 0, 1),
+        ({"a": 1}, "a", 1),
+        ({"$type": "m:Point", "x": 1}, "x", 1),
+        ({"$type": "dict", "items": [["a", 1], [2, 3]]}, "a", 1),
+    ],
+)
+def test_parts(data: Any, part: int | str, found: Any) -> None:
+    assert tagged.element(data, part) == found
+
+
+@pytest.mark.parametrize(
+    ("data", "part", "why"),
+    [
+        ([1], 1, "a list of 1 has no element [1]"),
+        ([1], "a", "a list has no field 'a'"),
+        (3, 0, "a int has no element [0]"),
+        ({"a": 1}, "b", "there is no field 'b' (the fields: 'a')"),
+        ({"$type": "m:Color", "name": "RED"}, "name", "a Color has no field 'name'"),
+        ({"$type": "dict", "items": [5, [1], "ab", [[], 1]]}, "a", "there is no field 'a' (the fields: none)"),
+        ({"$type": "tuple", "items": 5}, 0, "a tuple has no element [0]"),
+    ],
+)
+def test_a_part_that_is_not_there_is_told_with_what_there_is(data: Any, part: int | str, why: str) -> None:
+    with pytest.raises(tagged.NoSuchPartError) as caught:
+        tagged.element(data, part)
+    assert str(caught.value) == why
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        ({"$type": "float", "value": "-inf"}, -math.inf),
+        ({"$type": "int", "value": "0x10"}, 16),
+        ({"$type": "int", "value": "12"}, 12),
+        ({"$type": "m:Color", "name": "RED"}, "RED"),
+        ({"a": {"$type": "tuple", "items": [1]}}, {"a": [1]}),
+        ({"$type": "int", "value": "many"}, {"$type": "int", "value": "many"}),
+        ({"$type": "float", "value": 10**400}, {"$type": "float", "value": 10**400}),
+        ({"$type": "float", "value": [1]}, {"$type": "float", "value": [1]}),
+        ({"$type": "decimal", "value": "1.5"}, "1.5"),
+    ],
+)
+def test_numbers_and_texts_as_python_compares_them(data: Any, found: Any) -> None:
+    assert tagged.plain(data) == found
+
+
+_odd = strategies.json_values | st.fixed_dictionaries(
+    {"$type": st.sampled_from(["tuple", "dict", "int", "float", "m:C", 5, None])},
+    optional={
+        "items": st.lists(st.lists(strategies.json_values, max_size=3) | strategies.json_values, max_size=3)
+        | strategies.json_values,
+        "value": strategies.json_values,
+        "name": strategies.json_values,
+        "model": strategies.json_values,
+    },
+)
+
+
+@given(_odd, st.integers(-3, 3) | st.text(max_size=3))
+def test_nothing_that_anybody_can_write_breaks_a_reader(data: Any, part: int | str) -> None:
+    tagged.plain(data)
+    assert len(tagged.text(data)) <= 100
+    with contextlib.suppress(tagged.NoSuchPartError):
+        tagged.element(data, part)

@@ -1,0 +1,138 @@
+"""The executor's service on a bench: slow surroundings, and processes that only note what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
+from typing import Any
+
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.consumer import Delivery
+from penstock_contracts import fact_codec
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    CacheReport,
+    CacheRule,
+    Fact,
+    Outcome,
+)
+from penstock_core.ports import AttemptEnvironment, Recorded
+from penstock_executor.cache import CacheLookup
+from penstock_executor.output_shipper import OutputShipper
+from penstock_executor.service import ExecutorService
+
+
+class FakeEdges:
+    """Implements `Platform`: a workplace that is ready when told, and a log that takes what it is told to take."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.known: dict[str, Recorded] = {}
+        self.asked = asyncio.Event()
+        self.log: list[Fact] = []
+        self.refuses = 0
+        self.acked: list[Delivery] = []
+        self.back: list[Delivery] = []
+        self.shipper = OutputShipper(Bus.__new__(Bus), lambda *_, **__: None)
+
+    def submit(self, fact: Fact) -> asyncio.Future[bool]:
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        if self.refuses:
+            self.refuses -= 1
+            future.set_exception(BusError("refused"))
+        else:
+            self.log.append(fact)
+            future.set_result(True)
+        return future
+
+    async def facts(self, places: list[str]) -> dict[str, Recorded]:
+        return {place: self.known[place] for place in places if place in self.known}
+
+    async def ack(self, delivery: Delivery) -> None:
+        self.acked.append(delivery)
+
+    async def return_delivery(self, delivery: Delivery, delay: float) -> None:
+        self.back.append(delivery)
+
+    async def keep(self, delivery: Delivery) -> None:
+        pass
+
+    async def park(self, delivery: Delivery, error: str) -> None:
+        pass
+
+    async def workplace(self, attempt: AttemptRequested) -> AttemptEnvironment:
+        self.asked.set()
+        await self.ready.wait()
+        return AttemptEnvironment(source="s", python="p", artifacts="a", environment="e")
+
+    async def publish_artifacts(self, end: AttemptFinished) -> None:
+        pass
+
+    def output(self, attempt: tuple[str, str, int], entries: list[dict[str, Any]]) -> Awaitable[None]:
+        shipped = self.shipper.ship(attempt, entries)
+        shipped.set_result(None)
+        return shipped
+
+    def commit(self, fact: ArtifactCommitted) -> None:
+        self.log.append(fact)
+
+    async def settle(self, attempt: tuple[str, str, int]) -> None:
+        pass
+
+    async def look_up(self, attempt: AttemptRequested, rule: CacheRule) -> CacheLookup:
+        return CacheLookup(CacheReport())
+
+    async def store_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
+        return report
+
+    def forget(self, attempt: tuple[str, str, int]) -> None:
+        self.shipper.forget(attempt)
+
+
+class FakeProcesses:
+    """Implements `Executor`: keeps what was started and cancelled."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.cancelled: list[str] = []
+
+    async def start(self, attempt: AttemptRequested, where: AttemptEnvironment) -> None:
+        self.started.append(attempt.key)
+
+    async def cancel(self, run_id: str, key: str, attempt: int, reason: str) -> None:
+        if key in self.started:
+            self.cancelled.append(key)
+
+    async def close(self) -> None:
+        pass
+
+
+class ServiceHarness:
+    """A service with two slots. `wanted` is what it asked for last."""
+
+    def __init__(self, ahead: int = 0) -> None:
+        self.platform = FakeEdges()
+        self.processes = FakeProcesses()
+        self.wanted: list[int] = []
+        self.service = ExecutorService("e", 2, self.platform, self.wanted.append, lambda *_, **__: None, ahead=ahead)
+        self.service.use(self.processes)
+
+    def deliver(
+        self, key: str, *, body: bytes | None = None, seq: int = 1, delivered: int = 1, at: float = 0.0, **given: Any
+    ) -> Delivery:
+        fact = AttemptRequested(
+            run_id="r", key=key, attempt=1, pool="p", project="p", pipeline="q", version=1, entrypoint="m:f"
+        )
+        fact = replace(fact, **given)
+        data = fact_codec.encode(fact) if body is None else body
+        delivery = Delivery(fact_codec.subject(fact), data, seq, seq, delivered, "executor-p", "", at)
+        self.service.receive(delivery)
+        return delivery
+
+    def end(self, key: str) -> None:
+        self.service.started(AttemptStarted(run_id="r", key=key, attempt=1, executor="e"))
+        self.service.finished(AttemptFinished(run_id="r", key=key, attempt=1, outcome=Outcome.SUCCEEDED))
