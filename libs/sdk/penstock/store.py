@@ -173,8 +173,8 @@ class FolderStore:
         """The path of an object whose bytes were read and found to be the stored ones.
 
         Raises:
-            ArtifactMissing: it is not there.
-            ArtifactDamaged: its bytes have another digest.
+            ArtifactMissingError: it is not there.
+            ArtifactDamagedError: its bytes have another digest.
         """
         path = self.path(sha256)
         with self.open(sha256) as file:
@@ -186,7 +186,7 @@ class FolderStore:
         """An object's bytes, which the caller compares with its digest.
 
         Raises:
-            ArtifactMissing: it is not there.
+            ArtifactMissingError: it is not there.
         """
         try:
             return self.path(sha256).open("rb")
@@ -197,8 +197,8 @@ class FolderStore:
         """An object's bytes, checked.
 
         Raises:
-            ArtifactMissing: it is not there.
-            ArtifactDamaged: its bytes have another digest.
+            ArtifactMissingError: it is not there.
+            ArtifactDamagedError: its bytes have another digest.
             ValueError: it has more than `limit` bytes.
         """
         with self.open(sha256) as file:
@@ -212,8 +212,8 @@ class FolderStore:
         """Write an object's bytes to the new file `target`, checking them on the way.
 
         Raises:
-            ArtifactMissing: it is not there.
-            ArtifactDamaged: its bytes have another digest; `target` is removed again.
+            ArtifactMissingError: it is not there.
+            ArtifactDamagedError: its bytes have another digest; `target` is removed again.
         """
         path = self.path(sha256)
         digest = hashlib.sha256()

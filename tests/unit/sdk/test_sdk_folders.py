@@ -166,14 +166,14 @@ SCRIPT = """
 import os, resource, signal, sys
 from pathlib import Path
 from penstock import serialize
-from penstock.store import FolderStore, StoreFull
+from penstock.store import FolderStore, StoreFullError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = FolderStore(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
 for value in (os.urandom(2_000_000), Path(sys.argv[2])):
     try:
         serialize.save(value, type(value), store, where="output 'a'")
-    except StoreFull as error:
+    except StoreFullError as error:
         print(error)
 print(sorted(path.name for path in store.root.rglob("*") if path.is_file()))
 serialize.save(b"x" * 1000, bytes, store)

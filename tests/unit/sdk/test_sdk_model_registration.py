@@ -75,9 +75,9 @@ def test_the_end_carries_what_is_to_be_registered(tmp_path: Path) -> None:
     assert (churn["model"], churn["alias"], churn["tags"], churn["metrics"]) == (
         "churn", "candidate", {"team": "growth"}, None,
     )  # fmt: skip
-    assert churn["odd"] == {"loss": "nan"}
+    assert churn["non_finite"] == {"loss": "nan"}
     assert (churn["artifact"]["format"], churn["artifact"]["unsafe"]) == ("pickle", True)
-    assert (rules["metrics"], rules["odd"]) == ({"f1": 1.0}, {"auc": "inf"})
+    assert (rules["metrics"], rules["non_finite"]) == ({"f1": 1.0}, {"auc": "inf"})
     assert rules["artifact"]["format"] == "json"  # plain data is an artifact, too
     assert end["metrics"] == {"accuracy": 0.75}
     assert end["artifacts"]["model-churn"]["artifact"] == churn["artifact"]

@@ -33,7 +33,7 @@ def decode(data: Any, hint: Any = Any) -> Any:
     Data that fits no better is returned as it is: hold it against the hint with `penstock.hints.value_check.problem`.
 
     Raises:
-        Mismatch: the data is of no known form, or cannot become what the hint says.
+        MismatchError: the data is of no known form, or cannot become what the hint says.
     """
     if isinstance(data, dict) and TAG in data:
         return _tagged(cast("dict[str, Any]", data))

@@ -32,7 +32,7 @@ def encode(value: object, hint: Any = Any, *, paths: bool = True) -> Any:
         paths: write paths as text; otherwise they are refused, because the files would be lost.
 
     Raises:
-        NotJson: it, or something in it, has no exact JSON form.
+        NotJsonError: it, or something in it, has no exact JSON form.
     """
     try:
         return _Encoder(paths).any(value, hint)

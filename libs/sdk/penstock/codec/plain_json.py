@@ -18,7 +18,7 @@ def plain(value: object, hint: Any) -> Any:
     """Plain JSON where decoding it under `hint` gives an equal value of the same type, else the form that keeps types.
 
     Raises:
-        NotJson: there is no exact JSON form.
+        NotJsonError: there is no exact JSON form.
     """
     exact = encode(value, hint)
     simple = _simplify(value)

@@ -19,7 +19,7 @@ def write_array(value: Any, path: Path) -> None:
     """Write an array.
 
     Raises:
-        Unfit: it holds Python objects, or is of a class of its own.
+        FormatNotApplicableError: it holds Python objects, or is of a class of its own.
     """
     if type(value) is not np.ndarray:
         raise FormatNotApplicableError(f"a {type(value).__name__} is more than an array")
@@ -40,7 +40,7 @@ def write_sparse(value: Any, path: Path) -> None:
     """Write a sparse array or matrix in the layout that it has.
 
     Raises:
-        Unfit: its items are Python objects.
+        FormatNotApplicableError: its items are Python objects.
     """
     from scipy import sparse
 

@@ -37,7 +37,7 @@ def write(value: Any, path: Path) -> None:
     """Write an estimator.
 
     Raises:
-        Unfit: skops is not there, or something in the estimator is of a type that it does not trust.
+        FormatNotApplicableError: skops is not there, or something in the estimator is of a type that it does not trust.
     """
     if importlib.util.find_spec("skops") is None:
         raise FormatNotApplicableError("skops could keep it without pickle, but is not installed: pip install skops")

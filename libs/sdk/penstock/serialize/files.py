@@ -36,7 +36,7 @@ def link_target(root: Path, path: Path) -> str:
     """Where a link in the folder `root` leads to, relative to it.
 
     Raises:
-        Unsavable: out of the folder.
+        UnsavableError: out of the folder.
     """
     target, resolved = path.readlink(), path.resolve()
     if target.is_absolute() or not resolved.is_relative_to(root):

@@ -24,8 +24,8 @@ def save(folder: Path, store: FolderStore) -> tuple[bytes, Manifest]:
     """Store a folder's files, each durable when this returns. Gives the manifest, which is not stored yet.
 
     Raises:
-        Unsavable: it holds a link that leads out of it, a name that cannot be kept, something that is neither file nor
-            folder, or more files than a manifest may name.
+        UnsavableError: a link leads out of the folder, a file name cannot be stored, an entry is neither file nor
+            folder, or there are more files than a manifest may list.
     """
     root = folder.resolve()
     packer = _Packer(store)
@@ -107,8 +107,8 @@ def load(manifest: Manifest, store: FolderStore, target: Path) -> None:
     """Write a folder's files into the new folder `target`, read-only; folders stay writable, so it can be removed.
 
     Raises:
-        ArtifactMissing: the store does not have all of it.
-        ArtifactDamaged: bytes are not those that were stored.
+        ArtifactMissingError: the store does not have all of it.
+        ArtifactDamagedError: bytes are not those that were stored.
     """
     target.mkdir(parents=True)
     for name in manifest.folders:
@@ -172,8 +172,8 @@ def read(sha256: str, store: FolderStore) -> Manifest:
     """The manifest of this digest, read from a store and checked.
 
     Raises:
-        ArtifactMissing: it is not there.
-        ArtifactDamaged: its bytes are not those that were stored.
+        ArtifactMissingError: it is not there.
+        ArtifactDamagedError: its bytes are not those that were stored.
         UnsafeFolder: it is not valid, or larger than any of ours.
     """
     try:

@@ -223,17 +223,22 @@ BYTES = _add("bytes", lambda value, path: path.write_bytes(value), Path.read_byt
 PICKLE = _add("pickle", _write_pickle, _read_pickle, "application/x-python-pickle", unsafe=True)
 _add("markdown", _write_text, _read_report("Markdown"), "text/markdown; charset=utf-8")
 _add("html", _write_text, _read_report("Html"), "text/html; charset=utf-8")
-_add("parquet", _lazy_import("columnar", "write"), _lazy_import("columnar", "read"), "application/vnd.apache.parquet")
+_add(
+    "parquet",
+    _lazy_import("parquet_tables", "write"),
+    _lazy_import("parquet_tables", "read"),
+    "application/vnd.apache.parquet",
+)
 _add("npy", _lazy_import("arrays", "write_array"), _lazy_import("arrays", "read_array"), "application/x-npy")
 _add("npz", _lazy_import("arrays", "write_sparse"), _lazy_import("arrays", "read_sparse"), "application/x-npz")
-_add("png", _lazy_import("pictures", "write_figure"), _lazy_import("pictures", "read_figure"), "image/png")
+_add("png", _lazy_import("images", "write_figure"), _lazy_import("images", "read_figure"), "image/png")
 _add(
     "plotly",
-    _lazy_import("pictures", "write_plotly"),
-    _lazy_import("pictures", "read_plotly"),
+    _lazy_import("images", "write_plotly"),
+    _lazy_import("images", "read_plotly"),
     "application/vnd.plotly.v1+json",
 )
-_add("image", _lazy_import("pictures", "write_png"), _lazy_import("pictures", "read_image"), "image/png")
-_add("tiff", _lazy_import("pictures", "write_tiff"), _lazy_import("pictures", "read_image"), "image/tiff")
+_add("image", _lazy_import("images", "write_png"), _lazy_import("images", "read_image"), "image/png")
+_add("tiff", _lazy_import("images", "write_tiff"), _lazy_import("images", "read_image"), "image/tiff")
 _add("safetensors", _lazy_import("tensors", "write"), _lazy_import("tensors", "read"), "application/x-safetensors")
 _add("skops", _lazy_import("estimators", "write"), _lazy_import("estimators", "read"), "application/x-skops")

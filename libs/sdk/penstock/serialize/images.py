@@ -58,7 +58,7 @@ def write_png(value: Any, path: Path) -> None:
     """Write an image as PNG, with its colour profile and what a camera said.
 
     Raises:
-        Unfit: PNG does not keep its pixels as they are.
+        FormatNotApplicableError: PNG does not keep its pixels as they are.
     """
     _write(value, path, "PNG")
 
@@ -67,7 +67,7 @@ def write_tiff(value: Any, path: Path) -> None:
     """Write an image as TIFF: floating-point, 32-bit, CMYK and others.
 
     Raises:
-        Unfit: TIFF does not keep its pixels either.
+        FormatNotApplicableError: TIFF does not keep its pixels either.
     """
     _write(value, path, "TIFF")
 

@@ -44,10 +44,10 @@ def load(
 
     Raises:
         TypeError: the value is not what the hint says.
-        ArtifactMissing: the store does not have it.
-        ArtifactDamaged: its bytes are not those that were stored.
-        Unloadable: it is of an unknown form, or reading it failed.
-        UnsafeRefused: it is of an unsafe format (an `UnloadableError`, too).
+        ArtifactMissingError: the store does not have it.
+        ArtifactDamagedError: its bytes are not those that were stored.
+        UnloadableError: it is of an unknown form, or reading it failed.
+        UnsafeFormatError: it is of an unsafe format (an `UnloadableError`, too).
     """
     loaded = _Loader(store, folder, where, unsafe=unsafe).load(value, hint)
     found = value_check.problem(loaded, hint)

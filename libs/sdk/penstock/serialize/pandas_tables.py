@@ -27,7 +27,7 @@ def write(value: Any, path: Path) -> None:
     """Write a DataFrame or a Series.
 
     Raises:
-        Unfit: it would not come back as it is.
+        FormatNotApplicableError: it would not come back as it is.
     """
     if type(value) not in (pd.DataFrame, pd.Series):
         raise FormatNotApplicableError(f"a {type(value).__name__} is more than a pandas table")

@@ -23,7 +23,7 @@ def write(value: Any, path: Path) -> None:
     """Write a table, or a series.
 
     Raises:
-        Unfit: it would not come back as it is; says why.
+        FormatNotApplicableError: it would not come back as it is; says why.
     """
     library = next(
         cls.__module__.partition(".")[0]

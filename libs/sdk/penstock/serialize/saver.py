@@ -49,11 +49,11 @@ def save(
 
     Raises:
         TypeError: the value is not of the declared type.
-        Unsavable: it cannot be saved at all (a `TypeError`, too).
-        Forbidden: only an unsafe format could keep it (an `UnsavableError`, too).
+        UnsavableError: it cannot be saved at all (a `TypeError`, too).
+        ForbiddenFormatError: only an unsafe format could keep it (an `UnsavableError`, too).
         FileNotFoundError: it is a path at which nothing lies.
-        ArtifactTooLarge: it is larger than the platform's limit.
-        StoreFull: the disk has no room left.
+        ArtifactTooLargeError: it is larger than the platform's limit.
+        StoreFullError: the disk has no room left.
     """
     cls = type(value)
     if (cls is bool or value is None or (cls is int and -(1 << 63) <= cast("int", value) < 1 << 63)) and hint is cls:

@@ -32,7 +32,7 @@ def write(value: Any, path: Path) -> None:
     """Write a tensor, a dictionary of tensors, or a module.
 
     Raises:
-        Unfit: something in it is neither a dense tensor nor plain data; says what.
+        FormatNotApplicableError: something in it is neither a dense tensor nor plain data; says what.
     """
     if importlib.util.find_spec("safetensors") is None:
         raise FormatNotApplicableError("it needs safetensors, which is not installed: pip install safetensors")

@@ -49,7 +49,7 @@ def within(tree: Any, path: Steps) -> Any:
     """The part of JSON data, as `penstock.codec` writes it, at a path.
 
     Raises:
-        NoPart: there is none.
+        NoPartError: there is none.
     """
     for depth, step in enumerate(path):
         try:
@@ -86,7 +86,7 @@ def inside(value: Any, path: Steps) -> Any:
     """The part of a Python object at a path: items, and attributes of objects with named fields.
 
     Raises:
-        NoPart: there is none.
+        NoPartError: there is none.
     """
     for depth, step in enumerate(path):
         try:
@@ -105,8 +105,8 @@ def line(store: FolderStore, sha256: str, index: int) -> bytes:
     """Line `index`, from 0, of a file of JSON lines. The file's digest was checked since it was written last.
 
     Raises:
-        NoPart: it has fewer lines.
-        ArtifactMissing, ArtifactDamaged: see `FolderStore.check`.
+        NoPartError: it has fewer lines.
+        ArtifactMissingError, ArtifactDamagedError: see `FolderStore.check`.
     """
     path = store.path(sha256)
     places = _known(store, sha256, path) or _indexed(store, sha256, path)

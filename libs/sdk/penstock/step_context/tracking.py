@@ -64,7 +64,7 @@ class TrackedRun(Context):
         """Not from a script: gates are compared where the registry is, and here is none.
 
         Raises:
-            NotInScripts: always; says how else.
+            NotInScriptsError: always; says how else.
         """
         raise NotInScriptsError(
             f"register_model({name!r}): a script has no registry at hand: keep the model with "
@@ -171,7 +171,7 @@ def track(
     Raises:
         TypeError: `name` is no text, or `params` or `tags` no dictionaries with texts as names.
         ValueError: a name is empty, too long or has control characters.
-        PlatformFailed: the state folder cannot be written; when the block is entered.
+        PlatformFailedError: the state folder cannot be written; when the block is entered.
     """
     return Tracking(name, params, tags, home)
 

@@ -37,7 +37,7 @@ def answer(there: LocalAnswers, key: str, waiting: WaitStep, given: Mapping[str,
     """What a step that waits gets.
 
     Raises:
-        Unanswered: the caller did not say, or said what cannot be.
+        MissingAnswerError: the caller did not say, or said what cannot be.
     """
     match waiting.kind:
         case Kind.ASK:

@@ -24,7 +24,7 @@ def part(hint: Any, name: int | str, *, attribute: bool) -> Any:
         attribute: whether it is asked for as in `value.name`, which dictionaries and lists do not have.
 
     Raises:
-        NoField: there is no such field, or the values have no fields that the platform can read.
+        NoFieldError: there is no such field, or the values have no fields that the platform can read.
     """
     found: list[Any] = []
     why = ""
