@@ -23,7 +23,7 @@ import os
 import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,8 @@ class ProjectModules:
     def __init__(self, root: Path) -> None:
         self._roots = [root.resolve(), *_project_paths(root.resolve())]
         self._found: dict[str, Path | None] = {}
+        self._hooked: dict[str, Path | None] = {}
+        self._listed: dict[Path, frozenset[str]] = {}
 
     def closure(self, module: str) -> ImportClosure:
         """The modules that importing `module` can execute, with itself and the packages around it."""
@@ -102,6 +104,7 @@ class ProjectModules:
             waiting += _parents(name)
             for imported in parsed.imports:
                 full = _absolute(imported, package)
+                self._look_for_hook(full.partition(".")[0])
                 waiting += [full, *_parents(full)]
             reasons += self._mentions(parsed, file, package, waiting)
         return ImportClosure(dict(sorted(digests.items())), min(reasons, default=""))
@@ -117,16 +120,46 @@ class ProjectModules:
         if not name or _OWN.match(parts[0]):
             return None
         for root in self._roots:
-            if (file := _module_file(root, parts)) is not None:
+            if (file := self._module_file(root, parts)) is not None:
                 return file
-        top = None if parts[0] in sys.stdlib_module_names else _hooked(parts[0])
-        return None if top is None else _module_file(top.parent, [top.name, *parts[1:]])
+        top = self._hooked.get(parts[0])
+        return None if top is None else self._module_file(top.parent, [top.name, *parts[1:]])
+
+    def _module_file(self, root: Path, parts: Sequence[str]) -> Path | None:
+        folder, name = root, parts[-1]
+        for part in parts[:-1]:
+            if part not in self._names(folder):
+                return None
+            folder /= part
+        names = self._names(folder)
+        if name in names and "__init__.py" in self._names(folder / name):
+            return folder / name / "__init__.py"
+        if f"{name}.py" in names:
+            return folder / f"{name}.py"
+        binary = min((one for one in names if one.startswith(f"{name}.") and one.endswith(".so")), default=None)
+        return None if binary is None else folder / binary
+
+    def _names(self, folder: Path) -> frozenset[str]:
+        """The names in a folder; none where there is no such folder."""
+        if folder not in self._listed:
+            try:
+                self._listed[folder] = frozenset(os.listdir(folder))  # noqa: PTH208 - only names are needed
+            except OSError:
+                self._listed[folder] = frozenset()
+        return self._listed[folder]
+
+    def _look_for_hook(self, top: str) -> None:
+        """Ask the import hooks of editable installations for a module that is imported, but not for mere texts."""
+        if top not in self._hooked and self.find(top) is None:
+            self._hooked[top] = None if _OWN.match(top) or top in sys.stdlib_module_names else _hooked(top)
+            self._found.pop(top, None)
 
     def _mentions(self, parsed: _Parsed, file: Path, package: str, waiting: list[str]) -> Iterator[str]:
         """Add project modules that texts name to `waiting`; yield a reason for each text that names a project file."""
         for text, line in parsed.texts:
             if _DOTTED.match(dotted := text.partition(":")[0]):
-                names = [_absolute(dotted, package)] if dotted.startswith(".") else [dotted, f"{package}.{dotted}"]
+                relative = _absolute(f".{dotted}", package) if package else dotted
+                names = [_absolute(dotted, package)] if dotted.startswith(".") else [dotted, relative]
                 # The last part may be a class or a function: `package.module.Model`.
                 for name in names:
                     waiting += [name, *_parents(name)]
@@ -249,23 +282,13 @@ def _absolute(name: str, package: str) -> str:
     level = len(name) - len(rest)
     if not level:
         return name
-    parts = package.split(".")
-    return ".".join([*parts[: len(parts) - level + 1], *([rest] if rest else [])])
+    parts = package.split(".") if package else []
+    return ".".join([*parts[: max(0, len(parts) - level + 1)], *([rest] if rest else [])])
 
 
 def _parents(name: str) -> list[str]:
     parts = name.split(".")
     return [".".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _module_file(root: Path, parts: Iterable[str]) -> Path | None:
-    place = root.joinpath(*parts)
-    for path in (place / "__init__.py", place.with_name(f"{place.name}.py")):
-        if path.is_file():
-            return path
-    if place.parent.is_dir():
-        return next(iter(sorted(place.parent.glob(f"{place.name}.*.so"))), None)
-    return None
 
 
 def _project_paths(root: Path) -> list[Path]:
@@ -289,7 +312,7 @@ def _hooked(top: str) -> Path | None:
     if spec is None or not spec.origin or not spec.origin.endswith(".py"):
         return None
     path = Path(spec.origin).resolve()
-    if INSTALLED & set(path.parts):
+    if INSTALLED & set(path.parts) or Path(sysconfig.get_path("stdlib")).resolve() in path.parents:
         return None
     return path.parent if path.stem == "__init__" else path.with_suffix("")
 
