@@ -114,13 +114,13 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
         script = (
             "import asyncio, sys; from pathlib import Path\n"
             "from penstock_adapters.files import FolderArtifacts\n"
-            "from penstock_adapters.errors import StoreFull\n"
+            "from penstock_adapters.errors import StoreFullError\n"
             "async def main():\n"
             "    store = FolderArtifacts(Path(sys.argv[1]))\n"
             "    await store.prepare()\n"
             "    try:\n"
             "        await store.put_bytes(bytes(8_000_000))\n"
-            "    except StoreFull:\n"
+            "    except StoreFullError:\n"
             "        await store.put_bytes(bytes(2_000_000))\n"
             "        print('full, then room')\n"
             "asyncio.run(main())\n"
@@ -154,8 +154,8 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
         data, sha256 = make(3 * MIB)
         store = FolderArtifacts(tmp_path)
         code = (
-            "import os, signal, sys; from pathlib import Path; from penstock_adapters.files.part import Part\n"
-            "part = Part(Path(sys.argv[1])); part.write(b'x' * 1000); os.kill(os.getpid(), signal.SIGKILL)"
+            "import os, signal, sys; from pathlib import Path; from penstock_adapters.files.part import PartFile\n"
+            "part = PartFile(Path(sys.argv[1])); part.write(b'x' * 1000); os.kill(os.getpid(), signal.SIGKILL)"
         )
         await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code, str(tmp_path)], check=False)
         (tmp_path / "tmp" / "of-a-step").write_bytes(b"x")

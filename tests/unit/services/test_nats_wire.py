@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.errors import BadHeaderError
 
-from penstock_adapters.nats import headers
+from penstock_adapters.nats.headers import header_lines, optimize_headers
 
 pieces = st.sampled_from(
     [b"ce-id", b"Status", b":", b": ", b" ", b"\t", b"\r\n", b"\r", b"\n", b"a b", b"\xff", b"\xc3\xa9", b""]
@@ -22,7 +22,7 @@ values = st.text("abc 09.:/-é\r\n\t\xa0", max_size=12)
 
 @given(st.lists(pieces | st.binary(max_size=4), max_size=20).map(b"".join))
 def test_headers_are_read_as_the_library_reads_them(raw: bytes) -> None:
-    assert headers.header_lines(raw) == Client._parse_header_lines(raw)
+    assert header_lines(raw) == Client._parse_header_lines(raw)
 
 
 def written(headers: dict[str, str], *, hastened: bool) -> list[bytes] | type[Exception]:
@@ -38,8 +38,8 @@ def written(headers: dict[str, str], *, hastened: bool) -> list[bytes] | type[Ex
         client._send_command = keep
         client._flush_queue = None
         if hastened:
-            headers.optimize_headers(client)
-            headers.optimize_headers(client)
+            optimize_headers(client)
+            optimize_headers(client)
         await client._send_publish("a.b", "reply", b"body", 4, headers)
         assert client.stats["out_msgs"] == 1 and client.stats["out_bytes"] == 4
 

@@ -60,6 +60,6 @@ def header_lines(raw: bytes) -> dict[str, str]:
         name, colon, value = line.partition(":")
         if colon and name.isascii():
             name = name.strip(_BLANKS)
-            if not name or len(name.split()) == 1:
+            if not name or name.split() == [name]:
                 found[name] = value.strip(_BLANKS)
     return found
