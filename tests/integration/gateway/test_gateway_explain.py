@@ -44,7 +44,7 @@ async def test_the_reasons_follow_the_run(platform: Platform, http: Http) -> Non
 
     error = ErrorInfo(type="ValueError", message="boom")
     await platform.log.append([attempt_finished(run_id, "double", outcome=Outcome.FAILED, error=error)])
-    await platform.log.append([StepSkipped(run_id=run_id, key="double-2", reason="why not", caused_by="double")])
+    await platform.log.append([StepSkipped(run_id=run_id, key="double-2", reason="why not", cause="double")])
     await platform.finish(run_id, Outcome.FAILED)
     found = await explained(http, run_id)
     assert found["state"] == "failed"

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from gateway_platform import Http, Platform, chain
 
-from penstock_adapters.nats.buckets.waits import VersionDetails, Waits
+from penstock_adapters.nats.buckets.waits import EventKey, Waits
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_contracts import subjects
 from penstock_contracts.commands import Event
@@ -19,7 +19,7 @@ from penstock_core.pipeline.ir import Kind
 from penstock_core.pipeline.values import ArtifactRef, Element, Inline, Items, Stored
 from penstock_core.registry import decide
 from penstock_core.registry.decide import Actor, Origin, Promotion
-from penstock_core.registry.decide import VersionDetails as Said
+from penstock_core.registry.decide import VersionDetails
 from penstock_gateway.registry.announcer import ModelAnnouncer
 from penstock_gateway.waits.event_receiver import EventReceiver
 
@@ -375,7 +375,9 @@ async def test_a_gateway_that_is_killed_between_the_fact_and_its_events_leaves_n
     log = ModelLog(platform.bus, "test")
     origin = Origin(artifact=ref("d" * 64), run_id="r", key="train", attempt=1)
     wish = Promotion(alias="champion", version=0, cause="r/train/1")
-    await log.change("default", "killed", lambda model: decide.register(model, origin, Said(), Actor("ada", 1.0), wish))
+    await log.change(
+        "default", "killed", lambda model: decide.register(model, origin, VersionDetails(), Actor("ada", 1.0), wish)
+    )
     delivered_to = asyncio.Event()
 
     class Dies(EventReceiver):
@@ -385,14 +387,14 @@ async def test_a_gateway_that_is_killed_between_the_fact_and_its_events_leaves_n
             delivered_to.set()
             await asyncio.Event().wait()
 
-    incoming = platform.gateway._deps.service.incoming
-    dying = ModelAnnouncer(platform.link, Dies(platform.bus, platform.log, "default"))
+    incoming = platform.gateway._deps.service.event_receiver
+    dying = ModelAnnouncer(platform.context, Dies(platform.bus, platform.log, "default"))
     dying.start()
     await asyncio.wait_for(delivered_to.wait(), 30)
     await dying.close()
-    about = VersionDetails("default", PROMOTED, "killed@champion")
+    about = EventKey("default", PROMOTED, "killed@champion")
     assert await Waits(platform.bus).events(about) == []
-    after = ModelAnnouncer(platform.link, incoming)
+    after = ModelAnnouncer(platform.context, incoming)
     after.start()
     try:
 
@@ -405,7 +407,7 @@ async def test_a_gateway_that_is_killed_between_the_fact_and_its_events_leaves_n
         assert len(await triggers(platform, "penstock.model.registered.v1", "killed")) == 1
     finally:
         await after.close()
-        platform.gateway._deps.service.model_events = ModelAnnouncer(platform.link, incoming)
+        platform.gateway._deps.service.model_events = ModelAnnouncer(platform.context, incoming)
         platform.gateway._deps.service.model_events.start()
 
 

@@ -88,7 +88,7 @@ async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
 ) -> None:
     monkeypatch.setattr(emitter, "_PAUSE", 0.3)
     receiver.broken = 1
-    sending = LineageEmitter(platform.link, platform.gateway._deps.service.states, receiver.url, "secret")
+    sending = LineageEmitter(platform.context, platform.gateway._deps.service.states, receiver.url, "secret")
     sending.start()
     try:
         await _declared(platform)
@@ -112,7 +112,7 @@ async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
 
 
 async def test_a_run_that_failed_says_why(platform: Platform, http: Http, receiver: Receiver) -> None:
-    sending = LineageEmitter(platform.link, platform.gateway._deps.service.states, receiver.url)
+    sending = LineageEmitter(platform.context, platform.gateway._deps.service.states, receiver.url)
     sending.start()
     try:
         await _declared(platform)
@@ -126,7 +126,7 @@ async def test_a_run_that_failed_says_why(platform: Platform, http: Http, receiv
 
 async def test_an_address_that_is_none_stops_the_platform_with_the_reason(platform: Platform) -> None:
     with pytest.raises(OpenLineageUnavailableError, match=r"PENSTOCK_OPENLINEAGE_URL 'nowhere' cannot be used"):
-        LineageEmitter(platform.link, platform.gateway._deps.service.states, "nowhere")
+        LineageEmitter(platform.context, platform.gateway._deps.service.states, "nowhere")
 
 
 async def _declared(platform: Platform) -> None:

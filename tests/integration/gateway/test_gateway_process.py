@@ -26,7 +26,7 @@ async def test_a_taken_port_is_said_clearly(platform: Platform) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = holder.getsockname()[1]
-        gateway = build(platform.link, GatewaySettings(port=port, token=SecretStr("t")))
+        gateway = build(platform.context, GatewaySettings(port=port, token=SecretStr("t")))
         with pytest.raises(ListenError, match=rf"127\.0\.0\.1:{port} .*in use.*PENSTOCK_PORT"):
             await gateway.start()
         assert not gateway.ready()
@@ -34,7 +34,7 @@ async def test_a_taken_port_is_said_clearly(platform: Platform) -> None:
 
 
 async def test_an_address_of_another_machine_is_said_clearly(platform: Platform) -> None:
-    gateway = build(platform.link, GatewaySettings(host="192.0.2.1", port=0, token=SecretStr("t")))
+    gateway = build(platform.context, GatewaySettings(host="192.0.2.1", port=0, token=SecretStr("t")))
     with pytest.raises(ListenError, match=r"192\.0\.2\.1"):
         await gateway.start()
     await gateway.stop()
@@ -42,9 +42,9 @@ async def test_an_address_of_another_machine_is_said_clearly(platform: Platform)
 
 async def test_the_token_comes_from_the_state_folder(platform: Platform, tmp_path: Path) -> None:
     with pytest.raises(MissingTokenError, match="PENSTOCK_TOKEN"):
-        build(platform.link, GatewaySettings(home=tmp_path))
+        build(platform.context, GatewaySettings(home=tmp_path))
     (tmp_path / "token").write_text("from-the-file\n")
-    gateway = build(platform.link, GatewaySettings(home=tmp_path, port=0))
+    gateway = build(platform.context, GatewaySettings(home=tmp_path, port=0))
     await gateway.start()
     other = Http(platform)
     other.port = gateway.port

@@ -54,7 +54,7 @@ async def test_facts_that_were_purged_are_not_waited_for(platform: Platform, htt
 async def test_two_gateways_on_one_database(tmp_path: Path) -> None:
     async with running(tmp_path) as platform:
         settings = GatewaySettings(home=tmp_path, port=0, token=TOKEN, stop_timeout=4.0)
-        other = build(platform.link, settings)
+        other = build(platform.context, settings)
         await other.start()
         try:
             one, two = Http(platform), Http(platform)

@@ -191,7 +191,7 @@ async def test_a_failed_run_shows_the_users_error(platform: Platform, http: Http
     await platform.log.append([attempt_requested(run_id, "double")])
     await platform.log.append([attempt_finished(run_id, "double", outcome=Outcome.FAILED, error=error)])
     await platform.log.append(
-        [StepSkipped(run_id=run_id, key="double-2", reason="step 'double' failed", caused_by="double")]
+        [StepSkipped(run_id=run_id, key="double-2", reason="step 'double' failed", cause="double")]
     )
     await platform.finish(run_id, Outcome.FAILED, error="step 'double' failed: ValueError: no rows")
     seen = await view(http, run_id)

@@ -148,7 +148,7 @@ _PARAMETERS: dict[str, Json] = {
     "project": {"description": "The project."},
     "pipeline": {"description": "The pipeline."},
     "model": {"description": "The model.", "location": "$message.payload#/model"},
-    "revision": {"description": "Place of the fact in the model's log, from 1.", "location": "$message.payload#/place"},
+    "revision": {"description": "Place of the fact in the model's log, from 1.", "location": "$message.payload#/revision"},
     "type": {"description": "Type of the event.", "location": "$message.payload#/type"},
     "schedule": {"description": "Name of the schedule.", "location": "$message.payload#/schedule"},
     "service": {"description": "The service that sends."},
@@ -248,7 +248,7 @@ class _Document:
                 "payload": {"$ref": f"./events/{schemas.event_file(fact)}"},
             }
         text = "Append-once. What happened to a model; the type says which kind it is."
-        self._channel("modelFacts", "models.{project}.{model}.{place}", names, text)
+        self._channel("modelFacts", "models.{project}.{model}.{revision}", names, text)
         for who, action in (("scheduler", "send"), ("gateway", "send"), ("gateway", "receive")):
             operation = self._operation(who, action, "modelFacts", names[0])
             operation["messages"] = [_message("modelFacts", name) for name in names]

@@ -24,8 +24,8 @@ router = APIRouter(prefix="/v1/versions", tags=["versions"])
     summary="Register a version of a pipeline",
     openapi_extra=describe(
         body="RegisterBody",
-        registered_201="Registered",
-        an_equal_version_was_there_200="Registered",
+        registered_201="VersionRegistered",
+        an_equal_version_was_there_200="VersionRegistered",
         problems=(400, 413, 415, 422),
     ),
 )
