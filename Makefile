@@ -2,26 +2,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-MEMBERS := libs/core libs/contracts libs/adapters libs/servicekit libs/sdk libs/cli libs/testkit \
-	services/scheduler services/executor services/builder services/artifacts services/cron services/gateway services/standalone
 STAMP := $(VENV)/.installed
-PYPROJECTS := pyproject.toml $(MEMBERS:%=%/pyproject.toml)
+DIST ?= dist
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run up test test-fast lint format types imports generate check-generated check bench constraints clean
+.PHONY: help setup run up test test-fast lint format types imports generate check-generated check bench wheels constraints clean
 
 help: ## List every target
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Create .venv with everything, pinned (quick the second time)
 
-$(STAMP): constraints.txt $(PYPROJECTS)
+$(STAMP): constraints.txt pyproject.toml hatch_build.py
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Penstock needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv hatchling editables
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --constraint constraints.txt \
-		--group dev --group examples $(MEMBERS:%=--editable %)
+		--group dev --group examples --editable .
 	@touch $@
 
 run: $(STAMP) ## Run the example training pipeline on real data to its end
@@ -66,12 +64,16 @@ bench: $(STAMP) ## Measure speed and size; prints a table and JSON
 	@$(BIN)/python tests/bench/artifacts.py
 	@$(BIN)/python tests/bench/tracking.py
 
+wheels: $(STAMP) ## Build the wheels of penstock and penstock-platform into dist/
+	@rm -f $(DIST)/penstock*.whl
+	@for name in penstock penstock-platform; do \
+		(cd distributions/$$name && $(abspath $(BIN))/python -m hatchling build -t wheel -d $(abspath $(DIST))) || exit 1; \
+	done
+
 constraints: ## Pin every dependency anew in constraints.txt
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
-	@$(BIN)/python -c 'print("\n".join("-e ./" + m for m in "$(MEMBERS)".split()))' > $(VENV)/members.in
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
-		--no-emit-find-links --group dev --group examples $(VENV)/members.in --output-file $(VENV)/resolved.txt
-	@grep -v '^-e ' $(VENV)/resolved.txt > constraints.txt
+		--no-emit-find-links --group client --group platform --group dev --group examples --output-file constraints.txt
 
 clean: ## Remove the environment and local state
 	rm -rf $(VENV) .penstock

@@ -1,4 +1,4 @@
-"""The house stays in order: members, directions of imports, sizes of files, pinned dependencies."""
+"""The house stays in order: distributions, directions of imports, sizes of files, pinned dependencies."""
 
 from __future__ import annotations
 
@@ -9,27 +9,22 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-WORKSPACE = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["penstock"]["workspace"]
-MEMBERS: list[str] = WORKSPACE["members"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+GROUPS: dict[str, list[str]] = PROJECT["dependency-groups"]
+PACKAGES = {
+    Path(folder).name: ROOT / folder for folder in PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+}
+DISTRIBUTIONS = {
+    path.parent.name: tomllib.loads(path.read_text()) for path in (ROOT / "distributions").glob("*/pyproject.toml")
+}
 LONGEST = 400
 """Lines of a source file; about 250 is the aim."""
 
 
-def project(member: str) -> dict[str, Any]:
-    return tomllib.loads((ROOT / member / "pyproject.toml").read_text())
-
-
-def package(member: str) -> Path:
-    (name,) = project(member)["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    return ROOT / member / name
-
-
-PACKAGES = {member: package(member) for member in MEMBERS}
 SOURCES = sorted(path for root in PACKAGES.values() for path in root.rglob("*.py") if "node_modules" not in path.parts)
 
 
@@ -50,13 +45,12 @@ def test_imports_run_downwards_only() -> None:
     assert " 0 broken" in done.stdout
 
 
-def test_the_linter_knows_every_member() -> None:
-    packages = {root.name for root in PACKAGES.values()}
-    assert set(linter()["importlinter"]["root_packages"].split()) == packages
+def test_the_linter_knows_every_package() -> None:
+    assert set(linter()["importlinter"]["root_packages"].split()) == set(PACKAGES)
 
 
 def test_every_service_is_kept_apart_from_the_others_and_from_user_code() -> None:
-    services = {root.name for member, root in PACKAGES.items() if member.startswith("services/")}
+    services = {name for name, root in PACKAGES.items() if root.is_relative_to(ROOT / "services")}
     contracts = linter()
     layers = set(re.split(r"[\s|]+", contracts["importlinter:contract:layers"]["layers"].strip()))
     assert services <= layers
@@ -65,45 +59,75 @@ def test_every_service_is_kept_apart_from_the_others_and_from_user_code() -> Non
     assert services - {"penstock_standalone"} <= set(apart)
 
 
-def test_the_members_are_the_folders_and_the_makefile_installs_them() -> None:
-    folders = {
-        relative(path.parent) for part in ("libs", "services") for path in (ROOT / part).glob("*/pyproject.toml")
+def test_the_packages_are_the_folders() -> None:
+    folders = {path.parent for part in ("libs", "services") for path in (ROOT / part).glob("*/*/__init__.py")}
+    assert set(PACKAGES.values()) == folders
+
+
+def test_the_distributions_share_out_the_packages() -> None:
+    """Every package is in one of the two wheels, and the one that is built at the root has all of both."""
+    shares = {
+        name: [
+            (ROOT / "distributions" / name / source).resolve()
+            for source in settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+        ]
+        for name, settings in DISTRIBUTIONS.items()
     }
-    assert set(MEMBERS) == folders
-    assert len(MEMBERS) == len(set(MEMBERS))
-    text = (ROOT / "Makefile").read_text().replace("\\\n", " ")
-    (made,) = re.findall(r"^MEMBERS := (.*)$", text, re.MULTILINE)
-    assert made.split() == MEMBERS
+    assert set(shares) == {"penstock", "penstock-platform"}
+    assert {path.name for path in shares["penstock"]} == {"penstock_core", "penstock", "penstock_cli"}
+    assert sorted(path for share in shares.values() for path in share) == sorted(PACKAGES.values())
+    for name, settings in DISTRIBUTIONS.items():
+        included = settings["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+        assert {Path(source).name: target for source, target in included.items()} == {
+            path.name: path.name for path in shares[name]
+        }
+    hooks = [settings["tool"]["hatch"]["metadata"]["hooks"]["custom"] for settings in DISTRIBUTIONS.values()]
+    whole = PROJECT["tool"]["hatch"]["metadata"]["hooks"]["custom"]
+    for kind in ("dependencies", "extras"):
+        assert sorted(group for hook in hooks for group in hook[kind]) == sorted(whole[kind])
+    assert whole == {kind: whole[kind] for kind in ("dependencies", "extras")}
 
 
-@pytest.mark.parametrize("member", MEMBERS)
-def test_a_member_is_a_typed_package_with_a_purpose(member: str) -> None:
-    settings, root = project(member)["project"], PACKAGES[member]
+@pytest.mark.parametrize("settings", [PROJECT, *DISTRIBUTIONS.values()], ids=["root", *DISTRIBUTIONS])
+def test_a_distribution_has_a_purpose_and_the_version_of_all(settings: dict[str, dict[str, object]]) -> None:
+    project = settings["project"]
+    assert str(project["description"]).strip()
+    assert project["requires-python"] == ">=3.11"
+    assert project["dynamic"] == ["version", "dependencies", "optional-dependencies"], "one version, one list of each"
+
+
+@pytest.mark.parametrize("root", PACKAGES.values(), ids=PACKAGES)
+def test_a_package_is_typed_and_has_a_purpose(root: Path) -> None:
     assert (root / "py.typed").is_file()
     assert ast.get_docstring(ast.parse((root / "__init__.py").read_text())), f"{root.name} says nothing of itself"
-    assert settings["description"].strip()
-    assert settings["requires-python"] == ">=3.11"
-    assert settings["version"] == project("libs/core")["project"]["version"], "one workspace, one version"
 
 
-@pytest.mark.parametrize("member", MEMBERS)
-def test_a_dependency_has_a_lower_bound_and_no_address(member: str) -> None:
-    own = {project(other)["project"]["name"] for other in MEMBERS}
-    settings = project(member)["project"]
-    groups: list[list[str]] = [settings.get("dependencies", []), *settings.get("optional-dependencies", {}).values()]
-    for dependency in (item for group in groups for item in group):
-        name = re.split(r"[\[<>=~! ;]", dependency)[0]
-        assert name in own or ">=" in dependency, f"{dependency} has no lower bound"
-        assert "@" not in dependency, f"{dependency} names an address"
+def names(dependencies: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=~! ;]", item)[0].lower().replace("_", "-") for item in dependencies}
+
+
+@pytest.mark.parametrize("dependency", [item for group in GROUPS.values() for item in group])
+def test_a_dependency_has_a_lower_bound_and_no_address(dependency: str) -> None:
+    assert ">=" in dependency, f"{dependency} has no lower bound"
+    assert "@" not in dependency, f"{dependency} names an address"
 
 
 def test_the_core_needs_nothing() -> None:
-    assert project("libs/core")["project"].get("dependencies", []) == []
+    """Standard library only, imports inside functions included."""
+    found: list[str] = []
+    for path in PACKAGES["penstock_core"].rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
+            tops = {module.partition(".")[0] for module in modules}
+            found += [f"{relative(path)}: {top}" for top in tops - sys.stdlib_module_names - {"penstock_core"}]
+    assert not found
 
 
-def test_the_sdk_needs_the_core_and_the_bus_only() -> None:
-    names = {re.split(r"[\[<>=~! ;]", item)[0] for item in project("libs/sdk")["project"]["dependencies"]}
-    assert names == {"penstock-core", "nats-py"}
+def test_the_client_needs_the_bus_and_the_command_line_only() -> None:
+    """The SDK and the runner need less: `.importlinter` keeps typer and rich out of `penstock`."""
+    assert names(GROUPS["client"]) == {"nats-py", "typer", "rich"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
@@ -119,7 +143,7 @@ def test_nothing_prints_but_the_command() -> None:
     """Services log. A line on standard error, for the person who starts one, names its stream."""
     found: list[str] = []
     for path in SOURCES:
-        if path.is_relative_to(PACKAGES["libs/cli"]):
+        if path.is_relative_to(PACKAGES["penstock_cli"]):
             continue
         for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
             name = call.func.id if isinstance(call.func, ast.Name) else ""
@@ -137,7 +161,7 @@ def test_nothing_is_left_for_later() -> None:
 
 def test_nothing_speaks_of_the_machine_it_was_written_on() -> None:
     private = re.compile("/" + r"work/(main|shared|\.mirror)")
-    folders = ("libs", "services", "docs", "deploy", "examples", "proto", "tests")
+    folders = ("libs", "services", "distributions", "docs", "deploy", "examples", "proto", "tests")
     kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".conf", ".cfg", ".sh"}
     files = [path for part in folders for path in (ROOT / part).rglob("*") if path.suffix in kinds and path.is_file()]
     files += [path for path in ROOT.iterdir() if path.is_file() and path.suffix in {"", ".md", ".toml", ".txt", ".yml"}]
@@ -157,16 +181,13 @@ def test_constraints_are_exact_and_hold_no_addresses() -> None:
 
 def test_every_dependency_is_pinned() -> None:
     pinned = {line.partition("==")[0].partition("[")[0] for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    own = {project(member)["project"]["name"] for member in MEMBERS}
-    for member in MEMBERS:
-        for dependency in project(member)["project"].get("dependencies", []):
-            name = re.split(r"[\[<>=~! ;]", dependency)[0].lower().replace("_", "-")
-            assert name in own | pinned, f"{dependency} of {member} is not in constraints.txt: make constraints"
+    for group in ("client", "platform"):
+        assert not names(GROUPS[group]) - pinned, f"these of {group} are not in constraints.txt: make constraints"
 
 
 def test_test_files_have_names_of_their_own() -> None:
     """Files are imported by path; equal names would make reports ambiguous."""
-    names: dict[str, list[str]] = {}
+    paths_of: dict[str, list[str]] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
-        names.setdefault(path.name, []).append(relative(path))
-    assert not {name: paths for name, paths in names.items() if len(paths) > 1}
+        paths_of.setdefault(path.name, []).append(relative(path))
+    assert not {name: paths for name, paths in paths_of.items() if len(paths) > 1}

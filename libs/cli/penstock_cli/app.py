@@ -20,6 +20,7 @@ from penstock_cli import (
 )
 from penstock_cli.platform import doctor, up
 from penstock_cli.runs import commands, compare, explain, list_runs, metrics, mlflow_export, questions, rerun, run
+from penstock_core.version import VERSION
 
 app = typer.Typer(
     name="penstock",
@@ -34,10 +35,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        # Takes 20 ms; only here.
-        from importlib.metadata import version
-
-        typer.echo(f"penstock {version('penstock-cli')}")
+        typer.echo(f"penstock {VERSION}")
         raise typer.Exit
 
 

@@ -112,3 +112,7 @@ def __getattr__(name: str) -> Any:
     module = importlib.import_module(_LAZY_EXPORTS[name])
     found = globals()[name] = module if name == "serialize" else getattr(module, name)
     return found
+
+
+def __dir__() -> list[str]:
+    return __all__

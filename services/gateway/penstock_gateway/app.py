@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
 from penstock_core.errors import PenstockError
+from penstock_core.version import VERSION
 from penstock_gateway import subscribers
 from penstock_gateway.artifacts import routes as artifact_routes
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
@@ -92,7 +93,7 @@ def routed_app() -> FastAPI:
     """The application with its routes only: enough to be described."""
     app = FastAPI(
         title="Penstock",
-        version=platform_routes.VERSION,
+        version=VERSION,
         description="Pipelines, their runs, and what came of them. Errors are RFC 9457 problem details.",
         openapi_url=None,
         docs_url=None,

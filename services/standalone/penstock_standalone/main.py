@@ -19,11 +19,10 @@ from pydantic import Field, SecretStr
 
 from penstock_adapters.nats.server import EmbeddedServer, NatsServerError
 from penstock_core.errors import PenstockError
+from penstock_core.version import VERSION
 from penstock_servicekit import app, logs
 from penstock_servicekit.settings import ServiceSettings
 from penstock_standalone.state import StateError, StateFolder
-
-VERSION = "0.1.0"
 
 
 class StandaloneSettings(ServiceSettings):

@@ -76,7 +76,7 @@ def test_without_mlflow_or_an_address_the_command_says_what_to_do(monkeypatch: p
         raise ImportError(f"No module named {name!r}")
 
     monkeypatch.setattr("importlib.import_module", missing)
-    with pytest.raises(UsageError, match=r"pip install 'penstock-cli\[mlflow\]'"):
+    with pytest.raises(UsageError, match=r"pip install 'penstock\[mlflow\]'"):
         mlflow_export.export_mlflow(["last"], to="sqlite://")
 
 

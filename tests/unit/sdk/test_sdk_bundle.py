@@ -227,6 +227,25 @@ def test_the_digest_changes_with_packages_and_with_editable_sources(
     assert len(set(digests)) == 3
 
 
+def test_the_digest_counts_the_folders_that_an_editable_installation_puts_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    write(tmp_path / "repository" / "src" / "module.py")
+    write(tmp_path / "repository" / "tests" / "test_module.py")
+    write(tmp_path / "_my_own.pth", f"{tmp_path}/repository/src\n")
+    write(
+        tmp_path / "my_own-1.0.dist-info" / "direct_url.json",
+        f'{{"url": "file://{tmp_path}/repository", "dir_info": {{"editable": true}}}}',
+    )
+    digests = [bundle.environment_info()["digest"]]
+    os.utime(tmp_path / "repository" / "tests" / "test_module.py", (2e9, 2e9))
+    digests.append(bundle.environment_info()["digest"])
+    os.utime(tmp_path / "repository" / "src" / "module.py", (2e9, 2e9))
+    digests.append(bundle.environment_info()["digest"])
+    assert digests[0] == digests[1] != digests[2]
+
+
 def test_unreadable_folders_on_the_path_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path / "missing"), str(Path(__file__))])
     assert environment.environment_info()["packages"] == {}

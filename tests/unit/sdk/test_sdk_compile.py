@@ -210,6 +210,11 @@ def test_a_large_pipeline_compiles_quickly() -> None:
     assert time.perf_counter() - start < 10
 
 
+def test_dir_lists_the_public_names() -> None:
+    assert dir(penstock) == sorted(penstock.__all__)
+    assert all(hasattr(penstock, name) for name in dir(penstock))
+
+
 def test_the_package_exports_what_users_import() -> None:
     assert {"step", "pipeline", "context", "Resources", "DefinitionError", "InputError", "Client"} <= set(
         penstock.__all__

@@ -75,27 +75,33 @@ def _python(home: Path) -> Iterator[Finding]:
         yield Finding("python", OK, f"{version} at {sys.executable}")
 
 
+def _starts_no_platform(home: Path) -> bool:
+    """Whether commands use a platform that another machine or another environment runs."""
+    import os
+
+    from penstock.client import platform
+
+    return bool(os.environ.get("PENSTOCK_URL")) or (not platform.is_installed() and platform.find(home) is not None)
+
+
 def _packages(home: Path) -> Iterator[Finding]:
     from importlib.metadata import PackageNotFoundError, version
 
-    found: list[str] = []
-    for name in (
-        "penstock",
-        "penstock-cli",
-        "penstock-standalone",
-        "nats-py",
-        "faststream",
-        "fastapi",
-        "typer",
-        "rich",
-    ):
+    from penstock.client import platform
+    from penstock_core.version import VERSION
+
+    found = [f"penstock {VERSION}"]
+    names = ["nats-py", "typer", "rich"]
+    if platform.is_installed():
+        names += ["faststream", "fastapi"]
+    elif not _starts_no_platform(home):
+        advice = f"pip install penstock-platform=={VERSION}, or set PENSTOCK_URL"
+        yield Finding("packages", FAIL, "the platform is not installed, only its client", advice)
+    for name in names:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            advice = f"install it: pip install {name}"
-            if name == "penstock-standalone":
-                advice += " (not needed with PENSTOCK_URL)"
-            yield Finding("packages", FAIL, f"{name} is missing", advice)
+            yield Finding("packages", FAIL, f"{name} is missing", f"pip install {name}")
     yield Finding("packages", OK, ", ".join(found))
 
 
@@ -105,6 +111,8 @@ def _nats(home: Path) -> Iterator[Finding]:
     import shutil
     import subprocess
 
+    if _starts_no_platform(home):
+        return
     if os.environ.get("PENSTOCK_NATS_URL"):
         yield Finding("nats-server", OK, "the one of PENSTOCK_NATS_URL is used")
         return

@@ -29,22 +29,16 @@ def up(
     """Start the platform and keep it until Ctrl-C."""
     # The lock and the address of platforms; light, but nothing that `--help` needs.
     from penstock.client import platform
-    from penstock.client.errors import PlatformFailedError
 
     home = platform.state_folder()
     platform.prepare_home(home)
     _refuse_second(home)
     if port:
         _check_port(port)
-    try:
-        # All services come with this import, so it takes most of the time of the start.
-        from penstock_standalone.main import main as serve
-    except ModuleNotFoundError as error:
-        if error.name != "penstock_standalone":
-            raise
-        raise PlatformFailedError(
-            "the platform is not installed here, only its client: pip install penstock-standalone"
-        ) from error
+    platform.check_installed()
+    # All services come with this import, so it takes most of the time of the start.
+    from penstock_standalone.main import main as serve
+
     if not verbose:
         os.environ.setdefault("PENSTOCK_LOG_LEVEL", "warning")
     threading.Thread(target=_announce, args=(home, json), name="announce", daemon=True).start()

@@ -102,7 +102,7 @@ class Mlflow:
         except ImportError as error:
             raise UsageError(
                 f"mlflow cannot be imported ({error}): install it beside this command, such as "
-                "`pip install 'penstock-cli[mlflow]'`"
+                "`pip install 'penstock[mlflow]'`"
             ) from error
         self._address = address
         self._client: Any = self._call(lambda: tracking.MlflowClient(tracking_uri=address))

@@ -2,7 +2,7 @@
 
 Names and versions are read off the folders `name-version.dist-info` (PEP 376), which takes a millisecond where reading
 all metadata takes a hundred. What is installed in editable form changes without a new version, so the digest counts
-the times of its source files.
+the times of its source files: those in the folders that its `.pth` file puts on the path.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ def environment_info() -> dict[str, Any]:
     """Interpreter, version, packages and their digest, as `EnvironmentInfo` of the contracts."""
     packages: dict[str, str] = {}
     editables: list[str] = []
+    path_files: list[Path] = []
     for folder in dict.fromkeys(sys.path):
-        _read_folder(folder, packages, editables)
+        _read_folder(folder, packages, editables, path_files)
+    sources = _sources(editables, path_files)
     ordered = dict(sorted(packages.items()))
     text = json.dumps(
         [
@@ -36,7 +38,7 @@ def environment_info() -> dict[str, Any]:
             sys.version,
             platform.machine(),
             ordered,
-            [_newest(path) for path in sorted(set(editables))],
+            [_newest(path) for path in sources],
         ]
     )
     return {
@@ -47,12 +49,14 @@ def environment_info() -> dict[str, Any]:
     }
 
 
-def _read_folder(folder: str, packages: dict[str, str], editables: list[str]) -> None:
+def _read_folder(folder: str, packages: dict[str, str], editables: list[str], path_files: list[Path]) -> None:
     try:
         names = os.listdir(folder or ".")  # noqa: PTH208 - names are all that is needed, of thousands
     except OSError:
         return
     for name in names:
+        if name.endswith(".pth"):
+            path_files.append(Path(folder, name))
         found = _FOLDER.match(name)
         if found is None:
             continue
@@ -71,6 +75,19 @@ def _editable(file: Path) -> str | None:
     if not data.get("dir_info", {}).get("editable"):
         return None
     return unquote(urlsplit(str(data.get("url", ""))).path)
+
+
+def _sources(editables: list[str], path_files: list[Path]) -> list[str]:
+    """The folders that editable installations import from: a repository has tests and examples beside its packages."""
+    on_path: list[str] = []
+    for file in path_files:
+        with suppress(OSError):
+            on_path += file.read_text(errors="replace").splitlines()
+    found: set[str] = set()
+    for folder in editables:
+        inside = [path for path in on_path if path.startswith(folder + os.sep)]
+        found.update([folder] if folder in on_path or not inside else inside)
+    return sorted(found)
 
 
 def _newest(folder: str) -> list[Any]:

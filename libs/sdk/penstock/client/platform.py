@@ -10,6 +10,7 @@ that started it; two clients that start at once end up with one platform.
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.client.errors import NoPlatformError, PlatformFailedError
+from penstock_core.version import VERSION
 
 READY_TIMEOUT = 20.0
 """Seconds an embedded platform may take until it answers."""
@@ -156,6 +158,25 @@ def locator(url: str | None, token: str | None, home: str | os.PathLike[str] | N
     return locate
 
 
+def is_installed() -> bool:
+    """Whether this environment has the platform, or its client only."""
+    return importlib.util.find_spec("penstock_standalone") is not None
+
+
+def check_installed() -> None:
+    """Check that this environment can start a platform.
+
+    Raises:
+        PlatformFailedError: it has the client only.
+    """
+    if not is_installed():
+        raise PlatformFailedError(
+            f"the platform is not installed in the environment {sys.prefix}, only its client: "
+            f"pip install penstock-platform=={VERSION}, or run `penstock up` in an environment that has it "
+            "and set PENSTOCK_URL and PENSTOCK_TOKEN here"
+        )
+
+
 class EmbeddedPlatform:
     """Holds a platform up for as long as this object is open: the one that is up, or an own one.
 
@@ -200,11 +221,16 @@ class EmbeddedPlatform:
         return f" (pid {info['pid']})" if info else ""
 
     def start(self) -> None:
-        """Start an own platform when none holds the state folder. Returns at once; a second call does nothing."""
+        """Start an own platform when none holds the state folder. Returns at once; a second call does nothing.
+
+        Raises:
+            PlatformFailedError: this environment has no platform to start.
+        """
         if self._child is None and not is_locked(self.home):
             self._spawn()
 
     def _spawn(self) -> None:
+        check_installed()
         log = self.home / "platform.log"
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))

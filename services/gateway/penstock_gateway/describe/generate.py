@@ -19,9 +19,9 @@ import yaml
 
 from penstock_core.facts import FACTS
 from penstock_core.registry.facts import MODEL_FACTS
+from penstock_core.version import VERSION
 from penstock_gateway.app import ROUTERS, routed_app
 from penstock_gateway.describe import asyncapi, compatibility, openapi, schemas
-from penstock_gateway.platform.routes import VERSION
 
 
 def files() -> dict[str, str]:

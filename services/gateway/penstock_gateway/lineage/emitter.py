@@ -114,7 +114,7 @@ def _client(url: str, key: str | None) -> OpenLineageClient:
     except ImportError as error:
         raise OpenLineageUnavailableError(
             "PENSTOCK_OPENLINEAGE_URL is set, and openlineage-python is not installed: "
-            "pip install 'penstock-gateway[openlineage]', or unset it"
+            "pip install openlineage-python, or unset it"
         ) from error
     transport: dict[str, object] = {"type": "http", "url": url, "timeout": _TIMEOUT}
     if key:

@@ -12,12 +12,11 @@ from penstock_contracts import subjects
 from penstock_contracts.commands import Replica, Replicas
 from penstock_core.pipeline.values import INLINE_LIMIT
 from penstock_core.ports import UnavailableError
+from penstock_core.version import VERSION
 from penstock_gateway.http.bodies import JSON_LIMIT
 from penstock_gateway.http.common import artifacts, json, service, settings
 from penstock_gateway.http.docs import describe
 from penstock_gateway.service import PROJECT
-
-VERSION = "0.1.0"
 
 router = APIRouter(tags=["platform"])
 
