@@ -58,7 +58,7 @@ def archived_and_collected(cluster: Cluster) -> None:
     deadline = time.monotonic() + 90
     swept = 0
     while swept < 5 and time.monotonic() < deadline:
-        swept += client.retention.collect().swept["objects"]
+        swept += client.retention.collect().removed["objects"]
         time.sleep(0.5)
     # Manifest, file and pack of the folder; archive and output of the run.
     assert swept == 5

@@ -69,7 +69,7 @@ class Step:
     since: float
     node: str = "train"
     attempt: int = 1
-    held: int = 1
+    queued_attempt: int = 1
 
 
 @dataclass

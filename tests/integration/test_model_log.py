@@ -81,7 +81,7 @@ async def test_many_promote_at_the_same_time_and_no_move_is_lost(tmp_path: Path)
         kept = [fact for fact in model.history if isinstance(fact, ModelPromoted)]
         # Exactly those that somebody was told of, one after the other, and each saw the one before.
         assert sorted(fact.revision for several in made for fact in several) == [fact.revision for fact in kept]
-        assert [fact.before for fact in kept] == [None, *(fact.version for fact in kept[:-1])]
+        assert [fact.previous for fact in kept] == [None, *(fact.version for fact in kept[:-1])]
         assert [fact.revision for fact in model.history] == list(range(1, len(model.history) + 1))
         for log in logs:
             assert await log.get("default", "churn") == model

@@ -313,9 +313,9 @@ def child(script: str, tmp_path: Path) -> dict[str, Any]:
     work.mkdir()
     program = f"""
         import json, os, socket, subprocess, sys
-        from penstock_artifacts.previews import confine
-        done = confine.begin({os.getpid()}, 10)
-        done += confine.confine(64 << 20)
+        from penstock_artifacts.previews import confinement
+        done = confinement.begin({os.getpid()}, 10)
+        done += confinement.confine(64 << 20)
         def refused(action):
             try:
                 action()

@@ -68,7 +68,7 @@ async def test_what_is_stored_is_told_while_the_attempt_runs(executor_harness: O
     names = {fact.effective_name: fact for fact in b.events.commits[key]}
     assert names.keys() == {"checkpoint", "curve of loss.json", "plain"}
     assert names["curve of loss.json"].name.startswith("curve_of_loss_json-")
-    assert names["plain"].value == Inline(1) and names["plain"].name == "plain" and names["plain"].given == ""
+    assert names["plain"].value == Inline(1) and names["plain"].name == "plain" and names["plain"].display_name == ""
     assert end.artifacts.keys() == {"curve of loss.json", "plain"}  # the checkpoint is no artifact of the step
 
 

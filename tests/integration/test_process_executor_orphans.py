@@ -171,10 +171,10 @@ async def test_an_interpreter_without_penstock_says_so(executor_harness: OpenHar
 _EXECUTOR = """
 import asyncio, sys
 from pathlib import Path
-from penstock_testkit.executor_harness import Bed
+from penstock_testkit.executor_harness import ExecutorHarness
 
 async def main():
-    async with Bed(Path(sys.argv[1]), '''
+    async with ExecutorHarness(Path(sys.argv[1]), '''
 import os, subprocess, time
 from pathlib import Path
 

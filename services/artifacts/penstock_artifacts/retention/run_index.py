@@ -76,7 +76,7 @@ class RunIndex:
             case RunFinished() as fact:
                 self._ended(fact.run_id, fact.outcome.value, item.at)
             case RunArchived() as fact:
-                self.archived[fact.run_id] = replace(fact, names=None, folders=())
+                self.archived[fact.run_id] = replace(fact, digests=None, folders=())
                 if fact.run_id in self.runs:
                     self.runs[fact.run_id] = replace(self.runs[fact.run_id], archived=True)
                 if fact.finished_at and fact.run_id in self._ends:
