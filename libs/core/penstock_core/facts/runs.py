@@ -22,6 +22,7 @@ class RunRequested:
         refresh: steps whose results are made anew, by name or key.
         reuses: the run some of whose results it takes over; the log holds them as `StepReused` before this fact.
         caller: the attempt of another run that waits for its end.
+        requested_by: the principal that requested it, such as `user:ada` (see `penstock_core.access`).
     """
 
     ce_type: ClassVar[str] = "penstock.run.requested.v1"
@@ -41,6 +42,7 @@ class RunRequested:
     refresh: tuple[str, ...] = ()
     reuses: str = ""
     caller: Caller | None = None
+    requested_by: str = ""
 
     def __post_init__(self) -> None:
         ids.check_name(self.run_id, "run id")

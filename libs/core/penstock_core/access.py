@@ -1,0 +1,147 @@
+"""Who acts, and which permissions the operations of the API need.
+
+The server decides who acts: it resolves each request to a principal, and facts, lists and log lines carry that
+principal. What a client claims about itself is ignored.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import hmac
+
+from penstock_core import ids
+from penstock_core.errors import InvalidIdError
+from penstock_core.frozen import frozen
+
+NAME_LIMIT = 400
+"""Characters of a principal's name."""
+
+DEFAULT_TOKEN = "default"  # noqa: S105
+"""Name of the token that a gateway is started with (`PENSTOCK_TOKEN`)."""
+
+
+class PrincipalKind(enum.StrEnum):
+    """What kind of principal acts."""
+
+    USER = "user"
+    """A person, such as the owner of the state folder of a local platform."""
+    TOKEN = "token"  # noqa: S105
+    """A named access token: a script, a CI job, another service."""
+    TRIGGER = "trigger"
+    """A schedule, or anything else that starts runs by itself."""
+    RUN = "run"
+    """A step of a run, which starts a child run or registers a model."""
+    SERVICE = "service"
+    """A service of the platform, such as the scheduler that replaces an older run."""
+    LINK = "link"
+    """A signed link to a question; the name is the principal that made the link."""
+
+
+@frozen()
+class Principal:
+    """Who acts. The text form is `KIND:NAME`, such as `user:ada`, `token:ci`, `trigger:nightly` or `run:ID/STEP`.
+
+    Raises:
+        InvalidIdError: the name is empty, longer than `NAME_LIMIT` or has characters that cannot be printed.
+    """
+
+    kind: PrincipalKind
+    name: str
+
+    def __post_init__(self) -> None:
+        if not self.name or len(self.name) > NAME_LIMIT or not self.name.isprintable():
+            raise InvalidIdError(f"principal name {self.name[:120]!r}: use 1 to {NAME_LIMIT} printable characters")
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}:{self.name}"
+
+
+def trigger(schedule: str) -> str:
+    """The principal of runs that a schedule starts."""
+    return str(Principal(PrincipalKind.TRIGGER, schedule))
+
+
+def run_step(run_id: str, key: str) -> str:
+    """The principal of what a step of a run does."""
+    return str(Principal(PrincipalKind.RUN, f"{run_id}/{key}"))
+
+
+def service(name: str) -> str:
+    """The principal of what a service of the platform does by itself."""
+    return str(Principal(PrincipalKind.SERVICE, name))
+
+
+def link(made_by: str) -> str:
+    """The principal of answers given through a signed link that `made_by` made."""
+    return str(Principal(PrincipalKind.LINK, made_by[:NAME_LIMIT]))
+
+
+def user(name: str) -> Principal:
+    """A person by the name of an account; characters that cannot be printed are dropped."""
+    shown = "".join(letter for letter in name if letter.isprintable())[:NAME_LIMIT]
+    return Principal(PrincipalKind.USER, shown or "unknown")
+
+
+@frozen(kw_only=True)
+class AccessToken:
+    """A named token as it is stored. The token itself is not stored: only `digest`, its SHA-256.
+
+    A plain hash is enough, because tokens are random and have 256 bits: there is nothing to guess.
+    """
+
+    name: str
+    digest: str
+    created_at: float
+    created_by: str = ""
+
+    def __post_init__(self) -> None:
+        ids.check_name(self.name, "token name")
+        ids.check_digest(self.digest)
+
+    @property
+    def principal(self) -> Principal:
+        """Who acts with this token."""
+        return Principal(PrincipalKind.TOKEN, self.name)
+
+
+def token_digest(token: str) -> str:
+    """The SHA-256 by which a token is stored and looked up."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def same_digest(one: str, other: str) -> bool:
+    """Compare two digests in a time that does not depend on where they differ."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+class Permission(enum.StrEnum):
+    """What an operation of the API needs. Every principal has all of them until there are roles."""
+
+    RUNS_READ = "runs.read"
+    RUNS_CREATE = "runs.create"
+    RUNS_CANCEL = "runs.cancel"
+    RUNS_DELETE = "runs.delete"
+    VERSIONS_READ = "versions.read"
+    VERSIONS_REGISTER = "versions.register"
+    VERSIONS_PUBLISH = "versions.publish"
+    SCHEDULES_READ = "schedules.read"
+    SCHEDULES_WRITE = "schedules.write"
+    LIMITS_READ = "limits.read"
+    LIMITS_WRITE = "limits.write"
+    ARTIFACTS_READ = "artifacts.read"
+    ARTIFACTS_WRITE = "artifacts.write"
+    MODELS_READ = "models.read"
+    MODELS_REGISTER = "models.register"
+    MODELS_PROMOTE = "models.promote"
+    MODELS_WRITE = "models.write"
+    """Gates, and archiving versions."""
+    EVENTS_SEND = "events.send"
+    WAITS_READ = "waits.read"
+    WAITS_ANSWER = "waits.answer"
+    RETENTION_READ = "retention.read"
+    RETENTION_WRITE = "retention.write"
+    TOKENS_READ = "tokens.read"
+    TOKENS_WRITE = "tokens.write"
+    PLATFORM_ADMIN = "platform.admin"
+    """Garbage collection, restoring runs, rebuilding the read model."""
