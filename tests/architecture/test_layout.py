@@ -21,8 +21,6 @@ PACKAGES = {
 DISTRIBUTIONS = {
     path.parent.name: tomllib.loads(path.read_text()) for path in (ROOT / "distributions").glob("*/pyproject.toml")
 }
-LONGEST = 400
-"""Lines of a source file; about 250 is the aim."""
 
 
 SOURCES = sorted(path for root in PACKAGES.values() for path in root.rglob("*.py") if "node_modules" not in path.parts)
@@ -131,11 +129,8 @@ def test_the_client_needs_the_bus_and_the_command_line_only() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_source_file_is_short_and_says_what_it_is_for(path: Path) -> None:
-    text = path.read_text()
-    lines = text.count("\n")
-    assert lines <= LONGEST, f"{lines} lines; the limit is {LONGEST}: split it"
-    tree = ast.parse(text)
+def test_a_source_file_says_what_it_is_for(path: Path) -> None:
+    tree = ast.parse(path.read_text())
     assert not tree.body or ast.get_docstring(tree), "a module begins with what enters, what leaves, what holds"
 
 
@@ -164,7 +159,11 @@ def test_nothing_speaks_of_the_machine_it_was_written_on() -> None:
     folders = ("libs", "services", "distributions", "docs", "deploy", "examples", "proto", "tests")
     kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".conf", ".cfg", ".sh"}
     files = [path for part in folders for path in (ROOT / part).rglob("*") if path.suffix in kinds and path.is_file()]
-    files += [path for path in ROOT.iterdir() if path.is_file() and path.suffix in {"", ".md", ".toml", ".txt", ".yml"}]
+    files += [
+        path
+        for path in ROOT.iterdir()
+        if path.name != ".git" and path.is_file() and path.suffix in {"", ".md", ".toml", ".txt", ".yml"}
+    ]
     assert len(files) > 100
     assert not [relative(path) for path in files if private.search(path.read_text(errors="replace"))]
 

@@ -12,7 +12,7 @@ import nats
 
 from penstock import Client
 from penstock.client.views import Schedule
-from penstock_adapters.nats.buckets.waits import About, Waits, came
+from penstock_adapters.nats.buckets.waits import EventKey, Waits, came
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
@@ -64,7 +64,7 @@ class Recorder:
         async def publish() -> None:
             connection = await nats.connect(self.cluster.nats.url)
             bus = Bus(connection)
-            waits, what = Waits(bus), About("default", event.type, event.key)
+            waits, what = Waits(bus), EventKey("default", event.type, event.key)
             await waits.publish(what, event)
             ends = [came(wait, event, event.at) for wait in await waits.waiting(what)]
             await NatsRunLog(bus, "recorder").append(ends)

@@ -75,7 +75,11 @@ def test_equal_values(one: Any, other: Any, same: bool) -> None:
 
 
 def test_rows_are_in_the_order_of_sections_steps_and_names() -> None:
-    one = {"metrics": {("fit[10]", "a"): 1, ("fit[9]", "a"): 1, ("", "z"): 1}, "inputs": {("", "n"): 1}, "odd": {}}
+    one = {
+        "metrics": {("fit[10]", "a"): 1, ("fit[9]", "a"): 1, ("", "z"): 1},
+        "inputs": {("", "n"): 1},
+        "non_finite": {},
+    }
     other = {"metrics": {("fit[9]", "a"): 2}}
     assert compare([one, other]) == [
         Row("inputs", "", "n", (1, MISSING), False),

@@ -64,7 +64,7 @@ def test_a_step_whose_condition_does_not_hold_is_skipped_with_the_values_and_the
         reason="its condition does not hold: a.auc >= 0.9 and b (a.auc is 0.5, b is 1)",
         expected=True,
     )
-    assert after == StepSkipped(run_id=R, key="d", reason="step 'c' was skipped", because="c", expected=True)
+    assert after == StepSkipped(run_id=R, key="d", reason="step 'c' was skipped", cause="c", expected=True)
     assert over.outcome is Outcome.SUCCEEDED  # type: ignore[union-attr]
     assert over.outputs == {"out": Inline(None)}  # type: ignore[union-attr]
 
@@ -120,7 +120,7 @@ def test_the_first_result_that_is_there_is_taken() -> None:
 def test_a_step_with_no_result_to_choose_from_is_skipped() -> None:
     driver = RunDriver(pipeline(node("a"), node("b"), node("c", x=OneOf((A, B)))), RUN)
     skip, _ = driver.facts(end("a", FAILED), end("b", FAILED))
-    assert skip == StepSkipped(run_id=R, key="c", reason="none of 'a', 'b' succeeded", because="a")
+    assert skip == StepSkipped(run_id=R, key="c", reason="none of 'a', 'b' succeeded", cause="a")
 
 
 def test_two_branches_of_a_condition_join() -> None:

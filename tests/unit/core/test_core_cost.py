@@ -21,8 +21,8 @@ from penstock_core.facts import (
 )
 from penstock_core.pipeline.ir import MapSpec, Node, Pipeline, Port, Retry, StepSpec
 from penstock_core.pipeline.values import BoundItems, Inline, Output
-from penstock_core.run import machine
-from penstock_testkit.checks import mutants
+from penstock_core.run import decide, machine, transitions
+from penstock_testkit.checks.mutants import AFTER, BEFORE, Mutant, alters
 
 R = "r"
 RUN = RunRequested(run_id=R, project="p", pipeline="f", version=1)
@@ -156,20 +156,33 @@ def test_the_cost_of_a_fact_does_not_grow_with_the_run(shape: str) -> None:
     assert large.total <= small.total * 10 * 1.15, "ten times the steps cost more than ten times as much"
 
 
-@pytest.mark.parametrize(
-    ("module", "old", "new"),
-    [
-        ("decide", "    if state.open == 0:", "    if all(step.waiting_on == 0 for step in state.steps.values()):"),
-        (
-            "settle",
-            "    passing = step.status in",
-            "    sum(1 for step in state.steps.values())\n    passing = step.status in",
-        ),
-    ],
-    ids=["deciding looks at every step", "an end looks at every step"],
-)
-def test_a_look_at_every_step_is_noticed(module: str, old: str, new: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules[__name__], "run", mutants.load({module: ((old, new),)}, "scan"))
+@alters(decide.decide)
+def deciding_looks_at_every_step(state):
+    with BEFORE:
+        state.open == 0
+    with AFTER:
+        all(step.waiting_on == 0 for step in state.steps.values())
+
+
+@alters(transitions._end_step)
+def an_end_looks_at_every_step(state):
+    with BEFORE:
+        state.open -= 1
+    with AFTER:
+        state.open -= sum(1 for step in state.steps.values()) * 0 + 1
+
+
+@alters(transitions._end_item)
+def an_end_looks_at_every_item(mapped):
+    with BEFORE:
+        mapped.done += 1
+    with AFTER:
+        mapped.done += sum(1 for _ in mapped.items) * 0 + 1
+
+
+@pytest.mark.parametrize("mutant", [deciding_looks_at_every_step, an_end_looks_at_every_step], ids=lambda one: one.name)
+def test_a_look_at_every_step_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "machine", mutant.module())
     with pytest.raises(AssertionError, match=r"costs? more"):
         test_the_cost_of_a_fact_does_not_grow_with_the_run("a chain")
 
@@ -229,7 +242,6 @@ def test_five_thousand_items_make_as_many_calls_each_as_five_hundred(
 
 
 def test_a_look_at_every_item_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    scan = ("    fan.done += 1", "    fan.done += sum(1 for _ in fan.items) * 0 + 1")
-    monkeypatch.setattr(sys.modules[__name__], "run", mutants.load({"settle": (scan,)}, "scan"))
+    monkeypatch.setattr(sys.modules[__name__], "machine", an_end_looks_at_every_item.module())
     each = calls(lambda: whole(mapped_node(100))) / 100
     assert calls(lambda: whole(mapped_node(400))) / 400 > each * 1.05 + 1

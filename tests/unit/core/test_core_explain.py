@@ -84,11 +84,11 @@ def test_every_step_of_any_state_has_a_reason(state: machine.RunState, now: floa
         step = state.steps[one.key]
         assert one.status is step.status
         assert one.sentence.strip() and "\n" not in one.sentence
-        assert set(one.because) <= state.steps.keys()
+        assert set(one.caused_by) <= state.steps.keys()
         needs = any(state.steps[key].status not in TERMINAL_STATUSES for key in state.plan.dependencies[one.key])
         free = state.admitted and state.finished is None and state.stopping(step) is None
         if step.status is Status.WAITING and needs and free:
-            assert one.because, "what waits says for which steps"
+            assert one.caused_by, "what waits says for which steps"
     assert dump(state) == before
 
 
@@ -99,12 +99,12 @@ def test_a_step_that_waits_names_exactly_what_is_not_over(state: machine.RunStat
         free = state.admitted and state.cancel is state.finished is None and state.stopping(step) is None
         if one.status is Status.WAITING and step.blocker is None and free:
             needs = state.plan.dependencies[one.key]
-            assert set(one.because) == {key for key in needs if state.steps[key].status not in TERMINAL_STATUSES}
+            assert set(one.caused_by) == {key for key in needs if state.steps[key].status not in TERMINAL_STATUSES}
 
 
 def test_waiting_names_the_steps_and_their_states() -> None:
     found = reasons(line_of("a", "b", "c"), REQUESTED, attempt("a"), started("a"))
-    assert (found["b"].sentence, found["b"].because) == ("waits for step 'a' (running)", ("a",))
+    assert (found["b"].sentence, found["b"].caused_by) == ("waits for step 'a' (running)", ("a",))
     assert found["c"].sentence == "waits for step 'b' (waiting)"
     spec = ir.StepSpec(name="s", entrypoint="m:s")
     many = [ir.Node(key=f"n{at}", step="s") for at in range(9)]
@@ -113,7 +113,7 @@ def test_waiting_names_the_steps_and_their_states() -> None:
     facts = [attempt("n0"), ended("n0", Outcome.SUCCEEDED)]
     one = reasons(wide, REQUESTED, *facts)["join"]
     assert "'n1' (waiting)" in one.sentence and "and 4 more (8 of 9 are not over)" in one.sentence
-    assert one.because == tuple(f"n{at}" for at in range(1, 9))
+    assert one.caused_by == tuple(f"n{at}" for at in range(1, 9))
 
 
 def test_a_step_that_nothing_holds_back_waits_for_the_scheduler() -> None:
@@ -165,20 +165,20 @@ def test_skipped_names_the_step_before_it_and_the_first_cause() -> None:
     facts: list[Fact] = [REQUESTED, attempt("a"), ended("a", Outcome.FAILED, BOOM)]
     plan = line_of("a", "b", "c")
     assert reasons(plan, *facts)["b"].sentence == "is about to be skipped: step 'a' failed"
-    facts.append(StepSkipped(run_id=RUN, key="b", reason="step 'a' failed", because="a"))
-    facts.append(StepSkipped(run_id=RUN, key="c", reason="step 'b' was skipped", because="b"))
+    facts.append(StepSkipped(run_id=RUN, key="b", reason="step 'a' failed", cause="a"))
+    facts.append(StepSkipped(run_id=RUN, key="c", reason="step 'b' was skipped", cause="b"))
     found = reasons(plan, *facts)
     assert found["b"].sentence == "never ran: step 'a' failed: ValueError: two lines"
     assert found["c"].sentence == (
         "never ran: step 'b' was skipped; the first cause: step 'a' failed: ValueError: two lines"
     )
-    assert found["c"].because == ("b", "a")
+    assert found["c"].caused_by == ("b", "a")
 
 
 def test_a_circle_of_skips_ends() -> None:
-    facts = [StepSkipped(run_id=RUN, key=key, reason="x", because=other) for key, other in (("a", "b"), ("b", "a"))]
+    facts = [StepSkipped(run_id=RUN, key=key, reason="x", cause=other) for key, other in (("a", "b"), ("b", "a"))]
     found = reasons(line_of("a", "b"), REQUESTED, *facts)
-    assert found["a"].sentence.startswith("never ran: x") and found["b"].because
+    assert found["a"].sentence.startswith("never ran: x") and found["b"].caused_by
 
 
 def test_cancelled_says_who_and_why() -> None:
@@ -223,12 +223,12 @@ def test_a_long_chain_of_skips_costs_one_walk() -> None:
     keys = [f"n{at}" for at in range(20_000)]
     facts: list[Fact] = [REQUESTED, attempt("n0"), ended("n0", Outcome.FAILED, BOOM)]
     pairs = zip(keys[1:], keys, strict=False)
-    facts += [StepSkipped(run_id=RUN, key=key, reason=f"because of {other}", because=other) for key, other in pairs]
+    facts += [StepSkipped(run_id=RUN, key=key, reason=f"because of {other}", cause=other) for key, other in pairs]
     state = machine.fold(RUN, line_of(*keys), facts)
     begin = time.process_time()
     found = explain(state, NOW)
     assert time.process_time() - begin < 5
-    assert found[-1].because == ("n19998", "n0")
+    assert found[-1].caused_by == ("n19998", "n0")
 
 
 def test_a_time_that_no_calendar_has_is_told_all_the_same() -> None:

@@ -64,7 +64,7 @@ EXAMPLES: list[tuple[Fact, str, bool]] = [
     (StepExpanded(**RUN, key="a", count=3), "step.a.expanded", True),
     (StepReused(**RUN, key="a[3]", from_run="r0"), "step.a[3].reused", True),
     (StepCancelRequested(**RUN, key="a"), "step.a.cancel", True),
-    (AttemptQueued(**STEP), "step.features/split-2[3].4.held", True),
+    (AttemptQueued(**STEP), "step.features/split-2[3].4.queued", True),
     (SlotGranted(**STEP), "step.features/split-2[3].4.granted", True),
     (StepSuspended(**STEP, kind=Kind.ASK), "step.features/split-2[3].4.suspended", True),
     (

@@ -30,7 +30,7 @@ from penstock_core.registry.gates import (
 class Version:
     version: int = 1
     metrics: dict[str, float] = field(default_factory=dict)
-    odd: dict[str, str] = field(default_factory=dict)
+    non_finite: dict[str, str] = field(default_factory=dict)
 
 
 def verdict(gate: str, mine: dict[str, float], **standing: dict[str, float]) -> gate_evaluation.Verdict:

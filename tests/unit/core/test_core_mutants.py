@@ -11,226 +11,498 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import random
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from penstock_core.facts import Fact
-from penstock_core.pipeline.ir import Pipeline
-from penstock_core.run import machine
+from penstock_core.cache import cache_key
+from penstock_core.facts import Fact, Outcome, StepSkipped
+from penstock_core.pipeline import values
+from penstock_core.pipeline.ir import Phase, Pipeline, Rule
+from penstock_core.run import (
+    decide,
+    effects,
+    evolve,
+    machine,
+    mapped_steps,
+    plan,
+    retry,
+    run_outcome,
+    state,
+    transitions,
+    value_resolution,
+)
+from penstock_core.run.cancellation import stop_new_items
+from penstock_core.run.evolve import _finished
+from penstock_core.run.retry import MAX_LOSSES, _matches
+from penstock_core.run.state import IN_FLIGHT, Status
+from penstock_core.run.transitions import end
 from penstock_testkit import generators
 from penstock_testkit.checks import properties
 from penstock_testkit.checks.invariants import InvariantError
-from penstock_testkit.checks.mutants import Mutant, StaleMutantError, load
+from penstock_testkit.checks.mutants import AFTER, BEFORE, Mutant, StaleMutantError, alters
 from penstock_testkit.checks.state_machine import Machine
 from penstock_testkit.simulation import driver
 from penstock_testkit.simulation.replica import SchedulerBehavior
 
-RETRY, SETTLE, DECIDE, EVOLVE, RESOLVE, ENDINGS = "retry", "settle", "decide", "evolve", "resolve", "endings"
-PLAN, FANS, SUSPEND, STOPS = "plan", "fans", "suspend", "stops"
 HISTORIES, RARE, LAWS = 250, 1_200, 40
 """How many random histories are tried, how many for what rarely matters, and to how many logs the laws are put."""
 KILLERS = Path(__file__).with_name("killers.json")
 
 
-def mutant(name: str, module: str, *patches: tuple[str, str]) -> Mutant:
-    return Mutant(name, module, patches)
+@alters(transitions._finish_mapped_step)
+def what_a_cancel_cut_short_succeeds():
+    with BEFORE:
+        not cut
+    with AFTER:
+        True
 
 
-MUTANTS = [
-    mutant("what a cancel cut short succeeds", SETTLE, ("    if not cut and not fans", "    if not fans")),
-    mutant("mapped steps outlive their run", EVOLVE, ("            close_fans(state)", "            pass")),
-    mutant("the window is one too large", FANS, ("window - fan.taken", "window + 1 - fan.taken")),
-    mutant("a failed item is forgotten", SETTLE, ("        fan.bad += 1", "        pass")),
-    mutant("an item too many must succeed", FANS, ("return math.ceil(least * count - 1e-9)", "return count")),
-    mutant(
-        "the first list changes fastest",
-        FANS,
-        ("in reversed(self._lists.values())", "in self._lists.values()"),
-        ("places[::-1]", "places"),
-    ),
-    mutant(
-        "items get the element before theirs",
-        FANS,
-        ("[index] * len(self._lists)", "[index - 1] * len(self._lists)"),
-    ),
-    mutant("a condition is not looked at", DECIDE, ("        if not holds:", "        if False:")),
-    mutant(
-        "a skip by condition fails the run",
-        DECIDE,
-        ("reason=reason[:1000], expected=True", "reason=reason[:1000], expected=False"),
-    ),
-    mutant(
-        "any_failed runs always", DECIDE, ("if node.rule is Rule.ANY_FAILED and step.because is None:", "if False:")
-    ),
-    mutant("on_failure runs always", DECIDE, ("node.phase is Phase.ON_FAILURE and (", "False and (")),
-    mutant(
-        "all_done is blocked by a failure",
-        SETTLE,
-        ("strict = state.plan.nodes[key].rule is Rule.ALL_SUCCEEDED and step.key", "strict = step.key"),
-    ),
-    mutant(
-        "each of several is needed",
-        PLAN,
-        ("                groups.append(ways)", "                return {key for way in ways for key in way}"),
-    ),
-    mutant("none of several is needed", PLAN, ("            self.groups[node.key] = groups", "            pass")),
-    mutant(
-        "the cancel ends what tidies up", "state", ("and self.plan.nodes[step.node].phase is Phase.MAIN", "and True")
-    ),
-    mutant(
-        "what runs at the end does not wait",
-        SETTLE,
-        ("        if state.open_main == 0:", "        if state.open_main == 1:"),
-    ),
-    mutant(
-        "slots are not given back", EVOLVE, ("        state.outbox[effects.Release(*attempt)] = None", "        pass")
-    ),
-    mutant(
-        "a sleep never ends",
-        EVOLVE,
-        (
-            "    if at > state.reached:\n        state.arm(step.key, step.attempt, at)",
-            "    if at > state.reached:\n        pass",
-        ),
-    ),
-    mutant("a sleep ends at once", EVOLVE, ("    if at > state.reached:", "    if False:")),
-    mutant(
-        "the place of a run is kept",
-        EVOLVE,
-        (
-            "if state.plan.pipeline.max_active is not None:\n                state",
-            "if False:\n                state",
-        ),
-    ),
-    mutant(
-        "nobody waits to be admitted",
-        DECIDE,
-        ("if not state.admitted and state.stop is None", "if False and state.stop is None"),
-    ),
-    mutant("memory does not grow", DECIDE, ("needs.memory * needs.memory_growth**step.shortages", "needs.memory")),
-    mutant(
-        "items that are taken over are made anew",
-        EVOLVE,
-        ('            end(state, item, "reused")', "            pass"),
-    ),
-    mutant("a loss counts as a failure", EVOLVE, ("step.losses += 1", "step.failures += 1")),
-    mutant("a failure is not counted", EVOLVE, ("step.failures += 1", "pass")),
-    mutant(
-        "a skip is not told to dependents",
-        SETTLE,
-        (
-            "in state.plan.dependents[step.key]:",
-            "in state.plan.dependents[step.key] if step.status is not Status.SKIPPED else ():",
-        ),
-    ),
-    mutant("a failure does not block dependents", SETTLE, ("if not passing and strict", "if passing and strict")),
-    mutant(
-        "a step starts after its first dependency",
-        SETTLE,
-        ("(dependent.waiting_on == 0 or dependent.blocker)", "(dependent.waiting_on <= 1 or dependent.blocker)"),
-    ),
-    mutant(
-        "cancel forgets steps that wait for another attempt",
-        DECIDE,
-        ("    if reason is not None:", "    if reason is not None and step.attempt == 0:"),
-    ),
-    mutant(
-        "cancel skips what it should fence",
-        DECIDE,
-        (
-            "        attempt = step.attempt if step.status in IN_FLIGHT else step.attempt + 1\n        yield",
-            "        if step.status not in IN_FLIGHT:\n"
-            "            yield StepSkipped(run_id=state.run_id, key=step.key, reason='cancelled')\n"
-            "            return\n"
-            "        attempt = step.attempt if step.status in IN_FLIGHT else step.attempt + 1\n        yield",
-        ),
-    ),
-    mutant(
-        "a request that comes after the cancel is not ended",
-        EVOLVE,
-        (
-            "    else:\n        state.frontier[step.key] = None\n    if step.index",
-            "    else:\n        state.frontier.pop(step.key, None)\n    if step.index",
-        ),
-    ),
-    mutant(
-        "cancel turns a success into a cancelled run",
-        ENDINGS,
-        ("if state.stop is not None and (cancelled", "if state.stop is not None and (True or cancelled"),
-    ),
-    mutant(
-        "deciding empties the frontier",
-        DECIDE,
-        (
-            "    for key in state.frontier:",
-            "    keys = [*state.frontier]\n    state.frontier.clear()\n    for key in keys:",
-        ),
-    ),
-    mutant(
-        "an early end is dropped",
-        EVOLVE,
-        (
-            "kept, and applied with the request.\n            state.early.setdefault((fact.key, fact.attempt), fact)",
-            "kept\n            pass",
-        ),
-    ),
-    mutant("an early end is kept but never applied", EVOLVE, ("        _finished(state, known)", "        pass")),
-    mutant(
-        "the same end is applied twice",
-        EVOLVE,
-        ("if fact.attempt != step.attempt or step.status not in IN_FLIGHT or", "if fact.attempt != step.attempt or"),
-    ),
-    mutant(
-        "the end of an earlier attempt ends the present one",
-        EVOLVE,
-        ("if fact.attempt != step.attempt or step.status", "if fact.attempt > step.attempt or step.status"),
-    ),
-    mutant(
-        "a request is folded whatever its number",
-        EVOLVE,
-        ("if not was_held and fact.attempt != step.attempt + 1:", "if False:"),
-    ),
-    mutant("the run ends before its last step", DECIDE, ("if state.open == 0:", "if state.open <= 1:")),
-    mutant(
-        "the run ends again and again",
-        DECIDE,
-        ("if state.requested is None or state.finished is not None:", "if state.requested is None:"),
-    ),
-    mutant(
-        "a failed step does not fail the run",
-        SETTLE,
-        ("if step.status is Status.FAILED and state.first_failure is None:", "if False:"),
-    ),
-    mutant(
-        "results travel inline whatever their size",
-        DECIDE,
-        (
-            "resolve.weight(state, node.inputs) > values.REQUEST_LIMIT",
-            "resolve.weight(state, node.inputs) > 4 * values.REQUEST_LIMIT",
-        ),
-    ),
-    mutant(
-        "a reference names the first attempt",
-        RESOLVE,
-        ("key=step.key, attempt=step.attempt, output", "key=step.key, attempt=1, output"),
-    ),
-    mutant("the next attempt does not wait", DECIDE, ("not_before=step.not_before", "not_before=None")),
-    mutant("one retry too few", RETRY, ("history.failures > policy.retries", "history.failures >= policy.retries")),
-    mutant("one retry too many", RETRY, ("history.failures > policy.retries", "history.failures > policy.retries + 1")),
-    mutant("losses are endless", RETRY, ("history.losses > MAX_LOSSES", "history.losses < 0")),
-    mutant("a loss ends the step", RETRY, ("history.losses > MAX_LOSSES", "history.losses > 0")),
-    mutant("a cancelled attempt is tried again", RETRY, ("if outcome is Outcome.CANCELLED:", "if False:")),
-    mutant("retry_on is ignored", RETRY, ("if policy.on and not _matches", "if False and not _matches")),
-    mutant("retry_on does not look at bases", RETRY, ("{error.type, *error.bases}", "{error.type}")),
-    mutant("jitter by chance", RETRY, ("zlib.crc32(text.encode()) / 0xFFFFFFFF", "__import__('random').random()")),
-    mutant("jitter lengthens the delay", RETRY, ("(1.0 - policy.jitter * spread)", "(1.0 + policy.jitter * spread)")),
-    mutant("the delay has no bound", RETRY, (", policy.max_delay)\n    except", ", 1e9)\n    except")),
-    mutant("back-off starts one too high", RETRY, ("max(history.failures - 1, 0)", "history.failures")),
-]
+@alters(evolve._of_run)
+def mapped_steps_outlive_their_run(state):
+    with BEFORE:
+        stop_new_items(state)
+    with AFTER:
+        None
+
+
+@alters(mapped_steps.wanted)
+def the_window_is_one_too_large(window, mapped):
+    with BEFORE:
+        window - mapped.taken
+    with AFTER:
+        window + 1 - mapped.taken
+
+
+@alters(transitions._end_item)
+def a_failed_item_is_forgotten(mapped):
+    with BEFORE:
+        mapped.bad += 1
+    with AFTER:
+        pass
+
+
+@alters(mapped_steps.needed)
+def an_item_too_many_must_succeed(least, count):
+    with BEFORE:
+        math.ceil(least * count - 1e-9)
+    with AFTER:
+        count
+
+
+@alters(mapped_steps.Inputs._places)
+def the_first_list_changes_fastest(self, places):
+    with BEFORE:
+        reversed(self._lists.values())
+    with AFTER:
+        self._lists.values()
+    with BEFORE:
+        places[::-1]
+    with AFTER:
+        places
+
+
+@alters(mapped_steps.Inputs._places)
+def items_get_the_element_before_theirs(self, index):
+    with BEFORE:
+        [index] * len(self._lists)
+    with AFTER:
+        [index - 1] * len(self._lists)
+
+
+@alters(decide._first)
+def a_condition_is_not_looked_at(holds):
+    with BEFORE:
+        not holds
+    with AFTER:
+        False
+
+
+@alters(decide._expected)
+def a_skip_by_condition_fails_the_run():
+    with BEFORE:
+        True
+    with AFTER:
+        False
+
+
+@alters(decide._blocked)
+def any_failed_runs_always(node, step):
+    with BEFORE:
+        node.rule is Rule.ANY_FAILED and step.cause is None
+    with AFTER:
+        False
+
+
+@alters(decide._blocked)
+def on_failure_runs_always(node):
+    with BEFORE:
+        node.phase is Phase.ON_FAILURE
+    with AFTER:
+        False
+
+
+@alters(transitions._end_step)
+def all_done_is_blocked_by_a_failure(state, key):
+    with BEFORE:
+        state.plan.nodes[key].rule is Rule.ALL_SUCCEEDED
+    with AFTER:
+        True
+
+
+@alters(plan._strict)
+def each_of_several_is_needed(groups, ways):
+    with BEFORE:
+        groups.append(ways)
+    with AFTER:
+        return {key for way in ways for key in way}
+
+
+@alters(plan.Plan._needed)
+def none_of_several_is_needed(self, node, groups):
+    with BEFORE:
+        self.groups[node.key] = groups
+    with AFTER:
+        pass
+
+
+@alters(state.RunState.stopping)
+def the_cancel_ends_what_tidies_up(self, step):
+    with BEFORE:
+        self.plan.nodes[step.node].phase is Phase.MAIN
+    with AFTER:
+        True
+
+
+@alters(transitions._end_step)
+def what_runs_at_the_end_does_not_wait(state):
+    with BEFORE:
+        state.open_main == 0
+    with AFTER:
+        state.open_main == 1
+
+
+@alters(evolve._leave)
+def slots_are_not_given_back(state, attempt):
+    with BEFORE:
+        state.outbox[effects.ReleaseSlots(*attempt)] = None
+    with AFTER:
+        pass
+
+
+@alters(evolve._arm)
+def a_sleep_never_ends(state, step, at):
+    with BEFORE:
+        state.arm(step.key, step.attempt, at)
+    with AFTER:
+        None
+
+
+@alters(evolve._arm)
+def a_sleep_ends_at_once(state, at):
+    with BEFORE:
+        at > state.reached
+    with AFTER:
+        False
+
+
+@alters(evolve._of_run)
+def the_place_of_a_run_is_kept(state):
+    with BEFORE:
+        state.plan.pipeline.max_active is not None
+    with AFTER:
+        False
+
+
+@alters(decide.decide)
+def nobody_waits_to_be_admitted(state):
+    with BEFORE:
+        not state.admitted
+    with AFTER:
+        False
+
+
+@alters(decide._resources)
+def memory_does_not_grow(needs, step):
+    with BEFORE:
+        needs.memory * needs.memory_growth**step.shortages
+    with AFTER:
+        needs.memory
+
+
+@alters(evolve._expanded)
+def items_that_are_taken_over_are_made_anew(state, item):
+    with BEFORE:
+        end(state, item, "reused")
+    with AFTER:
+        None
+
+
+@alters(evolve._ended_badly)
+def a_loss_counts_as_a_failure(step):
+    with BEFORE:
+        step.losses += 1
+    with AFTER:
+        step.failures += 1
+
+
+@alters(evolve._ended_badly)
+def a_failure_is_not_counted(step):
+    with BEFORE:
+        step.failures += 1
+    with AFTER:
+        pass
+
+
+@alters(transitions._end_step)
+def a_skip_is_not_told_to_dependents(state, step):
+    with BEFORE:
+        state.plan.dependents[step.key]
+    with AFTER:
+        state.plan.dependents[step.key] if step.status is not Status.SKIPPED else ()
+
+
+@alters(transitions._end_step)
+def a_failure_does_not_block_dependents(passing, strict, dependent):
+    with BEFORE:
+        not passing and strict and dependent.blocker is None
+    with AFTER:
+        passing and strict and dependent.blocker is None
+
+
+@alters(transitions._end_step)
+def a_step_starts_after_its_first_dependency(dependent):
+    with BEFORE:
+        dependent.waiting_on == 0 or dependent.blocker
+    with AFTER:
+        dependent.waiting_on <= 1 or dependent.blocker
+
+
+@alters(decide._next)
+def cancel_forgets_steps_that_wait_for_another_attempt(step):
+    with BEFORE:
+        reason is not None
+    with AFTER:
+        reason is not None and step.attempt == 0
+
+
+@alters(decide._fence)
+def cancel_skips_what_it_should_fence(state, step, attempt):
+    with BEFORE:
+        attempt = step.attempt if step.status in IN_FLIGHT else step.attempt + 1
+    with AFTER:
+        if step.status not in IN_FLIGHT:
+            yield StepSkipped(run_id=state.run_id, key=step.key, reason="cancelled")
+            return
+        attempt = step.attempt if step.status in IN_FLIGHT else step.attempt + 1
+
+
+@alters(evolve._begin)
+def a_request_that_comes_after_the_cancel_is_not_ended(state, step):
+    with BEFORE:
+        state.frontier[step.key] = None
+    with AFTER:
+        state.frontier.pop(step.key, None)
+
+
+@alters(run_outcome.run_outcome_and_reason)
+def cancel_turns_a_success_into_a_cancelled_run(cancelled, skipped):
+    with BEFORE:
+        cancelled is not None or skipped is not None
+    with AFTER:
+        True
+
+
+@alters(decide.decide)
+def deciding_empties_the_frontier(state):
+    with BEFORE:
+        state.frontier
+    with AFTER:
+        [(state.frontier.pop(key), key)[1] for key in [*state.frontier]]
+
+
+@alters(evolve._finished)
+def an_early_end_is_dropped(state, fact):
+    with BEFORE:
+        state.early.setdefault((fact.key, fact.attempt), fact)
+    with AFTER:
+        None
+
+
+@alters(evolve._apply_early)
+def an_early_end_is_kept_but_never_applied(state, known):
+    with BEFORE:
+        _finished(state, known)
+    with AFTER:
+        None
+
+
+@alters(evolve._finished)
+def the_same_end_is_applied_twice(fact, step):
+    with BEFORE:
+        fact.attempt != step.attempt or step.status not in IN_FLIGHT or step.mapped is not None
+    with AFTER:
+        fact.attempt != step.attempt or step.mapped is not None
+
+
+@alters(evolve._finished)
+def the_end_of_an_earlier_attempt_ends_the_present_one(fact, step):
+    with BEFORE:
+        fact.attempt != step.attempt
+    with AFTER:
+        fact.attempt > step.attempt
+
+
+@alters(evolve._requested)
+def a_request_is_folded_whatever_its_number(was_queued, fact, step):
+    with BEFORE:
+        not was_queued and fact.attempt != step.attempt + 1
+    with AFTER:
+        False
+
+
+@alters(decide.decide)
+def the_run_ends_before_its_last_step(state):
+    with BEFORE:
+        state.open == 0
+    with AFTER:
+        state.open <= 1
+
+
+@alters(decide.decide)
+def the_run_ends_again_and_again(state):
+    with BEFORE:
+        state.requested is None or state.finished is not None
+    with AFTER:
+        state.requested is None
+
+
+@alters(transitions._end_step)
+def a_failed_step_does_not_fail_the_run(step, state):
+    with BEFORE:
+        step.status is Status.FAILED and state.first_failure is None
+    with AFTER:
+        False
+
+
+@alters(decide._inputs)
+def results_travel_inline_whatever_their_size():
+    with BEFORE:
+        values.REQUEST_LIMIT
+    with AFTER:
+        4 * values.REQUEST_LIMIT
+
+
+@alters(value_resolution._result)
+def a_reference_names_the_first_attempt(step, output):
+    with BEFORE:
+        values.ResultRef(key=step.key, attempt=step.attempt, output=output)
+    with AFTER:
+        values.ResultRef(key=step.key, attempt=1, output=output)
+
+
+@alters(evolve._ended_badly)
+def the_next_attempt_does_not_wait(fact, decision):
+    with BEFORE:
+        fact.finished_at + decision.delay
+    with AFTER:
+        None
+
+
+@alters(retry.decide)
+def one_retry_too_few(history, policy):
+    with BEFORE:
+        history.failures > policy.retries
+    with AFTER:
+        history.failures >= policy.retries
+
+
+@alters(retry.decide)
+def one_retry_too_many(history, policy):
+    with BEFORE:
+        history.failures > policy.retries
+    with AFTER:
+        history.failures > policy.retries + 1
+
+
+@alters(retry.decide)
+def losses_are_endless(history):
+    with BEFORE:
+        history.losses > MAX_LOSSES
+    with AFTER:
+        False
+
+
+@alters(retry.decide)
+def a_loss_ends_the_step(history):
+    with BEFORE:
+        history.losses > MAX_LOSSES
+    with AFTER:
+        history.losses > 0
+
+
+@alters(retry.decide)
+def a_cancelled_attempt_is_tried_again(outcome):
+    with BEFORE:
+        outcome is Outcome.CANCELLED
+    with AFTER:
+        False
+
+
+@alters(retry.decide)
+def retry_on_is_ignored(policy, error):
+    with BEFORE:
+        policy.on and not _matches(policy.on, error)
+    with AFTER:
+        False
+
+
+@alters(retry._matches)
+def retry_on_does_not_look_at_bases(error):
+    with BEFORE:
+        {error.type, *error.bases}
+    with AFTER:
+        {error.type}
+
+
+@alters(retry.delay)
+def jitter_by_chance(spread, text):
+    with BEFORE:
+        spread = zlib.crc32(text.encode()) / 0xFFFFFFFF
+    with AFTER:
+        spread = random.random()
+
+
+@alters(retry.delay)
+def jitter_lengthens_the_delay(policy, spread):
+    with BEFORE:
+        1.0 - policy.jitter * spread
+    with AFTER:
+        1.0 + policy.jitter * spread
+
+
+@alters(retry.delay)
+def the_delay_has_no_bound(raw, policy):
+    with BEFORE:
+        min(raw, policy.max_delay)
+    with AFTER:
+        min(raw, 1e9)
+
+
+@alters(retry.delay)
+def back_off_starts_one_too_high(history):
+    with BEFORE:
+        max(history.failures - 1, 0)
+    with AFTER:
+        history.failures
+
+
+MUTANTS = [value for value in globals().copy().values() if isinstance(value, Mutant)]
 
 HABITS = {
     "a gap in the deliveries is not minded": SchedulerBehavior(detect_gaps=False),
@@ -299,7 +571,7 @@ def test_the_real_machine_survives() -> None:
 
 
 def test_an_unaltered_copy_survives() -> None:
-    assert hunt(Mutant("none", RETRY, ()).machine(), SchedulerBehavior(), trials(20, 5)) is None
+    assert hunt(Mutant("none", retry.decide, ()).machine(), SchedulerBehavior(), trials(20, 5)) is None
 
 
 @pytest.mark.parametrize("name", sorted(json.loads(KILLERS.read_text())))
@@ -318,13 +590,37 @@ def test_a_bad_habit_of_schedulers_is_found(name: str) -> None:
     assert hunt(Machine.of(machine), HABITS[name], trials(RARE, 0), known_killer(name)), f"nothing notices that {name}"
 
 
+@alters(decide.decide)
+def no_such_code():
+    with BEFORE:
+        no_such_function()
+    with AFTER:
+        None
+
+
+@alters(state.RunState.find)
+def ambiguous_code(self, key):
+    with BEFORE:
+        self.steps
+    with AFTER:
+        {}
+
+
+@alters(cache_key.key)
+def another_module():
+    with BEFORE:
+        None
+    with AFTER:
+        None
+
+
 def test_a_stale_mutant_fails_loudly() -> None:
-    with pytest.raises(StaleMutantError, match=r"0 times in penstock_core\.decide"):
-        Mutant("stale", DECIDE, (("no such text", ""),)).machine()
+    with pytest.raises(StaleMutantError, match=r"0 times in penstock_core\.run\.decide\.decide"):
+        no_such_code.machine()
     with pytest.raises(StaleMutantError, match=r"[2-9] times"):
-        load({"state": (("Status.WAITING", "Status.QUEUED"),)}, "ambiguous")
+        ambiguous_code.machine()
     with pytest.raises(StaleMutantError, match="does not use"):
-        Mutant("unused", "cachekey", ()).machine()
+        another_module.machine()
 
 
 def main() -> None:

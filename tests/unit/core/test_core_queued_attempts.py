@@ -63,7 +63,7 @@ def test_an_attempt_is_held_until_it_has_its_slots() -> None:
 def test_a_pool_of_a_set_size_is_a_limit() -> None:
     driver = RunDriver(plain(node("train"), node("a")))
     driver.state.sized_pools = frozenset({"gpu"})
-    assert driver(RUN) == ["step.train.1.held", "step.a.1.requested.default"]
+    assert driver(RUN) == ["step.train.1.queued", "step.a.1.requested.default"]
     driver = RunDriver(with_options(plain(node("train")), "train", concurrency="licence"))
     driver.state.sized_pools = frozenset({"gpu"})
     (held,) = driver.facts(RUN)
@@ -73,7 +73,7 @@ def test_a_pool_of_a_set_size_is_a_limit() -> None:
 
 def test_every_attempt_is_held_anew() -> None:
     driver = RunDriver(LIMITED, RUN, granted("a"))
-    assert driver(end("a", FAILED)) == ["step.a.2.held"]
+    assert driver(end("a", FAILED)) == ["step.a.2.queued"]
     assert driver.effects() == [ReleaseSlots("a", 1), AcquireSlots("a", 2)]
 
 
@@ -135,9 +135,9 @@ def test_an_attempt_that_a_replica_without_limits_requested_is_as_good() -> None
 def test_items_are_held_one_by_one() -> None:
     made = plain(mapped_node(node("a", x=Inline([1, 2, 3])), "x", window=2))
     driver = RunDriver(with_options(made, "a", concurrency="gpu"))
-    assert driver(RUN) == ["step.a.expanded", "step.a[0].1.held", "step.a[1].1.held"]
+    assert driver(RUN) == ["step.a.expanded", "step.a[0].1.queued", "step.a[1].1.queued"]
     assert driver(granted("a[1]")) == ["step.a[1].1.requested.default"]
-    assert driver(end("a[1]")) == ["step.a[2].1.held"]
+    assert driver(end("a[1]")) == ["step.a[2].1.queued"]
 
 
 def test_what_cannot_run_takes_no_slot_and_fails() -> None:

@@ -40,7 +40,7 @@ def origin(n: int = 1, attempt: int = 1, run: str = "r") -> Origin:
 
 def apply(model: Model, decision: Decision) -> Model:
     for fact in decision.facts:
-        evolve(model, fact.place, fact)
+        evolve(model, fact.revision, fact)
     return model
 
 
@@ -114,7 +114,7 @@ def test_an_alias_moves_with_reason_and_the_move_is_kept() -> None:
     model = promoted(model, 2, reason="better")
     assert model.aliases["champion"].version == 2
     moves = [fact for fact in model.history if isinstance(fact, ModelPromoted)]
-    assert [(move.before, move.version, move.reason, move.by) for move in moves] == [
+    assert [(move.previous, move.version, move.reason, move.by) for move in moves] == [
         (None, 1, "first", "ada"),
         (1, 2, "better", "ada"),
     ]
@@ -204,7 +204,7 @@ def test_a_version_and_its_alias_are_one_decision() -> None:
     model = Model(P, M)
     decision = decide.register(model, origin(), VersionDetails(), ADA, promotion())
     assert [type(fact) for fact in decision.facts] == [ModelRegistered, ModelPromoted]
-    assert [fact.place for fact in decision.facts] == [1, 2]
+    assert [fact.revision for fact in decision.facts] == [1, 2]
     apply(model, decision)
     assert decide.register(model, origin(), VersionDetails(), ADA, promotion()).facts == ()
 
@@ -290,14 +290,14 @@ class Log:
         self.facts: list[ModelFact] = []
 
     def append(self, facts: tuple[ModelFact, ...]) -> bool:
-        if not facts or facts[0].place != len(self.facts) + 1:
+        if not facts or facts[0].revision != len(self.facts) + 1:
             return False
-        assert [fact.place for fact in facts] == list(range(facts[0].place, facts[0].place + len(facts)))
+        assert [fact.revision for fact in facts] == list(range(facts[0].revision, facts[0].revision + len(facts)))
         self.facts += facts
         return True
 
     def model(self, upto: int | None = None) -> Model:
-        return fold(P, M, [(fact.place, fact) for fact in self.facts[:upto]])
+        return fold(P, M, [(fact.revision, fact) for fact in self.facts[:upto]])
 
 
 def check(model: Model, log: Log) -> None:
@@ -311,7 +311,7 @@ def check(model: Model, log: Log) -> None:
         stands: int | None = None
         for fact in log.facts:
             if isinstance(fact, ModelPromoted | AliasRemoved) and fact.alias == alias:
-                assert fact.before == stands  # every move saw the one before
+                assert fact.previous == stands  # every move saw the one before
                 stands = fact.version if isinstance(fact, ModelPromoted) else None
         assert stands == (model.aliases[alias].version if alias in model.aliases else None)
 
@@ -347,7 +347,7 @@ def test_who_decides_on_an_old_state_is_refused_and_decides_anew(wanted: list[tu
     # A champion that has a gate was better than the one before, or was forced.
     for fact in log.facts:
         if isinstance(fact, ModelPromoted) and "champion.accuracy" in fact.gate and not fact.forced:
-            before = log.model(fact.place - 1).standing().get("champion")
+            before = log.model(fact.revision - 1).standing().get("champion")
             if before is not None:
                 assert model.versions[fact.version].metrics["accuracy"] > before.metrics["accuracy"]
 
@@ -357,13 +357,13 @@ def test_a_log_that_is_read_in_parts_and_twice_folds_to_the_same(wanted: list[Re
     log = Log()
     for one in wanted:
         log.append(decided(log.model(), one))
-    entries = [(fact.place, fact) for fact in log.facts]
+    entries = [(fact.revision, fact) for fact in log.facts]
     model, seen = Model(P, M), 0
     while seen < len(entries):
         start = data.draw(st.integers(0, seen))
         end = data.draw(st.integers(seen + 1, len(entries)))
-        for place, fact in entries[start:end]:
-            evolve(model, place, fact)
+        for revision, fact in entries[start:end]:
+            evolve(model, revision, fact)
         seen = end
     assert model == log.model()
 
@@ -374,26 +374,26 @@ def test_what_nobody_can_read_takes_its_place_and_nothing_more(wanted: list[Requ
     for one in wanted:
         log.append(decided(log.model(), one))
     holes = data.draw(st.sets(st.integers(1, max(1, len(log.facts)))))
-    entries = [(fact.place, None if fact.place in holes else fact) for fact in log.facts]
+    entries = [(fact.revision, None if fact.revision in holes else fact) for fact in log.facts]
     model = fold(P, M, entries)
-    assert model.place == len(log.facts)
+    assert model.revision == len(log.facts)
     assert sorted(model.versions) == list(range(1, len(model.versions) + 1))
     assert all(move.version in model.versions for move in model.aliases.values())
     before = copy.deepcopy(model)
     for fact in log.facts:
-        evolve(model, fact.place, fact)  # too late
+        evolve(model, fact.revision, fact)  # too late
     assert model == before
     for one in wanted:  # and it goes on
         facts = decided(model, one)
-        assert all(fact.place > model.place for fact in facts)
+        assert all(fact.revision > model.revision for fact in facts)
 
 
 def test_facts_of_other_models_change_nothing() -> None:
     model = registered(0.1)
-    fact = GateSet(project=P, model="other", place=2, alias="champion", gate="a > 1")
+    fact = GateSet(project=P, model="other", revision=2, alias="champion", gate="a > 1")
     evolve(model, 2, fact)
     assert model.gates == {}
-    assert model.place == 2
+    assert model.revision == 2
 
 
 # ---------------------------------------------------------------------------------------------------------- references
@@ -462,10 +462,10 @@ def test_names_that_no_alias_has(alias: str) -> None:
     with pytest.raises(InvalidIdError):
         check_alias(alias)
     with pytest.raises(InvalidIdError):
-        GateSet(project=P, model=M, place=1, alias=alias, gate="a > 1")
+        GateSet(project=P, model=M, revision=1, alias=alias, gate="a > 1")
 
 
-@pytest.mark.parametrize("place", [0, -1, 1_000_001])
-def test_places_out_of_range(place: int) -> None:
+@pytest.mark.parametrize("revision", [0, -1, 1_000_001])
+def test_revisions_out_of_range(revision: int) -> None:
     with pytest.raises(InvalidFactError):
-        VersionArchived(project=P, model=M, place=place, version=1)
+        VersionArchived(project=P, model=M, revision=revision, version=1)

@@ -223,8 +223,8 @@ def test_a_run_that_was_resumed_is_resumed_again(simulated: tuple[Runs, str, str
     # What had a result is not made anew.
     done = {key for key, step in runs.states[second].steps.items() if step.status in SUCCESSFUL_STATUSES}
     for key in done - set(runs.plan.closing):
-        if not set(runs.plan.dependencies[key]) & set(again.again):
-            assert key not in runs.executed[third], again.again.get(key)
+        if not set(runs.plan.dependencies[key]) & set(again.rerun_steps):
+            assert key not in runs.executed[third], again.rerun_steps.get(key)
 
 
 @given(simulations())
@@ -235,7 +235,7 @@ def test_nothing_that_waits_for_a_step_that_runs_again_is_taken_over(
     new, found = runs.resumed(old, p, changes)
     taken = {fact.key for fact in found.facts}
     whole = {key for key in taken if key in runs.plan.nodes}
-    assert not whole & set(found.again) and found.steps == len(whole)
+    assert not whole & set(found.rerun_steps) and found.steps == len(whole)
     for key in taken:
         node = key if key in runs.plan.nodes else item_of(key)[0]
         for other in runs.plan.dependencies[node]:
@@ -243,5 +243,5 @@ def test_nothing_that_waits_for_a_step_that_runs_again_is_taken_over(
         assert key not in runs.executed[new]
     for key in runs.plan.nodes:
         step = runs.states[old].steps[key]
-        assert key in whole or key in found.again or (step.status is Status.SKIPPED and step.expected)
+        assert key in whole or key in found.rerun_steps or (step.status is Status.SKIPPED and step.expected)
     assert sum(found.items.values()) == len(taken - whole)

@@ -31,7 +31,7 @@ def test_nothing_goes_without_a_policy() -> None:
     runs = [run("a", 10_000), run("b", 1)]
     decisions = retention.decide(runs, [], NOW)
     assert going(runs) == set()
-    assert decisions["a"].because == "no policy is about it"
+    assert decisions["a"].reason == "no policy is about it"
 
 
 def test_a_run_goes_when_its_time_is_over() -> None:
@@ -39,9 +39,9 @@ def test_a_run_goes_when_its_time_is_over() -> None:
     policy = Policy(name="short", keep_for=90 * DAY)
     assert going(runs, policy) == {"old"}
     decisions = retention.decide(runs, [policy], NOW)
-    assert decisions["old"].because == "it is older than policy 'short' keeps"
-    assert decisions["new"].because == "policy 'short' keeps runs for 90 d"
-    assert decisions["open"].because == "it is under way"
+    assert decisions["old"].reason == "it is older than policy 'short' keeps"
+    assert decisions["new"].reason == "policy 'short' keeps runs for 90 d"
+    assert decisions["open"].reason == "it is under way"
 
 
 def test_the_latest_of_each_pipeline_are_kept_whatever_their_age() -> None:
@@ -49,7 +49,7 @@ def test_the_latest_of_each_pipeline_are_kept_whatever_their_age() -> None:
     policy = Policy(name="p", keep_last=2)
     assert going(runs, policy) == {"a1"}
     assert going(runs, Policy(name="p", keep_last=1, keep_for=350 * DAY)) == {"a1", "a2"}
-    assert retention.decide(runs, [policy], NOW)["b1"].because == "policy 'p' keeps the latest 2"
+    assert retention.decide(runs, [policy], NOW)["b1"].reason == "policy 'p' keeps the latest 2"
 
 
 def test_only_the_runs_that_a_policy_is_about() -> None:
@@ -68,7 +68,7 @@ def test_any_policy_may_keep_a_run() -> None:
     runs = [run("a", 50), run("b", 50, pipeline="report")]
     short, always = Policy(name="short", keep_for=DAY), Policy(name="reports", pipeline="report", forever=True)
     assert going(runs, short, always) == {"a"}
-    assert retention.decide(runs, [short, always], NOW)["b"].because == "policy 'reports' keeps it for ever"
+    assert retention.decide(runs, [short, always], NOW)["b"].reason == "policy 'reports' keeps it for ever"
 
 
 def test_what_is_held_stays_with_all_that_it_needs() -> None:
@@ -82,9 +82,9 @@ def test_what_is_held_stays_with_all_that_it_needs() -> None:
     ]
     decisions = retention.decide(runs, [Policy(name="p", keep_for=0)], NOW, {"third": "alias 'production' of 'm'"})
     assert {name for name, decision in decisions.items() if decision.goes} == {"other"}
-    assert decisions["third"].because == "alias 'production' of 'm'"
-    assert decisions["first"].because == "run second, which stays, needs its results"
-    assert decisions["grandchild"].because == "run child, which stays, needs its results"
+    assert decisions["third"].reason == "alias 'production' of 'm'"
+    assert decisions["first"].reason == "run second, which stays, needs its results"
+    assert decisions["grandchild"].reason == "run child, which stays, needs its results"
 
 
 def test_what_a_run_under_way_needs_stays() -> None:

@@ -79,8 +79,8 @@ def test_a_failure_skips_what_depends_on_it_with_the_reason_and_the_rest_goes_on
     driver = RunDriver(pipeline(node("a"), node("b", "a"), node("c", "b"), node("x"), node("y", "x")))
     driver(RUN)
     assert driver.facts(end("a", FAILED)) == [
-        StepSkipped(run_id=R, key="b", reason="step 'a' failed", because="a"),
-        StepSkipped(run_id=R, key="c", reason="step 'b' was skipped", because="b"),
+        StepSkipped(run_id=R, key="b", reason="step 'a' failed", cause="a"),
+        StepSkipped(run_id=R, key="c", reason="step 'b' was skipped", cause="b"),
     ]
     assert driver(end("x")) == ["step.y.1.requested.default"]
     (over,) = driver.facts(end("y"))
@@ -200,7 +200,7 @@ def test_an_attempt_that_ends_as_cancelled_though_nobody_cancelled_is_no_success
     driver = RunDriver(CHAIN)
     driver(RUN)
     skipped, over = driver.facts(end("load", Outcome.CANCELLED))
-    assert skipped == StepSkipped(run_id=R, key="train", reason="step 'load' was cancelled", because="load")
+    assert skipped == StepSkipped(run_id=R, key="train", reason="step 'load' was cancelled", cause="load")
     assert over == RunFinished(run_id=R, outcome=Outcome.CANCELLED, error="step 'load' was cancelled: no rows")
 
 

@@ -52,7 +52,7 @@ class FakeRegistry:
         model = self.models.setdefault(name, Model(project, name))
         decision = decide(model)
         for fact in decision.facts:
-            evolve(model, fact.place, fact)
+            evolve(model, fact.revision, fact)
         return decision, model
 
     async def park(self, subject: str, body: bytes, error: str) -> None:

@@ -148,7 +148,7 @@ _PARAMETERS: dict[str, Json] = {
     "project": {"description": "The project."},
     "pipeline": {"description": "The pipeline."},
     "model": {"description": "The model.", "location": "$message.payload#/model"},
-    "revision": {"description": "Place of the fact in the model's log, from 1.", "location": "$message.payload#/revision"},
+    "revision": {"description": "Index in the model's log, from 1.", "location": "$message.payload#/revision"},
     "type": {"description": "Type of the event.", "location": "$message.payload#/type"},
     "schedule": {"description": "Name of the schedule.", "location": "$message.payload#/schedule"},
     "service": {"description": "The service that sends."},
