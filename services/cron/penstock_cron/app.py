@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from datetime import UTC, datetime
 
 import orjson
 import pydantic
 
-from penstock_adapters.nats import consumer
 from penstock_adapters.nats.buckets.kv import Bucket, Entry
 from penstock_adapters.nats.buckets.versions import Versions
-from penstock_adapters.nats.bus import BusError
-from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_contracts.commands import Tick, Version
 from penstock_core.facts import RunRequested
 from penstock_core.pipeline.values import ArtifactRef
-from penstock_core.ports import UnavailableError
 from penstock_core.registry.references import Reference
 from penstock_cron.service import CronService
 from penstock_cron.settings import CronSettings
-from penstock_servicekit.service_context import ServiceContext
+from penstock_servicekit.durable_worker import DurableWorker
+from penstock_servicekit.service_context import ServiceContext, cancel
 
+_SCHEDULES = f"KV_{subjects.SCHEDULES_BUCKET}"
 _CHANGED = f"$KV.{subjects.SCHEDULES_BUCKET}."
+_RETRY = 1.0
 
 
 class NatsEdges:
@@ -95,80 +94,66 @@ class NatsEdges:
 
 
 class CronApp:
-    """The cron service with its consumers: of ticks, and of the changes of schedules."""
+    """The cron service: a worker for ticks, one for changes of schedules, and a periodic check that all are armed.
+
+    They take turns: ticks, changes and checks are handled one at a time.
+    """
 
     def __init__(self, context: ServiceContext, settings: CronSettings) -> None:
         self._context = context
-        self._pause = settings.cron_check
+        self._interval = settings.cron_check
         self._service = CronService(NatsEdges(context), time.time)
-        streams = (subjects.TIMERS, f"KV_{subjects.SCHEDULES_BUCKET}")
-        self._work: asyncio.Queue[Delivery | None] = asyncio.Queue()
-        self._pullers = [
-            Puller(context.bus, stream, subjects.CRON_CONSUMER, self._work.put_nowait) for stream in streams
+        self._workers = [
+            DurableWorker(context, subjects.TIMERS, subjects.CRON_CONSUMER, self._on_tick),
+            DurableWorker(context, _SCHEDULES, subjects.CRON_CONSUMER, self._on_change),
         ]
-        self._looking = False
-        self._tasks: list[asyncio.Task[None]] = []
-        context.bus.on_reconnect(self._look)
+        self._turn = asyncio.Lock()
+        self._check_due = asyncio.Event()
+        self._check_task: asyncio.Task[None] | None = None
+        context.bus.on_reconnect(self._check_due.set)
 
     async def start(self) -> None:
-        """Begin to take ticks and changes, and arm what is not armed."""
-        loops = [self._check(), self._loop()]
-        for puller in self._pullers:
-            puller.want(100)
-            loops.append(puller.run())
-        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        """Start the workers, and arm the schedules that are not armed."""
+        self._check_task = self._context.task(self._check())
+        for worker in self._workers:
+            worker.start()
 
     async def stop(self) -> None:
-        """Stop; an unacknowledged tick comes again."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        """Stop. A tick that was not acknowledged is delivered again."""
+        for worker in self._workers:
+            await worker.stop()
+        if self._check_task is not None:
+            await cancel([self._check_task])
 
     def ready(self) -> bool:
         """Whether the loops run."""
-        return bool(self._tasks) and not any(task.done() for task in self._tasks)
+        return self._check_task is not None and not self._check_task.done() and all(w.ready() for w in self._workers)
+
+    async def _on_tick(self, delivery: Delivery) -> None:
+        async with self._turn:
+            await self._service.tick(delivery.data)
+
+    async def _on_change(self, delivery: Delivery) -> None:
+        async with self._turn:
+            await self._service.settle(delivery.subject.removeprefix(_CHANGED))
 
     async def _check(self) -> None:
-        """The safety net: whatever went wrong before, schedules are armed within a while."""
+        """Arm what is not armed: at start, after a reconnection, and periodically, whatever went wrong before."""
+        delay = 0.0
         while True:
-            self._look()
-            await asyncio.sleep(self._pause)
-
-    def _look(self) -> None:
-        """Have all schedules looked at; asked for twice, once is enough."""
-        if not self._looking:
-            self._looking = True
-            self._work.put_nowait(None)
-
-    async def _loop(self) -> None:
-        """One thing after the other: a tick, the change of a schedule, or None for a look at all schedules."""
-        while True:
-            item = await self._work.get()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._check_due.wait()
+            self._check_due.clear()
             try:
-                if item is None:
-                    self._looking = False
+                async with self._turn:
                     await self._service.arm_all()
-                    continue
-                if item.subject.startswith(_CHANGED):
-                    await self._service.settle(item.subject.removeprefix(_CHANGED))
-                else:
-                    await self._service.tick(item.data)
-                await consumer.ack(self._context.bus, item)
+                delay = self._interval
             except Exception as error:
-                passing = isinstance(error, UnavailableError | BusError)
-                self._context.log.log(
-                    logging.WARNING if passing else logging.ERROR,
-                    "tried again",
-                    subject=item.subject if item else None,
-                    error=str(error),
-                    exc_info=not passing,
+                self._context.log.warning(
+                    "check of schedules failed, will be retried", error=str(error), exc_info=error
                 )
-                if item is None:
-                    asyncio.get_running_loop().call_later(1.0, self._look)
-                else:
-                    await consumer.nak(self._context.bus, item, 1.0 if passing else 30.0)
+                delay = _RETRY
 
 
 def build(context: ServiceContext, settings: CronSettings) -> CronApp:

@@ -40,7 +40,7 @@ from penstock_executor.platform import Attempt
 from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
-from penstock_servicekit.service_context import ServiceContext
+from penstock_servicekit.service_context import ServiceContext, cancel
 
 _KEPT_BEFORE_A_LOOK = 5
 """How often what is held is kept before the log is asked whether others have ended it: every ten seconds or so."""
@@ -139,7 +139,11 @@ class ExecutorApp:
         self._settings = settings
         self._platform = NatsPlatform(context, settings)
         self._puller = Puller(
-            context.bus, subjects.RUNS, subjects.attempts_consumer(settings.pool), lambda d: self._service.receive(d)
+            context.bus,
+            subjects.RUNS,
+            subjects.attempts_consumer(settings.pool),
+            lambda delivery: self._service.receive(delivery),
+            self._reconnected,
         )
         self._service = ExecutorService(
             context.name,
@@ -177,11 +181,7 @@ class ExecutorApp:
         """Finish or hand back what is held."""
         self._stopped = True
         await self._service.stop(self._settings.drain)
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):  # a failure is told when it happens
-                await task
+        await cancel(self._tasks)
 
     def ready(self) -> bool:
         """Whether the loops run."""

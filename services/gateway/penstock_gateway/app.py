@@ -146,7 +146,7 @@ class Gateway:
         self._deps.service.series_projector.start()
         self._deps.service.model_events.start()
         if self._deps.lineage is not None:
-            self._deps.lineage.start()
+            await self._deps.lineage.start()
 
     async def stop(self) -> None:
         """End streams, finish the requests that are under way, close."""

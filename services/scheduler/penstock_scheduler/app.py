@@ -24,10 +24,10 @@ from penstock_scheduler.limits import Limits
 from penstock_scheduler.limits_reconciler import LimitsReconciler
 from penstock_scheduler.membership import ReplicaPresence
 from penstock_scheduler.model_registration import Registrar
-from penstock_scheduler.run_timers import RunTimers
+from penstock_scheduler.run_timers import timer_worker
 from penstock_scheduler.service import Scheduler
 from penstock_scheduler.settings import SchedulerSettings
-from penstock_servicekit.service_context import ServiceContext
+from penstock_servicekit.service_context import ServiceContext, cancel
 
 _LAST_ROUND = 5.0
 """Seconds that the last round may take when the scheduler stops."""
@@ -74,11 +74,11 @@ class SchedulerService:
         )
         registrar = Registrar(log, ModelLog(context.bus, f"penstock/scheduler/{context.name}"), context.park)
         outside = EffectHandlers(context.bus, log, versions, self.limits, registrar, time.time)
-        self._wakes = RunTimers(context.bus, outside)
+        self._timers = timer_worker(context, outside)
         self._scheduler = Scheduler(log, versions, Edges(context), outside, keep=settings.scheduler_runs)
         self._inbox = Inbox()
         self._pullers = [
-            Puller(context.bus, subjects.RUNS, subjects.scheduler_consumer(shard), self._inbox.put)
+            Puller(context.bus, subjects.RUNS, subjects.scheduler_consumer(shard), self._inbox.put, self._reconnected)
             for shard in range(ids.SHARDS)
         ]
         self._presence = ReplicaPresence(context.bus, context.name, self._hold, context.log.info)
@@ -97,21 +97,21 @@ class SchedulerService:
         await self._limits_check.start()
         self._context.bus.on_reconnect(self._reconnected)
         await self._presence.open()
-        self._pulls = [self._context.task(puller.run()) for puller in (*self._pullers, self._wakes.puller)]
+        self._pulls = [self._context.task(puller.run()) for puller in self._pullers]
         check = self._limits_check.run(self._context.log.warning, time.time)
-        self._loops = [
-            self._context.task(loop) for loop in (self._work(), self._presence.run(), self._wakes.run(), check)
-        ]
+        self._loops = [self._context.task(loop) for loop in (self._work(), self._presence.run(), check)]
+        self._timers.start()
 
     async def stop(self) -> None:
         """Finish what was delivered, then leave the shards to the others; the rest comes to them after its wait."""
         self._stopping = True
-        await _end(self._pulls)
+        await cancel(self._pulls)
         self._inbox.wake()
         if self._loops:
             await asyncio.wait(self._loops[:1], timeout=_LAST_ROUND)
         await self._presence.close()
-        await _end(self._loops)
+        await self._timers.stop()
+        await cancel(self._loops)
         await self.limits.stop()
         with contextlib.suppress(Exception):
             await self._limits_check.close()
@@ -119,7 +119,7 @@ class SchedulerService:
     def ready(self) -> bool:
         """Whether the loops run."""
         tasks = self._pulls + self._loops
-        return bool(tasks) and not any(task.done() for task in tasks)
+        return bool(tasks) and not any(task.done() for task in tasks) and self._timers.ready()
 
     def about(self) -> dict[str, Any]:
         """Who lives and holds which shards, as this replica has heard."""
@@ -143,7 +143,8 @@ class SchedulerService:
         self._scheduler.horizon = sys.maxsize
         # Nor do the consumers' sequences tell any more whether another replica was served meanwhile.
         self._suspect.update(range(ids.SHARDS))
-        self._catching_up = asyncio.create_task(self._catch_up())
+        if self._catching_up is None or self._catching_up.done():
+            self._catching_up = asyncio.create_task(self._catch_up())
 
     async def _catch_up(self) -> None:
         await self._presence.reconnected()
@@ -168,14 +169,6 @@ class SchedulerService:
                 self._context.log.exception("a round failed", facts=len(deliveries))
                 await asyncio.sleep(0.5)
             self._scheduler.forget(set(range(ids.SHARDS)) - self._presence.held)
-
-
-async def _end(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel and wait; more than once, since a cancellation may be lost in a library. Failures were told before."""
-    while running := [task for task in tasks if not task.done()]:
-        for task in running:
-            task.cancel()
-        await asyncio.wait(running, timeout=1.0)
 
 
 def build(context: ServiceContext, settings: SchedulerSettings) -> SchedulerService:

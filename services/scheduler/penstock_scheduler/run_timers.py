@@ -1,44 +1,32 @@
-"""Takes the timers of runs that fired, and says in their logs that it is that late."""
+"""Handles the timers of runs that fired: records in the log of the run that the time has come."""
 
 from __future__ import annotations
 
-import asyncio
-
 import orjson
 
-from penstock_adapters.nats import consumer
-from penstock_adapters.nats.bus import Bus, BusError
-from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import subjects
-from penstock_core.ports import UnavailableError
 from penstock_scheduler.effect_handlers import EffectHandlers
-from penstock_scheduler.inbox import Inbox
+from penstock_servicekit.durable_worker import DurableWorker
+from penstock_servicekit.service_context import ServiceContext
 
-_AHEAD = 256
 
+def timer_worker(context: ServiceContext, effects: EffectHandlers) -> DurableWorker:
+    """The worker that handles timers. Any replica handles any of them, in any order."""
 
-class RunTimers:
-    """The consumer of timers; any replica takes any of them."""
-
-    def __init__(self, bus: Bus, outside: EffectHandlers) -> None:
-        self._bus = bus
-        self._outside = outside
-        self._inbox = Inbox()
-        self.puller = Puller(bus, subjects.TIMERS, subjects.WAKES_CONSUMER, self._inbox.put)
-
-    async def run(self) -> None:
-        """Take timers until cancelled."""
-        self.puller.want(_AHEAD)
-        while True:
-            await asyncio.gather(*(self._wake(delivery) for delivery in await self._inbox.take()))
-
-    async def _wake(self, delivery: Delivery) -> None:
+    async def handle(delivery: Delivery) -> None:
         try:
-            wake = orjson.loads(delivery.data)
-            await self._outside.wake(str(wake["run_id"]), int(wake["at_ms"]), delivery.stream_seq)
-        except (UnavailableError, BusError):
-            await consumer.nak(self._bus, delivery, 1.0)
-        except (ValueError, KeyError, TypeError):
-            await consumer.ack(self._bus, delivery)  # nothing of ours: there is no run to wake
-        else:
-            await consumer.ack(self._bus, delivery)
+            timer = orjson.loads(delivery.data)
+            run_id, at_ms = str(timer["run_id"]), int(timer["at_ms"])
+        except (ValueError, KeyError, TypeError) as error:
+            await context.park(delivery.subject, delivery.data, f"unreadable timer: {error}", delivery.stream_seq)
+            return
+        await effects.wake(run_id, at_ms, delivery.stream_seq)
+
+    return DurableWorker(
+        context, subjects.TIMERS, subjects.WAKES_CONSUMER, handle, prefetch=_PREFETCH, concurrency=_CONCURRENCY
+    )
+
+
+_PREFETCH = 256
+_CONCURRENCY = 64

@@ -89,7 +89,7 @@ async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
     monkeypatch.setattr(emitter, "_PAUSE", 0.3)
     receiver.broken = 1
     sending = LineageEmitter(platform.context, platform.gateway._deps.service.states, receiver.url, "secret")
-    sending.start()
+    await sending.start()
     try:
         await _declared(platform)
         run_id = await a_run(platform)
@@ -113,7 +113,7 @@ async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
 
 async def test_a_run_that_failed_says_why(platform: Platform, http: Http, receiver: Receiver) -> None:
     sending = LineageEmitter(platform.context, platform.gateway._deps.service.states, receiver.url)
-    sending.start()
+    await sending.start()
     try:
         await _declared(platform)
         run_id = await a_run(platform, Outcome.FAILED)

@@ -146,8 +146,9 @@ async def _stream(bus: Bus, wanted: dict[str, Any]) -> None:
 
 
 async def declare_consumer(bus: Bus, stream: str, wanted: dict[str, Any]) -> None:
-    """Have a durable consumer with these settings. Raises as `bootstrap` does."""
+    """Create a durable consumer, or update one that differs. Raises as `bootstrap` does."""
     name = wanted["durable_name"]
+    bus.durable_consumers[stream, name] = wanted
     try:
         have = (await bus.api(f"CONSUMER.INFO.{stream}.{name}"))["config"]
     except BusError as error:
@@ -157,6 +158,25 @@ async def declare_consumer(bus: Bus, stream: str, wanted: dict[str, Any]) -> Non
     if _differs(have, wanted):
         body = {"stream_name": stream, "config": {**have, **wanted}, "action": ""}
         await bus.api(f"CONSUMER.CREATE.{stream}.{name}", body)
+
+
+async def restore_consumer(bus: Bus, stream: str, name: str) -> bool:
+    """Create a consumer that was declared on this connection and has been deleted. Raises as `bootstrap` does.
+
+    Returns:
+        Whether it was missing. A new one starts where its settings say, so that messages are delivered once more.
+    """
+    wanted = bus.durable_consumers.get((stream, name))
+    if wanted is None:
+        return False
+    try:
+        await bus.api(f"CONSUMER.INFO.{stream}.{name}")
+        return False
+    except BusError as error:
+        if error.code != CONSUMER_NOT_FOUND:
+            raise
+    await declare_consumer(bus, stream, wanted)
+    return True
 
 
 def _differs(have: dict[str, Any], wanted: dict[str, Any]) -> bool:

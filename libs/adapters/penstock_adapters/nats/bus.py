@@ -63,6 +63,8 @@ class Bus:
     def __init__(self, client: Client) -> None:
         headers.optimize_headers(client)
         self.client = client
+        self.durable_consumers: dict[tuple[str, str], dict[str, Any]] = {}
+        """Settings of the durable consumers declared on this connection, by stream and name."""
         self._reconnected: list[Callable[[], None]] = []
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:

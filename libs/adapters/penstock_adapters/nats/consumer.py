@@ -1,14 +1,15 @@
-"""Pull consumers with an exact number of messages asked for, and no polling.
+"""Pull consumers that request an exact number of messages, without polling.
 
 `Puller` keeps `wanted` messages requested from a durable consumer at any time; messages arrive as soon as the stream
-has them. What the server may have forgotten (restart, lost connection) is asked for again; what is not wanted any more
-is withdrawn, so that it goes to another replica at once.
+has them. Requests that the server may have lost (restart, lost connection) are repeated; requests that are no longer
+wanted are withdrawn, so that the messages go to another replica at once. A deleted consumer is created again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,11 @@ import orjson
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.bootstrap import restore_consumer
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_core.ports import UnavailableError
+
+_log = logging.getLogger(__name__)
 
 EXPIRES = 25.0
 """Seconds that a request for messages stands at the server."""
@@ -44,10 +49,30 @@ class Delivery:
 
 
 class Puller:
-    """Keeps messages requested from the durable consumer `name` of `stream`."""
+    """Keeps messages requested from the durable consumer `name` of `stream`.
 
-    def __init__(self, bus: Bus, stream: str, name: str, receive: Callable[[Delivery], None]) -> None:
+    Args:
+        bus: the connection.
+        stream: name of the stream.
+        name: name of the consumer; it was declared by `bootstrap` on this connection.
+        receive: gets each message.
+        on_lost: called when the consumer does not answer, or was deleted: a recreated one delivers messages that were
+            delivered before as if for the first time.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        stream: str,
+        name: str,
+        receive: Callable[[Delivery], None],
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
         self._bus = bus
+        self._stream = stream
+        self._name = name
+        self._on_lost = on_lost
+        self._lost = False
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{name}"
         self._receive = receive
         self._wanted = 0
@@ -75,8 +100,10 @@ class Puller:
                 if self._outstanding and time.monotonic() - self._heard > EXPIRES + 5.0:
                     self._outstanding = 0
                 try:
+                    if self._lost:
+                        await self._restore()
                     await self._ask()
-                except (nats.errors.Error, OSError):
+                except (UnavailableError, BusError, nats.errors.Error, OSError):
                     self._pause = 0.5
                     self._wake.set()
         finally:
@@ -100,6 +127,14 @@ class Puller:
         await self._bus.client.publish(self._subject, body, reply=self._inbox)
         self._outstanding += missing
         self._heard = time.monotonic()
+
+    async def _restore(self) -> None:
+        self._on_lost()
+        if await restore_consumer(self._bus, self._stream, self._name):
+            _log.error(
+                "durable consumer %s of stream %s was deleted; it has been created again", self._name, self._stream
+            )
+        self._lost = False
 
     async def _listen(self) -> None:
         if self._subscription is not None:
@@ -138,10 +173,11 @@ class Puller:
             return
         headers: dict[str, Any] = message.headers or {}
         pending = headers.get("Nats-Pending-Messages")
-        # A request ended: with a count of what it did not bring, or altogether (no consumer, no leader).
+        # A request ended: with the count of messages that it did not bring, or altogether (no consumer, no leader).
         self._outstanding = max(0, self._outstanding - int(pending)) if pending else 0
         if not pending:
             self._pause = 0.25
+            self._lost = status == "503" or "Deleted" in headers.get("Description", "")
         self._wake.set()
 
     def _forget(self) -> None:

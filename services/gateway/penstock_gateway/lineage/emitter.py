@@ -8,16 +8,15 @@ them later. `openlineage-python` is imported here and in `openlineage` only, and
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 from typing import TYPE_CHECKING
 
-from penstock_adapters.nats import consumer
 from penstock_adapters.nats.bootstrap import declare_consumer
 from penstock_adapters.nats.bus import Bus
-from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import subjects
 from penstock_core.errors import PenstockError
+from penstock_core.ports import UnavailableError
+from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 _AHEAD = 20
 _TIMEOUT = 10.0
 _PAUSE = 30.0
-"""Seconds until a run is told again that the service did not take."""
+"""Seconds until the lineage of a run is sent again that the service did not accept."""
 
 
 class OpenLineageUnavailableError(PenstockError):
@@ -47,22 +46,12 @@ class LineageEmitter:
         self._bus: Bus = context.bus
         self._states = states
         self._client = _client(url, key)
-        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._worker = DurableWorker(
+            context, subjects.RUNS, subjects.LINEAGE_CONSUMER, self._emit, prefetch=_AHEAD, retry_delay=_PAUSE
+        )
 
-    def start(self) -> None:
-        """Begin, with the runs that end from now on; later starts go on where this was."""
-        self._tasks = [self._context.task(self._run())]
-
-    async def close(self) -> None:
-        """Stop; what is not sent yet is sent by another gateway, or later."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):  # a failure is told when it happens
-                await task
-
-    async def _run(self) -> None:
+    async def start(self) -> None:
+        """Start to send the lineage of runs: the first time, of runs that finish from now on."""
         await declare_consumer(
             self._bus,
             subjects.RUNS,
@@ -75,37 +64,30 @@ class LineageEmitter:
                 "max_ack_pending": 100,
             },
         )
-        puller = Puller(self._bus, subjects.RUNS, subjects.LINEAGE_CONSUMER, self._queue.put_nowait)
-        puller.want(_AHEAD)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(puller.run())
-            group.create_task(self._send())
+        self._worker.start()
 
-    async def _send(self) -> None:
-        while True:
-            delivery = await self._queue.get()
-            try:
-                await self._tell(delivery)
-                await consumer.ack(self._bus, delivery)
-            except Exception as error:
-                self._context.log.log(
-                    logging.WARNING,
-                    "lineage of a run is sent later",
-                    subject=delivery.subject,
-                    error=f"{type(error).__name__}: {error}",
-                )
-                await consumer.nak(self._bus, delivery, _PAUSE)
+    async def close(self) -> None:
+        """Stop. Lineage that is not sent yet is sent by another gateway, or later."""
+        await self._worker.stop()
 
-    async def _tell(self, delivery: Delivery) -> None:
+    async def _emit(self, delivery: Delivery) -> None:
+        """Send the events of one run.
+
+        Raises:
+            UnavailableError: the OpenLineage service did not take one of them.
+        """
         from penstock_gateway.lineage import openlineage
 
         run_id = delivery.subject.split(".")[2]
         folded = await self._states.get(run_id)
         if folded is None or folded.state.finished is None:
             return  # deleted meanwhile
-        told = openlineage.events(folded.state, folded.requested_at, folded.finished_at or delivery.at)
-        for event in told:
-            await asyncio.wait_for(asyncio.to_thread(self._client.emit, event), _TIMEOUT + 5)
+        events = openlineage.events(folded.state, folded.requested_at, folded.finished_at or delivery.at)
+        for event in events:
+            try:
+                await asyncio.wait_for(asyncio.to_thread(self._client.emit, event), _TIMEOUT + 5)
+            except Exception as error:  # the library raises those of its HTTP client
+                raise UnavailableError(f"lineage not sent: {type(error).__name__}: {error}") from error
 
 
 def _client(url: str, key: str | None) -> OpenLineageClient:

@@ -9,20 +9,15 @@ Announcing again changes nothing: an event's id is the place of the fact.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-
-from penstock_adapters.nats import consumer
-from penstock_adapters.nats.bus import Bus, BusError
-from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import model_fact_codec, subjects
 from penstock_contracts.commands import Event
 from penstock_contracts.fact_codec import UnreadableFact
-from penstock_core.ports import UnavailableError
 from penstock_core.registry.facts import ModelFact
 from penstock_gateway.registry import model_views as views
 from penstock_gateway.waits.event_receiver import EventReceiver
+from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext
 
 _AHEAD = 50
@@ -35,39 +30,15 @@ class ModelAnnouncer:
         self._context = context
         self._bus: Bus = context.bus
         self._event_receiver = event_receiver
-        self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._puller = Puller(context.bus, subjects.MODELS, subjects.MODELS_CONSUMER, self._queue.put_nowait)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._worker = DurableWorker(context, subjects.MODELS, subjects.MODELS_CONSUMER, self.announce, prefetch=_AHEAD)
 
     def start(self) -> None:
-        """Begin."""
-        self._puller.want(_AHEAD)
-        self._tasks = [self._context.task(self._puller.run()), self._context.task(self._run())]
+        """Start to announce changes, one after the other."""
+        self._worker.start()
 
     async def close(self) -> None:
-        """Stop; what is not announced yet is announced by another gateway, or later."""
-        for task in self._tasks:
-            task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError, Exception):  # a failure is told when it happens
-                await task
-
-    async def _run(self) -> None:
-        while True:
-            delivery = await self._queue.get()
-            try:
-                await self.announce(delivery)
-                await consumer.ack(self._bus, delivery)
-            except Exception as error:
-                passing = isinstance(error, UnavailableError | BusError)
-                self._context.log.log(
-                    logging.WARNING if passing else logging.ERROR,
-                    "an event about a model is sent later",
-                    subject=delivery.subject,
-                    error=str(error),
-                    exc_info=not passing,
-                )
-                await consumer.nak(self._bus, delivery, 1.0 if passing else 30.0)
+        """Stop. Changes that are not announced yet are announced by another gateway, or later."""
+        await self._worker.stop()
 
     async def announce(self, delivery: Delivery) -> None:
         """Announce what lies on a place of a model's log.

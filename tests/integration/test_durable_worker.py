@@ -1,0 +1,109 @@
+"""Workers of durable consumers on a real server: handlers that fail, and consumers that are deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import structlog
+
+from penstock_adapters.nats.bootstrap import bootstrap
+from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.nats.server import EmbeddedServer
+from penstock_contracts import subjects
+from penstock_core.ports import UnavailableError
+from penstock_servicekit.app import connect
+from penstock_servicekit.durable_worker import DurableWorker
+from penstock_servicekit.service_context import ServiceContext
+
+
+@asynccontextmanager
+async def service(home: Path) -> AsyncIterator[ServiceContext]:
+    """A service without anything but its connection to a server with all streams."""
+    server = EmbeddedServer(home, fsync=False)
+    await server.start()
+    watch = asyncio.create_task(server.supervise())
+    broker, bus = await connect(server.url, "test", asyncio.get_running_loop().create_future())
+    try:
+        await bootstrap(bus, pools=["default"], ack_wait=1.0)
+        yield ServiceContext("test", bus, broker, structlog.get_logger(), "test")
+    finally:
+        await asyncio.wait_for(broker.stop(), 5)
+        await server.stop()
+        await watch
+
+
+def worker(context: ServiceContext, handle: Callable[[str], None]) -> DurableWorker:
+    """A worker of timers, with short delays."""
+
+    async def receive(delivery: Delivery) -> None:
+        handle(delivery.data.decode())
+
+    return DurableWorker(
+        context, subjects.TIMERS, subjects.WAKES_CONSUMER, receive, prefetch=4, retry_delay=0.05, error_delay=0.05
+    )
+
+
+async def publish(context: ServiceContext, *bodies: str) -> None:
+    for body in bodies:
+        await context.bus.publish(f"wakes.{body}", body.encode())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def acknowledged(context: ServiceContext) -> bool:
+    info = await context.bus.api(f"CONSUMER.INFO.{subjects.TIMERS}.{subjects.WAKES_CONSUMER}")
+    return info["num_ack_pending"] == 0 and info["num_pending"] == 0
+
+
+async def test_messages_are_handled_in_order_and_again_after_an_error(tmp_path: Path) -> None:
+    handled: list[str] = []
+
+    def handle(body: str) -> None:
+        handled.append(body)
+        if handled.count(body) == 1:
+            if body == "b":
+                raise UnavailableError("try again")
+            if body == "c":
+                raise ValueError("a bug")
+
+    async with service(tmp_path) as context:
+        await publish(context, "a", "b", "c", "d")
+        timers = worker(context, handle)
+        timers.start()
+        await until(lambda: len(handled) == 6)
+        assert handled[:4] == ["a", "b", "c", "d"] and sorted(handled[4:]) == ["b", "c"]
+        async with asyncio.timeout(5):
+            while not await acknowledged(context):
+                await asyncio.sleep(0.01)
+        assert timers.ready()
+        await timers.stop()
+        assert not timers.ready()
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["waiting", "stopped"])
+async def test_a_deleted_consumer_is_created_again(
+    tmp_path: Path, idle: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Both while requests stand at the server, which says that the consumer is gone, and before the first request."""
+    handled: list[str] = []
+    async with service(tmp_path) as context:
+        timers = worker(context, handled.append)
+        if idle:
+            timers.start()
+            await publish(context, "a")
+            await until(lambda: handled == ["a"])
+        await context.bus.api(f"CONSUMER.DELETE.{subjects.TIMERS}.{subjects.WAKES_CONSUMER}")
+        if not idle:
+            timers.start()
+        await publish(context, "b")
+        await until(lambda: "b" in handled)
+        await timers.stop()
+    assert "has been created again" in caplog.text
