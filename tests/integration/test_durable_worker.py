@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from penstock_adapters.nats import consumer
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.server import EmbeddedServer
@@ -90,10 +91,12 @@ async def test_messages_are_handled_in_order_and_again_after_an_error(tmp_path: 
 
 @pytest.mark.parametrize("idle", [True, False], ids=["waiting", "stopped"])
 async def test_a_deleted_consumer_is_created_again(
-    tmp_path: Path, idle: bool, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, idle: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both while requests stand at the server, which says that the consumer is gone, and before the first request."""
     handled: list[str] = []
+    logged: list[str] = []
+    monkeypatch.setattr(consumer._log, "error", lambda text, *parts: logged.append(text % parts))
     async with service(tmp_path) as context:
         timers = worker(context, handled.append)
         if idle:
@@ -106,4 +109,4 @@ async def test_a_deleted_consumer_is_created_again(
         await publish(context, "b")
         await until(lambda: "b" in handled)
         await timers.stop()
-    assert "has been created again" in caplog.text
+    assert logged == ["durable consumer scheduler-wakes of stream TIMERS was deleted; it has been created again"]

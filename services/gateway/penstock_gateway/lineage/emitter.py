@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _AHEAD = 20
 _TIMEOUT = 10.0
+_ACK_WAIT = 120.0
 _PAUSE = 30.0
 """Seconds until the lineage of a run is sent again that the service did not accept."""
 
@@ -60,7 +61,7 @@ class LineageEmitter:
                 "filter_subject": subjects.RUNS_FINISHED,
                 "deliver_policy": "new",
                 "ack_policy": "explicit",
-                "ack_wait": int(4 * _PAUSE * 1e9),
+                "ack_wait": int(_ACK_WAIT * 1e9),
                 "max_ack_pending": 100,
             },
         )
