@@ -45,19 +45,19 @@ def load_model(model_run: str = "latest") -> Trained:
     """Load the model of a training run: the last that succeeded, or the one named."""
     client = Client()
     if model_run == "latest":
-        runs = client.runs(pipeline="training", state="succeeded", limit=1)
+        runs = client.runs.list(pipeline="training", state="succeeded", limit=1)
         if not runs:
             raise LookupError("no run of pipeline 'training' has succeeded yet: penstock run examples/training")
         model_run = runs[0].run_id
     context().log_param("model_run", model_run)
-    return Trained(client.value(model_run, output="model"), model_run)
+    return Trained(client.artifacts.load(model_run, output="model"), model_run)
 
 
 @step(retries=2, retry_delay="1s", timeout="10m")
 def load_rows(rows: Path | str, model_run: str) -> pd.DataFrame:
     """Read a CSV from a path or an address; without one, the rows that the training run kept for its last test."""
     if not str(rows):
-        return Client().value(model_run, step="split", output="test").reset_index(drop=True)
+        return Client().artifacts.load(model_run, step="split", output="test").reset_index(drop=True)
     return pd.read_csv(rows, skipinitialspace=True)
 
 

@@ -53,7 +53,7 @@ def platform(home: Path) -> Iterator[tuple[Client, int]]:
 
 def steps_of(client: Client, run_id: str) -> list[Any]:
     """The steps of a finished run by end."""
-    run = client.wait(run_id, timeout=600)
+    run = client.runs.wait(run_id, timeout=600)
     if run.state != "succeeded":
         raise SystemExit(f"run {run_id} {run.state}: {run.error}")
     return sorted(run.steps.values(), key=lambda step: step.finished_at or 0.0)
@@ -99,8 +99,8 @@ def pss(pids: list[int]) -> float:
 
 def chain_and_fan(client: Client, pid: int, rounds: int) -> dict[str, float]:
     """The gap in a chain of 50, steps a second in a fan-out of 100 with fan-in, memory."""
-    client.register(noop_pipelines.chain50)
-    client.register(noop_pipelines.fan100)
+    client.pipelines.register(noop_pipelines.chain50)
+    client.pipelines.register(noop_pipelines.fan100)
     steps_of(client, client.run("chain50").run_id)  # the fork server starts
     all_gaps: list[float] = []
     per_step: list[float] = []
@@ -163,8 +163,8 @@ def growth(ends: list[float], began: float) -> float:
 
 def scale(client: Client, runs: int) -> dict[str, float]:
     """Whether the cost of a step stays flat: 10,000 steps in one run, and many runs of 10 steps."""
-    client.register(noop_pipelines.grid10000)
-    client.register(noop_pipelines.chain10)
+    client.pipelines.register(noop_pipelines.grid10000)
+    client.pipelines.register(noop_pipelines.chain10)
     steps = steps_of(client, client.run("grid10000").run_id)
     ends = [step.finished_at for step in steps]
     began = min(step.started_at for step in steps)

@@ -140,11 +140,11 @@ def test_a_step_that_is_tried_again_later_says_when_and_why(up: Workspace) -> No
         while "retry 1 of 1" not in reason["why"]:
             assert time.monotonic() < deadline, reason
             time.sleep(0.1)
-            newest = up.client.runs(pipeline="retried", limit=1)
+            newest = up.client.runs.list(pipeline="retried", limit=1)
             if newest:
                 reason = up.json("runs", "explain", newest[0].run_id)["steps"]["fails_slowly"]
         assert "ValueError: no 4s today" in reason["why"] and " in " in reason["why"]
-        waiting = up.client.explain(newest[0].run_id).steps["total"]
+        waiting = up.client.runs.explain(newest[0].run_id).steps["total"]
         assert waiting.state == "waiting" and waiting.caused_by == ("fails_slowly",)
     finally:
         process.send_signal(signal.SIGINT)
@@ -161,7 +161,7 @@ def test_a_run_is_run_again_with_its_inputs_or_changed_ones(up: Workspace) -> No
     again = up.json("runs", "rerun", first["run_id"])
     assert again["run_id"] != first["run_id"] and again["state"] == "succeeded"
     assert again["outputs"] == {"result": "6 plain"}
-    run = up.client.get(again["run_id"])
+    run = up.client.runs.get(again["run_id"])
     assert run.labels == {"team": "growth"}
     assert (run.trigger["type"], run.trigger["parent"]) == ("rerun", first["run_id"])
 
@@ -200,14 +200,17 @@ def test_a_detached_rerun_goes_on_by_itself(up: Workspace) -> None:
     first = up.json("run", "flows.py:sized", "-p", "source=short.txt")["run_id"]
     asked = up.json("runs", "rerun", first, "--detach")
     assert asked["parent"] == first and asked["state"] == "queued"
-    assert up.client.wait(asked["run_id"], timeout=20).outputs == {"result": {"value": "3 plain"}}
+    assert up.client.runs.wait(asked["run_id"], timeout=20).outputs == {"result": {"value": "3 plain"}}
     assert up.call("runs", "rerun", first, "--detach").split()[2:4] == ["of", "sized"]
     assert "goes with neither" in up.call("runs", "rerun", first, "--detach", "--logs", code=2)
 
 
 def test_reruns_from_python(up: Workspace) -> None:
     first = up.json("run", "flows.py:sized", "-p", "source=short.txt")["run_id"]
-    run = up.client.rerun(first, inputs={"source": up.folder / "long.txt"}, wait=True)
-    assert run.succeeded and up.client.value(run.run_id) == "6 plain"
+    run = up.client.runs.rerun(first, inputs={"source": up.folder / "long.txt"}, wait=True)
+    assert run.succeeded and up.client.artifacts.load(run.run_id) == "6 plain"
     key = "once"
-    assert up.client.rerun(first, idempotency_key=key).run_id == up.client.rerun(first, idempotency_key=key).run_id
+    assert (
+        up.client.runs.rerun(first, idempotency_key=key).run_id
+        == up.client.runs.rerun(first, idempotency_key=key).run_id
+    )

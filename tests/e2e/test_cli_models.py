@@ -137,7 +137,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 def trained(workspace: Workspace, pipeline: str, **inputs: Any) -> str:
     run = workspace.client.run(
-        workspace.client.register(workspace.folder / f"flows.py:{pipeline}"), inputs=inputs, wait=True
+        workspace.client.pipelines.register(workspace.folder / f"flows.py:{pipeline}"), inputs, wait=True
     )
     assert run.succeeded, run.error
     return run.run_id
@@ -160,7 +160,7 @@ def test_plain_data_can_be_a_model_and_each_run_is_one_version(workspace: Worksp
     ]  # fmt: skip
     assert history[3]["clauses"] == ["accuracy > champion.accuracy: 0.2 > 0.3 does not hold"]
     assert history[3]["cause"].endswith("/train/1")
-    assert workspace.client.model("rules@champion").load() == {"depth": 5}
+    assert workspace.client.models.get("rules@champion").load() == {"depth": 5}
     text = workspace.call("models", "history", "rules")
     assert "v2 did not become champion, by training/train" in text
     assert "accuracy > champion.accuracy: 0.2 > 0.3 does not hold" in text
@@ -169,13 +169,13 @@ def test_plain_data_can_be_a_model_and_each_run_is_one_version(workspace: Worksp
 def test_a_cached_result_registers_nothing_anew(workspace: Workspace) -> None:
     first = trained(workspace, "keeping")
     trained(workspace, "keeping")
-    (version,) = workspace.client.model_versions("kept")
+    (version,) = workspace.client.models.versions("kept")
     assert version.run_id == first
 
 
 def test_a_folder_is_a_model_and_an_input_that_is_pinned_and_cached(workspace: Workspace) -> None:
     trained(workspace, "saving")
-    model = workspace.client.model("folder")
+    model = workspace.client.models.get("folder")
     assert (model.format, model.unsafe, model.size) == ("folder", False, 9)
     assert json.loads((model.load() / "weights.json").read_text()) == [2, 2, 2]
     assert (model.download(workspace.folder / "copy") / "weights.json").is_file()
@@ -187,15 +187,15 @@ def test_a_folder_is_a_model_and_an_input_that_is_pinned_and_cached(workspace: W
     assert "inputs.model: names no registered model: there is no model 'nosuch'" in wrong
     assert "is not valid" in workspace.call("run", "flows.py:counting", "-p", "model=model:../x", code=2)
     lineage = model.lineage()
-    assert "count" in {step["key"] for step in lineage["down"]}
+    assert "count" in {attempt.key for attempt in lineage.down}
 
 
 def test_a_version_is_an_input_from_python(workspace: Workspace) -> None:
     trained(workspace, "training", depth=4)
     client = workspace.client
-    rules = client.model("rules")
-    version = client.register(workspace.folder / "flows.py:scoring")
-    run = client.run(version, inputs={"rules": rules, "x": 10}, wait=True)
+    rules = client.models.get("rules")
+    version = client.pipelines.register(workspace.folder / "flows.py:scoring")
+    run = client.run(version, {"rules": rules, "x": 10}, wait=True)
     assert run.outputs["result"] == {"value": rules.load()["depth"] * 10}
     assert run.inputs["rules"]["artifact"]["sha256"] == rules.sha256
 
@@ -225,7 +225,7 @@ def test_every_command_has_json(workspace: Workspace) -> None:
     assert answer["clauses"] == ["f1 > 9: 0.5 > 9 does not hold"]
     assert workspace.json("models", "remove-alias", "byhand", "best")["removed"] is True
     assert workspace.json("models", "archive", "byhand", "2", "--reason", "old")["archived"] is True
-    assert workspace.client.model("byhand").version == 1
+    assert workspace.client.models.get("byhand").version == 1
     assert workspace.json("models", "archive", "byhand", "2", "--undo")["archived"] is False
     assert workspace.json("models", "get", "byhand:1", "--to", "here")["path"] == str(workspace.folder / "here")
     assert json.loads((workspace.folder / "here" / "weights.json").read_text()) == [7, 7, 7]
@@ -255,7 +255,7 @@ def test_every_command_has_json(workspace: Workspace) -> None:
     ],
 )
 def test_wrong_use_ends_with_2_and_says_what_to_do(workspace: Workspace, arguments: tuple[str, ...], says: str) -> None:
-    if not any(model.name == "rules" for model in workspace.client.models()):
+    if not any(model.name == "rules" for model in workspace.client.models.list()):
         trained(workspace, "training")
     assert says in workspace.call("models", *arguments, code=2)
 
@@ -263,38 +263,38 @@ def test_wrong_use_ends_with_2_and_says_what_to_do(workspace: Workspace, argumen
 def test_an_artifact_that_is_gone_is_told(workspace: Workspace) -> None:
     run_id = trained(workspace, "saving", depth=11)
     client = workspace.client
-    model = client.model("folder")
+    model = client.models.get("folder")
     path = workspace.folder / ".penstock" / "artifacts" / "sha256" / model.sha256[:2] / model.sha256
     path.chmod(0o600)
     path.unlink()
     with pytest.raises(NotFoundError, match="is not in the store"):
         model.load()
     with pytest.raises(NotFoundError, match="is not in the store"):
-        client.register_model("again", run_id, "save")
+        client.models.register("again", run_id, "save")
 
 
 def test_unsafe_formats_can_be_refused(workspace: Workspace) -> None:
     data = pickle.dumps(print)
     sha256 = hashlib.sha256(data).hexdigest()
-    workspace.client.upload(data, sha256)
+    workspace.client.artifacts.upload(data, sha256)
     artifact = {"sha256": sha256, "size": len(data), "media_type": "x", "format": "pickle", "unsafe": True}
-    model = ModelVersion("made", 1, "made:1", artifact=artifact, client=workspace.client)
+    model = ModelVersion("made", 1, "made:1", artifact=artifact, registry=workspace.client.models)
     with pytest.raises(UnsafeFormatError):
         model.load(unsafe=False)
     assert model.load() is print
-    with pytest.raises(ValueError, match="was not given by a client"):
+    with pytest.raises(ValueError, match="has no connection"):
         ModelVersion("made", 1, "made:1", artifact=artifact).load()
 
 
 def test_the_client_checks_what_it_can(workspace: Workspace) -> None:
     client = workspace.client
     with pytest.raises(InvalidIdError):
-        client.model("../x")
+        client.models.get("../x")
     with pytest.raises(TypeError, match="must be a number"):
-        client.register_model("rules", "r", "s", metrics={"a": "b"})  # type: ignore[dict-item]
-    with pytest.raises(ValueError, match="which is no number"):
-        client.register_model("rules", "r", "s", metrics={"a": float("nan")})
+        client.models.register("rules", "r", "s", metrics={"a": "b"})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="expected a finite number"):
+        client.models.register("rules", "r", "s", metrics={"a": float("nan")})
     with pytest.raises(RefusedError) as refused:
-        client.promote("rules", 1, "champion", gate="accuracy > 99")
+        client.models.promote("rules", 1, "champion", gate="accuracy > 99")
     assert refused.value.status == 409
     assert refused.value.errors

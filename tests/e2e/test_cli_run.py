@@ -257,8 +257,8 @@ def await_state(client: Client, step: str, state: str, pipeline: str | None = No
     """The id of the newest run once its step is in a state."""
     deadline = time.monotonic() + 20
     while True:
-        for run in client.runs(pipeline, limit=1):
-            if (view := client.get(run.run_id)).steps[step].state == state:
+        for run in client.runs.list(pipeline, limit=1):
+            if (view := client.runs.get(run.run_id)).steps[step].state == state:
                 return view.run_id
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -365,8 +365,8 @@ def test_files_go_in_and_come_out(up: Workspace) -> None:
     assert json.loads(Path(got["path"]).read_text()) == ["a,b", "1,2"]
     assert "it has: report, text" in up.call("artifacts", "get", run_id, "-o", "nothing", code=2).stderr
     client = Client(home=up.home)
-    assert client.value(run_id, output="text") == "a,b\n1,2\n" * 20_000
-    assert client.value(run_id, "read", "file").read_text() == "report of rows.csv"
+    assert client.artifacts.load(run_id, output="text") == "a,b\n1,2\n" * 20_000
+    assert client.artifacts.load(run_id, "read", "file").read_text() == "report of rows.csv"
 
 
 def test_timeout_cancels_the_run(up: Workspace) -> None:
@@ -384,7 +384,7 @@ def test_ctrl_c_cancels_and_waits_for_the_end(up: Workspace) -> None:
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 1
     assert "cancelling (Ctrl-C); Ctrl-C leaves at once" in out and "cancelled by" in out and ": Ctrl-C" in out
-    assert client.get(run_id).state == "cancelled"
+    assert client.runs.get(run_id).state == "cancelled"
 
 
 def test_a_second_ctrl_c_leaves_at_once(up: Workspace) -> None:
@@ -403,7 +403,7 @@ def test_a_second_ctrl_c_leaves_at_once(up: Workspace) -> None:
         os.kill(address.pid, signal.SIGCONT)
     assert process.returncode == 130
     assert f"left run {run_id}: the run goes on" in error and f"penstock runs show {run_id}" in error
-    assert client.wait(run_id, timeout=20).done
+    assert client.runs.wait(run_id, timeout=20).finished
 
 
 # ---------------------------------------------------------------------------------------------------- looking at it
@@ -558,18 +558,18 @@ def test_another_folder_can_use_the_platform_by_its_address(up: Workspace, works
 
 def test_runs_from_python(up: Workspace) -> None:
     client = Client(home=up.home)
-    version = client.register(f"{up.folder}/flows.py:hello")
+    version = client.pipelines.register(f"{up.folder}/flows.py:hello")
     key = "the same"
-    first = client.run(version, inputs={"n": 10}, idempotency_key=key)
-    again = client.run(version, inputs={"n": 10}, idempotency_key=key)
+    first = client.run(version, {"n": 10}, idempotency_key=key)
+    again = client.run(version, {"n": 10}, idempotency_key=key)
     assert first.run_id == again.run_id and first.created and not again.created
-    run = client.wait(first.run_id, timeout=30, check=True)
-    assert client.value(run.run_id) == 45 and run.steps["numbers"].metrics == {"count": 10}
-    kinds = [event.kind for event in client.events(run.run_id)]
+    run = client.runs.wait(first.run_id, timeout=30, check=True)
+    assert client.artifacts.load(run.run_id) == 45 and run.steps["numbers"].metrics == {"count": 10}
+    kinds = [event.kind for event in client.runs.events(run.run_id)]
     assert kinds[0] == "run.requested" and kinds[-1] == "run.finished"
-    assert [line.text.strip() for line in client.logs(run.run_id) if line.text] == ["making numbers"]
+    assert [line.text.strip() for line in client.runs.logs(run.run_id) if line.text] == ["making numbers"]
     with pytest.raises(NotFoundError):
-        client.get("k" + "0" * 25)
+        client.runs.get("k" + "0" * 25)
 
 
 # ---------------------------------------------------------------------------------------------------------- terminal

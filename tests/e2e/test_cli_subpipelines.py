@@ -148,9 +148,9 @@ def test_two_calls_of_one_pipeline(workspace: Workspace) -> None:
     logs = workspace.call("runs", "logs", identity, "--step", f"{LONG}-2/divide")
     assert f"dividing at 6 in {LONG}-2/divide" in logs and "dividing at 2" not in logs
     client = Client(home=workspace.folder / ".penstock")
-    assert client.value(identity, output="total") == 2 + 3 + 4 + 5 + 6
-    assert client.value(identity, output="report") == f"{LONG}-2/divide: 6"
-    assert client.value(identity, step=f"{LONG}/divide", output="high") == [2, 3, 4, 5]
-    assert client.value(identity, step="checked/check") == 6
+    assert client.artifacts.load(identity, output="total") == 2 + 3 + 4 + 5 + 6
+    assert client.artifacts.load(identity, output="report") == f"{LONG}-2/divide: 6"
+    assert client.artifacts.load(identity, step=f"{LONG}/divide", output="high") == [2, 3, 4, 5]
+    assert client.artifacts.load(identity, step="checked/check") == 6
     got = workspace.json("artifacts", "get", identity, "--step", f"{LONG}/divide", "-o", "report")
     assert Path(got["path"]).read_text() == f"{LONG}/divide: 2"

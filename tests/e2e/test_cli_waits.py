@@ -125,8 +125,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 
 
 def newest(workspace: Workspace, pipeline: str) -> Any:
-    runs = workspace.client.runs(pipeline, limit=1)
-    return workspace.client.get(runs[0].run_id) if runs else None
+    runs = workspace.client.runs.list(pipeline, limit=1)
+    return workspace.client.runs.get(runs[0].run_id) if runs else None
 
 
 def dead(pid: int) -> bool:
@@ -138,14 +138,14 @@ def dead(pid: int) -> bool:
 
 def test_a_question_is_shown_listed_and_answered(workspace: Workspace) -> None:
     running = workspace.start("run", "flows.py:publishing", "--priority", "7")
-    [asked] = until(lambda: workspace.client.questions(pipeline="publishing"))
+    [asked] = until(lambda: workspace.client.questions.list(pipeline="publishing"))
     assert (asked.step, asked.question, asked.choices) == ("ask", "Publish?", ("yes", "no"))
     command = f"penstock runs answer {asked.run_id} ask yes|no"
     assert command in workspace.call("questions") and command in workspace.call("runs", "show", asked.run_id)
     assert "Publish?" in workspace.call("runs", "answer", asked.run_id)
     assert "one of yes, no" in workspace.call("runs", "answer", asked.run_id, "ask", code=2)
     assert "'yes', 'no'" in workspace.call("runs", "answer", asked.run_id, "ask", "maybe", code=2)
-    waits = workspace.client.get(asked.run_id).steps["ask"].waits_for
+    waits = workspace.client.runs.get(asked.run_id).steps["ask"].waits_for
     assert waits is not None and (waits.kind, waits.question) == ("ask", "Publish?")
     links = json.loads(workspace.call("runs", "answer", asked.run_id, "ask", "--link", "--json"))
     with urllib.request.urlopen(links["choices"]["no"], timeout=30) as page:  # noqa: S310 - our own address
@@ -156,29 +156,29 @@ def test_a_question_is_shown_listed_and_answered(workspace: Workspace) -> None:
     assert running.returncode == 0, output + error
     assert output.count(f"asks: Publish? (yes, no) — {command}") == 1
     assert "noted yes" in output
-    run = workspace.client.get(asked.run_id)
+    run = workspace.client.runs.get(asked.run_id)
     assert run.steps["ask"].params["comment"] == "fine" and run.steps["ask"].params["answered_by"]
     assert "already: yes" in workspace.call("runs", "answer", asked.run_id, "ask", "yes")
     assert "answered 'yes' already" in workspace.call("runs", "answer", asked.run_id, "ask", "no", code=2)
     assert "no open questions" in workspace.call("questions")
-    requested = next(event for event in workspace.client.events(asked.run_id) if event.kind == "run.requested")
+    requested = next(event for event in workspace.client.runs.events(asked.run_id) if event.kind == "run.requested")
     assert requested.data["priority"] == 7
 
 
 def test_an_event_comes_before_or_after_its_wait(workspace: Workspace) -> None:
     client = workspace.client
-    version = client.register(str(workspace.folder / "flows.py") + ":labelling")
-    after = client.run(version, inputs={"dataset": "after"})
-    until(lambda: client.get(after.run_id).steps["wait_for_event"].waits_for)
+    version = client.pipelines.register(str(workspace.folder / "flows.py") + ":labelling")
+    after = client.run(version, {"dataset": "after"})
+    until(lambda: client.runs.get(after.run_id).steps["wait_for_event"].waits_for)
     told = workspace.call(
         "events", "send", "com.acme.labels.ready", "--key", "after", "--data", '{"url": "s3://a"}', "--id", "1"
     )
     assert f"it ends step wait_for_event of run {after.run_id}" in told
-    assert client.wait(after.run_id, 60).outputs["result"]["value"] == "s3://a"
-    before = client.run(version, inputs={"dataset": "before"})
-    sent = client.send_event("com.acme.labels.ready", {"url": "s3://b"}, key="before", id="2")
-    assert client.wait(before.run_id, 60).outputs["result"]["value"] == "s3://b"
-    again = client.send_event("com.acme.labels.ready", {"url": "s3://c"}, key="before", id="2")
+    assert client.runs.wait(after.run_id, 60).outputs["result"]["value"] == "s3://a"
+    before = client.run(version, {"dataset": "before"})
+    sent = client.events.send("com.acme.labels.ready", {"url": "s3://b"}, key="before", id="2")
+    assert client.runs.wait(before.run_id, 60).outputs["result"]["value"] == "s3://b"
+    again = client.events.send("com.acme.labels.ready", {"url": "s3://c"}, key="before", id="2")
     assert (sent.duplicate, again.duplicate, again.delivered_to) == (False, True, ())
     assert "is not JSON" in workspace.call("events", "send", "t", "--data", "{", code=2)
 
@@ -187,8 +187,8 @@ def begin(workspace: Workspace, pipeline: str, folder: Path) -> tuple[Any, list[
     """A run whose step does not end by itself, with its processes."""
     client = workspace.client
     folder.mkdir()
-    version = client.register(f"{workspace.folder / 'flows.py'}:{pipeline}")
-    run = client.run(version, inputs={"folder": str(folder)})
+    version = client.pipelines.register(f"{workspace.folder / 'flows.py'}:{pipeline}")
+    run = client.run(version, {"folder": str(folder)})
     return run, [int(pid) for pid in until(lambda: _text(folder / "pids")).split()]
 
 
@@ -201,15 +201,15 @@ def test_one_step_is_cancelled_with_its_processes(workspace: Workspace, tmp_path
     assert "has no step" in workspace.call("runs", "cancel", run.run_id, "--step", "nothing", code=2)
     told = workspace.call("runs", "cancel", run.run_id, "--step", "stubborn", "--reason", "too slow")
     assert told.strip() == f"step stubborn of run {run.run_id} cancelled"
-    ended = workspace.client.wait(run.run_id, 60)
+    ended = workspace.client.runs.wait(run.run_id, 60)
     assert (ended.steps["stubborn"].state, ended.steps["after"].state) == ("cancelled", "skipped")
     until(lambda: all(dead(pid) for pid in pids))
-    assert workspace.client.cancel(run.run_id, step="stubborn") == "cancelled"
+    assert workspace.client.runs.cancel(run.run_id, step="stubborn") == "cancelled"
 
 
 def test_a_run_that_is_over_its_deadline_is_ended(workspace: Workspace, tmp_path: Path) -> None:
     run, pids = begin(workspace, "limited", tmp_path / "limited")
-    ended = workspace.client.wait(run.run_id, 60)
+    ended = workspace.client.runs.wait(run.run_id, 60)
     assert ended.state == "failed" and "deadline" in (ended.error or "")
     until(lambda: all(dead(pid) for pid in pids))
     output = workspace.call("run", "flows.py:publishing", "--deadline", "1", code=1)

@@ -50,10 +50,10 @@ def test_versions_outlive_their_runs_and_what_nobody_names_goes(tmp_path: Path) 
             assert time.monotonic() < deadline
             time.sleep(0.05)
         client = Client(home=tmp_path / ".penstock")
-        version = client.register(tmp_path / "flows.py")
-        first, *_ = [client.run(version, inputs={"seed": seed}, wait=True) for seed in (1, 2, 3)]
+        version = client.pipelines.register(tmp_path / "flows.py")
+        first, *_ = [client.run(version, {"seed": seed}, wait=True) for seed in (1, 2, 3)]
         result = first.outputs["result"]["artifact"]["sha256"]
-        client.promote("kept", 2, "champion")
+        client.models.promote("kept", 2, "champion")
 
         def collect(*command: str) -> str:
             done = subprocess.run(
@@ -68,13 +68,13 @@ def test_versions_outlive_their_runs_and_what_nobody_names_goes(tmp_path: Path) 
             assert time.monotonic() < deadline + 120, "what only a deleted run held stays"
             time.sleep(0.5)
         with pytest.raises(NotFoundError):
-            client.get(first.run_id)
+            client.runs.get(first.run_id)
         for seed in (1, 2, 3):
-            folder = client.model(f"kept:{seed}").load()
+            folder = client.models.get(f"kept:{seed}").load()
             assert (folder / "small").read_text() == str(seed)
             assert (folder / "large").stat().st_size == 100_000
         # The run behind the alias is kept as well.
-        assert client.get(client.model("kept@champion").run_id).succeeded
+        assert client.runs.get(client.models.get("kept@champion").run_id).succeeded
     finally:
         up.terminate()
         up.wait(60)

@@ -185,16 +185,16 @@ def test_a_cancel_of_a_run_ends_the_run_that_it_waits_for_and_then_runs_its_exit
     )
     try:
         client = connected(source)
-        client.register(f"{source}:child")
-        begun = client.run(client.register(f"{source}:parent"), inputs={"marker": str(marker)})
+        client.pipelines.register(f"{source}:child")
+        begun = client.run(client.pipelines.register(f"{source}:parent"), {"marker": str(marker)})
         wait_for(marker.exists)
-        client.cancel(begun.run_id, "enough")
-        ended = client.wait(begun.run_id, timeout=60)
+        client.runs.cancel(begun.run_id, "enough")
+        ended = client.runs.wait(begun.run_id, timeout=60)
         assert ended.state == "cancelled"
         assert ended.steps["child"].state == "cancelled"
         assert ended.steps["ended"].outputs["result"] == {"value": "cancelled"}
-        (other,) = client.runs(pipeline="child")
-        assert client.wait(other.run_id, timeout=60).state == "cancelled"
+        (other,) = client.runs.list(pipeline="child")
+        assert client.runs.wait(other.run_id, timeout=60).state == "cancelled"
         gone(int(marker.read_text()))
     finally:
         up.terminate()

@@ -48,25 +48,25 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.mark.parametrize("victim", ["executor", "process"])
 def test_the_next_attempt_goes_on_from_the_last_checkpoint(cluster: Cluster, victim: str) -> None:
     client = Client(url=cluster.url, token=cluster.token)
-    version = client.register(f"{cluster.src / 'checkpointed.py'}:training")
+    version = client.pipelines.register(f"{cluster.src / 'checkpointed.py'}:training")
     note = cluster.home.parent / f"note-{victim}"
-    run_id = client.run(version, inputs={"note": str(note)}).run_id
+    run_id = client.run(version, {"note": str(note)}).run_id
     told = _wait_for_checkpoint(client, run_id)
     if victim == "executor":
         cluster.kill("executor")
         cluster.restart("executor")
     else:
         os.kill(int(note.read_text().split()[1]), signal.SIGKILL)
-    run = client.wait(run_id, timeout=120, check=True)
+    run = client.runs.wait(run_id, timeout=120, check=True)
     attempts = [[int(word) for word in line.split()] for line in note.read_text().splitlines()]
     assert [attempt for attempt, *_ in attempts] == [1, 2]
     _, _, epoch, weights = attempts[1]
     assert told <= epoch < 100 and weights == epoch
-    assert client.value(run_id) == [2, 100]
+    assert client.artifacts.load(run_id) == [2, 100]
     assert run.steps["train"].attempts == 2
     saved = run.steps["train"].checkpoint
     assert saved is not None and saved.attempt == 2
-    assert client.value(run_id, "train", "checkpoint")["epoch"] == 100
+    assert client.artifacts.load(run_id, "train", "checkpoint")["epoch"] == 100
     # The log keeps the latest checkpoint of each attempt, however many there were.
     _, facts = cluster.history(run_id, "training", version.version)
     kept = [record.fact for record in facts if isinstance(record.fact, ArtifactCommitted)]
@@ -77,7 +77,7 @@ def _wait_for_checkpoint(client: Client, run_id: str) -> int:
     """The epoch of a checkpoint that others have heard of."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        saved = client.get(run_id).steps["train"].checkpoint
+        saved = client.runs.get(run_id).steps["train"].checkpoint
         if saved is not None and saved.value["fields"]["epoch"]["value"] >= 3:
             return saved.value["fields"]["epoch"]["value"]
         time.sleep(0.05)

@@ -42,7 +42,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="module")
 def client(cluster: Cluster) -> Client:
     found = Client(url=cluster.url, token=cluster.token)
-    found.register(f"{cluster.src / 'garbled.py'}:pair")
+    found.pipelines.register(f"{cluster.src / 'garbled.py'}:pair")
     return found
 
 
@@ -88,9 +88,9 @@ def test_garbage_on_every_subject_harms_no_run(cluster: Cluster, client: Client)
                 assert answer["error"], command
 
     on_bus(cluster, publish)
-    run = client.wait(run_id, timeout=60)
-    assert (run.state, client.value(run_id)) == ("succeeded", 3)
-    assert client.wait(client.run("pair").run_id, timeout=60).state == "succeeded"
+    run = client.runs.wait(run_id, timeout=60)
+    assert (run.state, client.artifacts.load(run_id)) == ("succeeded", 3)
+    assert client.runs.wait(client.run("pair").run_id, timeout=60).state == "succeeded"
     for name in cluster.names:
         assert cluster.alive(name), cluster.log(name)
     found = parked(cluster)
@@ -105,8 +105,8 @@ def test_an_unreadable_end_counts_as_lost_and_the_step_runs_again(cluster: Clust
         await bus.publish(subjects.finished(run_id, "slow", 1), b"\xff")
 
     on_bus(cluster, publish)
-    run = client.wait(run_id, timeout=60)
-    assert (run.state, run.steps["slow"].attempts, client.value(run_id)) == ("succeeded", 2, 3)
+    run = client.runs.wait(run_id, timeout=60)
+    assert (run.state, run.steps["slow"].attempts, client.artifacts.load(run_id)) == ("succeeded", 2, 3)
 
 
 def test_an_unreadable_request_of_an_attempt_is_followed_by_another(cluster: Cluster, client: Client) -> None:
@@ -118,8 +118,8 @@ def test_an_unreadable_request_of_an_attempt_is_followed_by_another(cluster: Clu
 
     on_bus(cluster, publish)
     cluster.restart("scheduler")
-    run = client.wait(run_id, timeout=60)
-    assert (run.state, run.steps["slow"].attempts, client.value(run_id)) == ("succeeded", 2, 3)
+    run = client.runs.wait(run_id, timeout=60)
+    assert (run.state, run.steps["slow"].attempts, client.artifacts.load(run_id)) == ("succeeded", 2, 3)
 
 
 def test_a_run_whose_request_is_unreadable_has_an_end(cluster: Cluster, client: Client) -> None:
@@ -134,4 +134,4 @@ def test_a_run_whose_request_is_unreadable_has_an_end(cluster: Cluster, client: 
     while len(parked(cluster)) == before:
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    assert client.wait(client.run("pair").run_id, timeout=60).state == "succeeded"
+    assert client.runs.wait(client.run("pair").run_id, timeout=60).state == "succeeded"

@@ -60,7 +60,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def connected(cluster: Cluster, *names: str) -> Client:
     client = Client(url=cluster.url, token=cluster.token)
     for name in names:
-        client.register(f"{cluster.src / 'limited.py'}:{name}")
+        client.pipelines.register(f"{cluster.src / 'limited.py'}:{name}")
     return client
 
 
@@ -69,13 +69,13 @@ def connected(cluster: Cluster, *names: str) -> Client:
 @pytest.mark.parametrize("victims", [("scheduler", "scheduler-2"), ("executor", "scheduler"), ("executor-2", "nats")])
 def test_three_runs_share_two_slots_whoever_is_killed(cluster: Cluster, victims: tuple[str, ...]) -> None:
     client = connected(cluster, "sweep")
-    runs = [client.run("sweep", inputs={"depths": list(range(ITEMS))}).run_id for _ in range(3)]
+    runs = [client.run("sweep", {"depths": list(range(ITEMS))}).run_id for _ in range(3)]
     for n, victim in enumerate(victims, 1):
         until(lambda n=n: len(ends(cluster, runs)) >= 4 * n)
         cluster.kill(victim)
         cluster.restart(victim)
-    assert [client.wait(run_id, timeout=120).state for run_id in runs] == ["succeeded"] * 3
-    assert [client.value(run_id) for run_id in runs] == [sum(range(ITEMS)) * 2] * 3
+    assert [client.runs.wait(run_id, timeout=120).state for run_id in runs] == ["succeeded"] * 3
+    assert [client.artifacts.load(run_id) for run_id in runs] == [sum(range(ITEMS)) * 2] * 3
     log = facts(cluster)
     assert 1 <= most_with_slots(log, runs) <= 2
     assert most_at_work(log, runs) <= 2
@@ -86,13 +86,13 @@ def test_three_runs_share_two_slots_whoever_is_killed(cluster: Cluster, victims:
 @pytest.mark.timeout(240)
 def test_waiting_runs_get_their_turn_whoever_is_killed(cluster: Cluster) -> None:
     client = connected(cluster, "queued")
-    runs = [client.run("queued", inputs={"seconds": 0.3}).run_id for _ in range(4)]
+    runs = [client.run("queued", {"seconds": 0.3}).run_id for _ in range(4)]
     for victim in ("scheduler", "scheduler-2"):
-        before = sum(client.get(run_id).state == "succeeded" for run_id in runs)
-        until(lambda before=before: sum(client.get(run_id).state == "succeeded" for run_id in runs) > before)
+        before = sum(client.runs.get(run_id).state == "succeeded" for run_id in runs)
+        until(lambda before=before: sum(client.runs.get(run_id).state == "succeeded" for run_id in runs) > before)
         cluster.kill(victim)
         cluster.restart(victim)
-    assert [client.wait(run_id, timeout=120).state for run_id in runs] == ["succeeded"] * 4
+    assert [client.runs.wait(run_id, timeout=120).state for run_id in runs] == ["succeeded"] * 4
     active: set[str] = set()
     for entry in facts(cluster):
         if isinstance(entry.fact, RunAdmitted) and entry.fact.run_id in runs:
@@ -105,8 +105,8 @@ def test_waiting_runs_get_their_turn_whoever_is_killed(cluster: Cluster) -> None
 @pytest.mark.slow
 def test_the_newest_run_takes_the_place_of_those_before(cluster: Cluster) -> None:
     client = connected(cluster, "newest")
-    runs = [client.run("newest", inputs={"seconds": 60.0 if n < 2 else 0.1}).run_id for n in range(3)]
-    assert [client.wait(run_id, timeout=60).state for run_id in runs] == ["cancelled", "cancelled", "succeeded"]
+    runs = [client.run("newest", {"seconds": 60.0 if n < 2 else 0.1}).run_id for n in range(3)]
+    assert [client.runs.wait(run_id, timeout=60).state for run_id in runs] == ["cancelled", "cancelled", "succeeded"]
     cancels = [e.fact for e in facts(cluster) if isinstance(e.fact, CancelRequested) and e.fact.run_id in runs]
     assert {(cancel.run_id, cancel.by) for cancel in cancels} == {(run_id, "overlap") for run_id in runs[:2]}
 

@@ -48,24 +48,24 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.mark.timeout(300)
 def test_models_of_good_ends_are_registered_once_and_told(cluster: Cluster) -> None:
     client = Client(url=cluster.url, token=cluster.token)
-    version = client.register(f"{cluster.src / 'models.py'}:training")
+    version = client.pipelines.register(f"{cluster.src / 'models.py'}:training")
     chance = random.Random(3)
     runs = []
     for n in range(RUNS):
-        runs.append(client.run(version, inputs={"seeds": list(range(n * EACH, (n + 1) * EACH))}).run_id)
+        runs.append(client.run(version, {"seeds": list(range(n * EACH, (n + 1) * EACH))}).run_id)
         victim = chance.choice(VICTIMS)
         time.sleep(chance.uniform(0.0, 0.4))
         cluster.kill(victim)
         time.sleep(chance.uniform(0.0, 0.3))
         cluster.restart(victim)
-    ended = [client.wait(run_id, timeout=120) for run_id in runs]
+    ended = [client.runs.wait(run_id, timeout=120) for run_id in runs]
     assert [run.state for run in ended] == ["succeeded"] * RUNS
     # Each good attempt has one version, and no other attempt has one.
     good = {(run.run_id, step.key, step.attempts) for run in ended for step in run.steps.values() if step.item_of}
-    versions = client.model_versions("churn")
+    versions = client.models.versions("churn")
     assert {(one.run_id, one.step, one.attempt) for one in versions} == good
     assert sorted(one.version for one in versions) == list(range(1, RUNS * EACH + 1))
-    history = client.model_history("churn")
+    history = client.models.history("churn")
     # Each asked for the alias once: it was moved or refused, and whoever got it was better than the one before.
     asked = [entry for entry in history if entry.kind in ("promoted", "promotion-refused")]
     assert len(asked) == RUNS * EACH

@@ -56,7 +56,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.mark.parametrize("seed", range(12))
 def test_a_run_survives_random_kills(cluster: Cluster, seed: int) -> None:
     client = Client(url=cluster.url, token=cluster.token)
-    version = client.register(f"{cluster.src / 'kills.py'}:diamond")
+    version = client.pipelines.register(f"{cluster.src / 'kills.py'}:diamond")
     chance = random.Random(seed)
     run_id = client.run("diamond", version=version.version).run_id
     killed: list[str] = []
@@ -69,12 +69,12 @@ def test_a_run_survives_random_kills(cluster: Cluster, seed: int) -> None:
         time.sleep(chance.uniform(0.0, 0.4))
         cluster.restart(victim)
     try:
-        run = client.wait(run_id, timeout=120)
+        run = client.runs.wait(run_id, timeout=120)
     except Exception as error:
         logs = "\n".join(f"--- {name}\n{cluster.log(name, 1500)}" for name in cluster.names)
         pytest.fail(f"killed {killed}: {error!r}\n{logs}")
     assert run.state == "succeeded", f"killed {killed}: {run.error} {run.steps}"
-    assert client.value(run_id) == EXPECTED
+    assert client.artifacts.load(run_id) == EXPECTED
     pipeline, recorded = cluster.history(run_id, "diamond", version.version)
     invariants.check(pipeline, [entry.fact for entry in recorded])
     good = [e.fact for e in recorded if isinstance(e.fact, AttemptFinished) and e.fact.outcome is Outcome.SUCCEEDED]

@@ -71,7 +71,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 def client(cluster: Cluster) -> Client:
     client = Client(url=cluster.url, token=cluster.token)
     for pipeline in ("tangle", "wide"):
-        client.register(f"{cluster.src / 'replicas.py'}:{pipeline}")
+        client.pipelines.register(f"{cluster.src / 'replicas.py'}:{pipeline}")
     return client
 
 
@@ -104,7 +104,7 @@ def logs(cluster: Cluster) -> str:
 @pytest.mark.timeout(240)
 def test_executors_of_a_pool_share_its_attempts_by_free_slots(cluster: Cluster, client: Client) -> None:
     run = client.run("wide")
-    assert client.wait(run.run_id, timeout=90).state == "succeeded", logs(cluster)
+    assert client.runs.wait(run.run_id, timeout=90).state == "succeeded", logs(cluster)
     _, recorded = cluster.history(run.run_id, "wide", run.version)
     ends = [entry.fact for entry in recorded if isinstance(entry.fact, AttemptFinished)]
     load = Counter(end.executor for end in ends if end.key != "total")
@@ -124,11 +124,11 @@ def test_the_shards_of_a_killed_scheduler_move_and_come_back(cluster: Cluster, c
     until(cluster, lambda: shared(cluster, 4))
     before = held(cluster)
     cluster.kill("scheduler-3")
-    run = client.run("tangle", inputs={"start": 0})
+    run = client.run("tangle", {"start": 0})
     until(cluster, lambda: shared(cluster, 3))
     lost = set(range(ids.SHARDS)) - set().union(*(before[name] for name in held(cluster)))
     assert len(lost) == 4
-    assert client.wait(run.run_id, timeout=90).state == "succeeded", logs(cluster)
+    assert client.runs.wait(run.run_id, timeout=90).state == "succeeded", logs(cluster)
     cluster.restart("scheduler-3")
     until(cluster, lambda: shared(cluster, 4))
     assert len(held(cluster).keys() - before.keys()) == 1
@@ -140,7 +140,7 @@ def test_the_shards_of_a_killed_scheduler_move_and_come_back(cluster: Cluster, c
 def test_all_runs_end_whoever_is_killed(cluster: Cluster, client: Client, seed: int) -> None:
     chance = random.Random(seed)
     until(cluster, lambda: shared(cluster, 4))
-    runs = [client.run("tangle", inputs={"start": start}) for start in range(RUNS)]
+    runs = [client.run("tangle", {"start": start}) for start in range(RUNS)]
     killed: list[str] = []
     for n in range(KILLS):
         # Each kind dies at least twice; the order and the moments are left to chance.
@@ -154,11 +154,11 @@ def test_all_runs_end_whoever_is_killed(cluster: Cluster, client: Client, seed: 
         cluster.restart(victim)
     for start, run in enumerate(runs):
         try:
-            end = client.wait(run.run_id, timeout=90)
+            end = client.runs.wait(run.run_id, timeout=90)
         except Exception as error:
             pytest.fail(f"killed {killed}: {error!r}\n{logs(cluster)}")
         assert end.state == "succeeded", f"killed {killed}: {end.error} {end.steps}"
-        assert client.value(run.run_id) == sum(x + 2 for x in [start, 1, 2, 3, 4, 5]) + 4
+        assert client.artifacts.load(run.run_id) == sum(x + 2 for x in [start, 1, 2, 3, 4, 5]) + 4
         pipeline, recorded = cluster.history(run.run_id, "tangle", run.version)
         invariants.check(pipeline, [entry.fact for entry in recorded])
         good = [e.fact for e in recorded if isinstance(e.fact, AttemptFinished) and e.fact.outcome in SUCCESSFUL]

@@ -60,7 +60,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
 
 def client_of(cluster: Cluster) -> Client:
     client = Client(url=cluster.url, token=cluster.token)
-    client.register(f"{cluster.src / 'shared.py'}:shared")
+    client.pipelines.register(f"{cluster.src / 'shared.py'}:shared")
     return client
 
 
@@ -102,11 +102,11 @@ def until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
 def test_a_janitor_killed_between_archive_and_purge_loses_nothing(cluster: Cluster, tmp_path: Path) -> None:
     client = client_of(cluster)
     client.retention.archive_after(None)
-    runs = [client.run("shared", inputs={"seed": seed}) for seed in range(12)]
+    runs = [client.run("shared", {"seed": seed}) for seed in range(12)]
     for run in runs:
-        assert client.wait(run.run_id, timeout=100).succeeded
-    before = {run.run_id: client.export(run.run_id, tmp_path / run.run_id).read_bytes() for run in runs}
-    seen = {run.run_id: client.get(run.run_id) for run in runs}
+        assert client.runs.wait(run.run_id, timeout=100).succeeded
+    before = {run.run_id: client.runs.export(run.run_id, tmp_path / run.run_id).read_bytes() for run in runs}
+    seen = {run.run_id: client.runs.get(run.run_id) for run in runs}
 
     def archived(run: Run) -> bool:
         return "run.archived" in kinds(cluster, run.run_id)
@@ -117,8 +117,8 @@ def test_a_janitor_killed_between_archive_and_purge_loses_nothing(cluster: Clust
     # What a dead janitor left is done by the next one.
     until(lambda: all(len(kinds(cluster, run.run_id)) == 3 for run in runs))
     for run in runs:
-        assert client.export(run.run_id, tmp_path / f"{run.run_id}-after").read_bytes() == before[run.run_id]
-        assert client.get(run.run_id) == seen[run.run_id]
+        assert client.runs.export(run.run_id, tmp_path / f"{run.run_id}-after").read_bytes() == before[run.run_id]
+        assert client.runs.get(run.run_id) == seen[run.run_id]
 
 
 @pytest.mark.timeout(500)
@@ -131,21 +131,21 @@ def test_what_is_kept_is_never_swept_while_runs_write_and_janitors_die(cluster: 
     with killing(cluster, 2) as kills:
         end = time.monotonic() + 45
         while time.monotonic() < end or kills() < 3:
-            asked = [client.run("shared", inputs={"seed": dice.randrange(5)}) for _ in range(2)]
-            kept = [client.wait(run.run_id, timeout=120) for run in asked]
+            asked = [client.run("shared", {"seed": dice.randrange(5)}) for _ in range(2)]
+            kept = [client.runs.wait(run.run_id, timeout=120) for run in asked]
             assert all(run.succeeded for run in kept), [run.error for run in kept]
             time.sleep(dice.uniform(0, 2))
-    until(lambda: len(client.runs("shared")) == 2)
-    report = client.retention.collect()
+    until(lambda: len(client.runs.list("shared")) == 2)
+    report = client.retention.collect_garbage()
     assert report.state == "finished" and not report.problems
     for run in kept:
         for step in ("make", "folder"):
             target = cluster.home.parent / f"{run.run_id}-{step}"
-            client.download(run.run_id, step=step, to=target)
+            client.artifacts.download(run.run_id, step=step, to=target)
         assert (cluster.home.parent / f"{run.run_id}-folder" / "large").stat().st_size == 300_000
 
     # Everything else goes, in the end.
-    until(lambda: client.retention.collect().unreferenced["objects"] == 0, 60)
+    until(lambda: client.retention.collect_garbage().unreferenced["objects"] == 0, 60)
 
 
 def kinds(cluster: Cluster, run_id: str) -> list[str]:

@@ -83,7 +83,7 @@ def client_with(home: Path, pipeline: str) -> Client:
     source.parent.mkdir(exist_ok=True)
     source.write_text(PIPELINE)
     found = Client(home=home)
-    found.register(f"{source}:{pipeline}")
+    found.pipelines.register(f"{source}:{pipeline}")
     return found
 
 
@@ -92,19 +92,19 @@ def test_a_run_goes_on_after_kill_9(tmp_path: Path, victim: str) -> None:
     home, note = tmp_path / "home", tmp_path / "note"
     with standalone(home) as child:
         client = client_with(home, "chain")
-        run_id = client.run("chain", inputs={"note": str(note)}).run_id
+        run_id = client.run("chain", {"note": str(note)}).run_id
         while not note.exists() or len(note.read_text().splitlines()) < 3:
             time.sleep(0.02)
         if victim == "nats":
             os.kill(json.loads((home / "platform.json").read_text())["nats_pid"], signal.SIGKILL)
-            assert Client(home=home).wait(run_id, timeout=60).state == "succeeded"
+            assert Client(home=home).runs.wait(run_id, timeout=60).state == "succeeded"
         else:
             child.kill()
     if victim == "platform":
         assert not [pid for pid in processes_with(str(home)) if not gone(pid)], "something outlived the platform"
         with standalone(home):
-            run = Client(home=home).wait(run_id, timeout=60)
-            assert (run.state, Client(home=home).value(run_id)) == ("succeeded", 8)
+            run = Client(home=home).runs.wait(run_id, timeout=60)
+            assert (run.state, Client(home=home).artifacts.load(run_id)) == ("succeeded", 8)
             assert len(note.read_text().splitlines()) <= 8 + sum(s.attempts - 1 for s in run.steps.values()) + 1
 
 
@@ -112,7 +112,7 @@ def test_killing_the_platform_leaves_no_process_of_the_users(tmp_path: Path) -> 
     home, note = tmp_path / "home", tmp_path / "note"
     with standalone(home) as child:
         client = client_with(home, "endless")
-        run_id = client.run("endless", inputs={"note": str(note)}).run_id
+        run_id = client.run("endless", {"note": str(note)}).run_id
         while not note.exists() or not note.read_text():
             time.sleep(0.02)
         step, grandchild = map(int, note.read_text().split())
@@ -121,15 +121,15 @@ def test_killing_the_platform_leaves_no_process_of_the_users(tmp_path: Path) -> 
     with standalone(home):
         assert gone(grandchild), "a process that the user's step had started outlived the restart"
         client = Client(home=home)
-        client.cancel(run_id)
-        assert client.wait(run_id, timeout=30).state == "cancelled"
+        client.runs.cancel(run_id)
+        assert client.runs.wait(run_id, timeout=30).state == "cancelled"
 
 
 def test_a_stop_hands_back_what_runs(tmp_path: Path) -> None:
     home, note = tmp_path / "home", tmp_path / "note"
     with standalone(home):
         client = client_with(home, "endless")
-        run_id = client.run("endless", inputs={"note": str(note)}).run_id
+        run_id = client.run("endless", {"note": str(note)}).run_id
         while not note.exists() or not note.read_text():
             time.sleep(0.02)
         pids = list(map(int, note.read_text().split()))
@@ -140,9 +140,9 @@ def test_a_stop_hands_back_what_runs(tmp_path: Path) -> None:
         while not note.exists() or not note.read_text():
             time.sleep(0.02)
         client = Client(home=home)
-        assert client.get(run_id).steps["forever"].attempts == 2
-        client.cancel(run_id)
-        assert client.wait(run_id, timeout=30).state == "cancelled"
+        assert client.runs.get(run_id).steps["forever"].attempts == 2
+        client.runs.cancel(run_id)
+        assert client.runs.wait(run_id, timeout=30).state == "cancelled"
 
 
 def test_a_second_platform_on_one_folder_is_refused(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_second_platform_on_one_folder_is_refused(tmp_path: Path) -> None:
         assert "a platform already runs on" in words
         assert str(child.pid) in words
         assert "PENSTOCK_HOME" in words
-        assert Client(home=home).runs() == []
+        assert Client(home=home).runs.list() == []
 
 
 def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
@@ -223,11 +223,11 @@ def test_a_disk_that_fills_up_holds_a_run_up_and_no_more(tmp_path: Path) -> None
         home, note = disk / "home", tmp_path / "note"
         with standalone(home):
             client = client_with(home, "chain")
-            run_id = client.run("chain", inputs={"note": str(note)}).run_id
+            run_id = client.run("chain", {"note": str(note)}).run_id
             while not note.exists() or len(note.read_text().splitlines()) < 2:
                 time.sleep(0.02)
             ballast = fill(disk)
             time.sleep(2.0)
             ballast.unlink()
-            run = Client(home=home).wait(run_id, timeout=60)
-            assert (run.state, Client(home=home).value(run_id)) == ("succeeded", 8)
+            run = Client(home=home).runs.wait(run_id, timeout=60)
+            assert (run.state, Client(home=home).artifacts.load(run_id)) == ("succeeded", 8)

@@ -67,13 +67,13 @@ def record(cluster: Cluster, names: list[str], folder: Path) -> dict[str, Any]:
         shutil.copy(HERE / file, cluster.src)
     wanted = {name: SCENARIOS[name] for name in names}
     for file, pipeline in {(s.file, p) for name, s in wanted.items() for p in (*s.also, s.pipeline or name)}:
-        recorder.client.register(f"{cluster.src / file}:{pipeline}")
+        recorder.client.pipelines.register(f"{cluster.src / file}:{pipeline}")
     expected: dict[str, Any] = {}
     for name, scenario in wanted.items():
         run_id = scenario.drive(recorder, name, scenario)
-        run = recorder.client.wait(run_id, timeout=90)
+        run = recorder.client.runs.wait(run_id, timeout=90)
         assert (run.state, summary(run)) == (scenario.outcome, scenario.steps), f"{name}: {run} {summary(run)}"
-        path = recorder.client.export(run_id, folder / f"{name}.jsonl")
+        path = recorder.client.runs.export(run_id, folder / f"{name}.jsonl")
         assert path.stat().st_size < LIMIT, f"{name} has {path.stat().st_size} bytes"
         expected[name] = expectation(run)
         sys.stdout.write(f"{name}: {path.stat().st_size} bytes\n")

@@ -11,7 +11,7 @@ from typing import Any
 import nats
 
 from penstock import Client
-from penstock.client.views import Schedule
+from penstock.client.schedules import Schedule
 from penstock_adapters.nats.buckets.waits import EventKey, Waits, came
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
@@ -43,7 +43,7 @@ class Recorder:
 
     def await_event(self, run_id: str, kind: str, key: str, attempt: int = 1) -> None:
         """Return when a fact is in the log."""
-        for event in self.client.events(run_id):
+        for event in self.client.runs.events(run_id):
             if event.kind == kind and event.key == key and event.data.get("attempt", 1) == attempt:
                 return
         raise AssertionError(f"run {run_id} ended without {kind} of {key}")
@@ -93,14 +93,14 @@ def plain(recorder: Recorder, name: str, scenario: Scenario) -> str:
 def cancel_running(recorder: Recorder, name: str, scenario: Scenario) -> str:
     run_id = recorder.ask(name, scenario)
     recorder.await_event(run_id, "attempt.started", "sleeps")
-    recorder.client.cancel(run_id, "wrong data")
+    recorder.client.runs.cancel(run_id, "wrong data")
     return run_id
 
 
 def cancel_retrying(recorder: Recorder, name: str, scenario: Scenario) -> str:
     run_id = recorder.ask(name, scenario)
     recorder.await_event(run_id, "attempt.requested", "waits_long", attempt=2)
-    recorder.client.cancel(run_id)
+    recorder.client.runs.cancel(run_id)
     return run_id
 
 
@@ -111,7 +111,7 @@ def cancel_when(kind: str, *keys: str) -> Drive:
         run_id = recorder.ask(name, scenario)
         for key in keys:
             recorder.await_event(run_id, kind, key)
-        recorder.client.cancel(run_id, "enough")
+        recorder.client.runs.cancel(run_id, "enough")
         return run_id
 
     return drive
@@ -124,7 +124,7 @@ def cancel_item(recorder: Recorder, name: str, scenario: Scenario) -> str:
     reason = {"by": "ada", "reason": "this one only", "requested_at": time.time()}
     recorder.append(StepCancelRequested(run_id=run_id, key="slow[2]", **reason))
     recorder.await_event(run_id, "attempt.finished", "slow[2]")
-    recorder.client.cancel(run_id, "enough")
+    recorder.client.runs.cancel(run_id, "enough")
     return run_id
 
 
@@ -190,7 +190,7 @@ def with_deadline(seconds: float) -> Drive:
 
 def second(recorder: Recorder, name: str, scenario: Scenario) -> str:
     """Run it once before, to its end."""
-    recorder.client.wait(recorder.ask(f"{name}-before", scenario), timeout=60)
+    recorder.client.runs.wait(recorder.ask(f"{name}-before", scenario), timeout=60)
     return recorder.ask(name, scenario)
 
 
@@ -199,14 +199,14 @@ def beside_another(recorder: Recorder, name: str, scenario: Scenario) -> str:
     other = recorder.ask(f"{name}-beside", scenario)
     recorder.await_event(other, "attempt.started", "slow")
     run_id = recorder.ask(name, scenario)
-    recorder.client.wait(run_id, timeout=60)
-    recorder.client.cancel(other)
+    recorder.client.runs.wait(run_id, timeout=60)
+    recorder.client.runs.cancel(other)
     return run_id
 
 
 def lost_with_checkpoint(recorder: Recorder, name: str, scenario: Scenario) -> str:
     run_id = recorder.ask(name, scenario)
-    for event in recorder.client.events(run_id):
+    for event in recorder.client.runs.events(run_id):
         if event.kind == "attempt.artifact" and event.data["name"] == "checkpoint":
             break
     recorder.cluster.kill("executor")
@@ -243,12 +243,12 @@ def while_nobody_decides(act: Callable[[Recorder, str], None]) -> Drive:
 def cron(recorder: Recorder, name: str, scenario: Scenario) -> str:
     pipeline = scenario.pipeline or name
     schedule = Schedule(name="every-second", pipeline=pipeline, cron="* * * * * *", inputs=scenario.inputs)
-    recorder.client.put_schedule(schedule)
+    recorder.client.schedules.apply(schedule)
     deadline = time.monotonic() + 20
     while True:
-        ticks = [run for run in recorder.client.runs(pipeline, limit=100) if run.trigger.get("type") == "cron"]
+        ticks = [run for run in recorder.client.runs.list(pipeline, limit=100) if run.trigger.get("type") == "cron"]
         if ticks:
-            recorder.client.delete_schedule("every-second")
+            recorder.client.schedules.delete("every-second")
             return ticks[-1].run_id
         assert time.monotonic() < deadline, "no tick came"
         time.sleep(0.05)

@@ -55,7 +55,7 @@ _BASIC: dict[str, Scenario] = {
         "cancelled",
         "one=cancelled sleeps=cancelled one-2=cancelled",
         "sleeping",
-        drive=driven.while_nobody_decides(lambda recorder, run_id: recorder.client.cancel(run_id, "not today")),
+        drive=driven.while_nobody_decides(lambda recorder, run_id: recorder.client.runs.cancel(run_id, "not today")),
     ),
     "cancel_retrying": Scenario(
         "cancelled", "waits_long=cancelled*2 one=cancelled", "retrying", drive=driven.cancel_retrying

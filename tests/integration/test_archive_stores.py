@@ -38,36 +38,36 @@ def stored(seed: int = 1):
 
 def archived_and_collected(cluster: Cluster) -> None:
     client = Client(url=cluster.url, token=cluster.token)
-    client.register(f"{cluster.source('stored.py', PIPELINE)}:stored")
+    client.pipelines.register(f"{cluster.source('stored.py', PIPELINE)}:stored")
     client.retention.archive_after(None)
-    kept, gone = (client.run("stored", inputs={"seed": seed}, wait=True) for seed in (1, 2))
+    kept, gone = (client.run("stored", {"seed": seed}, wait=True) for seed in (1, 2))
     for run in (kept, gone):
         assert run.succeeded, run.error
-        assert client.retention.archive(run.run_id).archived == 1
+        assert client.runs.archive(run.run_id).archived == 1
     cluster.kill("gateway")
     cluster.restart("gateway")
     cluster.wait_ready("gateway")
-    assert client.value(kept.run_id) == 300_001
-    assert [line.text for line in client.logs(kept.run_id, follow=False)] == ["making 1\n"]
-    resumed = client.wait(client.rerun(kept.run_id, from_step="size").run_id, timeout=60)
+    assert client.artifacts.load(kept.run_id) == 300_001
+    assert [line.text for line in client.runs.logs(kept.run_id, follow=False)] == ["making 1\n"]
+    resumed = client.runs.wait(client.runs.resume(kept.run_id, from_step="size").run_id, timeout=60)
     assert resumed.outputs == kept.outputs
 
-    client.retention.delete_run(gone.run_id)
+    client.runs.delete(gone.run_id)
     sha256 = gone.steps["make"].outputs["result"]["artifact"]["sha256"]
     assert client.transport.json("GET", f"/v1/runs/{kept.run_id}")["state"] == "succeeded"
     deadline = time.monotonic() + 90
     swept = 0
     while swept < 5 and time.monotonic() < deadline:
-        swept += client.retention.collect().removed["objects"]
+        swept += client.retention.collect_garbage().removed["objects"]
         time.sleep(0.5)
     # Manifest, file and pack of the folder; archive and output of the run.
     assert swept == 5
     to = cluster.home.parent / "kept"
-    assert (client.download(kept.run_id, step="make", to=to) / "large").stat().st_size == 300_000
+    assert (client.artifacts.download(kept.run_id, step="make", to=to) / "large").stat().st_size == 300_000
     # What was swept can be made and stored again.
-    again = client.run("stored", inputs={"seed": 2}, wait=True)
+    again = client.run("stored", {"seed": 2}, wait=True)
     assert again.steps["make"].outputs["result"]["artifact"]["sha256"] == sha256
-    assert client.value(again.run_id) == 300_001
+    assert client.artifacts.load(again.run_id) == 300_001
     client.transport.download(f"/v1/artifacts/{sha256}", io.BytesIO())
 
 

@@ -75,7 +75,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def client(cluster: Cluster) -> Client:
     found = Client(url=cluster.url, token=cluster.token)
-    found.register(f"{cluster.src / 'archived.py'}:flow")
+    found.pipelines.register(f"{cluster.src / 'archived.py'}:flow")
     return found
 
 
@@ -116,11 +116,13 @@ def all_of(client: Client, run_id: str, folder: Path) -> dict[str, Any]:
         "view": view,
         "explain": client.transport.json("GET", f"/v1/runs/{run_id}/explain", query={"step": "total"})["steps"],
         "items": client.transport.json("GET", f"/v1/runs/{run_id}/items", query={"step": "twice"}),
-        "value": client.value(run_id),
-        "step": client.value(run_id, step="load"),
-        "logs": [(line.step, line.text) for line in client.logs(run_id, follow=False)],
-        "events": [(event.seq, event.kind) for event in client.events(run_id) if not event.kind.endswith("archived")],
-        "history": client.export(run_id, folder).read_text(),
+        "value": client.artifacts.load(run_id),
+        "step": client.artifacts.load(run_id, step="load"),
+        "logs": [(line.step, line.text) for line in client.runs.logs(run_id, follow=False)],
+        "events": [
+            (event.seq, event.kind) for event in client.runs.events(run_id) if not event.kind.endswith("archived")
+        ],
+        "history": client.runs.export(run_id, folder).read_text(),
         "row": client.transport.json("GET", "/v1/runs", query={"id": run_id})["runs"],
         "lineage": client.transport.json(
             "GET", f"/v1/artifacts/{view['steps']['big']['outputs']['result']['artifact']['sha256']}/lineage"
@@ -130,13 +132,13 @@ def all_of(client: Client, run_id: str, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.timeout(240)
 def test_everything_answers_for_an_archived_run_as_before(cluster: Cluster, client: Client, tmp_path: Path) -> None:
-    run = client.run("flow", inputs={"rows": 5}, wait=True)
+    run = client.run("flow", {"rows": 5}, wait=True)
     assert run.succeeded
     all_of(client, run.run_id, tmp_path)  # what executors tell late is there after this
     before = all_of(client, run.run_id, tmp_path)
     assert before["logs"] and len(log_of(cluster, run.run_id)) > 10
 
-    assert client.retention.archive(run.run_id).archived == 1
+    assert client.runs.archive(run.run_id).archived == 1
     left = log_of(cluster, run.run_id)
     assert {type(fact).__name__ for fact in left} == {"RunRequested", "RunFinished", "RunArchived"}
     same(all_of(client, run.run_id, tmp_path), before)
@@ -150,77 +152,77 @@ def test_everything_answers_for_an_archived_run_as_before(cluster: Cluster, clie
     while client.transport.json("GET", "/v1/runs", query={"limit": 1})["lag"] and time.monotonic() < deadline:
         time.sleep(0.05)
     same(all_of(client, run.run_id, tmp_path), before)
-    assert client.runs("flow", metrics=["rows=5"])[0].run_id == run.run_id
+    assert client.runs.list("flow", metrics=["rows=5"])[0].run_id == run.run_id
     # Once more does nothing more.
-    assert client.retention.archive(run.run_id).archived == 0
+    assert client.runs.archive(run.run_id).archived == 0
 
 
 @pytest.mark.timeout(240)
 def test_archived_runs_are_resumed_and_run_again(cluster: Cluster, client: Client, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    first = client.run("flow", inputs={"rows": 3, "ready": str(ready)}, wait=True)
+    first = client.run("flow", {"rows": 3, "ready": str(ready)}, wait=True)
     assert first.state == "failed"
-    client.retention.archive(first.run_id)
+    client.runs.archive(first.run_id)
     ready.touch()
-    resumed = client.rerun(first.run_id, resume=True)
+    resumed = client.runs.resume(first.run_id)
     assert resumed.resumed is not None and resumed.resumed.steps == 3
-    assert client.wait(resumed.run_id, timeout=60).outputs["result"] == {"value": 6 + 200_001}
-    again = client.wait(client.rerun(first.run_id).run_id, timeout=60)
+    assert client.runs.wait(resumed.run_id, timeout=60).outputs["result"] == {"value": 6 + 200_001}
+    again = client.runs.wait(client.runs.rerun(first.run_id).run_id, timeout=60)
     assert again.succeeded
     # A chain of archives: what the resumed run names lies in the archive of the first.
-    client.retention.archive(resumed.run_id)
-    assert client.value(resumed.run_id, step="twice") == [0, 2, 4]
-    third = client.wait(client.rerun(resumed.run_id, from_step="total").run_id, timeout=60)
+    client.runs.archive(resumed.run_id)
+    assert client.artifacts.load(resumed.run_id, step="twice") == [0, 2, 4]
+    third = client.runs.wait(client.runs.resume(resumed.run_id, from_step="total").run_id, timeout=60)
     assert third.outputs == again.outputs
 
 
 @pytest.mark.timeout(240)
 def test_keys_and_places_stay_taken(cluster: Cluster, client: Client) -> None:
     """A request that comes again, and facts that come late, make no second run and change nothing."""
-    run = client.run("flow", inputs={"rows": 2}, idempotency_key="once", wait=True)
-    client.retention.archive(run.run_id)
-    again = client.run("flow", inputs={"rows": 2}, idempotency_key="once")
+    run = client.run("flow", {"rows": 2}, idempotency_key="once", wait=True)
+    client.runs.archive(run.run_id)
+    again = client.run("flow", {"rows": 2}, idempotency_key="once")
     assert (again.run_id, again.created) == (run.run_id, False)
     with pytest.raises(RefusedError, match="another request"):
-        client.run("flow", inputs={"rows": 3}, idempotency_key="once")
+        client.run("flow", {"rows": 3}, idempotency_key="once")
     requested = next(fact for fact in log_of(cluster, run.run_id) if isinstance(fact, RunRequested))
     late = AttemptFinished(run_id=run.run_id, key="total", attempt=1, outcome=Outcome.FAILED)
     assert append(cluster, requested) == [False]
     append(cluster, late)
     time.sleep(1.0)
-    seen = client.get(run.run_id)
+    seen = client.runs.get(run.run_id)
     assert seen.succeeded and seen.steps["total"].state == "succeeded"
     assert not any(type(fact).__name__ == "AttemptRequested" for fact in log_of(cluster, run.run_id))
 
 
 @pytest.mark.timeout(240)
 def test_runs_under_way_are_not_archived(cluster: Cluster, client: Client) -> None:
-    client.register(f"{cluster.src / 'archived.py'}:asking")
+    client.pipelines.register(f"{cluster.src / 'archived.py'}:asking")
     run = client.run("asking")
-    while not client.questions(run.run_id):
+    while not client.questions.list(run.run_id):
         time.sleep(0.05)
-    assert client.retention.archive(run.run_id).archived == 0
+    assert client.runs.archive(run.run_id).archived == 0
     with pytest.raises(RefusedError, match="it is under way: cancel it first"):
-        client.retention.delete_run(run.run_id)
-    client.answer(run.run_id, "ask", "yes")
-    client.wait(run.run_id)
-    assert client.retention.archive(run.run_id).archived == 1
+        client.runs.delete(run.run_id)
+    client.questions.answer(run.run_id, "ask", "yes")
+    client.runs.wait(run.run_id)
+    assert client.runs.archive(run.run_id).archived == 1
 
 
 @pytest.mark.timeout(240)
 def test_a_lost_log_gets_back_what_it_had_of_archived_runs(cluster: Cluster, client: Client, tmp_path: Path) -> None:
-    version = client.register(f"{cluster.src / 'archived.py'}:flow").version
+    version = client.pipelines.register(f"{cluster.src / 'archived.py'}:flow").version
     long_ago = time.time() - 3600
     given = {"rows": Inline(6), "ready": Inline("")}
     old = RunRequested(
         run_id="lost", project="default", pipeline="flow", version=version, inputs=given, requested_at=long_ago
     )
     append(cluster, old)
-    assert client.wait("lost", timeout=60).succeeded
-    new = client.run("flow", inputs={"rows": 7}, wait=True)
+    assert client.runs.wait("lost", timeout=60).succeeded
+    new = client.run("flow", {"rows": 7}, wait=True)
     for run_id in ("lost", new.run_id):
-        assert client.retention.archive(run_id).archived == 1
-    before = client.export("lost", tmp_path).read_text()
+        assert client.runs.archive(run_id).archived == 1
+    before = client.runs.export("lost", tmp_path).read_text()
     everything = client.transport.json("GET", "/v1/runs/lost")
     for run_id in ("lost", new.run_id):
         lose(cluster, run_id)
@@ -228,19 +230,19 @@ def test_a_lost_log_gets_back_what_it_had_of_archived_runs(cluster: Cluster, cli
     cluster.restart("gateway")
     cluster.wait_ready("gateway")
     with pytest.raises(NotFoundError):
-        client.get("lost")
+        client.runs.get("lost")
 
-    report = client.retention.restore()
+    report = client.retention.restore_runs()
     assert report.restored == 1
     assert [problem for problem in report.problems if "was asked for a moment ago" in problem and new.run_id in problem]
     assert client.transport.json("GET", "/v1/runs/lost") == everything
-    assert client.export("lost", tmp_path).read_text() == before
+    assert client.runs.export("lost", tmp_path).read_text() == before
     # Nothing runs again, and doing it again does nothing.
     time.sleep(1.0)
     assert {type(fact).__name__ for fact in log_of(cluster, "lost")} == {"RunRequested", "RunFinished", "RunArchived"}
-    assert client.retention.restore("lost").restored == 0
+    assert client.retention.restore_runs("lost").restored == 0
     with pytest.raises(JobFailedError, match="there is no archive of run 'never'"):
-        client.retention.restore("never")
+        client.retention.restore_runs("never")
 
 
 def lose(cluster: Cluster, run_id: str) -> None:
@@ -250,31 +252,31 @@ def lose(cluster: Cluster, run_id: str) -> None:
 
 @pytest.mark.timeout(240)
 def test_runs_go_by_policies_and_by_hand_but_not_those_that_others_need(cluster: Cluster, client: Client) -> None:
-    client.register(f"{cluster.src / 'archived.py'}:other")
+    client.pipelines.register(f"{cluster.src / 'archived.py'}:other")
     first = client.run("other", wait=True)
-    second = client.wait(client.rerun(first.run_id, from_step="total").run_id, timeout=60)
-    third = client.run("other", inputs={"rows": 9}, idempotency_key="gone", wait=True)
+    second = client.runs.wait(client.runs.resume(first.run_id, from_step="total").run_id, timeout=60)
+    third = client.run("other", {"rows": 9}, idempotency_key="gone", wait=True)
     with pytest.raises(RefusedError, match=f"run {second.run_id} needs its results"):
-        client.retention.delete_run(first.run_id)
-    client.retention.archive(third.run_id)
-    client.retention.delete_run(third.run_id)
+        client.runs.delete(first.run_id)
+    client.runs.archive(third.run_id)
+    client.runs.delete(third.run_id)
     with pytest.raises(NotFoundError):
-        client.get(third.run_id)
-    assert third.run_id not in [run.run_id for run in client.runs("other")]
+        client.runs.get(third.run_id)
+    assert third.run_id not in [run.run_id for run in client.runs.list("other")]
     with pytest.raises(RefusedError, match=r"stands for a run that was deleted.*use a new key"):
-        client.run("other", inputs={"rows": 9}, idempotency_key="gone")
+        client.run("other", {"rows": 9}, idempotency_key="gone")
 
     # The later one stays, and with it the one whose results it took over.
     client.retention.set("one", pipeline="other", keep_last=1)
-    assert client.retention.collect(dry_run=True).deleted_count == 0
-    last = client.run("other", inputs={"rows": 8}, wait=True)
-    would = client.retention.collect(dry_run=True)
+    assert client.retention.collect_garbage(dry_run=True).deleted_count == 0
+    last = client.run("other", {"rows": 8}, wait=True)
+    would = client.retention.collect_garbage(dry_run=True)
     assert {row["run_id"] for row in would.deleted_runs} == {first.run_id, second.run_id}
     assert would.pipelines["other"]["runs"] == 2
-    assert len(client.runs("other")) == 3, "nothing was deleted"
-    done = client.retention.collect()
+    assert len(client.runs.list("other")) == 3, "nothing was deleted"
+    done = client.retention.collect_garbage()
     assert done.deleted_count == 2 and not done.problems
-    assert [run.run_id for run in client.runs("other")] == [last.run_id]
+    assert [run.run_id for run in client.runs.list("other")] == [last.run_id]
     client.retention.delete("one")
 
 
@@ -296,7 +298,7 @@ def test_policies_that_are_not_meant_are_refused(
     with pytest.raises(RefusedError, match=says) as refused:
         client.retention.set("wrong", **wrong)
     assert refused.value.status == status
-    assert [one.name for one in client.retention.show().policies] == []
+    assert [one.name for one in client.retention.get().policies] == []
 
 
 @pytest.mark.timeout(240)
@@ -307,7 +309,7 @@ def test_a_damaged_archive_is_named_and_nothing_is_purged(cluster: Cluster, clie
     facts = log_of(cluster, run.run_id)
 
     # What a janitor leaves that was killed between the archive and the purge, with an archive that was damaged since.
-    client.retention.archive(other.run_id)
+    client.runs.archive(other.run_id)
     archived = next(fact for fact in log_of(cluster, other.run_id) if isinstance(fact, RunArchived))
     path = next(Path(cluster.home).rglob(archived.history.sha256))
     data = bytearray(path.read_bytes())
@@ -318,12 +320,12 @@ def test_a_damaged_archive_is_named_and_nothing_is_purged(cluster: Cluster, clie
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
     append(cluster, replace(archived, run_id=run.run_id))
-    report = client.retention.collect()
+    report = client.retention.collect_garbage()
     told = [problem for problem in report.problems if run.run_id in problem]
     assert told and archived.history.sha256 in told[0] and "damaged" in told[0]
     assert len(log_of(cluster, run.run_id)) == len(facts) + 1
     lose(cluster, run.run_id)
-    client.retention.delete_run(other.run_id)
+    client.runs.delete(other.run_id)
     with pytest.raises(NotFoundError):
-        client.get(other.run_id)
+        client.runs.get(other.run_id)
     json.dumps(report.problems)

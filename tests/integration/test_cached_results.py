@@ -55,10 +55,10 @@ class RunRecorder:
 
     def run(self, pipeline: str = "measured", size: int = 1000, **more: object) -> tuple[Run, list[str]]:
         before = len(self.ran())
-        version = self.client.register(f"{self.file}:{pipeline}")
+        version = self.client.pipelines.register(f"{self.file}:{pipeline}")
         inputs = {"note": str(self.note), "size": size}
-        run = self.client.run(version, inputs=inputs, **more)  # type: ignore[arg-type]
-        return self.client.wait(run.run_id, timeout=60, check=True), self.ran()[before:]
+        run = self.client.run(version, inputs, **more)  # type: ignore[arg-type]
+        return self.client.runs.wait(run.run_id, timeout=60, check=True), self.ran()[before:]
 
     def ran(self) -> list[str]:
         return self.note.read_text().split() if self.note.exists() else []
@@ -78,14 +78,14 @@ def test_equal_calls_take_the_result_across_runs_and_pipelines(cluster: Cluster)
     second, ran = recorder.run()
     assert ran == []
     assert [step.state for step in second.steps.values()] == ["cached", "cached"]
-    assert recorder.client.value(second.run_id) == 1000
+    assert recorder.client.artifacts.load(second.run_id) == 1000
     blob = second.steps["blob"]
     assert blob.outputs == first.steps["blob"].outputs and blob.metrics == {"size": 1000.0}
     assert blob.artifacts == {"a note": {"value": "kept"}} and blob.attempts == 1
     assert (cache(second, "blob").from_run, cache(second, "blob").from_step) == (first.run_id, "blob")
     other, ran = recorder.run("again")
     assert ran == [] and cache(other, "blob").hit
-    sentence = recorder.client.explain(second.run_id).steps["blob"].sentence
+    sentence = recorder.client.runs.explain(second.run_id).steps["blob"].sentence
     assert sentence.startswith(f"the result of step 'blob' of run {first.run_id}, stored ")
 
 
@@ -98,14 +98,14 @@ def test_other_calls_run_and_say_what_differs_and_runs_can_ask_for_it(cluster: C
     report = cache(changed, "blob")
     assert (report.differs, report.from_run) == (("input size",), first.run_id)
     assert cache(changed, "length").differs == ("input data",)
-    assert "input 'size' differs" in recorder.client.explain(changed.run_id).steps["blob"].sentence
+    assert "input 'size' differs" in recorder.client.runs.explain(changed.run_id).steps["blob"].sentence
     refreshed, ran = recorder.run(refresh=["blob"])
     assert ran == ["blob"] and cache(refreshed, "length").hit  # its input has the same content
     assert cache(recorder.run()[0], "blob").from_run == refreshed.run_id
     off, ran = recorder.run(cache="off")
     assert ran == ["blob", "length"] and off.steps["blob"].cache is None
-    assert "the cache off" in recorder.client.explain(off.run_id).steps["blob"].sentence
-    rerun = recorder.client.rerun(off.run_id, "same", refresh=["length"], wait=True)
+    assert "the cache off" in recorder.client.runs.explain(off.run_id).steps["blob"].sentence
+    rerun = recorder.client.runs.rerun(off.run_id, version="same", refresh=["length"], wait=True)
     assert cache(rerun, "blob").hit and not cache(rerun, "length").hit
     anew, ran = recorder.run(cache="refresh")
     assert ran[-2:] == ["blob", "length"] and not cache(anew, "blob").hit
@@ -133,5 +133,5 @@ def test_other_code_runs(cluster: Cluster) -> None:
     recorder.file = cluster.src / "reused3.py"
     run, ran = recorder.run()
     assert ran == ["blob", "length"]  # another module is another step
-    assert recorder.client.value(run.run_id) == 1001
+    assert recorder.client.artifacts.load(run.run_id) == 1001
     assert cache(run, "length").differs == ()

@@ -69,12 +69,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> It
 
 def test_frames_travel_through_s3(cluster: Cluster, s3_server: S3Server) -> None:
     client = Client(url=cluster.url, token=cluster.token)
-    version = client.register(f"{cluster.src / 'remote_frames.py'}:frames")
-    run = client.wait(client.run("frames", version=version.version).run_id, timeout=60, check=True)
+    version = client.pipelines.register(f"{cluster.src / 'remote_frames.py'}:frames")
+    run = client.runs.wait(client.run("frames", version=version.version).run_id, timeout=60, check=True)
     # Nothing that a reader needs is on this machine alone.
     shutil.rmtree(cluster.home / "artifacts")
     expected = pd.DataFrame({"x": range(0, 40_000, 2), "y": ["text"] * 20_000})
-    pd.testing.assert_frame_equal(client.value(run.run_id), expected)
+    pd.testing.assert_frame_equal(client.artifacts.load(run.run_id), expected)
     bucket = s3_server.options().bucket
     listed = s3_server.client().list_objects_v2(Bucket=bucket, Prefix="remote/")
     assert listed["KeyCount"] >= 3  # the source bundle and two frames
@@ -83,47 +83,47 @@ def test_frames_travel_through_s3(cluster: Cluster, s3_server: S3Server) -> None
 def test_a_registered_model_is_in_the_bucket_with_all_its_files(cluster: Cluster) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     cluster.source("remote_models.py", MODELS)
-    version = client.register(f"{cluster.src / 'remote_models.py'}:training")
+    version = client.pipelines.register(f"{cluster.src / 'remote_models.py'}:training")
     client.run(version, wait=True)
     shutil.rmtree(cluster.home / "artifacts")
-    folder = client.model("weights@champion").load()
+    folder = client.models.get("weights@champion").load()
     assert (folder / "large").stat().st_size == 200_000
-    assert client.model("plain").load() == {"depth": 3}
+    assert client.models.get("plain").load() == {"depth": 3}
 
 
 def test_an_executor_without_the_inputs_fetches_them(cluster: Cluster) -> None:
     client = Client(url=cluster.url, token=cluster.token)
-    run_id = client.run("frames", inputs={"rows": 30_000}).run_id
+    run_id = client.run("frames", {"rows": 30_000}).run_id
     cluster.kill("executor")
     shutil.rmtree(cluster.home / "artifacts", ignore_errors=True)
     shutil.rmtree(cluster.home / "sources", ignore_errors=True)
     cluster.restart("executor")
-    assert client.wait(run_id, timeout=60, check=True).state == "succeeded"
-    assert len(client.value(run_id)) == 30_000
+    assert client.runs.wait(run_id, timeout=60, check=True).state == "succeeded"
+    assert len(client.artifacts.load(run_id)) == 30_000
 
 
 def test_a_store_that_is_away_holds_a_run_up(cluster: Cluster, s3_server: S3Server) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     s3_server.stop()
-    run_id = client.run("frames", inputs={"rows": 10_001}).run_id
+    run_id = client.run("frames", {"rows": 10_001}).run_id
     try:
         with pytest.raises(Exception, match="still"):
-            client.wait(run_id, timeout=3)
+            client.runs.wait(run_id, timeout=3)
     finally:
         s3_server.start()
-    assert client.wait(run_id, timeout=90, check=True).state == "succeeded"
+    assert client.runs.wait(run_id, timeout=90, check=True).state == "succeeded"
 
 
 def test_results_are_used_again_where_no_executor_has_them(cluster: Cluster) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     cluster.source("remote_kept.py", PIPELINE.replace("@step", "@step(cache=True)"))
-    version = client.register(f"{cluster.src / 'remote_kept.py'}:frames")
-    first = client.run(version, inputs={"rows": 10_007}, wait=True)
+    version = client.pipelines.register(f"{cluster.src / 'remote_kept.py'}:frames")
+    first = client.run(version, {"rows": 10_007}, wait=True)
     shutil.rmtree(cluster.home / "artifacts", ignore_errors=True)
-    second = client.run(version, inputs={"rows": 10_007}, wait=True)
+    second = client.run(version, {"rows": 10_007}, wait=True)
     assert [step.state for step in second.steps.values()] == ["cached", "cached"]
     assert second.steps["double"].outputs == first.steps["double"].outputs
-    assert len(client.value(second.run_id)) == 10_007
+    assert len(client.artifacts.load(second.run_id)) == 10_007
 
 
 CHECKPOINTED = """
@@ -147,8 +147,8 @@ def growing() -> int:
 def test_a_checkpoint_is_in_the_store_before_the_next_attempt(cluster: Cluster) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     cluster.source("remote_growing.py", CHECKPOINTED)
-    version = client.register(f"{cluster.src / 'remote_growing.py'}:growing")
-    run = client.wait(client.run(version).run_id, timeout=60, check=True)
-    assert client.value(run.run_id) == 5000
+    version = client.pipelines.register(f"{cluster.src / 'remote_growing.py'}:growing")
+    run = client.runs.wait(client.run(version).run_id, timeout=60, check=True)
+    assert client.artifacts.load(run.run_id) == 5000
     shutil.rmtree(cluster.home / "artifacts", ignore_errors=True)
-    assert len(client.value(run.run_id, "grow", "checkpoint")) == 5000
+    assert len(client.artifacts.load(run.run_id, "grow", "checkpoint")) == 5000

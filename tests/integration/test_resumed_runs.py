@@ -95,12 +95,12 @@ class RunRecorder:
         self.folder.mkdir()
 
     def run(self, pipeline: str) -> tuple[Run, Counter[str]]:
-        version = self.client.register(f"{self.file}:{pipeline}")
-        run = self.client.run(version, inputs={"folder": str(self.folder)})
+        version = self.client.pipelines.register(f"{self.file}:{pipeline}")
+        run = self.client.run(version, {"folder": str(self.folder)})
         return self.wait(run)
 
     def wait(self, run: Run) -> tuple[Run, Counter[str]]:
-        over = self.client.wait(run.run_id, timeout=100)
+        over = self.client.runs.wait(run.run_id, timeout=100)
         note = self.folder / "ran"
         ran = Counter(note.read_text().split() if note.exists() else [])
         note.unlink(missing_ok=True)
@@ -121,7 +121,7 @@ def test_what_succeeded_is_not_run_again(cluster: Cluster) -> None:
     assert first.state == "failed" and set(ran) == {"load", "double", "total"}
     (recorder.folder / "ready").touch()
 
-    asked = recorder.client.rerun(first.run_id, resume=True)
+    asked = recorder.client.runs.resume(first.run_id)
     assert asked.resumed is not None
     assert (asked.resumed.from_run, asked.resumed.steps, asked.resumed.items) == (first.run_id, 2, {})
     assert asked.resumed.rerun_steps == {
@@ -134,24 +134,24 @@ def test_what_succeeded_is_not_run_again(cluster: Cluster) -> None:
     assert (second.trigger["type"], second.trigger["parent"]) == ("resume", first.run_id)
     assert second.steps["double"].state == "cached" and second.steps["double"].from_run == first.run_id
     assert second.steps["double"].outputs == first.steps["double"].outputs
-    assert list(recorder.client.value(second.run_id, step="double")["a"]) == [0, 2, 4, 6, 8]
-    why = recorder.client.explain(second.run_id).steps
+    assert list(recorder.client.artifacts.load(second.run_id, step="double")["a"]) == [0, 2, 4, 6, 8]
+    why = recorder.client.runs.explain(second.run_id).steps
     assert why["load"].sentence == f"its result in run {first.run_id} is taken over"
 
     # Only what reads a changed input runs again; what was taken over is told to be of the run that made it.
-    third, ran = recorder.wait(recorder.client.rerun(second.run_id, inputs={"offset": 100}, resume=True))
+    third, ran = recorder.wait(recorder.client.runs.resume(second.run_id, inputs={"offset": 100}))
     assert third.succeeded and ran == {"total": 1, "tell": 1}
     assert third.outputs["result"] == {"value": "120 of 5"}
     assert third.steps["load"].from_run == first.run_id
-    fourth, ran = recorder.wait(recorder.client.rerun(third.run_id, inputs={"rows": 3}, resume=True))
+    fourth, ran = recorder.wait(recorder.client.runs.resume(third.run_id, inputs={"rows": 3}))
     assert fourth.outputs["result"] == {"value": "106 of 3"} and len(ran) == 4
-    fifth, ran = recorder.wait(recorder.client.rerun(third.run_id, resume=True))
+    fifth, ran = recorder.wait(recorder.client.runs.resume(third.run_id))
     assert fifth.succeeded and ran == {} and fifth.outputs == third.outputs
-    sixth, ran = recorder.wait(recorder.client.rerun(third.run_id, from_step="double"))
+    sixth, ran = recorder.wait(recorder.client.runs.resume(third.run_id, from_step="double"))
     assert sixth.outputs == third.outputs and set(ran) == {"double", "total", "tell"}
     assert sixth.trigger["from"] == "double"
     # A plain rerun of a resumed run takes over nothing.
-    _, ran = recorder.wait(recorder.client.rerun(third.run_id))
+    _, ran = recorder.wait(recorder.client.runs.rerun(third.run_id))
     assert len(ran) == 4
 
 
@@ -161,22 +161,24 @@ def test_of_a_mapped_step_only_the_items_that_failed_run_again(cluster: Cluster)
     first, ran = recorder.run("squares")
     assert first.state == "failed" and ran["square[13]"] == 1 and "add" not in ran
     (recorder.folder / "ready").touch()
-    asked = recorder.client.rerun(first.run_id, resume=True)
+    asked = recorder.client.runs.resume(first.run_id)
     assert asked.resumed is not None
     assert asked.resumed.steps == 1 and asked.resumed.items == {"square": 19}
     second, ran = recorder.wait(asked)
     assert second.state == "failed" and ran == {"square[13]": 1, "add": 1, "late": 1}
     # A resumed run is resumed: its mapped step is taken over whole, with items of two runs.
     (recorder.folder / "later").touch()
-    asked = recorder.client.rerun(second.run_id, resume=True, idempotency_key="third")
+    asked = recorder.client.runs.resume(second.run_id, idempotency_key="third")
     third, ran = recorder.wait(asked)
     assert third.succeeded and ran == {"late": 1}, (third.error, ran)
     assert third.outputs["result"] == {"value": sum(n * n for n in range(20))}
-    assert [one["n"] for one in recorder.client.value(third.run_id, step="square")] == [n * n for n in range(20)]
-    again = recorder.client.rerun(second.run_id, resume=True, idempotency_key="third")
+    assert [one["n"] for one in recorder.client.artifacts.load(third.run_id, step="square")] == [
+        n * n for n in range(20)
+    ]
+    again = recorder.client.runs.resume(second.run_id, idempotency_key="third")
     assert again.run_id == third.run_id and not again.created
     assert again.resumed is not None and (again.resumed.steps, again.resumed.items) == (3, {})
-    fourth, ran = recorder.wait(recorder.client.rerun(third.run_id, from_step="add"))
+    fourth, ran = recorder.wait(recorder.client.runs.resume(third.run_id, from_step="add"))
     assert fourth.outputs == third.outputs and ran == {"add": 1, "late": 1}
 
 
@@ -185,18 +187,18 @@ def test_what_cannot_be_resumed_is_refused(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "refused")
     first, _ = recorder.run("four")
     with pytest.raises(RefusedError, match="has no step 'doubel' to begin again from") as refused:
-        recorder.client.rerun(first.run_id, from_step="doubel")
+        recorder.client.runs.resume(first.run_id, from_step="doubel")
     assert refused.value.status == 422
     (cluster.src / "asking.py").write_text(
         "from penstock import ask, pipeline\n\n"
         "@pipeline\ndef asking():\n    return ask('go on?', choices=['yes', 'no'])\n"
     )
-    version = recorder.client.register(f"{cluster.src / 'asking.py'}:asking")
+    version = recorder.client.pipelines.register(f"{cluster.src / 'asking.py'}:asking")
     waits = recorder.client.run(version)
     with pytest.raises(RefusedError, match="is not over") as refused:
-        recorder.client.rerun(waits.run_id, resume=True)
+        recorder.client.runs.resume(waits.run_id)
     assert refused.value.status == 409
-    recorder.client.cancel(waits.run_id)
+    recorder.client.runs.cancel(waits.run_id)
 
 
 @pytest.mark.timeout(240)
@@ -209,8 +211,8 @@ def test_another_version_runs_what_is_another_in_it(cluster: Cluster) -> None:
     (recorder.folder / "ready").touch()
     recorder.file.write_text(text.replace('"a"] * 2', '"a"] * 30'))
     sys.modules.pop("versions", None)  # as in another process
-    recorder.client.register(f"{recorder.file}:fours")
-    asked = recorder.client.rerun(first.run_id, "latest", resume=True)
+    recorder.client.pipelines.register(f"{recorder.file}:fours")
+    asked = recorder.client.runs.resume(first.run_id, "latest")
     assert asked.resumed is not None and asked.resumed.rerun_steps["double"] == "its code or its environment is another"
     second, ran = recorder.wait(asked)
     assert second.outputs["result"] == {"value": "300 of 5"} and set(ran) == {"double", "total", "tell"}
@@ -220,12 +222,12 @@ def test_another_version_runs_what_is_another_in_it(cluster: Cluster) -> None:
 def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "gone")
     (recorder.folder / "ready").touch()
-    version = recorder.client.register(f"{recorder.file}:four")
-    first, _ = recorder.wait(recorder.client.run(version, inputs={"folder": str(recorder.folder), "rows": 77}))
+    version = recorder.client.pipelines.register(f"{recorder.file}:four")
+    first, _ = recorder.wait(recorder.client.run(version, {"folder": str(recorder.folder), "rows": 77}))
     sha256 = first.steps["load"].outputs["result"]["artifact"]["sha256"]
     for path in Path(cluster.home).rglob(f"*{sha256[4:]}*"):
         path.unlink()
-    asked = recorder.client.rerun(first.run_id, resume=True)
+    asked = recorder.client.runs.resume(first.run_id)
     assert asked.resumed is not None
     assert asked.resumed.rerun_steps["load"] == "an artifact of its result is not in the store any more"
     second, ran = recorder.wait(asked)

@@ -35,7 +35,7 @@ def get(
     with session.connect() as connected:
         client = connected.client
         run_id = resolve(client, name)
-        path = client.download(run_id, step, result, to, file=file)
+        path = client.artifacts.download(run_id, step, result, to, file=file)
     if json:
         output.as_json({"run_id": run_id, "step": step, "output": result, "path": str(path.absolute())})
     else:
@@ -57,7 +57,7 @@ def preview(
 
     with session.connect() as connected:
         client = connected.client
-        found = client.preview(resolve(client, name), step, result)
+        found = client.artifacts.preview(resolve(client, name), step, result)
     if to is not None:
         previews.write_picture(found, to)
     if json:
@@ -80,7 +80,7 @@ def files(
 
     with session.connect() as connected:
         run_id = resolve(connected.client, name)
-        found = connected.client.files(run_id, step, result)
+        found = connected.client.artifacts.files(run_id, step, result)
     if json:
         listed = [{"path": file.path, "size": file.size, "sha256": file.sha256} for file in found]
         output.as_json({"run_id": run_id, "step": step, "output": result, "files": listed})

@@ -29,7 +29,7 @@ def collect(
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        report = connected.client.retention.collect(dry_run=dry_run, older_than_log=older_than_log)
+        report = connected.client.retention.collect_garbage(dry_run=dry_run, older_than_log=older_than_log)
     if json:
         output.as_json(dataclasses.asdict(report))
     else:
@@ -49,7 +49,7 @@ def restore(
     if (run is None) is not every:
         raise UsageError("write the id of a run, or --all")
     with session.connect() as connected:
-        report = connected.client.retention.restore(run)
+        report = connected.client.retention.restore_runs(run)
     if json:
         output.as_json(dataclasses.asdict(report))
     else:

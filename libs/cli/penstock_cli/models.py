@@ -40,7 +40,7 @@ def list_models(json: Json = False) -> None:
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        found = connected.client.models()
+        found = connected.client.models.list()
     if json:
         output.as_json([dataclasses.asdict(model) for model in found])
         return
@@ -69,13 +69,13 @@ def show(reference: Reference, json: Json = False) -> None:
     with session.connect() as connected:
         client = connected.client
         if "@" in reference or ":" in reference:
-            version = client.model(reference)
+            version = client.models.get(reference)
             if json:
                 output.as_json(model_tables.as_object(version))
             else:
                 model_tables.version(version)
             return
-        versions, aliases = client.model_versions(reference), client.model_aliases(reference)
+        versions, aliases = client.models.versions(reference), client.models.aliases(reference)
     if json:
         shown = [model_tables.as_object(version) for version in versions]
         output.as_json({"name": reference, "versions": shown, "aliases": [dataclasses.asdict(one) for one in aliases]})
@@ -112,7 +112,7 @@ def register(
         client = connected.client
         more: dict[str, Any] = {"alias": alias, "gate": gate, "force": force, "reason": reason}
         more |= {"description": description, "tags": tags, "metrics": metrics}
-        version = client.register_model(name, resolve(client, run), step, result, **more)
+        version = client.models.register(name, resolve(client, run), step, result, **more)
     if json:
         output.as_json(model_tables.as_object(version))
     else:
@@ -141,7 +141,7 @@ def promote(
 
     with session.connect() as connected:
         try:
-            moved = connected.client.promote(
+            moved = connected.client.models.promote(
                 name, version, alias, reason=reason, gate=gate, force=force, replaces=replaces
             )
         except RefusedError as error:
@@ -172,7 +172,7 @@ def delete_alias(name: Name, alias: Alias, reason: Reason = "", json: Json = Fal
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        connected.client.delete_alias(name, alias, reason=reason)
+        connected.client.models.delete_alias(name, alias, reason=reason)
     if json:
         output.as_json({"model": name, "alias": alias, "removed": True})
     else:
@@ -201,8 +201,8 @@ def gate(
     with session.connect() as connected:
         client = connected.client
         if expression is not None or remove:
-            client.set_gate(name, alias, expression or "", reason=reason)
-        now = next((one.gate for one in client.model_aliases(name) if one.alias == alias), "")
+            client.models.set_gate(name, alias, expression or "", reason=reason)
+        now = next((one.gate for one in client.models.aliases(name) if one.alias == alias), "")
     if json:
         output.as_json({"model": name, "alias": alias, "gate": now or None})
     else:
@@ -222,7 +222,8 @@ def archive(
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        found = connected.client.archive_model(name, version, reason=reason, undo=undo)
+        models = connected.client.models
+        found = (models.unarchive if undo else models.archive)(name, version, reason=reason)
     if json:
         output.as_json(model_tables.as_object(found))
     else:
@@ -236,7 +237,7 @@ def history(name: Name, json: Json = False) -> None:
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        found = connected.client.model_history(name)
+        found = connected.client.models.history(name)
     if json:
         output.as_json([dataclasses.asdict(entry) for entry in found])
     else:
@@ -253,7 +254,7 @@ def get(
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        version: ModelVersion = connected.client.model(reference)
+        version: ModelVersion = connected.client.models.get(reference)
         path = version.download(to)
     if json:
         output.as_json({"model": version.model, "version": version.version, "path": str(path.absolute())})

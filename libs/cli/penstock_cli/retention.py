@@ -30,7 +30,7 @@ def show(json: Json = False) -> None:
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        settings = connected.client.retention.show()
+        settings = connected.client.retention.get()
     _print_settings(settings, json)
 
 
@@ -105,7 +105,7 @@ def archive_run(name: RunArgument, json: Json = False) -> None:
 
     with session.connect() as connected:
         run_id = resolve(connected.client, name)
-        report = connected.client.retention.archive(run_id)
+        report = connected.client.runs.archive(run_id)
     if json:
         output.as_json(dataclasses.asdict(report))
     elif report.problems:
@@ -121,13 +121,13 @@ def delete_run(name: RunArgument, yes: Yes = False, json: Json = False) -> None:
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        run = connected.client.get(resolve(connected.client, name))
+        run = connected.client.runs.get(resolve(connected.client, name))
         what = f"run {run.run_id} of {run.pipeline!r} ({run.state})"
         if not yes:
             if not sys.stdin.isatty():
                 raise UsageError(f"{what} would be deleted, which cannot be undone: confirm it with --yes")
             typer.confirm(f"delete {what}?", abort=True)
-        connected.client.retention.delete_run(run.run_id)
+        connected.client.runs.delete(run.run_id)
     if json:
         output.as_json({"run_id": run.run_id, "deleted": True})
     else:

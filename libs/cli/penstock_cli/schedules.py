@@ -10,7 +10,7 @@ from penstock_cli.display import output
 from penstock_cli.failures import UsageError
 
 if TYPE_CHECKING:
-    from penstock.client.views import Schedule
+    from penstock.client.schedules import Schedule
 
 app = typer.Typer(help="When pipelines run by themselves.", no_args_is_help=True)
 
@@ -25,7 +25,7 @@ def list_schedules(json: Json = False) -> None:
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        found = connected.client.schedules()
+        found = connected.client.schedules.list()
     if json:
         output.as_json([_object(schedule) for schedule in found])
         return
@@ -66,12 +66,12 @@ def put(
 
     A schedule fires only while a platform is up: see `penstock up`.
     """
-    from penstock.client.views import Schedule
+    from penstock.client.schedules import Schedule
     from penstock_cli.platform import session
 
     wanted = Schedule(name, pipeline, cron, version, tz, _inputs(param or []), paused)
     with session.connect() as connected:
-        stored = connected.client.apply_schedule(wanted)
+        stored = connected.client.schedules.apply(wanted)
         short_lived = connected.embedded is not None and connected.embedded.embedded
     if json:
         output.as_json(_object(stored))
@@ -87,7 +87,7 @@ def delete(name: Name, json: Json = False) -> None:
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        connected.client.delete_schedule(name)
+        connected.client.schedules.delete(name)
     if json:
         output.as_json({"name": name, "deleted": True})
     else:

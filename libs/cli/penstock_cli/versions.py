@@ -26,7 +26,7 @@ def list_versions(
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        found = sorted(connected.client.versions(pipeline), key=lambda v: -(v.registered_at or 0.0))
+        found = sorted(connected.client.pipelines.versions(pipeline), key=lambda v: -(v.registered_at or 0.0))
     if json:
         names = ("pipeline", "version", "digest", "source", "registered_at", "git", "steps")
         output.as_json([{name: getattr(version, name) for name in names} for version in found])

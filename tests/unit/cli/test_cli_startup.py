@@ -99,7 +99,8 @@ def test_internal_errors_show_no_traceback(capsys: pytest.CaptureFixture[str]) -
 def test_the_platform_is_started_before_anything_heavy_is_imported() -> None:
     heavy = "{'typer', 'rich', 'pydantic', 'http.client', 'penstock.authoring', 'asyncio'}"
     code = (
-        f"import sys; from penstock_cli.platform import prestart; from penstock.client import platform; print(*{heavy} & set(sys.modules))"
+        "import sys; from penstock_cli.platform import prestart; from penstock.client import platform; "
+        f"print(*{heavy} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 

@@ -28,7 +28,8 @@ from penstock.client.errors import (
     UnauthorizedError,
     UnreachableError,
 )
-from penstock.client.views import Schedule, Version
+from penstock.client.pipelines import Version
+from penstock.client.schedules import Schedule
 from penstock_core.errors import InputError
 
 RUN = "01k" + "a" * 23
@@ -271,43 +272,43 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 def test_without_a_platform_the_error_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PENSTOCK_URL", raising=False)
     with pytest.raises(NoPlatformError, match=r"start one with `penstock up`.*PENSTOCK_URL"):
-        Client(home=tmp_path / "nothing").runs()
+        Client(home=tmp_path / "nothing").runs.list()
 
 
 def test_the_platform_of_a_state_folder_is_found(served: FakePlatform, home: Home) -> None:
     home.up(served.url)
-    assert Client(home=home.folder).get(RUN).state == "succeeded"
+    assert Client(home=home.folder).runs.get(RUN).state == "succeeded"
 
 
 def test_a_note_whose_process_holds_no_lock_counts_as_gone(served: FakePlatform, home: Home) -> None:
     home.up(served.url)
     home.down()
     with pytest.raises(NoPlatformError):
-        Client(home=home.folder).get(RUN)
+        Client(home=home.folder).runs.get(RUN)
 
 
 def test_environment_names_a_platform(served: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PENSTOCK_URL", served.url + "/")
     monkeypatch.setenv("PENSTOCK_TOKEN", TOKEN)
     monkeypatch.chdir(tmp_path)
-    assert Client().get(RUN).run_id == RUN
+    assert Client().runs.get(RUN).run_id == RUN
 
 
 def test_a_wrong_token_is_told(served: FakePlatform) -> None:
     with pytest.raises(UnauthorizedError, match="token is missing or wrong: look into the file"):
-        Client(served.url, "wrong").get(RUN)
+        Client(served.url, "wrong").runs.get(RUN)
 
 
 def test_an_address_where_nothing_listens_ends_in_bounded_time() -> None:
     began = time.monotonic()
-    with pytest.raises(UnreachableError, match=r"nothing listens at its address.*penstock doctor"):
-        Client("http://127.0.0.1:1", TOKEN, patience=0.2).get(RUN)
+    with pytest.raises(UnreachableError, match=r"connection refused.*penstock doctor"):
+        Client("http://127.0.0.1:1", TOKEN, patience=0.2).runs.get(RUN)
     assert time.monotonic() - began < 3
 
 
 def test_an_address_that_is_none_is_told() -> None:
-    with pytest.raises(ClientError, match="is no address of a platform"):
-        Client("localhost:80", TOKEN).get(RUN)
+    with pytest.raises(ClientError, match="is no URL of a platform"):
+        Client("localhost:80", TOKEN).runs.get(RUN)
 
 
 # -------------------------------------------------------------------------------------------------------- requests
@@ -315,7 +316,7 @@ def test_an_address_that_is_none_is_told() -> None:
 
 def test_a_run_is_asked_for_once_even_when_its_answer_is_lost(served: FakePlatform, client: Client) -> None:
     served.faults = ["drop", "503", "drop after"]
-    run = client.run("p", inputs={"n": 3})
+    run = client.run("p", {"n": 3})
     keys = {headers["idempotency-key"] for verb, _, headers, _ in served.requests if verb == "POST"}
     assert len(served.paths("POST")) >= 3 and len(keys) == 1 and len(served.runs_by_key) == 1
     assert run.run_id == RUN and run.state == "queued"
@@ -323,7 +324,7 @@ def test_a_run_is_asked_for_once_even_when_its_answer_is_lost(served: FakePlatfo
 
 def test_a_rerun_is_asked_for_once_even_when_its_answer_is_lost(served: FakePlatform, client: Client) -> None:
     served.faults = ["drop", "drop after"]
-    assert client.rerun(RUN, "latest", {"n": 4}).run_id == RUN
+    assert client.runs.rerun(RUN, {"n": 4}, version="latest").run_id == RUN
     sent = [json.loads(body) for verb, _, _, body in served.requests if verb == "POST"]
     assert len(sent) >= 2 and all(body == {"version": "latest", "inputs": {"n": 4}} for body in sent)
     assert len(served.runs_by_key) == 1
@@ -345,29 +346,29 @@ def test_a_refusal_is_not_tried_again(served: FakePlatform, client: Client) -> N
 
 def test_what_is_not_there_is_told_at_once(served: FakePlatform, client: Client) -> None:
     with pytest.raises(NotFoundError):
-        client.get("nosuchrun")
+        client.runs.get("nosuchrun")
     with pytest.raises(NotFoundError):
-        list(client.events("nosuchrun"))
+        list(client.runs.events("nosuchrun"))
     assert len(served.requests) == 2
 
 
 def test_pages_are_put_together_up_to_the_limit(client: Client) -> None:
-    assert [run.run_id for run in client.runs(limit=4)] == ["0", "1", "2", "3"]
-    assert len(client.runs(limit=50)) == 5
+    assert [run.run_id for run in client.runs.list(limit=4)] == ["0", "1", "2", "3"]
+    assert len(client.runs.list(limit=50)) == 5
 
 
 def test_unknown_fields_of_a_newer_platform_are_left_out(client: Client) -> None:
-    run = client.get(RUN)
+    run = client.runs.get(RUN)
     assert run.steps["a"].state == "succeeded" and repr(run) == f"Run('{RUN}', p v1, succeeded)"
 
 
 def test_a_schedule_goes_and_comes_back(client: Client) -> None:
     schedule = Schedule("nightly", "p", "0 3 * * *", tz="Europe/Paris", inputs={"n": 1})
-    assert client.apply_schedule(schedule) == schedule
+    assert client.schedules.apply(schedule) == schedule
 
 
 def test_reasons_come_by_step(client: Client) -> None:
-    reasons = client.explain(RUN)
+    reasons = client.runs.explain(RUN)
     assert (reasons.state, reasons.at, list(reasons.steps)) == ("running", 5.0, ["a"])
     assert (reasons.steps["a"].caused_by, reasons.steps["a"].since) == (("b",), None)
     assert str(reasons) == "a: waits"
@@ -386,7 +387,7 @@ def test_a_file_goes_up_as_an_artifact_once(served: FakePlatform, client: Client
     table = tmp_path / "rows.csv"
     table.write_text("a,b\n1,2\n")
     for _ in range(2):
-        client.run("p", inputs={"source": table, "n": 2})
+        client.run("p", {"source": table, "n": 2})
     inputs = json.loads(served.requests[-1][3])["inputs"]
     digest = hashlib.sha256(table.read_bytes()).hexdigest()
     assert inputs["n"] == 2
@@ -396,18 +397,18 @@ def test_a_file_goes_up_as_an_artifact_once(served: FakePlatform, client: Client
 
 def test_a_file_inside_a_list_is_refused_with_advice(client: Client, tmp_path: Path) -> None:
     (tmp_path / "f").touch()
-    with pytest.raises(InputError, match="give each of them as an input of its own"):
-        client.run("p", inputs={"sources": [tmp_path / "f"]})
+    with pytest.raises(InputError, match="pass each of them as an input of its own"):
+        client.run("p", {"sources": [tmp_path / "f"]})
 
 
 def test_values_are_found_by_name(served: FakePlatform, client: Client) -> None:
-    assert client.value(RUN) == 42
+    assert client.artifacts.load(RUN) == 42
     served.view["steps"]["a"]["outputs"] = {"only": {"value": [1, 2]}}
-    assert client.value(RUN, "a") == [1, 2]
+    assert client.artifacts.load(RUN, "a") == [1, 2]
     with pytest.raises(NotFoundError, match=r"has no output 'other'.*it has: only"):
-        client.value(RUN, "a", "other")
+        client.artifacts.load(RUN, "a", "other")
     with pytest.raises(NotFoundError, match=r"has no step 'b'.*its steps: a"):
-        client.value(RUN, "b")
+        client.artifacts.load(RUN, "b")
 
 
 def test_references_and_artifacts_are_followed(served: FakePlatform, client: Client) -> None:
@@ -419,10 +420,10 @@ def test_references_and_artifacts_are_followed(served: FakePlatform, client: Cli
     earlier = {"result": {"key": "a", "attempt": 1, "output": "result"}}
     served.view["outputs"] = {"both": {"items": [earlier, {"value": 1}]}}
     served.cuts = [100, 20_000]
-    assert client.value(RUN) == [text, 1]
+    assert client.artifacts.load(RUN) == [text, 1]
     ranges = [headers.get("range") for verb, path, headers, _ in served.requests if "artifacts" in path]
     assert ranges == [None, "bytes=100-", "bytes=20100-"], "a broken download goes on where it ended"
-    client.value(RUN)
+    client.artifacts.load(RUN)
     assert len([path for path in served.paths("GET") if "artifacts" in path]) == 3, "fetched once, then from the cache"
 
 
@@ -432,7 +433,7 @@ def test_damaged_bytes_are_refused(served: FakePlatform, client: Client) -> None
     reference = {"sha256": digest, "size": 5, "media_type": "text/plain", "format": "text"}
     served.view["outputs"] = {"result": {"artifact": reference}}
     with pytest.raises(Exception, match="damaged"):
-        client.value(RUN)
+        client.artifacts.load(RUN)
 
 
 @pytest.mark.parametrize(
@@ -452,7 +453,7 @@ def test_downloads_get_a_sound_name(
     served.view["outputs"] = {"model": {"artifact": {"sha256": digest, "size": 4, "media_type": "", **reference}}}
     target = tmp_path / "to"
     target.mkdir()
-    assert client.download(RUN, output="model", to=target) == target / name
+    assert client.artifacts.download(RUN, output="model", to=target) == target / name
     assert (target / name).read_bytes() == b"data" and [p.name for p in target.iterdir()] == [name]
 
 
@@ -460,7 +461,7 @@ def test_downloads_get_a_sound_name(
 
 
 def seqs(client: Client, **options: Any) -> list[int]:
-    return [event.seq for event in client.events(RUN, **options)]
+    return [event.seq for event in client.runs.events(RUN, **options)]
 
 
 def test_events_come_once_and_in_order_over_broken_connections(served: FakePlatform, client: Client) -> None:
@@ -482,7 +483,7 @@ def test_events_after_the_end_are_none(served: FakePlatform, client: Client) -> 
 
 
 def test_events_say_what_and_when(client: Client) -> None:
-    event = list(client.events(RUN))[3]
+    event = list(client.runs.events(RUN))[3]
     assert (event.kind, event.key, event.at, event.data["outcome"]) == ("attempt.finished", "a", 1009.0, "succeeded")
 
 
@@ -491,7 +492,7 @@ def test_a_platform_that_comes_back_on_another_port_is_found(home: Home) -> None
     first.cuts = [2]
     home.up(first.url)
     client = Client(home=home.folder, patience=20)
-    events = client.events(RUN)
+    events = client.runs.events(RUN)
     seen = [next(events).seq, next(events).seq]
     first.stop()
     second = FakePlatform()
@@ -522,14 +523,14 @@ def test_a_platform_that_is_expected_is_waited_for(served: FakePlatform, tmp_pat
             raise NoPlatformError("not yet")
         return platform.Address(served.url, TOKEN)
 
-    assert Client(home=tmp_path, locate=locate).get(RUN).finished and calls == 4
+    assert Client(home=tmp_path, locate=locate).runs.get(RUN).finished and calls == 4
 
 
 def test_patience_with_a_platform_that_stays_away_is_bounded(home: Home) -> None:
     server = FakePlatform()
     server.cuts = [2]
     home.up(server.url)
-    events = Client(home=home.folder, patience=0.5).events(RUN)
+    events = Client(home=home.folder, patience=0.5).runs.events(RUN)
     next(events)
     next(events)
     server.stop()
@@ -547,10 +548,10 @@ def test_wait_returns_the_run_and_checks_it(served: FakePlatform, client: Client
 
     thread = threading.Thread(target=finish)
     thread.start()
-    assert client.wait(RUN).state == "failed"
+    assert client.runs.wait(RUN).state == "failed"
     thread.join()
     with pytest.raises(RunFailedError, match="step 'a' failed"):
-        client.wait(RUN, check=True)
+        client.runs.wait(RUN, check=True)
 
 
 def test_wait_keeps_its_deadline(served: FakePlatform, client: Client) -> None:
@@ -558,7 +559,7 @@ def test_wait_keeps_its_deadline(served: FakePlatform, client: Client) -> None:
     served.facts = FACTS[:3]
     began = time.monotonic()
     with pytest.raises(ClientError, match=r"still running after 0\.3 s"):
-        client.wait(RUN, timeout=0.3)
+        client.runs.wait(RUN, timeout=0.3)
     assert 0.3 <= time.monotonic() - began < 2
 
 
@@ -568,13 +569,13 @@ def test_logs_end_when_the_run_is_over_and_all_was_told(served: FakePlatform, cl
         {"seq": 4, "run_id": RUN, "key": "a", "attempt": 1, "entries": lines},
         {"seq": 8, "run_id": RUN, "key": "a", "attempt": 2, "entries": lines[:1]},
     ]
-    found = list(client.logs(RUN))
+    found = list(client.runs.logs(RUN))
     assert [(line.step, line.attempt, line.seq, str(line)) for line in found] == [
         ("a", 1, 4, "one"),
         ("a", 1, 4, "loss = 0.5"),
         ("a", 2, 8, "one"),
     ]
-    assert [str(line) for line in client.logs(RUN, follow=False)] == ["one", "loss = 0.5", "one"]
+    assert [str(line) for line in client.runs.logs(RUN, follow=False)] == ["one", "loss = 0.5", "one"]
 
 
 def test_logs_of_a_platform_that_stops_are_gone_on_with(served: FakePlatform, client: Client) -> None:
@@ -589,7 +590,7 @@ def test_logs_of_a_platform_that_stops_are_gone_on_with(served: FakePlatform, cl
 
     thread = threading.Thread(target=go_on)
     thread.start()
-    assert [line.text for line in client.logs(RUN)] == ["one", "two"]
+    assert [line.text for line in client.runs.logs(RUN)] == ["one", "two"]
     thread.join()
 
 
@@ -660,7 +661,7 @@ def test_a_platform_that_does_not_start_shows_the_end_of_its_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = placeholder_fact(monkeypatch, tmp_path, "import sys; sys.exit('the disk is full')")
-    with make() as embedded, pytest.raises(Exception, match=r"(?s)ended with exit code 1 .*\| the disk is full"):
+    with make() as embedded, pytest.raises(Exception, match=r"(?s)exited with exit code 1 .*\| the disk is full"):
         embedded.wait()
 
 

@@ -1,4 +1,4 @@
-"""`Client.export` over a connection that breaks: the file is whole or is not there."""
+"""`Client.runs.export` over a connection that breaks: the file is whole or is not there."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ def client(server: ThreadingHTTPServer, patience: float = 10.0) -> Client:
 
 def test_a_broken_answer_is_asked_for_again_from_its_beginning(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     server.breaks = 2  # type: ignore[attr-defined]
-    assert client(server).export("run1", tmp_path) == tmp_path / "run1.jsonl"
+    assert client(server).runs.export("run1", tmp_path) == tmp_path / "run1.jsonl"
     assert (tmp_path / "run1.jsonl").read_bytes() == b"".join(LINES)
-    assert client(server).export("run1", tmp_path / "other.jsonl") == tmp_path / "other.jsonl"
+    assert client(server).runs.export("run1", tmp_path / "other.jsonl") == tmp_path / "other.jsonl"
 
 
 def test_what_does_not_come_whole_leaves_no_file(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     server.breaks = 10_000  # type: ignore[attr-defined]
     (tmp_path / "kept.jsonl").write_text("before")
     with pytest.raises(UnreachableError):
-        client(server, patience=0.2).export("run1", tmp_path / "kept.jsonl")
+        client(server, patience=0.2).runs.export("run1", tmp_path / "kept.jsonl")
     with pytest.raises(NotFoundError):
-        client(server).export("run2", tmp_path)
+        client(server).runs.export("run2", tmp_path)
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"kept.jsonl": "before"}
 
 
@@ -78,5 +78,5 @@ def test_without_a_place_it_goes_into_the_working_directory(
     server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert client(server).export("run1") == Path("run1.jsonl")
+    assert client(server).runs.export("run1") == Path("run1.jsonl")
     assert (tmp_path / "run1.jsonl").is_file()

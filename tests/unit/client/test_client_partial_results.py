@@ -10,11 +10,9 @@ from typing import Any
 import pytest
 
 from penstock import serialize
-from penstock.client import value_reader
+from penstock.client.result_reader import ResultReader
 from penstock.client.views import Run, Step
 from penstock.store import FolderStore
-
-Client: Any = SimpleNamespace
 
 
 @pytest.fixture
@@ -23,8 +21,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FolderStore:
     return FolderStore(tmp_path / "artifacts")
 
 
-def client(store: FolderStore) -> Any:
-    return Client(home=store.root.parent, transport=Client(locate=lambda: Client(pid=1)))
+def reader(store: FolderStore) -> ResultReader:
+    transport: Any = SimpleNamespace(locate=lambda: SimpleNamespace(pid=1))
+    return ResultReader(transport, store.root.parent)
 
 
 def run(outputs: dict[str, Any], **steps: dict[str, Any]) -> Run:
@@ -38,27 +37,27 @@ def test_the_results_of_a_mapped_step(store: FolderStore) -> None:
         train_0={"result": {"value": 1}},
         train_2={"result": serialize.save("x" * 70_000, str, store)},
     )
-    assert value_reader.load(client(store), found, None, "result") == [1, None, "x" * 70_000]
+    assert reader(store).load(found, None, "result") == [1, None, "x" * 70_000]
 
 
 def test_a_part_of_a_long_list(store: FolderStore, tmp_path: Path) -> None:
     rows = serialize.save([{"n": n, "text": "x" * 90} for n in range(2000)], Any, store)
     found = run({"result": {"of": rows, "path": [1999]}, "n": {"of": rows, "path": [7, "n"]}})
-    assert value_reader.load(client(store), found, None, "result")["n"] == 1999
-    target = value_reader.download(client(store), found, None, "n", tmp_path)
+    assert reader(store).load(found, None, "result")["n"] == 1999
+    target = reader(store).download(found, None, "n", tmp_path, None)
     assert json.loads(target.read_text()) == 7
-    shown = value_reader.preview(client(store), found, None, "n")
+    shown = reader(store).preview(found, None, "n")
     assert (shown.kind, shown.text, shown.language) == ("text", "7", "json")
 
 
 def test_the_preview_of_a_part_loads_no_pickle(store: FolderStore) -> None:
     found = run({"result": {"of": serialize.save([[1, print]], Any, store), "path": [0]}})
-    shown = value_reader.preview(client(store), found, None, "result")
+    shown = reader(store).preview(found, None, "result")
     assert (shown.kind, "whose loading can run code" in shown.reason) == ("none", True)
-    assert value_reader.load(client(store), found, None, "result") == [1, print]
+    assert reader(store).load(found, None, "result") == [1, print]
 
 
 def test_the_parts_of_a_dictionary_are_listed(store: FolderStore) -> None:
     found = run({"result": serialize.save({"a": b"xy", "b": 1}, Any, store)})
-    shown = value_reader.preview(client(store), found, None, "result")
+    shown = reader(store).preview(found, None, "result")
     assert (shown.kind, shown.rows, shown.facts) == ("table", [["builtins:bytes", "bytes", 2]], {"artifacts": 1})

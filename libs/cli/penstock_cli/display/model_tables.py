@@ -17,7 +17,7 @@ _METRICS = 4
 
 def as_object(version: ModelVersion) -> dict[str, Any]:
     """A version as JSON."""
-    names = [item.name for item in dataclasses.fields(version) if item.name not in ("client", "refused", "created")]
+    names = [item.name for item in dataclasses.fields(version) if item.name not in ("registry", "refused", "created")]
     found = {name: getattr(version, name) for name in names}
     if version.refused is not None:
         found["refused"] = dataclasses.asdict(version.refused)

@@ -231,7 +231,7 @@ def _platform(home: Path) -> Iterator[Finding]:
             yield Finding("platform", OK, "not up: `penstock run` brings its own, `penstock up` starts one that stays")
         return
     try:
-        about = Client(timeout=5.0, patience=3.0).platform()
+        about = Client(timeout=5.0, patience=3.0).platform_info()
     except UnauthorizedError as error:
         yield Finding(
             "platform", FAIL, f"{address.url} refuses the token: {error}", "set PENSTOCK_TOKEN to the platform's token"

@@ -30,11 +30,11 @@ def resolve(client: Client, name: str) -> str:
     if len(name) == 26:
         return name
     if name == "last":
-        newest = client.runs(limit=1)
+        newest = client.runs.list(limit=1)
         if not newest:
             raise UsageError("there are no runs yet: start one with `penstock run FILE`")
         return newest[0].run_id
-    found = [run.run_id for run in client.runs(limit=6, prefix=name)]
+    found = [run.run_id for run in client.runs.list(limit=6, prefix=name)]
     if name in found:
         return name
     if len(found) > 1:
@@ -60,8 +60,8 @@ def show(name: RunArgument, json: Json = False) -> None:
 
     with session.connect() as connected:
         client = connected.client
-        run = client.get(resolve(client, name))
-        open_questions = [] if run.finished else client.questions(run.run_id)
+        run = client.runs.get(resolve(client, name))
+        open_questions = [] if run.finished else client.questions.list(run.run_id)
         step_histories = {} if json or len(run.steps) > _TIMELINE_LIMIT else _step_histories(client, run)
     store = FolderStore(client.home / "artifacts") if connected.local else None
     if json:
@@ -146,7 +146,7 @@ def _step_histories(client: Client, run: Run) -> dict[str, StepHistory]:
     """When the tries of each step were asked for, started and ended, from the events so far."""
     from penstock_cli.display.progress import timeline
 
-    return timeline(client.events(run.run_id, until=run.last_seq))
+    return timeline(client.runs.events(run.run_id, until=run.last_seq))
 
 
 @app.command("logs")
@@ -167,8 +167,8 @@ def logs(
         client = connected.client
         run_id = resolve(client, name)
         if step is not None:
-            _check_step(client.get(run_id), step)
-        for line in client.logs(run_id, step, follow):
+            _check_step(client.runs.get(run_id), step)
+        for line in client.runs.logs(run_id, step, follow):
             if json:
                 shown = {k: getattr(line, k) for k in ("at", "step", "attempt", "stream", "text", "metric", "value")}
                 sys.stdout.write(codec.dumps(shown, ensure_ascii=False) + "\n")
@@ -204,13 +204,13 @@ def cancel(
 
     with session.connect() as connected:
         client = connected.client
-        run = client.get(resolve(client, name))
+        run = client.runs.get(resolve(client, name))
         if step is not None:
             _cancel_step(client, run.run_id, step, reason, wait=wait, json=json)
             return
         if not run.finished:
-            client.cancel(run.run_id, reason)
-            run = client.wait(run.run_id) if wait else client.get(run.run_id)
+            client.runs.cancel(run.run_id, reason)
+            run = client.runs.wait(run.run_id) if wait else client.runs.get(run.run_id)
         else:
             output.note(f"run {run.run_id} was over already")
     if json:
@@ -222,12 +222,12 @@ def cancel(
 
 def _cancel_step(client: Client, run_id: str, step: str, reason: str, *, wait: bool, json: bool) -> None:
     """Ask to cancel one step, and wait until it is over; the run goes on."""
-    state = client.cancel(run_id, reason, step=step)
+    state = client.runs.cancel(run_id, reason, step=step)
     was_over = state is not None
     if wait and state is None:
-        for event in client.events(run_id):
+        for event in client.runs.events(run_id):
             if event.kind in ("attempt.finished", "step.skipped", "step.expanded", "run.finished"):
-                state = client.cancel(run_id, reason, step=step)
+                state = client.runs.cancel(run_id, reason, step=step)
             if state is not None:
                 break
     if json:
@@ -252,7 +252,7 @@ def export(
 
     with session.connect() as connected, tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         client = connected.client
-        path = client.export(resolve(client, name), to if to is not None else folder)
+        path = client.runs.export(resolve(client, name), to if to is not None else folder)
         if to is not None:
             output.line(str(path))
             return

@@ -13,7 +13,7 @@ from penstock_cli.display import output
 from penstock_cli.failures import UsageError
 
 if TYPE_CHECKING:
-    from penstock.client.metrics import Comparison, ComparisonRow
+    from penstock.client.comparison import Comparison, ComparisonRow
     from penstock.client.views import Run
 
 _WIDTH = 40
@@ -34,7 +34,7 @@ def compare(
         raise UsageError(f"{len(runs)} run{'s' * (len(runs) != 1)} cannot be compared: write 2 to 20")
     with session.connect() as connected:
         client = connected.client
-        found = client.compare([resolve(client, name) for name in runs], include_equal=include_equal)
+        found = client.runs.compare([resolve(client, name) for name in runs], include_equal=include_equal)
     if json:
         output.as_json(_as_object(found))
     else:

@@ -41,7 +41,7 @@ def explain(
     with session.connect() as connected:
         run_id = commands.resolve(connected.client, name)
         item = step is not None and step.endswith("]")
-        found = connected.client.explain(run_id, step if item else None)
+        found = connected.client.runs.explain(run_id, step if item else None)
     chosen = list(found.steps.values()) if step is None else chain(found, step)
     if json:
         output.as_json(_object(found, chosen))

@@ -111,7 +111,7 @@ def follow(connected: Session, progress: Progress, display: Live | Plain, option
 
 def _take(connected: Session, progress: Progress, display: Live | Plain, stops: _InterruptHandler) -> None:
     """Fold and show events until the run is over."""
-    events = connected.client.events(progress.run_id, after=progress.last_seq)
+    events = connected.client.runs.events(progress.run_id, after=progress.last_seq)
     while True:
         with stops.wait():
             event = next(events, None)
@@ -127,7 +127,7 @@ def _cancel(connected: Session, progress: Progress, display: Live | Plain, stops
     display.note(f"cancelling ({why}); Ctrl-C leaves at once")
     try:
         with stops.wait():
-            connected.client.cancel(progress.run_id, reason=why)
+            connected.client.runs.cancel(progress.run_id, reason=why)
     except _Interrupted:
         raise _detached(connected, progress) from None
 
@@ -153,7 +153,7 @@ def _logs(connected: Session, progress: Progress, display: Live | Plain, options
 
     def read() -> None:
         with contextlib.suppress(ClientError):
-            for line in client.logs(progress.run_id):
+            for line in client.runs.logs(progress.run_id):
                 progress.measure(line)
                 if options.logs:
                     display.on_log_line(line)

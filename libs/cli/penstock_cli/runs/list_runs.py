@@ -56,7 +56,7 @@ def list_runs(
         raise UsageError(f"--state {state!r} is none of {', '.join(_STATES)}")
     now = time.time()
     with session.connect() as connected:
-        found = connected.client.runs(
+        found = connected.client.runs.list(
             pipeline,
             state,
             limit,

@@ -41,7 +41,7 @@ def metrics(
         raise UsageError("--points is about one series: write its name, too")
     with session.connect() as connected:
         client = connected.client
-        found = client.metrics(resolve(client, run), name, step=step, points=points)
+        found = client.runs.metrics(resolve(client, run), name, step=step, points=points)
     if json:
         output.as_json([_as_object(one) for one in found])
     elif not found:

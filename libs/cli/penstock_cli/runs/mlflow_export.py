@@ -75,7 +75,7 @@ def export_mlflow(
     finished: list[dict[str, object]] = []
     with session.connect() as connected:
         for name in runs:
-            run = connected.client.get(resolve(connected.client, name))
+            run = connected.client.runs.get(resolve(connected.client, name))
             if not run.finished:
                 raise UsageError(f"run {run.run_id} is {run.state}: export it when it is over")
             mlflow_run, new = mlflow.export(connected.client, run)
@@ -130,9 +130,9 @@ class Mlflow:
         return run_id, True
 
     def _metrics(self, client: Client, run: Run) -> Iterator[Any]:
-        known = client.metrics(run.run_id)
+        known = client.runs.metrics(run.run_id)
         for one, key in zip(known, metric_names(known), strict=True):
-            points = client.points(run.run_id, one.name, step=one.step, attempt=one.attempt)
+            points = client.runs.metric_history(run.run_id, one.name, step=one.step, attempt=one.attempt)
             for number, point in enumerate(points):
                 step = number if point.step is None else point.step
                 yield self._entities.Metric(key, point.value, int(point.at * 1000), step)

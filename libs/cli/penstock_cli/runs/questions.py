@@ -15,7 +15,7 @@ from penstock_cli.failures import UsageError
 from penstock_cli.runs import commands
 
 if TYPE_CHECKING:
-    from penstock.client.waits import Question
+    from penstock.client.questions import Question
     from penstock_cli.display.output import Segments
 
 events = typer.Typer(help="Send events to the steps that wait for them.", no_args_is_help=True)
@@ -30,7 +30,7 @@ def questions(
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        found = connected.client.questions(pipeline=pipeline)
+        found = connected.client.questions.list(pipeline=pipeline)
     _print_questions(found, json=json)
 
 
@@ -56,23 +56,23 @@ def answer(
         client = connected.client
         run_id = commands.resolve(client, name)
         if step is None:
-            client.get(run_id)  # says so where there is no such run
-            _print_questions(client.questions(run_id), json=json)
+            client.runs.get(run_id)  # says so where there is no such run
+            _print_questions(client.questions.list(run_id), json=json)
         elif link:
             if choice is not None:
                 raise UsageError("--link prints the links of all choices: leave the choice out")
-            found = client.answer_links(run_id, step, parse_duration(expires) if expires else None)
+            found = client.questions.links(run_id, step, parse_duration(expires) if expires else None)
             if json:
                 output.as_json(dataclasses.asdict(found))
                 return
             output.line(f"{found.question}  (until {output.clock(found.expires_at)})")
             output.table(["choice", "link"], [*found.choices.items(), ("(any)", found.page)])
         elif choice is None:
-            asked = [one for one in client.questions(run_id) if one.step == step]
+            asked = [one for one in client.questions.list(run_id) if one.step == step]
             known = f", one of {', '.join(asked[0].choices)}" if asked else ""
             raise UsageError(f"an answer is missing{known}: penstock runs answer {name} {step} CHOICE")
         else:
-            done = client.answer(run_id, step, choice, comment)
+            done = client.questions.answer(run_id, step, choice, comment)
             if json:
                 output.as_json(dataclasses.asdict(done))
                 return
@@ -96,7 +96,7 @@ def send(
     except ValueError as error:
         raise UsageError(f"--data is not JSON: {error}") from error
     with session.connect() as connected:
-        sent = connected.client.send_event(type, value, key=key, id=id, source="penstock events send")
+        sent = connected.client.events.send(type, value, key=key, id=id, source="penstock events send")
     if json:
         output.as_json(dataclasses.asdict(sent))
         return

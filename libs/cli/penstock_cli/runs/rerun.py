@@ -71,24 +71,31 @@ def rerun(
         raise UsageError("--detach does not wait, so it goes with neither --timeout nor --logs")
     more: dict[str, Any] = {
         **cache_options(no_cache, refresh),
+        "version": version,
         "deadline": parse_duration(deadline) if deadline else None,
     }
     options = Options(json, quiet, logs, parse_duration(timeout) if timeout else None)
     with run.json_errors(wanted=json), run.exit_on_sigterm(), session.connect() as connected:
         client = connected.client
-        parent = client.get(commands.resolve(client, name))
+        parent = client.runs.get(commands.resolve(client, name))
         if version is None:
             _check_choice(client, parent)
         number = _latest(client, parent.pipeline) if version == "latest" else parent.version
-        inputs = compiled.parse(client.compiled(parent.pipeline, number)["params"], param) if param else {}
-        accepted = client.rerun(parent.run_id, version, inputs, resume=resume, from_step=from_step or None, **more)
+        inputs: dict[str, Any] = {}
+        if param:
+            inputs = compiled.parse(client.pipelines.get(parent.pipeline, number).definition["params"], param)
+        if resume or from_step:
+            accepted = client.runs.resume(parent.run_id, inputs, from_step=from_step or None, **more)
+        else:
+            accepted = client.runs.rerun(parent.run_id, inputs, **more)
+        definition = client.pipelines.get(accepted.pipeline, accepted.version).definition
         if not (options.json or options.quiet) and accepted.resumed is not None:
-            _print_resumed(accepted.resumed, len(client.compiled(accepted.pipeline, accepted.version)["nodes"]))
+            _print_resumed(accepted.resumed, len(definition["nodes"]))
         if detach:
             short_lived = connected.embedded is not None and connected.embedded.embedded
             _print_accepted(accepted, parent, short_lived=short_lived, options=options)
             return
-        pipeline = compiled.outline(client.compiled(accepted.pipeline, accepted.version))
+        pipeline = compiled.outline(definition)
         ended = run.watch(connected, Progress(accepted.run_id, pipeline, accepted.version), options)
     raise typer.Exit(0 if ended.succeeded else failures.FAILED)
 
@@ -104,7 +111,7 @@ def _check_choice(client: Client, parent: Run) -> None:
 
 
 def _latest(client: Client, pipeline: str) -> int:
-    return max((version.version for version in client.versions(pipeline)), default=0)
+    return max((version.version for version in client.pipelines.versions(pipeline)), default=0)
 
 
 def _print_resumed(resumed: Resumed, count: int) -> None:

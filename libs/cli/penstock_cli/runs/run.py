@@ -111,7 +111,7 @@ def _run(
     from penstock_cli.platform import session
 
     connected = session.open_session(embedded)
-    version = connected.client.register(prepared)
+    version = connected.client.pipelines.register(prepared)
     limits.warn_unknown_limits(connected.client, prepared.ir)
     accepted = connected.client.run(version, **wanted)
     progress = Progress(accepted.run_id, prepared.ir, version.version)
@@ -125,7 +125,7 @@ def watch(connected: Session, progress: Progress, options: Options, root: Path |
     show = not (options.quiet or options.json)
     with _display(progress, show=show) as display:
         follow.follow(connected, progress, display, options)
-    ended = connected.client.get_finished(progress.run_id)
+    ended = connected.client.runs.get_finished(progress.run_id)
     store = artifact_folder(connected)
     if options.json:
         output.as_json(summary.as_object(ended, store))

@@ -1,14 +1,15 @@
-"""What can go wrong between a client and the platform. Every message says what happened and what to do next.
+"""Errors of the client. Every message says what happened and what to do next.
 
 ClientError
-├── NoPlatform       no platform is running for this state folder, and no address was given
-├── PlatformFailed   an embedded platform did not start, or stopped; shows the end of its log
-├── Unreachable      the platform is known but did not answer in time
-├── Refused          the platform answered "no"; carries the HTTP status
-│   ├── NotFound     there is no such run, version, step, output or artifact
-│   └── Unauthorized the token is missing or wrong
-├── RunFailed        `wait` or `value` met a run that failed or was cancelled
-└── SourceError      the user's file could not be loaded; carries the user's traceback
+├── NoPlatformError        no platform is running for this state folder, and no URL was given
+├── PlatformFailedError    an embedded platform did not start, or stopped; shows the end of its log
+├── UnreachableError       the platform did not answer in time
+├── RefusedError           the platform rejected the request; carries the HTTP status
+│   ├── NotFoundError      the run, version, step, output or artifact does not exist
+│   └── UnauthorizedError  the token is missing or wrong
+├── RunFailedError         a run that should have succeeded failed or was cancelled
+├── JobFailedError         a maintenance job of the platform failed or stopped answering
+└── SourceError            the user's file could not be imported; carries the user's traceback
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from penstock_core.errors import PenstockError
 
 
 class ClientError(PenstockError):
-    """Base of the errors of `penstock.client.client`."""
+    """Base of the errors of the client."""
 
 
 class NoPlatformError(ClientError):
@@ -25,7 +26,7 @@ class NoPlatformError(ClientError):
 
 
 class PlatformFailedError(ClientError):
-    """An embedded platform did not start or stopped by itself."""
+    """An embedded platform did not start, or stopped."""
 
 
 class UnreachableError(ClientError):
@@ -33,13 +34,13 @@ class UnreachableError(ClientError):
 
 
 class RefusedError(ClientError):
-    """The platform refused a request.
+    """The platform rejected a request.
 
     Attributes:
         status: the HTTP status.
         title: what happened.
-        detail: what to do.
-        errors: pairs of a field and what is wrong with it, where the platform names fields.
+        detail: the cause, and how to fix it.
+        errors: pairs of a field and the problem with its value.
     """
 
     def __init__(self, status: int, title: str, detail: str = "", errors: tuple[tuple[str, str], ...] = ()) -> None:
@@ -51,7 +52,7 @@ class RefusedError(ClientError):
 
 
 class NotFoundError(RefusedError):
-    """There is no such thing on the platform."""
+    """A resource does not exist on the platform."""
 
 
 class UnauthorizedError(RefusedError):
@@ -59,7 +60,7 @@ class UnauthorizedError(RefusedError):
 
 
 class RunFailedError(ClientError):
-    """A run did not succeed. `state` is `failed` or `cancelled`; `error` says which step and why."""
+    """A run did not succeed. `state` is `failed` or `cancelled`; `error` names the step and the cause."""
 
     def __init__(self, run_id: str, state: str, error: str | None) -> None:
         self.run_id = run_id
@@ -68,8 +69,12 @@ class RunFailedError(ClientError):
         super().__init__(f"run {run_id} {state}" + (f": {error}" if error else ""))
 
 
+class JobFailedError(ClientError):
+    """A maintenance job of the platform failed, or stopped reporting progress."""
+
+
 class SourceError(ClientError):
-    """The user's file could not be loaded. `trace` is the user's traceback without platform frames, or empty."""
+    """The user's file could not be imported. `trace` is the user's traceback without platform frames, or empty."""
 
     def __init__(self, message: str, trace: str = "") -> None:
         self.trace = trace

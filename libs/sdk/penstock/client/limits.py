@@ -1,4 +1,4 @@
-"""Limits of a platform: how many steps may run at the same time, who does, and who waits."""
+"""Concurrency limits of a platform: their slots, holders and queues: `Client.limits`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from penstock.client.transport import Transport
 
 @dataclass(frozen=True, slots=True)
 class SlotHolder:
-    """An attempt, or a run (without step and attempt), that holds a slot or waits for one.
+    """An attempt, or a run (`step` and `attempt` are None), that holds a slot or is queued for one.
 
     Attributes:
-        since: when it got its slot, or began to wait; Unix seconds.
-        leaving: whether it was told to make room for a newer run.
-        priority: for one that waits, its own priority.
-        effective: and what that is now, with what it gained by waiting; the highest is next.
+        since: when it acquired the slot, or was queued; Unix seconds.
+        cancel_requested: it was asked to release the slot to a newer run.
+        priority: the priority of a queued attempt.
+        effective: that priority with its increase over waiting time; the highest is next.
     """
 
     run_id: str
@@ -33,10 +33,14 @@ class SlotHolder:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A limit. `slots` is what the platform has it set to; None where each step says its own number.
+    """A concurrency limit.
 
-    `holders` and `waiters`, the latter in the order of their turns, are there when a single limit is read.
-    `more_waiting` says that more wait than `waiting` counts.
+    Attributes:
+        slots: the configured number of slots; None where each step states its own.
+        in_use: slots that are held.
+        waiting: attempts and runs in the queue; with `more_waiting` there are more than this.
+        holders: who holds the slots; only after `Limits.get`.
+        waiters: the queue, next first; only after `Limits.get`.
     """
 
     name: str
@@ -55,30 +59,32 @@ class Limits:
         self._transport = transport
 
     def list(self) -> list[Limit]:
-        """All limits that are set or in use, by name."""
+        """Return all limits that are set or in use, by name."""
         return [_limit(row) for row in self._transport.json("GET", "/v1/limits")["limits"]]
 
     def get(self, name: str) -> Limit:
-        """One limit, with who holds its slots and who waits.
+        """Return a limit with its holders and its queue.
 
         Raises:
-            Refused: it is neither set nor in use.
+            NotFoundError: the limit is neither set nor in use.
         """
         return _limit(self._transport.json("GET", _path(name)))
 
     def set(self, name: str, slots: int) -> Limit:
-        """Set how many slots a limit has. It counts instead of what steps say, at once; what runs already goes on.
+        """Set the number of slots of a limit, which overrides the numbers that steps state.
+
+        Takes effect at once; running attempts keep their slots.
 
         Raises:
-            Refused: the name or the number is not valid.
+            RefusedError: the name or the number is not valid.
         """
         return _limit(self._transport.json("PUT", _path(name), body={"slots": slots}))
 
     def unset(self, name: str) -> None:
-        """Have steps say their own number again, or a pool have no size.
+        """Remove the setting of a limit: the numbers that steps state apply again, and a pool has no size.
 
         Raises:
-            Refused: it was not set.
+            NotFoundError: the limit is not set.
         """
         self._transport.json("DELETE", _path(name))
 
@@ -91,14 +97,3 @@ def _limit(data: Mapping[str, Any]) -> Limit:
     holders = tuple(views.build(SlotHolder, row) for row in data.get("holders", ()))
     waiters = tuple(views.build(SlotHolder, row) for row in data.get("waiters", ()))
     return views.build(Limit, data, holders=holders, waiters=waiters)
-
-
-class LimitsMixin:
-    """The part of `Client` that is about limits."""
-
-    transport: Transport
-
-    @property
-    def limits(self) -> Limits:
-        """How many steps may run at the same time, who does, and who waits."""
-        return Limits(self.transport)

@@ -1,18 +1,16 @@
-"""Where artifacts come from and what came of them, from Python. `Client` has this."""
+"""The lineage of an artifact: the attempts that produced it and those that used it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 from penstock.client import views
-from penstock.client.transport import Transport
 
 
 class NamedArtifact(NamedTuple):
-    """An artifact as an attempt knows it: the name of its input or output, and its digest."""
+    """An artifact under the name that an attempt has for it: that of its input or output."""
 
     name: str
     sha256: str
@@ -20,14 +18,14 @@ class NamedArtifact(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LineageAttempt:
-    """An attempt that made or used an artifact, or something that it was made of.
+    """An attempt upstream or downstream of an artifact.
 
     Attributes:
-        run_id, key, attempt: the attempt; an empty key stands for the run itself, which was given the artifact.
-        pipeline, version: what it was an attempt of.
-        source: digest of its code.
-        level: how far it is away, from 1.
-        reads, makes: the artifacts that it read and made.
+        key: key of the step; empty for the run itself, when the artifact is one of its inputs.
+        source: digest of the step's code.
+        level: distance from the artifact, from 1.
+        reads: artifacts that the attempt read.
+        makes: artifacts that it produced.
     """
 
     run_id: str
@@ -36,6 +34,7 @@ class LineageAttempt:
     pipeline: str
     version: int
     level: int
+    state: str = ""
     source: str | None = None
     reads: tuple[NamedArtifact, ...] = ()
     makes: tuple[NamedArtifact, ...] = ()
@@ -43,39 +42,33 @@ class LineageAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """The lineage of an artifact: `up`, the attempts that it was made by, `down`, those that used it, nearest first.
+    """The lineage of an artifact, nearest attempts first.
 
-    `whole` is False where there is more than this.
+    Attributes:
+        up: the attempts that produced it.
+        down: the attempts that used it.
+        whole: False where the lineage has more attempts than these.
     """
 
     sha256: str
     up: tuple[LineageAttempt, ...]
     down: tuple[LineageAttempt, ...]
     whole: bool
+    size: int = 0
+    media_type: str = ""
+    format: str = ""
+    filename: str = ""
 
 
-class LineageMixin:
-    """The part of `Client` that knows lineages."""
-
-    transport: Transport
-
-    def lineage(self, sha256: str) -> Lineage:
-        """Where an artifact comes from and what came of it, over all runs.
-
-        Args:
-            sha256: its digest, 64 hexadecimal digits, as in `run.steps["fit"].outputs["result"]["artifact"]["sha256"]`.
-
-        Raises:
-            NotFound: no run has named such an artifact.
-        """
-        found = self.transport.json("GET", f"/v1/artifacts/{quote(sha256)}/lineage")
-        up, down = (tuple(_link(row) for row in found[side]) for side in ("up", "down"))
-        return Lineage(found["sha256"], up, down, found["whole"])
+def parse_lineage(data: Mapping[str, Any]) -> Lineage:
+    """Read a lineage from the API's JSON."""
+    up, down = (tuple(_attempt(row) for row in data[side]) for side in ("up", "down"))
+    return views.build(Lineage, data, up=up, down=down)
 
 
-def _link(row: dict[str, Any]) -> LineageAttempt:
+def _attempt(row: Mapping[str, Any]) -> LineageAttempt:
     return views.build(LineageAttempt, row, reads=_named(row["reads"]), makes=_named(row["makes"]))
 
 
-def _named(uses: Sequence[dict[str, Any]]) -> tuple[NamedArtifact, ...]:
+def _named(uses: Sequence[Mapping[str, Any]]) -> tuple[NamedArtifact, ...]:
     return tuple(NamedArtifact(use["name"], use["sha256"]) for use in uses)

@@ -1,43 +1,48 @@
-"""Registered models from Python: the part of `Client` that is about them.
+"""Registered models: versions, aliases and gates: `Client.models`.
 
     client = Client()
-    champion = client.model("churn@champion")            # also "churn" (the latest) and "churn:3"
+    champion = client.models.get("churn@champion")       # also "churn" (the latest) and "churn:3"
     champion.metrics["accuracy"], champion.run_id
     estimator = champion.load()
-    client.promote("churn", 3, "champion", reason="better on the holdout")
+    client.models.promote("churn", 3, "champion", reason="better on the holdout")
 
 Times are Unix seconds.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, SupportsFloat, cast
+from typing import Any, SupportsFloat
 
 from penstock.client import views
+from penstock.client.artifacts import Artifacts
+from penstock.client.lineage import Lineage
 from penstock.client.transport import Transport
-from penstock.client.waits import user
+from penstock.client.users import current_user
 from penstock.step_context.models import check_tags, finite_metrics
 from penstock_core import ids
 from penstock_core.registry import references
 from penstock_core.registry.facts import check_alias
 
-if TYPE_CHECKING:
-    from penstock.client.client import Client
-
 
 @dataclass(frozen=True, slots=True)
 class HistoryEntry:
-    """Something that happened to a model.
+    """A change of a model.
 
-    `kind` is `registered`, `promoted`, `promotion-refused`, `alias-removed`, `gate-set`, `archived` or `restored`;
-    `clauses` say what came of the gate, `cause` is the attempt that asked for it.
+    Attributes:
+        revision: index in the model's log.
+        kind: `registered`, `promoted`, `promotion-refused`, `alias-removed`, `gate-set`, `archived` or `restored`.
+        at: when it happened.
+        by: who made the change.
+        previous: version that the alias pointed at before.
+        clauses: each comparison of the gate, with its result.
+        forced: whether the gates were bypassed.
+        cause: the attempt that requested the change.
     """
 
-    place: int
+    revision: int
     kind: str
     at: float
     by: str = ""
@@ -53,7 +58,7 @@ class HistoryEntry:
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """An alias, the version that it stands for (None: there is only a gate), and what its moves have to pass."""
+    """An alias of a model, the version it points at (None: only a gate is set), and its gate."""
 
     alias: str
     version: int | None = None
@@ -66,7 +71,7 @@ class Alias:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a version did not get the alias: what was asked of it, and what came of each comparison."""
+    """Why an alias was not pointed at a version: the gate, and the result of each of its comparisons."""
 
     alias: str
     gate: str = ""
@@ -75,15 +80,17 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """A version of a registered model. It never changes; `aliases` and `archived` are as of when it was asked for.
+    """A version of a registered model. Immutable except for `aliases` and `archived`, which are as of the request.
 
     Attributes:
         model: name of the model.
-        artifact: the reference of what it is made of, as JSON: `sha256`, `size`, `format`, `python_type`, `unsafe` ….
-        run_id: the run it comes from; `step`, `attempt` and `output` say what it was there.
-        metrics: measurements that gates compare; `non_finite` are those that are no finite numbers, as text.
-        code: digest of the step's code, where that can be told.
-        refused: why it did not get the alias that it was registered for; only after `Client.register_model`.
+        reference: `NAME:VERSION`.
+        artifact: reference to the artifact as JSON: `sha256`, `size`, `format`, `python_type`, `unsafe` ….
+        run_id: the run that produced it; `step`, `attempt` and `output` locate it in that run.
+        code: digest of the step's code, if known.
+        metrics: metrics that gates compare; `non_finite` are NaN and infinities, as text.
+        created: False when the version existed already; only after `Models.register`.
+        refused: why it did not get the alias it was registered for; only after `Models.register`.
     """
 
     model: str
@@ -108,7 +115,7 @@ class ModelVersion:
     at: float = 0.0
     created: bool = False
     refused: Refusal | None = None
-    client: Client | None = field(default=None, repr=False, compare=False)
+    registry: Models | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         named = f" ({', '.join(self.aliases)})" if self.aliases else ""
@@ -121,12 +128,12 @@ class ModelVersion:
 
     @property
     def size(self) -> int:
-        """Bytes of the artifact; of a folder, of all its files."""
+        """Size of the artifact in bytes; of a folder, of all its files."""
         return int(self.artifact.get("total") or self.artifact["size"])
 
     @property
     def format(self) -> str:
-        """How the artifact is kept, such as `pickle`, `skops`, `safetensors`, `folder`."""
+        """Format of the artifact, such as `pickle`, `skops`, `safetensors`, `folder`."""
         return str(self.artifact["format"])
 
     @property
@@ -135,64 +142,52 @@ class ModelVersion:
         return bool(self.artifact.get("unsafe"))
 
     def load(self, *, unsafe: bool = True) -> Any:
-        """The model as a Python object.
+        """Return the model as a Python object.
 
-        Pickles are loaded here, in your own process: only do so with models whose code you trust.
+        Pickles are loaded in this process: use it only on models whose code you trust.
 
         Args:
-            unsafe: False refuses formats whose loading can run code.
+            unsafe: False rejects formats whose loading can run code.
 
         Raises:
-            UnsafeRefused: it is of such a format.
-            NotFound: the artifact is not in the store any more.
+            UnsafeFormatError: `unsafe` is False and the format can run code.
+            NotFoundError: the artifact is no longer in the store.
         """
-        # Serializers are needed by those who load only.
-        from penstock import serialize
-        from penstock.client import value_reader
+        # The serializers are imported only by clients that load.
+        from penstock.client import result_reader
 
-        value, artifact_cache = self._fetched(value_reader)
-        paths = self.format in ("file", "folder")
-        folder = Path(tempfile.mkdtemp(prefix="penstock-")) if paths else None
-        return serialize.load(value, Any, artifact_cache, folder=folder, where=f"model {self.reference}", unsafe=unsafe)
+        cache = self._registry().artifacts.reader().cache
+        return result_reader.load_value(self._value, cache, f"model {self.reference}", unsafe=unsafe)
 
     def download(self, to: str | Path = ".") -> Path:
-        """Write the artifact into the folder `to`, or as the file (or, of a folder, the folder) `to`.
+        """Write the artifact into the folder `to`, or as the file or folder `to`; return its path. Loads nothing."""
+        from penstock.client import result_reader
 
-        Returns where it lies. Nothing is loaded.
-        """
-        from penstock.client import value_reader
+        cache = self._registry().artifacts.reader().cache
+        return result_reader.download_value(self._value, cache, Path(to), f"{self.model}-{self.version}")
 
-        value, artifact_cache = self._fetched(value_reader)
-        to = Path(to)
-        target = to / value_reader.filename(value, f"{self.model}-{self.version}") if to.is_dir() else to
-        target.parent.mkdir(parents=True, exist_ok=True)
-        value_reader.write(value, artifact_cache, target)
-        return target
-
-    def lineage(self) -> dict[str, Any]:
-        """The attempts that it was made by (`up`) and those that used it (`down`), as JSON, nearest first."""
-        return self._client().transport.json("GET", f"/v1/artifacts/{self.sha256}/lineage")
+    def lineage(self) -> Lineage:
+        """Return the attempts that produced the model and those that used it, nearest first."""
+        return self._registry().artifacts.lineage(self.sha256)
 
     def history(self) -> list[HistoryEntry]:
-        """What happened to this version, in order; `Client.model_history` has that of the whole model."""
-        everything = self._client().model_history(self.model)
-        return [one for one in everything if self.version in (one.version, one.previous)]
+        """Return the changes of this version, oldest first; `Models.history` has those of the whole model."""
+        entries = self._registry().history(self.model)
+        return [entry for entry in entries if self.version in (entry.version, entry.previous)]
 
-    def _fetched(self, value_reader: Any) -> tuple[dict[str, Any], Any]:
-        value = {"artifact": self.artifact}
-        artifact_cache = value_reader.ArtifactCache(self._client())
-        artifact_cache.fetch(value)
-        return value, artifact_cache
+    @property
+    def _value(self) -> dict[str, Any]:
+        return {"artifact": self.artifact}
 
-    def _client(self) -> Client:
-        if self.client is None:
-            raise ValueError(f"{self!r} was not given by a client: ask `Client().model({self.reference!r})`")
-        return self.client
+    def _registry(self) -> Models:
+        if self.registry is None:
+            raise ValueError(f"{self!r} has no connection: get it with `Client().models.get({self.reference!r})`")
+        return self.registry
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A registered model. In lists `versions` are numbers only; `latest` is the newest version that is offered."""
+    """A registered model with its number of `versions`; `latest` is the newest version that is not archived."""
 
     name: str
     versions: int = 0
@@ -202,51 +197,52 @@ class RegisteredModel:
 
 
 class Models:
-    """The part of `Client` that is about registered models."""
+    """`Client.models`: register models, read their versions, move aliases, set gates.
 
-    transport: Transport
+    `by` is who makes a change; default the user of this process. `reason` is recorded in the history of the model.
+    """
 
-    def models(self) -> list[RegisteredModel]:
-        """All registered models, by name."""
-        return [views.build(RegisteredModel, row) for row in self.transport.json("GET", "/v1/models")["models"]]
+    def __init__(self, transport: Transport, artifacts: Artifacts) -> None:
+        self._transport = transport
+        self.artifacts = artifacts
 
-    def model(self, reference: str) -> ModelVersion:
-        """A version of a model: `churn` (the latest), `churn@champion` (by an alias) or `churn:3` (by its number).
+    def get(self, reference: str) -> ModelVersion:
+        """Return a version of a model: `churn` (the latest), `churn@champion` (by alias) or `churn:3` (by number).
 
         Raises:
-            InvalidId: the text is no reference.
-            NotFound: there is no such model, version or alias.
+            InvalidIdError: the text is no reference.
+            NotFoundError: there is no such model, version or alias.
         """
         wanted = references.parse(reference)
         which = f"aliases/{wanted.alias}" if wanted.alias else f"versions/{wanted.version or 'latest'}"
-        return self._version(self.transport.json("GET", f"{_path(wanted.model)}/{which}"))
+        return self._version(self._transport.json("GET", f"{_path(wanted.model)}/{which}"))
 
-    def model_versions(self, name: str) -> list[ModelVersion]:
-        """All versions of a model, the newest first, archived ones too.
-
-        Raises:
-            NotFound: there is no such model.
-        """
-        return [self._version(row) for row in self.transport.json("GET", _path(name))["versions"]]
-
-    def model_aliases(self, name: str) -> list[Alias]:
-        """The aliases of a model by name, with their gates.
+    def versions(self, name: str) -> list[ModelVersion]:
+        """Return all versions of a model, newest first, including archived ones.
 
         Raises:
-            NotFound: there is no such model.
+            NotFoundError: there is no such model.
         """
-        return [views.build(Alias, row) for row in self.transport.json("GET", _path(name))["aliases"]]
+        return [self._version(row) for row in self._transport.json("GET", _path(name))["versions"]]
 
-    def model_history(self, name: str) -> list[HistoryEntry]:
-        """All that happened to a model, in order: what, who, when, why.
+    def aliases(self, name: str) -> list[Alias]:
+        """Return the aliases of a model by name, with their gates.
 
         Raises:
-            NotFound: there is no such model.
+            NotFoundError: there is no such model.
         """
-        rows = self.transport.json("GET", f"{_path(name)}/history")["history"]
+        return [views.build(Alias, row) for row in self._transport.json("GET", _path(name))["aliases"]]
+
+    def history(self, name: str) -> list[HistoryEntry]:
+        """Return all changes of a model, oldest first.
+
+        Raises:
+            NotFoundError: there is no such model.
+        """
+        rows = self._transport.json("GET", f"{_path(name)}/history")["history"]
         return [views.build(HistoryEntry, row, clauses=tuple(row.get("clauses") or ())) for row in rows]
 
-    def register_model(
+    def register(
         self,
         name: str,
         run_id: str,
@@ -262,39 +258,38 @@ class Models:
         tags: Mapping[str, str] | None = None,
         by: str | None = None,
     ) -> ModelVersion:
-        """Make a version of a model from an output, or a logged artifact, of a step that has succeeded.
+        """Register an output, or a logged artifact, of a succeeded step as a version of a model.
 
-        The same output of the same attempt is the same version, however often it is registered. From inside the step
-        it is `context().register_model(name, model)`.
+        Idempotent: the same output of the same attempt returns the existing version. Inside a step use
+        `context().register_model(name, model)`.
 
         Args:
             name: name of the model.
             run_id: the run.
             step: key of the step.
             output: name of its output or artifact.
-            metrics: what gates compare; default those that the step logged.
-            alias: an alias for it, if it passes the gates; if it does not, the result's `refused` says why.
-            gate: what it has to pass for the alias, besides the alias's own gate.
-            force: pass the gates by; takes a `reason`.
-            reason: why it shall have the alias.
-            description: for people.
-            tags: texts to tell versions apart by.
-            by: who registers it; default the name of the user of this process.
+            metrics: metrics that gates compare; default those that the step logged.
+            alias: alias to point at the version if it passes the gates; otherwise `refused` of the result says why.
+            gate: an expression the version must satisfy to get the alias, in addition to the gate of the alias.
+            force: bypass the gates; requires `reason`.
+            reason: why the version should get the alias.
+            description: free text.
+            tags: texts by name.
+            by: who registers it.
 
         Raises:
-            NotFound: there is no such run, step or output, or its artifact is not in the store.
-            Refused: the output is no artifact, or a field is not valid.
+            NotFoundError: there is no such run, step or output, or its artifact is not in the store.
+            RefusedError: the output is no artifact, or a field is not valid.
             TypeError: a metric is no number.
+            ValueError: a metric is NaN or infinite.
         """
-        where = f"register_model({name!r})"
+        where = f"register({name!r})"
         numbers = None
         if metrics is not None:
             finite, non_finite = finite_metrics(where, metrics)
             if non_finite:
-                raise ValueError(
-                    f"{where}: metric {next(iter(non_finite))!r} is {next(iter(non_finite.values()))}, "
-                    "which is no number"
-                )
+                metric, text = next(iter(non_finite.items()))
+                raise ValueError(f"{where}: metric {metric!r} is {text}, expected a finite number")
             numbers = finite
         body = {
             "run_id": run_id,
@@ -309,7 +304,7 @@ class Models:
             "tags": check_tags(where, tags or {}),
             "by": _by(by),
         }
-        answer = self.transport.json("POST", f"{_path(name)}/versions", body=body)
+        answer = self._transport.json("POST", f"{_path(name)}/versions", body=body)
         refused = answer.get("refused")
         return self._version(
             answer["version"],
@@ -329,22 +324,23 @@ class Models:
         replaces: int | None = None,
         by: str | None = None,
     ) -> Alias:
-        """Have an alias stand for a version; what it stands for already changes nothing.
+        """Point an alias at a version. Idempotent.
 
         Args:
             name: name of the model.
             version: number of the version.
             alias: such as `champion`.
             reason: why, for people.
-            gate: what it has to pass, besides the alias's own gate: `accuracy > champion.accuracy + 0.01`.
-            force: pass the gates by; takes a `reason`, and the history says so.
-            replaces: the version that the alias has to stand for now, 0 for none: else it is refused.
-            by: who does it; default the name of the user of this process.
+            gate: an expression the version must satisfy, such as `accuracy > champion.accuracy + 0.01`, in addition
+                to the gate of the alias.
+            force: bypass the gates; requires `reason`, which is recorded in the history.
+            replaces: the version that the alias must point at now, 0 for none; otherwise the request is rejected.
+            by: who does it.
 
         Raises:
-            NotFound: there is no such model or version.
-            Refused: it does not pass a gate (each comparison is told with its numbers), is archived, or the alias
-                does not stand where `replaces` says.
+            NotFoundError: there is no such model or version.
+            RefusedError: a gate fails (the error has each comparison with its numbers), the version is archived, or the
+                alias does not point at `replaces`.
         """
         body = {
             "version": version,
@@ -354,42 +350,55 @@ class Models:
             "replaces": replaces,
             "by": _by(by),
         }
-        answer = self.transport.json("PUT", f"{_path(name)}/aliases/{check_alias(alias)}", body=body)
+        answer = self._transport.json("PUT", f"{_path(name)}/aliases/{check_alias(alias)}", body=body)
         return views.build(Alias, answer["alias"])
 
     def delete_alias(self, name: str, alias: str, *, reason: str = "", by: str | None = None) -> None:
-        """Have an alias stand for nothing. Its history stays.
+        """Delete an alias. Its history is kept.
 
         Raises:
-            NotFound: there is no such model or alias.
+            NotFoundError: there is no such model or alias.
         """
         query = {"reason": reason or None, "by": _by(by) or None}
-        self.transport.json("DELETE", f"{_path(name)}/aliases/{check_alias(alias)}", query=query)
+        self._transport.json("DELETE", f"{_path(name)}/aliases/{check_alias(alias)}", query=query)
 
     def set_gate(self, name: str, alias: str, gate: str, *, reason: str = "", by: str | None = None) -> None:
-        """Have every move of an alias pass a gate from now on; an empty text removes it.
+        """Set the gate that every move of an alias must pass; an empty text deletes it.
 
         Raises:
-            Refused: the gate cannot be read; says where.
+            RefusedError: the gate is not a valid expression; the error names the position.
         """
         body = {"gate": gate, "reason": reason, "by": _by(by)}
-        self.transport.json("PUT", f"{_path(name)}/gates/{check_alias(alias)}", body=body)
+        self._transport.json("PUT", f"{_path(name)}/gates/{check_alias(alias)}", body=body)
 
-    def archive_model(
-        self, name: str, version: int, *, reason: str = "", undo: bool = False, by: str | None = None
-    ) -> ModelVersion:
-        """Offer a version no more, or with `undo` again. Its artifact and its history stay.
+    def archive(self, name: str, version: int, *, reason: str = "", by: str | None = None) -> ModelVersion:
+        """Archive a version: it can get no alias and is never the latest. Its artifact and history are kept.
 
         Raises:
-            NotFound: there is no such version.
-            Refused: an alias stands for it.
+            NotFoundError: there is no such version.
+            RefusedError: an alias points at it.
         """
-        body = {"archived": not undo, "reason": reason, "by": _by(by)}
-        return self._version(self.transport.json("POST", f"{_path(name)}/versions/{version}/archive", body=body))
+        return self._set_archived(name, version, True, reason, by)
+
+    def unarchive(self, name: str, version: int, *, reason: str = "", by: str | None = None) -> ModelVersion:
+        """Undo `archive`.
+
+        Raises:
+            NotFoundError: there is no such version.
+        """
+        return self._set_archived(name, version, False, reason, by)
+
+    def list(self) -> list[RegisteredModel]:
+        """Return all registered models, by name."""
+        return [views.build(RegisteredModel, row) for row in self._transport.json("GET", "/v1/models")["models"]]
+
+    def _set_archived(self, name: str, version: int, archived: bool, reason: str, by: str | None) -> ModelVersion:
+        body = {"archived": archived, "reason": reason, "by": _by(by)}
+        return self._version(self._transport.json("POST", f"{_path(name)}/versions/{version}/archive", body=body))
 
     def _version(self, row: Mapping[str, Any], **more: Any) -> ModelVersion:
         aliases = tuple(row.get("aliases") or ())
-        return views.build(ModelVersion, row, aliases=aliases, client=cast("Client", self), **more)
+        return views.build(ModelVersion, row, aliases=aliases, registry=self, **more)
 
 
 def _path(name: str) -> str:
@@ -397,4 +406,4 @@ def _path(name: str) -> str:
 
 
 def _by(by: str | None) -> str:
-    return user() if by is None else by
+    return current_user() if by is None else by

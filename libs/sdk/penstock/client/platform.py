@@ -1,10 +1,10 @@
-"""The platform of this machine: where its state lies, whether it runs, and how one is started for a while.
+"""Finds the local platform of a state folder, or starts an embedded one.
 
-In: a state folder. Out: the `Address` of a living platform. Only the standard library's light parts are imported,
-because `penstock run` starts an embedded platform with this module before anything else.
+This module imports only light parts of the standard library, because `penstock run` starts an embedded platform with
+it before it imports anything else.
 
-Promises: an embedded platform lives as long as one client holds its `clients.lock`, whatever happens to the client
-that started it; two clients that start at once end up with one platform.
+An embedded platform runs as long as any client holds a shared lock on `clients.lock`, even if the client that started
+it has exited. Clients that start at the same time share one platform.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from penstock.client.errors import NoPlatformError, PlatformFailedError
 from penstock_core.version import VERSION
 
 READY_TIMEOUT = 20.0
-"""Seconds an embedded platform may take until it answers."""
+"""Seconds until an embedded platform must be ready."""
 
 LOCK_TIMEOUT = 30.0
 """Seconds to wait for an embedded platform that is stopping."""
@@ -33,12 +33,12 @@ _POLL = 0.005
 _MAX_SPAWNS = 3
 _LOG_LIMIT = 16 * 1024 * 1024
 _EXIT_LOCK_LOST = 3
-"""Exit status of a platform that found the state folder held by another one."""
+"""Exit status of a platform that found the state folder locked by another one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a platform answers. `pid` is None for one that was named by URL."""
+    """The address of a platform. `pid` is None for a platform given by URL."""
 
     url: str
     token: str
@@ -50,15 +50,15 @@ class Address:
 
 
 def state_folder(home: str | os.PathLike[str] | None = None) -> Path:
-    """The state folder: `home`, else `$PENSTOCK_HOME`, else `.penstock` in the working directory; absolute."""
+    """Return the absolute state folder: `home`, else `$PENSTOCK_HOME`, else `.penstock` in the working directory."""
     return Path(os.path.abspath(home or os.environ.get("PENSTOCK_HOME") or ".penstock"))  # noqa: PTH100 - no symlinks resolved
 
 
 def prepare_home(home: Path) -> None:
-    """Make the state folder, ignored by Git.
+    """Create the state folder with a `.gitignore` for all its contents.
 
     Raises:
-        PlatformFailed: it cannot be made or written.
+        PlatformFailedError: it cannot be created or written.
     """
     try:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -73,7 +73,7 @@ def prepare_home(home: Path) -> None:
 
 
 def is_locked(home: Path) -> bool:
-    """Whether a platform process holds the state folder. Probes with a shared lock: two probes do not meet."""
+    """Whether a platform process has locked the state folder. Probes with a shared lock: probes do not collide."""
     try:
         handle = os.open(home / "platform.lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -88,7 +88,7 @@ def is_locked(home: Path) -> bool:
 
 
 def is_stopping(home: Path) -> bool:
-    """Whether an embedded platform holds `clients.lock` alone, because its last client has gone."""
+    """Whether an embedded platform holds `clients.lock` exclusively, because its last client has exited."""
     try:
         handle = os.open(home / "clients.lock", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -103,7 +103,7 @@ def is_stopping(home: Path) -> bool:
 
 
 def read_info(home: Path) -> dict[str, Any] | None:
-    """What `platform.json` says, or None when there is none or its process is gone."""
+    """Read `platform.json`; return None if there is none or its process has exited."""
     try:
         info = json.loads((home / "platform.json").read_bytes())
         os.kill(int(info["pid"]), 0)
@@ -115,7 +115,7 @@ def read_info(home: Path) -> dict[str, Any] | None:
 
 
 def find(home: Path) -> Address | None:
-    """The platform that is up for this state folder, or None."""
+    """Return the address of the platform that runs on this state folder, or None."""
     info = read_info(home)
     if info is None:
         return None
@@ -127,15 +127,15 @@ def find(home: Path) -> Address | None:
 
 
 def from_environment() -> Address | None:
-    """The platform that `$PENSTOCK_URL` and `$PENSTOCK_TOKEN` name, or None."""
+    """Return the address in `$PENSTOCK_URL` and `$PENSTOCK_TOKEN`, or None."""
     url = os.environ.get("PENSTOCK_URL", "").strip().rstrip("/")
     return Address(url, os.environ.get("PENSTOCK_TOKEN", "").strip()) if url else None
 
 
 def locator(url: str | None, token: str | None, home: str | os.PathLike[str] | None) -> Callable[[], Address]:
-    """A function that says where the platform is now: asked again whenever a connection breaks.
+    """Return a function that looks up the current address of the platform, called again when a connection breaks.
 
-    Order: `url` given, `home` given, `$PENSTOCK_URL`, the default state folder.
+    Precedence: `url`, `home`, `$PENSTOCK_URL`, the default state folder.
     """
     if url:
         fixed = Address(url.rstrip("/"), token or os.environ.get("PENSTOCK_TOKEN", ""))
@@ -178,9 +178,9 @@ def check_installed() -> None:
 
 
 class EmbeddedPlatform:
-    """Holds a platform up for as long as this object is open: the one that is up, or an own one.
+    """Keeps a platform running while this object is open: the running one, or an embedded one that it starts.
 
-    Use: `start()` as early as possible, other work meanwhile, `wait()` for its address, `close()` at the end.
+    Call `start()` as early as possible, `wait()` for the address when it is needed, and `close()` at the end.
     """
 
     def __init__(self, home: str | os.PathLike[str] | None = None) -> None:
@@ -193,7 +193,7 @@ class EmbeddedPlatform:
         self._lock = self._hold()
 
     def _hold(self) -> int:
-        """Take the shared lock on `clients.lock`; waits while an ephemeral platform is stopping."""
+        """Take the shared lock on `clients.lock`; wait while an embedded platform is stopping."""
         try:
             handle = os.open(self.home / "clients.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -209,7 +209,7 @@ class EmbeddedPlatform:
                 if time.monotonic() > deadline:
                     os.close(handle)
                     raise PlatformFailedError(
-                        f"an embedded platform is stopping since {LOCK_TIMEOUT:.0f} s and does not end: "
+                        f"an embedded platform has been stopping for {LOCK_TIMEOUT:.0f} s and does not exit: "
                         f"see {self.home / 'platform.log'}{self._holder()}"
                     ) from None
                 time.sleep(_POLL)
@@ -221,10 +221,10 @@ class EmbeddedPlatform:
         return f" (pid {info['pid']})" if info else ""
 
     def start(self) -> None:
-        """Start an own platform when none holds the state folder. Returns at once; a second call does nothing.
+        """Start an embedded platform unless one runs on the state folder. Returns at once; idempotent.
 
         Raises:
-            PlatformFailedError: this environment has no platform to start.
+            PlatformFailedError: this environment has the client only.
         """
         if self._child is None and not is_locked(self.home):
             self._spawn()
@@ -234,7 +234,7 @@ class EmbeddedPlatform:
         log = self.home / "platform.log"
         if log.exists() and log.stat().st_size > _LOG_LIMIT:
             log.replace(log.with_suffix(".log.1"))
-        # -P keeps the user's working directory off the module path: a file of theirs may be called queue.py.
+        # -P keeps the working directory off the module path: it may contain a user's queue.py.
         argv = [sys.executable, "-P", "-m", "penstock_standalone", "--ephemeral", "--home", str(self.home)]
         actions: list[tuple[Any, ...]] = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -256,10 +256,10 @@ class EmbeddedPlatform:
         return self._child is None or self._exit is not None
 
     def wait(self, limit: float = READY_TIMEOUT) -> Address:
-        """The address of the platform, as soon as it answers.
+        """Return the address of the platform once it is ready.
 
         Raises:
-            PlatformFailed: it ended, or was not ready within `limit` seconds; with the end of its log.
+            PlatformFailedError: it exited, or was not ready within `limit` seconds; shows the end of its log.
         """
         deadline = time.monotonic() + limit
         while True:
@@ -268,22 +268,22 @@ class EmbeddedPlatform:
                 self._last = address
                 return address
             if self._child_ended() and not is_locked(self.home) and find(self.home) is None:
-                # Nobody is there: ours failed, or it lost the folder to another one that is gone by now.
+                # No platform runs: ours failed, or another one had the folder and has stopped since.
                 if self._exit not in (None, 0, _EXIT_LOCK_LOST) or self.spawned >= _MAX_SPAWNS:
                     how = (
                         f"with exit code {self._exit}" if (self._exit or 0) >= 0 else f"by signal {-(self._exit or 0)}"
                     )
-                    raise PlatformFailedError(f"the embedded platform ended {how} while starting{self._tail()}")
+                    raise PlatformFailedError(f"the embedded platform exited {how} while starting{self._tail()}")
                 self._spawn()
             if time.monotonic() > deadline:
                 raise PlatformFailedError(f"the embedded platform was not ready within {limit:.0f} s{self._tail()}")
             time.sleep(_POLL)
 
     def locate(self) -> Address:
-        """The address now; restarts an embedded platform that died. Never waits.
+        """Return the current address without waiting; restart an embedded platform that has stopped.
 
         Raises:
-            NoPlatform: it is not there yet: ask again.
+            NoPlatformError: it is not ready yet: call again.
         """
         address = find(self.home)
         if address is not None:
@@ -291,24 +291,24 @@ class EmbeddedPlatform:
             return address
         if not self.embedded:
             raise NoPlatformError(
-                f"the platform of {self.home} is gone: start it again with `penstock up`; its runs then go on"
+                f"the platform of {self.home} has stopped: start it again with `penstock up` to continue its runs"
             )
         if self._child_ended() and not is_locked(self.home):
             self._spawn()
         raise NoPlatformError(
-            f"the embedded platform has stopped, and is started again (log: {self.home / 'platform.log'})"
+            f"the embedded platform has stopped and is being restarted (log: {self.home / 'platform.log'})"
         )
 
     @property
     def embedded(self) -> bool:
-        """Whether the platform in use ends with its clients."""
+        """Whether the platform in use stops with its last client."""
         return self.spawned > 0 or (self._last is not None and self._last.ephemeral)
 
     def _tail(self) -> str:
         return log_tail(self.home)
 
     def close(self) -> None:
-        """Let go: an embedded platform without clients stops by itself."""
+        """Release the lock: an embedded platform stops when it has no clients."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -322,7 +322,7 @@ class EmbeddedPlatform:
 
 
 def log_tail(home: Path, lines: int = 12) -> str:
-    """The last lines of the platform's log as the end of an error message."""
+    """Return the last lines of the platform's log as the end of an error message."""
     log = home / "platform.log"
     try:
         with log.open("rb") as file:

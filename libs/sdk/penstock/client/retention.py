@@ -1,4 +1,4 @@
-"""What is kept and for how long, from Python: `Client.retention`, and runs that are archived or deleted."""
+"""Retention policies, archiving and garbage collection: `Client.retention`."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 from urllib.parse import quote
 
 from penstock.client import views
-from penstock.client.errors import ClientError
+from penstock.client.errors import JobFailedError
 from penstock.client.transport import Transport
-from penstock.client.waits import user
 
 _FIRST_POLL = 0.1
 _LONGEST_POLL = 1.0
 _SILENCE_TIMEOUT = 120.0
-"""Seconds without a sign after which a job counts as dead."""
+"""Seconds without progress after which a job counts as dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How long the runs are kept that it is about; see `Retention.set`."""
+    """Which runs a policy matches, and how long to keep them; see `Retention.set`."""
 
     name: str
     project: str = "*"
@@ -34,7 +33,7 @@ class RetentionPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RetentionSettings:
-    """The policies by name, and the seconds after the end of a run until it is archived; None: never."""
+    """The retention policies by name, and the seconds after which finished runs are archived; None for never."""
 
     archive_after: float | None = None
     policies: tuple[RetentionPolicy, ...] = ()
@@ -42,18 +41,19 @@ class RetentionSettings:
 
 @dataclass(frozen=True, slots=True)
 class JanitorReport:
-    """What the janitor did, or would do.
+    """What a maintenance job did, or would do in a dry run.
 
     Attributes:
         state: `running`, `finished` or `failed`, then with `error`.
-        going: how many runs were deleted, or would be; `deleted_runs` are the first thousand.
-        archived: how many were archived, or would be.
-        pipelines: what goes, by pipeline: `runs`, and `objects` and `bytes` that only runs which go hold.
+        deleted_count: number of deleted runs; `deleted_runs` are the first thousand.
+        archived: number of archived runs.
+        pipelines: deleted runs by pipeline: `runs`, and the `objects` and `bytes` that only these runs refer to.
         stored: `objects` and `bytes` of the whole store.
-        unnamed: of those, what nothing names, but was not removed yet.
-        swept: what was removed, or could be now.
-        grace: seconds for which nothing must name an artifact before it is removed.
-        older: objects that nothing names, but that are older than the log itself.
+        unreferenced: objects that no run refers to and that were not removed yet.
+        removed: removed objects; in a dry run those that could be removed now.
+        grace: seconds for which an artifact must be unreferenced before it is removed.
+        predates_log: unreferenced objects that are older than the log.
+        deletes_all_finished: whether no finished run would be left.
         problems: what could not be done, and why.
     """
 
@@ -79,18 +79,14 @@ class JanitorReport:
     removed: dict[str, int] = field(default_factory=dict[str, int])
 
 
-class JobFailedError(ClientError):
-    """A job of the janitor ended before it was done."""
-
-
 class Retention:
-    """`Client.retention`."""
+    """`Client.retention`: manage retention policies, collect garbage, restore archived runs."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def show(self) -> RetentionSettings:
-        """What is set."""
+    def get(self) -> RetentionSettings:
+        """Return the retention policies and the archiving delay."""
         return _settings(self._transport.json("GET", "/v1/retention"))
 
     def set(
@@ -105,21 +101,21 @@ class Retention:
         forever: bool = False,
         confirm: bool = False,
     ) -> RetentionSettings:
-        """Set a policy. A run is deleted when a policy is about it, and none of those keeps it.
+        """Create or replace a policy. A run is deleted if a policy matches it and no matching policy retains it.
 
         Args:
-            name: tells it from others; an earlier one of this name is replaced.
-            project: of the runs it is about; `*` and `?` stand for any letters.
-            pipeline: the same of their pipeline.
-            states: how they ended, such as `failed`; empty for all.
-            keep_for: seconds after its end that a run is kept.
-            keep_last: so many of the latest runs of each pipeline are kept.
-            forever: all are kept, whatever other policies say.
-            confirm: set it even if no run at all would be left.
+            name: name of the policy.
+            project: pattern of the project; `*` and `?` are wildcards.
+            pipeline: pattern of the pipeline.
+            states: terminal states, such as `failed`; empty for all.
+            keep_for: seconds to retain a run after its end.
+            keep_last: number of the latest runs of each pipeline to retain.
+            forever: retain all matching runs, whatever other policies say.
+            confirm: set the policy even if it would delete every finished run.
 
         Raises:
-            NotFound: there is no such pipeline.
-            Refused: it makes no sense, or has to be confirmed.
+            NotFoundError: there is no such pipeline.
+            RefusedError: the policy is not valid, or requires confirmation.
         """
         body = {
             "project": project,
@@ -133,90 +129,70 @@ class Retention:
         return _settings(self._transport.json("PUT", f"/v1/retention/policies/{quote(name, safe='')}", body=body))
 
     def delete(self, name: str) -> None:
-        """Remove a policy.
+        """Delete a policy.
 
         Raises:
-            NotFound: there is none of this name.
+            NotFoundError: there is no policy of this name.
         """
         self._transport.json("DELETE", f"/v1/retention/policies/{quote(name, safe='')}")
 
     def archive_after(self, seconds: float | None) -> RetentionSettings:
-        """Set when runs move from the log to the archive: seconds after their end; None: never."""
+        """Set after how many seconds finished runs move from the log to the archive; None for never."""
         return _settings(self._transport.json("PUT", "/v1/retention/archive", body={"after": seconds}))
 
-    def collect(
+    def collect_garbage(
         self,
         *,
         dry_run: bool = False,
         older_than_log: bool = False,
         progress: Callable[[JanitorReport], None] | None = None,
     ) -> JanitorReport:
-        """Delete runs by the policies, archive what is due, remove artifacts that nothing names; returns when done.
+        """Delete runs by the policies, archive those that are due, and remove unreferenced artifacts.
 
         Args:
-            dry_run: only tell what would go.
-            older_than_log: remove what is older than the log, too: the log that named it may have been lost.
-            progress: is called with what was done so far, now and then.
+            dry_run: change nothing; report what would be deleted.
+            older_than_log: also remove unreferenced artifacts older than the log, which may be a replacement for a
+                lost log that referred to them.
+            progress: called with the intermediate report whenever it changes.
 
         Raises:
-            JobFailed: it ended before it was done; beginning again goes on with it.
+            JobFailedError: the job failed; repeating the call continues it.
         """
         body = {"dry_run": dry_run, "older_than_log": older_than_log}
-        return self._wait(self._transport.json("POST", "/v1/admin/gc", body=body), progress)
+        return wait_for_job(self._transport, self._transport.json("POST", "/v1/admin/gc", body=body), progress)
 
-    def restore(self, run_id: str | None = None) -> JanitorReport:
-        """Put a run, or all that are archived, back into a log that has lost them.
-
-        Raises:
-            JobFailed: there is no archive of the run, or the store does not answer.
-        """
-        return self._wait(self._transport.json("POST", "/v1/admin/restore", body={"run_id": run_id}), None)
-
-    def archive(self, run_id: str) -> JanitorReport:
-        """Move the facts of a run that is over from the log to the archive now.
+    def restore_runs(self, run_id: str | None = None) -> JanitorReport:
+        """Restore an archived run, or all archived runs, into a log that has lost them.
 
         Raises:
-            NotFound: there is no such run.
-            JobFailed: the store does not answer.
+            JobFailedError: there is no archive of the run, or the artifact store does not answer.
         """
-        return self._wait(self._transport.json("POST", f"/v1/runs/{quote(run_id)}/archive"), None)
-
-    def delete_run(self, run_id: str) -> None:
-        """Delete a run that is over. What only it holds is removed by the collections that follow.
-
-        Raises:
-            NotFound: there is no such run.
-            Refused: it is under way, or something needs it.
-        """
-        self._transport.json("DELETE", f"/v1/runs/{quote(run_id)}", query={"by": user()})
-
-    def _wait(self, begun: Mapping[str, Any], progress: Callable[[JanitorReport], None] | None) -> JanitorReport:
-        report, pause = views.build(JanitorReport, begun), _FIRST_POLL
-        heard, sign = time.monotonic(), report.at
-        while report.state == "running":
-            time.sleep(pause)
-            pause = min(pause * 1.5, _LONGEST_POLL)
-            report = views.build(JanitorReport, self._transport.json("GET", f"/v1/admin/jobs/{report.id}"))
-            if report.at != sign:
-                heard, sign = time.monotonic(), report.at
-                if progress is not None:
-                    progress(report)
-            elif time.monotonic() - heard > _SILENCE_TIMEOUT:
-                raise JobFailedError(f"the janitor has not said anything for {_SILENCE_TIMEOUT:.0f} s: begin it again")
-        if report.state == "failed":
-            raise JobFailedError(f"the janitor could not finish: {report.error}")
-        return report
+        return wait_for_job(self._transport, self._transport.json("POST", "/v1/admin/restore", body={"run_id": run_id}))
 
 
-class RetentionMixin:
-    """The part of `Client` that is about what is kept."""
+def wait_for_job(
+    transport: Transport, started: Mapping[str, Any], progress: Callable[[JanitorReport], None] | None = None
+) -> JanitorReport:
+    """Poll a maintenance job until it has finished; return its report.
 
-    transport: Transport
-
-    @property
-    def retention(self) -> Retention:
-        """What is kept and for how long."""
-        return Retention(self.transport)
+    Raises:
+        JobFailedError: it failed, or reported no progress for two minutes.
+    """
+    report, pause = views.build(JanitorReport, started), _FIRST_POLL
+    changed, last = time.monotonic(), report.at
+    while report.state == "running":
+        time.sleep(pause)
+        pause = min(pause * 1.5, _LONGEST_POLL)
+        report = views.build(JanitorReport, transport.json("GET", f"/v1/admin/jobs/{report.id}"))
+        if report.at != last:
+            changed, last = time.monotonic(), report.at
+            if progress is not None:
+                progress(report)
+        elif time.monotonic() - changed > _SILENCE_TIMEOUT:
+            raise JobFailedError(f"the job has reported no progress for {_SILENCE_TIMEOUT:.0f} s: start it again")
+    if report.state == "failed":
+        raise JobFailedError(f"the job failed: {report.error}")
+    return report
 
 
 def _settings(data: Mapping[str, Any]) -> RetentionSettings:

@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML, section 9.2): from chunks of bytes, cut anywhere, to messages."""
+"""Parser of server-sent events (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Message:
 
 
 def messages(chunks: Iterable[bytes]) -> Iterator[Message]:
-    """The messages that came whole; comments and an unfinished last one are left out."""
+    """Parse chunks of bytes, split at any position; comments and an incomplete last message are ignored."""
     rest = b""
     name, ident, data = "message", 0, list[bytes]()
     for chunk in chunks:

@@ -1,10 +1,10 @@
-"""HTTP to the platform: one connection a request, retries with back-off, server-sent events that survive a restart.
+"""HTTP requests to the platform: one connection per request, retries with back-off, resumable server-sent events.
 
-Every request is safe to repeat: reads, content-addressed uploads, and posts that carry an idempotency key or are
-idempotent by nature. So a broken connection, a time-out, 429, 502, 503 and 504 are all tried again, and before each
-try the platform's address is looked up anew: a restarted platform may answer on another port.
+All requests are idempotent: reads, content-addressed uploads, and posts that carry an idempotency key or have the same
+effect when repeated. Therefore broken connections, time-outs and the statuses 429, 502, 503 and 504 are retried, and
+the address of the platform is looked up before each attempt: a restarted platform may listen on another port.
 
-Promise: a request ends within `patience` seconds of silence plus one `timeout`, with its answer or a `ClientError`.
+A request ends within `patience` seconds without a response plus one `timeout`: with its response or a `ClientError`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Query = Mapping[str, object]
 
 
 class _RetryableError(Exception):
-    """Not an answer: try again. Holds what to say when patience ends, and the wait the server asked for."""
+    """A failure worth a retry: the reason, and the delay that the server requested."""
 
     def __init__(self, why: str, wait: float = 0.0) -> None:
         self.wait = wait
@@ -48,11 +48,11 @@ class _RetryableError(Exception):
 
 
 class _StreamEndedError(_RetryableError):
-    """The server ended a stream in good order: no trouble, but perhaps not all there is."""
+    """The server closed a stream regularly, perhaps before its last message."""
 
 
 class Transport:
-    """Requests to wherever `locate` says the platform is."""
+    """Sends requests to the address that `locate` returns."""
 
     def __init__(
         self, locate: Callable[[], Address], timeout: float, patience: float, *, expected: bool = False
@@ -61,7 +61,7 @@ class Transport:
         self.timeout = timeout
         self.patience = patience
         self.on_retry: Callable[[str], None] | None = None
-        # A platform that was never met and is not expected may be none at all: that is told soon.
+        # A wrong address should fail soon, so patience is short until the first response.
         self._answered_before = expected
 
     # -------------------------------------------------------------------------------------------------- requests
@@ -75,7 +75,7 @@ class Transport:
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Send `body` as JSON, return the answer's JSON (None for an empty one)."""
+        """Send `body` as JSON; return the JSON of the response, None if it is empty."""
         data = json.dumps(body, default=_fields).encode() if body is not None else None
         sent = {"content-type": "application/json", **(headers or {})} if data is not None else dict(headers or {})
 
@@ -87,7 +87,7 @@ class Transport:
         return self._retry(once)
 
     def exists(self, path: str) -> bool:
-        """HEAD: whether there is something at `path`."""
+        """Whether `HEAD path` finds a resource."""
 
         def once() -> bool:
             with self._open("HEAD", path):
@@ -99,7 +99,7 @@ class Transport:
             return False
 
     def upload(self, path: str, content: Path | bytes) -> None:
-        """PUT bytes, or a file's bytes."""
+        """PUT bytes, or the contents of a file."""
 
         def once() -> None:
             if isinstance(content, bytes):
@@ -115,7 +115,7 @@ class Transport:
         self._retry(once)
 
     def download(self, path: str, into: IO[bytes], *, query: Query | None = None) -> str:
-        """GET bytes into a file opened for writing; goes on where a broken connection ended. Returns the media type."""
+        """GET bytes into a file; a broken connection is resumed with a range request. Return the media type."""
         start = into.tell()
 
         def once() -> str:
@@ -146,12 +146,15 @@ class Transport:
         is_last: Callable[[Message | None], bool],
         deadline: float | None = None,
     ) -> Iterator[Message]:
-        """Server-sent events after id `after`, over as many connections as it takes.
+        """Stream server-sent events, reconnecting where a connection breaks.
 
-        `is_last(message)` is asked after each message whether it was the last one, and `is_last(None)` when the server
-        ended
-        the stream by itself; status 204 says that nothing follows. Events that were delivered before are left out.
-        At `deadline`, a time of `time.monotonic()`, the stream ends in any case.
+        Args:
+            path: path of the stream.
+            query: its query.
+            after: id of the last event received; earlier ones are skipped.
+            is_last: called with each message, and with None when the server closes the stream; True ends the stream.
+                Status 204 ends it, too.
+            deadline: time of `time.monotonic()` at which the stream ends in any case.
         """
         last = after
         quiet_since = time.monotonic()
@@ -198,7 +201,7 @@ class Transport:
                 since, delay = self._pause(error, since, delay)
 
     def _pause(self, error: Exception, since: float, delay: float) -> tuple[float, float]:
-        """Sleep before the next try, or raise what the user shall see when there is none."""
+        """Sleep before the next attempt, or raise the final error when patience has run out."""
         if isinstance(error, NoPlatformError) and not self._answered_before:
             raise error
         patience = self.patience if self._answered_before else min(self.patience, _FIRST_PATIENCE)
@@ -207,7 +210,7 @@ class Transport:
                 raise error
             raise UnreachableError(
                 f"the platform at {self._where()} did not answer for {patience:.0f} s ({_describe(error)}): "
-                "see `penstock doctor`; runs that were accepted go on by themselves"
+                "run `penstock doctor` to find out why; accepted runs continue"
             ) from error
         if self.on_retry is not None and not isinstance(error, _StreamEndedError):
             self.on_retry(_describe(error))
@@ -231,7 +234,7 @@ class Transport:
         size: int | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> _Response:
-        """Try once: return the response, or raise `RefusedError`, `_RetryableError` or a connection error."""
+        """Send the request once; raise `RefusedError`, `_RetryableError` or a connection error."""
         address = self.locate()
         sent = {"authorization": f"Bearer {address.token}", **(headers or {})} if address.token else dict(headers or {})
         if size is not None:
@@ -240,7 +243,7 @@ class Transport:
             path = f"{path}?{urllib.parse.urlencode({k: v for k, v in query.items() if v is not None}, doseq=True)}"
         response = self._send(address.url + path, method, body, sent)
         if response.status in (301, 302, 303, 307, 308):
-            # A presigned URL of the artifact store: our token is not for its eyes.
+            # A presigned URL of the artifact store must not receive our token.
             onward = response.getheader("location", "")
             granted = json.loads(response.getheader("penstock-send-headers") or "{}")
             response.close()
@@ -250,10 +253,10 @@ class Transport:
                 body.seek(0)
             response = self._send(onward, method, body, kept)
             if method == "PUT" and response.status in (409, 412):
-                # Somebody else put the same bytes meanwhile: under their digest there can be no others.
+                # Another client uploaded the same object: its digest is its name, so the contents are equal.
                 self._answered_before = True
                 return response
-        self._answered_before = True  # whatever it says, it is there
+        self._answered_before = True
         if response.status >= 400:
             with response:
                 raise _error_for(response, path)
@@ -262,12 +265,12 @@ class Transport:
     def _send(self, url: str, method: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]) -> _Response:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"{url!r} is no address of a platform: it must be like http://127.0.0.1:8765")
+            raise ClientError(f"{url!r} is no URL of a platform: expected one such as http://127.0.0.1:8765")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.hostname, parts.port, timeout=self.timeout, blocksize=CHUNK)
         try:
             target = parts.path + (f"?{parts.query}" if parts.query else "")
-            # Whoever refuses an upload early closes the connection under it: the answer is still there to be read.
+            # A server that rejects an upload early closes the connection while we send; its response can still be read.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, target or "/", body=body, headers=dict(headers))
             return _Response(connection)
@@ -281,11 +284,11 @@ def _deadline_passed(deadline: float | None) -> bool:
 
 
 class _Response:
-    """A response that closes its connection."""
+    """A response that closes its connection when it is closed."""
 
     def __init__(self, connection: http.client.HTTPConnection) -> None:
         self._connection = connection
-        # The connection lets go of its socket when the server means to close it.
+        # The connection drops its reference to the socket when the server sends `connection: close`.
         self._socket = connection.sock
         self._response = response = connection.getresponse()
         self.status = response.status
@@ -295,7 +298,7 @@ class _Response:
         self.getheader = response.getheader
 
     def patience(self, seconds: float) -> None:
-        """How long the next read may take."""
+        """Set the time-out of the next read."""
         if self._socket is not None:
             self._socket.settimeout(max(seconds, 0.001))
 
@@ -311,7 +314,7 @@ class _Response:
 
 
 def _error_for(response: _Response, path: str) -> Exception:
-    """What an answer of 400 and above means. Only the problem's own words reach the user."""
+    """Return the error for a response of status 400 and above, from its problem document (RFC 9457)."""
     text = response.read(CHUNK)
     try:
         problem = json.loads(text)
@@ -327,16 +330,16 @@ def _error_for(response: _Response, path: str) -> Exception:
             wait = 0.0
         return _RetryableError(title or f"the platform answered {status}", wait)
     if status == 401 or status == 403:
-        return UnauthorizedError(status, title or "the platform refused the token", detail or "check PENSTOCK_TOKEN")
+        return UnauthorizedError(status, title or "the platform rejected the token", detail or "check PENSTOCK_TOKEN")
     if status == 404:
-        return NotFoundError(status, title or f"there is nothing at {path}", detail)
+        return NotFoundError(status, title or f"not found: {path}", detail)
     if status >= 500:
-        return RefusedError(status, title or f"the platform failed ({status})", detail or "its log says why")
-    return RefusedError(status, title or f"the platform refused the request ({status})", detail, named)
+        return RefusedError(status, title or f"the platform failed ({status})", detail or "see the log of the platform")
+    return RefusedError(status, title or f"the platform rejected the request ({status})", detail, named)
 
 
 def _chunks(response: _Response, deadline: float | None, timeout: float) -> Iterator[bytes]:
-    """The bytes of a stream as they come; ends at the deadline."""
+    """Yield the bytes of a stream as they arrive, until the deadline."""
     while not _deadline_passed(deadline):
         if deadline is not None:
             response.patience(min(deadline - time.monotonic(), timeout))
@@ -352,15 +355,15 @@ def _describe(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return "it did not answer in time"
     if isinstance(error, ConnectionRefusedError):
-        return "nothing listens at its address"
+        return "connection refused"
     if isinstance(error, http.client.HTTPException | ConnectionError):
         return "the connection broke"
     return str(error).strip() or type(error).__name__
 
 
 def _fields(value: object) -> object:
-    """JSON of the core's frozen dataclasses."""
+    """Serialize the dataclasses of the core."""
     slots: tuple[str, ...] | None = getattr(type(value), "__slots__", None)
     if slots is None or not hasattr(type(value), "__dataclass_fields__"):
-        raise TypeError(f"{type(value).__name__} is no JSON value")
+        raise TypeError(f"{type(value).__name__} is not JSON serializable")
     return {name: getattr(value, name) for name in slots}

@@ -1,36 +1,34 @@
-"""The inputs of a run as the API takes them: plain data as JSON, all else as artifacts that are uploaded first."""
+"""Encodes the inputs of a run for the API: plain data as JSON, everything else as uploaded artifacts."""
 
 from __future__ import annotations
 
 import math
 import tempfile
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from penstock.client.artifacts import Artifacts
 from penstock.client.models import ModelVersion
 from penstock_core.errors import InputError
-
-if TYPE_CHECKING:
-    from penstock.client.client import Client
 
 _INLINE_LIMIT = 16_000
 
 
-def inputs(client: Client, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON of inputs by name.
+def encode_inputs(artifacts: Artifacts, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return inputs as JSON by name, after uploading those that are artifacts.
 
     Raises:
-        InputError: a value holds files, tables or arrays among others.
+        InputError: a value contains files, tables or arrays among other data.
     """
-    return {name: _input(client, name, value) for name, value in values.items()}
+    return {name: _encode(artifacts, name, value) for name, value in values.items()}
 
 
-def _input(client: Client, name: str, value: Any) -> Any:
+def _encode(artifacts: Artifacts, name: str, value: Any) -> Any:
     if isinstance(value, ModelVersion):
         return {"artifact": value.artifact}
     if _is_plain(value):
         return value
-    # Only for those who have more than numbers and texts.
+    # The serializers are imported only for values that are more than numbers and texts.
     from penstock import serialize
     from penstock.store import FolderStore
 
@@ -41,19 +39,19 @@ def _input(client: Client, name: str, value: Any) -> Any:
             case {"value": plain}:
                 return plain
             case {"artifact": {"sha256": sha256} as reference}:
-                # A folder's manifest comes after what it names.
+                # The manifest of a folder is uploaded after the files it refers to.
                 for part in [*serialize.parts(reference, store), sha256]:
-                    client.upload(store.path(part), part)
+                    artifacts.upload(store.path(part), part)
                 return saved
             case _:
                 raise InputError(
-                    f"input {name!r} is a {type(value).__name__} that holds files, tables or arrays: "
-                    "give each of them as an input of its own"
+                    f"input {name!r} is a {type(value).__name__} that contains files, tables or arrays: "
+                    "pass each of them as an input of its own"
                 )
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is JSON as it stands, without a closer look."""
+    """Whether a value is JSON as it is; containers are left to the serializers."""
     match value:
         case None | bool():
             return True

@@ -1,6 +1,6 @@
-"""What the client gives back: plain frozen data, made from the API's JSON. Times are Unix seconds.
+"""Views of runs and steps as the client returns them: frozen dataclasses. Times are Unix seconds.
 
-Fields that a newer platform adds are left out, fields that it leaves out take their defaults.
+Unknown fields of a newer platform are ignored; missing fields take their defaults.
 """
 
 from __future__ import annotations
@@ -9,30 +9,14 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from penstock.client.sse import Message
+from penstock.client.transport import Transport
 
 TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """A registered version of a pipeline. `created` is False when an equal one was there already."""
-
-    pipeline: str
-    version: int
-    project: str = "default"
-    created: bool = False
-    digest: str = ""
-    source: str = ""
-    registered_at: float | None = None
-    git: dict[str, Any] | None = None
-    steps: int | None = None
-
-    def __repr__(self) -> str:
-        return f"Version({self.pipeline!r}, {self.version})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +33,7 @@ class StepError:
 
 @dataclass(frozen=True, slots=True)
 class Cache:
-    """What the cache did for a step: see `penstock_core.facts.CacheReport`."""
+    """What the cache did for a step; see `penstock_core.facts.CacheReport`."""
 
     hit: bool = False
     key: str = ""
@@ -63,7 +47,7 @@ class Cache:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The last checkpoint of a step: which attempt saved it, when, and its value as JSON."""
+    """The last checkpoint of a step: the attempt that saved it, the time, and its value as JSON."""
 
     attempt: int
     at: float
@@ -72,12 +56,12 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class WaitsFor:
-    """What a suspended step waits for; fields that its kind does not have are None.
+    """What a suspended step waits for; fields that do not apply to its `kind` are None.
 
     Attributes:
-        until: when it wakes up or gives up; Unix seconds.
-        type: of the event; `key` its key.
-        run_id: the run that it started, of `pipeline`.
+        until: when it wakes up or times out; Unix seconds.
+        type: type of the event; `key` is its key.
+        run_id: the child run; `pipeline` is its pipeline.
     """
 
     kind: str
@@ -95,11 +79,15 @@ class WaitsFor:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A step of a run as it stands. `outputs` and `artifacts` hold values as JSON: inline or a reference.
+    """The state of a step of a run.
 
-    `items` counts those of a mapped step, by state; `item_of` names the mapped step of an item.
-    While an attempt runs, `artifacts` are those that it has stored so far. `checkpoint` is the last one of any attempt.
-    `from_run` is the run whose result the step has taken over.
+    Attributes:
+        outputs: values as JSON: inline, or a reference to an artifact.
+        artifacts: logged artifacts, in the same form; of a running attempt those stored so far.
+        checkpoint: the last one of any attempt.
+        from_run: the run whose result the step reuses.
+        items: of a mapped step, the number of its items by state.
+        item_of: of an item, the key of the mapped step.
     """
 
     key: str
@@ -125,7 +113,7 @@ class Step:
 
     @property
     def seconds(self) -> float | None:
-        """How long the last attempt ran."""
+        """Duration of the last attempt, None until it has finished."""
         if not self.started_at or not self.finished_at:
             return None
         return self.finished_at - self.started_at
@@ -137,9 +125,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Resumed:
-    """What a resumed run takes over: `steps` whole, and of mapped steps that run again, how many `items`.
+    """What a resumed run reuses.
 
-    `rerun_steps` says of each other step why it runs again; empty when the idempotency key had been used before.
+    Attributes:
+        from_run: the earlier run.
+        steps: number of steps whose results are reused.
+        items: of mapped steps that run again, the number of reused items.
+        rerun_steps: of every other step, why it runs again; empty when the idempotency key was known.
     """
 
     from_run: str
@@ -150,10 +142,13 @@ class Resumed:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run; `steps` is filled by `Client.get` and `Client.wait`, empty in lists.
+    """A run.
 
-    `metrics` and `params` are filled in lists only, with those that were filtered or sorted by; `resumed` only by
-    `Client.rerun` without `wait`, for a run that was resumed.
+    Attributes:
+        steps: by key; empty in lists.
+        created: False when a run with the same idempotency key existed already.
+        metrics: only in lists: those that were filtered or sorted by. The same holds for `params`.
+        resumed: only returned by `Runs.resume` without `wait`.
     """
 
     run_id: str
@@ -185,12 +180,12 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is over."""
+        """Whether the run is in a terminal state."""
         return self.state in TERMINAL_STATES
 
     @property
     def succeeded(self) -> bool:
-        """Whether the run is over and every step it needed succeeded."""
+        """Whether the run finished successfully."""
         return self.state == "succeeded"
 
     def __repr__(self) -> str:
@@ -200,10 +195,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class StepReason:
-    """Why a step stands where it stands, in a sentence.
+    """Why a step is in its state.
 
-    `caused_by` names the steps that are the reason: the unfinished ones that it waits for, or the one that kept it from
-    running, followed by the first cause of that. `since` is None where it is not known.
+    Attributes:
+        sentence: the reason, for people.
+        caused_by: keys of the steps that are the reason: the unfinished ones it waits for, or the one that prevented
+            it from running, followed by the root cause.
+        since: None where the time is unknown.
     """
 
     key: str
@@ -218,7 +216,7 @@ class StepReason:
 
 @dataclass(frozen=True, slots=True)
 class Reasons:
-    """Why the steps of a run stand where they stand at the time `at`, by key, in the order of the pipeline."""
+    """Why each step of a run was in its state at the time `at`; by key, in the order of the pipeline."""
 
     run_id: str
     pipeline: str
@@ -233,7 +231,7 @@ class Reasons:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A fact of a run: `kind` such as `attempt.finished`, its place in the log, when it was written, and its fields."""
+    """A fact of a run: its sequence in the log, its `kind` such as `attempt.finished`, its time and its fields."""
 
     seq: int
     kind: str
@@ -242,7 +240,7 @@ class Event:
 
     @property
     def key(self) -> str | None:
-        """The step it is about, or None."""
+        """Key of the step, or None for a fact of the whole run."""
         return self.data.get("key")
 
     def __repr__(self) -> str:
@@ -252,7 +250,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line that a step wrote, or a value that it measured (`metric`, `value`). `step` is its key in the run."""
+    """A line that a step printed, or a metric that it logged (`metric`, `value`). `step` is the key of the step."""
 
     step: str
     attempt: int
@@ -269,10 +267,15 @@ class LogLine:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a result looks like; `kind` is `table`, `text`, `image`, or `none` with the `reason`.
+    """A preview of an output.
 
-    A table has `columns` (`name`, `type`) and its first `rows`; a text its beginning, as source in `language`; an image
-    a `picture` (`media_type`, `base64`, `width`, `height`). `facts` are about the whole, whose `size` is in bytes.
+    Attributes:
+        kind: `table`, `text`, `image`, or `none` with the `reason`.
+        size: of the whole output, in bytes.
+        facts: properties of the whole output, such as the number of rows.
+        columns: of a table, `name` and `type` of each; `rows` are its first rows.
+        text: the beginning of a text; `language` names the language of source code.
+        picture: of an image, `media_type`, `base64`, `width` and `height` of a thumbnail.
     """
 
     kind: str
@@ -288,46 +291,41 @@ class Preview:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When a pipeline runs by itself: `cron` in time zone `tz`; `version` None is the latest at each tick."""
-
-    name: str
-    pipeline: str
-    cron: str
-    version: int | None = None
-    tz: str = "UTC"
-    inputs: dict[str, Any] = field(default_factory=dict[str, Any])
-    paused: bool = False
-    project: str = "default"
-
-
 def build(kind: type[_T], data: Mapping[str, Any], **more: Any) -> _T:
-    """An object of a frozen dataclass from JSON; unknown keys are left out."""
+    """Build a dataclass from JSON; unknown keys are ignored."""
     names = {item.name for item in dataclasses.fields(kind)}  # type: ignore[arg-type]
     return kind(**{name: value for name, value in {**data, **more}.items() if name in names})
 
 
-def accepted(data: Mapping[str, Any]) -> Run:
-    """A run that was asked for, from the API's JSON."""
+def get_run(transport: Transport, run_id: str) -> Run:
+    """Fetch a run with its steps.
+
+    Raises:
+        NotFoundError: there is no such run.
+    """
+    return parse_run(transport.json("GET", f"/v1/runs/{quote(run_id)}"))
+
+
+def parse_accepted(data: Mapping[str, Any]) -> Run:
+    """Read an accepted request for a run from the API's JSON."""
     resumed = build(Resumed, data["resumed"]) if data.get("resumed") else None
     return build(Run, data, state="queued", resumed=resumed)
 
 
 def parse_run(data: Mapping[str, Any]) -> Run:
-    """A run from the API's JSON."""
+    """Read a run from the API's JSON."""
     steps = {key: parse_step(key, view) for key, view in (data.get("steps") or {}).items()}
     return build(Run, data, steps=steps)
 
 
 def parse_reasons(data: Mapping[str, Any]) -> Reasons:
-    """The reasons of a run from the API's JSON."""
+    """Read the reasons of a run from the API's JSON."""
     rows = [build(StepReason, row, caused_by=tuple(row.get("caused_by") or ())) for row in data.get("steps") or ()]
     return build(Reasons, data, steps={row.key: row for row in rows})
 
 
 def parse_step(key: str, data: Mapping[str, Any]) -> Step:
-    """A step from the API's JSON."""
+    """Read a step from the API's JSON."""
     error = build(StepError, data["error"]) if data.get("error") else None
     saved, cache, waits = data.get("checkpoint"), data.get("cache"), data.get("waits_for")
     return build(
@@ -343,7 +341,7 @@ def parse_step(key: str, data: Mapping[str, Any]) -> Step:
 
 
 def parse_log_lines(message: Message) -> Iterator[LogLine]:
-    """The lines in a message of a run's log."""
+    """Read the lines in a message of a run's log stream."""
     if message.event == "output":
         key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
         for entry in message.data.get("entries", ()):

@@ -1,0 +1,99 @@
+"""Registered pipelines and their versions: `Client.pipelines`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from penstock.client import views
+from penstock.client.artifacts import Artifacts
+from penstock.client.errors import NotFoundError
+from penstock.client.transport import Transport
+
+if TYPE_CHECKING:
+    from penstock import Pipeline
+    from penstock.sources import PreparedPipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered version of a pipeline.
+
+    Attributes:
+        created: False when an equal version existed already; only after `Pipelines.register`.
+        digest: digest of the version's identity; `source` is the digest of its source bundle.
+        git: commit, branch and whether there were uncommitted changes, for a source in a Git repository.
+        steps: number of steps; only in lists.
+        definition: the compiled pipeline as JSON (parameters, steps, nodes, outputs); only after `Pipelines.get`.
+    """
+
+    pipeline: str
+    version: int
+    project: str = "default"
+    created: bool = False
+    digest: str = ""
+    source: str = ""
+    registered_at: float | None = None
+    git: dict[str, Any] | None = None
+    steps: int | None = None
+    definition: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
+
+    def __repr__(self) -> str:
+        return f"Version({self.pipeline!r}, {self.version})"
+
+
+class Pipelines:
+    """`Client.pipelines`: register pipelines and read their versions."""
+
+    def __init__(self, transport: Transport, artifacts: Artifacts) -> None:
+        self._transport = transport
+        self._artifacts = artifacts
+
+    def register(self, pipeline: Pipeline | PreparedPipeline | str | os.PathLike[str]) -> Version:
+        """Compile a pipeline, upload its source and register it as a version.
+
+        Idempotent: the same pipeline, source and environment return the existing version.
+
+        Args:
+            pipeline: a `Pipeline` object, or a file or folder that defines one (`FILE` or `FILE:PIPELINE`).
+
+        Raises:
+            DefinitionError: the pipeline does not compile; names the user's file and line.
+            SourceError: the file cannot be imported.
+        """
+        # The compiler is imported only by clients that register.
+        from penstock import sources
+
+        prepared = pipeline if isinstance(pipeline, sources.PreparedPipeline) else sources.prepare(pipeline)
+        self._artifacts.upload(prepared.source.data, prepared.source.digest)
+        body = {
+            "pipeline": prepared.ir,
+            "source": prepared.source.digest,
+            "environment": prepared.environment,
+            "git": prepared.git,
+        }
+        return views.build(Version, self._transport.json("POST", "/v1/versions", body=body))
+
+    def versions(self, pipeline: str | None = None) -> list[Version]:
+        """Return the registered versions of one pipeline, or of all, oldest first."""
+        rows = self._transport.json("GET", "/v1/versions", query={"pipeline": pipeline})["versions"]
+        return [views.build(Version, row) for row in rows]
+
+    def get(self, pipeline: str, version: int | None = None) -> Version:
+        """Return a version with its `definition`.
+
+        Args:
+            pipeline: name of the pipeline.
+            version: number of the version; default the latest.
+
+        Raises:
+            NotFoundError: there is no such pipeline or version.
+        """
+        if version is None:
+            version = max((known.version for known in self.versions(pipeline)), default=None)
+            if version is None:
+                raise NotFoundError(404, f"there is no pipeline {pipeline!r}", "register it first")
+        found = self._transport.json("GET", f"/v1/versions/{quote(pipeline)}/{version}")
+        return views.build(Version, found, pipeline=found["name"], definition=found["pipeline"])
