@@ -43,6 +43,7 @@ WAITS_BUCKET = "penstock_waits"
 CACHE_BUCKET = "penstock_cache"
 MARKS_BUCKET = "penstock_marks"
 RETENTION_BUCKET = "penstock_retention"
+TOKENS_BUCKET = "penstock_tokens"
 RETENTION_SETTINGS = "settings"
 """Key of the bucket of retention: the policies. Besides it holds reports of what was collected, by their ids."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import hmac
+from typing import Protocol
 
 from penstock_core import ids
 from penstock_core.errors import InvalidIdError
@@ -113,6 +114,26 @@ def token_digest(token: str) -> str:
 def same_digest(one: str, other: str) -> bool:
     """Compare two digests in a time that does not depend on where they differ."""
     return hmac.compare_digest(one.encode(), other.encode())
+
+
+class TokenStore(Protocol):
+    """Named tokens, found by the digest of the token or by name."""
+
+    async def find(self, digest: str) -> AccessToken | None:
+        """Return the token with this digest, or None."""
+        ...
+
+    async def list(self) -> list[AccessToken]:
+        """Return all tokens by name."""
+        ...
+
+    async def create(self, token: AccessToken) -> bool:
+        """Store a token; False if the name is taken."""
+        ...
+
+    async def revoke(self, name: str) -> bool:
+        """Delete the token of this name; False if there is none."""
+        ...
 
 
 class Permission(enum.StrEnum):

@@ -13,9 +13,16 @@ import uvicorn
 from fastapi import FastAPI
 from structlog.typing import FilteringBoundLogger
 
+from penstock_adapters.nats.buckets.tokens import NatsTokens
+from penstock_core import access
+from penstock_core.access import Principal, TokenStore
 from penstock_core.errors import PenstockError
 from penstock_core.version import VERSION
 from penstock_gateway import subscribers
+from penstock_gateway.access import authentication
+from penstock_gateway.access import routes as access_routes
+from penstock_gateway.access.authentication import Authenticator
+from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.artifacts import routes as artifact_routes
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.compare import routes as compare_routes
@@ -43,6 +50,7 @@ ROUTERS = tuple(
     module.router
     for module in (
         platform_routes,
+        access_routes,
         artifact_routes,
         version_routes,
         compare_routes,
@@ -71,6 +79,8 @@ class AppDependencies:
     service: GatewayService
     settings: GatewaySettings
     token: str
+    principal: Principal
+    tokens: TokenStore
     log: FilteringBoundLogger
     lineage: LineageEmitter | None = None
 
@@ -80,11 +90,13 @@ def create_app(deps: AppDependencies) -> FastAPI:
     app = routed_app()
     problems.install(app)
     names = guard.allowed_names(deps.settings.host, deps.settings.host_names())
-    app.add_middleware(guard.Guard, token=deps.token, names=names, log=deps.log)
+    authenticator = Authenticator(deps.token, deps.principal, deps.tokens)
+    app.add_middleware(guard.Guard, authenticator=authenticator, names=names, log=deps.log)
     app.state.service = deps.service
     app.state.artifacts = deps.service.artifacts
     app.state.settings = deps.settings
     app.state.signer = Signer(deps.settings.links_secret.get_secret_value() or deps.token)
+    app.state.tokens = Tokens(deps.tokens)
     app.state.started_at = time.time()
     return app
 
@@ -229,9 +241,10 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     artifacts = Artifacts(context.bus, settings.max_blob)
     service = GatewayService(context, artifacts, ReadModel(settings.database()), settings.gateway_runs, settings.home)
     subscribers.register(context, service)
-    return Gateway(
-        AppDependencies(service, settings, _token(settings), context.log, _lineage(context, settings, service))
-    )
+    token, principal = _token(settings)
+    lineage = _lineage(context, settings, service)
+    tokens = NatsTokens(context.bus)
+    return Gateway(AppDependencies(service, settings, token, principal, tokens, context.log, lineage))
 
 
 def _lineage(context: ServiceContext, settings: GatewaySettings, service: GatewayService) -> LineageEmitter | None:
@@ -241,16 +254,18 @@ def _lineage(context: ServiceContext, settings: GatewaySettings, service: Gatewa
     return LineageEmitter(context, service.states, settings.openlineage_url, key)
 
 
-def _token(settings: GatewaySettings) -> str:
+def _token(settings: GatewaySettings) -> tuple[str, Principal]:
+    """Return the gateway's own token and who acts with it: for the file of a state folder, the user who owns it."""
+    file = settings.home / "token"
+    principal = Principal(access.PrincipalKind.TOKEN, access.DEFAULT_TOKEN)
     if settings.token is not None:
         token = settings.token.get_secret_value().strip()
     else:
         try:
-            token = (settings.home / "token").read_text().strip()
+            token = file.read_text().strip()
+            principal = authentication.owner(file)
         except OSError:
             token = ""
     if not token:
-        raise MissingTokenError(
-            f"set PENSTOCK_TOKEN to the token that clients must send, or write it to {settings.home / 'token'}"
-        )
-    return token
+        raise MissingTokenError(f"set PENSTOCK_TOKEN to the token that clients must send, or write it to {file}")
+    return token, principal

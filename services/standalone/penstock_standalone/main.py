@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
 from penstock_adapters.nats.server import EmbeddedServer, NatsServerError
 from penstock_core.errors import PenstockError
@@ -81,8 +81,8 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
             tasks.append(asyncio.create_task(server.heal(lambda what: log.error(what, home=str(state.home)))))
         else:
             url = settings.nats_url.get_secret_value()
-        token = state.token()
-        running = await app.compose(url, settings, _builders(settings, state, token))
+        state.token()
+        running = await app.compose(url, settings, _builders(settings, state))
         port = getattr(running.services["gateway"], "port", 0)
         state.write_note(
             {
@@ -114,7 +114,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
     return 1 if failure else 0
 
 
-def _builders(settings: StandaloneSettings, state: StateFolder, token: str) -> dict[str, app.Builder]:
+def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app.Builder]:
     """The six services with their settings. Imported here so that the NATS server starts before this cost."""
     import penstock_artifacts.app
     import penstock_artifacts.settings
@@ -137,7 +137,8 @@ def _builders(settings: StandaloneSettings, state: StateFolder, token: str) -> d
     artifacts = penstock_artifacts.settings.ArtifactsSettings(home=home)
     builder = penstock_builder.settings.BuilderSettings(home=home)
     cron = penstock_cron.settings.CronSettings(home=home)
-    gateway = penstock_gateway.settings.GatewaySettings(home=home, port=settings.port, token=SecretStr(token))
+    # The token is the one in the state folder, whose principal is the folder's owner, whatever PENSTOCK_TOKEN says.
+    gateway = penstock_gateway.settings.GatewaySettings(home=home, port=settings.port, token=None)
     return {
         "artifacts": lambda context: penstock_artifacts.app.build(context, artifacts),
         "builder": lambda context: penstock_builder.app.build(context, builder),

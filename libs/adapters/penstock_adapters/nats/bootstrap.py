@@ -78,6 +78,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
         _bucket(common, subjects.LIMITS_BUCKET, history=1),
         _bucket(common, subjects.MARKS_BUCKET, history=1),
         _bucket(common, subjects.RETENTION_BUCKET, history=1),
+        _bucket(common, subjects.TOKENS_BUCKET, history=1),
         # What is lost here is made again: when it is full, the oldest results go.
         {**_bucket(common, subjects.CACHE_BUCKET, history=1), "discard": "old", **_CACHE_BOUNDS},
     ]

@@ -2,7 +2,9 @@
 
 - The `Host` header must be a name that this gateway goes by, else 421: a web page whose name was bound anew to
   127.0.0.1 (DNS rebinding) reaches nothing.
-- `/v1` needs the bearer token, compared in constant time; links under `/v1/answers` have signatures instead.
+- `/v1` needs a bearer token, which is resolved to the principal of the request; links under `/v1/answers` have
+  signatures instead.
+- Every refused request and every request that may change something is one audit line in the log: who, what, outcome.
 - Whatever goes wrong inside ends as a problem document and a line in the log, never as a traceback to the client.
 """
 
@@ -10,17 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import ipaddress
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from penstock_gateway.http import problems
+from penstock_gateway.access.authentication import Authenticator
+from penstock_gateway.http import principal, problems
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SIGNED = "/v1/answers/"
 """What is behind this asks for a signature of its own instead of the token."""
+
+_REFUSED = frozenset({401, 403, 421})
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _DRAIN_BYTES = 32 * 1024 * 1024
 _DRAIN_PAUSE = 0.25
@@ -35,9 +40,11 @@ _SAFE_HEADERS = [
 class Guard:
     """ASGI middleware; see the module."""
 
-    def __init__(self, app: ASGIApp, *, token: str, names: frozenset[str] | None, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, app: ASGIApp, *, authenticator: Authenticator, names: frozenset[str] | None, log: FilteringBoundLogger
+    ) -> None:
         self._app = app
-        self._expected = f"bearer {token}".encode()
+        self._authenticator = authenticator
         self._names = names
         self._log = log
 
@@ -45,36 +52,51 @@ class Guard:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        started = False
+        status: int | None = None
         body = _Body(scope, receive)
 
         async def guarded(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 if message["status"] >= 300:
                     await body.drain()
                 present = {name for name, _ in message["headers"]}
                 message["headers"] = [*message["headers"], *(h for h in _SAFE_HEADERS if h[0] not in present)]
             await send(message)
 
-        refusal = self._refusal(scope)
-        if refusal is not None:
-            await refusal(scope, body.receive, guarded)
-            return
         try:
-            await self._app(scope, body.receive, guarded)
+            app = await self._refusal(scope) or self._app
+            await app(scope, body.receive, guarded)
         except Exception as error:
             response = problems.of(error)
-            if response is None or started:
+            if response is None or status is not None:
                 self._log.exception("a request failed", method=scope["method"], path=scope["path"])
             if response is None:
                 response = problems.answer(500, "The platform failed", "its log says why; the fault is not yours")
             # Too late for an answer, when one has begun: the connection is cut, so that no part is taken for the whole.
-            if not started:
+            if status is None:
                 await response(scope, body.receive, guarded)
+        finally:
+            self._audit(scope, status)
 
-    def _refusal(self, scope: Scope) -> ASGIApp | None:
+    def _audit(self, scope: Scope, status: int | None) -> None:
+        if scope["method"] in _READS and status not in _REFUSED:
+            return
+        path: str = scope["path"]
+        endpoint = scope.get("endpoint")
+        failed = status is None or status >= 400
+        self._log.info(
+            "request",
+            principal=str(principal.known(scope) or "") or None,
+            operation=getattr(endpoint, "__name__", None),
+            method=scope["method"],
+            path=_SIGNED if path.startswith(_SIGNED) else path,  # the rest is a secret
+            outcome="refused" if status in _REFUSED else "failed" if failed else "done",
+            status=status,
+        )
+
+    async def _refusal(self, scope: Scope) -> ASGIApp | None:
         host = authorization = b""
         for name, value in scope["headers"]:
             if name == b"host":
@@ -90,14 +112,18 @@ class Guard:
         path: str = scope["path"]
         if not (path == "/v1" or path.startswith("/v1/")) or path.startswith(_SIGNED):
             return None
-        scheme, _, rest = authorization.partition(b" ")
-        if not hmac.compare_digest(scheme.lower() + b" " + rest.strip(), self._expected):
+        scheme, _, token = authorization.partition(b" ")
+        found = None
+        if scheme.lower() == b"bearer" and token.strip():
+            found = await self._authenticator.principal(token.strip().decode(errors="surrogateescape"))
+        if found is None:
             return problems.answer(
                 401,
                 "The token is missing or wrong" if authorization else "A token is needed",
                 "send 'Authorization: Bearer TOKEN'; the token is in the file 'token' of the platform's state folder",
                 headers={"www-authenticate": "Bearer"},
             )
+        principal.set_principal(scope, found)
         return None
 
 

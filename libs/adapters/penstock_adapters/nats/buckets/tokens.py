@@ -1,0 +1,61 @@
+"""`access.TokenStore` in a bucket.
+
+Keys: `by-name.{name}` holds the token's record; `by-digest.{digest}` holds the name. A token is accepted only while
+both exist: what a crash leaves half done is not accepted, and `revoke` removes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import orjson
+import pydantic
+
+from penstock_adapters.nats.buckets.kv import Bucket, Entry
+from penstock_adapters.nats.bus import Bus
+from penstock_contracts import subjects
+from penstock_core.access import AccessToken
+from penstock_core.errors import PenstockError
+
+_TOKEN = pydantic.TypeAdapter(AccessToken)
+
+
+class NatsTokens:
+    """Tokens; reads see every acknowledged write, so a revoked token is refused at once."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bucket = Bucket(bus, subjects.TOKENS_BUCKET)
+
+    async def find(self, digest: str) -> AccessToken | None:
+        """See the port."""
+        named = await self._bucket.get_fresh(f"by-digest.{digest}")
+        entry = await self._bucket.get_fresh(f"by-name.{named.value.decode()}") if named is not None else None
+        return _read(entry) if entry is not None else None
+
+    async def list(self) -> list[AccessToken]:
+        """See the port."""
+        return sorted((_read(entry) for entry in await self._bucket.list("by-name.*")), key=lambda token: token.name)
+
+    async def create(self, token: AccessToken) -> bool:
+        """See the port."""
+        record = orjson.dumps(dataclasses.asdict(token))
+        if await self._bucket.put(f"by-name.{token.name}", record, revision=0) is None:
+            return False
+        await self._bucket.put(f"by-digest.{token.digest}", token.name.encode())
+        return True
+
+    async def revoke(self, name: str) -> bool:
+        """See the port."""
+        entry = await self._bucket.get_fresh(f"by-name.{name}")
+        if entry is None:
+            return False
+        await self._bucket.purge(f"by-digest.{_read(entry).digest}")
+        await self._bucket.purge(f"by-name.{name}")
+        return True
+
+
+def _read(entry: Entry) -> AccessToken:
+    try:
+        return _TOKEN.validate_json(entry.value)
+    except pydantic.ValidationError as error:
+        raise PenstockError(f"the stored token {entry.key!r} is unreadable: {error}") from error

@@ -1,0 +1,46 @@
+"""Principals and tokens over HTTP."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class WhoAmI(_Model):
+    """The principal of the request's token, such as `user:ada` or `token:ci`."""
+
+    principal: str
+    kind: str
+    name: str
+
+
+class CreateTokenBody(BaseModel):
+    """Create a named token."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
+
+
+class TokenView(_Model):
+    """A named token, without the token itself. Times are Unix seconds."""
+
+    name: str
+    principal: str
+    created_at: float
+    created_by: str = ""
+
+
+class TokenCreated(TokenView):
+    """A new token. `token` is returned only here: the platform stores its hash."""
+
+    token: str
+
+
+class TokenList(_Model):
+    """Named tokens by name."""
+
+    tokens: list[TokenView]

@@ -1,0 +1,1 @@
+"""Who acts: principals and named tokens."""

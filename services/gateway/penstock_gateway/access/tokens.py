@@ -1,0 +1,51 @@
+"""Named tokens: created, listed, revoked."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from penstock_contracts.access import TokenCreated, TokenList, TokenView
+from penstock_core import access, ids
+from penstock_core.access import AccessToken, TokenStore
+from penstock_gateway.http.problems import ProblemError
+
+
+class Tokens:
+    """Changes the token store."""
+
+    def __init__(self, store: TokenStore) -> None:
+        self._store = store
+
+    async def list(self) -> TokenList:
+        """Return all named tokens."""
+        return TokenList(tokens=[_view(token) for token in await self._store.list()])
+
+    async def create(self, name: str, by: str) -> TokenCreated:
+        """Create a token of 256 random bits.
+
+        Raises:
+            ProblemError: 409 the name is taken.
+        """
+        text = secrets.token_urlsafe(32)
+        token = AccessToken(name=name, digest=access.token_digest(text), created_at=time.time(), created_by=by)
+        if name == access.DEFAULT_TOKEN or not await self._store.create(token):
+            raise ProblemError(409, f"A token named {name!r} exists", "choose another name, or revoke that token first")
+        return TokenCreated(**_view(token).model_dump(), token=text)
+
+    async def revoke(self, name: str) -> None:
+        """Delete a token; requests with it are refused from now on.
+
+        Raises:
+            ProblemError: 404 there is no token of this name.
+        """
+        if not ids.is_name(name) or not await self._store.revoke(name):
+            raise ProblemError(
+                404, f"There is no token {name[:100]!r}", "see `penstock admin tokens list`"
+            )
+
+
+def _view(token: AccessToken) -> TokenView:
+    return TokenView(
+        name=token.name, principal=str(token.principal), created_at=token.created_at, created_by=token.created_by
+    )

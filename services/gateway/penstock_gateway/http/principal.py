@@ -1,0 +1,25 @@
+"""The principal of a request, which the guard resolves once and puts into the request's scope."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+from penstock_core.access import Principal
+
+_KEY = "penstock.principal"
+
+
+def set_principal(scope: Scope, principal: Principal) -> None:
+    """Set who makes the request."""
+    scope[_KEY] = principal
+
+
+def acting(request: Request) -> Principal:
+    """Return who makes the request."""
+    return request.scope[_KEY]
+
+
+def known(scope: Scope) -> Principal | None:
+    """Return who makes the request; None where no token was needed, or it was refused."""
+    return scope.get(_KEY)

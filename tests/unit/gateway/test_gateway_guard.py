@@ -1,0 +1,137 @@
+"""Who a request is from, and the audit line that says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from penstock_core import access
+from penstock_core.access import AccessToken, Principal, PrincipalKind
+from penstock_core.ports import UnavailableError
+from penstock_gateway.access.authentication import Authenticator
+from penstock_gateway.http.guard import Guard
+from penstock_gateway.http.principal import acting
+
+
+class MemoryTokens:
+    """A token store that may be out of order."""
+
+    def __init__(self) -> None:
+        self.tokens: dict[str, AccessToken] = {}
+        self.down = False
+
+    async def find(self, digest: str) -> AccessToken | None:
+        if self.down:
+            raise UnavailableError("no answer")
+        return self.tokens.get(digest)
+
+    async def list(self) -> list[AccessToken]:
+        return list(self.tokens.values())
+
+    async def create(self, token: AccessToken) -> bool:
+        self.tokens[token.digest] = token
+        return True
+
+    async def revoke(self, name: str) -> bool:
+        return False
+
+
+class Log:
+    """Keeps audit lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+
+    def info(self, event: str, **fields: Any) -> None:
+        self.lines.append({"event": event, **fields})
+
+    def exception(self, event: str, **fields: Any) -> None:
+        self.lines.append({"event": event, **fields})
+
+
+class Site:
+    """A guard before an application that answers with the principal's name."""
+
+    def __init__(self) -> None:
+        self.store = MemoryTokens()
+        self.log = Log()
+        own = Authenticator("own", Principal(PrincipalKind.USER, "ada"), self.store)
+        self.guard = Guard(self._app, authenticator=own, names=None, log=self.log)  # pyright: ignore[reportArgumentType]
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] == "/v1/broken":
+            raise RuntimeError("broken")
+        who = "" if scope["path"].startswith("/v1/answers/") else str(acting(Request(scope)))
+        await Response(who, 200)(scope, receive, send)
+
+    async def send(self, method: str, path: str, authorization: str | None = None) -> tuple[int, str]:
+        headers = [] if authorization is None else [(b"authorization", authorization.encode())]
+        scope: Scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b""}
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        await self.guard(scope, receive, send)
+        return sent[0]["status"], sent[1]["body"].decode()
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+async def _add(site: Site, text: str, name: str) -> None:
+    await site.store.create(AccessToken(name=name, digest=access.token_digest(text), created_at=1.0))
+
+
+async def test_each_token_has_its_own_principal(site: Site) -> None:
+    await _add(site, "second", "ci")
+    assert await site.send("GET", "/v1/runs", "Bearer own") == (200, "user:ada")
+    assert await site.send("GET", "/v1/runs", "bearer  second ") == (200, "token:ci")
+    assert site.log.lines == []
+
+
+@pytest.mark.parametrize(
+    "sent", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic own", "own", "Bearer own x", "Bearer \udcff"]
+)
+async def test_anything_else_is_refused_and_logged(site: Site, sent: str | None) -> None:
+    sent = sent and sent.encode(errors="replace").decode()
+    status, _ = await site.send("GET", "/v1/runs", sent)
+    assert status == 401
+    [line] = site.log.lines
+    assert (line["outcome"], line["status"], line["principal"]) == ("refused", 401, None)
+    assert "wrong" not in str(line)
+
+
+async def test_a_digest_is_no_token(site: Site) -> None:
+    await _add(site, "second", "ci")
+    assert (await site.send("GET", "/v1/runs", f"Bearer {access.token_digest('second')}"))[0] == 401
+
+
+async def test_without_the_store_named_tokens_wait_and_the_own_token_works(site: Site) -> None:
+    site.store.down = True
+    assert (await site.send("GET", "/v1/runs", "Bearer own"))[0] == 200
+    assert (await site.send("GET", "/v1/runs", "Bearer second"))[0] == 503
+
+
+async def test_whatever_may_change_something_is_one_line(site: Site) -> None:
+    await site.send("POST", "/v1/runs", "Bearer own")
+    await site.send("DELETE", "/v1/broken", "Bearer own")
+    audit = [line for line in site.log.lines if line["event"] == "request"]
+    assert [(line["principal"], line["method"], line["path"], line["outcome"], line["status"]) for line in audit] == [
+        ("user:ada", "POST", "/v1/runs", "done", 200),
+        ("user:ada", "DELETE", "/v1/broken", "failed", 500),
+    ]
+
+
+async def test_the_secret_of_a_link_is_not_logged(site: Site) -> None:
+    await site.send("POST", "/v1/answers/the-secret")
+    assert [line["path"] for line in site.log.lines] == ["/v1/answers/"]
