@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from penstock_contracts import api, commands, limits, models, previews, retention, run_history, tracking, waits
+from penstock_contracts import access, api, commands, limits, models, previews, retention, run_history, tracking, waits
 from penstock_gateway.describe import responses
 from penstock_gateway.describe.schemas import tidy
 
@@ -50,6 +50,11 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     retention.RestoreBody,
     retention.JanitorReport,
     previews.Preview,
+    access.WhoAmI,
+    access.CreateTokenBody,
+    access.TokenView,
+    access.TokenCreated,
+    access.TokenList,
     waits.AnswerBody,
     waits.AnswerAccepted,
     waits.AnswerLinks,
