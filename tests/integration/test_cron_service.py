@@ -180,8 +180,8 @@ async def test_a_paused_schedule_rests(tmp_path: Path) -> None:
     [
         ({"pipeline": "absent"}, "no version of pipeline 'absent'"),
         ({"version": 9}, "no version 9"),
-        ({"inputs": {}}, "needs parameter 'x'"),
-        ({"inputs": {"x": 1, "z": 2}}, "has no parameter 'z'"),
+        ({"inputs": {}}, "inputs.x: is missing"),
+        ({"inputs": {"x": 1, "z": 2}}, "inputs.z: is not a parameter of the pipeline"),
         ({"cron": "never"}, "no cron expression"),
         ({"tz": "Mars/Olympus"}, "no time zone"),
     ],

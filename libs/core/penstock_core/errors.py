@@ -9,6 +9,8 @@ PenstockError
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class PenstockError(Exception):
     """Base of all errors that Penstock raises on purpose."""
@@ -24,6 +26,25 @@ class InvalidFactError(PenstockError, ValueError):
 
 class InputError(PenstockError, ValueError):
     """The inputs given to a run do not fit the pipeline."""
+
+
+class InvalidInputsError(InputError):
+    """A run request is invalid.
+
+    Attributes:
+        title: one sentence without the details.
+        errors: pairs of a path, such as `inputs.depth`, and what is wrong there.
+    """
+
+    def __init__(self, title: str, errors: Sequence[tuple[str, str]]) -> None:
+        self.title = title
+        self.errors = tuple(errors)
+        super().__init__(f"{title}: {self.detail}")
+
+    @property
+    def detail(self) -> str:
+        """All problems in one line."""
+        return "; ".join(f"{path}: {message}" for path, message in self.errors)
 
 
 class DefinitionError(PenstockError):

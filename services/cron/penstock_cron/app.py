@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 import orjson
@@ -17,9 +18,9 @@ from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_contracts.commands import Tick, Version
+from penstock_core.errors import PenstockError
 from penstock_core.facts import RunRequested
 from penstock_core.pipeline.values import ArtifactRef
-from penstock_core.registry.references import Reference
 from penstock_cron.service import CronService
 from penstock_cron.settings import CronSettings
 from penstock_servicekit.durable_worker import DurableWorker
@@ -78,9 +79,9 @@ class NatsEdges:
         number = version if version is not None else await self._versions.latest(project, pipeline)
         return None if number is None else await self._versions.get(project, pipeline, number)
 
-    async def model(self, project: str, reference: Reference) -> ArtifactRef:
+    async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
         """See the protocol."""
-        return (await self._models.get(project, reference.model)).find(reference).artifact
+        return await self._models.resolve(project, names)
 
     async def request(self, run: RunRequested) -> bool:
         """See the protocol."""

@@ -10,9 +10,8 @@ changes and ticks at the same time: whoever arms looks again afterwards whether 
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import orjson
 import pydantic
@@ -20,15 +19,11 @@ import pydantic
 from penstock_adapters.cron_expressions import ScheduleError, last_tick, next_tick
 from penstock_adapters.nats.buckets.kv import Entry
 from penstock_contracts.commands import Schedule, Tick, Version
-from penstock_core import ids
-from penstock_core.errors import InputError, InvalidIdError
+from penstock_core import access, ids, requests
+from penstock_core.errors import InputError, InvalidIdError, PenstockError
 from penstock_core.facts import RunRequested
-from penstock_core.pipeline.values import ArtifactRef, Inline, Stored, Value
-from penstock_core.registry import references
-from penstock_core.registry.errors import NotFoundError
-from penstock_core.registry.references import Reference
-
-_REFERENCE = pydantic.TypeAdapter(ArtifactRef)
+from penstock_core.pipeline.values import ArtifactRef
+from penstock_core.requests import Inputs, Options, Target
 
 
 class Edges(Protocol):
@@ -58,12 +53,8 @@ class Edges(Protocol):
         """A pipeline version, or the latest."""
         ...
 
-    async def model(self, project: str, reference: Reference) -> ArtifactRef:
-        """The artifact of the version of a registered model that a reference names now.
-
-        Raises:
-            NotThere: it names none.
-        """
+    async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
+        """What references to registered models resolve to now, by parameter: an artifact, or the error."""
         ...
 
     async def request(self, run: RunRequested) -> bool:
@@ -130,34 +121,20 @@ class CronService:
             wanted = f"version {schedule.version}" if schedule.version else "version"
             await self._refuse(schedule, tick, f"there is no {wanted} of pipeline {schedule.pipeline!r}")
             return
+        names = requests.model_references(version.pipeline.params, schedule.inputs)
+        models = await self._edges.models(version.project, names)
+        options = Options(
+            trigger={"type": "cron", "schedule": schedule.name, "tick": f"{tick.at:.0f}"},
+            requested_by=access.trigger(schedule.name),
+        )
+        run_id = ids.run_id_from_key(schedule.project, schedule.pipeline, f"\0cron:{schedule.name}:{tick.at:.0f}")
+        target = Target(project=schedule.project, pipeline=version.pipeline, version=version.version)
         try:
-            inputs = _inputs(version, await self._pinned(version, schedule.inputs))
-        except (InputError, InvalidIdError, NotFoundError) as error:
+            run = requests.build(run_id, target, Inputs(given=schedule.inputs, models=models), options, self._clock())
+        except (InputError, InvalidIdError) as error:
             await self._refuse(schedule, tick, str(error))
             return
-        now, limit = self._clock(), version.pipeline.deadline
-        run = RunRequested(
-            run_id=ids.run_id_from_key(schedule.project, schedule.pipeline, f"\0cron:{schedule.name}:{tick.at:.0f}"),
-            project=schedule.project,
-            pipeline=schedule.pipeline,
-            version=version.version,
-            inputs=inputs,
-            trigger={"type": "cron", "schedule": schedule.name, "tick": f"{tick.at:.0f}"},
-            requested_at=now,
-            deadline=None if limit is None else now + limit,
-        )
         await self._edges.request(run)
-
-    async def _pinned(self, version: Version, given: dict[str, Any]) -> dict[str, Any]:
-        """The inputs, where those that name a registered model name the artifact that is meant now."""
-        schemas = {port.name: port.schema for port in version.pipeline.params}
-        found = dict(given)
-        for name, value in given.items():
-            text = references.named(value, schemas.get(name))
-            if text is not None:
-                artifact = await self._edges.model(version.project, references.parse(text))
-                found[name] = {"artifact": dataclasses.asdict(artifact)}
-        return found
 
     async def _arm(self, entry: Entry, after: float) -> bool:
         """Arm the tick that follows `after`; False when the schedule shall have none."""
@@ -197,23 +174,3 @@ class CronService:
 
     async def _refuse(self, schedule: Schedule, tick: Tick, why: str) -> None:
         await self._edges.refuse(f"ticks.{schedule.name}", orjson.dumps(tick.model_dump()), why)
-
-
-def _inputs(version: Version, given: dict[str, Any]) -> dict[str, Value]:
-    """Values of all parameters: the schedule's, else the defaults of this version."""
-    params = {port.name: port for port in version.pipeline.params}
-    unknown = sorted(set(given) - set(params))
-    missing = sorted(name for name, port in params.items() if port.required and name not in given)
-    if unknown or missing:
-        problem = f"has no parameter {unknown[0]!r}" if unknown else f"needs parameter {missing[0]!r}"
-        raise InputError(f"pipeline {version.name!r} version {version.version} {problem}")
-    return {name: _value(given[name]) if name in given else Inline(port.default) for name, port in params.items()}
-
-
-def _value(given: Any) -> Value:
-    if isinstance(given, dict) and set(given) == {"artifact"}:
-        try:
-            return Stored(_REFERENCE.validate_python(given["artifact"]))
-        except pydantic.ValidationError:
-            return Inline(given)
-    return Inline(given)

@@ -23,13 +23,14 @@ from penstock_adapters.nats.follower import Followers
 from penstock_adapters.nats.results import Results, is_reference
 from penstock_contracts import api, commands, fact_codec, subjects
 from penstock_contracts.run_history import HistoryHeader
-from penstock_core import ids, script_runs
+from penstock_core import ids, requests, script_runs
 from penstock_core.errors import InvalidIdError
 from penstock_core.facts import CacheMode, CancelRequested, RunFinished, RunRequested
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.pipeline.tagged import NoSuchPartError
 from penstock_core.pipeline.values import Collected, Value
 from penstock_core.ports import UnavailableError
+from penstock_core.requests import Inputs, Options, Target
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.http import problems
 from penstock_gateway.http.problems import ProblemError
@@ -38,11 +39,9 @@ from penstock_gateway.read_model import feeds
 from penstock_gateway.read_model.archived_rows import ArchivedRows
 from penstock_gateway.read_model.database import ReadModel
 from penstock_gateway.read_model.projector import Projector
-from penstock_gateway.registry import model_inputs
 from penstock_gateway.registry.announcer import ModelAnnouncer
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.retention.retention_service import RetentionService, check_not_deleted
-from penstock_gateway.runs import inputs
 from penstock_gateway.runs.run_states import FoldedRun, RunStates
 from penstock_gateway.tracked import importer
 from penstock_gateway.waits.event_receiver import EventReceiver
@@ -51,10 +50,8 @@ from penstock_servicekit.service_context import ServiceContext
 
 PROJECT = "default"
 REGISTER_TIMEOUT = 30.0
-_LABEL_LIMIT = 1000
 _LONG_LIST = 10_000
 """Results of items from which a list in the view of a run is only named."""
-_NAMES_SHOWN = 30
 
 _PIPELINE: pydantic.TypeAdapter[Pipeline] = pydantic.TypeAdapter(Pipeline)
 
@@ -112,32 +109,31 @@ class GatewayService:
             ProblemError: 404 no such version; 409 the key was used for another request; 422 wrong inputs or labels.
             InvalidInputs: the inputs do not fit the parameters.
         """
-        _check_run_body(body)
+        ids.check_name(body.pipeline, "pipeline")
         request = fingerprint(body.model_dump())
         run_id, known = await self.claim(body.pipeline, key, request)
         if known is not None:
             return known
         version = await self.version(body.pipeline, body.version)
-        params = version.pipeline.params
-        values = inputs.check(body.pipeline, params, await model_inputs.pinned(self.registry, params, body.inputs))
-        refresh = check_refresh(version.pipeline, body.cache, body.refresh)
-        await self.artifacts.check_inputs(values)
-        now = time.time()
-        wanted = RunRequested(
-            run_id=run_id,
-            project=PROJECT,
-            pipeline=body.pipeline,
-            version=version.version,
-            inputs=values,
+        inputs = await self.run_inputs(version, body.inputs)
+        options = Options(
             trigger={"type": "manual", "request": request},
             labels=body.labels,
             priority=body.priority,
-            requested_at=now,
-            deadline=deadline(version.pipeline, body.deadline, now),
+            deadline=body.deadline,
             cache=CacheMode(body.cache),
-            refresh=refresh,
+            refresh=body.refresh,
         )
+        wanted = requests.build(run_id, target(version), inputs, options, time.time())
+        await self.artifacts.check_inputs(wanted.inputs)
         return await self.admit(wanted)
+
+    async def run_inputs(
+        self, version: commands.Version, given: dict[str, Any], earlier: dict[str, Value] | None = None
+    ) -> Inputs:
+        """The inputs of a run, with references to registered models resolved."""
+        names = requests.model_references(version.pipeline.params, given)
+        return Inputs(given=given, earlier=earlier, models=await self.registry.log.resolve(PROJECT, names))
 
     async def claim(self, pipeline: str, key: str | None, request: str) -> tuple[str, Accepted | None]:
         """The id for a run that is asked for with a key, and the run itself where the key stands for it already.
@@ -333,10 +329,9 @@ def fingerprint(wanted: Any) -> str:
     return hashlib.sha256(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def deadline(pipeline: Pipeline, wanted: float | None, now: float) -> float | None:
-    """When a run that is asked for now has to be over, in Unix seconds: by its own word, else as the pipeline says."""
-    seconds = wanted if wanted is not None else pipeline.deadline
-    return None if seconds is None else now + seconds
+def target(version: commands.Version) -> Target:
+    """A version as the target of a run request."""
+    return Target(project=PROJECT, pipeline=version.pipeline, version=version.version)
 
 
 def _check_run_id(run_id: str) -> None:
@@ -348,44 +343,6 @@ def _check_run_id(run_id: str) -> None:
 
 def _no_run(run_id: str) -> ProblemError:
     return ProblemError(404, f"There is no run {run_id!r}", "`penstock runs list` shows those that there are")
-
-
-def _check_run_body(body: api.RunBody) -> None:
-    ids.check_name(body.pipeline, "pipeline")
-    for name, text in body.labels.items():
-        if not name or len(name) > 100 or len(text) > _LABEL_LIMIT:
-            raise ProblemError(
-                422,
-                "A label is too long",
-                f"a label has 1 to 100 characters in its name and up to {_LABEL_LIMIT} in its text",
-                errors=[(f"labels.{name[:100]}", "too long or without a name")],
-            )
-
-
-def check_refresh(pipeline: Pipeline, cache: str, refresh: list[str]) -> tuple[str, ...]:
-    """The steps that are made anew, each once.
-
-    Raises:
-        ProblemError: 422 the pipeline has no such step, or a run that keeps nothing shall make one anew.
-    """
-    known = dict.fromkeys([*(node.key for node in pipeline.nodes), *pipeline.steps])
-    unknown = [name for name in refresh if name not in known]
-    if unknown:
-        shown = ", ".join([*known][:_NAMES_SHOWN]) + (" …" if len(known) > _NAMES_SHOWN else "")
-        raise ProblemError(
-            422,
-            f"Pipeline {pipeline.name!r} has no step {unknown[0][:100]!r} to refresh",
-            f"its steps: {shown}",
-            errors=[("refresh", f"has no step of the pipeline: {unknown[0][:100]!r}")],
-        )
-    if refresh and cache == "off":
-        raise ProblemError(
-            422,
-            "A run with the cache off keeps no result",
-            "so that there is nothing to refresh: leave one of the two out",
-            errors=[("refresh", "goes with cache 'use' only")],
-        )
-    return tuple(dict.fromkeys(refresh))
 
 
 def _same_request(known: RunRequested, request: str) -> Accepted:

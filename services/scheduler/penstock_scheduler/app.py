@@ -72,8 +72,9 @@ class SchedulerService:
         self._limits_check = LimitsReconciler(
             context.bus, self.limits, store, sizes, versions, settings.scheduler_limits_check
         )
-        registrar = Registrar(log, ModelLog(context.bus, f"penstock/scheduler/{context.name}"), context.park)
-        outside = EffectHandlers(context.bus, log, versions, self.limits, registrar, time.time)
+        models = ModelLog(context.bus, f"penstock/scheduler/{context.name}")
+        registrar = Registrar(log, models, context.park)
+        outside = EffectHandlers(context.bus, log, versions, models, self.limits, registrar, time.time)
         self._timers = timer_worker(context, outside)
         self._scheduler = Scheduler(log, versions, Edges(context), outside, keep=settings.scheduler_runs)
         self._inbox = Inbox()

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from penstock_adapters.nats.buckets.waits import Alarms, Waits, came, wait
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
 from penstock_contracts.commands import Version
+from penstock_core import requests
 from penstock_core.errors import PenstockError
 from penstock_core.facts import CancelRequested, ClockReached, Fact, StepSuspended
+from penstock_core.pipeline.values import ArtifactRef
 from penstock_core.ports import Recorded, RunLog, UnavailableError
+from penstock_core.requests import Target
 from penstock_core.run import child_runs
 from penstock_core.run.effects import (
     AcquireSlots,
@@ -60,6 +63,14 @@ class VersionSource(Protocol):
         ...
 
 
+class ModelResolver(Protocol):
+    """Looks up registered models."""
+
+    async def resolve(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
+        """What references to registered models resolve to now, by parameter: an artifact, or the error."""
+        ...
+
+
 class Limiter(Protocol):
     """What gives out slots and places."""
 
@@ -81,6 +92,7 @@ class EffectHandlers:
         bus: Bus,
         log: Log,
         versions: VersionSource,
+        models: ModelResolver,
         limiter: Limiter,
         registrar: Registrar,
         clock: Callable[[], float],
@@ -89,6 +101,7 @@ class EffectHandlers:
         self._registrar = registrar
         self._log = log
         self._versions = versions
+        self._models = models
         self._limiter = limiter
         self._clock = clock
         self._waits = Waits(bus)
@@ -159,7 +172,10 @@ class EffectHandlers:
             return []
         try:
             version = await self._version(fact)
-            run = child_runs.requested(fact, state.requested, version.pipeline, version.version, self._clock())
+            target = Target(project=fact.project, pipeline=version.pipeline, version=version.version)
+            names = requests.model_references(version.pipeline.params, fact.inputs)
+            models = await self._models.resolve(fact.project, names)
+            run = child_runs.build_request(fact, state.requested, target, models, self._clock())
         except UnavailableError:
             raise
         except PenstockError as error:

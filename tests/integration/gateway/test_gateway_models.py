@@ -18,8 +18,7 @@ from penstock_core.pipeline import ir
 from penstock_core.pipeline.ir import Kind
 from penstock_core.pipeline.values import ArtifactRef, Element, Inline, Items, Stored
 from penstock_core.registry import decide
-from penstock_core.registry.decide import Actor, Origin, Promotion
-from penstock_core.registry.decide import VersionDetails
+from penstock_core.registry.decide import Actor, Origin, Promotion, VersionDetails
 from penstock_gateway.registry.announcer import ModelAnnouncer
 from penstock_gateway.waits.event_receiver import EventReceiver
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -16,11 +16,13 @@ from hypothesis import strategies as st
 from penstock_adapters.cron_expressions import next_tick
 from penstock_adapters.nats.buckets.kv import Entry
 from penstock_contracts.commands import EnvironmentInfo, Schedule, Tick, Version
+from penstock_core import requests
+from penstock_core.errors import InvalidInputsError, PenstockError
 from penstock_core.facts import RunRequested
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
 from penstock_core.registry.errors import NotFoundError
-from penstock_core.registry.references import Reference
+from penstock_core.requests import Inputs, Options, Target
 from penstock_cron.service import CronService
 
 HOURLY = "0 * * * *"
@@ -41,7 +43,7 @@ class SharedStore:
     refused: list[tuple[str, str]] = field(default_factory=list)
     revision: int = 0
     params: tuple[ir.Port, ...] = ()
-    models: dict[str, ArtifactRef] = field(default_factory=dict)
+    registered: dict[str, ArtifactRef] = field(default_factory=dict)
 
     def put(self, name: str = "s", **more: Any) -> None:
         self.revision += 1
@@ -84,11 +86,10 @@ class SharedStore:
             registered_at=0.0,
         )
 
-    async def model(self, project: str, reference: Reference) -> ArtifactRef:
+    async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
         await asyncio.sleep(0)
-        if str(reference) not in self.models:
-            raise NotFoundError(f"there is no model {reference.model!r}")
-        return self.models[str(reference)]
+        absent = {name: NotFoundError(f"there is no model {text!r}") for name, text in names.items()}
+        return {**absent, **{name: self.registered[text] for name, text in names.items() if text in self.registered}}
 
     async def request(self, run: RunRequested) -> bool:
         await asyncio.sleep(0)
@@ -133,7 +134,7 @@ async def test_a_model_is_looked_up_at_each_tick(store: SharedStore, service: Cr
     store.put(inputs={"model": "model:churn@champion", "text": "model:churn"})
     first, second = (ArtifactRef(sha256=digit * 64, size=1, media_type="x", format="pickle") for digit in ("a", "b"))
     for artifact in (first, second):
-        store.models["churn@champion"] = artifact
+        store.registered["churn@champion"] = artifact
         await service.arm_all()
         store.now = store.timers["s"].at
         await service.tick(store.fire())
@@ -142,10 +143,25 @@ async def test_a_model_is_looked_up_at_each_tick(store: SharedStore, service: Cr
         {"model": Stored(first), "text": Inline("model:churn")},
         {"model": Stored(second), "text": Inline("model:churn")},
     ]
-    store.models.clear()
+    store.registered.clear()
     store.now = store.timers["s"].at
     await service.tick(store.fire())
-    assert store.refused == [("ticks.s", "there is no model 'churn'")]
+    why = "inputs.model: does not refer to a registered model: there is no model 'churn@champion'"
+    assert store.refused == [("ticks.s", f"Invalid run request for pipeline 'p': {why}")]
+
+
+async def test_wrong_inputs_are_refused_with_the_text_of_every_run_request(
+    store: SharedStore, service: CronService
+) -> None:
+    store.params = (ir.Port(name="n", type="int", schema={"type": "integer"}),)
+    store.put(inputs={"n": "3", "m": 1})
+    await service.arm_all()
+    store.now = store.timers["s"].at
+    await service.tick(store.fire())
+    target = Target(project="default", pipeline=ir.Pipeline(name="p", params=store.params), version=7)
+    with pytest.raises(InvalidInputsError) as caught:
+        requests.build("r", target, Inputs(given={"n": "3", "m": 1}), Options(trigger={}), store.now)
+    assert store.refused == [("ticks.s", str(caught.value))] and not store.runs
     assert "s" in store.timers  # the next one may find it
 
 

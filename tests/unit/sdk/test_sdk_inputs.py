@@ -18,7 +18,7 @@ from sdk_sample_types import Color, Config, Plain
 from penstock import InputError, codec, pipeline
 from penstock.hints.json_schema import schema
 from penstock.inputs import check_inputs, check_value, parse_inputs, parse_text, to_json
-from penstock_gateway.runs.inputs import mismatch
+from penstock_core.json_schema import mismatch
 
 
 @pytest.mark.parametrize(

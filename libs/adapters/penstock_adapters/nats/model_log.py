@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -19,9 +19,12 @@ from penstock_adapters.nats.bus import Bus, BusError, check
 from penstock_contracts import model_fact_codec, subjects
 from penstock_contracts.fact_codec import UnreadableFact
 from penstock_core import ids
+from penstock_core.errors import InvalidIdError, PenstockError
+from penstock_core.pipeline.values import ArtifactRef
 from penstock_core.ports import UnavailableError
-from penstock_core.registry import state
+from penstock_core.registry import references, state
 from penstock_core.registry.decide import Decision
+from penstock_core.registry.errors import NotFoundError
 from penstock_core.registry.facts import ModelFact
 from penstock_core.registry.state import Model
 
@@ -51,6 +54,23 @@ class ModelLog:
         """
         ids.check_name(name, "model")
         return (await self._read(project)).get(name) or Model(project, name)
+
+    async def resolve(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
+        """Resolve references to registered models, by parameter: to an artifact, or to the error of the lookup.
+
+        See `penstock_core.requests`, which lists the references and takes the result.
+
+        Raises:
+            UnavailableError: the log does not answer.
+        """
+        found: dict[str, ArtifactRef | PenstockError] = {}
+        for parameter, text in names.items():
+            try:
+                reference = references.parse(text)
+                found[parameter] = (await self.get(project, reference.model)).find(reference).artifact
+            except (InvalidIdError, NotFoundError) as error:
+                found[parameter] = error
+        return found
 
     async def all(self, project: str) -> list[Model]:
         """All models of a project that have a version, by name."""

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock_core import ids
-from penstock_core.errors import InputError
+from penstock_core import access, ids, requests
+from penstock_core.errors import InputError, PenstockError
 from penstock_core.facts import (
     AttemptFinished,
     Caller,
@@ -19,8 +19,10 @@ from penstock_core.facts import (
     StepSuspended,
 )
 from penstock_core.pipeline import values
-from penstock_core.pipeline.ir import Pipeline, Port
-from penstock_core.pipeline.values import Inline, Value
+from penstock_core.pipeline.values import ArtifactRef, Inline
+from penstock_core.requests import Inputs, Options, Target
+
+Models = Mapping[str, ArtifactRef | PenstockError]
 
 MAX_DEPTH = 20
 """Runs that may start each other in a row."""
@@ -36,46 +38,28 @@ def run_id(fact: StepSuspended) -> str:
     return ids.run_id_from_key(fact.project, fact.target, f"\0child:{fact.run_id}:{fact.key}:{fact.attempt}")
 
 
-def requested(fact: StepSuspended, parent: RunRequested, pipeline: Pipeline, version: int, now: float) -> RunRequested:
-    """The request of the run that a step starts.
+def build_request(
+    fact: StepSuspended, parent: RunRequested, target: Target, models: Models, now: float
+) -> RunRequested:
+    """Build the request of the child run that a step starts; `models` is `requests.Inputs.models`.
 
     Raises:
-        InputError: its inputs do not fit the pipeline, or too many runs have started each other.
+        InvalidInputsError: its inputs do not fit the pipeline.
+        InputError: too many runs have started each other.
     """
     depth = int(parent.trigger.get("depth", "0")) + 1
     if depth > MAX_DEPTH:
         raise InputError(f"{MAX_DEPTH} runs have started each other: does pipeline {fact.target!r} start itself?")
-    given = {name: values.with_run_id(value, fact.run_id) for name, value in fact.inputs.items()}
-    return RunRequested(
-        run_id=run_id(fact),
-        project=fact.project,
-        pipeline=fact.target,
-        version=version,
-        inputs=filled(pipeline.params, given, f"pipeline {fact.target!r} version {version}"),
+    options = Options(
         trigger={"type": "run", "run": fact.run_id, "step": fact.key, "depth": str(depth)},
+        requested_by=access.run_step(fact.run_id, fact.key),
         labels=parent.labels,
         priority=parent.priority,
-        requested_at=now,
-        deadline=None if pipeline.deadline is None else now + pipeline.deadline,
         cache=parent.cache,
         caller=Caller(run_id=fact.run_id, key=fact.key, attempt=fact.attempt),
     )
-
-
-def filled(params: tuple[Port, ...], given: Mapping[str, Value], what: str) -> dict[str, Value]:
-    """Values of all parameters: those that are given, else the defaults.
-
-    Raises:
-        InputError: one is unknown or missing; `what` names the pipeline.
-    """
-    known = {port.name for port in params}
-    unknown = sorted(set(given) - known)
-    if unknown:
-        raise InputError(f"{what} has no parameter {unknown[0]!r} (it has: {', '.join(sorted(known)) or 'none'})")
-    missing = [port.name for port in params if port.required and port.name not in given]
-    if missing:
-        raise InputError(f"{what} needs parameter {missing[0]!r}")
-    return {port.name: given[port.name] if port.name in given else Inline(port.default) for port in params}
+    given = {name: values.with_run_id(value, fact.run_id) for name, value in fact.inputs.items()}
+    return requests.build(run_id(fact), target, Inputs(given=given, models=models), options, now)
 
 
 def ended(caller: Caller, child: RunFinished, now: float) -> AttemptFinished:

@@ -23,11 +23,11 @@ from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
 from penstock_core import folders, ids
-from penstock_core.errors import InvalidIdError
+from penstock_core.errors import InvalidIdError, InvalidInputsError
 from penstock_core.pipeline.values import ArtifactRef, Stored, Value
 from penstock_core.ports import UnavailableError
 from penstock_gateway.http import bodies, downloads, fetch
-from penstock_gateway.http.problems import InvalidInputsError, ProblemError
+from penstock_gateway.http.problems import ProblemError
 
 SEND = "penstock-send-headers"
 """Header of a redirected PUT: a JSON object of the headers that belong to the presigned address."""

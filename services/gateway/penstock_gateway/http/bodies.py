@@ -8,6 +8,7 @@ import orjson
 import pydantic
 from starlette.requests import ClientDisconnect, Request
 
+from penstock_core.json_schema import kind
 from penstock_gateway.http import problems
 from penstock_gateway.http.problems import ProblemError
 
@@ -117,22 +118,3 @@ def too_deep(data: Any, limit: int) -> bool:
         if not level:
             return False
     return True
-
-
-def kind(value: Any) -> str:
-    """What a JSON value is, in words."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "true or false"
-        case int():
-            return "an integer"
-        case float():
-            return "a number"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case _:
-            return "an object"

@@ -27,7 +27,7 @@ from penstock_adapters.errors import (
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.sql.errors import DatabaseError
 from penstock_contracts.archives import ArchiveDamagedError
-from penstock_core.errors import DefinitionError, InputError, InvalidIdError, PenstockError
+from penstock_core.errors import DefinitionError, InputError, InvalidIdError, InvalidInputsError, PenstockError
 from penstock_core.ports import UnavailableError
 from penstock_core.registry.errors import GateError, GateRefusedError, NotFoundError, RegistryError
 
@@ -54,14 +54,6 @@ class ProblemError(PenstockError):
         self.detail = detail
         self.errors = errors
         self.headers = headers
-        super().__init__(title)
-
-
-class InvalidInputsError(InputError):
-    """Inputs of a run do not fit the pipeline's parameters; `errors` names each."""
-
-    def __init__(self, title: str, errors: Errors) -> None:
-        self.errors = errors
         super().__init__(title)
 
 
@@ -95,7 +87,7 @@ def of(error: Exception) -> Response | None:
         case ProblemError():
             return answer(error.status, error.title, error.detail, error.errors, error.headers)
         case InvalidInputsError():
-            return answer(422, str(error), sentence(error.errors), error.errors)
+            return answer(422, error.title, error.detail, error.errors)
         case RequestValidationError():
             errors = from_validation(error)
             return answer(422, "The request is not valid", sentence(errors), errors)

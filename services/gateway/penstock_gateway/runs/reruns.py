@@ -10,12 +10,12 @@ import time
 from typing import Any, NamedTuple
 
 from penstock_contracts import api, commands
-from penstock_core import script_runs
+from penstock_core import requests, script_runs
 from penstock_core.facts import CacheMode, RunRequested
+from penstock_core.requests import Options
 from penstock_gateway.http.problems import ProblemError
-from penstock_gateway.registry import model_inputs
-from penstock_gateway.runs import inputs, resume
-from penstock_gateway.service import PROJECT, Accepted, GatewayService, check_refresh, deadline, fingerprint
+from penstock_gateway.runs import resume
+from penstock_gateway.service import PROJECT, Accepted, GatewayService, fingerprint, target
 from penstock_gateway.tracked import importer
 
 
@@ -43,24 +43,17 @@ async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: 
     if known is not None:
         return Rerun(known, await resume.told(service, known.run_id) if resumes else None)
     version = await _version(service, parent, body.version)
-    params = version.pipeline.params
-    given = await model_inputs.pinned(service.registry, params, body.inputs)
-    values = inputs.check(parent.pipeline, params, given, parent.inputs)
-    await service.artifacts.check_inputs(values)
-    now = time.time()
-    wanted = dataclasses.replace(
-        parent,
-        run_id=new_id,
-        version=version.version,
-        inputs=values,
+    inputs = await service.run_inputs(version, body.inputs, parent.inputs)
+    options = Options(
         trigger={"type": "rerun", "parent": run_id, "request": request},
-        requested_at=now,
-        deadline=deadline(version.pipeline, body.deadline, now),
-        reuses="",
-        caller=None,  # nobody waits for this one
+        labels=parent.labels,
+        priority=parent.priority,
+        deadline=body.deadline,
         cache=CacheMode(body.cache),
-        refresh=check_refresh(version.pipeline, body.cache, body.refresh),
+        refresh=body.refresh,
     )
+    wanted = requests.build(new_id, target(version), inputs, options, time.time())
+    await service.artifacts.check_inputs(wanted.inputs)
     if not resumes:
         return Rerun(await service.admit(wanted))
     begin = (*wanted.refresh, *(() if body.from_step is None else (body.from_step,)))

@@ -11,12 +11,10 @@ import orjson
 from penstock_adapters.cron_expressions import ScheduleError, next_tick
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_contracts.commands import Schedule
-from penstock_core import ids
+from penstock_core import ids, requests
 from penstock_core.errors import InvalidIdError
 from penstock_core.pipeline.values import Stored
 from penstock_gateway.http.problems import ProblemError
-from penstock_gateway.registry import model_inputs
-from penstock_gateway.runs import inputs
 from penstock_gateway.service import PROJECT, GatewayService
 
 
@@ -50,15 +48,13 @@ async def put(service: GatewayService, schedule: Schedule) -> bytes:
         except ScheduleError as error:
             raise _wrong(field, str(error)) from error
     version = await service.version(schedule.pipeline, schedule.version)
-    params = version.pipeline.params
-    models = model_inputs.names(params, schedule.inputs)
-    pinned = await model_inputs.pinned(service.registry, params, schedule.inputs)
-    values = inputs.check(schedule.pipeline, params, pinned)
+    inputs = await service.run_inputs(version, schedule.inputs)
+    values = requests.check_inputs(version.pipeline, inputs)
     await service.artifacts.check_inputs(values)
     # What is left out of a reference to an artifact is filled in; defaults of parameters stay those of the version, and
     # a model is looked up at each tick.
     given = {
-        name: asdict(values[name]) if isinstance(values[name], Stored) and name not in models else plain
+        name: asdict(values[name]) if isinstance(values[name], Stored) and name not in (inputs.models or {}) else plain
         for name, plain in schedule.inputs.items()
     }
     schedule = schedule.model_copy(update={"inputs": given})

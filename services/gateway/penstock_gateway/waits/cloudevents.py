@@ -10,6 +10,7 @@ import pydantic
 from starlette.requests import Request
 
 from penstock_contracts.commands import Event
+from penstock_core import json_schema
 from penstock_core.pipeline.values import INLINE_LIMIT
 from penstock_gateway.http import bodies, problems
 from penstock_gateway.http.problems import ProblemError
@@ -32,7 +33,7 @@ async def read(request: Request) -> Event:
         return event({**found, "data": data})
     if not isinstance(data, dict):
         raise ProblemError(
-            422, "The body must be a CloudEvent", f"it is {bodies.kind(data)}", errors=[("body", "none")]
+            422, "The body must be a CloudEvent", f"it is {json_schema.kind(data)}", errors=[("body", "none")]
         )
     return event(cast("dict[str, Any]", data))
 
