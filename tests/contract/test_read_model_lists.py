@@ -44,6 +44,7 @@ def in_memory() -> list[dict[str, Any]]:
             "pipeline": chosen.choice(["one", "one", "two"]),
             "trigger": chosen.choice(["manual", "cron"]),
             "deployment": chosen.choice([None, "nightly"]),
+            "requested_by": f"user:{'ada' if n % 3 else 'grace'}",
             "requested_at": 1000.0 + chosen.randrange(30),
             "labels": {"team": chosen.choice("xyz")} | ({"rare": "1"} if n % 40 == 3 else {}),
             "depth": chosen.choice([2, 4, 8, "deep"]),
@@ -60,7 +61,7 @@ MEMORY = in_memory()
 def facts_of(run: dict[str, Any]) -> Iterator[Fact]:
     run_id = run["run_id"]
     trigger = {"type": run["trigger"]} | ({"deployment": run["deployment"]} if run["deployment"] else {})
-    same = {name: run[name] for name in ("project", "pipeline", "requested_at", "labels")}
+    same = {name: run[name] for name in ("project", "pipeline", "requested_at", "labels", "requested_by")}
     yield at.requested(run_id, trigger=trigger, inputs={"depth": Inline(run["depth"])}, **same)
     if run["state"] == "queued":
         run["loss"] = {}
@@ -90,6 +91,7 @@ def fits(run: dict[str, Any], query: RunQuery) -> bool:
         (query.state, "state"),
         (query.trigger, "trigger"),
         (query.project, "project"),
+        (query.requested_by, "requested_by"),
     )
     if any(wanted is not None and run[name] != wanted for wanted, name in plain):
         return False
@@ -151,6 +153,7 @@ queries = st.builds(
     state=st.sampled_from([None, None, "queued", "running", "succeeded"]),
     trigger=st.sampled_from([None, None, "cron"]),
     deployment=st.sampled_from([None, None, "nightly"]),
+    requested_by=st.sampled_from([None, None, "user:ada", "user:nobody"]),
     prefix=st.sampled_from([None, None, "a", "b01"]),
     labels=st.lists(labels, max_size=2).map(tuple),
     since=times,
@@ -202,6 +205,8 @@ PLANS = {
     "in a state": RunQuery(state="failed"),
     "of a trigger": RunQuery(trigger="cron"),
     "of a deployment": RunQuery(deployment="nightly"),
+    "of a principal": RunQuery(requested_by="user:ada"),
+    "of a principal in a pipeline": RunQuery(requested_by="user:ada", pipeline="one"),
     "in a time": RunQuery(since=1001.0, until=1002.0),
     "with a label": RunQuery(labels=(Label("team", "x"),)),
     "with a metric": RunQuery(metrics=(Condition("loss", "<", "", 0.2),)),

@@ -202,6 +202,7 @@ class RunSummary(_Model):
     started_at: float | None = None
     duration: float | None = Field(default=None, description="seconds from the request to the end")
     deployment: str | None = None
+    requested_by: str = Field(default="", description="principal, such as `user:ada` or `trigger:nightly`")
     metrics: dict[str, float] = Field(default_factory=dict)
     params: dict[str, Json] = Field(default_factory=dict)
 

@@ -18,6 +18,9 @@ from penstock_core.frozen import frozen
 NAME_LIMIT = 400
 """Characters of a principal's name."""
 
+PRINCIPAL_LIMIT = NAME_LIMIT + 20
+"""Characters of a principal in its text form."""
+
 DEFAULT_TOKEN = "default"  # noqa: S105
 """Name of the token that a gateway is started with (`PENSTOCK_TOKEN`)."""
 

@@ -16,7 +16,7 @@ import pydantic_core
 
 from penstock_adapters.sql import changes
 from penstock_adapters.sql.changes import AttemptId, Changes, LineageLink, Row, clean
-from penstock_core import script_runs
+from penstock_core import access, script_runs
 from penstock_core.facts import (
     SUCCESSFUL,
     ArtifactCommitted,
@@ -87,6 +87,7 @@ def _run_requested(found: Changes, record: Recorded, fact: RunRequested) -> None
         "inputs": _json(_preview(fact.inputs)),
         "outputs": None,
         "seq": record.seq,
+        "requested_by": clean(fact.requested_by, access.PRINCIPAL_LIMIT),
     }
     if fact.version == script_runs.VERSION and change.started_at is None:
         change.started_at = _time(fact.requested_at)  # it was over when it came here

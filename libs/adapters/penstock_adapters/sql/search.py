@@ -23,7 +23,7 @@ FEW = 5000
 
 SHOWN = (
     "run_id", "project", "pipeline", "version", "state", "requested_at", "started_at", "finished_at", "duration",
-    "deployment", "trigger", "labels", "error",
+    "deployment", "trigger", "labels", "error", "requested_by",
 )  # fmt: skip
 """Columns of a run in a list."""
 
@@ -132,6 +132,7 @@ def _equal(query: RunQuery) -> list[tuple[Any, str]]:
         (_RUNS.state, query.state),
         (_RUNS.trigger_type, query.trigger),
         (_RUNS.deployment, query.deployment),
+        (_RUNS.requested_by, query.requested_by),
     )
     return [(column, value) for column, value in given if value is not None]
 

@@ -52,6 +52,7 @@ runs = sa.Table(
     sa.Column("outputs", Text),
     sa.Column("seq", sa.BigInteger, nullable=False),
     sa.Column("last_seq", sa.BigInteger, nullable=False),
+    sa.Column("requested_by", Text, nullable=False, server_default=""),
     sa.Index("runs_by_time", "project", "requested_at", "run_id"),
     sa.Index("runs_by_end", "project", "finished_at", "run_id"),
     sa.Index("runs_by_duration", "project", "duration", "run_id"),
@@ -59,6 +60,7 @@ runs = sa.Table(
     sa.Index("runs_by_pipeline_and_state", "project", "pipeline", "state", "requested_at", "run_id"),
     sa.Index("runs_by_state", "project", "state", "requested_at", "run_id"),
     sa.Index("runs_by_trigger", "project", "trigger_type", "requested_at", "run_id"),
+    sa.Index("runs_by_principal", "project", "requested_by", "requested_at", "run_id"),
     sa.Index("runs_by_deployment", "project", "deployment", "requested_at", "run_id"),
     sa.Index("runs_by_last_fact", "last_seq"),
 )

@@ -84,6 +84,7 @@ class RunQuery:
     deployment: str | None = None
     state: str | None = None
     trigger: str | None = None
+    requested_by: str | None = None
     prefix: str | None = None
     labels: tuple[Label, ...] = ()
     since: float | None = None

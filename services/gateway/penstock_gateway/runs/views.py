@@ -32,6 +32,7 @@ def view(folded: FoldedRun) -> bytes:
                 "finished_at": folded.finished_at,
                 "labels": request.labels,
                 "trigger": request.trigger,
+                "requested_by": request.requested_by,
                 "error": state.finished.error if state.finished else None,
                 "inputs": request.inputs,
                 "outputs": outputs(folded),
