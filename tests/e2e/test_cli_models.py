@@ -145,7 +145,7 @@ def trained(workspace: Workspace, pipeline: str, **inputs: Any) -> str:
 
 def test_plain_data_can_be_a_model_and_each_run_is_one_version(workspace: Workspace) -> None:
     first = trained(workspace, "training", depth=3)
-    trained(workspace, "training", depth=2)
+    second = trained(workspace, "training", depth=2)
     trained(workspace, "training", depth=5)
     shown = workspace.json("models", "show", "rules")
     assert [(one["version"], one["metrics"], one["aliases"]) for one in shown["versions"]] == [
@@ -162,7 +162,7 @@ def test_plain_data_can_be_a_model_and_each_run_is_one_version(workspace: Worksp
     assert history[3]["cause"].endswith("/train/1")
     assert workspace.client.models.get("rules@champion").load() == {"depth": 5}
     text = workspace.call("models", "history", "rules")
-    assert "v2 did not become champion, by training/train" in text
+    assert f"v2 did not become champion, by run:{second}/train" in text
     assert "accuracy > champion.accuracy: 0.2 > 0.3 does not hold" in text
 
 

@@ -108,7 +108,7 @@ def test_the_newest_run_takes_the_place_of_those_before(cluster: Cluster) -> Non
     runs = [client.run("newest", {"seconds": 60.0 if n < 2 else 0.1}).run_id for n in range(3)]
     assert [client.runs.wait(run_id, timeout=60).state for run_id in runs] == ["cancelled", "cancelled", "succeeded"]
     cancels = [e.fact for e in facts(cluster) if isinstance(e.fact, CancelRequested) and e.fact.run_id in runs]
-    assert {(cancel.run_id, cancel.by) for cancel in cancels} == {(run_id, "overlap") for run_id in runs[:2]}
+    assert {(cancel.run_id, cancel.by) for cancel in cancels} == {(run_id, "service:scheduler") for run_id in runs[:2]}
 
 
 # ------------------------------------------------------------------------------------------------------------ helpers

@@ -18,7 +18,7 @@ from penstock_adapters.nats.buckets.waits import Alarms, Waits, came, wait
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
 from penstock_contracts.commands import Version
-from penstock_core import requests
+from penstock_core import access, requests
 from penstock_core.errors import PenstockError
 from penstock_core.facts import CancelRequested, ClockReached, Fact, StepSuspended
 from penstock_core.pipeline.values import ArtifactRef
@@ -199,8 +199,8 @@ class EffectHandlers:
         )
         step = state.find(key)
         why = (step.error.message if step and step.error else "") or "it is not waited for any more"
-        reason = f"step {key!r} of run {state.run_id}: {why}"[:1000]
-        await self._log.append([CancelRequested(run_id=child_runs.run_id(started), reason=reason)])
+        by = access.run_step(state.run_id, key)
+        await self._log.append([CancelRequested(run_id=child_runs.run_id(started), by=by, reason=why[:1000])])
 
     async def _report(self, state: RunState) -> None:
         if state.finished is not None and state.requested is not None and state.requested.caller is not None:

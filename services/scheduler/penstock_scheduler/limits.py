@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore
+from penstock_core import access
 from penstock_core.errors import PenstockError
 from penstock_core.facts import (
     AttemptFinished,
@@ -40,6 +41,7 @@ from penstock_core.run.effects import AcquireSlots, AdmitRun, Effect, ReleaseRun
 
 _TRIES = 200
 _BACKOFF = 0.02
+_SCHEDULER = access.service("scheduler")
 UNKNOWN = "UnknownLimit"
 
 
@@ -335,7 +337,7 @@ def _notice(place: SlotKey, notice: Notice, now: float) -> Fact:
     run_id, key, attempt = place
     if notice is Notice.CANCELLED:
         why = "a newer run of the pipeline takes its place (overlap=cancel_previous)"
-        return CancelRequested(run_id=run_id, by="overlap", reason=why, requested_at=now)
+        return CancelRequested(run_id=run_id, by=_SCHEDULER, reason=why, requested_at=now)
     return SlotGranted(run_id=run_id, key=key, attempt=attempt) if key else RunAdmitted(run_id=run_id)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from penstock_contracts import fact_codec, subjects
+from penstock_core import access
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptFinished, Registration, RunRequested
 from penstock_core.ports import Recorded, UnavailableError
@@ -106,7 +107,7 @@ def _decision(run: RunRequested, end: AttemptFinished, wanted: Registration, cod
         tags=wanted.tags,
         description=wanted.description,
     )
-    who = Actor(f"{run.pipeline}/{end.key}", end.finished_at)
+    who = Actor(access.run_step(run.run_id, end.key), end.finished_at)
     wish = None
     if wanted.alias:
         cause = origin.attempt_id

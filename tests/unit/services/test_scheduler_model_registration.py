@@ -86,7 +86,7 @@ async def test_a_version_has_what_the_end_and_the_run_say() -> None:
     assert (fact.run_id, fact.key, fact.attempt, fact.output) == ("r", "train", 1, "model-churn")
     assert (fact.pipeline, fact.pipeline_version, fact.code) == ("training", 2, "c" * 64)
     assert (fact.metrics, fact.params) == ({"accuracy": 0.9, "loss": 0.1}, {"depth": 3})
-    assert (fact.tags, fact.description, fact.by, fact.at) == ({"a": "b"}, "d", "training/train", 7.0)
+    assert (fact.tags, fact.description, fact.by, fact.at) == ({"a": "b"}, "d", "run:r/train", 7.0)
 
 
 @pytest.mark.asyncio

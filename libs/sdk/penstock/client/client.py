@@ -29,8 +29,9 @@ from penstock.client.retention import Retention
 from penstock.client.run_requests import SubmitOptions
 from penstock.client.runs import Runs
 from penstock.client.schedules import Schedules
+from penstock.client.tokens import Principal, Tokens
 from penstock.client.transport import Transport
-from penstock.client.views import Run
+from penstock.client.views import Run, build
 
 if TYPE_CHECKING:
     from penstock import Pipeline
@@ -58,6 +59,7 @@ class Client:
         questions: questions that steps ask, and their answers.
         limits: concurrency limits.
         retention: retention policies and garbage collection.
+        tokens: named access tokens.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class Client:
         self.questions = Questions(transport)
         self.limits = Limits(transport)
         self.retention = Retention(transport)
+        self.tokens = Tokens(transport)
 
     def __repr__(self) -> str:
         return f"Client(home={str(self.home)!r})"
@@ -112,6 +115,10 @@ class Client:
             pipeline = pipeline.pipeline
         run = self.runs.submit(pipeline, inputs, **options)
         return self.runs.wait(run.run_id) if wait else run
+
+    def whoami(self) -> Principal:
+        """Return who acts with this client's token, as the platform records it."""
+        return build(Principal, self.transport.json("GET", "/v1/whoami"))
 
     def platform_info(self) -> dict[str, Any]:
         """Return version, project and replicas of the platform, as JSON.

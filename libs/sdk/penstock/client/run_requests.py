@@ -55,6 +55,8 @@ class RunFilters(TypedDict, total=False):
     Attributes:
         deployment: name of a deployment.
         trigger: what started the run: `manual`, `cron`, `rerun` ….
+        requested_by: the principal that requested the run, such as `user:ada` or `trigger:nightly`.
+        mine: only runs that this client's token requested.
         prefix: beginning of the run id.
         labels: texts by name, of labels and of tags that steps set; None matches any text.
         metrics: conditions such as `loss<0.2`, on metrics of any step.
@@ -67,6 +69,8 @@ class RunFilters(TypedDict, total=False):
 
     deployment: str | None
     trigger: str | None
+    requested_by: str | None
+    mine: bool
     prefix: str | None
     labels: Mapping[str, str | None] | None
     metrics: Sequence[str]
@@ -93,6 +97,8 @@ def list_query(pipeline: str | None, state: str | None, filters: RunFilters) -> 
         "state": state,
         "deployment": filters.get("deployment"),
         "trigger": filters.get("trigger"),
+        "requested_by": filters.get("requested_by"),
+        "mine": "true" if filters.get("mine") else None,
         "id": filters.get("prefix"),
         "label": list(_labels(filters.get("labels") or {})),
         "metric": list(filters.get("metrics") or ()),

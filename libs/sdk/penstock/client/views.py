@@ -146,6 +146,7 @@ class Run:
 
     Attributes:
         steps: by key; empty in lists.
+        requested_by: the principal that requested it, such as `user:ada`, `trigger:nightly` or `run:ID/STEP`.
         created: False when a run with the same idempotency key existed already.
         metrics: only in lists: those that were filtered or sorted by. The same holds for `params`.
         resumed: only returned by `Runs.resume` without `wait`.
@@ -170,6 +171,7 @@ class Run:
     started_at: float | None = None
     duration: float | None = None
     deployment: str | None = None
+    requested_by: str = ""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
 
