@@ -112,7 +112,7 @@ def broken(up: Workspace) -> str:
 def test_a_failed_run_says_why_of_every_step(up: Workspace, broken: str) -> None:
     lines = up.call("runs", "explain", "last").splitlines()
     assert lines[0].startswith("broken v1 failed  run " + broken)
-    assert lines[1].split() == ["STEP", "STATE", "SINCE", "WHY"]
+    assert lines[1].split() == ["STEP", "STATE", "SINCE", "REASON"]
     words = {line.split()[0]: line for line in lines[2:]}
     assert list(words) == ["number", "fails", "total", "total-2"]
     assert "attempt 1 succeeded in" in words["number"]
@@ -136,20 +136,20 @@ def test_a_step_that_is_tried_again_later_says_when_and_why(up: Workspace) -> No
     process = up.start("run", "flows.py:retried", "--quiet")
     try:
         deadline = time.monotonic() + 20
-        reason: dict[str, Any] = {"why": ""}
-        while "retry 1 of 1" not in reason["why"]:
+        reason: dict[str, Any] = {"sentence": ""}
+        while "retry 1 of 1" not in reason["sentence"]:
             assert time.monotonic() < deadline, reason
             time.sleep(0.1)
             newest = up.client.runs.list(pipeline="retried", limit=1)
             if newest:
                 reason = up.json("runs", "explain", newest[0].run_id)["steps"]["fails_slowly"]
-        assert "ValueError: no 4s today" in reason["why"] and " in " in reason["why"]
+        assert "ValueError: no 4s today" in reason["sentence"] and " in " in reason["sentence"]
         waiting = up.client.runs.explain(newest[0].run_id).steps["total"]
         assert waiting.state == "waiting" and waiting.caused_by == ("fails_slowly",)
     finally:
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=20)
-    assert "Ctrl-C" in up.json("runs", "explain", newest[0].run_id)["steps"]["fails_slowly"]["why"]
+    assert "Ctrl-C" in up.json("runs", "explain", newest[0].run_id)["steps"]["fails_slowly"]["sentence"]
 
 
 # ----------------------------------------------------------------------------------------------------------- rerun
@@ -172,7 +172,7 @@ def test_a_run_is_run_again_with_its_inputs_or_changed_ones(up: Workspace) -> No
     error = up.call("runs", "rerun", first["run_id"], "-p", "times=often", code=2)
     assert 'inputs.times: must be an integer, not "often"' in error
     assert "did you mean 'times'" in up.call("runs", "rerun", first["run_id"], "-p", "time=1", code=2)
-    assert "no file or folder" in up.call("runs", "rerun", first["run_id"], "-p", "source=none.txt", code=2)
+    assert "no such file or folder" in up.call("runs", "rerun", first["run_id"], "-p", "source=none.txt", code=2)
 
 
 def test_a_rerun_that_fails_says_why(up: Workspace, broken: str) -> None:
@@ -190,10 +190,10 @@ def test_the_version_is_chosen_where_a_newer_one_has_come(up: Workspace) -> None
     (up.folder / "told.py").write_text(code.format("new"))
     assert up.json("run", "told.py")["outputs"] == {"result": "new"}
     error = up.call("runs", "rerun", first, code=2)
-    assert "was of version 1 of 'told', the latest is 2: choose --version same or --version latest" in error
+    assert "has version 1 of 'told', but the latest is 2: pass --version same or --version latest" in error
     assert up.json("runs", "rerun", first, "--version", "same")["outputs"] == {"result": "old"}
     assert up.json("runs", "rerun", first, "--version", "latest")["outputs"] == {"result": "new"}
-    assert "none of same, latest" in up.call("runs", "rerun", first, "--version", "2", code=2)
+    assert "expected one of same, latest" in up.call("runs", "rerun", first, "--version", "2", code=2)
 
 
 def test_a_detached_rerun_goes_on_by_itself(up: Workspace) -> None:
@@ -202,7 +202,7 @@ def test_a_detached_rerun_goes_on_by_itself(up: Workspace) -> None:
     assert asked["parent"] == first and asked["state"] == "queued"
     assert up.client.runs.wait(asked["run_id"], timeout=20).outputs == {"result": {"value": "3 plain"}}
     assert up.call("runs", "rerun", first, "--detach").split()[2:4] == ["of", "sized"]
-    assert "goes with neither" in up.call("runs", "rerun", first, "--detach", "--logs", code=2)
+    assert "--detach excludes" in up.call("runs", "rerun", first, "--detach", "--logs", code=2)
 
 
 def test_reruns_from_python(up: Workspace) -> None:

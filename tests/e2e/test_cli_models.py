@@ -162,7 +162,7 @@ def test_plain_data_can_be_a_model_and_each_run_is_one_version(workspace: Worksp
     assert history[3]["cause"].endswith("/train/1")
     assert workspace.client.models.get("rules@champion").load() == {"depth": 5}
     text = workspace.call("models", "history", "rules")
-    assert f"v2 did not become champion, by run:{second}/train" in text
+    assert f"v2 not promoted to champion, a gate failed, by run:{second}/train" in text
     assert "accuracy > champion.accuracy: 0.2 > 0.3 does not hold" in text
 
 
@@ -217,16 +217,16 @@ def test_every_command_has_json(workspace: Workspace) -> None:
         "model": "byhand", "alias": "best", "gate": "f1 > 0.9",
     }  # fmt: skip
     assert workspace.json("models", "gate", "byhand", "best")["gate"] == "f1 > 0.9"
-    assert workspace.json("models", "gate", "byhand", "best", "--remove")["gate"] is None
+    assert workspace.json("models", "gate", "byhand", "best", "--delete")["gate"] is None
     second = trained(workspace, "saving", depth=8)
     workspace.call("models", "register", "byhand", second, "save", "-o", "model-folder")
     assert workspace.json("models", "promote", "byhand", "2", "best", "--replaces", "1")["version"] == 2
     answer = workspace.json("models", "promote", "byhand", "1", "best", "--gate", "f1 > 9", code=1)
     assert answer["clauses"] == ["f1 > 9: 0.5 > 9 does not hold"]
-    assert workspace.json("models", "remove-alias", "byhand", "best")["removed"] is True
+    assert workspace.json("models", "delete-alias", "byhand", "best")["deleted"] is True
     assert workspace.json("models", "archive", "byhand", "2", "--reason", "old")["archived"] is True
     assert workspace.client.models.get("byhand").version == 1
-    assert workspace.json("models", "archive", "byhand", "2", "--undo")["archived"] is False
+    assert workspace.json("models", "unarchive", "byhand", "2")["archived"] is False
     assert workspace.json("models", "get", "byhand:1", "--to", "here")["path"] == str(workspace.folder / "here")
     assert json.loads((workspace.folder / "here" / "weights.json").read_text()) == [7, 7, 7]
     assert "byhand" in {row["name"] for row in workspace.json("models", "list")}
@@ -243,12 +243,12 @@ def test_every_command_has_json(workspace: Workspace) -> None:
         (("promote", "rules", "0", "best"), "out of range"),
         (("promote", "rules", "x", "best"), "'x' is not a whole number"),
         (("gate", "rules", "best", "a >"), "after 'a >'"),
-        (("gate", "rules", "best", " "), "--remove removes it"),
-        (("gate", "rules", "best", "a > 1", "--remove"), "leave one of the two out"),
+        (("gate", "rules", "best", " "), "delete it with --delete"),
+        (("gate", "rules", "best", "a > 1", "--delete"), "exclude each other"),
         (("register", "rules", "last", "nosuch"), "has no step 'nosuch'"),
         (("register", "rules", "k000", "train"), "There is no run 'k000'"),
-        (("register", "rules", "last", "train", "--metric", "a=nan"), "it is no finite number"),
-        (("register", "rules", "last", "train", "--tag", "a"), "not of the form NAME=VALUE"),
+        (("register", "rules", "last", "train", "--metric", "a=nan"), "expected a finite number"),
+        (("register", "rules", "last", "train", "--tag", "a"), "expected NAME=VALUE"),
         (("archive", "rules", "99"), "has no version 99"),
         (("history", "nosuch"), "there is no model 'nosuch'"),
         (("get", "nosuch"), "there is no model 'nosuch'"),

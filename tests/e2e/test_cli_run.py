@@ -383,7 +383,7 @@ def test_ctrl_c_cancels_and_waits_for_the_end(up: Workspace) -> None:
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert "cancelling (Ctrl-C); Ctrl-C leaves at once" in out and "cancelled by" in out and ": Ctrl-C" in out
+    assert "cancelling (Ctrl-C); press Ctrl-C again to leave" in out and "cancelled by" in out and ": Ctrl-C" in out
     assert client.runs.get(run_id).state == "cancelled"
 
 
@@ -402,7 +402,7 @@ def test_a_second_ctrl_c_leaves_at_once(up: Workspace) -> None:
     finally:
         os.kill(address.pid, signal.SIGCONT)
     assert process.returncode == 130
-    assert f"left run {run_id}: the run goes on" in error and f"penstock runs show {run_id}" in error
+    assert f"left run {run_id}: the run continues" in error and f"penstock runs show {run_id}" in error
     assert client.runs.wait(run_id, timeout=20).finished
 
 
@@ -420,7 +420,7 @@ def test_runs_are_listed(up: Workspace, finished: dict[str, Any]) -> None:
     text = up.call("runs", "list").stdout.splitlines()
     assert text[0].split()[:3] == ["RUN", "PIPELINE", "STATE"]
     assert any(line.startswith(finished["run_id"]) and "succeeded" in line for line in text)
-    assert "is none of queued" in up.call("runs", "list", "--state", "odd", code=2).stderr
+    assert "expected one of queued" in up.call("runs", "list", "--state", "odd", code=2).stderr
 
 
 def test_a_run_is_shown(up: Workspace, finished: dict[str, Any]) -> None:
@@ -459,7 +459,7 @@ def test_a_run_is_cancelled_by_command(up: Workspace) -> None:
     out, _ = process.communicate(timeout=20)
     assert process.returncode == 1 and "enough" in json.loads(out)["error"]
     again = up.call("runs", "cancel", run_id)
-    assert "was over already" in again.stderr
+    assert "had already finished" in again.stderr
 
 
 def test_versions_are_listed(up: Workspace, finished: dict[str, Any]) -> None:
@@ -469,7 +469,7 @@ def test_versions_are_listed(up: Workspace, finished: dict[str, Any]) -> None:
 
 
 def test_schedules_come_and_go(up: Workspace, finished: dict[str, Any]) -> None:
-    put = ["schedules", "put", "nightly", "--pipeline", "hello", "--cron", "0 3 * * *", "--tz", "Europe/Paris"]
+    put = ["schedules", "apply", "nightly", "--pipeline", "hello", "--cron", "0 3 * * *", "--tz", "Europe/Paris"]
     stored = up.json(*put, "-p", "n=2")
     assert (stored["cron"], stored["tz"], stored["inputs"], stored["version"]) == (
         "0 3 * * *",
@@ -479,9 +479,9 @@ def test_schedules_come_and_go(up: Workspace, finished: dict[str, Any]) -> None:
     )
     assert [schedule["name"] for schedule in up.json("schedules", "list")] == ["nightly"]
     assert "Europe/Paris" in up.call("schedules", "list").stdout
-    bad = up.call("schedules", "put", "odd", "--pipeline", "hello", "--cron", "every day", code=2)
+    bad = up.call("schedules", "apply", "odd", "--pipeline", "hello", "--cron", "every day", code=2)
     assert "cron" in bad.stderr
-    assert up.call("schedules", "delete", "nightly").stdout == "schedule nightly removed\n"
+    assert up.call("schedules", "delete", "nightly").stdout == "schedule nightly deleted\n"
     assert up.json("schedules", "list") == []
 
 
@@ -489,10 +489,10 @@ def test_doctor_finds_the_platform(up: Workspace) -> None:
     report = up.json("doctor")
     assert report["ok"] and {check["check"] for check in report["checks"]} >= {"python", "nats-server", "disk", "clock"}
     told = next(check for check in report["checks"] if check["check"] == "platform")
-    assert told["state"] == "ok" and "up at http://127.0.0.1:" in told["found"]
+    assert told["state"] == "ok" and "running at http://127.0.0.1:" in told["found"]
     schedulers = next(check for check in report["checks"] if check["check"] == "schedulers")
     assert schedulers["state"] == "ok"
-    assert schedulers["found"].startswith("1 up; ") and schedulers["found"].endswith(" has 16")
+    assert schedulers["found"].startswith("1 running; ") and schedulers["found"].endswith(" has 16")
 
 
 def test_doctor_names_what_fails(workspace: Workspace) -> None:
@@ -529,7 +529,7 @@ def test_an_embedded_platform_with_a_client_is_not_taken_over(workspace: Workspa
     while platform.find(workspace.home) is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert "holds an embedded platform" in workspace.call("up", code=3).stderr
+    assert "has started an embedded platform" in workspace.call("up", code=3).stderr
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
 
@@ -538,7 +538,7 @@ def test_a_port_that_is_taken_is_told(workspace: Workspace, up: Workspace) -> No
     address = platform.find(up.home)
     assert address is not None
     done = workspace.call("up", "--port", address.url.rpartition(":")[2], code=2)
-    assert "is taken by another program" in done.stderr
+    assert "is in use" in done.stderr
 
 
 def test_another_folder_can_use_the_platform_by_its_address(up: Workspace, workspace: Workspace) -> None:
@@ -610,6 +610,6 @@ def test_a_terminal_sees_progress_redrawn_and_then_the_summary(up: Workspace) ->
     text = screen.decode()
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)
     assert "\x1b[1A" in text, "lines are redrawn"
-    assert "1/2 done, 1 running   Ctrl-C cancels" in plain and re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] pause", plain)
+    assert "1/2 finished, 1 running   Ctrl-C cancels" in plain and re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] pause", plain)
     assert text.count("\x1b[?25l") == text.count("\x1b[?25h"), "the cursor is shown again"
-    assert re.search(r"short v\d+ succeeded in", plain) and "look further: penstock runs show" in plain
+    assert re.search(r"short v\d+ succeeded in", plain) and "next steps: penstock runs show" in plain

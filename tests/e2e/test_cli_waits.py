@@ -140,27 +140,27 @@ def test_a_question_is_shown_listed_and_answered(workspace: Workspace) -> None:
     running = workspace.start("run", "flows.py:publishing", "--priority", "7")
     [asked] = until(lambda: workspace.client.questions.list(pipeline="publishing"))
     assert (asked.step, asked.question, asked.choices) == ("ask", "Publish?", ("yes", "no"))
-    command = f"penstock runs answer {asked.run_id} ask yes|no"
-    assert command in workspace.call("questions") and command in workspace.call("runs", "show", asked.run_id)
-    assert "Publish?" in workspace.call("runs", "answer", asked.run_id)
-    assert "one of yes, no" in workspace.call("runs", "answer", asked.run_id, "ask", code=2)
-    assert "'yes', 'no'" in workspace.call("runs", "answer", asked.run_id, "ask", "maybe", code=2)
+    command = f"penstock questions answer {asked.run_id} ask yes|no"
+    assert command in workspace.call("questions", "list") and command in workspace.call("runs", "show", asked.run_id)
+    assert "Publish?" in workspace.call("questions", "list", "--run", asked.run_id)
+    assert "one of yes, no" in workspace.call("questions", "answer", asked.run_id, "ask", code=2)
+    assert "'yes', 'no'" in workspace.call("questions", "answer", asked.run_id, "ask", "maybe", code=2)
     waits = workspace.client.runs.get(asked.run_id).steps["ask"].waits_for
     assert waits is not None and (waits.kind, waits.question) == ("ask", "Publish?")
-    links = json.loads(workspace.call("runs", "answer", asked.run_id, "ask", "--link", "--json"))
+    links = json.loads(workspace.call("questions", "links", asked.run_id, "ask", "--json"))
     with urllib.request.urlopen(links["choices"]["no"], timeout=30) as page:  # noqa: S310 - our own address
         assert b"Publish?" in page.read()
-    told = workspace.call("runs", "answer", asked.run_id, "ask", "yes", "--comment", "fine")
-    assert told.strip() == f"step ask of run {asked.run_id} is answered: yes"
+    told = workspace.call("questions", "answer", asked.run_id, "ask", "yes", "--comment", "fine")
+    assert told.strip() == f"step ask of run {asked.run_id} answered: yes"
     output, error = running.communicate(timeout=120)
     assert running.returncode == 0, output + error
     assert output.count(f"asks: Publish? (yes, no) — {command}") == 1
     assert "noted yes" in output
     run = workspace.client.runs.get(asked.run_id)
     assert run.steps["ask"].params["comment"] == "fine" and run.steps["ask"].params["answered_by"]
-    assert "already: yes" in workspace.call("runs", "answer", asked.run_id, "ask", "yes")
-    assert "answered 'yes' already" in workspace.call("runs", "answer", asked.run_id, "ask", "no", code=2)
-    assert "no open questions" in workspace.call("questions")
+    assert "already: yes" in workspace.call("questions", "answer", asked.run_id, "ask", "yes")
+    assert "answered 'yes' already" in workspace.call("questions", "answer", asked.run_id, "ask", "no", code=2)
+    assert "no open questions" in workspace.call("questions", "list")
     requested = next(event for event in workspace.client.runs.events(asked.run_id) if event.kind == "run.requested")
     assert requested.data["priority"] == 7
 
@@ -173,7 +173,7 @@ def test_an_event_comes_before_or_after_its_wait(workspace: Workspace) -> None:
     told = workspace.call(
         "events", "send", "com.acme.labels.ready", "--key", "after", "--data", '{"url": "s3://a"}', "--id", "1"
     )
-    assert f"it ends step wait_for_event of run {after.run_id}" in told
+    assert f"delivered to step wait_for_event of run {after.run_id}" in told
     assert client.runs.wait(after.run_id, 60).outputs["result"]["value"] == "s3://a"
     before = client.run(version, {"dataset": "before"})
     sent = client.events.send("com.acme.labels.ready", {"url": "s3://b"}, key="before", id="2")

@@ -1,40 +1,133 @@
-"""`penstock admin`: what keeps a platform in order."""
+"""`penstock admin`: administration and maintenance of a platform."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock_cli.arguments import Json
 from penstock_cli.display import output
+from penstock_cli.errors import UsageError
+from penstock_core.retention import duration
 
-app = typer.Typer(help="Keep a platform in order.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from penstock.client.retention import JanitorReport
+
+app = typer.Typer(help="Administration and maintenance.", no_args_is_help=True)
 
 _POLL_INTERVAL = 0.2
-
-
-@app.callback()
-def group() -> None:
-    """Keep a platform in order."""
+_SHOWN = 20
 
 
 @app.command("rebuild")
 def rebuild(
-    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Return when everything is there again.")] = True,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until the rebuild is complete.")] = True,
+    json: Json = False,
 ) -> None:
-    """Make the list of runs, and what can be searched in it, anew from the log."""
+    """Rebuild the read model from the log.
+
+    The read model is the database of run lists and search.
+    """
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
 
     with session.connect() as connected:
         transport = connected.client.transport
         rebuild_status = transport.json("POST", "/v1/admin/rebuild")
-        # A list waits for the log by itself, for a while.
+        # A list reports how far the read model lags behind the log.
         while wait and transport.json("GET", "/v1/runs", query={"limit": 1})["lag"]:
             time.sleep(_POLL_INTERVAL)
     if json:
         output.as_json(rebuild_status)
     else:
-        output.line(f"the list of runs is {'made' if wait else 'being made'} anew from {rebuild_status['upto']} facts")
+        output.line(f"read model {'rebuilt' if wait else 'is being rebuilt'} from {rebuild_status['upto']} facts")
+
+
+@app.command("gc")
+def collect_garbage(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")] = False,
+    older_than_log: Annotated[
+        bool, typer.Option("--older-than-log", help="Also remove unreferenced artifacts that are older than the log.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Delete expired runs and unreferenced artifacts.
+
+    Deletes runs by the retention policies, and archives runs that are due.
+    """
+    from penstock_cli.platform import session
+
+    with session.connect() as connected:
+        report = connected.client.retention.collect_garbage(dry_run=dry_run, older_than_log=older_than_log)
+    if json:
+        output.as_json(dataclasses.asdict(report))
+    else:
+        _print_report(report)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+@app.command("restore-runs")
+def restore_runs(
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Run id.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="Restore all archived runs.")] = False,
+    json: Json = False,
+) -> None:
+    """Restore archived runs into the log.
+
+    Use it when the log of the platform was lost.
+    """
+    from penstock_cli.platform import session
+
+    if (run is None) is not every:
+        raise UsageError("pass either the id of a run or --all")
+    with session.connect() as connected:
+        report = connected.client.retention.restore_runs(run)
+    if json:
+        output.as_json(dataclasses.asdict(report))
+    else:
+        output.line(f"{report.restored} run{_plural(report.restored)} restored")
+        _print_problems(report)
+    if report.problems:
+        raise typer.Exit(1)
+
+
+def _print_report(report: JanitorReport) -> None:
+    from penstock_cli.display.formats import size
+
+    would = "would be " if report.dry_run else ""
+    for row in report.deleted_runs[:_SHOWN]:
+        output.line(f"{would}deleted: run {row['run_id']} of {row['pipeline']} ({row['state']}): {row['reason']}")
+    if report.deleted_count > _SHOWN:
+        output.line(f"… and {report.deleted_count - _SHOWN} more")
+    if report.pipelines:
+        rows = [
+            (name, str(share["runs"]), str(share["objects"]), size(share["bytes"]))
+            for name, share in sorted(report.pipelines.items())
+        ]
+        output.table(["pipeline", "runs", "artifacts", "size"], rows)
+    output.line(f"runs: {report.runs}, {report.deleted_count} {would}deleted, {report.archived} {would}archived")
+    removed = f"{report.removed['objects']} ({size(report.removed['bytes'])}) {would}removed"
+    output.line(
+        f"artifacts: {report.stored['objects']} ({size(report.stored['bytes'])}), {removed}, "
+        f"{report.unreferenced['objects']} ({size(report.unreferenced['bytes'])}) unreferenced, "
+        f"removed after a grace period of {duration(report.grace)}"
+    )
+    if report.predates_log:
+        output.line(
+            f"{report.predates_log} unreferenced artifacts are older than the log, which may have been replaced: "
+            "they are kept (--older-than-log removes them)"
+        )
+    _print_problems(report)
+
+
+def _print_problems(report: JanitorReport) -> None:
+    for problem in report.problems:
+        output.note(f"error: {problem}")
+
+
+def _plural(count: int) -> str:
+    return "" if count == 1 else "s"

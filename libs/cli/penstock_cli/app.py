@@ -9,17 +9,30 @@ import typer
 from penstock_cli import (
     admin,
     artifacts,
+    events,
     limits,
-    lineage,
-    maintenance,
     models,
+    questions,
     retention,
     schedules,
     typer_readers,
     versions,
 )
 from penstock_cli.platform import doctor, up
-from penstock_cli.runs import commands, compare, explain, list_runs, metrics, mlflow_export, questions, rerun, run
+from penstock_cli.runs import (
+    cancel,
+    compare,
+    explain,
+    export,
+    list_runs,
+    logs,
+    metrics,
+    mlflow_export,
+    remove,
+    rerun,
+    run,
+    show,
+)
 from penstock_core.version import VERSION
 
 app = typer.Typer(
@@ -31,6 +44,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+runs = typer.Typer(help="List, show, follow, cancel and rerun runs.", no_args_is_help=True)
 
 
 def _version(wanted: bool) -> None:
@@ -50,31 +64,31 @@ def root(
 
 app.command("run")(run.run)
 app.command("up")(up.up)
-commands.app.command("list")(list_runs.list_runs)
-commands.app.command("explain")(explain.explain)
-commands.app.command("rerun")(rerun.rerun)
-commands.app.command("metrics")(metrics.metrics)
-commands.app.command("compare")(compare.compare)
-commands.app.command("archive")(retention.archive_run)
-commands.app.command("delete")(retention.delete_run)
-commands.app.command("export-mlflow")(mlflow_export.export_mlflow)
-commands.app.command("answer")(questions.answer)
-app.command("questions")(questions.questions)
-app.add_typer(questions.events, name="events")
-artifacts.app.command("lineage")(lineage.lineage)
-app.add_typer(commands.app, name="runs")
-app.add_typer(versions.app, name="versions")
-app.add_typer(schedules.app, name="schedules")
-app.add_typer(limits.app, name="limits")
-app.add_typer(retention.app, name="retention")
+runs.command("list")(list_runs.list_runs)
+runs.command("show")(show.show)
+runs.command("logs")(logs.logs)
+runs.command("explain")(explain.explain)
+runs.command("metrics")(metrics.metrics)
+runs.command("compare")(compare.compare)
+runs.command("cancel")(cancel.cancel)
+runs.command("rerun")(rerun.rerun)
+runs.command("archive")(remove.archive)
+runs.command("delete")(remove.delete)
+runs.command("export")(export.export)
+runs.command("export-mlflow")(mlflow_export.export_mlflow)
+app.add_typer(runs, name="runs")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(models.app, name="models")
-admin.app.command("gc")(maintenance.collect)
-admin.app.command("restore")(maintenance.restore)
+app.add_typer(versions.app, name="versions")
+app.add_typer(schedules.app, name="schedules")
+app.add_typer(questions.app, name="questions")
+app.add_typer(events.app, name="events")
+app.add_typer(limits.app, name="limits")
+app.add_typer(retention.app, name="retention")
 app.add_typer(admin.app, name="admin")
 app.command("doctor")(doctor.doctor)
 
 
 def command() -> Any:
-    """The command, ready to be called."""
+    """Return the command, ready to be called."""
     return typer_readers.replace_readers(typer.main.get_command(app))

@@ -1,73 +1,100 @@
-"""Texts of the command line as values."""
+"""Arguments and options that several commands share, and their parsers."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock_cli.failures import UsageError
+from penstock_cli.errors import UsageError
 
-NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither use earlier results of steps nor keep new ones.")]
+if TYPE_CHECKING:
+    from penstock.client.client import Client
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run id, its first characters, or `last`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StepOption = Annotated[str | None, typer.Option("--step", help="Key of the step, such as train[3].")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write cached results.")]
 Refresh = Annotated[
     list[str] | None,
-    typer.Option("--refresh", metavar="STEP", help="Make the result of this step anew and keep that; repeatable."),
+    typer.Option(
+        "--refresh", metavar="STEP", help="Ignore the cached result of this step and overwrite it; repeatable."
+    ),
 ]
-
 Deadline = Annotated[
     str | None,
-    typer.Option("--deadline", metavar="TIME", help="End the run as failed if it is not over by then, e.g. 2h."),
+    typer.Option("--deadline", metavar="TIME", help="Fail the run if it has not finished after this time, e.g. 2h."),
 ]
+Timeout = Annotated[
+    str | None,
+    typer.Option("--timeout", metavar="TIME", help="Cancel the run after this time, e.g. 90, 10m, 2h."),
+]
+Logs = Annotated[bool, typer.Option("--logs", help="Print the output of the steps.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+JsonResult = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")]
 
 
-def cache_options(no_cache: bool, refresh: list[str] | None) -> dict[str, Any]:
-    """What a run does with earlier results, as arguments of `Client.run`."""
+def resolve_run(client: Client, name: str) -> str:
+    """Return the id of a run given by its id, the first characters of it, or `last`."""
+    if len(name) == 26:
+        return name
+    if name == "last":
+        newest = client.runs.list(limit=1)
+        if not newest:
+            raise UsageError("no runs yet: start one with `penstock run FILE`")
+        return newest[0].run_id
+    found = [run.run_id for run in client.runs.list(limit=6, prefix=name)]
+    if name in found:
+        return name
+    if len(found) > 1:
+        more = " …" if len(found) > 5 else ""
+        raise UsageError(f"run {name!r} is ambiguous: {', '.join(found[:5])}{more}; add more characters")
+    return found[0] if found else name
+
+
+def run_options(no_cache: bool, refresh: list[str] | None, deadline: str | None) -> dict[str, Any]:
+    """Return options of a request for a run from `--no-cache`, `--refresh` and `--deadline`."""
     if no_cache and refresh:
-        raise UsageError("--no-cache keeps no result, so that --refresh has nothing to do: leave one of the two out")
-    return {"cache": "off" if no_cache else "use", "refresh": refresh or []}
+        raise UsageError("--no-cache and --refresh exclude each other")
+    return {
+        "cache": "off" if no_cache else "use",
+        "refresh": refresh or [],
+        "deadline": parse_duration(deadline) if deadline else None,
+    }
 
 
-def parse_labels(name: str | None, labels: list[str]) -> dict[str, str]:
-    """Labels from `--name` and `--label key=value`."""
-    found: dict[str, str] = {}
-    for item in labels:
-        key, equals, value = item.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--label {item!r} is not of the form key=value")
-        found[key] = value
-    if name is not None:
-        found["name"] = name
-    return found
-
-
-def parse_pairs(option: str, given: list[str]) -> dict[str, str]:
-    """Texts by name from a repeated `NAME=TEXT`."""
+def parse_pairs(option: str, given: Sequence[str], *, unique: bool = False) -> dict[str, str]:
+    """Return texts by name from a repeated option `NAME=VALUE`. The last of equal names counts, unless `unique`."""
     found: dict[str, str] = {}
     for item in given:
         name, equals, text = item.partition("=")
+        name = name.strip()
         if not equals or not name:
-            raise UsageError(f"{option} {item!r} is not of the form NAME=VALUE")
+            raise UsageError(f"{option} {item!r}: expected NAME=VALUE")
+        if unique and name in found:
+            raise UsageError(f"{option} {name}: given more than once")
         found[name] = text
     return found
 
 
-def parse_numbers(option: str, given: list[str]) -> dict[str, float]:
-    """Numbers by name from a repeated `NAME=NUMBER`."""
+def parse_numbers(option: str, given: Sequence[str]) -> dict[str, float]:
+    """Return numbers by name from a repeated option `NAME=NUMBER`."""
     found: dict[str, float] = {}
     for name, text in parse_pairs(option, given).items():
         try:
             found[name] = float(text)
         except ValueError:
-            raise UsageError(f"{option} {name}={text}: {text!r} is no number") from None
+            raise UsageError(f"{option} {name}={text}: expected a number, got {text!r}") from None
         if not math.isfinite(found[name]):
-            raise UsageError(f"{option} {name}={text}: it is no finite number")
+            raise UsageError(f"{option} {name}={text}: expected a finite number")
     return found
 
 
 def parse_duration(text: str) -> float:
-    """A duration such as `90`, `1.5h`, `10m`, `2d` in seconds."""
+    """Return a duration such as `90`, `1.5h`, `10m`, `2d` in seconds."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
     unit = units.get(text[-1:], 0.0)
     try:
@@ -80,7 +107,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_time(text: str, now: float) -> float:
-    """A time in Unix seconds: an ISO 8601 time, of this time zone where it names none, or how long ago: `2d`, `90m`."""
+    """Return a time in Unix seconds from ISO 8601 (local unless it has a time zone), or from an age: `2d`, `90m`."""
     try:
         return datetime.fromisoformat(text).astimezone().timestamp()
     except ValueError:
@@ -89,5 +116,5 @@ def parse_time(text: str, now: float) -> float:
         return now - parse_duration(text)
     except UsageError:
         raise UsageError(
-            f"{text!r} is no time: write 2026-11-21, 2026-11-21T08:15, or how long ago, such as 2d, 8h or 90m"
+            f"{text!r} is no time: write 2026-11-21, 2026-11-21T08:15, or an age such as 2d, 8h or 90m"
         ) from None

@@ -1,4 +1,4 @@
-"""`penstock limits`: how many steps may run at the same time."""
+"""`penstock limits`: concurrency limits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock_cli.arguments import Json
 from penstock_cli.display import output
 
 if TYPE_CHECKING:
@@ -15,15 +16,14 @@ if TYPE_CHECKING:
     from penstock.client.limits import Limit, SlotHolder
     from penstock_core.pipeline.ir import Pipeline
 
-app = typer.Typer(help="How many steps may run at the same time.", no_args_is_help=True)
+app = typer.Typer(help="Manage concurrency limits.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the limit; pool:NAME for the size of a pool.")]
 
 
 @app.command("list")
 def list_limits(json: Json = False) -> None:
-    """List all limits that are set or in use."""
+    """List the limits that are set or in use."""
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
 
@@ -39,12 +39,12 @@ def list_limits(json: Json = False) -> None:
         (limit.name, _slots(limit), str(limit.in_use), f"{limit.waiting}{'+' if limit.more_waiting else ''}")
         for limit in found
     ]
-    output.table(["name", "slots", "in_use", "waiting"], rows)
+    output.table(["name", "slots", "in use", "waiting"], rows)
 
 
 @app.command("show")
 def show(name: Name, json: Json = False) -> None:
-    """Show who holds the slots of a limit, and who waits, the next first."""
+    """Show the holders of a limit and its queue, next first."""
     from penstock_cli.platform import session
 
     with session.connect() as connected:
@@ -52,20 +52,20 @@ def show(name: Name, json: Json = False) -> None:
     if json:
         output.as_json(dataclasses.asdict(limit))
         return
-    output.line(f"limit {limit.name}: {_slots_text(limit)}, {limit.in_use} held, {limit.waiting} waiting")
-    rows = [("holds", *_row(place), "") for place in limit.holders]
-    rows += [("waits", *_row(place), f"{place.effective:.1f}") for place in limit.waiters]
+    output.line(f"limit {limit.name}: {_slots_text(limit)}, {limit.in_use} in use, {limit.waiting} waiting")
+    rows = [("in use", *_row(holder), "") for holder in limit.holders]
+    rows += [("waiting", *_row(waiter), f"{waiter.effective:.1f}") for waiter in limit.waiters]
     if rows:
-        output.table(["", "run", "step", "for", "priority"], rows)
+        output.table(["state", "run", "step", "for", "priority"], rows)
 
 
 @app.command("set")
 def set_limit(
     name: Name,
-    slots: Annotated[int, typer.Argument(metavar="SLOTS", help="How many steps may run at the same time.", min=0)],
+    slots: Annotated[int, typer.Argument(metavar="SLOTS", help="Number of slots.", min=0)],
     json: Json = False,
 ) -> None:
-    """Set how many slots a limit has, instead of what steps say."""
+    """Set the number of slots of a limit. Overrides the numbers that steps state."""
     from penstock_cli.platform import session
 
     with session.connect() as connected:
@@ -76,21 +76,21 @@ def set_limit(
         output.line(f"limit {limit.name}: {_slots_text(limit)}")
 
 
-@app.command("remove")
+@app.command("unset")
 def unset(name: Name, json: Json = False) -> None:
-    """Remove what a limit is set to: steps say their own number again."""
+    """Remove the setting of a limit. The numbers that steps state apply again."""
     from penstock_cli.platform import session
 
     with session.connect() as connected:
         connected.client.limits.unset(name)
     if json:
-        output.as_json({"name": name, "removed": True})
+        output.as_json({"name": name, "deleted": True})
     else:
-        output.line(f"limit {name} removed")
+        output.line(f"limit {name} unset")
 
 
 def warn_unknown_limits(client: Client, pipeline: Pipeline) -> None:
-    """Say which steps of a compiled pipeline will fail because nobody says how many slots their limit has."""
+    """Warn of steps that will fail because neither they nor the platform state the slots of their limit."""
     named = {
         spec.concurrency: spec.name
         for spec in pipeline.steps.values()
@@ -101,7 +101,7 @@ def warn_unknown_limits(client: Client, pipeline: Pipeline) -> None:
         for name, step in sorted(named.items()):
             if name not in known:
                 advice = f'set it with `penstock limits set {name} SLOTS`, or write concurrency="{name}:2"'
-                output.note(f"warning: step {step!r} will fail: the limit {name!r} is not known here: {advice}")
+                output.note(f"warning: step {step!r} will fail: limit {name!r} is not set: {advice}")
 
 
 def _summary(limit: Limit) -> dict[str, object]:
@@ -114,14 +114,11 @@ def _slots(limit: Limit) -> str:
 
 def _slots_text(limit: Limit) -> str:
     if limit.slots is None:
-        return "slots as each step says"
+        return "slots as each step states"
     return f"{limit.slots} slot{'' if limit.slots == 1 else 's'}"
 
 
-def _row(place: SlotHolder) -> tuple[str, str, str]:
-    step = f"{place.step} ({place.attempt})" if place.step else "(the run)"
-    return (
-        place.run_id,
-        step,
-        f"{max(0.0, time.time() - place.since):.0f} s{' (cancel_requested)' if place.cancel_requested else ''}",
-    )
+def _row(holder: SlotHolder) -> tuple[str, str, str]:
+    step = f"{holder.step} ({holder.attempt})" if holder.step else "(the run)"
+    seconds = f"{max(0.0, time.time() - holder.since):.0f} s"
+    return holder.run_id, step, f"{seconds} (cancel requested)" if holder.cancel_requested else seconds

@@ -1,9 +1,9 @@
-"""The `penstock` command: from the arguments to an exit code.
+"""Entry point of the `penstock` command: from the arguments to an exit code.
 
 Exit codes: 0 success; 1 the run failed or was cancelled; 2 wrong usage, or the pipeline does not compile;
-3 the platform is missing, broken or refused; 130 interrupted by Ctrl-C.
+3 the platform is missing, broken or rejected the request; 130 interrupted by Ctrl-C.
 
-Promise: no traceback of the platform reaches the user unless PENSTOCK_DEBUG is set.
+Errors are printed without a traceback of the platform unless PENSTOCK_DEBUG is set.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ import sys
 
 
 def main() -> None:
-    """Entry point of the console script; never returns."""
-    # The embedded platform starts up beside everything that follows, the import of typer included.
+    """Run the command and exit; never returns."""
+    # The embedded platform starts in parallel with everything below, including the import of typer.
     from penstock_cli.platform import prestart
 
     prestart.start(sys.argv[1:])
-    from penstock_cli import failures
+    from penstock_cli import errors
 
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that knows no bars and ticks shows question marks; that is no reason to fail.
+        # A terminal without Unicode symbols shows question marks instead of failing.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
@@ -35,14 +35,14 @@ def main() -> None:
     except BaseException as error:
         if os.environ.get("PENSTOCK_DEBUG"):
             raise
-        code = failures.report(error)
+        code = errors.report(error)
     finally:
         prestart.release()
-    _leave(code)
+    _exit(code)
 
 
-def _leave(code: int) -> None:
-    """Exit; a reader that went away (`penstock runs list | head`) is no error."""
+def _exit(code: int) -> None:
+    """Exit; a closed pipe (`penstock runs list | head`) is no error."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

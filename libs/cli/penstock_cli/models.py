@@ -8,34 +8,35 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from penstock_cli import failures
-from penstock_cli.arguments import parse_numbers, parse_pairs
+from penstock_cli.arguments import Json, RunArgument, parse_numbers, parse_pairs, resolve_run
 from penstock_cli.display import output
-from penstock_cli.failures import UsageError
+from penstock_cli.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
     from penstock.client.errors import RefusedError
     from penstock.client.models import ModelVersion
 
-app = typer.Typer(help="Registered models, their versions, aliases and gates.", no_args_is_help=True)
+app = typer.Typer(help="Manage registered models, their versions, aliases and gates.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
 Reference = Annotated[
-    str, typer.Argument(metavar="MODEL", help="NAME for the latest version, NAME@ALIAS or NAME:NUMBER.")
+    str, typer.Argument(metavar="MODEL", help="NAME for the latest version, NAME@ALIAS or NAME:VERSION.")
 ]
-Number = Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version.", min=1)]
-Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="Such as champion.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the history.")]
+Version = Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version.", min=1)]
+Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="Alias, such as champion.")]
+Reason = Annotated[str, typer.Option("--reason", help="Reason, recorded in the history.")]
 Gate = Annotated[
-    str, typer.Option("--gate", help="What it has to pass, besides the alias's own gate: 'loss < champion.loss'.")
+    str,
+    typer.Option("--gate", help="Gate to pass in addition to that of the alias, such as 'loss < champion.loss'."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Pass the gates by; takes --reason, and the history says so.")]
+Force = Annotated[
+    bool, typer.Option("--force", help="Bypass gates. Requires --reason, which is recorded in the history.")
+]
 
 
 @app.command("list")
 def list_models(json: Json = False) -> None:
-    """List all registered models."""
+    """List registered models."""
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
 
@@ -62,20 +63,23 @@ def list_models(json: Json = False) -> None:
 
 @app.command("show")
 def show(reference: Reference, json: Json = False) -> None:
-    """Show a version of a model; with a plain NAME, all versions and aliases."""
+    """Show a model or one of its versions.
+
+    For a plain NAME, shows all versions and aliases.
+    """
     from penstock_cli.display import model_tables
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        client = connected.client
+        models = connected.client.models
         if "@" in reference or ":" in reference:
-            version = client.models.get(reference)
+            version = models.get(reference)
             if json:
                 output.as_json(model_tables.as_object(version))
             else:
                 model_tables.version(version)
             return
-        versions, aliases = client.models.versions(reference), client.models.aliases(reference)
+        versions, aliases = models.versions(reference), models.aliases(reference)
     if json:
         shown = [model_tables.as_object(version) for version in versions]
         output.as_json({"name": reference, "versions": shown, "aliases": [dataclasses.asdict(one) for one in aliases]})
@@ -86,25 +90,27 @@ def show(reference: Reference, json: Json = False) -> None:
 @app.command("register")
 def register(
     name: Name,
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")],
-    step: Annotated[str, typer.Argument(metavar="STEP", help="Key of the step that gave it.")],
+    run: RunArgument,
+    step: Annotated[str, typer.Argument(metavar="STEP", help="Key of the step.")],
     result: Annotated[str, typer.Option("--output", "-o", help="Name of the output or artifact.")] = "result",
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", metavar="NAME=NUMBER", help="Instead of what the step logged; repeatable."),
+        typer.Option("--metric", metavar="NAME=NUMBER", help="Replaces the metrics of the step; repeatable."),
     ] = None,
-    alias: Annotated[str | None, typer.Option("--alias", help="An alias for it, if it passes the gates.")] = None,
+    alias: Annotated[str | None, typer.Option("--alias", help="Alias for the version, if it passes the gates.")] = None,
     gate: Gate = "",
     force: Force = False,
     reason: Reason = "",
-    description: Annotated[str, typer.Option("--description", help="For people.")] = "",
-    tag: Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=TEXT", help="Repeatable.")] = None,
+    description: Annotated[str, typer.Option("--description", help="Free text.")] = "",
+    tag: Annotated[list[str] | None, typer.Option("--tag", metavar="NAME=TEXT", help="Tag; repeatable.")] = None,
     json: Json = False,
 ) -> None:
-    """Register an output of a step as the next version of a model."""
+    """Register an output of a step as a version.
+
+    Exits with 1 if the version fails a gate.
+    """
     from penstock_cli.display import model_tables
     from penstock_cli.platform import session
-    from penstock_cli.runs.commands import resolve
 
     metrics = parse_numbers("--metric", metric) if metric else None
     tags = parse_pairs("--tag", tag or [])
@@ -112,30 +118,32 @@ def register(
         client = connected.client
         more: dict[str, Any] = {"alias": alias, "gate": gate, "force": force, "reason": reason}
         more |= {"description": description, "tags": tags, "metrics": metrics}
-        version = client.models.register(name, resolve(client, run), step, result, **more)
+        version = client.models.register(name, resolve_run(client, run), step, result, **more)
     if json:
         output.as_json(model_tables.as_object(version))
     else:
         model_tables.registered(version, alias)
     if version.refused is not None:
-        raise typer.Exit(failures.FAILED)
+        raise typer.Exit(FAILED)
 
 
 @app.command("promote")
 def promote(
     name: Name,
-    version: Number,
+    version: Version,
     alias: Alias,
     gate: Gate = "",
     force: Force = False,
     reason: Reason = "",
     replaces: Annotated[
         int | None,
-        typer.Option("--replaces", metavar="VERSION", help="Only if the alias stands for this now; 0: nothing.", min=0),
+        typer.Option(
+            "--replaces", metavar="VERSION", help="Only if the alias points at this version; 0: at none.", min=0
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Have an alias stand for a version. Ends with 1 where the version does not pass a gate."""
+    """Point an alias at a version. Idempotent. Exits with 1 if the version fails a gate."""
     from penstock.client.errors import RefusedError
     from penstock_cli.platform import session
 
@@ -145,15 +153,15 @@ def promote(
                 name, version, alias, reason=reason, gate=gate, force=force, replaces=replaces
             )
         except RefusedError as error:
-            _report_gate_refusal(error, json=json)
+            _report_failed_gate(error, json=json)
     if json:
         output.as_json({"model": name, **dataclasses.asdict(moved)})
     else:
-        output.line(f"{name}@{alias} is version {moved.version}{', its gate passed by' if moved.forced else ''}")
+        output.line(f"{name}@{alias} is version {moved.version}{', gates bypassed' if moved.forced else ''}")
 
 
-def _report_gate_refusal(error: RefusedError, *, json: bool) -> NoReturn:
-    """A gate that refuses is an answer: each comparison, and exit code 1. All else is an error."""
+def _report_failed_gate(error: RefusedError, *, json: bool) -> NoReturn:
+    """Print the comparisons of a failed gate and exit with 1; raise any other error."""
     clauses = [text for field, text in error.errors if field == "gate"]
     if error.status != 409 or not clauses:
         raise error
@@ -163,20 +171,20 @@ def _report_gate_refusal(error: RefusedError, *, json: bool) -> NoReturn:
         output.note(error.title)
         for clause in clauses:
             output.note(f"  {clause}")
-    raise typer.Exit(failures.FAILED)
+    raise typer.Exit(FAILED)
 
 
-@app.command("remove-alias")
+@app.command("delete-alias")
 def delete_alias(name: Name, alias: Alias, reason: Reason = "", json: Json = False) -> None:
-    """Have an alias stand for nothing. Its history stays."""
+    """Delete an alias. Its history is kept."""
     from penstock_cli.platform import session
 
     with session.connect() as connected:
         connected.client.models.delete_alias(name, alias, reason=reason)
     if json:
-        output.as_json({"model": name, "alias": alias, "removed": True})
+        output.as_json({"model": name, "alias": alias, "deleted": True})
     else:
-        output.line(f"{name}@{alias} is removed")
+        output.line(f"{name}@{alias} deleted")
 
 
 @app.command("gate")
@@ -185,24 +193,27 @@ def gate(
     alias: Alias,
     expression: Annotated[
         str | None,
-        typer.Argument(metavar="[GATE]", help="Such as 'accuracy > champion.accuracy + 0.01'; default show it."),
+        typer.Argument(metavar="[GATE]", help="Such as 'accuracy > champion.accuracy + 0.01'; omit to show the gate."),
     ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Have no gate any more.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the gate.")] = False,
     reason: Reason = "",
     json: Json = False,
 ) -> None:
-    """Show or set what every move of an alias has to pass."""
+    """Show, set or delete the gate of an alias.
+
+    Every move of the alias must pass it.
+    """
     from penstock_cli.platform import session
 
-    if expression is not None and remove:
-        raise UsageError("a gate is set or removed: leave one of the two out")
+    if expression is not None and delete:
+        raise UsageError("GATE and --delete exclude each other")
     if expression is not None and not expression.strip():
-        raise UsageError("the gate is empty: --remove removes it")
+        raise UsageError("the gate is empty: delete it with --delete")
     with session.connect() as connected:
-        client = connected.client
-        if expression is not None or remove:
-            client.models.set_gate(name, alias, expression or "", reason=reason)
-        now = next((one.gate for one in client.models.aliases(name) if one.alias == alias), "")
+        models = connected.client.models
+        if expression is not None or delete:
+            models.set_gate(name, alias, expression or "", reason=reason)
+        now = next((one.gate for one in models.aliases(name) if one.alias == alias), "")
     if json:
         output.as_json({"model": name, "alias": alias, "gate": now or None})
     else:
@@ -210,29 +221,41 @@ def gate(
 
 
 @app.command("archive")
-def archive(
-    name: Name,
-    version: Number,
-    reason: Reason = "",
-    undo: Annotated[bool, typer.Option("--undo", help="Offer it again.")] = False,
-    json: Json = False,
-) -> None:
-    """Offer a version no more. Its artifact and its history stay."""
-    from penstock_cli.display import model_tables
+def archive(name: Name, version: Version, reason: Reason = "", json: Json = False) -> None:
+    """Archive a version.
+
+    An archived version is never the latest and gets no alias. Its artifact and history are kept.
+    """
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        models = connected.client.models
-        found = (models.unarchive if undo else models.archive)(name, version, reason=reason)
+        _print_archived(connected.client.models.archive(name, version, reason=reason), json=json)
+
+
+@app.command("unarchive")
+def unarchive(name: Name, version: Version, reason: Reason = "", json: Json = False) -> None:
+    """Unarchive a version."""
+    from penstock_cli.platform import session
+
+    with session.connect() as connected:
+        _print_archived(connected.client.models.unarchive(name, version, reason=reason), json=json)
+
+
+def _print_archived(version: ModelVersion, *, json: bool) -> None:
+    from penstock_cli.display import model_tables
+
     if json:
-        output.as_json(model_tables.as_object(found))
+        output.as_json(model_tables.as_object(version))
     else:
-        output.line(f"{found.reference} is {'archived' if found.archived else 'offered again'}")
+        output.line(f"{version.reference} {'archived' if version.archived else 'unarchived'}")
 
 
 @app.command("history")
 def history(name: Name, json: Json = False) -> None:
-    """Show all that happened to a model: what, who, when, why."""
+    """Show the history of a model.
+
+    Lists every change with its time, author and reason.
+    """
     from penstock_cli.display import model_tables
     from penstock_cli.platform import session
 
@@ -250,11 +273,11 @@ def get(
     to: Annotated[Path, typer.Option("--to", help="File or existing folder to write to.")] = Path(),
     json: Json = False,
 ) -> None:
-    """Write a version of a model to a file."""
+    """Download a version of a model."""
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        version: ModelVersion = connected.client.models.get(reference)
+        version = connected.client.models.get(reference)
         path = version.download(to)
     if json:
         output.as_json({"model": version.model, "version": version.version, "path": str(path.absolute())})

@@ -1,26 +1,26 @@
-"""`penstock schedules`: when pipelines run by themselves."""
+"""`penstock schedules`: cron schedules."""
 
 from __future__ import annotations
 
+import json as codec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock_cli.arguments import Json, parse_pairs
 from penstock_cli.display import output
-from penstock_cli.failures import UsageError
 
 if TYPE_CHECKING:
     from penstock.client.schedules import Schedule
 
-app = typer.Typer(help="When pipelines run by themselves.", no_args_is_help=True)
+app = typer.Typer(help="Manage cron schedules.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the schedule.")]
 
 
 @app.command("list")
 def list_schedules(json: Json = False) -> None:
-    """List all schedules."""
+    """List schedules."""
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
 
@@ -30,24 +30,24 @@ def list_schedules(json: Json = False) -> None:
         output.as_json([_object(schedule) for schedule in found])
         return
     if not found:
-        output.note("no schedules: make one with `penstock schedules put NAME --pipeline … --cron …`")
+        output.note("no schedules: create one with `penstock schedules apply NAME --pipeline … --cron …`")
         return
     rows = [
         (
-            s.name,
-            f"{s.pipeline} {f'v{s.version}' if s.version else '(latest)'}",
-            s.cron,
-            s.tz,
-            "paused" if s.paused else "active",
-            " ".join(f"{key}={value}" for key, value in s.inputs.items()),
+            schedule.name,
+            f"{schedule.pipeline} {f'v{schedule.version}' if schedule.version else '(latest)'}",
+            schedule.cron,
+            schedule.tz,
+            "paused" if schedule.paused else "active",
+            " ".join(f"{key}={value}" for key, value in schedule.inputs.items()),
         )
-        for s in found
+        for schedule in found
     ]
     output.table(["name", "pipeline", "cron", "time zone", "state", "inputs"], rows)
 
 
-@app.command("put")
-def put(
+@app.command("apply")
+def apply(
     name: Name,
     pipeline: Annotated[str, typer.Option("--pipeline", help="Registered pipeline to run.")],
     cron: Annotated[str, typer.Option("--cron", help="Five or six fields, such as '0 3 * * *'.")],
@@ -57,33 +57,34 @@ def put(
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option("-p", "--param", metavar="NAME=VALUE", help="Input; JSON where it reads as JSON."),
+        typer.Option("-p", "--param", metavar="NAME=VALUE", help="Input, parsed as JSON if it is JSON; repeatable."),
     ] = None,
-    paused: Annotated[bool, typer.Option("--paused", help="Keep it without firing.")] = False,
+    paused: Annotated[bool, typer.Option("--paused", help="Create the schedule paused.")] = False,
     json: Json = False,
 ) -> None:
-    """Make a schedule, or replace the one of this name.
+    """Create or update a schedule.
 
-    A schedule fires only while a platform is up: see `penstock up`.
+    Schedules fire only while a platform is running: see `penstock up`.
     """
     from penstock.client.schedules import Schedule
     from penstock_cli.platform import session
 
-    wanted = Schedule(name, pipeline, cron, version, tz, _inputs(param or []), paused)
+    inputs = {key: _value(text) for key, text in parse_pairs("-p", param or []).items()}
+    wanted = Schedule(name, pipeline, cron, version, tz, inputs, paused)
     with session.connect() as connected:
         stored = connected.client.schedules.apply(wanted)
-        short_lived = connected.embedded is not None and connected.embedded.embedded
+        short_lived = connected.ephemeral
     if json:
         output.as_json(_object(stored))
     else:
         output.line(f"schedule {stored.name}: {stored.pipeline} at {stored.cron!r} {stored.tz}")
     if short_lived:
-        output.note("no platform is up here: the schedule fires only while one is; start it with `penstock up`")
+        output.note("no platform is running here, so the schedule does not fire: start one with `penstock up`")
 
 
 @app.command("delete")
 def delete(name: Name, json: Json = False) -> None:
-    """Remove a schedule."""
+    """Delete a schedule."""
     from penstock_cli.platform import session
 
     with session.connect() as connected:
@@ -91,22 +92,14 @@ def delete(name: Name, json: Json = False) -> None:
     if json:
         output.as_json({"name": name, "deleted": True})
     else:
-        output.line(f"schedule {name} removed")
+        output.line(f"schedule {name} deleted")
 
 
-def _inputs(given: list[str]) -> dict[str, Any]:
-    import json as codec
-
-    inputs: dict[str, Any] = {}
-    for item in given:
-        name, equals, text = item.partition("=")
-        if not equals:
-            raise UsageError(f"-p {item!r} is not of the form name=value")
-        try:
-            inputs[name] = codec.loads(text)
-        except ValueError:
-            inputs[name] = text
-    return inputs
+def _value(text: str) -> Any:
+    try:
+        return codec.loads(text)
+    except ValueError:
+        return text
 
 
 def _object(schedule: Schedule) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Reads simple parameters without pydantic, which newer versions of typer import to read any: 150 ms of every command.
+"""Parses simple parameters without pydantic, which newer versions of typer import for it: 150 ms of every command.
 
-Only an optimisation: what is not recognised here, in the parameter or in the version of typer, is left to typer.
+This is an optimisation only: parameters and typer versions that are not recognised here are left to typer.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import typer
 
 
 def replace_readers(command: Any) -> Any:
-    """Replace the readers of a command's simple parameters, and of all commands below it; returns the command."""
+    """Replace the parsers of the simple parameters of a command and its subcommands; return the command."""
     for param in command.params:
         _replace(param)
     make_help = getattr(command, "get_help_option", None)
@@ -35,13 +35,13 @@ def _replace(param: Any) -> Any:
 
 
 class _Reader:
-    """In the place of typer's own: `coerce` makes a value of what was typed."""
+    """Replaces the parser of typer, which calls `coerce`."""
 
     def __init__(self, read: Callable[[Any, Any], Any]) -> None:
         self._read = read
 
     def coerce(self, value: Any, param: Any, ctx: Any) -> Any:
-        """The value; None and defaults stay what they are."""
+        """Return the value; None and defaults are returned as they are."""
         many = param.multiple or param.nargs == -1
         if value is None:
             return () if many else None
@@ -53,7 +53,7 @@ def _constant(reader: _Reader) -> Callable[[], _Reader]:
 
 
 def reader(annotation: Any) -> Callable[[Any, Any], Any] | None:
-    """The function that reads a text of this type, or None when it is not so simple."""
+    """Return the function that parses a text of this type, or None if it is not a simple type."""
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         options = [option for option in typing.get_args(annotation) if option is not type(None)]
         return reader(options[0]) if len(options) == 1 else None
@@ -62,7 +62,7 @@ def reader(annotation: Any) -> Callable[[Any, Any], Any] | None:
     return _READERS.get(annotation) if isinstance(annotation, type) else None
 
 
-def _as_it_is(value: Any, param: Any) -> Any:
+def _unchanged(value: Any, param: Any) -> Any:
     return value
 
 
@@ -84,4 +84,4 @@ def _whole(value: Any, param: Any) -> int:
     return number
 
 
-_READERS: dict[type, Callable[[Any, Any], Any]] = {str: _as_it_is, bool: _as_it_is, Path: _path, int: _whole}
+_READERS: dict[type, Callable[[Any, Any], Any]] = {str: _unchanged, bool: _unchanged, Path: _path, int: _whole}

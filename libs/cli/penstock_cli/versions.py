@@ -1,4 +1,4 @@
-"""`penstock versions`: the registered versions of pipelines."""
+"""`penstock versions`: registered versions of pipelines."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from typing import Annotated
 
 import typer
 
+from penstock_cli.arguments import Json
 from penstock_cli.display import output
 
-app = typer.Typer(help="Registered versions of pipelines.", no_args_is_help=True)
+app = typer.Typer(help="List registered versions of pipelines.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Registered versions of pipelines."""
+    """List registered versions of pipelines."""
 
 
 @app.command("list")
 def list_versions(
     pipeline: Annotated[str | None, typer.Argument(help="Only versions of this pipeline.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """List versions, newest first."""
     # Heavy imports stay out of `--help`.
@@ -52,4 +53,4 @@ def _commit(git: dict[str, object] | None) -> str:
     if not git:
         return ""
     branch = f" ({git['branch']})" if git.get("branch") else ""
-    return f"{str(git.get('commit', ''))[:12]}{branch}{', changed since' if git.get('dirty') else ''}"
+    return f"{str(git.get('commit', ''))[:12]}{branch}{', uncommitted changes' if git.get('dirty') else ''}"

@@ -22,7 +22,7 @@ from penstock_core.errors import PenstockError
 from penstock_core.pipeline.ir import Pipeline as CompiledPipeline
 
 if TYPE_CHECKING:
-    from penstock import Pipeline
+    from penstock.authoring import Pipeline
 
 _USUAL = ("pipeline.py", "main.py", "__init__.py")
 
@@ -214,7 +214,7 @@ def choose(module: ModuleType, target: Target) -> Pipeline:
 def is_pipeline(item: object) -> bool:
     """Whether something is a pipeline object."""
     # Imported late: the client alone needs no authoring.
-    from penstock import Pipeline
+    from penstock.authoring import Pipeline
 
     return isinstance(item, Pipeline)
 

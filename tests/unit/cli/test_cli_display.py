@@ -9,7 +9,7 @@ import pytest
 
 from penstock.client import views
 from penstock.client.views import Event, LogLine, Run
-from penstock_cli.display import chart, output, plain, progress, summary
+from penstock_cli.display import chart, formats, output, plain, summary
 from penstock_cli.display.progress import Progress
 from penstock_core.pipeline.ir import Node, Pipeline, Port, Retry, StepSpec
 from penstock_core.pipeline.values import Output
@@ -139,7 +139,7 @@ def test_changes_tell_the_story() -> None:
         "report skipped step 'train' failed",
         "run failed step 'train' failed: ValueError: bad [row]",
     ]
-    assert progress.outcome == "failed" and progress.done == 3
+    assert progress.outcome == "failed" and progress.finished_count == 3
     assert {status.value: n for status, n in progress.counts.items() if n} == {
         "succeeded": 1,
         "failed": 1,
@@ -164,8 +164,8 @@ def test_elapsed_time_counts_the_last_try() -> None:
 
 def test_live_measures_of_a_step() -> None:
     progress, _ = show_plain(failing()[:6])
-    progress.measure(LogLine("train", 1, BASE, metric="loss", value=0.25))
-    progress.measure(LogLine("nobody", 1, BASE, metric="loss", value=0.25))
+    progress.record_metric(LogLine("train", 1, BASE, metric="loss", value=0.25))
+    progress.record_metric(LogLine("nobody", 1, BASE, metric="loss", value=0.25))
     assert progress.step_histories["train"].live == {"loss": 0.25}
 
 
@@ -177,12 +177,12 @@ def test_the_live_table_shows_every_step(monkeypatch: pytest.MonkeyPatch) -> Non
     screen = io.StringIO()
     monkeypatch.setattr(output, "console", lambda: Console(file=screen, width=100, height=30, force_terminal=True))
     progress, _ = show_plain(failing()[:6])
-    progress.measure(LogLine("train", 1, BASE, metric="loss", value=0.25))
+    progress.record_metric(LogLine("train", 1, BASE, metric="loss", value=0.25))
     shown = Live(progress)
     text = render(shown)
     assert "training" in text and "running" in text
     assert [line.split()[1] for line in text.splitlines()[1:4]] == ["load", "train", "report"]
-    assert "rows=569" in text and "loss=0.25" in text and "1/3 done, 1 running" in text
+    assert "rows=569" in text and "loss=0.25" in text and "1/3 finished, 1 running" in text
     for event in failing()[6:]:
         progress.apply(event)
     text = render(shown)
@@ -309,7 +309,7 @@ def test_the_json_object_has_the_shape_that_is_documented() -> None:
     ],
 )
 def test_durations_for_people(value: float, text: str) -> None:
-    assert progress.seconds(value) == text
+    assert formats.duration(value) == text
 
 
 @pytest.mark.parametrize(

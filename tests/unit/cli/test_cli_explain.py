@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.client.views import Reasons, StepReason
-from penstock_cli.failures import UsageError
+from penstock_cli.errors import UsageError
 from penstock_cli.runs import explain
 
 

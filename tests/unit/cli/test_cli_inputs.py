@@ -9,7 +9,7 @@ import pytest
 
 from penstock import pipeline, step
 from penstock_cli import arguments
-from penstock_cli.failures import UsageError
+from penstock_cli.errors import UsageError
 from penstock_cli.runs import inputs
 from penstock_core.errors import InputError
 
@@ -66,14 +66,14 @@ def test_texts_are_read_as_the_hint_says(given: str, value: object) -> None:
         (["count=3.5"], "'count' .* must be int"),
         (["cuont=3"], "no parameter 'cuont'.*did you mean 'count'"),
         (["zzz=3"], r"no parameter 'zzz' .*count, rate"),
-        (["count"], "not of the form name=value"),
-        (["count=1", "count=2"], "given twice"),
+        (["count"], "expected NAME=VALUE"),
+        (["count=1", "count=2"], "given more than once"),
         (["depths=@/no/such/file"], "cannot read /no/such/file"),
-        (["source=nothing.csv"], r"'source': there is no file or folder /.*nothing\.csv"),
+        (["source=nothing.csv"], r"'source': no such file or folder: /.*nothing\.csv"),
     ],
 )
 def test_mistakes_are_told(given: list[str], message: str) -> None:
-    with pytest.raises(InputError, match=message):
+    with pytest.raises((InputError, UsageError), match=message):
         inputs.parse(training, given)
 
 
@@ -108,6 +108,6 @@ def test_no_durations(text: str) -> None:
 
 
 def test_labels() -> None:
-    assert arguments.parse_labels("first", ["a=1", "b=x=y"]) == {"a": "1", "b": "x=y", "name": "first"}
-    with pytest.raises(UsageError, match="key=value"):
-        arguments.parse_labels(None, ["a"])
+    assert arguments.parse_pairs("--label", ["a=1", "b=x=y"]) == {"a": "1", "b": "x=y"}
+    with pytest.raises(UsageError, match="NAME=VALUE"):
+        arguments.parse_pairs("--label", ["a"])

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from penstock.client.errors import ClientError
 from penstock.client.metrics import Point, Series
 from penstock.client.views import Run, Step
-from penstock_cli.failures import UsageError
+from penstock_cli.errors import UsageError
 from penstock_cli.runs import mlflow_export
 
 RUN = Run(
@@ -69,7 +69,7 @@ def test_series_of_several_steps_get_the_name_of_theirs() -> None:
 def test_without_mlflow_or_an_address_the_command_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PENSTOCK_MLFLOW_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(UsageError, match="give its address with --to"):
+    with pytest.raises(UsageError, match="pass --to"):
         mlflow_export.export_mlflow(["last"])
 
     def missing(name: str) -> None:
@@ -137,5 +137,5 @@ def test_a_run_is_exported_to_a_real_store_once(store: str) -> None:
 def test_a_refusal_of_mlflow_is_told(store: str) -> None:
     there = mlflow_export.Mlflow(store)
     long: Any = Run(**{**{name: getattr(RUN, name) for name in RUN.__slots__}, "trigger": {"name": ""}, "pipeline": ""})
-    with pytest.raises(ClientError, match=r"MLflow at sqlite:.* refuses"):
+    with pytest.raises(ClientError, match=r"MLflow at sqlite:.* rejected"):
         there.export(Measured(), long)  # type: ignore[arg-type]

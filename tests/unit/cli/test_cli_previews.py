@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 
-import click
 import pytest
 
 from penstock.client.views import Preview
 from penstock_cli.display import previews
+from penstock_cli.errors import UsageError
 
 
 def test_a_table_keeps_its_names_and_cuts_its_cells(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,5 +47,5 @@ def test_thumbnails_are_written_where_there_is_one(tmp_path: Path, capsys: pytes
     assert (tmp_path / "a.png").read_bytes() == b"png"
     previews.show(found, tmp_path / "a.png")
     assert "thumbnail in" in capsys.readouterr().out
-    with pytest.raises(click.UsageError, match="no thumbnail to write: the preview is damaged"):
+    with pytest.raises(UsageError, match="no thumbnail, the preview is damaged"):
         previews.write_picture(Preview("none", reason="damaged"), tmp_path / "b.png")

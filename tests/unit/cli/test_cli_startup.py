@@ -18,9 +18,9 @@ from penstock.client.errors import (
     SourceError,
     UnauthorizedError,
 )
-from penstock_cli import failures, typer_readers
+from penstock_cli import errors, typer_readers
 from penstock_cli.app import app
-from penstock_cli.runs.follow import DetachedError
+from penstock_cli.errors import DetachedError, UsageError
 from penstock_core.errors import DefinitionError, InputError
 
 
@@ -73,7 +73,7 @@ def test_wrong_usage_is_told(arguments: list[str], message: str) -> None:
         (DefinitionError("x"), 2),
         (InputError("x"), 2),
         (SourceError("x"), 2),
-        (failures.UsageError("x"), 2),
+        (UsageError("x"), 2),
         (NotFoundError(404, "x"), 2),
         (RefusedError(422, "x"), 2),
         (RefusedError(500, "x"), 3),
@@ -87,11 +87,11 @@ def test_wrong_usage_is_told(arguments: list[str], message: str) -> None:
     ],
 )
 def test_errors_have_their_exit_code(error: BaseException, code: int) -> None:
-    assert failures.code(error) == code
+    assert errors.exit_code(error) == code
 
 
 def test_internal_errors_show_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    assert failures.report(RuntimeError("odd")) == 3
+    assert errors.report(RuntimeError("odd")) == 3
     told = capsys.readouterr().err
     assert "internal error: RuntimeError: odd" in told and "PENSTOCK_DEBUG=1" in told and "Traceback" not in told
 
@@ -113,13 +113,13 @@ def test_the_command_needs_no_pydantic() -> None:
         "except SystemExit as end: print(end.code, *sorted(set(sys.modules) & {'pydantic', 'asyncio', 'nats'}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "2\n" and "is none of queued" in done.stderr
+    assert done.stdout == "2\n" and "expected one of queued" in done.stderr
 
 
 def test_every_command_has_help() -> None:
     names = [["run"], ["up"], ["doctor"], ["artifacts", "get"], ["versions", "list"]]
     names += [["runs", name] for name in ("list", "show", "logs", "cancel")]
-    names += [["schedules", name] for name in ("list", "put", "delete")]
+    names += [["schedules", name] for name in ("list", "apply", "delete")]
     for name in names:
         done = CliRunner().invoke(app, [*name, "--help"])
         assert done.exit_code == 0 and "Usage:" in done.output and "--json" in done.output, name

@@ -1,4 +1,4 @@
-"""Progress on a terminal: one line a step, redrawn; large runs show counts and what runs or failed."""
+"""Progress on a terminal: one line per step, redrawn; large runs show counts, running and failed steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from rich.text import Text
 
 from penstock.client.views import LogLine
 from penstock_cli.display import output
-from penstock_cli.display.progress import Change, Progress, metrics, seconds
+from penstock_cli.display.formats import duration, metrics
+from penstock_cli.display.progress import Change, Progress
 from penstock_core.run.machine import Status, StepState
 
 MANY = 40
@@ -30,12 +31,12 @@ ICONS = {
     "skipped": "↷",
     "cancelled": "■",
 }
-_ASCII = dict(zip(ICONS, (".", "h", "o", "w", "r", "+", "=", "x", ">", "#"), strict=True))
+_ASCII = dict(zip(ICONS, (".", "l", "o", "w", "r", "+", "=", "x", ">", "#"), strict=True))
 _SHOWN = (Status.FAILED, Status.RUNNING, Status.RETRYING, Status.QUEUED)
 
 
 class Live:
-    """Redraws the state of a run ten times a second until it is left; then the screen is free for the summary."""
+    """Redraws the state of a run ten times a second, and clears it at the end."""
 
     live = True
 
@@ -61,21 +62,21 @@ class Live:
         self._live.stop()
 
     def on_change(self, change: Change) -> None:
-        """Drawn with the next refresh; what somebody has to do something about is told above the steps, too."""
+        """Draw a change with the next refresh; print one that needs action above the steps."""
         if change.needs_action:
             self._console.print(Text.assemble((f"{change.key} ", "bold"), change.text), soft_wrap=True)
 
     def on_log_line(self, line: LogLine) -> None:
-        """A step wrote a line: above the steps."""
+        """Print a line of a step's output above the steps."""
         for text in line.text.splitlines() if line.metric is None else ():
             self._console.print(Text.assemble((f"{line.step} | ", "dim"), text), soft_wrap=True)
 
     def note(self, text: str, at: float | None = None) -> None:
-        """Tell something below the steps."""
+        """Show a note below the steps."""
         self.footer = text
 
     def connection_state(self, why: str | None) -> None:
-        """The platform does not answer, or (None) it does."""
+        """Show that the platform does not answer, or (None) answers again."""
         self._connection_error = why
 
     # --------------------------------------------------------------------------------------------------- drawing
@@ -88,7 +89,7 @@ class Live:
         rows = self._chosen(room - 2) if many else list(progress.steps.values())
         hidden = 0
         if len(rows) > room:
-            # A small terminal: what is over gives way first.
+            # Finished steps are hidden first on a small terminal.
             rows = [row for row in rows if row.status in _SHOWN][:room] or rows[:room]
             hidden = len(progress.step_histories) - len(rows)
         parts: list[RenderableType] = [self._header(now)]
@@ -108,7 +109,7 @@ class Live:
             (progress.run_id, "dim"),
             "  ",
             (state, output.STYLES.get(state, "")),
-            f"  {seconds((progress.finished_at or now) - since)}",
+            f"  {duration((progress.finished_at or now) - since)}",
             no_wrap=True,
             overflow="ellipsis",
         )
@@ -117,17 +118,17 @@ class Live:
         counts = self.progress.counts
         text = Text("  ", no_wrap=True, overflow="ellipsis")
         total = len(self.progress.step_histories)
-        filled = round(30 * self.progress.done / max(total, 1))
+        filled = round(30 * self.progress.finished_count / max(total, 1))
         text.append("━" * filled if self._unicode else "#" * filled, "green")
         text.append("━" * (30 - filled) if self._unicode else "-" * (30 - filled), "dim")
-        text.append(f"  {self.progress.done}/{total}  ")
+        text.append(f"  {self.progress.finished_count}/{total}  ")
         for status in Status:
             if counts[status]:
                 text.append(f" {counts[status]} {status.value}", output.STYLES[status.value])
         return text
 
     def _chosen(self, room: int) -> list[StepState]:
-        """Of many steps: those that failed, run or wait for a retry."""
+        """Select the failed, running and retrying steps of a large run."""
         found: list[StepState] = []
         for status in _SHOWN[:3]:
             if self.progress.counts[status]:
@@ -147,7 +148,7 @@ class Live:
             table.add_row(
                 Text(self._icon(step.status, now), style),
                 Text(output.short(step.key, label), "dim" if step.status is Status.WAITING else ""),
-                seconds(elapsed) if elapsed is not None else "",
+                duration(elapsed) if elapsed is not None else "",
                 self._detail(step, now),
             )
         return table
@@ -165,7 +166,7 @@ class Live:
         if step.attempt > 1:
             parts.append((f"attempt {step.attempt}", "yellow"))
         if step.not_before and step.not_before > now and step.status in (Status.RETRYING, Status.QUEUED):
-            parts.append((f"in {seconds(step.not_before - now)}", "yellow"))
+            parts.append((f"in {duration(step.not_before - now)}", "yellow"))
         if step.status is Status.FAILED and step.error is not None:
             parts.append((f"{step.error.type}: {step.error.message}", ""))
         elif step.status in (Status.SKIPPED, Status.CANCELLED) and step.reason:
@@ -182,7 +183,7 @@ class Live:
 
     def _footer(self, hidden: int) -> Text:
         counts = self.progress.counts
-        parts = [f"{self.progress.done}/{len(self.progress.step_histories)} done"]
+        parts = [f"{self.progress.finished_count}/{len(self.progress.step_histories)} finished"]
         if counts[Status.RUNNING]:
             parts.append(f"{counts[Status.RUNNING]} running")
         if hidden:

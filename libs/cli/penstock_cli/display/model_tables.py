@@ -1,4 +1,4 @@
-"""Registered models as people read them on a terminal."""
+"""Registered models as tables."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock_cli.display import output
-from penstock_cli.display.progress import size
+from penstock_cli.display.formats import size
 
 if TYPE_CHECKING:
     from penstock.client.models import Alias, HistoryEntry, ModelVersion
@@ -16,7 +16,7 @@ _METRICS = 4
 
 
 def as_object(version: ModelVersion) -> dict[str, Any]:
-    """A version as JSON."""
+    """Return a version as JSON."""
     names = [item.name for item in dataclasses.fields(version) if item.name not in ("registry", "refused", "created")]
     found = {name: getattr(version, name) for name in names}
     if version.refused is not None:
@@ -25,15 +25,15 @@ def as_object(version: ModelVersion) -> dict[str, Any]:
 
 
 def model(name: str, versions: Sequence[ModelVersion], aliases: Sequence[Alias]) -> None:
-    """A model with its versions and aliases."""
+    """Print a model with its versions and aliases."""
     count = f"{len(versions)} version{'' if len(versions) == 1 else 's'}"
     output.line(f"model {name}: {count}")
     for alias in aliases:
-        stands = f"version {alias.version}" if alias.version else "nothing"
+        target = f"version {alias.version}" if alias.version else "unset"
         why = f" ({alias.reason})" if alias.reason else ""
         guard = f", gate: {alias.gate}" if alias.gate else ""
-        forced = ", its gate passed by" if alias.forced else ""
-        output.line(f"  @{alias.alias} is {stands}{why}{forced}{guard}")
+        forced = ", gates bypassed" if alias.forced else ""
+        output.line(f"  @{alias.alias} is {target}{why}{forced}{guard}")
     rows = [
         (
             f"v{one.version}",
@@ -47,11 +47,11 @@ def model(name: str, versions: Sequence[ModelVersion], aliases: Sequence[Alias])
         for one in versions
     ]
     if rows:
-        output.table(["version", "at", "format", "size", "metrics", "run", "is"], rows)
+        output.table(["version", "created", "format", "size", "metrics", "run", "aliases"], rows)
 
 
 def version(one: ModelVersion) -> None:
-    """A version with all that is known of it."""
+    """Print a version with all its fields."""
     named = f" ({', '.join(one.aliases)})" if one.aliases else ""
     output.line(f"model {one.reference}{named}{', archived' if one.archived else ''}")
     kind = f", {one.artifact['python_type']}" if one.artifact.get("python_type") else ""
@@ -66,21 +66,21 @@ def version(one: ModelVersion) -> None:
         ),
         ("code", one.code[:12]),
         ("registered", f"{output.clock(one.at)}{f' by {one.by}' if one.by else ''}"),
-        ("about", one.description),
+        ("description", one.description),
         ("metrics", "  ".join([*(f"{k}={v:.6g}" for k, v in one.metrics.items()), *_non_finite(one)])),
         ("params", "  ".join(f"{k}={v}" for k, v in one.params.items())),
         ("tags", "  ".join(f"{k}={v}" for k, v in one.tags.items())),
     ]
     for name, text in facts:
         if text:
-            output.line(f"  {name:<10}  {text}")
+            output.line(f"  {name:<11}  {text}")
 
 
 def registered(one: ModelVersion, alias: str | None) -> None:
-    """What came of registering."""
-    output.line(f"{one.reference} {'is registered' if one.created else 'was registered already'}")
+    """Print the result of a registration."""
+    output.line(f"{one.reference} {'registered' if one.created else 'exists already'}")
     if one.refused is not None:
-        output.line(f"it does not become {one.refused.alias}:")
+        output.line(f"not promoted to {one.refused.alias}, a gate failed:")
         for clause in one.refused.clauses:
             output.line(f"  {clause}")
     elif alias is not None and alias in one.aliases:
@@ -88,7 +88,7 @@ def registered(one: ModelVersion, alias: str | None) -> None:
 
 
 def history(entries: Sequence[HistoryEntry]) -> None:
-    """What happened, the oldest first."""
+    """Print the history of a model, oldest first."""
     for entry in entries:
         by = f", by {entry.by}" if entry.by else ""
         output.line(f"{output.clock(entry.at)}  {_describe(entry)}{by}")
@@ -103,17 +103,17 @@ def _describe(entry: HistoryEntry) -> str:
         case "registered":
             return f"v{entry.version} registered{why}"
         case "promoted":
-            previous = f" in place of v{entry.previous}" if entry.previous else ""
+            previous = f", replacing v{entry.previous}" if entry.previous else ""
             return (
-                f"v{entry.version} became {entry.alias}{previous}{', its gate passed by' if entry.forced else ''}{why}"
+                f"v{entry.version} promoted to {entry.alias}{previous}{', gates bypassed' if entry.forced else ''}{why}"
             )
         case "promotion-refused":
-            return f"v{entry.version} did not become {entry.alias}"
+            return f"v{entry.version} not promoted to {entry.alias}, a gate failed"
         case "alias-removed":
-            return f"v{entry.previous} is {entry.alias} no more{why}"
+            return f"alias {entry.alias} of v{entry.previous} deleted{why}"
         case "gate-set":
-            what = f"has the gate {entry.gate}" if entry.gate else "has no gate any more"
-            return f"{entry.alias} {what}{why}"
+            what = f"set to {entry.gate}" if entry.gate else "deleted"
+            return f"gate of {entry.alias} {what}{why}"
         case _:
             return f"v{entry.version} {entry.kind}{why}"
 

@@ -1,6 +1,6 @@
-"""Where output goes: rich on a terminal, plain text elsewhere, one JSON value when asked.
+"""Output: coloured on a terminal, plain text elsewhere, or one JSON value.
 
-Rich is imported when something is shown with it, not before: `penstock run` has other things to do first.
+Rich is imported only when it is used, because the import would delay the first step of `penstock run`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Segments = list[tuple[str, str]]
-"""A line as texts with their styles, so that a terminal and a file show the same."""
+"""A line as pairs of text and style."""
 
 STYLES = {
     "succeeded": "green",
@@ -36,7 +36,7 @@ STYLES = {
 
 @cache
 def console() -> Console:
-    """The console of standard output."""
+    """Return the console of standard output."""
     # Takes 40 ms to import.
     from rich.console import Console
 
@@ -51,7 +51,7 @@ def terminal() -> bool:
 
 
 def symbols(better: str, plain: str) -> str:
-    """`better` where standard output can show it, else `plain`."""
+    """Return `better` if standard output can encode it, else `plain`."""
     try:
         better.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -60,7 +60,7 @@ def symbols(better: str, plain: str) -> str:
 
 
 def short(key: str, width: int) -> str:
-    """A step's key in at most `width` characters; one inside a pipeline keeps its end, with the number of the call."""
+    """Shorten the key of a step; a key inside a sub-pipeline keeps its end, with the number of the call."""
     if len(key) <= width:
         return key
     head = width // 4 if "/" in key else width - 1
@@ -82,7 +82,7 @@ def show(lines: Iterable[Segments]) -> None:
         for parts in lines:
             line("".join(text for text, _ in parts).rstrip())
         return
-    # Only where it is drawn.
+    # Imported only on terminals.
     from rich.text import Text
 
     for parts in lines:
@@ -90,7 +90,7 @@ def show(lines: Iterable[Segments]) -> None:
 
 
 def note(text: str) -> None:
-    """Tell the user something that is not the result: to standard error."""
+    """Write a note to standard error."""
     sys.stderr.write(text + "\n")
     sys.stderr.flush()
 
@@ -104,12 +104,13 @@ def as_json(value: Any) -> None:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], states: str | None = None, *, data: bool = False
 ) -> None:
-    """Write a table; the column named `states` is coloured by its states. Of `data`, heads stay as they are."""
+    """Write a table with the column `states` coloured. Column heads are upper-case, except those of `data`."""
     at = columns.index(states) if states else -1
+    columns = columns if data else [column.upper() for column in columns]
     if not sys.stdout.isatty():
-        _plain_table(columns if data else [column.upper() for column in columns], list(rows))
+        _plain_table(columns, list(rows))
         return
-    # Only where it is drawn.
+    # Imported only on terminals.
     from rich.table import Table
     from rich.text import Text
 
@@ -131,7 +132,7 @@ def _plain_table(columns: Sequence[str], rows: list[Sequence[str]]) -> None:
 
 
 def clock(at: float | None, *, precise: bool = False) -> str:
-    """A time of today as `14:03:21`, with milliseconds when precise; of another day with its date."""
+    """Return a time of today as `14:03:21`, with milliseconds if `precise`; of another day with its date."""
     if not at:
         return ""
     local = time.localtime(at)

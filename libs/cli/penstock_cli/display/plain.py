@@ -1,4 +1,4 @@
-"""Progress where nothing can be redrawn: one line a change, with the time. Large runs tell failures and a count."""
+"""Progress as plain text: one line per change, with the time. Large runs print failures and counts only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from types import TracebackType
 
 from penstock.client.views import LogLine
 from penstock_cli.display import output
-from penstock_cli.display.progress import Change, Progress, steps
+from penstock_cli.display.formats import steps
+from penstock_cli.display.progress import Change, Progress
 
 LARGE = 200
 _EVERY = 2.0
@@ -16,7 +17,7 @@ _NOTABLE = frozenset({"failed", "retrying", "cancelled"})
 
 
 class Plain:
-    """Writes lines as things happen. `quiet` writes none; `large` runs write counts every two seconds."""
+    """Writes one line per change, or none if `quiet`; for large runs, counts every two seconds."""
 
     live = False
 
@@ -38,7 +39,7 @@ class Plain:
         sys.stdout.flush()
 
     def on_change(self, change: Change) -> None:
-        """Something happened."""
+        """Print a change."""
         if self.quiet or change.state == "queued":
             return
         if self._large and change.key is not None and change.state not in _NOTABLE and not change.needs_action:
@@ -55,23 +56,25 @@ class Plain:
         if time.monotonic() - self._last_count_at > _EVERY:
             self._last_count_at = time.monotonic()
             counts = ", ".join(f"{count} {status}" for status, count in self.progress.counts.items() if count)
-            self.note(f"{self.progress.done} of {len(self.progress.step_histories)} steps done ({counts})")
+            self.note(
+                f"{self.progress.finished_count} of {len(self.progress.step_histories)} steps finished ({counts})"
+            )
 
     def on_log_line(self, line: LogLine) -> None:
-        """A step wrote a line."""
+        """Print a line of a step's output."""
         for text in line.text.splitlines() if line.metric is None else ():
             self.note(f"{line.step:<{self._width}}  | {text}", line.at)
 
     def connection_state(self, why: str | None) -> None:
-        """The platform does not answer, or (None) it does: told once each."""
+        """Report once that the platform does not answer (with the reason), or answers again (None)."""
         if why is not None and not self._disconnected:
             self.note(f"waiting for the platform: {why}")
         elif why is None and self._disconnected:
-            self.note("the platform is back")
+            self.note("the platform answers again")
         self._disconnected = why is not None
 
     def note(self, text: str, at: float | None = None) -> None:
-        """Write a line with the time."""
+        """Print a line with the time."""
         if not self.quiet:
             sys.stdout.write(f"{output.clock(at or time.time(), precise=True)}  {text}\n")
             sys.stdout.flush()

@@ -1,7 +1,6 @@
-"""What the screen shows of a run: the core's own state machine over the events, and when everything happened.
+"""The progress of a run: the core's state machine applied to its events, with the times of all attempts.
 
-In: events in log order; those that were seen before change nothing. Out: `Progress`, to be read by a display, and
-for each event the `Change` that is worth a line.
+Events are applied in log order; duplicates are ignored. Displays read `Progress`, and print the `Change` of each event.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 from penstock.client import views
 from penstock.client.views import Event, LogLine
 from penstock_cli.display import waits
+from penstock_cli.display.formats import duration, metrics
 from penstock_core import facts
 from penstock_core.facts import ErrorInfo, Fact, Outcome
 from penstock_core.pipeline.ir import Kind, Pipeline
@@ -23,7 +23,7 @@ from penstock_core.run.machine import TERMINAL_STATUSES, Plan, RunState, Status,
 
 @dataclass(slots=True)
 class Attempt:
-    """One try of a step; times are Unix seconds, 0 where it has not happened."""
+    """The times of an attempt in Unix seconds, 0 for those that have not come yet."""
 
     number: int
     requested_at: float = 0.0
@@ -34,25 +34,25 @@ class Attempt:
 
 @dataclass(slots=True)
 class StepHistory:
-    """What the state machine does not keep: the tries of a step, and what it measured and told while it runs."""
+    """What the state machine does not record: the attempts of a step, and its metrics while it runs."""
 
     attempts: dict[int, Attempt] = field(default_factory=dict[int, Attempt])
     live: dict[str, Any] = field(default_factory=dict[str, Any])
     note: str = ""
 
     def attempt(self, number: int) -> Attempt:
-        """The try of this number."""
+        """Return the attempt of this number."""
         return self.attempts.setdefault(number, Attempt(number))
 
     @property
     def last(self) -> Attempt | None:
-        """The newest try, or None."""
+        """The latest attempt, or None."""
         return self.attempts[max(self.attempts)] if self.attempts else None
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a step, or of the run when `key` is None. `needs_action`: a user has to act."""
+    """A change of a step, or of the run if `key` is None. `needs_action`: it requires an action of the user."""
 
     at: float
     key: str | None
@@ -62,7 +62,7 @@ class Change:
 
 
 class Progress:
-    """A run as its events tell it."""
+    """The progress of a run, from its events."""
 
     def __init__(self, run_id: str, pipeline: Pipeline, version: int) -> None:
         self.run_id = run_id
@@ -77,7 +77,7 @@ class Progress:
 
     @property
     def outcome(self) -> str:
-        """The state of the run in one word."""
+        """The state of the run."""
         if self.state.finished is not None:
             return self.state.finished.outcome.value
         if self.state.cancel is not None:
@@ -86,11 +86,11 @@ class Progress:
 
     @property
     def steps(self) -> Mapping[str, StepState]:
-        """The steps by key, in the pipeline's order."""
+        """The steps by key, in the order of the pipeline."""
         return self.state.steps
 
     def apply(self, event: Event) -> Change | None:
-        """Fold one event; the change it made, or None when it made none that matters."""
+        """Apply an event; return the change to print, or None."""
         fact = fact_of(event) if event.seq > self.last_seq else None
         if fact is None:
             return None
@@ -126,7 +126,7 @@ class Progress:
             self.counts[step.status] += 1
 
     def _item(self, at: float, fact: Fact, key: str) -> Change | None:
-        """What is worth a line of an item: only what went wrong; of the mapped step as a whole, that it is over."""
+        """Return the change of an item that failed, or of its mapped step that finished."""
         item = self.state.find(key)
         if item is None or item.index is None:
             return None
@@ -144,14 +144,14 @@ class Progress:
             return Change(at, key, item.status.value, describe(item, fact, at))
         return None
 
-    def measure(self, line: LogLine) -> None:
-        """Take over what a running step measured."""
-        track = self.step_histories.get(line.step)
-        if track is not None and line.metric is not None:
-            track.live[line.metric] = line.value
+    def record_metric(self, line: LogLine) -> None:
+        """Record a metric of a running step."""
+        history = self.step_histories.get(line.step)
+        if history is not None and line.metric is not None:
+            history.live[line.metric] = line.value
 
     def elapsed(self, key: str, now: float) -> float | None:
-        """Seconds that a step has run (or ran, in its last try); None when it has not begun."""
+        """Return the seconds that the last attempt of a step has run; None if it has not started."""
         last = self.step_histories[key].last
         if last is None or not last.started_at:
             return None
@@ -160,13 +160,13 @@ class Progress:
         return max(0.0, now - last.started_at) if self.state.finished is None else None
 
     @property
-    def done(self) -> int:
-        """How many steps are over."""
+    def finished_count(self) -> int:
+        """Number of finished steps."""
         return sum(self.counts[status] for status in TERMINAL_STATUSES)
 
 
 def items(step: StepState) -> str:
-    """How far a mapped step is: `12 of 100 items, 1 failed`."""
+    """Return the progress of a mapped step: `12 of 100 items, 1 failed`."""
     mapped = step.mapped
     if mapped is None:
         return ""
@@ -179,22 +179,22 @@ def items(step: StepState) -> str:
 
 
 def describe(step: StepState, fact: Fact, at: float) -> str:
-    """A change of a step in words."""
+    """Describe a change of a step."""
     match fact:
         case facts.AttemptRequested() if fact.attempt > 1:
             wait = (fact.not_before or at) - at
-            return f"attempt {fact.attempt}" + (f" in {seconds(wait)}" if wait > 0.05 else "")
+            return f"attempt {fact.attempt}" + (f" in {duration(wait)}" if wait > 0.05 else "")
         case facts.AttemptStarted() if fact.attempt > 1:
             return f"attempt {fact.attempt}"
         case facts.AttemptFinished() if fact.outcome in facts.SUCCESSFUL:
-            took = seconds(fact.finished_at - fact.started_at) if fact.started_at else ""
+            took = duration(fact.finished_at - fact.started_at) if fact.started_at else ""
             return "  ".join(part for part in (took, metrics(fact.metrics)) if part)
         case facts.AttemptFinished(outcome=Outcome.CANCELLED):
             return fact.error.message if fact.error else ""
         case facts.AttemptFinished():
             why = f"{fact.error.type}: {fact.error.message}" if fact.error else fact.outcome.value
-            again = f" ({step.reason})" if step.status is Status.RETRYING and step.reason else ""
-            return f"attempt {fact.attempt}: {why}{again}"
+            retry = f" ({step.reason})" if step.status is Status.RETRYING and step.reason else ""
+            return f"attempt {fact.attempt}: {why}{retry}"
         case facts.StepSkipped():
             return fact.reason
         case facts.StepExpanded():
@@ -208,15 +208,15 @@ def describe(step: StepState, fact: Fact, at: float) -> str:
 
 
 def record_time(step_histories: dict[str, StepHistory], event: Event, fact: Fact) -> None:
-    """Write down when a try of a step was asked for, started or ended."""
+    """Record when an attempt was requested, started or finished."""
     if not isinstance(fact, facts.AttemptRequested | facts.AttemptStarted | facts.AttemptFinished):
         return
-    track = step_histories.setdefault(fact.key, StepHistory())
-    attempt = track.attempt(fact.attempt)
+    history = step_histories.setdefault(fact.key, StepHistory())
+    attempt = history.attempt(fact.attempt)
     match fact:
         case facts.AttemptRequested():
             attempt.requested_at = max(event.at, fact.not_before or 0.0)
-            track.live.clear()
+            history.live.clear()
         case facts.AttemptStarted():
             attempt.started_at = fact.started_at or event.at
         case facts.AttemptFinished():
@@ -226,7 +226,7 @@ def record_time(step_histories: dict[str, StepHistory], event: Event, fact: Fact
 
 
 def timeline(events: Iterable[Event]) -> dict[str, StepHistory]:
-    """When the tries of each step were asked for, started and ended."""
+    """Return the times of the attempts of each step."""
     step_histories: dict[str, StepHistory] = {}
     for event in events:
         fact = fact_of(event)
@@ -252,13 +252,13 @@ _KINDS: dict[str, type[Fact]] = {
     "attempt.started": facts.AttemptStarted,
     "attempt.finished": facts.AttemptFinished,
 }
-# Values are not decoded: the display shows none of them, and a step's outputs can be large.
+# Values are not decoded: displays do not show them, and outputs can be large.
 _VALUES = {"inputs", "outputs", "artifacts", "resources", "cache", "caller", "limits"}
 _FIELDS = {kind: {f.name for f in dataclasses.fields(fact)} - _VALUES for kind, fact in _KINDS.items()}
 
 
 def fact_of(event: Event) -> Fact | None:
-    """The fact that an event tells, without its values; None for kinds that this version does not know."""
+    """Return the fact of an event, without its values; None for kinds unknown to this version."""
     kind = _KINDS.get(event.kind)
     if kind is None:
         return None
@@ -269,38 +269,3 @@ def fact_of(event: Event) -> Fact | None:
         error = views.build(ErrorInfo, data["error"])
         data["error"] = dataclasses.replace(error, bases=tuple(error.bases))
     return kind(**data)
-
-
-def seconds(value: float) -> str:
-    """A duration for people: `4 ms`, `1.25 s`, `3 min 05 s`, `2 h 10 min`."""
-    if value < 0.0995:
-        return f"{max(value, 0.0) * 1000:.0f} ms"
-    if value < 60:
-        return f"{value:.2f} s" if value < 9.995 else f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(count: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def metrics(values: Mapping[str, Any], limit: int = 4) -> str:
-    """Metrics in one line: `loss=0.12 accuracy=0.97`."""
-    shown = [f"{name}={number(value)}" for name, value in list(values.items())[:limit]]
-    return " ".join(shown) + (" …" if len(values) > limit else "")
-
-
-def steps(count: int) -> str:
-    """`1 step`, `2 steps`."""
-    return f"{count} step" if count == 1 else f"{count} steps"
-
-
-def number(value: Any) -> str:
-    """A number in few digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The end of a run in words: failures with the user's traceback, metrics, outputs and where they lie."""
+"""The result of a run: failures with the user's traceback, metrics, outputs and their paths; runs as JSON."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any
 from penstock.client.views import Run
 from penstock.store import FolderStore
 from penstock_cli.display import output
+from penstock_cli.display.formats import number, size
 from penstock_cli.display.output import Segments
-from penstock_cli.display.progress import number, size
 
 SUCCESSFUL_STATES = ("succeeded", "cached")
 _LABEL_LIMIT = 28
 _SHOWN = 20
 _TEXT_LIMIT = 160
-# Where the platform unpacked the user's source.
+# The folder where the platform unpacked the user's source.
 _UNPACKED = re.compile(r'(?<=File ")[^"]*/sources/[0-9a-f]{64}/')
 
 
 def failures(run: Run, root: Path | None = None) -> Iterable[Segments]:
-    """Why the run did not succeed: each failed step with its traceback, then what was skipped for it.
+    """Yield each failed step with its traceback, then the skipped steps.
 
-    Tracebacks name files of the user's source by their place under `root`, relative to it where it is not known.
+    Tracebacks refer to the user's source in `root`, or relative to its folder if that is not known.
     """
     folder = f"{root}/" if root else ""
     failed = [step for step in run.steps.values() if step.state == "failed"]
     for step in failed[:10]:
-        tries = f" after {step.attempts} attempts" if step.attempts > 1 else ""
+        attempts = f" after {step.attempts} attempts" if step.attempts > 1 else ""
         yield []
-        why = str(step.error) if step.error else (step.reason or "no reason is known")
-        yield [("step ", ""), (step.key, "bold"), (f" failed{tries}: ", "bold red"), (why, "red")]
+        why = str(step.error) if step.error else (step.reason or "unknown reason")
+        yield [("step ", ""), (step.key, "bold"), (f" failed{attempts}: ", "bold red"), (why, "red")]
         if step.error is not None and step.error.traceback and step.items is None:  # its items have theirs
             own = _UNPACKED.sub(lambda _: folder, step.error.traceback)
             yield from ([(f"  {line}", "")] for line in own.rstrip().splitlines())
@@ -50,7 +50,7 @@ def failures(run: Run, root: Path | None = None) -> Iterable[Segments]:
 
 
 def results(run: Run, artifacts: FolderStore | None) -> Iterable[Segments]:
-    """Metrics and parameters by step, the outputs of the run, what was logged, and checkpoints of unfinished steps."""
+    """Yield metrics and parameters by step, outputs, logged artifacts, and checkpoints of unsuccessful steps."""
     steps = run.steps.values()
     yield from _measured("metrics", {step.key: step.metrics for step in steps if step.metrics})
     yield from _measured("parameters", {step.key: step.params for step in steps if step.params})
@@ -66,7 +66,7 @@ def results(run: Run, artifacts: FolderStore | None) -> Iterable[Segments]:
 
 
 def _measured(title: str, found: Mapping[str, Mapping[str, Any]]) -> Iterable[Segments]:
-    """`name=value` by step, in lines that fit the terminal."""
+    """Yield `name=value` by step, in lines that fit the terminal."""
     if not found:
         return
     yield []
@@ -82,7 +82,7 @@ def _measured(title: str, found: Mapping[str, Mapping[str, Any]]) -> Iterable[Se
 
 
 def _fill(texts: list[str], width: int) -> Iterable[str]:
-    """Texts put together in lines of at most `width`, where that is possible."""
+    """Join texts to lines of at most `width`, if possible."""
     line = ""
     for text in texts:
         if line and len(line) + 2 + len(text) > width:
@@ -117,7 +117,7 @@ def _value(value: Any, artifacts: FolderStore | None) -> Segments:
 
 
 def locate(digest: str, artifacts: FolderStore | None) -> Path | None:
-    """Where an artifact lies on this machine, if it does."""
+    """Return the path of an artifact on this machine, or None."""
     if artifacts is None:
         return None
     path = artifacts.path(digest)
@@ -125,7 +125,7 @@ def locate(digest: str, artifacts: FolderStore | None) -> Path | None:
 
 
 def plain(value: Any, artifacts: FolderStore | None) -> Any:
-    """A value of the API as plain JSON: inline values as they are, artifacts as their reference and path."""
+    """Convert a value of the API to plain JSON: inline values as they are, artifacts as reference and path."""
     match value:
         case {"value": inline}:
             return inline
@@ -140,12 +140,23 @@ def plain(value: Any, artifacts: FolderStore | None) -> Any:
             return value
 
 
+def plain_values(values: Mapping[str, Any], artifacts: FolderStore | None) -> dict[str, Any]:
+    """Convert values of the API by name to plain JSON."""
+    return {name: plain(value, artifacts) for name, value in values.items()}
+
+
+def run_fields(run: Run) -> dict[str, object]:
+    """Return a run without its steps as JSON."""
+    names = ("run_id", "pipeline", "version", "state", "requested_at", "finished_at", "labels", "trigger", "error")
+    return {name: getattr(run, name) for name in names}
+
+
 def as_object(run: Run, artifacts: FolderStore | None) -> dict[str, Any]:
-    """The object of `penstock run --json`."""
+    """Return the JSON object of `penstock run --json`."""
     return {
         "run_id": run.run_id,
         "state": run.state,
-        "outputs": {name: plain(value, artifacts) for name, value in run.outputs.items()},
+        "outputs": plain_values(run.outputs, artifacts),
         "error": run.error,
         "steps": {
             key: {

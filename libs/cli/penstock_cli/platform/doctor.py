@@ -1,4 +1,4 @@
-"""`penstock doctor`: checks everything that a run needs, and says what to do about what is missing."""
+"""`penstock doctor`: checks everything that a run needs, with advice for what fails."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from penstock_cli.arguments import Json
 from penstock_cli.display import output
+from penstock_cli.errors import PLATFORM
 
 OK, WARN, FAIL = "ok", "warn", "fail"
 
@@ -23,7 +25,7 @@ _LEAST_NATS = (2, 12)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: what was found, and what to do when it is not as it should be."""
+    """The result of a check, with advice unless it is ok."""
 
     check: str
     state: str
@@ -31,8 +33,8 @@ class Finding:
     advice: str = ""
 
 
-def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check that runs can work here: exit code 0 when nothing fails, 3 otherwise."""
+def doctor(json: Json = False) -> None:
+    """Check everything that a run needs. Exits with 3 if a check fails."""
     # Heavy imports stay out of `--help`.
     from penstock.client.platform import state_folder
 
@@ -43,14 +45,14 @@ def doctor(json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = F
         output.as_json({"ok": not failed, "checks": [asdict(finding) for finding in findings]})
     else:
         _print(findings)
-    raise typer.Exit(3 if failed else 0)
+    raise typer.Exit(PLATFORM if failed else 0)
 
 
 def _guarded(check: Callable[[Path], Iterator[Finding]], home: Path) -> Iterator[Finding]:
     try:
         yield from check(home)
-    except Exception as error:  # a check that breaks is a finding, too
-        yield Finding(check.__name__.strip("_"), FAIL, f"{type(error).__name__}: {error}", "please report this")
+    except Exception as error:  # a check that crashes is a finding, too
+        yield Finding(check.__name__.strip("_"), FAIL, f"{type(error).__name__}: {error}", "report this as a bug")
 
 
 def _print(findings: list[Finding]) -> None:
@@ -76,7 +78,7 @@ def _python(home: Path) -> Iterator[Finding]:
 
 
 def _starts_no_platform(home: Path) -> bool:
-    """Whether commands use a platform that another machine or another environment runs."""
+    """Whether commands use a platform that runs on another machine or in another environment."""
     import os
 
     from penstock.client import platform
@@ -114,7 +116,7 @@ def _nats(home: Path) -> Iterator[Finding]:
     if _starts_no_platform(home):
         return
     if os.environ.get("PENSTOCK_NATS_URL"):
-        yield Finding("nats-server", OK, "the one of PENSTOCK_NATS_URL is used")
+        yield Finding("nats-server", OK, "that of PENSTOCK_NATS_URL is used")
         return
     beside = Path(sys.executable).parent / "nats-server"
     binary = str(beside) if beside.is_file() else shutil.which("nats-server")
@@ -152,21 +154,21 @@ def _state(home: Path) -> Iterator[Finding]:
         with tempfile.NamedTemporaryFile(dir=there, prefix=".penstock-doctor-") as file:
             file.write(b"x" * 4096)
             file.flush()
-        made = "" if home.exists() else " (made at the first run)"
-        yield Finding("state folder", OK, f"{home}{made}")
+        created = "" if home.exists() else " (created by the first run)"
+        yield Finding("state folder", OK, f"{home}{created}")
     except OSError as error:
         yield Finding(
             "state folder",
             FAIL,
             f"{home} cannot be written: {error.strerror}",
-            "check its owner and mode, or set PENSTOCK_HOME",
+            "check its owner and permissions, or set PENSTOCK_HOME",
         )
     free = shutil.disk_usage(there).free
     shown = f"{free / 1e9:.1f} GB free"
     if free < _NO_DISK:
-        yield Finding("disk", FAIL, shown, "free some space, or set PENSTOCK_HOME to a folder on another disk")
+        yield Finding("disk", FAIL, shown, "free space, or set PENSTOCK_HOME to a folder on another disk")
     elif free < _LOW_DISK:
-        yield Finding("disk", WARN, shown, "results of runs need room: free some space soon")
+        yield Finding("disk", WARN, shown, "artifacts need space: free some soon")
     else:
         yield Finding("disk", OK, shown)
 
@@ -191,7 +193,7 @@ def _port(home: Path) -> Iterator[Finding]:
             yield Finding("loopback", OK, "ports on 127.0.0.1 can be opened and reached")
     except OSError as error:
         yield Finding(
-            "loopback", FAIL, str(error), "the platform's parts talk over 127.0.0.1: check firewall and sandbox rules"
+            "loopback", FAIL, str(error), "the services communicate over 127.0.0.1: check firewall and sandbox rules"
         )
 
 
@@ -202,12 +204,14 @@ def _clock(home: Path) -> Iterator[Finding]:
     with tempfile.NamedTemporaryFile() as file:
         skew = Path(file.name).stat().st_mtime - time.time()
     if not 2025 <= year <= 2100:
-        yield Finding("clock", FAIL, time.strftime("%F %T %z"), "set the machine's clock: ids and schedules need it")
+        yield Finding(
+            "clock", FAIL, time.strftime("%F %T %z"), "set the clock of this machine: ids and schedules need it"
+        )
     elif abs(skew) > 2:
         yield Finding(
             "clock",
             WARN,
-            f"the disk's time differs by {skew:.0f} s",
+            f"the time of the disk differs by {skew:.0f} s",
             "check the clock of this machine and of its file server",
         )
     else:
@@ -225,38 +229,38 @@ def _platform(home: Path) -> Iterator[Finding]:
     address = platform.from_environment() or platform.find(home)
     if address is None:
         if platform.is_locked(home):
-            advice = f"it starts or stops just now; see {home / 'platform.log'}"
-            yield Finding("platform", WARN, "a process holds the state folder, but does not answer", advice)
+            advice = f"it is starting or stopping; see {home / 'platform.log'}"
+            yield Finding("platform", WARN, "a process has locked the state folder, but does not answer", advice)
         else:
-            yield Finding("platform", OK, "not up: `penstock run` brings its own, `penstock up` starts one that stays")
+            yield Finding(
+                "platform", OK, "not running: `penstock run` starts an embedded one, `penstock up` a permanent one"
+            )
         return
     try:
         about = Client(timeout=5.0, patience=3.0).platform_info()
     except UnauthorizedError as error:
         yield Finding(
-            "platform", FAIL, f"{address.url} refuses the token: {error}", "set PENSTOCK_TOKEN to the platform's token"
+            "platform", FAIL, f"{address.url} rejects the token: {error}", "set PENSTOCK_TOKEN to the platform's token"
         )
     except ClientError as error:
         if not remote and (address.ephemeral or platform.find(home) is None):
-            yield Finding("platform", OK, "one of `penstock run` is stopping just now")
+            yield Finding("platform", OK, "an embedded one is stopping")
             return
         where = "check PENSTOCK_URL" if remote else f"stop process {address.pid} and start it again"
         yield Finding("platform", FAIL, str(error), where if remote else f"{where}; see {home / 'platform.log'}")
     else:
         process = f", process {address.pid}" if address.pid else ""
-        yield Finding("platform", OK, f"up at {address.url}{process}, version {about.get('version', '?')}")
+        yield Finding("platform", OK, f"running at {address.url}{process}, version {about.get('version', '?')}")
         if "schedulers" in about:
             yield _schedulers(about["schedulers"])
 
 
 def _schedulers(replicas: list[dict[str, Any]]) -> Finding:
-    """Who decides what comes next in each run."""
+    """Check that schedulers run, which decide the next steps of runs."""
     if not replicas:
-        return Finding(
-            "schedulers", FAIL, "none answers: no run goes on", "start one, or see its log for what stops it"
-        )
+        return Finding("schedulers", FAIL, "none answers: runs do not progress", "start one, or see its log")
     shards = ", ".join(f"{replica['name']} has {len(replica['shards'])}" for replica in replicas)
-    return Finding("schedulers", OK, f"{len(replicas)} up; of the shards of runs, {shards}")
+    return Finding("schedulers", OK, f"{len(replicas)} running; of the shards of runs, {shards}")
 
 
 CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (

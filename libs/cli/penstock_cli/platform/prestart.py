@@ -1,7 +1,7 @@
-"""Starts the embedded platform before anything else is imported: its start-up is what `penstock run` waits for.
+"""Starts the embedded platform before anything else is imported, because `penstock run` waits for it longest.
 
-A guess from the bare arguments; the command itself checks everything again. A platform that was started for a command
-that turns out to be wrong stops by itself, because its only client goes away.
+The decision is a guess from the raw arguments; the command checks them. A platform that was started for a wrong command
+stops when its only client exits.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _embedded: EmbeddedPlatform | None = None
 
 
 def start(arguments: list[str]) -> None:
-    """Start a platform when the arguments look like `run FILE …` and none is named by the environment."""
+    """Start a platform if the arguments look like `run FILE …` and $PENSTOCK_URL is not set."""
     global _embedded
     if not arguments or arguments[0] != "run" or os.environ.get("PENSTOCK_URL"):
         return
@@ -30,7 +30,7 @@ def start(arguments: list[str]) -> None:
         _embedded = platform.EmbeddedPlatform()
         _embedded.start()
     except (errors.ClientError, OSError):
-        # The command meets the same fault again and has the means to tell.
+        # The command meets the same error again and reports it.
         release()
 
 
@@ -39,12 +39,12 @@ def _is_source(argument: str) -> bool:
 
 
 def embedded() -> EmbeddedPlatform | None:
-    """The platform that was started early, if one was."""
+    """Return the platform that `start` started, or None."""
     return _embedded
 
 
 def release() -> None:
-    """Let go of it."""
+    """Release the platform that `start` started."""
     global _embedded
     if _embedded is not None:
         _embedded.close()

@@ -1,4 +1,4 @@
-"""The platform that a command talks to: the one that is named, the one that is up, or an embedded one for a while."""
+"""The platform that a command uses: given by URL, running on the state folder, or embedded."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from penstock_cli.platform import prestart
 
 @dataclass(slots=True)
 class Session:
-    """A client, and what holds its platform up (None for one that was named by URL)."""
+    """A client, and the lock that keeps its platform running (None for a platform given by URL)."""
 
     client: Client
     embedded: platform.EmbeddedPlatform | None
 
     @property
     def local(self) -> bool:
-        """Whether the platform's files lie on this machine."""
+        """Whether the platform runs on this machine."""
         return self.embedded is not None
+
+    @property
+    def ephemeral(self) -> bool:
+        """Whether the platform stops with its last client."""
+        return self.embedded is not None and self.embedded.embedded
 
 
 @contextlib.contextmanager
 def ensure_platform() -> Generator[platform.EmbeddedPlatform | None]:
-    """Hold a platform up while the block lasts, starting one when none is; None when one is named by URL."""
+    """Keep a platform running during the block, starting one if none runs; yield None for one given by URL."""
     if os.environ.get("PENSTOCK_URL"):
         yield None
         return
@@ -41,7 +46,7 @@ def ensure_platform() -> Generator[platform.EmbeddedPlatform | None]:
 
 
 def open_session(embedded: platform.EmbeddedPlatform | None) -> Session:
-    """A client of the platform that is held, once it answers."""
+    """Wait for the platform and return a session with it."""
     if embedded is None:
         return Session(Client(), None)
     embedded.wait()
@@ -50,15 +55,15 @@ def open_session(embedded: platform.EmbeddedPlatform | None) -> Session:
 
 @contextlib.contextmanager
 def connect() -> Generator[Session]:
-    """A session for a command that looks at what is there.
+    """Open a session for a command other than `penstock run`.
 
     Raises:
-        NoPlatform: no platform was ever used in this folder, so there is nothing to look at.
+        NoPlatformError: there is no state folder, so no platform has ever run here.
     """
     home = platform.state_folder()
     if not os.environ.get("PENSTOCK_URL") and not home.exists():
         raise NoPlatformError(
-            f"there is no state folder at {home}: change to the folder where you ran `penstock run`, "
+            f"no state folder at {home}: change to the folder where you ran `penstock run`, "
             "set PENSTOCK_HOME, or set PENSTOCK_URL and PENSTOCK_TOKEN to use a platform elsewhere"
         )
     with ensure_platform() as embedded:

@@ -1,4 +1,4 @@
-"""`penstock up`: the platform in the foreground of this terminal, for as long as one likes."""
+"""`penstock up`: the platform in the foreground of a terminal."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Annotated
 import typer
 
 from penstock_cli.display import output
-from penstock_cli.failures import PLATFORM, UsageError
+from penstock_cli.errors import PLATFORM, UsageError
 
 _READY_LIMIT = 60.0
 
 _NOTICE = 0.3
-"""Seconds in which an embedded platform notices that its last client has gone."""
+"""Seconds in which an embedded platform notices that its last client has exited."""
 
 
 def up(
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, help="Port on 127.0.0.1; default a free one.")
     ] = None,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of the services.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the address as one JSON object when ready.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print the log of the services.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the address as a JSON object when ready.")] = False,
 ) -> None:
-    """Start the platform and keep it until Ctrl-C."""
-    # The lock and the address of platforms; light, but nothing that `--help` needs.
+    """Run the platform until Ctrl-C."""
+    # Light, but not needed by `--help`.
     from penstock.client import platform
 
     home = platform.state_folder()
@@ -36,7 +36,7 @@ def up(
     if port:
         _check_port(port)
     platform.check_installed()
-    # All services come with this import, so it takes most of the time of the start.
+    # Imports all services, which takes most of the start-up time.
     from penstock_standalone.main import main as serve
 
     if not verbose:
@@ -45,7 +45,7 @@ def up(
     arguments = ["--home", str(home), *(["--port", str(port)] if port is not None else [])]
     status = serve(arguments)
     if status == 0 and not json:
-        output.note("stopped; what was running goes on with the next `penstock up`")
+        output.note("stopped; unfinished runs continue with the next `penstock up`")
     raise typer.Exit(PLATFORM if status else 0)
 
 
@@ -58,17 +58,17 @@ def _refuse_second(home: Path) -> None:
         return
     if there.ephemeral:
         raise PlatformFailedError(
-            f"`penstock run` holds an embedded platform on {home} (process {there.pid}, {there.url}): "
-            "it ends with that run; try again then, or choose another folder with PENSTOCK_HOME"
+            f"`penstock run` has started an embedded platform on {home} (process {there.pid}, {there.url}): "
+            "try again after that run, or choose another folder with PENSTOCK_HOME"
         )
     raise PlatformFailedError(
-        f"a platform already runs on {home} (process {there.pid}, {there.url}): use it, stop it with "
+        f"a platform is already running on {home} (process {there.pid}, {there.url}): use it, stop it with "
         f"`kill {there.pid}`, or choose another folder with PENSTOCK_HOME"
     )
 
 
 def _wait_for_stop(home: Path) -> bool:
-    """Wait for the end of an embedded platform whose last client has gone; False where there is a client."""
+    """Wait until an embedded platform without clients has stopped; return False if it has a client."""
     from penstock.client import platform
 
     began = time.monotonic()
@@ -81,7 +81,7 @@ def _wait_for_stop(home: Path) -> bool:
 
 
 def _check_port(port: int) -> None:
-    # Sockets are for this check alone.
+    # Imported only for this check.
     import errno
     import socket
 
@@ -91,14 +91,12 @@ def _check_port(port: int) -> None:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise UsageError(
-                    f"port {port} on 127.0.0.1 is taken by another program: choose another one, or leave --port out"
-                ) from error
+                raise UsageError(f"port {port} on 127.0.0.1 is in use: choose another one, or omit --port") from error
             raise UsageError(f"port {port} on 127.0.0.1 cannot be used: {error.strerror}") from error
 
 
 def _announce(home: Path, json: bool) -> None:
-    """Say where the platform is once it is ready. Runs beside it."""
+    """Print the address of the platform once it is ready. Runs in a background thread."""
     from penstock.client import platform
 
     deadline = time.monotonic() + _READY_LIMIT
@@ -112,12 +110,12 @@ def _announce(home: Path, json: bool) -> None:
     if json:
         output.as_json({"url": address.url, "pid": address.pid, "home": str(home)})
         return
-    output.line(f"penstock is up at {address.url}")
+    output.line(f"penstock is running at {address.url}")
     output.line(f"  state  {home}")
     output.line("  use    penstock run FILE and penstock runs list in this folder; in others, after")
     output.line(f"         export PENSTOCK_URL={address.url} PENSTOCK_TOKEN=$(cat {home / 'token'})")
     output.line(f"  stop   Ctrl-C, or kill {address.pid}")
-    # The terminal is not the only place where this is read.
+    # Standard output may be a pipe.
     import sys
 
     sys.stdout.flush()

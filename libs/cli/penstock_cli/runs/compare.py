@@ -1,4 +1,4 @@
-"""`penstock runs compare`: runs side by side, as far as they differ."""
+"""`penstock runs compare`: runs side by side."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock_cli.arguments import Json, resolve_run
 from penstock_cli.display import output
-from penstock_cli.failures import UsageError
+from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from penstock.client.comparison import Comparison, ComparisonRow
@@ -21,20 +22,22 @@ _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def compare(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Ids, their first characters, or `last`.")],
-    include_equal: Annotated[bool, typer.Option("--all", help="Show what is the same, too.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    runs: Annotated[list[str], typer.Argument(metavar="RUN RUN…", help="Run ids, their first characters, or `last`.")],
+    include_equal: Annotated[bool, typer.Option("--all", help="Include properties that are the same.")] = False,
+    json: Json = False,
 ) -> None:
-    """Compare runs: inputs, parameters, tags, metrics, outputs, code, environment, Git commit, durations."""
+    """Compare runs.
+
+    Compares inputs, parameters, tags, metrics, outputs, code, environment, Git commit and durations.
+    """
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
-    from penstock_cli.runs.commands import resolve
 
     if not 2 <= len(runs) <= 20:
-        raise UsageError(f"{len(runs)} run{'s' * (len(runs) != 1)} cannot be compared: write 2 to 20")
+        raise UsageError(f"expected 2 to 20 runs, got {len(runs)}")
     with session.connect() as connected:
         client = connected.client
-        found = client.runs.compare([resolve(client, name) for name in runs], include_equal=include_equal)
+        found = client.runs.compare([resolve_run(client, name) for name in runs], include_equal=include_equal)
     if json:
         output.as_json(_as_object(found))
     else:
@@ -53,17 +56,17 @@ def _as_object(found: Comparison) -> dict[str, Any]:
 def _show(found: Comparison, *, include_equal: bool) -> None:
     letters = _LETTERS[: len(found.runs)]
     for letter, run in zip(letters, found.runs, strict=True):
-        output.line(f"{letter}  {_about(run)}")
+        output.line(f"{letter}  {_describe(run)}")
     for section, rows in groupby(found.rows, key=lambda row: row.section):
         output.line()
         output.table([section, *letters], [_row(row) for row in rows])
     same = found.compared - len(found.rows)
     if not include_equal:
         output.line()
-        output.line(f"{same} of {found.compared} are the same" + (": --all shows them" if same else ""))
+        output.line(f"{same} of {found.compared} properties are the same" + (": show them with --all" if same else ""))
 
 
-def _about(run: Run) -> str:
+def _describe(run: Run) -> str:
     return f"{run.run_id}  {run.title}  {run.state}  {output.clock(run.requested_at)}"
 
 
@@ -73,7 +76,7 @@ def _row(row: ComparisonRow) -> list[str]:
 
 
 def text(value: Any) -> str:
-    """A value in a cell."""
+    """Return the text of a value in a cell."""
     match value:
         case {"artifact": str(sha256)} if len(value) == 1:
             return sha256[:12]

@@ -1,6 +1,6 @@
-"""A registered pipeline, read from the platform where its source is not at hand: enough to show it and to ask for it.
+"""Registered pipelines whose source is not on this machine.
 
-In: the compiled pipeline as JSON. Out: the pipeline as the display needs it, and inputs read as its parameters say.
+Builds the pipeline that the progress view needs from its definition as JSON, and parses inputs by its parameters.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from penstock.client import views
+from penstock_cli.arguments import parse_pairs
 from penstock_core.errors import InputError
 from penstock_core.pipeline.ir import Node, Pipeline, Retry, StepSpec
 
@@ -31,7 +32,7 @@ _WORDS = {"true": True, "false": False, "none": None}
 
 
 def outline(compiled: Json) -> Pipeline:
-    """The pipeline without its values: its steps with their retries, and who waits for whom."""
+    """Build the pipeline without its values: the steps with their retries, and the dependencies of the nodes."""
     nodes = tuple(
         Node(
             key=node["key"], step=node["step"], after=tuple(dict.fromkeys([*_sources(node["inputs"]), *node["after"]]))
@@ -54,7 +55,7 @@ def _spec(name: str, spec: Json) -> StepSpec:
 
 
 def _sources(bindings: Json) -> Iterator[str]:
-    """The nodes whose outputs bindings read."""
+    """Yield the keys of the nodes whose outputs the bindings refer to."""
     for binding in bindings.values():
         match binding:
             case {"node": str(key)}:
@@ -68,24 +69,18 @@ def _sources(bindings: Json) -> Iterator[str]:
 
 
 def parse(params: Sequence[Json], given: Sequence[str]) -> dict[str, Any]:
-    """The inputs of `-p name=value` options, read as the parameters of a registered pipeline say.
+    """Parse `-p NAME=VALUE` options by the parameters of a registered pipeline.
 
-    What does not fit goes to the platform as it was typed, which refuses it by name.
+    Values that do not fit are sent as they were typed, and rejected by the platform.
 
     Raises:
-        InputError: an option is not of that form, is given twice, or names a file that is not there.
+        UsageError: an option has another form, or is repeated.
+        InputError: an option names a file that does not exist.
     """
     ports = {port["name"]: port for port in params}
-    inputs: dict[str, Any] = {}
-    for item in given:
-        name, equals, text = item.partition("=")
-        name = name.strip()
-        if not equals:
-            raise InputError(f"-p {item!r} is not of the form name=value")
-        if name in inputs:
-            raise InputError(f"parameter {name!r} is given twice")
-        inputs[name] = _read(name, text, ports.get(name, {}))
-    return inputs
+    return {
+        name: _read(name, text, ports.get(name, {})) for name, text in parse_pairs("-p", given, unique=True).items()
+    }
 
 
 def _read(name: str, text: str, port: Json) -> Any:
@@ -93,7 +88,7 @@ def _read(name: str, text: str, port: Json) -> Any:
     if schema is None and "Path" in re.findall(r"\w+", port.get("type", "")) and "://" not in text:
         path = Path(text).expanduser().absolute()
         if not path.exists():
-            raise InputError(f"parameter {name!r}: there is no file or folder {path}")
+            raise InputError(f"parameter {name!r}: no such file or folder: {path}")
         return path
     if text.startswith("@") and not _takes_text(schema):
         try:
@@ -114,14 +109,14 @@ def _as_json(text: str) -> Iterator[Any]:
 
 
 def _as_word(text: str) -> Iterator[Any]:
-    """Python's own words, which are no JSON."""
+    """Read the literals of Python that are not JSON."""
     word = text.strip().lower()
     if word in _WORDS:
         yield _WORDS[word]
 
 
 def _takes_text(schema: Json | None) -> bool:
-    """Whether texts are values of a schema; a text may well begin with @."""
+    """Whether a schema accepts strings, which may begin with @."""
     if schema is None:
         return False
     if "anyOf" in schema:
@@ -130,7 +125,7 @@ def _takes_text(schema: Json | None) -> bool:
 
 
 def _fits(value: Any, schema: Json | None) -> bool:
-    """Whether a value is of a type that the schema has; the platform looks closer."""
+    """Whether a schema accepts the type of a value. The platform validates the rest."""
     if schema is None:
         return True
     if "anyOf" in schema:

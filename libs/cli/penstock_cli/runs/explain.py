@@ -1,4 +1,4 @@
-"""`penstock runs explain`: why every step of a run stands where it stands."""
+"""`penstock runs explain`: why each step of a run is in its state."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock_cli.arguments import Json, RunArgument, resolve_run
 from penstock_cli.display import output
-from penstock_cli.failures import UsageError
-from penstock_cli.runs import commands
+from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from penstock.client.views import Reasons, StepReason
 
 _SHOWN = 30
 _CHAIN = 20
-# What people ask about comes first where not everything fits the screen.
+# The order in which steps are shown if not all fit the screen.
 _FIRST = (
     *("failed", "suspended", "queued_for_limit", "running", "retrying", "queued"),
     *("cancelled", "skipped", "waiting", "cached", "succeeded"),
@@ -25,21 +25,22 @@ _FIRST = (
 
 
 def explain(
-    name: commands.RunArgument,
+    name: RunArgument,
     step: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[STEP]", help="Only this step (its key, or an item's), and what it waits for or failed with."
-        ),
+        typer.Argument(metavar="[STEP]", help="Only this step or item (its key), and the steps that are the reason."),
     ] = None,
-    json: commands.Json = False,
+    json: Json = False,
 ) -> None:
-    """Say of every step why it waits, runs, is tried again, failed or never ran."""
+    """Explain the state of each step.
+
+    The reason is an upstream step, a queue, a retry delay, an error or a condition.
+    """
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
 
     with session.connect() as connected:
-        run_id = commands.resolve(connected.client, name)
+        run_id = resolve_run(connected.client, name)
         item = step is not None and step.endswith("]")
         found = connected.client.runs.explain(run_id, step if item else None)
     chosen = list(found.steps.values()) if step is None else chain(found, step)
@@ -60,14 +61,14 @@ def explain(
         ]
     )
     rows = [(one.key, one.state, output.clock(one.since), one.sentence) for one in chosen]
-    output.table(["step", "state", "since", "why"], rows, states="state")
+    output.table(["step", "state", "since", "reason"], rows, states="state")
     if left:
         counts = ", ".join(f"{count} {state}" for state, count in left.items())
-        output.line(f"… and {left.total()} more steps: {counts}; see one with `penstock runs explain RUN STEP`")
+        output.line(f"… and {left.total()} more steps: {counts}; show one with `penstock runs explain RUN STEP`")
 
 
 def fit_to_screen(steps: Sequence[StepReason]) -> tuple[Sequence[StepReason], Counter[str]]:
-    """What fits one screen, and the states of the others: all in order, or what people ask about first."""
+    """Return the steps that fit a screen, the most interesting ones first, and the states of the others."""
     if len(steps) <= _SHOWN:
         return steps, Counter()
     order = sorted(steps, key=lambda one: _FIRST.index(one.state) if one.state in _FIRST else 0)
@@ -75,7 +76,7 @@ def fit_to_screen(steps: Sequence[StepReason]) -> tuple[Sequence[StepReason], Co
 
 
 def chain(found: Reasons, step: str) -> list[StepReason]:
-    """A step, then the steps that are the reason, their reasons, and so on, the nearest first.
+    """Return a step, the steps that are its reason, their reasons and so on, nearest first.
 
     Raises:
         UsageError: the run has no such step.
@@ -98,7 +99,12 @@ def _object(found: Reasons, steps: Sequence[StepReason]) -> dict[str, Any]:
     names = ("run_id", "pipeline", "version", "state", "at")
     return {name: getattr(found, name) for name in names} | {
         "steps": {
-            one.key: {"state": one.state, "why": one.sentence, "caused_by": list(one.caused_by), "since": one.since}
+            one.key: {
+                "state": one.state,
+                "sentence": one.sentence,
+                "caused_by": list(one.caused_by),
+                "since": one.since,
+            }
             for one in steps
         }
     }

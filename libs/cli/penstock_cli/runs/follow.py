@@ -1,4 +1,4 @@
-"""Follows a run to its end, through Ctrl-C, `--timeout` and a platform that is restarted."""
+"""Follows a run until it finishes, through Ctrl-C, `--timeout` and restarts of the platform."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from penstock_core.errors import PenstockError
+from penstock_cli.errors import DetachedError
 
 if TYPE_CHECKING:
     from penstock_cli.display.live import Live
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a run is shown and bounded; `timeout` is in seconds."""
+    """How a run is displayed and limited; `timeout` is in seconds."""
 
     json: bool
     quiet: bool
@@ -28,26 +28,14 @@ class Options:
     timeout: float | None
 
 
-class DetachedError(PenstockError):
-    """The user left a run that goes on; says so."""
-
-    def __init__(self, run_id: str, *, embedded: bool) -> None:
-        how = (
-            "its platform stops with this command, and the run goes on with the next one here, such as `penstock up`"
-            if embedded
-            else "the run goes on"
-        )
-        super().__init__(f"left run {run_id}: {how}; look at it with `penstock runs show {run_id}`")
-
-
 class _Interrupted(Exception):
-    """Ctrl-C was pressed, or the time is up."""
+    """Ctrl-C was pressed, or `--timeout` has passed."""
 
 
 class _InterruptHandler:
-    """Turns Ctrl-C and the end of `--timeout` into `_Interrupted`, but only where the command waits for the platform.
+    """Raises `_Interrupted` for Ctrl-C and `--timeout`, but only while the command waits for the platform.
 
-    So neither can fall into the middle of folding an event. What comes at another moment is kept until the next wait.
+    So neither can interrupt the processing of an event; a signal at another time is deferred until the next wait.
     """
 
     def __init__(self, timeout: float | None) -> None:
@@ -78,7 +66,7 @@ class _InterruptHandler:
 
     @contextlib.contextmanager
     def wait(self) -> Generator[None]:
-        """A block that may be interrupted."""
+        """Allow interruption while the block runs."""
         self._waiting = True
         try:
             if self._pending is not None:
@@ -89,28 +77,28 @@ class _InterruptHandler:
 
 
 def follow(connected: Session, progress: Progress, display: Live | Plain, options: Options) -> None:
-    """Follow the run to its end. The first Ctrl-C asks to cancel it, the second leaves at once.
+    """Follow the run until it finishes. The first Ctrl-C cancels it, the second leaves at once.
 
     Raises:
-        Left: the user left.
+        DetachedError: the user left.
     """
-    asked = False
+    cancelled = False
     connected.client.transport.on_retry = display.connection_state
     with _logs(connected, progress, display, options), _InterruptHandler(options.timeout) as stops:
         while True:
             try:
-                _take(connected, progress, display, stops)
+                _show_events(connected, progress, display, stops)
                 return
             except _Interrupted as stop:
-                if asked and str(stop) == "Ctrl-C":
+                if cancelled and str(stop) == "Ctrl-C":
                     raise _detached(connected, progress) from None
-                if not asked:
-                    asked = True
+                if not cancelled:
+                    cancelled = True
                     _cancel(connected, progress, display, stops, str(stop))
 
 
-def _take(connected: Session, progress: Progress, display: Live | Plain, stops: _InterruptHandler) -> None:
-    """Fold and show events until the run is over."""
+def _show_events(connected: Session, progress: Progress, display: Live | Plain, stops: _InterruptHandler) -> None:
+    """Apply and show events until the run finishes."""
     events = connected.client.runs.events(progress.run_id, after=progress.last_seq)
     while True:
         with stops.wait():
@@ -124,7 +112,7 @@ def _take(connected: Session, progress: Progress, display: Live | Plain, stops: 
 
 
 def _cancel(connected: Session, progress: Progress, display: Live | Plain, stops: _InterruptHandler, why: str) -> None:
-    display.note(f"cancelling ({why}); Ctrl-C leaves at once")
+    display.note(f"cancelling ({why}); press Ctrl-C again to leave")
     try:
         with stops.wait():
             connected.client.runs.cancel(progress.run_id, reason=why)
@@ -133,33 +121,33 @@ def _cancel(connected: Session, progress: Progress, display: Live | Plain, stops
 
 
 def _detached(connected: Session, progress: Progress) -> DetachedError:
-    return DetachedError(progress.run_id, embedded=connected.embedded is not None and connected.embedded.embedded)
+    return DetachedError(progress.run_id, embedded=connected.ephemeral)
 
 
 @contextlib.contextmanager
 def _logs(connected: Session, progress: Progress, display: Live | Plain, options: Options) -> Generator[None]:
-    """While the block lasts, show what steps print and measure, on the side: nothing waits for it."""
+    """Show output and metrics of the steps in a background thread while the block runs."""
     if not (display.live or options.logs) or options.quiet or options.json:
         yield
         return
-    # Only where logs are shown.
+    # Imported only when logs are shown.
     import threading
 
     from penstock.client.client import Client
     from penstock.client.errors import ClientError
 
-    # A client of its own: its troubles are not worth a word.
+    # A separate client, whose connection errors are not reported.
     client = Client(home=connected.client.home, locate=connected.client.transport.locate)
 
     def read() -> None:
         with contextlib.suppress(ClientError):
             for line in client.runs.logs(progress.run_id):
-                progress.measure(line)
+                progress.record_metric(line)
                 if options.logs:
                     display.on_log_line(line)
 
     thread = threading.Thread(target=read, name="logs", daemon=True)
     thread.start()
     yield
-    # The last lines come with the end of the run.
+    # The last lines arrive when the run finishes.
     thread.join(5.0 if options.logs else 0.0)

@@ -1,6 +1,6 @@
-"""`-p name=value`: the texts that were typed, read as the pipeline's type hints say.
+"""Parses `-p NAME=VALUE` by the type hints of the pipeline.
 
-`name=@file` reads the text from a file. Files and folders for parameters that are paths are uploaded with the run.
+`NAME=@FILE` reads the value from a file. Files and folders of path parameters are uploaded with the run.
 """
 
 from __future__ import annotations
@@ -11,40 +11,37 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import hints
 from penstock.inputs import live_inputs, parse_inputs
+from penstock_cli.arguments import parse_pairs
 from penstock_core.errors import InputError
 from penstock_core.registry import references
 
 if TYPE_CHECKING:
-    from penstock import Pipeline
+    from penstock.authoring import Pipeline
 
 
 def parse(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Any]:
-    """The inputs of a run.
+    """Return the inputs of a run.
 
     Raises:
-        InputError: a name is unknown or missing, a value does not fit, or a file is not there.
+        UsageError: an option has another form, or is repeated.
+        InputError: a name is unknown or missing, a value does not fit, or a file does not exist.
     """
-    texts: dict[str, str] = {}
-    for item in given:
-        name, equals, text = item.partition("=")
-        name = name.strip()
-        if not equals:
-            raise InputError(f"-p {item!r} is not of the form name=value")
-        if name in texts:
-            raise InputError(f"parameter {name!r} is given twice")
-        texts[name] = _from_file(name, text, pipeline) if text.startswith("@") else text
+    texts = {
+        name: _from_file(name, text, pipeline) if text.startswith("@") else text
+        for name, text in parse_pairs("-p", given, unique=True).items()
+    }
     models = {name: text for name, text in texts.items() if _names_model(pipeline, name, text)}
     inputs = parse_inputs(pipeline, {name: text for name, text in texts.items() if name not in models})
     _check_complete(pipeline, {**inputs, **models})
     for name, value in inputs.items():
         if isinstance(value, Path) and not value.exists():
-            raise InputError(f"parameter {name!r}: there is no file or folder {value}")
-    # What is registered under these names only the platform knows, which looks it up when the run is asked for.
+            raise InputError(f"parameter {name!r}: no such file or folder: {value}")
+    # References to models are resolved by the platform when the run is submitted.
     return {**live_inputs(pipeline, inputs, elsewhere=models), **models}
 
 
 def _names_model(pipeline: Pipeline, name: str, text: str) -> bool:
-    """Whether an input names a registered model; a parameter that takes texts takes this one, too."""
+    """Whether an input refers to a registered model; parameters that accept strings take the text as it is."""
     if not text.startswith(references.PREFIX) or name not in pipeline.hints:
         return False
     if any(hints.class_of(option) is str for option in hints.members(pipeline.hints[name])):
@@ -55,7 +52,7 @@ def _names_model(pipeline: Pipeline, name: str, text: str) -> bool:
 
 def _from_file(name: str, text: str, pipeline: Pipeline) -> str:
     if any(hints.class_of(option) is str for option in hints.members(pipeline.hints.get(name, Any))):
-        # A text may well begin with @.
+        # A string may begin with @.
         return text
     file = Path(text[1:])
     try:

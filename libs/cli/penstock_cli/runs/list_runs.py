@@ -1,4 +1,4 @@
-"""`penstock runs list`: find runs by what they are, were given and measured."""
+"""`penstock runs list`: find runs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from penstock_cli import arguments
+from penstock_cli.arguments import Json
 from penstock_cli.display import output
-from penstock_cli.failures import UsageError
+from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from penstock.client.views import Run
@@ -25,35 +26,35 @@ def list_runs(
     ] = None,
     deployment: Annotated[str | None, typer.Option("--deployment", help="Only runs of this deployment.")] = None,
     trigger: Annotated[
-        str | None, typer.Option("--trigger", help="Only runs started like this: manual, cron, rerun ….")
+        str | None, typer.Option("--trigger", help="Only runs with this trigger: manual, cron, rerun ….")
     ] = None,
     label: Annotated[
         list[str], typer.Option("--label", help="Only runs with this label or tag: name=text, or name; repeatable.")
     ] = [],  # noqa: B006
     metric: Annotated[
-        list[str], typer.Option("--metric", help='Only runs that measured this: "loss<0.2"; repeatable.')
+        list[str], typer.Option("--metric", help='Only runs with this metric: "loss<0.2"; repeatable.')
     ] = [],  # noqa: B006
     param: Annotated[
         list[str], typer.Option("--param", help='Only runs with this input or parameter: "depth=4"; repeatable.')
     ] = [],  # noqa: B006
     since: Annotated[
-        str | None, typer.Option("--since", help="Only runs asked for since: 2026-11-21T08:15, or 2d ago.")
+        str | None, typer.Option("--since", help="Only runs created since: 2026-11-21T08:15, or 2d ago.")
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", help="Only runs asked for before.")] = None,
+    until: Annotated[str | None, typer.Option("--until", help="Only runs created before.")] = None,
     sort: Annotated[
         str | None,
-        typer.Option("--sort", help="duration, finished_at, metric:NAME …; a minus puts the largest first."),
+        typer.Option("--sort", help="duration, finished_at, metric:NAME …; a leading minus sorts descending."),
     ] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many.")] = 20,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="Maximum number of runs.")] = 20,
+    json: Json = False,
 ) -> None:
-    """List runs, newest first: those that meet every filter."""
+    """List runs, newest first. Filters are combined with AND."""
     # Heavy imports stay out of `--help`.
+    from penstock_cli.display.summary import run_fields
     from penstock_cli.platform import session
-    from penstock_cli.runs.commands import run_summary
 
     if state is not None and state not in _STATES:
-        raise UsageError(f"--state {state!r} is none of {', '.join(_STATES)}")
+        raise UsageError(f"--state: expected one of {', '.join(_STATES)}; got {state!r}")
     now = time.time()
     with session.connect() as connected:
         found = connected.client.runs.list(
@@ -70,20 +71,19 @@ def list_runs(
             sort=sort,
         )
     if json:
-        output.as_json([run_summary(run) | {"metrics": run.metrics, "params": run.params} for run in found])
+        output.as_json([run_fields(run) | {"metrics": run.metrics, "params": run.params} for run in found])
         return
-    chosen = any((pipeline, state, deployment, trigger, label, metric, param, since, until, sort))
+    filtered = any((pipeline, state, deployment, trigger, label, metric, param, since, until, sort))
     if not found:
-        output.note("no runs" + (" match" if chosen else " yet: start one with `penstock run FILE`"))
+        output.note("no runs" + (" match" if filtered else " yet: start one with `penstock run FILE`"))
         return
     measured = sorted({name for run in found for name in run.metrics} | {name for run in found for name in run.params})
-    columns = ["run", "pipeline", "state", "asked for", "took", *measured, "about"]
+    columns = ["run", "pipeline", "state", "created", "duration", *measured, "labels", "error"]
     output.table(columns, (_row(run, measured) for run in found), states="state")
 
 
 def _row(run: Run, measured: Iterable[str]) -> list[str]:
-    # Heavy, as above.
-    from penstock_cli.display.progress import number, seconds
+    from penstock_cli.display.formats import duration, number
 
     values = [run.metrics.get(name, run.params.get(name, "")) for name in measured]
     return [
@@ -91,9 +91,10 @@ def _row(run: Run, measured: Iterable[str]) -> list[str]:
         run.title,
         run.state,
         output.clock(run.requested_at),
-        seconds(run.finished_at - run.requested_at) if run.finished_at else "",
+        duration(run.finished_at - run.requested_at) if run.finished_at else "",
         *(number(value) if isinstance(value, float) else str(value) for value in values),
-        run.error or " ".join(f"{key}={value}" for key, value in run.labels.items()),
+        " ".join(f"{key}={value}" for key, value in run.labels.items()),
+        run.error or "",
     ]
 
 

@@ -1,4 +1,4 @@
-"""`penstock runs metrics`: what a run measured, as a table, and a series as a line."""
+"""`penstock runs metrics`: the metrics of a run as a table, and a series as a chart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from penstock_cli.arguments import Json, RunArgument, StepOption, resolve_run
 from penstock_cli.display import output
-from penstock_cli.failures import UsageError
+from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from penstock.client.metrics import Series
@@ -20,32 +21,34 @@ _PLAIN = "_.-=*#"
 _WIDTH = 60
 _SHORT = 24
 _SUMMARIES, _CHARTS = 1000, 50
-"""Series of an answer of the platform: without and with points."""
+"""Maximum number of series in a response, without and with points."""
 
 
 def metrics(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run, its first characters, or `last`.")],
+    run: RunArgument,
     name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only the series of this name.")] = None,
-    step: Annotated[str | None, typer.Option("--step", help="Only of this step (its key, such as train[3]).")] = None,
+    step: StepOption = None,
     points: Annotated[
-        int | None, typer.Option("--points", min=5, max=10_000, help="Most points of a series with --json.")
+        int | None, typer.Option("--points", min=5, max=10_000, help="Maximum number of points per series with --json.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
-    """Show what a run measured: the last, smallest and largest value of each series, and one as a line."""
+    """Show the metrics of a run.
+
+    Without NAME: last, smallest and largest value of each series. With NAME: a chart.
+    """
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
-    from penstock_cli.runs.commands import resolve
 
     if points is not None and name is None:
-        raise UsageError("--points is about one series: write its name, too")
+        raise UsageError("--points requires NAME, the name of the series")
     with session.connect() as connected:
         client = connected.client
-        found = client.runs.metrics(resolve(client, run), name, step=step, points=points)
+        found = client.runs.metrics(resolve_run(client, run), name, step=step, points=points)
     if json:
         output.as_json([_as_object(one) for one in found])
     elif not found:
-        output.note("nothing was measured" + (f" by step {step}" if step else ""))
+        output.note("no metrics" + (f" of step {step}" if step else ""))
     elif name is None:
         rows = [(one.name, one.step, str(one.count), *map(number, (one.last, one.min, one.max))) for one in found]
         output.table(["metric", "step", "points", "last", "min", "max"], rows)
@@ -53,7 +56,7 @@ def metrics(
         for one in found:
             _show(one)
     if not json and len(found) >= (_SUMMARIES if name is None else _CHARTS):
-        output.note("there may be more series: choose with --step")
+        output.note("there may be more series: select them with --step")
 
 
 def _show(one: Series) -> None:
@@ -75,12 +78,12 @@ def _as_object(one: Series) -> dict[str, object]:
 
 
 def number(value: float | None) -> str:
-    """A number for people."""
+    """Return a number in at most six digits."""
     return "" if value is None else str(value) if not math.isfinite(value) else f"{value:.6g}"
 
 
 def sparkline(values: Sequence[float], width: int = _SHORT) -> str:
-    """A line of at most `width` characters: each the mean of its part; a gap where there is nothing but NaN."""
+    """Return a chart of at most `width` characters, each the mean of a section; a gap where all values are NaN."""
     bars = output.symbols(_BARS, _PLAIN)
     count = min(width, len(values))
     means: list[float | None] = []
@@ -93,7 +96,7 @@ def sparkline(values: Sequence[float], width: int = _SHORT) -> str:
 
 
 def _level(value: float, low: float, high: float, levels: int) -> int:
-    # Halves, because the difference of two numbers may be too large for one.
+    # Halved, because the difference of two floats may overflow.
     height = high / 2 - low / 2
     part = (value / 2 - low / 2) / height if height > 0 else 0.5
     return min(levels - 1, max(0, int(part * levels)))

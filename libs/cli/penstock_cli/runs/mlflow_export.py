@@ -1,9 +1,9 @@
-"""`penstock runs export-mlflow`: runs into an MLflow tracking server or store.
+"""`penstock runs export-mlflow`: export runs to an MLflow tracking server or store.
 
-In: runs that are over, with all points of their series. Out: one MLflow run each, in the experiment of the pipeline's
-name. It is found again by a tag, so exporting twice changes nothing; one that was cut off is begun anew.
+Each finished run becomes an MLflow run in the experiment of the pipeline's name, with all points of its metrics. A tag
+identifies it, so a repeated export is a no-op; an incomplete export is deleted and repeated.
 
-MLflow is an optional dependency, imported when the command is used.
+MLflow is an optional dependency, imported only by this command.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from penstock.client.errors import ClientError
+from penstock_cli.arguments import Json, resolve_run
 from penstock_cli.display import output
-from penstock_cli.failures import UsageError
+from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
@@ -44,7 +45,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class MlflowRun:
-    """A run as MLflow has it, but for its metrics; times are Unix milliseconds."""
+    """The fields of an MLflow run except its metrics; times are Unix milliseconds."""
 
     experiment: str
     name: str
@@ -56,32 +57,34 @@ class MlflowRun:
 
 
 def export_mlflow(
-    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Ids, their first characters, or `last`.")],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN…", help="Run ids, their first characters, or `last`.")],
     to: Annotated[
         str | None,
-        typer.Option("--to", help="Address of MLflow; default $PENSTOCK_MLFLOW_URL or $MLFLOW_TRACKING_URI."),
+        typer.Option("--to", help="Tracking URI of MLflow; default $PENSTOCK_MLFLOW_URL or $MLFLOW_TRACKING_URI."),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
-    """Export runs to MLflow: parameters, metrics with all points, tags, times. Once each: repeating changes nothing."""
+    """Export runs to MLflow.
+
+    Exports parameters, metrics with all points, tags and times. Idempotent.
+    """
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
-    from penstock_cli.runs.commands import resolve
 
     address = to or os.environ.get("PENSTOCK_MLFLOW_URL") or os.environ.get("MLFLOW_TRACKING_URI")
     if not address:
-        raise UsageError("no MLflow is named: give its address with --to, or set PENSTOCK_MLFLOW_URL")
+        raise UsageError("no tracking URI: pass --to, or set PENSTOCK_MLFLOW_URL")
     mlflow = Mlflow(address)
     finished: list[dict[str, object]] = []
     with session.connect() as connected:
         for name in runs:
-            run = connected.client.runs.get(resolve(connected.client, name))
+            run = connected.client.runs.get(resolve_run(connected.client, name))
             if not run.finished:
-                raise UsageError(f"run {run.run_id} is {run.state}: export it when it is over")
+                raise UsageError(f"run {run.run_id} is {run.state}: export it when it has finished")
             mlflow_run, new = mlflow.export(connected.client, run)
             finished.append({"run_id": run.run_id, "mlflow_run_id": mlflow_run, "created": new})
             if not json:
-                output.line(f"run {run.run_id} is MLflow run {mlflow_run}" + ("" if new else ", as before"))
+                output.line(f"run {run.run_id} is MLflow run {mlflow_run}" + ("" if new else ", exported already"))
     if json:
         output.as_json(finished)
 
@@ -91,7 +94,7 @@ class Mlflow:
 
     Raises:
         UsageError: mlflow is not installed.
-        ClientError: it refuses, or does not answer.
+        ClientError: MLflow rejects a request, or does not answer.
     """
 
     def __init__(self, address: str) -> None:
@@ -108,7 +111,7 @@ class Mlflow:
         self._client: Any = self._call(lambda: tracking.MlflowClient(tracking_uri=address))
 
     def export(self, client: Client, run: Run) -> tuple[str, bool]:
-        """Export a run; returns its id there, and whether that was new."""
+        """Export a run; return the id of its MLflow run, and whether it was created."""
         return self._call(lambda: self._export(client, run))
 
     def _export(self, client: Client, run: Run) -> tuple[str, bool]:
@@ -117,7 +120,7 @@ class Mlflow:
         for found in self._client.search_runs([experiment], f"tags.`{_RUN}` = '{run.run_id}'"):
             if _EXPORTED in found.data.tags:
                 return found.info.run_id, False
-            self._client.delete_run(found.info.run_id)  # it was cut off
+            self._client.delete_run(found.info.run_id)  # an incomplete export
         made = self._client.create_run(experiment, wanted.start_time, wanted.tags, wanted.name)
         run_id: str = made.info.run_id
         params = [self._entities.Param(name, value) for name, value in wanted.params.items()]
@@ -143,7 +146,7 @@ class Mlflow:
             try:
                 return self._client.create_experiment(name)
             except self._refused:
-                found = self._client.get_experiment_by_name(name)  # somebody was faster
+                found = self._client.get_experiment_by_name(name)  # created concurrently
                 if found is None:
                     raise
         return found.experiment_id
@@ -152,11 +155,13 @@ class Mlflow:
         try:
             return ask()
         except self._refused as error:
-            raise ClientError(f"MLflow at {self._address} refuses: {' '.join(str(error).split())[:500]}") from error
+            raise ClientError(
+                f"MLflow at {self._address} rejected a request: {' '.join(str(error).split())[:500]}"
+            ) from error
 
 
 def to_mlflow_run(run: Run) -> MlflowRun:
-    """A run in the words of MLflow."""
+    """Convert a run to the fields of an MLflow run."""
     several = len([step for step in run.steps.values() if step.params]) > 1
     given = [(name, _text(value)) for name, value in run.inputs.items()]
     for key, step in run.steps.items():
@@ -181,14 +186,14 @@ def to_mlflow_run(run: Run) -> MlflowRun:
 
 
 def metric_names(known: Iterable[Series]) -> list[str]:
-    """The names of series there: with the step where several steps have a series of that name."""
+    """Return the MLflow names of series; prefixed with the step if several steps have a series of that name."""
     found = list(known)
     names = [one.name for one in found]
     return unique([f"{one.step}/{one.name}" if names.count(one.name) > 1 else one.name for one in found])
 
 
 def unique(names: list[str]) -> list[str]:
-    """Names as MLflow takes them; those that would become the same are told apart by a part of their digest."""
+    """Return valid MLflow names; those that would collide get a suffix from their digest."""
     made: list[str] = []
     for name in names:
         parts = [part if part.strip(". ") else "_" for part in _INVALID.sub("_", name).split("/") if part]

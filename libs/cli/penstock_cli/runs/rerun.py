@@ -1,4 +1,4 @@
-"""`penstock runs rerun`: an earlier run again, as a new run, with the inputs it had or changed ones."""
+"""`penstock runs rerun`: a new run with the pipeline and inputs of an earlier one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock_cli import failures
-from penstock_cli.arguments import Deadline, NoCache, Refresh, cache_options, parse_duration
+from penstock_cli.arguments import (
+    Deadline,
+    JsonResult,
+    Logs,
+    NoCache,
+    Quiet,
+    Refresh,
+    RunArgument,
+    Timeout,
+    parse_duration,
+    resolve_run,
+    run_options,
+)
 from penstock_cli.display import output
-from penstock_cli.failures import UsageError
-from penstock_cli.runs import commands
+from penstock_cli.errors import FAILED, UsageError
 from penstock_cli.runs.follow import Options
 
 if TYPE_CHECKING:
@@ -19,46 +29,52 @@ if TYPE_CHECKING:
     from penstock.client.views import Resumed, Run
 
 _REASONS = 20
-"""Steps of which it is told why they run again."""
+"""Maximum number of steps listed with the reason why they run again."""
 
 _VERSIONS = ("same", "latest")
 
 
 def rerun(
-    name: commands.RunArgument,
+    name: RunArgument,
     version: Annotated[
         str | None,
-        typer.Option("--version", metavar="same|latest", help="That of the run, or the latest, where they differ."),
+        typer.Option(
+            "--version",
+            metavar="same|latest",
+            help="Version to run; required if the version of the run is not the latest.",
+        ),
     ] = None,
     param: Annotated[
         list[str] | None,
         typer.Option(
-            "-p", "--param", metavar="NAME=VALUE", help="Input that changes; NAME=@FILE reads it from a file."
+            "-p",
+            "--param",
+            metavar="NAME=VALUE",
+            help="Input that changes; NAME=@FILE reads it from a file; repeatable.",
         ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Take over what the run has done; run only the rest.")
+        bool, typer.Option("--resume", help="Reuse the results of the run that are still valid; run the other steps.")
     ] = False,
     from_step: Annotated[
         str | None,
-        typer.Option("--from", metavar="STEP", help="Resume, but run this step again, with all that follows it."),
+        typer.Option("--from", metavar="STEP", help="Resume, but rerun this step and everything downstream."),
     ] = None,
     no_cache: NoCache = False,
     refresh: Refresh = None,
     deadline: Deadline = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for its end.")] = False,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="Cancel the run after e.g. 90, 10m, 2h.")
-    ] = None,
-    logs: Annotated[bool, typer.Option("--logs", help="Show what the steps print.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the run.")] = False,
+    timeout: Timeout = None,
+    logs: Logs = False,
+    quiet: Quiet = False,
+    json: JsonResult = False,
 ) -> None:
-    """Run it again as a new run, with the inputs it had, changed by `-p`, and show how it goes.
+    """Rerun or resume a run.
 
-    With --resume or --from, steps whose results still count do not run again.
+    Submits a new run with the pipeline, inputs and labels of an earlier run, and follows it.
+    With --resume or --from, results of the earlier run that are still valid are reused.
 
-    Labels are kept. The exit codes are those of `penstock run`; with --detach 0 means that it was asked for.
+    Exit codes are those of `penstock run`; with --detach, 0 means that the run was accepted.
     """
     # Heavy imports stay out of `--help`.
     from penstock_cli.display.progress import Progress
@@ -66,18 +82,14 @@ def rerun(
     from penstock_cli.runs import compiled, run
 
     if version is not None and version not in _VERSIONS:
-        raise UsageError(f"--version {version!r} is none of {', '.join(_VERSIONS)}")
+        raise UsageError(f"--version: expected one of {', '.join(_VERSIONS)}; got {version!r}")
     if detach and (timeout or logs):
-        raise UsageError("--detach does not wait, so it goes with neither --timeout nor --logs")
-    more: dict[str, Any] = {
-        **cache_options(no_cache, refresh),
-        "version": version,
-        "deadline": parse_duration(deadline) if deadline else None,
-    }
+        raise UsageError("--detach excludes --timeout and --logs, which follow the run")
+    more: dict[str, Any] = {"version": version, **run_options(no_cache, refresh, deadline)}
     options = Options(json, quiet, logs, parse_duration(timeout) if timeout else None)
     with run.json_errors(wanted=json), run.exit_on_sigterm(), session.connect() as connected:
         client = connected.client
-        parent = client.runs.get(commands.resolve(client, name))
+        parent = client.runs.get(resolve_run(client, name))
         if version is None:
             _check_choice(client, parent)
         number = _latest(client, parent.pipeline) if version == "latest" else parent.version
@@ -92,21 +104,20 @@ def rerun(
         if not (options.json or options.quiet) and accepted.resumed is not None:
             _print_resumed(accepted.resumed, len(definition["nodes"]))
         if detach:
-            short_lived = connected.embedded is not None and connected.embedded.embedded
-            _print_accepted(accepted, parent, short_lived=short_lived, options=options)
+            _print_accepted(accepted, parent, short_lived=connected.ephemeral, options=options)
             return
         pipeline = compiled.outline(definition)
         ended = run.watch(connected, Progress(accepted.run_id, pipeline, accepted.version), options)
-    raise typer.Exit(0 if ended.succeeded else failures.FAILED)
+    raise typer.Exit(0 if ended.succeeded else FAILED)
 
 
 def _check_choice(client: Client, parent: Run) -> None:
-    """The platform refuses this, too; here it is said in the words of the command."""
+    # The platform rejects this, too; here the error names the options of the command.
     latest = _latest(client, parent.pipeline)
     if latest != parent.version:
         raise UsageError(
-            f"run {parent.run_id} was of version {parent.version} of {parent.pipeline!r}, the latest is {latest}: "
-            "choose --version same or --version latest"
+            f"run {parent.run_id} has version {parent.version} of {parent.pipeline!r}, but the latest is {latest}: "
+            "pass --version same or --version latest"
         )
 
 
@@ -115,12 +126,12 @@ def _latest(client: Client, pipeline: str) -> int:
 
 
 def _print_resumed(resumed: Resumed, count: int) -> None:
-    """What is taken over, and why the other steps run again."""
-    from penstock_cli.display.progress import steps
+    """Print what is reused, and why the other steps run again."""
+    from penstock_cli.display.formats import steps
 
-    output.line(f"resumes run {resumed.from_run}: {resumed.steps} of {steps(count)} taken over")
+    output.line(f"resumes run {resumed.from_run}: {resumed.steps} of {steps(count)} reused")
     for key, items in resumed.items.items():
-        output.line(f"  {key}: {items} {'item' if items == 1 else 'items'} taken over")
+        output.line(f"  {key}: {items} {'item' if items == 1 else 'items'} reused")
     for key, why in list(resumed.rerun_steps.items())[:_REASONS]:
         output.line(f"  {key} runs again: {why}")
     if len(resumed.rerun_steps) > _REASONS:
@@ -135,4 +146,4 @@ def _print_accepted(accepted: Run, parent: Run, *, short_lived: bool, options: O
     elif not options.quiet:
         output.line(f"run {accepted.run_id} of {accepted.pipeline} v{accepted.version}")
     if short_lived:
-        output.note("no platform is up here: the run goes on while one is, such as the next command or `penstock up`")
+        output.note("no platform is running here: the run continues while one is, such as with `penstock up`")

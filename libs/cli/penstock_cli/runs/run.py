@@ -1,4 +1,4 @@
-"""`penstock run`: compile the user's pipeline, run it on the platform that is up or an embedded one, show progress."""
+"""`penstock run`: compile the user's pipeline, run it on the running or an embedded platform, show progress."""
 
 from __future__ import annotations
 
@@ -13,8 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from penstock_cli import failures
-from penstock_cli.arguments import Deadline, NoCache, Refresh, cache_options, parse_duration, parse_labels
+from penstock_cli import errors
+from penstock_cli.arguments import (
+    Deadline,
+    JsonResult,
+    Logs,
+    NoCache,
+    Quiet,
+    Refresh,
+    Timeout,
+    parse_duration,
+    parse_pairs,
+    run_options,
+)
 from penstock_cli.display import output
 from penstock_cli.runs import follow
 from penstock_cli.runs.follow import Options
@@ -30,65 +41,66 @@ if TYPE_CHECKING:
 
 
 def run(
-    source: Annotated[str, typer.Argument(metavar="FILE[:PIPELINE]", help="File or folder with the pipeline.")],
+    source: Annotated[str, typer.Argument(metavar="FILE[:PIPELINE]", help="File or folder that defines the pipeline.")],
     param: Annotated[
         list[str] | None,
         typer.Option(
-            "-p", "--param", metavar="NAME=VALUE", help="Input of the pipeline; NAME=@FILE reads it from a file."
+            "-p",
+            "--param",
+            metavar="NAME=VALUE",
+            help="Input of the pipeline; NAME=@FILE reads it from a file; repeatable.",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the run (its label `name`).")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the run: sets its label `name`.")] = None,
     label: Annotated[
-        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label to find the run by.")
+        list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="Label of the run; repeatable.")
     ] = None,
-    timeout: Annotated[
-        str | None, typer.Option("--timeout", metavar="TIME", help="Cancel the run after e.g. 90, 10m, 2h.")
-    ] = None,
+    timeout: Timeout = None,
     no_cache: NoCache = False,
     refresh: Refresh = None,
     deadline: Deadline = None,
-    priority: Annotated[int, typer.Option("--priority", min=-1000, max=1000, help="Higher ones are served first.")] = 0,
-    logs: Annotated[bool, typer.Option("--logs", help="Show what the steps print.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but errors.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, nothing else.")] = False,
+    priority: Annotated[
+        int, typer.Option("--priority", min=-1000, max=1000, help="Runs of higher priority are served first.")
+    ] = 0,
+    logs: Logs = False,
+    quiet: Quiet = False,
+    json: JsonResult = False,
 ) -> None:
-    """Run a pipeline to its end and show how it goes.
+    """Run a pipeline and show its progress.
 
-    Uses the platform that is up (see `penstock up`), or one of its own for as long as the run lasts.
-    Exit code: 0 succeeded, 1 failed or cancelled, 2 wrong usage or does not compile, 3 platform trouble.
+    Uses the running platform (see `penstock up`), or starts an embedded one for the time of the run.
+    Exit codes: 0 succeeded; 1 failed or cancelled; 2 wrong usage, or the pipeline does not compile;
+    3 the platform is missing, broken or rejected the request.
     """
-    # Everything below is imported after the embedded platform was started.
+    # Imported after the embedded platform was started.
     from penstock import sources
     from penstock_cli.platform import session
 
     options = Options(json, quiet, logs, parse_duration(timeout) if timeout else None)
-    labels = parse_labels(name, label or [])
-    more: dict[str, Any] = {
-        **cache_options(no_cache, refresh),
-        "deadline": parse_duration(deadline) if deadline else None,
-    }
+    labels = parse_pairs("--label", label or []) | ({"name": name} if name is not None else {})
+    more = run_options(no_cache, refresh, deadline)
     with json_errors(wanted=json):
         sources.locate(source)
         with exit_on_sigterm(), session.ensure_platform() as embedded:
             prepared, inputs = prepare(source, param or [], quiet_stdout=json)
             wanted = {"inputs": inputs, "labels": labels, "priority": priority, **more}
             ended = _run(embedded, prepared, wanted, options)
-    raise typer.Exit(0 if ended.succeeded else failures.FAILED)
+    raise typer.Exit(0 if ended.succeeded else errors.FAILED)
 
 
 @contextlib.contextmanager
 def json_errors(*, wanted: bool) -> Generator[None]:
-    """Where JSON is wanted, an error is told in the form of a run, too."""
+    """With `--json`, print an error as a JSON object of the same form as a run, too."""
     try:
         yield
     except Exception as error:
-        if wanted and not isinstance(error, follow.DetachedError):
-            output.as_json({"run_id": None, "state": None, "outputs": {}, "error": failures.text(error), "steps": {}})
+        if wanted and not isinstance(error, errors.DetachedError):
+            output.as_json({"run_id": None, "state": None, "outputs": {}, "error": errors.message(error), "steps": {}})
         raise
 
 
 def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[PreparedPipeline, dict[str, Any]]:
-    """Compile the user's pipeline, read its inputs, pack its source."""
+    """Compile the user's pipeline, parse its inputs, pack its source."""
     from penstock import sources
     from penstock.authoring import unsupported_options
     from penstock_cli.runs import inputs
@@ -119,7 +131,7 @@ def _run(
 
 
 def watch(connected: Session, progress: Progress, options: Options, root: Path | None = None) -> Run:
-    """Show how a run goes until it is over, and what came of it. `root` is where its source lies, if that is known."""
+    """Follow a run until it has finished, then print its result. `root` is the folder of its source, if known."""
     from penstock_cli.display import summary
 
     show = not (options.quiet or options.json)
@@ -139,7 +151,7 @@ def watch(connected: Session, progress: Progress, options: Options, root: Path |
 
 def _display(progress: Progress, *, show: bool) -> Live | Plain:
     if show and output.terminal():
-        # Rich is for terminals only.
+        # Rich is imported only on terminals.
         from penstock_cli.display.live import Live
 
         return Live(progress)
@@ -149,7 +161,7 @@ def _display(progress: Progress, *, show: bool) -> Live | Plain:
 
 
 def artifact_folder(connected: Session) -> Any:
-    """The artifact store of a platform of this machine, or None."""
+    """Return the artifact store of a local platform, or None."""
     from penstock.store import FolderStore
 
     return FolderStore(connected.client.home / "artifacts") if connected.local else None
@@ -157,7 +169,7 @@ def artifact_folder(connected: Session) -> Any:
 
 def _print_result(ended: Run, progress: Progress, connected: Session, root: Path | None) -> None:
     from penstock_cli.display import chart, summary
-    from penstock_cli.display.progress import seconds, steps
+    from penstock_cli.display.formats import duration, steps
 
     took = (progress.finished_at or ended.finished_at or 0.0) - (progress.requested_at or ended.requested_at)
     output.show([[]])
@@ -167,7 +179,7 @@ def _print_result(ended: Run, progress: Progress, connected: Session, root: Path
                 (ended.pipeline, "bold"),
                 (f" v{ended.version} ", ""),
                 (ended.state, output.STYLES.get(ended.state, "")),
-                (f" in {seconds(took)}", ""),
+                (f" in {duration(took)}", ""),
                 (f"  {steps(sum(step.item_of is None for step in ended.steps.values()))}, run {ended.run_id}", "dim"),
             ]
         ]
@@ -177,17 +189,17 @@ def _print_result(ended: Run, progress: Progress, connected: Session, root: Path
     output.show(summary.results(ended, artifact_folder(connected)))
     if ended.error and not any(step.state == "failed" for step in ended.steps.values()):
         output.show([[], [(ended.error, "")]])
-    further = [f"penstock runs show {ended.run_id}", f"penstock runs logs {ended.run_id}"]
+    commands = [f"penstock runs show {ended.run_id}", f"penstock runs logs {ended.run_id}"]
     files = [name for name, value in ended.outputs.items() if "artifact" in value]
     if files:
-        further.append(f"penstock artifacts get {ended.run_id} -o {files[-1]}")
-    lines = [f"{'look further:' if index == 0 else '':<13} {command}" for index, command in enumerate(further)]
+        commands.append(f"penstock artifacts get {ended.run_id} -o {files[-1]}")
+    lines = [f"{'next steps:' if index == 0 else '':<11} {command}" for index, command in enumerate(commands)]
     output.show([[], *([(line, "dim")] for line in lines)])
 
 
 @contextlib.contextmanager
 def exit_on_sigterm() -> Generator[None]:
-    """SIGTERM leaves through the usual way out, so that the terminal is put in order."""
+    """Exit on SIGTERM through SystemExit, so that the terminal is restored."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
@@ -201,7 +213,7 @@ def exit_on_sigterm() -> Generator[None]:
 
 @contextlib.contextmanager
 def _stdout_to_stderr() -> Generator[None]:
-    """What the user's module prints while it is imported must not mix with the JSON object."""
+    """Redirect what the user's module prints at import, so that it does not mix with the JSON object."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -34,7 +34,7 @@ from penstock.client.transport import Transport
 from penstock.client.views import Run, build
 
 if TYPE_CHECKING:
-    from penstock import Pipeline
+    from penstock.authoring import Pipeline
 
 
 class Client:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from penstock.client import views
 
 
-class NamedArtifact(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class NamedArtifact:
     """An artifact under the name that an attempt has for it: that of its input or output."""
 
     name: str

@@ -13,7 +13,7 @@ from penstock.client.errors import NotFoundError
 from penstock.client.transport import Transport
 
 if TYPE_CHECKING:
-    from penstock import Pipeline
+    from penstock.authoring import Pipeline
     from penstock.sources import PreparedPipeline
 
 

@@ -1,11 +1,14 @@
-"""Errors as the user sees them: one message, and the exit code that goes with it."""
+"""Errors of the command and their exit codes.
+
+UsageError     a wrong argument or option: exit code 2
+DetachedError  the user left a run that continues: exit code 130
+"""
 
 from __future__ import annotations
 
 import sys
 
 from penstock.client.errors import RefusedError, RunFailedError, SourceError, UnauthorizedError
-from penstock_cli.runs.follow import DetachedError
 from penstock_core.errors import DefinitionError, InputError, InvalidIdError, PenstockError
 
 FAILED = 1
@@ -15,11 +18,23 @@ INTERRUPTED = 130
 
 
 class UsageError(PenstockError):
-    """The command was used wrongly."""
+    """A wrong argument or option."""
 
 
-def code(error: BaseException) -> int:
-    """The exit code of an error."""
+class DetachedError(PenstockError):
+    """The user left a run that continues."""
+
+    def __init__(self, run_id: str, *, embedded: bool) -> None:
+        how = (
+            "its platform stops with this command; the run continues when one is started here, such as by `penstock up`"
+            if embedded
+            else "the run continues"
+        )
+        super().__init__(f"left run {run_id}: {how}; show it with `penstock runs show {run_id}`")
+
+
+def exit_code(error: BaseException) -> int:
+    """Return the exit code of an error."""
     match error:
         case RunFailedError():
             return FAILED
@@ -33,8 +48,8 @@ def code(error: BaseException) -> int:
             return PLATFORM
 
 
-def text(error: BaseException) -> str:
-    """What to say about an error."""
+def message(error: BaseException) -> str:
+    """Return the message of an error for the user."""
     match error:
         case KeyboardInterrupt():
             return str(error) or "interrupted"
@@ -47,18 +62,18 @@ def text(error: BaseException) -> str:
         case _:
             return (
                 f"internal error: {type(error).__name__}: {error}\n"
-                "Set PENSTOCK_DEBUG=1 to see where, and please report it."
+                "Set PENSTOCK_DEBUG=1 to print the traceback, and please report it."
             )
 
 
 def report(error: BaseException) -> int:
-    """Write an error to standard error; returns the exit code."""
+    """Write an error to standard error; return its exit code."""
     trace = error.trace if isinstance(error, SourceError) else ""
     if trace:
         sys.stderr.write(trace.rstrip() + "\n")
-    word = "error: " if not isinstance(error, KeyboardInterrupt | DetachedError) else ""
-    if word and sys.stderr.isatty():
-        word = f"\x1b[1;31m{word}\x1b[0m"
-    sys.stderr.write(f"{word}{text(error)}\n")
+    prefix = "error: " if not isinstance(error, KeyboardInterrupt | DetachedError) else ""
+    if prefix and sys.stderr.isatty():
+        prefix = f"\x1b[1;31m{prefix}\x1b[0m"
+    sys.stderr.write(f"{prefix}{message(error)}\n")
     sys.stderr.flush()
-    return code(error)
+    return exit_code(error)

@@ -1,0 +1,56 @@
+"""`penstock runs logs`: the output of the steps of a run."""
+
+from __future__ import annotations
+
+import json as codec
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from penstock_cli.arguments import Json, RunArgument, StepOption, resolve_run
+from penstock_cli.display import output
+from penstock_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from penstock.client.views import LogLine, Run
+
+
+def logs(
+    name: RunArgument,
+    step: StepOption = None,
+    follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Follow until the run finishes.")] = True,
+    metrics: Annotated[bool, typer.Option("--metrics", help="Include logged metrics.")] = False,
+    json: Json = False,
+) -> None:
+    """Print the output of the steps of a run."""
+    # Heavy imports stay out of `--help`.
+    from penstock_cli.platform import session
+
+    colour = output.terminal()
+    with session.connect() as connected:
+        client = connected.client
+        run_id = resolve_run(client, name)
+        if step is not None:
+            _check_step(client.runs.get(run_id), step)
+        for line in client.runs.logs(run_id, step, follow):
+            if json:
+                shown = {k: getattr(line, k) for k in ("at", "step", "attempt", "stream", "text", "metric", "value")}
+                sys.stdout.write(codec.dumps(shown, ensure_ascii=False) + "\n")
+            elif line.metric is None or metrics:
+                _print_line(line, colour=colour)
+            if follow:
+                sys.stdout.flush()
+
+
+def _print_line(line: LogLine, *, colour: bool) -> None:
+    attempt = f"#{line.attempt}" if line.attempt > 1 else ""
+    prefix = f"{output.clock(line.at, precise=True)}  {line.step}{attempt} |"
+    for text in str(line).splitlines():
+        sys.stdout.write(f"\x1b[2m{prefix}\x1b[0m {text}\n" if colour else f"{prefix} {text}\n")
+
+
+def _check_step(run: Run, step: str) -> None:
+    if step not in run.steps:
+        known = ", ".join(list(run.steps)[:20])
+        raise UsageError(f"run {run.run_id} has no step {step!r}; it has: {known}{' …' if len(run.steps) > 20 else ''}")
