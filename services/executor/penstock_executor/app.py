@@ -90,7 +90,7 @@ class NatsPlatform:
 
     async def look_up(self, attempt: AttemptRequested, rule: CacheRule) -> CacheLookup:
         """See the protocol."""
-        return await self._cache.look_up(attempt, rule, await self._sources.environment(attempt))
+        return await self._cache.look_up(attempt, rule, *await self._sources.digests(attempt))
 
     async def store_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
         """See the protocol."""

@@ -29,7 +29,6 @@ from penstock_core.facts import AttemptFinished, AttemptRequested, CacheReport, 
 from penstock_core.pipeline.values import Value
 from penstock_core.ports import Recorded
 
-UNTOLD = "the code of the step cannot be told by reading it"
 REFRESHED = "the run asked for it to be made anew"
 
 _TRIES = 3
@@ -78,10 +77,19 @@ class ResultCache:
         self._facts = facts
         self._warn = warn
 
-    async def look_up(self, request: AttemptRequested, rule: CacheRule, environment: str) -> CacheLookup:
-        """Look for an earlier result of the same call; `environment` is the digest of what the attempt would run in."""
+    async def look_up(self, request: AttemptRequested, rule: CacheRule, environment: str, bundle: str) -> CacheLookup:
+        """Look for an earlier result of the same call.
+
+        Args:
+            request: the attempt.
+            rule: what its cache key is made of.
+            environment: digest of the environment that the attempt would run in.
+            bundle: digest of the source bundle that it would run.
+        """
+        whole = cache_key.needs_bundle(rule.dynamic_code, request.inputs)
         parts = cache_key.Parts(
             code=rule.code,
+            bundle=bundle if whole else "",
             environment=cache_key.environment(environment, request.env),
             entrypoint=request.entrypoint,
             inputs=request.inputs,
@@ -90,18 +98,19 @@ class ResultCache:
         key = cache_key.key(parts)
         if key is None:
             unknown = ", ".join(repr(name) for name in cache_key.unknown(parts))
-            return CacheLookup(
-                CacheReport(note=UNTOLD if not rule.code else f"only a reference is known of input {unknown}")
-            )
+            return CacheLookup(CacheReport(note=f"only a reference is known of input {unknown}"))
         report = CacheReport(key=key, parts=cache_key.digests(parts))
         if rule.refresh:
             return CacheLookup(replace(report, note=REFRESHED))
         try:
-            return await self._look_up(request, rule, report)
+            found = await self._look_up(request, rule, report)
         except (PenstockError, pydantic.ValidationError) as error:
             why = _line(error)
             self._warn("the cache cannot be read", step=request.key, run=request.run_id, error=why)
             return CacheLookup(replace(report, note=f"the cache could not be read: {why}"))
+        if "bundle" in found.report.differs and not found.report.note:
+            return found._replace(report=replace(found.report, note=f"all of it counts: {whole}"))
+        return found
 
     async def _look_up(self, request: AttemptRequested, rule: CacheRule, report: CacheReport) -> CacheLookup:
         entry = await self._table.get(_result(request.project, report.key))

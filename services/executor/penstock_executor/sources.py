@@ -31,15 +31,18 @@ class Sources:
         self._ready: dict[tuple[str, str, int], AttemptEnvironment] = {}
         self._lock = asyncio.Lock()
 
-    async def environment(self, attempt: AttemptRequested) -> str:
-        """Digest of the environment that an attempt would run in.
+    async def digests(self, attempt: AttemptRequested) -> tuple[str, str]:
+        """Digests of the environment that an attempt would run in, and of its source bundle.
 
         Raises:
             WorkplaceError: there is no such version.
             Unavailable: it could not be read now.
         """
         ready = self._ready.get((attempt.project, attempt.pipeline, attempt.version))
-        return ready.environment if ready is not None else (await self._version(attempt)).environment.digest
+        if ready is not None:
+            return ready.environment, Path(ready.source).name
+        version = await self._version(attempt)
+        return version.environment.digest, version.source
 
     async def _version(self, attempt: AttemptRequested) -> Version:
         version = await self._versions.get(attempt.project, attempt.pipeline, attempt.version)

@@ -15,7 +15,17 @@ from penstock_contracts import subjects
 from penstock_core.cache import cached_results
 from penstock_core.facts import AttemptFinished, AttemptRequested, CacheReport, CacheRule, Outcome
 from penstock_core.pipeline import values
-from penstock_core.pipeline.values import ArtifactRef, Collected, CollectedRef, Inline, Stored, Value
+from penstock_core.pipeline.values import (
+    ArtifactRef,
+    Collected,
+    CollectedRef,
+    Element,
+    Fields,
+    Inline,
+    Items,
+    Stored,
+    Value,
+)
 from penstock_core.ports import Recorded, UnavailableError
 from penstock_executor import cache
 from penstock_executor.cache import ResultCache
@@ -58,7 +68,13 @@ class FakeStores:
         return {place: self.log[place] for place in places if place in self.log}
 
     async def call(
-        self, rule: CacheRule = RULE, environment: str = "e", result: Value = MODEL, fails: bool = False, **more: Any
+        self,
+        rule: CacheRule = RULE,
+        environment: str = "e",
+        bundle: str = "b",
+        result: Value = MODEL,
+        fails: bool = False,
+        **more: Any,
     ) -> CacheReport:
         """One attempt of a step, as the executor does it; returns what its end reports."""
         self.runs += 1
@@ -76,7 +92,7 @@ class FakeStores:
             ),
             **more,
         )
-        found = await self.cache.look_up(request, rule, environment)
+        found = await self.cache.look_up(request, rule, environment, bundle)
         if found.end is not None:
             assert (found.end.run_id, found.end.key, found.end.attempt) == (request.run_id, "fit", 1)
             assert found.end.outcome is Outcome.CACHED and found.end.cache == found.report
@@ -167,21 +183,50 @@ async def test_refresh_makes_it_anew_and_keeps_that() -> None:
     assert (await stores.call()).from_run == "run2"
 
 
+OBJECT = ArtifactRef(sha256="b" * 64, size=3, media_type="", format="pickle", unsafe=True, project_types=True)
+COUNTED = {
+    "dynamic code": ({"rule": CacheRule(code="c0de", dynamic_code="m.py:3: it uses eval")}, "m.py:3: it uses eval"),
+    "an object": ({"inputs": {"model": Stored(OBJECT)}}, "input 'model' contains objects of project classes"),
+    "one in a list": ({"inputs": {"data": Items((Inline(1), Stored(OBJECT)))}}, "input 'data' contains"),
+    "one in a dictionary": ({"inputs": {"data": Fields({"a": Stored(OBJECT)})}}, "input 'data' contains"),
+    "a part of one": ({"inputs": {"data": Element(Stored(OBJECT), (0,))}}, "input 'data' contains"),
+    "an inline object": ({"inputs": {"data": Inline([{"$type": "m:Config", "depth": 1}])}}, "input 'data' contains"),
+}
+
+
+@pytest.mark.parametrize("case", COUNTED.values(), ids=COUNTED)
+async def test_the_whole_bundle_counts_where_other_modules_may_run(case: tuple[dict[str, Any], str]) -> None:
+    stores = FakeStores()
+    call, reason = case
+    first = await stores.call(**call)
+    assert "bundle" in first.parts
+    assert (await stores.call(**call)).hit
+    report = await stores.call(**call, bundle="b2")
+    assert not report.hit and report.differs == ("bundle",)
+    assert reason in report.note and report.note.startswith("all of it counts: ")
+    assert "the source bundle differs from the nearest" in cached_results.describe(report, time.time())
+
+
 @pytest.mark.parametrize(
-    ("rule", "inputs", "note"),
+    "inputs",
     [
-        (CacheRule(code=""), {}, cache.UNTOLD),
-        (
-            RULE,
-            {"a": Inline(1), "b": Collected(CollectedRef(key="x", count=2, output="result"))},
-            "only a reference is known of input 'b'",
-        ),
+        {"data": MODEL},
+        {"data": Stored(dataclasses.replace(OBJECT, project_types=False))},
+        {"data": Inline({"$type": "tuple", "items": ["m:Config"]})},
     ],
 )
-async def test_without_a_key_nothing_is_looked_for_or_kept(rule: CacheRule, inputs: Any, note: str) -> None:
+async def test_the_bundle_does_not_count_otherwise(inputs: dict[str, Any]) -> None:
     stores = FakeStores()
-    report = await stores.call(rule=rule, inputs=inputs)
-    assert report == CacheReport(note=note)
+    first = await stores.call(inputs=inputs)
+    assert "bundle" not in first.parts
+    assert (await stores.call(inputs=inputs, bundle="b2")).hit
+
+
+async def test_without_a_key_nothing_is_looked_up_or_stored() -> None:
+    stores = FakeStores()
+    inputs: dict[str, Any] = {"a": Inline(1), "b": Collected(CollectedRef(key="x", count=2, output="result"))}
+    report = await stores.call(inputs=inputs)
+    assert report == CacheReport(note="only a reference is known of input 'b'")
     assert stores.entries == {}
 
 

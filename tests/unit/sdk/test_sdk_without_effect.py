@@ -26,10 +26,3 @@ def test_each_option_is_named_with_the_step_and_its_place() -> None:
     ]
     several = unsupported_option_warnings(compiled(secrets=("db",), resources=ir.Resources(cpu=2.0, gpu=1)))
     assert several == ["m.py:3: secrets, resources.cpu, resources.gpu of step 'fit' have no effect in this version"]
-
-
-def test_results_that_cannot_be_kept_are_named_with_the_reason() -> None:
-    assert unsupported_option_warnings(compiled(cache=True, code="c0de")) == []
-    (note,) = unsupported_option_warnings(compiled(cache=True))
-    assert note.startswith("results of step 'fit' are not kept, because its code cannot be told by reading: ")
-    assert "'m' is not imported here" in note

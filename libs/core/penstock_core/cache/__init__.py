@@ -1,1 +1,1 @@
-"""Cache."""
+"""Cached results of steps: the key of a call, and which earlier result is used."""

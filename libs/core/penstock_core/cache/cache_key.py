@@ -19,9 +19,19 @@ PART = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What goes into a key. `inputs` maps each input's name to its value; artifacts count by their digest."""
+    """What goes into a key.
+
+    Attributes:
+        code: digest of the project modules that the step's module imports.
+        bundle: digest of the whole source bundle, where that counts; see `needs_bundle`.
+        environment: see `environment`.
+        entrypoint: `module:function` of the step.
+        inputs: the value of each input by name; artifacts count by their digest.
+        salt: the user's part.
+    """
 
     code: str
+    bundle: str = ""
     environment: str
     entrypoint: str
     inputs: Mapping[str, Value]
@@ -29,19 +39,23 @@ class Parts:
 
 
 def key(parts: Parts) -> str | None:
-    """The key as a SHA-256 in hexadecimal, or None when it cannot be computed: the code or an input is not known."""
-    if not parts.code or unknown(parts):
+    """The key as a SHA-256 in hexadecimal, or None where an input is known by reference only."""
+    if unknown(parts):
         return None
     inputs = {name: _identity(value) for name, value in sorted(parts.inputs.items())}
-    return _digest([1, parts.code, parts.environment, parts.entrypoint, parts.salt, inputs])
+    return _digest([2, parts.code, parts.bundle, parts.environment, parts.entrypoint, parts.salt, inputs])
 
 
 def digests(parts: Parts) -> dict[str, str]:
-    """A digest of each part: `code`, `environment`, `salt`, and `input NAME` for each input. Only for calls with a key.
+    """A digest of each part: `code`, `environment`, `salt`, `input NAME` of each input, and `bundle` where it counts.
+
+    Only for calls with a key.
 
     Two calls of one entry point have the same key exactly when all of these are equal.
     """
     found = {"code": parts.code, "environment": parts.environment, "salt": parts.salt}
+    if parts.bundle:
+        found["bundle"] = parts.bundle
     short = {name: _digest(text)[:PART] for name, text in found.items()}
     return short | {f"input {name}": _digest(_identity(value))[:PART] for name, value in sorted(parts.inputs.items())}
 
@@ -49,6 +63,50 @@ def digests(parts: Parts) -> dict[str, str]:
 def unknown(parts: Parts) -> list[str]:
     """The inputs that are known only by reference."""
     return [name for name, value in sorted(parts.inputs.items()) if _by_reference(value)]
+
+
+def needs_bundle(dynamic_code: str, inputs: Mapping[str, Value]) -> str:
+    """Why the whole source bundle counts for a call, because the step may run other modules; empty where it does not.
+
+    Loading an input that contains objects of project classes imports their modules, which the step's own module need
+    not import.
+    """
+    if dynamic_code:
+        return dynamic_code
+    named = next((name for name, value in sorted(inputs.items()) if _has_project_types(value)), None)
+    return "" if named is None else f"input {named!r} contains objects of project classes"
+
+
+def _has_project_types(value: Value) -> bool:
+    match value:
+        case values.Inline(inline):
+            return _names_class(inline)
+        case values.Items(items):
+            return any(_has_project_types(item) for item in items)
+        case values.Fields(fields):
+            return any(_has_project_types(item) for item in fields.values())
+        case values.Element(of):
+            return _has_project_types(of)
+        case values.Stored(artifact):
+            return artifact.project_types
+        case values.ResultOf() | values.Collected():
+            return True
+
+
+def _names_class(data: object) -> bool:
+    """Whether plain data has the tag `"$type": "module:Class"` of the SDK's codec."""
+    waiting = [data]
+    while waiting:  # not by recursion: users nest as deep as they like
+        match waiting.pop():
+            case dict() as fields:
+                if isinstance(tag := fields.get("$type"), str) and ":" in tag:
+                    return True
+                waiting += fields.values()
+            case list() as items:
+                waiting += items
+            case _:
+                pass
+    return False
 
 
 def environment(digest: str, variables: Mapping[str, str]) -> str:

@@ -122,8 +122,14 @@ def describe(report: CacheReport, now: float) -> str:
     return "ran: no earlier result of this step with the same code, environment, salt and inputs is kept"
 
 
+_PART_WORDS = {"bundle": "source bundle"}
+
+
 def _and(parts: Sequence[str]) -> str:
-    words = [f"the {part}" if " " not in part else f"input {part.removeprefix('input ')!r}" for part in parts]
+    words = [
+        f"the {_PART_WORDS.get(part, part)}" if " " not in part else f"input {part.removeprefix('input ')!r}"
+        for part in parts
+    ]
     listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
     return f"{listed} {'differs' if len(words) == 1 else 'differ'}"
 

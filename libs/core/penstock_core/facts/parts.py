@@ -54,9 +54,19 @@ class CacheMode(StrEnum):
 
 @frozen(kw_only=True)
 class CacheRule:
-    """What the cache key of an attempt is made of besides its inputs and environment; `ttl` in seconds."""
+    """What the cache key of an attempt is made of besides its inputs and environment.
+
+    Attributes:
+        code: digest of the project modules that the step's module imports.
+        dynamic_code: why `code` does not cover all code that the step runs (`file:line: reason`), so that the whole
+            source bundle counts; empty where it does.
+        salt: the user's part of the key.
+        ttl: how old a result may be, in seconds; None without limit.
+        refresh: whether to ignore an earlier result and overwrite it.
+    """
 
     code: str
+    dynamic_code: str = ""
     salt: str = ""
     ttl: float | None = None
     refresh: bool = False
@@ -69,7 +79,8 @@ class CacheReport:
     Attributes:
         key: the key, empty where it could not be computed.
         hit: whether an earlier result was taken.
-        parts: digests of the parts of the key: `code`, `environment`, `salt`, `input NAME`.
+        parts: digests of the parts of the key: `code`, `environment`, `salt`, `input NAME`, and `bundle` where it
+            counts.
         differs: parts in which the nearest earlier result differs; empty where there is none, or at a hit.
         from_run: the run whose result was taken, or the nearest earlier one.
         from_step: the step there.

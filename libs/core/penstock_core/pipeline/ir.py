@@ -91,7 +91,8 @@ class StepSpec:
         concurrency: name of a limit, of which each attempt takes a slot.
         concurrency_max: slots of that limit as far as this step is concerned; None: as the platform has it.
         cache: whether results of equal inputs are used again, for `cache_ttl` seconds; `cache_salt` is the user's part
-            of the key; `code` that of the source.
+            of the key; `code` that of the source, see `penstock.authoring.step_code`.
+        dynamic_code: `file:line: reason` where the source does not show what code the step runs; empty otherwise.
         target: pipeline that a step of kind `run` starts, in version `target_version` (None: the latest).
     """
 
@@ -117,6 +118,7 @@ class StepSpec:
     secrets: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
     code: str = ""
+    dynamic_code: str = ""
     file: str | None = None
     line: int | None = None
 

@@ -30,7 +30,8 @@ class ArtifactRef:
     `format` names the serializer that wrote it (`json`, `parquet`, `npy`, `pickle`, `file`, `folder`, `bytes`, …).
     `unsafe` marks formats whose loading can run code: no service ever loads one. `items` is the number of elements
     where the object is a list that steps can be mapped over. The object of a folder is its manifest, and `total` the
-    bytes of all its files.
+    bytes of all its files. `project_types` marks artifacts whose loading imports modules of the project by name,
+    because they contain objects of its classes.
     """
 
     sha256: str
@@ -42,6 +43,7 @@ class ArtifactRef:
     unsafe: bool = False
     items: int | None = None
     total: int = 0
+    project_types: bool = False
 
 
 @frozen(kw_only=True)

@@ -300,7 +300,9 @@ def _cache(spec: StepSpec, step: StepState, run: RunRequested) -> CacheRule | No
     if not spec.cache or run.cache is CacheMode.OFF:
         return None
     anew = run.cache is CacheMode.REFRESH or not {step.key, step.node, spec.name}.isdisjoint(run.refresh)
-    return CacheRule(code=spec.code, salt=spec.cache_salt, ttl=spec.cache_ttl, refresh=anew)
+    return CacheRule(
+        code=spec.code, dynamic_code=spec.dynamic_code, salt=spec.cache_salt, ttl=spec.cache_ttl, refresh=anew
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- end of a run

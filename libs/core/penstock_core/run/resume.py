@@ -138,7 +138,7 @@ def _defined_otherwise(old: Plan, new: Plan, key: str, changes: Changes) -> str 
         return "its code or its environment is another"
     if now.kind is Kind.FUNCTION and changes.environment:
         return "the packages of the environment are others"
-    if now.kind is Kind.FUNCTION and changes.source and not now.code:
+    if now.kind is Kind.FUNCTION and changes.source and (now.dynamic_code or not now.code):
         return "the source is another, and what it runs of it is not known"
     if _shape(was, old.nodes[key]) != _shape(now, new.nodes[key]):
         return "its inputs, its outputs or its condition are others"

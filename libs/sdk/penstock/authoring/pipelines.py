@@ -93,7 +93,9 @@ class Pipeline:
         Raises:
             DefinitionError: something is wrong; with the user's file and line.
         """
-        return self.assemble(pipeline_tracer.trace(self))
+        from penstock.authoring import step_code  # only those who compile need it
+
+        return step_code.identify(self.assemble(pipeline_tracer.trace(self)), self.function)
 
     def assemble(self, graph: Graph, spec: Callable[[str, Definition], ir.StepSpec] | None = None) -> ir.Pipeline:
         """The IR of a traced pipeline; `spec` may say what the definition of a step is.

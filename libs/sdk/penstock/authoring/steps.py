@@ -146,9 +146,6 @@ class Step(Mappable, Generic[P, R]):
         """
         entrypoint = f"{module}:{self.function.__name__}" if module else self.entrypoint
         if entrypoint not in self._specs:
-            # Only those who compile need it.
-            from penstock.authoring.source_code import code_digest
-
             self._specs[entrypoint] = ir.StepSpec(
                 name=self.name,
                 entrypoint=entrypoint,
@@ -157,7 +154,6 @@ class Step(Mappable, Generic[P, R]):
                     ir.Port(name=name, type=hints.show(hint), schema=json_schema.schema(hint))
                     for name, hint in self.signature.outputs.items()
                 ),
-                code=code_digest.of(self.function).digest,
                 file=self.file,
                 line=self.line,
                 **self.settings,

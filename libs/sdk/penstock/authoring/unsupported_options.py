@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from penstock.authoring.source_code import code_digest
 from penstock_core.pipeline.ir import Pipeline, StepSpec
 
 
@@ -15,11 +14,6 @@ def unsupported_option_warnings(pipeline: Pipeline) -> list[str]:
             where = f"{spec.file}:{spec.line}: " if spec.file and spec.line else ""
             verb = "has" if len(names) == 1 else "have"
             found.append(f"{where}{', '.join(names)} of step {spec.name!r} {verb} no effect in this version")
-        if spec.cache and not spec.code:
-            why = code_digest.why(spec.entrypoint)
-            found.append(
-                f"results of step {spec.name!r} are not kept, because its code cannot be told by reading: {why}"
-            )
     return found
 
 

@@ -44,12 +44,17 @@ _DYNAMIC_NAMES = frozenset(
 _DYNAMIC_ATTRIBUTES = frozenset(
     {"__file__", "__import__", "__loader__", "__path__", "__spec__", "exec_module", "import_module", "load_module"}
     | {"getsourcefile", "reload", "run_module", "run_path", "spec_from_file_location"}
+    | {"create_subprocess_exec", "create_subprocess_shell", "entry_points"}
 )
+# Functions that load pickles or create objects of classes that are named by data: they import any module.
+_LOADERS = frozenset({"instantiate", "load_model", "read_pickle"})
+_UNPICKLERS = frozenset({"Unpickler", "load", "loads", "open"})
 _DYNAMIC_MEMBERS = {
     "sys": frozenset({"meta_path", "modules", "path", "path_hooks"}),
     "os": frozenset({"popen", "system"}),
     "importlib": frozenset({"machinery", "resources", "util"}),
     "builtins": frozenset({"compile", "eval", "exec"}),
+    **dict.fromkeys(("cloudpickle", "dill", "joblib", "pickle", "shelve", "torch"), _UNPICKLERS),
 }
 _PROCESS_STARTS = re.compile(r"(exec|spawn)[vl]p?e?\Z|posix_spawnp?\Z")
 _FILE_READS = re.compile(r"(open|[ir]?glob|iterdir|listdir|scandir|walk|read_\w+|load|load_\w+|loadtxt|imread)\Z")
@@ -187,7 +192,7 @@ def _parse(file: Path, changed_ns: int, size: int) -> _Parsed:
         tree = ast.parse(data, str(file))
     except (SyntaxError, ValueError, RecursionError) as error:
         return _Parsed(digest, dynamic=f"{file}: it cannot be parsed: {error}")
-    reader = _Reader()
+    reader = _Reader(tree)
     reader.visit(tree)
     dynamic = f"{file}:{reader.dynamic[0]}: {reader.dynamic[1]}" if reader.dynamic else ""
     return _Parsed(digest, tuple(dict.fromkeys(reader.imports)), tuple(reader.texts.items()), dynamic)
@@ -196,7 +201,14 @@ def _parse(file: Path, changed_ns: int, size: int) -> _Parsed:
 class _Reader(ast.NodeVisitor):
     """Collects imports, texts (without docstrings), and the first construct whose effect only shows at run time."""
 
-    def __init__(self) -> None:
+    def __init__(self, tree: ast.Module) -> None:
+        self._modules = {
+            alias.asname: alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Import)
+            for alias in node.names
+            if alias.asname
+        }
         self.imports: list[str] = []
         self.texts: dict[str, int] = {}
         self.dynamic: tuple[int, str] | None = None
@@ -216,7 +228,8 @@ class _Reader(ast.NodeVisitor):
         for alias in node.names:
             if alias.name != "*":
                 self._import(node, f"{base}{'' if base.endswith('.') or not base else '.'}{alias.name}")
-            if node.module in _DYNAMIC_MEMBERS and alias.name in _DYNAMIC_MEMBERS[node.module]:
+            renamed = alias.asname and alias.name in _DYNAMIC_ATTRIBUTES
+            if renamed or alias.name in _LOADERS or alias.name in _DYNAMIC_MEMBERS.get(node.module or "", ()):
                 self._report(node, f"it uses {node.module}.{alias.name}")
 
     def _import(self, node: ast.stmt, name: str) -> None:
@@ -245,12 +258,19 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         owner = node.value.id if isinstance(node.value, ast.Name) else ""
+        owner = self._modules.get(owner, owner)
         if (
             node.attr in _DYNAMIC_ATTRIBUTES
+            or node.attr in _LOADERS
             or node.attr in _DYNAMIC_MEMBERS.get(owner, ())
             or (owner == "os" and _PROCESS_STARTS.match(node.attr))
         ):
             self._report(node, f"it uses {owner or '…'}.{node.attr}")
+        self.generic_visit(node)
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg == "allow_pickle":
+            self._report(node.value, "it loads pickles (allow_pickle)")
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:

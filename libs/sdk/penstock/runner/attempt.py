@@ -6,7 +6,6 @@ either travels, and nothing the user's code raises leaves this module.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import inspect
 import json
@@ -146,10 +145,17 @@ def _fitting(outputs: Json, store: FolderStore) -> Json:
 def _stored(tree: Any, store: FolderStore) -> Json:
     form = formats.json_format(tree)
     with store.temporary() as temporary:
-        form.save(tree, temporary)
+        project_types = form.save(tree, temporary) is True
         sha256, size = store.adopt(temporary)
-    ref = ArtifactRef(sha256=sha256, size=size, media_type=form.media_type, format=form.name)
-    return saver.artifact_json(dataclasses.replace(ref, items=value_parts.count(tree)))
+    ref = ArtifactRef(
+        sha256=sha256,
+        size=size,
+        media_type=form.media_type,
+        format=form.name,
+        items=value_parts.count(tree),
+        project_types=project_types,
+    )
+    return saver.artifact_json(ref)
 
 
 def _await(coroutine: Any) -> Any:

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from penstock.serialize import project_types
+
 T = TypeVar("T")
 
 LONG = 1_000
@@ -36,7 +38,8 @@ class Format:
 
     Attributes:
         name: kept with the artifact; loading goes by it.
-        save: writes a value to a path.
+        save: writes a value to a path. Built-in formats return True where loading the file imports modules of the
+            project.
         load: reads the file at a path.
         media_type: of the file.
         unsafe: loading can run code, so that no service does it.
@@ -150,17 +153,24 @@ def type_name(value: object) -> str:
 # ------------------------------------------------------------------------------------------------- built-in formats
 
 
-def _write_json(value: Any, path: Path) -> None:
-    path.write_text(json.dumps(value, separators=(",", ":"), allow_nan=False), encoding="ascii")
+def _write_json(value: Any, path: Path) -> bool:
+    data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode("ascii")
+    path.write_bytes(data)
+    return project_types.in_json(data)
 
 
 def _read_json(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def _write_lines(value: Any, path: Path) -> None:
-    with path.open("w", encoding="ascii") as file:
-        file.writelines(json.dumps(entry, separators=(",", ":"), allow_nan=False) + "\n" for entry in value)
+def _write_lines(value: Any, path: Path) -> bool:
+    found = False
+    with path.open("wb") as file:
+        for entry in value:
+            line = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode("ascii")
+            file.write(line + b"\n")
+            found = found or project_types.in_json(line)
+    return found
 
 
 def _read_lines(path: Path) -> Any:
@@ -190,9 +200,11 @@ def _read_report(name: str) -> Callable[[Path], Any]:
     return read
 
 
-def _write_pickle(value: Any, path: Path) -> None:
+def _write_pickle(value: Any, path: Path) -> bool:
     with path.open("wb") as file:
-        pickle.dump(value, file, protocol=5)
+        pickler = project_types.Pickler(file)
+        pickler.dump(value)
+    return pickler.saw_project_types()
 
 
 def _read_pickle(path: Path) -> Any:

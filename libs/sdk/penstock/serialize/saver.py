@@ -176,7 +176,7 @@ class _Saver:
         store = self.needed_store()
         with store.temporary() as temporary:
             try:
-                form.save(value, temporary)
+                project_types = form.save(value, temporary) is True
             except (FormatNotApplicableError, OSError):
                 raise
             except Exception as error:
@@ -195,6 +195,7 @@ class _Saver:
                 python_type=python_type or formats.type_name(value),
                 unsafe=form.unsafe,
                 items=value_parts.count(value),
+                project_types=project_types,
             )
         )
 

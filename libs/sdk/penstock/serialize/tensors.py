@@ -20,6 +20,7 @@ from typing import Any, cast
 import torch
 
 from penstock.codec import scalars
+from penstock.serialize import project_types
 from penstock.serialize.formats import FormatNotApplicableError
 
 METADATA_KEY = "penstock"
@@ -28,8 +29,8 @@ _CONTAINERS: dict[str, type] = {"tuple": tuple, "set": set, "dict": dict, "order
 _CONTAINER_NAMES = {cls: name for name, cls in _CONTAINERS.items()}
 
 
-def write(value: Any, path: Path) -> None:
-    """Write a tensor, a dictionary of tensors, or a module.
+def write(value: Any, path: Path) -> bool:
+    """Write a tensor, a dictionary of tensors, or a module; returns whether it has a module of a project class.
 
     Raises:
         FormatNotApplicableError: something in it is neither a dense tensor nor plain data; says what.
@@ -45,6 +46,7 @@ def write(value: Any, path: Path) -> None:
         save_file(writer.tensors, path, {METADATA_KEY: about})
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
         raise FormatNotApplicableError(f"safetensors cannot keep it: {error}") from error
+    return project_types.any_in_project({one["class"].partition(":")[0] for one in writer.modules})
 
 
 def read(path: Path) -> Any:
