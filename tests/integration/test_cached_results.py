@@ -86,7 +86,7 @@ def test_equal_calls_take_the_result_across_runs_and_pipelines(cluster: Cluster)
     other, ran = recorder.run("again")
     assert ran == [] and cache(other, "blob").hit
     sentence = recorder.client.runs.explain(second.run_id).steps["blob"].sentence
-    assert sentence.startswith(f"the result of step 'blob' of run {first.run_id}, stored ")
+    assert sentence.startswith(f"reuses the result of step 'blob' of run {first.run_id}, stored ")
 
 
 @pytest.mark.timeout(240)
@@ -119,7 +119,7 @@ def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None
     Path(cluster.home / "artifacts" / "sha256" / sha256[:2] / sha256).unlink()
     again, ran = recorder.run(size=12345)
     assert ran == ["blob"]
-    assert cache(again, "blob").note == f"an earlier result is there, but not its artifact {sha256[:12]}"
+    assert cache(again, "blob").note == f"the cached result refers to a missing artifact: {sha256[:12]}"
     assert cache(again, "length").hit
 
 

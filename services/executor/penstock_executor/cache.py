@@ -29,7 +29,7 @@ from penstock_core.facts import AttemptFinished, AttemptRequested, CacheReport, 
 from penstock_core.pipeline.values import Value
 from penstock_core.ports import Recorded
 
-REFRESHED = "the run asked for it to be made anew"
+REFRESHED = "the run requested a refresh"
 
 _TRIES = 3
 _KEPT = pydantic.TypeAdapter(CachedResult)
@@ -86,7 +86,8 @@ class ResultCache:
             environment: digest of the environment that the attempt would run in.
             bundle: digest of the source bundle that it would run.
         """
-        whole = cache_key.needs_bundle(rule.dynamic_code, request.inputs)
+        dynamic = rule.dynamic_code if rule.code else "the version does not record the code of the step"
+        whole = cache_key.needs_bundle(dynamic, request.inputs)
         parts = cache_key.Parts(
             code=rule.code,
             bundle=bundle if whole else "",
@@ -98,7 +99,7 @@ class ResultCache:
         key = cache_key.key(parts)
         if key is None:
             unknown = ", ".join(repr(name) for name in cache_key.unknown(parts))
-            return CacheLookup(CacheReport(note=f"only a reference is known of input {unknown}"))
+            return CacheLookup(CacheReport(note=f"input {unknown} is known by reference only"))
         report = CacheReport(key=key, parts=cache_key.digests(parts))
         if rule.refresh:
             return CacheLookup(replace(report, note=REFRESHED))
@@ -128,7 +129,7 @@ class ResultCache:
             return CacheLookup(report)
         trace, differs = found
         if not differs:
-            return CacheLookup(replace(report, note="a result of the same call was kept, and has been dropped since"))
+            return CacheLookup(replace(report, note="the cached result has been removed since"))
         return CacheLookup(
             replace(report, differs=differs, from_run=trace.run_id, from_step=trace.key, stored_at=trace.stored_at)
         )
@@ -136,10 +137,10 @@ class ResultCache:
     async def _usable(self, kept: CachedResult, rule: CacheRule) -> tuple[str, CachedResult | None]:
         """The kept result with all that it is, or why it does not count."""
         if cached_results.expired(kept, rule.ttl, time.time()):
-            return f"the earlier result is older than {rule.ttl:g} s", None
+            return f"the cached result is older than {rule.ttl:g} s", None
         whole = await self._whole(kept)
         if whole is None:
-            return "the earlier result is not in the log of its run any more", None
+            return "the cached result is no longer in the log of its run", None
         gone = await self._gone(whole)
         return gone, None if gone else whole
 
@@ -161,7 +162,7 @@ class ResultCache:
             return ""
         first = min(missing)[:12]
         many = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        return f"an earlier result is there, but not its artifact {first}{many}"
+        return f"the cached result refers to a missing artifact: {first}{many}"
 
     async def keep(self, request: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
         """Keep a good end for later calls; returns the report, with a note if that was not possible."""
@@ -173,8 +174,10 @@ class ResultCache:
             await self._remember(request, report, kept)
         except PenstockError as error:
             why = _line(error)
-            self._warn("a result is not kept", step=request.key, run=request.run_id, error=why)
-            return replace(report, note="; ".join(text for text in (report.note, f"it is not kept: {why}") if text))
+            self._warn("a result cannot be cached", step=request.key, run=request.run_id, error=why)
+            return replace(
+                report, note="; ".join(text for text in (report.note, f"its result is not cached: {why}") if text)
+            )
         return report
 
     async def _remember(self, request: AttemptRequested, report: CacheReport, kept: CachedResult) -> None:

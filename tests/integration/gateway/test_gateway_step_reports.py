@@ -73,7 +73,7 @@ async def test_what_the_cache_did_is_in_the_view_and_explained(platform: Platfor
     steps = {step["key"]: step for step in (await http("GET", f"/v1/runs/{run_id}/explain")).json()["steps"]}
     sentence = steps["double"]["sentence"]
     assert sentence.endswith(
-        "; cache: ran, because input 'n' differs from the nearest earlier result, that of step 'double' of run "
+        "; cache: ran, because input 'n' differs from the nearest cached result, that of step 'double' of run "
         "earlier, stored 2 h ago"
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,8 +68,11 @@ def test_only_values_known_by_reference_have_no_key(value: object) -> None:
     assert (cache_key.key(parts) is None) == (cache_key.unknown(parts) == ["x"])
 
 
-def test_no_code_no_key() -> None:
-    assert cache_key.key(Parts(code="", environment="e", entrypoint="m:f", inputs={"x": Inline(1)})) is None
+def test_the_bundle_is_part_of_the_key_where_it_counts() -> None:
+    parts = Parts(code="c", environment="e", entrypoint="m:f", inputs={"x": Inline(1)})
+    with_bundle = replace(parts, bundle="b")
+    assert len({cache_key.key(one) for one in (parts, with_bundle, replace(parts, bundle="b2"))}) == 3
+    assert cache_key.digests(with_bundle).keys() - cache_key.digests(parts).keys() == {"bundle"}
 
 
 def test_the_environment_holds_the_variables_of_the_step() -> None:
@@ -83,18 +88,16 @@ def said(**fields: object) -> str:
 def test_words() -> None:
     earlier = {"key": "k", "from_run": "run1", "from_step": "fit", "stored_at": 2000.0}
     assert said(**earlier, hit=True) == (
-        "the result of step 'fit' of run run1, stored 2 h ago, counts: code, environment, salt and inputs are the same"
+        "reuses the result of step 'fit' of run run1, stored 2 h ago: code, environment, salt and inputs are equal"
     )
     assert said(**earlier, differs=("code", "input depth")) == (
-        "ran, because the code and input 'depth' differ from the nearest earlier result, that of step 'fit' of run "
+        "ran, because the code and input 'depth' differ from the nearest cached result, that of step 'fit' of run "
         "run1, stored 2 h ago"
     )
     assert said(**earlier, differs=("input a",)).startswith("ran, because input 'a' differs from the nearest")
-    assert said(key="k") == (
-        "ran: no earlier result of this step with the same code, environment, salt and inputs is kept"
-    )
-    assert said(note="why") == "ran, and its result is not kept: why"
+    assert said(key="k") == ("ran: no result of this step is cached for this code, environment, salt and inputs")
+    assert said(note="why") == "ran; its result is not cached: why"
     assert said(key="k", note="the run asked for it") == "ran: the run asked for it"
-    assert said(**earlier, note="the earlier result is too old") == (
-        "ran: the earlier result is too old (that of step 'fit' of run run1, stored 2 h ago)"
+    assert said(**earlier, note="the cached result is too old") == (
+        "ran: the cached result is too old (that of step 'fit' of run run1, stored 2 h ago)"
     )

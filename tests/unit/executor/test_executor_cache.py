@@ -161,7 +161,7 @@ async def test_a_result_that_is_too_old_does_not_count_and_is_replaced(monkeypat
     monkeypatch.setattr(cache.time, "time", lambda: later)
     assert (await stores.call(rule=CacheRule(code="c0de", ttl=7200))).hit
     report = await stores.call(rule=CacheRule(code="c0de", ttl=1800))
-    assert not report.hit and report.note == "the earlier result is older than 1800 s"
+    assert not report.hit and report.note == "the cached result is older than 1800 s"
     assert (await stores.call(rule=CacheRule(code="c0de", ttl=1800))).from_run == "run3"
 
 
@@ -170,7 +170,7 @@ async def test_a_result_whose_artifact_is_gone_does_not_count() -> None:
     await stores.call()
     stores.gone = {"a" * 64}
     report = await stores.call()
-    assert not report.hit and report.note == "an earlier result is there, but not its artifact aaaaaaaaaaaa"
+    assert not report.hit and report.note == "the cached result refers to a missing artifact: aaaaaaaaaaaa"
     stores.gone = set()
     assert (await stores.call()).from_run == "run2"
 
@@ -186,6 +186,7 @@ async def test_refresh_makes_it_anew_and_keeps_that() -> None:
 OBJECT = ArtifactRef(sha256="b" * 64, size=3, media_type="", format="pickle", unsafe=True, project_types=True)
 COUNTED = {
     "dynamic code": ({"rule": CacheRule(code="c0de", dynamic_code="m.py:3: it uses eval")}, "m.py:3: it uses eval"),
+    "unknown code": ({"rule": CacheRule(code="")}, "the version does not record the code"),
     "an object": ({"inputs": {"model": Stored(OBJECT)}}, "input 'model' contains objects of project classes"),
     "one in a list": ({"inputs": {"data": Items((Inline(1), Stored(OBJECT)))}}, "input 'data' contains"),
     "one in a dictionary": ({"inputs": {"data": Fields({"a": Stored(OBJECT)})}}, "input 'data' contains"),
@@ -226,7 +227,7 @@ async def test_without_a_key_nothing_is_looked_up_or_stored() -> None:
     stores = FakeStores()
     inputs: dict[str, Any] = {"a": Inline(1), "b": Collected(CollectedRef(key="x", count=2, output="result"))}
     report = await stores.call(inputs=inputs)
-    assert report == CacheReport(note="only a reference is known of input 'b'")
+    assert report == CacheReport(note="input 'b' is known by reference only")
     assert stores.entries == {}
 
 
@@ -244,7 +245,7 @@ async def test_a_large_result_is_read_from_the_log_of_its_run() -> None:
     assert (await stores.call(result=large)).hit
     stores.log.clear()
     report = await stores.call(result=large)
-    assert not report.hit and "not in the log of its run any more" in report.note
+    assert not report.hit and "no longer in the log of its run" in report.note
 
 
 @pytest.mark.parametrize("error", [UnavailableError("no answer"), BusError("full")])
@@ -252,7 +253,7 @@ async def test_a_cache_that_is_away_fails_nothing_and_is_said(error: Exception) 
     stores = FakeStores()
     stores.broken = error
     report = await stores.call()
-    assert report.note == f"the cache could not be read: {error}; it is not kept: {error}"
+    assert report.note == f"the cache could not be read: {error}; its result is not cached: {error}"
     stores.broken = None
     assert not (await stores.call()).hit
     assert (await stores.call()).hit
@@ -281,4 +282,4 @@ async def test_a_result_that_was_dropped_is_said() -> None:
     stores = FakeStores()
     await stores.call()
     stores.entries = {key: entry for key, entry in stores.entries.items() if ".recent." in key}
-    assert (await stores.call()).note == "a result of the same call was kept, and has been dropped since"
+    assert (await stores.call()).note == "the cached result has been removed since"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import io
 import json
@@ -440,3 +441,49 @@ def test_the_store_keeps_one_durable_copy_and_no_leftovers(store: FolderStore, t
     assert store.check(sha256).read_bytes() == b"abc"
     with pytest.raises(ValueError, match="not a SHA-256"):
         store.path("../../etc/passwd")
+
+
+class TestProjectTypes:
+    """Artifacts record whether loading them imports modules of the project, because cache keys depend on it."""
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            Plain(1),
+            [Plain(1)] * 3,
+            {1: Plain(1)},
+            functools.partial(there_and_back, 1),
+            np.array([Plain(1), None], dtype=object),
+            [Config(depth) for depth in range(3000)],
+            {"configs": [Config(depth) for depth in range(1500)]},
+        ],
+        ids=["object", "list", "dict", "function", "array", "long list", "large json"],
+    )
+    def test_objects_of_project_classes(self, store: FolderStore, value: Any) -> None:
+        assert all(ref["project_types"] for ref in references(serialize.save(value, Any, store)))
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            np.array([1, None, datetime.date(2026, 1, 31)], dtype=object),
+            pd.Index([1, 2]),
+            ["$type", '{"$type": "m:Config"}'] * 3000,
+            [{"depth": depth} for depth in range(30_000)],
+            "x" * 100_000,
+            np.zeros(3),
+            pd.DataFrame({"a": [1]}),
+            b"x",
+        ],
+        ids=["array", "index", "texts", "dicts", "text", "npy", "table", "bytes"],
+    )
+    def test_other_values(self, store: FolderStore, value: Any) -> None:
+        found = references(serialize.save(value, Any, store))
+        assert found and not any(ref["project_types"] for ref in found)
+
+
+def references(saved: Any) -> list[Any]:
+    """The artifacts of a saved value."""
+    if "artifact" in saved:
+        return [saved["artifact"]]
+    inner = saved.get("items", []) or list(saved.get("fields", {}).values())
+    return [ref for one in inner for ref in references(one)]

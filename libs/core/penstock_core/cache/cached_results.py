@@ -111,15 +111,15 @@ def describe(report: CacheReport, now: float) -> str:
     where = f"step {report.from_step!r} of run {report.from_run}" if report.from_run else ""
     when = f", stored {_span(now - report.stored_at)} ago" if report.stored_at else ""
     if report.hit:
-        return f"the result of {where}{when}, counts: code, environment, salt and inputs are the same"
+        return f"reuses the result of {where}{when}: code, environment, salt and inputs are equal"
     if not report.key:
-        return f"ran, and its result is not kept: {report.note or 'its cache key could not be computed'}"
+        return f"ran; its result is not cached: {report.note or 'its cache key could not be computed'}"
     if report.differs:
-        text = f"ran, because {_and(report.differs)} from the nearest earlier result, that of {where}{when}"
+        text = f"ran, because {_and(report.differs)} from the nearest cached result, that of {where}{when}"
         return f"{text} ({report.note})" if report.note else text
     if report.note:
         return f"ran: {report.note}" + (f" (that of {where}{when})" if where else "")
-    return "ran: no earlier result of this step with the same code, environment, salt and inputs is kept"
+    return "ran: no result of this step is cached for this code, environment, salt and inputs"
 
 
 _PART_WORDS = {"bundle": "source bundle"}

@@ -53,4 +53,4 @@ def describe_cache(report: CacheReport | None, spec: StepSpec, request: RunReque
     if report is not None:
         return cached_results.describe(report, now)
     off = spec.cache and request.cache is CacheMode.OFF
-    return "the run was asked for with the cache off: no earlier result counts, and none is kept" if off else ""
+    return "the run has the cache off: it neither reads nor writes cached results" if off else ""
