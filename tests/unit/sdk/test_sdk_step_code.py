@@ -195,6 +195,80 @@ def test_what_the_modules_do_not_import_does_not_count(
     assert before.code and before.dynamic_code == ""
 
 
+TWO = (
+    HEAD
+    + """
+"Steps: use and other."
+FACTOR = 2
+
+@step(cache=True)
+def use(x: int) -> int:
+    # a comment
+    return x * FACTOR
+
+@step(retries=1)
+def other(x: int) -> int:
+    return x * 2
+
+@pipeline
+def inner(x: int) -> int:
+    y = [1 * 2]
+    return other(x)
+{more}
+@pipeline
+def main() -> int:
+    return inner(use(5))
+
+if __name__ == "__main__":
+    print(main.local(), other(1 * 2))
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "line", ["    # a comment", "    return x * 2\n\n@p", "y = [1 * 2]", "print(main.local(), other(1 * 2))"]
+)
+def test_bodies_of_other_steps_and_pipelines_do_not_count(
+    write: Callable[[dict[str, str]], Compile], tmp_path: Path, line: str
+) -> None:
+    compiled = write({"main.py": TWO.replace("{more}", "")})
+    before = compiled()
+    edit(tmp_path / "main.py", line, line.replace("2", "3").replace("a comment", "another"))
+    assert compiled() == before
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "ALL = [other]",
+        "fast = other.with_options(retries=2)",
+        "def helper(x): return other.function(x)",
+        "import sys\ndef helper(): return getattr(sys, 'other')",
+        "@step\ndef other(x: int) -> int: return 1",
+        "def helper(): return globals()",
+        "def helper(): return inner",
+        "import lib",
+    ],
+)
+def test_bodies_of_steps_that_the_module_uses_count(
+    write: Callable[[dict[str, str]], Compile], tmp_path: Path, more: str
+) -> None:
+    compiled = write(
+        {"main.py": TWO.replace("{more}", more), "lib.py": "def g():\n    import main\n    main.other(1)\n"}
+    )
+    before = compiled()
+    edit(tmp_path / "main.py", "    return x * 2\n\n@p", "    return x * 3\n\n@p")
+    assert compiled().code != before.code
+
+
+def test_options_of_other_steps_count(write: Callable[[dict[str, str]], Compile], tmp_path: Path) -> None:
+    # Whatever is evaluated while the module is imported may change what the step finds.
+    compiled = write({"main.py": TWO.replace("{more}", "")})
+    before = compiled()
+    edit(tmp_path / "main.py", "retries=1", "retries=2")
+    assert compiled().code != before.code
+
+
 def test_code_is_read_at_each_compilation(write: Callable[[dict[str, str]], Compile], tmp_path: Path) -> None:
     compiled = write(project_of("import lib", "lib.f(x)", lib=LIB))
     before = compiled()

@@ -1,8 +1,9 @@
 """The code of steps, as a part of the cache keys of their results. Source is read, nothing is executed.
 
-The rule: `code` is the digest of all project modules that the step's module imports, transitively, and of the local
-libraries outside of the project. Where the source does not show what is imported or executed, `dynamic_code` says why,
-and the digest of the whole source bundle is part of the key, too.
+The rule: `code` is the digest of the step's module without the bodies of other steps and pipelines that it does not
+use, of all project modules that this module imports, transitively, and of the local libraries outside of the project.
+Where the source does not show what is imported or executed, `dynamic_code` says why, and the digest of the whole source
+bundle is part of the key, too.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import functools
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from penstock.authoring import step_module
 from penstock.bundle import imports, root_of
 from penstock_core.pipeline import ir
 
@@ -43,13 +46,28 @@ def identify(compiled: ir.Pipeline, function: Callable[..., Any]) -> ir.Pipeline
 def _identified(
     spec: ir.StepSpec, project: imports.ProjectModules, libraries: dict[str, str], root: Path
 ) -> ir.StepSpec:
-    module = spec.entrypoint.partition(":")[0]
+    module, _, path = spec.entrypoint.partition(":")
     found = project.closure(module)
-    text = json.dumps([found.modules, sorted(libraries.items())], separators=(",", ":"))
+    own = _own_code(module, path.partition(".")[0], found, project)
+    text = json.dumps([own, found.modules | {module: ""}, sorted(libraries.items())], separators=(",", ":"))
     dynamic = found.dynamic.removeprefix(f"{root}{os.sep}")
     if module not in found.modules:
         dynamic = f"module {module!r} is no module of the project"
     return dataclasses.replace(spec, code=hashlib.sha256(text.encode()).hexdigest(), dynamic_code=dynamic)
+
+
+def _own_code(module: str, function: str, found: imports.ImportClosure, project: imports.ProjectModules) -> str:
+    """The code of the step's own module; all of it where other modules may call its other steps."""
+    whole = found.modules.get(module, "")
+    name = re.compile(rb"\b%s\b" % module.rpartition(".")[2].encode())
+    files = {one: project.find(one) for one in found.modules}
+    own = files.pop(module, None)
+    try:
+        if own is None or any(file is not None and name.search(file.read_bytes()) for file in files.values()):
+            return whole
+        return step_module.relevant_code(own.read_bytes(), function)
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return whole
 
 
 def _local_libraries(root: Path) -> dict[str, str]:

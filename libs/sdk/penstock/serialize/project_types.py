@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from types import FunctionType
 from typing import IO, Any
 
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
@@ -38,17 +37,18 @@ def in_json(data: bytes) -> bool:
 
 
 class Pickler(pickle.Pickler):
-    """A pickler that collects the classes and functions that unpickling imports."""
+    """A pickler that collects the modules that unpickling imports."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, protocol=5)
-        self._named: set[Any] = set()
+        self._modules: set[str] = set()
 
     def reducer_override(self, obj: Any) -> Any:
-        """Remember classes, functions and the types of other objects; let all be pickled in the usual way."""
-        self._named.add(obj if isinstance(obj, type | FunctionType) else type(obj))
+        """Remember the module of a class, a function or an object; let all be pickled in the usual way."""
+        module = getattr(obj, "__module__", None)
+        self._modules.add(module if type(module) is str else type(obj).__module__)
         return NotImplemented
 
     def saw_project_types(self) -> bool:
         """Whether something of the project was pickled."""
-        return any_in_project({str(named.__module__) for named in self._named})
+        return any_in_project(self._modules)
