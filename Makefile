@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DIST ?= dist
+# Without compiled modules on disk every process of the tests would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run up test test-fast lint format types imports generate check-generated check bench wheels constraints clean
@@ -18,7 +20,7 @@ $(STAMP): constraints.txt pyproject.toml hatch_build.py
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv hatchling editables
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-build-isolation --constraint constraints.txt \
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-build-isolation --constraint constraints.txt \
 		--group dev --group examples --editable .
 	@touch $@
 
@@ -29,10 +31,10 @@ up: $(STAMP) ## Start the platform and keep it
 	@$(BIN)/penstock up
 
 test: $(STAMP) ## Set everything up and run all tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --durations=20
 
 test-fast: $(STAMP) ## Unit and contract tests only
-	@$(BIN)/python -m pytest tests/unit tests/contract tests/architecture
+	@$(BIN)/python -m pytest -n logical tests/unit tests/contract tests/architecture
 
 lint: $(STAMP) ## Check style
 	@$(BIN)/ruff check .

@@ -7,7 +7,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-pytest_plugins = ["penstock_testkit.fixtures", "penstock_testkit.executor_harness"]
+pytest_plugins = ["penstock_testkit.fixtures", "penstock_testkit.executor_harness", "penstock_testkit.workers"]
 pytest.register_assert_rewrite("penstock_testkit.suites.artifact_store")
 
 # Machines are shared and slow at times: no deadline for one example. CI must not fail by chance: the same examples

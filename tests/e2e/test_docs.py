@@ -18,6 +18,8 @@ from penstock_testkit.servers.s3 import SECRET_KEY, S3Server
 
 ROOT = Path(__file__).parents[2]
 PAGES = pages.pages(ROOT)
+S3_PORT = "9000"
+"""Where pages find an S3 server; it is started for those that do."""
 
 
 class Reader:
@@ -126,11 +128,11 @@ def _parted(shown: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...] | 
 
 
 @pytest.fixture
-def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s3_server: S3Server) -> Shell:
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
     for name in ("PENSTOCK_HOME", "PENSTOCK_URL", "PENSTOCK_TOKEN", "PENSTOCK_NATS_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PENSTOCK_ACK_WAIT", "1.5")
-    return Shell(tmp_path, {"9000": s3_server.endpoint.rpartition(":")[2]}, {"a-secret-key": SECRET_KEY})
+    return Shell(tmp_path, {"a-secret-key": SECRET_KEY})
 
 
 @pytest.fixture
@@ -141,8 +143,12 @@ def reader(shell: Shell) -> Iterator[Reader]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_page(page: Path, reader: Reader) -> None:
-    reader.read(page.read_text())
+def test_page(page: Path, reader: Reader, request: pytest.FixtureRequest) -> None:
+    text = page.read_text()
+    if f":{S3_PORT}" in text:
+        server: S3Server = request.getfixturevalue("s3_server")
+        reader.shell.ports[S3_PORT] = server.endpoint.rpartition(":")[2]
+    reader.read(text)
     assert not reader.problems, f"{page.relative_to(ROOT)}\n" + "\n\n".join(reader.problems)
 
 

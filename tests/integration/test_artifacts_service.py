@@ -30,8 +30,9 @@ from penstock_core.facts import AttemptFinished, Outcome
 from penstock_core.pipeline.values import ArtifactRef, Items, Stored
 from penstock_core.ports import UnavailableError
 from penstock_servicekit import app
-from penstock_testkit.servers.child import Child, free_ports
+from penstock_testkit.servers.child import Child
 from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.ports import free_ports
 from penstock_testkit.servers.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
 DATA = b"some artifact"

@@ -1,7 +1,7 @@
 """A reader at a terminal: one command after the other in one folder, some of them kept running.
 
 What a command changes of its environment and working folder holds for the next one. Fixed ports are replaced by free
-ones, the same one each time, so that pages may name ports and tests may run side by side; `ports` says of some which.
+ones, the same one each time, so that pages may name ports and tests may run side by side; `ports` says which.
 `stand_ins` are further texts of pages with what they stand for.
 """
 
@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock_testkit.docs import pages
-from penstock_testkit.servers.child import free_ports
+from penstock_testkit.servers.ports import free_ports
 
 USER = "/home/ada/project"
 """The folder that pages show in the place of the real one."""
@@ -61,15 +61,14 @@ class BackgroundCommand:
 class Shell:
     """A terminal in `folder`, with the commands of this environment first on the path."""
 
-    def __init__(
-        self, folder: Path, ports: Mapping[str, str] | None = None, stand_ins: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, stand_ins: Mapping[str, str] | None = None) -> None:
         self.folder = folder / "project"
         self.folder.mkdir(parents=True)
         self._state = folder / "state"
         self._background: list[BackgroundCommand] = []
         self._stand_ins = dict(stand_ins or {})
-        self._ports = dict(ports or {})
+        self.ports: dict[str, str] = {}
+        """Which free port is in the place of a fixed one."""
         self._last = 0
         self._env = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -88,9 +87,9 @@ class Shell:
         return _PORT.sub(lambda found: found["before"] + self._free(found["port"]), text)
 
     def _free(self, port: str) -> str:
-        if port not in self._ports:
-            self._ports[port] = str(free_ports(1)[0])
-        return self._ports[port]
+        if port not in self.ports:
+            self.ports[port] = str(free_ports(1)[0])
+        return self.ports[port]
 
     def has(self, variable: str) -> bool:
         """Whether an environment variable was exported."""

@@ -1,4 +1,4 @@
-"""Servers as child processes of the tests: free ports, a wait until they answer, an end by process id."""
+"""Servers as child processes of the tests: a wait until they answer, an end by process id."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -32,18 +31,6 @@ def find_binary(name: str, package: str) -> str:
     if not found:
         raise BinaryMissingError(f"no executable {name!r}: install the package {package!r} (`make setup` does)")
     return found
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that are free on this machine now, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class Child:

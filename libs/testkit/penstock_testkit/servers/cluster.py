@@ -18,8 +18,9 @@ from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.ports import Recorded
-from penstock_testkit.servers.child import Child, free_ports
+from penstock_testkit.servers.child import Child
 from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.ports import free_ports
 
 SERVICES = ("artifacts", "builder", "scheduler", "executor", "cron", "gateway")
 

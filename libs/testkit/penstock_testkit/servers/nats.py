@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import secrets
 from pathlib import Path
-from typing import Any
 
 from penstock_testkit.servers.child import Child, find_binary
+from penstock_testkit.servers.ports import free_ports
 
 MAX_PAYLOAD = 8 * 1024 * 1024
 
@@ -25,7 +25,7 @@ class NatsServer:
         self._sync_interval = sync_interval
         self._token = secrets.token_hex(8)
         self._child: Child | None = None
-        self.port = -1  # the server's word for "any free port"
+        self.port = free_ports(1)[0]
 
     @property
     def url(self) -> str:
@@ -57,8 +57,7 @@ class NatsServer:
         self._child = child
         # The server writes this file when it listens.
         file = ports / f"nats-server_{child.pid}.ports"
-        child.wait_until(lambda: _port_in(file) is not None, timeout)
-        self.port = _port_in(file) or -1
+        child.wait_until(lambda: _lists_port(file), timeout)
 
     def kill(self) -> None:
         """Kill -9."""
@@ -86,9 +85,8 @@ class NatsServer:
         )
 
 
-def _port_in(file: Path) -> int | None:
+def _lists_port(file: Path) -> bool:
     try:
-        listed: dict[str, Any] = json.loads(file.read_text())
-        return int(listed["nats"][0].rpartition(":")[2])
-    except (FileNotFoundError, ValueError, KeyError, IndexError):
-        return None
+        return bool(json.loads(file.read_text())["nats"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return False

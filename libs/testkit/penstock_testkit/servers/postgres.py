@@ -15,7 +15,8 @@ from pathlib import Path
 
 import psycopg
 
-from penstock_testkit.servers.child import BinaryMissingError, Child, free_ports
+from penstock_testkit.servers.child import BinaryMissingError, Child
+from penstock_testkit.servers.ports import free_ports
 
 USER = "postgres"
 _DATABASES = itertools.count(1)

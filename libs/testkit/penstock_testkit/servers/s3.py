@@ -11,7 +11,8 @@ from boto3.session import Session
 from botocore.config import Config
 
 from penstock_adapters.s3 import S3Options
-from penstock_testkit.servers.child import Child, find_binary, free_ports
+from penstock_testkit.servers.child import Child, find_binary
+from penstock_testkit.servers.ports import free_ports
 
 ACCESS_KEY = "penstock"
 SECRET_KEY = "secret-of-the-tests"

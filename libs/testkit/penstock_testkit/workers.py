@@ -1,0 +1,61 @@
+"""A pytest plugin: how `pytest -n auto` spreads the tests over worker processes.
+
+The tests of one file run in one worker, in order, so that a file starts its servers once. Files whose tests take long
+and share no server are spread test by test. What takes longest starts first, so that no worker is left with it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
+
+if TYPE_CHECKING:
+    from xdist.scheduler.protocol import Scheduling
+    from xdist.workermanage import Producer
+
+SPREAD = ("tests/e2e/test_docs.py", "tests/faults/test_retention_kills.py", "tests/faults/test_standalone_faults.py")
+"""Files whose tests share no server."""
+
+ORDER = ("tests/e2e/test_docs.py", "tests/faults/", "tests/e2e/", "tests/histories/", "tests/integration/")
+"""What starts first; everything else follows as it was collected."""
+
+LEAST_WORKERS = 4
+WORKERS_PER_CORE = 2.5
+"""Most tests wait for other processes."""
+
+
+class ByFile(LoadScopeScheduling):
+    """Hands out whole files, and single tests of the files in `SPREAD`, in the order of the collection."""
+
+    def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
+        config.option.loadscopereorder = False
+        super().__init__(config, log)
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid if nodeid.startswith(SPREAD) else nodeid.partition("::")[0]
+
+
+def rank(nodeid: str) -> int:
+    """The place of a test in the order of the starts."""
+    return next((n for n, start in enumerate(ORDER) if nodeid.startswith(start)), len(ORDER))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put first what takes long."""
+    items.sort(key=lambda item: rank(item.nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """The workers of `-n auto`, and of `-n logical`, for tests that calculate instead of waiting."""
+    cores = len(os.sched_getaffinity(0))
+    return cores if config.option.numprocesses == "logical" else max(LEAST_WORKERS, round(cores * WORKERS_PER_CORE))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    """Spread by file unless another way was asked for by `--dist`."""
+    return ByFile(config, log) if config.getvalue("dist") == "load" else None
