@@ -1,6 +1,7 @@
 """Helper modules of these tests must be importable by name, as users' modules are."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from sdk_user_modules import UserModules
 
+from penstock.step_context.contexts import set_context
 from penstock.store import FolderStore
+
+
+@pytest.fixture(autouse=True)
+def no_context() -> Iterator[None]:
+    """Take away the context that an attempt performed in this process leaves behind; an attempt's own process ends."""
+    yield
+    set_context(None)
 
 
 @pytest.fixture
