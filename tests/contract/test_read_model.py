@@ -186,7 +186,7 @@ def test_recorded_runs_are_shown_as_they_fold(database: Database, path: Path) ->
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_whatever_the_log_holds_batches_make_no_difference(shared: Database, data: st.DataObject) -> None:
-    pipeline = generators.pipeline(lambda n: data.draw(st.integers(0, n - 1)), nodes=4)
+    pipeline = generators.pipeline(lambda n: data.draw(strategies.below(n)), nodes=4)
     # The broker takes each place of the log once.
     drawn = st.lists(
         strategies.facts(pipeline), min_size=1, max_size=12, unique_by=lambda fact: (fact.run_id, fact.tail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from hypothesis import strategies as st
@@ -107,7 +108,13 @@ policies: st.SearchStrategy[Retry] = st.builds(
 @st.composite
 def pipelines(draw: st.DrawFn, nodes: int = 6) -> Pipeline:
     """Whole pipelines with 1 to `nodes` steps in any graph, each step with a policy of its own."""
-    return generators.pipeline(lambda n: draw(st.integers(0, n - 1)), nodes=nodes)
+    return generators.pipeline(lambda n: draw(below(n)), nodes=nodes)
+
+
+@cache
+def below(n: int) -> st.SearchStrategy[int]:
+    """Integers from 0 to n - 1."""
+    return st.integers(0, n - 1)
 
 
 errors: st.SearchStrategy[ErrorInfo] = st.builds(
@@ -124,9 +131,14 @@ _run_ids = st.sampled_from([RUN, RUN, RUN, RUN, RUN, RUN, "another"])
 
 def facts(pipeline: Pipeline) -> st.SearchStrategy[Fact]:
     """Any fact about a run of `pipeline`: also of unknown steps, of another run, with absurd attempts and times."""
-    known = [node.key for node in pipeline.nodes]
-    items = [f"{node.key}[{n}]" for node in pipeline.nodes if node.mapped is not None for n in (0, 1, 2, 7)]
-    keys = st.sampled_from([*known, *known, *known, *items, *items, "unknown", "unknown[0]"])
+    known = tuple(node.key for node in pipeline.nodes)
+    items = tuple(f"{node.key}[{n}]" for node in pipeline.nodes if node.mapped is not None for n in (0, 1, 2, 7))
+    return _facts_about((*known, *known, *known, *items, *items, "unknown", "unknown[0]"))
+
+
+@cache  # a third of the time of such tests went into making and checking these strategies for each example
+def _facts_about(of: tuple[str, ...]) -> st.SearchStrategy[Fact]:
+    keys = st.sampled_from(of)
     outputs = st.dictionaries(st.sampled_from(["result", "extra", "other"]), value, max_size=2)
     run = st.just("p") | names
     return st.one_of(
