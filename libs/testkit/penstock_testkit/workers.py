@@ -1,7 +1,8 @@
 """A pytest plugin: how `pytest -n auto` spreads the tests over worker processes.
 
-The tests of one file run in one worker, in order, so that a file starts its servers once. Files whose tests take long
-and share no server are spread test by test. What takes longest starts first, so that no worker is left with it.
+The tests of one file, or of one class in it, run in one worker, in order, so that a file starts its servers once. Files
+whose tests take long and share no server are spread test by test. What takes longest starts first, so that no worker is
+left with it.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ WORKERS_PER_CORE = 2.5
 
 
 class ByFile(LoadScopeScheduling):
-    """Hands out whole files, and single tests of the files in `SPREAD`, in the order of the collection."""
+    """Hands out whole files and classes, and single tests of the files in `SPREAD`, in the order of the collection."""
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
         config.option.loadscopereorder = False
         super().__init__(config, log)
 
     def _split_scope(self, nodeid: str) -> str:
-        return nodeid if nodeid.startswith(SPREAD) else nodeid.partition("::")[0]
+        return nodeid if nodeid.startswith(SPREAD) else super()._split_scope(nodeid.partition("[")[0])
 
 
 def rank(nodeid: str) -> int:
