@@ -21,10 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from penstock_adapters.process import ProcessExecutor
+from penstock_adapters.process import AttemptEnvironment, ProcessExecutor
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted
 from penstock_core.pipeline.values import Inline
-from penstock_core.ports import AttemptEnvironment
+from penstock_core.shipping.messages import Message
 
 STEP = "\n\ndef noop(value: int) -> int:\n    return value + 1\n"
 MODULES = {"light": STEP, "heavy": "import pandas\nimport sklearn.ensemble\nimport sklearn.linear_model\n" + STEP}
@@ -39,11 +39,11 @@ class Events:
     def started(self, fact: AttemptStarted) -> None:
         """Ignored."""
 
-    def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
+    def publish(self, message: Message) -> None:
         """Ignored."""
 
-    def committed(self, fact: ArtifactCommitted) -> None:
-        pass
+    def commit(self, fact: ArtifactCommitted) -> None:
+        """Ignored."""
 
     def finished(self, fact: AttemptFinished) -> None:
         """Wake who waits."""
@@ -53,8 +53,8 @@ class Events:
 class Bench:
     """One executor with one module."""
 
-    def __init__(self, executor: ProcessExecutor, events: Events, where: AttemptEnvironment, module: str) -> None:
-        self.executor, self.events, self.where, self.module = executor, events, where, module
+    def __init__(self, executor: ProcessExecutor, events: Events, module: str) -> None:
+        self.executor, self.events, self.module = executor, events, module
         self.count = 0
 
     async def once(self) -> tuple[float, float]:
@@ -67,7 +67,7 @@ class Bench:
             entrypoint=f"{self.module}:noop", inputs={"value": Inline(self.count)},
         )  # fmt: skip
         began = time.time()
-        await self.executor.start(request, self.where)
+        await self.executor.submit(request)
         fact, told = await future
         assert fact.outcome == "succeeded", fact
         return fact.started_at - began, told - fact.finished_at
@@ -107,8 +107,12 @@ async def measure(name: str, count: int, pause: float) -> dict[str, Any]:
             source=str(source), python=sys.executable, artifacts=f"{folder}/artifacts", environment=name
         )
         events = Events()
-        executor = ProcessExecutor("bench", events, Path(folder))
-        bench = Bench(executor, events, where, name)
+
+        async def prepare(attempt: AttemptRequested) -> AttemptEnvironment:
+            return where
+
+        executor = ProcessExecutor("bench", events, events, prepare, Path(folder))
+        bench = Bench(executor, events, name)
         began = time.perf_counter()
         await bench.once()
         first = time.perf_counter() - began

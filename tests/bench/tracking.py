@@ -12,10 +12,11 @@ from pathlib import Path
 
 from penstock.runner.recorder import Recorder
 from penstock.step_context.contexts import Context
-from penstock_adapters.process.output import Points
+from penstock_adapters.files.growing_file import AppendedFile
 from penstock_adapters.sql import engine, migrate, series, writer
 from penstock_adapters.sql.series import PointBatch
-from penstock_contracts import commands
+from penstock_core.shipping.messages import measurements
+from penstock_core.shipping.tail import PointReader
 
 POINTS = 100_000
 
@@ -51,12 +52,12 @@ def _logging(base: str) -> tuple[float, float]:
 
 
 def _read(path: str) -> list[PointBatch]:
-    points, parts, first, size = Points(path), [], 0, 0
+    points, parts, first, size = PointReader(AppendedFile(path)), [], 0, 0
     began = time.perf_counter()
     while True:
         found = points.read(True)
         if found:
-            size += len(commands.measurements("run", "train", 1, first, found))
+            size += len(measurements("run", "train", 1, first, found))
             parts.append(PointBatch(len(parts) + 1, "run", "train", 1, first, found))
             first += len(found)
         if points.exhausted:

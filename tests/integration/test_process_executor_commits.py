@@ -80,7 +80,8 @@ async def test_the_next_attempt_restores_what_the_last_one_saved(executor_harnes
     saved = b.events.commits["slow"][0].value
     assert (await b.run("last", key="first")).outputs == {"result": Inline(None)}
     again = replace(b.request("last", key="second"), attempt=2)
-    await b.executor.start(again, replace(b.where, checkpoint=saved))
+    b.where = replace(b.where, checkpoint=saved)
+    await b.executor.submit(again)
     assert (await b.events.until("ends", "second")).outputs == {"result": Inline([1, "abc", 2])}
 
 

@@ -113,4 +113,4 @@ async def test_a_module_with_the_name_of_another_is_refused(executor_harness: Op
     b = await executor_harness("")
     b.write("json", "def mine(): return 1")
     end = await b.run("json:mine")
-    assert end.error is not None and "hides the pipeline's own json.py" in end.error.message
+    assert end.error is not None and "hides the pipeline's json.py" in end.error.message

@@ -79,11 +79,11 @@ async def test_memory_beyond_the_limit(executor_harness: OpenHarness) -> None:
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        (b"not json", "cannot be used"),
+        (b"not json", "is invalid"),
         (b'{"run_id":"other","key":"forge","attempt":1,"outcome":"succeeded"}', "belongs at"),
-        (b'{"run_id":"run1","key":"forge","attempt":1,"outcome":"lost"}', "no end that a step can have"),
+        (b'{"run_id":"run1","key":"forge","attempt":1,"outcome":"lost"}', "cannot end like this"),
         (b'{"run_id":"run1","key":"forge","attempt":1,"outcome":"succeeded","metrics":{"a":"b"}}', "metrics"),
-        (b"[" * 50_000, "cannot be used"),
+        (b"[" * 50_000, "is invalid"),
     ],
 )
 async def test_forged_results_harm_their_own_attempt_only(

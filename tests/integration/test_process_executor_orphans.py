@@ -151,9 +151,12 @@ async def test_idle_fork_servers_end(executor_harness: OpenHarness) -> None:
 
 async def test_an_interpreter_that_is_not_there(executor_harness: OpenHarness) -> None:
     b = await executor_harness("def fine(): return 1")
-    await b.executor.start(b.request("fine"), replace(b.where, python="/no/such/python"))
+    where = b.where
+    b.where = replace(where, python="/no/such/python")
+    await b.executor.submit(b.request("fine"))
     failed(b.events.ends["fine"], "EnvironmentUnusable", "/no/such/python")
-    await b.executor.start(b.request("fine", key="bad-env", env={"A=B": "\0"}), b.where)
+    b.where = where
+    await b.executor.submit(b.request("fine", key="bad-env", env={"A=B": "\0"}))
     failed(b.events.ends["bad-env"], "EnvironmentUnusable")
 
 
@@ -162,7 +165,8 @@ async def test_an_interpreter_without_penstock_says_so(executor_harness: OpenHar
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
     python.chmod(0o755)
-    await b.executor.start(b.request("fine"), replace(b.where, python=str(python)))
+    b.where = replace(b.where, python=str(python))
+    await b.executor.submit(b.request("fine"))
     failed(await b.events.until("ends", "fine"), "ImportCrash", "exited with code 1", "penstock")
 
 

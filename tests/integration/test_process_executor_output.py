@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock_adapters.process import output
 from penstock_core.facts import Outcome
 from penstock_core.pipeline.values import Inline
 from penstock_core.queries import series
+from penstock_core.shipping import tail
 from penstock_testkit.executor_harness import OpenHarness
 
 # ------------------------------------------------------------------------------------------------ output and metrics
@@ -60,8 +60,8 @@ async def test_output_comes_while_the_step_runs(executor_harness: OpenHarness, t
 async def test_output_beyond_the_limit_is_left_out_and_said_so(
     executor_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(output, "OUTPUT_LIMIT", 300_000)
-    monkeypatch.setattr(output, "_DISK_LIMIT", 1_000_000)
+    monkeypatch.setattr(tail, "OUTPUT_LIMIT", 300_000)
+    monkeypatch.setattr(tail, "_DISK_LIMIT", 1_000_000)
     b = await executor_harness("""
         import os, time
 
@@ -75,7 +75,7 @@ async def test_output_beyond_the_limit_is_left_out_and_said_so(
     text = b.events.text("flood")
     assert 300_000 <= len(text.encode()) < 301_000
     written = 50 * 1000 * 99
-    assert f"[penstock] {(written - 300_000) / 2**20:.1f} MiB of further output were left out" in text
+    assert f"[penstock] {(written - 300_000) / 2**20:.1f} MiB of further output were dropped" in text
     kept = end.outputs["result"]
     assert isinstance(kept, Inline) and kept.value < written  # the file was cut while the step ran
 

@@ -228,9 +228,9 @@ async def test_an_attempt_that_runs_is_not_started_again(executor_harness: OpenH
     """)
     request = b.request("once", {"folder": str(tmp_path)})
     for _ in range(3):
-        await b.executor.start(request, b.where)
+        await b.executor.submit(request)
     await b.events.until("began", "once")
-    await b.executor.start(request, b.where)
+    await b.executor.submit(request)
     await b.events.until("ends", "once")
     assert len(list(tmp_path.glob("ran-*"))) == 1
 
@@ -239,7 +239,7 @@ async def test_preparing_imports_ahead(executor_harness: OpenHarness, tmp_path: 
     b = await executor_harness(
         f"import pathlib\npathlib.Path({str(tmp_path / 'imported')!r}).touch(exist_ok=False)\ndef f(): pass"
     )
-    await b.executor.prepare("steps", b.where)
+    await b.executor.preload("steps", b.where)
     async with asyncio.timeout(20):
         while not (tmp_path / "imported").exists():
             await asyncio.sleep(0.01)

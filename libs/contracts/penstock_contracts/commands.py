@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from penstock_core.pipeline.ir import Pipeline
@@ -177,26 +175,6 @@ class Measurements(_Model):
             Point(self.names[name], step, self.start + after, series.unspelled(value))
             for name, step, after, value in rows
         ]
-
-
-def measurements(run_id: str, key: str, attempt: int, first: int, points: Sequence[Point]) -> bytes:
-    """The JSON of `Measurements` of at least one point."""
-    names = {name: number for number, name in enumerate(dict.fromkeys(point.name for point in points))}
-    start = points[0].at
-    return orjson.dumps(
-        {
-            "run_id": run_id,
-            "key": key,
-            "attempt": attempt,
-            "first": first,
-            "start": start,
-            "names": list(names),
-            "name": [names[point.name] for point in points],
-            "step": [point.step for point in points],
-            "after": [round(point.at - start, 6) for point in points],
-            "value": [series.spelled(point.value) for point in points],
-        }
-    )
 
 
 class Replica(_Model):

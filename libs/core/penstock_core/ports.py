@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from penstock_core.errors import InvalidIdError, PenstockError
-from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Fact
-from penstock_core.pipeline.values import Value
-from penstock_core.queries.series import Point
+from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, Fact
 
 
 class UnavailableError(PenstockError):
@@ -198,61 +196,40 @@ def check_note(name: str) -> str:
 
 
 class AttemptEvents(Protocol):
-    """What an `Executor` tells about the attempts it was given. Calls are made in order for one attempt."""
+    """What an `Executor` reports about its attempts. Calls for one attempt are made in order."""
 
     def started(self, fact: AttemptStarted) -> None:
-        """The attempt's process runs."""
-        ...
-
-    def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
-        """What the attempt wrote: `{"at", "stream", "text"}`; of what it measured the latest, as `metric`, `value`."""
-        ...
-
-    def measured(self, run_id: str, key: str, attempt: int, points: list[Point]) -> None:
-        """What the attempt measured, in order."""
-        ...
-
-    def committed(self, fact: ArtifactCommitted) -> None:
-        """The attempt stored something while it runs; the object is in the store of this machine."""
+        """The attempt runs."""
         ...
 
     def finished(self, fact: AttemptFinished) -> None:
-        """The attempt ended; nothing follows."""
+        """The attempt ended, with its reason if it did not succeed. Nothing follows."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptEnvironment:
-    """Where an attempt of a process executor runs.
-
-    Attributes:
-        source: folder of the unpacked source bundle; first on the module path.
-        python: path of the interpreter that runs the user's code.
-        artifacts: root folder of the local artifact store (layout: `penstock_adapters.files`).
-        environment: digest of the environment; with `source` it names a fork server.
-        checkpoint: what an earlier attempt of the step saved last, at hand in the local store.
-        limit: largest artifact in bytes that it may store; None without one.
-    """
-
-    source: str
-    python: str
-    artifacts: str
-    environment: str
-    checkpoint: Value | None = None
-    limit: int | None = None
 
 
 class Executor(Protocol):
-    """Runs attempts in processes or pods. No user code runs in the caller's own process."""
+    """Runs attempts outside of the caller's process, and reports each one to `AttemptEvents` once it has ended.
 
-    async def start(self, attempt: AttemptRequested, where: AttemptEnvironment) -> None:
-        """Begin an attempt; what follows is told to the `AttemptEvents`. Starting what already runs does nothing."""
+    Attributes:
+        durable: whether a submitted attempt outlives the executor, because something durable holds it. The delivery
+            that brought it is then acknowledged after `submit`, otherwise only after the end of the attempt.
+    """
+
+    durable: bool
+
+    async def submit(self, attempt: AttemptRequested) -> None:
+        """Have an attempt run. Idempotent by run, step and number: submitting it again changes nothing.
+
+        Raises:
+            UnavailableError: it cannot be submitted now; nothing is reported about it.
+            PenstockError: it can never run, for the reason given; nothing is reported about it.
+        """
         ...
 
     async def cancel(self, run_id: str, key: str, attempt: int, reason: str) -> None:
-        """Ask an attempt to end (SIGTERM, after a grace period SIGKILL); unknown attempts are ignored."""
+        """Have an attempt end: SIGTERM, then SIGKILL after a grace period. Unknown attempts are ignored."""
         ...
 
     async def close(self) -> None:
-        """End everything that still runs; those attempts are reported lost."""
+        """Release everything. Attempts that do not outlive the executor are ended and reported as lost."""
         ...

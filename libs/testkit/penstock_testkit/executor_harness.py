@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -15,19 +14,19 @@ from typing import Any, Self
 
 import pytest
 
-from penstock_adapters.process import ProcessExecutor
-from penstock_contracts.commands import measurements
+from penstock_adapters.process import AttemptEnvironment, ProcessExecutor, ProcessOptions
+from penstock_contracts.commands import AttemptOutput, Measurements
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
 from penstock_core.pipeline.values import Fields, Inline, Items, ResultOf, Stored, Value
-from penstock_core.ports import AttemptEnvironment
 from penstock_core.queries.series import Point
+from penstock_core.shipping.messages import Message
 
 WAIT = 60.0
 """Seconds after which a test gives up on an attempt."""
 
 
 class RecordedAttempts:
-    """Implements `AttemptEvents`: keeps what was told, by the key of the step, and checks the order."""
+    """Implements `AttemptEvents` and `AttemptOutbox`: records the calls by step, and checks their order."""
 
     def __init__(self) -> None:
         self.began: dict[str, AttemptStarted] = {}
@@ -45,23 +44,25 @@ class RecordedAttempts:
         self.began[fact.key] = fact
         self._wake()
 
-    def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
-        """Keep them."""
+    def publish(self, message: Message) -> None:
+        """Record the entries or points of a message."""
+        run_id, key, attempt = message.attempt
+        stream, _, name = message.subject.partition(".")
+        assert name == f"{run_id}.{key}.{attempt}"
         assert key not in self.ends, f"{key} wrote after its end"
-        assert entries
-        assert len(json.dumps(entries)) < 1024 * 1024, "more than a message holds"
-        self.entries.setdefault(key, []).extend(entries)
+        assert len(message.body) < 1024 * 1024, "more than a message holds"
+        if stream == "logs":
+            output = AttemptOutput.model_validate_json(message.body)
+            kept, new, first = self.entries.setdefault(key, []), output.entries, output.first
+        else:
+            measured = Measurements.model_validate_json(message.body)
+            kept, new, first = self.points.setdefault(key, []), measured.points(), measured.first
+        assert new
+        assert first == len(kept) and message.message_id == f"{name}.{first}"
+        kept.extend(new)  # type: ignore[arg-type]
         self._wake()
 
-    def measured(self, run_id: str, key: str, attempt: int, points: list[Point]) -> None:
-        """Keep them."""
-        assert key not in self.ends, f"{key} measured something after its end"
-        assert points
-        assert len(measurements(run_id, key, attempt, 0, points)) < 1024 * 1024, "more than a message holds"
-        self.points.setdefault(key, []).extend(points)
-        self._wake()
-
-    def committed(self, fact: ArtifactCommitted) -> None:
+    def commit(self, fact: ArtifactCommitted) -> None:
         """Keep it."""
         assert fact.key not in self.ends, f"{fact.key} stored something after its end"
         self.commits.setdefault(fact.key, []).append(fact)
@@ -110,15 +111,19 @@ class ExecutorHarness:
         self.where = AttemptEnvironment(
             source=str(self.source), python=sys.executable, artifacts=str(self.home / "artifacts"), environment="e"
         )
-        self._options: dict[str, Any] = {"grace": 0.5, **options}
+        given: dict[str, Any] = {"grace": 0.5, **options}
+        self._options = ProcessOptions(**given)
 
     def write(self, module: str, text: str) -> None:
         """Write a module of the user's."""
         (self.source / f"{module}.py").write_text(dedent(text))
 
     async def __aenter__(self) -> Self:
-        self.executor = ProcessExecutor("here", self.events, self.home, **self._options)
+        self.executor = ProcessExecutor("here", self.events, self.events, self._prepare, self.home, self._options)
         return self
+
+    async def _prepare(self, attempt: AttemptRequested) -> AttemptEnvironment:
+        return self.where
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -145,7 +150,7 @@ class ExecutorHarness:
     async def start(self, function: str, inputs: dict[str, Any] | None = None, **more: Any) -> str:
         """Start an attempt and return its step's key."""
         request = self.request(function, inputs, **more)
-        await self.executor.start(request, self.where)
+        await self.executor.submit(request)
         return request.key
 
     async def run(self, function: str, inputs: dict[str, Any] | None = None, **more: Any) -> AttemptFinished:

@@ -1,4 +1,4 @@
-"""An attempt in an executor's hands, and what is done before its end is known."""
+"""An attempt that this executor is responsible for, and what precedes the report of its end."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ _OUTPUT_WAIT = 10.0
 
 @dataclass(slots=True)
 class ActiveAttempt:
-    """An attempt in this executor's hands."""
+    """An attempt that this executor is responsible for.
+
+    Attributes:
+        has_slot: whether it occupies a slot; otherwise it waits for one.
+        acknowledged: whether its delivery is acknowledged, because something durable holds the attempt.
+        shipped: done as each part of its output is stored.
+    """
 
     request: AttemptRequested
     delivery: Delivery
-    begun: bool = False
+    has_slot: bool = False
+    acknowledged: bool = False
     started: AttemptStarted | None = None
     started_sent: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -28,23 +35,22 @@ class ActiveAttempt:
     killed: bool = False
     commits: bool = False
     cache: CacheReport | None = None
-    output: list[Awaitable[None]] = field(default_factory=list[Awaitable[None]])
+    shipped: list[Awaitable[None]] = field(default_factory=list[Awaitable[None]])
 
 
 async def finalize_end(platform: Platform, active: ActiveAttempt, fact: AttemptFinished) -> AttemptFinished:
-    """The end as it is reported, once what the attempt wrote is stored, so that readers of the end find it."""
-    if active.output:
-        await asyncio.wait([asyncio.ensure_future(part) for part in active.output], timeout=_OUTPUT_WAIT)
+    """Store what the attempt wrote, so that readers of its end find it; returns the end to report."""
+    if active.shipped:
+        await asyncio.wait([asyncio.ensure_future(part) for part in active.shipped], timeout=_OUTPUT_WAIT)
     await platform.settle((fact.run_id, fact.key, fact.attempt))
     if fact.outcome is Outcome.CACHED:
-        return fact  # its artifacts are where everybody finds them
+        return fact  # its artifacts are in the shared store
     try:
         await platform.publish_artifacts(fact)
     except PenstockError as error:
-        message = f"its artifacts could not be stored: {error}"
-        why = ErrorInfo(type="StoreError", message=message)
-        fact = replace(fact, outcome=Outcome.FAILED, outputs={}, artifacts={}, models=(), error=why)
+        reason = ErrorInfo(type="StoreError", message=f"the artifacts of the attempt could not be stored: {error}")
+        fact = replace(fact, outcome=Outcome.FAILED, outputs={}, artifacts={}, models=(), error=reason)
     if active.cache is not None:
-        # Before the end is known: whoever acts on it and asks for the same call finds the result.
+        # Before the end is reported: a run that then makes the same call finds the result.
         fact = replace(fact, cache=await platform.store_result(active.request, active.cache, fact))
     return fact

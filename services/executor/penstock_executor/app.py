@@ -7,7 +7,6 @@ import contextlib
 import sys
 from collections.abc import Awaitable
 from dataclasses import replace
-from typing import Any
 
 from penstock_adapters.mirror import Mirror
 from penstock_adapters.nats import consumer
@@ -18,7 +17,7 @@ from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.run_log import from_direct
-from penstock_adapters.process import ProcessExecutor
+from penstock_adapters.process import AttemptEnvironment, ProcessExecutor, ProcessOptions
 from penstock_contracts import subjects
 from penstock_core.facts import (
     ArtifactCommitted,
@@ -30,34 +29,34 @@ from penstock_core.facts import (
     Fact,
 )
 from penstock_core.pipeline.values import Stored
-from penstock_core.ports import AttemptEnvironment, Recorded, UnavailableError
-from penstock_core.queries.series import Point
-from penstock_executor import checkpoints, subscribers
+from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.shipping.commits import CommitPublisher
+from penstock_core.shipping.messages import AttemptKey, Message
+from penstock_core.shipping.publisher import MessagePublisher
+from penstock_executor import subscribers
 from penstock_executor.cache import CacheLookup, ResultCache
-from penstock_executor.checkpoints import CommitPublisher
-from penstock_executor.output_shipper import OutputShipper
-from penstock_executor.platform import Attempt
+from penstock_executor.checkpoints import latest_checkpoint
 from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
 from penstock_servicekit.service_context import ServiceContext, cancel
 
-_KEPT_BEFORE_A_LOOK = 5
-"""How often what is held is kept before the log is asked whether others have ended it: every ten seconds or so."""
+_EXTENSIONS_PER_CHECK = 5
+"""Extensions of deliveries between two checks of the log for attempts that others ended: about ten seconds."""
 
 
 class NatsPlatform:
-    """The executor's surroundings on NATS."""
+    """Implements `Platform` on NATS and the artifact store."""
 
     def __init__(self, context: ServiceContext, settings: ExecutorSettings) -> None:
         self._context = context
         self._mirror = Mirror(context.bus, settings.home)
-        # Runs that were resumed, or started by others, read results of runs that may be archived.
+        # Resumed runs and child runs read results of runs that may be archived.
         self._log = ArchivedLog(context.bus, f"penstock/executor/{context.name}", Archives(self._mirror.opened))
         self.appender = Appender(
-            self._log, lambda error: context.log.warning("append is tried again", error=str(error))
+            self._log, lambda error: context.log.warning("append failed, will be retried", error=str(error))
         )
-        self.shipper = OutputShipper(context.bus, context.log.warning)
+        self.publisher = MessagePublisher(self._publish, context.log.warning)
         self._commits = CommitPublisher(self.appender.submit, self._mirror.put, context.log.warning)
         self._cache = ResultCache(
             Bucket(context.bus, subjects.CACHE_BUCKET), self._mirror.missing, self.facts, context.log.warning
@@ -68,9 +67,9 @@ class NatsPlatform:
         """See the protocol."""
         return self.appender.submit(fact)
 
-    async def facts(self, places: list[str]) -> dict[str, Recorded]:
+    async def facts(self, subjects: list[str]) -> dict[str, Recorded]:
         """See the protocol."""
-        return await self._log.last(places)
+        return await self._log.last(subjects)
 
     async def ack(self, delivery: Delivery) -> None:
         """See the protocol."""
@@ -80,7 +79,7 @@ class NatsPlatform:
         """See the protocol."""
         await consumer.nak(self._context.bus, delivery, delay)
 
-    async def keep(self, delivery: Delivery) -> None:
+    async def extend(self, delivery: Delivery) -> None:
         """See the protocol."""
         await consumer.in_progress(self._context.bus, delivery)
 
@@ -96,13 +95,13 @@ class NatsPlatform:
         """See the protocol."""
         return await self._cache.keep(attempt, report, end)
 
-    async def workplace(self, attempt: AttemptRequested) -> AttemptEnvironment:
-        """See the protocol."""
+    async def prepare(self, attempt: AttemptRequested) -> AttemptEnvironment:
+        """Download the inputs, the source and the checkpoint of an attempt to this machine."""
         await self._mirror.fetch(attempt.inputs.values())
         where = await self._sources.workplace(attempt)
-        left = await checkpoints.latest(attempt, self.facts, self._mirror.fetch, self._context.log.warning)
+        checkpoint = await latest_checkpoint(attempt, self.facts, self._mirror.fetch, self._context.log.warning)
         root = str((await self._mirror.root()).resolve())
-        return replace(where, artifacts=root, checkpoint=left, limit=await self._mirror.limit())
+        return replace(where, artifacts=root, checkpoint=checkpoint, limit=await self._mirror.limit())
 
     async def publish_artifacts(self, end: AttemptFinished) -> None:
         """See the protocol."""
@@ -111,28 +110,26 @@ class NatsPlatform:
 
     def commit(self, fact: ArtifactCommitted) -> None:
         """See the protocol."""
-        self._commits.take(fact)
+        self._commits.commit(fact)
 
-    async def settle(self, attempt: Attempt) -> None:
+    async def settle(self, attempt: AttemptKey) -> None:
         """See the protocol."""
         await self._commits.settle(attempt)
 
-    def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
+    def publish(self, message: Message) -> Awaitable[None]:
         """See the protocol."""
-        return self.shipper.ship(attempt, entries)
+        return self.publisher.submit(message)
 
-    def measured(self, attempt: Attempt, points: list[Point]) -> Awaitable[None]:
-        """See the protocol."""
-        return self.shipper.measure(attempt, points)
+    async def _publish(self, message: Message) -> None:
+        await self._context.bus.publish(message.subject, message.body, {"Nats-Msg-Id": message.message_id})
 
-    def forget(self, attempt: Attempt) -> None:
+    def forget(self, attempt: AttemptKey) -> None:
         """See the protocol."""
-        self.shipper.forget(attempt)
         self._commits.forget(attempt)
 
 
 class ExecutorApp:
-    """The executor with its consumer, its processes and its timers."""
+    """The executor with its consumer, its adapter and its periodic tasks."""
 
     def __init__(self, context: ServiceContext, settings: ExecutorSettings) -> None:
         self._context = context
@@ -151,16 +148,20 @@ class ExecutorApp:
             self._platform,
             self._puller.want,
             lambda event, **kw: context.log.warning(event, **kw),
-            ahead=settings.look_ahead,
+            look_ahead=settings.look_ahead,
         )
         self._executor = ProcessExecutor(
             context.name,
             self._service,
+            self._service,
+            self._platform.prepare,
             settings.home,
-            env={"PENSTOCK_HOME": str(settings.home.resolve())},
-            grace=settings.grace,
-            servers=settings.fork_servers,
-            unsafe=settings.unsafe_allowed,
+            ProcessOptions(
+                env={"PENSTOCK_HOME": str(settings.home.resolve())},
+                grace=settings.grace,
+                servers=settings.fork_servers,
+                unsafe=settings.unsafe_allowed,
+            ),
         )
         self._service.use(self._executor)
         self._tasks: list[asyncio.Task[None]] = []
@@ -170,15 +171,15 @@ class ExecutorApp:
         context.bus.on_reconnect(self._reconnected)
 
     async def start(self) -> None:
-        """Begin to take attempts."""
+        """Start to take attempts."""
         await self._catch_up()
-        loops = [self._platform.appender.run(), self._platform.shipper.run(), self._puller.run(), self._keep()]
+        loops = [self._platform.appender.run(), self._platform.publisher.run(), self._puller.run(), self._extend()]
         self._tasks = [self._context.task(loop) for loop in loops]
         self._service.open()
-        self._context.log.info("executor takes attempts", pool=self._settings.pool, slots=self._settings.slots)
+        self._context.log.info("executor ready", pool=self._settings.pool, slots=self._settings.slots)
 
     async def stop(self) -> None:
-        """Finish or hand back what is held."""
+        """Finish or hand back the attempts in flight."""
         self._stopped = True
         await self._service.stop(self._settings.drain)
         await cancel(self._tasks)
@@ -187,19 +188,20 @@ class ExecutorApp:
         """Whether the loops run."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
 
-    async def _keep(self) -> None:
+    async def _extend(self) -> None:
         while True:
-            for _ in range(_KEPT_BEFORE_A_LOOK):
+            for _ in range(_EXTENSIONS_PER_CHECK):
                 await asyncio.sleep(self._settings.ack_wait / 3)
                 await self._service.extend_deliveries()
-            with contextlib.suppress(UnavailableError, BusError):  # it is looked again
+            with contextlib.suppress(UnavailableError, BusError):  # checked again later
                 await self._service.find_ended_attempts()
 
     def _reconnected(self) -> None:
         if not self._stopped:
-            # What the server has counted as delivered may be less than it was: trust no first delivery until known.
+            # The server may have lost its count of deliveries: treat each one as repeated until the horizon is known.
             self._service.horizon = sys.maxsize
-            self._catching_up = asyncio.create_task(self._catch_up_later())
+            if self._catching_up is None or self._catching_up.done():
+                self._catching_up = asyncio.create_task(self._catch_up_later())
 
     async def _catch_up_later(self) -> None:
         while not self._stopped:
@@ -207,11 +209,11 @@ class ExecutorApp:
                 await self._catch_up()
                 return
             except (UnavailableError, BusError) as error:
-                self._context.log.warning("catching up is tried again", error=str(error))
+                self._context.log.warning("catch-up failed, will be retried", error=str(error))
                 await asyncio.sleep(0.5)
 
     async def _catch_up(self) -> None:
-        """After being away: up to where deliveries may be repeats, and which runs were cancelled meanwhile."""
+        """Read up to where deliveries may be repeated, and which runs were cancelled while this executor was away."""
         info = await self._context.bus.api(f"STREAM.INFO.{subjects.RUNS}")
         self._service.horizon = int(info["state"]["last_seq"])
         for message in await self._context.bus.read(subjects.RUNS, "runs.*.*.cancel"):
@@ -221,6 +223,6 @@ class ExecutorApp:
 
 
 def build(context: ServiceContext, settings: ExecutorSettings) -> ExecutorApp:
-    """Put the executor together."""
+    """Build the executor."""
     settings.home.mkdir(parents=True, exist_ok=True)
     return ExecutorApp(context, settings)

@@ -1,4 +1,4 @@
-"""What the executor says and reads of attempts."""
+"""Facts about attempts that the executor itself reports."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock_core.pipeline import values
 def bad_end(
     request: AttemptRequested, outcome: Outcome, kind: str, message: str, began: float = 0.0
 ) -> AttemptFinished:
-    """An end that the executor itself has to report, now."""
+    """The end of an attempt for a reason of the executor's, now."""
     return AttemptFinished(
         run_id=request.run_id,
         key=request.key,
@@ -25,28 +25,28 @@ def bad_end(
 
 
 def queue_timeout(request: AttemptRequested) -> AttemptFinished:
-    """The end of an attempt that was not started in time."""
-    message = "no executor had a free slot for it within its queue_timeout"
+    """The end of an attempt that got no slot in time."""
+    message = "no executor had a free slot within the queue_timeout of the step"
     return bad_end(request, Outcome.TIMED_OUT, "QueueTimeout", message)
 
 
 def unreadable(run_id: str, key: str, attempt: int, why: str, executor: str) -> AttemptFinished:
-    """The end of an attempt whose request nobody can read: as lost, so that another one is requested."""
-    error = ErrorInfo(type="CorruptEvent", message=f"its request is unreadable: {why}")
+    """The end of an attempt whose request is unreadable: lost, so that the scheduler requests another one."""
+    error = ErrorInfo(type="CorruptEvent", message=f"the request of the attempt is unreadable: {why}")
     return AttemptFinished(
         run_id=run_id, key=key, attempt=attempt, outcome=Outcome.LOST, error=error, executor=executor
     )
 
 
 def too_large(fact: AttemptFinished, error: BaseException) -> AttemptFinished:
-    """What is reported in place of an end that the log refuses."""
-    why = ErrorInfo(type="ResultTooLarge", message=f"its end could not be recorded: {error}")
+    """The end that replaces one that the log refuses."""
+    reason = ErrorInfo(type="ResultTooLarge", message=f"the end of the attempt could not be recorded: {error}")
     empty = {"outputs": {}, "metrics": {}, "params": {}, "artifacts": {}, "models": ()}
-    return replace(fact, outcome=Outcome.FAILED, error=why, **empty)
+    return replace(fact, outcome=Outcome.FAILED, error=reason, **empty)
 
 
 def stores(fact: AttemptFinished) -> bool:
-    """Whether an end carries artifacts."""
+    """Whether an end refers to artifacts."""
     return bool(fact.models) or any(
         not isinstance(value, values.Inline) for part in (fact.outputs, fact.artifacts) for value in part.values()
     )

@@ -1,45 +1,43 @@
-"""What the executor asks of its surroundings."""
+"""What the executor needs from the rest of the platform."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
-from typing import Any, Protocol
+from typing import Protocol
 
 from penstock_adapters.nats.consumer import Delivery
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, CacheReport, CacheRule, Fact
-from penstock_core.ports import AttemptEnvironment, Recorded
-from penstock_core.queries.series import Point
+from penstock_core.ports import Recorded
+from penstock_core.shipping.messages import AttemptKey, Message
 from penstock_executor.cache import CacheLookup
-
-Attempt = tuple[str, str, int]
 
 
 class Platform(Protocol):
-    """What the executor asks of its surroundings."""
+    """What the executor needs from the rest of the platform."""
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
-        """Append a fact, gathered with others; the future tells whether it was written."""
+        """Append a fact, batched with others; the future's result is whether it was written."""
         ...
 
-    async def facts(self, places: list[str]) -> dict[str, Recorded]:
-        """The facts at these subjects of the log."""
+    async def facts(self, subjects: list[str]) -> dict[str, Recorded]:
+        """The facts of the log on these subjects."""
         ...
 
     async def ack(self, delivery: Delivery) -> None:
-        """The delivery is dealt with."""
+        """Acknowledge a delivery."""
         ...
 
     async def return_delivery(self, delivery: Delivery, delay: float) -> None:
-        """Deliver it again, here or elsewhere, after `delay` seconds."""
+        """Have a delivery come again, here or to another executor, after `delay` seconds."""
         ...
 
-    async def keep(self, delivery: Delivery) -> None:
-        """The attempt runs: put its redelivery off."""
+    async def extend(self, delivery: Delivery) -> None:
+        """Postpone the redelivery, while the attempt is in flight."""
         ...
 
     async def park(self, delivery: Delivery, error: str) -> None:
-        """Set an unreadable message aside."""
+        """Move an unreadable message to the dead-letter stream."""
         ...
 
     async def look_up(self, attempt: AttemptRequested, rule: CacheRule) -> CacheLookup:
@@ -47,33 +45,25 @@ class Platform(Protocol):
         ...
 
     async def store_result(self, attempt: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
-        """Keep an end for later calls, if it is a good one; the report says if that was not possible."""
-        ...
-
-    async def workplace(self, attempt: AttemptRequested) -> AttemptEnvironment:
-        """Where the attempt runs, made ready: source unpacked, artifacts at hand."""
+        """Store a successful end for later calls; the report says if that was not possible."""
         ...
 
     async def publish_artifacts(self, end: AttemptFinished) -> None:
-        """Make the artifacts of an end available to others."""
+        """Put the artifacts of an end into the store that all machines share."""
         ...
 
-    def output(self, attempt: Attempt, entries: list[dict[str, Any]]) -> Awaitable[None]:
-        """Ship output; the awaitable is done when it is stored."""
-        ...
-
-    def measured(self, attempt: Attempt, points: list[Point]) -> Awaitable[None]:
-        """Ship measurements; the awaitable is done when they are stored."""
+    def publish(self, message: Message) -> Awaitable[None]:
+        """Publish a part of an attempt's output or metrics; the awaitable is done when it is stored."""
         ...
 
     def commit(self, fact: ArtifactCommitted) -> None:
-        """Make something that an attempt has stored available to others, and announce it."""
+        """Put an object that an attempt has stored into the shared store, and announce it."""
         ...
 
-    async def settle(self, attempt: Attempt) -> None:
-        """Return when all that an attempt has stored is announced, or cannot be."""
+    async def settle(self, attempt: AttemptKey) -> None:
+        """Return when everything that an attempt has stored is announced, or cannot be."""
         ...
 
-    def forget(self, attempt: Attempt) -> None:
-        """The attempt writes no more."""
+    def forget(self, attempt: AttemptKey) -> None:
+        """Drop the state of a finished attempt."""
         ...

@@ -1,11 +1,12 @@
-"""The executor: takes attempts from its pool, has them run in processes, and reports their ends.
+"""The executor: takes attempts from its pool, submits them to its adapter, and reports their ends.
 
-In: deliveries of `attempt.requested`, only as many as there are free slots, and `ahead` of them, which wait in line for
-a slot in the order of their priorities. Out: `started`, `finished`, output.
+In: deliveries of `attempt.requested`, only as many as there are free slots, and `look_ahead` more, which wait for a
+slot by priority. Out: `started`, `finished`, output, metrics, stored artifacts.
 
-Promises: a delivery is acknowledged only after the attempt's end is in the log. A redelivered attempt whose start is
-in the log is reported `lost`, so that the scheduler decides on the next one; one that never started simply runs. The
-broker keeps the first end, so whatever a second executor still reports is refused.
+Promises: a delivery is acknowledged only after the attempt's end is in the log, or something durable holds the attempt.
+A redelivered attempt whose start is in the log, but that nothing holds, is reported as lost, so that the scheduler
+decides on the next one; one that never started simply runs. An attempt whose end is in the log never runs again. The
+broker stores the first end only, so the end that a second executor reports is refused.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.results import resolve_inputs
@@ -25,15 +25,15 @@ from penstock_core import script_runs
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
 from penstock_core.ports import Executor, UnavailableError
-from penstock_core.queries.series import Point
+from penstock_core.shipping.messages import AttemptKey, Message
 from penstock_executor import attempt_facts
 from penstock_executor.active_attempt import ActiveAttempt, finalize_end
 from penstock_executor.background_tasks import BackgroundTasks
-from penstock_executor.platform import Attempt, Platform
+from penstock_executor.platform import Platform
 from penstock_executor.slot_queue import SlotQueue
 
 STARTED_DELAY = 0.02
-"""Seconds that a `started` fact waits: an attempt that ends before does without."""
+"""Seconds until a `started` fact is written: an attempt that ends before has none."""
 
 _REMEMBERED = 10_000
 _CANCELLED_REMEMBERED = 100_000
@@ -41,7 +41,16 @@ _REFUSED_DELAY = 10.0
 
 
 class ExecutorService:
-    """Holds the attempts of one process; implements `AttemptEvents` for its `Executor`."""
+    """Manages the attempts of one executor; implements `AttemptEvents` and `AttemptOutbox` for its adapter.
+
+    Args:
+        name: name of this replica in facts.
+        slots: attempts that run at the same time.
+        platform: the rest of the platform.
+        want: requests so many deliveries from now on.
+        warn: writes to the log of the service.
+        look_ahead: attempts that wait here for a slot.
+    """
 
     def __init__(
         self,
@@ -51,42 +60,42 @@ class ExecutorService:
         want: Callable[[int], None],
         warn: Callable[..., None],
         *,
-        ahead: int = 0,
+        look_ahead: int = 0,
     ) -> None:
         self.name = name
         self._slots = slots
-        self._ahead = ahead
-        self._slot_queue = SlotQueue(self._too_late)
-        self._queued: set[Attempt] = set()
+        self._look_ahead = look_ahead
+        self._slot_queue = SlotQueue(self._expire)
+        self._queued: set[AttemptKey] = set()
         self._platform = platform
         self._want = want
         self._warn = warn
         self._executor: Executor | None = None
-        self._active_attempts: dict[Attempt, ActiveAttempt] = {}
-        self._ended: OrderedDict[Attempt, None] = OrderedDict()
+        self._active_attempts: dict[AttemptKey, ActiveAttempt] = {}
+        self._ended: OrderedDict[AttemptKey, None] = OrderedDict()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
         self._background = BackgroundTasks(warn)
         self._stopping = False
-        self._active = 0
+        self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self.horizon = 0
-        """Log sequence below which a first delivery may still be a second one: the server may have lost its count."""
+        """Log sequence up to which even a first delivery may be a repeated one: the server may have lost its count."""
 
     def use(self, executor: Executor) -> None:
-        """The executor that runs what this service takes."""
+        """Set the adapter that runs the attempts."""
         self._executor = executor
 
     def open(self) -> None:
-        """Begin to take attempts."""
-        self._want_free()
+        """Start to take attempts."""
+        self._fill_slots()
 
     # ------------------------------------------------------------------------------------------------ deliveries
 
     def receive(self, delivery: Delivery) -> None:
-        """Take a delivery, and ask for others as far as slots are free: also for one that brought nothing to do."""
+        """Handle a delivery, and request others for the slots that are free."""
         self._take(delivery)
-        self._want_free()
+        self._fill_slots()
 
     def _take(self, delivery: Delivery) -> None:
         request = fact_codec.decode(delivery.subject, delivery.data)
@@ -99,7 +108,7 @@ class ExecutorService:
         attempt = (request.run_id, request.key, request.attempt)
         active = self._active_attempts.get(attempt)
         if active is not None:
-            active.delivery = delivery  # a redelivery of what runs here; the newest one is acknowledged
+            active.delivery = delivery  # a redelivery of an attempt that is here; the newest one is acknowledged
             return
         if attempt in self._ended:
             self._background.spawn(self._platform.ack(delivery))
@@ -109,22 +118,22 @@ class ExecutorService:
             return
         self._active_attempts[attempt] = ActiveAttempt(request, delivery)
         self._idle.clear()
-        if self._active < self._slots or not self._ahead:
+        if self._running < self._slots or not self._look_ahead:
             self._start(attempt)
             return
         self._queued.add(attempt)
         self._background.spawn(self._begin(attempt, request, delivery))
 
-    def _start(self, attempt: Attempt) -> None:
+    def _start(self, attempt: AttemptKey) -> None:
         """Give an attempt a slot."""
         active = self._active_attempts[attempt]
-        active.begun = True
-        self._active += 1
+        active.has_slot = True
+        self._running += 1
         self._queued.discard(attempt)
         self._background.spawn(self._begin(attempt, active.request, active.delivery))
 
-    async def _begin(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
-        """Start an attempt, or have it wait for a slot if it has none."""
+    async def _begin(self, attempt: AttemptKey, request: AttemptRequested, delivery: Delivery) -> None:
+        """Submit an attempt, or queue it if it has no slot."""
         try:
             if self._was_cancelled(request):
                 return
@@ -132,7 +141,7 @@ class ExecutorService:
                 self._release(attempt)
                 await self._platform.return_delivery(delivery, delay)
                 return
-            if (delivery.delivered > 1 or delivery.stream_seq <= self.horizon) and await self._known(request):
+            if self._may_be_repeated(delivery) and await self._is_known(request):
                 return
             if request.start_by is not None and time.time() >= request.start_by:
                 self._end(attempt_facts.queue_timeout(request))
@@ -140,45 +149,56 @@ class ExecutorService:
             active = self._active_attempts.get(attempt)
             if active is None or active.ended:
                 return
-            if not active.begun:
+            if not active.has_slot:
                 await self._enqueue(attempt, request, delivery)
                 return
             request = await resolve_inputs(request, self._platform.facts)
             if await self._from_cache(attempt, request):
                 return
-            where = await self._platform.workplace(request)
-            # A cancel that came meanwhile found no process to end. Between this look and the start nothing is awaited.
+            # A cancel that came meanwhile was not passed on. Nothing is awaited between this check and `submit`.
             if self._was_cancelled(request):
                 return
-            assert self._executor is not None  # noqa: S101 - set by the composition root before open()
-            await self._executor.start(request, where)
+            await self._submit(attempt, request)
         except UnavailableError as error:
-            self._warn("an attempt is handed back", attempt="/".join(map(str, attempt)), error=str(error))
+            self._warn("attempt handed back", attempt="/".join(map(str, attempt)), error=str(error))
             self._release(attempt)
             await self._platform.return_delivery(delivery, 1.0)
         except PenstockError as error:
             self._end(attempt_facts.bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
         except Exception as error:
-            self._warn("an attempt could not be started", attempt="/".join(map(str, attempt)), error=repr(error))
-            message = f"the executor could not start it: {error}"
+            self._warn("attempt could not be started", attempt="/".join(map(str, attempt)), error=repr(error))
+            message = f"the executor could not start the attempt: {error}"
             self._end(attempt_facts.bad_end(request, Outcome.LOST, type(error).__name__, message))
 
-    async def _enqueue(self, attempt: Attempt, request: AttemptRequested, delivery: Delivery) -> None:
-        if self._stopping:  # it starts elsewhere, or here later
+    async def _submit(self, attempt: AttemptKey, request: AttemptRequested) -> None:
+        assert self._executor is not None  # noqa: S101 - set by the composition root before open()
+        await self._executor.submit(request)
+        active = self._active_attempts.get(attempt)
+        if active is not None and self._executor.durable:
+            active.acknowledged = True
+            await self._platform.ack(active.delivery)
+
+    def _may_be_repeated(self, delivery: Delivery) -> bool:
+        """Whether the log must be asked before an attempt is submitted."""
+        durable = self._executor is not None and self._executor.durable
+        return durable or delivery.delivered > 1 or delivery.stream_seq <= self.horizon
+
+    async def _enqueue(self, attempt: AttemptKey, request: AttemptRequested, delivery: Delivery) -> None:
+        if self._stopping:  # another executor starts it, or this one later
             self._release(attempt)
             await self._platform.return_delivery(delivery, 0.0)
         else:
-            self._slot_queue.join(request, delivery.at)
-            self._want_free()
+            self._slot_queue.add(request, delivery.at)
+            self._fill_slots()
 
-    def _too_late(self, attempt: Attempt) -> None:
-        """It has been in line for as long as it may."""
+    def _expire(self, attempt: AttemptKey) -> None:
+        """End an attempt that has waited for a slot until its `start_by`."""
         active = self._active_attempts.get(attempt)
-        if active is not None and not active.begun:
+        if active is not None and not active.has_slot:
             self._end(attempt_facts.queue_timeout(active.request))
 
-    async def _from_cache(self, attempt: Attempt, request: AttemptRequested) -> bool:
-        """End an attempt with an earlier result of the same call; True when there was one."""
+    async def _from_cache(self, attempt: AttemptKey, request: AttemptRequested) -> bool:
+        """End an attempt with the cached result of the same call; False when there is none."""
         if request.cache is None:
             return False
         found = await self._platform.look_up(request, request.cache)
@@ -192,7 +212,7 @@ class ExecutorService:
         return True
 
     def _was_cancelled(self, request: AttemptRequested) -> bool:
-        """End an attempt whose run was cancelled, or that was to be killed; True when it was."""
+        """End an attempt whose run was cancelled, or that was killed; False when neither is so."""
         active = self._active_attempts.get((request.run_id, request.key, request.attempt))
         if (active is None or not active.killed) and (request.run_id not in self._cancelled or request.closing):
             return False
@@ -201,105 +221,99 @@ class ExecutorService:
         )
         return True
 
-    async def _known(self, request: AttemptRequested) -> bool:
-        """Deal with an attempt that was delivered before; True when it must not run."""
+    async def _is_known(self, request: AttemptRequested) -> bool:
+        """Whether the log has the end of an attempt, or its start and nothing holds it: then it must not run."""
         prefix = subjects.run(request.run_id, f"step.{request.key}.{request.attempt}")
         known = await self._platform.facts([f"{prefix}.started", f"{prefix}.finished"])
         if f"{prefix}.finished" in known:
             self._done((request.run_id, request.key, request.attempt))
             return True
         started = known.get(f"{prefix}.started")
-        if started is not None and isinstance(started.fact, AttemptStarted):
-            message = f"the executor {started.fact.executor} that ran it is gone"
+        durable = self._executor is not None and self._executor.durable
+        if not durable and started is not None and isinstance(started.fact, AttemptStarted):
+            message = f"the executor {started.fact.executor} that ran the attempt has stopped"
             self._end(attempt_facts.bad_end(request, Outcome.LOST, "Lost", message, started.fact.started_at))
             return True
         return False
 
     async def _corrupt(self, delivery: Delivery, corrupt: fact_codec.UnreadableFact) -> None:
-        """An unreadable request still takes its place in the log; its attempt ends as lost, so another is requested."""
+        """Park an unreadable request. Its attempt ends as lost, so that the scheduler requests another one."""
         await self._platform.park(delivery, corrupt.why)
-        place = subjects.parse(corrupt.subject)
-        if place is not None and place.key and place.attempt:
+        parsed = subjects.parse(corrupt.subject)
+        if parsed is not None and parsed.key and parsed.attempt:
             await self._platform.submit(
-                attempt_facts.unreadable(place.run_id, place.key, place.attempt, corrupt.why, self.name)
+                attempt_facts.unreadable(parsed.run_id, parsed.key, parsed.attempt, corrupt.why, self.name)
             )
         await self._platform.ack(delivery)
 
-    # ------------------------------------------------------------------------------------------- AttemptEvents
+    # ----------------------------------------------------------------------------- AttemptEvents and AttemptOutbox
 
     def started(self, fact: AttemptStarted) -> None:
-        """The attempt's process runs. Its fact waits a moment for the end, which says the same and more."""
+        """Write the fact in a moment, unless the attempt ends before: its end has the same information."""
         active = self._active_attempts.get((fact.run_id, fact.key, fact.attempt))
         if active is not None:
             active.started = fact
             active.timer = asyncio.get_running_loop().call_later(STARTED_DELAY, self._send_started, active)
 
-    def output(self, run_id: str, key: str, attempt: int, entries: list[dict[str, Any]]) -> None:
-        """The attempt wrote something."""
-        active = self._active_attempts.get((run_id, key, attempt))
-        shipped = self._platform.output((run_id, key, attempt), entries)
+    def publish(self, message: Message) -> None:
+        """Publish a part of an attempt's output or metrics."""
+        active = self._active_attempts.get(message.attempt)
+        shipped = self._platform.publish(message)
         if active is not None:
-            active.output.append(shipped)
+            active.shipped.append(shipped)
 
-    def measured(self, run_id: str, key: str, attempt: int, points: list[Point]) -> None:
-        """The attempt measured something."""
-        active = self._active_attempts.get((run_id, key, attempt))
-        shipped = self._platform.measured((run_id, key, attempt), points)
-        if active is not None:
-            active.output.append(shipped)
-
-    def committed(self, fact: ArtifactCommitted) -> None:
-        """The attempt stored something."""
+    def commit(self, fact: ArtifactCommitted) -> None:
+        """Announce an object that an attempt has stored."""
         active = self._active_attempts.get((fact.run_id, fact.key, fact.attempt))
         if active is not None:
             active.commits = True
             self._platform.commit(fact)
 
     def finished(self, fact: AttemptFinished) -> None:
-        """The attempt ended."""
+        """Report the end of an attempt."""
         self._end(fact)
 
     # ----------------------------------------------------------------------------------------------------- ends
 
     def _end(self, fact: AttemptFinished) -> None:
-        """Report an end. Without output or artifacts, which is the fast path, it is submitted at once."""
+        """Report an end, at once if the attempt has no output and no artifacts."""
         fact = fact if fact.executor else replace(fact, executor=self.name)
         attempt = (fact.run_id, fact.key, fact.attempt)
         active = self._active_attempts.get(attempt)
         if active is not None:
             if active.ended:
                 return
-            # The slot is free now; the delivery is held until the end is in the log.
+            # The slot is free now; the delivery stays in flight until the end is in the log.
             active.ended = True
             self._free(attempt, active)
             if active.timer is not None:
-                # A short attempt has no `started` in the log: its end says where and when it began, for one write less.
+                # A short attempt has no `started` in the log, to save a write: its end says where and when it began.
                 active.timer.cancel()
-            if active.output or active.commits or active.cache or attempt_facts.stores(fact):
+            if active.shipped or active.commits or active.cache or attempt_facts.stores(fact):
                 self._background.spawn(self._end_after(attempt, active, fact))
                 return
         self._submit_end(attempt, fact)
 
-    async def _end_after(self, attempt: Attempt, active: ActiveAttempt, fact: AttemptFinished) -> None:
-        """What a finished attempt wrote is stored before its end is known, so that readers find it."""
+    async def _end_after(self, attempt: AttemptKey, active: ActiveAttempt, fact: AttemptFinished) -> None:
+        """Store what the attempt wrote before its end is reported, so that readers find it."""
         self._submit_end(attempt, await finalize_end(self._platform, active, fact))
 
-    def _submit_end(self, attempt: Attempt, fact: AttemptFinished) -> None:
+    def _submit_end(self, attempt: AttemptKey, fact: AttemptFinished) -> None:
         written = self._platform.submit(fact)
         written.add_done_callback(lambda future: self._background.spawn(self._ended_in_log(attempt, fact, future)))
 
-    async def _ended_in_log(self, attempt: Attempt, fact: AttemptFinished, written: asyncio.Future[bool]) -> None:
+    async def _ended_in_log(self, attempt: AttemptKey, fact: AttemptFinished, written: asyncio.Future[bool]) -> None:
         if written.cancelled():
             return
         error = written.exception()
         if error is not None:
-            # Refused for good, such as a body over the broker's limit: report that instead.
-            self._warn("an end was refused", attempt="/".join(map(str, attempt)), error=str(error))
+            # A final refusal, such as of a body over the broker's limit: report that instead.
+            self._warn("end of attempt refused", attempt="/".join(map(str, attempt)), error=str(error))
             try:
                 await self._platform.submit(attempt_facts.too_large(fact, error))
-            except PenstockError as again:
-                # Nothing can be recorded now. It comes again later, and counts as lost if its start is in the log.
-                self._warn("no end could be recorded", attempt="/".join(map(str, attempt)), error=str(again))
+            except PenstockError as second:
+                # Nothing can be recorded now. It is redelivered later, and counts as lost if its start is in the log.
+                self._warn("end of attempt not recorded", attempt="/".join(map(str, attempt)), error=str(second))
                 active = self._active_attempts.get(attempt)
                 self._release(attempt)
                 if active is not None:
@@ -312,16 +326,16 @@ class ExecutorService:
             active.started_sent = True
             self._platform.submit(active.started)
 
-    def _done(self, attempt: Attempt) -> None:
+    def _done(self, attempt: AttemptKey) -> None:
         self._ended[attempt] = None
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
         active = self._active_attempts.get(attempt)
         self._release(attempt)
-        if active is not None:
+        if active is not None and not active.acknowledged:
             self._background.spawn(self._platform.ack(active.delivery))
 
-    def _release(self, attempt: Attempt) -> None:
+    def _release(self, attempt: AttemptKey) -> None:
         active = self._active_attempts.pop(attempt, None)
         self._platform.forget(attempt)
         if active is not None and not active.ended:
@@ -329,24 +343,24 @@ class ExecutorService:
         if not self._active_attempts:
             self._idle.set()
 
-    def _free(self, attempt: Attempt, active: ActiveAttempt) -> None:
-        """An attempt's slot, or its place in line, is free."""
-        self._active -= active.begun
+    def _free(self, attempt: AttemptKey, active: ActiveAttempt) -> None:
+        """Free an attempt's slot, or its place in the queue."""
+        self._running -= active.has_slot
         self._queued.discard(attempt)
-        self._slot_queue.leave(attempt)
-        self._want_free()
+        self._slot_queue.remove(attempt)
+        self._fill_slots()
 
-    def _want_free(self) -> None:
-        """Give free slots to those in line, and ask for as many as may be here besides."""
-        while not self._stopping and self._active < self._slots and (attempt := self._slot_queue.next()) is not None:
+    def _fill_slots(self) -> None:
+        """Give free slots to queued attempts, and request as many deliveries as there is room for."""
+        while not self._stopping and self._running < self._slots and (attempt := self._slot_queue.next()) is not None:
             self._start(attempt)
-        room = self._slots + self._ahead - self._active - len(self._queued)
+        room = self._slots + self._look_ahead - self._running - len(self._queued)
         self._want(0 if self._stopping else max(0, room))
 
-    # ---------------------------------------------------------------------------------------- cancel, keep, stop
+    # -------------------------------------------------------------------------------------- cancel, extend, stop
 
     async def cancel(self, run_id: str, reason: str) -> None:
-        """A run was cancelled: end its attempts here and start none of it."""
+        """End the attempts of a cancelled run here, and start no more of them."""
         self._cancelled[run_id] = None
         while len(self._cancelled) > _CANCELLED_REMEMBERED:
             self._cancelled.popitem(last=False)
@@ -354,40 +368,41 @@ class ExecutorService:
             active = self._active_attempts.get(attempt)
             if active is None or active.request.closing:
                 continue
-            if not active.begun:
+            if not active.has_slot:
                 self._was_cancelled(active.request)
             elif self._executor is not None:
                 await self._executor.cancel(*attempt, reason)
 
-    async def kill(self, attempt: Attempt) -> None:
-        """An attempt's end is written already, so whatever it still does counts for nothing."""
+    async def kill(self, attempt: AttemptKey) -> None:
+        """End an attempt whose end is in the log already: its result does not count."""
         active = self._active_attempts.get(attempt)
         if active is not None and not active.ended and not active.killed:
             active.killed = True
-            if not active.begun:
+            if not active.has_slot:
                 self._was_cancelled(active.request)
             elif self._executor is not None:
-                await self._executor.cancel(*attempt, "the platform has ended it")
+                await self._executor.cancel(*attempt, "the platform has ended the attempt")
 
     async def extend_deliveries(self) -> None:
-        """Put the redelivery of everything held off; to be called a few times per acknowledgement wait."""
+        """Postpone the redelivery of everything in flight; to be called a few times per acknowledgement wait."""
         for active in list(self._active_attempts.values()):
-            await self._platform.keep(active.delivery)
+            if not active.acknowledged:
+                await self._platform.extend(active.delivery)
 
     async def find_ended_attempts(self) -> None:
-        """End what others have ended in the log, should nobody have heard of it; to be called now and then."""
-        places = {
+        """End attempts whose end others have written to the log, in case a kill was missed; called periodically."""
+        ends = {
             subjects.finished(*attempt): attempt
             for attempt, active in self._active_attempts.items()
             if not active.ended
         }
-        for place in await self._platform.facts(list(places)) if places else ():
-            await self.kill(places[place])
+        for subject in await self._platform.facts(list(ends)) if ends else ():
+            await self.kill(ends[subject])
 
     async def stop(self, drain: float) -> None:
-        """Take nothing more, give what runs `drain` seconds, end the rest as lost, and see the ends into the log."""
+        """Take no more attempts, let running ones finish for `drain` seconds, end the rest, and log all ends."""
         self._stopping = True
-        self._want_free()
+        self._fill_slots()
         while (attempt := self._slot_queue.next()) is not None:
             active = self._active_attempts[attempt]
             await self._enqueue(attempt, active.request, active.delivery)
@@ -400,6 +415,6 @@ class ExecutorService:
         await self._background.wait(5.0)
 
     @property
-    def running(self) -> int:
-        """Attempts in hand."""
+    def active_count(self) -> int:
+        """Attempts that are here, with or without a slot."""
         return len(self._active_attempts)

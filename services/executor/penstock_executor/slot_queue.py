@@ -1,4 +1,4 @@
-"""The line of attempts that wait in an executor for a free slot, by priority with ageing, as for any limit."""
+"""The queue of attempts that wait in an executor for a free slot: by priority, with ageing, as for any limit."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from collections.abc import Callable
 
 from penstock_core.facts import AttemptRequested
 from penstock_core.limits import slot_ledger
-from penstock_executor.platform import Attempt
+from penstock_core.shipping.messages import AttemptKey
 
 
 class SlotQueue:
-    """Attempts in order. `too_late` is called when one must not start any more; it does not leave by itself."""
+    """Attempts in order. `expired` is called at the `start_by` of an attempt, which stays until `remove`."""
 
-    def __init__(self, too_late: Callable[[Attempt], None]) -> None:
-        self._too_late = too_late
-        self._heap: list[tuple[tuple[float, float], Attempt]] = []
-        self._here: dict[Attempt, asyncio.TimerHandle | None] = {}
+    def __init__(self, expired: Callable[[AttemptKey], None]) -> None:
+        self._expired = expired
+        self._heap: list[tuple[tuple[float, float], AttemptKey]] = []
+        self._waiting: dict[AttemptKey, asyncio.TimerHandle | None] = {}
 
     def __len__(self) -> int:
-        return len(self._here)
+        return len(self._waiting)
 
-    def join(self, request: AttemptRequested, since: float) -> None:
-        """Wait, as one that was asked for at a time."""
+    def add(self, request: AttemptRequested, since: float) -> None:
+        """Add an attempt that has waited since `since`, in Unix seconds."""
         attempt = (request.run_id, request.key, request.attempt)
         timer = None
         if request.start_by is not None:
             delay = max(0.0, request.start_by - time.time())
-            timer = asyncio.get_running_loop().call_later(delay, self._too_late, attempt)
-        self._here[attempt] = timer
+            timer = asyncio.get_running_loop().call_later(delay, self._expired, attempt)
+        self._waiting[attempt] = timer
         heapq.heappush(self._heap, (slot_ledger.turn(request.priority, since), attempt))
 
-    def leave(self, attempt: Attempt) -> None:
-        """Wait no more."""
-        timer = self._here.pop(attempt, None)
+    def remove(self, attempt: AttemptKey) -> None:
+        """Remove an attempt, if it is there."""
+        timer = self._waiting.pop(attempt, None)
         if timer is not None:
             timer.cancel()
-        if len(self._heap) > 2 * len(self._here) + 100:
-            self._heap = [entry for entry in self._heap if entry[1] in self._here]
+        if len(self._heap) > 2 * len(self._waiting) + 100:
+            self._heap = [entry for entry in self._heap if entry[1] in self._waiting]
             heapq.heapify(self._heap)
 
-    def next(self) -> Attempt | None:
-        """Take the one whose turn it is; None when nobody waits."""
+    def next(self) -> AttemptKey | None:
+        """Remove the attempt whose turn it is and return it; None when none waits."""
         while self._heap:
             _, attempt = heapq.heappop(self._heap)
-            if attempt in self._here:
-                self.leave(attempt)
+            if attempt in self._waiting:
+                self.remove(attempt)
                 return attempt
         return None

@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from penstock_adapters.nats.buckets.versions import Versions
+from penstock_adapters.process import AttemptEnvironment
 from penstock_contracts.commands import Version
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptRequested
-from penstock_core.ports import AttemptEnvironment
 
 
 class WorkplaceError(PenstockError):

@@ -9,8 +9,9 @@ from urllib.parse import quote
 import pytest
 from gateway_platform import Http, Platform
 
-from penstock_contracts import commands, subjects
+from penstock_contracts import subjects
 from penstock_core.queries.series import Point
+from penstock_core.shipping.messages import measurements
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -19,7 +20,7 @@ async def measured(
     platform: Platform, run_id: str, points: list[Point], *, first: int = 0, step: str = "double", attempt: int = 1
 ) -> None:
     """Publish measurements as an executor does."""
-    body = commands.measurements(run_id, step, attempt, first, points)
+    body = measurements(run_id, step, attempt, first, points)
     await platform.bus.publish(subjects.metrics(run_id, step, attempt), body)
 
 
@@ -108,7 +109,7 @@ async def test_wrong_questions(platform: Platform, http: Http) -> None:
 async def test_a_message_that_is_none_is_parked_and_the_others_count(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     subject = subjects.metrics(run_id, "double", 1)
-    good = commands.measurements(run_id, "double", 1, 0, line("loss", 1.0))
+    good = measurements(run_id, "double", 1, 0, line("loss", 1.0))
     await platform.bus.publish(subject, b"\xff no json")
     await platform.bus.publish(subject, good.replace(b'"name":[0]', b'"name":[7]'))
     await platform.bus.publish(subject, good.replace(b'"value":[1.0]', b'"value":[]'))

@@ -7,7 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import replace
 from typing import Any
 
-from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import fact_codec
 from penstock_core.facts import (
@@ -20,24 +20,24 @@ from penstock_core.facts import (
     Fact,
     Outcome,
 )
-from penstock_core.ports import AttemptEnvironment, Recorded
+from penstock_core.ports import Recorded
+from penstock_core.shipping.messages import Message
 from penstock_executor.cache import CacheLookup
-from penstock_executor.output_shipper import OutputShipper
 from penstock_executor.service import ExecutorService
 
 
 class FakeEdges:
-    """Implements `Platform`: a workplace that is ready when told, and a log that takes what it is told to take."""
+    """Implements `Platform`: a log that takes what it is told to take."""
 
     def __init__(self) -> None:
-        self.ready = asyncio.Event()
         self.known: dict[str, Recorded] = {}
-        self.asked = asyncio.Event()
         self.log: list[Fact] = []
         self.refuses = 0
         self.acked: list[Delivery] = []
         self.back: list[Delivery] = []
-        self.shipper = OutputShipper(Bus.__new__(Bus), lambda *_, **__: None)
+        self.extended: list[Delivery] = []
+        self.published: list[Message] = []
+        self.forgotten: list[tuple[str, str, int]] = []
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
@@ -58,22 +58,18 @@ class FakeEdges:
     async def return_delivery(self, delivery: Delivery, delay: float) -> None:
         self.back.append(delivery)
 
-    async def keep(self, delivery: Delivery) -> None:
-        pass
+    async def extend(self, delivery: Delivery) -> None:
+        self.extended.append(delivery)
 
     async def park(self, delivery: Delivery, error: str) -> None:
         pass
 
-    async def workplace(self, attempt: AttemptRequested) -> AttemptEnvironment:
-        self.asked.set()
-        await self.ready.wait()
-        return AttemptEnvironment(source="s", python="p", artifacts="a", environment="e")
-
     async def publish_artifacts(self, end: AttemptFinished) -> None:
         pass
 
-    def output(self, attempt: tuple[str, str, int], entries: list[dict[str, Any]]) -> Awaitable[None]:
-        shipped = self.shipper.ship(attempt, entries)
+    def publish(self, message: Message) -> Awaitable[None]:
+        self.published.append(message)
+        shipped: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         shipped.set_result(None)
         return shipped
 
@@ -90,18 +86,22 @@ class FakeEdges:
         return report
 
     def forget(self, attempt: tuple[str, str, int]) -> None:
-        self.shipper.forget(attempt)
+        self.forgotten.append(attempt)
 
 
 class FakeProcesses:
-    """Implements `Executor`: keeps what was started and cancelled."""
+    """Implements `Executor`: records what was submitted and cancelled; `submit` returns when `ready` is set."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        self.durable = durable
         self.started: list[str] = []
         self.cancelled: list[str] = []
+        self.ready = asyncio.Event()
+        self.ready.set()
 
-    async def start(self, attempt: AttemptRequested, where: AttemptEnvironment) -> None:
+    async def submit(self, attempt: AttemptRequested) -> None:
         self.started.append(attempt.key)
+        await self.ready.wait()
 
     async def cancel(self, run_id: str, key: str, attempt: int, reason: str) -> None:
         if key in self.started:
@@ -114,11 +114,13 @@ class FakeProcesses:
 class ServiceHarness:
     """A service with two slots. `wanted` is what it asked for last."""
 
-    def __init__(self, ahead: int = 0) -> None:
+    def __init__(self, ahead: int = 0, *, durable: bool = False) -> None:
         self.platform = FakeEdges()
-        self.processes = FakeProcesses()
+        self.processes = FakeProcesses(durable=durable)
         self.wanted: list[int] = []
-        self.service = ExecutorService("e", 2, self.platform, self.wanted.append, lambda *_, **__: None, ahead=ahead)
+        self.service = ExecutorService(
+            "e", 2, self.platform, self.wanted.append, lambda *_, **__: None, look_ahead=ahead
+        )
         self.service.use(self.processes)
 
     def deliver(

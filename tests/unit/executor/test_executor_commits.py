@@ -13,8 +13,9 @@ from penstock_core.errors import PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptRequested, Fact
 from penstock_core.pipeline.values import ArtifactRef, Inline, Stored, Value
 from penstock_core.ports import Recorded, UnavailableError
-from penstock_executor import checkpoints
-from penstock_executor.checkpoints import CommitPublisher
+from penstock_core.shipping import commits
+from penstock_core.shipping.commits import CommitPublisher
+from penstock_executor.checkpoints import latest_checkpoint
 
 ATTEMPT = ("r", "fit", 2)
 
@@ -51,13 +52,13 @@ class FakeLog:
 async def test_the_first_is_told_at_once_and_of_many_only_the_last() -> None:
     fake_log = FakeLog()
     began = time.monotonic()
-    fake_log.commits.take(fact(0))
+    fake_log.commits.commit(fact(0))
     while not fake_log.log:
         await asyncio.sleep(0)
-    assert time.monotonic() - began < checkpoints.INTERVAL
+    assert time.monotonic() - began < commits.INTERVAL
     for n in range(1, 1000):
-        fake_log.commits.take(fact(n))
-    fake_log.commits.take(fact(7, "model"))
+        fake_log.commits.commit(fact(n))
+    fake_log.commits.commit(fact(7, "model"))
     await fake_log.commits.settle(ATTEMPT)
     assert fake_log.log[0] == ("checkpoint", 0)
     assert sorted(fake_log.log[1:]) == [("checkpoint", 999), ("model", 7)]
@@ -69,7 +70,7 @@ async def test_the_first_is_told_at_once_and_of_many_only_the_last() -> None:
 async def test_the_last_one_is_told_without_an_end() -> None:
     fake_log = FakeLog()
     for n in range(5):
-        fake_log.commits.take(fact(n))
+        fake_log.commits.commit(fact(n))
         await asyncio.sleep(0)
     async with asyncio.timeout(20):
         while fake_log.log[-1:] != [("checkpoint", 4)]:
@@ -80,14 +81,14 @@ async def test_the_last_one_is_told_without_an_end() -> None:
 async def test_a_store_that_is_away_costs_the_announcement_only(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_log = FakeLog()
     fake_log.broken = True
-    fake_log.commits.take(fact(0))
+    fake_log.commits.commit(fact(0))
     await fake_log.commits.settle(ATTEMPT)
-    assert fake_log.log == [] and fake_log.warnings == ["what an attempt stored is not told"]
+    assert fake_log.log == [] and fake_log.warnings == ["stored artifact not announced"]
     fake_log.open.clear()
-    monkeypatch.setattr(checkpoints, "SETTLE", 0.05)
-    fake_log.commits.take(fact(1))
+    monkeypatch.setattr(commits, "SETTLE", 0.05)
+    fake_log.commits.commit(fact(1))
     await fake_log.commits.settle(ATTEMPT)
-    assert fake_log.warnings[-1] == "what an attempt stored is not told before its end"
+    assert fake_log.warnings[-1] == "stored artifacts not announced before the end"
     fake_log.commits.forget(ATTEMPT)
 
 
@@ -113,7 +114,7 @@ async def restored(attempt: int, facts: list[ArtifactCommitted], gone: set[Value
         if gone & set(values):
             raise PenstockError("it is not in the store")
 
-    return await checkpoints.latest(request(attempt), last, fetch, lambda event, **_: warnings.append(event))
+    return await latest_checkpoint(request(attempt), last, fetch, lambda event, **_: warnings.append(event))
 
 
 async def test_an_attempt_goes_on_from_the_latest_checkpoint_that_is_left() -> None:
@@ -124,5 +125,5 @@ async def test_an_attempt_goes_on_from_the_latest_checkpoint_that_is_left() -> N
     assert await restored(1, facts, set(), warnings) is None
     assert await restored(3, facts, set(), warnings) == lost.value
     assert await restored(3, facts, {lost.value}, warnings) == Inline(1)
-    assert warnings == ["a checkpoint is gone"]
+    assert warnings == ["checkpoint missing"]
     assert await restored(2, [], set(), warnings) is None

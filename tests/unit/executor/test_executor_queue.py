@@ -22,7 +22,6 @@ async def until(condition: Callable[[], bool]) -> None:
 async def full(ahead: int = 10) -> ServiceHarness:
     """A service whose two slots are taken by `a` and `b`."""
     bench = ServiceHarness(ahead)
-    bench.platform.ready.set()
     bench.deliver("a")
     bench.deliver("b")
     await until(lambda: bench.processes.started == ["a", "b"])
@@ -98,7 +97,6 @@ async def test_an_attempt_that_cannot_start_in_time_ends_so() -> None:
 
 async def test_an_attempt_that_is_too_late_for_a_free_slot_does_not_start() -> None:
     bench = ServiceHarness()
-    bench.platform.ready.set()
     bench.deliver("late", start_by=time.time() - 1)
     await until(lambda: ends(bench) == [("late", Outcome.TIMED_OUT, "QueueTimeout")])
     assert bench.processes.started == [] and bench.wanted[-1] == 2

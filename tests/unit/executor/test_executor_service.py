@@ -7,8 +7,9 @@ import asyncio
 from executor_fakes import ServiceHarness
 
 from penstock_contracts import subjects
-from penstock_core.facts import AttemptFinished, Outcome
+from penstock_core.facts import AttemptFinished, AttemptStarted, Outcome
 from penstock_core.ports import Recorded
+from penstock_core.shipping.messages import Messages
 
 
 async def _settle() -> None:
@@ -16,35 +17,20 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_a_cancel_while_the_workplace_is_made_ready_starts_nothing() -> None:
-    bench = ServiceHarness()
-    delivery = bench.deliver("a")
-    await asyncio.wait_for(bench.platform.asked.wait(), 5)
-    await bench.service.cancel("r", "enough")
-    bench.platform.ready.set()
-    await _settle()
-    assert bench.processes.started == []
-    assert [fact.outcome for fact in bench.platform.log if isinstance(fact, AttemptFinished)] == [Outcome.CANCELLED]
-    assert bench.platform.acked == [delivery]
-    assert bench.wanted[-1] == 2
-
-
 async def test_an_end_that_cannot_be_recorded_in_any_form_comes_again() -> None:
     bench = ServiceHarness()
-    bench.platform.ready.set()
     delivery = bench.deliver("a")
     await _settle()
     bench.platform.refuses = 2
     bench.end("a")
     await _settle()
     assert (bench.platform.back, bench.platform.acked) == ([delivery], [])
-    assert bench.service.running == 0
+    assert bench.service.active_count == 0
     assert bench.wanted[-1] == 2
 
 
 async def test_a_delivery_that_brings_nothing_is_asked_for_again_at_once() -> None:
     bench = ServiceHarness()
-    bench.platform.ready.set()
     bench.deliver("a")
     await _settle()
     asked = len(bench.wanted)
@@ -55,21 +41,20 @@ async def test_a_delivery_that_brings_nothing_is_asked_for_again_at_once() -> No
 
 async def test_nothing_of_an_attempt_is_remembered_once_it_is_over() -> None:
     bench = ServiceHarness()
-    bench.platform.ready.set()
     for n in range(50):
         bench.deliver(f"s-{n}")
         await _settle()
-        bench.service.output("r", f"s-{n}", 1, [{"at": 0.0, "stream": "output", "text": "x"}])
+        for message in Messages(("r", f"s-{n}", 1)).output([{"at": 0.0, "stream": "output", "text": "x"}]):
+            bench.service.publish(message)
         bench.end(f"s-{n}")
         await _settle()
-    assert bench.service.running == 0
-    assert bench.platform.shipper.following == 0
+    assert bench.service.active_count == 0
+    assert len(bench.platform.published) == len(set(bench.platform.forgotten)) == 50
     assert len(bench.platform.acked) == 50
 
 
 async def test_an_attempt_that_others_have_ended_in_the_log_is_ended() -> None:
     bench = ServiceHarness()
-    bench.platform.ready.set()
     bench.deliver("a")
     await _settle()
     place = subjects.finished("r", "a", 1)
@@ -80,3 +65,55 @@ async def test_an_attempt_that_others_have_ended_in_the_log_is_ended() -> None:
     await bench.service.find_ended_attempts()
     await bench.service.find_ended_attempts()
     assert bench.processes.cancelled == ["a"]
+
+
+async def test_a_cancel_while_an_attempt_is_submitted_reaches_the_adapter() -> None:
+    bench = ServiceHarness()
+    bench.processes.ready.clear()
+    bench.deliver("a")
+    await _settle()
+    await bench.service.cancel("r", "enough")
+    assert bench.processes.cancelled == ["a"]
+
+
+async def test_a_delivery_is_acknowledged_once_something_durable_holds_the_attempt() -> None:
+    bench = ServiceHarness(durable=True)
+    delivery = bench.deliver("a")
+    await _settle()
+    assert (bench.platform.acked, bench.service.active_count) == ([delivery], 1)
+    await bench.service.extend_deliveries()
+    assert bench.platform.extended == []
+    bench.end("a")
+    await _settle()
+    assert (bench.platform.acked, bench.service.active_count) == ([delivery], 0)
+
+
+async def test_an_attempt_in_a_process_stays_in_flight_until_its_end_is_in_the_log() -> None:
+    bench = ServiceHarness()
+    delivery = bench.deliver("a")
+    await _settle()
+    await bench.service.extend_deliveries()
+    assert (bench.platform.acked, bench.platform.extended) == ([], [delivery])
+    bench.end("a")
+    await _settle()
+    assert bench.platform.acked == [delivery]
+
+
+async def test_an_attempt_whose_end_is_in_the_log_is_never_submitted_to_something_durable() -> None:
+    """Even at its first delivery: what held it may have been removed since."""
+    bench = ServiceHarness(durable=True)
+    bench.service.horizon = 0
+    end = AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.SUCCEEDED)
+    bench.platform.known[subjects.finished("r", "a", 1)] = Recorded(1, 0.0, end)
+    delivery = bench.deliver("a")
+    await _settle()
+    assert (bench.processes.started, bench.platform.acked) == ([], [delivery])
+
+
+async def test_a_started_attempt_that_something_durable_holds_is_submitted_again_and_not_lost() -> None:
+    bench = ServiceHarness(durable=True)
+    started = AttemptStarted(run_id="r", key="a", attempt=1, executor="other")
+    bench.platform.known[subjects.run("r", "step.a.1.started")] = Recorded(1, 0.0, started)
+    bench.deliver("a", delivered=2)
+    await _settle()
+    assert bench.processes.started == ["a"] and bench.platform.log == []

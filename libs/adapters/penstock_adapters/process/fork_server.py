@@ -1,7 +1,4 @@
-"""A fork server as the executor sees it: a process, one socket to it and its children, and what it has imported.
-
-The messages are described in `penstock.runner`, which this package must not import: it belongs to users' environments.
-"""
+"""A fork server as the executor sees it: a process, one socket to it and its children, and what it has imported."""
 
 from __future__ import annotations
 
@@ -17,10 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-from penstock_core.ports import AttemptEnvironment
-
-PACKET = 96 * 1024
-"""Largest message on the socket in bytes, as in `penstock.runner`."""
+from penstock_adapters.process.attempt_environment import AttemptEnvironment
+from penstock_core.fork_server_protocol import PACKET, decode
 
 _LOG_SHOWN = 8 * 1024
 _CREDENTIALS = struct.Struct("iII")
@@ -38,30 +33,30 @@ _PASSED_PREFIXES = ("LC_", "XDG_", "CONDA_", "CUDA_", "NVIDIA_", "OMP_", "OPENBL
 
 
 class ForkServerListener(Protocol):
-    """Whom a fork server tells what it hears."""
+    """Receives the messages of fork servers, and their ends."""
 
     def on_message(self, server: ForkServer, sender: int, words: list[str], body: bytes) -> None:
-        """A message came from process `sender`: the words of its header line, and its body."""
+        """Handle a message from process `sender`: the words of its header line, and its body."""
         ...
 
     def on_exit(self, server: ForkServer, code: int) -> None:
-        """The process ended with `code` (negative: by that signal). All of its messages were heard before."""
+        """Handle the end of the process with `code` (negative: by that signal); all of its messages came before."""
         ...
 
 
 class ForkServer:
-    """Starts a fork server.
+    """A running fork server.
 
     Args:
         owner: gets its messages and its end.
         where: interpreter and source folder.
         folder: new folder for its log and its children's files.
-        env: the whole environment of the process.
-        mark: what in it tells this server's processes from all others.
+        env: all environment variables of the process.
+        mark: the value in `env` that identifies the processes of this server.
 
     Raises:
         OSError: the interpreter could not be started.
-        ValueError: the environment has a character that no environment can have.
+        ValueError: a variable has a character that is not allowed.
     """
 
     def __init__(
@@ -123,10 +118,10 @@ class ForkServer:
             self._unsent.append(message)
             self._loop.add_writer(self._socket, self._writable)
         except OSError:
-            return  # it is gone, and `on_exit` follows
+            return  # it has exited, and `on_exit` follows
 
     def close(self) -> None:
-        """Let it end: it kills its children when it sees the socket close. Twice is once."""
+        """Close the socket: the server then kills its children and exits. Idempotent."""
         if self._socket.fileno() < 0:
             return
         self._loop.remove_reader(self._socket)
@@ -135,12 +130,12 @@ class ForkServer:
         self._socket.close()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the server."""
         with suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGKILL)
 
     def new_log(self) -> str:
-        """The end of what it printed itself since the last call, such as what an import says."""
+        """The end of what the server itself printed since the last call, such as during an import."""
         try:
             with self._log.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -163,7 +158,7 @@ class ForkServer:
         self._loop.remove_writer(self._socket)
 
     def _readable(self, limit: int = 100) -> None:
-        """Hear what there is; not without end, for a step may send what it likes."""
+        """Receive what is there, at most `limit` messages: a step may flood the socket."""
         while self._socket.fileno() >= 0 and limit > 0:
             limit -= 1
             try:
@@ -171,13 +166,12 @@ class ForkServer:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                continue  # it went with unread messages of ours; those that it sent still follow
+                continue  # it exited with unread messages of ours; those that it sent still follow
             if not message:
-                self._loop.remove_reader(self._socket)  # its end is told by its pidfd
+                self._loop.remove_reader(self._socket)  # the pidfd reports its end
                 return
-            head, _, body = message.partition(b"\n")
             sender: int = _CREDENTIALS.unpack(extra[0][2])[0] if extra else 0
-            self._owner.on_message(self, sender, head.decode(errors="replace").split(), body)
+            self._owner.on_message(self, sender, *decode(message))
 
     def _ended(self) -> None:
         for timer in self.importing.values():
@@ -191,11 +185,11 @@ class ForkServer:
 
 
 def environment(given: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
-    """What a fork server inherits of `base`, the executor's own environment, with `given` added.
+    """The variables of a fork server: `given`, and what it inherits of `base`, the executor's own environment.
 
-    Only what programs need to find their way: an attempt must not see the platform's credentials, and its result
-    should not depend on the shell that the platform was started from.
+    Only variables that programs need are inherited: an attempt must not see the platform's credentials, and its result
+    should not depend on the shell that started the platform.
     """
     passed = {k: v for k, v in base.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}
-    # No step has a screen.
+    # Steps have no display.
     return {"MPLBACKEND": "Agg", **passed, **given}

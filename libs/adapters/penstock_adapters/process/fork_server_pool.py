@@ -1,4 +1,4 @@
-"""The fork servers of an executor: found or started by what they serve, ended when nobody needs them."""
+"""The fork servers of an executor: started on demand, one for each environment, and ended when idle."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 
+from penstock_adapters.process.attempt_environment import AttemptEnvironment
 from penstock_adapters.process.fork_server import ForkServer, ForkServerListener, environment
 from penstock_adapters.process.orphans import VARIABLE, WorkFolder
-from penstock_core.ports import AttemptEnvironment
 
 _END_LIMIT = 3.0
 
@@ -19,7 +19,7 @@ _Key = tuple[object, ...]
 
 
 class ForkServerPool:
-    """Keeps at most `most` fork servers that have nothing to do, none of them longer than `idle` seconds."""
+    """Keeps at most `most` idle fork servers, each for at most `idle` seconds."""
 
     def __init__(
         self, owner: ForkServerListener, work: WorkFolder, env: Mapping[str, str], most: int, idle: float
@@ -38,11 +38,11 @@ class ForkServerPool:
         self._empty = asyncio.Event()
 
     def get(self, where: AttemptEnvironment, env: Mapping[str, str]) -> ForkServer:
-        """The fork server for a place and the environment variables that a step asks for.
+        """The fork server for an environment and the environment variables of a step; starts one if there is none.
 
         Raises:
             OSError: it cannot be started.
-            ValueError: a variable is not possible.
+            ValueError: a variable has a character that is not allowed.
         """
         key = (where.environment, where.source, where.python, *sorted(env.items()))
         server = self._serving.pop(key, None)
@@ -57,13 +57,13 @@ class ForkServerPool:
         return server
 
     def retire(self, server: ForkServer) -> None:
-        """Give it no more attempts; it ends once it has none."""
+        """Give the server no more attempts; it exits once it has none."""
         self._serving = {key: other for key, other in self._serving.items() if other is not server}
         if server.jobs == 0:
             server.close()
 
     def released(self, server: ForkServer) -> None:
-        """A job of it is over."""
+        """Note that a job of the server has ended."""
         if server.jobs:
             return
         server.idle_since = self._loop.time()
@@ -77,7 +77,7 @@ class ForkServerPool:
             self._timer = self._loop.call_later(self._idle, self._end_idle)
 
     def forget(self, server: ForkServer) -> None:
-        """Its process is gone."""
+        """Drop a server whose process has exited."""
         self._alive.discard(server)
         self.retire(server)
         self._loop.run_in_executor(None, shutil.rmtree, server.folder, True)
@@ -85,7 +85,7 @@ class ForkServerPool:
             self._empty.set()
 
     def all(self) -> list[ForkServer]:
-        """Every fork server whose process lives."""
+        """Every fork server whose process runs."""
         return list(self._alive)
 
     async def close(self) -> None:

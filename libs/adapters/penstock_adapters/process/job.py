@@ -1,4 +1,4 @@
-"""One attempt in the executor's hands, and the words for how it can end."""
+"""An attempt of the process executor, and the errors that its process can end with."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from pathlib import Path
 
 import pydantic
 
+from penstock_adapters.process.attempt_environment import AttemptEnvironment
 from penstock_adapters.process.fork_server import ForkServer
-from penstock_adapters.process.output import Tail
+from penstock_core import fork_server_protocol as protocol
 from penstock_core.facts import AttemptRequested, ErrorInfo, Outcome
-from penstock_core.ports import AttemptEnvironment
+from penstock_core.shipping.shipper import Shipper
 
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
 _ERROR = pydantic.TypeAdapter(ErrorInfo)
 
 
 class Stage(Enum):
-    """How far a job is. `ENDED`: its end is told or about to be, its process may not be reaped yet."""
+    """Progress of a job. `ENDED`: its end is reported or about to be; its process may not be reaped yet."""
 
     WAITING = auto()
     SENT = auto()
@@ -33,7 +34,7 @@ class Stage(Enum):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An attempt. `why` is set once the executor itself ends it; `since` is the loop's time of the last stage."""
+    """An attempt. `reason` is set once the executor itself ends it; `since` is the loop's time of the last stage."""
 
     number: int
     request: AttemptRequested
@@ -44,9 +45,9 @@ class Job:
     pid: int = 0
     started_at: float = 0.0
     base: Path | None = None
-    tail: Tail | None = None
+    shipper: Shipper | None = None
     preface: str = ""
-    why: tuple[Outcome, ErrorInfo] | None = None
+    reason: tuple[Outcome, ErrorInfo] | None = None
     killed: bool = False
     dirty: bool = True
     end_reported: bool = False
@@ -60,27 +61,27 @@ class Job:
 
     @property
     def module(self) -> str:
-        """The module that has the step."""
+        """The module that defines the step."""
         return self.request.entrypoint.partition(":")[0]
 
     def stop_timers(self) -> None:
-        """No timer of it fires any more."""
+        """Cancel all timers."""
         for timer in self.timers:
             timer.cancel()
         self.timers.clear()
 
     def clean(self) -> None:
-        """Remove its files. Blocks: not for the event loop."""
+        """Remove its files. Blocking: not for the event loop."""
         if self.base is None:
             return
         shutil.rmtree(self.base, ignore_errors=True)
-        for suffix in ("log", "events", "points", "commits", "result"):
+        for suffix in protocol.SUFFIXES:
             with suppress(OSError):
                 Path(f"{self.base}.{suffix}").unlink()
 
 
 def crash_error(status: int, memory: int | None) -> ErrorInfo:
-    """Why a process ended that reported no result, from its wait status."""
+    """The error of a process that ended without a result, from its wait status."""
     code = os.waitstatus_to_exitcode(status)
     limited = f"; its memory limit was {memory / 2**20:.0f} MiB" if memory is not None else ""
     if code >= 0:
@@ -88,22 +89,22 @@ def crash_error(status: int, memory: int | None) -> ErrorInfo:
         return ErrorInfo(type="Exit", message=why)
     hint = ""
     if code == -signal.SIGKILL:
-        hint = "; if nobody did this, the machine may have run out of memory"
+        hint = "; unless somebody killed it, the machine has run out of memory"
     elif -code in _CRASHES:
-        hint = "; native code crashed, and the step's output may show the Python stack"
+        hint = "; native code crashed; the step's output may show the Python stack"
     return ErrorInfo(type="Signal", message=f"the step's process was {describe_exit(code)}{hint}{limited}")
 
 
-def import_crash_error(module: str, code: int, said: str) -> ErrorInfo:
-    """Why a fork server ended while it imported the user's module; `said` is what it printed."""
-    lines = said.strip().splitlines()
+def import_crash_error(module: str, code: int, output: str) -> ErrorInfo:
+    """The error of a fork server that ended while it imported the user's module and printed `output`."""
+    lines = output.strip().splitlines()
     last = f": {lines[-1][:500]}" if lines else ""
     why = f"importing module {module!r} ended the process ({describe_exit(code)}){last}"
-    return ErrorInfo(type="ImportCrash", message=why, traceback=said)
+    return ErrorInfo(type="ImportCrash", message=why, traceback=output)
 
 
 def describe_exit(code: int) -> str:
-    """An exit code for people, such as `killed by signal 9 (SIGKILL)`."""
+    """Describe an exit code, such as `killed by signal 9 (SIGKILL)`."""
     if code >= 0:
         return f"exited with code {code}"
     try:
@@ -113,8 +114,8 @@ def describe_exit(code: int) -> str:
 
 
 def read_error(body: bytes) -> ErrorInfo:
-    """The `ErrorInfo` that a fork server sent as JSON."""
+    """Read the `ErrorInfo` that a fork server sent as JSON."""
     try:
         return _ERROR.validate_json(body)
     except pydantic.ValidationError as error:
-        return ErrorInfo(type="BadResult", message=f"an error that cannot be read: {error.title}")
+        return ErrorInfo(type="BadResult", message=f"unreadable error: {error.title}")

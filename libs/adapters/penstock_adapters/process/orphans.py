@@ -1,8 +1,8 @@
-"""Finds and ends what an executor left behind when it was killed: processes, and folders of attempts.
+"""Finds and removes what a killed executor left behind: processes, and folders of attempts.
 
-Every fork server, and so everything it makes, carries `PENSTOCK_FORKSERVER=<state folder>.<executor's folder>.<number>`
-in its environment. An executor holds a lock on its folder under `<state folder>/work` for as long as it lives, so a
-folder without a lock, or none at all, means that nobody looks after the processes that name it.
+Every fork server, and so each of its descendants, has `PENSTOCK_FORKSERVER=<state folder>.<executor's folder>.<number>`
+in its environment. An executor locks its folder under `<state folder>/work` for as long as it runs. A folder that is
+missing or not locked means that the processes with its mark are orphans.
 """
 
 from __future__ import annotations
@@ -34,50 +34,50 @@ class WorkFolder:
             self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
             self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(self._lock, fcntl.LOCK_EX)
-            if self.path.exists():  # else a sweep came between
+            if self.path.exists():  # otherwise a concurrent sweep has removed it
                 break
             os.close(self._lock)
         self.mark = f"{_digest(home)}.{self.path.name}"
 
     def release(self) -> None:
-        """Remove the folder with all that is in it."""
+        """Remove the folder with its content."""
         shutil.rmtree(self.path, ignore_errors=True)
         with suppress(OSError):
             os.close(self._lock)
 
 
 def sweep(home: Path) -> int:
-    """End the processes and remove the folders of executors of this state folder that live no more.
+    """Kill the processes and remove the folders of dead executors of this state folder.
 
     Returns:
         How many processes were killed.
     """
     prefix = _digest(home) + "."
     root = home / "work"
-    held: dict[str, bool] = {}
+    locked: dict[str, bool] = {}
 
     def abandoned(mark: str) -> bool:
         folder = mark.removeprefix(prefix).partition(".")[0]
         if not mark.startswith(prefix):
             return False
-        if folder not in held:
-            held[folder] = _is_locked(root / folder)
-        return not held[folder]
+        if folder not in locked:
+            locked[folder] = is_locked(root / folder)
+        return not locked[folder]
 
     killed = _kill(abandoned)
     for folder in root.iterdir() if root.is_dir() else ():
-        if folder.is_dir() and not _is_locked(folder):
+        if folder.is_dir() and not is_locked(folder):
             shutil.rmtree(folder, ignore_errors=True)
     return killed
 
 
 def kill_marked(mark: str) -> int:
-    """Kill every process that carries exactly this mark; returns how many there were."""
+    """Kill every process with exactly this mark; returns how many."""
     return _kill(lambda found: found == mark)
 
 
 def _kill(wanted: Callable[[str], bool]) -> int:
-    """Kill processes by mark until none is found: they may fork while they are looked for."""
+    """Kill processes by mark until none is found: they may fork meanwhile."""
     killed: set[int] = set()
     for _ in range(_ROUNDS):
         found = [pid for pid in _own_processes() if (mark := _mark(pid)) and wanted(mark) and not _is_ours(pid)]
@@ -91,7 +91,7 @@ def _kill(wanted: Callable[[str], bool]) -> int:
 
 
 def _kill_if(pid: int, wanted: Callable[[str], bool]) -> bool:
-    """Kill a process, sure that it is still the one that was found."""
+    """Kill a process if its id has not been reused since it was found."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
@@ -128,20 +128,21 @@ def _mark(pid: int) -> str | None:
 
 
 def _is_ours(pid: int) -> bool:
-    """Whether the process is this one or was made by it: this executor may itself run under an abandoned mark."""
+    """Whether the process is this one or its descendant: this executor may itself run under an abandoned mark."""
     own = os.getpid()
     while pid > 1:
         if pid == own:
             return True
         try:
-            # "pid (name) state ppid …", where the name may hold anything
+            # "pid (name) state ppid …", where the name may contain anything
             pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             return False
     return False
 
 
-def _is_locked(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
+    """Whether another process holds a lock on a folder."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:

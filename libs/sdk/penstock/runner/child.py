@@ -14,8 +14,9 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from penstock.runner import PACKET, error_info, linux, seeds
+from penstock.runner import error_info, linux, seeds
 from penstock.runner.attempt import perform
+from penstock_core import fork_server_protocol as protocol
 
 RESULT_LIMIT = 2 * 1024 * 1024
 """Largest end of an attempt as JSON text, in bytes."""
@@ -66,16 +67,15 @@ def _prepare(parent: int, slot: str) -> int:
 def _wait(orders: socket.socket) -> bytes:
     """The `run` message. While there is none, the way is walked once, so that its memory pages are this child's own."""
     try:
-        return orders.recv(PACKET, socket.MSG_DONTWAIT)
+        return orders.recv(protocol.PACKET, socket.MSG_DONTWAIT)
     except BlockingIOError:
         json.dumps(perform(json.loads(_REHEARSAL), "", "")[0])
-        return orders.recv(PACKET)
+        return orders.recv(protocol.PACKET)
 
 
 def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:
     """Run what `message` says and report; returns whether the executor has files to read."""
-    head, _, body = message.partition(b"\n")
-    number = head.split()[1].decode()
+    (_, number, _), body = protocol.decode(message)
     if body.startswith(b"@"):
         path = Path(os.fsdecode(body[1:]))
         body = path.read_bytes()
@@ -94,11 +94,11 @@ def _report(link: socket.socket, number: str, end: dict[str, Any], slot: str, lo
     if len(body) > RESULT_LIMIT:
         body = json.dumps(_too_large(end, len(body))).encode()
     wrote = os.fstat(log).st_size + events > 0
-    large = len(body) > PACKET - 200
+    large = len(body) > protocol.PACKET - 200
     if large:
         Path(f"{slot}.result").write_bytes(body)
         body = b""
-    link.sendall(f"result {number} {int(wrote)}\n".encode() + body)
+    link.sendall(protocol.encode(protocol.RESULT, number, int(wrote), body=body))
     return wrote or large
 
 

@@ -1,10 +1,10 @@
-"""The fork server: imports the user's module once and forks a child for each attempt. See the package for the protocol.
+"""The fork server: imports the user's module once and forks a child for each attempt.
 
     python -P -m penstock.runner.forkserver FD PARENT SOURCE WORK
 
-It is single-threaded and runs none of the user's functions itself, only imports. One child is always made ahead, so
+It is single-threaded and runs none of the user's functions itself, it only imports. One spare child is always ready, so
 that no attempt waits for a fork. When the executor's end of the socket closes, every attempt is killed with all its
-descendants, and the fork server ends.
+descendants, and the fork server exits. The messages are those of `penstock_core.fork_server_protocol`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.runner import PACKET, child, error_info, linux, seeds
+from penstock.runner import child, error_info, linux, seeds
+from penstock_core import fork_server_protocol as protocol
 
 _STOP_LIMIT = 2.0
 """Seconds to wait at the end for killed processes to be gone."""
@@ -41,7 +42,7 @@ _HELPERS = {
     "PIL.Image": ("penstock.serialize.images", "PIL.PngImagePlugin", "PIL.TiffImagePlugin"),
     "torch": ("penstock.serialize.tensors", "safetensors.torch"),
 }
-"""What saving and loading objects of a library imports late. Only imported: its threads must not begin here."""
+"""Modules that saving and loading objects of a library imports lazily. They start no threads when imported."""
 
 _NO_FORK = 0.05
 """Seconds to wait after the kernel refused a fork."""
@@ -49,7 +50,7 @@ _NO_FORK = 0.05
 
 @dataclass(slots=True)
 class Child:
-    """A process made by this server. `number` is the attempt's, None while it waits for one or is an adopted orphan."""
+    """A child process. `number` is that of its attempt; None while it is spare, and for an adopted orphan."""
 
     pid: int
     pidfd: int
@@ -58,7 +59,7 @@ class Child:
     number: str | None = None
 
     def signal(self, number: int) -> None:
-        """Signal the whole group. Its id cannot have been reused: the leader is not reaped yet."""
+        """Signal the whole process group. Its id cannot have been reused: the leader is not reaped yet."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, number)
             return
@@ -67,7 +68,7 @@ class Child:
 
 
 class ForkServer:
-    """Serves one executor over `link` until it goes away."""
+    """Serves one executor over `link` until it closes the socket."""
 
     def __init__(self, link: socket.socket, parent: int, source: str, work: str) -> None:
         self._link = link
@@ -85,20 +86,20 @@ class ForkServer:
         self._kept: set[int] = set()
 
     def serve(self) -> None:
-        """Serve until the executor's end of the link closes, then end everything."""
+        """Serve until the executor's end of the link closes, then kill everything."""
         self._selector.register(self._link, selectors.EVENT_READ, self._read)
         while self._open:
-            lacking = self._spare is None and self._ready
-            happened = self._selector.select(0 if lacking else None)
+            no_spare = self._spare is None and self._ready
+            happened = self._selector.select(0 if no_spare else None)
             for key, _ in happened:
                 key.data()
-            if lacking and not happened:
+            if no_spare and not happened:
                 # A child that was just handed its attempt waits for this very processor: the kernel wakes the reader
                 # of a socket where its writer runs. It goes first; measured, that halves the time until it begins.
                 os.sched_yield()
                 try:
                     self._spare = self._fork()
-                except OSError:  # an attempt that comes tries, too, and says so
+                except OSError:  # the next attempt tries again, and reports it
                     time.sleep(_NO_FORK)
         self._stop()
 
@@ -106,7 +107,7 @@ class ForkServer:
 
     def _read(self) -> None:
         try:
-            message = self._link.recv(PACKET, socket.MSG_DONTWAIT)
+            message = self._link.recv(protocol.PACKET, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -114,23 +115,26 @@ class ForkServer:
         if not message:
             self._open = False
             return
-        words = message.partition(b"\n")[0].decode().split()
-        if words[0] == "run":
-            self._run(words[1], message)
-        elif words[0] == "signal":
-            if (running := self._running.get(words[1])) is not None:
-                running.signal(int(words[2]))
-        elif words[0] == "import":
-            self._import(words[1])
+        words, _ = protocol.decode(message)
+        match words:
+            case [protocol.RUN, number, _]:
+                self._run(number, message)
+            case [protocol.SIGNAL, number, signum]:
+                if (running := self._running.get(number)) is not None:
+                    running.signal(int(signum))
+            case [protocol.IMPORT, module]:
+                self._import(module)
+            case _:
+                return
 
-    def _send(self, head: str, body: bytes = b"") -> None:
+    def _send(self, kind: str, *words: object, body: bytes = b"") -> None:
         try:
-            self._link.sendall(f"{head}\n".encode() + body)
+            self._link.sendall(protocol.encode(kind, *words, body=body))
         except OSError:
             self._open = False
 
     def _import(self, module: str) -> None:
-        # A long import does not see the executor go; the kernel does.
+        # A long import cannot notice that the executor exits; the kernel does.
         linux.die_with_parent(self._parent)
         try:
             with seeds.watch_seeding():
@@ -140,10 +144,10 @@ class ForkServer:
             _check_threads(module)
             _warm(imported)
         except BaseException as error:
-            told = error_info.describe(error)
+            info = error_info.describe(error)
             if isinstance(error, SystemExit):
-                told["message"] = f"module {module!r} called exit with code {error.code} while it was imported"
-            self._send(f"refused {module}", json.dumps(told).encode())
+                info["message"] = f"module {module!r} called exit with code {error.code} while it was imported"
+            self._send(protocol.REFUSED, module, body=json.dumps(info).encode())
             return
         finally:
             linux.outlive_parent()
@@ -151,13 +155,13 @@ class ForkServer:
                 with suppress(Exception):
                     stream.flush()
         gc.collect()
-        gc.freeze()  # what is imported is for keeps; looking through it in each child would copy its pages
+        gc.freeze()  # imported objects stay; collecting garbage among them in each child would copy their pages
         self._kept.update(linux.children())
         if self._spare is not None:
             self._spare.signal(signal.SIGKILL)  # it lacks the module
         self._spare = None
         self._ready = True
-        self._send(f"imported {module} {os.fstat(1).st_size}")
+        self._send(protocol.IMPORTED, module, os.fstat(1).st_size)
 
     # ------------------------------------------------------------------------------------------------ the children
 
@@ -166,12 +170,12 @@ class ForkServer:
             try:
                 taker = self._spare or self._fork()
             except OSError as error:
-                self._send(f"unforked {number}", str(error).encode())
+                self._send(protocol.UNFORKED, number, body=str(error).encode())
                 return
             self._spare = None
             assert taker.orders is not None  # noqa: S101
-            # Told first: the child's own messages must not come before it.
-            self._send(f"started {number} {taker.pid} {taker.slot}")
+            # Sent first: the child's own messages must not come before it.
+            self._send(protocol.STARTED, number, taker.pid, taker.slot)
             taker.number = number
             self._running[number] = taker
             with taker.orders:
@@ -181,7 +185,7 @@ class ForkServer:
                 except OSError:  # someone killed it while it waited
                     taker.number = None
                     del self._running[number]
-        self._send(f"unforked {number}", b"its process was killed before it began")
+        self._send(protocol.UNFORKED, number, body=b"its process was killed before it began")
 
     def _fork(self) -> Child:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -220,10 +224,10 @@ class ForkServer:
         self._kill_orphans()
         if ended.number is not None:
             del self._running[ended.number]
-            self._send(f"exit {ended.number} {status}")
+            self._send(protocol.EXIT, ended.number, status)
 
     def _kill_orphans(self) -> None:
-        """Kill processes that an ended attempt left behind in sessions of their own: they are this server's now."""
+        """Kill processes that an ended attempt left behind in other sessions: this server has adopted them."""
         for pid in linux.children():
             if pid not in self._children and pid not in self._kept:
                 with suppress(OSError):
@@ -241,37 +245,37 @@ class ForkServer:
 
 
 def _check_origin(module: str, imported: Any, source: str) -> None:
-    """A module that the pipeline has a file for must be that file, not one of this name that was imported before."""
+    """A module that the pipeline has a file for must be that file, not another module of this name."""
     stem = Path(source, *module.split("."))
     origin = getattr(imported, "__file__", None) or "part of Python"
     for own in (stem.with_suffix(".py"), stem / "__init__.py"):
         if own.exists() and not (Path(origin).exists() and own.samefile(origin)):
-            raise ImportError(f"module {module!r} is {origin}, which hides the pipeline's own {own.name}: rename yours")
+            raise ImportError(f"module {module!r} is {origin}, which hides the pipeline's {own.name}: rename your file")
 
 
 def _check_threads(module: str) -> None:
-    """Polars' threads do not live on in a forked child, and its next query there would wait for them for ever."""
+    """Refuse running polars threads: a forked child lacks them, and its next query would wait for them forever."""
     if "polars" in sys.modules and linux.has_threads("polars-0"):
         raise ImportError(
-            f"module {module!r} has polars compute while it is imported, and polars cannot go on in the forked "
-            "processes that steps run in: move that work into a step or a function"
+            f"module {module!r} runs a polars query while it is imported, and polars then hangs in the forked "
+            "processes that steps run in: move the query into a step or a function"
         )
 
 
 def _warm(module: Any) -> None:
-    """Do once what each child would do anew: import what values are saved with, and work out the steps' type hints."""
+    """Do once what each child would repeat: import the modules that save values, and evaluate the steps' type hints."""
     for library, helpers in _HELPERS.items():
         for helper in helpers if library in sys.modules else ():
             with suppress(ImportError):
                 __import__(helper)
     for thing in list(vars(module).values()):
         if hasattr(thing, "split") and hasattr(thing, "function"):
-            with suppress(Exception):  # a step's own fault shows when that step runs
+            with suppress(Exception):  # an error of a step is reported when that step runs
                 _ = (thing.hints, thing.outputs)
 
 
 def main() -> None:
-    """Run the fork server as the arguments say."""
+    """Run the fork server with the arguments of the command line."""
     descriptor, parent, source, work = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4]
     linux.die_with_parent(parent)
     linux.adopt_orphans()

@@ -23,15 +23,17 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
+from penstock_adapters.files.growing_file import AppendedFile
 from penstock_adapters.mirror import Mirror
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.run_log import NatsRunLog
-from penstock_adapters.process.output import Points
-from penstock_contracts import commands, subjects
+from penstock_contracts import subjects
 from penstock_core import ids, script_runs
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptFinished
 from penstock_core.ports import UnavailableError
+from penstock_core.shipping.messages import measurements
+from penstock_core.shipping.tail import PointReader
 from penstock_gateway.http.problems import ProblemError
 from penstock_gateway.tracked import parser
 
@@ -98,13 +100,13 @@ class TrackedRunImporter:
 
     async def _measure(self, folder: _Folder, end: AttemptFinished) -> None:
         """Publish what the script has measured, in the same parts however often this is begun."""
-        points = Points(str(folder.path / "run.points"))
+        points = PointReader(AppendedFile(str(folder.path / "run.points")))
         attempt = (folder.run_id, script_runs.STEP, end.attempt)
         first = 0
         while True:
             part = await asyncio.to_thread(points.read, True)
             if part:
-                body = commands.measurements(*attempt, first, part)
+                body = measurements(*attempt, first, part)
                 name = f"{folder.run_id}.{script_runs.STEP}.{end.attempt}.{first}"
                 await self._bus.publish(subjects.metrics(*attempt), body, {"Nats-Msg-Id": name})
                 first += len(part)

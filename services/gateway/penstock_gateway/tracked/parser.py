@@ -10,7 +10,7 @@ import orjson
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from penstock_adapters.process.output import Tail
+from penstock_adapters.files.growing_file import tail_of
 from penstock_contracts import fact_codec, subjects
 from penstock_core import ids, script_runs
 from penstock_core.errors import PenstockError
@@ -147,17 +147,17 @@ def _end(folder: Path, begin: _Begin) -> AttemptFinished:
 
 def _killed(folder: Path, begin: _Begin) -> AttemptFinished:
     """The end of a script that has not told one: with all that it had logged."""
-    tail = Tail(str(folder / "run"))
+    tail = tail_of(str(folder / "run"))
     found: dict[str, Json] = {"metrics": {}, "params": {}, "tags": {}, "artifacts": {}}
     while True:
-        for point in tail.measured(last=True):
+        for point in tail.points(last=True):
             found["metrics"][point.name] = point.value
-        for entry in tail.read(last=True):
+        for entry in tail.entries(last=True):
             for what, part in (("param", "params"), ("tag", "tags"), ("artifact", "artifacts")):
                 if what in entry:
                     found[part][str(entry[what])] = entry.get("value")
-        tail.committed(last=True)
-        if tail.done:
+        tail.commits(last=True)
+        if tail.exhausted:
             break
     times = [path.stat().st_mtime for path in folder.iterdir()]
     error = {"type": "Lost", "message": KILLED}

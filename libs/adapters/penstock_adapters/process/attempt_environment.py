@@ -1,0 +1,28 @@
+"""What an attempt runs in on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock_core.pipeline.values import Value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnvironment:
+    """Where an attempt runs: source, interpreter and artifacts on this machine.
+
+    Attributes:
+        source: folder of the unpacked source bundle; first on the module path.
+        python: path of the interpreter that runs the user's code.
+        artifacts: root folder of the local artifact store (layout: `penstock_adapters.files`).
+        environment: digest of the environment; attempts with the same one and the same `source` share a fork server.
+        checkpoint: the latest checkpoint of the earlier attempts of the step, in the local store.
+        limit: size in bytes of the largest artifact that the attempt may store; None for no limit.
+    """
+
+    source: str
+    python: str
+    artifacts: str
+    environment: str
+    checkpoint: Value | None = None
+    limit: int | None = None

@@ -1,0 +1,50 @@
+"""The messages between an executor, its fork servers and the attempts that they fork.
+
+The executor starts `python -m penstock.runner.forkserver FD PARENT SOURCE WORK` and talks to it over one SOCK_SEQPACKET
+socket. A message is a header line of words, then a body that may be empty, of at most `PACKET` bytes together.
+
+executor → fork server
+    import MODULE                       import it; answered by `imported` or `refused`
+    run ID MODULE       + order JSON    fork an attempt; the body is `@PATH` when the JSON is in a file
+    signal ID NUMBER                    send a signal to the attempt's process group
+    (end of file)                       kill every attempt and exit
+
+fork server → executor
+    imported MODULE BYTES               BYTES: size of the server's own log, so that what an import prints is not lost
+    refused MODULE      + error JSON    the module cannot be imported; the body is an `ErrorInfo`
+    started ID PID SLOT                 sent before the attempt may begin
+    unforked ID         + text          no process could be created
+    exit ID STATUS                      wait status; its process group is dead by then. After a result, 0 says that it
+                                        left no files
+
+attempt → executor, over the same socket
+    result ID WROTE     + JSON          `AttemptFinished`; WROTE is 1 when it wrote to any of its files; the body is
+                                        empty when the JSON is in the file SLOT.result
+
+SLOT names the attempt's working folder inside WORK. Beside it are SLOT.log (its output), SLOT.events (JSON lines of
+parameters, progress and artifacts), SLOT.points (JSON lines of metrics), SLOT.commits (JSON lines of what it stored
+while it ran) and SLOT.result.
+"""
+
+from __future__ import annotations
+
+PACKET = 96 * 1024
+"""Largest message in bytes."""
+
+IMPORT, RUN, SIGNAL = "import", "run", "signal"
+IMPORTED, REFUSED, STARTED, UNFORKED, EXIT = "imported", "refused", "started", "unforked", "exit"
+RESULT = "result"
+
+SUFFIXES = ("log", "events", "points", "commits", "result")
+"""Of the files beside a working folder."""
+
+
+def encode(kind: str, *words: object, body: bytes = b"") -> bytes:
+    """A message; no word may contain white space."""
+    return " ".join((kind, *map(str, words))).encode() + b"\n" + body
+
+
+def decode(message: bytes) -> tuple[list[str], bytes]:
+    """The words of a message, its kind first, and its body."""
+    head, _, body = message.partition(b"\n")
+    return head.decode(errors="replace").split(), body
