@@ -65,8 +65,6 @@ PIPELINES = {pipeline.name: pipeline for pipeline in (PLAIN, LARGE_INPUT, LARGE_
 class NoEffects:
     """The runs of these tests need nothing done outside their logs."""
 
-    pools: frozenset[str] = frozenset()
-
     async def register(self, state: RunState) -> None: ...
 
     async def carry_out(self, state: RunState) -> list[Fact]:

@@ -11,14 +11,14 @@ the caller looks them up, and `Inputs.models` passes the results in.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 from penstock_core import ids, json_schema
 from penstock_core.errors import InputError, InvalidIdError, InvalidInputsError, PenstockError
 from penstock_core.facts import CacheMode, Caller, RunRequested
 from penstock_core.frozen import frozen
-from penstock_core.pipeline.ir import Pipeline, Port
+from penstock_core.pipeline.ir import Kind, Pipeline, Port
 from penstock_core.pipeline.values import (
     INLINE_LIMIT,
     ArtifactRef,
@@ -47,11 +47,12 @@ Problem = tuple[str, str]
 
 @frozen(kw_only=True)
 class Target:
-    """The pipeline version to run."""
+    """The pipeline version to run, on a platform that limits the size of `limited_pools`."""
 
     project: str
     pipeline: Pipeline
     version: int
+    limited_pools: Collection[str] = ()
 
 
 @frozen(kw_only=True)
@@ -118,7 +119,12 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
         reuses=options.reuses,
         caller=options.caller,
         requested_by=options.requested_by,
+        limited_pools=tuple(sorted(_pools(pipeline) & {*target.limited_pools})),
     )
+
+
+def _pools(pipeline: Pipeline) -> set[str]:
+    return {spec.pool for spec in pipeline.steps.values() if spec.kind is Kind.FUNCTION}
 
 
 def check_inputs(pipeline: Pipeline, inputs: Inputs) -> dict[str, Value]:

@@ -12,6 +12,7 @@ import orjson
 import pydantic
 
 from penstock_adapters.nats.buckets.kv import Bucket, Entry
+from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.model_log import ModelLog
@@ -38,6 +39,7 @@ class NatsEdges:
         self._context = context
         self._schedules = Bucket(context.bus, subjects.SCHEDULES_BUCKET)
         self._versions = Versions(context.bus)
+        self._limits = LimitSizes(context.bus)
         self._models = ModelLog(context.bus, f"penstock/cron/{context.name}")
         self._log = NatsRunLog(context.bus, f"penstock/cron/{context.name}")
 
@@ -82,6 +84,10 @@ class NatsEdges:
     async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
         """See the protocol."""
         return await self._models.resolve(project, names)
+
+    async def limited_pools(self) -> frozenset[str]:
+        """See the protocol."""
+        return await self._limits.limited_pools()
 
     async def request(self, run: RunRequested) -> bool:
         """See the protocol."""

@@ -57,6 +57,10 @@ class Edges(Protocol):
         """What references to registered models resolve to now, by parameter: an artifact, or the error."""
         ...
 
+    async def limited_pools(self) -> frozenset[str]:
+        """The pools whose size the platform limits."""
+        ...
+
     async def request(self, run: RunRequested) -> bool:
         """Append the request of a run; False when it was there already."""
         ...
@@ -128,7 +132,12 @@ class CronService:
             requested_by=access.trigger(schedule.name),
         )
         run_id = ids.run_id_from_key(schedule.project, schedule.pipeline, f"\0cron:{schedule.name}:{tick.at:.0f}")
-        target = Target(project=schedule.project, pipeline=version.pipeline, version=version.version)
+        target = Target(
+            project=schedule.project,
+            pipeline=version.pipeline,
+            version=version.version,
+            limited_pools=await self._edges.limited_pools(),
+        )
         try:
             run = requests.build(run_id, target, Inputs(given=schedule.inputs, models=models), options, self._clock())
         except (InputError, InvalidIdError) as error:

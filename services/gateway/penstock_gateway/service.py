@@ -18,6 +18,7 @@ import pydantic
 
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
 from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.follower import Followers
 from penstock_adapters.nats.results import Results, is_reference
@@ -78,6 +79,7 @@ class GatewayService:
         self.versions = Versions(bus)
         self.schedules = Bucket(bus, subjects.SCHEDULES_BUCKET)
         self.limits = LimitsService(bus)
+        self.limit_sizes = LimitSizes(bus)
         self.retention = RetentionService(bus, self.versions, PROJECT)
         self.followers = Followers(bus)
         self.states = RunStates(self.runs, self.versions, keep)
@@ -124,9 +126,18 @@ class GatewayService:
             cache=CacheMode(body.cache),
             refresh=body.refresh,
         )
-        wanted = requests.build(run_id, target(version), inputs, options, time.time())
+        wanted = requests.build(run_id, await self.target(version), inputs, options, time.time())
         await self.artifacts.check_inputs(wanted.inputs)
         return await self.admit(wanted)
+
+    async def target(self, version: commands.Version) -> Target:
+        """A version as the target of a run request."""
+        return Target(
+            project=PROJECT,
+            pipeline=version.pipeline,
+            version=version.version,
+            limited_pools=await self.limit_sizes.limited_pools(),
+        )
 
     async def run_inputs(
         self, version: commands.Version, given: dict[str, Any], earlier: dict[str, Value] | None = None
@@ -327,11 +338,6 @@ class GatewayService:
 def fingerprint(wanted: Any) -> str:
     """A digest of JSON data: equal for equal requests."""
     return hashlib.sha256(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def target(version: commands.Version) -> Target:
-    """A version as the target of a run request."""
-    return Target(project=PROJECT, pipeline=version.pipeline, version=version.version)
 
 
 def _check_run_id(run_id: str) -> None:

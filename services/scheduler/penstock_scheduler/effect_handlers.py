@@ -107,11 +107,6 @@ class EffectHandlers:
         self._waits = Waits(bus)
         self._alarms = Alarms(bus)
 
-    @property
-    def pools(self) -> frozenset[str]:
-        """Pools whose size the platform limits."""
-        return self._limiter.pools
-
     async def register(self, state: RunState) -> None:
         """Register the models of what has ended: whatever follows in the run finds them.
 
@@ -172,7 +167,12 @@ class EffectHandlers:
             return []
         try:
             version = await self._version(fact)
-            target = Target(project=fact.project, pipeline=version.pipeline, version=version.version)
+            target = Target(
+                project=fact.project,
+                pipeline=version.pipeline,
+                version=version.version,
+                limited_pools=self._limiter.pools,
+            )
             names = requests.model_references(version.pipeline.params, fact.inputs)
             models = await self._models.resolve(fact.project, names)
             run = child_runs.build_request(fact, state.requested, target, models, self._clock())

@@ -68,11 +68,6 @@ class DeliveryHandling(Protocol):
 class Effects(Protocol):
     """What runs need done outside their logs."""
 
-    @property
-    def pools(self) -> frozenset[str]:
-        """Pools whose size the platform limits."""
-        ...
-
     async def register(self, state: RunState) -> None:
         """Do the part of the outbox that must be there before the run goes on."""
         ...
@@ -185,7 +180,6 @@ class Scheduler:
                 try:
                     if state.outbox:
                         await self._outside.register(state)
-                    state.sized_pools = self._outside.pools
                     decided[run_id] = machine.decide(state)[:_FACTS]
                 except Exception as error:
                     # Whatever fails in one run, ours or around it, must not hold up the others.

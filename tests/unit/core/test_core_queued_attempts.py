@@ -62,11 +62,10 @@ def test_an_attempt_is_held_until_it_has_its_slots() -> None:
 
 def test_a_pool_of_a_set_size_is_a_limit() -> None:
     driver = RunDriver(plain(node("train"), node("a")))
-    driver.state.sized_pools = frozenset({"gpu"})
-    assert driver(RUN) == ["step.train.1.queued", "step.a.1.requested.default"]
+    limited = replace(RUN, limited_pools=("gpu",))
+    assert driver(limited) == ["step.train.1.queued", "step.a.1.requested.default"]
     driver = RunDriver(with_options(plain(node("train")), "train", concurrency="licence"))
-    driver.state.sized_pools = frozenset({"gpu"})
-    (held,) = driver.facts(RUN)
+    (held,) = driver.facts(limited)
     assert isinstance(held, AttemptQueued)
     assert held.limits == (Limit(name="licence"), Limit(name="pool:gpu"))
 

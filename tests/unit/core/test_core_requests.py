@@ -190,6 +190,12 @@ def test_the_deadline_is_the_pipelines_unless_the_request_has_one() -> None:
     assert requests.build("r1", never, Inputs(given={"n": 1}), MANUAL, NOW).deadline is None
 
 
+def test_a_request_records_which_of_its_pools_are_limited() -> None:
+    """Replicas of the scheduler decide by what is recorded, whatever they have read of the limits since."""
+    limited = replace(TARGET, limited_pools={"default", "elsewhere"})
+    assert requests.build("r1", limited, Inputs(given={"n": 1}), MANUAL, NOW).limited_pools == ("default",)
+
+
 def test_all_problems_are_listed_at_once() -> None:
     options = Options(trigger={}, labels={"": "x", "a" * 101: "x", "b": "x" * 1001, "fine": "x"}, refresh=["fitt"])
     found = errors_of(Inputs(given={"n": "3", "lable": 1, "label": 2}), options)

@@ -91,6 +91,10 @@ class SharedStore:
         absent = {name: NotFoundError(f"there is no model {text!r}") for name, text in names.items()}
         return {**absent, **{name: self.registered[text] for name, text in names.items() if text in self.registered}}
 
+    async def limited_pools(self) -> frozenset[str]:
+        await asyncio.sleep(0)
+        return frozenset()
+
     async def request(self, run: RunRequested) -> bool:
         await asyncio.sleep(0)
         return self.runs.setdefault(run.run_id, run) is run

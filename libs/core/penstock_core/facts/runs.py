@@ -22,6 +22,8 @@ class RunRequested:
         refresh: steps whose results are made anew, by name or key.
         reuses: the run some of whose results it takes over; the log holds them as `StepReused` before this fact.
         caller: the attempt of another run that waits for its end.
+        limited_pools: pools that had a limited size when the run was requested: attempts in them need a slot of
+            `pool:NAME`. Recorded here, so that all replicas decide alike whatever they have read of the limits.
         requested_by: the principal that requested it, such as `user:ada` (see `penstock_core.access`).
     """
 
@@ -43,6 +45,7 @@ class RunRequested:
     reuses: str = ""
     caller: Caller | None = None
     requested_by: str = ""
+    limited_pools: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         ids.check_name(self.run_id, "run id")

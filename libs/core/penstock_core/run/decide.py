@@ -222,7 +222,7 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
     key, node, spec = step.key, state.plan.nodes[step.node], state.plan.specs[step.node]
     held = step.status is Status.QUEUED_FOR_LIMIT
     attempt = step.attempt if held else step.attempt + 1
-    limits = _limits(state, spec)
+    limits = _limits(run, spec)
     since = max(state.now, step.not_before or 0.0)
     start_by = step.start_by if held else since + spec.queue_timeout if spec.queue_timeout is not None else None
     try:
@@ -276,12 +276,12 @@ def _inputs(state: RunState, node: Node) -> dict[str, Value]:
     }
 
 
-def _limits(state: RunState, spec: StepSpec) -> tuple[Limit, ...]:
+def _limits(run: RunRequested, spec: StepSpec) -> tuple[Limit, ...]:
     """The limits of which an attempt needs a slot."""
     if spec.kind is not Kind.FUNCTION:
         return ()
     own = (Limit(name=spec.concurrency, most=spec.concurrency_max),) if spec.concurrency is not None else ()
-    return (*own, Limit(name=f"pool:{spec.pool}")) if spec.pool in state.sized_pools else own
+    return (*own, Limit(name=f"pool:{spec.pool}")) if spec.pool in run.limited_pools else own
 
 
 def _resources(spec: StepSpec, step: StepState) -> Resources:

@@ -187,7 +187,6 @@ class RunState:
         now: the latest time that the facts tell, in Unix seconds; `reached` the latest that the clock tells.
         alarms: when which attempt is due, by key and attempt; `("", 0)` is the run's deadline.
         outbox: what is to be done outside the log; see `effects`. The scheduler empties it.
-        sized_pools: pools whose size the platform limits; set by the scheduler.
     """
 
     __slots__ = (
@@ -209,7 +208,6 @@ class RunState:
         "requested",
         "reused",
         "run_id",
-        "sized_pools",
         "steps",
         "stop",
         "stops",
@@ -238,7 +236,6 @@ class RunState:
         self.alarms: dict[tuple[str, int], float] = {}
         self._heap: list[tuple[float, str, int]] = []
         self.outbox: dict[Effect, None] = {}
-        self.sized_pools: frozenset[str] = frozenset()
 
     def find(self, key: str) -> StepState | None:
         """The step or the item with a key; None where there is none (yet)."""

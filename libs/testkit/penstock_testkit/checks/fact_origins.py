@@ -25,8 +25,6 @@ from penstock_core.run.effects import AcquireSlots, AdmitRun, Effect
 from penstock_core.run.machine import RunState
 from penstock_testkit.checks import invariants
 
-_POOL = "pool:"
-
 
 class FactOrigins:
     """What the states of a run would have brought about. Show it every state of the run, then ask what is `missing`."""
@@ -43,18 +41,11 @@ class FactOrigins:
                 self._waits[fact.key, fact.attempt] = fact.kind
             elif isinstance(fact, AttemptRequested):
                 self._requested.add((fact.key, fact.attempt))
-        # Which pools had a size was told to the scheduler, and is in the log where an attempt was held for it.
-        held = [limit.name for fact in facts if isinstance(fact, AttemptQueued) for limit in fact.limits]
-        self._sized = frozenset(name.removeprefix(_POOL) for name in held if name.startswith(_POOL))
 
     def add_state(self, state: RunState) -> None:
         """Take what a state would have brought about; it is as it was afterwards."""
-        before = state.sized_pools
-        for pools in {before, self._sized}:
-            state.sized_pools = pools
-            for fact in machine.decide(state):
-                self._decided.setdefault(fact.tail, []).append(fact)
-        state.sized_pools = before
+        for fact in machine.decide(state):
+            self._decided.setdefault(fact.tail, []).append(fact)
         self._effects.update(state.outbox)
         if (at := state.alarm()) is not None:
             due = math.ceil(at * 1000)

@@ -13,6 +13,7 @@ only from attempts that were really requested and taken.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field
 
 from penstock_core.facts import (
@@ -116,6 +117,7 @@ class SimulatedPlatform:
             inputs={"p": Inline(run_id), "list": Inline([1, 2, 3])},
             requested_at=self.broker.at,
             reuses="r0" if facts else "",
+            limited_pools=("default",) if zlib.crc32(run_id.encode()) % 4 == 0 else (),
             deadline=None if pipeline.deadline is None else self.broker.at + pipeline.deadline,
         )
         self.broker.append([*facts, request])

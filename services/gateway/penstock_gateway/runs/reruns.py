@@ -15,7 +15,7 @@ from penstock_core.facts import CacheMode, RunRequested
 from penstock_core.requests import Options
 from penstock_gateway.http.problems import ProblemError
 from penstock_gateway.runs import resume
-from penstock_gateway.service import PROJECT, Accepted, GatewayService, fingerprint, target
+from penstock_gateway.service import PROJECT, Accepted, GatewayService, fingerprint
 from penstock_gateway.tracked import importer
 
 
@@ -52,7 +52,7 @@ async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: 
         cache=CacheMode(body.cache),
         refresh=body.refresh,
     )
-    wanted = requests.build(new_id, target(version), inputs, options, time.time())
+    wanted = requests.build(new_id, await service.target(version), inputs, options, time.time())
     await service.artifacts.check_inputs(wanted.inputs)
     if not resumes:
         return Rerun(await service.admit(wanted))

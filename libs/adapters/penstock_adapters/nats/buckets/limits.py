@@ -72,6 +72,11 @@ class LimitSizes:
             self._take(entry.value, entry.revision)
         return self.now
 
+    async def limited_pools(self) -> frozenset[str]:
+        """Read which pools have a limited size."""
+        await self.read()
+        return self.pools
+
     async def watch(self, changed: Callable[[], None]) -> None:
         """Hear of changes from now on, and read them again after each reconnection."""
         self._changed = changed
