@@ -18,8 +18,8 @@ import pytest
 
 from penstock import Client
 from penstock.client import platform
-from penstock.client.errors import NotFoundError, RefusedError
 from penstock.client.models import ModelVersion
+from penstock.errors import NotFoundError, RefusedError
 from penstock.serialize import UnsafeFormatError
 from penstock_core.errors import InvalidIdError
 

@@ -20,7 +20,7 @@ import pytest
 
 from penstock import Client
 from penstock.client import platform
-from penstock.client.errors import NotFoundError
+from penstock.errors import NotFoundError
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock.client import platform
-from penstock.client.errors import ClientError
+from penstock.errors import ClientError
 from penstock_testkit.docs import pages
 from penstock_testkit.docs.pages import Block, Command
 from penstock_testkit.docs.shell import BackgroundCommand, Shell

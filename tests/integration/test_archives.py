@@ -14,8 +14,8 @@ import nats
 import pytest
 
 from penstock import Client
-from penstock.client.errors import NotFoundError, RefusedError
 from penstock.client.retention import JobFailedError
+from penstock.errors import NotFoundError, RefusedError
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from penstock import Client
-from penstock.client.errors import RefusedError
 from penstock.client.views import Run
+from penstock.errors import RefusedError
 from penstock_testkit.servers.cluster import Cluster
 
 PIPELINES = """

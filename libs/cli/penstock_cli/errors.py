@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from penstock.client.errors import RefusedError, RunFailedError, SourceError, UnauthorizedError
+from penstock.errors import RefusedError, RunFailedError, SourceError, UnauthorizedError
 from penstock_core.errors import DefinitionError, InputError, InvalidIdError, PenstockError
 
 FAILED = 1

@@ -13,8 +13,8 @@ from penstock_cli.display import output
 from penstock_cli.errors import FAILED, UsageError
 
 if TYPE_CHECKING:
-    from penstock.client.errors import RefusedError
     from penstock.client.models import ModelVersion
+    from penstock.errors import RefusedError
 
 app = typer.Typer(help="Manage registered models, their versions, aliases and gates.", no_args_is_help=True)
 
@@ -144,7 +144,7 @@ def promote(
     json: Json = False,
 ) -> None:
     """Point an alias at a version. Idempotent. Exits with 1 if the version fails a gate."""
-    from penstock.client.errors import RefusedError
+    from penstock.errors import RefusedError
     from penstock_cli.platform import session
 
     with session.connect() as connected:

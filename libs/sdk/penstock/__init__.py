@@ -41,9 +41,9 @@ if TYPE_CHECKING:
         when,
     )
     from penstock.client.client import Client
+    from penstock.reports import Html, Markdown
     from penstock.step_context.contexts import Context, context
-    from penstock.step_context.reports import Html, Markdown
-    from penstock.step_context.tracking import track
+    from penstock.tracking import track
     from penstock_core.errors import DefinitionError, InputError
 
 __all__ = [
@@ -82,9 +82,9 @@ _LAZY_EXPORTS = {
     "Client": "penstock.client.client",
     "Context": "penstock.step_context.contexts",
     "DefinitionError": "penstock_core.errors",
-    "Html": "penstock.step_context.reports",
+    "Html": "penstock.reports",
     "InputError": "penstock_core.errors",
-    "Markdown": "penstock.step_context.reports",
+    "Markdown": "penstock.reports",
     "Pipeline": "penstock.authoring",
     "Resources": "penstock.authoring",
     "Step": "penstock.authoring",
@@ -100,7 +100,7 @@ _LAZY_EXPORTS = {
     "sleep": "penstock.authoring",
     "sleep_until": "penstock.authoring",
     "step": "penstock.authoring",
-    "track": "penstock.step_context.tracking",
+    "track": "penstock.tracking",
     "wait_for_event": "penstock.authoring",
     "when": "penstock.authoring",
 }

@@ -10,14 +10,12 @@ import difflib
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from penstock import codec, hints
 from penstock.hints import value_check
+from penstock.hints.signature import Parametrized
 from penstock_core.errors import InputError
-
-if TYPE_CHECKING:
-    from penstock.authoring import Pipeline
 
 
 def check_value(value: object, hint: Any, what: str = "the value") -> Any:
@@ -93,7 +91,7 @@ def _advice(hint: Any) -> str:
     return ""
 
 
-def parse_inputs(pipeline: Pipeline, texts: Mapping[str, str]) -> dict[str, Any]:
+def parse_inputs(pipeline: Parametrized, texts: Mapping[str, str]) -> dict[str, Any]:
     """The values of `-p name=text` options.
 
     Raises:
@@ -104,7 +102,7 @@ def parse_inputs(pipeline: Pipeline, texts: Mapping[str, str]) -> dict[str, Any]
     return {name: parse_text(text, hinted[name], _what(pipeline, name)) for name, text in texts.items()}
 
 
-def live_inputs(pipeline: Pipeline, values: Mapping[str, Any], elsewhere: Collection[str] = ()) -> dict[str, Any]:
+def live_inputs(pipeline: Parametrized, values: Mapping[str, Any], elsewhere: Collection[str] = ()) -> dict[str, Any]:
     """The values of a run in this process, of any type; those left out are not in the result.
 
     `elsewhere` are parameters that are given in another way.
@@ -119,7 +117,7 @@ def live_inputs(pipeline: Pipeline, values: Mapping[str, Any], elsewhere: Collec
     return {name: check_value(value, pipeline.hints[name], _what(pipeline, name)) for name, value in values.items()}
 
 
-def check_inputs(pipeline: Pipeline, values: Mapping[str, Any]) -> dict[str, Any]:
+def check_inputs(pipeline: Parametrized, values: Mapping[str, Any]) -> dict[str, Any]:
     """The inputs of a run as JSON by name, checked against the pipeline's parameters. Paths become absolute.
 
     Raises:
@@ -151,11 +149,11 @@ def to_json(value: object, hint: Any, what: str = "the value") -> Any:
         ) from error
 
 
-def _what(pipeline: Pipeline, name: str) -> str:
+def _what(pipeline: Parametrized, name: str) -> str:
     return f"parameter {name!r} of pipeline {pipeline.name!r}"
 
 
-def _check_names(pipeline: Pipeline, given: Mapping[str, Any]) -> None:
+def _check_names(pipeline: Parametrized, given: Mapping[str, Any]) -> None:
     known = list(pipeline.signature.inputs)
     for name in given:
         if name not in known:

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from penstock import bundle, tracebacks
-from penstock.client.errors import SourceError
+from penstock.errors import SourceError
 from penstock_core.errors import PenstockError
 from penstock_core.pipeline.ir import Pipeline as CompiledPipeline
 

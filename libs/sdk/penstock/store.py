@@ -20,28 +20,12 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from penstock_core.errors import PenstockError
+from penstock.errors import ArtifactDamagedError, ArtifactMissingError, ArtifactTooLargeError, StoreFullError
 
 _CHUNK = 1024 * 1024
 _LARGE = 4 * 1024 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
-
-
-class ArtifactMissingError(PenstockError, LookupError):
-    """The store has no object of this digest."""
-
-
-class ArtifactDamagedError(PenstockError):
-    """An object's bytes are not the ones that were stored."""
-
-
-class ArtifactTooLargeError(PenstockError, ValueError):
-    """Bytes that shall be stored are more than the platform's limit; nothing was stored."""
-
-
-class StoreFullError(PenstockError):
-    """The disk, or a quota on it, has no room left; nothing half-written is visible."""
 
 
 class FolderStore:

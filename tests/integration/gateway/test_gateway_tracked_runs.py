@@ -20,7 +20,7 @@ import pytest_asyncio
 from gateway_platform import Http, Platform, running
 
 from penstock import track
-from penstock.step_context.tracking import TrackedRun
+from penstock.tracking import TrackedRun
 from penstock_contracts import subjects
 from penstock_gateway.tracked import importer
 from penstock_gateway.tracked.parser import KILLED

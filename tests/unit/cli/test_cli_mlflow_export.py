@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.client.errors import ClientError
 from penstock.client.metrics import Point, Series
 from penstock.client.views import Run, Step
+from penstock.errors import ClientError
 from penstock_cli.errors import UsageError
 from penstock_cli.runs import mlflow_export
 

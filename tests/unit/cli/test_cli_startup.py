@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from penstock.client.errors import (
+from penstock.errors import (
     ClientError,
     NoPlatformError,
     NotFoundError,

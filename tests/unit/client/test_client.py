@@ -19,7 +19,9 @@ import pytest
 
 from penstock.client import platform
 from penstock.client.client import Client
-from penstock.client.errors import (
+from penstock.client.pipelines import Version
+from penstock.client.schedules import Schedule
+from penstock.errors import (
     ClientError,
     NoPlatformError,
     NotFoundError,
@@ -28,8 +30,6 @@ from penstock.client.errors import (
     UnauthorizedError,
     UnreachableError,
 )
-from penstock.client.pipelines import Version
-from penstock.client.schedules import Schedule
 from penstock_core.errors import InputError
 
 RUN = "01k" + "a" * 23

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock import Client
-from penstock.client.errors import NotFoundError, UnreachableError
+from penstock.errors import NotFoundError, UnreachableError
 
 LINES = [b'{"penstock_history":1}\n', *(b'{"seq":%d}\n' % n for n in range(50))]
 

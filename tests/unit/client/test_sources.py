@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock import sources
-from penstock.client.errors import SourceError
+from penstock.errors import SourceError
 
 ONE = """
 from penstock import pipeline, step

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from sdk_sample_types import Config, Pair, Plain
 
 from penstock import serialize
+from penstock.errors import ArtifactDamagedError, ArtifactMissingError, UnloadableError
 from penstock.serialize import value_parts
-from penstock.serialize.loader import UnloadableError
-from penstock.store import ArtifactDamagedError, ArtifactMissingError, FolderStore
+from penstock.store import FolderStore
 
 quick = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 plain = st.recursive(

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from penstock import serialize
+from penstock.errors import ArtifactDamagedError, ArtifactTooLargeError
 from penstock.serialize import UnsavableError, folders
-from penstock.store import ArtifactDamagedError, ArtifactTooLargeError, FolderStore
+from penstock.store import FolderStore
 from penstock_core.folders import PACK_LIMIT, SMALL
 
 
@@ -166,7 +167,8 @@ SCRIPT = """
 import os, resource, signal, sys
 from pathlib import Path
 from penstock import serialize
-from penstock.store import FolderStore, StoreFullError
+from penstock.store import FolderStore
+from penstock.errors import StoreFullError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = FolderStore(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))

@@ -15,8 +15,8 @@ import pytest
 from sdk_sample_types import Config
 
 from penstock import Html, Markdown, codec, context, serialize
+from penstock.errors import UnloadableError
 from penstock.serialize import formats
-from penstock.serialize.loader import UnloadableError
 from penstock.step_context.contexts import Context, use_context
 from penstock.store import FolderStore
 

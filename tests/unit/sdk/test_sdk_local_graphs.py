@@ -26,7 +26,7 @@ from penstock import (
     wait_for_event,
     when,
 )
-from penstock.client.errors import RunFailedError
+from penstock.errors import RunFailedError
 
 done: list[str] = []
 

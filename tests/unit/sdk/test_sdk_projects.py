@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock import bundle, sources
-from penstock.client.errors import SourceError
+from penstock.errors import SourceError
 
 PIPELINE = """
 from penstock import pipeline, step

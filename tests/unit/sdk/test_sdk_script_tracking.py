@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from penstock import context, track
-from penstock.client.errors import PlatformFailedError
-from penstock.step_context.tracking import NotInScriptsError
+from penstock.errors import NotInScriptsError, PlatformFailedError
 from penstock_core import ids
 
 

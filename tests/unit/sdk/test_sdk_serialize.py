@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from sdk_sample_types import Color, Config, Pair, Plain, Special
 
 from penstock import serialize
+from penstock.errors import ArtifactDamagedError, ArtifactMissingError, UnloadableError
 from penstock.serialize import UnsavableError, formats
-from penstock.serialize.loader import UnloadableError
-from penstock.store import ArtifactDamagedError, ArtifactMissingError, FolderStore
+from penstock.store import FolderStore
 from penstock_core.folders import UnsafeFolderError
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

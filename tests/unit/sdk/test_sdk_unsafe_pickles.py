@@ -13,9 +13,9 @@ import pytest
 from sdk_sample_types import Config, Plain, Special
 
 from penstock import serialize
+from penstock.errors import UnloadableError
 from penstock.runner.attempt import perform
 from penstock.serialize import ForbiddenFormatError, UnsafeFormatError, UnsavableError, formats
-from penstock.serialize.loader import UnloadableError
 from penstock.store import FolderStore
 
 

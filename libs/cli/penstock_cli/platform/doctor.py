@@ -223,7 +223,7 @@ def _platform(home: Path) -> Iterator[Finding]:
 
     from penstock.client import platform
     from penstock.client.client import Client
-    from penstock.client.errors import ClientError, UnauthorizedError
+    from penstock.errors import ClientError, UnauthorizedError
 
     remote = os.environ.get("PENSTOCK_URL")
     address = platform.from_environment() or platform.find(home)

@@ -24,7 +24,8 @@ def start(arguments: list[str]) -> None:
     rest = arguments[1:]
     if "--help" in rest or not any(_is_source(item) for item in rest):
         return
-    from penstock.client import errors, platform
+    from penstock import errors
+    from penstock.client import platform
 
     try:
         _embedded = platform.EmbeddedPlatform()

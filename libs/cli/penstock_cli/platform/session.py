@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from penstock.client import platform
 from penstock.client.client import Client
-from penstock.client.errors import NoPlatformError
+from penstock.errors import NoPlatformError
 from penstock_cli.platform import prestart
 
 

@@ -51,7 +51,7 @@ def up(
 
 def _refuse_second(home: Path) -> None:
     from penstock.client import platform
-    from penstock.client.errors import PlatformFailedError
+    from penstock.errors import PlatformFailedError
 
     there = platform.find(home)
     if there is None or (there.ephemeral and _wait_for_stop(home)):

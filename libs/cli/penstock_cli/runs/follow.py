@@ -134,7 +134,7 @@ def _logs(connected: Session, progress: Progress, display: Live | Plain, options
     import threading
 
     from penstock.client.client import Client
-    from penstock.client.errors import ClientError
+    from penstock.errors import ClientError
 
     # A separate client, whose connection errors are not reported.
     client = Client(home=connected.client.home, locate=connected.client.transport.locate)

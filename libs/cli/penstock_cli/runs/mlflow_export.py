@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from penstock.client.errors import ClientError
+from penstock.errors import ClientError
 from penstock_cli.arguments import Json, resolve_run
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError

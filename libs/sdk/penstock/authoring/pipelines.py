@@ -62,9 +62,13 @@ class Pipeline:
             )
         return self.local(**bound, **kwargs)
 
-    @functools.cached_property
+    @property
     def signature(self) -> signature.Signature:
         """Parameters and what is declared to be returned."""
+        return self._signature
+
+    @functools.cached_property
+    def _signature(self) -> signature.Signature:
         found = self._local or signature.read(self.function, f"pipeline {self.name!r}")
         for one in found.inputs.values():
             problem = None if one.required else value_check.problem(one.default, one.hint)

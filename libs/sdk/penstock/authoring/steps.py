@@ -10,7 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
 
 from penstock import codec, hints
 from penstock.authoring import mapping, options, step_options
-from penstock.authoring.mapping import Mappable, Partial
+from penstock.authoring.mapping import Mappable
 from penstock.authoring.step_options import StepOptions
 from penstock.authoring.trace import pipeline_tracer
 from penstock.authoring.trace.mapped_calls import MappedArguments
@@ -197,6 +197,55 @@ class Step(Mappable, Generic[P, R]):
             return path
         # `train = step(_train)`: the function has another name than the step.
         return next((name for name, one in vars(loaded).items() if one is self), None) if loaded else None
+
+
+class Partial(Mappable):
+    """A step with some of its inputs given: call it with the others, or `map` it over them."""
+
+    def __init__(self, step: Step[..., Any], fixed: dict[str, Any]) -> None:
+        self._step = step
+        self._fixed = fixed
+
+    def __repr__(self) -> str:
+        return f"<{self._step!r} with {', '.join(self._fixed) or 'no inputs'} given>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the step with the inputs that are given and these."""
+        free = [name for name in self._step.signature.inputs if name not in self._fixed]
+        if len(args) > len(free):
+            raise options.definition_error(f"{self!r} takes {len(free)} more inputs, but {len(args)} were given")
+        self._check_new(kwargs)
+        twice = next((name for name in free[: len(args)] if name in kwargs), None)
+        if twice is not None:
+            raise options.definition_error(f"input {twice!r} of step {self._step.name!r} is given twice")
+        return self._step(**self._fixed, **dict(zip(free, args, strict=False)), **kwargs)
+
+    def partial(self, *args: Any, **inputs: Any) -> Partial:
+        """Give further inputs."""
+        free = [name for name in self._step.signature.inputs if name not in self._fixed]
+        if len(args) > len(free):
+            raise options.definition_error(f"{self!r} takes {len(free)} more inputs, but {len(args)} were given")
+        named = dict(zip(free, args, strict=False))
+        self._check_new(inputs)
+        both = next((name for name in inputs if name in named), None)
+        if both is not None:
+            raise options.definition_error(f"input {both!r} of step {self._step.name!r} is given twice")
+        return Partial(self._step, {**self._fixed, **named, **inputs})
+
+    def with_options(self, **changed: Any) -> Partial:
+        """The same with other options of the step; see `Step.with_options`."""
+        return Partial(self._step.with_options(**changed), self._fixed)
+
+    def _record_mapped(self, given: MappedArguments) -> Any:
+        return mapping.fan_out(self._step, MappedArguments(given.mode, self._fixed, given.args, given.lists))
+
+    def _check_new(self, inputs: dict[str, Any]) -> None:
+        for name in inputs:
+            if name in self._fixed:
+                raise options.definition_error(f"input {name!r} of step {self._step.name!r} is given twice")
+            if name not in self._step.signature.inputs:
+                known = ", ".join(self._step.signature.inputs) or "none"
+                raise options.definition_error(f"step {self._step.name!r} has no input {name!r} (its inputs: {known})")
 
 
 def port(one: signature.Input) -> ir.Port:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from penstock import hints, tracebacks
 from penstock.authoring import mapping, options
 from penstock.authoring.mapping import Mappable
 from penstock.authoring.options import Duration
 from penstock.authoring.trace import pipeline_tracer
-from penstock.authoring.trace.drafts import CallOptions
+from penstock.authoring.trace.drafts import CallOptions, PipelineDefinition
 from penstock.authoring.trace.mapped_calls import MappedArguments
 from penstock.authoring.trace.placeholders import Placeholder
 from penstock.authoring.trace.references import Reference
@@ -27,9 +27,6 @@ from penstock.hints import json_schema
 from penstock.hints.signature import Input, Signature
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.ir import Kind
-
-if TYPE_CHECKING:
-    from penstock.authoring.pipelines import Pipeline
 
 
 class WaitStep:
@@ -52,7 +49,7 @@ class WaitStep:
             {name: Input(name, hint) for name, hint in inputs.items()}, {"result": returns}, returns, None
         )
         self.settings = settings
-        self.pipeline: Pipeline | None = None
+        self.pipeline: PipelineDefinition | None = None
         self.call_options = CallOptions()
         self._file, self._line = tracebacks.caller()
 
@@ -259,7 +256,7 @@ class RunPipeline:
 
     def __call__(
         self,
-        pipeline: str | Pipeline,
+        pipeline: str | PipelineDefinition,
         *,
         version: int | None = None,
         timeout: Duration | None = None,
@@ -285,7 +282,7 @@ class RunPipeline:
 
     def partial(
         self,
-        pipeline: str | Pipeline,
+        pipeline: str | PipelineDefinition,
         *,
         version: int | None = None,
         timeout: Duration | None = None,

@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from penstock.client import views
 from penstock.client.artifacts import Artifacts
-from penstock.client.errors import NotFoundError
 from penstock.client.transport import Transport
+from penstock.errors import NotFoundError
 
 if TYPE_CHECKING:
     from penstock.authoring import Pipeline

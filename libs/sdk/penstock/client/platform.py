@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.client.errors import NoPlatformError, PlatformFailedError
+from penstock.errors import NoPlatformError, PlatformFailedError
 from penstock_core.version import VERSION
 
 READY_TIMEOUT = 20.0

@@ -18,9 +18,9 @@ from typing import Any, cast
 from penstock import serialize, store
 from penstock.client import views
 from penstock.client.atomic_files import write_atomically
-from penstock.client.errors import ClientError, NotFoundError
 from penstock.client.transport import Transport
 from penstock.client.views import Preview, Run, get_run
+from penstock.errors import ClientError, NotFoundError
 from penstock.serialize import folders
 from penstock.store import FolderStore
 from penstock_core.folders import File, Manifest

@@ -9,8 +9,8 @@ from typing import Any
 from urllib.parse import quote
 
 from penstock.client import views
-from penstock.client.errors import JobFailedError
 from penstock.client.transport import Transport
+from penstock.errors import JobFailedError
 
 _FIRST_POLL = 0.1
 _LONGEST_POLL = 1.0

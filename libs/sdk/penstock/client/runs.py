@@ -14,7 +14,6 @@ from penstock.client import run_requests, views
 from penstock.client.artifacts import Artifacts
 from penstock.client.atomic_files import write_atomically
 from penstock.client.comparison import Comparison, parse_comparison
-from penstock.client.errors import ClientError, RunFailedError
 from penstock.client.metrics import Point, Series, parse_series
 from penstock.client.retention import JanitorReport, wait_for_job
 from penstock.client.run_requests import RerunOptions, RunFilters, SubmitOptions
@@ -23,6 +22,7 @@ from penstock.client.transport import Transport
 from penstock.client.uploads import encode_inputs
 from penstock.client.users import current_user
 from penstock.client.views import Event, LogLine, Reasons, Run
+from penstock.errors import ClientError, RunFailedError
 
 _VIEW_LAG = 10.0
 """Seconds that the view of a run may lag behind its last event."""

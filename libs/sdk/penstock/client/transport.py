@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from penstock.client import sse
-from penstock.client.errors import (
+from penstock.client.platform import Address
+from penstock.client.sse import Message
+from penstock.errors import (
     ClientError,
     NoPlatformError,
     NotFoundError,
@@ -27,8 +29,6 @@ from penstock.client.errors import (
     UnauthorizedError,
     UnreachableError,
 )
-from penstock.client.platform import Address
-from penstock.client.sse import Message
 
 RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
 CHUNK = 1024 * 1024

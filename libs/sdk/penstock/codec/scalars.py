@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.step_context.reports import Html, Markdown
+from penstock.reports import Html, Markdown
 
 TAG = "$type"
 

@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from penstock import hints
 from penstock_core.errors import DefinitionError
@@ -42,6 +42,22 @@ class Signature:
     outputs: dict[str, Any]
     returns: Any
     named: type | None
+
+
+class Parametrized(Protocol):
+    """What has a name and typed parameters: a pipeline."""
+
+    name: str
+
+    @property
+    def signature(self) -> Signature:
+        """Parameters and what is declared to be returned."""
+        ...
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """Type hints of the parameters by name."""
+        ...
 
 
 def place(function: Callable[..., Any]) -> tuple[str | None, int | None]:

@@ -15,10 +15,11 @@ A format of your own takes three lines:
                        media_type="image/jpeg")
 """
 
+from penstock.errors import ForbiddenFormatError, UnloadableError, UnsafeFormatError, UnsavableError
 from penstock.serialize.folders import parts
-from penstock.serialize.formats import Format, UnsavableError, register
-from penstock.serialize.loader import UnloadableError, UnsafeFormatError, load
-from penstock.serialize.saver import ForbiddenFormatError, save
+from penstock.serialize.formats import Format, register
+from penstock.serialize.loader import load
+from penstock.serialize.saver import save
 
 __all__ = [
     "ForbiddenFormatError",

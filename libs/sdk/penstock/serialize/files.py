@@ -11,7 +11,7 @@ import tarfile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from penstock.serialize.formats import UnsavableError
+from penstock.errors import UnsavableError
 from penstock_core import folders
 from penstock_core.folders import UnsafeFolderError
 

@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
+from penstock.errors import ArtifactDamagedError, UnsavableError
 from penstock.serialize import files
-from penstock.serialize.formats import UnsavableError
-from penstock.store import ArtifactDamagedError, FolderStore
+from penstock.store import FolderStore
 from penstock_core import folders
 from penstock_core.folders import File, Manifest
 

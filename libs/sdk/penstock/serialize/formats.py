@@ -24,10 +24,6 @@ LONG = 1_000
 """Lists of more items have a line for each of them, so that one can be read without the others."""
 
 
-class UnsavableError(TypeError):
-    """A value cannot be saved; the message says where it stands and what to do."""
-
-
 class FormatNotApplicableError(Exception):
     """A value of a format's type that this format would not give back as it was; says why. The next format is tried."""
 
@@ -193,7 +189,7 @@ def _read_text(path: Path) -> str:
 
 def _read_report(name: str) -> Callable[[Path], Any]:
     def read(path: Path) -> Any:
-        from penstock.step_context import reports  # for those who have one
+        from penstock import reports  # for those who have one
 
         return getattr(reports, name)(_read_text(path))
 

@@ -9,18 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from penstock import codec, hints
+from penstock.errors import UnloadableError, UnsafeFormatError
 from penstock.hints import value_check
 from penstock.serialize import files, folders, formats, value_parts
 from penstock.store import FolderStore
-from penstock_core.errors import PenstockError
-
-
-class UnloadableError(PenstockError):
-    """A value cannot be read; the message says why."""
-
-
-class UnsafeFormatError(UnloadableError):
-    """A value whose loading can run code, where that is forbidden."""
 
 
 def load(

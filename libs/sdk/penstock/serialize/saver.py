@@ -8,10 +8,11 @@ from pathlib import Path, PurePath
 from typing import Any, cast
 
 from penstock import codec, hints
+from penstock.errors import ArtifactTooLargeError, ForbiddenFormatError, StoreFullError, UnsavableError
 from penstock.hints import value_check
 from penstock.serialize import files, folders, formats, value_parts
-from penstock.serialize.formats import Format, FormatNotApplicableError, UnsavableError
-from penstock.store import ArtifactTooLargeError, FolderStore, StoreFullError
+from penstock.serialize.formats import Format, FormatNotApplicableError
+from penstock.store import FolderStore
 from penstock_core.folders import MEDIA_TYPE as MANIFEST
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import ArtifactRef
@@ -21,10 +22,6 @@ MAX_ITEMS = 2_000
 
 _MAX_DEPTH = 64
 _PLAIN = frozenset({int, float, str, bool, type(None)})
-
-
-class ForbiddenFormatError(UnsavableError):
-    """A value that only a format whose loading can run code would keep, in a project that forbids these."""
 
 
 def save(

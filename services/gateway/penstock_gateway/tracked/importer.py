@@ -1,6 +1,6 @@
 """Takes the runs that scripts have recorded in the state folder into the log, once each.
 
-In: folders `tracked/<run id>` as `penstock.step_context.tracking` writes them. Out: measurements in their stream, then
+In: folders `tracked/<run id>` as `penstock.tracking` writes them. Out: measurements in their stream, then
 the facts of
 the run, then the folder is removed. A script that still lives holds a lock and is left alone; one that was killed has
 no `end.json`, and its run ends as failed.

@@ -7,15 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.authoring.waits import WaitStep
+from penstock.errors import MissingAnswerError
 from penstock.inputs import check_value
 from penstock_core.errors import InputError
 from penstock_core.pipeline.ir import Kind
 
 _MISSING: Any = object()
-
-
-class MissingAnswerError(InputError):
-    """A run in this process waits for something that the caller did not give."""
 
 
 @dataclass(frozen=True, slots=True)

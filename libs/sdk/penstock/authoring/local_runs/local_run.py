@@ -22,7 +22,7 @@ from penstock.authoring.local_runs.local_answers import LocalAnswers
 from penstock.authoring.steps import Step
 from penstock.authoring.trace.pipeline_tracer import Graph
 from penstock.authoring.waits import WaitStep
-from penstock.client.errors import RunFailedError
+from penstock.errors import MissingAnswerError, RunFailedError
 from penstock.step_context import contexts
 from penstock.step_context.contexts import Context, use_context
 from penstock_core.facts import (
@@ -42,8 +42,7 @@ from penstock_core.run.effects import AcquireSlots, AdmitRun
 from penstock_core.run.machine import Plan, RunState, decide, evolve
 
 if TYPE_CHECKING:
-    from penstock.authoring.pipelines import Pipeline
-    from penstock.authoring.trace.drafts import Definition
+    from penstock.authoring.trace.drafts import Definition, PipelineDefinition
 
 MAX_DELAY = 0.05
 """Longest wait in seconds before a retry: whoever runs locally waits in front of it."""
@@ -51,7 +50,7 @@ MAX_DELAY = 0.05
 _RUN = "local"
 
 
-def run(pipeline: Pipeline, graph: Graph, given: Mapping[str, Any], local_answers: LocalAnswers) -> Any:
+def run(pipeline: PipelineDefinition, graph: Graph, given: Mapping[str, Any], local_answers: LocalAnswers) -> Any:
     """Run a traced pipeline; see `Pipeline.local`."""
     found = inputs.live_inputs(pipeline, given)
     defaults = {name: one.default for name, one in pipeline.signature.inputs.items()}
@@ -60,7 +59,7 @@ def run(pipeline: Pipeline, graph: Graph, given: Mapping[str, Any], local_answer
 
 
 class _Run:
-    def __init__(self, pipeline: Pipeline, graph: Graph, local_answers: LocalAnswers) -> None:
+    def __init__(self, pipeline: PipelineDefinition, graph: Graph, local_answers: LocalAnswers) -> None:
         self.pipeline = pipeline
         self.local_answers = local_answers
         compiled = pipeline.assemble(graph, lambda name, one: one.spec("local"))
@@ -129,7 +128,7 @@ class _Run:
             else:
                 assert isinstance(definition, WaitStep)  # noqa: S101 - there is nothing else
                 outputs = {"result": local_answers.answer(self.local_answers, fact.key, definition, given)}
-        except local_answers.MissingAnswerError:
+        except MissingAnswerError:
             raise
         except Exception as error:
             self.raised[fact.key] = error

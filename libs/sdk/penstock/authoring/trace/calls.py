@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from penstock import codec, hints
 from penstock.authoring.trace import references
 from penstock.authoring.trace.comparisons import Condition
+from penstock.authoring.trace.drafts import Compilation
 from penstock.authoring.trace.references import Outputs, Reference
 from penstock.hints import assignability, value_check
 from penstock.hints.signature import Input
 from penstock_core.errors import DefinitionError
 from penstock_core.pipeline import values
-
-if TYPE_CHECKING:
-    from penstock.authoring.trace.pipeline_tracer import Tracer
 
 
 @dataclass
@@ -28,7 +26,7 @@ class CallBinder:
     says why a step that it reads, by key, may have no result, if it may: then its value is None.
     """
 
-    tracer: Tracer
+    tracer: Compilation
     what: str
     file: str | None
     line: int | None

@@ -10,18 +10,16 @@ from __future__ import annotations
 import collections.abc
 import enum
 import math
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from penstock import codec, hints, tracebacks
 from penstock.authoring.trace import field_hints
+from penstock.authoring.trace.drafts import Compilation
 from penstock.authoring.trace.placeholders import Placeholder, refuse
 from penstock.hints import value_check
 from penstock_core.errors import DefinitionError
 from penstock_core.pipeline import conditions, values
 from penstock_core.pipeline.conditions import AllOf, AnyOf, Compare, Not, Operator, Truth
-
-if TYPE_CHECKING:
-    from penstock.authoring.trace.pipeline_tracer import Tracer
 
 _SIGNS: dict[Operator, str] = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _PLAIN = (str, int, float, type(None), enum.Enum, collections.abc.Mapping, collections.abc.Sequence)
@@ -32,7 +30,7 @@ class Condition(Placeholder):
 
     __slots__ = ("_condition", "_tracer")
 
-    def __init__(self, tracer: Tracer, condition: conditions.Condition) -> None:
+    def __init__(self, tracer: Compilation, condition: conditions.Condition) -> None:
         self._tracer = tracer
         self._condition = condition
 
@@ -62,7 +60,7 @@ class Comparable(Placeholder):
 
     _binding: values.Binding
     _hint: Any
-    _tracer: Tracer
+    _tracer: Compilation
 
     def __eq__(self, other: object) -> Any:
         return _compare(self, "eq", other)
@@ -101,12 +99,12 @@ class Comparable(Placeholder):
     __hash__ = Placeholder.__hash__
 
 
-def inspect_reference(reference: Comparable) -> tuple[Tracer, values.Binding, Any]:
+def inspect_reference(reference: Comparable) -> tuple[Compilation, values.Binding, Any]:
     """The compilation, the binding and the hint of a reference; for this package only."""
     return reference._tracer, reference._binding, reference._hint  # pyright: ignore[reportPrivateUsage]
 
 
-def read(given: object, what: str) -> tuple[Tracer, conditions.Condition]:
+def read(given: object, what: str) -> tuple[Compilation, conditions.Condition]:
     """The condition that a user gave to `what`: a condition, or a reference whose truth counts.
 
     Raises:

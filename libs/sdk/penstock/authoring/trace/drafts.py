@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
-from penstock.hints.signature import Signature
+from penstock.hints.signature import Input, Parametrized, Signature
 from penstock_core.pipeline import conditions, ir, values
 from penstock_core.pipeline.conditions import Condition
 
@@ -17,6 +18,30 @@ class CallOptions:
     rule: ir.Rule = ir.Rule.ALL_SUCCEEDED
     window: int = ir.DEFAULT_WINDOW
     min_success: int | float | None = None
+
+
+class Compilation:
+    """One compilation of a pipeline. References belong to one, and cannot be used in another."""
+
+
+class PipelineDefinition(Parametrized, Protocol):
+    """A pipeline as its compilation sees it."""
+
+    function: Callable[..., Any]
+    file: str | None
+    line: int | None
+
+    def parameter(self, one: Input) -> ir.Port:
+        """A parameter as the IR says it."""
+        ...
+
+    def assemble(self, graph: Any, spec: Callable[[str, Definition], ir.StepSpec] | None = None) -> ir.Pipeline:
+        """The IR of a traced pipeline."""
+        ...
+
+    def run_locally(self, inputs: Mapping[str, Any], answers: Any) -> Any:
+        """Run it in this process."""
+        ...
 
 
 class Definition(Protocol):

@@ -17,12 +17,11 @@ from penstock.hints import assignability
 from penstock_core.pipeline import values
 
 if TYPE_CHECKING:
-    from penstock.authoring.pipelines import Pipeline
-    from penstock.authoring.trace.drafts import Group
+    from penstock.authoring.trace.drafts import Group, PipelineDefinition
 
 
 def parameters(
-    call: CallBinder, pipeline: Pipeline, args: tuple[Any, ...], kwargs: dict[str, Any]
+    call: CallBinder, pipeline: PipelineDefinition, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Reference]:
     """References for the inner body's parameters, bound to the call's arguments and to defaults."""
     inputs = pipeline.signature.inputs

@@ -6,20 +6,17 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from penstock import hints, tracebacks
 from penstock.authoring.trace import inlined_pipelines, mapped_calls, references
 from penstock.authoring.trace.calls import CallBinder, contains_reference
-from penstock.authoring.trace.drafts import Definition, Draft, Group
+from penstock.authoring.trace.drafts import Compilation, Definition, Draft, Group, PipelineDefinition
 from penstock.authoring.trace.references import Outputs, Reference
 from penstock.hints import value_check
 from penstock_core.errors import DefinitionError
 from penstock_core.pipeline import ir, ir_check, values
 from penstock_core.pipeline.conditions import AllOf, Condition
-
-if TYPE_CHECKING:
-    from penstock.authoring.pipelines import Pipeline
 
 
 @dataclass
@@ -50,7 +47,7 @@ def active() -> Tracer | None:
 class Scope:
     """The body of one pipeline, the outermost or one inside: its name space and the calls made in it and deeper."""
 
-    pipeline: Pipeline
+    pipeline: PipelineDefinition
     prefix: str = ""
     drafts: list[Draft] = field(default_factory=list[Draft])
     used_keys: set[str] = field(default_factory=set[str])
@@ -92,7 +89,7 @@ class ClosedBlock:
     recorded: int
 
 
-class Tracer:
+class Tracer(Compilation):
     """One compilation of one pipeline, with the bodies of the pipelines that it calls.
 
     Attributes:
@@ -102,7 +99,7 @@ class Tracer:
         passed: the `when` block that has just ended.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: PipelineDefinition) -> None:
         self.steps: dict[str, Definition] = {}
         self.scopes = [Scope(pipeline)]
         self.blocks: list[Block] = []
@@ -209,7 +206,7 @@ class Tracer:
         here = passed.within == tuple(self.blocks) and passed.scope is self.scopes[-1]
         return passed.condition if here else None
 
-    def inline(self, pipeline: Pipeline, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def inline(self, pipeline: PipelineDefinition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Record the calls of a pipeline inside this one; returns what stands for what it returns."""
         file, line = self._place()
         path = [one.pipeline for one in self.scopes]
@@ -251,7 +248,7 @@ class Tracer:
 # ------------------------------------------------------------------------------------------------------------ bodies
 
 
-def trace(pipeline: Pipeline) -> Graph:
+def trace(pipeline: PipelineDefinition) -> Graph:
     """Run a pipeline's body once and record it.
 
     Raises:
@@ -273,7 +270,7 @@ def trace(pipeline: Pipeline) -> Graph:
     return Graph(tracer.scopes[0].drafts, tracer.steps, outputs, assemble)
 
 
-def _body(pipeline: Pipeline, given: dict[str, Reference]) -> Any:
+def _body(pipeline: PipelineDefinition, given: dict[str, Reference]) -> Any:
     """What the function of a pipeline returns."""
     try:
         return pipeline.function(**given)
@@ -289,7 +286,7 @@ def _body(pipeline: Pipeline, given: dict[str, Reference]) -> Any:
 
 
 def _returned(
-    pipeline: Pipeline, tracer: Tracer, returned: Any
+    pipeline: PipelineDefinition, tracer: Tracer, returned: Any
 ) -> tuple[dict[str, values.Binding], Callable[[dict[str, Any]], Any]]:
     """The outputs of a pipeline: one reference, a NamedTuple or dictionary of them, or nothing."""
     call = CallBinder(tracer, f"pipeline {pipeline.name!r}", pipeline.file, pipeline.line)

@@ -8,18 +8,15 @@ for `when`, and nothing else: see `traps`.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from penstock import codec, hints, tracebacks
 from penstock.authoring.trace import comparisons, field_hints
 from penstock.authoring.trace.comparisons import Comparable
-from penstock.authoring.trace.drafts import Draft, Group
+from penstock.authoring.trace.drafts import Compilation, Draft, Group
 from penstock.authoring.trace.placeholders import Placeholder, refuse
 from penstock_core.errors import DefinitionError
 from penstock_core.pipeline import values
-
-if TYPE_CHECKING:
-    from penstock.authoring.trace.pipeline_tracer import Tracer
 
 
 class Reference(Comparable):
@@ -31,7 +28,12 @@ class Reference(Comparable):
     __slots__ = ()
 
     def __init__(
-        self, tracer: Tracer, binding: values.Binding, hint: Any, owner: Draft | Group | None = None, text: str = ""
+        self,
+        tracer: Compilation,
+        binding: values.Binding,
+        hint: Any,
+        owner: Draft | Group | None = None,
+        text: str = "",
     ) -> None:
         self._tracer = tracer
         self._binding = binding
@@ -111,7 +113,9 @@ class Outputs(Placeholder):
 
     __slots__ = ("_named", "_owner", "_references", "_tracer")
 
-    def __init__(self, tracer: Tracer, owner: Draft | Group | None, references: dict[str, Any], named: type) -> None:
+    def __init__(
+        self, tracer: Compilation, owner: Draft | Group | None, references: dict[str, Any], named: type
+    ) -> None:
         self._tracer = tracer
         self._owner = owner
         self._references = references
@@ -153,10 +157,10 @@ class Outputs(Placeholder):
 class _OutputCollection:
     """A collection of references that a call of a pipeline returned; it is the plain one, and can come `.after`."""
 
-    _tracer: Tracer
+    _tracer: Compilation
     _owner: Draft | Group
 
-    def of(self, tracer: Tracer, owner: Draft | Group) -> Any:
+    def of(self, tracer: Compilation, owner: Draft | Group) -> Any:
         """Say which call returned it; returns itself."""
         self._tracer, self._owner = tracer, owner
         return self
@@ -195,7 +199,7 @@ def _unknown(outputs: OutputDict, name: object) -> NoReturn:
     raise DefinitionError(f"{what} has no output {name!r} (its outputs: {', '.join(outputs)})", *tracebacks.caller())
 
 
-def parts(placeholder: Reference | Outputs | _OutputCollection) -> tuple[Tracer, Draft | Group | None]:
+def parts(placeholder: Reference | Outputs | _OutputCollection) -> tuple[Compilation, Draft | Group | None]:
     """The compilation and the call that a reference belongs to; for this package only."""
     return placeholder._tracer, placeholder._owner  # pyright: ignore[reportPrivateUsage]
 

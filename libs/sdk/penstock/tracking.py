@@ -28,14 +28,13 @@ from types import TracebackType
 from typing import Any
 
 from penstock.client import platform
-from penstock.client.errors import PlatformFailedError
+from penstock.errors import NotInScriptsError, PlatformFailedError
 from penstock.runner import error_info
 from penstock.runner.recorder import Recorder
 from penstock.step_context import contexts
 from penstock.step_context.contexts import Context
 from penstock.store import FolderStore
 from penstock_core import ids, script_runs
-from penstock_core.errors import PenstockError
 
 FOLDER = "tracked"
 FORMAT = 1
@@ -46,10 +45,6 @@ _ENVIRONMENT_LIMIT = 60 * 1024
 """Characters of JSON of what is installed: it travels in the log."""
 
 Json = dict[str, Any]
-
-
-class NotInScriptsError(PenstockError, NotImplementedError):
-    """Something that a step can do and a script cannot; the message says how else."""
 
 
 class TrackedRun(Context):
