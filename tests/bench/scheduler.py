@@ -53,7 +53,7 @@ def chain(length: int) -> Version:
         nodes=tuple(nodes),
         outputs={"result": Output(f"s-{length}", "result")},
     )
-    environment = EnvironmentInfo(digest="0" * 64, python=sys.executable, version="3")
+    environment = EnvironmentInfo(digest="0" * 64, version="3")
     return Version(
         project=PROJECT,
         name="chain",

@@ -187,13 +187,18 @@ def test_the_version_is_chosen_where_a_newer_one_has_come(up: Workspace) -> None
     code += "@pipeline\ndef told():\n    return tell()\n"
     (up.folder / "told.py").write_text(code.format("old"))
     first = up.json("run", "told.py")["run_id"]
+    assert "no published version" in up.call("runs", "rerun", first, "--version", "latest", code=2)
+    assert up.call("register", "told.py") == "published told v1, which was registered before\n"
     (up.folder / "told.py").write_text(code.format("new"))
     assert up.json("run", "told.py")["outputs"] == {"result": "new"}
+    assert up.json("runs", "rerun", first)["outputs"] == {"result": "old"}
+    assert up.call("register", "told.py") == "published told v2, which was registered before\n"
     error = up.call("runs", "rerun", first, code=2)
     assert "has version 1 of 'told', but the latest is 2: pass --version same or --version latest" in error
     assert up.json("runs", "rerun", first, "--version", "same")["outputs"] == {"result": "old"}
     assert up.json("runs", "rerun", first, "--version", "latest")["outputs"] == {"result": "new"}
-    assert "expected one of same, latest" in up.call("runs", "rerun", first, "--version", "2", code=2)
+    assert up.json("runs", "rerun", first, "--version", "2")["outputs"] == {"result": "new"}
+    assert "expected a number or one of same, latest" in up.call("runs", "rerun", first, "--version", "new", code=2)
 
 
 def test_a_detached_rerun_goes_on_by_itself(up: Workspace) -> None:

@@ -469,6 +469,9 @@ def test_versions_are_listed(up: Workspace, finished: dict[str, Any]) -> None:
 
 
 def test_schedules_come_and_go(up: Workspace, finished: dict[str, Any]) -> None:
+    published = up.json("register", "flows.py:hello")
+    assert (published["pipeline"], published["created"], published["published"]) == ("hello", False, True)
+    assert "(latest)" in up.call("versions", "list", "hello").stdout
     put = ["schedules", "apply", "nightly", "--pipeline", "hello", "--cron", "0 3 * * *", "--tz", "Europe/Paris"]
     stored = up.json(*put, "-p", "n=2")
     assert (stored["cron"], stored["tz"], stored["inputs"], stored["version"]) == (

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import random
 import re
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -16,14 +16,21 @@ import pytest
 
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.nats.buckets.kv import Bucket
-from penstock_adapters.nats.buckets.versions import Versions, digest_key, key, latest_key
+from penstock_adapters.nats.buckets.versions import Versions, digest_key, highest_key, key
 from penstock_adapters.nats.bus import Bus
 from penstock_artifacts.app import build as build_artifacts
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_builder.app import build
 from penstock_builder.settings import BuilderSettings
 from penstock_contracts import subjects
-from penstock_contracts.commands import EnvironmentInfo, GitInfo, RegisterVersion, Version, VersionReply
+from penstock_contracts.commands import (
+    EnvironmentInfo,
+    GitInfo,
+    InterpreterHint,
+    RegisterVersion,
+    Version,
+    VersionReply,
+)
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline, Output
 from penstock_core.ports import UnavailableError
@@ -32,7 +39,7 @@ from penstock_testkit.servers.nats import NatsServer
 
 BUNDLE = b"source bundle"
 SOURCE = hashlib.sha256(BUNDLE).hexdigest()
-ENVIRONMENT = EnvironmentInfo(python=sys.executable, version="3.11", digest="0" * 64)
+ENVIRONMENT = EnvironmentInfo(version="3.11", digest="0" * 64)
 STEP = ir.StepSpec(name="s", entrypoint="m:s", inputs=(ir.Port(name="x"),), outputs=(ir.Port(name="result"),))
 
 
@@ -65,6 +72,11 @@ async def register(bus: Bus, what: RegisterVersion, timeout: float = 20.0) -> Ve
     return VersionReply.model_validate_json(reply.data)
 
 
+async def highest(bus: Bus, name: str) -> int | None:
+    entry = await Bucket(bus, subjects.VERSIONS_BUCKET).get(highest_key("default", name))
+    return int(entry.value) if entry else None
+
+
 async def announced(bus: Bus, name: str) -> list[int]:
     messages = await bus.read(subjects.BUILDS, f"builds.default.{name}.registered")
     return [Version.model_validate_json(message.data).version for message in messages]
@@ -85,7 +97,8 @@ async def test_a_version_is_stored_numbered_and_announced(nats_server: NatsServe
         stored = await versions.get("default", "numbered", 1)
         assert stored is not None
         assert (stored.pipeline, stored.source, stored.git) == (first.pipeline, SOURCE, git)
-        assert await versions.latest("default", "numbered") == 3
+        assert await versions.latest("default", "numbered") is None
+        assert await versions.exists("default", "numbered")
         assert [version.version for version in await versions.list("default", "numbered")] == [1, 2, 3]
         assert await announced(bus, "numbered") == [1, 2, 3]
         [event, *_] = await bus.read(subjects.BUILDS, "builds.default.numbered.registered")
@@ -108,7 +121,74 @@ async def test_replicas_give_no_number_twice_nor_two_to_equal_content(nats_serve
         assert sorted(n for found in numbers.values() for n in found if n) == list(range(1, 13))
         assert sum(reply.created for reply in replies) == 12
         assert await announced(bus, "raced") == list(range(1, 13))
-        assert await Versions(bus).latest("default", "raced") == 12
+        assert await highest(bus, "raced") == 12
+
+
+async def test_publishing_an_experiment_keeps_its_number_and_the_last_publication_is_the_latest(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with platform(nats_server, tmp_path) as bus:
+        versions = Versions(bus)
+        first, second = command("released"), command("released", description="second")
+        assert await register(bus, first) == VersionReply(version=1, created=True)
+        assert await register(bus, second) == VersionReply(version=2, created=True)
+        published = first.model_copy(update={"publish": True, "by": "ada"})
+        assert await register(bus, published) == VersionReply(version=1, published=True)
+        assert await versions.latest("default", "released") == 1
+        assert await register(bus, second.model_copy(update={"publish": True})) == VersionReply(
+            version=2, published=True
+        )
+        # An experiment that equals a published version says so and changes nothing.
+        assert await register(bus, first) == VersionReply(version=1, published=True)
+        assert await versions.latest("default", "released") == 2
+        # Back to the code of before: that is the latest again, under its number.
+        assert await register(bus, published) == VersionReply(version=1, published=True)
+        found = await versions.published("default", "released")
+        assert found is not None
+        assert (found.latest, {number: one.by for number, one in found.versions.items()}) == (1, {1: "ada", 2: ""})
+        assert await versions.publications("default") == {"released": found}
+        assert [version.version for version in await versions.list("default", "released")] == [1, 2]
+
+
+async def test_publications_at_the_same_time_lose_none(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with platform(nats_server, tmp_path, replicas=3) as bus:
+        wanted = [command("rivals", description=str(n % 6), publish=n % 6 < 4) for n in range(18)]
+        replies = await asyncio.gather(*(register(bus, one) for one in wanted))
+        published = {reply.version for reply, one in zip(replies, wanted, strict=True) if one.publish}
+        assert all(reply.published for reply, one in zip(replies, wanted, strict=True) if one.publish)
+        found = await Versions(bus).published("default", "rivals")
+        assert found is not None
+        assert set(found.versions) == published
+        assert found.latest in published
+
+
+async def test_the_identity_has_no_path(nats_server: NatsServer, tmp_path: Path) -> None:
+    async with platform(nats_server, tmp_path) as bus:
+        await FolderArtifacts(tmp_path / "artifacts").put_bytes(b"with an unrelated file")
+        other = hashlib.sha256(b"with an unrelated file").hexdigest()
+
+        def located(folder: str, line: int) -> ir.Pipeline:
+            file = f"{folder}/flow.py"
+            step = dataclasses.replace(STEP, file=file, line=line)
+            node = ir.Node(key="s", step="s", inputs={"x": Inline(1)}, file=file, line=line)
+            return ir.Pipeline(name="moved", steps={"s": step}, nodes=(node,), file=file, line=line)
+
+        first = command("", pipeline=located("/home/ada", 1), code="c" * 64)
+        hint = InterpreterHint(python="/opt/bin/python", folders={"/opt/lib": 1})
+        second = command("", pipeline=located("/srv", 9), code="c" * 64, source=other, interpreter=hint)
+        assert await register(bus, first) == VersionReply(version=1, created=True)
+        assert await register(bus, second) == VersionReply(version=1)
+        stored = await Versions(bus).get("default", "moved", 1)
+        assert stored is not None
+        assert stored.source == SOURCE
+        assert await register(bus, first.model_copy(update={"code": "d" * 64})) == VersionReply(version=2, created=True)
+        assert await register(bus, first.model_copy(update={"code": None})) == VersionReply(version=3, created=True)
+        # Where registrants have the environment is known beside, the newest first.
+        again = InterpreterHint(python="/opt/bin/python", folders={"/opt/lib": 2})
+        for one in (InterpreterHint(python="/usr/bin/python"), again, again):
+            await register(bus, first.model_copy(update={"interpreter": one}))
+        hints = (await Versions(bus).interpreters(ENVIRONMENT.digest)).interpreters
+        assert hints == [again, InterpreterHint(python="/usr/bin/python")]
 
 
 @pytest.mark.parametrize("written", [1, 2, 3])
@@ -120,8 +200,10 @@ async def test_what_a_killed_builder_left_is_completed(nats_server: NatsServer, 
         entry = await bucket.get(key("default", name, 1))
         digest = (await Versions(bus).list("default", name))[0].digest
         assert entry is not None
-        # As if it had been killed after so many writes: number, digest, announcement, latest.
-        await bus.api(f"STREAM.PURGE.KV_{subjects.VERSIONS_BUCKET}", {"filter": f"$KV.*.{latest_key('default', name)}"})
+        # As if it had been killed after so many writes: number, digest, announcement, highest.
+        await bus.api(
+            f"STREAM.PURGE.KV_{subjects.VERSIONS_BUCKET}", {"filter": f"$KV.*.{highest_key('default', name)}"}
+        )
         if written < 3:
             await bus.api(f"STREAM.PURGE.{subjects.BUILDS}", {"filter": f"builds.default.{name}.registered"})
         if written < 2:
@@ -130,7 +212,7 @@ async def test_what_a_killed_builder_left_is_completed(nats_server: NatsServer, 
         other = command(name, description="other")
         replies = await asyncio.gather(register(bus, command(name)), register(bus, other))
         assert [reply.version for reply in replies] == [1, 2]
-        assert await Versions(bus).latest("default", name) == 2
+        assert await highest(bus, name) == 2
         assert await announced(bus, name) == [1, 2]
 
 

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,7 +23,7 @@ from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.run_log import from_direct
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import subjects
-from penstock_contracts.commands import EnvironmentInfo, Parked, Schedule, Tick, Version
+from penstock_contracts.commands import EnvironmentInfo, Parked, Publication, Publications, Schedule, Tick, Version
 from penstock_core.facts import RunRequested
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline
@@ -63,13 +62,14 @@ async def put_version(running: app.RunningServices) -> None:
         version=1,
         digest="0" * 64,
         source="0" * 64,
-        environment=EnvironmentInfo(python=sys.executable, version="3", digest="0" * 64),
+        environment=EnvironmentInfo(version="3", digest="0" * 64),
         pipeline=pipeline,
         registered_at=0.0,
     )
     bucket = Bucket(running.bus, subjects.VERSIONS_BUCKET)
     await bucket.put(versions.key("default", "nightly", 1), versions.pack(version))
-    await bucket.put(versions.latest_key("default", "nightly"), b"1")
+    published = Publications(latest=1, versions={1: Publication(at=0.0)})
+    await bucket.put(versions.published_key("default", "nightly"), published.model_dump_json().encode())
 
 
 async def put_schedule(running: app.RunningServices, expression: str = "* * * * * *", **more: object) -> None:
@@ -178,7 +178,7 @@ async def test_a_paused_schedule_rests(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("schedule", "why"),
     [
-        ({"pipeline": "absent"}, "no version of pipeline 'absent'"),
+        ({"pipeline": "absent"}, "no published version of pipeline 'absent'"),
         ({"version": 9}, "no version 9"),
         ({"inputs": {}}, "inputs.x: is missing"),
         ({"inputs": {"x": 1, "z": 2}}, "inputs.z: is not a parameter of the pipeline"),

@@ -91,7 +91,7 @@ class Versions:
 
     async def get(self, project: str, pipeline: str, version: int) -> Version | None:
         found = self.pipelines.get(pipeline)
-        environment = EnvironmentInfo(python="python", version="3", digest="0" * 64)
+        environment = EnvironmentInfo(version="3", digest="0" * 64)
         return found and Version(
             project=project,
             name=pipeline,

@@ -104,7 +104,7 @@ class RecordedEffects:
             version=version,
             digest="0" * 64,
             source="0" * 64,
-            environment=EnvironmentInfo(digest="0" * 64, python="/usr/bin/python3", version="3.11"),
+            environment=EnvironmentInfo(digest="0" * 64, version="3.11"),
             pipeline=PIPELINES[pipeline],
             registered_at=0.0,
         )

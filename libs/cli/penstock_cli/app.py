@@ -28,6 +28,7 @@ from penstock_cli.runs import (
     logs,
     metrics,
     mlflow_export,
+    register,
     remove,
     rerun,
     run,
@@ -63,6 +64,7 @@ def root(
 
 
 app.command("run")(run.run)
+app.command("register")(register.register)
 app.command("up")(up.up)
 runs.command("list")(list_runs.list_runs)
 runs.command("show")(show.show)

@@ -35,7 +35,7 @@ def list_schedules(json: Json = False) -> None:
     rows = [
         (
             schedule.name,
-            f"{schedule.pipeline} {f'v{schedule.version}' if schedule.version else '(latest)'}",
+            f"{schedule.pipeline} {f'v{schedule.version}' if schedule.version else '(latest published)'}",
             schedule.cron,
             schedule.tz,
             "paused" if schedule.paused else "active",
@@ -53,7 +53,8 @@ def apply(
     cron: Annotated[str, typer.Option("--cron", help="Five or six fields, such as '0 3 * * *'.")],
     tz: Annotated[str, typer.Option("--tz", help="Time zone of the fields, such as Europe/Paris.")] = "UTC",
     version: Annotated[
-        int | None, typer.Option("--version", help="Version to run; default the latest at each tick.")
+        int | None,
+        typer.Option("--version", help="Published version to run; default the latest at each tick."),
     ] = None,
     param: Annotated[
         list[str] | None,
@@ -64,7 +65,8 @@ def apply(
 ) -> None:
     """Create or update a schedule.
 
-    Schedules fire only while a platform is running: see `penstock up`.
+    The version must be published: see `penstock register`. Schedules fire only while a platform is running: see
+    `penstock up`.
     """
     from penstock.client.schedules import Schedule
     from penstock_cli.platform import session
@@ -77,7 +79,8 @@ def apply(
     if json:
         output.as_json(_object(stored))
     else:
-        output.line(f"schedule {stored.name}: {stored.pipeline} at {stored.cron!r} {stored.tz}")
+        runs = f"version {stored.version}" if stored.version else "latest published version"
+        output.line(f"schedule {stored.name}: {stored.pipeline}, {runs}, at {stored.cron!r} {stored.tz}")
     if short_lived:
         output.note("no platform is running here, so the schedule does not fire: start one with `penstock up`")
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
-from penstock_contracts.commands import EnvironmentInfo, GitInfo
+from penstock_contracts.commands import EnvironmentInfo, GitInfo, InterpreterHint, Version
 from penstock_contracts.waits import WaitView
 
 Json = Any
@@ -15,17 +15,32 @@ MAX_DEADLINE = 1e9
 """Seconds that a run may be given at most."""
 
 
+_VERSION_CHOICE: dict[str, Json] = {
+    "anyOf": [{"enum": ["same", "latest"], "type": "string"}, {"minimum": 1, "type": "integer"}, {"type": "null"}]
+}
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
 class RegisterBody(_Model):
-    """Register a version of a pipeline. `pipeline` is the IR; `source` was put to `/v1/blobs/{sha256}` before."""
+    """Register a version of a pipeline. `pipeline` is the IR; put `source` to `/v1/artifacts/{sha256}` first.
+
+    Without `publish` the version is an experiment: it is listed and can be run by its number, but it is never `latest`.
+    """
 
     pipeline: dict[str, Json]
-    source: str = Field(pattern=r"^[0-9a-f]{64}$")
+    source: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the source bundle")
+    code: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the project modules that the pipeline imports; null: the whole bundle",
+    )
     environment: EnvironmentInfo
+    interpreter: InterpreterHint | None = None
     git: GitInfo | None = None
+    publish: bool = False
 
 
 class VersionRegistered(_Model):
@@ -35,10 +50,11 @@ class VersionRegistered(_Model):
     pipeline: str
     version: int
     created: bool
+    published: bool
 
 
 class VersionSummary(_Model):
-    """A version without its IR."""
+    """A version without its IR. `latest` marks the version that was published last."""
 
     project: str
     pipeline: str
@@ -46,12 +62,25 @@ class VersionSummary(_Model):
     digest: str
     source: str
     registered_at: float
+    published: bool = False
+    published_at: float | None = None
+    published_by: str = ""
+    latest: bool = False
     git: GitInfo | None = None
     steps: int
 
 
+class VersionView(Version):
+    """A version with its IR. `latest` marks the version that was published last."""
+
+    published: bool = False
+    published_at: float | None = None
+    published_by: str = ""
+    latest: bool = False
+
+
 class RunBody(_Model):
-    """Ask for a run. `inputs` are JSON values by parameter name; `version` None means the latest.
+    """Ask for a run. `inputs` are JSON values by parameter name; `version` None means the latest published one.
 
     `cache` says what it does with earlier results of steps that keep them: `use` them, make them anew and keep these
     (`refresh`), or neither use nor keep any (`off`). `refresh` names single steps that are made anew, by key or name.
@@ -71,7 +100,8 @@ class RunBody(_Model):
 class RerunBody(_Model):
     """Run an earlier run's pipeline again, as a new run with the same labels and priority.
 
-    `version` says which: that of the earlier run (`same`) or the `latest`; it may be left out where they are one.
+    `version` says which: that of the earlier run (`same`), the `latest` published one, or a number. It may be left out
+    unless the earlier run's version is published and a later one was published since.
     `inputs` are what change; the others are those of the earlier run. `cache` and `refresh` are as for any run: those
     of the earlier run do not matter. `deadline` is in seconds from now; None: as the pipeline says.
 
@@ -80,13 +110,20 @@ class RerunBody(_Model):
     the name of a step for all its calls, or of a pipeline inside for all its steps. Steps to `refresh` run again, too.
     """
 
-    version: Literal["same", "latest"] | None = None
+    version: Annotated[str | int | None, WithJsonSchema(_VERSION_CHOICE)] = None
     inputs: dict[str, Json] = Field(default_factory=dict)
     cache: Literal["use", "refresh", "off"] = "use"
     refresh: list[str] = Field(default_factory=list, max_length=1000)
     deadline: float | None = Field(default=None, gt=0, le=MAX_DEADLINE)
     resume: bool = False
     from_step: str | None = Field(default=None, min_length=1, max_length=1000)
+
+    @field_validator("version")
+    @classmethod
+    def _is_choice(cls, value: str | int | None) -> str | int | None:
+        if value in (None, "same", "latest") or (isinstance(value, int) and value >= 1):
+            return value
+        raise ValueError("must be 'same', 'latest' or the number of a version")
 
 
 class CancelBody(_Model):

@@ -25,36 +25,77 @@ class GitInfo(_Model):
 
 
 class EnvironmentInfo(_Model):
-    """The interpreter that runs the steps: on one machine, the one that the user compiled with."""
+    """The environment that a version was compiled in and runs in, without any path."""
+
+    implementation: str = Field(default="cpython", max_length=50)
+    version: str = Field(max_length=100, description="version of Python; major and minor are part of the identity")
+    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 over Python and the installed distributions")
+    packages: dict[str, str] = Field(default_factory=dict, description="versions by normalized name of distribution")
+
+
+class InterpreterHint(_Model):
+    """Where an environment is installed on the registrant's machine; no part of a version's identity."""
 
     python: str = Field(max_length=4096, description="path of the interpreter")
-    version: str = Field(max_length=100)
-    digest: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 over interpreter and installed packages")
-    packages: dict[str, str] = Field(default_factory=dict)
+    folders: dict[str, int] = Field(
+        default_factory=dict, max_length=100, description="its package folders with their times of change in ns"
+    )
+
+
+class InterpreterHints(_Model):
+    """The interpreters that registrants had for one environment digest, newest first."""
+
+    interpreters: list[InterpreterHint] = Field(default_factory=list[InterpreterHint])
 
 
 class RegisterVersion(_Model):
-    """Register a pipeline version. Equal IR, source and environment give the same version again."""
+    """Register a pipeline version. Equal pipeline, code and environment are the same version.
+
+    Without `publish` the version is an experiment: it has a number and can be run by it, but is never `latest`.
+    """
 
     project: str = Field(default="default", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
     pipeline: Pipeline
     source: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the source bundle, already stored")
+    code: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="SHA-256 of the project modules that the pipeline imports; null: the whole bundle",
+    )
     environment: EnvironmentInfo
+    interpreter: InterpreterHint | None = None
     git: GitInfo | None = None
+    publish: bool = False
+    by: str = Field(default="", max_length=500, description="principal that publishes it")
 
 
 class Version(_Model):
-    """An immutable, numbered version of a pipeline."""
+    """An immutable, numbered version of a pipeline. Of equal registrations, the first one's source is used."""
 
     project: str
     name: str
     version: int
-    digest: str = Field(description="SHA-256 over IR, source and environment")
+    digest: str = Field(description="SHA-256 over pipeline, code and environment")
     source: str
+    code: str | None = None
     environment: EnvironmentInfo
     git: GitInfo | None = None
     pipeline: Pipeline
     registered_at: float
+
+
+class Publication(_Model):
+    """When a version was published last, as Unix seconds, and by whom."""
+
+    at: float
+    by: str = ""
+
+
+class Publications(_Model):
+    """The published versions of one pipeline by number; `latest` is the one that was published last."""
+
+    latest: int
+    versions: dict[int, Publication]
 
 
 class VersionReply(_Model):
@@ -62,6 +103,7 @@ class VersionReply(_Model):
 
     version: int | None = None
     created: bool = False
+    published: bool = Field(default=False, description="whether it is published, by this registration or before")
     error: str | None = None
     unavailable: bool = Field(default=False, description="whether trying again later may help")
 
@@ -200,7 +242,9 @@ class Schedule(_Model):
     name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
     project: str = "default"
     pipeline: str
-    version: int | None = Field(default=None, description="None: the latest at each tick")
+    version: int | None = Field(
+        default=None, description="a published version; null: the latest published one at each tick"
+    )
     cron: str = Field(max_length=200, description="five or six fields, as cronsim reads them")
     tz: str = Field(default="UTC", max_length=64)
     inputs: dict[str, Any] = Field(default_factory=dict)

@@ -39,11 +39,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class PreparedPipeline:
-    """A pipeline with everything that registering it takes."""
+    """A pipeline with everything that registering it takes. `code` is the digest of the modules that it imports."""
 
     ir: CompiledPipeline
     source: bundle.Bundle
+    code: str
     environment: dict[str, Any]
+    interpreter: dict[str, Any]
     git: dict[str, Any] | None
 
 
@@ -239,4 +241,12 @@ def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> PreparedPipeline:
             "import it in the usual way, or name the file"
         )
     packed = bundle.pack(root)
-    return PreparedPipeline(compiled, packed, bundle.environment_info(), bundle.git_info(root))
+    modules = {module, *(spec.entrypoint.partition(":")[0] for spec in compiled.steps.values() if spec.entrypoint)}
+    return PreparedPipeline(
+        compiled,
+        packed,
+        bundle.ProjectModules(root).closure(*sorted(modules)).digest(packed.digest),
+        bundle.environment_info(),
+        bundle.interpreter_info(),
+        bundle.git_info(root),
+    )

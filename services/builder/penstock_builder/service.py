@@ -1,11 +1,12 @@
-"""The builder: makes immutable, numbered pipeline versions.
+"""The builder: makes immutable, numbered pipeline versions, and publishes them.
 
 In: a compiled pipeline, its source bundle's digest, its environment. Out: a version number, and one event a version.
 
 Promises: equal content has one number and a number one content, each version is announced once, in order, whichever
 replicas register at the same time and wherever one of them is killed. How: a number is taken by creating its key. A
-version is complete when its digest points to it, it is announced, and `latest` says its number, in this order; no
-number is taken before all below are complete, and whoever finds one that is not completes it.
+version is complete when its digest points to it, it is announced, and `highest` has its number, in this order; no
+number is taken before all below are complete, and a replica that finds an incomplete version completes it. A version
+is published after it is complete, so `latest` never resolves to a version that cannot be read.
 """
 
 from __future__ import annotations
@@ -15,19 +16,31 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
-import orjson
+import pydantic
 
 from penstock_adapters.nats.buckets import versions
 from penstock_adapters.nats.buckets.kv import Entry
 from penstock_adapters.nats.buckets.versions import VersionTooLargeError
-from penstock_contracts.commands import RegisterVersion, Version, VersionReply
+from penstock_contracts.commands import (
+    InterpreterHints,
+    Publication,
+    Publications,
+    RegisterVersion,
+    Version,
+    VersionReply,
+)
 from penstock_core.errors import DefinitionError, InvalidIdError, PenstockError
 from penstock_core.pipeline import ir_check
+from penstock_core.pipeline.ir import Pipeline
 from penstock_core.ports import UnavailableError
 
 _TRIES = 50
+_HINTS = 8
+"""Interpreters that are remembered for one environment."""
+
+_PIPELINE = pydantic.TypeAdapter(Pipeline)
 
 
 class Store(Protocol):
@@ -75,14 +88,18 @@ class BuilderService:
                     error=f"the source bundle {command.source} is not in the artifact store: put it there, then "
                     "register again"
                 )
-            return await self._number(command, digest(command))
+            reply = await self._number(command, digest(command))
+            assert reply.version is not None  # noqa: S101 - `_number` returns a version or raises
+            await self._keep_hint(command)
+            published = await self._publish(command, reply.version)
+            return reply.model_copy(update={"published": published})
         except (VersionTooLargeError, DefinitionError, InvalidIdError) as error:
             return VersionReply(error=str(error))
 
     async def _number(self, command: RegisterVersion, content: str) -> VersionReply:
         project, name = command.project, command.pipeline.name
-        # In this order: what others complete between the two reads has a number above `latest` and is met below.
-        number = await self._latest(project, name) + 1
+        # In this order: what others complete between the two reads has a number above `highest` and is met below.
+        number = await self._highest(project, name) + 1
         known = await self._store.get(versions.digest_key(project, name, content))
         if known is not None:
             for incomplete in range(number, int(known.value) + 1):
@@ -95,6 +112,7 @@ class BuilderService:
                 version=number,
                 digest=content,
                 source=command.source,
+                code=command.code,
                 environment=command.environment,
                 git=command.git,
                 pipeline=command.pipeline,
@@ -128,27 +146,55 @@ class BuilderService:
         await self._edges.announce(version)
         await self._point(version.project, version.name, version.version)
 
-    async def _latest(self, project: str, name: str) -> int:
-        latest = await self._store.get(versions.latest_key(project, name))
-        return int(latest.value) if latest else 0
+    async def _highest(self, project: str, name: str) -> int:
+        highest = await self._store.get(versions.highest_key(project, name))
+        return int(highest.value) if highest else 0
 
     async def _point(self, project: str, name: str, number: int) -> None:
-        """Have `latest` be at least `number`."""
-        key = versions.latest_key(project, name)
+        """Make `highest` at least `number`."""
+        key = versions.highest_key(project, name)
         while True:
-            latest = await self._store.get(key)
-            if latest is not None and int(latest.value) >= number:
+            highest = await self._store.get(key)
+            if highest is not None and int(highest.value) >= number:
                 return
-            if await self._store.put(key, str(number).encode(), latest.revision if latest else 0) is not None:
+            if await self._store.put(key, str(number).encode(), highest.revision if highest else 0) is not None:
                 return
+
+    async def _publish(self, command: RegisterVersion, number: int) -> bool:
+        """Make `number` the latest published version if that is requested; returns whether it is published."""
+        key = versions.published_key(command.project, command.pipeline.name)
+        for _ in range(_TRIES):
+            entry = await self._store.get(key)
+            before = Publications.model_validate_json(entry.value) if entry else None
+            known = before.versions if before else {}
+            if not command.publish or (before and before.latest == number):
+                return number in known
+            new = Publications(latest=number, versions=known | {number: Publication(at=self._clock(), by=command.by)})
+            if await self._store.put(key, new.model_dump_json().encode(), entry.revision if entry else 0) is not None:
+                return True
+        raise UnavailableError(f"versions of {command.pipeline.name!r} are published all the time: try again")
+
+    async def _keep_hint(self, command: RegisterVersion) -> None:
+        """Remember where the registrant has the environment. Another one's newer hint may win: it is only a hint."""
+        if command.interpreter is None:
+            return
+        key = versions.interpreters_key(command.environment.digest)
+        entry = await self._store.get(key)
+        known = InterpreterHints.model_validate_json(entry.value).interpreters if entry else []
+        if known[:1] != [command.interpreter]:
+            others = [hint for hint in known if hint.python != command.interpreter.python]
+            new = InterpreterHints(interpreters=[command.interpreter, *others][:_HINTS])
+            await self._store.put(key, new.model_dump_json().encode(), entry.revision if entry else 0)
 
 
 def digest(command: RegisterVersion) -> str:
-    """SHA-256 over what makes a version what it is: the IR, the source bundle and the environment."""
-    content: list[object] = [command.pipeline, command.source, command.environment.digest, command.environment.python]
-    try:
-        text = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
-    except TypeError:  # an integer beyond 64 bits, which only the standard library writes
-        content[0] = command.model_dump(mode="json", include={"pipeline"})
-        text = json.dumps(content, sort_keys=True).encode()
-    return hashlib.sha256(text).hexdigest()
+    """SHA-256 over what identifies a version: the pipeline, the code that it imports, and the environment.
+
+    Places in files are no part of it, also not those in `dynamic_code`: they are paths, and follow from the code.
+    """
+    pipeline: dict[str, Any] = _PIPELINE.dump_python(command.pipeline, mode="json")
+    for part in (pipeline, *pipeline["steps"].values(), *pipeline["nodes"]):
+        for place in ("file", "line", "dynamic_code"):
+            part.pop(place, None)
+    content = [pipeline, command.code or command.source, command.environment.digest]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

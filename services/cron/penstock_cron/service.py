@@ -50,7 +50,7 @@ class Edges(Protocol):
         ...
 
     async def version(self, project: str, pipeline: str, version: int | None) -> Version | None:
-        """A pipeline version, or the latest."""
+        """A pipeline version; None: the latest published one."""
         ...
 
     async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
@@ -122,7 +122,7 @@ class CronService:
     async def _fire(self, schedule: Schedule, tick: Tick) -> None:
         version = await self._edges.version(schedule.project, schedule.pipeline, schedule.version)
         if version is None:
-            wanted = f"version {schedule.version}" if schedule.version else "version"
+            wanted = f"version {schedule.version}" if schedule.version else "published version"
             await self._refuse(schedule, tick, f"there is no {wanted} of pipeline {schedule.pipeline!r}")
             return
         names = requests.model_references(version.pipeline.params, schedule.inputs)

@@ -36,6 +36,7 @@ from penstock_core.shipping.publisher import MessagePublisher
 from penstock_executor import subscribers
 from penstock_executor.cache import CacheLookup, ResultCache
 from penstock_executor.checkpoints import latest_checkpoint
+from penstock_executor.interpreters import Interpreters
 from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
@@ -61,7 +62,9 @@ class NatsPlatform:
         self._cache = ResultCache(
             Bucket(context.bus, subjects.CACHE_BUCKET), self._mirror.missing, self.facts, context.log.warning
         )
-        self._sources = Sources(settings.home, Versions(context.bus), self._mirror.local_file)
+        versions = Versions(context.bus)
+        interpreters = Interpreters(versions.interpreters, [sys.executable, *settings.interpreters()])
+        self._sources = Sources(settings.home, versions, self._mirror.local_file, interpreters)
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
         """See the protocol."""

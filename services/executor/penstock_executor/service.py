@@ -25,10 +25,12 @@ from penstock_core import script_runs
 from penstock_core.errors import PenstockError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
 from penstock_core.ports import Executor, UnavailableError
+from penstock_core.run import retry
 from penstock_core.shipping.messages import AttemptKey, Message
 from penstock_executor import attempt_facts
 from penstock_executor.active_attempt import ActiveAttempt, finalize_end
 from penstock_executor.background_tasks import BackgroundTasks
+from penstock_executor.interpreters import EnvironmentMissingError
 from penstock_executor.platform import Platform
 from penstock_executor.slot_queue import SlotQueue
 
@@ -38,6 +40,10 @@ STARTED_DELAY = 0.02
 _REMEMBERED = 10_000
 _CANCELLED_REMEMBERED = 100_000
 _REFUSED_DELAY = 10.0
+_ENVIRONMENT_HANDBACKS = 3
+"""How often an attempt whose environment is not on this machine is handed back before it fails."""
+
+_ENVIRONMENT_DELAY = 0.5
 
 
 class ExecutorService:
@@ -133,42 +139,51 @@ class ExecutorService:
         self._background.spawn(self._begin(attempt, active.request, active.delivery))
 
     async def _begin(self, attempt: AttemptKey, request: AttemptRequested, delivery: Delivery) -> None:
-        """Submit an attempt, or queue it if it has no slot."""
+        """Submit an attempt, or queue it if it has no slot; report an end or hand it back on errors."""
         try:
-            if self._was_cancelled(request):
-                return
-            if request.not_before is not None and (delay := request.not_before - time.time()) > 0:
-                self._release(attempt)
-                await self._platform.return_delivery(delivery, delay)
-                return
-            if self._may_be_repeated(delivery) and await self._is_known(request):
-                return
-            if request.start_by is not None and time.time() >= request.start_by:
-                self._end(attempt_facts.queue_timeout(request))
-                return
-            active = self._active_attempts.get(attempt)
-            if active is None or active.ended:
-                return
-            if not active.has_slot:
-                await self._enqueue(attempt, request, delivery)
-                return
-            request = await resolve_inputs(request, self._platform.facts)
-            if await self._from_cache(attempt, request):
-                return
-            # A cancel that came meanwhile was not passed on. Nothing is awaited between this check and `submit`.
-            if self._was_cancelled(request):
-                return
-            await self._submit(attempt, request)
+            await self._submit_or_enqueue(attempt, request, delivery)
         except UnavailableError as error:
             self._warn("attempt handed back", attempt="/".join(map(str, attempt)), error=str(error))
             self._release(attempt)
             await self._platform.return_delivery(delivery, 1.0)
+        except EnvironmentMissingError as error:
+            if delivery.delivered <= _ENVIRONMENT_HANDBACKS:  # another executor of the pool may have it
+                self._release(attempt)
+                await self._platform.return_delivery(delivery, _ENVIRONMENT_DELAY)
+                return
+            self._end(attempt_facts.bad_end(request, Outcome.FAILED, retry.ENVIRONMENT_MISSING, str(error)))
         except PenstockError as error:
             self._end(attempt_facts.bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
         except Exception as error:
             self._warn("attempt could not be started", attempt="/".join(map(str, attempt)), error=repr(error))
             message = f"the executor could not start the attempt: {error}"
             self._end(attempt_facts.bad_end(request, Outcome.LOST, type(error).__name__, message))
+
+    async def _submit_or_enqueue(self, attempt: AttemptKey, request: AttemptRequested, delivery: Delivery) -> None:
+        if self._was_cancelled(request):
+            return
+        if request.not_before is not None and (delay := request.not_before - time.time()) > 0:
+            self._release(attempt)
+            await self._platform.return_delivery(delivery, delay)
+            return
+        if self._may_be_repeated(delivery) and await self._is_known(request):
+            return
+        if request.start_by is not None and time.time() >= request.start_by:
+            self._end(attempt_facts.queue_timeout(request))
+            return
+        active = self._active_attempts.get(attempt)
+        if active is None or active.ended:
+            return
+        if not active.has_slot:
+            await self._enqueue(attempt, request, delivery)
+            return
+        request = await resolve_inputs(request, self._platform.facts)
+        if await self._from_cache(attempt, request):
+            return
+        # A cancel that came meanwhile was not passed on. Nothing is awaited between this check and `submit`.
+        if self._was_cancelled(request):
+            return
+        await self._submit(attempt, request)
 
     async def _submit(self, attempt: AttemptKey, request: AttemptRequested) -> None:
         assert self._executor is not None  # noqa: S101 - set by the composition root before open()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 from pydantic import Field
 
@@ -31,7 +32,17 @@ class ExecutorSettings(ServiceSettings):
         description="projects whose steps may not use formats whose loading can run code, such as pickle, separated by "
         "commas; * stands for all",
     )
+    pythons: str = Field(
+        default="",
+        description="interpreters, or folders of virtual environments, that may run steps besides the executor's own "
+        "and those that pipelines were registered with, separated by colons",
+    )
     fork_servers: int = Field(default=4, ge=1, description="idle fork servers that are kept")
+
+    def interpreters(self) -> list[str]:
+        """The paths in `pythons`, with `bin/python` for a folder."""
+        paths = [Path(text).expanduser() for text in self.pythons.split(os.pathsep) if text]
+        return [str(path / "bin" / "python" if path.is_dir() else path) for path in paths]
 
     def unsafe_allowed(self, project: str) -> bool:
         """Whether a project's steps may save and load formats whose loading can run code."""

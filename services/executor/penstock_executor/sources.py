@@ -1,4 +1,4 @@
-"""Makes an attempt's workplace ready: the source bundle of its version unpacked, its interpreter found."""
+"""Prepares an attempt's workplace: the source bundle of its version unpacked, its interpreter found."""
 
 from __future__ import annotations
 
@@ -14,21 +14,29 @@ from penstock_adapters.process import AttemptEnvironment
 from penstock_contracts.commands import Version
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptRequested
+from penstock_executor.interpreters import Interpreters
 
 
 class WorkplaceError(PenstockError):
-    """The version's source or interpreter cannot be had here."""
+    """The version or its source is missing."""
 
 
 class Sources:
     """Workplaces by version; each is made once and kept."""
 
-    def __init__(self, home: Path, versions: Versions, local_file: Callable[[str], Awaitable[Path]]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        versions: Versions,
+        local_file: Callable[[str], Awaitable[Path]],
+        interpreters: Interpreters,
+    ) -> None:
         self._folder = home / "sources"
         self._artifacts = home / "artifacts"
         self._versions = versions
         self._local_file = local_file
-        self._ready: dict[tuple[str, str, int], AttemptEnvironment] = {}
+        self._interpreters = interpreters
+        self._unpacked: dict[str, Path] = {}
         self._lock = asyncio.Lock()
 
     async def digests(self, attempt: AttemptRequested) -> tuple[str, str]:
@@ -36,13 +44,11 @@ class Sources:
 
         Raises:
             WorkplaceError: there is no such version.
-            Unavailable: it could not be read now.
+            EnvironmentMissingError: no interpreter on this machine has the environment.
+            UnavailableError: it could not be read now.
         """
-        ready = self._ready.get((attempt.project, attempt.pipeline, attempt.version))
-        if ready is not None:
-            return ready.environment, Path(ready.source).name
         version = await self._version(attempt)
-        return version.environment.digest, version.source
+        return (await self._interpreters.find(version.environment)).digest, version.source
 
     async def _version(self, attempt: AttemptRequested) -> Version:
         version = await self._versions.get(attempt.project, attempt.pipeline, attempt.version)
@@ -54,32 +60,29 @@ class Sources:
         """The workplace of an attempt.
 
         Raises:
-            WorkplaceError: the version, its source or its interpreter is missing; the message says which.
-            Unavailable: it could not be read now.
+            WorkplaceError: the version or its source is missing; the message says which.
+            EnvironmentMissingError: no interpreter on this machine has the environment.
+            UnavailableError: it could not be read now.
         """
-        name = (attempt.project, attempt.pipeline, attempt.version)
-        ready = self._ready.get(name)
-        if ready is not None:
-            return ready
+        version = await self._version(attempt)
+        interpreter = await self._interpreters.find(version.environment)
+        source = self._unpacked.get(version.source) or await self._unpack(version.source)
+        return AttemptEnvironment(
+            source=str(source),
+            python=interpreter.python,
+            artifacts=str(self._artifacts.resolve()),
+            # Modules outside of the bundle may differ between versions with one source and one environment.
+            environment=f"{interpreter.digest}/{version.code or ''}",
+        )
+
+    async def _unpack(self, source: str) -> Path:
         async with self._lock:
-            version = await self._version(attempt)
-            python = version.environment.python
-            if not os.access(python, os.X_OK):
-                raise WorkplaceError(
-                    f"the interpreter {python} of {attempt.pipeline!r} version {version.version} is not on this "
-                    f"machine any more: register the pipeline again (`penstock run` does)"
-                )
-            target = self._folder / version.source
+            target = self._folder / source
             if not target.is_dir():
-                bundle = await self._local_file(version.source)
+                bundle = await self._local_file(source)
                 await asyncio.to_thread(_unpack, bundle, target)
-            ready = self._ready[name] = AttemptEnvironment(
-                source=str(target.resolve()),
-                python=python,
-                artifacts=str(self._artifacts.resolve()),
-                environment=version.environment.digest,
-            )
-            return ready
+            self._unpacked[source] = target.resolve()
+            return self._unpacked[source]
 
 
 def _unpack(bundle: Path, target: Path) -> None:

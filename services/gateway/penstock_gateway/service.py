@@ -273,8 +273,8 @@ class GatewayService:
 
     # --------------------------------------------------------------------------------------------------- versions
 
-    async def register(self, body: api.RegisterBody) -> commands.VersionReply:
-        """Have the builder register a version.
+    async def register(self, body: api.RegisterBody, by: str) -> commands.VersionReply:
+        """Have the builder register a version; `by` is who publishes it.
 
         Raises:
             ProblemError: 422 with what is wrong with the pipeline.
@@ -286,7 +286,7 @@ class GatewayService:
             raise ProblemError(
                 422, "The pipeline is not of the form of any", problems.sentence(errors), errors=errors
             ) from error
-        message = orjson.dumps({"project": PROJECT, **body.model_dump()})
+        message = orjson.dumps({"project": PROJECT, **body.model_dump(), "by": by})
         self._check_payload(len(message), "pass large constants as files or artifacts, or split the pipeline")
         answer = await self.bus.request(subjects.BUILDER_REGISTER, message, timeout=REGISTER_TIMEOUT)
         try:
@@ -302,23 +302,35 @@ class GatewayService:
         return reply
 
     async def version(self, pipeline: str, number: int | None) -> commands.Version:
-        """A version, by default the latest.
+        """A version, by default the latest published one.
 
         Raises:
-            ProblemError: 404 no such pipeline or version.
+            ProblemError: 404 no such pipeline or version, or none is published.
         """
         ids.check_name(pipeline, "pipeline")
         if number == script_runs.VERSION:
             raise importer.no_pipeline(pipeline)
         latest = await self.versions.latest(PROJECT, pipeline) if number is None else number
         if latest is None:
-            raise ProblemError(404, f"There is no pipeline {pipeline!r}", "register it first: `penstock run` does")
+            raise await self._unpublished(pipeline)
         found = await self.versions.get(PROJECT, pipeline, latest) if 0 < latest < 2**53 else None
         if found is None:
             raise ProblemError(
                 404, f"Pipeline {pipeline!r} has no version {latest}", f"see /v1/versions?pipeline={pipeline}"
             )
         return found
+
+    async def _unpublished(self, pipeline: str) -> ProblemError:
+        if not await self.versions.exists(PROJECT, pipeline):
+            return ProblemError(
+                404, f"There is no pipeline {pipeline!r}", "register it first: `penstock register FILE` publishes it"
+            )
+        return ProblemError(
+            404,
+            f"Pipeline {pipeline!r} has no published version",
+            "`penstock register FILE` publishes one; versions made by `penstock run` are experiments, which run by "
+            "their number only",
+        )
 
     # -------------------------------------------------------------------------------------------------- readiness
 

@@ -59,7 +59,7 @@ class VersionSource(Protocol):
         ...
 
     async def latest(self, project: str, pipeline: str) -> int | None:
-        """The number of the latest version, or None when there is none."""
+        """The number of the latest published version, or None when none is published."""
         ...
 
 
@@ -187,8 +187,11 @@ class EffectHandlers:
         number = fact.version or await self._versions.latest(fact.project, fact.target)
         version = await self._versions.get(fact.project, fact.target, number) if number else None
         if version is None:
-            which = f"version {fact.version}" if fact.version else "version"
-            raise PenstockError(f"there is no {which} of pipeline {fact.target!r}: run or register it once")
+            if fact.version:
+                raise PenstockError(f"there is no version {fact.version} of pipeline {fact.target!r}")
+            raise PenstockError(
+                f"there is no published version of pipeline {fact.target!r}: `penstock register FILE` publishes one"
+            )
         return version
 
     async def _cancel_run(self, state: RunState, key: str, attempt: int) -> None:

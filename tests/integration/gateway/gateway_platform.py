@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.buckets.kv import Bucket
-from penstock_adapters.nats.buckets.versions import key, latest_key, pack
+from penstock_adapters.nats.buckets.versions import Versions, highest_key, key, pack, published_key
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.server import EmbeddedServer
@@ -66,9 +66,9 @@ class Platform:
     def bus(self) -> Bus:
         return self.context.bus
 
-    async def add_version(self, pipeline: ir.Pipeline, number: int = 1) -> None:
-        """Lay a version into the bucket as the builder does."""
-        environment = commands.EnvironmentInfo(python="/usr/bin/python3", version="3.11", digest="0" * 64)
+    async def add_version(self, pipeline: ir.Pipeline, number: int = 1, *, publish: bool = True) -> None:
+        """Store a version in the bucket as the builder does; `publish` makes it the latest published one."""
+        environment = commands.EnvironmentInfo(version="3.11", digest="0" * 64)
         version = commands.Version(
             project="default",
             name=pipeline.name,
@@ -81,7 +81,12 @@ class Platform:
         )
         bucket = Bucket(self.bus, subjects.VERSIONS_BUCKET)
         await bucket.put(key("default", pipeline.name, number), pack(version))
-        await bucket.put(latest_key("default", pipeline.name), str(number).encode())
+        await bucket.put(highest_key("default", pipeline.name), str(number).encode())
+        if publish:
+            known = await Versions(self.bus).published("default", pipeline.name)
+            versions = (known.versions if known else {}) | {number: commands.Publication(at=0.0, by="ada")}
+            body = commands.Publications(latest=number, versions=versions).model_dump_json().encode()
+            await bucket.put(published_key("default", pipeline.name), body)
 
     async def request(self, pipeline: str = "chain", **more: Any) -> str:
         """Append the request of a run, as some trigger would; returns the run's id."""

@@ -20,7 +20,9 @@ def registration(pipeline: ir.Pipeline) -> dict[str, Any]:
     return {
         "pipeline": orjson.loads(orjson.dumps(pipeline)),
         "source": SOURCE,
-        "environment": {"python": "/usr/bin/python3", "version": "3.11", "digest": "0" * 64},
+        "code": "d" * 64,
+        "environment": {"version": "3.11", "digest": "0" * 64},
+        "interpreter": {"python": "/usr/bin/python3"},
         "git": {"commit": "c" * 40, "branch": "main"},
     }
 
@@ -29,12 +31,12 @@ def registration(pipeline: ir.Pipeline) -> dict[str, Any]:
 
 
 async def test_a_registration_goes_to_the_builder_as_it_is(platform: Platform, http: Http) -> None:
-    body = registration(chain("trained"))
-    platform.builder_reply = commands.VersionReply(version=4, created=True)
+    body = registration(chain("trained")) | {"publish": True}
+    platform.builder_reply = commands.VersionReply(version=4, created=True, published=True)
     answer = await http("POST", "/v1/versions", body)
     assert (answer.status, answer.json()) == (
         201,
-        {"project": "default", "pipeline": "trained", "version": 4, "created": True},
+        {"project": "default", "pipeline": "trained", "version": 4, "created": True, "published": True},
     )
     command = commands.RegisterVersion.model_validate_json(platform.builder[-1])
     assert (command.pipeline, command.source, command.git) == (
@@ -42,6 +44,8 @@ async def test_a_registration_goes_to_the_builder_as_it_is(platform: Platform, h
         SOURCE,
         commands.GitInfo(commit="c" * 40, branch="main"),
     )
+    assert (command.publish, command.code) == (True, "d" * 64)
+    assert command.interpreter == commands.InterpreterHint(python="/usr/bin/python3")
     platform.builder_reply = commands.VersionReply(version=4, created=False)
     again = await http("POST", "/v1/versions", body)
     assert (again.status, again.json()["created"]) == (200, False)
@@ -110,7 +114,42 @@ async def test_versions_are_listed_and_read(platform: Platform, http: Http) -> N
     assert (await http("GET", "/v1/versions/read/0")).fields == {"path.version"}
 
 
+async def test_an_experiment_is_listed_but_never_the_latest(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("tried"), publish=False)
+    answer = await http("POST", "/v1/runs", {"pipeline": "tried", "inputs": {"n": 1}})
+    assert (answer.status, answer.json()["title"]) == (404, "Pipeline 'tried' has no published version")
+    assert "penstock register FILE" in answer.json()["detail"]
+    assert (await http("POST", "/v1/runs", {"pipeline": "tried", "version": 1, "inputs": {"n": 1}})).status == 202
+    await platform.add_version(chain("tried", 3), 2)
+    await platform.add_version(chain("tried", 4), 3, publish=False)
+    listed = (await http("GET", "/v1/versions?pipeline=tried")).json()["versions"]
+    names = ("version", "published", "latest", "published_by")
+    assert [tuple(row[name] for name in names) for row in listed] == [
+        (1, False, False, ""),
+        (2, True, True, "ada"),
+        (3, False, False, ""),
+    ]
+    assert [row["published_at"] for row in listed] == [None, 0.0, None]
+    read = [(await http("GET", f"/v1/versions/tried/{number}")).json() for number in (2, 3)]
+    assert [tuple(row[name] for name in names) for row in read] == [(2, True, True, "ada"), (3, False, False, "")]
+    run = await http("POST", "/v1/runs", {"pipeline": "tried", "inputs": {"n": 1}})
+    assert run.json()["version"] == 2
+
+
 # ---------------------------------------------------------------------------------------------------------- schedules
+
+
+async def test_a_schedule_takes_published_versions_only(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("timed"), publish=False)
+    assert (await http("PUT", "/v1/schedules/t", schedule(pipeline="timed"))).status == 404
+    await platform.add_version(chain("timed"), 2)
+    for version in (None, 2):
+        assert (await http("PUT", "/v1/schedules/t", schedule(pipeline="timed", version=version))).status == 200
+    answer = await http("PUT", "/v1/schedules/t", schedule(pipeline="timed", version=1))
+    assert (answer.status, answer.fields) == (422, {"version"})
+    assert "version 1 of pipeline 'timed' is an experiment (published versions: 2)" in answer.json()["detail"]
+    assert "penstock register FILE" in answer.json()["detail"]
+    await http("DELETE", "/v1/schedules/t")
 
 
 def schedule(**changes: Any) -> dict[str, Any]:

@@ -72,6 +72,25 @@ async def test_the_version_must_be_chosen_where_a_newer_one_has_come(platform: P
     assert (await http("POST", path, {"version": "newest"})).fields == {"version"}
 
 
+async def test_a_run_of_an_experiment_runs_again_as_it_was(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("tried-again"))
+    await platform.add_version(chain("tried-again", steps=3), 2, publish=False)
+    path = f"/v1/runs/{await started(http, 'tried-again', version=2)}/rerun"
+    assert (await http("POST", path, {})).json()["version"] == 2
+    await platform.add_version(chain("tried-again", steps=4), 3, publish=False)
+    assert (await http("POST", path, {"version": "latest"})).json()["version"] == 1
+    assert (await http("POST", path, {"version": 3})).json()["version"] == 3
+    assert (await http("POST", path, {"version": 9})).status == 404
+
+
+async def test_latest_needs_a_published_version(platform: Platform, http: Http) -> None:
+    await platform.add_version(chain("only-tried"), publish=False)
+    path = f"/v1/runs/{await started(http, 'only-tried', version=1)}/rerun"
+    assert (await http("POST", path, {})).json()["version"] == 1
+    answer = await http("POST", path, {"version": "latest"})
+    assert (answer.status, answer.json()["title"]) == (404, "Pipeline 'only-tried' has no published version")
+
+
 async def test_the_inputs_of_the_parent_must_fit_the_latest_version(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("moved"))
     parent = await started(http, "moved")

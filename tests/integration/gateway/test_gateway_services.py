@@ -79,7 +79,8 @@ async def put_get_register(transport: Transport, folder: Path, name: str) -> Non
     body = {
         "pipeline": chain(name),
         "source": sha256,
-        "environment": {"python": "/usr/bin/python3", "version": "3.11", "digest": "0" * 64},
+        "environment": {"version": "3.11", "digest": "0" * 64},
+        "publish": True,
     }
     with pytest.raises(RefusedError, match="not in the artifact store"):
         await call(transport.json, "POST", "/v1/versions", body=body)

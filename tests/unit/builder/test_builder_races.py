@@ -19,16 +19,16 @@ from penstock_adapters.nats.buckets import versions
 from penstock_adapters.nats.buckets.kv import Entry
 from penstock_builder import service
 from penstock_builder.service import BuilderService, digest
-from penstock_contracts.commands import EnvironmentInfo, RegisterVersion, Version, VersionReply
+from penstock_contracts.commands import EnvironmentInfo, Publications, RegisterVersion, Version, VersionReply
 from penstock_core.pipeline import ir
 
-ENVIRONMENT = EnvironmentInfo(python="/usr/bin/python3", version="3.11", digest="0" * 64)
+ENVIRONMENT = EnvironmentInfo(version="3.11", digest="0" * 64)
 
 
 def command(content: int) -> RegisterVersion:
-    return RegisterVersion(
-        pipeline=ir.Pipeline(name="train", description=str(content)), source="a" * 64, environment=ENVIRONMENT
-    )
+    """Content 3 is an experiment; the others are published."""
+    pipeline = ir.Pipeline(name="train", description=str(content))
+    return RegisterVersion(pipeline=pipeline, source="a" * 64, environment=ENVIRONMENT, publish=content != 3)
 
 
 @dataclass
@@ -49,8 +49,8 @@ class SharedStore:
         if revision is not None and revision != (there.revision if there else 0):
             return None
         tail = key.rpartition(".")[2]
-        if tail == "latest":
-            assert there is None or int(there.value) < int(value), "the latest version never goes back"
+        if tail == "highest":
+            assert there is None or int(there.value) < int(value), "the highest complete number never decreases"
         elif tail.isdecimal() and int(tail) > 1:
             assert self.announced[-1:] == [int(tail) - 1], "no number is taken before all below are complete"
         self.revision += 1
@@ -64,6 +64,10 @@ class SharedStore:
         await asyncio.sleep(0)
         if not self.announced or self.announced[-1] < version.version:
             self.announced.append(version.version)
+
+    def published(self) -> Publications:
+        entry = self.entries.get(versions.published_key("default", "train"))
+        return Publications.model_validate_json(entry.value) if entry else Publications(latest=0, versions={})
 
     def numbers(self) -> dict[int, str]:
         found: dict[int, str] = {}
@@ -118,11 +122,19 @@ def check(store: SharedStore, replies: dict[int, set[int]]) -> None:
     assert sorted(numbers) == list(range(1, len(numbers) + 1)), "numbers have no gaps"
     assert max(Counter(numbers.values()).values(), default=1) == 1, "equal content has one number"
     assert store.announced == sorted(set(store.announced)), "each version is announced once, in order"
-    latest = store.entries.get(versions.latest_key("default", "train"))
-    assert int(latest.value) <= len(numbers) if latest else True
+    highest = store.entries.get(versions.highest_key("default", "train"))
+    assert int(highest.value) <= len(numbers) if highest else True
+    published = store.published()
+    complete = int(highest.value) if highest else 0
+    assert all(number <= complete for number in published.versions), "what is published is complete"
+    assert published.latest in published.versions or not published.versions
+    experiment = digest(command(3))
+    assert all(numbers[number] != experiment for number in published.versions), "an experiment is never published"
     for content, answered in replies.items():
         assert len(answered) == 1
-        assert numbers[answered.pop()] == digest(command(content))
+        number = answered.pop()
+        assert numbers[number] == digest(command(content))
+        assert (number in published.versions) == (content != 3)
 
 
 # Who is moved on, by how many steps. In the end all that still live are killed where they stand.
@@ -161,4 +173,4 @@ def test_every_order_of_steps_and_deaths_keeps_the_promises(contents: list[int],
     count = len(store.numbers())
     assert count == len(set(contents))
     assert store.announced == list(range(1, count + 1))
-    assert int(store.entries[versions.latest_key("default", "train")].value) == count
+    assert int(store.entries[versions.highest_key("default", "train")].value) == count

@@ -73,6 +73,11 @@ def test_retry_on_looks_at_the_type_and_its_bases(on: tuple[str, ...], error: Er
         assert on[0] in decision.reason
 
 
+def test_an_attempt_without_its_environment_is_not_tried_again() -> None:
+    error = ErrorInfo(type=retry.ENVIRONMENT_MISSING, message="numpy 2.0 is missing")
+    assert not retry.decide(Retry(retries=9), history(), Outcome.FAILED, error).again
+
+
 def test_retry_on_does_not_matter_for_losses() -> None:
     assert retry.decide(Retry(on=("ValueError",)), history(losses=1), Outcome.LOST, None).again
 

@@ -74,7 +74,7 @@ class SharedStore:
         await asyncio.sleep(0)
         if pipeline != "p":
             return None
-        environment = EnvironmentInfo(python="/p", version="3", digest="0" * 64)
+        environment = EnvironmentInfo(version="3", digest="0" * 64)
         return Version(
             project=project,
             name=pipeline,

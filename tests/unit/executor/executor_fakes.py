@@ -90,10 +90,14 @@ class FakeEdges:
 
 
 class FakeProcesses:
-    """Implements `Executor`: records what was submitted and cancelled; `submit` returns when `ready` is set."""
+    """Implements `Executor`: records what was submitted and cancelled.
+
+    `submit` returns when `ready` is set, or raises `error`.
+    """
 
     def __init__(self, *, durable: bool = False) -> None:
         self.durable = durable
+        self.error: Exception | None = None
         self.started: list[str] = []
         self.cancelled: list[str] = []
         self.ready = asyncio.Event()
@@ -102,6 +106,8 @@ class FakeProcesses:
     async def submit(self, attempt: AttemptRequested) -> None:
         self.started.append(attempt.key)
         await self.ready.wait()
+        if self.error is not None:
+            raise self.error
 
     async def cancel(self, run_id: str, key: str, attempt: int, reason: str) -> None:
         if key in self.started:

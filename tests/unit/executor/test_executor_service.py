@@ -10,11 +10,26 @@ from penstock_contracts import subjects
 from penstock_core.facts import AttemptFinished, AttemptStarted, Outcome
 from penstock_core.ports import Recorded
 from penstock_core.shipping.messages import Messages
+from penstock_executor.interpreters import EnvironmentMissingError
 
 
 async def _settle() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
+
+
+async def test_an_attempt_without_its_environment_is_handed_back_a_few_times_before_it_fails() -> None:
+    bench = ServiceHarness()
+    bench.processes.error = EnvironmentMissingError("numpy 2.0 is missing")
+    deliveries = [bench.deliver("a")]
+    await _settle()
+    for delivered in (2, 3, 4):
+        assert (bench.platform.back, bench.platform.log, bench.service.active_count) == (deliveries, [], 0)
+        deliveries.append(bench.deliver("a", delivered=delivered))
+        await _settle()
+    [end] = [fact for fact in bench.platform.log if isinstance(fact, AttemptFinished)]
+    assert (end.outcome, end.error and end.error.type) == (Outcome.FAILED, "EnvironmentMissing")
+    assert bench.platform.acked == deliveries[-1:]
 
 
 async def test_an_end_that_cannot_be_recorded_in_any_form_comes_again() -> None:

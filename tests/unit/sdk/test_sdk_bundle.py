@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -199,51 +200,80 @@ def test_addresses_lose_their_credentials(address: str, shown: str) -> None:
 # ------------------------------------------------------------------------------------------------------ environment
 
 
-def test_the_environment_lists_what_is_installed() -> None:
+def test_the_environment_lists_what_is_installed_and_has_no_path() -> None:
     info = bundle.environment_info()
-    assert info["python"] == sys.executable
+    assert info["implementation"] == "cpython"
     assert info["version"] == ".".join(map(str, sys.version_info[:3]))
     from importlib import metadata
 
     for name in ("penstock", "scikit-learn", "typing-extensions"):
         assert info["packages"][name] == metadata.version(name)
     assert bundle.environment_info()["digest"] == info["digest"]
+    assert sys.prefix not in json.dumps(info)
+    hint = bundle.interpreter_info()
+    assert hint["python"] == sys.executable
+    assert all(Path(folder).stat().st_mtime_ns == at for folder, at in hint["folders"].items())
 
 
-def test_the_digest_changes_with_packages_and_with_editable_sources(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interpreter_says_the_same_of_itself() -> None:
+    code = "from penstock.bundle import environment; environment.main()"
+    done = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout) == {
+        "environment": bundle.environment_info(),
+        "interpreter": bundle.interpreter_info(),
+    }
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package folder of its own on the module path."""
+    folder = tmp_path / "site-packages"
+    folder.mkdir()
+    monkeypatch.setattr(sys, "path", [str(folder)])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("origin", "version"),
+    [
+        ('{"url": "file:///home/ada/lib", "dir_info": {"editable": true}}', "1.0"),
+        ('{"url": "https://h/x.git", "vcs_info": {"vcs": "git", "commit_id": "0123456789abcdef"}}', "1.0 commit 01234"),
+        ('{"url": "file:///x.whl", "archive_info": {"hashes": {"sha256": "0123456789abcdef"}}}', "1.0 sha256:0123"),
+        ('{"url": "file:///x.whl", "archive_info": {"hash": "sha256=0123456789abcdef"}}', "1.0 sha256:0123"),
+        ("no JSON", "1.0"),
+    ],
+)
+def test_a_distribution_that_no_index_has_is_identified_by_its_content(site: Path, origin: str, version: str) -> None:
+    write(site / "My_own.lib-1.0.dist-info" / "direct_url.json", origin)
+    packages = bundle.environment_info()["packages"]
+    assert list(packages) == ["my-own-lib"]
+    assert packages["my-own-lib"].startswith(version)
+    assert "ada" not in packages["my-own-lib"]
+
+
+def test_a_distribution_installed_from_a_folder_counts_by_its_files_without_paths(site: Path) -> None:
+    info = site / "mine-1.0.dist-info"
+    write(info / "direct_url.json", '{"url": "file:///home/ada/mine", "dir_info": {}}')
+    found: list[str] = []
+    for module, script, url in (("a", "x", "u"), ("a", "y", "v"), ("b", "y", "v")):
+        lines = [f"mine/__init__.py,sha256={module},1", f"../../bin/mine,sha256={script},2", "mine/x.pyc,,"]
+        write(info / "RECORD", "\n".join([*lines, f"mine-1.0.dist-info/direct_url.json,sha256={url},3"]))
+        found.append(bundle.environment_info()["digest"])
+    assert found[0] == found[1] != found[2]
+
+
+def test_the_digest_changes_with_what_is_installed_and_not_with_code_of_projects(
+    site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(site), str(site.parent)])
     digests = [bundle.environment_info()["digest"]]
-    write(tmp_path / "source" / "module.py")
-    write(
-        tmp_path / "my_own-1.0.dist-info" / "direct_url.json",
-        f'{{"url": "file://{tmp_path}/source", "dir_info": {{"editable": true}}}}',
-    )
-    assert bundle.environment_info()["packages"]["my-own"] == "1.0"
-    digests.append(bundle.environment_info()["digest"])
-    os.utime(tmp_path / "source" / "module.py", (2e9, 2e9))
-    digests.append(bundle.environment_info()["digest"])
-    assert len(set(digests)) == 3
-
-
-def test_the_digest_counts_the_folders_that_an_editable_installation_puts_on_the_path(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(tmp_path)
-    write(tmp_path / "repository" / "src" / "module.py")
-    write(tmp_path / "repository" / "tests" / "test_module.py")
-    write(tmp_path / "_my_own.pth", f"{tmp_path}/repository/src\n")
-    write(
-        tmp_path / "my_own-1.0.dist-info" / "direct_url.json",
-        f'{{"url": "file://{tmp_path}/repository", "dir_info": {{"editable": true}}}}',
-    )
-    digests = [bundle.environment_info()["digest"]]
-    os.utime(tmp_path / "repository" / "tests" / "test_module.py", (2e9, 2e9))
-    digests.append(bundle.environment_info()["digest"])
-    os.utime(tmp_path / "repository" / "src" / "module.py", (2e9, 2e9))
-    digests.append(bundle.environment_info()["digest"])
-    assert digests[0] == digests[1] != digests[2]
+    write(site.parent / "project-1.0.egg-info" / "PKG-INFO")
+    write(site.parent / "module.py")
+    for tool in ("pip-25.0", "penstock-0.2.0", "penstock_platform-0.2.0"):
+        write(site / f"{tool}.dist-info" / "METADATA")
+    assert bundle.environment_info()["digest"] == digests[0]
+    write(site / "numpy-2.0.dist-info" / "METADATA")
+    assert bundle.environment_info()["digest"] != digests[0]
 
 
 def test_unreadable_folders_on_the_path_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

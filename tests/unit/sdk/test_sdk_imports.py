@@ -52,13 +52,18 @@ def test_a_closure_holds_what_is_imported_directly_and_transitively(root: Path) 
 
 
 def test_only_modules_of_the_closure_change_the_digest(root: Path) -> None:
-    before = closure(root).digest()
+    before = closure(root).digest("bundle")
     (root / "unrelated.py").write_text("changed = 1")
     (root / "new.py").write_text("")
     (root / "notes.md").write_text("changed")
-    assert closure(root).digest() == before
+    assert closure(root).digest("other bundle") == before
     (root / "other/deep.py").write_text("changed = 1")
-    assert closure(root).digest() != before
+    assert closure(root).digest("bundle") != before
+
+
+def test_the_bundle_counts_where_the_source_does_not_show_what_is_executed(root: Path) -> None:
+    (root / "features/steps.py").write_text("exec('x = 1')")
+    assert closure(root).digest("bundle") != closure(root).digest("other bundle")
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ def rerun(
         str | None,
         typer.Option(
             "--version",
-            metavar="same|latest",
-            help="Version to run; required if the version of the run is not the latest.",
+            metavar="same|latest|N",
+            help="Version to run; required if the version of the run is published and not the latest.",
         ),
     ] = None,
     param: Annotated[
@@ -81,18 +81,15 @@ def rerun(
     from penstock_cli.platform import session
     from penstock_cli.runs import compiled, run
 
-    if version is not None and version not in _VERSIONS:
-        raise UsageError(f"--version: expected one of {', '.join(_VERSIONS)}; got {version!r}")
+    choice = _parse_version(version)
     if detach and (timeout or logs):
         raise UsageError("--detach excludes --timeout and --logs, which follow the run")
-    more: dict[str, Any] = {"version": version, **run_options(no_cache, refresh, deadline)}
+    more: dict[str, Any] = {"version": choice, **run_options(no_cache, refresh, deadline)}
     options = Options(json, quiet, logs, parse_duration(timeout) if timeout else None)
     with run.json_errors(wanted=json), run.exit_on_sigterm(), session.connect() as connected:
         client = connected.client
         parent = client.runs.get(resolve_run(client, name))
-        if version is None:
-            _check_choice(client, parent)
-        number = _latest(client, parent.pipeline) if version == "latest" else parent.version
+        number = _number(client, parent, choice)
         inputs: dict[str, Any] = {}
         if param:
             inputs = compiled.parse(client.pipelines.get(parent.pipeline, number).definition["params"], param)
@@ -111,18 +108,30 @@ def rerun(
     raise typer.Exit(0 if ended.succeeded else FAILED)
 
 
-def _check_choice(client: Client, parent: Run) -> None:
+def _number(client: Client, parent: Run, choice: str | int | None) -> int:
     # The platform rejects this, too; here the error names the options of the command.
-    latest = _latest(client, parent.pipeline)
-    if latest != parent.version:
+    if isinstance(choice, int):
+        return choice
+    published = [version for version in client.pipelines.versions(parent.pipeline) if version.published]
+    latest = next((version.version for version in published if version.latest), None)
+    if choice == "latest":
+        if latest is None:
+            raise UsageError(f"{parent.pipeline!r} has no published version: `penstock register FILE` publishes one")
+        return latest
+    if choice is None and latest != parent.version and parent.version in {version.version for version in published}:
         raise UsageError(
             f"run {parent.run_id} has version {parent.version} of {parent.pipeline!r}, but the latest is {latest}: "
             "pass --version same or --version latest"
         )
+    return parent.version
 
 
-def _latest(client: Client, pipeline: str) -> int:
-    return max((version.version for version in client.pipelines.versions(pipeline)), default=0)
+def _parse_version(text: str | None) -> str | int | None:
+    if text is None or text in _VERSIONS:
+        return text
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"--version: expected a number or one of {', '.join(_VERSIONS)}; got {text!r}")
 
 
 def _print_resumed(resumed: Resumed, count: int) -> None:

@@ -68,6 +68,9 @@ def run(
 ) -> None:
     """Run a pipeline and show its progress.
 
+    The version that it registers is an experiment: schedules and child runs use published versions only (see
+    `penstock register`).
+
     Uses the running platform (see `penstock up`), or starts an embedded one for the time of the run.
     Exit codes: 0 succeeded; 1 failed or cancelled; 2 wrong usage, or the pipeline does not compile;
     3 the platform is missing, broken or rejected the request.
@@ -102,17 +105,23 @@ def json_errors(*, wanted: bool) -> Generator[None]:
 def prepare(source: str, params: list[str], *, quiet_stdout: bool) -> tuple[PreparedPipeline, dict[str, Any]]:
     """Compile the user's pipeline, parse its inputs, pack its source."""
     from penstock import sources
-    from penstock.authoring import unsupported_options
     from penstock_cli.runs import inputs
 
-    with _stdout_to_stderr() if quiet_stdout else contextlib.nullcontext():
+    with stdout_to_stderr() if quiet_stdout else contextlib.nullcontext():
         pipeline = sources.load(source)
         compiled = pipeline.compile()
         given = inputs.parse(pipeline, params)
         prepared = sources.pack(pipeline, compiled)
-    for warning in [*prepared.source.warnings, *unsupported_options.unsupported_option_warnings(compiled)]:
-        output.note(f"warning: {warning}")
+    print_warnings(prepared)
     return prepared, given
+
+
+def print_warnings(prepared: PreparedPipeline) -> None:
+    """Print what was left out of the source, and options that have no effect here."""
+    from penstock.authoring import unsupported_options
+
+    for warning in [*prepared.source.warnings, *unsupported_options.unsupported_option_warnings(prepared.ir)]:
+        output.note(f"warning: {warning}")
 
 
 def _run(
@@ -123,7 +132,7 @@ def _run(
     from penstock_cli.platform import session
 
     connected = session.open_session(embedded)
-    version = connected.client.pipelines.register(prepared)
+    version = connected.client.pipelines.register(prepared, publish=False)
     limits.warn_unknown_limits(connected.client, prepared.ir)
     accepted = connected.client.run(version, **wanted)
     progress = Progress(accepted.run_id, prepared.ir, version.version)
@@ -212,7 +221,7 @@ def exit_on_sigterm() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _stdout_to_stderr() -> Generator[None]:
+def stdout_to_stderr() -> Generator[None]:
     """Redirect what the user's module prints at import, so that it does not mix with the JSON object."""
     sys.stdout.flush()
     kept = os.dup(1)

@@ -14,6 +14,9 @@ MAX_LOSSES = 20
 
 _LOSS_DELAY = 0.0
 
+ENVIRONMENT_MISSING = "EnvironmentMissing"
+"""Type of the error of an attempt for which no executor had the environment. Another attempt would meet the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:
@@ -43,6 +46,8 @@ def decide(policy: Retry, history: History, outcome: Outcome, error: ErrorInfo |
         return Decision(again=True, delay=_LOSS_DELAY, reason="lost to the infrastructure")
     if outcome is Outcome.CANCELLED:
         return Decision(again=False, reason="cancelled")
+    if error is not None and error.type == ENVIRONMENT_MISSING:
+        return Decision(again=False, reason="not retried: no executor has the environment")
     if history.failures > policy.retries:
         return Decision(again=False, reason=f"failed, retries used: {history.failures - 1} of {policy.retries}")
     if policy.on and not _matches(policy.on, error):

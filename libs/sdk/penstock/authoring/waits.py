@@ -267,7 +267,7 @@ class RunPipeline:
 
         Args:
             pipeline: the pipeline, or its name. Given the pipeline, the types of inputs and output are checked.
-            version: which version; None: the latest one that is registered when the run is started.
+            version: which version; None: the latest published one when the run is started.
             timeout: how long it may take; then it is cancelled and the step fails. None: without end.
             name: what its key is; default: the name of the pipeline.
             **inputs: its inputs.

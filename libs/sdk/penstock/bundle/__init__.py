@@ -6,13 +6,25 @@
     packed.digest, packed.data             # SHA-256 of the tar, and the tar; `packed.write(path)` for a file
     packed.warnings                        # what was left out, in words
     bundle.git_info(root)                  # commands.GitInfo as a dictionary, or None
+    bundle.ProjectModules(root).closure(module).digest(packed.digest)      # SHA-256 of the modules that it imports
     bundle.environment_info()              # commands.EnvironmentInfo as a dictionary
+    bundle.interpreter_info()              # commands.InterpreterHint as a dictionary
 
 All of it takes some ten milliseconds for a usual project; nothing of it imports the user's code.
 """
 
-from penstock.bundle.environment import environment_info
+from penstock.bundle.environment import environment_info, interpreter_info
 from penstock.bundle.git import git_info
+from penstock.bundle.imports import ProjectModules
 from penstock.bundle.source import Bundle, pack, project_of, root_of
 
-__all__ = ["Bundle", "environment_info", "git_info", "pack", "project_of", "root_of"]
+__all__ = [
+    "Bundle",
+    "ProjectModules",
+    "environment_info",
+    "git_info",
+    "interpreter_info",
+    "pack",
+    "project_of",
+    "root_of",
+]

@@ -1,8 +1,12 @@
-"""The environment that a pipeline is compiled in: the interpreter and what is installed beside it.
+"""The environment that a pipeline is compiled in: the interpreter and the distributions installed beside it.
 
-Names and versions are read off the folders `name-version.dist-info` (PEP 376), which takes a millisecond where reading
-all metadata takes a hundred. What is installed in editable form changes without a new version, so the digest counts
-the times of its source files: those in the folders that its `.pth` file puts on the path.
+Names and versions are read from the names of the folders `name-version.dist-info` (PEP 376), which takes a millisecond
+where reading all metadata takes a hundred. Only `site-packages` and `dist-packages` count: other folders of the module
+path hold code of projects, which is identified by its content (see `penstock.bundle.imports`).
+
+    python -P -c "from penstock.bundle import environment; environment.main()"
+
+prints the environment of an interpreter as JSON; executors use it to find the interpreter for a version.
 """
 
 from __future__ import annotations
@@ -13,95 +17,96 @@ import os
 import platform
 import re
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-_MAX_SOURCES = 5_000
+from penstock.bundle.imports import INSTALLED
+from penstock_core.environments import Environment
+
 _FOLDER = re.compile(r"(?P<name>.+?)-(?P<version>[^-]+)(-py\d.*)?\.(dist|egg)-info\Z")
 
 
 def environment_info() -> dict[str, Any]:
-    """Interpreter, version, packages and their digest, as `EnvironmentInfo` of the contracts."""
+    """Implementation, version, packages and their digest, as `EnvironmentInfo` of the contracts."""
     packages: dict[str, str] = {}
-    editables: list[str] = []
-    path_files: list[Path] = []
-    for folder in dict.fromkeys(sys.path):
-        _read_folder(folder, packages, editables, path_files)
-    sources = _sources(editables, path_files)
-    ordered = dict(sorted(packages.items()))
-    text = json.dumps(
-        [
-            1,
-            sys.executable,
-            sys.version,
-            platform.machine(),
-            ordered,
-            [_newest(path) for path in sources],
-        ]
+    for folder in _site_folders():
+        _read_folder(folder, packages)
+    found = Environment(
+        implementation=sys.implementation.name,
+        version=platform.python_version(),
+        packages=dict(sorted(packages.items())),
     )
     return {
-        "python": sys.executable,
-        "version": platform.python_version(),
-        "digest": hashlib.sha256(text.encode()).hexdigest(),
-        "packages": ordered,
+        "implementation": found.implementation,
+        "version": found.version,
+        "digest": found.digest(),
+        "packages": dict(found.packages),
     }
 
 
-def _read_folder(folder: str, packages: dict[str, str], editables: list[str], path_files: list[Path]) -> None:
+def interpreter_info() -> dict[str, Any]:
+    """Where this environment is installed on this machine, as `InterpreterHint` of the contracts.
+
+    The folders' times of change tell whether distributions were installed or removed since.
+    """
+    folders = {folder: os.stat(folder).st_mtime_ns for folder in _site_folders()}  # noqa: PTH116
+    return {"python": sys.executable, "folders": folders}
+
+
+def _site_folders() -> list[str]:
+    """The folders of the module path that hold installed distributions, in order."""
+    paths = dict.fromkeys(sys.path)
+    return [path for path in paths if INSTALLED & set(Path(path).parts) and os.path.isdir(path)]  # noqa: PTH112
+
+
+def _read_folder(folder: str, packages: dict[str, str]) -> None:
     try:
-        names = os.listdir(folder or ".")  # noqa: PTH208 - names are all that is needed, of thousands
+        names = os.listdir(folder)  # noqa: PTH208 - names are all that is needed, of thousands
     except OSError:
         return
     for name in names:
-        if name.endswith(".pth"):
-            path_files.append(Path(folder, name))
         found = _FOLDER.match(name)
         if found is None:
             continue
+        version = found["version"]
+        if name.endswith(".dist-info") and (content := _local_content(Path(folder, name))):
+            version = f"{version} {content}"
         # The first on the path is the one that is imported.
-        packages.setdefault(re.sub(r"[-_.]+", "-", found["name"]).lower(), found["version"])
-        if name.endswith(".dist-info") and (source := _editable(Path(folder, name, "direct_url.json"))):
-            editables.append(source)
+        packages.setdefault(re.sub(r"[-_.]+", "-", found["name"]).lower(), version)
 
 
-def _editable(file: Path) -> str | None:
-    """The folder that an editable installation stands for (PEP 610)."""
+def _local_content(info: Path) -> str:
+    """What identifies the content of a distribution that no index has (PEP 610): commit, archive or files.
+
+    Editable installations have none: their modules are identified where a pipeline imports them.
+    """
     try:
-        data = json.loads(file.read_bytes())
+        origin = json.loads((info / "direct_url.json").read_bytes())
     except (OSError, ValueError):
-        return None
-    if not data.get("dir_info", {}).get("editable"):
-        return None
-    return unquote(urlsplit(str(data.get("url", ""))).path)
+        return ""
+    match origin:
+        case {"dir_info": {"editable": True}}:
+            return ""
+        case {"vcs_info": {"commit_id": str(commit)}}:
+            return f"commit {commit[:12]}"
+        case {"archive_info": {"hashes": {"sha256": str(digest)}}}:
+            return f"sha256:{digest[:12]}"
+        case {"archive_info": {"hash": str(digest)}}:
+            return digest.replace("=", ":")[:19]
+        case _:
+            return _installed_files(info)
 
 
-def _sources(editables: list[str], path_files: list[Path]) -> list[str]:
-    """The folders that editable installations import from: a repository has tests and examples beside its packages."""
-    on_path: list[str] = []
-    for file in path_files:
-        with suppress(OSError):
-            on_path += file.read_text(errors="replace").splitlines()
-    found: set[str] = set()
-    for folder in editables:
-        inside = [path for path in on_path if path.startswith(folder + os.sep)]
-        found.update([folder] if folder in on_path or not inside else inside)
-    return sorted(found)
+def _installed_files(info: Path) -> str:
+    """Digest of the files as `RECORD` lists them, without metadata and scripts, which contain paths."""
+    try:
+        lines = (info / "RECORD").read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    own = sorted(line for line in lines if ",sha256=" in line and not line.startswith(("..", "/", f"{info.name}/")))
+    return "sha256:" + hashlib.sha256("\n".join(own).encode()).hexdigest()[:12]
 
 
-def _newest(folder: str) -> list[Any]:
-    """What tells one state of a source folder from another: number and newest time of its Python files."""
-    count, newest = 0, 0
-    for base, folders, names in os.walk(folder):
-        folders[:] = [
-            name for name in folders if not name.startswith(".") and name not in ("node_modules", "__pycache__")
-        ]
-        for name in names:
-            if name.endswith(".py"):
-                count += 1
-                with suppress(OSError):
-                    newest = max(newest, os.stat(os.path.join(base, name)).st_mtime_ns)  # noqa: PTH116, PTH118 - hot
-        if count > _MAX_SOURCES:
-            break
-    return [folder, count, newest]
+def main() -> None:
+    """Print environment and interpreter as one JSON object."""
+    sys.stdout.write(json.dumps({"environment": environment_info(), "interpreter": interpreter_info()}))

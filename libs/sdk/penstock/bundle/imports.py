@@ -73,9 +73,10 @@ class ImportClosure:
     modules: dict[str, str]
     dynamic: str = ""
 
-    def digest(self) -> str:
-        """SHA-256 over names and contents of the modules. Only meaningful where `dynamic` is empty."""
-        return hashlib.sha256(json.dumps(self.modules, separators=(",", ":")).encode()).hexdigest()
+    def digest(self, bundle: str) -> str:
+        """SHA-256 over names and contents of the modules; where `dynamic` is set also over the digest of the bundle."""
+        identity = [self.modules, bundle if self.dynamic else ""]
+        return hashlib.sha256(json.dumps(identity, separators=(",", ":")).encode()).hexdigest()
 
 
 class ProjectModules:
@@ -91,11 +92,11 @@ class ProjectModules:
         self._hooked: dict[str, Path | None] = {}
         self._listed: dict[Path, frozenset[str]] = {}
 
-    def closure(self, module: str) -> ImportClosure:
-        """The modules that importing `module` can execute, with itself and the packages around it."""
+    def closure(self, *modules: str) -> ImportClosure:
+        """The modules that importing `modules` can execute, with themselves and the packages around them."""
         digests: dict[str, str] = {}
         reasons: list[str] = []
-        waiting = [module]
+        waiting = list(modules)
         while waiting:
             name = waiting.pop()
             if name in digests or (file := self.find(name)) is None:

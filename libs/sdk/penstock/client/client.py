@@ -100,7 +100,8 @@ class Client:
         """Submit a run: `runs.submit` for a `Pipeline` object, a `Version` or the name of a registered pipeline.
 
         Args:
-            pipeline: a registered pipeline's name, a `Version`, or a `Pipeline` object, which is registered first.
+            pipeline: a registered pipeline's name, a `Version`, or a `Pipeline` object, which is registered
+                first, as an experiment.
             inputs: values by parameter name; see `Runs.submit`.
             wait: return when the run has finished, with its steps.
             options: see `SubmitOptions`.
@@ -109,7 +110,7 @@ class Client:
             RefusedError: the inputs do not fit, or there is no such pipeline or version.
         """
         if not isinstance(pipeline, str | Version):
-            pipeline = self.pipelines.register(pipeline)
+            pipeline = self.pipelines.register(pipeline, publish=False)
         if isinstance(pipeline, Version):
             options["version"] = options.get("version") or pipeline.version
             pipeline = pipeline.pipeline

@@ -24,6 +24,9 @@ class Version:
     Attributes:
         created: False when an equal version existed already; only after `Pipelines.register`.
         digest: digest of the version's identity; `source` is the digest of its source bundle.
+        published: whether schedules and child runs may use it; a version that is not is an experiment.
+        published_at: when it was published last, in Unix seconds, and `published_by` by whom; not after `register`.
+        latest: whether it was published last of all; not after `register`.
         git: commit, branch and whether there were uncommitted changes, for a source in a Git repository.
         steps: number of steps; only in lists.
         definition: the compiled pipeline as JSON (parameters, steps, nodes, outputs); only after `Pipelines.get`.
@@ -36,6 +39,10 @@ class Version:
     digest: str = ""
     source: str = ""
     registered_at: float | None = None
+    published: bool = False
+    published_at: float | None = None
+    published_by: str = ""
+    latest: bool = False
     git: dict[str, Any] | None = None
     steps: int | None = None
     definition: dict[str, Any] = field(default_factory=dict[str, Any], repr=False)
@@ -51,13 +58,16 @@ class Pipelines:
         self._transport = transport
         self._artifacts = artifacts
 
-    def register(self, pipeline: Pipeline | PreparedPipeline | str | os.PathLike[str]) -> Version:
-        """Compile a pipeline, upload its source and register it as a version.
+    def register(
+        self, pipeline: Pipeline | PreparedPipeline | str | os.PathLike[str], *, publish: bool = True
+    ) -> Version:
+        """Compile a pipeline, upload its source, register it as a version and publish that.
 
-        Idempotent: the same pipeline, source and environment return the existing version.
+        Idempotent: equal pipeline, code and environment return the existing version.
 
         Args:
             pipeline: a `Pipeline` object, or a file or folder that defines one (`FILE` or `FILE:PIPELINE`).
+            publish: make it the version that `latest` resolves to; False: register an experiment.
 
         Raises:
             DefinitionError: the pipeline does not compile; names the user's file and line.
@@ -71,8 +81,11 @@ class Pipelines:
         body = {
             "pipeline": prepared.ir,
             "source": prepared.source.digest,
+            "code": prepared.code,
             "environment": prepared.environment,
+            "interpreter": prepared.interpreter,
             "git": prepared.git,
+            "publish": publish,
         }
         return views.build(Version, self._transport.json("POST", "/v1/versions", body=body))
 
@@ -86,14 +99,15 @@ class Pipelines:
 
         Args:
             pipeline: name of the pipeline.
-            version: number of the version; default the latest.
+            version: number of the version; default the latest published one.
 
         Raises:
-            NotFoundError: there is no such pipeline or version.
+            NotFoundError: there is no such version, or none is published.
         """
         if version is None:
-            version = max((known.version for known in self.versions(pipeline)), default=None)
+            version = next((known.version for known in self.versions(pipeline) if known.latest), None)
             if version is None:
-                raise NotFoundError(404, f"there is no pipeline {pipeline!r}", "register it first")
+                advice = "`penstock register FILE` publishes one"
+                raise NotFoundError(404, f"pipeline {pipeline!r} has no published version", advice)
         found = self._transport.json("GET", f"/v1/versions/{quote(pipeline)}/{version}")
         return views.build(Version, found, pipeline=found["name"], definition=found["pipeline"])

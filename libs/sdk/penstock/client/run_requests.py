@@ -13,14 +13,15 @@ class RerunOptions(TypedDict, total=False):
     """Options of a rerun.
 
     Attributes:
-        version: `same` or `latest`; required when the version of the earlier run is no longer the latest.
+        version: `same`, `latest` (the version that was published last) or a number. Required when the version of the
+            earlier run is published and no longer the latest; else `same` by default.
         idempotency_key: a repeated key returns the existing run; default a new key.
         cache: `use` cached results, ignore and overwrite them (`refresh`), or neither read nor write the cache (`off`).
         refresh: steps whose cached results are ignored and overwritten, by key or name.
         deadline: seconds after which the run fails; default the pipeline's deadline.
     """
 
-    version: Literal["same", "latest"] | None
+    version: Literal["same", "latest"] | int | None
     idempotency_key: str | None
     cache: CacheMode
     refresh: Sequence[str]
@@ -31,7 +32,7 @@ class SubmitOptions(TypedDict, total=False):
     """Options of a new run.
 
     Attributes:
-        version: number of the version; default the latest.
+        version: number of the version; default the latest published one.
         idempotency_key: a repeated key returns the existing run; default a new key.
         labels: texts by name, to find the run by.
         priority: -1000 to 1000; runs of higher priority are served first. Default 0.

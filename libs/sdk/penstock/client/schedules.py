@@ -16,7 +16,7 @@ class Schedule:
 
     Attributes:
         cron: five or six fields, such as `0 3 * * *`, evaluated in time zone `tz`.
-        version: None for the latest version at each tick.
+        version: a published version; None for the latest published one at each tick.
         inputs: JSON values by parameter name.
         paused: the schedule exists but starts no runs.
     """

@@ -28,7 +28,7 @@ _BODIES: tuple[type[pydantic.BaseModel], ...] = (
     api.RebuildAccepted,
     api.RunView,
     api.RunReasons,
-    commands.Version,
+    api.VersionView,
     commands.Schedule,
     limits.LimitBody,
     limits.LimitView,

@@ -63,7 +63,7 @@ class RetentionService:
             errors = [(error.field, str(error))]
             raise ProblemError(422, "The policy makes no sense", str(error), errors=errors) from error
         pattern = bool(set("*?[") & set(policy.pipeline))
-        if not pattern and await self._versions.latest(self._project, policy.pipeline) is None:
+        if not pattern and not await self._versions.exists(self._project, policy.pipeline):
             raise ProblemError(
                 404,
                 f"There is no pipeline {policy.pipeline!r}",

@@ -63,15 +63,16 @@ async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: 
     return Rerun(accepted, found)
 
 
-async def _version(service: GatewayService, parent: RunRequested, choice: str | None) -> commands.Version:
+async def _version(service: GatewayService, parent: RunRequested, choice: str | int | None) -> commands.Version:
     if choice is None:
-        latest = await service.versions.latest(PROJECT, parent.pipeline)
-        if latest != parent.version:
+        published = await service.versions.published(PROJECT, parent.pipeline)
+        if published is not None and parent.version in published.versions and published.latest != parent.version:
             raise ProblemError(
                 422,
                 f"Run {parent.run_id} was of version {parent.version} of pipeline {parent.pipeline!r}, "
-                f"the latest is {latest}",
-                "choose the version: 'same' runs what ran then, 'latest' the newest",
-                errors=[("version", "must be 'same' or 'latest'")],
+                f"the latest is {published.latest}",
+                "choose the version: 'same' runs what ran then, 'latest' the version that was published last",
+                errors=[("version", "must be 'same', 'latest' or a number")],
             )
-    return await service.version(parent.pipeline, None if choice == "latest" else parent.version)
+    numbers = {None: parent.version, "same": parent.version, "latest": None}
+    return await service.version(parent.pipeline, choice if isinstance(choice, int) else numbers[choice])

@@ -90,7 +90,7 @@ async def _changes(
     source = environment = False
     if version.version != old.requested.version:
         earlier = await service.versions.get(PROJECT, old.requested.pipeline, old.requested.version)
-        source = earlier is None or earlier.source != version.source
+        source = earlier is None or (earlier.code or earlier.source) != (version.code or version.source)
         environment = earlier is None or earlier.environment.digest != version.environment.digest
     return Changes(
         params=frozenset(changed),

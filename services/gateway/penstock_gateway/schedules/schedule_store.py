@@ -10,7 +10,7 @@ import orjson
 
 from penstock_adapters.cron_expressions import ScheduleError, next_tick
 from penstock_adapters.nats.buckets.kv import Bucket
-from penstock_contracts.commands import Schedule
+from penstock_contracts.commands import Schedule, Version
 from penstock_core import ids, requests
 from penstock_core.errors import InvalidIdError
 from penstock_core.pipeline.values import Stored
@@ -37,7 +37,8 @@ async def put(service: GatewayService, schedule: Schedule) -> bytes:
     """Store a schedule that would work now; returns it as JSON.
 
     Raises:
-        ProblemError: 404 no such pipeline or version; 422 the expression or the time zone is wrong.
+        ProblemError: 404 no such pipeline or version; 422 the expression or the time zone is wrong, or the version is
+            not published.
         InvalidInputs: the inputs do not fit.
     """
     if schedule.project != PROJECT:
@@ -48,6 +49,7 @@ async def put(service: GatewayService, schedule: Schedule) -> bytes:
         except ScheduleError as error:
             raise _wrong(field, str(error)) from error
     version = await service.version(schedule.pipeline, schedule.version)
+    await _check_published(service, version)
     inputs = await service.run_inputs(version, schedule.inputs)
     values = requests.check_inputs(version.pipeline, inputs)
     await service.artifacts.check_inputs(values)
@@ -61,6 +63,17 @@ async def put(service: GatewayService, schedule: Schedule) -> bytes:
     body = schedule.model_dump_json().encode()
     await service.schedules.put(schedule.name, body)
     return body
+
+
+async def _check_published(service: GatewayService, version: Version) -> None:
+    published = await service.versions.published(PROJECT, version.name)
+    if published is None or version.version not in published.versions:
+        known = ", ".join(map(str, sorted(published.versions))) if published else "none"
+        raise _wrong(
+            "version",
+            f"version {version.version} of pipeline {version.name!r} is an experiment (published versions: {known}): "
+            "publish it with `penstock register FILE`",
+        )
 
 
 async def delete(bucket: Bucket, name: str) -> None:

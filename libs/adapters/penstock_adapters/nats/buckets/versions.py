@@ -1,7 +1,8 @@
 """Pipeline versions in their bucket: how they are laid out, and how they are read.
 
-Keys: `{project}.{pipeline}.{n}` holds version n, compressed; `{project}.{pipeline}.latest` and
-`{project}.{pipeline}.by-digest.{digest}` hold a number. Versions are immutable, so readers keep them.
+Keys: `{project}.{pipeline}.{n}` holds version n, compressed; `{project}.{pipeline}.highest` and
+`{project}.{pipeline}.by-digest.{digest}` hold a number; `{project}.{pipeline}.published` holds `Publications`;
+`interpreters.{digest}` holds `InterpreterHints` of an environment. Versions are immutable, so readers keep them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import pydantic
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
-from penstock_contracts.commands import Version
+from penstock_contracts.commands import InterpreterHints, Publications, Version
 from penstock_core.errors import PenstockError
 
 LIMIT = 900 * 1024
@@ -33,9 +34,19 @@ def key(project: str, pipeline: str, version: int) -> str:
     return f"{project}.{pipeline}.{version}"
 
 
-def latest_key(project: str, pipeline: str) -> str:
-    """Key of the number of the latest version."""
-    return f"{project}.{pipeline}.latest"
+def highest_key(project: str, pipeline: str) -> str:
+    """Key of the highest number up to which all versions are complete."""
+    return f"{project}.{pipeline}.highest"
+
+
+def published_key(project: str, pipeline: str) -> str:
+    """Key of the published versions of a pipeline."""
+    return f"{project}.{pipeline}.published"
+
+
+def interpreters_key(digest: str) -> str:
+    """Key of the interpreters that registrants had for an environment."""
+    return f"interpreters.{digest}"
 
 
 def digest_key(project: str, pipeline: str, digest: str) -> str:
@@ -95,11 +106,30 @@ class Versions:
         return found
 
     async def latest(self, project: str, pipeline: str) -> int | None:
-        """The number of the latest version, or None when there is none."""
-        entry = await self._bucket.get(latest_key(project, pipeline))
-        return int(entry.value) if entry else None
+        """The number of the version that was published last, or None when none is published."""
+        published = await self.published(project, pipeline)
+        return published.latest if published else None
+
+    async def published(self, project: str, pipeline: str) -> Publications | None:
+        """The published versions of a pipeline, or None when there are none."""
+        entry = await self._bucket.get(published_key(project, pipeline))
+        return Publications.model_validate_json(entry.value) if entry else None
+
+    async def exists(self, project: str, pipeline: str) -> bool:
+        """Whether a pipeline has any version, published or not."""
+        return await self._bucket.get(highest_key(project, pipeline)) is not None
 
     async def list(self, project: str, pipeline: str | None = None) -> list[Version]:
         """All versions of a project, or of one of its pipelines, oldest first."""
         entries = await self._bucket.list(f"{project}.{pipeline or '*'}.*")
         return [unpack(entry.value) for entry in entries if entry.key.rpartition(".")[2].isdecimal()]
+
+    async def publications(self, project: str, pipeline: str | None = None) -> dict[str, Publications]:
+        """The published versions of a project's pipelines, or of one of them, by name of the pipeline."""
+        entries = await self._bucket.list(f"{project}.{pipeline or '*'}.published")
+        return {entry.key.split(".")[1]: Publications.model_validate_json(entry.value) for entry in entries}
+
+    async def interpreters(self, digest: str) -> InterpreterHints:
+        """Where registrants had an environment installed."""
+        entry = await self._bucket.get(interpreters_key(digest))
+        return InterpreterHints.model_validate_json(entry.value) if entry else InterpreterHints()
