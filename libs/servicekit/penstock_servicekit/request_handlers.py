@@ -1,17 +1,19 @@
-"""Commands: requests on NATS that a service answers, by FastStream. Replicas share them.
+"""Requests on NATS that a service answers: typed FastStream subscribers, which the replicas of the service share.
 
-Promise: every request gets an answer. What cannot be read, or fails, is answered with its error, so that the one who
-asked learns of it at once instead of waiting for nothing.
+Promise: every request gets a reply. A request that is invalid, or whose handler fails, is answered with its error, so
+that the caller learns of it at once instead of waiting for its timeout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import pydantic
-from faststream import AckPolicy
-from faststream.nats.message import NatsMessage
+from faststream import AckPolicy, BaseMiddleware
+from faststream.message import StreamMessage
+from faststream.nats import NatsRouter
 
 from penstock_core.errors import PenstockError
 from penstock_core.ports import UnavailableError
@@ -19,42 +21,62 @@ from penstock_servicekit.service_context import ServiceContext
 
 WORKERS = 32
 
-Command = TypeVar("Command", bound=pydantic.BaseModel)
+Request = TypeVar("Request", bound=pydantic.BaseModel)
+Reply = TypeVar("Reply", bound=pydantic.BaseModel)
 
 
 def answer(
     context: ServiceContext,
     subject: str,
-    command: type[Command],
-    handle: Callable[[Command], Awaitable[pydantic.BaseModel]],
-    problem: Callable[[str, bool], pydantic.BaseModel],
+    handle: Callable[[Request], Awaitable[Reply]],
+    error_reply: Callable[[str, bool], Reply],
 ) -> None:
-    """Answer requests on `subject`, several at the same time. `problem` makes the reply to what went wrong.
+    """Answer the requests on a subject, up to `WORKERS` at the same time.
 
-    Its arguments are the error and whether trying again later may help.
+    Args:
+        context: the service; its name is the queue group of the replicas.
+        subject: the subject.
+        handle: handles a request. The models of request and reply are those of its annotations.
+        error_reply: makes a reply from the text of an error, and whether the caller may try again later.
     """
+    router = NatsRouter(middlewares=[partial(_ErrorReplies, service=context, subject=subject, error_reply=error_reply)])
+    # Messages of core NATS have no acknowledgement. FastStream's default policy would try to reject failed ones.
+    subscriber = router.subscriber(subject, queue=context.service, ack_policy=AckPolicy.MANUAL, max_workers=WORKERS)
+    subscriber(handle)
+    context.broker.include_router(router)
 
-    async def receive(body: bytes) -> bytes:
+
+class _ErrorReplies(BaseMiddleware):
+    """Replies to requests that FastStream cannot validate, or whose handler raised; by itself it gives no reply."""
+
+    def __init__(
+        self,
+        msg: Any | None,
+        /,
+        *,
+        context: Any,
+        service: ServiceContext,
+        subject: str,
+        error_reply: Callable[[str, bool], pydantic.BaseModel],
+    ) -> None:
+        super().__init__(msg, context=context)
+        self._service = service
+        self._subject = subject
+        self._error_reply = error_reply
+
+    async def consume_scope(self, call_next: Callable[[Any], Awaitable[Any]], msg: StreamMessage[Any]) -> Any:
+        log = self._service.log
         try:
-            reply = await handle(command.model_validate_json(body))
+            return await call_next(msg)
         except pydantic.ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "body"
-            context.log.warning("unreadable request", subject=subject, field=where, error=first["msg"])
-            reply = problem(f"the request is not valid: {where}: {first['msg']}", False)
+            where = ".".join(str(part) for part in first["loc"][1:]) or "body"
+            log.warning("invalid request", subject=self._subject, field=where, error=first["msg"])
+            return self._error_reply(f"the request is not valid: {where}: {first['msg']}", False)
         except PenstockError as error:
-            context.log.warning("request failed", subject=subject, error=str(error))
-            reply = problem(str(error), isinstance(error, UnavailableError))
+            log.warning("request failed", subject=self._subject, error=str(error))
+            return self._error_reply(str(error), isinstance(error, UnavailableError))
         except Exception as error:
-            context.log.exception("request failed", subject=subject)
-            reply = problem(f"the {context.service} service failed ({type(error).__name__}); its log says more", True)
-        return reply.model_dump_json().encode()
-
-    # A raw body: FastStream drops a request that does not fit its handler's type without an answer.
-    context.broker.subscriber(
-        subject, queue=context.service, ack_policy=AckPolicy.MANUAL, decoder=_raw, max_workers=WORKERS
-    )(receive)
-
-
-async def _raw(message: NatsMessage) -> bytes:
-    return message.body
+            log.exception("request failed", subject=self._subject)
+            service = self._service.service
+            return self._error_reply(f"the {service} service failed ({type(error).__name__}); see its log", True)

@@ -22,7 +22,7 @@ def register(context: ServiceContext, service: GatewayService) -> None:
         taken = await service.event_receiver.take(event)
         return EventReply(id=taken.id, duplicate=taken.duplicate, delivered=len(taken.delivered_to))
 
-    answer(context, subjects.GATEWAY_EVENT, Event, take, lambda error, later: _problem(error, unavailable=later))
+    answer(context, subjects.GATEWAY_EVENT, take, lambda error, later: _problem(error, unavailable=later))
 
 
 def _problem(error: str, *, unavailable: bool) -> EventReply:
