@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from penstock_contracts import fact_codec, subjects
 from penstock_core import ids
+from penstock_core.access import Permission
 from penstock_core.errors import InvalidIdError
 from penstock_core.facts import FACTS, AttemptFinished, Fact
 from penstock_core.pipeline.ir import Pipeline
@@ -187,16 +188,19 @@ def test_openapi_is_whole_and_every_route_says_how_it_fails() -> None:
     for path, method, operation in operations:
         assert operation["summary"]
         assert operation["description"]
+        security = operation.get("security", [])
         parameters = {one["name"] for one in operation["parameters"] if one["in"] == "path"}
         assert parameters == set(re.findall(r"\{(\w+)\}", path))
         if not path.startswith("/v1"):
-            assert operation["security"] == []
+            assert not security
             continue
         if path.startswith("/v1/answers/"):
             # Pages for people, whose addresses are signed.
-            assert operation["security"] == [] and operation["responses"]["403"]["content"].keys() == {"text/html"}
+            assert not security and operation["responses"]["403"]["content"].keys() == {"text/html"}
             continue
-        assert "security" not in operation
+        (needed,) = security
+        (permission,) = needed["token"]
+        assert permission in list(Permission), (path, method)
         assert operation["responses"]["401"]["content"].keys() == {"application/problem+json"}, (path, method)
         for status, response in operation["responses"].items():
             if int(status) >= 400:

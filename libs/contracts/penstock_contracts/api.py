@@ -6,7 +6,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
-from penstock_contracts.commands import EnvironmentInfo, GitInfo, InterpreterHint, Version
+from penstock_contracts.commands import (
+    EnvironmentInfo,
+    GitInfo,
+    InterpreterHint,
+    Schedule,
+    ScheduleFields,
+    StoreInfo,
+    Version,
+)
 from penstock_contracts.waits import WaitView
 
 Json = Any
@@ -79,6 +87,24 @@ class VersionView(Version):
     latest: bool = False
 
 
+class VersionList(_Model):
+    """Versions, oldest first."""
+
+    versions: list[VersionSummary]
+
+
+class ScheduleBody(ScheduleFields):
+    """A schedule; `name` may repeat the one in the path."""
+
+    name: str | None = None
+
+
+class ScheduleList(_Model):
+    """Schedules by name."""
+
+    schedules: list[Schedule]
+
+
 class RunBody(_Model):
     """Ask for a run. `inputs` are JSON values by parameter name; `version` None means the latest published one.
 
@@ -131,6 +157,13 @@ class CancelBody(_Model):
 
     reason: str = Field(default="", max_length=1000)
     by: str = Field(default="", max_length=200)
+
+
+class CancelResult(_Model):
+    """The run; `state` is that of a finished run, and null if the cancel was requested."""
+
+    run_id: str
+    state: str | None = None
 
 
 class Resumed(_Model):
@@ -336,10 +369,69 @@ class RebuildAccepted(_Model):
     upto: int
 
 
+class StoredObject(_Model):
+    """An object in the artifact store, with its size in bytes."""
+
+    sha256: str
+    size: int
+
+
+class HealthView(_Model):
+    """The process runs."""
+
+    status: str
+
+
+class Readiness(_Model):
+    """Whether requests can be served, and which parts answer."""
+
+    ready: bool
+    parts: dict[str, bool]
+
+
+class ByteLimits(_Model):
+    """Limits in bytes: of an inline value, a JSON body, an artifact."""
+
+    inline: int
+    json_body: int = Field(alias="json")
+    blob: int
+
+
+class SchedulerView(_Model):
+    """A running scheduler, and its shards."""
+
+    name: str
+    shards: list[int]
+
+
+class PlatformView(Readiness):
+    """A description of the platform."""
+
+    version: str
+    project: str
+    store: StoreInfo
+    started_at: float
+    limits: ByteLimits
+    schedulers: list[SchedulerView] = Field(
+        default_factory=list[SchedulerView], description="those that answer; if none does, runs make no progress"
+    )
+
+
+class FieldError(_Model):
+    """What is wrong with one field: `inputs.depth`, `header.idempotency-key`, `query.limit`."""
+
+    field: str
+    message: str
+
+
 class Problem(_Model):
-    """An error as RFC 9457 problem details: `title` says what happened, `detail` what to do."""
+    """RFC 9457 problem details.
+
+    `title` is the reason of the status, `detail` says what happened and how to fix it, `errors` names invalid fields.
+    """
 
     type: str = "about:blank"
     title: str
     status: int
     detail: str = ""
+    errors: list[FieldError] = Field(default_factory=list[FieldError])

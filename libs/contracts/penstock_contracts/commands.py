@@ -236,10 +236,9 @@ class Replicas(_Model):
     replicas: list[Replica]
 
 
-class Schedule(_Model):
-    """A cron schedule: when a pipeline version runs, in which time zone, with which inputs."""
+class ScheduleFields(_Model):
+    """What a schedule starts, and when."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
     project: str = "default"
     pipeline: str
     version: int | None = Field(
@@ -249,6 +248,12 @@ class Schedule(_Model):
     tz: str = Field(default="UTC", max_length=64)
     inputs: dict[str, Any] = Field(default_factory=dict)
     paused: bool = False
+
+
+class Schedule(ScheduleFields):
+    """A cron schedule: when a pipeline version runs, in which time zone, with which inputs."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
 
 
 class Tick(_Model):

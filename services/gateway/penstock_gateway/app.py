@@ -1,48 +1,78 @@
-"""Composition root of the gateway: the service, the application around it, and the server in this process's loop."""
+"""Composition root of the gateway: its features, the application around them, and the HTTP server."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-import time
-from collections.abc import Generator
-from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import uvicorn
 from fastapi import FastAPI
-from structlog.typing import FilteringBoundLogger
 
+from penstock_adapters.nats.archived_log import ArchivedLog, Archives
+from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.tokens import NatsTokens
+from penstock_adapters.nats.buckets.versions import Versions
+from penstock_adapters.nats.follower import Followers
+from penstock_contracts import subjects
 from penstock_core import access
-from penstock_core.access import Principal, TokenStore
+from penstock_core.access import Principal
 from penstock_core.errors import PenstockError
 from penstock_core.version import VERSION
-from penstock_gateway import subscribers
-from penstock_gateway.access import authentication
+from penstock_gateway.access import authentication, guard
 from penstock_gateway.access import routes as access_routes
 from penstock_gateway.access.authentication import Authenticator
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.artifacts import routes as artifact_routes
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.compare import routes as compare_routes
-from penstock_gateway.http import guard, problems
+from penstock_gateway.compare.comparison import RunComparison
+from penstock_gateway.events import routes as event_routes
+from penstock_gateway.events import subscriber
+from penstock_gateway.events.event_receiver import EventReceiver
+from penstock_gateway.http import problems
+from penstock_gateway.http.server import ListenError, Server, bind
 from penstock_gateway.limits import routes as limit_routes
+from penstock_gateway.limits.limits_service import LimitsService
+from penstock_gateway.lineage import routes as lineage_routes
+from penstock_gateway.lineage.artifact_lineage import ArtifactLineage
 from penstock_gateway.lineage.emitter import LineageEmitter
 from penstock_gateway.metrics import routes as metric_routes
+from penstock_gateway.metrics.metric_series import MetricSeries
 from penstock_gateway.platform import routes as platform_routes
+from penstock_gateway.platform.health import Health
+from penstock_gateway.project import PROJECT
+from penstock_gateway.read_model import feeds
+from penstock_gateway.read_model.archived_rows import ArchivedRows
 from penstock_gateway.read_model.database import ReadModel
+from penstock_gateway.read_model.projector import Projector, ReadModelRebuild
 from penstock_gateway.registry import routes as registry_routes
+from penstock_gateway.registry.announcer import ModelAnnouncer
+from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.retention import routes as retention_routes
+from penstock_gateway.retention.retention_service import RetentionService
 from penstock_gateway.run_streams import routes as run_stream_routes
+from penstock_gateway.run_streams.run_streams import RunStreams
+from penstock_gateway.runs import registration_routes
 from penstock_gateway.runs import routes as run_routes
+from penstock_gateway.runs.cancellations import Cancellations
+from penstock_gateway.runs.model_registration import ModelRegistration
+from penstock_gateway.runs.reruns import Reruns
+from penstock_gateway.runs.resumption import Resumptions
+from penstock_gateway.runs.run_reader import RunReader
+from penstock_gateway.runs.run_requests import RunRequests
+from penstock_gateway.runs.run_search import RunSearch
+from penstock_gateway.runs.run_states import RunStates
 from penstock_gateway.schedules import routes as schedule_routes
-from penstock_gateway.service import GatewayService
+from penstock_gateway.schedules.schedules import Schedules
 from penstock_gateway.settings import GatewaySettings
-from penstock_gateway.steps import routes as step_routes
+from penstock_gateway.tracked.importer import TrackedRunImporter
 from penstock_gateway.versions import routes as version_routes
-from penstock_gateway.waits import link_routes
+from penstock_gateway.versions.pipeline_versions import PipelineVersions
+from penstock_gateway.waits import link_page_routes
 from penstock_gateway.waits import routes as wait_routes
+from penstock_gateway.waits.answers import Answers
+from penstock_gateway.waits.link_pages import LinkPages
+from penstock_gateway.waits.open_questions import OpenQuestions
 from penstock_gateway.waits.signed_links import Signer
 from penstock_servicekit.service_context import ServiceContext
 
@@ -52,92 +82,104 @@ ROUTERS = tuple(
         platform_routes,
         access_routes,
         artifact_routes,
+        lineage_routes,
         version_routes,
         compare_routes,
         metric_routes,
         run_routes,
-        step_routes,
-        wait_routes,
-        link_routes,
         run_stream_routes,
+        wait_routes,
+        link_page_routes,
+        event_routes,
         schedule_routes,
         limit_routes,
         registry_routes,
+        registration_routes,
         retention_routes,
     )
 )
 
-
-class ListenError(PenstockError):
-    """The gateway's address cannot be used; the message says why and what to do."""
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class AppDependencies:
-    """What the application needs."""
-
-    service: GatewayService
-    settings: GatewaySettings
-    token: str
-    principal: Principal
-    tokens: TokenStore
-    log: FilteringBoundLogger
-    lineage: LineageEmitter | None = None
+class MissingTokenError(PenstockError):
+    """The gateway has no token that clients could be required to send."""
 
 
-def create_app(deps: AppDependencies) -> FastAPI:
-    """The ASGI application."""
-    app = routed_app()
-    problems.install(app)
-    names = guard.allowed_names(deps.settings.host, deps.settings.host_names())
-    authenticator = Authenticator(deps.token, deps.principal, deps.tokens)
-    app.add_middleware(guard.Guard, authenticator=authenticator, names=names, log=deps.log)
-    app.state.service = deps.service
-    app.state.artifacts = deps.service.artifacts
-    app.state.settings = deps.settings
-    app.state.signer = Signer(deps.settings.links_secret.get_secret_value() or deps.token)
-    app.state.tokens = Tokens(deps.tokens)
-    app.state.started_at = time.time()
-    return app
+class Background(Protocol):
+    """Works in the background while the gateway runs."""
+
+    async def start(self) -> None:
+        """Start."""
+        ...
+
+    async def close(self) -> None:
+        """Stop."""
+        ...
 
 
-def routed_app() -> FastAPI:
-    """The application with its routes only: enough to be described."""
+def create_app() -> FastAPI:
+    """Return the application with its routes, without features: enough to be described."""
     app = FastAPI(
         title="Penstock",
         version=VERSION,
-        description="Pipelines, their runs, and what came of them. Errors are RFC 9457 problem details.",
+        description="Pipelines, their versions, runs, artifacts and models. Errors are RFC 9457 problem details.",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        strict_content_type=False,
         generate_unique_id_function=lambda route: route.name,
     )
     for router in ROUTERS:
         app.include_router(router)
+    problems.install(app)
     return app
 
 
 class Gateway:
-    """The HTTP server as a service: `start` returns when it listens, `port` is the one that it listens on."""
+    """Serves the application, and runs the background work.
 
-    def __init__(self, deps: AppDependencies) -> None:
+    Args:
+        context: of the service.
+        settings: of the gateway.
+        app: the application, with its features in `app.state.features`.
+        background: started in order once the server listens, and closed after it in reverse.
+        closing: set when the gateway stops; ends open streams.
+    """
+
+    def __init__(
+        self,
+        context: ServiceContext,
+        settings: GatewaySettings,
+        app: FastAPI,
+        background: list[Background],
+        closing: asyncio.Event,
+    ) -> None:
         self.port = 0
-        self._deps = deps
-        self._server: _Server | None = None
+        self._context = context
+        self._settings = settings
+        self._app = app
+        self._background = background
+        self._closing = closing
+        self._server: Server | None = None
         self._task: asyncio.Task[None] | None = None
 
+    def feature(self, kind: type[T]) -> T:
+        """Return the feature of a class."""
+        return self._app.state.features[kind]
+
     async def start(self) -> None:
-        """Listen.
+        """Listen; `port` is the port afterwards.
 
         Raises:
-            CannotListen: the port is taken or the address is not this machine's.
+            ListenError: the port is in use or the address does not belong to this machine.
         """
-        settings = self._deps.settings
-        listener = _bind(settings.host, settings.port)
+        settings = self._settings
+        listener = bind(settings.host, settings.port)
         self.port = int(listener.getsockname()[1])
         config = uvicorn.Config(
-            create_app(self._deps),
+            self._app,
             http="h11",
             ws="none",
             lifespan="off",
@@ -146,7 +188,7 @@ class Gateway:
             server_header=False,
             timeout_graceful_shutdown=max(1, int(settings.stop_timeout / 2)),
         )
-        self._server = _Server(config)
+        self._server = Server(config)
         self._task = asyncio.create_task(self._server.serve([listener]))
         listening = asyncio.create_task(self._server.listening.wait())
         await asyncio.wait([self._task, listening], return_when=asyncio.FIRST_COMPLETED)
@@ -154,104 +196,98 @@ class Gateway:
             listening.cancel()
             self._task.result()
             raise ListenError(f"the HTTP server on {settings.host}:{self.port} ended at once")
-        self._deps.service.projector.start()
-        self._deps.service.series_projector.start()
-        self._deps.service.model_events.start()
-        if self._deps.lineage is not None:
-            await self._deps.lineage.start()
+        for worker in self._background:
+            await worker.start()
 
     async def stop(self) -> None:
-        """End streams, finish the requests that are under way, close."""
-        self._deps.service.closing.set()
+        """End open streams, finish the requests in progress, close."""
+        self._closing.set()
         if self._server is not None and self._task is not None:
-            self._server.leave()
+            self._server.shut_down()
             await self._task
-        if self._deps.lineage is not None:
-            await self._deps.lineage.close()
-        await self._deps.service.close()
+        for worker in reversed(self._background):
+            await worker.close()
 
     def ready(self) -> bool:
-        """Whether requests can be served."""
-        return self._task is not None and not self._task.done() and self._deps.service.bus.client.is_connected
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers, which are the process's, and without waking up ten times a second."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.listening = asyncio.Event()
-        self._leaving = asyncio.Event()
-
-    def leave(self) -> None:
-        """Begin to stop."""
-        self.should_exit = True
-        self._leaving.set()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Leave signals alone."""
-        yield
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As before, and tell."""
-        await super().startup(sockets)
-        self.listening.set()
-
-    async def main_loop(self) -> None:
-        """Tick once a second (the date header), and leave at once when told to."""
-        while not await self.on_tick(0):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    await self._leaving.wait()
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.setblocking(False)
-        except OSError:
-            listener.close()
-            raise
-    except (OSError, UnicodeError) as error:
-        raise ListenError(
-            f"cannot listen on {host}:{port} ({getattr(error, 'strerror', None) or error}): "
-            "another program may use the port; choose one with --port or PENSTOCK_PORT (0 takes a free one)"
-        ) from error
-    return listener
-
-
-class MissingTokenError(PenstockError):
-    """There is no token that clients could be asked for."""
+        """Return whether requests can be served."""
+        return self._task is not None and not self._task.done() and self._context.bus.client.is_connected
 
 
 def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
-    """Put the gateway together.
+    """Wire the features of the gateway.
 
     Raises:
-        NoToken: neither the settings nor the state folder hold a token.
-        NoOpenLineage: an OpenLineage service is named, and its library is not installed.
+        MissingTokenError: neither the settings nor the state folder have a token.
+        OpenLineageUnavailableError: an OpenLineage service is configured and its library is not installed.
     """
-    artifacts = Artifacts(context.bus, settings.max_blob)
-    service = GatewayService(context, artifacts, ReadModel(settings.database()), settings.gateway_runs, settings.home)
-    subscribers.register(context, service)
+    bus, source = context.bus, f"penstock/gateway/{context.name}"
     token, principal = _token(settings)
-    lineage = _lineage(context, settings, service)
-    tokens = NatsTokens(context.bus)
-    return Gateway(AppDependencies(service, settings, token, principal, tokens, context.log, lineage))
+    tokens = NatsTokens(bus)
+    closing = asyncio.Event()
+    followers = Followers(bus)
 
+    artifacts = Artifacts(bus, settings.max_blob)
+    version_store = Versions(bus)
+    versions = PipelineVersions(bus, version_store)
+    models = Registry(bus, source, PROJECT)
+    log = ArchivedLog(bus, source, Archives(artifacts.open))
+    receiver = EventReceiver(bus, log, PROJECT)
 
-def _lineage(context: ServiceContext, settings: GatewaySettings, service: GatewayService) -> LineageEmitter | None:
-    if not settings.openlineage_url:
-        return None
-    key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None
-    return LineageEmitter(context, service.states, settings.openlineage_url, key)
+    read_model = ReadModel(settings.database())
+    archived_rows = ArchivedRows(log.archives, read_model, context.log)
+    projector = Projector(context, followers, read_model, feeds.FACTS, archived_rows)
+    series = Projector(context, followers, read_model, feeds.SERIES)
+
+    scripts = TrackedRunImporter(settings.home, PROJECT, bus, log, context.log)
+    states = RunStates(log, version_store, settings.gateway_runs)
+    reader = RunReader(log, states, scripts)
+    requests = RunRequests(bus, log, reader, versions, models, artifacts)
+    resumptions = Resumptions(log, reader, versions, artifacts)
+
+    answers = Answers(log, reader)
+    questions = OpenQuestions(followers, log, context.log)
+    signer = Signer(settings.links_secret.get_secret_value() or token)
+    announcer = ModelAnnouncer(context, receiver)
+
+    subscriber.subscribe(context, receiver)
+    features = (
+        settings,
+        Tokens(tokens),
+        Health(bus, artifacts, settings.max_blob),
+        artifacts,
+        versions,
+        models,
+        receiver,
+        ReadModelRebuild(projector, series),
+        ArtifactLineage(read_model, projector, scripts, versions),
+        states,
+        reader,
+        requests,
+        Reruns(requests, reader, versions, models, artifacts, resumptions),
+        Cancellations(log, reader),
+        ModelRegistration(reader, models, artifacts),
+        RunSearch(read_model, projector, scripts),
+        MetricSeries(reader, read_model, series),
+        RunComparison(reader, versions),
+        RunStreams(log, followers, reader, versions, closing, settings.stream_timeout),
+        answers,
+        LinkPages(reader, answers, signer),
+        questions,
+        Schedules(Bucket(bus, subjects.SCHEDULES_BUCKET), versions, models, artifacts),
+        LimitsService(bus),
+        RetentionService(bus, versions),
+        announcer,
+    )
+    background: list[Background] = [read_model, questions, projector, series, announcer]
+    if settings.openlineage_url:
+        key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None
+        background.append(LineageEmitter(context, states, settings.openlineage_url, key))
+    app = create_app()
+    app.state.features = {type(feature): feature for feature in features}
+    names = guard.allowed_names(settings.host, settings.host_names())
+    authenticator = Authenticator(token, principal, tokens)
+    app.add_middleware(guard.Guard, authenticator=authenticator, names=names, log=context.log)
+    return Gateway(context, settings, app, background, closing)
 
 
 def _token(settings: GatewaySettings) -> tuple[str, Principal]:

@@ -72,10 +72,11 @@ async def test_a_run_that_has_not_begun_and_one_of_a_version_that_is_gone(platfo
 async def test_wrong_comparisons(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     alone = await http("GET", f"/v1/compare?runs={run_id}")
-    assert (alone.status, alone.json()["detail"]) == (422, "one run: give 2 to 20 runs, separated by commas")
+    assert (alone.status, alone.json()["detail"]) == (422, "runs: expected 2 to 20 run IDs separated by commas, got 1")
     assert (await http("GET", "/v1/compare?runs=")).status == 422
     assert (await http("GET", "/v1/compare")).status == 422
     assert (await http("GET", f"/v1/compare?runs={','.join([run_id] * 21)}")).status == 422
     unknown = await http("GET", f"/v1/compare?runs={run_id},nobody")
-    assert (unknown.status, unknown.json()["title"]) == (404, "There is no run 'nobody'")
+    assert (unknown.status, unknown.json()["title"]) == (404, "Not found")
+    assert unknown.json()["detail"].startswith("Run 'nobody' does not exist")
     assert (await http("GET", f"/v1/compare?runs={run_id},a.b")).status == 404

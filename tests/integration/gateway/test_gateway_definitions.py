@@ -60,7 +60,10 @@ async def test_a_builder_that_cannot_now_is_told_as_such(platform: Platform, htt
 async def test_what_the_builder_refuses_is_told(platform: Platform, http: Http) -> None:
     platform.builder_reply = commands.VersionReply(error="flow.py:12: steps wait for each other in a circle: a <- b")
     answer = await http("POST", "/v1/versions", registration(chain()))
-    assert (answer.status, answer.json()["detail"]) == (422, platform.builder_reply.error)
+    assert (answer.status, answer.json()["detail"]) == (
+        422,
+        f"The pipeline cannot be registered: {platform.builder_reply.error}",
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from gateway_platform import TOKEN, Answer, Http, Platform, read_answer, running
 
-from penstock_gateway.service import GatewayService
+from penstock_gateway.platform.health import Health
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -139,7 +139,7 @@ async def test_browsers_of_other_sites_get_no_permission(http: Http) -> None:
 )
 async def test_bodies_that_cannot_be_used(http: Http, body: bytes, status: int, words: str) -> None:
     problem = is_problem(await http("POST", "/v1/runs", body, headers={"content-type": "application/json"}), status)
-    assert words in problem["title"]
+    assert words in problem["detail"]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
@@ -302,7 +302,7 @@ async def test_a_fault_of_ours_is_a_problem_without_its_insides(http: Http, monk
     async def fail(*_: object) -> None:
         raise RuntimeError("secret insides")
 
-    monkeypatch.setattr(GatewayService, "readiness", fail)
+    monkeypatch.setattr(Health, "readiness", fail)
     answer = await http("GET", "/v1/platform")
     is_problem(answer, 500)
     assert "secret" not in answer.body.decode()

@@ -87,7 +87,7 @@ async def test_wrong_questions(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await measured(platform, run_id, line("loss", 1.0))
     missing = await http("GET", f"/v1/runs/{run_id}/metrics?name=los")
-    assert (missing.status, missing.json()["detail"]) == (404, "there are: 'loss'")
+    assert (missing.status, missing.json()["detail"]) == (404, "The run has no series 'los': it has: 'loss'")
     assert (await http("GET", "/v1/runs/nobody/metrics")).status == 404
     for query in (
         "points=5",

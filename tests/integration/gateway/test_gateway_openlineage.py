@@ -17,6 +17,7 @@ from penstock_core.facts import Outcome
 from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
 from penstock_gateway.lineage import emitter
 from penstock_gateway.lineage.emitter import LineageEmitter, OpenLineageUnavailableError
+from penstock_gateway.runs.run_states import RunStates
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -88,7 +89,7 @@ async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
 ) -> None:
     monkeypatch.setattr(emitter, "_PAUSE", 0.3)
     receiver.broken = 1
-    sending = LineageEmitter(platform.context, platform.gateway._deps.service.states, receiver.url, "secret")
+    sending = LineageEmitter(platform.context, platform.gateway.feature(RunStates), receiver.url, "secret")
     await sending.start()
     try:
         await _declared(platform)
@@ -112,7 +113,7 @@ async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
 
 
 async def test_a_run_that_failed_says_why(platform: Platform, http: Http, receiver: Receiver) -> None:
-    sending = LineageEmitter(platform.context, platform.gateway._deps.service.states, receiver.url)
+    sending = LineageEmitter(platform.context, platform.gateway.feature(RunStates), receiver.url)
     await sending.start()
     try:
         await _declared(platform)
@@ -126,7 +127,7 @@ async def test_a_run_that_failed_says_why(platform: Platform, http: Http, receiv
 
 async def test_an_address_that_is_none_stops_the_platform_with_the_reason(platform: Platform) -> None:
     with pytest.raises(OpenLineageUnavailableError, match=r"PENSTOCK_OPENLINEAGE_URL 'nowhere' cannot be used"):
-        LineageEmitter(platform.context, platform.gateway._deps.service.states, "nowhere")
+        LineageEmitter(platform.context, platform.gateway.feature(RunStates), "nowhere")
 
 
 async def _declared(platform: Platform) -> None:

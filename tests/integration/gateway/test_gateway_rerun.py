@@ -65,7 +65,8 @@ async def test_the_version_must_be_chosen_where_a_newer_one_has_come(platform: P
     path = f"/v1/runs/{parent}/rerun"
     answer = await http("POST", path, {})
     assert answer.status == 422 and answer.fields == {"version"}
-    assert answer.json()["title"] == f"Run {parent} was of version 1 of pipeline 'grown', the latest is 2"
+    start = f"Run {parent} used version 1 of pipeline 'grown', the latest is 2: "
+    assert answer.json()["detail"].startswith(start)
     assert "'same'" in answer.json()["detail"] and "'latest'" in answer.json()["detail"]
     assert (await http("POST", path, {"version": "same"})).json()["version"] == 1
     assert (await http("POST", path, {"version": "latest"})).json()["version"] == 2

@@ -403,11 +403,11 @@ async def test_results_as_json_and_as_bytes(platform: Platform, http: Http) -> N
     part = await http("GET", f"{path}?step=double&output=report", headers={"range": "bytes=1-3"})
     assert (part.status, part.body) == (206, b"PDF")
     waiting = await http("GET", f"{path}?step=double-2")
-    assert (waiting.status, waiting.json()["title"]) == (404, "There is no output: step 'double-2' has none yet")
+    assert (waiting.status, waiting.json()["detail"]) == (404, "Step 'double-2' has no outputs yet: the run is running")
     assert (await http("GET", path)).status == 404
     assert (await http("GET", f"{path}?step=none")).status == 404
     other = await http("GET", f"{path}?step=double&output=none")
-    assert (other.status, other.json()["detail"]) == (404, "there are: 'result', 'report'")
+    assert (other.status, other.json()["detail"]) == (404, "Step 'double' has no output 'none': it has 'result', 'report'")
 
 
 async def test_pickles_are_only_ever_bytes(platform: Platform, http: Http) -> None:
@@ -438,7 +438,10 @@ async def test_results_of_a_run_with_parts_and_references(platform: Platform, ht
     await platform.finish(run_id, outputs=parts)
     path = f"/v1/runs/{run_id}/value"
     several = await http("GET", path)
-    assert (several.status, several.json()["detail"]) == (422, "say which: there are: 'plain', 'mixed'")
+    assert (several.status, several.json()["detail"]) == (
+        422,
+        "The run has several outputs: name one of 'plain', 'mixed'",
+    )
     assert (await http("GET", f"{path}?output=plain")).json() == [21, 2]
     mixed = await http("GET", f"{path}?output=mixed")
     assert mixed.headers["content-type"] == "application/vnd.penstock.value+json"

@@ -47,8 +47,9 @@ async def test_what_makes_no_sense_is_refused(http: Http) -> None:
     body = {"pipeline": "chain", "inputs": {"n": 3}}
     answer = await http("POST", "/v1/runs", {**body, "refresh": ["dobule"]})
     assert answer.status == 422 and answer.fields == {"refresh"}
-    assert answer.json()["title"] == "Invalid run request for pipeline 'chain'"
-    assert answer.json()["detail"].startswith("refresh: there is no step 'dobule' (steps: double, double-2")
+    assert answer.json()["title"] == "Unprocessable"
+    start = "Invalid run request for pipeline 'chain': refresh: there is no step 'dobule' (steps: double, double-2"
+    assert answer.json()["detail"].startswith(start)
     answer = await http("POST", "/v1/runs", {**body, "refresh": ["double"], "cache": "off"})
     assert answer.status == 422 and answer.fields == {"refresh"}
     assert (await http("POST", "/v1/runs", {**body, "cache": "maybe"})).fields == {"cache"}

@@ -76,7 +76,10 @@ async def test_a_run_of_a_script_is_a_run_like_others(platform: Platform, http: 
     history = (await http("GET", f"/v1/runs/{run.run_id}/history")).body
     assert len(history.splitlines()) == 5
     again = await http("POST", f"/v1/runs/{run.run_id}/rerun", {})
-    assert (again.status, again.json()["detail"]) == (409, "the platform cannot run it: run the script again")
+    assert (again.status, again.json()["detail"]) == (
+        409,
+        "'my-experiment' is the experiment of a script: the platform cannot run it: run the script again",
+    )
 
 
 async def test_a_run_can_be_asked_for_by_its_id_at_once(platform: Platform, http: Http) -> None:

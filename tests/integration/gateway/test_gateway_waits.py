@@ -109,8 +109,8 @@ async def test_an_answer_ends_the_step(platform: Platform, http: Http, pipelines
     assert (again.status, again.json()) == (200, first | {"created": False})
     other = await http("POST", path(run_id, key), {"choice": "no", "by": "grace"})
     assert other.status == 409
-    assert other.json()["title"] == f"Step {key!r} was answered 'yes' already"
-    assert other.json()["detail"] == "by ada (looks good)"
+    assert other.json()["title"] == "Conflict"
+    assert other.json()["detail"] == f"Step {key!r} was already answered 'yes': by ada (looks good)"
 
 
 async def test_only_choices_can_be_answered(platform: Platform, http: Http, pipelines: set[str]) -> None:
@@ -118,7 +118,7 @@ async def test_only_choices_can_be_answered(platform: Platform, http: Http, pipe
     await asks(platform, run_id)
     answer = await http("POST", path(run_id, "publish"), {"choice": "maybe"})
     assert answer.status == 422 and answer.fields == {"choice"}
-    assert answer.json()["detail"] == "its choices: 'yes', 'no'"
+    assert answer.json()["detail"] == "'maybe' is not a choice of step 'publish': its choices: 'yes', 'no'"
     assert (await http("POST", path(run_id, "publish"), {})).status == 422
     assert (await http("POST", path(run_id, "publish"), {"choice": "yes", "by": "x" * 201})).fields == {"by"}
 
@@ -139,7 +139,10 @@ async def test_what_does_not_ask_is_told(platform: Platform, http: Http, pipelin
     late = AttemptFinished(run_id=run_id, key="publish", attempt=1, outcome=Outcome.TIMED_OUT, error=error)
     await platform.log.append([late])
     answer = await http("POST", path(run_id, "publish"), body)
-    assert (answer.status, answer.json()["detail"]) == (409, "nobody answered in time")
+    assert (answer.status, answer.json()["detail"]) == (
+        409,
+        "Step 'publish' no longer waits for an answer: nobody answered in time",
+    )
 
 
 async def test_of_many_answers_at_once_one_counts(platform: Platform, http: Http, pipelines: set[str]) -> None:

@@ -12,17 +12,19 @@ from hypothesis import strategies as st
 from penstock_core.errors import InvalidInputsError
 from penstock_core.pipeline.values import ArtifactRef
 from penstock_gateway.http import bodies, downloads, guard, problems
-from penstock_gateway.http.problems import ProblemError
+from penstock_gateway.http.problems import RequestError
 
 
 def test_invalid_inputs_are_a_problem_with_each_field() -> None:
-    response = problems.of(InvalidInputsError("Invalid run request for pipeline 'p'", [("inputs.n", "is missing")]))
+    response = problems.response_to(
+        InvalidInputsError("Invalid run request for pipeline 'p'", [("inputs.n", "is missing")])
+    )
     assert response is not None and response.status_code == 422
     assert orjson.loads(response.body) == {
         "type": "about:blank",
-        "title": "Invalid run request for pipeline 'p'",
+        "title": "Unprocessable",
         "status": 422,
-        "detail": "inputs.n: is missing",
+        "detail": "Invalid run request for pipeline 'p': inputs.n: is missing",
         "errors": [{"field": "inputs.n", "message": "is missing"}],
     }
 
@@ -90,8 +92,8 @@ def test_a_range_is_what_slicing_says(size: int, first: int | None, last: int | 
         expected = data[first : size if last is None else last + 1]
     try:
         span = downloads.parse_range(text, size)
-    except ProblemError as problem:
-        assert problem.status == 416
+    except RequestError as problem:
+        assert problem.status_code == 416
         assert not expected
     else:
         assert (None if span is None else data[slice(*span)]) == expected
@@ -102,7 +104,7 @@ def test_no_range_header_breaks_a_download(text: str) -> None:
     for header in (text, f"bytes={text}"):
         try:
             span = downloads.parse_range(header, 10)
-        except ProblemError:
+        except RequestError:
             continue
         assert span is None or 0 <= span[0] < span[1] <= 10
 

@@ -8,7 +8,7 @@ import time
 from penstock_contracts.access import TokenCreated, TokenList, TokenView
 from penstock_core import access, ids
 from penstock_core.access import AccessToken, TokenStore
-from penstock_gateway.http.problems import ProblemError
+from penstock_gateway.errors import ConflictError, NotFoundError
 
 
 class Tokens:
@@ -25,24 +25,22 @@ class Tokens:
         """Create a token of 256 random bits.
 
         Raises:
-            ProblemError: 409 the name is taken.
+            ConflictError: the name is in use.
         """
         text = secrets.token_urlsafe(32)
         token = AccessToken(name=name, digest=access.token_digest(text), created_at=time.time(), created_by=by)
         if name == access.DEFAULT_TOKEN or not await self._store.create(token):
-            raise ProblemError(409, f"A token named {name!r} exists", "choose another name, or revoke that token first")
+            raise ConflictError(f"A token named {name!r} exists", "choose another name, or revoke that token first")
         return TokenCreated(**_view(token).model_dump(), token=text)
 
     async def revoke(self, name: str) -> None:
         """Delete a token; requests with it are refused from now on.
 
         Raises:
-            ProblemError: 404 there is no token of this name.
+            NotFoundError: it does not exist.
         """
         if not ids.is_name(name) or not await self._store.revoke(name):
-            raise ProblemError(
-                404, f"There is no token {name[:100]!r}", "see `penstock admin tokens list`"
-            )
+            raise NotFoundError(f"Token {name[:100]!r} does not exist", "list tokens with `penstock admin tokens list`")
 
 
 def _view(token: AccessToken) -> TokenView:

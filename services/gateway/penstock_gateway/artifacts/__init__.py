@@ -1,1 +1,1 @@
-"""Artifacts."""
+"""Artifacts: content-addressed objects."""

@@ -4,86 +4,87 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Query, Request, Response
 
-from penstock_core import ids
-from penstock_gateway.http import docs
-from penstock_gateway.http.common import Sha256, artifacts, json, service
-from penstock_gateway.http.docs import describe
-from penstock_gateway.runs import search
+from penstock_contracts.api import StoredObject
+from penstock_contracts.previews import Preview
+from penstock_core.access import Permission
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.http.parameters import Sha256, feature, requires
+from penstock_gateway.http.responses import BYTES, COMMON, content, no_content, problems
 
-router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"])
+router = APIRouter(prefix="/v1/artifacts", tags=["artifacts"], responses=COMMON)
+
+Store = Annotated[Artifacts, feature(Artifacts)]
+
+_READ = [requires(Permission.ARTIFACTS_READ)]
+_REDIRECT = no_content(307, "Redirect to a presigned URL of the store")
 
 
 @router.head(
     "/{sha256}",
-    summary="Whether an artifact is there, and its size",
-    openapi_extra=describe(it_is_there_200=None, problems=(404,)),
+    summary="Check whether an artifact exists",
+    dependencies=_READ,
+    response_class=Response,
+    responses=problems(404),
 )
-async def head_artifact(request: Request, sha256: Sha256) -> Response:
+async def head_artifact(artifacts: Store, request: Request, sha256: Sha256) -> Response:
     """`Content-Length` is the size in bytes."""
-    return await artifacts(request).get(request, sha256)
+    return await artifacts.get(request, sha256)
 
 
 @router.get(
     "/{sha256}",
-    summary="Get an artifact's bytes",
-    openapi_extra=describe(the_bytes_200=docs.BYTES, a_part_206=docs.BYTES, elsewhere_307=None, problems=(404, 416)),
+    summary="Get the content of an artifact",
+    dependencies=_READ,
+    response_class=Response,
+    responses={
+        **content(200, "The content", BYTES),
+        **content(206, "The requested range", BYTES),
+        **_REDIRECT,
+        **problems(404, 416),
+    },
 )
-async def get_artifact(request: Request, sha256: Sha256) -> Response:
-    """With `Range` and `If-None-Match`. 307 leads to a presigned address: go there without this API's token."""
-    return await artifacts(request).get(request, sha256)
+async def get_artifact(artifacts: Store, request: Request, sha256: Sha256) -> Response:
+    """With `Range` and `If-None-Match`. 307 redirects to a presigned URL: follow it without this API's token."""
+    return await artifacts.get(request, sha256)
 
 
-@router.get(
-    "/{sha256}/preview",
-    summary="What an artifact looks like",
-    openapi_extra=describe(the_preview_200="Preview", problems=(404, 422)),
-)
+@router.get("/{sha256}/preview", summary="Get a preview of an artifact", dependencies=_READ, responses=problems(404))
 async def get_preview(
-    request: Request,
+    artifacts: Store,
     sha256: Sha256,
-    format: Annotated[str, Query(description="of the artifact, as its reference says; guessed by default")] = "",
-    media_type: Annotated[str, Query(description="of the artifact; guessed by default")] = "",
-    filename: Annotated[str, Query(description="name that the file had")] = "",
-    unsafe: Annotated[bool, Query(description="its reference says so: it is not looked into")] = False,
-) -> Response:
-    """First rows and columns of tables, thumbnails of images, the beginning of texts, lists of folders and weights.
+    response: Response,
+    format: Annotated[str, Query(description="format of the artifact as in its reference; guessed by default")] = "",
+    media_type: Annotated[str, Query(description="media type of the artifact; guessed by default")] = "",
+    filename: Annotated[str, Query(description="original file name")] = "",
+    unsafe: Annotated[bool, Query(description="`unsafe` of the reference: the content is not opened")] = False,
+) -> Preview:
+    """First rows and columns of tables, thumbnails of images, the beginning of texts, listings of folders and weights.
 
-    Made once, in a confined process. `kind` is `none`, with a reason, for what cannot or must not be looked into.
+    Made once, in a sandboxed process. `kind` is `none`, with a reason, for content that cannot be previewed.
     """
-    about = {"format": format, "media_type": media_type, "filename": filename, "unsafe": unsafe}
-    return await artifacts(request).preview(sha256, **about)
+    response.headers["cache-control"] = "private, max-age=60"
+    return await artifacts.preview(sha256, format=format, media_type=media_type, filename=filename, unsafe=unsafe)
 
 
 @router.put(
     "/{sha256}",
     status_code=201,
-    summary="Put an artifact's bytes",
-    openapi_extra=describe(
-        body=docs.BYTES,
-        stored_201="StoredObject",
-        it_was_there_200="StoredObject",
-        elsewhere_307=None,
-        problems=(400, 404, 413, 422, 507),
-    ),
+    summary="Put the content of an artifact",
+    dependencies=[requires(Permission.ARTIFACTS_CREATE)],
+    response_model=StoredObject,
+    responses={
+        200: {"model": StoredObject, "description": "The artifact existed"},
+        **_REDIRECT,
+        **problems(400, 404, 413, 507),
+    },
+    openapi_extra={"requestBody": {"required": True, "content": BYTES}},
 )
-async def put_artifact(request: Request, sha256: Sha256) -> Response:
-    """Streams into the store; nothing is visible before the digest is verified. Putting what is there is success.
+async def put_artifact(artifacts: Store, request: Request, sha256: Sha256) -> Response:
+    """Streams into the store; the artifact becomes visible when its digest is verified. Idempotent.
 
-    307 leads to a presigned address: put the bytes there, without this API's token, and with the headers that the
-    JSON object in `Penstock-Send-Headers` holds.
+    307 redirects to a presigned URL: put the content there, without this API's token, and with the headers in the JSON
+    object of `Penstock-Send-Headers`.
     """
-    return await artifacts(request).put(request, sha256)
-
-
-@router.get(
-    "/{sha256}/lineage",
-    summary="Where an artifact comes from, and what came of it",
-    openapi_extra=describe(the_lineage_200="Lineage", problems=(404,)),
-)
-async def read_lineage(request: Request, sha256: Sha256) -> Response:
-    """The attempts that it was made by and those that used it, with what they read and made, nearest first."""
-    return json(await search.lineage(service(request), ids.check_digest(sha256)))
+    return await artifacts.put(request, sha256)

@@ -1,4 +1,4 @@
-"""Runs side by side: what is known of each as plain data, for the core to compare."""
+"""Runs side by side: each run as plain data, which the core compares."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -17,14 +17,13 @@ from penstock_core.pipeline.values import Inline, Stored, Value
 from penstock_core.queries import comparison
 from penstock_core.queries.comparison import MISSING, Name, Row
 from penstock_core.run.machine import StepState
-from penstock_gateway.http.problems import ProblemError
-
-if TYPE_CHECKING:
-    from penstock_gateway.runs.run_states import FoldedRun
-    from penstock_gateway.service import GatewayService
+from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.runs.run_reader import RunReader
+from penstock_gateway.runs.run_states import FoldedRun
+from penstock_gateway.versions.pipeline_versions import PipelineVersions
 
 ITEMS = 100
-"""Items of a mapped step that are compared, the first ones."""
+"""The first items of a mapped step are compared, up to this number."""
 
 _LONG = 2_000
 _PACKAGE = "package "
@@ -32,36 +31,41 @@ _PACKAGE = "package "
 Part = dict[Name, Any]
 
 
-async def compare(service: GatewayService, run_ids: Sequence[str], *, everything: bool) -> dict[str, Any]:
-    """The JSON of `tracking.Comparison`.
+class RunComparison:
+    """Compares runs."""
 
-    Raises:
-        ProblemError: 404 there is no such run; 422 one run only, or too many.
-    """
-    if not 2 <= len(run_ids) <= comparison.MOST:
-        given = "one run" if len(run_ids) == 1 else f"{len(run_ids)} runs"
-        raise ProblemError(
-            422,
-            "The runs cannot be compared",
-            f"{given}: give 2 to {comparison.MOST} runs, separated by commas",
-            errors=[("query.runs", f"2 to {comparison.MOST} ids")],
-        )
-    sides: list[dict[str, Part]] = []
-    runs: list[dict[str, Any]] = []
-    for run_id in run_ids:
-        folded = await service.folded(run_id)
-        request = folded.requested
-        version = await service.versions.get(request.project, request.pipeline, request.version)
-        sides.append(await asyncio.to_thread(side, folded, version))
-        shown = {name: getattr(request, name) for name in ("run_id", "project", "pipeline", "version", "labels")}
-        times = {"requested_at": folded.requested_at, "finished_at": folded.finished_at}
-        runs.append({**shown, **times, "state": folded.name, "trigger": request.trigger})
-    if not all(any(name.startswith(_PACKAGE) for _, name in one["environment"]) for one in sides):
-        # Of one run it is not known what was installed: that tells nothing of what differs.
-        for one in sides:
-            one["environment"] = {at: text for at, text in one["environment"].items() if not at[1].startswith(_PACKAGE)}
-    rows = comparison.compare(sides)
-    return {"runs": runs, "rows": [_row(row) for row in rows if everything or not row.same], "compared": len(rows)}
+    def __init__(self, reader: RunReader, versions: PipelineVersions) -> None:
+        self._reader = reader
+        self._versions = versions
+
+    async def compare(self, run_ids: Sequence[str], *, everything: bool) -> dict[str, Any]:
+        """Return the fields of `tracking.Comparison`; with `everything`, also the rows without a difference.
+
+        Raises:
+            NotFoundError: a run does not exist.
+            UnprocessableError: fewer than two runs, or too many.
+        """
+        if not 2 <= len(run_ids) <= comparison.MOST:
+            message = f"expected 2 to {comparison.MOST} run IDs separated by commas, got {len(run_ids)}"
+            raise UnprocessableError(f"runs: {message}", errors=[("query.runs", message)])
+        sides: list[dict[str, Part]] = []
+        runs: list[dict[str, Any]] = []
+        for run_id in run_ids:
+            run = await self._reader.get(run_id)
+            request = run.requested
+            version = await self._versions.find(request.pipeline, request.version)
+            sides.append(await asyncio.to_thread(side, run, version))
+            shown = {name: getattr(request, name) for name in ("run_id", "project", "pipeline", "version", "labels")}
+            times = {"requested_at": run.requested_at, "finished_at": run.finished_at}
+            runs.append({**shown, **times, "state": run.name, "trigger": request.trigger})
+        if not all(any(name.startswith(_PACKAGE) for _, name in one["environment"]) for one in sides):
+            # The packages of one run are unknown: a comparison would show only noise.
+            for one in sides:
+                one["environment"] = {
+                    at: text for at, text in one["environment"].items() if not at[1].startswith(_PACKAGE)
+                }
+        rows = comparison.compare(sides)
+        return {"runs": runs, "rows": [_row(row) for row in rows if everything or not row.same], "compared": len(rows)}
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -70,7 +74,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def side(folded: FoldedRun, version: Version | None) -> dict[str, Part]:
-    """What is known of a run, by section."""
+    """Return the data of a run by section."""
     request = folded.requested
     steps = list(_steps(folded))
     return {
@@ -131,10 +135,10 @@ def _of_version(version: Version) -> dict[str, Part]:
 
 
 def _of_script(folded: FoldedRun, steps: Sequence[StepState]) -> dict[str, Part]:
-    """What a script has told of itself; nothing where a version is gone."""
+    """Return what a script recorded about itself; empty for a run whose version does not exist."""
     trigger = folded.requested.trigger
-    told = next((step.artifacts.get(script_runs.ENVIRONMENT) for step in steps if step.artifacts), None)
-    about: Any = told.value if isinstance(told, Inline) and isinstance(told.value, dict) else {}
+    recorded = next((step.artifacts.get(script_runs.ENVIRONMENT) for step in steps if step.artifacts), None)
+    about: Any = recorded.value if isinstance(recorded, Inline) and isinstance(recorded.value, dict) else {}
     packages = about.get("packages")
     return {
         "code": {("", name): trigger[name] for name in ("source", "file") if name in trigger},
@@ -151,7 +155,7 @@ def _environment(digest: str, python: str, packages: dict[str, Any]) -> Part:
 
 
 def _value(value: Value) -> Any:
-    """A value to compare: plain data as they are, artifacts by their digests."""
+    """Return a value to compare: plain data, or the digest of an artifact."""
     match value:
         case Inline(plain):
             return _short(plain)
@@ -166,7 +170,7 @@ def _value(value: Value) -> Any:
 
 
 def _short(value: Any) -> Any:
-    """The same, or for long data its digest and beginning."""
+    """Return short data unchanged, and of long data the digest and the beginning."""
     try:
         text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     except TypeError:  # an integer beyond 64 bits

@@ -4,7 +4,7 @@
 - `asyncapi.yaml`: what goes over NATS, AsyncAPI 3.0
 - `openapi.json`: the HTTP API, OpenAPI 3.1
 
-The same contracts give the same bytes. Files of contracts that are gone are removed; `samples/` is left alone.
+The same contracts give the same bytes. Files of removed contracts are deleted; `samples/` is not touched.
 """
 
 from __future__ import annotations
@@ -14,49 +14,49 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# Needed by developers only, so it is no dependency of the gateway.
+# Used by developers only: not a dependency of the gateway.
 import yaml
 
 from penstock_core.facts import FACTS
 from penstock_core.registry.facts import MODEL_FACTS
 from penstock_core.version import VERSION
-from penstock_gateway.app import ROUTERS, routed_app
+from penstock_gateway.app import create_app
 from penstock_gateway.describe import asyncapi, compatibility, openapi, schemas
 
 
 def files() -> dict[str, str]:
-    """Text of every generated file by its path under the folder."""
+    """Return the text of every generated file by its path under the folder."""
     found = {f"events/{schemas.event_file(fact)}": _json(schemas.event(fact)) for fact in (*FACTS, *MODEL_FACTS)}
     found |= {f"commands/{schemas.command_file(model)}": _json(schemas.command(model)) for model in schemas.COMMANDS}
     found["asyncapi.yaml"] = _yaml(asyncapi.document(VERSION))
-    found["openapi.json"] = _json(openapi.document(routed_app(), ROUTERS))
+    found["openapi.json"] = _json(openapi.document(create_app()))
     return found
 
 
 def write(folder: Path) -> list[Path]:
-    """Write all files; returns those that changed, removed ones included.
+    """Write all files; return those that changed or were deleted.
 
     Raises:
-        Breaking: an event's schema would lose what its version promised. Nothing is written.
+        BreakingChangeError: the schema of an event would change incompatibly. Nothing is written.
     """
-    wanted = {folder / name: text for name, text in files().items()}
-    for path, text in wanted.items():
+    expected = {folder / name: text for name, text in files().items()}
+    for path, text in expected.items():
         if path.parent.name == "events" and path.is_file():
             why = compatibility.breaks(json.loads(path.read_text()), json.loads(text))
             if why:
                 raise compatibility.BreakingChangeError(
-                    f"{path.stem} would break those who use it ({'; '.join(why)}): give the event a new version in "
-                    "its ce_type, and keep reading the old one"
+                    f"{path.stem} would change incompatibly ({'; '.join(why)}): give the event a new version in its "
+                    "ce_type, and keep reading the old one"
                 )
     changed: list[Path] = []
-    for path, text in wanted.items():
+    for path, text in expected.items():
         if not path.is_file() or path.read_text() != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
             changed.append(path)
     for kind in ("events", "commands"):
         for path in (folder / kind).glob("*.json"):
-            if path not in wanted:
+            if path not in expected:
                 path.unlink()
                 changed.append(path)
     return changed
@@ -67,7 +67,7 @@ def _json(data: Any) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Indents lists and writes no anchors, as people do."""
+    """Indents lists and writes no anchors."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
@@ -77,7 +77,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    # Texts of digits are quoted: `08` is a text in YAML 1.1 and a number in 1.2.
+    # Strings of digits are quoted: `08` is a string in YAML 1.1 and a number in 1.2.
     style = "'" if text.replace(".", "").isdecimal() else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 

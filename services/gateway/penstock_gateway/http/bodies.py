@@ -1,75 +1,101 @@
-"""Request bodies: read with a limit, parsed strictly, refused with the name of what is wrong."""
+"""JSON bodies: read up to a limit and parsed strictly; FastAPI validates them against the model of the route."""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import orjson
-import pydantic
-from starlette.requests import ClientDisconnect, Request
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
 from penstock_core.json_schema import kind
-from penstock_gateway.http import problems
-from penstock_gateway.http.problems import ProblemError
+from penstock_gateway.http.problems import RequestError
 
 JSON_LIMIT = 8 * 1024 * 1024
 """Largest JSON body in bytes."""
 
 _DEPTH_LIMIT = 100
 
-T = TypeVar("T", bound=pydantic.BaseModel)
+
+class JsonRoute(APIRoute):
+    """A route whose body, if it has one, is a JSON object of at most `JSON_LIMIT` bytes."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return a handler that reads the body as `_JsonRequest` does."""
+        handler = super().get_route_handler()
+        required = self.body_field is not None and self.body_field.field_info.is_required()
+
+        async def handle(request: Request) -> Response:
+            return await handler(_JsonRequest(request, body_required=required))
+
+        return handle
 
 
-async def read(request: Request, model: type[T], *, optional: bool = False, **fixed: Any) -> T:
-    """The request's JSON body as `model`. `fixed` are fields that the address gives; the body may repeat them.
+class _JsonRequest(Request):
+    """A request whose body is a JSON object; anything else is refused with the reason."""
+
+    def __init__(self, request: Request, *, body_required: bool) -> None:
+        super().__init__(request.scope, request.receive)
+        self._body_required = body_required
+
+    async def body(self) -> bytes:
+        """Return the body; empty when it is whitespace only."""
+        if not hasattr(self, "_body"):
+            raw = await read_bytes(self, JSON_LIMIT)
+            empty = not raw.strip()
+            if self._body_required or not empty:
+                check_media_type(self)
+            if self._body_required and empty:
+                raise RequestError(400, "The body is not valid JSON: it is empty")
+            self._body = b"" if empty else raw
+        return self._body
+
+    async def json(self) -> Any:
+        """Return the parsed body."""
+        data = parse_json(await self.body())
+        if not isinstance(data, dict):
+            message = f"must be a JSON object, not {kind(data)}"
+            raise RequestError(422, f"The body {message}", errors=[("body", message)])
+        return data
+
+
+async def read_json(request: Request, limit: int) -> Any:
+    """Return the request's JSON body of at most `limit` bytes.
 
     Raises:
-        ProblemError: 413, 415, 400 (no JSON) or 422 (wrong fields).
+        RequestError: 413, 415, 400 (invalid JSON) or 422 (nested too deeply).
     """
-    data = await read_json(request, optional=optional)
-    if not isinstance(data, dict):
-        raise ProblemError(422, "The body must be a JSON object", f"it is {kind(data)}", errors=[("body", "no object")])
-    for name, value in fixed.items():
-        if data.setdefault(name, value) != value:
-            raise ProblemError(
-                422,
-                "The body contradicts the address",
-                f"{name} is {value!r} in the address and {str(data[name])[:100]!r} in the body",
-                errors=[(name, "differs from the address")],
-            )
-    try:
-        return model.model_validate(data)
-    except pydantic.ValidationError as error:
-        errors = problems.from_validation(error)
-        raise ProblemError(422, "The request is not valid", problems.sentence(errors), errors=errors) from error
-
-
-async def read_json(request: Request, *, optional: bool = False, limit: int = JSON_LIMIT) -> Any:
-    """The request's JSON body of at most `limit` bytes; with `optional`, `{}` for an empty one."""
     raw = await read_bytes(request, limit)
-    if optional and not raw.strip():
-        return {}
+    check_media_type(request)
+    return parse_json(raw)
+
+
+def check_media_type(request: Request) -> None:
+    """Raise RequestError 415 unless the body is announced as JSON. A missing content type counts as JSON."""
     media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json" and not media_type.endswith("+json"):
-        raise ProblemError(
-            415, "The body must be JSON", f"its content type is {media_type[:100]!r}: send 'application/json'"
-        )
+        raise RequestError(415, f"Content type {media_type[:100]!r} is not JSON: send 'application/json'")
+
+
+def parse_json(raw: bytes) -> Any:
+    """Parse JSON strictly: no NaN, at most 100 levels deep."""
     try:
         data = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise ProblemError(400, "The body is not valid JSON", str(error)) from error
+        raise RequestError(400, f"The body is not valid JSON: {error}") from error
     if too_deep(data, _DEPTH_LIMIT):
-        raise ProblemError(
-            422, "The body is nested too deeply", f"the limit is {_DEPTH_LIMIT} levels", errors=[("body", "too deep")]
-        )
+        message = f"nested too deeply; the limit is {_DEPTH_LIMIT} levels"
+        raise RequestError(422, f"The body is {message}", errors=[("body", message)])
     return data
 
 
 async def read_bytes(request: Request, limit: int) -> bytes:
-    """The request's body of at most `limit` bytes.
+    """Return the request's body of at most `limit` bytes.
 
     Raises:
-        ProblemError: 413 it is larger; 400 it did not come whole.
+        RequestError: 413 it is larger; 400 it is incomplete.
     """
     check_length(request, limit)
     chunks: list[bytes] = []
@@ -81,31 +107,29 @@ async def read_bytes(request: Request, limit: int) -> bytes:
                 raise too_large(limit)
             chunks.append(chunk)
     except ClientDisconnect as error:
-        raise ProblemError(400, "The body did not come whole", "the connection was closed before its end") from error
+        raise RequestError(400, "The body is incomplete: the connection was closed before its end") from error
     return b"".join(chunks)
 
 
 def check_length(request: Request, limit: int) -> int | None:
-    """The body's announced length, or None where it is not announced; refuses one over the limit unread."""
+    """Return the announced length of the body, None without one; refuse a body over the limit unread."""
     text = request.headers.get("content-length")
     if text is None:
         return None
     if not text.isdecimal():
-        raise ProblemError(400, "Content-Length is not a number")
+        raise RequestError(400, "Content-Length is not a number")
     if int(text) > limit:
         raise too_large(limit)
     return int(text)
 
 
-def too_large(limit: int) -> ProblemError:
-    """The body is over `limit` bytes."""
-    return ProblemError(
-        413, "The body is too large", f"the limit here is {limit} bytes", headers={"connection": "close"}
-    )
+def too_large(limit: int) -> RequestError:
+    """Return the error of a body over `limit` bytes."""
+    return RequestError(413, f"The body is too large: the limit is {limit} bytes", headers={"connection": "close"})
 
 
 def too_deep(data: Any, limit: int) -> bool:
-    """Whether JSON data is nested deeper than `limit` levels."""
+    """Return whether JSON data is nested deeper than `limit` levels."""
     level: list[Any] = [data]
     for _ in range(limit + 1):
         level = [

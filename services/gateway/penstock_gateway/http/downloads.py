@@ -1,7 +1,7 @@
-"""Answers with the bytes of an artifact: whole (verified on the way) or one range (RFC 9110, section 14).
+"""Responses with the bytes of an artifact: whole (verified while they are read) or one range (RFC 9110, section 14).
 
-Nothing is interpreted, and nothing a browser could run is served as such: every download is an attachment of the type
-it was stored with, unsafe formats are plain bytes, and `nosniff` and a sandbox policy stand on every answer.
+Nothing is interpreted, and a browser runs nothing: every download is an attachment with the media type it was stored
+with, unsafe formats are `application/octet-stream`, and every response has `nosniff` and a sandbox policy.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import Request, Response
 
 from penstock_adapters.files import FolderArtifacts
 from penstock_core.pipeline.values import ArtifactRef
-from penstock_gateway.http.problems import ProblemError
+from penstock_gateway.http.problems import RequestError
 from penstock_gateway.http.streaming import StreamedResponse
 
 BYTES = "application/octet-stream"
@@ -24,38 +23,38 @@ _MEDIA_TYPE = re.compile(
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})\Z")
 
 
-def answer(request: Request, store: FolderArtifacts, sha256: str, size: int, about: ArtifactRef | None) -> Response:
-    """The response with an object of `size` bytes, or with the range of it that was asked for.
+def download(request: Request, store: FolderArtifacts, sha256: str, size: int, ref: ArtifactRef | None) -> Response:
+    """Respond with an object of `size` bytes, or with the requested range of it.
 
     Raises:
-        ProblemError: 416, the range lies outside.
+        RequestError: 416, the range is outside of the object.
     """
     headers = {
         "etag": f'"{sha256}"',
         "accept-ranges": "bytes",
-        "content-type": media_type(about),
-        "content-disposition": disposition(about, sha256),
+        "content-type": media_type(ref),
+        "content-disposition": disposition(ref, sha256),
         "cache-control": "private, max-age=31536000, immutable",
     }
     if headers["etag"] in _tags(request.headers.get("if-none-match", "")):
         return Response(status_code=304, headers={name: headers[name] for name in ("etag", "cache-control")})
-    wanted = parse_range(request.headers.get("range", ""), size)
+    span = parse_range(request.headers.get("range", ""), size)
     if request.headers.get("if-range", headers["etag"]) != headers["etag"]:
-        wanted = None
-    start, stop = wanted or (0, size)
+        span = None
+    start, stop = span or (0, size)
     headers["content-length"] = str(stop - start)
-    if wanted is not None:
+    if span is not None:
         headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
     if request.method == "HEAD":
-        return Response(status_code=206 if wanted else 200, headers=headers)
-    return StreamedResponse(lambda: store.open(sha256, start, stop), 206 if wanted else 200, headers)
+        return Response(status_code=206 if span else 200, headers=headers)
+    return StreamedResponse(lambda: store.open(sha256, start, stop), 206 if span else 200, headers)
 
 
 def parse_range(text: str, size: int) -> tuple[int, int] | None:
-    """Start and end (exclusive) of a range; None for the whole: no range, several, or another unit.
+    """Return start and end (exclusive) of a range; None for the whole object: no range, several, or another unit.
 
     Raises:
-        ProblemError: 416, it lies outside of the object.
+        RequestError: 416, it is outside of the object.
     """
     found = _RANGE.match(text.strip())
     if found is None or found.group(1) == found.group(2) == "":
@@ -68,25 +67,24 @@ def parse_range(text: str, size: int) -> tuple[int, int] | None:
         if last and int(last) < int(first):
             return None
     if start >= stop:
-        raise ProblemError(
+        raise RequestError(
             416,
-            "The range lies outside of the object",
-            f"it has {size} bytes",
+            f"The range is outside of the object: it has {size} bytes",
             headers={"content-range": f"bytes */{size}"},
         )
     return start, stop
 
 
-def media_type(about: ArtifactRef | None) -> str:
-    """The type to serve an object as."""
-    if about is None or about.unsafe or not _MEDIA_TYPE.match(about.media_type):
+def media_type(ref: ArtifactRef | None) -> str:
+    """Return the media type to serve an object with."""
+    if ref is None or ref.unsafe or not _MEDIA_TYPE.match(ref.media_type):
         return BYTES
-    return about.media_type
+    return ref.media_type
 
 
-def disposition(about: ArtifactRef | None, sha256: str) -> str:
-    """`Content-Disposition` with a harmless file name (RFC 6266)."""
-    name = (about.filename if about else "").replace("\\", "/").rpartition("/")[2]
+def disposition(ref: ArtifactRef | None, sha256: str) -> str:
+    """Return `Content-Disposition` with a safe file name (RFC 6266)."""
+    name = (ref.filename if ref else "").replace("\\", "/").rpartition("/")[2]
     name = "".join(letter for letter in name if letter.isprintable())[:150].strip(". ") or sha256[:16]
     plain = re.sub(r"[^A-Za-z0-9 ._()+-]", "_", name)
     extended = f"; filename*=UTF-8''{quote(name, safe='')}" if plain != name else ""

@@ -1,11 +1,11 @@
-"""The door of the gateway: every request passes here before anything else looks at it.
+"""The middleware that every request passes first.
 
-- The `Host` header must be a name that this gateway goes by, else 421: a web page whose name was bound anew to
-  127.0.0.1 (DNS rebinding) reaches nothing.
+- The `Host` header must be an allowed name of this gateway, else 421. This blocks DNS rebinding: a web page whose name
+  now resolves to 127.0.0.1.
 - `/v1` needs a bearer token, which is resolved to the principal of the request; links under `/v1/answers` have
   signatures instead.
 - Every refused request and every request that may change something is one audit line in the log: who, what, outcome.
-- Whatever goes wrong inside ends as a problem document and a line in the log, never as a traceback to the client.
+- An unexpected error becomes a problem document and a line in the log, never a traceback for the client.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from penstock_gateway.http import principal, problems
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _SIGNED = "/v1/answers/"
-"""What is behind this asks for a signature of its own instead of the token."""
+"""Paths below this need a signature instead of the token."""
 
 _REFUSED = frozenset({401, 403, 421})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -38,7 +38,7 @@ _SAFE_HEADERS = [
 
 
 class Guard:
-    """ASGI middleware; see the module."""
+    """ASGI middleware that checks host name and token, and answers unexpected errors."""
 
     def __init__(
         self, app: ASGIApp, *, authenticator: Authenticator, names: frozenset[str] | None, log: FilteringBoundLogger
@@ -69,12 +69,12 @@ class Guard:
             app = await self._refusal(scope) or self._app
             await app(scope, body.receive, guarded)
         except Exception as error:
-            response = problems.of(error)
+            response = problems.response_to(error)
             if response is None or status is not None:
                 self._log.exception("a request failed", method=scope["method"], path=scope["path"])
             if response is None:
-                response = problems.answer(500, "The platform failed", "its log says why; the fault is not yours")
-            # Too late for an answer, when one has begun: the connection is cut, so that no part is taken for the whole.
+                response = problems.problem(500, "The gateway failed; see its log")
+            # A response that has started cannot be replaced: the connection is cut, so the client notices.
             if status is None:
                 await response(scope, body.receive, guarded)
         finally:
@@ -104,10 +104,9 @@ class Guard:
             elif name == b"authorization":
                 authorization = value
         if self._names is not None and host_name(host.decode("latin-1")) not in self._names:
-            return problems.answer(
+            return problems.problem(
                 421,
-                "This gateway does not go by that name",
-                "call it by its own address, or add the name to PENSTOCK_ALLOWED_HOSTS",
+                "The host name is not allowed: use the gateway's address, or add the name to PENSTOCK_ALLOWED_HOSTS",
             )
         path: str = scope["path"]
         if not (path == "/v1" or path.startswith("/v1/")) or path.startswith(_SIGNED):
@@ -117,10 +116,10 @@ class Guard:
         if scheme.lower() == b"bearer" and token.strip():
             found = await self._authenticator.principal(token.strip().decode(errors="surrogateescape"))
         if found is None:
-            return problems.answer(
+            return problems.problem(
                 401,
-                "The token is missing or wrong" if authorization else "A token is needed",
-                "send 'Authorization: Bearer TOKEN'; the token is in the file 'token' of the platform's state folder",
+                f"The token is {'wrong' if authorization else 'missing'}: send 'Authorization: Bearer TOKEN'; the "
+                "token is in the file 'token' of the platform's state folder",
                 headers={"www-authenticate": "Bearer"},
             )
         principal.set_principal(scope, found)
@@ -128,10 +127,10 @@ class Guard:
 
 
 class _Body:
-    """The request's body on its way in.
+    """The request's body while it arrives.
 
-    An answer that comes before the body was read meets a client that still sends. Closing the connection then may
-    destroy the answer before the client reads it, so what is on its way is read and dropped first, within bounds.
+    When the response is sent before the body was read, the client still sends. Closing the connection then may discard
+    the response before the client reads it, so the rest of the body is read and dropped first, up to a limit.
     """
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
@@ -140,7 +139,7 @@ class _Body:
         self._whole = names.get(b"content-length", b"0") == b"0" and b"transfer-encoding" not in names
 
     async def receive(self) -> Message:
-        """The next part."""
+        """Return the next part."""
         message = await self._receive()
         if not message.get("more_body", False):
             self._whole = True
@@ -156,7 +155,7 @@ class _Body:
 
 
 def host_name(host: str) -> str:
-    """The name in a `Host` header, in lower case, without the port."""
+    """Return the name in a `Host` header, in lower case, without the port."""
     name, colon, port = host.strip().lower().rpartition(":")
     if colon and port.isdecimal() and (not name.startswith("[") or name.endswith("]")):
         return name.rstrip(".")
@@ -164,14 +163,14 @@ def host_name(host: str) -> str:
 
 
 def allowed_names(bound: str, extra: list[str]) -> frozenset[str] | None:
-    """The names that a gateway bound to `bound` goes by; None: any, because it is there for other machines."""
+    """Return the allowed host names of a gateway bound to `bound`; None: any, since it serves other machines."""
     if is_loopback(bound):
         return _LOCAL_NAMES | {_bracketed(bound)} | frozenset(extra)
     return frozenset(extra) | _LOCAL_NAMES | {_bracketed(bound)} if extra else None
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an address to listen on can be reached from this machine only."""
+    """Return whether an address to listen on is reachable from this machine only."""
     if host == "localhost":
         return True
     try:

@@ -1,21 +1,18 @@
-"""Errors as RFC 9457 problem details: what happened, in which field, what to do next.
+"""Errors as RFC 9457 problem details: the one place that maps errors to HTTP.
 
-Every answer of 400 and above goes through `answer`, so a client can rely on the media type and the fields.
+Every response of 400 and above is made by `problem`, so a client can rely on the media type and the fields: `title` is
+the reason of the status, `detail` says what happened and how to fix it, `errors` names the invalid fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from http import HTTPStatus
 from typing import Any
 
 import orjson
 import pydantic
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from penstock_adapters.errors import (
     ArtifactError,
@@ -29,137 +26,152 @@ from penstock_adapters.sql.errors import DatabaseError
 from penstock_contracts.archives import ArchiveDamagedError
 from penstock_core.errors import DefinitionError, InputError, InvalidIdError, InvalidInputsError, PenstockError
 from penstock_core.ports import UnavailableError
-from penstock_core.registry.errors import GateError, GateRefusedError, NotFoundError, RegistryError
+from penstock_core.registry import errors as registry
+from penstock_gateway.errors import (
+    BadReplyError,
+    ConflictError,
+    ContentTooLargeError,
+    FieldErrors,
+    GatewayError,
+    NotFoundError,
+    UnprocessableError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 
-Errors = Sequence[tuple[str, str]]
-"""Pairs of a field and what is wrong with it."""
+TITLES = {
+    400: "Bad request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    410: "Gone",
+    413: "Content too large",
+    415: "Unsupported media type",
+    416: "Range not satisfiable",
+    421: "Misdirected request",
+    422: "Unprocessable",
+    500: "Internal server error",
+    502: "Bad gateway",
+    503: "Service unavailable",
+    507: "Insufficient storage",
+}
+
+_STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (NotFoundError, 404),
+    (ConflictError, 409),
+    (UnprocessableError, 422),
+    (ContentTooLargeError, 413),
+    (BadReplyError, 502),
+    (UnavailableError, 503),
+    (ArtifactMissingError, 404),
+    (ArtifactTooLargeError, 413),
+    (ArtifactMismatchError, 422),
+    (StoreFullError, 507),
+    (ArtifactError, 500),
+    (ArchiveDamagedError, 500),
+    (registry.NotFoundError, 404),
+    (registry.RegistryError, 409),
+    (registry.GateError, 422),
+    (InvalidIdError, 422),
+    (InputError, 422),
+    (DefinitionError, 422),
+    (DatabaseError, 503),
+    (BusError, 502),
+)
+"""The status of each expected error; the first entry that matches counts."""
 
 
-class ProblemError(PenstockError):
-    """A request cannot be served. `title` says what happened, `detail` what to do, `errors` in which fields."""
+class RequestError(HTTPException):
+    """The HTTP request itself cannot be used: its body, a header, a range.
+
+    Args:
+        status: of the response.
+        detail: what is wrong and how to fix it.
+        errors: the invalid fields.
+        headers: of the response.
+    """
 
     def __init__(
-        self,
-        status: int,
-        title: str,
-        detail: str = "",
-        *,
-        errors: Errors = (),
-        headers: dict[str, str] | None = None,
+        self, status: int, detail: str, *, errors: FieldErrors = (), headers: dict[str, str] | None = None
     ) -> None:
-        self.status = status
-        self.title = title
-        self.detail = detail
         self.errors = errors
-        self.headers = headers
-        super().__init__(title)
+        super().__init__(status, detail, headers)
 
 
-def answer(
-    status: int, title: str, detail: str = "", errors: Errors = (), headers: dict[str, str] | None = None
-) -> Response:
-    """The response of a problem."""
+def problem(status: int, detail: str, errors: FieldErrors = (), headers: dict[str, str] | None = None) -> Response:
+    """Return the response with a problem."""
+    title = TITLES.get(status, "Request failed")
     body: dict[str, Any] = {"type": "about:blank", "title": title, "status": status, "detail": detail}
     if errors:
         body["errors"] = [{"field": field, "message": message} for field, message in errors]
     return Response(orjson.dumps(body), status, headers, MEDIA_TYPE)
 
 
-def from_validation(error: pydantic.ValidationError | RequestValidationError) -> list[tuple[str, str]]:
-    """Field and message of each thing that pydantic found wrong; the values themselves stay out."""
-    found: list[tuple[str, str]] = []
-    for item in error.errors()[:20]:
-        field = ".".join(str(part) for part in item["loc"]) or "body"
-        found.append((field, str(item["msg"])))
-    return found
+def status_of(error: Exception) -> int | None:
+    """Return the status of an expected error of the domain; None for a bug."""
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
 
 
-def sentence(errors: Errors) -> str:
-    """All errors as one line for people."""
-    return "; ".join(f"{field}: {message}" for field, message in errors)
-
-
-def of(error: Exception) -> Response | None:
-    """The answer to an error that is expected to happen, or None for a fault of ours."""
+def response_to(error: Exception) -> Response | None:
+    """Return the response to an expected error; None for a bug."""
     match error:
-        case ProblemError():
-            return answer(error.status, error.title, error.detail, error.errors, error.headers)
-        case InvalidInputsError():
-            return answer(422, error.title, error.detail, error.errors)
+        case RequestError():
+            return problem(error.status_code, error.detail, error.errors, dict(error.headers or {}))
+        case StarletteHTTPException():
+            return problem(error.status_code, _detail(error), headers=dict(error.headers or {}))
         case RequestValidationError():
-            errors = from_validation(error)
-            return answer(422, "The request is not valid", sentence(errors), errors)
-        case HTTPException():
-            return answer(error.status_code, _title(error), _detail(error), headers=dict(error.headers or {}))
+            errors = field_errors(error)
+            return problem(422, sentence(errors), errors)
+        case GatewayError():
+            return problem(status_of(error) or 500, str(error), error.errors)
+        case InvalidInputsError():
+            return problem(422, str(error), error.errors)
+        case registry.GateRefusedError():
+            detail = f"{error.message}: {'; '.join(error.clauses)}: {error.advice}"
+            return problem(409, detail, [("gate", clause) for clause in error.clauses])
+        case registry.GateError():
+            return problem(422, f"The gate is invalid: {error}", [("gate", str(error))])
         case UnavailableError():
-            retry = {"retry-after": "1"}
-            return answer(503, "A part of the platform does not answer", f"{error}; try again", headers=retry)
-        case ArtifactError() | ArchiveDamagedError():
-            return _of_artifact(error)
-        case RegistryError():
-            return _of_registry(error)
-        case GateError():
-            return answer(422, "The gate cannot be read", str(error), [("gate", str(error))])
-        case InvalidIdError() | InputError() | DefinitionError():
-            return answer(422, "The request is not valid", str(error))
-        case DatabaseError():
-            return answer(503, "The read model cannot be used", str(error))
-        case BusError():
-            return answer(502, "The message bus refused the request", str(error))
+            return problem(503, f"{error}; try again", headers={"retry-after": "1"})
         case _:
-            return None
+            status = status_of(error)
+            return None if status is None else problem(status, str(error))
 
 
 def install(app: FastAPI) -> None:
-    """Have an application answer expected errors as problems."""
+    """Have an application respond to expected errors with problems."""
 
     async def handle(_: Request, error: Exception) -> Response:
-        found = of(error)
-        if found is None:
+        response = response_to(error)
+        if response is None:
             raise error
-        return found
+        return response
 
-    for kind in (ProblemError, RequestValidationError, HTTPException, PenstockError):
+    for kind in (RequestValidationError, StarletteHTTPException, PenstockError):
         app.add_exception_handler(kind, handle)
 
 
-def _of_artifact(error: ArtifactError | ArchiveDamagedError) -> Response:
-    match error:
-        case ArtifactMissingError():
-            return answer(404, "The artifact is not in the store", str(error))
-        case ArtifactTooLargeError():
-            return answer(413, "The body is too large", str(error))
-        case ArtifactMismatchError():
-            return answer(422, "The bytes are not those of the address", str(error))
-        case ArchiveDamagedError():
-            return answer(500, "The archive of the run is damaged", str(error))
-        case StoreFullError():
-            return answer(507, "The artifact store is full", str(error))
-        case _:
-            return answer(500, "The artifact store failed", str(error))
+def field_errors(error: pydantic.ValidationError | RequestValidationError) -> list[tuple[str, str]]:
+    """Return field and message of each error that pydantic found, without the values."""
+    found: list[tuple[str, str]] = []
+    for item in error.errors()[:20]:
+        where = [str(part) for part in item["loc"]]
+        if len(where) > 1 and where[0] == "body":
+            del where[0]
+        found.append((".".join(where) or "body", str(item["msg"])))
+    return found
 
 
-def _of_registry(error: RegistryError) -> Response:
-    if isinstance(error, GateRefusedError):
-        detail = f"{'; '.join(error.clauses)}: {error.advice}"
-        return answer(409, error.message, detail, [("gate", clause) for clause in error.clauses])
-    return answer(404 if isinstance(error, NotFoundError) else 409, error.message, error.advice)
+def sentence(errors: FieldErrors) -> str:
+    """Return all errors as one line."""
+    return "; ".join(f"{field}: {message}" for field, message in errors)
 
 
-def _title(error: HTTPException) -> str:
+def _detail(error: StarletteHTTPException) -> str:
     if error.status_code == 404:
-        return "There is nothing at this address"
-    try:
-        return HTTPStatus(error.status_code).phrase
-    except ValueError:
-        return "The request failed"
-
-
-def _detail(error: HTTPException) -> str:
-    if error.status_code == 404:
-        return "see proto/openapi.json for the addresses of the API"
+        return "No operation has this path: see proto/openapi.json"
     if error.status_code == 405:
-        return f"allowed here: {(error.headers or {}).get('Allow', 'another method')}"
+        return f"This path allows {(error.headers or {}).get('Allow', 'other methods')}"
     return str(error.detail)

@@ -1,8 +1,8 @@
 """Server-sent events (WHATWG HTML, section 9.2) from a stream of the log.
 
-The client sets the pace: the next messages are asked for when the last ones went out, so a slow client costs one
-bounded batch and one socket buffer. A client that reads nothing for a while is cut off; one that goes away is noticed
-at once, and its consumer is given back. A comment goes out in silence, so that proxies keep the connection.
+The client sets the pace: the next messages are requested after the previous ones were sent, so a slow client costs one
+bounded batch and one socket buffer. A client that reads nothing for a while is disconnected; a client that disconnects
+is noticed at once, and its consumer is deleted. Comments keep an idle connection open through proxies.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ HEARTBEAT = 15.0
 """Seconds of silence after which a comment is sent."""
 
 OPENING = b": on\n\n"
-"""First frame of every stream: it has the head sent, so that a client knows at once that it is connected."""
+"""First frame of every stream: it makes the server send the headers, so the client knows that it is connected."""
 
 _COMMENT = b": still here\n\n"
 _CHUNK = 64 * 1024
 
 Frames = AsyncGenerator[list[bytes]]
-"""Batches of frames, the first is `[OPENING]`; an empty batch stands for silence of `HEARTBEAT` seconds."""
+"""Batches of frames, the first is `[OPENING]`; an empty batch means that nothing arrived for `HEARTBEAT` seconds."""
 
 
 def frame(seq: int, event: str, data: bytes) -> bytes:
-    """One event. `data` is JSON text on one line."""
+    """Return the frame of one event. `data` is JSON on one line."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (seq, event.encode(), data)
 
 
 class _StalledClientError(Exception):
-    """The client reads nothing."""
+    """The client does not read."""
 
 
 class EventStream(Response):
-    """Sends what `frames` gives until it ends, the client goes, or `closing` is set."""
+    """Sends `frames` until they end, the client disconnects, or `closing` is set."""
 
     media_type = "text/event-stream"
 
@@ -57,7 +57,7 @@ class EventStream(Response):
         try:
             done = await while_connected(receive, self._pump(send), closing)
         except _StalledClientError:
-            return  # without an end, so that the connection is cut
+            return  # without a last chunk, so that the connection is cut
         if not done and self._closing.is_set() and self._started:
             await send({"type": "http.response.body", "body": b""})
 
@@ -71,26 +71,26 @@ class EventStream(Response):
 
         async with contextlib.aclosing(self._frames()) as batches:
             async for batch in batches:
-                # The head waits for the first batch: what fails before it can still be answered as a problem.
+                # Headers are sent with the first batch: an error before it can still become a problem response.
                 if not self._started:
                     await write({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
                     self._started = True
-                for part in _parts(batch):
-                    await write({"type": "http.response.body", "body": part, "more_body": True})
+                for chunk in _parts(batch):
+                    await write({"type": "http.response.body", "body": chunk, "more_body": True})
         await write({"type": "http.response.body", "body": b""})
 
 
 def _parts(batch: list[bytes]) -> list[bytes]:
-    """A batch in parts of about `_CHUNK` bytes."""
+    """Return a batch in parts of about `_CHUNK` bytes."""
     if not batch:
         return [_COMMENT]
     parts: list[bytes] = []
-    held: list[bytes] = []
+    part: list[bytes] = []
     size = 0
     for item in batch:
-        held.append(item)
+        part.append(item)
         size += len(item)
         if size >= _CHUNK:
-            parts.append(b"".join(held))
-            held, size = [], 0
-    return [*parts, b"".join(held)] if held else parts
+            parts.append(b"".join(part))
+            part, size = [], 0
+    return [*parts, b"".join(part)] if part else parts

@@ -1,4 +1,4 @@
-"""Sending while somebody listens: work for a client that has gone is stopped at once."""
+"""Responses in chunks; work for a client that has disconnected stops at once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 _PART = 256 * 1024
-"""Bytes given to the connection at a time, so that a slow client is told from one that reads nothing."""
+"""Bytes sent at a time: small enough to tell a slow client from one that does not read."""
 
 
 async def while_connected(receive: Receive, work: Coroutine[None, None, None], *ends: asyncio.Task[object]) -> bool:
-    """Run `work` until it is done, the client has gone, or one of `ends` is done; True when the work was done.
+    """Run `work` until it finishes, the client disconnects, or one of `ends` finishes; return whether it finished.
 
-    Whatever ends it, nothing of it goes on afterwards. Errors of the work are raised.
+    The work is cancelled otherwise. Raises the errors of the work.
     """
     task = asyncio.create_task(work)
-    others = [asyncio.create_task(_gone(receive)), *ends]
+    others = [asyncio.create_task(_disconnected(receive)), *ends]
     try:
         await asyncio.wait([task, *others], return_when=asyncio.FIRST_COMPLETED)
         done = task.done()
@@ -32,15 +32,15 @@ async def while_connected(receive: Receive, work: Coroutine[None, None, None], *
     return done
 
 
-async def _gone(receive: Receive) -> None:
+async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
 class StreamedResponse(Response):
-    """Streams chunks. The first is made before the head is sent: what fails before it is answered as a problem.
+    """Streams chunks. Headers are sent with the first one: an error before it becomes a problem response.
 
-    With `stall`, a client that takes nothing for that many seconds is cut off, and sees that it does not have all.
+    With `stall`, a client that does not read for that many seconds is disconnected and sees an incomplete response.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class StreamedResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve the stream."""
-        with contextlib.suppress(_StalledClientError):  # without an end, so that the connection is cut
+        with contextlib.suppress(_StalledClientError):  # without a last chunk, so that the connection is cut
             await while_connected(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
@@ -81,4 +81,4 @@ class StreamedResponse(Response):
 
 
 class _StalledClientError(Exception):
-    """The client reads nothing."""
+    """The client does not read."""

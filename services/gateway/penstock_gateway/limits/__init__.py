@@ -1,1 +1,1 @@
-"""Limits."""
+"""Limits of concurrent steps and runs."""

@@ -1,4 +1,4 @@
-"""Limits as the API shows and sets them. The scheduler hears of what is set here, and gives out slots by it."""
+"""Limits as the API shows and sets them. The scheduler watches the sizes that are set here and grants slots by them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from penstock_core import ids
 from penstock_core.errors import InvalidIdError
 from penstock_core.limits.overlap import RUNS
 from penstock_core.limits.slot_ledger import POOL, LimitsLedger, SlotKey
-from penstock_gateway.http.problems import ProblemError
+from penstock_gateway.errors import NotFoundError, UnprocessableError
 
 _RUNS_OF = re.compile(rf"{RUNS}[^/]+/[^/]+\Z")
 
 
 class LimitsService:
-    """Reads the book and the settings, and changes the settings."""
+    """Reads the ledger and the sizes of limits, and changes the sizes."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bus = bus
         self._store = LimitsStore(bus)
+        self._sizes = LimitSizes(bus)
 
     async def list(self) -> LimitList:
-        """All limits that are set or in use."""
-        ledger, sizes = await self._book(), await self._sizes()
+        """Return all limits that are set or in use."""
+        ledger, sizes = await self._ledger(), await self._sizes.read()
         in_use, waiting = ledger.taken(), ledger.waiting()
         names = sorted({*sizes, *in_use, *waiting})
         return LimitList(
@@ -44,12 +44,12 @@ class LimitsService:
         )
 
     async def get(self, name: str) -> LimitView:
-        """A limit with who holds and who waits.
+        """Return a limit with the holders of its slots and the waiters.
 
         Raises:
-            ProblemError: 404, it is neither set nor in use.
+            NotFoundError: it is neither set nor in use.
         """
-        ledger, sizes, now = await self._book(), await self._sizes(), time.time()
+        ledger, sizes, now = await self._ledger(), await self._sizes.read(), time.time()
         holders = [h for h in ledger.holders.values() if name in h.limits]
         waiters = [w for w in ledger.waiters.values() if any(need.name == name for need in w.needs)]
         if name not in sizes and not holders and not waiters:
@@ -61,12 +61,12 @@ class LimitsService:
             waiting=len(waiters),
             more_waiting=name in ledger.outside,
             holders=[
-                SlotHolder(**_place(h.place), since=h.since, cancel_requested=h.cancel_requested)
+                SlotHolder(**_attempt(h.place), since=h.since, cancel_requested=h.cancel_requested)
                 for h in sorted(holders, key=lambda h: (h.since, h.place))
             ],
             waiters=[
                 SlotWaiter(
-                    **_place(w.place),
+                    **_attempt(w.place),
                     since=w.since,
                     cancel_requested=w.cancel_requested,
                     priority=w.priority,
@@ -76,47 +76,44 @@ class LimitsService:
             ],
         )
 
-    async def put(self, name: str, slots: int) -> LimitView:
-        """Set a limit. Those who hold slots keep them, however few there are now.
+    async def set(self, name: str, slots: int) -> LimitView:
+        """Set the number of slots of a limit. Attempts that hold slots keep them, even if there are fewer slots now.
 
         Raises:
-            ProblemError: 422, the name may not name a limit.
+            UnprocessableError: the name is not the name of a limit.
         """
-        _check(name)
-        await LimitSizes(self._bus).change(name, slots)
+        _check_name(name)
+        await self._sizes.change(name, slots)
         return await self.get(name)
 
-    async def delete(self, name: str) -> None:
-        """Remove what a limit was set to: steps say their own number from now on.
+    async def unset(self, name: str) -> None:
+        """Remove the number that was set for a limit; the numbers in the pipelines count from now on.
 
         Raises:
-            ProblemError: 404, it was not set.
+            NotFoundError: it was not set.
         """
-        if not await LimitSizes(self._bus).change(name, None):
+        if not await self._sizes.change(name, None):
             raise _no_limit(name)
 
-    async def _book(self) -> LimitsLedger:
+    async def _ledger(self) -> LimitsLedger:
         ledger, _ = await self._store.read()
         return ledger if ledger is not None else LimitsLedger()
 
-    async def _sizes(self) -> dict[str, int]:
-        return dict(await LimitSizes(self._bus).read())
 
-
-def _check(name: str) -> None:
+def _check_name(name: str) -> None:
     try:
         ids.check_name(name.removeprefix(POOL), "limit")
     except InvalidIdError as error:
         advice = str(error)
         if _RUNS_OF.match(name):
-            advice = "how many runs of a pipeline may be under way is said by itself: @pipeline(max_active_runs=…)"
-        raise ProblemError(422, "The limit has no valid name", advice, errors=[("name", advice)]) from error
+            advice = "set the number of active runs in the pipeline: @pipeline(max_active_runs=…)"
+        raise UnprocessableError("The name of the limit is invalid", advice, errors=[("name", advice)]) from error
 
 
-def _place(place: SlotKey) -> dict[str, Any]:
-    run_id, key, attempt = place
-    return {"run_id": run_id, "step": key or None, "attempt": attempt or None}
+def _attempt(key: SlotKey) -> dict[str, Any]:
+    run_id, step, attempt = key
+    return {"run_id": run_id, "step": step or None, "attempt": attempt or None}
 
 
-def _no_limit(name: str) -> ProblemError:
-    return ProblemError(404, f"There is no limit {name[:100]!r}", "see /v1/limits for those that there are")
+def _no_limit(name: str) -> NotFoundError:
+    return NotFoundError(f"Limit {name[:100]!r} is neither set nor in use", "list limits with GET /v1/limits")

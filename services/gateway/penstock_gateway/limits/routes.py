@@ -1,55 +1,48 @@
-"""`/v1/limits`: how many steps may run at the same time, who does, and who waits."""
+"""`/v1/limits`: how many steps may run at the same time, the holders of slots, the waiters."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from starlette.requests import Request
-from starlette.responses import Response
 
-from penstock_contracts.limits import LimitBody
-from penstock_gateway.http import bodies
-from penstock_gateway.http.common import json, service
-from penstock_gateway.http.docs import describe
+from penstock_contracts.limits import LimitBody, LimitList, LimitView
+from penstock_core.access import Permission
+from penstock_gateway.http.bodies import JsonRoute
+from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.responses import BODY, COMMON, problems
+from penstock_gateway.limits.limits_service import LimitsService
 
-router = APIRouter(prefix="/v1/limits", tags=["limits"])
+router = APIRouter(prefix="/v1/limits", tags=["limits"], route_class=JsonRoute, responses=COMMON)
 
 Name = Annotated[
     str, Path(description="name of a limit; `pool:NAME` for a pool, `runs:PROJECT/PIPELINE` for the runs of a pipeline")
 ]
+Limits = Annotated[LimitsService, feature(LimitsService)]
+
+_READ = [requires(Permission.LIMITS_READ)]
+_WRITE = [requires(Permission.LIMITS_WRITE)]
 
 
-@router.get("", summary="List limits", openapi_extra=describe(the_limits_200="LimitList"))
-async def list_limits(request: Request) -> Response:
+@router.get("", summary="List limits", dependencies=_READ)
+async def list_limits(limits: Limits) -> LimitList:
     """All limits that are set or in use, by name."""
-    return json((await service(request).limits.list()).model_dump())
+    return await limits.list()
 
 
-@router.get("/{name:path}", summary="Read a limit", openapi_extra=describe(the_limit_200="LimitView", problems=(404,)))
-async def read_limit(request: Request, name: Name) -> Response:
-    """Who holds its slots, and who waits, in the order of their turns."""
-    return json((await service(request).limits.get(name)).model_dump())
+@router.get("/{name:path}", summary="Get a limit", dependencies=_READ, responses=problems(404))
+async def read_limit(limits: Limits, name: Name) -> LimitView:
+    """The holders of its slots, and the waiters in the order in which they get slots."""
+    return await limits.get(name)
 
 
-@router.put(
-    "/{name:path}",
-    summary="Set a limit",
-    openapi_extra=describe(body="LimitBody", the_limit_200="LimitView", problems=(400, 413, 415, 422)),
-)
-async def put_limit(request: Request, name: Name) -> Response:
-    """It counts instead of what steps say, at once. What runs already goes on."""
-    body = await bodies.read(request, LimitBody)
-    return json((await service(request).limits.put(name, body.slots)).model_dump())
+@router.put("/{name:path}", summary="Set a limit", dependencies=_WRITE, responses=problems(*BODY))
+async def put_limit(limits: Limits, name: Name, body: LimitBody) -> LimitView:
+    """Overrides the numbers in the pipelines, at once. Running steps keep running."""
+    return await limits.set(name, body.slots)
 
 
-@router.delete(
-    "/{name:path}",
-    status_code=204,
-    summary="Remove what a limit is set to",
-    openapi_extra=describe(removed_204=None, problems=(404,)),
-)
-async def delete_limit(request: Request, name: Name) -> Response:
-    """Steps say their own number from now on; a pool has no size."""
-    await service(request).limits.delete(name)
-    return Response(status_code=204)
+@router.delete("/{name:path}", status_code=204, summary="Unset a limit", dependencies=_WRITE, responses=problems(404))
+async def delete_limit(limits: Limits, name: Name) -> None:
+    """The numbers in the pipelines count from now on; a pool has no size."""
+    await limits.unset(name)

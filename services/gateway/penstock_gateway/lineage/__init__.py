@@ -1,1 +1,1 @@
-"""Lineage."""
+"""Lineage of artifacts, and the OpenLineage emitter."""

@@ -1,8 +1,8 @@
-"""Tells an OpenLineage service of every run that is over, where the platform was told of one.
+"""Sends the lineage of finished runs to an OpenLineage service, if one is configured.
 
-In: the ends of runs. Out: the events of `openlineage`, over HTTP. A durable consumer that all gateways share remembers
-how far this has come; a run is acknowledged when the service has taken all its events, so what is away for a while gets
-them later. `openlineage-python` is imported here and in `openlineage` only, and only where this is used.
+In: the ends of runs. Out: the events of `openlineage`, over HTTP. All gateways share a durable consumer; a run is
+acknowledged when the service has accepted all its events, so a service that was unavailable gets them later.
+`openlineage-python` is imported only when a service is configured.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from penstock_gateway.runs.run_states import RunStates
 
-_AHEAD = 20
+_PREFETCH = 20
 _TIMEOUT = 10.0
 _ACK_WAIT = 120.0
 _PAUSE = 30.0
@@ -32,14 +32,20 @@ _PAUSE = 30.0
 
 
 class OpenLineageUnavailableError(PenstockError):
-    """The library is not installed, or the address is none."""
+    """`openlineage-python` is not installed, or the URL is invalid."""
 
 
 class LineageEmitter:
-    """Sends events, run by run, for as long as it runs. `url` is the service's.
+    """Sends events, run by run, while it runs.
+
+    Args:
+        context: of the gateway.
+        states: of runs.
+        url: of the OpenLineage service.
+        key: API key of the service.
 
     Raises:
-        NoOpenLineage: `openlineage-python` is not installed.
+        OpenLineageUnavailableError: `openlineage-python` is not installed, or the URL is invalid.
     """
 
     def __init__(self, context: ServiceContext, states: RunStates, url: str, key: str | None = None) -> None:
@@ -48,7 +54,7 @@ class LineageEmitter:
         self._states = states
         self._client = _client(url, key)
         self._worker = DurableWorker(
-            context, subjects.RUNS, subjects.LINEAGE_CONSUMER, self._emit, prefetch=_AHEAD, retry_delay=_PAUSE
+            context, subjects.RUNS, subjects.LINEAGE_CONSUMER, self._emit, prefetch=_PREFETCH, retry_delay=_PAUSE
         )
 
     async def start(self) -> None:

@@ -1,10 +1,10 @@
-"""A finished run as OpenLineage events: the run as a job, its steps as jobs of their own, what they read and made.
+"""A finished run as OpenLineage events: the run and its steps as jobs, with their inputs and outputs.
 
-In: the state of a run that is over. Out: events of the `openlineage-python` library, which must be installed. Pure, and
-under ids that are made of the run's, so that sending them again changes nothing.
+In: the state of a finished run. Out: events of the `openlineage-python` library, which must be installed. Pure; IDs are
+derived from the run's ID, so sending the events again is idempotent.
 
-A pipeline is a job `PIPELINE` in the name space `penstock://PROJECT`, a step a job `PIPELINE.STEP` under it, an output
-a data set `PIPELINE.STEP.OUTPUT` of which the version is the SHA-256 of its artifact.
+A pipeline is a job `PIPELINE` in the namespace `penstock://PROJECT`, a step a child job `PIPELINE.STEP`, an output a
+dataset `PIPELINE.STEP.OUTPUT` whose version is the SHA-256 of its artifact.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _ENDS = {
 
 
 def events(state: states.RunState, requested_at: float, finished_at: float) -> list[RunEvent]:
-    """The events of a run that is over, in the order of time as far as there is one.
+    """Return the events of a finished run, ordered by time where that is defined.
 
-    Steps that did not run, as their results were there or they were left out, have none.
+    Cached, reused and skipped steps have none.
 
     Args:
         state: the run; it has been requested and is finished.
         requested_at: Unix seconds.
         finished_at: Unix seconds.
     """
-    assert state.requested is not None and state.finished is not None  # noqa: S101 - asked of the caller
+    assert state.requested is not None and state.finished is not None  # noqa: S101 - a precondition
     job, run_id, error = _job(state), _id(state.run_id), state.finished.error
     found = [_event(RunState.START, requested_at, Run(run_id), job)]
     for step in state.steps.values():
@@ -78,7 +78,7 @@ def _step(state: states.RunState, step: StepState, requested_at: float) -> Itera
 
 
 def _inputs(state: states.RunState, step: StepState) -> Iterator[InputDataset]:
-    """What a step reads: outputs of others, and inputs of the run that are artifacts."""
+    """Yield the datasets that a step reads: outputs of other steps, and inputs of the run that are artifacts."""
     seen: set[str] = set()
     for binding in state.plan.nodes[step.key].inputs.values():
         for source in values.sources(binding):

@@ -1,1 +1,1 @@
-"""Metrics."""
+"""Metric series of runs."""

@@ -1,87 +1,115 @@
-"""Series of measurements as JSON: their summaries, and the points of those that are asked for by name."""
+"""Metric series of a run as JSON: summaries of all, or the points of those with one name."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from penstock_core.queries import series
 from penstock_core.queries.search import InvalidQueryError
-from penstock_gateway.http.problems import ProblemError
-from penstock_gateway.runs.search import PATIENCE
+from penstock_gateway.errors import NotFoundError, UnprocessableError
+from penstock_gateway.read_model.database import ReadModel
+from penstock_gateway.read_model.projector import Projector
+from penstock_gateway.runs.run_reader import RunReader
+from penstock_gateway.runs.run_search import PATIENCE
 
 if TYPE_CHECKING:
     from penstock_adapters.sql.series import PointRange, Series
-    from penstock_gateway.service import GatewayService
 
 SHOWN = 1_000
-"""Series of an answer."""
+"""Most series in a response."""
 
 DRAWN = 50
-"""Series of an answer with points."""
+"""Most series in a response with points."""
 
 _CURSOR = re.compile(r"(\d{1,18})\.(\d{1,18})\Z")
 
 
-async def page(
-    service: GatewayService,
-    run_id: str,
-    name: str | None,
-    step: str | None,
-    attempt: int | None,
-    *,
-    points: int | None = None,
-    limit: int | None = None,
-    after: str | None = None,
-) -> dict[str, Any]:
-    """The JSON of `tracking.SeriesPage`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesQuery:
+    """Which series, and which of their points.
 
-    Args:
-        service: the gateway's.
-        run_id: a run.
+    Attributes:
         name: of the series; None for the summaries of all.
-        step: key of the step that measured it.
-        attempt: number of the attempt; None for the last one that measured it.
+        step: key of the step that logged it.
+        attempt: number of the attempt; None for the last one that logged it.
         points: most points of each series.
-        limit: points of a page of one series, which is whole when all pages are read.
-        after: `next` of the page before.
-
-    Raises:
-        ProblemError: 404 there is no such run or series; 422 several series where one is asked for.
-        InvalidQuery: the parameters contradict each other.
+        limit: points of a page of one series; the pages together have all points.
+        after: `next` of the previous page.
     """
-    paged = limit is not None or after is not None
-    if (points is not None or paged) and name is None:
-        raise InvalidQueryError("points are those of a series: add its name")
-    if points is not None and paged:
-        raise InvalidQueryError(
-            "give `points` for a series with few of its points, or `limit` for pages of all of them"
+
+    name: str | None = None
+    step: str | None = None
+    attempt: int | None = None
+    points: int | None = None
+    limit: int | None = None
+    after: str | None = None
+
+    @property
+    def paged(self) -> bool:
+        """Whether a page of the points of one series is requested."""
+        return self.limit is not None or self.after is not None
+
+    def check(self) -> None:
+        """Raise InvalidQueryError when the parameters contradict each other."""
+        if (self.points is not None or self.paged) and self.name is None:
+            raise InvalidQueryError("`points`, `limit` and `after` need the name of a series")
+        if self.points is not None and self.paged:
+            raise InvalidQueryError("use `points` for a thinned series, or `limit` for pages of all points, not both")
+
+
+class MetricSeries:
+    """Reads metric series from the read model."""
+
+    def __init__(self, reader: RunReader, read_model: ReadModel, projector: Projector) -> None:
+        self._reader = reader
+        self._read_model = read_model
+        self._projector = projector
+
+    async def page(self, run_id: str, query: SeriesQuery) -> dict[str, Any]:
+        """Return the fields of `tracking.SeriesPage`.
+
+        Raises:
+            NotFoundError: the run or the series does not exist.
+            UnprocessableError: several series match and one is needed.
+            InvalidQueryError: the parameters contradict each other.
+        """
+        query.check()
+        name = query.name
+        await self._reader.request(run_id)
+        sequence = await self._projector.wait_until_current(PATIENCE)
+        most = SHOWN if name is None else DRAWN
+        found = await self._read_model.read(
+            lambda model: model.summaries(run_id, name, query.step, query.attempt, most + 1)
         )
-    await service.check_known(run_id)
-    place = await service.series_projector.wait_until_current(PATIENCE)
-    most = SHOWN if name is None else DRAWN
-    found = await service.model.read(lambda model: model.summaries(run_id, name, step, attempt, most + 1))
-    if name is not None and not found:
-        raise ProblemError(404, f"The run has no series {name[:100]!r}", await _names(service, run_id, step))
-    if paged and len(found) > 1:
-        steps = ", ".join(repr(one.key) for one in found[:20])
-        raise ProblemError(422, f"Several steps have a series {name!r}", f"say which step: {steps}")
-    answer: dict[str, Any] = {"run_id": run_id, "series": [], "next": None, "more": len(found) > most}
-    answer["lag"] = service.series_projector.missing(place)
-    for one in found[:most]:
-        stretch = None
-        if paged:
-            stretch = await service.model.read(
-                lambda model, one=one: model.points(run_id, one, _begin(after), limit or 10_000)
-            )
-            answer["next"] = f"{stretch.end[0]}.{stretch.end[1]}" if stretch.end else None
-        elif name is not None:
-            stretch = await service.model.read(lambda model, one=one: model.thinned(run_id, one, points or 500))
-        answer["series"].append(_view(one, stretch, thinned=not paged))
-    return answer
+        if name is not None and not found:
+            raise NotFoundError(f"The run has no series {name[:100]!r}", await self._names(run_id, query.step))
+        if query.paged and len(found) > 1:
+            steps = ", ".join(repr(one.key) for one in found[:20])
+            raise UnprocessableError(f"Several steps have a series {name!r}", f"set `step` to one of {steps}")
+        page: dict[str, Any] = {"run_id": run_id, "series": [], "next": None, "more": len(found) > most}
+        page["lag"] = self._projector.missing(sequence)
+        after, limit = _parse_cursor(query.after), query.limit or 10_000
+        for one in found[:most]:
+            points = None
+            if query.paged:
+                points = await self._read_model.read(lambda model, one=one: model.points(run_id, one, after, limit))
+                page["next"] = f"{points.end[0]}.{points.end[1]}" if points.end else None
+            elif name is not None:
+                points = await self._read_model.read(
+                    lambda model, one=one: model.thinned(run_id, one, query.points or 500)
+                )
+            page["series"].append(_view(one, points, thinned=not query.paged))
+        return page
+
+    async def _names(self, run_id: str, step: str | None) -> str:
+        known = await self._read_model.read(lambda model: model.summaries(run_id, None, step, None, 20))
+        names = sorted({one.name for one in known})
+        return f"it has: {', '.join(map(repr, names))}" if names else "it has no metrics (yet)"
 
 
-def _view(one: Series, stretch: PointRange | None, *, thinned: bool) -> dict[str, Any]:
+def _view(one: Series, points: PointRange | None, *, thinned: bool) -> dict[str, Any]:
     view: dict[str, Any] = {
         "name": one.name,
         "step": one.key,
@@ -95,24 +123,16 @@ def _view(one: Series, stretch: PointRange | None, *, thinned: bool) -> dict[str
         "points": None,
         "thinned": False,
     }
-    if stretch is not None:
-        view["points"] = [[point.step, point.at, series.spelled(point.value)] for point in stretch.points]
-        view["thinned"] = thinned and len(stretch.points) < one.count
+    if points is not None:
+        view["points"] = [[point.step, point.at, series.spelled(point.value)] for point in points.points]
+        view["thinned"] = thinned and len(points.points) < one.count
     return view
 
 
-async def _names(service: GatewayService, run_id: str, step: str | None) -> str:
-    known = await service.model.read(lambda model: model.summaries(run_id, None, step, None, 20))
-    names = sorted({one.name for one in known})
-    return f"there are: {', '.join(map(repr, names))}" if names else "nothing was measured (yet)"
-
-
-def _begin(after: str | None) -> tuple[int, int] | None:
+def _parse_cursor(after: str | None) -> tuple[int, int] | None:
     if after is None:
         return None
     found = _CURSOR.match(after)
     if found is None:
-        raise InvalidQueryError(
-            "the cursor is none that a page of a series gave: leave it out to begin with the first page"
-        )
+        raise InvalidQueryError("`after` is not the `next` of a page: omit it for the first page")
     return int(found[1]), int(found[2])

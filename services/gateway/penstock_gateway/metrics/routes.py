@@ -1,47 +1,49 @@
-"""`/v1/runs/{id}/metrics`: what a run measured."""
+"""`/v1/runs/{id}/metrics`: metric series of a run."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Query, Response
 
+from penstock_contracts.tracking import SeriesPage
 from penstock_core import ids
-from penstock_gateway.http.common import RunId, json, service
-from penstock_gateway.http.docs import describe
-from penstock_gateway.metrics import metric_series
+from penstock_core.access import Permission
+from penstock_gateway.http.parameters import RunId, feature, requires
+from penstock_gateway.http.responses import COMMON, json_response, problems
+from penstock_gateway.metrics.metric_series import MetricSeries, SeriesQuery
 
-router = APIRouter(prefix="/v1/runs", tags=["runs"])
+router = APIRouter(prefix="/v1/runs", tags=["runs"], responses=COMMON)
 
 
 @router.get(
     "/{run_id}/metrics",
-    summary="Read what a run measured",
-    openapi_extra=describe(the_series_200="SeriesPage", problems=(404, 422)),
+    summary="Get the metrics of a run",
+    dependencies=[requires(Permission.RUNS_READ)],
+    response_model=SeriesPage,
+    responses=problems(404),
 )
 async def read_metrics(
-    request: Request,
+    metrics: Annotated[MetricSeries, feature(MetricSeries)],
     run_id: RunId,
-    name: Annotated[str | None, Query(max_length=200, description="a series, with its points")] = None,
+    name: Annotated[str | None, Query(max_length=200, description="name of a series, to get its points")] = None,
     step: Annotated[str | None, Query(description="only of this step: its key, such as `train[3]`")] = None,
-    attempt: Annotated[int | None, Query(ge=1, le=1_000_000, description="of this attempt; default the last")] = None,
+    attempt: Annotated[
+        int | None, Query(ge=1, le=1_000_000, description="only of this attempt; default: the last")
+    ] = None,
     points: Annotated[
-        int | None, Query(ge=5, le=10_000, description="most points of a series, 500 by default; extremes are kept")
+        int | None, Query(ge=5, le=10_000, description="most points of a series, default 500; extremes are included")
     ] = None,
     limit: Annotated[
-        int | None, Query(ge=1, le=50_000, description="points of a page: all points of one series, in order")
+        int | None, Query(ge=1, le=50_000, description="page size: all points of one series, in order")
     ] = None,
-    after: Annotated[str | None, Query(max_length=50, description="`next` of the page before")] = None,
+    after: Annotated[str | None, Query(max_length=50, description="`next` of the previous page")] = None,
 ) -> Response:
-    """Without a name, a summary of each series; with one, its points: few of them for a chart, or all in pages.
+    """Without a name, a summary of each series; with one, its points: thinned for a chart, or all in pages.
 
-    A running step's measurements are here about a fifth of a second after they were made.
+    Metrics of a running step appear after about 0.2 seconds.
     """
     if step is not None:
         ids.check_step_key(step)
-    found = await metric_series.page(
-        service(request), run_id, name, step, attempt, points=points, limit=limit, after=after
-    )
-    return json(found, headers={"cache-control": "no-store"})
+    query = SeriesQuery(name=name, step=step, attempt=attempt, points=points, limit=limit, after=after)
+    return json_response(await metrics.page(run_id, query), headers={"cache-control": "no-store"})

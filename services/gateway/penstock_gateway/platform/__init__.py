@@ -1,1 +1,1 @@
-"""Platform."""
+"""Health, readiness and a description of the platform."""

@@ -1,1 +1,1 @@
-"""Read_model."""
+"""The read model: runs as SQL tables, projected from the log."""

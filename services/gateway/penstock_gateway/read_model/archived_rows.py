@@ -1,4 +1,4 @@
-"""Rows of runs whose facts lie in the archive: what the log does not hold any more is written from there."""
+"""Rows of archived runs, whose facts are read from the archive instead of the log."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from penstock_core.ports import UnavailableError
 from penstock_gateway.read_model.database import ReadModel
 
 _BATCH = 2000
-_STAY = (".archived", ".deleted")
+_KEPT_KINDS = (".archived", ".deleted")
 
 
 class ArchivedRows:
-    """Called with messages of the log before they are projected; gives those that are left to be projected.
+    """Called with messages of the log before they are projected; returns those that are still to be projected.
 
-    The rows of a run that was archived while the log was followed are there: writing them again changes nothing.
+    Rows of a run that was archived after it was projected exist already: writing them again changes nothing.
     """
 
     def __init__(self, archives: Archives, model: ReadModel, log: FilteringBoundLogger) -> None:
@@ -30,20 +30,22 @@ class ArchivedRows:
         self._log = log
 
     async def __call__(self, items: Sequence[StreamMessage]) -> Sequence[StreamMessage]:
-        """Write the archives that the messages name.
+        """Write the rows of the runs whose archiving is among the messages.
 
         Raises:
-            Unavailable: the store or the database does not answer.
+            UnavailableError: the store or the database does not answer.
         """
-        whole: set[str] = set()
+        written: set[str] = set()
         for item in items:
             if item.subject.endswith(".archived"):
                 fact = fact_codec.read(item.subject, item.data)
                 if isinstance(fact, RunArchived) and await self._write(fact):
-                    whole.add(fact.run_id)
-        if not whole:
+                    written.add(fact.run_id)
+        if not written:
             return items
-        return [item for item in items if item.subject.endswith(_STAY) or item.subject.split(".", 3)[2] not in whole]
+        return [
+            item for item in items if item.subject.endswith(_KEPT_KINDS) or item.subject.split(".", 3)[2] not in written
+        ]
 
     async def _write(self, fact: RunArchived) -> bool:
         try:
@@ -51,7 +53,9 @@ class ArchivedRows:
         except UnavailableError:
             raise
         except PenstockError as error:
-            self._log.error("an archived run is not listed with its steps", run=fact.run_id, error=str(error))
+            self._log.error(
+                "archive of a run cannot be read; it is listed without steps", run=fact.run_id, error=str(error)
+            )
             return False
         for start in range(0, len(facts), _BATCH):
             part = facts[start : start + _BATCH]

@@ -1,7 +1,7 @@
-"""The read model for a service's loop: opened late, called in threads.
+"""The read model for an event loop: opened lazily, called in threads.
 
-SQLAlchemy and its drivers take long to import, so this happens in a thread and when the first one asks: a platform that
-lives for one quick run never pays for it.
+SQLAlchemy and its drivers take long to import, so they are imported in a thread and with the first query: a platform
+that exists for one short run never imports them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _READERS = 4
 
 
 class ReadModel:
-    """Runs as SQL.
+    """Runs queries and changes in threads.
 
     Args:
         where: URL of a database, or the path of a SQLite file.
@@ -38,20 +38,23 @@ class ReadModel:
         self._writer = ThreadPoolExecutor(1, "read-model-writer")
 
     async def read(self, query: Callable[Concatenate[ReadModelStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Ask the model, such as `read(lambda model: model.page(query))`.
+        """Run a query, such as `read(lambda model: model.page(query))`.
 
         Raises:
-            Unavailable: the database does not answer.
+            UnavailableError: the database does not answer.
             DatabaseError: it cannot be used.
         """
         return await threads.run(self._readers, query, await self._opened(), *args, **kwargs)
 
     async def write(self, change: Callable[Concatenate[ReadModelStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Change the model; one change at a time. Raises as `read` does."""
+        """Run a change, one at a time. Raises the errors of `read`."""
         return await threads.run(self._writer, change, await self._opened(), *args, **kwargs)
 
+    async def start(self) -> None:
+        """Do nothing: the first query opens the database."""
+
     async def reopen(self) -> None:
-        """Let go of the database, so that the next one who asks opens it, and mends it if it is damaged."""
+        """Close the database; the next query opens it again, and repairs it if it is damaged."""
         model, self._model = self._model, None
         if model is not None:
             await threads.run(self._writer, model.close)
@@ -70,7 +73,7 @@ class ReadModel:
 
 
 def _open(where: str | Path) -> ReadModelStore:
-    # In the thread: see the module.
+    # Heavy import, in the thread: see the module.
     from penstock_adapters.sql.read_model import open_read_model
 
     return open_read_model(where)

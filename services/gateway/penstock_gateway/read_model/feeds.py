@@ -1,4 +1,4 @@
-"""What the read model is made of: the streams that are followed, and how their messages become rows."""
+"""The streams that the read model follows, and how their messages become rows."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """A stream of the read model.
+    """A stream that the read model follows.
 
     Attributes:
         stream: its name.
-        filter: of its messages.
-        batch: messages of a transaction.
-        apply: writes messages that follow `after`, of which the last is at `upto`; returns how far the tables are.
+        filter: subject filter of its messages.
+        batch: most messages of a transaction.
+        apply: writes the messages after sequence `after` up to `upto`; returns the new sequence of the tables.
     """
 
     stream: str
@@ -47,7 +47,7 @@ def _facts(model: ReadModelStore, after: int, upto: int, items: Sequence[StreamM
     return model.apply(subjects.RUNS, after, upto, read)
 
 
-def _measured(model: ReadModelStore, after: int, upto: int, items: Sequence[StreamMessage]) -> int:
+def _series(model: ReadModelStore, after: int, upto: int, items: Sequence[StreamMessage]) -> int:
     def read(last: int) -> list[PointBatch]:
         return [_part(item) for item in items if item.seq > last]
 
@@ -55,18 +55,22 @@ def _measured(model: ReadModelStore, after: int, upto: int, items: Sequence[Stre
 
 
 def _part(item: StreamMessage) -> PointBatch:
-    # With the model, in the thread that writes: see `readmodel`.
+    # Imported with the read model, in the thread that writes: see `database`.
     from penstock_adapters.sql.series import PointBatch
 
     try:
-        told = Measurements.model_validate_json(item.data)
+        points = Measurements.model_validate_json(item.data)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise UnwritableFactError(f"no measurements: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    if item.subject != subjects.metrics(told.run_id, told.key, told.attempt):
-        raise UnwritableFactError(f"the measurements belong at {subjects.metrics(told.run_id, told.key, told.attempt)}")
-    return PointBatch(item.seq, told.run_id, told.key, told.attempt, told.first, told.points())
+        raise UnwritableFactError(
+            f"invalid measurements: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error
+    if item.subject != subjects.metrics(points.run_id, points.key, points.attempt):
+        raise UnwritableFactError(
+            f"the subject of the measurements must be {subjects.metrics(points.run_id, points.key, points.attempt)}"
+        )
+    return PointBatch(item.seq, points.run_id, points.key, points.attempt, points.first, points.points())
 
 
 FACTS = Feed(subjects.RUNS, "runs.>", 2000, _facts)
-SERIES = Feed(subjects.METRICS, "metrics.>", 100, _measured)
+SERIES = Feed(subjects.METRICS, "metrics.>", 100, _series)

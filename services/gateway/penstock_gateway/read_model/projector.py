@@ -1,10 +1,10 @@
 """Keeps the read model up to date: follows a stream, such as the log of runs, and writes its messages in batches.
 
-In: the stream from the place that the tables hold. Out: rows, with the new place in the same transaction. Every
-gateway has one for each stream; on one database they write the same rows, and the first one counts.
+In: the stream from the sequence of the tables. Out: rows, with the new sequence in the same transaction. Every gateway
+has one projector per stream; on a shared database they write the same rows, and the first one counts.
 
-Facts are gathered for a moment, so that a busy log costs few transactions. A reader does not wait for that moment:
-`wait_until_current` returns when the tables hold what the log held when it was called.
+Messages are batched for a moment, so a busy log costs few transactions. A reader does not wait for that moment:
+`wait_until_current` returns when the tables contain everything that the stream contained when it was called.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from penstock_gateway.read_model.feeds import Feed
 from penstock_servicekit.service_context import ServiceContext
 
 _START = 2.0
-"""Seconds after the start before it begins by itself: the first run of a new platform comes first."""
+"""Seconds after the start until it follows the stream without a reader: the first run of a platform has priority."""
 
 _OPENING = 20.0
-"""Seconds that a reader waits for the database to be opened."""
+"""Seconds that a reader waits until the database is open."""
 
-_GATHER = 0.1
+_BATCH_DELAY = 0.1
 _RETRY = (0.5, 1.0, 2.0, 5.0)
 _NO_MESSAGE = 10037
 
 
 Prepare = Callable[[Sequence[StreamMessage]], Awaitable[Sequence[StreamMessage]]]
-"""Called with the messages of a batch before they are written; gives those that are left to be written."""
+"""Called with the messages of a batch before they are written; returns those that are still to be written."""
 
 
 class Projector:
-    """Follows the log for as long as it runs. What it cannot write is parked; a database that is away is waited for."""
+    """Follows a stream while it runs. Messages that cannot be written are parked; a missing database is retried."""
 
     def __init__(
         self,
@@ -57,32 +57,32 @@ class Projector:
         self._task: asyncio.Task[None] | None = None
         self._follower: Follower | None = None
         self._at = 0
-        self._again = False
+        self._restart = False
         self._readers = 0
         self._wanted = asyncio.Event()
-        self._moved = asyncio.Event()
+        self._advanced = asyncio.Event()
         self._open = asyncio.Event()
         self._problem = ""
 
-    def start(self) -> None:
-        """Begin, after a while or when the first reader comes."""
+    async def start(self) -> None:
+        """Start to follow, after a moment or with the first reader."""
         self._task = self._context.task(self._run())
 
     async def close(self) -> None:
-        """Stop following."""
+        """Stop to follow."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     async def wait_until_current(self, patience: float) -> int:
-        """Wait until the tables hold what the log holds now, up to `patience` seconds.
+        """Wait until the tables contain what the stream contains now, at most `patience` seconds.
 
         Returns:
-            The place in the log that was waited for; the tables hold less when the time was too short.
+            The awaited sequence; after a timeout the tables lag behind it.
 
         Raises:
-            Unavailable: the log or the database does not answer.
+            UnavailableError: the stream or the database does not answer.
         """
         target = await self._last()
         self._readers += 1
@@ -90,30 +90,30 @@ class Projector:
         try:
             await self._opened()
             async with asyncio.timeout(patience):
-                while self._at < target and not await self._holds_all(target):
-                    await self._moved.wait()
+                while self._at < target and not await self._contains_all(target):
+                    await self._advanced.wait()
         except TimeoutError:
             return target
         finally:
             self._readers -= 1
         return self._at
 
-    def missing(self, place: int) -> int:
-        """Messages up to a place of the stream that the tables do not hold, at most."""
-        return max(0, place - self._at)
+    def missing(self, sequence: int) -> int:
+        """Return how many messages up to a sequence the tables may lack."""
+        return max(0, sequence - self._at)
 
     async def _opened(self) -> None:
         try:
             async with asyncio.timeout(_OPENING):
                 await self._open.wait()
         except TimeoutError as error:
-            raise UnavailableError(f"the read model cannot be opened: {self._problem or 'it takes long'}") from error
+            raise UnavailableError(f"the read model cannot be opened: {self._problem or 'timeout'}") from error
 
     async def rebuild(self) -> int:
-        """Forget all rows and read the stream from its beginning; returns the place up to which there is something."""
+        """Delete all rows and read the stream from its beginning; return the last sequence of the stream."""
         target = await self._last()
         await self._model.write(lambda model: model.clear(self._feed.stream))
-        self._at, self._again = 0, True
+        self._at, self._restart = 0, True
         self._wanted.set()
         if self._follower is not None:
             self._follower.nudge()
@@ -132,7 +132,9 @@ class Projector:
                 failures = 0
             except PenstockError as error:
                 self._problem = str(error)
-                self._context.log.warning("the read model lags behind", of=self._feed.stream, error=self._problem)
+                self._context.log.warning(
+                    "read model cannot be updated; retrying", stream=self._feed.stream, error=self._problem
+                )
                 if isinstance(error, DatabaseDamagedError):
                     await self._model.reopen()
                 await asyncio.sleep(_RETRY[min(failures, len(_RETRY) - 1)])
@@ -142,18 +144,18 @@ class Projector:
         stream = self._feed.stream
         info = await self._bus.api(f"STREAM.INFO.{stream}")
         created, last = str(info["created"]), int(info["state"]["last_seq"])
-        self._again = False
+        self._restart = False
         self._advance(await self._model.write(lambda model: model.begin(stream, created, last)))
         self._open.set()
         async with self._followers.follow(stream, [self._feed.filter], self._at, "projector") as follower:
             self._follower = follower
-            while not self._again:
-                items = await self._gathered(follower)
+            while not self._restart:
+                items = await self._batch(follower)
                 if items:
                     await self._apply(items)
                     await self._pause()
 
-    async def _gathered(self, follower: Follower) -> list[StreamMessage]:
+    async def _batch(self, follower: Follower) -> list[StreamMessage]:
         items = await follower.take(60.0)
         while follower.pending and len(items) < self._feed.batch:
             more = await follower.take(0.5)
@@ -164,8 +166,8 @@ class Projector:
 
     async def _apply(self, items: Sequence[StreamMessage]) -> None:
         try:
-            left = await self._prepare(items) if self._prepare is not None else items
-            await self._write(items[-1].seq, left)
+            remaining = await self._prepare(items) if self._prepare is not None else items
+            await self._write(items[-1].seq, remaining)
         except UnwritableFactError as error:
             if len(items) == 1:
                 (item,) = items
@@ -179,27 +181,27 @@ class Projector:
     async def _write(self, upto: int, items: Sequence[StreamMessage]) -> None:
         after = self._at
         at = await self._model.write(lambda model: self._feed.apply(model, after, upto, items))
-        if not self._again:
+        if not self._restart:
             self._advance(at)
 
     async def _pause(self) -> None:
         if not self._readers:
             self._wanted.clear()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GATHER):
+                async with asyncio.timeout(_BATCH_DELAY):
                     await self._wanted.wait()
 
     def _advance(self, at: int) -> None:
         self._at = at
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+        advanced, self._advanced = self._advanced, asyncio.Event()
+        advanced.set()
 
     async def _last(self) -> int:
         info = await self._bus.api(f"STREAM.INFO.{self._feed.stream}")
         return int(info["state"]["last_seq"])
 
-    async def _holds_all(self, target: int) -> bool:
-        """Whether nothing is left between the tables and the log's end: the last facts may have been purged."""
+    async def _contains_all(self, target: int) -> bool:
+        """Return whether no message remains up to the end of the stream: the last ones may have been purged."""
         if self._follower is None:
             return False
         at = self._at
@@ -211,3 +213,16 @@ class Projector:
                 raise
             return self._at == at
         return int(found["seq"]) > target and self._at == at
+
+
+class ReadModelRebuild:
+    """Rebuilds all tables of the read model."""
+
+    def __init__(self, facts: Projector, series: Projector) -> None:
+        self._facts = facts
+        self._series = series
+
+    async def start(self) -> int:
+        """Start to rebuild; return the last sequence of the log."""
+        await self._series.rebuild()
+        return await self._facts.rebuild()

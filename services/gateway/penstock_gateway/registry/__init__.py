@@ -1,1 +1,1 @@
-"""Registry."""
+"""Registered models: versions, aliases, gates, events about their changes."""

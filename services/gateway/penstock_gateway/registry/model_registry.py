@@ -1,4 +1,4 @@
-"""RegisteredModel models as the API reads and changes them. What follows from a wish is the core's to say."""
+"""Registered models as the API reads and changes them. The core decides which facts a change appends."""
 
 from __future__ import annotations
 
@@ -25,70 +25,70 @@ from penstock_gateway.registry import model_views as views
 
 
 class Registry:
-    """The models of one project."""
+    """The registered models of one project."""
 
     def __init__(self, bus: Bus, source: str, project: str) -> None:
         self.log = ModelLog(bus, source)
         self.project = project
 
     async def list(self) -> ModelList:
-        """All models."""
+        """Return all models."""
         return ModelList(models=[views.summary(model) for model in await self.log.all(self.project)])
 
     async def get(self, name: str) -> ModelView:
-        """A model with its versions and aliases.
+        """Return a model with its versions and aliases. A model without versions exists if it has a gate.
 
         Raises:
-            NotThere: there is none; one of which only gates are set is shown.
+            NotFoundError: it does not exist.
         """
         model = await self._known(name)
-        return views.whole(model)
+        return views.model_view(model)
 
     async def find(self, reference: Reference) -> ModelRegistered:
-        """The version that a reference names now.
+        """Return the version that a reference resolves to now.
 
         Raises:
-            NotThere: there is none.
+            NotFoundError: it does not exist.
         """
         return (await self.log.get(self.project, reference.model)).find(reference)
 
     async def version(self, name: str, which: str) -> ModelVersionView:
-        """A version by its number, or the `latest`.
+        """Return a version by its number, or the `latest`.
 
         Raises:
-            NotThere: there is none.
-            InvalidId: it is neither.
+            NotFoundError: it does not exist.
+            InvalidIdError: it is neither a number nor `latest`.
         """
         reference = Reference(name) if which == LATEST else references.parse(f"{name}:{which}")
         model = await self.log.get(self.project, name)
         return views.version(model, model.find(reference))
 
     async def at_alias(self, name: str, alias: str) -> ModelVersionView:
-        """The version that an alias stands for.
+        """Return the version that an alias points at.
 
         Raises:
-            NotThere: there is none.
+            NotFoundError: it does not exist.
         """
         model = await self.log.get(self.project, name)
         return views.version(model, model.find(Reference(name, alias=alias)))
 
     async def history(self, name: str) -> ModelHistory:
-        """All that happened to a model.
+        """Return the history of a model.
 
         Raises:
-            NotThere: nothing did.
+            NotFoundError: it does not exist.
         """
         model = await self._known(name)
         return ModelHistory(name=name, history=[views.entry(fact) for fact in model.history])
 
     async def promote(self, name: str, alias: str, body: PromoteBody) -> PromotionResult:
-        """Have an alias stand for a version.
+        """Point an alias at a version.
 
         Raises:
             RegistryError: it cannot, or the version does not pass the gate.
-            GateError: the gate cannot be read.
+            GateError: the gate is invalid.
         """
-        wish = Promotion(
+        promotion = Promotion(
             alias=alias,
             version=body.version,
             reason=body.reason,
@@ -97,7 +97,7 @@ class Registry:
             replaces=body.replaces,
         )
         who = _who(body.by)
-        decision, model = await self.log.change(self.project, name, lambda model: decide.promote(model, wish, who))
+        decision, model = await self.log.change(self.project, name, lambda model: decide.promote(model, promotion, who))
         move = next((fact for fact in decision.facts if isinstance(fact, ModelPromoted)), None)
         return PromotionResult(
             alias=views.alias(model, alias),
@@ -106,20 +106,20 @@ class Registry:
             clauses=list(move.clauses) if move else [],
         )
 
-    async def remove_alias(self, name: str, alias: str, reason: str, by: str) -> None:
-        """Have an alias stand for nothing.
+    async def delete_alias(self, name: str, alias: str, reason: str, by: str) -> None:
+        """Delete an alias.
 
         Raises:
-            NotThere: it stands for nothing.
+            NotFoundError: it does not exist.
         """
         who = _who(by)
         await self.log.change(self.project, name, lambda model: decide.remove_alias(model, alias, reason, who))
 
     async def set_gate(self, name: str, alias: str, body: GateBody) -> ModelView:
-        """Have every move of an alias pass a gate; an empty one removes it.
+        """Set the gate that every move of an alias has to pass; an empty one deletes it.
 
         Raises:
-            GateError: it cannot be read.
+            GateError: it is invalid.
         """
         who, gate = _who(body.by), body.gate.strip()
 
@@ -127,13 +127,13 @@ class Registry:
             return decide.set_gate(model, alias, gate, body.reason, who)
 
         _, model = await self.log.change(self.project, name, decided)
-        return views.whole(model)
+        return views.model_view(model)
 
     async def archive(self, name: str, version: int, body: ArchiveBody) -> ModelVersionView:
-        """Offer a version no more, or again.
+        """Archive or unarchive a version.
 
         Raises:
-            RegistryError: there is none, or an alias stands for it.
+            RegistryError: it does not exist, or an alias points at it.
         """
         who = _who(body.by)
 

@@ -1,4 +1,4 @@
-"""RegisteredModel models as the API shows them, and what events say of their changes."""
+"""Registered models as the API shows them, and the data of the events about their changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock_core.registry.references import Reference
 from penstock_core.registry.state import Model
 
 _METRICS_SHOWN = 16 * 1024
-"""Largest weight of the metrics in an event, whose data is bounded."""
+"""Largest JSON weight of the metrics in an event; larger ones are left out, since the data of events is bounded."""
 
 _TAGS_SHOWN = 8 * 1024
 
@@ -30,7 +30,7 @@ Kind: TypeAlias = Literal[
 
 
 def summary(model: Model) -> ModelSummary:
-    """A model in the list."""
+    """Return a model as an entry of the list."""
     latest = model.latest
     return ModelSummary(
         name=model.name,
@@ -41,8 +41,8 @@ def summary(model: Model) -> ModelSummary:
     )
 
 
-def whole(model: Model) -> ModelView:
-    """A model with its versions, newest first, and its aliases."""
+def model_view(model: Model) -> ModelView:
+    """Return a model with its versions, newest first, and its aliases."""
     return ModelView(
         name=model.name,
         versions=[version(model, model.versions[number]) for number in sorted(model.versions, reverse=True)],
@@ -51,7 +51,7 @@ def whole(model: Model) -> ModelView:
 
 
 def version(model: Model, fact: ModelRegistered) -> ModelVersionView:
-    """A version."""
+    """Return a version."""
     return ModelVersionView(
         model=model.name,
         version=fact.version,
@@ -77,7 +77,7 @@ def version(model: Model, fact: ModelRegistered) -> ModelVersionView:
 
 
 def alias(model: Model, name: str) -> AliasView:
-    """An alias, or a gate of one that stands for nothing."""
+    """Return an alias, or the gate of an alias that does not exist yet."""
     gate = model.gates[name].gate if name in model.gates else ""
     move = model.aliases.get(name)
     if move is None:
@@ -94,7 +94,7 @@ def alias(model: Model, name: str) -> AliasView:
 
 
 def entry(fact: ModelFact) -> HistoryEntry:
-    """Something that happened, in the history of a model."""
+    """Return an entry of the history of a model."""
     known: dict[str, Any] = {"revision": fact.revision, "at": fact.at, "by": fact.by}
     match fact:
         case ModelRegistered():
@@ -118,7 +118,7 @@ def entry(fact: ModelFact) -> HistoryEntry:
 
 
 def change(fact: ModelFact) -> ModelChange:
-    """The data of the event about a fact."""
+    """Return the data of the event about a fact."""
     names = ModelChange.model_fields.keys() & {field.name for field in dataclasses.fields(fact)}
     fields: dict[str, Any] = {name: getattr(fact, name) for name in names - {"artifact", "metrics", "tags", "clauses"}}
     number = fields.get("version")

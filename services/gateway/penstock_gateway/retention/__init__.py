@@ -1,1 +1,1 @@
-"""Retention."""
+"""Retention policies and the janitor's jobs."""

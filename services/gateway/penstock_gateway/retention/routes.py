@@ -1,129 +1,148 @@
-"""`/v1/retention`: what is kept and for how long. `/v1/admin`: collections, and runs put back into the log."""
+"""`/v1/retention`: retention policies. `/v1/admin`: garbage collection, restore. Archive or delete one run."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Body, Path, Query, Response
 
-from penstock_contracts.retention import ArchiveAfterBody, CollectBody, RestoreBody, SetPolicy
-from penstock_gateway.http import bodies
-from penstock_gateway.http.common import RunId, json, service
-from penstock_gateway.http.docs import describe
+from penstock_contracts.retention import (
+    ArchiveAfterBody,
+    CollectBody,
+    JanitorReport,
+    RestoreBody,
+    RetentionSettings,
+    SetPolicy,
+)
+from penstock_core.access import Permission
+from penstock_gateway.http.bodies import JsonRoute
+from penstock_gateway.http.parameters import RunId, feature, requires
+from penstock_gateway.http.responses import BODY, COMMON, problems
+from penstock_gateway.retention.retention_service import RetentionService
+from penstock_gateway.runs.run_reader import RunReader
 
-router = APIRouter(tags=["retention"])
+router = APIRouter(tags=["retention"], route_class=JsonRoute, responses=COMMON)
 
-Name = Annotated[str, Path(description="name of a policy")]
+Name = Annotated[str, Path(description="name of the policy")]
+Retention = Annotated[RetentionService, feature(RetentionService)]
+Reader = Annotated[RunReader, feature(RunReader)]
+
+_READ = [requires(Permission.RETENTION_READ)]
+_WRITE = [requires(Permission.RETENTION_WRITE)]
+_ADMIN = [requires(Permission.PLATFORM_ADMIN)]
 
 
-@router.get("/v1/retention", summary="Read what is kept", openapi_extra=describe(the_settings_200="RetentionSettings"))
-async def read_retention(request: Request) -> Response:
-    """The policies by name, and when runs move from the log to the archive. Without a policy nothing is deleted."""
-    return json((await service(request).retention.show()).model_dump())
+@router.get("/v1/retention", summary="Get the retention settings", dependencies=_READ)
+async def read_retention(retention: Retention) -> RetentionSettings:
+    """The policies by name, and when runs are archived. Without a policy no run is deleted."""
+    return await retention.show()
 
 
 @router.put(
     "/v1/retention/policies/{name}",
-    summary="Set a policy",
-    openapi_extra=describe(body="SetPolicy", the_settings_200="RetentionSettings", problems=(400, 404, 409, 413, 422)),
+    summary="Create or replace a retention policy",
+    dependencies=_WRITE,
+    responses=problems(404, 409, *BODY),
 )
-async def put_policy(request: Request, name: Name) -> Response:
-    """It counts from the next round of the janitor on. One that would leave no run at all needs `confirm`."""
-    body = await bodies.read(request, SetPolicy)
-    return json((await service(request).retention.put(name, body)).model_dump())
+async def put_policy(retention: Retention, name: Name, body: SetPolicy) -> RetentionSettings:
+    """Applies from the next round of the janitor. A policy that would delete all finished runs needs `confirm`."""
+    return await retention.put(name, body)
 
 
 @router.delete(
     "/v1/retention/policies/{name}",
     status_code=204,
-    summary="Remove a policy",
-    openapi_extra=describe(removed_204=None, problems=(404,)),
+    summary="Delete a retention policy",
+    dependencies=_WRITE,
+    responses=problems(404),
 )
-async def delete_policy(request: Request, name: Name) -> Response:
-    """What only it let go is kept from now on."""
-    await service(request).retention.delete(name)
-    return Response(status_code=204)
+async def delete_policy(retention: Retention, name: Name) -> None:
+    """Runs that only this policy would have deleted are retained from now on."""
+    await retention.delete(name)
 
 
 @router.put(
-    "/v1/retention/archive",
-    summary="Set when runs are archived",
-    openapi_extra=describe(body="ArchiveAfterBody", the_settings_200="RetentionSettings", problems=(400, 413, 422)),
+    "/v1/retention/archive", summary="Set when runs are archived", dependencies=_WRITE, responses=problems(*BODY)
 )
-async def put_archive(request: Request) -> Response:
+async def put_archive(retention: Retention, body: ArchiveAfterBody) -> RetentionSettings:
     """Seconds after their end until runs move from the log to the artifact store; null: never."""
-    body = await bodies.read(request, ArchiveAfterBody)
-    return json((await service(request).retention.archive_after(body.after)).model_dump())
+    return await retention.archive_after(body.after)
 
 
 @router.post(
     "/v1/admin/gc",
     status_code=202,
-    summary="Collect what is not kept",
-    openapi_extra=describe(body="CollectBody", required=False, begun_202="JanitorReport", problems=(400, 413, 422)),
+    summary="Start a garbage collection",
+    dependencies=_ADMIN,
+    responses=problems(*BODY),
 )
-async def collect(request: Request) -> Response:
-    """Delete runs by the policies, archive what is due, remove artifacts that nothing names; or tell what would go."""
-    body = await bodies.read(request, CollectBody, optional=True)
-    report = await service(request).retention.collect(body)
-    return json(report.model_dump(), 202, {"location": f"/v1/admin/jobs/{report.id}"})
+async def collect(
+    retention: Retention, body: Annotated[CollectBody, Body(default_factory=CollectBody)], response: Response
+) -> JanitorReport:
+    """Deletes runs by the policies, archives runs that are due, removes unreferenced artifacts.
+
+    A dry run reports what would be deleted.
+    """
+    return _started(await retention.collect(body), response)
 
 
 @router.post(
     "/v1/admin/restore",
     status_code=202,
-    summary="Put archived runs back into the log",
-    openapi_extra=describe(body="RestoreBody", required=False, begun_202="JanitorReport", problems=(400, 413, 422)),
+    summary="Restore archived runs into the log",
+    dependencies=_ADMIN,
+    responses=problems(*BODY),
 )
-async def restore(request: Request) -> Response:
-    """For a log that was lost. Runs that the log has stay as they are."""
-    body = await bodies.read(request, RestoreBody, optional=True)
-    report = await service(request).retention.restore(body)
-    return json(report.model_dump(), 202, {"location": f"/v1/admin/jobs/{report.id}"})
+async def restore(
+    retention: Retention, body: Annotated[RestoreBody, Body(default_factory=RestoreBody)], response: Response
+) -> JanitorReport:
+    """For a log that was lost. Runs that exist in the log do not change."""
+    return _started(await retention.restore(body), response)
 
 
-@router.get(
-    "/v1/admin/jobs/{job}",
-    summary="Read what a job of the janitor does",
-    openapi_extra=describe(the_report_200="JanitorReport", problems=(404,)),
-)
-async def read_job(request: Request, job: Annotated[str, Path(description="id of the job")]) -> Response:
-    """How far it is; its report is kept for a day."""
-    return json((await service(request).retention.report(job)).model_dump(), headers={"cache-control": "no-store"})
+@router.get("/v1/admin/jobs/{job}", summary="Get the report of a job", dependencies=_READ, responses=problems(404))
+async def read_job(
+    retention: Retention, job: Annotated[str, Path(description="ID of the job")], response: Response
+) -> JanitorReport:
+    """Progress and result of a job of the janitor; stored for a day."""
+    response.headers["cache-control"] = "no-store"
+    return await retention.report(job)
 
 
 @router.post(
     "/v1/runs/{run_id}/archive",
     status_code=202,
-    summary="Archive a run now",
-    openapi_extra=describe(begun_202="JanitorReport", problems=(404,)),
+    summary="Archive a run",
+    dependencies=[requires(Permission.RUNS_ARCHIVE)],
+    responses=problems(404),
 )
-async def archive_run(request: Request, run_id: RunId) -> Response:
-    """Move the facts of a run that is over from the log to the artifact store. Everything still answers for it."""
-    gateway = service(request)
-    await gateway.check_known(run_id)
-    report = await gateway.retention.archive(run_id)
-    return json(report.model_dump(), 202, {"location": f"/v1/admin/jobs/{report.id}"})
+async def archive_run(retention: Retention, reader: Reader, run_id: RunId, response: Response) -> JanitorReport:
+    """Moves the facts of a finished run from the log to the artifact store. All operations still work for it."""
+    await reader.request(run_id)
+    return _started(await retention.archive(run_id), response)
 
 
 @router.delete(
     "/v1/runs/{run_id}",
     status_code=204,
     summary="Delete a run",
-    openapi_extra=describe(deleted_204=None, problems=(404, 409)),
+    dependencies=[requires(Permission.RUNS_DELETE)],
+    responses=problems(404, 409),
 )
 async def delete_run(
-    request: Request,
+    retention: Retention,
+    reader: Reader,
     run_id: RunId,
-    by: Annotated[str, Query(max_length=200, description="who deletes it, for people")] = "",
-) -> Response:
-    """A run that is over, and that no other run needs: its log, its archive, its rows.
+    by: Annotated[str, Query(max_length=200, description="who deletes it")] = "",
+) -> None:
+    """Deletes the log, the archive and the rows of a finished run that no other run needs.
 
-    Artifacts that only it holds are removed by the collections that follow.
+    The next garbage collections remove its artifacts that nothing else refers to.
     """
-    gateway = service(request)
-    await gateway.check_known(run_id)
-    await gateway.retention.delete_run(run_id, by)
-    return Response(status_code=204)
+    await reader.request(run_id)
+    await retention.delete_run(run_id, by)
+
+
+def _started(report: JanitorReport, response: Response) -> JanitorReport:
+    response.headers["location"] = f"/v1/admin/jobs/{report.id}"
+    return report

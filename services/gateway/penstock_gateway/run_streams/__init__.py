@@ -1,1 +1,1 @@
-"""Run_streams."""
+"""Streams of one run: facts, output, history."""

@@ -1,4 +1,4 @@
-"""Runs that lie in the archive, as the same streams as those that go on: facts and output as server-sent events."""
+"""Streams of archived runs: facts and output as server-sent events, like those of live runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BATCH = 256
 
 
 async def facts(archives: Archives, archived: RunArchived, after: int) -> sse.Frames:
-    """The facts of an archived run above `after`."""
+    """Yield the facts of an archived run after a sequence."""
     found = [record for record in await archives.facts(archived) if record.seq > after]
     yield [sse.OPENING]
     for start in range(0, len(found), _BATCH):
@@ -24,21 +24,21 @@ async def facts(archives: Archives, archived: RunArchived, after: int) -> sse.Fr
 
 
 def _fact(record: Recorded) -> list[bytes]:
-    place = subjects.parse(fact_codec.subject(record.fact))
-    if place is None:
+    subject = subjects.parse(fact_codec.subject(record.fact))
+    if subject is None:
         return []
     data = fact_codec.encode(record.fact)[:-1] + b',"seq":%d,"at":%s}' % (record.seq, orjson.dumps(record.at))
-    return [sse.frame(record.seq, place.kind, data)]
+    return [sse.frame(record.seq, subject.kind, data)]
 
 
 async def output(archives: Archives, archived: RunArchived, step: str | None, after: int) -> sse.Frames:
-    """What the steps of an archived run, or one of them, wrote."""
+    """Yield the output of the steps of an archived run, or of one of them."""
     yield [sse.OPENING]
-    wanted = f"logs.{archived.run_id}.{step}." if step else ""
+    prefix = f"logs.{archived.run_id}.{step}." if step else ""
     async with contextlib.aclosing(archives.output(archived)) as parts:
         async for part in parts:
             yield [
                 sse.frame(line.seq, "output", line.data)
                 for line in part
-                if line.seq > after and line.subject.startswith(wanted)
+                if line.seq > after and line.subject.startswith(prefix)
             ]

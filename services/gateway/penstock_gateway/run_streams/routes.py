@@ -4,102 +4,80 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Query, Response
 
-from penstock_contracts import run_history
 from penstock_core import ids
-from penstock_gateway.http import docs
-from penstock_gateway.http.common import LastEventId, RunId, last_event, service, settings
-from penstock_gateway.http.docs import describe
-from penstock_gateway.http.sse import EventStream
-from penstock_gateway.http.streaming import StreamedResponse
-from penstock_gateway.run_streams import archived_streams, live_streams
+from penstock_core.access import Permission
+from penstock_gateway.http.parameters import LastEventId, RunId, feature, last_event, requires
+from penstock_gateway.http.responses import COMMON, content, events, lines, no_content, problems
+from penstock_gateway.run_streams.run_streams import RunStreams
 
-router = APIRouter(prefix="/v1/runs", tags=["runs"])
+router = APIRouter(prefix="/v1/runs", tags=["runs"], dependencies=[requires(Permission.RUNS_READ)], responses=COMMON)
+
+Streams = Annotated[RunStreams, feature(RunStreams)]
 
 
 @router.get(
     "/{run_id}/events",
     summary="Follow the facts of a run",
-    openapi_extra=describe(
-        the_facts_200=docs.events(
-            "`id`: place in the log; `event`: such as `attempt.finished`; `data`: the fact as JSON with `seq` and `at`"
+    response_class=Response,
+    responses={
+        **content(
+            200,
+            "The facts",
+            events(
+                "`id`: sequence in the log; `event`: such as `attempt.finished`; `data`: the fact as JSON with `seq` "
+                "and `at`"
+            ),
         ),
-        nothing_will_follow_204=None,
-        problems=(404, 422),
-    ),
+        **no_content(204, "No facts will follow"),
+        **problems(404),
+    },
 )
-async def follow_events(request: Request, run_id: RunId, last_event_id: LastEventId = None) -> Response:
+async def follow_events(streams: Streams, run_id: RunId, last_event_id: LastEventId = None) -> Response:
     """All facts so far, then each as it happens; ends after `run.finished`.
 
-    A client that comes back after that gets 204, which tells an `EventSource` not to come again.
+    A client that reconnects after that gets 204, which tells an `EventSource` to stop.
     """
-    gateway = service(request)
-    after = last_event(last_event_id)
-    await gateway.check_known(run_id)
-    end = await gateway.finished(run_id) if after else None
-    if end is not None and end[0] <= after:
-        return Response(status_code=204)
-    stall = settings(request).stream_timeout
-    archived = await gateway.runs.archived(run_id)
-    if archived is not None:
-        return EventStream(
-            lambda: archived_streams.facts(gateway.runs.archives, archived, after), gateway.closing, stall
-        )
-    return EventStream(lambda: live_streams.facts(gateway.followers, run_id, after), gateway.closing, stall)
+    return await streams.facts(run_id, last_event(last_event_id))
 
 
 @router.get(
     "/{run_id}/logs",
-    summary="Follow what the steps of a run write and measure",
-    openapi_extra=describe(
-        the_output_200=docs.events("`id`: place in the stream of logs; `event`: `output`; `data`: an AttemptOutput"),
-        problems=(404, 422),
-    ),
+    summary="Follow the output and the metrics of the steps of a run",
+    response_class=Response,
+    responses={
+        **content(
+            200,
+            "The output",
+            events("`id`: sequence in the stream of logs; `event`: `output`; `data`: an AttemptOutput"),
+        ),
+        **problems(404),
+    },
 )
 async def follow_logs(
-    request: Request,
+    streams: Streams,
     run_id: RunId,
-    step: Annotated[str | None, Query(description="only this step's")] = None,
-    follow: Annotated[bool, Query(description="false: what there is now")] = True,
+    step: Annotated[str | None, Query(description="only of this step")] = None,
+    follow: Annotated[bool, Query(description="false: only what there is now")] = True,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """All output so far, then what comes, until the run is finished and its output was delivered."""
-    gateway = service(request)
+    """All output so far, then new output until the run has finished and its output was delivered."""
     after = last_event(last_event_id)
     if step is not None:
         ids.check_step_key(step)
-    await gateway.check_known(run_id)
-    stall = settings(request).stream_timeout
-    archived = await gateway.runs.archived(run_id)
-    if archived is not None:
-        return EventStream(
-            lambda: archived_streams.output(gateway.runs.archives, archived, step, after), gateway.closing, stall
-        )
-    return EventStream(
-        lambda: live_streams.output(gateway.followers, run_id, step, after, follow=follow), gateway.closing, stall
-    )
+    return await streams.output(run_id, step, after, follow=follow)
 
 
 @router.get(
     "/{run_id}/history",
     summary="Export the history of a run",
-    openapi_extra=describe(the_history_200=docs.lines("HistoryHeader", "HistoryFact"), problems=(404,)),
+    response_class=Response,
+    responses={
+        **content(200, "A header, then the facts", lines("HistoryHeader", "HistoryFact")),
+        **problems(404),
+    },
 )
-async def export_history(request: Request, run_id: RunId) -> Response:
-    """A header with the pipeline, then the facts that the run has now, in log order, one JSON object a line."""
-    gateway = service(request)
-    await gateway.check_known(run_id)
-    archived = await gateway.runs.archived(run_id)
-    headers = {
-        "content-type": run_history.MEDIA_TYPE,
-        "content-disposition": f'attachment; filename="{run_id}.jsonl"',
-        "cache-control": "no-store",
-    }
-    stall = settings(request).stream_timeout
-    if archived is not None:
-        return StreamedResponse(lambda: gateway.runs.archives.history(archived), 200, headers, stall)
-    header = await gateway.history(run_id)
-    return StreamedResponse(lambda: live_streams.history(gateway.followers, header, stall), 200, headers, stall)
+async def export_history(streams: Streams, run_id: RunId) -> Response:
+    """A header with the pipeline, then the present facts of the run in log order, one JSON object per line."""
+    return await streams.history(run_id)

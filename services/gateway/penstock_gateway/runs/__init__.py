@@ -1,1 +1,1 @@
-"""Runs."""
+"""Runs: submit, read, search, cancel, rerun."""

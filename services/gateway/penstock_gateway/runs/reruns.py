@@ -1,78 +1,95 @@
-"""A run again, as a new run: a version of the user's choice, the inputs of the earlier run but for those given.
+"""Runs an earlier run again as a new run, with a chosen version and changed inputs.
 
-Resumed, it takes over the results of the earlier run that still count: see `resuming`.
+A resumed run reuses the results of the earlier run that are still valid: see `resumption`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import time
-from typing import Any, NamedTuple
 
-from penstock_contracts import api, commands
+from penstock_contracts.api import RerunBody, RunAccepted
+from penstock_contracts.commands import Version
 from penstock_core import requests, script_runs
 from penstock_core.facts import CacheMode, RunRequested
 from penstock_core.requests import Options
-from penstock_gateway.http.problems import ProblemError
-from penstock_gateway.runs import resume
-from penstock_gateway.service import PROJECT, Accepted, GatewayService, fingerprint
-from penstock_gateway.tracked import importer
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.registry import model_inputs
+from penstock_gateway.registry.model_registry import Registry
+from penstock_gateway.runs.resumption import Resumptions
+from penstock_gateway.runs.run_reader import RunReader
+from penstock_gateway.runs.run_requests import RunRequests, fingerprint, target
+from penstock_gateway.versions.pipeline_versions import PipelineVersions, script_experiment
 
 
-class Rerun(NamedTuple):
-    """What was accepted, and for a resumed run what it takes over."""
+class Reruns:
+    """Reruns and resumes runs."""
 
-    accepted: Accepted
-    resumed: dict[str, Any] | None = None
+    def __init__(
+        self,
+        requests: RunRequests,
+        reader: RunReader,
+        versions: PipelineVersions,
+        models: Registry,
+        artifacts: Artifacts,
+        resumptions: Resumptions,
+    ) -> None:
+        self._requests = requests
+        self._reader = reader
+        self._versions = versions
+        self._models = models
+        self._artifacts = artifacts
+        self._resumptions = resumptions
 
+    async def rerun(self, run_id: str, body: RerunBody, key: str | None) -> RunAccepted:
+        """Rerun or resume a run; with an idempotency key, the same key is the same run.
 
-async def rerun(service: GatewayService, run_id: str, body: api.RerunBody, key: str | None) -> Rerun:
-    """Ask for a run like an earlier one, or for the rest of it; with a key, the same key is the same run.
+        Raises:
+            NotFoundError: the run does not exist.
+            ConflictError: the key was used for another request, or the run to resume has not finished.
+            UnprocessableError: the version must be chosen, or a step does not exist.
+            InvalidInputsError: the inputs do not fit the parameters of the version.
+        """
+        parent = await self._reader.request(run_id)
+        if parent.version == script_runs.VERSION:
+            raise script_experiment(parent.pipeline)
+        request = fingerprint({"rerun": run_id, **body.model_dump()})
+        new_id, existing = await self._requests.claim(parent.pipeline, key, request)
+        resumes = body.resume or body.from_step is not None
+        if existing is not None:
+            if not resumes:
+                return existing
+            return existing.model_copy(update={"resumed": await self._resumptions.read(existing.run_id)})
+        version = await self._version(parent, body.version)
+        inputs = await model_inputs.resolve(self._models, version, body.inputs, parent.inputs)
+        options = Options(
+            trigger={"type": "rerun", "parent": run_id, "request": request},
+            labels=parent.labels,
+            priority=parent.priority,
+            deadline=body.deadline,
+            cache=CacheMode(body.cache),
+            refresh=body.refresh,
+        )
+        fact = requests.build(new_id, target(version), inputs, options, time.time())
+        await self._artifacts.check_inputs(fact.inputs)
+        if not resumes:
+            return await self._requests.append(fact)
+        begin = (*fact.refresh, *(() if body.from_step is None else (body.from_step,)))
+        resumed = await self._resumptions.prepare(parent, fact, version, begin, key_given=key is not None)
+        trigger = fact.trigger | {"type": "resume"} | ({"from": body.from_step} if body.from_step else {})
+        accepted = await self._requests.append(dataclasses.replace(fact, trigger=trigger, reuses=run_id))
+        return accepted.model_copy(update={"resumed": resumed})
 
-    Raises:
-        ProblemError: 404 no such run; 409 the key was used for another request, or the run to be resumed is not over;
-            422 the version must be chosen, or there is no such step.
-        InvalidInputs: the inputs do not fit the version.
-    """
-    parent = await service.requested(run_id)
-    if parent.version == script_runs.VERSION:
-        raise importer.no_pipeline(parent.pipeline)
-    request = fingerprint({"rerun": run_id, **body.model_dump()})
-    new_id, known = await service.claim(parent.pipeline, key, request)
-    resumes = body.resume or body.from_step is not None
-    if known is not None:
-        return Rerun(known, await resume.told(service, known.run_id) if resumes else None)
-    version = await _version(service, parent, body.version)
-    inputs = await service.run_inputs(version, body.inputs, parent.inputs)
-    options = Options(
-        trigger={"type": "rerun", "parent": run_id, "request": request},
-        labels=parent.labels,
-        priority=parent.priority,
-        deadline=body.deadline,
-        cache=CacheMode(body.cache),
-        refresh=body.refresh,
-    )
-    wanted = requests.build(new_id, await service.target(version), inputs, options, time.time())
-    await service.artifacts.check_inputs(wanted.inputs)
-    if not resumes:
-        return Rerun(await service.admit(wanted))
-    begin = (*wanted.refresh, *(() if body.from_step is None else (body.from_step,)))
-    found = await resume.prepare(service, parent, wanted, version, begin, known_key=key is not None)
-    trigger = wanted.trigger | {"type": "resume"} | ({"from": body.from_step} if body.from_step else {})
-    accepted = await service.admit(dataclasses.replace(wanted, trigger=trigger, reuses=run_id))
-    return Rerun(accepted, found)
-
-
-async def _version(service: GatewayService, parent: RunRequested, choice: str | int | None) -> commands.Version:
-    if choice is None:
-        published = await service.versions.published(PROJECT, parent.pipeline)
-        if published is not None and parent.version in published.versions and published.latest != parent.version:
-            raise ProblemError(
-                422,
-                f"Run {parent.run_id} was of version {parent.version} of pipeline {parent.pipeline!r}, "
-                f"the latest is {published.latest}",
-                "choose the version: 'same' runs what ran then, 'latest' the version that was published last",
-                errors=[("version", "must be 'same', 'latest' or a number")],
-            )
-    numbers = {None: parent.version, "same": parent.version, "latest": None}
-    return await service.version(parent.pipeline, choice if isinstance(choice, int) else numbers[choice])
+    async def _version(self, parent: RunRequested, choice: str | int | None) -> Version:
+        if choice is None:
+            published = await self._versions.publications(parent.pipeline)
+            if published is not None and parent.version in published.versions and published.latest != parent.version:
+                raise UnprocessableError(
+                    f"Run {parent.run_id} used version {parent.version} of pipeline {parent.pipeline!r}, "
+                    f"the latest is {published.latest}",
+                    "choose the version: 'same', or 'latest' for the version that was published last",
+                    errors=[("version", "must be 'same', 'latest' or a number")],
+                )
+        numbers = {None: parent.version, "same": parent.version, "latest": None}
+        return await self._versions.get(parent.pipeline, choice if isinstance(choice, int) else numbers[choice])

@@ -1,95 +1,118 @@
-"""`/v1/runs`: ask for runs, list them, read them, cancel them, read their results."""
+"""`/v1/runs`: submit, list, get, cancel and rerun runs, get their results. Cancel one step."""
 
 from __future__ import annotations
 
 import time
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Body, Header, Query, Request, Response
 
-from penstock_contracts import api
+from penstock_contracts.api import (
+    CancelBody,
+    CancelResult,
+    ItemPage,
+    RerunBody,
+    RunAccepted,
+    RunBody,
+    RunPage,
+    RunReasons,
+    RunView,
+)
+from penstock_contracts.waits import StepCancelResult
 from penstock_core import ids
+from penstock_core.access import Permission
 from penstock_core.queries import search
-from penstock_gateway.http import bodies, docs
-from penstock_gateway.http.common import PipelineFilter, RunId, artifacts, json, service
-from penstock_gateway.http.docs import describe
-from penstock_gateway.http.problems import ProblemError
-from penstock_gateway.runs import reruns, run_states, values, views
-from penstock_gateway.runs import search as run_search
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.http.bodies import JsonRoute
+from penstock_gateway.http.parameters import PipelineFilter, RunId, StepKey, feature, requires
+from penstock_gateway.http.problems import RequestError
+from penstock_gateway.http.responses import BODY, BYTES, COMMON, content, json_response, no_content, problems
+from penstock_gateway.runs import run_search, run_states, values, views
+from penstock_gateway.runs.cancellations import Cancellations
+from penstock_gateway.runs.reruns import Reruns
+from penstock_gateway.runs.run_reader import RunReader
+from penstock_gateway.runs.run_requests import RunRequests
+from penstock_gateway.runs.run_search import RunSearch
+from penstock_gateway.runs.steps import no_step
 
-router = APIRouter(prefix="/v1/runs", tags=["runs"])
+router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=JsonRoute, responses=COMMON)
 
 _KEY_LIMIT = 255
 _NONE: list[str] = []
 
-IdempotencyKey = Annotated[str | None, Header(description="the same key is the same run")]
+IdempotencyKey = Annotated[str | None, Header(description="requests with the same key submit one run")]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "skipped"]
+Reader = Annotated[RunReader, feature(RunReader)]
+Cancel = Annotated[CancelBody, Body(default_factory=CancelBody)]
+
+_READ = [requires(Permission.RUNS_READ)]
+_CREATE = [requires(Permission.RUNS_CREATE)]
+_CANCEL = [requires(Permission.RUNS_CANCEL)]
+_EXISTED = {200: {"model": RunAccepted, "description": "The idempotency key belongs to this existing run"}}
 
 
 @router.post(
     "",
     status_code=202,
-    summary="Ask for a run",
-    openapi_extra=describe(
-        body="RunBody",
-        accepted_202="RunAccepted",
-        known_by_its_key_200="RunAccepted",
-        problems=(400, 404, 409, 413, 415, 422),
-    ),
+    summary="Submit a run",
+    response_model_exclude_none=True,
+    dependencies=_CREATE,
+    responses={**_EXISTED, **problems(404, 409, *BODY)},
 )
-async def request_run(request: Request, idempotency_key: IdempotencyKey = None) -> Response:
-    """Appends the request to the log and answers when it is stored.
+async def request_run(
+    requests: Annotated[RunRequests, feature(RunRequests)],
+    body: RunBody,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> RunAccepted:
+    """Responds when the request is stored in the log.
 
-    Inputs that are left out take their defaults. An input that is larger than 64 KiB as JSON is put as an artifact
-    first and given as `{"artifact": {"sha256": …, "size": …}}`.
+    Omitted inputs take their defaults. Put an input that is larger than 64 KiB as JSON as an artifact first and pass
+    `{"artifact": {"sha256": …, "size": …}}`.
     """
     _check_key(idempotency_key)
-    body = await bodies.read(request, api.RunBody)
-    run = await service(request).request_run(body, idempotency_key)
-    return json(run._asdict(), 202 if run.created else 200, {"location": f"/v1/runs/{run.run_id}"})
+    return _accepted(await requests.submit(body, idempotency_key), response)
 
 
 def _check_key(key: str | None) -> None:
     if key is not None and not (0 < len(key) <= _KEY_LIMIT and key.isprintable()):
-        raise ProblemError(
-            422,
-            "The request is not valid",
-            f"Idempotency-Key: 1 to {_KEY_LIMIT} printable characters",
-            errors=[("header.idempotency-key", f"must have 1 to {_KEY_LIMIT} printable characters")],
-        )
+        message = f"must have 1 to {_KEY_LIMIT} printable characters"
+        raise RequestError(422, f"Idempotency-Key {message}", errors=[("header.idempotency-key", message)])
 
 
-@router.get(
-    "",
-    summary="List and search runs, newest first",
-    openapi_extra=describe(a_page_200="RunPage", problems=(422,)),
-)
+def _accepted(run: RunAccepted, response: Response) -> RunAccepted:
+    response.status_code = 202 if run.created else 200
+    response.headers["location"] = f"/v1/runs/{run.run_id}"
+    return run
+
+
+@router.get("", summary="List and search runs", dependencies=_READ, response_model=RunPage)
 async def list_runs(
-    request: Request,
+    runs: Annotated[RunSearch, feature(RunSearch)],
     pipeline: PipelineFilter = None,
-    state: Annotated[State | None, Query(description="only those in this state")] = None,
-    deployment: Annotated[str | None, Query(max_length=100, description="only those of this deployment")] = None,
-    trigger: Annotated[str | None, Query(max_length=100, description="only those started like this: `cron`")] = None,
-    id: Annotated[str | None, Query(max_length=100, description="only those whose id begins like this")] = None,
-    label: Annotated[list[str], Query(description="`name=text`, or `name` with any text; all must be there")] = _NONE,
+    state: Annotated[State | None, Query(description="only in this state")] = None,
+    deployment: Annotated[str | None, Query(max_length=100, description="only of this deployment")] = None,
+    trigger: Annotated[str | None, Query(max_length=100, description="only with this trigger, such as `cron`")] = None,
+    id: Annotated[str | None, Query(max_length=100, description="only with an ID that starts with this")] = None,
+    label: Annotated[list[str], Query(description="`name=value`, or `name` with any value; all must match")] = _NONE,
     metric: Annotated[list[str], Query(description="such as `loss<0.2`; of any step")] = _NONE,
     param: Annotated[list[str], Query(description="such as `depth=4`; an input or a logged parameter")] = _NONE,
-    since: Annotated[str | None, Query(max_length=40, description="asked for at or after: Unix or ISO time")] = None,
-    until: Annotated[str | None, Query(max_length=40, description="asked for before this time")] = None,
+    since: Annotated[
+        str | None, Query(max_length=40, description="only created at or after this Unix or ISO 8601 time")
+    ] = None,
+    until: Annotated[str | None, Query(max_length=40, description="only created before this time")] = None,
     sort: Annotated[
         str | None,
-        Query(max_length=220, description="`duration`, `-requested_at`, `metric:NAME`; a minus: largest first"),
+        Query(max_length=220, description="`duration`, `-created_at`, `metric:NAME`; a minus sorts descending"),
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=search.LIMIT, description="most runs of a page")] = 50,
-    cursor: Annotated[str | None, Query(max_length=600, description="`next` of the page before")] = None,
+    limit: Annotated[int, Query(ge=1, le=search.LIMIT, description="page size")] = 50,
+    cursor: Annotated[str | None, Query(max_length=600, description="`next` of the previous page")] = None,
 ) -> Response:
-    """A page of runs that meet every filter; `next` continues it. New runs do not shift the pages.
+    """Runs that match all filters, newest first by default; new runs do not shift the pages.
 
-    Runs that were accepted before are in it. Sorted by what some runs do not have, those are left out.
+    Includes every run that was accepted before the request. Runs without the sort key are omitted.
     """
-    wanted = run_search.query(
+    query = run_search.parse(
         labels=label,
         metrics=metric,
         params=param,
@@ -104,133 +127,155 @@ async def list_runs(
         prefix=id,
         limit=limit,
     )
-    return json(await run_search.page(service(request), wanted))
+    return json_response(await runs.page(query))
 
 
 @router.get(
     "/{run_id}",
-    summary="Read a run with its steps",
-    openapi_extra=describe(the_run_200="RunView", unchanged_304=None, problems=(404,)),
+    summary="Get a run with its steps",
+    dependencies=_READ,
+    response_model=RunView,
+    responses={**no_content(304, "Not modified"), **problems(404)},
 )
 async def read_run(
-    request: Request,
+    reader: Reader,
     run_id: RunId,
-    if_none_match: Annotated[str | None, Header(description="an ETag: 304 when nothing has changed since")] = None,
+    if_none_match: Annotated[str | None, Header(description="an ETag: 304 if the run has not changed")] = None,
 ) -> Response:
-    """The run as its facts tell it, with its steps in the order of the pipeline."""
-    folded = await service(request).folded(run_id)
-    tag = {"etag": f'"{folded.last_seq}"', "cache-control": "no-cache"}
+    """The present state of the run, with its steps in the order of the pipeline."""
+    run = await reader.get(run_id)
+    tag = {"etag": f'"{run.last_seq}"', "cache-control": "no-cache"}
     if if_none_match == tag["etag"]:
         return Response(status_code=304, headers=tag)
-    return json(views.view(folded), headers=tag)
+    return json_response(views.view(run), headers=tag)
 
 
 @router.get(
     "/{run_id}/items",
     summary="List the items of a mapped step",
-    openapi_extra=describe(a_page_200="ItemPage", problems=(404, 422)),
+    dependencies=_READ,
+    response_model=ItemPage,
+    responses=problems(404),
 )
 async def list_items(
-    request: Request,
+    reader: Reader,
     run_id: RunId,
     step: Annotated[str, Query(description="key of the mapped step")],
-    state: Annotated[str | None, Query(description="only those in this state")] = None,
-    after: Annotated[int, Query(ge=-1, description="`next` of the page before")] = -1,
-    limit: Annotated[int, Query(ge=1, le=1000, description="most items of a page")] = 100,
+    state: Annotated[str | None, Query(description="only in this state")] = None,
+    after: Annotated[int, Query(ge=-1, description="`next` of the previous page")] = -1,
+    limit: Annotated[int, Query(ge=1, le=1000, description="page size")] = 100,
 ) -> Response:
-    """The items that were begun, by index; `next` continues the page."""
+    """Started items by index."""
     ids.check_step_key(step)
-    folded = await service(request).folded(run_id)
-    return json(views.page(folded, step, state, after, limit))
+    return json_response(views.page(await reader.get(run_id), step, state, after, limit))
 
 
 @router.get(
     "/{run_id}/explain",
-    summary="Why the steps of a run stand where they stand",
-    openapi_extra=describe(the_reasons_200="RunReasons", problems=(404, 422)),
+    summary="Explain the states of the steps of a run",
+    dependencies=_READ,
+    response_model=RunReasons,
+    responses=problems(404),
 )
 async def explain_run(
-    request: Request,
+    reader: Reader,
     run_id: RunId,
-    step: Annotated[str | None, Query(description="key of one step, or of an item of a mapped one")] = None,
+    step: Annotated[str | None, Query(description="only this step, or item of a mapped step")] = None,
 ) -> Response:
-    """For each step one sentence: what it waits for, where it runs, why it is tried again, failed or never ran."""
-    folded = await service(request).folded(run_id)
+    """One sentence per step: what it waits for, where it runs, why it is retried, failed or never ran."""
+    run = await reader.get(run_id)
     try:
-        found = run_states.reasons(folded, time.time(), step)
+        found = run_states.reasons(run, time.time(), step)
     except LookupError as error:
-        raise ProblemError(404, f"The run has no step {step!r}", "see the steps of the run") from error
-    return json(found, headers={"cache-control": "no-store"})
+        raise no_step(run, step or "") from error
+    return json_response(found, headers={"cache-control": "no-store"})
 
 
 @router.post(
     "/{run_id}/cancel",
     status_code=202,
-    summary="Ask to cancel a run",
-    openapi_extra=describe(
-        body="CancelBody",
-        required=False,
-        asked_202="CancelAnswer",
-        over_already_200="CancelAnswer",
-        problems=(400, 404, 413, 415, 422),
-    ),
+    summary="Cancel a run",
+    dependencies=_CANCEL,
+    responses={200: {"model": CancelResult, "description": "The run has finished"}, **problems(404, *BODY)},
 )
-async def cancel_run(request: Request, run_id: RunId) -> Response:
-    """Steps that run are stopped, steps that wait are skipped. Asking again does nothing more."""
-    body = await bodies.read(request, api.CancelBody, optional=True)
-    end = await service(request).cancel(run_id, body.reason, body.by)
-    if end is None:
-        return json({"run_id": run_id, "state": None}, 202)
-    return json({"run_id": run_id, "state": end.outcome.value})
+async def cancel_run(
+    cancellations: Annotated[Cancellations, feature(Cancellations)], run_id: RunId, body: Cancel, response: Response
+) -> CancelResult:
+    """Running steps are stopped, waiting steps are skipped. Idempotent."""
+    result = await cancellations.cancel_run(run_id, body)
+    response.status_code = 202 if result.state is None else 200
+    return result
+
+
+@router.post(
+    "/{run_id}/steps/{key:path}/cancel",
+    status_code=202,
+    summary="Cancel a step, or an item of a mapped step",
+    dependencies=_CANCEL,
+    responses={200: {"model": StepCancelResult, "description": "The step has finished"}, **problems(404, *BODY)},
+)
+async def cancel_step(
+    cancellations: Annotated[Cancellations, feature(Cancellations)],
+    run_id: RunId,
+    key: StepKey,
+    body: Cancel,
+    response: Response,
+) -> StepCancelResult:
+    """It is stopped if it runs and never starts if it waits; steps that need its result are skipped."""
+    result = await cancellations.cancel_step(run_id, key, body)
+    response.status_code = 202 if result.state is None else 200
+    return result
 
 
 @router.post(
     "/{run_id}/rerun",
     status_code=202,
-    summary="Run it again, as a new run",
-    openapi_extra=describe(
-        body="RerunBody",
-        required=False,
-        accepted_202="RunAccepted",
-        known_by_its_key_200="RunAccepted",
-        problems=(400, 404, 409, 413, 415, 422),
-    ),
+    summary="Rerun or resume a run",
+    response_model_exclude_none=True,
+    dependencies=_CREATE,
+    responses={**_EXISTED, **problems(404, 409, *BODY)},
 )
-async def rerun(request: Request, run_id: RunId, idempotency_key: IdempotencyKey = None) -> Response:
-    """With the inputs of that run, changed by those that are given, and checked against the version that runs.
+async def rerun(
+    reruns: Annotated[Reruns, feature(Reruns)],
+    run_id: RunId,
+    body: Annotated[RerunBody, Body(default_factory=RerunBody)],
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> RunAccepted:
+    """Submits a new run with the inputs of that run, overridden by the given ones and validated against the version.
 
-    The new run has the labels and the priority of that run; its trigger names it as `parent`. With `resume` it takes
-    over the results of that run, which must be over, that still count, and runs the other steps.
+    The new run has the labels and the priority of that run; its trigger has its ID as `parent`. With `resume` it reuses
+    the valid results of that run, which must have finished, and runs the other steps.
     """
     _check_key(idempotency_key)
-    body = await bodies.read(request, api.RerunBody, optional=True)
-    run, resumed = await reruns.rerun(service(request), run_id, body, idempotency_key)
-    answer = run._asdict() | ({"resumed": resumed} if resumed is not None else {})
-    return json(answer, 202 if run.created else 200, {"location": f"/v1/runs/{run.run_id}"})
+    return _accepted(await reruns.rerun(run_id, body, idempotency_key), response)
 
 
 @router.get(
     "/{run_id}/value",
-    summary="Read a result",
-    openapi_extra=describe(
-        the_value_200={"application/json": {"schema": {}}, values.MEDIA_TYPE: {"schema": {}}} | docs.BYTES,
-        a_part_206=docs.BYTES,
-        elsewhere_307=None,
-        problems=(404, 416, 422),
-    ),
+    summary="Get a result",
+    dependencies=_READ,
+    response_class=Response,
+    responses={
+        **content(200, "The value", {"application/json": {"schema": {}}, values.MEDIA_TYPE: {"schema": {}}} | BYTES),
+        **content(206, "The requested range", BYTES),
+        **no_content(307, "Redirect to a presigned URL of the store"),
+        **problems(404, 416),
+    },
 )
 async def read_value(
+    reader: Reader,
+    artifacts: Annotated[Artifacts, feature(Artifacts)],
     request: Request,
     run_id: RunId,
-    step: Annotated[str | None, Query(description="key of a step; without it, the outputs of the run")] = None,
-    output: Annotated[str | None, Query(description="name of the output; needed where there are several")] = None,
+    step: Annotated[str | None, Query(description="key of a step; default: the outputs of the run")] = None,
+    output: Annotated[str | None, Query(description="name of the output; required if there are several")] = None,
 ) -> Response:
-    """Inline values as JSON, stored ones as their bytes (with `Range`), never interpreted here.
+    """Inline values as JSON, artifacts as their bytes (with `Range`).
 
-    A list or dictionary that holds stored values comes as the description of its parts.
+    A list or dictionary that contains artifacts is described by its parts.
     """
     if step is not None:
         ids.check_step_key(step)
-    folded = await service(request).folded(run_id)
-    value = await service(request).whole(folded, values.find(folded, step, output))
-    return await values.answer(request, artifacts(request), value)
+    run = await reader.get(run_id)
+    return await values.respond(request, artifacts, await reader.resolve(run, values.find(run, step, output)))

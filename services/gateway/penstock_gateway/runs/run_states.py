@@ -1,6 +1,6 @@
-"""What a run looks like: the fold of its facts, kept so that the next look costs only what is new.
+"""States of runs: their facts folded, and cached so that the next read folds only new facts.
 
-In: a run id. Out: `FoldedRun`, the run's state with the times of the log. Its JSON is made by `views`.
+In: a run ID. Out: `FoldedRun`, the run's state with the times of the log. `views` makes its JSON.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from penstock_gateway.runs.step_details import StepDetails, describe_cache
 
 _PLANS = 64
 _STEPS = 50_000
-"""Steps of all folded runs together that are kept in memory; about a kilobyte each."""
+"""Most steps of all cached runs together; about a kilobyte each."""
 
 
 class VersionReader(Protocol):
-    """Where pipeline versions are read from."""
+    """Reads pipeline versions."""
 
     async def get(self, project: str, pipeline: str, version: int) -> Version | None:
-        """A version, or None when there is none."""
+        """Return a version, or None when it does not exist."""
         ...
 
 
 @dataclass(slots=True)
 class FoldedRun:
-    """A run as far as it was read.
+    """A run folded up to `last_seq`.
 
     Attributes:
-        state: for reading only.
-        asked: when attempts were requested, by step.
-        outputs: those of a finished run with all that they name read from the log, once somebody asked.
+        state: read-only.
+        attempt_times: when attempts were requested, by step.
+        outputs: those of a finished run with their references resolved, once they were requested.
     """
 
     state: RunState
@@ -52,13 +52,13 @@ class FoldedRun:
     finished_at: float | None = None
     last_seq: int = 0
     view: bytes = b""
-    asked: dict[str, float] = field(default_factory=dict[str, float])
+    attempt_times: dict[str, float] = field(default_factory=dict[str, float])
     details: StepDetails = field(default_factory=StepDetails)
     outputs: dict[str, Value] | None = None
 
     @property
     def name(self) -> str:
-        """The run's state in one word, as users see it."""
+        """The state of the run as users see it."""
         if self.state.finished is not None:
             return self.state.finished.outcome.value
         return "running" if any(step.status is not Status.WAITING for step in self.state.steps.values()) else "queued"
@@ -66,14 +66,14 @@ class FoldedRun:
 
 @dataclass(slots=True)
 class _Slot:
-    """One run in the cache; its lock makes concurrent readers fold once."""
+    """A run in the cache; its lock makes concurrent readers fold once."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     folded: FoldedRun | None = None
 
 
 class RunStates:
-    """Folded runs, the latest used ones in memory."""
+    """Folded runs in a least-recently-used cache."""
 
     def __init__(self, log: RunLog, versions: VersionReader, keep: int) -> None:
         self._log = log
@@ -83,7 +83,7 @@ class RunStates:
         self._plans: OrderedDict[tuple[str, str, int], Plan] = OrderedDict()
 
     async def get(self, run_id: str) -> FoldedRun | None:
-        """The run as the log has it now, or None when nothing readable asked for such a run."""
+        """Return the present state of a run, or None without a readable request."""
         slot = self._slots.setdefault(run_id, _Slot())
         self._slots.move_to_end(run_id)
         try:
@@ -104,7 +104,7 @@ class RunStates:
             self._shrink()
 
     def _shrink(self) -> None:
-        """Let the runs go that were looked at longest ago, but the latest one."""
+        """Evict the least recently used runs, but never the last one."""
         steps = sum(_size(slot) for slot in self._slots.values())
         while len(self._slots) > 1 and (len(self._slots) > self._keep or steps > _STEPS):
             _, slot = self._slots.popitem(last=False)
@@ -128,7 +128,7 @@ class RunStates:
             return plan
         version = await self._versions.get(*name)
         if version is None:
-            # The run is shown without its steps; this is not kept, so that the version may still turn up.
+            # The run is shown without steps. The plan is not cached: the version may appear later.
             return Plan(Pipeline(name=request.pipeline))
         plan = Plan(version.pipeline)
         self._plans[name] = plan
@@ -138,7 +138,7 @@ class RunStates:
 
 
 def _size(slot: _Slot) -> int:
-    """Steps and items of a run in the cache."""
+    """Return the number of steps and items of a run in the cache."""
     steps = slot.folded.state.steps.values() if slot.folded else ()
     return sum(1 + (len(step.mapped.items) if step.mapped is not None else 0) for step in steps)
 
@@ -151,21 +151,21 @@ def _fold(folded: FoldedRun, records: list[Recorded]) -> None:
         if isinstance(record.fact, RunFinished) and folded.finished_at is None:
             folded.finished_at = record.fact.finished_at or record.at
         if isinstance(record.fact, AttemptRequested):
-            folded.asked[record.fact.key] = record.at
+            folded.attempt_times[record.fact.key] = record.at
     if records:
         folded.view = b""
 
 
 def reasons(folded: FoldedRun, now: float, key: str | None = None) -> bytes:
-    """The JSON of `api.RunReasons`; with a key, of that step or item alone.
+    """Return the JSON of `api.RunReasons`; with a key, of that step or item alone.
 
     Raises:
-        LookupError: there is no such step.
+        LookupError: the step does not exist.
     """
     if key is None:
-        found = explain(folded.state, now, folded.asked)
+        found = explain(folded.state, now, folded.attempt_times)
     else:
-        one = explain_one(folded.state, key, now, folded.asked.get(key))
+        one = explain_one(folded.state, key, now, folded.attempt_times.get(key))
         if one is None:
             raise LookupError(key)
         found = [one]
@@ -191,7 +191,7 @@ def reasons(folded: FoldedRun, now: float, key: str | None = None) -> bytes:
 
 
 def _sentence(folded: FoldedRun, reason: StepReason, now: float) -> str:
-    """Why a step stands where it stands, with what the cache did for it once it is over."""
+    """Return why a step is in its state; of a finished step, also what the cache did."""
     if reason.status not in machine.TERMINAL_STATUSES:
         return reason.sentence
     step = folded.state.find(reason.key)

@@ -1,4 +1,4 @@
-"""What the facts of a run tell of its steps beside where they stand: what they stored early, and what the cache did."""
+"""Details of steps beside their state: checkpoints, artifacts of running attempts, cache reports."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from penstock_core.pipeline.values import Value
 
 @dataclass(slots=True)
 class StepDetails:
-    """By the key of the step: the latest checkpoint, and early artifacts by name."""
+    """By step key: the latest checkpoint, and the artifacts of the running attempt by name."""
 
     checkpoints: dict[str, ArtifactCommitted] = field(default_factory=dict[str, ArtifactCommitted])
     artifacts: dict[str, dict[str, Value]] = field(default_factory=dict[str, dict[str, Value]])
 
     def fold(self, fact: Fact) -> None:
-        """Take what a fact tells."""
+        """Update from a fact."""
         match fact:
             case ArtifactCommitted(name=committed_artifacts.CHECKPOINT):
                 self.checkpoints[fact.key] = fact
             case ArtifactCommitted():
                 self.artifacts.setdefault(fact.key, {})[fact.effective_name] = fact.value
             case AttemptRequested():
-                self.artifacts.pop(fact.key, None)  # what an earlier attempt stored is that attempt's
+                self.artifacts.pop(fact.key, None)  # those of the previous attempt
             case AttemptFinished() if fact.outcome in SUCCESSFUL:
-                self.artifacts.pop(fact.key, None)  # the end has them all
+                self.artifacts.pop(fact.key, None)  # the fact has them all
             case _:
                 pass
 
     def checkpoint(self, key: str) -> dict[str, Any] | None:
-        """The fields of `api.CheckpointView`."""
+        """Return the fields of `api.CheckpointView`."""
         fact = self.checkpoints.get(key)
         return {"attempt": fact.attempt, "at": fact.at, "value": fact.value} if fact is not None else None
 
 
 def describe_cache(report: CacheReport | None, spec: StepSpec, request: RunRequested, now: float) -> str:
-    """What the cache did for a step that is over, in a sentence; empty where there is nothing to say."""
+    """Return what the cache did for a finished step in a sentence; empty for a step without cache."""
     if report is not None:
         return cached_results.describe(report, now)
     off = spec.cache and request.cache is CacheMode.OFF

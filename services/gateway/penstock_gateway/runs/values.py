@@ -1,50 +1,55 @@
-"""A result of a run as an HTTP answer: inline JSON, an artifact's bytes, or the description of its parts."""
+"""A result of a run as an HTTP response: inline JSON, the bytes of an artifact, or the description of its parts."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import orjson
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import Request, Response
 
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import Value
 from penstock_core.run import machine
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
-from penstock_gateway.http.problems import ProblemError
+from penstock_gateway.errors import NotFoundError, UnprocessableError
 from penstock_gateway.runs.run_states import FoldedRun
+from penstock_gateway.runs.steps import no_step
 
 MEDIA_TYPE = "application/vnd.penstock.value+json"
-"""A value that holds stored parts, in the form that facts have."""
+"""A value with stored parts, in the form that facts have."""
 
 
 def find(folded: FoldedRun, step: str | None, output: str | None) -> Value:
-    """The value of an output of a step, or of the run.
+    """Return the value of an output of a step, or of the run.
 
     Raises:
-        ProblemError: 404 there is none (yet); 422 there are several and none was named.
+        NotFoundError: it does not exist, or not yet.
+        UnprocessableError: there are several outputs and none was named.
     """
     if step is None:
-        where, outputs, over = "the run", _of_run(folded), folded.state.finished is not None
+        where, outputs, finished = "The run", _of_run(folded), folded.state.finished is not None
     else:
         found = folded.state.find(step)
         if found is None:
-            raise ProblemError(404, f"The run has no step {step!r}", _names(folded.state.steps))
-        where, outputs, over = f"step {step!r}", outputs_of(folded, found), found.status in machine.TERMINAL_STATUSES
+            raise no_step(folded, step)
+        where, outputs, finished = (
+            f"Step {step!r}",
+            outputs_of(folded, found),
+            found.status in machine.TERMINAL_STATUSES,
+        )
     if not outputs:
-        when = "ended without any" if over else "has none yet"
-        raise ProblemError(404, f"There is no output: {where} {when}", f"the run is {folded.name}")
+        what = "finished without outputs" if finished else "has no outputs yet"
+        raise NotFoundError(f"{where} {what}", f"the run is {folded.name}")
     name = output or ("result" if "result" in outputs else next(iter(outputs)) if len(outputs) == 1 else None)
     if name is None:
-        raise ProblemError(422, f"{where.capitalize()} has several outputs", f"say which: {_names(outputs)}")
+        raise UnprocessableError(f"{where} has several outputs", f"name one of {_names(outputs)}")
     if name not in outputs:
-        raise ProblemError(404, f"There is no output {name!r} of {where}", _names(outputs))
+        raise NotFoundError(f"{where} has no output {name!r}", f"it has {_names(outputs)}")
     return outputs[name]
 
 
-async def answer(request: Request, artifacts: Artifacts, value: Value) -> Response:
-    """The answer that carries a value, with nothing left to be read from the log."""
+async def respond(request: Request, artifacts: Artifacts, value: Value) -> Response:
+    """Respond with a value whose references were resolved."""
     if isinstance(value, values.Stored):
         return await artifacts.get(request, value.artifact.sha256, value.artifact)
     try:
@@ -54,7 +59,7 @@ async def answer(request: Request, artifacts: Artifacts, value: Value) -> Respon
 
 
 def outputs_of(folded: FoldedRun, step: machine.StepState) -> dict[str, Value]:
-    """The outputs of a step or item; those of a mapped step, and large ones, are named for a reader of the log."""
+    """Return the outputs of a step or item; large ones and those of a mapped step are references into the log."""
     names = [port.name for port in folded.state.plan.specs[step.node].outputs]
     if step.mapped is not None and not step.mapped.source and step.status in machine.SUCCESSFUL_STATUSES:
         return {
@@ -69,10 +74,10 @@ def outputs_of(folded: FoldedRun, step: machine.StepState) -> dict[str, Value]:
 
 
 def plain(value: Value) -> Any:
-    """The JSON that a value is.
+    """Return a value as plain JSON data.
 
     Raises:
-        LookupError: a part of it is stored elsewhere.
+        LookupError: a part of it is an artifact.
     """
     match value:
         case values.Inline(inline):
@@ -91,4 +96,4 @@ def _of_run(folded: FoldedRun) -> dict[str, Value]:
 
 def _names(things: Any) -> str:
     names = [repr(name) for name in things]
-    return f"there are: {', '.join(names[:50])}{' …' if len(names) > 50 else ''}" if names else "there are none"
+    return ", ".join(names[:50]) + (" …" if len(names) > 50 else "")

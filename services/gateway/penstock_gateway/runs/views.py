@@ -1,4 +1,4 @@
-"""A run as the API shows it: its steps, and of mapped steps their items, as far as they fit."""
+"""A run as the API shows it: its steps, and the items of mapped steps up to a limit."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 import orjson
 
 from penstock_core.run.machine import SUCCESSFUL_STATUSES, MappedState, Status, StepState
-from penstock_gateway.http.problems import ProblemError
+from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.runs import wait_views
 from penstock_gateway.runs.run_states import FoldedRun
-from penstock_gateway.waits import wait_views
+from penstock_gateway.runs.steps import no_step
 
 SHOWN = 1_000
-"""Items of one mapped step that the view of a run holds; of more, those that are not over or ended badly come first."""
+"""Most items of one mapped step in the view of a run; unfinished and unsuccessful ones come first."""
 
 
 def view(folded: FoldedRun) -> bytes:
-    """The JSON of `api.RunView`; made once for each state."""
+    """Return the JSON of `api.RunView`; made once for each state."""
     if not folded.view:
         state, request = folded.state, folded.requested
         folded.view = orjson.dumps(
@@ -44,22 +45,23 @@ def view(folded: FoldedRun) -> bytes:
 
 
 def outputs(folded: FoldedRun) -> dict[str, Any]:
-    """The outputs of a run."""
+    """Return the outputs of a run."""
     ended = folded.state.finished
     return {} if ended is None else ended.outputs if folded.outputs is None else folded.outputs
 
 
 def page(folded: FoldedRun, key: str, state: str | None, after: int, limit: int) -> dict[str, Any]:
-    """The fields of `api.ItemPage`: items of a mapped step above an index, in order.
+    """Return the fields of `api.ItemPage`: items of a mapped step above an index, in order.
 
     Raises:
-        ProblemError: 404 there is no such step; 422 it has no items.
+        NotFoundError: the step does not exist.
+        UnprocessableError: it is not mapped.
     """
     step = folded.state.steps.get(key)
     if step is None:
-        raise ProblemError(404, f"The run has no step {key!r}", "see the steps of the run")
+        raise no_step(folded, key)
     if folded.state.plan.nodes[key].mapped is None:
-        raise ProblemError(422, f"Step {key!r} is not mapped", "only mapped steps have items")
+        raise UnprocessableError(f"Step {key!r} is not mapped", "only mapped steps have items")
     items = sorted(step.mapped.items.items()) if step.mapped is not None else []
     found = [item for index, item in items if index > after and (state is None or item.status == state)]
     more = len(found) > limit
@@ -80,13 +82,13 @@ def _some(mapped: MappedState) -> list[StepState]:
     items = [mapped.items[index] for index in sorted(mapped.items)]
     if len(items) <= SHOWN:
         return items
-    telling = [item for item in items if item.status not in SUCCESSFUL_STATUSES][:SHOWN]
-    rest = [item for item in items if item.status in SUCCESSFUL_STATUSES][: SHOWN - len(telling)]
-    return sorted([*telling, *rest], key=lambda item: item.index or 0)
+    notable = [item for item in items if item.status not in SUCCESSFUL_STATUSES][:SHOWN]
+    rest = [item for item in items if item.status in SUCCESSFUL_STATUSES][: SHOWN - len(notable)]
+    return sorted([*notable, *rest], key=lambda item: item.index or 0)
 
 
 def _counts(mapped: MappedState) -> dict[str, int]:
-    """How many items there are, and how many of those that were begun stand where."""
+    """Return the number of items, and how many of the started ones are in which state."""
     known = Counter(item.status for item in mapped.items.values())
     if mapped.source:
         known[Status.CACHED] = mapped.count

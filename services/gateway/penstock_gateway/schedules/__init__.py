@@ -1,1 +1,1 @@
-"""Schedules."""
+"""Cron schedules."""

@@ -1,53 +1,53 @@
-"""`/v1/schedules`: when pipelines run by themselves."""
+"""`/v1/schedules`: cron schedules of pipelines."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path
-from starlette.requests import Request
-from starlette.responses import Response
 
-from penstock_contracts import commands
+from penstock_contracts.api import ScheduleBody, ScheduleList
+from penstock_contracts.commands import Schedule
 from penstock_core import ids
-from penstock_gateway.http import bodies
-from penstock_gateway.http.common import json, service
-from penstock_gateway.http.docs import describe
-from penstock_gateway.schedules import schedule_store
+from penstock_core.access import Permission
+from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.http.bodies import JsonRoute
+from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.responses import BODY, COMMON, problems
+from penstock_gateway.schedules.schedules import Schedules as ScheduleFeature
 
-router = APIRouter(prefix="/v1/schedules", tags=["schedules"])
+router = APIRouter(prefix="/v1/schedules", tags=["schedules"], route_class=JsonRoute, responses=COMMON)
 
-Name = Annotated[str, Path(description="name of a schedule")]
+Name = Annotated[str, Path(description="name of the schedule")]
+Schedules = Annotated[ScheduleFeature, feature(ScheduleFeature)]
+
+_READ = [requires(Permission.SCHEDULES_READ)]
+_WRITE = [requires(Permission.SCHEDULES_WRITE)]
 
 
-@router.get("", summary="List schedules", openapi_extra=describe(the_schedules_200="ScheduleList"))
-async def list_schedules(request: Request) -> Response:
+@router.get("", summary="List schedules", dependencies=_READ)
+async def list_schedules(schedules: Schedules) -> ScheduleList:
     """All schedules by name."""
-    return json({"schedules": await schedule_store.list_all(service(request).schedules)})
+    return await schedules.list()
 
 
-@router.get("/{name}", summary="Read a schedule", openapi_extra=describe(the_schedule_200="Schedule", problems=(404,)))
-async def read_schedule(request: Request, name: Name) -> Response:
-    """One schedule."""
-    return json(await schedule_store.get(service(request).schedules, name))
+@router.get("/{name}", summary="Get a schedule", dependencies=_READ, responses=problems(404))
+async def read_schedule(schedules: Schedules, name: Name) -> Schedule:
+    """The schedule as it is stored."""
+    return await schedules.get(name)
 
 
-@router.put(
-    "/{name}",
-    summary="Make or replace a schedule",
-    openapi_extra=describe(body="Schedule", the_schedule_200="Schedule", problems=(400, 404, 413, 415, 422)),
-)
-async def put_schedule(request: Request, name: Name) -> Response:
-    """Checked as a run would be: the pipeline, its version and the inputs must fit now."""
+@router.put("/{name}", summary="Create or replace a schedule", dependencies=_WRITE, responses=problems(404, *BODY))
+async def put_schedule(schedules: Schedules, name: Name, body: ScheduleBody) -> Schedule:
+    """Validated like a run: the pipeline, its version and the inputs must fit now."""
     ids.check_name(name, "schedule")
-    body = await bodies.read(request, commands.Schedule, name=name)
-    return json(await schedule_store.put(service(request), body))
+    if body.name not in (None, name):
+        message = f"is {body.name[:100]!r} in the body and {name!r} in the path"
+        raise UnprocessableError("The body contradicts the path", f"name {message}", errors=[("name", message)])
+    return await schedules.apply(Schedule.model_validate(body.model_dump() | {"name": name}))
 
 
-@router.delete(
-    "/{name}", status_code=204, summary="Remove a schedule", openapi_extra=describe(removed_204=None, problems=(404,))
-)
-async def delete_schedule(request: Request, name: Name) -> Response:
-    """Runs that it started go on."""
-    await schedule_store.delete(service(request).schedules, name)
-    return Response(status_code=204)
+@router.delete("/{name}", status_code=204, summary="Delete a schedule", dependencies=_WRITE, responses=problems(404))
+async def delete_schedule(schedules: Schedules, name: Name) -> None:
+    """Runs that it started continue."""
+    await schedules.delete(name)

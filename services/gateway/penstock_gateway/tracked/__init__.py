@@ -1,1 +1,1 @@
-"""Tracked."""
+"""Runs of plain scripts, imported into the log."""

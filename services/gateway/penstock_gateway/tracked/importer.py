@@ -1,12 +1,11 @@
-"""Takes the runs that scripts have recorded in the state folder into the log, once each.
+"""Imports the runs that plain scripts recorded in the state folder into the log, once each.
 
-In: folders `tracked/<run id>` as `penstock.tracking` writes them. Out: measurements in their stream, then
-the facts of
-the run, then the folder is removed. A script that still lives holds a lock and is left alone; one that was killed has
-no `end.json`, and its run ends as failed.
+In: folders `tracked/<run id>` as `penstock.step_context.tracking` writes them. Out: metrics in their stream, then the
+facts of the run; then the folder is removed. The folder of a running script is locked, and skipped; a script that was
+killed left no `end.json`, and its run fails.
 
-Promises: whatever is cut off is done again, and done twice is done once; a folder that cannot be used is set aside with
-the reason in the service's log, and hurts no other. Nothing in the files is trusted.
+Promises: an interrupted import is repeated and idempotent; an invalid folder is renamed, with the reason in the log,
+and does not affect the others. The files are not trusted.
 """
 
 from __future__ import annotations
@@ -34,30 +33,29 @@ from penstock_core.facts import AttemptFinished
 from penstock_core.ports import UnavailableError
 from penstock_core.shipping.messages import measurements
 from penstock_core.shipping.tail import PointReader
-from penstock_gateway.http.problems import ProblemError
 from penstock_gateway.tracked import parser
 
 PATIENCE = 5.0
-"""Seconds that one look may take; what is left after them comes at the next one."""
+"""Seconds that one import may take; the next one continues."""
 
 UNUSABLE = ".unusable"
-"""Ending of the name of a folder that was set aside."""
+"""Suffix of the name of an invalid folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """A run's folder, whose script is over."""
+    """The folder of a run whose script has finished."""
 
     path: Path
 
     @property
     def run_id(self) -> str:
-        """The run."""
+        """ID of the run."""
         return self.path.name
 
 
 class TrackedRunImporter:
-    """Looks for runs of scripts whenever somebody wants to see runs; where there are none this costs one look."""
+    """Imports runs of scripts whenever runs are queried. Without recorded runs that costs one directory listing."""
 
     def __init__(self, home: Path, project: str, bus: Bus, runs: NatsRunLog, log: FilteringBoundLogger) -> None:
         self._root = home / "tracked"
@@ -68,38 +66,38 @@ class TrackedRunImporter:
         self._mirror = Mirror(bus, home)
         self._one = asyncio.Lock()
 
-    async def import_runs(self, wanted: str = "") -> None:
-        """Take in runs whose scripts are over, `wanted` first. What cannot be done now is left for the next time."""
+    async def import_runs(self, first: str = "") -> None:
+        """Import the runs of finished scripts, `first` before the others. The next call continues after a failure."""
         if not _names(self._root):
             return
         until = time.monotonic() + PATIENCE
         async with self._one:
-            for name in sorted(_names(self._root), key=lambda name: (name != wanted, name)):
+            for name in sorted(_names(self._root), key=lambda name: (name != first, name)):
                 if time.monotonic() > until:
                     return
-                with _held(self._root / name) as folder:
+                with _locked(self._root / name) as folder:
                     if folder is not None:
-                        await self._take(folder)
+                        await self._import(folder)
 
-    async def _take(self, folder: _Folder) -> None:
+    async def _import(self, folder: _Folder) -> None:
         try:
             run = await asyncio.to_thread(parser.read, folder.path, self._project)
             await self._mirror.put(run.values())
-            await self._measure(folder, run.end)
+            await self._publish_metrics(folder, run.end)
             await self._runs.append(run.facts())
         except UnavailableError as error:
-            self._log.warning("the run of a script is taken in later", run=folder.run_id, error=str(error))
+            self._log.warning("run of a script not imported; will be retried", run=folder.run_id, error=str(error))
             return
         except (PenstockError, BusError, OSError, ValueError) as error:
-            self._log.error("the run of a script cannot be taken in", run=folder.run_id, error=str(error))
+            self._log.error("run of a script cannot be imported", run=folder.run_id, error=str(error))
             with contextlib.suppress(OSError):
                 folder.path.rename(folder.path.with_name(folder.run_id + UNUSABLE))
             return
-        self._log.info("the run of a script was taken in", run=folder.run_id)
+        self._log.info("imported the run of a script", run=folder.run_id)
         await asyncio.to_thread(shutil.rmtree, folder.path, True)
 
-    async def _measure(self, folder: _Folder, end: AttemptFinished) -> None:
-        """Publish what the script has measured, in the same parts however often this is begun."""
+    async def _publish_metrics(self, folder: _Folder, end: AttemptFinished) -> None:
+        """Publish the metrics of the script, in the same batches at each attempt."""
         points = PointReader(AppendedFile(str(folder.path / "run.points")))
         attempt = (folder.run_id, script_runs.STEP, end.attempt)
         first = 0
@@ -114,24 +112,18 @@ class TrackedRunImporter:
                 return
 
 
-def no_pipeline(name: str) -> ProblemError:
-    """The problem of asking for a run of what scripts run."""
-    why = "the platform cannot run it: run the script again"
-    return ProblemError(409, f"{name!r} is an experiment of a script", why)
-
-
 def _names(root: Path) -> list[str]:
-    """Names of folders that may hold a run."""
+    """Return the names of folders that may contain a run."""
     try:
-        found = os.listdir(root)  # noqa: PTH208 - names are all that is needed, at every look at runs
+        found = os.listdir(root)  # noqa: PTH208 - only names are needed, at every query of runs
     except OSError:
         return []
     return [name for name in found if name[0] != "." and ids.is_name(name)]
 
 
 @contextlib.contextmanager
-def _held(path: Path) -> Generator[_Folder | None]:
-    """A run's folder while nobody else takes it in; None where its script lives, or somebody does."""
+def _locked(path: Path) -> Generator[_Folder | None]:
+    """Yield a run's folder while nobody else imports it; None if its script runs or somebody does."""
     try:
         lock = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -142,7 +134,7 @@ def _held(path: Path) -> Generator[_Folder | None]:
     except OSError:
         yield None
     else:
-        # Somebody may have taken it in between the look and the lock.
+        # Another gateway may have imported it between the listing and the lock.
         yield _Folder(path) if (path / "begin.json").exists() else None
     finally:
         os.close(lock)

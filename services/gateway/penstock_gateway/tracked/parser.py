@@ -1,4 +1,4 @@
-"""What a script has recorded of its run, read from its folder and put into facts. Nothing in the files is trusted."""
+"""Parses what a script recorded about its run into facts. The files are not trusted."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from penstock_core.pipeline.values import ArtifactRef, Inline, Stored, Value
 
 _LIMIT = 16 * 1024 * 1024
 _ENDS = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED})
-KILLED = "the script was killed, or its machine went down, before it ended"
+KILLED = "the script was killed, or its machine stopped, before it finished"
 
 Json = dict[str, Any]
 
 
 class InvalidRecordingError(PenstockError):
-    """The folder holds no run; says why."""
+    """The folder does not contain a valid run; the message says why."""
 
 
 class _Begin(BaseModel):
@@ -69,24 +69,24 @@ class _About(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """A run of a script."""
+    """The run of a script."""
 
     request: RunRequested
     end: AttemptFinished
 
     def values(self) -> list[Value]:
-        """All values with artifacts."""
+        """Return all values that may contain artifacts."""
         return list(self.end.artifacts.values())
 
     def facts(self) -> list[Fact]:
-        """All of its log."""
+        """Return all facts of the run."""
         request, end = self.request, self.end
-        place: Json = {"run_id": request.run_id, "key": end.key, "attempt": end.attempt}
+        attempt: Json = {"run_id": request.run_id, "key": end.key, "attempt": end.attempt}
         error = end.error.message if end.error is not None else None
         return [
             request,
             AttemptRequested(
-                **place,
+                **attempt,
                 pool=script_runs.POOL,
                 project=request.project,
                 pipeline=request.pipeline,
@@ -99,15 +99,15 @@ class RecordedRun:
 
 
 def read(folder: Path, project: str) -> RecordedRun:
-    """The run in a folder whose script is over. Blocks.
+    """Return the run in the folder of a finished script. Blocks.
 
     Raises:
-        Unusable: there is none.
+        InvalidRecordingError: the folder does not contain one.
         OSError: it cannot be read.
     """
     begin = _json(_Begin, folder / "begin.json")
     if begin is None or begin.run_id != folder.name:
-        raise InvalidRecordingError("begin.json is not there, or of another run")
+        raise InvalidRecordingError("begin.json is missing, or belongs to another run")
     about = _json(_About, folder / "about.json") or _About()
     request = RunRequested(
         run_id=begin.run_id,
@@ -120,11 +120,11 @@ def read(folder: Path, project: str) -> RecordedRun:
     )
     _check(request)
     end = _end(folder, begin)
-    return RecordedRun(request, replace(end, artifacts={**end.artifacts, **_ran_with(about)}))
+    return RecordedRun(request, replace(end, artifacts={**end.artifacts, **_environment_artifacts(about)}))
 
 
-def _ran_with(about: _About) -> dict[str, Value]:
-    """What is kept of the script beside what it logged: its packages and its own file."""
+def _environment_artifacts(about: _About) -> dict[str, Value]:
+    """Return the artifacts beside those that the script logged: its packages and its own file."""
     found: dict[str, Value] = {}
     if about.environment.packages:
         found[script_runs.ENVIRONMENT] = Inline(about.environment.model_dump())
@@ -138,15 +138,15 @@ def _end(folder: Path, begin: _Begin) -> AttemptFinished:
     given = _read(folder / "end.json")
     if given is None:
         return _killed(folder, begin)
-    place = {"run_id": begin.run_id, "key": script_runs.STEP, "attempt": 1, "started_at": begin.began_at}
-    end = _fact(given | place | {"executor": script_runs.STEP, "outputs": {}})
+    attempt = {"run_id": begin.run_id, "key": script_runs.STEP, "attempt": 1, "started_at": begin.began_at}
+    end = _fact(given | attempt | {"executor": script_runs.STEP, "outputs": {}})
     if end.outcome not in _ENDS:
-        raise InvalidRecordingError(f"end.json says that the script ended as {end.outcome}")
+        raise InvalidRecordingError(f"end.json has the outcome {end.outcome}, which a script cannot have")
     return replace(end, finished_at=max(end.finished_at, begin.began_at))
 
 
 def _killed(folder: Path, begin: _Begin) -> AttemptFinished:
-    """The end of a script that has not told one: with all that it had logged."""
+    """Return the end of a script that recorded none, with everything that it had logged."""
     tail = tail_of(str(folder / "run"))
     found: dict[str, Json] = {"metrics": {}, "params": {}, "tags": {}, "artifacts": {}}
     while True:
@@ -161,22 +161,24 @@ def _killed(folder: Path, begin: _Begin) -> AttemptFinished:
             break
     times = [path.stat().st_mtime for path in folder.iterdir()]
     error = {"type": "Lost", "message": KILLED}
-    place = {"run_id": begin.run_id, "key": script_runs.STEP, "attempt": 1, "executor": script_runs.STEP}
+    attempt = {"run_id": begin.run_id, "key": script_runs.STEP, "attempt": 1, "executor": script_runs.STEP}
     when = {"started_at": begin.began_at, "finished_at": max([begin.began_at, *times])}
     finite = {name: value for name, value in list(found["metrics"].items())[:500] if abs(value) < float("inf")}
-    return _fact(found | {"metrics": finite} | place | when | {"outcome": "failed", "error": error})
+    return _fact(found | {"metrics": finite} | attempt | when | {"outcome": "failed", "error": error})
 
 
 def _fact(fields: Json) -> AttemptFinished:
     at = subjects.finished(fields["run_id"], fields["key"], fields["attempt"])
     fact = fact_codec.decode(at, orjson.dumps(fields))
     if not isinstance(fact, AttemptFinished):
-        raise InvalidRecordingError(fact.why if isinstance(fact, fact_codec.UnreadableFact) else "its end is none")
+        raise InvalidRecordingError(
+            fact.why if isinstance(fact, fact_codec.UnreadableFact) else "end.json is not the end of an attempt"
+        )
     return fact
 
 
 def _check(request: RunRequested) -> None:
-    """What cannot be read back must not be written."""
+    """Refuse a fact that cannot be read back."""
     found = fact_codec.decode(fact_codec.subject(request), fact_codec.encode(request))
     if isinstance(found, fact_codec.UnreadableFact):
         raise InvalidRecordingError(found.why)
@@ -186,7 +188,7 @@ def _trigger(begin: _Begin, about: _About) -> dict[str, str]:
     git = {
         name: str(value).lower() if value in (True, False) else str(value) for name, value in (about.git or {}).items()
     }
-    told = {
+    trigger = {
         "type": script_runs.TRIGGER,
         "name": begin.name,
         "file": begin.file,
@@ -196,7 +198,7 @@ def _trigger(begin: _Begin, about: _About) -> dict[str, str]:
         "environment": about.environment.digest,
         **{name: git[name][:1000] for name in ("commit", "branch", "remote", "dirty") if name in git},
     }
-    return {name: text for name, text in told.items() if text}
+    return {name: text for name, text in trigger.items() if text}
 
 
 def _json(model: Any, path: Path) -> Any:
@@ -217,11 +219,11 @@ def _read(path: Path) -> Json | None:
     except FileNotFoundError:
         return None
     if len(data) > _LIMIT:
-        raise InvalidRecordingError(f"{path.name} has more than {_LIMIT >> 20} MiB")
+        raise InvalidRecordingError(f"{path.name} is larger than {_LIMIT >> 20} MiB")
     try:
         given = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        raise InvalidRecordingError(f"{path.name} is no JSON: {error}") from error
+        raise InvalidRecordingError(f"{path.name} is not JSON: {error}") from error
     if not isinstance(given, dict):
-        raise InvalidRecordingError(f"{path.name} is no JSON object")
+        raise InvalidRecordingError(f"{path.name} is not a JSON object")
     return given

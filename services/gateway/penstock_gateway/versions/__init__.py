@@ -1,1 +1,1 @@
-"""Versions."""
+"""Registered pipeline versions."""

@@ -1,1 +1,1 @@
-"""Waits."""
+"""Open questions of steps, their answers, and signed links to them."""

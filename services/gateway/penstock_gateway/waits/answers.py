@@ -1,7 +1,7 @@
-"""Questions that steps ask, and their answers.
+"""Answers to the questions of steps.
 
-In: the facts with which steps were suspended, and answers. Out: the ends of those attempts. The first answer counts:
-the end of an attempt is append-once, whether an answer, a cancel or a time-out comes first.
+In: the facts that suspended the steps, and answers. Out: the ends of those attempts. The first answer counts: the end
+of an attempt is append-once, whether an answer, a cancel or a timeout comes first.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_contracts import subjects
 from penstock_contracts.waits import AnswerAccepted, AnswerBody
 from penstock_core.facts import AttemptFinished, Outcome, StepSuspended
@@ -16,78 +17,94 @@ from penstock_core.pipeline.ir import Kind
 from penstock_core.pipeline.values import Inline
 from penstock_core.run.machine import Status, StepState
 from penstock_core.run.suspension import choices, plain
-from penstock_gateway.http.problems import ProblemError
-from penstock_gateway.service import GatewayService
-from penstock_gateway.steps import step_actions
+from penstock_gateway.errors import ConflictError, UnprocessableError
+from penstock_gateway.runs.run_reader import RunReader
+from penstock_gateway.runs.steps import find_step
 
 BY_TIME = "time-out"
-"""Who answered where the time was over (see `penstock_core.run.suspension.woken`)."""
+"""`answered_by` of a question whose time ended (see `penstock_core.run.suspension.woken`)."""
 
 ANONYMOUS = "somebody"
-"""Who answered, where nobody gave a name."""
+"""`answered_by` of an answer without a name."""
 
 
-async def answer(
-    service: GatewayService, run_id: str, key: str, body: AnswerBody, *, attempt: int | None = None, link: bool = False
-) -> AnswerAccepted:
-    """Answer a step's question; with `attempt`, that of this attempt only. `link` tells that it came by a link.
+class Answers:
+    """Answers questions, and reads their answers."""
+
+    def __init__(self, log: ArchivedLog, reader: RunReader) -> None:
+        self._log = log
+        self._reader = reader
+
+    async def answer(
+        self, run_id: str, key: str, body: AnswerBody, *, attempt: int | None = None, link: bool = False
+    ) -> AnswerAccepted:
+        """Answer the question of a step.
+
+        Args:
+            run_id: the run.
+            key: of the step.
+            body: the answer.
+            attempt: answer only if the question belongs to this attempt.
+            link: whether the answer came through a signed link.
+
+        Raises:
+            NotFoundError: the run or the step does not exist.
+            ConflictError: the step has no open question, or was answered otherwise.
+            UnprocessableError: the choice does not exist.
+        """
+        step = (await find_step(self._reader, run_id, key)).step
+        fact = question_of(step, key, attempt)
+        choice = _chosen(fact, body.choice)
+        given = {"answered_by": body.by.strip() or ANONYMOUS, "comment": body.comment.strip()}
+        end = AttemptFinished(
+            run_id=run_id,
+            key=key,
+            attempt=fact.attempt,
+            outcome=Outcome.SUCCEEDED,
+            outputs={"result": Inline(choice)},
+            params={name: text for name, text in given.items() if text}
+            | ({"answered_through": "link"} if link else {}),
+            started_at=step.since if step is not None else 0.0,
+            finished_at=time.time(),
+        )
+        waits = step is not None and step.status is Status.SUSPENDED
+        if waits and (await self._log.append([end]))[0]:
+            return _accepted(end, created=True)
+        existing = await self.end_of(fact)
+        if existing is None:
+            raise ConflictError(f"Step {key!r} does not wait for an answer", "it finished before")
+        known = answer_of(existing)
+        if known.choice == body.choice:
+            return known
+        raise _answered(known)
+
+    async def end_of(self, fact: StepSuspended) -> AttemptFinished | None:
+        """Return the end of the attempt that asked; None while it waits."""
+        subject = subjects.finished(fact.run_id, fact.key, fact.attempt)
+        record = (await self._log.last([subject])).get(subject)
+        return record.fact if record is not None and isinstance(record.fact, AttemptFinished) else None
+
+
+def question_of(step: StepState | None, key: str, attempt: int | None = None) -> StepSuspended:
+    """Return the open or last question of a step.
 
     Raises:
-        ProblemError: 404 no such run or step; 409 it asks nothing, or was answered otherwise; 422 no such choice.
-    """
-    step = (await step_actions.find(service, run_id, key)).step
-    fact = asked(step, key, attempt)
-    choice = _chosen(fact, body.choice)
-    given = {"answered_by": body.by.strip() or ANONYMOUS, "comment": body.comment.strip()}
-    end = AttemptFinished(
-        run_id=run_id,
-        key=key,
-        attempt=fact.attempt,
-        outcome=Outcome.SUCCEEDED,
-        outputs={"result": Inline(choice)},
-        params={name: text for name, text in given.items() if text} | ({"answered_through": "link"} if link else {}),
-        started_at=step.since if step is not None else 0.0,
-        finished_at=time.time(),
-    )
-    waits = step is not None and step.status is Status.SUSPENDED
-    if waits and (await service.runs.append([end]))[0]:
-        return _answered(end, created=True)
-    known = await ended(service, fact)
-    if known is None:
-        raise ProblemError(409, f"Step {key!r} does not wait for an answer", "it was ended before it could be answered")
-    there = answer_of(known)
-    if there.choice == body.choice:
-        return there
-    raise _over(there)
-
-
-def asked(step: StepState | None, key: str, attempt: int | None = None) -> StepSuspended:
-    """The question that a step asks, or asked last.
-
-    Raises:
-        ProblemError: 409 it asks nothing, or asks anew.
+        ConflictError: it has none, or another attempt asked it.
     """
     fact = step.suspended if step is not None else None
     if step is None or fact is None or fact.kind is not Kind.ASK or fact.attempt != step.attempt:
-        how = f"it is {step.status.value}" if step is not None else "its turn has not come"
-        raise ProblemError(409, f"Step {key!r} does not wait for an answer", how)
+        state = f"it is {step.status.value}" if step is not None else "it has not started"
+        raise ConflictError(f"Step {key!r} does not wait for an answer", state)
     if attempt is not None and attempt != fact.attempt:
-        raise ProblemError(409, f"Step {key!r} asks anew", "the answer is for an earlier attempt of it")
+        raise ConflictError(f"Step {key!r} was retried and asks again", "the answer is for an earlier attempt")
     return fact
 
 
-async def ended(service: GatewayService, fact: StepSuspended) -> AttemptFinished | None:
-    """How the attempt ended that asked; None while it waits."""
-    place = subjects.finished(fact.run_id, fact.key, fact.attempt)
-    record = (await service.runs.last([place])).get(place)
-    return record.fact if record is not None and isinstance(record.fact, AttemptFinished) else None
-
-
 def _chosen(fact: StepSuspended, text: str) -> Any:
-    """The choice that a text names.
+    """Return the choice with this text.
 
     Raises:
-        ProblemError: 422 there is none.
+        UnprocessableError: there is none.
     """
     known = choices(fact)
     for choice in known:
@@ -96,15 +113,14 @@ def _chosen(fact: StepSuspended, text: str) -> Any:
     if not known:
         return text
     shown = ", ".join(repr(str(choice)) for choice in known)
-    raise ProblemError(
-        422,
-        f"{text[:100]!r} cannot be answered to step {fact.key!r}",
+    raise UnprocessableError(
+        f"{text[:100]!r} is not a choice of step {fact.key!r}",
         f"its choices: {shown}"[:4000],
-        errors=[("choice", "is none of the choices")],
+        errors=[("choice", "is not one of the choices")],
     )
 
 
-def _answered(end: AttemptFinished, *, created: bool) -> AnswerAccepted:
+def _accepted(end: AttemptFinished, *, created: bool) -> AnswerAccepted:
     return AnswerAccepted(
         run_id=end.run_id,
         step=end.key,
@@ -118,18 +134,18 @@ def _answered(end: AttemptFinished, *, created: bool) -> AnswerAccepted:
 
 
 def answer_of(end: AttemptFinished) -> AnswerAccepted:
-    """The answer with which an attempt ended.
+    """Return the answer that finished an attempt.
 
     Raises:
-        ProblemError: 409 it ended in another way.
+        ConflictError: it finished otherwise.
     """
     if end.outcome is not Outcome.SUCCEEDED:
         why = end.error.message if end.error is not None else end.outcome.value
-        raise ProblemError(409, f"Step {end.key!r} does not wait for an answer any more", why)
-    return _answered(end, created=False)
+        raise ConflictError(f"Step {end.key!r} no longer waits for an answer", why)
+    return _accepted(end, created=False)
 
 
-def _over(known: AnswerAccepted) -> ProblemError:
-    who = "its time was over: the default counts" if known.answered_by == BY_TIME else f"by {known.answered_by}"
+def _answered(known: AnswerAccepted) -> ConflictError:
+    who = "by its default, at the timeout" if known.answered_by == BY_TIME else f"by {known.answered_by}"
     comment = f" ({known.comment})" if known.comment else ""
-    return ProblemError(409, f"Step {known.step!r} was answered {known.choice!r} already", f"{who}{comment}")
+    return ConflictError(f"Step {known.step!r} was already answered {known.choice!r}", f"{who}{comment}")

@@ -1,7 +1,6 @@
-"""The page behind a signed link: the question and its choices as buttons, or what became of it.
+"""The HTML page of a signed link: the question with its choices as buttons, or the result.
 
-Nothing is loaded from elsewhere, nothing runs in it, and every text in it is escaped: questions, choices and names come
-from users.
+It loads nothing, has no scripts, and escapes every text, since questions, choices and names come from users.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from html import escape
 
-from starlette.responses import Response
+from fastapi import Response
 
 from penstock_contracts.waits import COMMENT_LIMIT, NAME_LIMIT
 
@@ -35,8 +34,8 @@ _HEADERS = {
 }
 
 
-def asked(question: str, about: str, choices: Sequence[str]) -> Response:
-    """The question with its choices; a click posts the form to the same address."""
+def question_page(question: str, about: str, choices: Sequence[str]) -> Response:
+    """Return the page with a question and its choices; a button posts the form to the same URL."""
     buttons = "\n".join(
         f'<button type="submit" name="choice" value="{escape(choice)}">{escape(choice)}</button>' for choice in choices
     )
@@ -53,7 +52,7 @@ def asked(question: str, about: str, choices: Sequence[str]) -> Response:
 
 
 def result_page(status: int, title: str, text: str = "", about: str = "") -> Response:
-    """Something about the question, or the link."""
+    """Return the page with an answer or an error."""
     return _page(status, title, about, f"<p>{escape(text)}</p>" if text else "")
 
 

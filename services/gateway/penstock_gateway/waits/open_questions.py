@@ -1,7 +1,7 @@
-"""Open questions of all runs, kept in memory: read from the log on first use, and kept up to date after.
+"""Open questions of all runs in memory: read from the log on first use, then followed.
 
-The log's facts of suspension tell what was asked; a question is open until its attempt, or its run, is over. Which are
-over is looked up when somebody asks for the list, so that the gateway does not have to read every end of every attempt.
+A suspension fact is a question, which is open until its attempt or its run finishes. Finished attempts are looked up
+when the list is requested, so the gateway does not have to follow the ends of all attempts.
 """
 
 from __future__ import annotations
@@ -21,48 +21,51 @@ from penstock_core.facts import RunFinished, RunRequested, StepSuspended
 from penstock_core.pipeline.ir import Kind
 from penstock_core.ports import UnavailableError
 from penstock_core.run.suspension import choices
-from penstock_gateway.waits import wait_views
+from penstock_gateway.runs import wait_views
 
 FILTERS = ("runs.*.*.step.*.*.suspended", "runs.*.*.finished")
 _RETRY = 1.0
 _READY = 30.0
 
-_Place = tuple[str, str, int]
+_Attempt = tuple[str, str, int]
 
 
 class OpenQuestions:
-    """The questions that nobody has answered."""
+    """Lists unanswered questions."""
 
-    def __init__(self, followers: Followers, log: NatsRunLog, warn: FilteringBoundLogger) -> None:
+    def __init__(self, followers: Followers, log: NatsRunLog, logger: FilteringBoundLogger) -> None:
         self._followers = followers
         self._log = log
-        self._warn = warn
-        self._asked: dict[str, dict[_Place, tuple[float, StepSuspended]]] = {}
+        self._logger = logger
+        self._asked: dict[str, dict[_Attempt, tuple[float, StepSuspended]]] = {}
         self._last = 0
         self._task: asyncio.Task[None] | None = None
         self._filled = asyncio.Event()
 
+    async def start(self) -> None:
+        """Do nothing: the log is read with the first request."""
+
     async def close(self) -> None:
-        """Stop following."""
+        """Stop to follow."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
     async def list(self, run_id: str | None = None, pipeline: str | None = None) -> list[Question]:
-        """Open questions of all runs, or of one; the oldest first.
+        """Return open questions of all runs, or of one; oldest first.
 
         Raises:
-            Unavailable: the log cannot be read.
+            UnavailableError: the log cannot be read.
         """
         await self._ready()
         runs = [run_id] if run_id is not None else list(self._asked)
         asked = [found for run in runs for found in self._asked.get(run, {}).values()]
-        over = await self._log.last([subjects.finished(*_place(fact)) for _, fact in asked])
+        finished = await self._log.last([subjects.finished(*_attempt(fact)) for _, fact in asked])
         for _, fact in asked:
-            if subjects.finished(*_place(fact)) in over:
+            if subjects.finished(*_attempt(fact)) in finished:
                 self._forget(fact)
-        found = [(at, fact) for at, fact in asked if subjects.finished(*_place(fact)) not in over]
+        found = [(at, fact) for at, fact in asked if subjects.finished(*_attempt(fact)) not in finished]
         names = await self._pipelines({fact.run_id for _, fact in found})
         shown = [_question(at, fact, names[fact.run_id]) for at, fact in found if fact.run_id in names]
         return sorted((one for one in shown if pipeline in (None, one.pipeline)), key=lambda one: one.since)
@@ -79,7 +82,7 @@ class OpenQuestions:
             async with asyncio.timeout(_READY):
                 await self._filled.wait()
         except TimeoutError as error:
-            raise UnavailableError(f"the open questions were not read within {_READY:g} s") from error
+            raise UnavailableError(f"the open questions could not be read within {_READY:g} s") from error
 
     async def _follow(self) -> None:
         while True:
@@ -91,14 +94,14 @@ class OpenQuestions:
                         for item in await follower.take(60.0):
                             self._add(item)
             except PenstockError as error:
-                self._warn.warning("the open questions cannot be read, trying again", error=str(error))
+                self._logger.warning("cannot read the open questions; retrying", error=str(error))
             await asyncio.sleep(_RETRY)
 
     def _add(self, item: StreamMessage) -> None:
         self._last = item.seq
         match fact_codec.decode(item.subject, item.data):
             case StepSuspended(kind=Kind.ASK) as fact:
-                self._asked.setdefault(fact.run_id, {})[_place(fact)] = (item.at, fact)
+                self._asked.setdefault(fact.run_id, {})[_attempt(fact)] = (item.at, fact)
             case RunFinished() as fact:
                 self._asked.pop(fact.run_id, None)
             case _:
@@ -106,12 +109,12 @@ class OpenQuestions:
 
     def _forget(self, fact: StepSuspended) -> None:
         questions = self._asked.get(fact.run_id, {})
-        questions.pop(_place(fact), None)
+        questions.pop(_attempt(fact), None)
         if not questions:
             self._asked.pop(fact.run_id, None)
 
 
-def _place(fact: StepSuspended) -> _Place:
+def _attempt(fact: StepSuspended) -> _Attempt:
     return fact.run_id, fact.key, fact.attempt
 
 

@@ -1,61 +1,70 @@
-"""`/v1/questions`: what steps of all runs ask. `/v1/events`: events that steps wait for."""
+"""`/v1/questions`: open questions of all runs. `/v1/runs/{id}/steps/{key}/answer` and `/links`: answer one."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
-from starlette.requests import Request
-from starlette.responses import Response
+from fastapi import APIRouter, Query, Request
 
-from penstock_gateway.http.common import PipelineFilter, json, service
-from penstock_gateway.http.docs import describe
-from penstock_gateway.waits import cloudevents
+from penstock_contracts.waits import AnswerAccepted, AnswerBody, AnswerLinks, QuestionList
+from penstock_core.access import Permission
+from penstock_gateway.http.bodies import JsonRoute
+from penstock_gateway.http.parameters import PipelineFilter, RunId, StepKey, feature, requires
+from penstock_gateway.http.responses import BODY, COMMON, problems
+from penstock_gateway.settings import GatewaySettings
+from penstock_gateway.waits import signed_links
+from penstock_gateway.waits.answers import Answers
+from penstock_gateway.waits.link_pages import LinkPages
+from penstock_gateway.waits.open_questions import OpenQuestions
 
-router = APIRouter(prefix="/v1", tags=["waits"])
+router = APIRouter(prefix="/v1", tags=["waits"], route_class=JsonRoute, responses=COMMON)
 
-_EVENT = {
-    "type": "object",
-    "required": ["type"],
-    "properties": {
-        "type": {"type": "string", "minLength": 1, "maxLength": 300},
-        "id": {"type": "string", "maxLength": 200, "description": "the same id is the same event, within a day"},
-        "key": {"type": "string", "maxLength": 1000, "description": "extension attribute: which of the events"},
-        "source": {"type": "string", "maxLength": 1000},
-        "data": {"description": "any JSON of at most 64 KiB; what the waiting steps give on"},
-    },
-}
-_BODY = {
-    "application/cloudevents+json": {"schema": _EVENT},
-    "application/json": {
-        "schema": {"description": "an event; or its data, with `ce-type`, `ce-id` and `ce-key` as headers"}
-    },
-}
+Lifetime = Annotated[
+    float,
+    Query(
+        gt=0,
+        le=signed_links.MAX_LIFETIME,
+        description="seconds until the links expire, at most the timeout of the question",
+    ),
+]
 
 
-@router.get("/questions", summary="List open questions", openapi_extra=describe(the_questions_200="QuestionList"))
+@router.get("/questions", summary="List open questions", dependencies=[requires(Permission.RUNS_READ)])
 async def list_questions(
-    request: Request,
-    run: Annotated[str | None, Query(description="only those of this run")] = None,
+    questions: Annotated[OpenQuestions, feature(OpenQuestions)],
+    run: Annotated[str | None, Query(description="only of this run")] = None,
     pipeline: PipelineFilter = None,
-) -> Response:
-    """What steps of runs ask and nobody has answered, the oldest first."""
-    found = await service(request).questions.list(run, pipeline)
-    return json({"questions": [one.model_dump() for one in found]})
+) -> QuestionList:
+    """Open questions of the steps of all runs, oldest first."""
+    return QuestionList(questions=await questions.list(run, pipeline))
 
 
 @router.post(
-    "/events",
-    status_code=202,
-    summary="Send an event to the steps that wait for it",
-    openapi_extra=describe(
-        body=_BODY, stored_202="EventAccepted", known_by_its_id_200="EventAccepted", problems=(400, 413, 415, 422)
-    ),
+    "/runs/{run_id}/steps/{key:path}/answer",
+    summary="Answer the question of a step",
+    dependencies=[requires(Permission.RUNS_ANSWER)],
+    responses=problems(404, 409, *BODY),
 )
-async def send_event(request: Request) -> Response:
-    """Stores a CloudEvent and ends the steps that wait for its type and key, now or later: runs that are there already.
+async def answer_step(
+    answers: Annotated[Answers, feature(Answers)], run_id: RunId, key: StepKey, body: AnswerBody
+) -> AnswerAccepted:
+    """The first answer counts; repeating it is idempotent. 409 names the answer that counts, and who gave it."""
+    return await answers.answer(run_id, key, body)
 
-    Sending it again with the same id changes nothing, and makes good what a failure in between left undone.
-    """
-    taken = await service(request).event_receiver.take(await cloudevents.read(request))
-    return json(taken.model_dump(), 200 if taken.duplicate else 202)
+
+@router.get(
+    "/runs/{run_id}/steps/{key:path}/links",
+    summary="Create signed links to the question of a step",
+    dependencies=[requires(Permission.RUNS_ANSWER)],
+    responses=problems(404, 409),
+)
+async def create_links(
+    pages: Annotated[LinkPages, feature(LinkPages)],
+    settings: Annotated[GatewaySettings, feature(GatewaySettings)],
+    request: Request,
+    run_id: RunId,
+    key: StepKey,
+    lifetime: Lifetime = signed_links.LIFETIME,
+) -> AnswerLinks:
+    """Each link permits one answer, and `page` any answer, to that question without the platform's token."""
+    return await pages.create(settings.public_url or str(request.base_url), run_id, key, lifetime)

@@ -1,8 +1,8 @@
-"""Signed links with which one question can be answered, by whoever has them and without the platform's token.
+"""Signed links: each permits to answer one question without the platform's token.
 
-A link's token is `PAYLOAD.SIGNATURE`, both base64url: the payload is JSON that names run, step, attempt, the choice (or
-none: any of them) and when it expires; the signature is HMAC-SHA256 over the payload, whose key is derived from the
-platform's token, or from a secret of its own. A new token of the platform makes old links worthless.
+A link's token is `PAYLOAD.SIGNATURE`, both base64url. The payload is JSON with run, step, attempt, choice (null: any)
+and expiry; the signature is HMAC-SHA256 over the payload with a key derived from the platform's token, or from a
+configured secret. A new token of the platform invalidates all links.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pydantic
 from penstock_core.errors import PenstockError
 
 LIFETIME = 7 * 86400.0
-"""Seconds that a link counts, where nobody says otherwise."""
+"""Default lifetime of a link in seconds."""
 
 MAX_LIFETIME = 90 * 86400.0
 MAX_TOKEN = 16 * 1024
@@ -28,12 +28,12 @@ _PURPOSE = b"penstock: links to answer questions, v1"
 
 
 class InvalidLinkError(PenstockError):
-    """The link was not made here, or has been changed."""
+    """The link was not signed here, or was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a link allows: to answer the question of one attempt, with one choice or (None) any, until `expires_at`."""
+    """Permits to answer the question of one attempt, with one choice or (None) any, until `expires_at`."""
 
     run_id: str
     step: str
@@ -46,21 +46,21 @@ _LINK: pydantic.TypeAdapter[Link] = pydantic.TypeAdapter(Link)
 
 
 class Signer:
-    """Makes tokens and reads them."""
+    """Signs and verifies tokens of links."""
 
     def __init__(self, secret: str) -> None:
         self._key = hmac.new(secret.encode(), _PURPOSE, hashlib.sha256).digest()
 
     def sign(self, link: Link) -> str:
-        """The token of a link."""
+        """Return the token of a link."""
         payload = orjson.dumps(link)
         return f"{_text(payload)}.{_text(self._signature(payload))}"
 
     def read(self, token: str) -> Link:
-        """The link of a token, whether or not it has expired.
+        """Return the link of a token, expired or not.
 
         Raises:
-            InvalidLink: it was not signed here.
+            InvalidLinkError: it was not signed here.
         """
         payload, _, signature = token.partition(".")
         try:
@@ -71,7 +71,7 @@ class Signer:
                 raise InvalidLinkError("its signature is wrong")
             return _LINK.validate_json(body)
         except (ValueError, binascii.Error) as error:
-            raise InvalidLinkError("it is not of the form of a link") from error
+            raise InvalidLinkError("it does not have the form of a link") from error
 
     def _signature(self, payload: bytes) -> bytes:
         return hmac.new(self._key, payload, hashlib.sha256).digest()

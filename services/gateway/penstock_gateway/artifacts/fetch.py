@@ -1,4 +1,4 @@
-"""Gets an object from an address that was granted, into a file without a name. Blocks: call it in a thread."""
+"""Downloads an object from a presigned URL into a temporary file. Blocks: call it in a thread."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _TIMEOUT = 60.0
 
 
 def fetch_object(url: str, headers: Mapping[str, str]) -> IO[bytes]:
-    """The bytes behind an HTTP address, from their beginning; whoever reads them compares their digest.
+    """Return a file with the content of an HTTP URL, at its beginning. The caller verifies the digest.
 
     Raises:
-        Unavailable: the store does not give them.
+        UnavailableError: the store does not deliver it.
     """
-    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - whoever asked closes it
+    file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
         request = urllib.request.Request(url, headers=dict(headers))  # noqa: S310 - the artifacts service made it
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer:  # noqa: S310
@@ -28,5 +28,5 @@ def fetch_object(url: str, headers: Mapping[str, str]) -> IO[bytes]:
         file.seek(0)
     except (OSError, urllib.error.URLError) as error:
         file.close()
-        raise UnavailableError(f"the artifact store does not give an object: {error}") from error
+        raise UnavailableError(f"the artifact store does not deliver an object: {error}") from error
     return file

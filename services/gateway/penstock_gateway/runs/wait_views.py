@@ -1,4 +1,4 @@
-"""What a suspended step waits for, as the API shows it: `contracts.waits.WaitView`."""
+"""What a suspended step waits for, as the API shows it: `penstock_contracts.waits.WaitView`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock_core.run.suspension import choices, plain
 
 
 def view(step: StepState) -> dict[str, Any] | None:
-    """The fields of `WaitView`; None for a step that is not suspended."""
+    """Return the fields of `WaitView`; None for a step that is not suspended."""
     fact = step.suspended
     if fact is None or step.status is not Status.SUSPENDED:
         return None
@@ -39,11 +39,11 @@ def view(step: StepState) -> dict[str, Any] | None:
 
 
 def question(fact: StepSuspended) -> str:
-    """What is asked. A question that is kept as an artifact is not opened here."""
+    """Return the text of a question; a generic one for a question that is stored as an artifact."""
     return text(fact, "question") or f"step {fact.key!r} asks"
 
 
 def text(fact: StepSuspended, name: str) -> str | None:
-    """An input as text; None where there is none, or where it is not inline."""
+    """Return an input as text; None when it is missing or not inline."""
     found = plain(fact.inputs.get(name))
     return None if found is None else str(found)

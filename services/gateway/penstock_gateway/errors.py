@@ -1,0 +1,55 @@
+"""Errors of the gateway's features, without HTTP; `http.problems` maps each to a status.
+
+GatewayError
+├── NotFoundError           the run, step, version, schedule, ... does not exist
+├── ConflictError           the request contradicts the present state
+├── UnprocessableError      the request is well-formed and its content is invalid
+├── ContentTooLargeError    the content exceeds a limit
+└── BadReplyError           another service sent a reply that cannot be used
+
+All but `BadReplyError` are the caller's to fix; none succeeds when retried unchanged. The core has two more:
+`InvalidInputsError` for an invalid run request, and `UnavailableError`, which can be retried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock_core.errors import PenstockError
+
+FieldErrors = Sequence[tuple[str, str]]
+"""Pairs of a field and what is wrong with it, such as `("inputs.depth", "must be an integer, not 3.5")`."""
+
+
+class GatewayError(PenstockError):
+    """A request cannot be served.
+
+    Args:
+        message: what happened.
+        advice: how to fix it.
+        errors: the fields of the request that are invalid.
+    """
+
+    def __init__(self, message: str, advice: str = "", *, errors: FieldErrors = ()) -> None:
+        self.errors = errors
+        super().__init__(f"{message}: {advice}" if advice else message)
+
+
+class NotFoundError(GatewayError):
+    """The run, step, version, schedule or other object does not exist."""
+
+
+class ConflictError(GatewayError):
+    """The request contradicts the present state."""
+
+
+class UnprocessableError(GatewayError):
+    """The request is well-formed and its content is invalid."""
+
+
+class ContentTooLargeError(GatewayError):
+    """The content exceeds a limit."""
+
+
+class BadReplyError(GatewayError):
+    """Another service sent a reply that cannot be used."""

@@ -1,0 +1,1 @@
+"""Events that steps wait for."""

@@ -1,0 +1,52 @@
+"""Parameters that several routes take, and the dependencies that give a route its feature and its permission."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Depends, Header, Path, Query, Request, Security
+from fastapi.security import HTTPBearer
+
+from penstock_core.access import Permission
+from penstock_gateway.http.problems import RequestError
+
+T = TypeVar("T")
+
+RunId = Annotated[str, Path(description="ID of the run")]
+StepKey = Annotated[str, Path(description="key of a step, such as `train`, `train[3]` or `features/split`")]
+PipelineName = Annotated[str, Path(description="name of the pipeline")]
+PipelineFilter = Annotated[str | None, Query(description="only of this pipeline")]
+Sha256 = Annotated[str, Path(description="SHA-256 of the content, 64 lower-case hexadecimal digits")]
+LastEventId = Annotated[str | None, Header(description="resume after the event with this ID")]
+
+_bearer = HTTPBearer(
+    scheme_name="token", description="token of the platform: the file `token` in its state folder", auto_error=False
+)
+
+
+def feature(kind: type[T]) -> Any:
+    """Return the dependency that gives a route the feature of this class."""
+
+    async def get(request: Request) -> T:
+        return request.app.state.features[kind]
+
+    return Depends(get)
+
+
+def requires(permission: Permission) -> Any:
+    """Return the dependency that names the permission an operation needs. All principals have all permissions yet."""
+    return Security(_bearer, scopes=[permission.value])
+
+
+def last_event(text: str | None) -> int:
+    """Return the sequence that a `Last-Event-ID` names; 0 without one.
+
+    Raises:
+        RequestError: 422, it is not an ID of this API.
+    """
+    if text is None or not text.strip():
+        return 0
+    if not text.isascii() or not text.isdecimal() or len(text) > 15:
+        message = "must be the ID of an event of this stream, an integer"
+        raise RequestError(422, f"Last-Event-ID: {message}", errors=[("header.last-event-id", message)])
+    return int(text)

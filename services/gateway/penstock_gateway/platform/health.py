@@ -1,0 +1,74 @@
+"""Whether the platform works: readiness of this gateway, and the schedulers that answer."""
+
+from __future__ import annotations
+
+import time
+
+import pydantic
+
+from penstock_adapters.nats.bus import Bus
+from penstock_contracts import subjects
+from penstock_contracts.api import ByteLimits, PlatformView, Readiness, SchedulerView
+from penstock_contracts.commands import Replicas
+from penstock_core.pipeline.values import INLINE_LIMIT
+from penstock_core.ports import UnavailableError
+from penstock_core.version import VERSION
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.http.bodies import JSON_LIMIT
+from penstock_gateway.project import PROJECT
+
+
+class Health:
+    """Checks the parts of the platform.
+
+    Args:
+        bus: the message bus.
+        artifacts: the artifact store.
+        max_blob: largest artifact in bytes.
+    """
+
+    def __init__(self, bus: Bus, artifacts: Artifacts, max_blob: int) -> None:
+        self._bus = bus
+        self._artifacts = artifacts
+        self._max_blob = max_blob
+        self._started_at = time.time()
+
+    async def readiness(self) -> Readiness:
+        """Return whether each part that the gateway needs answers."""
+        connected = self._bus.client.is_connected
+        parts = {"nats": connected, "log": connected and await self._log_answers()}
+        return Readiness(ready=all(parts.values()), parts=parts)
+
+    async def platform(self) -> PlatformView:
+        """Return the description of the platform.
+
+        Raises:
+            UnavailableError: the artifacts service does not answer.
+        """
+        readiness = await self.readiness()
+        return PlatformView(
+            version=VERSION,
+            project=PROJECT,
+            ready=readiness.ready,
+            parts=readiness.parts,
+            store=await self._artifacts.store(),
+            started_at=self._started_at,
+            schedulers=await self._schedulers(),
+            limits=ByteLimits(inline=INLINE_LIMIT, json=JSON_LIMIT, blob=self._max_blob),
+        )
+
+    async def _log_answers(self) -> bool:
+        try:
+            await self._bus.api(f"STREAM.INFO.{subjects.RUNS}", timeout=1.0)
+        except Exception:
+            return False
+        return True
+
+    async def _schedulers(self) -> list[SchedulerView]:
+        """Return the running schedulers with their shards; empty when none answers."""
+        try:
+            answer = await self._bus.request(subjects.SCHEDULER_REPLICAS, b"{}", timeout=1.0)
+            replicas = Replicas.model_validate_json(answer.data).replicas
+        except (UnavailableError, pydantic.ValidationError):
+            return []
+        return [SchedulerView(name=replica.name, shards=replica.shards) for replica in replicas]

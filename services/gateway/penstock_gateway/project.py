@@ -1,0 +1,3 @@
+"""The project that the gateway serves. There is one until projects can be created."""
+
+PROJECT = "default"

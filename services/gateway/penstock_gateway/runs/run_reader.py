@@ -1,0 +1,94 @@
+"""Reads one run: its request, its end, its folded state, its values."""
+
+from __future__ import annotations
+
+from penstock_adapters.nats.archived_log import ArchivedLog
+from penstock_adapters.nats.results import Results, is_reference
+from penstock_contracts import subjects
+from penstock_core import ids
+from penstock_core.errors import InvalidIdError
+from penstock_core.facts import RunFinished, RunRequested
+from penstock_core.pipeline.tagged import NoSuchPartError
+from penstock_core.pipeline.values import Collected, Value
+from penstock_gateway.errors import NotFoundError
+from penstock_gateway.runs.run_states import FoldedRun, RunStates
+from penstock_gateway.tracked.importer import TrackedRunImporter
+
+_LONG_LIST = 10_000
+"""Lists with more items are left as references in the view of a run."""
+
+
+class RunReader:
+    """Reads runs by ID. Runs of scripts that finished meanwhile are imported first."""
+
+    def __init__(self, log: ArchivedLog, states: RunStates, scripts: TrackedRunImporter) -> None:
+        self._log = log
+        self._states = states
+        self._scripts = scripts
+
+    async def get(self, run_id: str) -> FoldedRun:
+        """Return the present state of a run.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        await self._import(run_id)
+        run = await self._states.get(run_id)
+        if run is None:
+            raise _no_run(run_id)
+        if run.state.finished is not None and run.outputs is None:
+            run.outputs = {name: await self._short(run, one) for name, one in run.state.finished.outputs.items()}
+        return run
+
+    async def request(self, run_id: str) -> RunRequested:
+        """Return the request of a run.
+
+        Raises:
+            NotFoundError: the run does not exist.
+        """
+        await self._import(run_id)
+        found = await self.find_request(run_id)
+        if found is None:
+            raise _no_run(run_id)
+        return found
+
+    async def find_request(self, run_id: str) -> RunRequested | None:
+        """Return the request of a run, or None when the log has none."""
+        subject = subjects.run(run_id, "requested")
+        record = (await self._log.last([subject])).get(subject)
+        return record.fact if record and isinstance(record.fact, RunRequested) else None
+
+    async def finished(self, run_id: str) -> tuple[int, RunFinished] | None:
+        """Return the end of a run and its sequence in the log; None for an unfinished run."""
+        subject = subjects.run(run_id, "finished")
+        record = (await self._log.last([subject])).get(subject)
+        return (record.seq, record.fact) if record and isinstance(record.fact, RunFinished) else None
+
+    async def resolve(self, run: FoldedRun, value: Value) -> Value:
+        """Return a value with its references read from the log.
+
+        Raises:
+            NotFoundError: a part of the value does not exist.
+        """
+        if not is_reference(value):
+            return value
+        try:
+            return await Results(run.requested.run_id, self._log.last).value(value)
+        except NoSuchPartError as error:
+            raise NotFoundError("A part of the value does not exist", str(error)) from error
+
+    async def _short(self, run: FoldedRun, value: Value) -> Value:
+        """Resolve a value unless it is a long list."""
+        long = isinstance(value, Collected) and value.collected.count > _LONG_LIST
+        return value if long else await self.resolve(run, value)
+
+    async def _import(self, run_id: str) -> None:
+        try:
+            ids.check_name(run_id, "run ID")
+        except InvalidIdError as error:
+            raise NotFoundError("The run does not exist", str(error)) from error
+        await self._scripts.import_runs(run_id)
+
+
+def _no_run(run_id: str) -> NotFoundError:
+    return NotFoundError(f"Run {run_id!r} does not exist", "`penstock runs list` lists the runs")

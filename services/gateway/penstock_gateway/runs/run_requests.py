@@ -1,0 +1,143 @@
+"""Submits runs: checks the request against the pipeline version and appends it to the log.
+
+A request with an idempotency key can be repeated: the same key and the same body give the existing run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from typing import Any
+
+import orjson
+
+from penstock_adapters.nats.archived_log import ArchivedLog
+from penstock_adapters.nats.bus import Bus
+from penstock_contracts import fact_codec, subjects
+from penstock_contracts.api import RunAccepted, RunBody
+from penstock_contracts.commands import Version
+from penstock_core import ids, requests
+from penstock_core.facts import CacheMode, RunDeleted, RunRequested
+from penstock_core.requests import Options, Target
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.errors import ConflictError, UnprocessableError
+from penstock_gateway.message_size import check_message_size
+from penstock_gateway.project import PROJECT
+from penstock_gateway.registry import model_inputs
+from penstock_gateway.registry.model_registry import Registry
+from penstock_gateway.runs.run_reader import RunReader
+from penstock_gateway.versions.pipeline_versions import PipelineVersions
+
+
+class RunRequests:
+    """Submits runs."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        log: ArchivedLog,
+        reader: RunReader,
+        versions: PipelineVersions,
+        models: Registry,
+        artifacts: Artifacts,
+    ) -> None:
+        self._bus = bus
+        self._log = log
+        self._reader = reader
+        self._versions = versions
+        self._models = models
+        self._artifacts = artifacts
+
+    async def submit(self, body: RunBody, key: str | None) -> RunAccepted:
+        """Submit a run; with an idempotency key, the same key is the same run.
+
+        Raises:
+            NotFoundError: the pipeline or the version does not exist.
+            ConflictError: the key was used for another request.
+            InvalidInputsError: inputs, labels or steps to refresh are invalid.
+        """
+        ids.check_name(body.pipeline, "pipeline")
+        request = fingerprint(body.model_dump())
+        run_id, existing = await self.claim(body.pipeline, key, request)
+        if existing is not None:
+            return existing
+        version = await self._versions.get(body.pipeline, body.version)
+        inputs = await model_inputs.resolve(self._models, version, body.inputs)
+        options = Options(
+            trigger={"type": "manual", "request": request},
+            labels=body.labels,
+            priority=body.priority,
+            deadline=body.deadline,
+            cache=CacheMode(body.cache),
+            refresh=body.refresh,
+        )
+        fact = requests.build(run_id, target(version), inputs, options, time.time())
+        await self._artifacts.check_inputs(fact.inputs)
+        return await self.append(fact)
+
+    async def claim(self, pipeline: str, key: str | None, request: str) -> tuple[str, RunAccepted | None]:
+        """Return the ID for a new run, and the existing run if the idempotency key was used before.
+
+        Raises:
+            ConflictError: the key was used for a request with another fingerprint, or its run was deleted.
+        """
+        if key is None:
+            return ids.run_id(time.time_ns() // 1_000_000, os.urandom(10)), None
+        run_id = ids.run_id_from_key(PROJECT, pipeline, key)
+        existing = await self._reader.find_request(run_id)
+        if existing is None:
+            await self._check_not_deleted(run_id)
+        return run_id, _existing(existing, request) if existing is not None else None
+
+    async def append(self, fact: RunRequested) -> RunAccepted:
+        """Append the request of a run, whose trigger has the fingerprint as `request`.
+
+        Raises:
+            ConflictError: the run's ID belongs to another request.
+            UnprocessableError: the inputs cannot be stored.
+            ContentTooLargeError: the request does not fit into a message.
+        """
+        self._check_readable(fact)
+        if (await self._log.append([fact]))[0]:
+            return RunAccepted(run_id=fact.run_id, pipeline=fact.pipeline, version=fact.version, created=True)
+        # Another request with the same key was faster.
+        existing = await self._reader.find_request(fact.run_id)
+        if existing is None:
+            raise ConflictError("The log has an unreadable request under this run ID", "use another idempotency key")
+        return _existing(existing, fact.trigger["request"])
+
+    async def _check_not_deleted(self, run_id: str) -> None:
+        subject = subjects.run(run_id, "deleted")
+        record = (await self._log.last([subject])).get(subject)
+        if record is not None and isinstance(record.fact, RunDeleted):
+            raise ConflictError(
+                f"The idempotency key belongs to run {run_id}, which was deleted",
+                f"{record.fact.reason or 'deleted'}; use a new key for a new run",
+            )
+
+    def _check_readable(self, fact: RunRequested) -> None:
+        """Refuse a fact that cannot be read back: its subject in the log could never be used again."""
+        body = fact_codec.encode(fact)
+        read = fact_codec.decode(fact_codec.subject(fact), body)
+        if isinstance(read, fact_codec.UnreadableFact):
+            raise UnprocessableError("The inputs cannot be stored", f"{read.why}: pass a file or an artifact instead")
+        check_message_size(self._bus, len(body), "pass large inputs as files or artifacts")
+
+
+def fingerprint(request: Any) -> str:
+    """Return a digest of JSON data: equal for equal requests."""
+    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def target(version: Version) -> Target:
+    """Return a version as the target of a run request."""
+    return Target(project=PROJECT, pipeline=version.pipeline, version=version.version)
+
+
+def _existing(fact: RunRequested, request: str) -> RunAccepted:
+    if fact.trigger.get("request") != request:
+        raise ConflictError(
+            "The idempotency key was used for another request", f"it belongs to run {fact.run_id}: use a new key"
+        )
+    return RunAccepted(run_id=fact.run_id, pipeline=fact.pipeline, version=fact.version, created=False)

@@ -1,0 +1,99 @@
+"""The list of runs: query parameters become a `RunQuery`, rows become JSON."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from penstock_core.queries import search
+from penstock_core.queries.search import InvalidQueryError, RunQuery
+from penstock_gateway.project import PROJECT
+from penstock_gateway.read_model.database import ReadModel
+from penstock_gateway.read_model.projector import Projector
+from penstock_gateway.tracked.importer import TrackedRunImporter
+
+PATIENCE = 3.0
+"""Seconds that a list waits for the latest facts; after that its `lag` says how many are missing."""
+
+_FILTER_LIMIT = 16
+_JSON = ("trigger", "labels")
+
+
+def parse(
+    *,
+    labels: list[str],
+    metrics: list[str],
+    params: list[str],
+    since: str | None,
+    until: str | None,
+    sort: str | None,
+    cursor: str | None,
+    **plain: Any,
+) -> RunQuery:
+    """Parse query parameters; `plain` are fields of the query that need no parsing.
+
+    Raises:
+        InvalidQueryError: a parameter is invalid.
+    """
+    if len(labels) + len(metrics) + len(params) > _FILTER_LIMIT:
+        raise InvalidQueryError(f"at most {_FILTER_LIMIT} labels, metrics and parameters together")
+    order = search.sort(sort or search.NEWEST)
+    return RunQuery(
+        project=PROJECT,
+        labels=tuple(search.label(text) for text in labels),
+        metrics=tuple(search.condition(text, numeric=True) for text in metrics),
+        params=tuple(search.condition(text) for text in params),
+        since=_time(since, "since"),
+        until=_time(until, "until"),
+        sort=order,
+        after=search.parse_cursor(cursor, order) if cursor else None,
+        **plain,
+    )
+
+
+class RunSearch:
+    """Lists and searches runs in the read model."""
+
+    def __init__(self, read_model: ReadModel, projector: Projector, scripts: TrackedRunImporter) -> None:
+        self._read_model = read_model
+        self._projector = projector
+        self._scripts = scripts
+
+    async def page(self, query: RunQuery) -> dict[str, Any]:
+        """Return the fields of `api.RunPage`.
+
+        Raises:
+            UnavailableError: the log or the database does not answer.
+            DatabaseError: the database cannot be used.
+        """
+        await self._scripts.import_runs()
+        sequence = await self._projector.wait_until_current(PATIENCE)
+        found = await self._read_model.read(lambda model: model.page(query))
+        return {
+            "runs": [_summary(row) for row in found.rows],
+            "next": search.cursor(query.sort, found.end) if found.end else None,
+            "lag": max(0, sequence - found.last_seq),
+        }
+
+
+def _summary(row: dict[str, Any]) -> dict[str, Any]:
+    plain = {name: value for name, value in row.items() if name != "sorted_by"}
+    return plain | {name: orjson.Fragment(row[name]) for name in _JSON}
+
+
+def _time(text: str | None, name: str) -> float | None:
+    """Parse Unix seconds or an ISO 8601 time, which is in UTC without a time zone."""
+    if text is None:
+        return None
+    number = search.number_of(text)
+    if number is not None:
+        return number
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidQueryError(
+            f"{name}: {text[:50]!r} is not a time: use Unix seconds or 2026-11-21T08:15:00Z"
+        ) from error
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
