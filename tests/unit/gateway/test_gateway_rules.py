@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from penstock_core.errors import InvalidInputsError
 from penstock_core.pipeline.values import ArtifactRef
-from penstock_gateway.http import bodies, downloads, guard, problems
+from penstock_gateway.access import guard
+from penstock_gateway.http import bodies, downloads, problems
 from penstock_gateway.http.problems import RequestError
 
 
