@@ -246,7 +246,7 @@ def test_every_command_has_json(workspace: Workspace) -> None:
         (("gate", "rules", "best", " "), "delete it with --delete"),
         (("gate", "rules", "best", "a > 1", "--delete"), "exclude each other"),
         (("register", "rules", "last", "nosuch"), "has no step 'nosuch'"),
-        (("register", "rules", "k000", "train"), "There is no run 'k000'"),
+        (("register", "rules", "k000", "train"), "Run 'k000' does not exist"),
         (("register", "rules", "last", "train", "--metric", "a=nan"), "expected a finite number"),
         (("register", "rules", "last", "train", "--tag", "a"), "expected NAME=VALUE"),
         (("archive", "rules", "99"), "has no version 99"),

@@ -283,12 +283,12 @@ def test_runs_go_by_policies_and_by_hand_but_not_those_that_others_need(cluster:
 @pytest.mark.parametrize(
     ("wrong", "status", "says"),
     [
-        ({"pipeline": "trainig", "keep_for": 5.0}, 404, "There is no pipeline 'trainig'"),
+        ({"pipeline": "trainig", "keep_for": 5.0}, 404, "Pipeline 'trainig' does not exist"),
         ({"keep_for": -1.0}, 422, "keep_for: -1 seconds: it must be 0 or more"),
         ({"keep_last": -1}, 422, "keep_last: -1 runs"),
         ({"states": ["running"], "keep_for": 5.0}, 422, "is no end of a run"),
         ({}, 422, "say how long runs are kept"),
-        ({"keep_last": 0}, 409, "The policy would leave no run at all"),
+        ({"keep_last": 0}, 409, "The policy would delete all"),
     ],
 )
 def test_policies_that_are_not_meant_are_refused(

@@ -166,9 +166,9 @@ def _report_failed_gate(error: RefusedError, *, json: bool) -> NoReturn:
     if error.status != 409 or not clauses:
         raise error
     if json:
-        output.as_json({"refused": error.title, "clauses": clauses})
+        output.as_json({"refused": error.detail, "clauses": clauses})
     else:
-        output.note(error.title)
+        output.note(error.detail)
         for clause in clauses:
             output.note(f"  {clause}")
     raise typer.Exit(FAILED)

@@ -263,7 +263,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         states,
         reader,
         requests,
-        Reruns(requests, reader, versions, models, artifacts, resumptions),
+        Reruns(requests, reader, versions, resumptions),
         Cancellations(log, reader),
         ModelRegistration(reader, models, artifacts),
         RunSearch(read_model, projector, scripts),

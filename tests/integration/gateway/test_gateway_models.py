@@ -202,7 +202,7 @@ async def test_a_gate_refuses_with_each_comparison_and_is_passed_by_for_a_reason
         {"field": "gate", "message": "accuracy >= 0.5: 0.8 >= 0.5 holds"},
     ]
     missing = await http("PUT", path, {"version": 3})
-    assert "version 3 has no metric accuracy (it has: loss)" in missing.json()["detail"]
+    assert "version 3 has no metric accuracy (it has: loss)" in missing.json()["errors"][0]["message"]
     assert (await http("PUT", path, {"version": 2, "force": True})).status == 409
     forced = await http("PUT", path, {"version": 2, "force": True, "reason": "the other is illegal"})
     assert forced.json()["alias"]["forced"] is True

@@ -407,7 +407,8 @@ async def test_results_as_json_and_as_bytes(platform: Platform, http: Http) -> N
     assert (await http("GET", path)).status == 404
     assert (await http("GET", f"{path}?step=none")).status == 404
     other = await http("GET", f"{path}?step=double&output=none")
-    assert (other.status, other.json()["detail"]) == (404, "Step 'double' has no output 'none': it has 'result', 'report'")
+    assert other.status == 404
+    assert other.json()["detail"] == "Step 'double' has no output 'none': it has 'result', 'report'"
 
 
 async def test_pickles_are_only_ever_bytes(platform: Platform, http: Http) -> None:

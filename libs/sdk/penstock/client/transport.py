@@ -328,7 +328,7 @@ def _error_for(response: _Response, path: str) -> Exception:
             wait = float(response.getheader("retry-after", "0") or 0)
         except ValueError:
             wait = 0.0
-        return _RetryableError(title or f"the platform answered {status}", wait)
+        return _RetryableError(f"{title}: {detail}" if title else f"the platform answered {status}", wait)
     if status == 401 or status == 403:
         return UnauthorizedError(status, title or "the platform rejected the token", detail or "check PENSTOCK_TOKEN")
     if status == 404:

@@ -129,8 +129,7 @@ def response_to(error: Exception) -> Response | None:
         case InvalidInputsError():
             return problem(422, str(error), error.errors)
         case registry.GateRefusedError():
-            detail = f"{error.message}: {'; '.join(error.clauses)}: {error.advice}"
-            return problem(409, detail, [("gate", clause) for clause in error.clauses])
+            return problem(409, str(error), [("gate", clause) for clause in error.clauses])
         case registry.GateError():
             return problem(422, f"The gate is invalid: {error}", [("gate", str(error))])
         case UnavailableError():

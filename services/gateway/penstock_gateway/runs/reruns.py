@@ -6,20 +6,16 @@ A resumed run reuses the results of the earlier run that are still valid: see `r
 from __future__ import annotations
 
 import dataclasses
-import time
 
 from penstock_contracts.api import RerunBody, RunAccepted
 from penstock_contracts.commands import Version
-from penstock_core import requests, script_runs
+from penstock_core import script_runs
 from penstock_core.facts import CacheMode, RunRequested
 from penstock_core.requests import Options
-from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import UnprocessableError
-from penstock_gateway.registry import model_inputs
-from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.runs.resumption import Resumptions
 from penstock_gateway.runs.run_reader import RunReader
-from penstock_gateway.runs.run_requests import RunRequests, fingerprint, target
+from penstock_gateway.runs.run_requests import RunRequests, fingerprint
 from penstock_gateway.versions.pipeline_versions import PipelineVersions, script_experiment
 
 
@@ -31,15 +27,11 @@ class Reruns:
         requests: RunRequests,
         reader: RunReader,
         versions: PipelineVersions,
-        models: Registry,
-        artifacts: Artifacts,
         resumptions: Resumptions,
     ) -> None:
         self._requests = requests
         self._reader = reader
         self._versions = versions
-        self._models = models
-        self._artifacts = artifacts
         self._resumptions = resumptions
 
     async def rerun(self, run_id: str, body: RerunBody, key: str | None) -> RunAccepted:
@@ -62,7 +54,6 @@ class Reruns:
                 return existing
             return existing.model_copy(update={"resumed": await self._resumptions.read(existing.run_id)})
         version = await self._version(parent, body.version)
-        inputs = await model_inputs.resolve(self._models, version, body.inputs, parent.inputs)
         options = Options(
             trigger={"type": "rerun", "parent": run_id, "request": request},
             labels=parent.labels,
@@ -71,8 +62,7 @@ class Reruns:
             cache=CacheMode(body.cache),
             refresh=body.refresh,
         )
-        fact = requests.build(new_id, target(version), inputs, options, time.time())
-        await self._artifacts.check_inputs(fact.inputs)
+        fact = await self._requests.build(new_id, version, body.inputs, options, parent.inputs)
         if not resumes:
             return await self._requests.append(fact)
         begin = (*fact.refresh, *(() if body.from_step is None else (body.from_step,)))

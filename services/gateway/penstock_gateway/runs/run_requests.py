@@ -8,17 +8,20 @@ from __future__ import annotations
 import hashlib
 import os
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 
 from penstock_adapters.nats.archived_log import ArchivedLog
+from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.api import RunAccepted, RunBody
 from penstock_contracts.commands import Version
 from penstock_core import ids, requests
 from penstock_core.facts import CacheMode, RunDeleted, RunRequested
+from penstock_core.pipeline.values import Value
 from penstock_core.requests import Options, Target
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import ConflictError, UnprocessableError
@@ -48,6 +51,7 @@ class RunRequests:
         self._versions = versions
         self._models = models
         self._artifacts = artifacts
+        self._limit_sizes = LimitSizes(bus)
 
     async def submit(self, body: RunBody, key: str | None) -> RunAccepted:
         """Submit a run; with an idempotency key, the same key is the same run.
@@ -63,7 +67,6 @@ class RunRequests:
         if existing is not None:
             return existing
         version = await self._versions.get(body.pipeline, body.version)
-        inputs = await model_inputs.resolve(self._models, version, body.inputs)
         options = Options(
             trigger={"type": "manual", "request": request},
             labels=body.labels,
@@ -72,9 +75,38 @@ class RunRequests:
             cache=CacheMode(body.cache),
             refresh=body.refresh,
         )
-        fact = requests.build(run_id, target(version), inputs, options, time.time())
+        return await self.append(await self.build(run_id, version, body.inputs, options))
+
+    async def build(
+        self,
+        run_id: str,
+        version: Version,
+        given: Mapping[str, Any],
+        options: Options,
+        earlier: Mapping[str, Value] | None = None,
+    ) -> RunRequested:
+        """Build the request of a run.
+
+        Args:
+            run_id: of the run.
+            version: of the pipeline.
+            given: JSON inputs by parameter.
+            options: of the run.
+            earlier: inputs of an earlier run, for parameters that are not given.
+
+        Raises:
+            InvalidInputsError: inputs, labels or steps to refresh are invalid.
+        """
+        inputs = await model_inputs.resolve(self._models, version, given, earlier)
+        target = Target(
+            project=PROJECT,
+            pipeline=version.pipeline,
+            version=version.version,
+            limited_pools=await self._limit_sizes.limited_pools(),
+        )
+        fact = requests.build(run_id, target, inputs, options, time.time())
         await self._artifacts.check_inputs(fact.inputs)
-        return await self.append(fact)
+        return fact
 
     async def claim(self, pipeline: str, key: str | None, request: str) -> tuple[str, RunAccepted | None]:
         """Return the ID for a new run, and the existing run if the idempotency key was used before.
@@ -128,11 +160,6 @@ class RunRequests:
 def fingerprint(request: Any) -> str:
     """Return a digest of JSON data: equal for equal requests."""
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def target(version: Version) -> Target:
-    """Return a version as the target of a run request."""
-    return Target(project=PROJECT, pipeline=version.pipeline, version=version.version)
 
 
 def _existing(fact: RunRequested, request: str) -> RunAccepted:

@@ -1,6 +1,6 @@
 """Imports the runs that plain scripts recorded in the state folder into the log, once each.
 
-In: folders `tracked/<run id>` as `penstock.step_context.tracking` writes them. Out: metrics in their stream, then the
+In: folders `tracked/<run id>` as `penstock.tracking` writes them. Out: metrics in their stream, then the
 facts of the run; then the folder is removed. The folder of a running script is locked, and skipped; a script that was
 killed left no `end.json`, and its run fails.
 
