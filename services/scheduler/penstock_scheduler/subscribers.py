@@ -34,7 +34,7 @@ def register(context: ServiceContext, presence: ReplicaPresence) -> None:
     context.broker.subscriber(subjects.replicas("scheduler"), ack_policy=AckPolicy.MANUAL, decoder=_raw, no_reply=True)(
         heard
     )
-    answer(context, subjects.SCHEDULER_REPLICAS, _Nothing, report, lambda error, again: Replicas(replicas=[]))
+    answer(context, subjects.SCHEDULER_REPLICAS, report, lambda error, again: Replicas(replicas=[]))
 
 
 async def _raw(message: NatsMessage) -> bytes:
