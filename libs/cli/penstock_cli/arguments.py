@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock_cli.errors import UsageError
+from penstock_core import durations
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
@@ -94,11 +95,9 @@ def parse_numbers(option: str, given: Sequence[str]) -> dict[str, float]:
 
 
 def parse_duration(text: str) -> float:
-    """Return a duration such as `90`, `1.5h`, `10m`, `2d` in seconds."""
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    unit = units.get(text[-1:], 0.0)
+    """Return a duration such as `90`, `1.5h`, `1h30m`, `2d` in seconds."""
     try:
-        value = float(text[:-1]) * unit if unit else float(text)
+        value = durations.parse_duration(text)
     except ValueError:
         value = -1.0
     if not 0 < value < 1e9:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock_core.ids import NAME_PATTERN
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
@@ -22,7 +24,7 @@ class CreateTokenBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
+    name: str = Field(pattern=NAME_PATTERN)
 
 
 class TokenView(_Model):

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from penstock_core.ids import NAME_PATTERN
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.queries import series
 from penstock_core.queries.series import Point
@@ -54,7 +55,7 @@ class RegisterVersion(_Model):
     Without `publish` the version is an experiment: it has a number and can be run by it, but is never `latest`.
     """
 
-    project: str = Field(default="default", pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
+    project: str = Field(default="default", pattern=NAME_PATTERN)
     pipeline: Pipeline
     source: str = Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of the source bundle, already stored")
     code: str | None = Field(
@@ -187,7 +188,7 @@ class Measurements(_Model):
     `first` is the index of the first point within the attempt. Times are Unix seconds, `after` counts from `start`.
     """
 
-    run_id: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
+    run_id: str = Field(pattern=NAME_PATTERN)
     key: str = Field(min_length=1, max_length=300)
     attempt: int = Field(ge=1, le=1_000_000)
     first: int = Field(ge=0, le=2**53)
@@ -253,7 +254,7 @@ class ScheduleFields(_Model):
 class Schedule(ScheduleFields):
     """A cron schedule: when a pipeline version runs, in which time zone, with which inputs."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$")
+    name: str = Field(pattern=NAME_PATTERN)
 
 
 class Tick(_Model):

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
+from penstock_core.ids import NAME_PATTERN
 from penstock_core.registry.facts import TAGS_LIMIT, TEXT_LIMIT
 
 NAMES_LIMIT = 500
-_NAME = r"^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
 
 Text = Annotated[str, Field(max_length=TEXT_LIMIT)]
-Name = Annotated[str, Field(pattern=_NAME)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class _Model(BaseModel):
@@ -50,7 +50,7 @@ Tags = Annotated[dict[str, str], Field(max_length=TAGS_LIMIT), AfterValidator(_s
 class RegisterModelBody(_Body):
     """Make a version of a model from an output, or a logged artifact, of a step of a run."""
 
-    run_id: str = Field(pattern=_NAME)
+    run_id: str = Field(pattern=NAME_PATTERN)
     step: str = Field(min_length=1, max_length=240, description="key of the step")
     output: str = Field(default="result", min_length=1, max_length=200)
     metrics: Metrics | None = Field(default=None, description="null: those that the step logged")

@@ -19,7 +19,10 @@ Digest = NewType("Digest", str)
 
 SHARDS = 16
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,99}\Z")
+NAME_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
+"""Names of projects, pipelines, steps, pools and runs, as a JSON Schema pattern."""
+
+_NAME = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")
 _STEP_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_/-]{0,199}(\[[0-9]{1,9}\])*\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 # Crockford's base 32, as in ULID: sortable as text, no letters that look alike.

@@ -6,15 +6,19 @@ For the command line: `parse_inputs(pipeline, {"depth": "3"})`, then `check_inpu
 
 from __future__ import annotations
 
+import datetime
+import decimal
 import difflib
 import json
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import Any
 
 from penstock import codec, hints
 from penstock.hints import value_check
 from penstock.hints.signature import Parametrized
+from penstock_core.durations import parse_duration
 from penstock_core.errors import InputError
 
 
@@ -44,7 +48,9 @@ def parse_text(text: str, hint: Any, what: str = "the value") -> Any:
     Raises:
         InputError: neither fits.
     """
-    for data in (*_as_json(text), text, *_python_literal(text)):
+    # A Decimal keeps its digits only as text, and a duration has units.
+    exact = {decimal.Decimal, datetime.timedelta} & {hints.class_of(one) for one in hints.members(hint)}
+    for data in (*([text] if exact else []), *_as_json(text), text, *_python_literal(text)):
         try:
             value = _converted(data, hint)
         except codec.MismatchError:
@@ -76,6 +82,9 @@ def _converted(data: Any, hint: Any) -> Any:
             cls = hints.class_of(option)
             if cls is not None and issubclass(cls, PurePath):
                 return Path(data).expanduser().absolute()
+    if isinstance(data, str) and any(hints.class_of(option) is datetime.timedelta for option in hints.members(hint)):
+        with suppress(ValueError, OverflowError):
+            return datetime.timedelta(seconds=parse_duration(data))
     if isinstance(data, str) and any(hints.class_of(option) is str for option in hints.members(hint)):
         return data
     return codec.decode(data, hint)
@@ -86,6 +95,8 @@ def _advice(hint: Any) -> str:
         cls = hints.class_of(option)
         if cls is bool:
             return ": write true or false"
+        if cls is datetime.timedelta:
+            return ": write seconds, or a number with a unit, such as 90s, 10m, 1h30m or 2d"
         if cls in (list, dict, tuple, set):
             return """: write JSON, such as '[1, 2]' or '{"a": 1}'"""
     return ""

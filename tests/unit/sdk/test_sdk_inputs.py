@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import decimal
 import json
 import math
 from pathlib import Path
@@ -180,3 +181,21 @@ def test_single_values_are_checked_or_converted() -> None:
     assert check_value(1, int) == 1
     with pytest.raises(InputError, match=r"depth must be int: 'a' \(str\) is not int"):
         check_value("a", int, "depth")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("90s", 90), ("1h30m", 5400), ("2d", 172_800), ("0.5", 0.5), ("250ms", 0.25)]
+)
+def test_a_duration_is_seconds_or_has_units(text: str, seconds: float) -> None:
+    assert parse_text(text, datetime.timedelta) == datetime.timedelta(seconds=seconds)
+    assert parse_text(text, datetime.timedelta | None) == datetime.timedelta(seconds=seconds)
+
+
+def test_a_duration_that_is_none_says_how_to_write_one() -> None:
+    with pytest.raises(InputError, match="such as 90s, 10m"):
+        parse_text("soon", datetime.timedelta)
+
+
+def test_decimals_keep_their_digits() -> None:
+    assert str(parse_text("1.10", decimal.Decimal)) == "1.10"
+    assert str(parse_text("0.1000000000000000055", decimal.Decimal)) == "0.1000000000000000055"

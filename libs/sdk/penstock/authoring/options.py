@@ -9,20 +9,18 @@ import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, TypeAlias
 
 from penstock import hints, tracebacks
-from penstock_core import ids
+from penstock_core import durations, ids
 from penstock_core.errors import DefinitionError, InvalidIdError
 from penstock_core.pipeline import ir
 
 Duration: TypeAlias = str | float | timedelta
 Size: TypeAlias = str | int
 
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+\Z")
-_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _BYTES = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?i?)b?\Z", re.IGNORECASE)
 _CPU = re.compile(r"(\d+(?:\.\d+)?)(m?)\Z")
@@ -51,8 +49,9 @@ def duration(value: Any, what: str, *, zero: bool = False) -> float:
         seconds = value.total_seconds()
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value)
-    elif isinstance(value, str) and _DURATION.match(text := value.replace(" ", "")):
-        seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    elif isinstance(value, str):
+        with suppress(ValueError):
+            seconds = durations.parse_duration(value)
     if seconds is None or not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
         raise definition_error(
             f"{what} must be a time such as '10m', '1h30m', 2.5 (seconds) or a timedelta, not {value!r}"

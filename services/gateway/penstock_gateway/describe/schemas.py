@@ -7,6 +7,7 @@ from typing import Any, cast
 import pydantic
 
 from penstock_contracts import commands, fact_codec, model_fact_codec, previews, retention
+from penstock_core import ids
 from penstock_core.facts import Fact
 from penstock_core.registry.facts import MOST, ModelFact
 
@@ -39,7 +40,7 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     commands.EventReply,
 )
 
-NAME = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
+NAME = ids.NAME_PATTERN
 STEP_KEY = r"^[A-Za-z0-9_][A-Za-z0-9_/-]{0,199}(\[[0-9]{1,9}\])*$"
 
 # What facts check by themselves when they are made, said in the schema as well.
