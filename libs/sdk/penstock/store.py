@@ -1,8 +1,7 @@
 """The folder artifact store as a step's process sees it: content-addressed files, written once.
 
-Layout, shared with the platform's own adapter: `<root>/sha256/<first 2 hex>/<64 hex>`, temporary files in
-`<root>/tmp/`. What enters: files and bytes. What leaves: digests and paths. Promise: an object either is there whole
-and durable or is not there at all; putting the same bytes twice is success.
+The layout is that of the platform's own store, see `penstock_core.artifact_layout`. In: files and bytes. Out: digests
+and paths. Promise: an object is complete and durable, or does not exist; storing the same bytes twice is success.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import fcntl
 import hashlib
 import io
 import os
-import re
 import shutil
 import tempfile
 import threading
@@ -21,11 +19,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.errors import ArtifactDamagedError, ArtifactMissingError, ArtifactTooLargeError, StoreFullError
+from penstock_core import artifact_layout
 
 _CHUNK = 1024 * 1024
 _LARGE = 4 * 1024 * 1024
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 
 class FolderStore:
@@ -42,9 +40,7 @@ class FolderStore:
 
     def path(self, sha256: str) -> Path:
         """Where the object of this digest lies, whether it is there or not."""
-        if not _DIGEST.match(sha256):
-            raise ValueError(f"{sha256[:80]!r} is not a SHA-256 in hexadecimal")
-        return self.root / "sha256" / sha256[:2] / sha256
+        return self.root / artifact_layout.object_name(sha256)
 
     def has(self, sha256: str) -> bool:
         """Whether the object is there."""
@@ -77,7 +73,7 @@ class FolderStore:
     @contextmanager
     def temporary(self) -> Generator[Path]:
         """A new empty file inside the store, to write to and then `adopt`; removed at the end if it was not."""
-        folder = self.root / "tmp"
+        folder = self.root / artifact_layout.TEMPORARY
         self._make_folder(folder)
         descriptor, name = tempfile.mkstemp(dir=folder)
         os.close(descriptor)
@@ -138,7 +134,7 @@ class FolderStore:
     @contextmanager
     def _lock(self) -> Generator[None]:
         """Keep sweepers out for a moment: they hold the lock alone, writers hold it together."""
-        descriptor = os.open(self.root / "lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self.root / artifact_layout.LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             yield

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from penstock_adapters.errors import ArtifactError, ArtifactMismatchError, StoreFullError, StoreRefusedError
 from penstock_adapters.files import garbage_collection
+from penstock_core import artifact_layout
 
 _OWN = "put-"
 _OWN_AGE = 5.0
@@ -31,7 +32,7 @@ class PartFile:
     """An object being written. `close` removes it, unless `commit` gave it its name."""
 
     def __init__(self, root: Path) -> None:
-        folder = root / "tmp"
+        folder = root / artifact_layout.TEMPORARY
         folder.mkdir(parents=True, exist_ok=True)
         self.size = 0
         self._root = root
@@ -127,9 +128,9 @@ def kept(root: Path, target: Path, size: int) -> bool:
 
 def clean(root: Path, age: float = _OTHERS_AGE) -> None:
     """Make the folders of a store and remove what writers that are gone left in `tmp`; `age` is for those of steps."""
-    folder = root / "tmp"
+    folder = root / artifact_layout.TEMPORARY
     folder.mkdir(parents=True, exist_ok=True)
-    (root / "sha256").mkdir(exist_ok=True)
+    (root / artifact_layout.OBJECTS).mkdir(exist_ok=True)
     sync_folder(root)
     if not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
