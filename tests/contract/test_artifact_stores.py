@@ -22,7 +22,8 @@ from penstock_adapters.errors import ArtifactError, ArtifactTooLargeError, Store
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.s3 import S3Artifacts, S3Options
 from penstock_adapters.stores import open_store
-from penstock_core.ports import ArtifactStore, UnavailableError
+from penstock_core.errors import UnavailableError
+from penstock_core.ports import ArtifactStore
 from penstock_testkit.servers.ports import free_ports
 from penstock_testkit.servers.proxy import Proxy
 from penstock_testkit.servers.s3 import BUCKET, S3Server

@@ -19,6 +19,7 @@ from penstock_adapters.sql import engine, lineage, migrate, run_details, tables,
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import DatabaseError, SequenceGapError, UnwritableFactError
 from penstock_adapters.sql.read_model import open_read_model
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import (
     AttemptFinished,
     AttemptStarted,
@@ -30,7 +31,7 @@ from penstock_core.facts import (
     StepSkipped,
 )
 from penstock_core.pipeline.values import Inline, Items, ResultOf, ResultRef, Stored
-from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.ports import Recorded
 from penstock_core.run import machine
 from penstock_core.run.machine import Plan, Status
 from penstock_testkit import generators, histories, strategies

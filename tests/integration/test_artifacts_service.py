@@ -26,9 +26,9 @@ from penstock_artifacts.app import build
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, Outcome
 from penstock_core.pipeline.values import ArtifactRef, Items, Stored
-from penstock_core.ports import UnavailableError
 from penstock_servicekit import app
 from penstock_testkit.servers.child import Child
 from penstock_testkit.servers.nats import NatsServer

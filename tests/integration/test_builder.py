@@ -33,7 +33,6 @@ from penstock_contracts.commands import (
 )
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline, Output
-from penstock_core.ports import UnavailableError
 from penstock_servicekit import app
 from penstock_testkit.servers.nats import NatsServer
 

@@ -27,7 +27,6 @@ from penstock_contracts.commands import EnvironmentInfo, Parked, Publication, Pu
 from penstock_core.facts import RunRequested
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline
-from penstock_core.ports import UnavailableError
 from penstock_cron.app import build
 from penstock_cron.settings import CronSettings
 from penstock_servicekit import app

@@ -15,7 +15,7 @@ from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import subjects
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 from penstock_servicekit.app import connect
 from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext
@@ -90,9 +90,7 @@ async def test_messages_are_handled_in_order_and_again_after_an_error(tmp_path: 
 
 
 @pytest.mark.parametrize("idle", [True, False], ids=["waiting", "stopped"])
-async def test_a_deleted_consumer_is_created_again(
-    tmp_path: Path, idle: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_deleted_consumer_is_created_again(tmp_path: Path, idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both while requests stand at the server, which says that the consumer is gone, and before the first request."""
     handled: list[str] = []
     logged: list[str] = []

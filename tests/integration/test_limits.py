@@ -17,6 +17,7 @@ from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_contracts.commands import EnvironmentInfo, Version
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import (
     AttemptFinished,
     AttemptQueued,
@@ -32,7 +33,6 @@ from penstock_core.facts import (
 from penstock_core.limits import slot_ledger
 from penstock_core.limits.slot_ledger import LimitsLedger
 from penstock_core.pipeline.ir import Overlap, Pipeline, StepSpec
-from penstock_core.ports import UnavailableError
 from penstock_core.run.effects import AcquireSlots, AdmitRun, Effect, ReleaseRun, ReleaseSlots
 from penstock_scheduler.limits import Limits
 from penstock_scheduler.limits_reconciler import LimitsReconciler

@@ -16,8 +16,8 @@ from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import subjects
+from penstock_core.errors import UnavailableError
 from penstock_core.pipeline.values import ArtifactRef
-from penstock_core.ports import UnavailableError
 from penstock_core.registry import decide
 from penstock_core.registry.decide import Actor, Decision, Origin, Promotion, VersionDetails
 from penstock_core.registry.errors import GateRefusedError, NotFoundError

@@ -21,9 +21,9 @@ from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_adapters.nats.server import EmbeddedServer, NatsServerError
 from penstock_contracts import fact_codec, subjects
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, CancelRequested, Outcome, RunRequested
 from penstock_core.pipeline.values import Inline
-from penstock_core.ports import UnavailableError
 from penstock_servicekit.app import AccessRefusedError, ConnectionFailedError, connect
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from penstock_adapters.process import executor, sweep
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import Outcome
 from penstock_core.pipeline.values import Inline
-from penstock_core.ports import UnavailableError
 from penstock_testkit.executor_harness import OpenHarness, alive, failed, gone, pid_in
 
 # ------------------------------------------------------------------------------------------------ what is left behind

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from penstock_adapters.process import AttemptEnvironment
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import AttemptRequested, Outcome
-from penstock_core.ports import UnavailableError
 from penstock_testkit.executor_harness import ExecutorHarness, OpenHarness, failed
 
 

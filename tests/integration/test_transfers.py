@@ -24,8 +24,8 @@ from penstock_artifacts.app import build
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
+from penstock_core.errors import UnavailableError
 from penstock_core.pipeline.values import ArtifactRef, Stored
-from penstock_core.ports import UnavailableError
 from penstock_servicekit import app
 from penstock_testkit.servers.nats import NatsServer
 from penstock_testkit.servers.proxy import Proxy

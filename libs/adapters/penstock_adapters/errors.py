@@ -1,4 +1,4 @@
-"""The errors of artifact stores. A store that is away is `ports.UnavailableError` instead: trying again may help there.
+"""The errors of artifact stores. A store that is away raises `UnavailableError` instead: a later call may succeed.
 
 ArtifactError               final: the same call fails again until something is changed
 ├── ArtifactMissing         there is no object of this digest

@@ -22,9 +22,9 @@ from penstock_adapters.transfers import TransferError
 from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_core import folders
+from penstock_core.errors import UnavailableError
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import ArtifactRef, Value
-from penstock_core.ports import UnavailableError
 
 _KNOWN_FOR = 300.0
 """Most seconds that an object which was put is known to be in the store."""

@@ -20,8 +20,7 @@ from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
 from penstock_contracts.commands import Location
-from penstock_core.errors import PenstockError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
 
 CHUNK = 1024 * 1024
 TIMEOUT = 60.0

@@ -1,23 +1,48 @@
-"""The errors of the domain.
+"""The errors of the core.
 
-PenstockError
-├── DefinitionError     a pipeline or step is wrong; carries the user's file and line
-├── InvalidId           a name or id has characters or a length it may not have
-├── InvalidFact         a fact contradicts its own rules
-└── InputError          the inputs given to a run do not fit the pipeline
+PenstockError                   base of all errors that Penstock raises on purpose
+├── DefinitionError             a pipeline or step is defined wrongly; has the file and line            user
+├── InvalidIdError              a name or identifier has invalid characters or an invalid length        user
+├── InvalidFactError            a fact contradicts its own rules   [platform]
+├── InputError                  the inputs of a run or a query are wrong   [user]
+│   ├── InvalidInputsError      a run request is invalid; lists every problem   [user]
+│   └── InvalidQueryError       (queries.search) a filter or an order is invalid   [user]
+├── UnavailableError            a service did not answer in time   [platform, retryable]
+├── ConditionError              (pipeline.conditions) a condition cannot be evaluated   [user]
+├── NoSuchPartError             (pipeline.tagged) a value has no such index or key   [user]
+├── UnresolvableBindingError    (run.value_resolution) an input of a step cannot be resolved            user
+├── UnsafeFolderError           (folders) a folder manifest has a path outside of its folder            user
+├── InvalidPolicyError          (retention) a retention policy is invalid   [user]
+├── GateError                   (registry.errors) a gate expression is invalid   [user]
+└── RegistryError               (registry.errors) a change of a registered model is refused   [user]
+
+Two attributes classify every error: `retryable`, whether the same call may succeed later, and `user_fault`, whether the
+user has to change something, as opposed to the platform's operators.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 
 class PenstockError(Exception):
-    """Base of all errors that Penstock raises on purpose."""
+    """Base of all errors that Penstock raises on purpose. By default final, and the platform's fault."""
+
+    retryable: ClassVar[bool] = False
+    user_fault: ClassVar[bool] = False
+
+
+class UnavailableError(PenstockError):
+    """A service did not answer in time or cannot be reached."""
+
+    retryable: ClassVar[bool] = True
 
 
 class InvalidIdError(PenstockError, ValueError):
-    """A name or id has characters or a length it may not have."""
+    """A name or identifier has invalid characters or an invalid length."""
+
+    user_fault: ClassVar[bool] = True
 
 
 class InvalidFactError(PenstockError, ValueError):
@@ -25,7 +50,9 @@ class InvalidFactError(PenstockError, ValueError):
 
 
 class InputError(PenstockError, ValueError):
-    """The inputs given to a run do not fit the pipeline."""
+    """The inputs of a run or a query are wrong."""
+
+    user_fault: ClassVar[bool] = True
 
 
 class InvalidInputsError(InputError):
@@ -51,10 +78,12 @@ class DefinitionError(PenstockError):
     """A pipeline or step is defined wrongly.
 
     Attributes:
-        message: what is wrong and what to do, without the location.
-        file: the user's file, or None where it is unknown.
+        message: what is wrong and how to fix it, without the location.
+        file: the user's file, or None if unknown.
         line: the line in that file, counted from 1.
     """
+
+    user_fault: ClassVar[bool] = True
 
     def __init__(self, message: str, file: str | None = None, line: int | None = None) -> None:
         self.message = message

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from penstock_core import ids
 from penstock_core.errors import PenstockError
@@ -34,6 +34,8 @@ _ENDS = 64
 
 class UnsafeFolderError(PenstockError, ValueError):
     """A folder's manifest or archive holds what none of ours would, such as a path that leaves the folder."""
+
+    user_fault: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,12 +10,8 @@ from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from penstock_core.errors import InvalidIdError, PenstockError
+from penstock_core.errors import InvalidIdError
 from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, Fact
-
-
-class UnavailableError(PenstockError):
-    """An outside service did not answer in time or is away. Trying again later may help."""
 
 
 @dataclass(frozen=True, slots=True)

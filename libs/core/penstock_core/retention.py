@@ -19,7 +19,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from penstock_core import ids
 from penstock_core.errors import PenstockError
@@ -36,6 +36,8 @@ _MOST = 10_000_000
 
 class InvalidPolicyError(PenstockError, ValueError):
     """A policy makes no sense. `field` is the part that is wrong."""
+
+    user_fault: ClassVar[bool] = True
 
     def __init__(self, field: str, why: str) -> None:
         self.field = field

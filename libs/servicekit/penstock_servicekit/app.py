@@ -22,8 +22,7 @@ from faststream.nats import NatsBroker
 
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.bus import Bus
-from penstock_core.errors import PenstockError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_servicekit import logs
 from penstock_servicekit.health import HealthServer
 from penstock_servicekit.service_context import Service, ServiceContext, StatusReporter, replica_name

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 from penstock_servicekit.service_context import ServiceContext, cancel
 
 

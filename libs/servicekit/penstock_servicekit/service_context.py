@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger
 
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_contracts.commands import Parked
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 
 
 class Service(Protocol):

@@ -21,7 +21,8 @@ from penstock_artifacts.retention.run_index import RunIndex
 from penstock_artifacts.service import ArtifactsService
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_contracts.commands import StoreInfo
-from penstock_core.ports import ArtifactStore, UnavailableError
+from penstock_core.errors import UnavailableError
+from penstock_core.ports import ArtifactStore
 from penstock_servicekit.service_context import ServiceContext
 
 _FIRST_PAUSE = 1.0

@@ -15,8 +15,8 @@ from penstock_artifacts.previews.preview_cache import Previews
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
 from penstock_core import folders
-from penstock_core.errors import PenstockError
-from penstock_core.ports import ArtifactStore, UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
+from penstock_core.ports import ArtifactStore
 
 PATIENCE = 4.0
 """Seconds that the store may take for an answer: less than those who ask wait for theirs."""

@@ -13,7 +13,7 @@ from penstock_builder.service import BuilderService
 from penstock_builder.settings import BuilderSettings
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, Version
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 from penstock_servicekit.service_context import ServiceContext
 
 

@@ -31,10 +31,9 @@ from penstock_contracts.commands import (
     Version,
     VersionReply,
 )
-from penstock_core.errors import DefinitionError, InvalidIdError, PenstockError
+from penstock_core.errors import DefinitionError, InvalidIdError, PenstockError, UnavailableError
 from penstock_core.pipeline import ir_check
 from penstock_core.pipeline.ir import Pipeline
-from penstock_core.ports import UnavailableError
 
 _TRIES = 50
 _HINTS = 8

@@ -19,6 +19,7 @@ from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.run_log import from_direct
 from penstock_adapters.process import AttemptEnvironment, ProcessExecutor, ProcessOptions
 from penstock_contracts import subjects
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import (
     ArtifactCommitted,
     AttemptFinished,
@@ -29,7 +30,7 @@ from penstock_core.facts import (
     Fact,
 )
 from penstock_core.pipeline.values import Stored
-from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.ports import Recorded
 from penstock_core.shipping.commits import CommitPublisher
 from penstock_core.shipping.messages import AttemptKey, Message
 from penstock_core.shipping.publisher import MessagePublisher

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from penstock_contracts import subjects
 from penstock_core import committed_artifacts
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import ArtifactCommitted, AttemptRequested
 from penstock_core.pipeline.values import Value
-from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.ports import Recorded
 
 
 async def latest_checkpoint(

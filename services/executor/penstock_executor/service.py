@@ -22,9 +22,9 @@ from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.results import resolve_inputs
 from penstock_contracts import fact_codec, subjects
 from penstock_core import script_runs
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
-from penstock_core.ports import Executor, UnavailableError
+from penstock_core.ports import Executor
 from penstock_core.run import retry
 from penstock_core.shipping.messages import AttemptKey, Message
 from penstock_executor import attempt_facts

@@ -16,7 +16,7 @@ from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_core import ids
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 from penstock_scheduler import subscribers
 from penstock_scheduler.effect_handlers import EffectHandlers
 from penstock_scheduler.inbox import Inbox

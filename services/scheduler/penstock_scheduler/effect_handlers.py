@@ -19,10 +19,10 @@ from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
 from penstock_contracts.commands import Version
 from penstock_core import access, requests
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import CancelRequested, ClockReached, Fact, StepSuspended
 from penstock_core.pipeline.values import ArtifactRef
-from penstock_core.ports import Recorded, RunLog, UnavailableError
+from penstock_core.ports import Recorded, RunLog
 from penstock_core.requests import Target
 from penstock_core.run import child_runs
 from penstock_core.run.effects import (

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.run_log import FactTooLargeError
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import (
     AttemptFinished,
     AttemptRequested,
@@ -16,7 +17,7 @@ from penstock_core.facts import (
     StepSkipped,
     StepSuspended,
 )
-from penstock_core.ports import RunLog, UnavailableError
+from penstock_core.ports import RunLog
 
 Written = list[tuple[Fact, bool]]
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_contracts import subjects
 from penstock_contracts.commands import Replica, Replicas
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 from penstock_core.shard_ownership import Membership
 
 BEAT = 1.0

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from penstock_contracts import fact_codec, subjects
 from penstock_core import access
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import AttemptFinished, Registration, RunRequested
-from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.ports import Recorded
 from penstock_core.registry import decide
 from penstock_core.registry.decide import Actor, Decision, Origin, Promotion, VersionDetails
 from penstock_core.registry.state import Model

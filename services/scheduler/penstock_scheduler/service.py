@@ -19,10 +19,10 @@ from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.commands import Version
 from penstock_core import ids, script_runs
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import ClockReached, Fact, Outcome, RunFinished, RunRequested
 from penstock_core.pipeline import ir_check
-from penstock_core.ports import RunLog, UnavailableError
+from penstock_core.ports import RunLog
 from penstock_core.run import machine
 from penstock_core.run.machine import Plan, RunState
 from penstock_scheduler.fact_writer import append

@@ -13,6 +13,7 @@ from penstock_adapters.nats.buckets.kv import Entry
 from penstock_adapters.nats.bus import BusError
 from penstock_contracts import subjects
 from penstock_core.cache import cached_results
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, CacheReport, CacheRule, Outcome
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import (
@@ -26,7 +27,7 @@ from penstock_core.pipeline.values import (
     Stored,
     Value,
 )
-from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.ports import Recorded
 from penstock_executor import cache
 from penstock_executor.cache import ResultCache
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import ArtifactCommitted, AttemptRequested, Fact
 from penstock_core.pipeline.values import ArtifactRef, Inline, Stored, Value
-from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.ports import Recorded
 from penstock_core.shipping import commits
 from penstock_core.shipping.commits import CommitPublisher
 from penstock_executor.checkpoints import latest_checkpoint

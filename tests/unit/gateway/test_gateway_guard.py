@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from penstock_core import access
 from penstock_core.access import AccessToken, Principal, PrincipalKind
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 from penstock_gateway.access.authentication import Authenticator
 from penstock_gateway.access.guard import Guard
 from penstock_gateway.http.principal import acting

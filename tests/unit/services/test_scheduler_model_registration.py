@@ -9,10 +9,11 @@ import pytest
 
 from penstock_adapters.nats.bus import BusError
 from penstock_contracts import subjects
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, Outcome, Registration, RunRequested
 from penstock_core.pipeline.ir import Node, Pipeline, StepSpec
 from penstock_core.pipeline.values import ArtifactRef
-from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.ports import Recorded
 from penstock_core.registry.decide import Decision
 from penstock_core.registry.facts import ModelPromoted, ModelRegistered, PromotionRefused
 from penstock_core.registry.state import Model, evolve

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import Fact
-from penstock_core.ports import RunLog, UnavailableError
+from penstock_core.ports import RunLog
 
 _BATCH = 500
 

@@ -1,6 +1,6 @@
 """A connection to NATS and the few JetStream calls that everything here is made of.
 
-Errors: what may pass by itself (no answer, connection lost, no leader yet) is `ports.UnavailableError`; what will not
+Errors: what may pass by itself (no answer, connection lost, no leader yet) is `errors.UnavailableError`; what will not
 is
 `BusError`. Nothing here retries: those who call know what is idempotent.
 """
@@ -21,8 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from penstock_adapters.nats import headers
-from penstock_core.errors import PenstockError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
 
 TIMEOUT = 5.0
 LEAVE = 2.0

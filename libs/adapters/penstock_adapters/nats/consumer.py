@@ -22,7 +22,7 @@ from nats.aio.subscription import Subscription
 
 from penstock_adapters.nats.bootstrap import restore_consumer
 from penstock_adapters.nats.bus import Bus, BusError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 
 _log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from penstock_adapters.nats.bus import Bus, BusError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 
 BATCH = 256
 MAX_BYTES = 9 * 1024 * 1024

@@ -19,9 +19,8 @@ from penstock_adapters.nats.bus import Bus, BusError, check
 from penstock_contracts import model_fact_codec, subjects
 from penstock_contracts.fact_codec import UnreadableFact
 from penstock_core import ids
-from penstock_core.errors import InvalidIdError, PenstockError
+from penstock_core.errors import InvalidIdError, PenstockError, UnavailableError
 from penstock_core.pipeline.values import ArtifactRef
-from penstock_core.ports import UnavailableError
 from penstock_core.registry import references, state
 from penstock_core.registry.decide import Decision
 from penstock_core.registry.errors import NotFoundError

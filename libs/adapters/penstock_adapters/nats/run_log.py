@@ -20,8 +20,9 @@ from nats.aio.msg import Msg
 
 from penstock_adapters.nats.bus import Bus, BusError, check
 from penstock_contracts import fact_codec, subjects
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import ArtifactCommitted, Fact
-from penstock_core.ports import Recorded, UnavailableError
+from penstock_core.ports import Recorded
 
 BATCH_FROM = 10
 """Facts from which an atomic batch is cheaper than single publishes (measured, see docs/performance.md)."""

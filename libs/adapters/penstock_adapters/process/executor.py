@@ -32,8 +32,9 @@ from penstock_adapters.process.job import Job, Stage
 from penstock_adapters.process.reporter import AttemptOutbox, AttemptReporter
 from penstock_contracts import fact_codec as codec
 from penstock_core import fork_server_protocol as protocol
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
-from penstock_core.ports import AttemptEvents, UnavailableError
+from penstock_core.ports import AttemptEvents
 from penstock_core.shipping.messages import AttemptKey
 from penstock_core.shipping.shipper import Shipper
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn, ParamSpec, TypeVar
 
 from penstock_adapters import memory, threads
 from penstock_adapters.errors import StoreRefusedError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 
 THREADS = 8
 CONNECT_TIMEOUT = 5.0

@@ -20,7 +20,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 from penstock_adapters.s3.client import S3Client, S3ResponseError
-from penstock_core.ports import Mark, Marks, StoredObject, UnavailableError
+from penstock_core.errors import UnavailableError
+from penstock_core.ports import Mark, Marks, StoredObject
 
 ABANDONED = 60.0
 """Seconds after which a doomed object is another sweeper's to remove."""

@@ -23,7 +23,8 @@ from penstock_adapters.s3 import garbage_collection
 from penstock_adapters.s3.client import S3Client, S3Options, S3ResponseError, interrupted
 from penstock_adapters.s3.upload import IN_FLIGHT, PART, ExpectedObject, Upload
 from penstock_core import ids
-from penstock_core.ports import Marks, StoredObject, UnavailableError, check_note
+from penstock_core.errors import UnavailableError
+from penstock_core.ports import Marks, StoredObject, check_note
 
 READ_TRIES = 4
 STALE = timedelta(days=1)

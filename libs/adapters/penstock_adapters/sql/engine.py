@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, exc
 
 from penstock_adapters.sql.errors import DatabaseDamagedError, DatabaseError, UnwritableFactError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 
 READERS = 4
 """Queries that are answered at the same time."""

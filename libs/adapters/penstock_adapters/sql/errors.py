@@ -6,7 +6,7 @@ PenstockError
 ├── Unwritable      a fact cannot be written: the fault lies in it, and the others can
 └── Gap             a batch does not follow what the tables hold
 
-A database that is away, busy or stopping is `ports.UnavailableError`.
+A database that is away, busy or stopping is `errors.UnavailableError`.
 """
 
 from __future__ import annotations

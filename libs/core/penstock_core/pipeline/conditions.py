@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, Union
+from typing import Any, ClassVar, Literal, TypeAlias, Union
 
 from penstock_core.errors import PenstockError
 from penstock_core.pipeline import values
@@ -29,6 +29,8 @@ _OPERATORS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 
 class ConditionError(PenstockError):
     """A condition cannot be evaluated: it reads what is not there, or compares what cannot be compared."""
+
+    user_fault: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)

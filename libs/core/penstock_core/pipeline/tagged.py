@@ -6,13 +6,17 @@ type of the user's is known here or needed.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, ClassVar, cast
+
+from penstock_core.errors import PenstockError
 
 TAG = "$type"
 
 
-class NoSuchPartError(LookupError):
+class NoSuchPartError(PenstockError, LookupError):
     """A value has no such element; the message says what it is instead."""
+
+    user_fault: ClassVar[bool] = True
 
 
 def element(data: Any, part: int | str) -> Any:

@@ -9,11 +9,15 @@ GateError            a gate cannot be read; says where
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from penstock_core.errors import PenstockError
 
 
 class RegistryError(PenstockError):
     """The registry refuses a wish. `advice` says what to do."""
+
+    user_fault: ClassVar[bool] = True
 
     def __init__(self, message: str, advice: str = "") -> None:
         self.message = message
@@ -39,6 +43,8 @@ class GateRefusedError(RegistryError):
 
 class GateError(PenstockError, ValueError):
     """A gate cannot be read. `at` is the index of the character, from 0."""
+
+    user_fault: ClassVar[bool] = True
 
     def __init__(self, text: str, at: int, problem: str) -> None:
         self.at = at

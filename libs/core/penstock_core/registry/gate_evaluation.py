@@ -64,7 +64,7 @@ class Verdict:
         return tuple(clause.text for clause in self.clauses)
 
 
-class _Absent(Exception):
+class _AbsentError(Exception):
     """A number is not there. `holds` tells what that makes of the comparison."""
 
     def __init__(self, why: str, *, holds: bool = False) -> None:
@@ -89,7 +89,7 @@ def _clause(gate: Comparison, version: Measured, standing: Mapping[str, Measured
     asked = describe(gate)
     try:
         left, right = _both(gate.left, gate.right, version, standing)
-    except _Absent as absent:
+    except _AbsentError as absent:
         return Clause(absent.holds, f"{asked}: {absent.why}" + ("" if absent.holds else ", so it does not hold"))
     holds = _COMPARE[gate.sign](left, right)
     numbers = f"{_number(left)} {gate.sign} {_number(right)}"
@@ -104,7 +104,7 @@ def _value(term: Term, version: Measured, standing: Mapping[str, Measured]) -> f
             return _metric(name, version, f"version {version.version}")
         case Metric(name, alias):
             if alias not in standing:
-                raise _Absent(f"there is no {alias} yet, so it holds", holds=True)
+                raise _AbsentError(f"there is no {alias} yet, so it holds", holds=True)
             other = standing[alias]
             return _metric(name, other, f"{alias} (version {other.version})")
         case Negative(of):
@@ -114,20 +114,20 @@ def _value(term: Term, version: Measured, standing: Mapping[str, Measured]) -> f
             try:
                 found = _COMPUTE[sign](one, other)
             except ZeroDivisionError:
-                raise _Absent(f"{_number(one)} is divided by 0") from None
+                raise _AbsentError(f"{_number(one)} is divided by 0") from None
             if math.isnan(found):
-                raise _Absent(f"{_number(one)} {sign} {_number(other)} is no number")
+                raise _AbsentError(f"{_number(one)} {sign} {_number(other)} is no number")
             return found
 
 
 def _both(left: Term, right: Term, version: Measured, standing: Mapping[str, Measured]) -> tuple[float, float]:
     """Two numbers. Both are looked at: a metric that is missing matters more than a champion that is not there."""
     found: list[float] = []
-    absent: list[_Absent] = []
+    absent: list[_AbsentError] = []
     for term in (left, right):
         try:
             found.append(_value(term, version, standing))
-        except _Absent as error:
+        except _AbsentError as error:
             absent.append(error)
     if absent:
         raise min(absent, key=lambda error: error.holds)
@@ -138,10 +138,10 @@ def _metric(name: str, of: Measured, whose: str) -> float:
     if name in of.metrics:
         return of.metrics[name]
     if name in of.non_finite:
-        raise _Absent(f"{_name(name)} of {whose} is {of.non_finite[name]}")
+        raise _AbsentError(f"{_name(name)} of {whose} is {of.non_finite[name]}")
     known = sorted({*of.metrics, *of.non_finite})
     listed = ", ".join(known[:_SHOWN]) + (" …" if len(known) > _SHOWN else "")
-    raise _Absent(f"{whose} has no metric {_name(name)} (it has: {listed or 'none'})")
+    raise _AbsentError(f"{whose} has no metric {_name(name)} (it has: {listed or 'none'})")
 
 
 def _number(value: float) -> str:

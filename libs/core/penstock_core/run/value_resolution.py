@@ -6,7 +6,7 @@ is only named, for the reader to open.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from penstock_core.errors import PenstockError
 from penstock_core.pipeline import tagged, values
@@ -20,6 +20,8 @@ COLLECTED_FROM = 1_000
 
 class UnresolvableBindingError(PenstockError):
     """A binding names a part that the value does not have, or a list that is none."""
+
+    user_fault: ClassVar[bool] = True
 
 
 def resolve(state: RunState, binding: Binding, *, by_reference: bool = False) -> Value:

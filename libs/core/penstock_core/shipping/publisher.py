@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 
-from penstock_core.errors import PenstockError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.shipping.messages import Message
 
 _TRIES = 6

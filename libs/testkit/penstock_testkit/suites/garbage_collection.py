@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from penstock_core.ports import ArtifactStore, Mark, StoredObject, UnavailableError
+from penstock_core.errors import UnavailableError
+from penstock_core.ports import ArtifactStore, Mark, StoredObject
 from penstock_testkit.suites.artifact_store import digest, make, read
 
 GRACE = 2.0

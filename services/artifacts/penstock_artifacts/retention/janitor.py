@@ -37,8 +37,7 @@ from penstock_contracts.retention import (
     Share,
 )
 from penstock_core import retention
-from penstock_core.errors import PenstockError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.retention import Decision, RunRecord
 
 _SHOWN = 1000

@@ -23,9 +23,8 @@ from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, Preview, PreviewReply
 from penstock_core import folders, ids
-from penstock_core.errors import InvalidIdError, InvalidInputsError
+from penstock_core.errors import InvalidIdError, InvalidInputsError, UnavailableError
 from penstock_core.pipeline.values import ArtifactRef, Stored, Value
-from penstock_core.ports import UnavailableError
 from penstock_gateway.artifacts.fetch import fetch_object
 from penstock_gateway.errors import BadReplyError, NotFoundError, UnprocessableError
 from penstock_gateway.http import bodies, downloads

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Mapping
 from typing import IO
 
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 
 _TIMEOUT = 60.0
 

@@ -24,8 +24,14 @@ from penstock_adapters.errors import (
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.sql.errors import DatabaseError
 from penstock_contracts.archives import ArchiveDamagedError
-from penstock_core.errors import DefinitionError, InputError, InvalidIdError, InvalidInputsError, PenstockError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import (
+    DefinitionError,
+    InputError,
+    InvalidIdError,
+    InvalidInputsError,
+    PenstockError,
+    UnavailableError,
+)
 from penstock_core.registry import errors as registry
 from penstock_gateway.errors import (
     BadReplyError,

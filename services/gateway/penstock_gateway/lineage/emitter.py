@@ -14,8 +14,7 @@ from penstock_adapters.nats.bootstrap import declare_consumer
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import subjects
-from penstock_core.errors import PenstockError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext
 

@@ -10,8 +10,8 @@ from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
 from penstock_contracts.api import ByteLimits, PlatformView, Readiness, SchedulerView
 from penstock_contracts.commands import Replicas
+from penstock_core.errors import UnavailableError
 from penstock_core.pipeline.values import INLINE_LIMIT
-from penstock_core.ports import UnavailableError
 from penstock_core.version import VERSION
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.http.bodies import JSON_LIMIT

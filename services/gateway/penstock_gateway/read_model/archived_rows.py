@@ -9,9 +9,8 @@ from structlog.typing import FilteringBoundLogger
 from penstock_adapters.nats.archived_log import Archives
 from penstock_adapters.nats.follower import StreamMessage
 from penstock_contracts import fact_codec
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import RunArchived
-from penstock_core.ports import UnavailableError
 from penstock_gateway.read_model.database import ReadModel
 
 _BATCH = 2000

@@ -16,8 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.follower import Follower, Followers, StreamMessage
 from penstock_adapters.sql.errors import DatabaseDamagedError, SequenceGapError, UnwritableFactError
-from penstock_core.errors import PenstockError
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_gateway.read_model.database import ReadModel
 from penstock_gateway.read_model.feeds import Feed
 from penstock_servicekit.service_context import ServiceContext

@@ -25,7 +25,7 @@ from penstock_contracts.retention import (
     RetentionSettings,
     SetPolicy,
 )
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 from penstock_core.retention import InvalidPolicyError
 from penstock_gateway.errors import BadReplyError, ConflictError, NotFoundError, UnprocessableError
 from penstock_gateway.versions.pipeline_versions import PipelineVersions

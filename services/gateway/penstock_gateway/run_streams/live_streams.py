@@ -13,7 +13,7 @@ from penstock_adapters.nats.follower import Follower, Followers, StreamMessage
 from penstock_contracts import fact_codec, run_history, subjects
 from penstock_contracts.fact_codec import UnreadableFact
 from penstock_contracts.run_history import HistoryHeader
-from penstock_core.ports import UnavailableError
+from penstock_core.errors import UnavailableError
 from penstock_gateway.http import sse
 
 QUIET = 0.3

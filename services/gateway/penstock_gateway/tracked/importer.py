@@ -28,9 +28,8 @@ from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_core import ids, script_runs
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import AttemptFinished
-from penstock_core.ports import UnavailableError
 from penstock_core.shipping.messages import measurements
 from penstock_core.shipping.tail import PointReader
 from penstock_gateway.tracked import parser

@@ -13,8 +13,8 @@ from penstock_contracts import subjects
 from penstock_contracts.api import RegisterBody, VersionList, VersionRegistered, VersionSummary, VersionView
 from penstock_contracts.commands import Publications, Version, VersionReply
 from penstock_core import ids, script_runs
+from penstock_core.errors import UnavailableError
 from penstock_core.pipeline.ir import Pipeline
-from penstock_core.ports import UnavailableError
 from penstock_gateway.errors import BadReplyError, ConflictError, NotFoundError, UnprocessableError
 from penstock_gateway.http.problems import field_errors, sentence
 from penstock_gateway.message_size import check_message_size

@@ -16,10 +16,9 @@ from penstock_adapters.nats.follower import Followers, StreamMessage
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.waits import Question
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import RunFinished, RunRequested, StepSuspended
 from penstock_core.pipeline.ir import Kind
-from penstock_core.ports import UnavailableError
 from penstock_core.run.suspension import choices
 from penstock_gateway.runs import wait_views
 
