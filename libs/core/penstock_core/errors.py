@@ -1,20 +1,20 @@
 """The errors of the core.
 
 PenstockError                   base of all errors that Penstock raises on purpose
-├── DefinitionError             a pipeline or step is defined wrongly; has the file and line            user
-├── InvalidIdError              a name or identifier has invalid characters or an invalid length        user
-├── InvalidFactError            a fact contradicts its own rules   [platform]
-├── InputError                  the inputs of a run or a query are wrong   [user]
-│   ├── InvalidInputsError      a run request is invalid; lists every problem   [user]
-│   └── InvalidQueryError       (queries.search) a filter or an order is invalid   [user]
-├── UnavailableError            a service did not answer in time   [platform, retryable]
-├── ConditionError              (pipeline.conditions) a condition cannot be evaluated   [user]
-├── NoSuchPartError             (pipeline.tagged) a value has no such index or key   [user]
-├── UnresolvableBindingError    (run.value_resolution) an input of a step cannot be resolved            user
-├── UnsafeFolderError           (folders) a folder manifest has a path outside of its folder            user
-├── InvalidPolicyError          (retention) a retention policy is invalid   [user]
-├── GateError                   (registry.errors) a gate expression is invalid   [user]
-└── RegistryError               (registry.errors) a change of a registered model is refused   [user]
+├── DefinitionError             a pipeline or step is defined wrongly; has the file and line [user]
+├── InvalidIdError              a name or identifier has invalid characters or an invalid length [user]
+├── InvalidFactError            a fact contradicts its own rules [platform]
+├── InputError                  the inputs of a run or a query are wrong [user]
+│   ├── InvalidInputsError      a run request is invalid; lists every problem [user]
+│   └── InvalidQueryError       (queries.search) a filter or an order is invalid [user]
+├── UnavailableError            a service did not answer in time [platform, retryable]
+├── ConditionError              (pipeline.conditions) a condition cannot be evaluated [user]
+├── NoSuchPartError             (pipeline.tagged) a value has no such index or key [user]
+├── UnresolvableBindingError    (run.value_resolution) an input of a step cannot be resolved [user]
+├── UnsafeFolderError           (folders) a folder manifest has a path outside of its folder [user]
+├── InvalidPolicyError          (retention) a retention policy is invalid [user]
+├── GateError                   (registry.errors) a gate expression is invalid [user]
+└── RegistryError               (registry.errors) a change of a registered model is refused [user]
 
 Two attributes classify every error: `retryable`, whether the same call may succeed later, and `user_fault`, whether the
 user has to change something, as opposed to the platform's operators.

@@ -218,6 +218,7 @@ REFERENCE_TYPES: dict[str, tuple[str, type | tuple[type, ...]]] = {
     "unsafe": ("true or false", bool),
     "items": ("an integer", (int, type(None))),
     "total": ("an integer", int),
+    "project_types": ("true or false", bool),
 }
 """The fields of `ArtifactRef` as clients may give them."""
 
