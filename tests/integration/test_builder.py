@@ -31,6 +31,7 @@ from penstock_contracts.commands import (
     Version,
     VersionReply,
 )
+from penstock_core.errors import UnavailableError
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline, Output
 from penstock_servicekit import app

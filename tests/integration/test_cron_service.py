@@ -24,6 +24,7 @@ from penstock_adapters.nats.run_log import from_direct
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import subjects
 from penstock_contracts.commands import EnvironmentInfo, Parked, Publication, Publications, Schedule, Tick, Version
+from penstock_core.errors import UnavailableError
 from penstock_core.facts import RunRequested
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline
