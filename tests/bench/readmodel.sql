@@ -1,4 +1,4 @@
-INSERT INTO runs (run_id, project, pipeline, version, state, requested_at, started_at, finished_at, duration, deployment,
+INSERT INTO runs (run_id, project, pipeline, version, state, created_at, started_at, finished_at, duration, deployment,
     trigger_type, trigger, labels, priority, error, inputs, outputs, seq, last_seq)
 WITH $numbers
 SELECT $id, 'default', 'pipeline-' || (n % 40), 1 + n % 9,

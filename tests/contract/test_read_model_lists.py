@@ -45,7 +45,7 @@ def in_memory() -> list[dict[str, Any]]:
             "trigger": chosen.choice(["manual", "cron"]),
             "deployment": chosen.choice([None, "nightly"]),
             "requested_by": f"user:{'ada' if n % 3 else 'grace'}",
-            "requested_at": 1000.0 + chosen.randrange(30),
+            "created_at": 1000.0 + chosen.randrange(30),
             "labels": {"team": chosen.choice("xyz")} | ({"rare": "1"} if n % 40 == 3 else {}),
             "depth": chosen.choice([2, 4, 8, "deep"]),
             "loss": {f"train[{i}]": chosen.randrange(10) / 10 for i in range(chosen.randrange(3))},
@@ -61,8 +61,14 @@ MEMORY = in_memory()
 def facts_of(run: dict[str, Any]) -> Iterator[Fact]:
     run_id = run["run_id"]
     trigger = {"type": run["trigger"]} | ({"deployment": run["deployment"]} if run["deployment"] else {})
-    same = {name: run[name] for name in ("project", "pipeline", "requested_at", "labels", "requested_by")}
-    yield at.requested(run_id, trigger=trigger, inputs={"depth": Inline(run["depth"])}, **same)
+    same = {name: run[name] for name in ("project", "pipeline", "labels", "requested_by")}
+    yield at.requested(
+        run_id,
+        trigger=trigger,
+        inputs={"depth": Inline(run["depth"])},
+        requested_at=run["created_at"],
+        **same,
+    )
     if run["state"] == "queued":
         run["loss"] = {}
         return
@@ -78,7 +84,7 @@ for _seq, _fact in enumerate((fact for run in MEMORY for fact in facts_of(run)),
     if isinstance(_fact, RunFinished):
         _run = next(run for run in MEMORY if run["run_id"] == _fact.run_id)
         _run["finished_at"] = 1_700_000_000.0 + _seq
-        _run["duration"] = _run["finished_at"] - _run["requested_at"]
+        _run["duration"] = _run["finished_at"] - _run["created_at"]
 
 _COMPARE = {
     "<": float.__lt__, "<=": float.__le__, ">": float.__gt__, ">=": float.__ge__, "=": float.__eq__, "!=": float.__ne__,
@@ -99,7 +105,7 @@ def fits(run: dict[str, Any], query: RunQuery) -> bool:
         return False
     if query.prefix and not run["run_id"].startswith(query.prefix):
         return False
-    if not (query.since or 0.0) <= run["requested_at"] < (query.until or 1e18):
+    if not (query.since or 0.0) <= run["created_at"] < (query.until or 1e18):
         return False
     for label in query.labels:
         if label.name not in run["labels"] or (label.text is not None and run["labels"][label.name] != label.text):
@@ -137,7 +143,7 @@ def expected(query: RunQuery) -> list[str]:
 
 operators = st.sampled_from(["<", "<=", ">", ">=", "=", "!="])
 sorts = st.sampled_from(
-    [Sort(column, "", down) for column in ("requested_at", "finished_at", "duration") for down in (True, False)]
+    [Sort(column, "", down) for column in ("created_at", "finished_at", "duration") for down in (True, False)]
     + [Sort("metric", "loss", True), Sort("metric", "loss", False), Sort("param", "depth", False)]
 )
 labels = st.builds(Label, st.sampled_from(["team", "rare"]), st.sampled_from([None, "x"]))

@@ -43,7 +43,7 @@ def archived_and_collected(cluster: Cluster) -> None:
     kept, gone = (client.run("stored", {"seed": seed}, wait=True) for seed in (1, 2))
     for run in (kept, gone):
         assert run.succeeded, run.error
-        assert client.runs.archive(run.run_id).archived == 1
+        assert client.runs.archive(run.run_id).archived_count == 1
     cluster.kill("gateway")
     cluster.restart("gateway")
     cluster.wait_ready("gateway")

@@ -138,7 +138,7 @@ def test_everything_answers_for_an_archived_run_as_before(cluster: Cluster, clie
     before = all_of(client, run.run_id, tmp_path)
     assert before["logs"] and len(log_of(cluster, run.run_id)) > 10
 
-    assert client.runs.archive(run.run_id).archived == 1
+    assert client.runs.archive(run.run_id).archived_count == 1
     left = log_of(cluster, run.run_id)
     assert {type(fact).__name__ for fact in left} == {"RunRequested", "RunFinished", "RunArchived"}
     same(all_of(client, run.run_id, tmp_path), before)
@@ -154,7 +154,7 @@ def test_everything_answers_for_an_archived_run_as_before(cluster: Cluster, clie
     same(all_of(client, run.run_id, tmp_path), before)
     assert client.runs.list("flow", metrics=["rows=5"])[0].run_id == run.run_id
     # Once more does nothing more.
-    assert client.runs.archive(run.run_id).archived == 0
+    assert client.runs.archive(run.run_id).archived_count == 0
 
 
 @pytest.mark.timeout(240)
@@ -201,12 +201,12 @@ def test_runs_under_way_are_not_archived(cluster: Cluster, client: Client) -> No
     run = client.run("asking")
     while not client.questions.list(run.run_id):
         time.sleep(0.05)
-    assert client.runs.archive(run.run_id).archived == 0
+    assert client.runs.archive(run.run_id).archived_count == 0
     with pytest.raises(RefusedError, match="it is under way: cancel it first"):
         client.runs.delete(run.run_id)
     client.questions.answer(run.run_id, "ask", "yes")
     client.runs.wait(run.run_id)
-    assert client.runs.archive(run.run_id).archived == 1
+    assert client.runs.archive(run.run_id).archived_count == 1
 
 
 @pytest.mark.timeout(240)
@@ -221,7 +221,7 @@ def test_a_lost_log_gets_back_what_it_had_of_archived_runs(cluster: Cluster, cli
     assert client.runs.wait("lost", timeout=60).succeeded
     new = client.run("flow", {"rows": 7}, wait=True)
     for run_id in ("lost", new.run_id):
-        assert client.runs.archive(run_id).archived == 1
+        assert client.runs.archive(run_id).archived_count == 1
     before = client.runs.export("lost", tmp_path).read_text()
     everything = client.transport.json("GET", "/v1/runs/lost")
     for run_id in ("lost", new.run_id):
@@ -233,14 +233,14 @@ def test_a_lost_log_gets_back_what_it_had_of_archived_runs(cluster: Cluster, cli
         client.runs.get("lost")
 
     report = client.retention.restore_runs()
-    assert report.restored == 1
+    assert report.restored_count == 1
     assert [problem for problem in report.problems if "was asked for a moment ago" in problem and new.run_id in problem]
     assert client.transport.json("GET", "/v1/runs/lost") == everything
     assert client.runs.export("lost", tmp_path).read_text() == before
     # Nothing runs again, and doing it again does nothing.
     time.sleep(1.0)
     assert {type(fact).__name__ for fact in log_of(cluster, "lost")} == {"RunRequested", "RunFinished", "RunArchived"}
-    assert client.retention.restore_runs("lost").restored == 0
+    assert client.retention.restore_runs("lost").restored_count == 0
     with pytest.raises(JobFailedError, match="there is no archive of run 'never'"):
         client.retention.restore_runs("never")
 

@@ -89,7 +89,7 @@ def restore_runs(
     if json:
         output.as_json(dataclasses.asdict(report))
     else:
-        output.line(f"{report.restored} run{_plural(report.restored)} restored")
+        output.line(f"{report.restored_count} run{_plural(report.restored_count)} restored")
         _print_problems(report)
     if report.problems:
         raise typer.Exit(1)
@@ -109,7 +109,7 @@ def _print_report(report: JanitorReport) -> None:
             for name, share in sorted(report.pipelines.items())
         ]
         output.table(["pipeline", "runs", "artifacts", "size"], rows)
-    output.line(f"runs: {report.runs}, {report.deleted_count} {would}deleted, {report.archived} {would}archived")
+    output.line(f"runs: {report.runs}, {report.deleted_count} {would}deleted, {report.archived_count} {would}archived")
     removed = f"{report.removed['objects']} ({size(report.removed['bytes'])}) {would}removed"
     output.line(
         f"artifacts: {report.stored['objects']} ({size(report.stored['bytes'])}), {removed}, "

@@ -264,7 +264,7 @@ class RunSummary(_Model):
     pipeline: str
     version: int
     state: str
-    requested_at: float
+    created_at: float
     finished_at: float | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     trigger: dict[str, str] = Field(default_factory=dict)

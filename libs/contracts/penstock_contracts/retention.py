@@ -133,14 +133,14 @@ class JanitorReport(BaseModel):
     state: Literal["running", "finished", "failed"] = "running"
     dry_run: bool = False
     started_at: float = 0.0
-    at: float = 0.0
+    updated_at: float = 0.0
     error: str | None = None
     problems: list[str] = Field(default_factory=list, description="what could not be done, and why; it is tried again")
     runs: int = Field(default=0, description="runs that are known")
     deleted_count: int = Field(default=0, description="runs that were deleted, or would be")
     deleted_runs: list[DeletedRun] = Field(default_factory=list[DeletedRun], description="the first thousand of them")
-    archived: int = Field(default=0, description="runs that were archived, or would be")
-    restored: int = 0
+    archived_count: int = Field(default=0, description="runs that were archived, or would be")
+    restored_count: int = Field(default=0, description="runs that were restored")
     pipelines: dict[str, Share] = Field(default_factory=dict[str, Share], description="what goes, by pipeline")
     stored: Objects = Field(default_factory=Objects, description="all of the store")
     unreferenced: Objects = Field(default_factory=Objects, description="what nothing names, and was not swept yet")

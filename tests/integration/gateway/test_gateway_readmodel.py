@@ -24,11 +24,11 @@ async def listed(http: Http, query: str) -> list[str]:
 
 async def test_a_list_is_rebuilt_from_the_log(platform: Platform, http: Http) -> None:
     run_ids = [await platform.request("rebuilt", labels={"a": "b"}, requested_at=1000.0 + n) for n in range(5)]
-    assert await listed(http, "pipeline=rebuilt&sort=requested_at") == run_ids
+    assert await listed(http, "pipeline=rebuilt&sort=created_at") == run_ids
     begun = await http("POST", "/v1/admin/rebuild")
     assert begun.status == 202
     assert begun.json()["upto"] >= 5
-    assert await listed(http, "pipeline=rebuilt&label=a=b&sort=requested_at") == run_ids
+    assert await listed(http, "pipeline=rebuilt&label=a=b&sort=created_at") == run_ids
 
 
 async def test_the_lineage_of_an_artifact(platform: Platform, http: Http) -> None:

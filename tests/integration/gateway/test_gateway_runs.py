@@ -164,7 +164,7 @@ async def view(http: Http, run_id: str) -> dict[str, Any]:
 async def test_a_run_as_it_goes_on(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     seen = await view(http, run_id)
-    assert (seen["state"], seen["requested_at"], seen["finished_at"]) == ("queued", 1_700_000_000.0, None)
+    assert (seen["state"], seen["created_at"], seen["finished_at"]) == ("queued", 1_700_000_000.0, None)
     assert {key: step["state"] for key, step in seen["steps"].items()} == {"double": "waiting", "double-2": "waiting"}
     assert seen["steps"]["double-2"]["depends_on"] == ["double"]
     await platform.log.append([attempt_requested(run_id, "double")])

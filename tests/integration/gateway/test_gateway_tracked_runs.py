@@ -64,7 +64,7 @@ async def test_a_run_of_a_script_is_a_run_like_others(platform: Platform, http: 
     )
     assert row["trigger"]["name"] == "my experiment"
     assert 0 <= row["duration"] < 60
-    assert row["started_at"] == row["requested_at"] <= row["finished_at"]
+    assert row["started_at"] == row["created_at"] <= row["finished_at"]
     view = (await http("GET", f"/v1/runs/{run.run_id}")).json()
     step = view["steps"]["script"]
     assert (step["state"], step["params"], step["tags"]) == ("succeeded", {"rate": 0.5}, {"team": "vision"})

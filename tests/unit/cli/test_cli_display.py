@@ -109,7 +109,7 @@ def view() -> Run:
             "pipeline": "training",
             "version": 1,
             "state": "failed",
-            "requested_at": BASE,
+            "created_at": BASE,
             "finished_at": BASE + 12.1,
             "error": "step 'train' failed: ValueError: bad [row]",
             "steps": steps,

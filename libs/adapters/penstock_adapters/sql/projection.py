@@ -74,7 +74,7 @@ def _run_requested(found: Changes, record: Recorded, fact: RunRequested) -> None
         "pipeline": fact.pipeline,
         "version": _whole(fact.version),
         "state": "queued",
-        "requested_at": _time(fact.requested_at) or record.at,
+        "created_at": _time(fact.requested_at) or record.at,
         "started_at": None,
         "finished_at": None,
         "duration": None,

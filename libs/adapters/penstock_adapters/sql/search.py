@@ -22,7 +22,7 @@ FEW = 5000
 """Runs that are fetched and sorted at most."""
 
 SHOWN = (
-    "run_id", "project", "pipeline", "version", "state", "requested_at", "started_at", "finished_at", "duration",
+    "run_id", "project", "pipeline", "version", "state", "created_at", "started_at", "finished_at", "duration",
     "deployment", "trigger", "labels", "error", "requested_by",
 )  # fmt: skip
 """Columns of a run in a list."""
@@ -114,9 +114,9 @@ def _plain(query: RunQuery, *, hide: bool) -> Iterator[Any]:
     for column, value in _equal(query):
         yield _shown(column, hide) == value
     if query.since is not None:
-        yield _shown(_RUNS.requested_at, hide) >= query.since
+        yield _shown(_RUNS.created_at, hide) >= query.since
     if query.until is not None:
-        yield _shown(_RUNS.requested_at, hide) < query.until
+        yield _shown(_RUNS.created_at, hide) < query.until
     if query.prefix:
         yield from _begins(_hidden(_RUNS.run_id), query.prefix)
 
@@ -179,13 +179,13 @@ def _few(connection: sa.Connection, query: RunQuery) -> sa.Select[*tuple[Any, ..
     found = [sa.select(table.c.run_id).where(*where) for table, where in _named_filters(query)]
     mine = sa.select(_RUNS.run_id).where(_RUNS.project == query.project)
     equal = [mine.where(column == value) for column, value in _equal(query)]
-    by_time = query.sort.column == "requested_at"
+    by_time = query.sort.column == "created_at"
     if query.prefix:
         found.append(sa.select(_RUNS.run_id).where(*_begins(_RUNS.run_id, query.prefix)))
     if found or len(equal) > 1 or not by_time:
         found += equal
     if not by_time and (query.since is not None or query.until is not None):
-        window = (_RUNS.requested_at >= (query.since or 0.0), _RUNS.requested_at < (query.until or 1e18))
+        window = (_RUNS.created_at >= (query.since or 0.0), _RUNS.created_at < (query.until or 1e18))
         found.append(mine.where(*window))
     counts = [(_count(connection, ids), number) for number, ids in enumerate(found)]
     count, number = min(counts, default=(FEW + 1, 0))
@@ -218,7 +218,7 @@ def _measured(sort: Sort) -> tuple[Any, Any]:
 def _sorted(sort: Sort, *, hide: bool) -> Iterator[Any]:
     """Runs without what is sorted by are left out; of several steps with the same name the first in order counts."""
     if not sort.name:
-        if sort.column != "requested_at":
+        if sort.column != "created_at":
             yield _shown(_RUNS[sort.column], hide).is_not(None)
         return
     table, column = _measured(sort)

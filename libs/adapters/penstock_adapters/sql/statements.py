@@ -59,7 +59,7 @@ def _whole_run(change: RunChange) -> Row:
     if change.started_at is not None:
         row |= {"state": "running", "started_at": change.started_at}
     if change.changed:
-        row |= change.changed | {"duration": max(0.0, change.changed["finished_at"] - row["requested_at"])}
+        row |= change.changed | {"duration": max(0.0, change.changed["finished_at"] - row["created_at"])}
     return row
 
 
@@ -80,7 +80,7 @@ _TOUCH = (
         ),
     )
 )
-_LASTED = sa.bindparam("new_finished_at", type_=sa.Double) - _RUNS.requested_at
+_LASTED = sa.bindparam("new_finished_at", type_=sa.Double) - _RUNS.created_at
 _END = (
     sa.update(tables.runs)
     .where(_RUNS.run_id == sa.bindparam("id", type_=tables.Text))

@@ -88,7 +88,7 @@ def _duration_of(step: Step, history: StepHistory | None) -> str:
 
 def _span(run: Run, step_histories: Mapping[str, StepHistory], width: int) -> Span:
     attempts = [attempt for history in step_histories.values() for attempt in history.attempts.values()]
-    starts = [run.requested_at] if run.requested_at else []
+    starts = [run.created_at] if run.created_at else []
     starts += [attempt.requested_at for attempt in attempts if attempt.requested_at]
     starts += [step.started_at for step in run.steps.values() if step.started_at]
     ends = [step.finished_at for step in run.steps.values() if step.finished_at]

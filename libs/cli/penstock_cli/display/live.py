@@ -101,7 +101,7 @@ class Live:
 
     def _header(self, now: float) -> Text:
         progress = self.progress
-        since = progress.requested_at or now
+        since = progress.created_at or now
         state = progress.outcome
         return Text.assemble(
             (progress.pipeline.name, "bold"),

@@ -71,7 +71,7 @@ class Progress:
         self.state = RunState(run_id, Plan(pipeline))
         self.step_histories: dict[str, StepHistory] = {key: StepHistory() for key in self.state.steps}
         self.counts: Counter[Status] = Counter({Status.WAITING: len(self.step_histories)})
-        self.requested_at = 0.0
+        self.created_at = 0.0
         self.finished_at = 0.0
         self.last_seq = 0
 
@@ -101,7 +101,7 @@ class Progress:
         evolve(self.state, fact)
         record_time(self.step_histories, event, fact)
         if isinstance(fact, facts.RunRequested):
-            self.requested_at = event.at or fact.requested_at
+            self.created_at = event.at or fact.requested_at
         elif isinstance(fact, facts.RunFinished):
             self.finished_at = event.at
         if isinstance(fact, facts.StepSuspended) and (step is None or step.status is not before):

@@ -45,7 +45,7 @@ def compare(
 
 
 def _as_object(found: Comparison) -> dict[str, Any]:
-    names = ("run_id", "pipeline", "version", "state", "requested_at", "finished_at")
+    names = ("run_id", "pipeline", "version", "state", "created_at", "finished_at")
     return {
         "runs": [{name: getattr(run, name) for name in names} for run in found.runs],
         "rows": [dataclasses.asdict(row) for row in found.rows],
@@ -67,7 +67,7 @@ def _show(found: Comparison, *, include_equal: bool) -> None:
 
 
 def _describe(run: Run) -> str:
-    return f"{run.run_id}  {run.title}  {run.state}  {output.clock(run.requested_at)}"
+    return f"{run.run_id}  {run.title}  {run.state}  {output.clock(run.created_at)}"
 
 
 def _row(row: ComparisonRow) -> list[str]:

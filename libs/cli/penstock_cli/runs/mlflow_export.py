@@ -178,8 +178,8 @@ def to_mlflow_run(run: Run) -> MlflowRun:
         experiment=run.trigger.get("name") or run.pipeline,
         name=run.run_id,
         status=_STATUS.get(run.state, "KILLED"),
-        start_time=int(run.requested_at * 1000),
-        end_time=int((run.finished_at or run.requested_at) * 1000),
+        start_time=int(run.created_at * 1000),
+        end_time=int((run.finished_at or run.created_at) * 1000),
         params={name: text[:_PARAM_LIMIT] for name, (_, text) in zip(names, given, strict=True)},
         tags={name: text[:_TAG_LIMIT] for name, text in zip(unique(list(tags)), tags.values(), strict=True)},
     )

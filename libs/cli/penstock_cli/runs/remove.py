@@ -25,7 +25,7 @@ def archive(name: RunArgument, json: Json = False) -> None:
         output.as_json(dataclasses.asdict(report))
     elif report.problems:
         raise UsageError(report.problems[0])
-    elif report.archived:
+    elif report.archived_count:
         output.line(f"{run_id} archived")
     else:
         output.line(f"{run_id} unchanged: it is archived already, unfinished, or needed by an unfinished run")

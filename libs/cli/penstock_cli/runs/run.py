@@ -180,7 +180,7 @@ def _print_result(ended: Run, progress: Progress, connected: Session, root: Path
     from penstock_cli.display import chart, summary
     from penstock_cli.display.formats import duration, steps
 
-    took = (progress.finished_at or ended.finished_at or 0.0) - (progress.requested_at or ended.requested_at)
+    took = (progress.finished_at or ended.finished_at or 0.0) - (progress.created_at or ended.created_at)
     output.show([[]])
     output.show(
         [

@@ -47,13 +47,13 @@ def show(name: RunArgument, json: Json = False) -> None:
 def _header(run: Run) -> Segments:
     from penstock_cli.display.formats import duration, steps
 
-    took = f" in {duration(run.finished_at - run.requested_at)}" if run.finished_at else ""
+    took = f" in {duration(run.finished_at - run.created_at)}" if run.finished_at else ""
     count = steps(sum(step.item_of is None for step in run.steps.values()))
     return [
         (run.pipeline, "bold"),
         (f" v{run.version} " if run.version else " ", ""),
         (run.state, output.STYLES.get(run.state, "")),
-        (f"{took}  {count}, run {run.run_id}, created {output.clock(run.requested_at)}", "dim"),
+        (f"{took}  {count}, run {run.run_id}, created {output.clock(run.created_at)}", "dim"),
     ]
 
 

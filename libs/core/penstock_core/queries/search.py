@@ -19,10 +19,10 @@ from penstock_core.errors import InputError
 
 Operator: TypeAlias = Literal["<", "<=", ">", ">=", "=", "!="]
 
-NEWEST = "-requested_at"
+NEWEST = "-created_at"
 """The order that is used where none is given."""
 
-COLUMNS = ("requested_at", "finished_at", "duration")
+COLUMNS = ("created_at", "finished_at", "duration")
 """What a list can be sorted by, beside `metric:NAME` and `param:NAME`."""
 
 LIMIT = 500
@@ -59,7 +59,7 @@ class Label:
 class Sort:
     """An order: by a column of `COLUMNS`, or by the metric or parameter `name` where `column` is `metric`, `param`."""
 
-    column: str = "requested_at"
+    column: str = "created_at"
     name: str = ""
     descending: bool = True
 
@@ -127,7 +127,7 @@ def label(text: str) -> Label:
 
 
 def sort(text: str) -> Sort:
-    """Read `duration`, `-requested_at`, `metric:loss`, `-param:depth`; a minus puts the largest first.
+    """Read `duration`, `-created_at`, `metric:loss`, `-param:depth`; a minus puts the largest first.
 
     Raises:
         InvalidQuery: runs cannot be sorted by that.

@@ -46,7 +46,9 @@ class JanitorReport:
     Attributes:
         state: `running`, `finished` or `failed`, then with `error`.
         deleted_count: number of deleted runs; `deleted_runs` are the first thousand.
-        archived: number of archived runs.
+        archived_count: number of archived runs.
+        restored_count: number of restored runs.
+        updated_at: time of this state of the report; Unix seconds.
         pipelines: deleted runs by pipeline: `runs`, and the `objects` and `bytes` that only these runs refer to.
         stored: `objects` and `bytes` of the whole store.
         unreferenced: objects that no run refers to and that were not removed yet.
@@ -62,12 +64,12 @@ class JanitorReport:
     job: str = "collect"
     dry_run: bool = False
     started_at: float = 0.0
-    at: float = 0.0
+    updated_at: float = 0.0
     error: str | None = None
     runs: int = 0
     deleted_count: int = 0
-    archived: int = 0
-    restored: int = 0
+    archived_count: int = 0
+    restored_count: int = 0
     grace: float = 0.0
     predates_log: int = 0
     deletes_all_finished: bool = False
@@ -179,13 +181,13 @@ def wait_for_job(
         JobFailedError: it failed, or reported no progress for two minutes.
     """
     report, pause = views.build(JanitorReport, started), _FIRST_POLL
-    changed, last = time.monotonic(), report.at
+    changed, last = time.monotonic(), report.updated_at
     while report.state == "running":
         time.sleep(pause)
         pause = min(pause * 1.5, _LONGEST_POLL)
         report = views.build(JanitorReport, transport.json("GET", f"/v1/admin/jobs/{report.id}"))
-        if report.at != last:
-            changed, last = time.monotonic(), report.at
+        if report.updated_at != last:
+            changed, last = time.monotonic(), report.updated_at
             if progress is not None:
                 progress(report)
         elif time.monotonic() - changed > _SILENCE_TIMEOUT:

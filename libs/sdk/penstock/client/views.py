@@ -157,7 +157,7 @@ class Run:
     version: int
     state: str = "queued"
     project: str = "default"
-    requested_at: float = 0.0
+    created_at: float = 0.0
     finished_at: float | None = None
     labels: dict[str, str] = field(default_factory=dict[str, str])
     trigger: dict[str, str] = field(default_factory=dict[str, str])

@@ -98,8 +98,8 @@ class Janitor:
                 if await self._take_lease(interval):
                     report = JanitorReport(id="", started_at=time.time())
                     await self._work(JanitorJob(id="round"), report, scheduled=True)
-                    if report.deleted_count or report.archived or report.removed.objects or report.problems:
-                        told = report.model_dump(include={"deleted_count", "archived", "problems"})
+                    if report.deleted_count or report.archived_count or report.removed.objects or report.problems:
+                        told = report.model_dump(include={"deleted_count", "archived_count", "problems"})
                         self._log.info("a round of the janitor", removed=report.removed.objects, **told)
             except (PenstockError, BusError) as error:
                 self._log.warning("the janitor's round is put off", error=str(error))
@@ -229,7 +229,7 @@ class Janitor:
         if job.run_id is not None:
             due = [note for note in due if note.run_id == job.run_id]
         if job.dry_run:
-            report.archived = len(due)
+            report.archived_count = len(due)
             return
         for note in due[:most]:
             await self._publish_report(report)
@@ -244,7 +244,7 @@ class Janitor:
                 self._problem(report, f"run {note.run_id} is not archived: {error}")
                 continue
             self._purged.add(note.run_id)
-            report.archived += 1
+            report.archived_count += 1
         for run_id, archived in list(self._run_index.archived.items()):
             if run_id not in self._purged and run_id in self._run_index.runs:
                 await self._publish_report(report)
@@ -275,7 +275,7 @@ class Janitor:
             found = True
             await self._publish_report(report)
             try:
-                report.restored += await self._archiver.restore(archived)
+                report.restored_count += await self._archiver.restore(archived)
             except UnavailableError:
                 raise
             except PenstockError as error:
@@ -297,14 +297,14 @@ class Janitor:
             await self._write(report)
 
     async def _write(self, report: JanitorReport) -> None:
-        report.at = time.time()
+        report.updated_at = time.time()
         if report.id:
             await self._bucket.put(f"report.{report.id}", report.model_dump_json().encode())
 
     async def _forget_reports(self) -> None:
         for entry in await self._bucket.list("report.*"):
             with contextlib.suppress(pydantic.ValidationError):
-                if JanitorReport.model_validate_json(entry.value).at + _REMEMBERED > time.time():
+                if JanitorReport.model_validate_json(entry.value).updated_at + _REMEMBERED > time.time():
                     continue
             await self._bucket.purge(entry.key)
 

@@ -56,7 +56,7 @@ class RunComparison:
             version = await self._versions.find(request.pipeline, request.version)
             sides.append(await asyncio.to_thread(side, run, version))
             shown = {name: getattr(request, name) for name in ("run_id", "project", "pipeline", "version", "labels")}
-            times = {"requested_at": run.requested_at, "finished_at": run.finished_at}
+            times = {"created_at": run.requested_at, "finished_at": run.finished_at}
             runs.append({**shown, **times, "state": run.name, "trigger": request.trigger})
         if not all(any(name.startswith(_PACKAGE) for _, name in one["environment"]) for one in sides):
             # The packages of one run are unknown: a comparison would show only noise.

@@ -29,7 +29,7 @@ def view(folded: FoldedRun) -> bytes:
                 "pipeline": request.pipeline,
                 "version": request.version,
                 "state": folded.name,
-                "requested_at": folded.requested_at,
+                "created_at": folded.requested_at,
                 "finished_at": folded.finished_at,
                 "labels": request.labels,
                 "trigger": request.trigger,
