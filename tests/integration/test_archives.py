@@ -263,7 +263,7 @@ def test_runs_go_by_policies_and_by_hand_but_not_those_that_others_need(cluster:
     with pytest.raises(NotFoundError):
         client.runs.get(third.run_id)
     assert third.run_id not in [run.run_id for run in client.runs.list("other")]
-    with pytest.raises(RefusedError, match=r"stands for a run that was deleted.*use a new key"):
+    with pytest.raises(RefusedError, match=r"belongs to run .*, which was deleted.*use a new key"):
         client.run("other", {"rows": 9}, idempotency_key="gone")
 
     # The later one stays, and with it the one whose results it took over.
