@@ -1,4 +1,4 @@
-"""Bodies of the HTTP API under `/v1`. States are in lower case; times are Unix seconds."""
+"""Requests and responses of the HTTP API under `/v1`. States are in lower case; times are Unix seconds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock_contracts.waits import WaitView
 Json = Any
 
 MAX_DEADLINE = 1e9
-"""Seconds that a run may be given at most."""
+"""Largest deadline in seconds."""
 
 
 _VERSION_CHOICE: dict[str, Json] = {
@@ -106,11 +106,11 @@ class ScheduleList(_Model):
 
 
 class RunBody(_Model):
-    """Ask for a run. `inputs` are JSON values by parameter name; `version` None means the latest published one.
+    """Submit a run. `inputs` are JSON values by parameter name; `version` null is the latest published one.
 
-    `cache` says what it does with earlier results of steps that keep them: `use` them, make them anew and keep these
-    (`refresh`), or neither use nor keep any (`off`). `refresh` names single steps that are made anew, by key or name.
-    `deadline` is in seconds from now: a run that is not over by then is ended as failed. None: as the pipeline says.
+    `cache` applies to steps with a cache: `use` reads and writes cached results, `refresh` ignores and overwrites them,
+    `off` does neither. `refresh` lists steps, by key or name, whose cached results are ignored and overwritten.
+    `deadline` is in seconds from now: a run that has not finished by then fails. Null: as the pipeline defines it.
     """
 
     pipeline: str
@@ -126,14 +126,14 @@ class RunBody(_Model):
 class RerunBody(_Model):
     """Run an earlier run's pipeline again, as a new run with the same labels and priority.
 
-    `version` says which: that of the earlier run (`same`), the `latest` published one, or a number. It may be left out
-    unless the earlier run's version is published and a later one was published since.
-    `inputs` are what change; the others are those of the earlier run. `cache` and `refresh` are as for any run: those
-    of the earlier run do not matter. `deadline` is in seconds from now; None: as the pipeline says.
+    `version` is that of the earlier run (`same`), the `latest` published one, or a number. It may be omitted unless the
+    earlier run's version is published and a later one was published since.
+    `inputs` override those of the earlier run. `cache`, `refresh` and `deadline` are those of the new run, as when a
+    run is submitted.
 
-    With `resume`, results of the earlier run that still count are taken over, and the other steps run. With
-    `from_step` the run is resumed, and that step runs again with all that follows: a key, an item such as `train[3]`,
-    the name of a step for all its calls, or of a pipeline inside for all its steps. Steps to `refresh` run again, too.
+    With `resume`, valid results of the earlier run are reused, and the other steps run. With `from_step` the run is
+    resumed, and that step and all its dependents run again: a key, an item such as `train[3]`, the name of a step for
+    all its calls, or of a sub-pipeline for all its steps. Steps in `refresh` run again, too.
     """
 
     version: Annotated[str | int | None, WithJsonSchema(_VERSION_CHOICE)] = None
@@ -153,7 +153,7 @@ class RerunBody(_Model):
 
 
 class CancelBody(_Model):
-    """Why a run, or a step of it, is cancelled, and who asks for it."""
+    """Cancel a run or a step: why, and who requests it."""
 
     reason: str = Field(default="", max_length=1000)
     by: str = Field(default="", max_length=200)
@@ -167,9 +167,9 @@ class CancelResult(_Model):
 
 
 class Resumed(_Model):
-    """What a resumed run takes over: of which run, how many steps, and of mapped steps that run again, how many items.
+    """What a resumed run reuses: number of steps, and of items by mapped step that runs again.
 
-    `rerun_steps` says of each other step why it runs; it is empty when the idempotency key had been used before.
+    `rerun_steps` has the reason for each step that runs again; empty for an existing run (idempotency key).
     """
 
     from_run: str
@@ -179,7 +179,7 @@ class Resumed(_Model):
 
 
 class RunAccepted(_Model):
-    """The run's id; `created` is False when the idempotency key had been used for this run before."""
+    """The submitted run; `created` is false if the idempotency key belongs to an existing run."""
 
     run_id: str
     pipeline: str
@@ -189,7 +189,7 @@ class RunAccepted(_Model):
 
 
 class StepError(_Model):
-    """Why a step failed: the exception or reason, one line, and the user's traceback."""
+    """Why a step failed: type and message of the exception or reason, and the user's traceback."""
 
     type: str
     message: str
@@ -197,10 +197,10 @@ class StepError(_Model):
 
 
 class CacheView(_Model):
-    """What the cache did for a step: whether an earlier result was taken, of which run and step.
+    """What the cache did for a step: hit or miss, and the run and step of the cached result.
 
-    Where none was, `differs` names the parts of the key (`code`, `environment`, `salt`, `input NAME`) in which the
-    nearest earlier result differs, and `note` says why there was no key, or why a result that was there did not count.
+    On a miss, `differs` lists the parts of the key (`code`, `environment`, `salt`, `input NAME`) in which the nearest
+    cached result differs, and `note` says why there was no key, or why a cached result was not used.
     """
 
     key: str = ""
@@ -222,7 +222,7 @@ class CheckpointView(_Model):
 
 
 class StepView(_Model):
-    """A step of a run as it stands."""
+    """A step of a run in its present state."""
 
     state: str
     attempts: int
@@ -230,34 +230,35 @@ class StepView(_Model):
     finished_at: float | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     params: dict[str, Json] = Field(default_factory=dict)
-    tags: dict[str, str] = Field(default_factory=dict, description="texts to find the run by, as labels are")
+    tags: dict[str, str] = Field(default_factory=dict, description="searchable like labels")
     reason: str | None = None
     error: StepError | None = None
     executor: str | None = None
     outputs: dict[str, Json] = Field(default_factory=dict, description="values: inline JSON, or an artifact reference")
     artifacts: dict[str, Json] = Field(
-        default_factory=dict, description="what the step logged; while it runs, what its present attempt has stored"
+        default_factory=dict,
+        description="logged artifacts; of a running step, those that the attempt has stored so far",
     )
     checkpoint: CheckpointView | None = None
     cache: CacheView | None = None
-    waits_for: WaitView | None = Field(default=None, description="while it is suspended")
-    from_run: str | None = Field(default=None, description="the run whose result it has taken over")
+    waits_for: WaitView | None = Field(default=None, description="of a suspended step")
+    from_run: str | None = Field(default=None, description="the run whose result is reused")
     depends_on: list[str] = Field(default_factory=list)
     items: dict[str, int] | None = Field(
-        default=None, description="of a mapped step: `count`, and how many items stand in which state"
+        default=None, description="of a mapped step: `count`, and the number of items per state"
     )
     item_of: str | None = Field(default=None, description="of an item: the mapped step")
 
 
 class ItemPage(_Model):
-    """Items of a mapped step, by key, in order; `next` continues the page (None at the end)."""
+    """A page of items of a mapped step by key, in order; `next` is null on the last page."""
 
     items: dict[str, StepView]
     next: int | None = None
 
 
 class RunSummary(_Model):
-    """A run in a list. `metrics` and `params` are those that the list was filtered or sorted by."""
+    """A run in a list. `metrics` and `params` are those that the list is filtered or sorted by."""
 
     run_id: str
     project: str
@@ -278,9 +279,9 @@ class RunSummary(_Model):
 
 
 class RunView(RunSummary):
-    """A run with its steps, by key, in the order of the pipeline, each mapped one followed by its items.
+    """A run with its steps by key, in the order of the pipeline; a mapped step is followed by its items.
 
-    Of a mapped step with more than 1,000 items, those are here that are not over or ended badly, and some others.
+    Of a mapped step with more than 1,000 items, 1,000 are included: unfinished and unsuccessful ones first.
     """
 
     inputs: dict[str, Json] = Field(default_factory=dict)
@@ -290,10 +291,10 @@ class RunView(RunSummary):
 
 
 class StepReason(_Model):
-    """Why a step stands where it stands.
+    """Why a step is in its state.
 
-    `caused_by` names the steps that are the reason: the unfinished ones that it waits for, or the one that kept it from
-    running, followed by the first cause of that. `since` is null where it is not known.
+    `caused_by` lists the responsible steps: unfinished ones that it waits for, or the one that prevented it from
+    running, followed by the root cause. `since` is null if unknown.
     """
 
     key: str
@@ -304,7 +305,7 @@ class StepReason(_Model):
 
 
 class RunReasons(_Model):
-    """Why the steps of a run stand where they stand at the time `at`, in the order of the pipeline."""
+    """Why the steps of a run are in their states at time `at`, in the order of the pipeline."""
 
     run_id: str
     pipeline: str
@@ -315,9 +316,9 @@ class RunReasons(_Model):
 
 
 class RunPage(_Model):
-    """A page of runs, newest first unless asked otherwise; `next` continues it (None at the end).
+    """A page of runs; `next` is null on the last page.
 
-    `lag` counts the facts of the log that the list does not hold yet: 0 but where it is being made anew.
+    `lag` counts facts of the log that the read model lacks; it is 0 except during a rebuild.
     """
 
     runs: list[RunSummary]
@@ -326,16 +327,16 @@ class RunPage(_Model):
 
 
 class ArtifactUse(_Model):
-    """An artifact by the name that a step has for it."""
+    """An artifact, and its name in the step."""
 
     name: str
     sha256: str
 
 
 class LineageStep(_Model):
-    """An attempt on the way: the run that it belongs to, what it read and made. Without key: the run as a whole.
+    """An attempt in a lineage, with what it read and made. Without key: the run as a whole.
 
-    `level` counts the attempts from the artifact to this one; `source` is the digest of the code that ran.
+    `level` is the distance in attempts from the artifact; `source` is the digest of the source bundle.
     """
 
     run_id: str
@@ -351,7 +352,7 @@ class LineageStep(_Model):
 
 
 class Lineage(_Model):
-    """An artifact, what it was made by (`up`), what used it (`down`); `whole` is false where something is left out."""
+    """An artifact, the attempts that made it (`up`) and used it (`down`); `whole` is false if the lineage is cut."""
 
     sha256: str
     size: int
@@ -364,7 +365,7 @@ class Lineage(_Model):
 
 
 class RebuildAccepted(_Model):
-    """The list of runs is being made anew, up to this place in the log."""
+    """The read model is being rebuilt, up to this sequence of the log."""
 
     upto: int
 

@@ -1,4 +1,4 @@
-"""Limits over HTTP: what they are set to, who holds slots and who waits for them."""
+"""Limits over HTTP: their sizes, the holders of slots, the waiters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ MOST_SLOTS = 100_000
 
 
 class LimitBody(BaseModel):
-    """What a limit is set to. With 0 slots nobody gets one until it is set anew."""
+    """Set a limit. With 0 slots, no attempt gets a slot until the limit is set again."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -21,29 +21,29 @@ class SlotHolder(BaseModel):
     run_id: str
     step: str | None = None
     attempt: int | None = None
-    since: float = Field(description="Unix seconds: when it got its slot, or began to wait")
-    cancel_requested: bool = Field(default=False, description="whether it was told to make room for a newer run")
+    since: float = Field(description="Unix seconds: when it acquired its slot, or started to wait")
+    cancel_requested: bool = Field(default=False, description="whether it is being cancelled for a newer run")
 
 
 class SlotWaiter(SlotHolder):
-    """One that waits. `priority` is its own, `effective` counts what it gained by waiting; the highest is next."""
+    """A waiter. `effective` is its priority, increased by waiting time; the highest is next."""
 
     priority: int
     effective: float
 
 
 class LimitSummary(BaseModel):
-    """A limit: `slots` as the platform has it set; null where each step says its own number."""
+    """A limit: `slots` is the number that was set; null if the numbers in the pipelines count."""
 
     name: str
     slots: int | None = None
     in_use: int = 0
     waiting: int = 0
-    more_waiting: bool = Field(default=False, description="whether more wait than are counted")
+    more_waiting: bool = Field(default=False, description="whether there are more waiters than counted")
 
 
 class LimitView(LimitSummary):
-    """A limit with who holds its slots and who waits, in the order of their turns."""
+    """A limit with the holders of its slots, and the waiters in the order in which they get slots."""
 
     holders: list[SlotHolder] = Field(default_factory=list[SlotHolder])
     waiters: list[SlotWaiter] = Field(default_factory=list[SlotWaiter])

@@ -1,4 +1,4 @@
-"""RegisteredModel models over HTTP, and what is told of their changes."""
+"""Registered models over HTTP, and the data of events about them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class _Model(BaseModel):
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    by: str = Field(default="", max_length=200, description="who asks for it")
+    by: str = Field(default="", max_length=200, description="who requests it")
     reason: Text = ""
 
 
 def _finite(metrics: dict[str, float]) -> dict[str, float]:
     for name, value in metrics.items():
         if not 1 <= len(name) <= 200:
-            raise ValueError("the name of a metric has 1 to 200 characters")
+            raise ValueError("the name of a metric must have 1 to 200 characters")
         if not math.isfinite(value):
-            raise ValueError(f"metric {name[:100]!r} is {value}, which is no number")
+            raise ValueError(f"metric {name[:100]!r} is {value}, which is not a finite number")
     return metrics
 
 
@@ -48,49 +48,53 @@ Tags = Annotated[dict[str, str], Field(max_length=TAGS_LIMIT), AfterValidator(_s
 
 
 class RegisterModelBody(_Body):
-    """Make a version of a model from an output, or a logged artifact, of a step of a run."""
+    """Register an output, or a logged artifact, of a step as a model version."""
 
     run_id: str = Field(pattern=NAME_PATTERN)
     step: str = Field(min_length=1, max_length=240, description="key of the step")
     output: str = Field(default="result", min_length=1, max_length=200)
-    metrics: Metrics | None = Field(default=None, description="null: those that the step logged")
+    metrics: Metrics | None = Field(default=None, description="null: the metrics that the step logged")
     tags: Tags = Field(default_factory=dict)
     description: Text = ""
-    alias: Name | None = Field(default=None, description="an alias for it, if it passes the gates")
-    gate: Text = Field(default="", description="what it has to pass for the alias, besides the alias's own gate")
-    force: bool = Field(default=False, description="pass the gates by; takes a reason")
+    alias: Name | None = Field(default=None, description="alias to point at the version if it passes the gates")
+    gate: Text = Field(default="", description="gate for the alias, in addition to the alias's own gate")
+    force: bool = Field(
+        default=False, description="bypass the gates; requires a reason, which is recorded in the history"
+    )
 
 
 class PromoteBody(_Body):
-    """Have an alias stand for a version."""
+    """Point an alias at a version."""
 
     version: int = Field(ge=1)
-    gate: Text = Field(default="", description="what it has to pass, besides the alias's own gate")
-    force: bool = Field(default=False, description="pass the gates by; takes a reason")
+    gate: Text = Field(default="", description="gate, in addition to the alias's own gate")
+    force: bool = Field(
+        default=False, description="bypass the gates; requires a reason, which is recorded in the history"
+    )
     replaces: int | None = Field(
-        default=None, ge=0, description="the version that the alias has to stand for now; 0: for none"
+        default=None, ge=0, description="precondition: the version that the alias points at now; 0: none"
     )
 
 
 class GateBody(_Body):
-    """What every move of an alias has to pass; an empty text removes the gate."""
+    """Set the gate that every move of an alias has to pass; an empty one deletes it."""
 
     gate: str = Field(max_length=TEXT_LIMIT)
 
 
 class ArchiveBody(_Body):
-    """Offer a version no more, or again."""
+    """Archive a version, or unarchive it."""
 
     archived: bool = True
 
 
 class ModelVersionView(_Model):
-    """A version of a model, with what it was made of and what is said of it. Times are Unix seconds."""
+    """A model version with its origin and its metadata. Times are Unix seconds."""
 
     model: str
     version: int
     reference: str = Field(description="such as churn:3")
-    aliases: list[str] = Field(default_factory=list, description="those that stand for it now")
+    aliases: list[str] = Field(default_factory=list, description="aliases that point at it")
     archived: bool = False
     artifact: dict[str, Any] = Field(description="an artifact reference: sha256, size, format, …")
     run_id: str
@@ -99,9 +103,9 @@ class ModelVersionView(_Model):
     output: str = ""
     pipeline: str = ""
     pipeline_version: int = 0
-    code: str = Field(default="", description="digest of the step's code, where that can be told")
+    code: str = Field(default="", description="digest of the step's code, if known")
     metrics: dict[str, float] = Field(default_factory=dict)
-    non_finite: dict[str, str] = Field(default_factory=dict, description="metrics that are no finite numbers, as text")
+    non_finite: dict[str, str] = Field(default_factory=dict, description="non-finite metrics as text")
     params: dict[str, Any] = Field(default_factory=dict)
     tags: dict[str, str] = Field(default_factory=dict)
     description: str = ""
@@ -110,10 +114,10 @@ class ModelVersionView(_Model):
 
 
 class AliasView(_Model):
-    """An alias: for which version it stands, since when, and what its moves have to pass."""
+    """An alias: the version that it points at, since when, and its gate."""
 
     alias: str
-    version: int | None = Field(default=None, description="null: for none; there is only a gate")
+    version: int | None = Field(default=None, description="null: none; only the gate exists")
     since: float = 0.0
     by: str = ""
     reason: str = ""
@@ -122,7 +126,7 @@ class AliasView(_Model):
 
 
 class ModelSummary(_Model):
-    """A model in the list of them: how many versions it has, the latest that is offered, and its aliases."""
+    """A model in a list: number of versions, the latest one that is not archived, aliases."""
 
     name: str
     versions: int
@@ -138,7 +142,7 @@ class ModelList(_Model):
 
 
 class ModelView(_Model):
-    """A model with its versions, the newest first, and its aliases by name."""
+    """A model with its versions, newest first, and its aliases by name."""
 
     name: str
     versions: list[ModelVersionView] = Field(default_factory=list)
@@ -146,7 +150,7 @@ class ModelView(_Model):
 
 
 class Refusal(_Model):
-    """Why an alias was not moved: what was asked, and what came of each comparison."""
+    """Why an alias was not moved: the gate, and the result of each comparison."""
 
     alias: str
     gate: str = ""
@@ -154,7 +158,7 @@ class Refusal(_Model):
 
 
 class RegisteredModel(_Model):
-    """The version; `created` tells whether it is new. `refused` says why it did not get the alias."""
+    """The version; `created` says whether it is new, `refused` why the alias was not moved."""
 
     version: ModelVersionView
     created: bool
@@ -162,7 +166,7 @@ class RegisteredModel(_Model):
 
 
 class PromotionResult(_Model):
-    """The alias; `moved` tells whether this changed anything. `clauses` are what came of the gates."""
+    """The alias; `moved` says whether it changed. `clauses` are the results of the gates."""
 
     alias: AliasView
     previous: int | None = None
@@ -171,7 +175,7 @@ class PromotionResult(_Model):
 
 
 class HistoryEntry(_Model):
-    """Something that happened to a model. Fields that its kind does not have are null or empty."""
+    """A change of a model. Fields that do not apply to its kind are null or empty."""
 
     revision: int
     kind: Literal["registered", "promoted", "promotion-refused", "alias-removed", "gate-set", "archived", "restored"]
@@ -188,7 +192,7 @@ class HistoryEntry(_Model):
 
 
 class ModelHistory(_Model):
-    """All that happened to a model, in order."""
+    """The history of a model, oldest change first."""
 
     name: str
     history: list[HistoryEntry]
@@ -197,7 +201,7 @@ class ModelHistory(_Model):
 class ModelChange(_Model):
     """The data of an event about a model. The type of the event says what happened.
 
-    `reference` names the version for inputs of runs; `metrics` are left out where they are very many.
+    `reference` refers to the version in inputs of runs; `metrics` are omitted if they are too many.
     """
 
     project: str

@@ -1,4 +1,4 @@
-"""Previews: what an artifact looks like, for people and consoles, without its bytes."""
+"""Previews of artifacts for people and consoles."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ class _Model(BaseModel):
 
 
 class MakePreview(_Model):
-    """Ask for the preview of an artifact. All but the digest is as its reference says; what is left out is guessed."""
+    """Make a preview of an artifact. All fields but the digest are those of its reference; omitted ones are guessed."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     format: str = Field(default="", max_length=100)
     media_type: str = Field(default="", max_length=200)
     filename: str = Field(default="", max_length=300)
-    unsafe: bool = Field(default=False, description="the format is marked unsafe: the bytes are not looked at")
+    unsafe: bool = Field(default=False, description="the format is marked unsafe: the content is not opened")
 
 
 class Column(_Model):
@@ -38,19 +38,19 @@ class Picture(_Model):
 
 
 class Preview(_Model):
-    """The preview of an artifact; `kind` says which of the fields below it are filled.
+    """The preview of an artifact; `kind` says which fields are set.
 
-    `table`: `columns` and the first `rows`. `text`: the first lines of `text`, which is source in `language` and never
-    to be rendered without a sanitiser. `image`: `picture`. `none`: there is no preview, and `reason` says why.
+    `table`: `columns` and the first `rows`. `text`: the first lines as `text`, in `language`; sanitize it before
+    rendering. `image`: `picture`. `none`: no preview, with `reason`.
     """
 
     sha256: str
     size: int = Field(description="of the artifact, in bytes")
     kind: Literal["table", "text", "image", "none"]
     facts: dict[str, str | int | float] = Field(
-        default_factory=dict, description="what is known of the whole, such as its rows"
+        default_factory=dict, description="properties of the whole artifact, such as the number of rows"
     )
-    truncated: bool = Field(default=False, description="there is more than is shown")
+    truncated: bool = Field(default=False, description="whether the artifact has more than the preview")
     columns: list[Column] = Field(default_factory=list[Column])
     rows: list[list[str | int | float | bool | None]] = Field(
         default_factory=list[list[str | int | float | bool | None]]
@@ -62,8 +62,8 @@ class Preview(_Model):
 
 
 class PreviewReply(_Model):
-    """Reply to `MakePreview`: the preview; neither it nor an error when there is no such artifact."""
+    """Reply to `MakePreview`: the preview; without preview and error, the artifact does not exist."""
 
     preview: Preview | None = None
     error: str | None = None
-    unavailable: bool = Field(default=False, description="whether trying again later may help")
+    unavailable: bool = Field(default=False, description="whether a retry may succeed")

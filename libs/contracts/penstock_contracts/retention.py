@@ -1,4 +1,4 @@
-"""Retention over HTTP and NATS: policies, what the janitor is asked for, and what it reports."""
+"""Retention over HTTP and NATS: policies, jobs of the janitor, and their reports."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from penstock_core.retention import Policy
 
 
 class PolicyBody(BaseModel):
-    """How long the runs are kept that it is about. A run is kept when any rule of any policy keeps it."""
+    """Which runs a policy matches, and how long to keep them. Any rule of a matching policy keeps a run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    project: str = Field(default="*", max_length=100, description="`*` and `?` stand for any letters")
-    pipeline: str = Field(default="*", max_length=100, description="`*` and `?` stand for any letters")
-    states: list[str] = Field(default_factory=list, max_length=10, description="how they ended; empty for all")
-    keep_for: float | None = Field(default=None, description="seconds after the end of a run that it is kept")
-    keep_last: int | None = Field(default=None, description="so many of the latest runs of each pipeline are kept")
-    forever: bool = Field(default=False, description="whether all are kept")
+    project: str = Field(default="*", max_length=100, description="a pattern: `*` matches any characters, `?` one")
+    pipeline: str = Field(default="*", max_length=100, description="a pattern: `*` matches any characters, `?` one")
+    states: list[str] = Field(default_factory=list, max_length=10, description="terminal states; empty: all")
+    keep_for: float | None = Field(default=None, description="seconds after its end that a run is kept")
+    keep_last: int | None = Field(default=None, description="number of the latest runs of each pipeline that are kept")
+    forever: bool = Field(default=False, description="whether all matching runs are kept")
 
     def policy(self, name: str) -> Policy:
-        """The policy of this name.
+        """Return the policy with this name.
 
         Raises:
-            InvalidPolicy: it makes no sense.
+            InvalidPolicyError: it is invalid.
         """
         return Policy(
             name=name,
@@ -40,19 +40,19 @@ class PolicyBody(BaseModel):
 
 
 class SetPolicy(PolicyBody):
-    """A policy to be set; `confirm` is needed for one that would leave no run at all."""
+    """Create or replace a policy. One that would delete all finished runs needs `confirm`."""
 
     confirm: bool = False
 
 
 class PolicyView(PolicyBody):
-    """A policy that is set."""
+    """A policy."""
 
     name: str
 
 
 class RetentionSettings(BaseModel):
-    """What is kept, and when runs move from the log to the archive."""
+    """The policies, and when runs move from the log to the archive."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,7 +63,7 @@ class RetentionSettings(BaseModel):
 
 
 class ArchiveAfterBody(BaseModel):
-    """When runs move from the log to the archive: seconds after their end; null: never."""
+    """Set when runs move from the log to the archive: seconds after their end; null: never."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -71,20 +71,22 @@ class ArchiveAfterBody(BaseModel):
 
 
 class JanitorJob(BaseModel):
-    """What the janitor is asked for. `id` names its report."""
+    """A job of the janitor. `id` is that of its report."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     id: str = Field(min_length=1, max_length=100)
     job: Literal["collect", "restore", "archive", "decide"] = "collect"
     dry_run: bool = False
-    older_than_log: bool = Field(default=False, description="whether to collect what is older than the log itself")
-    run_id: str | None = Field(default=None, max_length=100, description="of the run to restore or archive; null: all")
-    settings: RetentionSettings | None = Field(default=None, description="instead of those that are set")
+    older_than_log: bool = Field(
+        default=False, description="whether to remove unreferenced objects that are older than the log itself"
+    )
+    run_id: str | None = Field(default=None, max_length=100, description="run to restore or archive; null: all")
+    settings: RetentionSettings | None = Field(default=None, description="used instead of the stored settings")
 
 
 class CollectBody(BaseModel):
-    """What is to be collected."""
+    """Start a garbage collection."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -93,7 +95,7 @@ class CollectBody(BaseModel):
 
 
 class RestoreBody(BaseModel):
-    """Which runs are to be put back into a log that has lost them; null: all that are archived."""
+    """Restore one archived run into the log, or all of them (null)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -101,7 +103,7 @@ class RestoreBody(BaseModel):
 
 
 class DeletedRun(BaseModel):
-    """A run that goes, and why."""
+    """A run that was deleted, or would be, and why."""
 
     run_id: str
     pipeline: str
@@ -111,7 +113,7 @@ class DeletedRun(BaseModel):
 
 
 class Share(BaseModel):
-    """What goes of one pipeline. `objects` and `bytes` are those that only runs which go hold."""
+    """What is deleted of one pipeline. `objects` and `bytes` are those that only deleted runs refer to."""
 
     runs: int = 0
     objects: int = 0
@@ -119,14 +121,14 @@ class Share(BaseModel):
 
 
 class Objects(BaseModel):
-    """What was found in the artifact store."""
+    """Objects in the artifact store."""
 
     objects: int = 0
     bytes: int = 0
 
 
 class JanitorReport(BaseModel):
-    """What the janitor did, or would do. `at` is when it was written last, while it works about once a second."""
+    """What a job of the janitor did, or would do. It is updated about once a second while the job runs."""
 
     id: str
     job: str = "collect"
@@ -135,42 +137,44 @@ class JanitorReport(BaseModel):
     started_at: float = 0.0
     updated_at: float = 0.0
     error: str | None = None
-    problems: list[str] = Field(default_factory=list, description="what could not be done, and why; it is tried again")
-    runs: int = Field(default=0, description="runs that are known")
+    problems: list[str] = Field(default_factory=list, description="what could not be done, and why; it will be retried")
+    runs: int = Field(default=0, description="runs in the index")
     deleted_count: int = Field(default=0, description="runs that were deleted, or would be")
     deleted_runs: list[DeletedRun] = Field(default_factory=list[DeletedRun], description="the first thousand of them")
     archived_count: int = Field(default=0, description="runs that were archived, or would be")
-    restored_count: int = Field(default=0, description="runs that were restored")
-    pipelines: dict[str, Share] = Field(default_factory=dict[str, Share], description="what goes, by pipeline")
-    stored: Objects = Field(default_factory=Objects, description="all of the store")
-    unreferenced: Objects = Field(default_factory=Objects, description="what nothing names, and was not swept yet")
-    removed: Objects = Field(default_factory=Objects, description="what was removed, or could be removed now")
-    grace: float = Field(default=0.0, description="seconds that something is named by nothing before it is removed")
-    predates_log: int = Field(
-        default=0, description="objects that nothing names, but that are older than the log itself"
+    restored_count: int = Field(default=0, description="runs that were restored into the log")
+    pipelines: dict[str, Share] = Field(default_factory=dict[str, Share], description="what is deleted, by pipeline")
+    stored: Objects = Field(default_factory=Objects, description="all objects in the store")
+    unreferenced: Objects = Field(default_factory=Objects, description="unreferenced objects that were not removed yet")
+    removed: Objects = Field(default_factory=Objects, description="objects that were removed, or would be")
+    grace: float = Field(
+        default=0.0, description="grace period: seconds that an object is unreferenced before it is removed"
     )
-    deletes_all_finished: bool = Field(default=False, description="whether no run that is over would be left")
+    predates_log: int = Field(
+        default=0, description="unreferenced objects that are kept because they are older than the log itself"
+    )
+    deletes_all_finished: bool = Field(default=False, description="whether all finished runs would be deleted")
 
 
 class JanitorReply(BaseModel):
-    """Reply to a job: it was begun, or why not."""
+    """Reply to a job: it was started, or why not."""
 
     id: str = ""
     error: str | None = None
-    unavailable: bool = Field(default=False, description="whether trying again later may help")
+    unavailable: bool = Field(default=False, description="whether a retry may succeed")
 
 
 class DeleteRun(BaseModel):
-    """Delete a run: its log, its archive, its rows; what only it holds goes with the next collections."""
+    """Delete a run: its log, its archive, its rows. The next garbage collections remove its artifacts."""
 
     run_id: str = Field(max_length=100)
     by: str = Field(default="", max_length=200)
 
 
 class DeleteReply(BaseModel):
-    """Reply to `DeleteRun`: what became of it."""
+    """Reply to `DeleteRun`."""
 
     deleted: bool = False
-    refused: str | None = Field(default=None, description="why it may not be deleted")
+    refused: str | None = Field(default=None, description="why it is protected")
     error: str | None = None
-    unavailable: bool = Field(default=False, description="whether trying again later may help")
+    unavailable: bool = Field(default=False, description="whether a retry may succeed")

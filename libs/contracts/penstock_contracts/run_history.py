@@ -3,8 +3,8 @@
     {"penstock_history":1,"run_id":"…","project":"default","pipeline":{…},"version":1}
     {"seq":17,"at":1795244644.98,"type":"penstock.run.requested.v1","fact":{…}}
 
-It holds all that a fold needs, so a run can be replayed where no platform is. A message that nobody can read is written
-as the fact that it counts as, with the reason under `unreadable`. Readers ignore keys that they do not know.
+It has everything that replaying a run needs, without a platform. An unreadable message is written as its placeholder
+fact, with the reason under `unreadable`. Readers ignore unknown keys.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BY_TYPE = {fact.ce_type: fact_codec.ADAPTERS[fact] for fact in FACTS}
 
 
 class HistoryHeader(BaseModel):
-    """The first line: whose history it is, and the pipeline (IR) that ran."""
+    """The first line: the run, and the definition (IR) of its pipeline."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -41,7 +41,7 @@ class HistoryHeader(BaseModel):
 
 
 class HistoryFact(BaseModel):
-    """Any other line: a fact, its place in the log, and the log's own time of writing in Unix seconds."""
+    """Any other line: a fact, its sequence in the log, and the time of writing in Unix seconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -49,7 +49,7 @@ class HistoryFact(BaseModel):
     at: float
     type: str = Field(description="the CloudEvents type, such as `penstock.attempt.finished.v1`")
     fact: dict[str, Any] = Field(description="the body of the event")
-    unreadable: str | None = Field(default=None, description="why the message itself could not be read")
+    unreadable: str | None = Field(default=None, description="why the message could not be read")
 
 
 class InvalidHistoryError(PenstockError, ValueError):

@@ -1,4 +1,4 @@
-"""Bodies of the HTTP API about what runs measured, and about what tells runs from each other."""
+"""Responses of the HTTP API about metrics of runs and differences between runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from penstock_contracts.api import RunSummary
 
 Number = float | Literal["nan", "inf", "-inf"]
-"""A number, or the text for one that JSON does not have."""
+"""A number, or the text of a non-finite one."""
 
 
 class _Model(BaseModel):
@@ -17,10 +17,10 @@ class _Model(BaseModel):
 
 
 class SeriesView(_Model):
-    """A series of measurements of one attempt of a step. `min` and `max` are null where all values are NaN.
+    """A metric series of one attempt of a step. `min` and `max` are null if all values are NaN.
 
-    `points` are `[step, time, value]`, in order; null where they were not asked for. With `thinned` they are some of
-    `count`, among them the first, the last, the smallest and the largest.
+    `points` are `[step, time, value]`, in order; null in summaries. `thinned` points are a sample that includes the
+    first, the last, the smallest and the largest.
     """
 
     name: str
@@ -37,10 +37,10 @@ class SeriesView(_Model):
 
 
 class SeriesPage(_Model):
-    """The series of a run, by name and step; of each step those of its last attempt that measured them.
+    """The metric series of a run by name and step; of each step those of its last attempt that logged them.
 
-    `next` continues the points of a series that was asked for in pages; `more` says that there are more series.
-    `lag` counts messages with measurements that are stored and not looked at yet: 0 but where there are very many.
+    `next` is the cursor of the next page of points; `more` says that there are more series. `lag` counts messages with
+    metrics that the read model lacks; it is 0 except under heavy load.
     """
 
     run_id: str
@@ -51,13 +51,13 @@ class SeriesPage(_Model):
 
 
 class Present(_Model):
-    """What a run has; one that has nothing has null in its place."""
+    """The value of one run; null instead of this object means that the run has none."""
 
     value: Any
 
 
 class Difference(_Model):
-    """What the runs have under a name, in their order. An artifact is `{"artifact": its SHA-256}`, long data a digest.
+    """The values of the runs under a name, in their order. An artifact is `{"artifact": SHA-256}`, long data a digest.
 
     Sections are run, inputs, params, tags, metrics, outputs, code, environment, git and durations. `step` is the key of
     a step, empty for the run as a whole.
@@ -71,7 +71,7 @@ class Difference(_Model):
 
 
 class Comparison(_Model):
-    """Runs side by side: the `rows` in which they differ, of all that were `compared`; or all of these."""
+    """Runs side by side: the `rows` that differ, or all; `compared` is the number of all rows."""
 
     runs: list[RunSummary]
     rows: list[Difference]

@@ -17,7 +17,7 @@ class _Model(BaseModel):
 class WaitView(_Model):
     """What a suspended step waits for: an answer (`ask`), an `event`, a time (`sleep`) or the end of a `run`.
 
-    `until` is when it wakes up or gives up, in Unix seconds; null: it waits without end.
+    `until` is when it wakes up or times out, in Unix seconds; null: no timeout.
     """
 
     kind: Literal["ask", "event", "sleep", "run"]
@@ -26,15 +26,15 @@ class WaitView(_Model):
     until: float | None = None
     question: str | None = None
     choices: list[str] = Field(default_factory=list)
-    default: str | None = Field(default=None, description="the answer when the time is over")
+    default: str | None = Field(default=None, description="the answer at the timeout")
     type: str | None = Field(default=None, description="of the event")
     key: str | None = Field(default=None, description="of the event")
-    run_id: str | None = Field(default=None, description="the run that it started")
-    pipeline: str | None = Field(default=None, description="of that run")
+    run_id: str | None = Field(default=None, description="the child run")
+    pipeline: str | None = Field(default=None, description="of the child run")
 
 
 class Question(_Model):
-    """An open question of a run: what is asked, what can be answered, since when, and until when."""
+    """An open question of a run: its text, its choices, since when, and its timeout."""
 
     run_id: str
     pipeline: str
@@ -48,21 +48,21 @@ class Question(_Model):
 
 
 class QuestionList(_Model):
-    """Open questions, the oldest first."""
+    """Open questions, oldest first."""
 
     questions: list[Question]
 
 
 class AnswerBody(_Model):
-    """An answer to a question of a step: one of its choices, by whom, and why."""
+    """An answer to a question of a step: one of its choices, who answers, a comment."""
 
     choice: str = Field(max_length=10_000)
-    by: str = Field(default="", max_length=NAME_LIMIT, description="who answers, for people")
+    by: str = Field(default="", max_length=NAME_LIMIT, description="who answers")
     comment: str = Field(default="", max_length=COMMENT_LIMIT)
 
 
 class AnswerAccepted(_Model):
-    """The answer that counts; `created` is False when it had been given before."""
+    """The answer that counts; `created` is false if it was given before."""
 
     run_id: str
     step: str
@@ -75,9 +75,9 @@ class AnswerAccepted(_Model):
 
 
 class AnswerLinks(_Model):
-    """Addresses at which the question can be answered without the platform's token, by whoever has them.
+    """URLs at which anyone can answer the question without the platform's token.
 
-    `page` offers all choices; `choices` has an address for each of them.
+    `page` offers all choices; `choices` has one URL for each.
     """
 
     run_id: str
@@ -90,7 +90,7 @@ class AnswerLinks(_Model):
 
 
 class StepCancelResult(_Model):
-    """The step; `state` says how it ended when it was over before, and is null when the cancel was asked for."""
+    """The step; `state` is that of a finished step, and null if the cancel was requested."""
 
     run_id: str
     step: str
@@ -98,7 +98,7 @@ class StepCancelResult(_Model):
 
 
 class DeliveredStep(_Model):
-    """An attempt that an event ended."""
+    """An attempt that an event finished."""
 
     run_id: str
     step: str
@@ -106,9 +106,9 @@ class DeliveredStep(_Model):
 
 
 class EventAccepted(_Model):
-    """The event is stored. `duplicate`: one of this id was stored before, and counts instead.
+    """The event is stored. `duplicate`: an event with this ID was stored before, and counts instead.
 
-    `delivered_to` are the steps that waited for it; others may come to wait for it later.
+    `delivered_to` are the steps that were waiting; others may wait for it later.
     """
 
     id: str
