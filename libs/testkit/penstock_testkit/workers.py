@@ -59,10 +59,9 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """The workers of `-n auto`, and of `-n logical`, for tests that calculate instead of waiting."""
-    cores = len(os.sched_getaffinity(0))
-    return cores if config.option.numprocesses == "logical" else max(LEAST_WORKERS, round(cores * WORKERS_PER_CORE))
+def pytest_xdist_auto_num_workers() -> int:
+    """The workers of `-n auto`."""
+    return max(LEAST_WORKERS, round(len(os.sched_getaffinity(0)) * WORKERS_PER_CORE))
 
 
 @pytest.hookimpl(optionalhook=True)
