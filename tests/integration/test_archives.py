@@ -202,7 +202,7 @@ def test_runs_under_way_are_not_archived(cluster: Cluster, client: Client) -> No
     while not client.questions.list(run.run_id):
         time.sleep(0.05)
     assert client.runs.archive(run.run_id).archived_count == 0
-    with pytest.raises(RefusedError, match="it is under way: cancel it first"):
+    with pytest.raises(RefusedError, match="it is running: cancel it first"):
         client.runs.delete(run.run_id)
     client.questions.answer(run.run_id, "ask", "yes")
     client.runs.wait(run.run_id)

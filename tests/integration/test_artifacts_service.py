@@ -206,7 +206,7 @@ async def test_a_store_that_hangs_does_not_hang_those_who_ask(
         started = time.monotonic()
         replies = await asyncio.gather(*(ask(parts.bus, subjects.ARTIFACTS_STAT, sha256=MISSING) for _ in range(20)))
         assert time.monotonic() - started < 2
-        assert {reply.error for reply in replies} == {"the artifact store gave no answer within 0.1 s: try again"}
+        assert {reply.error for reply in replies} == {"the artifact store did not answer within 0.1 s: try again"}
 
 
 async def test_a_store_set_up_wrongly_ends_the_start(

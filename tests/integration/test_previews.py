@@ -247,7 +247,7 @@ async def test_what_is_damaged_or_a_bomb_gives_a_reason_and_no_crash(maker: Make
     cases = {
         "a huge image": (bomb(60_000, 60_000), "image", "60000 x 60000 pixels"),
         "an image that ends early": (bomb(100, 100), "image", "cannot be read"),
-        "no image": (b"nothing of the kind", "png", "no image of a kind that is known"),
+        "no image": (b"nothing of the kind", "png", "an image of an unsupported kind"),
         "no table": (b"PAR1 nothing PAR1", "parquet", "cannot be read"),
         "half a table": (good[: len(good) // 2], "parquet", "cannot be read"),
         "a damaged footer": (good[:-60] + b"\xff" * 52 + good[-8:], "parquet", "cannot be read|stopped|crashed|memory"),
@@ -357,7 +357,7 @@ async def test_a_child_that_says_what_it_likes_says_nothing(maker: Maker, monkey
         return {"kind": "image", "picture": {"media_type": "text/html", "base64": "", "width": 1, "height": 1}}, True
 
     monkeypatch.setattr(preview_cache.sandbox, "look", look)
-    assert (await maker.bytes(b"x", "image")).reason == "its reader gave no sound answer"
+    assert (await maker.bytes(b"x", "image")).reason == "its reader gave an invalid reply"
 
 
 # ---------------------------------------------------------------------------------------------------------------- once
@@ -412,5 +412,6 @@ async def test_objects_elsewhere_are_fetched_up_to_a_limit(tmp_path: Path) -> No
     command = MakePreview(sha256=hashlib.sha256(data).hexdigest(), format="text")
     assert (await previews.get(command, len(data))).text == data.decode()
     other = MakePreview(sha256="0" * 64, format="text")
-    assert (await previews.get(other, 101)).reason == "it has 101 bytes, and no more than 100 are fetched for a preview"
+    reason = (await previews.get(other, 101)).reason
+    assert reason == "it has 101 bytes, and no more than 100 are downloaded for a preview"
     assert [path.suffix for path in (tmp_path / "previews").rglob("*") if path.is_file()] == [".json"]

@@ -1,11 +1,11 @@
-"""What every service of Penstock is built with.
+"""The framework of all services of Penstock.
 
 A service is four files:
 
-- `settings.py`: what it can be told;
-- `service.py`: what it does; knows nothing of FastStream;
-- `subscribers.py`: the subjects it answers, by FastStream;
-- `app.py`: `build(context, settings)`, where it is put together.
+- `settings.py`: its settings;
+- `service.py`: its logic, independent of FastStream;
+- `subscribers.py`: its FastStream subscribers;
+- `app.py`: `build(context, settings)`, its composition root.
 
 `python -m penstock_<name>` runs one of them; `penstock_standalone` runs all in one process. Both use `app.compose`.
 """

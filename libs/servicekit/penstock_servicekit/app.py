@@ -1,7 +1,7 @@
 """The life of a process that holds one service or several: connect, declare, build, start, serve, stop.
 
 Promise: the process ends with status 0 after a graceful stop (SIGINT, SIGTERM), and with a clear message and status 1
-when the connection closes for good or a part fails: whoever supervises it starts it anew.
+when the connection closes for good or a service fails, so that its supervisor restarts it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Builder = Callable[[ServiceContext], Service]
 
 @dataclass(slots=True)
 class RunningServices:
-    """Parts that run in this process, by name."""
+    """The services that run in this process, by name."""
 
     app: FastStream
     bus: Bus
@@ -41,11 +41,11 @@ class RunningServices:
     failed: asyncio.Future[str]
 
     def ready(self) -> dict[str, bool]:
-        """Which parts are ready."""
+        """Which services are ready."""
         return {"nats": self.bus.client.is_connected} | {name: part.ready() for name, part in self.services.items()}
 
     def about(self) -> dict[str, dict[str, Any]]:
-        """What parts have to tell about themselves."""
+        """Status details of the services that report them."""
         return {name: part.about() for name, part in self.services.items() if isinstance(part, StatusReporter)}
 
 
@@ -54,27 +54,27 @@ class ConnectionFailedError(UnavailableError):
 
 
 class AccessRefusedError(PenstockError):
-    """NATS does not know us."""
+    """NATS refuses the credentials."""
 
 
 async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[NatsBroker, Bus]:
     """Connect to NATS and keep reconnecting forever; `failed` is set when the connection is closed for good.
 
     Raises:
-        ConnectionFailed: the server cannot be reached.
-        AccessRefused: it refuses the token.
+        ConnectionFailedError: the server cannot be reached.
+        AccessRefusedError: it refuses the token.
     """
     log = logs.get(name)
     holder: list[Bus] = []
 
     async def reconnected() -> None:
-        log.info("connected to nats again")
+        log.info("reconnected to NATS")
         for bus in holder:
             bus.reconnected()
 
     async def disconnected() -> None:
         if not failed.done():
-            log.warning("connection to nats lost")
+            log.warning("connection to NATS lost")
 
     async def closed() -> None:
         if not failed.done():
@@ -97,11 +97,11 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
     seen: list[Exception] = []
 
     async def note(error: Exception) -> None:
-        seen.append(error)  # what goes wrong at the first connection is raised; it need not be printed too
+        seen.append(error)  # errors of the first connection are raised, and need no log
 
     try:
-        # A connection that reconnects for ever also tries its first connection for ever, whatever is wrong with it.
-        # So the address and the token are tried first by one that does not.
+        # A connection that reconnects forever also retries its first connect forever, whatever the error. So another
+        # connection, which does not, tries the address and the token first.
         probe = await asyncio.wait_for(
             nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=note), 10
         )
@@ -141,8 +141,8 @@ async def compose(url: str, settings: ServiceSettings, builders: dict[str, Build
         for part, service in services.items():
             await service.start()
             running.services[part] = service
-        # Whoever asks from now on is heard: an answer to this shows that the server knows every subscription before
-        # it. `flush` does not, because nats-py's PING overtakes what it still holds in its buffer.
+        # A reply to this request shows that the server has processed all subscriptions sent before it. `flush` does
+        # not, because nats-py's PING overtakes what is still in its buffer.
         await bus.api("INFO")
     except BaseException:
         await stop(running, settings.stop_timeout)
@@ -167,22 +167,22 @@ async def stop(running: RunningServices, timeout: float) -> None:
         try:
             await asyncio.wait_for(service.stop(), timeout)
         except TimeoutError:
-            logs.get(name).warning("did not stop in time", seconds=timeout)
+            logs.get(name).warning("service did not stop in time", seconds=timeout)
         except Exception:
-            logs.get(name).exception("stopped with an error")  # the others still want to hand back what they hold
+            logs.get(name).exception("service stopped with an error")  # the others still hand back their messages
     if not running.failed.done():
         running.failed.cancel()
     try:
         await asyncio.wait_for(running.app.stop(), 5)
     except Exception:
-        # It cannot say goodbye to a server that is away, and would try to reconnect for ever.
+        # Without a server it cannot drain, and would try to reconnect forever.
         with contextlib.suppress(Exception):
             await asyncio.wait_for(running.bus.client.close(), 5)
 
 
 def _tune_garbage_collection() -> None:
-    """Look for garbage in cycles less often: messages leave none behind, and Python looks after each 700 objects."""
-    gc.freeze()  # what is there by now stays
+    """Collect cyclic garbage less often than after each 700 objects: messages leave none behind."""
+    gc.freeze()  # objects that exist now stay
     gc.set_threshold(20_000, 20, 50)
 
 
@@ -203,7 +203,7 @@ async def wait_for_end(failed: asyncio.Future[str], others: Sequence[asyncio.Fut
 
 
 async def _compose_with_retry(settings: ServiceSettings, builders: dict[str, Builder]) -> RunningServices:
-    """Services and their server may be started in any order: what is away is waited for."""
+    """Wait for NATS: services and their server may be started in any order."""
     url = settings.nats_url.get_secret_value() if settings.nats_url else ""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + settings.start_patience
@@ -213,16 +213,16 @@ async def _compose_with_retry(settings: ServiceSettings, builders: dict[str, Bui
         except UnavailableError as error:
             if loop.time() > deadline:
                 raise
-            logs.get(next(iter(builders))).warning("waiting to start", error=str(error))
+            logs.get(next(iter(builders))).warning("waiting for NATS", error=str(error))
             await asyncio.sleep(0.5)
 
 
 async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
-    """Run one service until it is asked to stop; returns the process's exit status."""
+    """Run one service until SIGINT or SIGTERM; returns the process's exit status."""
     logs.configure(settings.log_level, settings.log_format)
     log = logs.get(name)
     if settings.nats_url is None:
-        log.error("PENSTOCK_NATS_URL is not set: a service that runs alone needs the address of a NATS server")
+        log.error("PENSTOCK_NATS_URL is not set: a single service needs the URL of a NATS server")
         return 2
     try:
         running = await _compose_with_retry(settings, {name: build})

@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz` for services without HTTP of their own: a few lines of asyncio, no web server."""
+"""`/healthz` and `/readyz` for services without an HTTP API, on plain asyncio."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import orjson
 
 
 class HealthServer:
-    """Serves `/healthz` (the process lives) and `/readyz` (200 when everything is ready, else 503 with what is not).
+    """Serves `/healthz` (the process runs) and `/readyz` (200 when all services are ready, otherwise 503).
 
-    `about` tells more of the parts that have more to tell, such as the shards that a scheduler holds.
+    `about` gives status details, such as the shards of a scheduler.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ import structlog
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
-    """Set up structlog, and the standard library's logging to go the same way."""
+    """Configure structlog, and route the standard library's logging through it."""
     out = stream or sys.stderr
     human = form == "human" or (form == "auto" and out.isatty())
     renderer: Any = (
@@ -49,11 +49,11 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
 
 
 def _should_log(record: logging.LogRecord) -> bool:
-    """Whether a record says anything: nats-py tells as an error that a pong came for which nobody waits any more."""
+    """Drop the error that nats-py logs when a PONG arrives after its timeout."""
     error = record.exc_info[1] if record.exc_info else None
     return not (record.name.startswith("nats.") and isinstance(error, asyncio.InvalidStateError))
 
 
 def get(service: str) -> structlog.typing.FilteringBoundLogger:
-    """The logger of a service."""
+    """Return the logger of a service."""
     return structlog.get_logger(service=service)

@@ -22,6 +22,7 @@ WORKERS = 32
 
 Request = TypeVar("Request", bound=pydantic.BaseModel)
 Reply = TypeVar("Reply", bound=pydantic.BaseModel)
+Message = TypeVar("Message", bound=pydantic.BaseModel)
 
 
 def answer(
@@ -45,6 +46,17 @@ def answer(
     context.broker.include_router(router)
 
 
+def listen(context: ServiceContext, subject: str, handle: Callable[[Message], Awaitable[None]]) -> None:
+    """Handle the messages on a subject, in every replica. Invalid ones, and those whose handler fails, are logged."""
+    router = NatsRouter(middlewares=[partial(_ErrorReplies, service=context, subject=subject, error_reply=_no_reply)])
+    router.subscriber(subject, ack_policy=AckPolicy.MANUAL, no_reply=True)(handle)
+    context.broker.include_router(router)
+
+
+def _no_reply(error: str, retryable: bool) -> None:
+    return None
+
+
 class _ErrorReplies(BaseMiddleware):
     """Replies to requests that FastStream cannot validate, or whose handler raised; by itself it gives no reply."""
 
@@ -56,7 +68,7 @@ class _ErrorReplies(BaseMiddleware):
         context: Any,
         service: ServiceContext,
         subject: str,
-        error_reply: Callable[[str, bool], pydantic.BaseModel],
+        error_reply: Callable[[str, bool], pydantic.BaseModel | None],
     ) -> None:
         super().__init__(msg, context=context)
         self._service = service

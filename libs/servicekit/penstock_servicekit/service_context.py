@@ -1,4 +1,4 @@
-"""What a service is given: its connection, its log, and the way to set aside what it cannot use."""
+"""What a service gets: its connection, its log, and the dead-letter stream."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ class Service(Protocol):
     """A running part of the platform."""
 
     async def start(self) -> None:
-        """Begin to work; returns when it does."""
+        """Start; returns when the service works."""
         ...
 
     async def stop(self) -> None:
-        """Finish or hand back what is held, then return."""
+        """Finish or hand back the messages in flight, then return."""
         ...
 
     def ready(self) -> bool:
-        """Whether it can serve now."""
+        """Whether the service can work now."""
         ...
 
 
 @runtime_checkable
 class StatusReporter(Protocol):
-    """A part that has more to tell than whether it is ready."""
+    """A service that reports status details."""
 
     def about(self) -> dict[str, Any]:
-        """What operators may want to know, as JSON data."""
+        """Status details for operators, as JSON data."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceContext:
-    """What every service is built with. `name` tells it apart from other replicas in events and logs."""
+    """What a service gets. `name` identifies this replica in events and logs."""
 
     service: str
     bus: Bus
@@ -55,14 +55,14 @@ class ServiceContext:
     log: FilteringBoundLogger
     name: str
     fail: Callable[[str], object] = lambda why: None
-    """Ends the process, for whoever supervises it to start it anew."""
+    """Ends the process, so that its supervisor restarts it."""
 
     def task(self, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a loop that the service cannot do without: when it fails, so does the process, and nothing hangs."""
+        """Run a loop as a task. When it fails, the process ends."""
 
         def ended(task: asyncio.Task[None]) -> None:
             if not task.cancelled() and (error := task.exception()) is not None:
-                self.log.error("a loop failed", loop=repr(task.get_coro()), exc_info=error)
+                self.log.error("loop failed", loop=repr(task.get_coro()), exc_info=error)
                 self.fail(f"{self.service} failed: {error!r}")
 
         task = asyncio.create_task(loop)
@@ -70,7 +70,7 @@ class ServiceContext:
         return task
 
     async def park(self, subject: str, body: bytes, error: str, seq: int = 0) -> None:
-        """Set a message aside with the reason, so that nothing is dropped in silence."""
+        """Store a message in the dead-letter stream, with the error."""
         self.log.error("message parked", subject=subject, seq=seq, error=error)
         parked = Parked(
             service=self.service,
@@ -83,12 +83,12 @@ class ServiceContext:
         try:
             await self.bus.publish(f"parked.{self.service}", parked.model_dump_json().encode(), headers)
         except (UnavailableError, BusError) as reason:
-            self.log.warning("a parked message could not be stored", subject=subject, seq=seq, error=str(reason))
+            self.log.warning("parked message not stored", subject=subject, seq=seq, error=str(reason))
 
     async def answer(
         self, subject: str, model: type[pydantic.BaseModel], handle: Callable[[Any], Awaitable[pydantic.BaseModel]]
     ) -> None:
-        """Answer requests on `subject` with core NATS, one replica each; used where FastStream is not wanted."""
+        """Answer requests on `subject` without FastStream; one replica handles each."""
 
         async def receive(message: Msg) -> None:
             try:
@@ -113,5 +113,5 @@ async def cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 
 def replica_name(service: str, suffix: str) -> str:
-    """A name for this replica: service, host and something that differs between processes."""
+    """Name of a replica: service, host, and a suffix that differs between processes."""
     return f"{service}-{socket.gethostname()[:40]}-{suffix}"

@@ -1,4 +1,4 @@
-"""Settings that all services share, read from `PENSTOCK_*` variables by composition roots only."""
+"""Settings of all services, read from `PENSTOCK_*` variables by composition roots only."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="ignore", frozen=True)
 
     home: Path = Field(default=Path(".penstock"), description="state folder")
-    nats_url: SecretStr | None = Field(default=None, description="an existing NATS server instead of the embedded one")
+    nats_url: SecretStr | None = Field(default=None, description="URL of a NATS server; by default the embedded one")
     log_level: str = Field(default="info", description="debug, info, warning or error")
-    log_format: Literal["json", "human", "auto"] = Field(default="auto", description="auto: human on a terminal")
+    log_format: Literal["json", "human", "auto"] = Field(
+        default="auto", description="json, human, or auto: human on a terminal"
+    )
     health_host: str = Field(default="127.0.0.1", description="address of /healthz and /readyz")
-    health_port: int | None = Field(default=None, description="port of /healthz and /readyz; none by default")
-    replicas: int = Field(default=1, ge=1, le=5, description="copies of each stream in a NATS cluster")
+    health_port: int | None = Field(default=None, description="port of /healthz and /readyz; by default none")
+    replicas: int = Field(default=1, ge=1, le=5, description="replicas of each stream in a NATS cluster")
     pools: str = Field(default="default", description="pools of executors, separated by commas")
-    ack_wait: float = Field(default=6.0, gt=0.5, description="seconds until a dead replica's messages go to another")
+    ack_wait: float = Field(
+        default=6.0, gt=0.5, description="seconds until unacknowledged messages are redelivered to another replica"
+    )
     start_patience: float = Field(default=60.0, ge=0, description="seconds a service waits for NATS when it starts")
     stop_timeout: float = Field(default=20.0, gt=0, description="seconds a service may take to stop gracefully")
 

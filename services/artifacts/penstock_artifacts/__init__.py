@@ -1,1 +1,1 @@
-"""Grants places to put and get artifacts, and has previews of them made."""
+"""The artifacts service: presigned locations of artifacts, previews, retention and garbage collection."""

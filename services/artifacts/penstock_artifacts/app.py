@@ -30,7 +30,7 @@ _LONGEST_PAUSE = 15.0
 
 
 class ArtifactsApp:
-    """The service with its store. A store that is away at the start is tried until it is there."""
+    """The service with its store. A store that is unavailable at the start is retried until it answers."""
 
     def __init__(
         self,
@@ -50,22 +50,22 @@ class ArtifactsApp:
         self._rounds: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Make the store ready.
+        """Prepare the store.
 
         Raises:
-            ArtifactError: the store is set up wrongly, or its disk is full; the message says what to do.
+            ArtifactError: the store is misconfigured, or its disk is full; the message says how to fix it.
         """
         try:
             await self._prepare()
         except UnavailableError as error:
-            self._context.log.warning("the artifact store is away", error=str(error))
+            self._context.log.warning("artifact store unavailable", error=str(error))
             self._task = asyncio.create_task(self._prepare_later())
         if self._settings.janitor_interval:
             rounds = self._janitor.run(self._settings.janitor_first, self._settings.janitor_interval)
             self._rounds = self._context.task(rounds)
 
     async def stop(self) -> None:
-        """Let go of the store."""
+        """Stop the janitor and release the store."""
         for task in (self._task, self._rounds):
             if task is not None:
                 task.cancel()
@@ -76,7 +76,7 @@ class ArtifactsApp:
         await self._store.close()
 
     def ready(self) -> bool:
-        """Whether the store was reached and requests can come in."""
+        """Whether the store is prepared and NATS is connected."""
         return self._prepared and self._context.bus.client.is_connected
 
     async def _prepare(self) -> None:
@@ -90,17 +90,17 @@ class ArtifactsApp:
             pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 await self._prepare()
-                self._context.log.info("the artifact store is there")
+                self._context.log.info("artifact store available")
             except Exception as error:
-                # Even one that looks final: whoever sets the store right shall not have to restart this.
-                self._context.log.error("the artifact store cannot be used", error=str(error))
+                # Even an error that looks final: fixing the store must not require a restart of this service.
+                self._context.log.error("artifact store not usable", error=str(error))
 
 
 def build(context: ServiceContext, settings: ArtifactsSettings) -> ArtifactsApp:
-    """Put the artifacts service together.
+    """Build the artifacts service.
 
     Raises:
-        StoreRefused: the store's address makes no sense.
+        StoreRefusedError: the address of the store is invalid.
     """
     store = open_store(settings.artifacts_url, settings.home, settings.s3(), NatsMarks(context.bus))
     root = str(store.root) if isinstance(store, FolderArtifacts) else None
@@ -109,7 +109,7 @@ def build(context: ServiceContext, settings: ArtifactsSettings) -> ArtifactsApp:
     )
     folder = settings.home / "previews"
     previews = Previews(store, folder, limits, settings.preview_fetch, settings.preview_room)
-    # A grant may be used to put an object until it ends.
+    # A presigned location may be used to put an object until it expires.
     grace = settings.gc_grace if root is not None else max(settings.gc_grace, settings.grant_seconds)
     kind = "granted" if root is None else "folder"
     info = StoreInfo(kind=kind, root=root, limit=settings.artifact_limit, grace=grace)

@@ -1,7 +1,7 @@
-"""The artifacts service: tells processes where they may get and put the bytes of artifacts themselves.
+"""The artifacts service: gives processes the locations where they can get and put the bytes of artifacts themselves.
 
-In: questions about objects. Out: paths on this machine, addresses granted for a time, previews. Nobody else holds the
-store's credentials, and nothing of an object's bytes is parsed in this process.
+In: requests about objects. Out: paths on this machine, presigned URLs, previews. Only this service has the credentials
+of the store, and it parses no bytes of an object in its own process.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.ports import ArtifactStore
 
 PATIENCE = 4.0
-"""Seconds that the store may take for an answer: less than those who ask wait for theirs."""
+"""Seconds that the store may take to answer: less than the timeout of the callers."""
 
 _AT_ONCE = 32
 
 T = TypeVar("T")
 
 
-async def kept_parts(store: ArtifactStore, sha256: str) -> bool:
-    """Keep the objects that a folder's manifest names from being collected; False when one is not there."""
+async def touch_parts(store: ArtifactStore, sha256: str) -> bool:
+    """Protect the objects that a folder's manifest refers to from garbage collection; False when one is missing."""
     manifest = b"".join([chunk async for chunk in store.open(sha256, 0, folders.MANIFEST_LIMIT + 1)])
     try:
         objects = folders.decode(manifest).objects()
     except PenstockError:
-        return True  # it is none, which its readers will say
+        return True  # not a manifest, which its readers report
     for start in range(0, len(objects), _AT_ONCE):
         sizes = await asyncio.gather(*(store.touch(one) for one in objects[start : start + _AT_ONCE]))
         if None in sizes:
@@ -41,7 +41,7 @@ async def kept_parts(store: ArtifactStore, sha256: str) -> bool:
 
 
 class ArtifactsService:
-    """Answers for one store, which `info` describes."""
+    """Handles requests about one store, which `info` describes."""
 
     def __init__(self, store: ArtifactStore, previews: Previews, info: StoreInfo, grant_seconds: float) -> None:
         self._store = store
@@ -50,28 +50,28 @@ class ArtifactsService:
         self._grant_seconds = grant_seconds
 
     async def store(self) -> StoreInfo:
-        """How attempts reach the store."""
+        """Return how attempts reach the store."""
         return self._info
 
     async def stat(self, command: Locate) -> Location:
-        """An object's size, None when it, or what it names as a folder, is not there.
+        """Return an object's size; None when it, or an object that its manifest refers to, is missing.
 
         Raises:
-            Unavailable: the store does not answer.
+            UnavailableError: the store does not answer.
         """
         if not command.keep:
             return Location(size=await self._soon(self._store.stat(command.sha256)))
         size = await self._soon(self._store.touch(command.sha256))
         if size is not None and command.folder:
-            size = size if await kept_parts(self._store, command.sha256) else None
+            size = size if await touch_parts(self._store, command.sha256) else None
         return Location(size=size)
 
     async def locate(self, command: Locate) -> Location:
-        """Where to get an object or put one. A `size` in the answer to a put says that it is there already.
+        """Return where to get or put an object. A `size` in the reply to a put means that the object exists already.
 
         Raises:
-            Unavailable: the store does not answer.
-            ArtifactError: the object may not be put, or the store is set up wrongly.
+            UnavailableError: the store does not answer.
+            ArtifactError: the object may not be put, or the store is misconfigured.
         """
         limit = self._info.limit
         if command.write and limit is not None and (command.size or 0) > limit:
@@ -90,10 +90,10 @@ class ArtifactsService:
         return Location(**place, size=there)
 
     async def preview(self, command: MakePreview) -> PreviewReply:
-        """What an object looks like; empty when it is not there.
+        """Return the preview of an object; empty when the object does not exist.
 
         Raises:
-            Unavailable: the store does not answer.
+            UnavailableError: the store does not answer.
             ArtifactError: the object cannot be read.
         """
         size = await self._soon(self._store.stat(command.sha256))
@@ -102,25 +102,25 @@ class ArtifactsService:
         return PreviewReply(preview=await self._previews.get(command, size))
 
     async def complete(self, command: Complete) -> Location:
-        """Make an object of the parts that were put; its size is in the answer.
+        """Complete an object from its uploaded parts; its size is in the reply.
 
         Raises:
-            Unavailable: the store does not answer.
+            UnavailableError: the store does not answer.
             ArtifactError: the parts are not the object that was announced.
         """
         await self._soon(self._store.complete_parts(command.sha256, command.upload, command.tags, command.size))
         if not command.tags:
             return Location()
-        # It may have been put by somebody else long ago.
+        # Somebody else may have put it long ago.
         if await self._soon(self._store.touch(command.sha256)) is None:
-            raise UnavailableError(f"artifact {command.sha256} was removed right after it was put: put it again")
+            raise UnavailableError(f"artifact {command.sha256} was removed right after its upload: upload it again")
         return Location(size=command.size)
 
     async def _soon(self, call: Awaitable[T]) -> T:
-        """The call's result, if it comes before those who ask give up; a late one is of no use to anybody."""
+        """Return the call's result if it comes before the caller's timeout."""
         task = asyncio.ensure_future(call)
         done, _ = await asyncio.wait([task], timeout=PATIENCE)
         if not done:
             task.add_done_callback(lambda late: late.cancelled() or late.exception())
-            raise UnavailableError(f"the artifact store gave no answer within {PATIENCE:g} s: try again")
+            raise UnavailableError(f"the artifact store did not answer within {PATIENCE:g} s: try again")
         return task.result()

@@ -1,1 +1,1 @@
-"""Runs the attempts of its pool."""
+"""The executor: runs the attempts of a pool."""

@@ -1,12 +1,12 @@
-"""Earlier results in the place of attempts: looked for before a process is started, kept after a good end.
+"""The result cache: looked up before an attempt starts, written after it succeeded.
 
-In: requests whose inputs are known. Out: a `CacheReport` for each, and the end of the attempt where a result is found.
+In: requests whose inputs are known. Out: a `CacheReport` for each, and the end of the attempt at a cache hit.
 
-Keys of the bucket: `{project}.result.{key}` holds a result, or where it is in the log; `{project}.recent.{entrypoint}`
-holds the parts of the latest calls. The last writer wins; whatever is lost is made again.
+Keys of the bucket: `{project}.result.{key}` has a result, or its position in the log; `{project}.recent.{entrypoint}`
+has the parts of the latest calls. The last writer wins; a lost entry is a cache miss.
 
-Promises: a result counts only if all of its artifacts are in the store; no fault of the cache fails an attempt, and
-each is said in the report.
+Promises: a result counts only if all of its artifacts are in the store; no error of the cache fails an attempt, and
+each one is in the report.
 """
 
 from __future__ import annotations
@@ -40,29 +40,29 @@ class CacheTable(Protocol):
     """The bucket."""
 
     async def get(self, key: str) -> Entry | None:
-        """A key's entry."""
+        """Read a key."""
         ...
 
     async def put(self, key: str, value: bytes, revision: int | None = None) -> int | None:
-        """Write a key; None when it is not at `revision` any more."""
+        """Write a key; None when its revision is not `revision`."""
         ...
 
 
 class CacheLookup(NamedTuple):
-    """What was found: the report, and the end of the attempt if an earlier result counts."""
+    """The report, and at a cache hit the end of the attempt."""
 
     report: CacheReport
     end: AttemptFinished | None = None
 
 
 class ResultCache:
-    """Looks for results and keeps them.
+    """Reads and writes cached results.
 
     Args:
         table: the bucket.
-        missing: which artifacts among values the store does not have.
-        facts: reads facts at places of the log.
-        warn: writes to the service's own log.
+        missing: returns the artifacts among values that the store lacks.
+        facts: reads facts by subject.
+        warn: writes to the log of the service.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class ResultCache:
         self._warn = warn
 
     async def look_up(self, request: AttemptRequested, rule: CacheRule, environment: str, bundle: str) -> CacheLookup:
-        """Look for an earlier result of the same call.
+        """Look up the result of an earlier call that is the same.
 
         Args:
             request: the attempt.
@@ -107,7 +107,7 @@ class ResultCache:
             found = await self._look_up(request, rule, report)
         except (PenstockError, pydantic.ValidationError) as error:
             why = _line(error)
-            self._warn("the cache cannot be read", step=request.key, run=request.run_id, error=why)
+            self._warn("cache not readable", step=request.key, run=request.run_id, error=why)
             return CacheLookup(replace(report, note=f"the cache could not be read: {why}"))
         if "bundle" in found.report.differs and not found.report.note:
             return found._replace(report=replace(found.report, note=f"all of it counts: {whole}"))
@@ -135,7 +135,7 @@ class ResultCache:
         )
 
     async def _usable(self, kept: CachedResult, rule: CacheRule) -> tuple[str, CachedResult | None]:
-        """The kept result with all that it is, or why it does not count."""
+        """The complete cached result, or why it does not count."""
         if cached_results.expired(kept, rule.ttl, time.time()):
             return f"the cached result is older than {rule.ttl:g} s", None
         whole = await self._whole(kept)
@@ -145,7 +145,7 @@ class ResultCache:
         return gone, None if gone else whole
 
     async def _whole(self, kept: CachedResult) -> CachedResult | None:
-        """A kept result with all that it is, or None when the log does not have it."""
+        """Complete a cached result from the log; None when the log no longer has it."""
         if kept.whole:
             return kept
         place = subjects.finished(kept.run_id, kept.key, kept.attempt)
@@ -165,7 +165,7 @@ class ResultCache:
         return f"the cached result refers to a missing artifact: {first}{many}"
 
     async def keep(self, request: AttemptRequested, report: CacheReport, end: AttemptFinished) -> CacheReport:
-        """Keep a good end for later calls; returns the report, with a note if that was not possible."""
+        """Cache the end of a successful attempt; returns the report, with a note if that was not possible."""
         if not report.key or end.outcome is not Outcome.SUCCEEDED:
             return report
         kept = cached_results.keep(end, time.time())
@@ -174,14 +174,14 @@ class ResultCache:
             await self._remember(request, report, kept)
         except PenstockError as error:
             why = _line(error)
-            self._warn("a result cannot be cached", step=request.key, run=request.run_id, error=why)
+            self._warn("result not cached", step=request.key, run=request.run_id, error=why)
             return replace(
                 report, note="; ".join(text for text in (report.note, f"its result is not cached: {why}") if text)
             )
         return report
 
     async def _remember(self, request: AttemptRequested, report: CacheReport, kept: CachedResult) -> None:
-        """Only explanations hang on this, so that it is given up when others write all the time."""
+        """Record the parts of a call, to explain cache misses; gives up when others write all the time."""
         new = CacheRecord(run_id=kept.run_id, key=kept.key, stored_at=kept.stored_at, parts=report.parts)
         for _ in range(_TRIES):
             traces, revision = await self._traces(request)

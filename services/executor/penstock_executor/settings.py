@@ -1,4 +1,4 @@
-"""What the executor can be told."""
+"""Settings of the executor."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ def _default_slots() -> int:
 class ExecutorSettings(ServiceSettings):
     """Settings of the executor."""
 
-    pool: str = Field(default="default", description="the pool whose attempts this executor runs")
+    pool: str = Field(default="default", description="pool whose attempts this executor runs")
     slots: int = Field(default_factory=_default_slots, ge=1, le=1000, description="attempts that run at the same time")
     look_ahead: int = Field(
         default=0,
         ge=0,
         le=10_000,
-        description="attempts that wait here for a slot, by priority; with several executors of a pool, leave it at 0",
+        description="attempts that wait here for a slot, by priority; leave it at 0 with several executors per pool",
     )
     grace: float = Field(default=5.0, ge=0, description="seconds between SIGTERM and SIGKILL")
-    drain: float = Field(default=5.0, ge=0, description="seconds that running attempts get to finish at a stop")
+    drain: float = Field(default=5.0, ge=0, description="seconds that running attempts may take to finish at a stop")
     safe_projects: str = Field(
         default="",
         description="projects whose steps may not use formats whose loading can run code, such as pickle, separated by "
-        "commas; * stands for all",
+        "commas; * for all",
     )
     pythons: str = Field(
         default="",
-        description="interpreters, or folders of virtual environments, that may run steps besides the executor's own "
-        "and those that pipelines were registered with, separated by colons",
+        description="interpreters, or folders of virtual environments, that may run steps, in addition to the "
+        "executor's own and those that pipelines were registered with; separated by colons",
     )
-    fork_servers: int = Field(default=4, ge=1, description="idle fork servers that are kept")
+    fork_servers: int = Field(default=4, ge=1, description="idle fork servers to keep")
 
     def interpreters(self) -> list[str]:
         """The paths in `pythons`, with `bin/python` for a folder."""

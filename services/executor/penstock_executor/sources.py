@@ -1,4 +1,4 @@
-"""Prepares an attempt's workplace: the source bundle of its version unpacked, its interpreter found."""
+"""Prepares the environment of an attempt: unpacks the source bundle of its version, finds its interpreter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class WorkplaceError(PenstockError):
 
 
 class Sources:
-    """Workplaces by version; each is made once and kept."""
+    """Environments of attempts; each source bundle is unpacked once."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class Sources:
         self._lock = asyncio.Lock()
 
     async def digests(self, attempt: AttemptRequested) -> tuple[str, str]:
-        """Digests of the environment that an attempt would run in, and of its source bundle.
+        """Return the digests of the environment that an attempt would run in, and of its source bundle.
 
         Raises:
             WorkplaceError: there is no such version.
@@ -57,7 +57,7 @@ class Sources:
         return version
 
     async def workplace(self, attempt: AttemptRequested) -> AttemptEnvironment:
-        """The workplace of an attempt.
+        """Prepare source and interpreter of an attempt.
 
         Raises:
             WorkplaceError: the version or its source is missing; the message says which.
@@ -71,7 +71,7 @@ class Sources:
             source=str(source),
             python=interpreter.python,
             artifacts=str(self._artifacts.resolve()),
-            # Modules outside of the bundle may differ between versions with one source and one environment.
+            # Modules outside of the bundle may differ between versions with the same source and environment.
             environment=f"{interpreter.digest}/{version.code or ''}",
         )
 

@@ -1,4 +1,4 @@
-"""What the executor hears on core NATS."""
+"""The subscriptions of the executor on core NATS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def register(
     cancel: Callable[[str, str], Awaitable[None]],
     kill: Callable[[tuple[str, str, int]], Awaitable[None]],
 ) -> None:
-    """Hear of cancelled runs and of attempts to be ended; what was missed while away is found in the log later."""
+    """Subscribe to cancelled runs and to killed attempts. Missed messages are found in the log later."""
 
     async def cancelled(body: bytes, subject: Annotated[str, Context("message.raw_message.subject")]) -> None:
         fact = fact_codec.decode(subject, body)
@@ -34,7 +34,7 @@ def register(
                 return
 
     broker.subscriber(subjects.KILLS, decoder=_plain, no_reply=True)(killed)
-    # The reply subject belongs to whoever stores the fact: FastStream's empty reply could come before the stream's.
+    # The stream acknowledges the fact on the reply subject; an empty reply of FastStream could come before that.
     broker.subscriber("runs.*.*.cancel", decoder=_plain, no_reply=True)(cancelled)
 
 

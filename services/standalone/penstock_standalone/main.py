@@ -1,6 +1,6 @@
 """Composition root of the platform on one machine: an embedded NATS server and all six services in one process.
 
-`--ephemeral` makes a platform that ends when its last client has gone: `penstock run` starts one where none is up.
+`--ephemeral` starts a platform that stops when its last client has exited: `penstock run` starts one if none runs.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from penstock_standalone.state import StateError, StateFolder
 
 
 class StandaloneSettings(ServiceSettings):
-    """Settings of the platform on one machine; each service reads its own besides."""
+    """Settings of the platform on one machine; each service has its own in addition."""
 
-    port: int = Field(default=0, ge=0, le=65535, description="port of the HTTP API; 0 takes a free one")
+    port: int = Field(default=0, ge=0, le=65535, description="port of the HTTP API; 0 for a free one")
     pools: str = "*"
-    pool: str = Field(default="*", description="pool whose steps run here; * stands for all")
+    pool: str = Field(default="*", description="pool whose steps run here; * for all")
     look_ahead: int = Field(
         default=1000, ge=0, le=10_000, description="steps that wait for a free slot by priority; others by their age"
     )
-    fsync: bool = Field(default=True, description="false: faster; a power cut may lose what was written last")
+    fsync: bool = Field(default=True, description="false: faster; a power failure may lose the latest writes")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="penstock_standalone", description=__doc__)
     parser.add_argument("--home", type=Path, help="state folder (default: $PENSTOCK_HOME or .penstock)")
     parser.add_argument("--port", type=int, help="port of the HTTP API on 127.0.0.1 (default: a free one)")
-    parser.add_argument("--ephemeral", action="store_true", help="end when the last client has gone")
+    parser.add_argument("--ephemeral", action="store_true", help="stop when the last client has exited")
     options = parser.parse_args(arguments)
     changes = {name: value for name in ("home", "port") if (value := getattr(options, name)) is not None}
     settings = StandaloneSettings(**changes)
@@ -115,7 +115,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
 
 
 def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app.Builder]:
-    """The six services with their settings. Imported here so that the NATS server starts before this cost."""
+    """The six services with their settings. Imported here, after the NATS server was started, to save time."""
     import penstock_artifacts.app
     import penstock_artifacts.settings
     import penstock_builder.app
@@ -137,7 +137,7 @@ def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app
     artifacts = penstock_artifacts.settings.ArtifactsSettings(home=home)
     builder = penstock_builder.settings.BuilderSettings(home=home)
     cron = penstock_cron.settings.CronSettings(home=home)
-    # The token is the one in the state folder, whose principal is the folder's owner, whatever PENSTOCK_TOKEN says.
+    # The token is that of the state folder, whatever PENSTOCK_TOKEN says; its principal is the owner of the folder.
     gateway = penstock_gateway.settings.GatewaySettings(home=home, port=settings.port, token=None)
     return {
         "artifacts": lambda context: penstock_artifacts.app.build(context, artifacts),
@@ -150,7 +150,7 @@ def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app
 
 
 def _no_clients(state: StateFolder) -> asyncio.Future[object]:
-    """Done when the last client has gone. The thread that waits holds the lock until this process ends."""
+    """Complete when the last client has exited. The waiting thread holds the lock until this process ends."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[object] = loop.create_future()
 

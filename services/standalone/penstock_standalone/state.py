@@ -1,7 +1,7 @@
-"""The state folder of a platform: its locks, its token, and the note that tells clients where the platform listens.
+"""The state folder of a platform: its locks, its token, and the file with the address of the platform.
 
-Only one platform may use a folder: it holds `platform.lock` for life. Clients of an ephemeral platform hold
-`clients.lock` shared for life; the platform ends when it can hold it alone, so a client that is killed counts as gone.
+Only one platform may use a folder: it locks `platform.lock` while it runs. Clients of an ephemeral platform share a
+lock on `clients.lock` while they run; the platform stops when it gets that lock alone, also after a client was killed.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _LEAST_FREE = 64 * 1024 * 1024
 
 
 class StateError(PenstockError):
-    """The state folder cannot be used; the message says why and what to do."""
+    """The state folder cannot be used, for the reason in the message."""
 
 
 class StateFolder:
-    """A state folder held by this process."""
+    """A state folder locked by this process."""
 
     def __init__(self, home: Path) -> None:
         self.home = home.resolve()
@@ -65,12 +65,12 @@ class StateFolder:
             )
 
     def token(self) -> str:
-        """The token of the HTTP API; made at the first start, readable by its owner only."""
+        """Return the token of the HTTP API; created at the first start, readable by its owner only."""
         path = self.home / "token"
         with contextlib.suppress(FileNotFoundError):
             if known := path.read_text().strip():
                 return known
-        # None yet, or an empty file that a full disk or a kill left. The new one appears whole or not at all.
+        # There is none, or an empty file left by a full disk or a kill. The new one is written atomically.
         token = secrets.token_urlsafe(32)
         part = self.home / f".token.{os.getpid()}"
         with open(part, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
@@ -81,29 +81,29 @@ class StateFolder:
         return token
 
     def write_note(self, note: dict[str, Any]) -> None:
-        """Tell clients where the platform is; appears whole or not at all."""
+        """Write the address of the platform atomically."""
         part = self.home / f".platform.json.{os.getpid()}"
         with open(part, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             json.dump(note, file)
         part.replace(self.home / "platform.json")
 
     def read_note(self) -> dict[str, Any]:
-        """What a platform wrote, or an empty dictionary."""
+        """Read the address of the platform; empty when there is none."""
         try:
             return json.loads((self.home / "platform.json").read_text())
         except (OSError, ValueError):
             return {}
 
     def release(self) -> None:
-        """Take the note away and unlock."""
+        """Remove the address and unlock."""
         (self.home / "platform.json").unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
 
     def wait_for_no_clients(self) -> IO[str]:
-        """Block until no client holds `clients.lock`; returns it, held alone.
+        """Block until no client has `clients.lock`; returns it, locked exclusively.
 
-        It is kept until the process ends: a client that comes while this platform stops waits for its very end.
+        It stays locked until the process ends: a client that comes while this platform stops waits for its end.
         """
         lock = (self.home / "clients.lock").open("a")
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,6 +1,6 @@
-"""Previews of artifacts, made in a child process that has nothing to lose.
+"""Previews of artifacts, made in a sandboxed child process.
 
-`makers` is the service's side: it finds the bytes, keeps what was made and answers. `sandbox` starts the child and
-bounds it from outside; `child` is its main program, `confine` its bounds from inside. `tables`, `texts`, `pictures` and
-`contents` read the bytes, in the child only. No format whose loading can run code is read anywhere.
+`preview_cache` is the side of the service: it opens the bytes, caches previews and replies. `sandbox` starts the
+child and limits it from outside; `child` is its main program, `confinement` its limits from inside. `tables`, `texts`,
+`pictures` and `contents` read the bytes, in the child only. Formats whose loading can run code are never read.
 """

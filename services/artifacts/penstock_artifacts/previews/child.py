@@ -1,8 +1,8 @@
-"""The main program of a preview's child: `python -I -m penstock_artifacts.previews.child ORDER`.
+"""The main program of the child process of a preview: `python -I -m penstock_artifacts.previews.child ORDER`.
 
 In: ORDER, a JSON object with `format`, `media_type`, `filename`, `size`, `parent`, `seconds`, `memory`; the artifact's
 bytes on descriptor 3, to be read only; an empty working folder. Out: one JSON object on standard output, the fields of
-a `Preview` without its name. Nothing here imports more of the platform.
+a `Preview` without its name. It imports no other part of the platform.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OUTPUT_LIMIT = 512 * 1024
 
 
 def main() -> None:
-    """Make the preview that the order asks for."""
+    """Make the preview of the order."""
     order = json.loads(sys.argv[1])
     confined = confinement.begin(order["parent"], order["seconds"])
     signal.signal(signal.SIGXCPU, _out_of_time)
@@ -46,14 +46,14 @@ def main() -> None:
         text = json.dumps(_none("its preview would be too large"))
     sys.stdout.write(text)
     sys.stdout.flush()
-    os._exit(0)  # no library's threads or finalisers have a say in this
+    os._exit(0)  # skip the threads and finalisers of libraries
 
 
 def make(order: dict[str, Any], file: io.BufferedReader, confined: Callable[[], object]) -> dict[str, Any]:
-    """Choose the reader, import it, then give up everything, then read.
+    """Choose the reader, import it, drop all privileges, then read.
 
     Raises:
-        NoPreview: there is none for this kind of file.
+        NoPreviewError: there is none for this kind of file.
     """
     head = os.pread(file.fileno(), 512, 0)
     choice: Choice = choose(order["format"], order["media_type"], order["filename"], head)

@@ -1,8 +1,8 @@
-"""What a child gives up before it looks at bytes from a stranger.
+"""The privileges that a child drops before it reads untrusted bytes.
 
-Three layers, each as far as the machine permits: no network and no files (a new network name space, an empty root
-folder), no new programs and sockets (a filter of system calls), and bounds on time, memory and what can be written. The
-last is always there; `confined` says which of the others are.
+Three layers, each as far as the machine permits: no network and no files (a new network namespace, an empty root
+folder), no new programs and sockets (a seccomp filter), and limits on time, memory and file sizes. The last always
+applies; the functions return which of the others do.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def begin(parent: int, seconds: int) -> list[str]:
-    """Before anything is imported: die with the parent, bounds on time and files, no network. Single-threaded.
+    """Before imports: die with the parent, limit time and files, drop the network. Single-threaded.
 
     Args:
-        parent: process id of whoever started this.
-        seconds: of processor time.
+        parent: process id of the parent.
+        seconds: CPU time.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(0)
     _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    # Past the first limit a signal that Python can turn into words; past the second one death.
+    # At the first limit comes a signal that Python can report, at the second one SIGKILL.
     resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -55,10 +55,10 @@ def begin(parent: int, seconds: int) -> list[str]:
 
 
 def confine(memory: int) -> list[str]:
-    """After everything is imported, before the bytes are read: no files, no programs, bounded memory.
+    """After imports, before the bytes are read: no files, no programs, limited memory.
 
     Args:
-        memory: bytes that may be used in addition to what is now.
+        memory: bytes in addition to those in use now.
     """
     done: list[str] = []
     data = int(Path("/proc/self/statm").read_text().split()[5]) * resource.getpagesize()
@@ -68,7 +68,7 @@ def confine(memory: int) -> list[str]:
         os.chdir("/")
         done.append("files")
     except OSError:
-        pass  # without a user name space only root can
+        pass  # without a user namespace only root can
     resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if _filter():
@@ -77,7 +77,7 @@ def confine(memory: int) -> list[str]:
 
 
 def _filter() -> bool:
-    """Refuse the system calls that reach other machines and programs; anything of another architecture kills."""
+    """Refuse system calls that reach other machines and programs; those of another architecture kill."""
     known = _REFUSED.get(platform.machine())
     if known is None:
         return False

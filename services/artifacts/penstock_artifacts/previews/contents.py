@@ -1,4 +1,4 @@
-"""What is in folders, archives, weights and estimators: names and sizes, from their own lists."""
+"""The contents of folders, archives, weights and estimators: names and sizes, from their indexes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAME = 300
 
 
 def folder(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """The files of a folder, by its manifest; those of earlier versions are a tar."""
+    """The files of a folder, from its manifest, or from its tar in earlier versions."""
     if file.peek(1)[:1] == b"{":
         return _manifest(file, size)
     rows: list[list[Any]] = []
@@ -27,7 +27,7 @@ def folder(file: io.BufferedReader, size: int) -> dict[str, Any]:
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for number, member in enumerate(archive):
             if number >= _MEMBERS:
-                raise NoPreviewError(f"it holds more than {_MEMBERS} files")
+                raise NoPreviewError(f"it contains more than {_MEMBERS} files")
             files, total = files + member.isreg(), total + member.size
             if len(rows) < _SHOWN:
                 rows.append([_name(member.name) + ("/" if member.isdir() else ""), member.size])
@@ -56,7 +56,7 @@ def archive(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
 
 def arrays(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """The arrays of an `.npz`, by their headers; nothing else of them is unpacked."""
+    """The arrays of an `.npz`, from their headers; the data is not unpacked."""
     del size
     import numpy as np
 
@@ -81,7 +81,7 @@ def arrays(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
 
 def tensors(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """The tensors of a safetensors file, by its header."""
+    """The tensors of a safetensors file, from its header."""
     length = int.from_bytes(file.read(8), "little")
     if length > min(size - 8, _HEADER):
         raise NoPreviewError("its header is damaged, or too large")
@@ -104,7 +104,7 @@ def tensors(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
 
 def estimator(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """The class of an estimator that skops wrote, and its files; nothing of it is built."""
+    """The class of an estimator that skops wrote, and its files; the estimator is not loaded."""
     shown = archive(file, size)
     with zipfile.ZipFile(file) as opened, opened.open("schema.json") as member:
         text = member.read(_SCHEMA + 1)

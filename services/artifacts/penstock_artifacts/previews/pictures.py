@@ -1,4 +1,4 @@
-"""Images and figures: a thumbnail. Huge images are refused by what their header says, before a pixel is decoded."""
+"""Images and figures: a thumbnail. Huge images are refused by their header, before a pixel is decoded."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ _EDGE = 320
 _PIXELS = 64_000_000
 _BYTES = 200 * 1024
 
-PIL.Image.preinit()  # what is imported late is imported now, while there are files
-PIL.Image.MAX_IMAGE_PIXELS = None  # the rule is the one here
+PIL.Image.preinit()  # lazy imports happen now, while files are accessible
+PIL.Image.MAX_IMAGE_PIXELS = None  # the limit is the one below
 
 
 def image(file: io.BufferedReader, size: int) -> dict[str, Any]:
     """The thumbnail of an image.
 
     Raises:
-        NoPreview: it is too large, or of a kind that is not read.
+        NoPreviewError: it is too large, or of an unsupported kind.
     """
     del size
     try:
         found = PIL.Image.open(file, formats=_FORMATS)
     except PIL.UnidentifiedImageError as error:
-        raise NoPreviewError("it is no image of a kind that is known, or it is damaged") from error
+        raise NoPreviewError("it is damaged, or an image of an unsupported kind") from error
     width, height = found.size
     if width * height > _PIXELS:
         raise NoPreviewError(f"the image has {width} x {height} pixels (the limit is {_PIXELS // 1_000_000} million)")
@@ -49,7 +49,7 @@ def image(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
 
 def _spread(found: PIL.Image.Image) -> PIL.Image.Image:
-    """Numbers of any range as shades of grey."""
+    """Scale numbers of any range to shades of grey."""
     wide = found.convert("F")
     low, high = wide.getextrema()
     factor = 255.0 / (high - low) if high > low else 0.0  # type: ignore[operator]

@@ -1,8 +1,8 @@
-"""Previews as the artifacts service makes them: each once, by a child, kept as a file.
+"""The cache of previews: each is made once, by a child process, and stored as a file.
 
-In: what is known of an artifact. Out: its `Preview`. Promises: bytes of unsafe formats are not even opened; nothing of
-an artifact is parsed in this process; a file that is damaged, huge or hostile gives a preview that says so; the same
-question asked twice at the same time starts one child, and at most a few children run at a time.
+In: the description of an artifact. Out: its `Preview`. Promises: bytes of unsafe formats are not even opened; nothing
+of an artifact is parsed in this process; a file that is damaged, huge or hostile gives a preview that says so; two
+concurrent requests for one preview start one child, and at most a few children run at a time.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from penstock_contracts.previews import MakePreview, Preview
 from penstock_core.ports import ArtifactStore
 
 VERSION = 1
-"""Of how previews are made: another one makes all of them anew."""
+"""Version of the format of previews; a change invalidates the cache."""
 
 _CHILDREN = 2
 _SWEEP = 50
 
 
 class Previews:
-    """Makes and keeps previews.
+    """Makes and caches previews.
 
     Args:
-        store: has the bytes.
-        folder: where previews are kept; made when it is needed, and may be deleted at any time.
-        limits: of one child.
-        largest: bytes of the largest object that is fetched from a store elsewhere; files of this machine have none.
-        room: bytes that kept previews may take; the oldest go first.
+        store: the artifact store.
+        folder: folder of the cache; created on demand, and may be deleted at any time.
+        limits: limits of one child.
+        largest: bytes of the largest object that is downloaded from a remote store.
+        room: bytes of the cache; the oldest previews are removed first.
     """
 
     def __init__(self, store: ArtifactStore, folder: Path, limits: Limits, largest: int, room: int) -> None:
@@ -54,10 +54,10 @@ class Previews:
         self._kept = 0
 
     async def get(self, command: MakePreview, size: int) -> Preview:
-        """The preview of an object of this size that is in the store.
+        """Return the preview of a stored object of this size.
 
         Raises:
-            Unavailable: the store does not answer.
+            UnavailableError: the store does not answer.
             ArtifactError: the object cannot be read.
         """
         if command.unsafe or command.format in readers.UNSAFE:
@@ -74,7 +74,7 @@ class Previews:
         return await asyncio.shield(task)
 
     async def close(self) -> None:
-        """End what is being made."""
+        """Cancel the previews that are being made."""
         tasks = list(self._making.values())
         for task in tasks:
             task.cancel()
@@ -83,7 +83,7 @@ class Previews:
     async def _make(self, command: MakePreview, key: str, size: int) -> Preview:
         about: dict[str, Any] = {"sha256": command.sha256, "size": size}
         if not isinstance(self._store, FolderArtifacts) and size > self._largest:
-            reason = f"it has {size} bytes, and no more than {self._largest} are fetched for a preview"
+            reason = f"it has {size} bytes, and no more than {self._largest} are downloaded for a preview"
             return Preview(**about, kind="none", reason=reason)
         order = {"format": command.format, "media_type": command.media_type, "filename": command.filename, "size": size}
         async with self._free, self._bytes(command.sha256) as file:
@@ -91,15 +91,15 @@ class Previews:
         try:
             preview = Preview.model_validate({**found, **about})
         except pydantic.ValidationError:
-            # Whoever can make the child say what it likes can at most make it say this.
-            preview, final = Preview(**about, kind="none", reason="its reader gave no sound answer"), False
+            # Whatever a hostile file makes the child reply is validated here.
+            preview, final = Preview(**about, kind="none", reason="its reader gave an invalid reply"), False
         if final:
             await asyncio.to_thread(self._keep, key, preview)
         return preview
 
     @asynccontextmanager
     async def _bytes(self, sha256: str) -> AsyncGenerator[BinaryIO]:
-        """The object's bytes as a file that is open for reading."""
+        """Open the object's bytes as a file for reading."""
         await asyncio.to_thread(lambda: self._folder.mkdir(parents=True, exist_ok=True, mode=0o700))
         if isinstance(self._store, FolderArtifacts):
             file: Any = await asyncio.to_thread(self._store.path(sha256).open, "rb")
@@ -110,7 +110,7 @@ class Previews:
             async for chunk in self._store.open(sha256):
                 await asyncio.to_thread(copy.write, chunk)
             copy.flush()
-            # Opened anew, so that it can only be read.
+            # Opened again, read-only.
             with await asyncio.to_thread(Path(f"/proc/self/fd/{copy.fileno()}").open, "rb") as file:
                 yield file
 
@@ -124,7 +124,7 @@ class Previews:
             return None
 
     def _keep(self, key: str, preview: Preview) -> None:
-        """Keep a preview; a disk that is full loses nothing but time."""
+        """Store a preview; on a full disk it is made again next time."""
         target = self._path(key)
         part = target.with_name(f".{target.name}.{os.getpid()}")
         with suppress(OSError):
@@ -151,7 +151,7 @@ class Previews:
 
 
 def _key(command: MakePreview) -> str:
-    """Of the bytes and of what decides how they are read."""
+    """The cache key: the bytes, and what decides how they are read."""
     ending = command.filename.rpartition(".")[2].lower() if "." in command.filename else ""
     parts = [VERSION, command.sha256, command.format, command.media_type, ending]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

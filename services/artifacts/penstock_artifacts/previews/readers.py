@@ -1,4 +1,4 @@
-"""Which reader looks at an artifact: by its format, its media type, the name it had, or how its bytes begin."""
+"""Chooses the reader of an artifact: by its format, media type, file name, or first bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from penstock_core import folders
 
 
 class NoPreviewError(Exception):
-    """There is no preview, and the message says why. `final`: it would be the same another time."""
+    """There is no preview, for the reason in the message. `final`: trying again gives the same."""
 
     def __init__(self, reason: str, *, final: bool = True) -> None:
         self.final = final
@@ -17,7 +17,7 @@ class NoPreviewError(Exception):
 
 
 class Choice(NamedTuple):
-    """A function of a module of this package, and what it imports later: that is imported while there are files."""
+    """A function of a module of this package, and its lazy imports, which happen while files are accessible."""
 
     module: str
     function: str
@@ -25,11 +25,11 @@ class Choice(NamedTuple):
 
 
 UNSAFE = frozenset({"pickle"})
-PICKLE = "it is a pickle: loading it could run code, so that it is never looked into"
+PICKLE = "it is a pickle: loading it could run code, so it is never opened"
 
 _NUMPY = ("numpy", "numpy.lib.format")
 _ARROW = ("pyarrow", "pyarrow.parquet", "pyarrow.compute")
-# The names of a zip's files may be in this code.
+# File names in a zip may be in this encoding.
 _ZIP = ("encodings.cp437",)
 
 _IMAGE = Choice("pictures", "image", ("PIL.Image", "PIL.TiffImagePlugin", "PIL.WebPImagePlugin"))
@@ -90,7 +90,7 @@ _BEGINNINGS: tuple[tuple[bytes, str], ...] = (
 
 
 def choose(form: str, media_type: str, filename: str, head: bytes) -> Choice:
-    """The reader of an artifact.
+    """Choose the reader of an artifact.
 
     Args:
         form: its format; empty where unknown.
@@ -99,7 +99,7 @@ def choose(form: str, media_type: str, filename: str, head: bytes) -> Choice:
         head: its first 512 bytes.
 
     Raises:
-        NoPreview: nothing is known about such files, or it is a pickle.
+        NoPreviewError: the kind of file is unknown, or a pickle.
     """
     if form in _BY_FORMAT:
         return _BY_FORMAT[form]
@@ -117,7 +117,7 @@ def choose(form: str, media_type: str, filename: str, head: bytes) -> Choice:
 
 
 def _by_beginning(kind: str, head: bytes) -> Choice:
-    # Protocols 2 to 5 of pickle begin so, and little else does.
+    # Pickles of protocols 2 to 5 begin like this, and little else does.
     if head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         raise NoPreviewError(PICKLE)
     for beginning, form in _BEGINNINGS:

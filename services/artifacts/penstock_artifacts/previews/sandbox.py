@@ -1,7 +1,7 @@
-"""Starts a preview's child, bounds it from outside, and says in words how it ended.
+"""Starts the child of a preview, limits it from outside, and describes how it ended.
 
-The child gets an environment with nothing in it, an empty working folder, the artifact's bytes on descriptor 3 for
-reading, and no other descriptor. It leads its own session; when its time is over the whole of it is killed.
+The child gets an empty environment, an empty working folder, the artifact's bytes on descriptor 3 for reading, and no
+other descriptor. It leads its own session, which is killed as a whole at the timeout.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _CHUNK = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one child may use: seconds of processor time, seconds by the clock, bytes of memory and of its answer."""
+    """Limits of one child: seconds of CPU time, seconds of wall time, bytes of memory and of its reply."""
 
     seconds: int = 10
     patience: float = 40.0
@@ -33,16 +33,16 @@ class Limits:
 
 
 async def look(source: int, order: dict[str, Any], limits: Limits, work: Path) -> tuple[dict[str, Any], bool]:
-    """Have a child look at the bytes behind the descriptor `source`.
+    """Have a child read the bytes of the descriptor `source`.
 
     Args:
         source: a descriptor that is open for reading.
-        order: what is known of the artifact: `format`, `media_type`, `filename`, `size`.
-        limits: of the child.
-        work: folder in which its empty working folder is made.
+        order: description of the artifact: `format`, `media_type`, `filename`, `size`.
+        limits: limits of the child.
+        work: folder of its empty working folder.
 
     Returns:
-        What it answered, or why it did not; and whether it would answer the same another time.
+        Its reply, or why there is none; and whether trying again would give the same.
     """
     whole = {**order, "parent": os.getpid(), "seconds": limits.seconds, "memory": limits.memory}
     with tempfile.TemporaryDirectory(dir=work, prefix="empty-") as empty:
@@ -71,7 +71,7 @@ async def look(source: int, order: dict[str, Any], limits: Limits, work: Path) -
 
 
 def _start(source: int) -> str:
-    """The child's first lines: the bytes come to descriptor 3 whatever number they have here."""
+    """The child's first lines: they move the bytes to descriptor 3."""
     moved = f"import os; os.dup2({source}, 3, False); " if source != 3 else ""
     return f"{moved}import runpy; runpy.run_module({_PROGRAM!r}, run_name='__main__')"
 
@@ -94,10 +94,10 @@ def _answer(text: bytes, code: int) -> tuple[dict[str, Any], bool]:
             if isinstance(found, dict):
                 return found, bool(found.pop("final", True))
     if -code in _CRASHES:
-        return _none("its reader crashed: the file is damaged, or made to do that"), True
+        return _none("its reader crashed: the file is damaged or hostile"), True
     if code == -signal.SIGKILL:
         return _none("its reader was stopped: the file needs too much time or memory"), True
-    return _none(f"its reader ended without an answer (code {code})"), False
+    return _none(f"its reader ended without a reply (code {code})"), False
 
 
 def _none(reason: str) -> dict[str, Any]:

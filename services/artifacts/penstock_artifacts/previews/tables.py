@@ -29,7 +29,7 @@ def parquet(file: io.BufferedReader, size: int) -> dict[str, Any]:
     shown = list(schema)[:COLUMNS]
     rows: list[list[Any]] = []
     if metadata.num_rows and shown:
-        # By the names of leaves, so that no more is decoded than is shown.
+        # By the names of leaves, so that only the shown columns are decoded.
         names = [field.name for field in shown]
         batch = next(whole.iter_batches(batch_size=ROWS, columns=names, use_threads=False))
         columns = [_values(batch.column(index)) for index in range(batch.num_columns)]
@@ -49,7 +49,7 @@ def parquet(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
 
 def _values(column: Any) -> list[Any]:
-    """The cells of a column. There is no time zone in here to be read: zoned times are shown as universal time."""
+    """The cells of a column. Time zone files are not accessible: zoned times are shown as UTC."""
     import pyarrow as pa
 
     kind = column.type
@@ -65,7 +65,7 @@ def _values(column: Any) -> list[Any]:
     try:
         return [cell(one) for one in column.to_pylist()]
     except Exception:
-        # Such as zoned times inside of lists: the other columns are worth showing.
+        # Such as zoned times inside of lists: the other columns are shown.
         return ["(not shown)"] * len(column)
 
 
@@ -76,7 +76,7 @@ def _texts(column: Any) -> list[Any]:
 
 
 def cell(value: Any) -> Any:
-    """A value as JSON that a table shows: numbers and short texts as they are, all else as text."""
+    """A cell as JSON: numbers and short texts unchanged, everything else as text."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int) and abs(value) < 1 << 53:
@@ -103,7 +103,7 @@ def array(file: io.BufferedReader, size: int) -> dict[str, Any]:
     start = file.tell()
     count = math.prod(shape)
     if start + count * dtype.itemsize > size:
-        raise NoPreviewError("it ends before its last value")
+        raise NoPreviewError("it is truncated")
     facts = {"type": str(dtype)[:_CELL], "shape": " x ".join(map(str, shape)) or "one value", "values": count}
     table: Any = np.zeros((0, 0))
     if count:

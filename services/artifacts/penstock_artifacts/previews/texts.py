@@ -1,4 +1,4 @@
-"""Texts, JSON, reports and bytes: the beginning, and what is known of the whole. HTML is source here, never a page."""
+"""Texts, JSON, reports and bytes: the beginning, and totals. HTML is shown as source, never rendered."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def plain(file: io.BufferedReader, size: int, language: str = "text") -> dict[st
 
 
 def markdown(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """A text in Markdown, as source."""
+    """Markdown, as source."""
     return plain(file, size, "markdown")
 
 
 def html(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """A page, as source."""
+    """HTML, as source."""
     return plain(file, size, "html")
 
 
 def hexadecimal(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """Bytes, as people look at them."""
+    """A hex dump."""
     data = file.read(_HEX)
     rows = [data[start : start + 16] for start in range(0, len(data), 16)]
     text = "\n".join(
@@ -58,7 +58,7 @@ def hexadecimal(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
 
 def json(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """JSON data, indented, its long parts cut; as it stands where it is very long."""
+    """JSON, indented, with long parts shortened; unchanged where it is very long."""
     if size > _JSON_WHOLE:
         return plain(file, size, "json")
     tree = parser.loads(file.read())
@@ -66,7 +66,7 @@ def json(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
 
 def lines(file: io.BufferedReader, size: int) -> dict[str, Any]:
-    """JSON lines: the first of them, and how many there are."""
+    """JSON lines: the first ones, and their number."""
     first: list[Any] = []
     while len(first) < _LINES and (line := file.readline(_LINE)):
         if len(line) == _LINE and not line.endswith(b"\n"):
@@ -108,7 +108,7 @@ def _shown(tree: Any) -> dict[str, Any]:
 
 
 class _Cutter:
-    """Leaves out what is too long to be looked at."""
+    """Shortens long parts."""
 
     any_was = False
 

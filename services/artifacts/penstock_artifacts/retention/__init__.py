@@ -1,5 +1,5 @@
-"""What is kept, for how long and where: archives of runs, the collection of artifacts, policies.
+"""Retention: archives of runs, deletion by policies, and garbage collection of artifacts.
 
-`run_index` knows all runs; `archiver` moves facts from the log to the store, and back; `deleting` removes runs; `roots`
-finds what is named; `collector` sweeps what is not; `janitor` does all of this in rounds.
+`run_index` lists all runs; `archiver` moves facts from the log to the store, and back; `deleter` deletes runs; `roots`
+finds the referenced artifacts; `collector` removes the unreferenced ones; `janitor` does all of this in rounds.
 """

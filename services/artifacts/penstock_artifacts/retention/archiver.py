@@ -1,11 +1,11 @@
-"""Moves the facts of runs that are over from the log to the artifact store, and what their steps wrote.
+"""Moves the facts and the output of finished runs from the log to the artifact store.
 
-For each run: the log is written to an object; a note in the store says where, for the day on which the log is lost;
-the fact `archived` says so in the log; the object is read back whole and compared; only then the log is purged, of
-what the object holds. All of it may be done again after any step, by any number of janitors: the first `archived` is
-the one that counts, and purging what is purged does nothing.
+For each run: the facts are written to an object; a note in the store refers to it, in case the log is lost; the fact
+`archived` refers to it in the log; the object is read back and compared; only then the facts that it has are purged
+from the log. Each step is idempotent, for any number of janitors: the first `archived` counts, and a repeated purge
+does nothing.
 
-What asked for the run, how it ended, and `archived` stay in the log: so no id and no idempotency key is free again.
+The facts `requested`, `finished` and `archived` stay in the log, so that no run id and no idempotency key is reused.
 """
 
 from __future__ import annotations
@@ -38,24 +38,24 @@ from penstock_core.retention import RunRecord
 
 NOTES = "archives/"
 _MOVED = ("step.>", "clock.>", "admitted", "cancel")
-"""What an archived run does not keep in the log."""
+"""Facts of an archived run that are purged from the log."""
 
 _NO_MESSAGE = 10037
 _YOUNG = 300.0
 
 
 class ArchiveNotFoundError(PenstockError):
-    """A run, or its archive, is not there."""
+    """A run, or its archive, does not exist."""
 
 
 class Archiver:
     """Archives runs into a store.
 
     Args:
-        bus: where the log is.
-        store: where archives go.
-        folder: where archives are written before they are put.
-        source: who appends, for the envelopes of facts.
+        bus: connection to the log.
+        store: store of the archives.
+        folder: folder for archives before their upload.
+        source: writer of facts, for their envelopes.
     """
 
     def __init__(self, bus: Bus, store: ArtifactStore, folder: Path, source: str) -> None:
@@ -68,12 +68,12 @@ class Archiver:
         self.log = ArchivedLog(bus, source, self.archives)
 
     async def archive(self, note: RunRecord) -> RunArchived:
-        """Store what the log has of a run that is over; the log stays as it is but for the fact that says so.
+        """Archive a finished run. The log gets the fact `archived`; nothing is purged yet.
 
         Raises:
-            NotThere: the log does not hold the run.
-            ArtifactError: the store does not take it.
-            Unavailable: the log or the store does not answer.
+            ArchiveNotFoundError: the log has no such run.
+            ArtifactError: the store refuses the archive.
+            UnavailableError: the log or the store does not answer.
         """
         known = await self.log.archived(note.run_id)
         if known is not None:
@@ -86,7 +86,7 @@ class Archiver:
         history, facts = await self._stored(archives.HISTORY, self._facts(header))
         output, wrote = await self._stored(archives.OUTPUT, self._output(note.run_id))
         if not facts.last_seq:
-            raise ArchiveNotFoundError(f"the log holds nothing of run {note.run_id}")
+            raise ArchiveNotFoundError(f"the log has no facts of run {note.run_id}")
         digests = facts.digests
         few = len(digests) <= NAMES_LIMIT
         fact = RunArchived(
@@ -105,25 +105,25 @@ class Archiver:
         await self._store.put_note(name, fact_codec.encode(fact))
         [written] = await self.log.append([fact])
         if not written:
-            # Another janitor was faster: what it says counts, and so the note has to say the same.
+            # Another janitor was faster: its fact counts, and the note must refer to the same archive.
             known = await self.log.archived(note.run_id)
             fact = known or fact
             await self._store.put_note(name, fact_codec.encode(fact))
         try:
             await self._version(note.run_id)
         except ArchiveNotFoundError:
-            # It was deleted meanwhile.
+            # The run was deleted meanwhile.
             await self._store.delete_note(name)
             await self._purge(subjects.RUNS, subjects.run(note.run_id, "archived"))
             raise
         return fact
 
     async def purge(self, archived: RunArchived) -> bool:
-        """Remove from the log what the archive holds, once that was read back whole; False when nothing was left.
+        """Purge the facts that the archive has from the log, after reading it back; False when none were left.
 
         Raises:
-            ArchiveDamaged, ArtifactError: the archive is not what was stored; nothing is removed.
-            Unavailable: the log or the store does not answer.
+            ArchiveDamagedError, ArtifactError: the archive is damaged; nothing is purged.
+            UnavailableError: the log or the store does not answer.
         """
         if not await self._is_left(archived):
             return False
@@ -136,18 +136,20 @@ class Archiver:
         return True
 
     async def check(self, archived: RunArchived) -> None:
-        """Read an archive back whole. Raises as `purge` does."""
+        """Read an archive back and verify it. Raises as `purge` does."""
         facts = await self.archives.read_back(archived)
         if facts[-1].seq != archived.last_seq or not any(isinstance(record.fact, RunFinished) for record in facts):
-            raise ArchiveDamagedError(f"the archive of run {archived.run_id} does not hold its end: nothing is purged")
+            raise ArchiveDamagedError(
+                f"the archive of run {archived.run_id} lacks the end of the run: nothing is purged"
+            )
         async for _ in self.archives.output(archived):
             pass
 
     async def restore(self, archived: RunArchived) -> bool:
-        """Put an archived run that the log has lost back into it; False when the log has it.
+        """Restore an archived run that the log has lost; False when the log has it.
 
-        What is put back is what the log of an archived run holds. The request comes last: whoever sees it finds that
-        the run is over.
+        The log gets the facts that it has of any archived run. The request comes last, so that its readers find that
+        the run has finished.
 
         Raises: as `purge` does.
         """
@@ -158,17 +160,17 @@ class Archiver:
         requested = next((fact for fact in facts if isinstance(fact, RunRequested)), None)
         finished = next((fact for fact in facts if isinstance(fact, RunFinished)), None)
         if requested is None or finished is None:
-            raise ArchiveDamagedError(f"the archive of run {archived.run_id} does not hold its request and its end")
+            raise ArchiveDamagedError(f"the archive of run {archived.run_id} lacks the request or the end of the run")
         if time.time() - requested.requested_at < _YOUNG:
-            # A scheduler takes the request of a moment ago for one of a run that has just begun.
+            # A scheduler takes a request written a moment ago for that of a new run.
             raise ArchiveNotFoundError(
-                f"run {archived.run_id} was asked for a moment ago: restore it in {_YOUNG / 60:.0f} minutes"
+                f"run {archived.run_id} was requested a moment ago: restore it in {_YOUNG / 60:.0f} minutes"
             )
         await self.log.append([finished, archived])
         return (await self.log.append([requested]))[0]
 
     async def noted(self) -> AsyncGenerator[RunArchived]:
-        """All archives of which the store has notes; what nobody can read is left out."""
+        """Yield all archives that the store has notes of; unreadable notes are skipped."""
         async for name, data in self._store.notes(NOTES):
             fact = fact_codec.decode(subjects.run(name.rpartition("/")[2], "archived"), data)
             if isinstance(fact, RunArchived):
@@ -180,7 +182,7 @@ class Archiver:
         place = subjects.run(run_id, "requested")
         record = (await self.log.last([place])).get(place)
         if record is None or not isinstance(record.fact, RunRequested):
-            raise ArchiveNotFoundError(f"the log holds no request of run {run_id}")
+            raise ArchiveNotFoundError(f"the log has no request of run {run_id}")
         return record.fact.version
 
     async def _facts(self, header: HistoryHeader) -> AsyncGenerator[tuple[int, bytes]]:
@@ -220,7 +222,7 @@ class Archiver:
     # ---------------------------------------------------------------------------------------------------- objects
 
     async def _stored(self, form: str, lines: AsyncGenerator[tuple[int, bytes]]) -> tuple[ArtifactRef, _Counted]:
-        """Put lines, compressed, as an object."""
+        """Store lines as a compressed object."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix="archive-") as file:
             async with contextlib.aclosing(lines):
@@ -247,7 +249,7 @@ class Archiver:
 
 
 class _Counted:
-    """What was written: how many lines, the place of the last one, the digests that they name."""
+    """Counts the written lines, and collects the digests in them."""
 
     def __init__(self) -> None:
         self.lines = 0
@@ -281,6 +283,6 @@ async def _written(file: IO[bytes], lines: AsyncGenerator[tuple[int, bytes]]) ->
 
 
 def note_name(note: RunRecord, archived: RunArchived) -> str:
-    """The name of the note that says where the archive of a run is: by project and the month of its end."""
+    """Name of the note that refers to the archive of a run: by project, and the month of the end of the run."""
     month = datetime.fromtimestamp(archived.finished_at, UTC).strftime("%Y/%m")
     return f"{NOTES}{note.project}/{month}/{note.run_id}"

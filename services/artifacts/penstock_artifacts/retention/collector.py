@@ -1,12 +1,11 @@
-"""Sweeps objects of the artifact store that nothing names: mark, grace, sweep.
+"""Mark-and-sweep garbage collection of unreferenced objects of the artifact store, with a grace period.
 
-An object goes when nothing named it for the whole grace period, at the end of it, and nobody put it, found it there or
-said that it is about to be named meanwhile. What an attempt that is still under way may have stored, however long ago,
-is not touched. What is older than the log itself is not either, unless that is asked for: the log that named it may be
-the one that was lost.
+An object is removed when it was unreferenced for the whole grace period, and nobody put, used or announced it in that
+time. Objects that a running attempt may have stored are kept, however old they are. Objects that predate the log are
+kept too, unless they are included explicitly: they may be referenced by a log that was lost.
 
-So it is safe at any time, beside runs that write and beside other collectors; what keeps a look and a removal together
-is the store's (`penstock_adapters.files.garbage_collection`, `penstock_adapters.s3.garbage_collection`).
+So it is safe at any time, while runs write and other collectors work. The stores make each
+check and removal atomic (`penstock_adapters.files.garbage_collection`, `penstock_adapters.s3.garbage_collection`).
 """
 
 from __future__ import annotations
@@ -21,30 +20,30 @@ from penstock_contracts.retention import JanitorReport, Objects, Share
 from penstock_core.ports import ArtifactStore, StoredObject
 
 _MARGIN = 60.0
-"""Seconds by which clocks of machines may differ."""
+"""Seconds by which the clocks of machines may differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Collection:
-    """What a collection is to do.
+    """Options of a collection.
 
     Attributes:
-        going: runs that go, each with its pipeline. In a dry run they are still in the log.
-        over: runs that are over.
-        dry_run: whether only to tell.
-        older_than_log: whether to sweep what is older than the log.
-        log_created: when the log was made, as the server tells it.
+        deleted: deleted runs, each with its pipeline; in a dry run they are still in the log.
+        finished: finished runs.
+        dry_run: whether to list only what would be removed.
+        older_than_log: whether to remove objects that predate the log, too.
+        log_created: when the log was created, as the server reports it.
     """
 
-    going: Mapping[str, str]
-    over: set[str]
+    deleted: Mapping[str, str]
+    finished: set[str]
     dry_run: bool
     older_than_log: bool
     log_created: str
 
 
 class Collector:
-    """Collects; `grace` is in seconds."""
+    """Collects garbage; `grace` is in seconds."""
 
     def __init__(self, store: ArtifactStore, roots: Roots, grace: float) -> None:
         self._store = store
@@ -54,14 +53,14 @@ class Collector:
     async def collect(
         self, wanted: Collection, report: JanitorReport, notify: Callable[[], Awaitable[None]]
     ) -> JanitorReport:
-        """Sweep, and say in the report what was found. `notify` is called now and then.
+        """Mark and sweep, and fill in the report; `notify` is called periodically.
 
         Raises:
-            Unavailable: something could not be read to its end: nothing is swept.
+            UnavailableError: something could not be read completely; nothing is removed.
             ArtifactError: the store, or something in it, cannot be read.
         """
         begun = time.time()
-        named = await self._roots.find(wanted.going, wanted.over)
+        named = await self._roots.find(wanted.deleted, wanted.finished)
         cutoff = min(begun - self._grace, named.busy_since - _MARGIN)
         born = datetime.fromisoformat(wanted.log_created).timestamp() - _MARGIN
         report.grace = self._grace

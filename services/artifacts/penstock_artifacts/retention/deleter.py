@@ -1,7 +1,7 @@
-"""Deletes runs: the note of the archive, the output, the log. What only they held goes with the next collections.
+"""Deletes runs: the note of the archive, the output, the log. Garbage collection then removes their artifacts.
 
-The fact `deleted` comes first and stays for a while: whoever asks for the run again under its idempotency key is told,
-and a janitor that finds the fact beside what is left of the log goes on where another one ended.
+The fact `deleted` comes first and stays for a while: it answers a request with the idempotency key of the run, and a
+janitor that finds it beside the rest of the log completes an interrupted deletion.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from penstock_core.ports import ArtifactStore
 from penstock_core.retention import RunRecord
 
 GUARD = 7 * 86400.0
-"""Seconds for which a deleted run is remembered."""
+"""Seconds that the fact about a deleted run is kept."""
 
 
 class Deleter:
-    """Deletes runs that are over."""
+    """Deletes finished runs."""
 
     def __init__(self, bus: Bus, store: ArtifactStore, log: NatsRunLog, run_index: RunIndex) -> None:
         self._bus = bus
@@ -31,7 +31,7 @@ class Deleter:
         self._run_index = run_index
 
     async def delete(self, note: RunRecord, reason: str) -> None:
-        """Delete a run; may be done again after any step."""
+        """Delete a run. Idempotent after any step."""
         fact = RunDeleted(
             run_id=note.run_id,
             project=note.project,
@@ -43,7 +43,7 @@ class Deleter:
         await self.finish(note)
 
     async def finish(self, note: RunRecord) -> None:
-        """Remove what is left of a run that is said to be deleted."""
+        """Remove the rest of a run whose log has the fact `deleted`."""
         archived = self._run_index.archived.get(note.run_id)
         if archived is not None:
             await self._store.delete_note(note_name(note, archived))
@@ -56,7 +56,7 @@ class Deleter:
         self._run_index.forget_run(note.run_id)
 
     async def forget(self, now: float) -> None:
-        """Forget runs that were deleted long ago."""
+        """Purge the facts about runs that were deleted long ago."""
         for fact in list(self._run_index.deleted.values()):
             if fact.deleted_at + GUARD < now and fact.run_id not in self._run_index.runs:
                 await self._purge(subjects.RUNS, subjects.run_all(fact.run_id))

@@ -1,9 +1,9 @@
-"""The janitor: rounds of deleting, archiving and collecting, by itself at an interval and when it is asked.
+"""The janitor: rounds of deletion, archiving and garbage collection, periodically and on request.
 
-In: the log, the settings of retention, jobs. Out: archives, purged logs, swept objects, and a report of each job.
+In: the log, the retention policies, jobs. Out: archives, purged logs, removed objects, and a report of each job.
 
-Any number of janitors may work at once, and each may be killed at any point: all they do may be done again, by any of
-them. The lease of a round only saves work that another one has just done.
+Any number of janitors may work at the same time, and each may be killed at any point: all operations are idempotent.
+The lease of a round only avoids repeating the work of another janitor.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from penstock_core.retention import Decision, RunRecord
 
 _SHOWN = 1000
 _PROBLEMS = 50
-_TELL = 1.0
+_REPORT_INTERVAL = 1.0
 _LEASE = "round"
 _REMEMBERED = 86400.0
 
@@ -51,14 +51,14 @@ class Janitor:
     """Works on one store and one log.
 
     Args:
-        bus: where the log is.
-        archiver: moves runs to the store.
+        bus: connection to the log.
+        archiver: archives runs.
         deleter: deletes runs.
-        collector: sweeps objects.
-        ledger: knows the runs.
-        held: knows what holds them.
-        log: the service's own log.
-        at_once: most runs that are archived, and deleted, in a round that it makes by itself.
+        collector: removes unreferenced objects.
+        run_index: lists the runs.
+        protected: knows which runs are protected from deletion.
+        log: the log of the service.
+        at_once: largest number of runs that a periodic round archives, and deletes.
     """
 
     def __init__(
@@ -86,10 +86,10 @@ class Janitor:
         self._one = asyncio.Lock()
         self._purged: set[str] = set()
         self._jobs: set[asyncio.Task[None]] = set()
-        self._told = 0.0
+        self._reported_at = 0.0
 
     async def run(self, first: float, interval: float) -> None:
-        """Make a round `first` seconds from now, and then every `interval` seconds, until cancelled."""
+        """Run a round `first` seconds from now, and then every `interval` seconds, until cancelled."""
         pause = first
         while True:
             await asyncio.sleep(pause)
@@ -99,22 +99,22 @@ class Janitor:
                     report = JanitorReport(id="", started_at=time.time())
                     await self._work(JanitorJob(id="round"), report, scheduled=True)
                     if report.deleted_count or report.archived_count or report.removed.objects or report.problems:
-                        told = report.model_dump(include={"deleted_count", "archived_count", "problems"})
-                        self._log.info("a round of the janitor", removed=report.removed.objects, **told)
+                        counts = report.model_dump(include={"deleted_count", "archived_count", "problems"})
+                        self._log.info("janitor round finished", removed=report.removed.objects, **counts)
             except (PenstockError, BusError) as error:
-                self._log.warning("the janitor's round is put off", error=str(error))
+                self._log.warning("janitor round postponed", error=str(error))
 
     async def close(self) -> None:
-        """Stop what is under way; whoever comes next goes on with it."""
+        """Cancel running jobs; a later round continues their work."""
         for task in list(self._jobs):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    # -------------------------------------------------------------------------------------------------- what is asked
+    # -------------------------------------------------------------------------------------------------- requests
 
     async def begin(self, job: JanitorJob) -> JanitorReply:
-        """Begin a job; its report lies under its id from now on."""
+        """Start a job; its report is available under its id from now on."""
         report = JanitorReport(id=job.id, job=job.job, dry_run=job.dry_run, started_at=time.time())
         await self._forget_reports()
         await self._write(report)
@@ -124,10 +124,10 @@ class Janitor:
         return JanitorReply(id=job.id)
 
     async def delete(self, command: DeleteRun) -> DeleteReply:
-        """Delete one run, unless it is under way, held, or needed by another one.
+        """Delete one run, unless it is running, protected, or needed by another one.
 
         Raises:
-            Unavailable: the log or the store does not answer.
+            UnavailableError: the log or the store does not answer.
         """
         async with self._one:
             await self._run_index.refresh()
@@ -141,14 +141,14 @@ class Janitor:
             return DeleteReply(deleted=True)
 
     async def _is_protected(self, note: RunRecord) -> str:
-        """Why a run may not be deleted; empty when it may."""
+        """Return why a run may not be deleted; empty when it may."""
         if not note.state:
-            return "it is under way: cancel it first"
+            return "it is running: cancel it first"
         if protected := (await self._protected.runs([note.project])).get(note.run_id):
             return protected
         for by, needed in retention.needs(self._run_index.runs.values()).items():
             if note.run_id in needed and by in self._run_index.runs and by not in self._run_index.deleted:
-                return f"run {by} needs its results: delete that one first"
+                return f"run {by} needs its results: delete that run first"
         return ""
 
     async def _job(self, job: JanitorJob, report: JanitorReport) -> None:
@@ -159,12 +159,12 @@ class Janitor:
                 await self._work(job, report, scheduled=False)
             report.state = "finished"
         except asyncio.CancelledError:
-            report.state, report.error = "failed", "the service was stopped: begin it again"
+            report.state, report.error = "failed", "the service was stopped: start the job again"
             raise
         except Exception as error:
             report.state, report.error = "failed", str(error) or type(error).__name__
             if not isinstance(error, PenstockError):
-                self._log.exception("a job of the janitor failed", job=job.job)
+                self._log.exception("janitor job failed", job=job.job)
         finally:
             with contextlib.suppress(PenstockError, BusError):
                 await self._write(report)
@@ -176,16 +176,16 @@ class Janitor:
             await self._run_index.refresh()
             settings = job.settings or await self._settings.read()
             decisions = await self._decide(settings)
-            going = self._going(decisions, report)
+            deleted = self._deleted(decisions, report)
             most = self._at_once if scheduled else len(self._run_index.runs)
             if job.job == "decide":
                 return
             if job.job == "collect" and not job.dry_run:
-                await self._delete(decisions, list(going)[:most], report)
+                await self._delete(decisions, list(deleted)[:most], report)
             if job.job == "archive" or settings.archive_after is not None:
                 await self._archive(job, settings, report, most)
             if job.job == "collect" and (settings.policies or not scheduled):
-                await self._collect(job, going, report)
+                await self._collect(job, deleted, report)
 
     async def _decide(self, settings: RetentionSettings) -> dict[str, Decision]:
         policies = [policy.policy(policy.name) for policy in settings.policies]
@@ -193,8 +193,8 @@ class Janitor:
         protected = await self._protected.runs(note.project for note in runs) if policies else {}
         return retention.decide(runs, policies, time.time(), protected)
 
-    def _going(self, decisions: Mapping[str, Decision], report: JanitorReport) -> dict[str, str]:
-        """The runs that go, the oldest first, each with its pipeline."""
+    def _deleted(self, decisions: Mapping[str, Decision], report: JanitorReport) -> dict[str, str]:
+        """The runs to delete, the oldest first, each with its pipeline."""
         notes = [self._run_index.runs[run_id] for run_id, decision in decisions.items() if decision.goes]
         notes.sort(key=lambda note: (note.finished_at, note.run_id))
         known = [self._run_index.runs[run_id] for run_id in decisions]
@@ -214,11 +214,11 @@ class Janitor:
             report.pipelines.setdefault(note.pipeline, Share()).runs += 1
         return {note.run_id: note.pipeline for note in notes}
 
-    async def _delete(self, decisions: Mapping[str, Decision], going: list[str], report: JanitorReport) -> None:
+    async def _delete(self, decisions: Mapping[str, Decision], deleted: list[str], report: JanitorReport) -> None:
         left = [note for run_id, note in self._run_index.runs.items() if run_id in self._run_index.deleted]
         for note in left:
             await self._deleter.finish(note)
-        for run_id in going:
+        for run_id in deleted:
             await self._publish_report(report)
             await self._deleter.delete(self._run_index.runs[run_id], decisions[run_id].reason)
         await self._deleter.forget(time.time())
@@ -241,7 +241,7 @@ class Janitor:
             except ArchiveNotFoundError:
                 continue
             except PenstockError as error:
-                self._problem(report, f"run {note.run_id} is not archived: {error}")
+                self._problem(report, f"run {note.run_id} could not be archived: {error}")
                 continue
             self._purged.add(note.run_id)
             report.archived_count += 1
@@ -249,18 +249,18 @@ class Janitor:
             if run_id not in self._purged and run_id in self._run_index.runs:
                 await self._publish_report(report)
                 try:
-                    # Somebody was stopped between the archive and the purge, or has just done both.
+                    # A janitor was stopped between the archive and the purge, or has just done both.
                     await self._archiver.purge(archived)
                     self._purged.add(run_id)
                 except UnavailableError:
                     raise
                 except PenstockError as error:
-                    self._problem(report, f"the log of run {run_id} is not purged: {error}")
+                    self._problem(report, f"the log of run {run_id} could not be purged: {error}")
 
-    async def _collect(self, job: JanitorJob, going: Mapping[str, str], report: JanitorReport) -> None:
+    async def _collect(self, job: JanitorJob, deleted: Mapping[str, str], report: JanitorReport) -> None:
         wanted = Collection(
-            going=going if job.dry_run else {},
-            over={note.run_id for note in self._run_index.runs.values() if note.state},
+            deleted=deleted if job.dry_run else {},
+            finished={note.run_id for note in self._run_index.runs.values() if note.state},
             dry_run=job.dry_run,
             older_than_log=job.older_than_log,
             log_created=self._run_index.created,
@@ -279,7 +279,7 @@ class Janitor:
             except UnavailableError:
                 raise
             except PenstockError as error:
-                self._problem(report, f"run {archived.run_id} is not restored: {error}")
+                self._problem(report, f"run {archived.run_id} could not be restored: {error}")
         if job.run_id is not None and not found:
             raise ArchiveNotFoundError(f"there is no archive of run {job.run_id[:100]!r}")
 
@@ -292,8 +292,8 @@ class Janitor:
 
     async def _publish_report(self, report: JanitorReport) -> None:
         now = time.monotonic()
-        if report.id and now - self._told > _TELL:
-            self._told = now
+        if report.id and now - self._reported_at > _REPORT_INTERVAL:
+            self._reported_at = now
             await self._write(report)
 
     async def _write(self, report: JanitorReport) -> None:
@@ -309,7 +309,7 @@ class Janitor:
             await self._bucket.purge(entry.key)
 
     async def _take_lease(self, interval: float) -> bool:
-        """Whether no other janitor has begun a round within half an interval."""
+        """Whether no other janitor has started a round within half an interval."""
         entry = await self._bucket.get_fresh(_LEASE)
         now = time.time()
         if entry is not None:

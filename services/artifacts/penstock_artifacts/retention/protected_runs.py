@@ -1,4 +1,4 @@
-"""Runs that stay whatever policies say, because something else than runs stands on them."""
+"""Runs that no policy deletes, because a registered model with an alias was made by them."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from penstock_adapters.nats.model_log import ModelLog
 
 
 class ProtectedRuns:
-    """What holds runs: the aliases of registered models."""
+    """Runs that are protected by the aliases of registered models."""
 
     def __init__(self, bus: Bus, source: str) -> None:
         self._models = ModelLog(bus, source)
 
     async def runs(self, projects: Iterable[str]) -> dict[str, str]:
-        """By run, what holds it, for people.
+        """Return the protected runs, each with the reason.
 
         Raises:
-            Unavailable: the models cannot be read: nothing may be deleted.
+            UnavailableError: the models cannot be read; nothing may be deleted.
         """
         found: dict[str, str] = {}
         for project in set(projects):

@@ -1,11 +1,11 @@
-"""What holds objects of the artifact store: whatever is named in a stream of the platform, and all that those name.
+"""The roots of garbage collection: objects that a message in a stream refers to, and those that they refer to.
 
-A message is not decoded: everything in it that looks like a SHA-256 counts as named. So facts of later versions,
-events, schedules and models hold what they name without anything here knowing them, and nothing is missed; what is
-held too much are a few objects at most. Of archived runs, the fact in the log tells what their archive names.
+Messages are not decoded: everything in them that looks like a SHA-256 counts as a reference. So facts of later
+versions, events, schedules and models protect their artifacts without any code here, at the cost of keeping a few
+objects too long. The references of an archived run are in its fact `archived`.
 
-Not asked are streams whose names hold nothing: what steps print, results that the cache remembers (it asks whether
-their artifacts are there), and marks of sweepers.
+Streams whose references protect nothing are skipped: the output of steps, the results in the cache (which checks
+whether their artifacts exist), and the marks of garbage collection.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ _WITHOUT_REFERENCES = {
 _STREAM_NOT_FOUND = 10059
 _UNPACKED = 256 * 1024 * 1024
 _HEAD = b'{"version":'
-"""How the manifest of a folder begins."""
+"""First bytes of the manifest of a folder."""
 
 _KEPT = 100_000
 
 
 class References:
-    """What is named: `retained` by what stays, `freed` only by runs that go, each with its pipeline."""
+    """Referenced objects: `retained` by anything that stays, `freed` by deleted runs only, each with its pipeline."""
 
     def __init__(self) -> None:
         self.retained: set[bytes] = set()
         self.freed: dict[bytes, str] = {}
         self.archives: set[str] = set()
-        """Runs whose archives were asked."""
+        """Runs whose archives were read."""
         self.busy_since = float("inf")
-        """When the oldest attempt that is under way was asked for, in Unix seconds."""
+        """When the oldest running attempt was requested, in Unix seconds."""
 
     def add(self, sha256: str, pipeline: str | None) -> None:
-        """An object is named; `pipeline` is that of a run that goes, None for what stays."""
+        """Add a reference; `pipeline` is that of a deleted run, None for anything that stays."""
         key = bytes.fromhex(sha256)
         if pipeline is None:
             self.retained.add(key)
@@ -63,7 +63,7 @@ class References:
 
 
 class Roots:
-    """Finds what is named. What folders name is remembered: objects never change."""
+    """Finds references. Those of folders are cached: objects are immutable."""
 
     def __init__(self, bus: Bus, store: ArtifactStore, archiver: Archiver) -> None:
         self._bus = bus
@@ -72,80 +72,85 @@ class Roots:
         self._archiver = archiver
         self._folders: dict[bytes, tuple[str, ...]] = {}
 
-    async def find(self, going: Mapping[str, str], over: set[str]) -> References:
-        """All that is named.
+    async def find(self, deleted: Mapping[str, str], finished: set[str]) -> References:
+        """Return all references.
 
         Args:
-            going: runs that go, each with its pipeline.
-            over: runs that are over, whose attempts write nothing any more.
+            deleted: deleted runs, each with its pipeline.
+            finished: finished runs, whose attempts write nothing any more.
 
         Raises:
-            Unavailable: something could not be read to its end: nothing may be swept.
+            UnavailableError: something could not be read completely; nothing may be removed.
             ArtifactError: an archive or the manifest of a folder cannot be read.
         """
-        named = References()
+        references = References()
         attempts: dict[str, float] = {}
         for stream in (settings["name"] for settings in streams()):
             if stream not in _WITHOUT_REFERENCES:
-                await self._scan(stream, named, going, over, attempts)
+                await self._scan(stream, references, deleted, finished, attempts)
         async for fact in self._archiver.noted():
-            await self._archive(fact, named, going.get(fact.run_id))
-        named.busy_since = min(attempts.values(), default=float("inf"))
-        return named
+            await self._archive(fact, references, deleted.get(fact.run_id))
+        references.busy_since = min(attempts.values(), default=float("inf"))
+        return references
 
     async def _scan(
-        self, stream: str, named: References, going: Mapping[str, str], over: set[str], attempts: dict[str, float]
+        self,
+        stream: str,
+        references: References,
+        deleted: Mapping[str, str],
+        finished: set[str],
+        attempts: dict[str, float],
     ) -> None:
         try:
             async with self._followers.follow(stream, [">"], name="roots") as follower:
                 async for items in follower.read_to_end():
                     for item in items:
-                        await self._take(stream, item, named, going)
+                        await self._take(stream, item, references, deleted)
                         if stream == subjects.RUNS:
-                            _follow_attempt(item, over, attempts)
+                            _follow_attempt(item, finished, attempts)
         except BusError as error:
             if error.code != _STREAM_NOT_FOUND:
                 raise
 
-    async def _take(self, stream: str, item: StreamMessage, named: References, going: Mapping[str, str]) -> None:
+    async def _take(self, stream: str, item: StreamMessage, references: References, deleted: Mapping[str, str]) -> None:
         data, pipeline = item.data, None
         if stream == subjects.RUNS:
-            pipeline = going.get(item.subject.split(".", 3)[2])
+            pipeline = deleted.get(item.subject.split(".", 3)[2])
             if item.subject.endswith(".archived"):
                 fact = fact_codec.decode(item.subject, data)
                 if isinstance(fact, RunArchived):
-                    await self._archive(fact, named, pipeline)
+                    await self._archive(fact, references, pipeline)
                     return
         elif stream == f"KV_{subjects.VERSIONS_BUCKET}":
             data = _unpacked(data)
-        await self._message(data, named, pipeline)
+        await self._message(data, references, pipeline)
 
-    async def _message(self, data: bytes, named: References, pipeline: str | None) -> None:
+    async def _message(self, data: bytes, references: References, pipeline: str | None) -> None:
         found = digests(data)
         for sha256 in found:
-            named.add(sha256, pipeline)
+            references.add(sha256, pipeline)
         if mentions_folder_manifest(data):
             for sha256 in found:
-                await self._folder(sha256, named, pipeline)
+                await self._folder(sha256, references, pipeline)
 
-    async def _archive(self, fact: RunArchived, named: References, pipeline: str | None) -> None:
-        if fact.run_id in named.archives:
-            return  # it was in the log, and is noted in the store as well
-        named.archives.add(fact.run_id)
-        named.add(fact.history.sha256, pipeline)
+    async def _archive(self, fact: RunArchived, references: References, pipeline: str | None) -> None:
+        if fact.run_id in references.archives:
+            return  # found in the log and among the notes of the store
+        references.archives.add(fact.run_id)
+        references.add(fact.history.sha256, pipeline)
         if fact.output is not None:
-            named.add(fact.output.sha256, pipeline)
+            references.add(fact.output.sha256, pipeline)
         if fact.digests is None:
             async for part in self._archiver.archives.history(fact):
                 for line in part.splitlines():
-                    await self._message(line, named, pipeline)
+                    await self._message(line, references, pipeline)
             return
         for sha256 in fact.digests:
-            named.add(sha256, pipeline)
+            references.add(sha256, pipeline)
         for sha256 in fact.folders:
-            await self._folder(sha256, named, pipeline)
+            await self._folder(sha256, references, pipeline)
 
-    async def _folder(self, sha256: str, named: References, pipeline: str | None) -> None:
+    async def _folder(self, sha256: str, references: References, pipeline: str | None) -> None:
         key = bytes.fromhex(sha256)
         parts = self._folders.get(key)
         if parts is None:
@@ -156,16 +161,16 @@ class Roots:
             while len(self._folders) > _KEPT:
                 del self._folders[next(iter(self._folders))]
         for part in parts:
-            named.add(part, pipeline)
+            references.add(part, pipeline)
 
     async def _parts(self, sha256: str) -> tuple[str, ...] | None:
-        """What a manifest names; nothing when the object is none; None when it is not there."""
+        """The references of a manifest; empty when the object is none; None when it does not exist."""
         if await self._store.stat(sha256) is None:
             return None
         head = b"".join([chunk async for chunk in self._store.open(sha256, 0, len(_HEAD))])
         if head != _HEAD:
             return ()
-        # One byte more than it may have tells what is too large, without an error of the store.
+        # One byte more than the limit shows that it is too large, without an error of the store.
         data = b"".join([chunk async for chunk in self._store.open(sha256, 0, folders.MANIFEST_LIMIT + 1)])
         try:
             return tuple(folders.decode(data).objects())
@@ -173,10 +178,10 @@ class Roots:
             return ()
 
 
-def _follow_attempt(item: StreamMessage, over: set[str], attempts: dict[str, float]) -> None:
-    """Keep in `attempts` those that may be writing: they were asked for and have no end."""
+def _follow_attempt(item: StreamMessage, finished: set[str], attempts: dict[str, float]) -> None:
+    """Maintain `attempts`: those that may be writing, as they were requested and have no end."""
     parts = item.subject.split(".")
-    if len(parts) < 7 or parts[3] != "step" or parts[2] in over:
+    if len(parts) < 7 or parts[3] != "step" or parts[2] in finished:
         return
     attempt = ".".join(parts[2:6])
     if parts[6] == "requested":
@@ -186,7 +191,7 @@ def _follow_attempt(item: StreamMessage, over: set[str], attempts: dict[str, flo
 
 
 def _unpacked(data: bytes) -> bytes:
-    """A version as text; numbers of versions lie in the same bucket as they are."""
+    """Decompress a version; the numbers of versions in the same bucket are not compressed."""
     try:
         return zlib.decompressobj().decompress(data, _UNPACKED)
     except zlib.error:

@@ -1,4 +1,4 @@
-"""What retention knows of all runs, read from the log: when they were asked for, how they ended, what they need."""
+"""All runs as retention needs them, read from the log: request, end, archive, and the runs that they depend on."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _FILTERS = [f"runs.*.*.{tail}" for tail in ("requested", "finished", "archived",
 
 
 class RunIndex:
-    """Notes of all runs; `refresh` reads what is new.
+    """The records of all runs; `refresh` reads new facts.
 
     Attributes:
-        runs: by id; a deleted run is not among them once its log is gone.
-        archived: what names the archive of a run, without the digests in it.
-        deleted: runs that are deleted, or that are being deleted where they are among `runs`, too.
-        created: when the log was made, as the server tells it.
+        runs: by id; without deleted runs whose log is purged.
+        archived: the facts `archived`, without their digests.
+        deleted: deleted runs, and those being deleted, which are among `runs`, too.
+        created: when the log was created, as the server reports it.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -38,10 +38,10 @@ class RunIndex:
         self._at = 0
 
     async def refresh(self) -> None:
-        """Read what happened since the last time.
+        """Read the facts since the last call.
 
         Raises:
-            Unavailable: the log does not answer; what was read counts.
+            UnavailableError: the log does not answer; what was read so far is kept.
         """
         info = await self._bus.api(f"STREAM.INFO.{subjects.RUNS}")
         if str(info["created"]) != self.created or int(info["state"]["last_seq"]) < self._at:
@@ -54,7 +54,7 @@ class RunIndex:
                     self._at = item.seq
 
     def forget_run(self, run_id: str) -> None:
-        """The log of a deleted run is gone."""
+        """Drop a deleted run whose log is purged."""
         for known in (self.runs, self.archived, self._ends):
             known.pop(run_id, None)
 
@@ -80,7 +80,7 @@ class RunIndex:
                 if fact.run_id in self.runs:
                     self.runs[fact.run_id] = replace(self.runs[fact.run_id], archived=True)
                 if fact.finished_at and fact.run_id in self._ends:
-                    # After a restore the log has written the end anew.
+                    # A restore has written the end again, at another time.
                     self._ended(fact.run_id, self._ends[fact.run_id][0], fact.finished_at)
             case RunDeleted() as fact:
                 self.deleted[fact.run_id] = fact
