@@ -251,7 +251,7 @@ async def test_what_is_damaged_or_a_bomb_gives_a_reason_and_no_crash(maker: Make
         "no table": (b"PAR1 nothing PAR1", "parquet", "cannot be read"),
         "half a table": (good[: len(good) // 2], "parquet", "cannot be read"),
         "a damaged footer": (good[:-60] + b"\xff" * 52 + good[-8:], "parquet", "cannot be read|stopped|crashed|memory"),
-        "an array that ends early": (b"\x93NUMPY\x01\x00" + _header("(1000000000,)"), "npy", "ends before"),
+        "an array that ends early": (b"\x93NUMPY\x01\x00" + _header("(1000000000,)"), "npy", "truncated"),
         "no array": (b"\x93NUMPY\x01\x00\x10\x00" + b"x" * 16, "npy", "cannot be read"),
         "no JSON": (b"{", "json", "cannot be read"),
         "no lines": (b"{\n", "jsonl", "cannot be read"),
