@@ -273,7 +273,7 @@ def test_a_breaking_schema_is_not_written(tmp_path: Path) -> None:
     older = json.loads(path.read_text())
     older["properties"]["cost"] = {"type": "number"}
     path.write_text(json.dumps(older))
-    with pytest.raises(compatibility.BreakingChangeError, match=r"penstock\.run\.finished\.v1.*cost is gone"):
+    with pytest.raises(compatibility.BreakingChangeError, match=r"penstock\.run\.finished\.v1.*cost was removed"):
         generate.write(tmp_path)
     assert "cost" in path.read_text()
 

@@ -178,7 +178,7 @@ async def test_a_paused_schedule_rests(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("schedule", "why"),
     [
-        ({"pipeline": "absent"}, "no published version of pipeline 'absent'"),
+        ({"pipeline": "absent"}, "pipeline 'absent' has no published version"),
         ({"version": 9}, "no version 9"),
         ({"inputs": {}}, "inputs.x: is missing"),
         ({"inputs": {"x": 1, "z": 2}}, "inputs.z: is not a parameter of the pipeline"),

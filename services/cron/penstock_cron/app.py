@@ -33,7 +33,7 @@ _RETRY = 1.0
 
 
 class NatsEdges:
-    """The cron service's surroundings on NATS. Timers are message schedules of the broker (NATS ADR-51)."""
+    """The ports of the cron service on NATS. Timers are scheduled messages of the broker (NATS ADR-51)."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -44,15 +44,15 @@ class NatsEdges:
         self._log = NatsRunLog(context.bus, f"penstock/cron/{context.name}")
 
     async def schedule(self, name: str) -> Entry | None:
-        """See the protocol."""
+        """See `Edges`."""
         return await self._schedules.get_fresh(name)
 
     async def schedules(self) -> list[Entry]:
-        """See the protocol."""
+        """See `Edges`."""
         return await self._schedules.list()
 
     async def armed(self, name: str) -> Tick | None:
-        """See the protocol."""
+        """See `Edges`."""
         query = orjson.dumps({"last_by_subj": f"armed.{name}"})
         message = await self._context.bus.request(f"$JS.API.DIRECT.GET.{subjects.TIMERS}", query)
         if "Nats-Sequence" not in (message.headers or {}):
@@ -63,7 +63,7 @@ class NatsEdges:
             return None
 
     async def arm(self, tick: Tick) -> None:
-        """See the protocol."""
+        """See `Edges`."""
         at = datetime.fromtimestamp(tick.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         headers = {
             "Nats-Schedule": f"@at {at}",
@@ -73,30 +73,30 @@ class NatsEdges:
         await self._context.bus.publish(f"armed.{tick.schedule}", tick.model_dump_json().encode(), headers)
 
     async def disarm(self, name: str) -> None:
-        """See the protocol."""
+        """See `Edges`."""
         await self._context.bus.api(f"STREAM.PURGE.{subjects.TIMERS}", {"filter": f"armed.{name}"})
 
     async def version(self, project: str, pipeline: str, version: int | None) -> Version | None:
-        """See the protocol."""
+        """See `Edges`."""
         number = version if version is not None else await self._versions.latest(project, pipeline)
         return None if number is None else await self._versions.get(project, pipeline, number)
 
     async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
-        """See the protocol."""
+        """See `Edges`."""
         return await self._models.resolve(project, names)
 
     async def limited_pools(self) -> frozenset[str]:
-        """See the protocol."""
+        """See `Edges`."""
         return await self._limits.limited_pools()
 
     async def request(self, run: RunRequested) -> bool:
-        """See the protocol."""
+        """See `Edges`."""
         written = (await self._log.append([run]))[0]
         self._context.log.info("tick", run=run.run_id, pipeline=run.pipeline, schedule=run.trigger["schedule"])
         return written
 
     async def refuse(self, subject: str, body: bytes, why: str) -> None:
-        """See the protocol."""
+        """See `Edges`."""
         await self._context.park(subject, body, why)
 
 
@@ -133,7 +133,7 @@ class CronApp:
             await cancel([self._check_task])
 
     def ready(self) -> bool:
-        """Whether the loops run."""
+        """Return whether the loops run."""
         return self._check_task is not None and not self._check_task.done() and all(w.ready() for w in self._workers)
 
     async def _on_tick(self, delivery: Delivery) -> None:
@@ -142,7 +142,7 @@ class CronApp:
 
     async def _on_change(self, delivery: Delivery) -> None:
         async with self._turn:
-            await self._service.settle(delivery.subject.removeprefix(_CHANGED))
+            await self._service.rearm(delivery.subject.removeprefix(_CHANGED))
 
     async def _check(self) -> None:
         """Arm what is not armed: at start, after a reconnection, and periodically, whatever went wrong before."""
@@ -164,5 +164,5 @@ class CronApp:
 
 
 def build(context: ServiceContext, settings: CronSettings) -> CronApp:
-    """Put the cron service together."""
+    """Wire the cron service."""
     return CronApp(context, settings)

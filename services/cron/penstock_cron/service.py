@@ -1,11 +1,11 @@
-"""The cron service: arms one timer a schedule, and asks for a run when it fires.
+"""The cron service: arms one timer per schedule, and submits a run when it fires.
 
-In: schedules as they change, ticks as they fire. Out: runs asked for, the next tick armed.
+In: changed schedules, ticks. Out: run requests, the next ticks armed.
 
-Promises: a tick becomes exactly one run, or a stored reason why not, however often it is handled: the id of the run
-is derived from the schedule and the tick. After a time without the platform the last of the ticks that were missed
-fires once, late, and the schedule goes on from now. What is armed follows what is stored, whichever replicas handle
-changes and ticks at the same time: whoever arms looks again afterwards whether the schedule is still the same.
+Promises: a tick becomes exactly one run, or a parked message with the reason, however often it is handled: the ID of
+the run is derived from the schedule and the tick. After a downtime, only the last missed tick fires, late; then the
+schedule continues from now. The armed tick always matches the stored schedule, whichever replicas handle changes and
+ticks at the same time: after arming, the schedule is read again.
 """
 
 from __future__ import annotations
@@ -27,51 +27,51 @@ from penstock_core.requests import Inputs, Options, Target
 
 
 class Edges(Protocol):
-    """What the cron service asks of its surroundings."""
+    """The ports of the cron service."""
 
     async def schedule(self, name: str) -> Entry | None:
-        """A schedule as it is stored now."""
+        """Return a schedule as it is stored now."""
         ...
 
     async def schedules(self) -> list[Entry]:
-        """All schedules."""
+        """Return all schedules."""
         ...
 
     async def armed(self, name: str) -> Tick | None:
-        """The tick that is armed for a schedule."""
+        """Return the armed tick of a schedule."""
         ...
 
     async def arm(self, tick: Tick) -> None:
-        """Have the broker deliver a tick at its time, instead of any other of that schedule."""
+        """Have the broker deliver a tick at its time; it replaces the armed tick of that schedule."""
         ...
 
     async def disarm(self, name: str) -> None:
-        """Have no tick for a schedule."""
+        """Remove the armed tick of a schedule."""
         ...
 
     async def version(self, project: str, pipeline: str, version: int | None) -> Version | None:
-        """A pipeline version; None: the latest published one."""
+        """Return a pipeline version; with None, the latest published one."""
         ...
 
     async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
-        """What references to registered models resolve to now, by parameter: an artifact, or the error."""
+        """Resolve references to registered models, by parameter: to an artifact, or to the error."""
         ...
 
     async def limited_pools(self) -> frozenset[str]:
-        """The pools whose size the platform limits."""
+        """Return the pools whose size is limited."""
         ...
 
     async def request(self, run: RunRequested) -> bool:
-        """Append the request of a run; False when it was there already."""
+        """Append the request of a run; return False if it existed."""
         ...
 
     async def refuse(self, subject: str, body: bytes, why: str) -> None:
-        """Store that a tick or a schedule led to nothing, and why."""
+        """Park a tick or a schedule that cannot be used, with the reason."""
         ...
 
 
 class CronService:
-    """Keeps every schedule armed."""
+    """Keeps the next tick of every schedule armed."""
 
     def __init__(self, edges: Edges, clock: Callable[[], float]) -> None:
         self._edges = edges
@@ -79,13 +79,13 @@ class CronService:
         self._refused: dict[str, int] = {}
 
     async def arm_all(self) -> None:
-        """Make good whatever is not armed as it should be; to be called at start and from time to time."""
+        """Arm every schedule whose armed tick does not match; called at start and periodically."""
         for entry in await self._edges.schedules():
-            if not await self._is_settled(entry):
-                await self.settle(entry.key)
+            if not await self._is_armed(entry):
+                await self.rearm(entry.key)
 
-    async def settle(self, name: str, after: float | None = None) -> None:
-        """Have the next tick of a schedule armed (after a time, else after now), or none if it shall not run."""
+    async def rearm(self, name: str, after: float | None = None) -> None:
+        """Arm the next tick of a schedule after a time, by default now; disarm a paused or deleted one."""
         entry = await self._edges.schedule(name)
         while True:
             if entry is None or not await self._arm(entry, self._clock() if after is None else after):
@@ -96,10 +96,10 @@ class CronService:
             entry = again
 
     async def tick(self, body: bytes) -> None:
-        """A timer fired.
+        """Handle a tick that fired.
 
         Raises:
-            Unavailable: a part of the platform did not answer; the tick must come again.
+            UnavailableError: a part of the platform did not answer; the tick must be delivered again.
         """
         try:
             tick = Tick.model_validate_json(body)
@@ -110,20 +110,20 @@ class CronService:
         if entry is None:
             return
         if entry.revision != tick.revision:  # the schedule has changed since it was armed
-            if not await self._is_settled(entry):
-                await self.settle(entry.key)
+            if not await self._is_armed(entry):
+                await self.rearm(entry.key)
             return
         schedule = await self._read(entry)
         if schedule is not None and not schedule.paused:
             missed = last_tick(schedule.cron, schedule.tz, self._clock())
             await self._fire(schedule, tick.model_copy(update={"at": max(tick.at, missed)}))
-        await self.settle(entry.key, after=max(tick.at, self._clock()))
+        await self.rearm(entry.key, after=max(tick.at, self._clock()))
 
     async def _fire(self, schedule: Schedule, tick: Tick) -> None:
         version = await self._edges.version(schedule.project, schedule.pipeline, schedule.version)
         if version is None:
-            wanted = f"version {schedule.version}" if schedule.version else "published version"
-            await self._refuse(schedule, tick, f"there is no {wanted} of pipeline {schedule.pipeline!r}")
+            missing = f"version {schedule.version}" if schedule.version else "published version"
+            await self._refuse(schedule, tick, f"pipeline {schedule.pipeline!r} has no {missing}")
             return
         names = requests.model_references(version.pipeline.params, schedule.inputs)
         models = await self._edges.models(version.project, names)
@@ -146,7 +146,7 @@ class CronService:
         await self._edges.request(run)
 
     async def _arm(self, entry: Entry, after: float) -> bool:
-        """Arm the tick that follows `after`; False when the schedule shall have none."""
+        """Arm the first tick after a time; return False if the schedule has none."""
         schedule = await self._read(entry)
         if schedule is None or schedule.paused:
             return False
@@ -158,8 +158,8 @@ class CronService:
         await self._edges.arm(Tick(schedule=entry.key, revision=entry.revision, at=at))
         return True
 
-    async def _is_settled(self, entry: Entry) -> bool:
-        """Whether what is armed fits a schedule, as far as can be seen without computing its ticks."""
+    async def _is_armed(self, entry: Entry) -> bool:
+        """Return whether the armed tick matches a schedule, without computing its ticks."""
         armed = await self._edges.armed(entry.key)
         if armed is not None:
             return armed.revision == entry.revision
@@ -176,7 +176,7 @@ class CronService:
             return None
 
     async def _refuse_schedule(self, entry: Entry, why: str) -> None:
-        """Once a revision, however often it is looked at."""
+        """Park a schedule once per revision."""
         if self._refused.get(entry.key) != entry.revision:
             await self._edges.refuse(f"schedules.{entry.key}", entry.value, why)
             self._refused[entry.key] = entry.revision

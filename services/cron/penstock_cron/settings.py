@@ -1,4 +1,4 @@
-"""What the cron service can be told."""
+"""Settings of the cron service."""
 
 from __future__ import annotations
 
@@ -10,6 +10,4 @@ from penstock_servicekit.settings import ServiceSettings
 class CronSettings(ServiceSettings):
     """Settings of the cron service."""
 
-    cron_check: float = Field(
-        default=30.0, gt=0, description="seconds between looks at whether all schedules are armed"
-    )
+    cron_check: float = Field(default=30.0, gt=0, description="seconds between checks that all schedules are armed")

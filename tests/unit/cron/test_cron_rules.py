@@ -123,7 +123,7 @@ def service(store: SharedStore) -> CronService:
 
 async def test_a_tick_asks_for_a_run_and_arms_the_next(store: SharedStore, service: CronService) -> None:
     store.put()
-    await service.settle("s")
+    await service.rearm("s")
     assert store.timers["s"].at == unix("2026-06-01 10:00")
     store.now = unix("2026-06-01 10:00")
     await service.tick(store.fire())
@@ -171,7 +171,7 @@ async def test_wrong_inputs_are_refused_with_the_text_of_every_run_request(
 
 async def test_of_the_missed_ticks_the_last_fires_once(store: SharedStore, service: CronService) -> None:
     store.put()
-    await service.settle("s")
+    await service.rearm("s")
     body = store.fire()
     store.now = unix("2026-06-03 15:30")
     await service.tick(body)
@@ -181,7 +181,7 @@ async def test_of_the_missed_ticks_the_last_fires_once(store: SharedStore, servi
 
 async def test_a_tick_that_is_delivered_again_changes_nothing(store: SharedStore, service: CronService) -> None:
     store.put()
-    await service.settle("s")
+    await service.rearm("s")
     body = store.fire()
     store.now = unix("2026-06-01 10:00:05")
     for _ in range(3):
@@ -191,7 +191,7 @@ async def test_a_tick_that_is_delivered_again_changes_nothing(store: SharedStore
 
 async def test_a_clock_behind_the_brokers_arms_no_tick_twice(store: SharedStore, service: CronService) -> None:
     store.put()
-    await service.settle("s")
+    await service.rearm("s")
     store.now = unix("2026-06-01 09:59:58")
     await service.tick(store.fire())
     assert store.ticks() == [unix("2026-06-01 10:00")]
@@ -202,7 +202,7 @@ async def test_an_old_tick_of_a_changed_schedule_fires_nothing_but_heals(
     store: SharedStore, service: CronService
 ) -> None:
     store.put()
-    await service.settle("s")
+    await service.rearm("s")
     body = store.fire()
     store.put(cron="30 * * * *")
     await service.tick(body)
@@ -213,15 +213,15 @@ async def test_an_old_tick_of_a_changed_schedule_fires_nothing_but_heals(
 
 async def test_a_paused_or_deleted_schedule_has_no_timer(store: SharedStore, service: CronService) -> None:
     store.put()
-    await service.settle("s")
+    await service.rearm("s")
     store.put(paused=True)
-    await service.settle("s")
+    await service.rearm("s")
     assert store.timers == {}
     store.put()
-    await service.settle("s")
+    await service.rearm("s")
     body = store.fire()
     del store.stored["s"]
-    await service.settle("s")
+    await service.rearm("s")
     await service.tick(body)
     assert (store.timers, store.runs) == ({}, {})
 
@@ -231,7 +231,7 @@ async def test_a_wrong_schedule_is_refused_once_a_revision(store: SharedStore, s
     store.stored["garbage"] = Entry("garbage", b"\xff", 99)
     for _ in range(3):
         await service.arm_all()
-        await service.settle("s")
+        await service.rearm("s")
     assert [subject for subject, _ in store.refused] == ["schedules.s", "schedules.garbage"]
     assert "61 * * * *" in store.refused[0][1]
     store.put(cron="62 * * * *")
@@ -297,7 +297,7 @@ def test_what_is_armed_follows_what_is_stored(events: list[tuple[str, Any]]) -> 
                     store.stored.pop("s", None)
                 else:
                     store.put(**what)
-                calls.append(Steps(service.settle("s")))
+                calls.append(Steps(service.rearm("s")))
             case "fire":
                 if "s" in store.timers:
                     store.now = max(store.now, store.timers["s"].at)

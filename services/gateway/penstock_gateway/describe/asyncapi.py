@@ -1,4 +1,4 @@
-"""What goes over NATS as AsyncAPI 3.0: channels (subjects), messages and who sends and receives them."""
+"""Messages on NATS as AsyncAPI 3.0: channels (subjects), payloads, senders and receivers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REQUESTS = (
         commands.StoreInfo,
         "artifacts",
         ("gateway", "executor"),
-        "Ask how the store is reached.",
+        "Get the kind and the address of the artifact store.",
     ),
     _Request(
         subjects.ARTIFACTS_LOCATE,
@@ -53,7 +53,7 @@ REQUESTS = (
         commands.Location,
         "artifacts",
         ("gateway", "executor"),
-        "Ask where an object's bytes may be got or put.",
+        "Get a path or presigned URLs to read or write an object.",
     ),
     _Request(
         subjects.ARTIFACTS_COMPLETE,
@@ -61,7 +61,7 @@ REQUESTS = (
         commands.Location,
         "artifacts",
         ("executor",),
-        "Make an object visible whose parts were put, or give them up.",
+        "Complete or abort an upload in parts.",
     ),
     _Request(
         subjects.ARTIFACTS_STAT,
@@ -69,7 +69,7 @@ REQUESTS = (
         commands.Location,
         "artifacts",
         ("gateway",),
-        "Ask for an object's size.",
+        "Get the size of an object.",
     ),
     _Request(
         subjects.ARTIFACTS_PREVIEW,
@@ -77,7 +77,7 @@ REQUESTS = (
         previews.PreviewReply,
         "artifacts",
         ("gateway",),
-        "Ask what an object looks like.",
+        "Make a preview of an object.",
     ),
     _Request(
         subjects.ARTIFACTS_JOB,
@@ -85,7 +85,7 @@ REQUESTS = (
         retention.JanitorReply,
         "artifacts",
         ("gateway",),
-        "Have the janitor collect, archive or restore; its report comes in the bucket penstock_retention.",
+        "Start a job of the janitor; its report is stored in the bucket penstock_retention.",
     ),
     _Request(
         subjects.ARTIFACTS_DELETE_RUN,
@@ -93,7 +93,7 @@ REQUESTS = (
         retention.DeleteReply,
         "artifacts",
         ("gateway",),
-        "Delete a run that is over.",
+        "Delete a finished run.",
     ),
     _Request(
         subjects.GATEWAY_EVENT,
@@ -109,7 +109,7 @@ REQUESTS = (
         commands.Replicas,
         "scheduler",
         ("gateway",),
-        "Ask which replicas live and which shards they hold.",
+        "List running replicas and their shards.",
     ),
 )
 
@@ -151,21 +151,21 @@ _PARAMETERS: dict[str, Json] = {
     "revision": {"description": "Index in the model's log, from 1.", "location": "$message.payload#/revision"},
     "type": {"description": "Type of the event.", "location": "$message.payload#/type"},
     "schedule": {"description": "Name of the schedule.", "location": "$message.payload#/schedule"},
-    "service": {"description": "The service that sends."},
+    "service": {"description": "The sending service."},
 }
 
 _SERVICES = {
     "gateway": "The HTTP API.",
-    "scheduler": "Decides what comes next in each run.",
+    "scheduler": "Decides the next steps of each run.",
     "executor": "Runs attempts.",
     "builder": "Registers pipeline versions.",
-    "artifacts": "Grants places to put and get artifacts.",
-    "cron": "Starts runs by the clock.",
+    "artifacts": "Grants access to the artifact store.",
+    "cron": "Starts the runs of schedules.",
 }
 
 
 def document(version: str) -> Json:
-    """The whole document."""
+    """Return the whole document."""
     made = _Document()
     for channel in FACTS:
         made.fact(channel)
@@ -180,9 +180,9 @@ def document(version: str) -> Json:
             "title": "Penstock",
             "version": version,
             "description": (
-                "The facts of runs on the stream RUNS, append-once: the first message on a subject is the one that "
-                "happened. The facts of registered models on the stream MODELS, in the same way. Beside them output of "
-                "steps, timers, and requests between services."
+                "Facts of runs on the stream RUNS, append-once: the first message on a subject counts. Facts of "
+                "registered models on the stream MODELS, likewise. Output of steps, timers, and requests between "
+                "services."
             ),
             "license": {"name": "Apache-2.0"},
             "tags": [{"name": name, "description": text} for name, text in _SERVICES.items()],
@@ -210,7 +210,7 @@ def document(version: str) -> Json:
 
 
 class _Document:
-    """Gathers the parts of the document."""
+    """Collects the parts of the document."""
 
     def __init__(self) -> None:
         self.channels: dict[str, Json] = {}
@@ -218,7 +218,7 @@ class _Document:
         self.messages: dict[str, Json] = {}
 
     def fact(self, channel: FactChannel) -> None:
-        """A fact of a run."""
+        """Add a fact of a run."""
         name = _camel(channel.fact.__name__)
         self.messages[name] = {
             "name": channel.fact.ce_type,
@@ -234,7 +234,7 @@ class _Document:
         self._parties(name, channel.senders, channel.receivers)
 
     def model_facts(self) -> None:
-        """The facts of registered models: all kinds on one numbered subject, told apart by their type."""
+        """Add the facts of registered models: all kinds share one subject; their type distinguishes them."""
         names: list[str] = []
         for fact in MODEL_FACTS:
             name = _camel(fact.__name__)
@@ -247,20 +247,20 @@ class _Document:
                 "traits": [{"$ref": "#/components/messageTraits/modelEvent"}],
                 "payload": {"$ref": f"./events/{schemas.event_file(fact)}"},
             }
-        text = "Append-once. What happened to a model; the type says which kind it is."
+        text = "Append-once. A change of a registered model; the type says which."
         self._channel("modelFacts", "models.{project}.{model}.{revision}", names, text)
         for who, action in (("scheduler", "send"), ("gateway", "send"), ("gateway", "receive")):
             operation = self._operation(who, action, "modelFacts", names[0])
             operation["messages"] = [_message("modelFacts", name) for name in names]
 
     def message(self, message: _Message) -> None:
-        """A message of another stream."""
+        """Add a message of another stream."""
         name = self._model(message.model)
         self._channel(name, message.address, [name], _summary(message.model))
         self._parties(name, message.senders, message.receivers)
 
     def request(self, request: _Request) -> None:
-        """A request and its reply, each with a channel of its own: the reply goes to the request's reply subject."""
+        """Add a request and its reply, each with its own channel: the reply goes to the reply subject."""
         name = _camel(request.subject.removeprefix("commands.").replace(".", "_"))
         asked = self._model(request.request) if request.request else self._nothing()
         reply = f"{name}Reply"
@@ -273,7 +273,7 @@ class _Document:
 
     def _nothing(self) -> str:
         self.messages["nothing"] = {
-            "title": "Nothing",
+            "title": "Empty",
             "summary": "An empty JSON object.",
             "payload": {"type": "object"},
         }
@@ -334,14 +334,14 @@ def _cloud_event_headers() -> Json:
     """CloudEvents 1.0, NATS binding: attributes as headers with the prefix `ce-`."""
     sample = RunFinished(run_id="r", outcome=Outcome.SUCCEEDED)
     return _headers(
-        list(fact_codec.headers(sample, "source")), "The fact's place in its run: the same fact, the same id."
+        list(fact_codec.headers(sample, "source")), "Derived from the subject: the same fact has the same ID."
     )
 
 
 def _model_event_headers() -> Json:
     sample: ModelFact = AliasRemoved(project="p", model="m", revision=1, alias="a", previous=1)
     names = list(model_fact_codec.headers(sample, "source"))
-    return _headers(names, "The fact's place in its model's log: the same fact, the same id.", "The project and model.")
+    return _headers(names, "Derived from the subject: the same fact has the same ID.", "The project and model.")
 
 
 def _headers(names: list[str], ident: str, subject: str = "The run.") -> Json:
@@ -358,5 +358,4 @@ def _headers(names: list[str], ident: str, subject: str = "The run.") -> Json:
         name: {"type": "string", "description": texts[name]} | ({"const": fixed[name]} if name in fixed else {})
         for name in names
     }
-    properties["traceparent"] = {"type": "string", "description": "W3C trace context, where there is one."}
     return {"type": "object", "required": names, "properties": properties}

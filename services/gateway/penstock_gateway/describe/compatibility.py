@@ -1,4 +1,4 @@
-"""The rule by which a contract may change under the same version: it only grows."""
+"""The compatibility rule of contracts: under the same version, a contract may only grow."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ Schema = dict[str, Any]
 
 
 class BreakingChangeError(PenstockError):
-    """A contract changed in a way that breaks those who use it: it needs a new version."""
+    """A contract changed incompatibly: it needs a new version."""
 
 
 def breaks(old: Schema, new: Schema) -> list[str]:
-    """Why readers or writers of `old` would fail with `new` under the same version; empty when they would not.
+    """Return why `new` is incompatible with readers or writers of `old`; empty if it is compatible.
 
-    Allowed: new fields with a default, new definitions, new kinds among several, other words. Not allowed: a field that
-    is gone or has another type, a field that becomes required, a value of an enumeration that is gone.
+    Allowed: new optional fields, new definitions, new alternatives in `anyOf`, other descriptions. Not allowed: removed
+    fields, changed types, fields that become required, removed values of an enumeration.
     """
     found = _breaks(old, new, "")
     for name in old.get("$defs", {}):
         if name not in new.get("$defs", {}):
-            found.append(f"definition {name} is gone")
+            found.append(f"definition {name} was removed")
         else:
             found += _breaks(old["$defs"][name], new["$defs"][name], name)
     return found
@@ -33,15 +33,15 @@ def _breaks(old: Schema, new: Schema, where: str) -> list[str]:
     found = [f"{where}.{name} became required" for name in demanded]
     for name, field in old.get("properties", {}).items():
         if name not in new.get("properties", {}):
-            found.append(f"{where}.{name} is gone")
+            found.append(f"{where}.{name} was removed")
         elif not _grew(_shape(field), _shape(new["properties"][name])):
-            found.append(f"{where}.{name} has another type")
+            found.append(f"{where}.{name} has a changed type")
     gone = [value for value in old.get("enum", ()) if value not in new.get("enum", ())]
-    return found + [f"{where}: value {value!r} is gone" for value in gone]
+    return found + [f"{where}: value {value!r} was removed" for value in gone]
 
 
 def _grew(old: Any, new: Any) -> bool:
-    """Whether a shape is the same but for new kinds where it was one of several already."""
+    """Return whether a shape is equal except for new alternatives of an `anyOf`."""
     if isinstance(old, dict) and isinstance(new, dict):
         several = "anyOf" in old and "anyOf" in new
         if several and not all(any(_grew(one, other) for other in new["anyOf"]) for one in old["anyOf"]):
@@ -54,7 +54,7 @@ def _grew(old: Any, new: Any) -> bool:
 
 
 def _shape(field: Any) -> Any:
-    """A field's schema without its words and its default."""
+    """Return a field's schema without descriptions and default."""
     if isinstance(field, dict):
         return {k: _shape(v) for k, v in field.items() if k not in ("description", "title", "default", "examples")}
     return [_shape(item) for item in field] if isinstance(field, list) else field

@@ -1,4 +1,4 @@
-"""Where each fact of a run lies, who appends it, and who acts on it; for the AsyncAPI document."""
+"""The subject of each fact of a run, its senders and its receivers; for the AsyncAPI document."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from penstock_core.facts import (
 
 @dataclass(frozen=True, slots=True)
 class FactChannel:
-    """Where a fact lies, who appends it, and who acts on it."""
+    """The subject of a fact below its run, its senders and its receivers."""
 
     fact: type[Fact]
     tail: str

@@ -1,4 +1,4 @@
-"""JSON Schemas of events and commands, from the types that the code itself reads them with."""
+"""JSON Schemas of events and commands, from the types that the code parses them with."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
 NAME = ids.NAME_PATTERN
 STEP_KEY = r"^[A-Za-z0-9_][A-Za-z0-9_/-]{0,199}(\[[0-9]{1,9}\])*$"
 
-# What facts check by themselves when they are made, said in the schema as well.
+# What the constructors of facts check, as JSON Schema.
 _RULES: dict[str, dict[str, Any]] = {
     "run_id": {"pattern": NAME},
     "project": {"pattern": NAME},
@@ -63,21 +63,21 @@ _UNCHECKED = {
     "penstock.step.suspended.v1": {"project"},
     "penstock.model.registered.v1": {"run_id", "key", "attempt", "pipeline"},
 }
-"""Fields that a fact takes over from others, which have checked them."""
+"""Fields that are copied from facts that checked them."""
 
 
 def event_file(fact: type[Fact] | type[ModelFact]) -> str:
-    """Name of the file of an event's schema: its type, which holds its version."""
+    """Return the file name of an event's schema: its type, which includes the version."""
     return f"{fact.ce_type}.json"
 
 
 def command_file(model: type[pydantic.BaseModel]) -> str:
-    """Name of the file of a command's schema."""
+    """Return the file name of a command's schema."""
     return f"{model.__name__}.v1.json"
 
 
 def event(fact: type[Fact] | type[ModelFact]) -> dict[str, Any]:
-    """Schema of an event's body. Consumers ignore fields that it does not name."""
+    """Return the schema of an event's body. Consumers ignore unknown fields."""
     adapters: dict[Any, Any] = {**fact_codec.ADAPTERS, **model_fact_codec.ADAPTERS}
     schema = tidy(adapters[fact].json_schema())
     properties = cast("dict[str, dict[str, Any]]", schema["properties"])
@@ -87,7 +87,7 @@ def event(fact: type[Fact] | type[ModelFact]) -> dict[str, Any]:
 
 
 def command(model: type[pydantic.BaseModel]) -> dict[str, Any]:
-    """Schema of a command's body."""
+    """Return the schema of a command's body."""
     return _headed(tidy(model.model_json_schema()), f"{BASE}/commands/{command_file(model)}")
 
 
@@ -97,9 +97,9 @@ def _headed(schema: dict[str, Any], ident: str) -> dict[str, Any]:
 
 
 def tidy(schema: Any, *, named: bool = False) -> Any:
-    """The schema without the titles that pydantic makes of field names; they say nothing that the name does not.
+    """Return a schema without the titles that pydantic derives from field names.
 
-    `named` tells that `schema` maps names to schemas, so that a field called `title` stays.
+    `named` means that `schema` maps names to schemas, so a field called `title` stays.
     """
     if isinstance(schema, list):
         return [tidy(item) for item in cast("list[Any]", schema)]
