@@ -213,5 +213,5 @@ def test_a_run_that_is_over_its_deadline_is_ended(workspace: Workspace, tmp_path
     assert ended.state == "failed" and "deadline" in (ended.error or "")
     until(lambda: all(dead(pid) for pid in pids))
     output = workspace.call("run", "flows.py:publishing", "--deadline", "1", code=1)
-    assert "the run was not over by its deadline" in output
+    assert "the run did not finish by its deadline" in output
     assert "no duration" in workspace.call("run", "flows.py:publishing", "--deadline", "0", code=2)

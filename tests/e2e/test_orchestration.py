@@ -170,7 +170,7 @@ def test_limits_are_never_exceeded(source: Path) -> None:
 def test_a_run_past_its_deadline_fails_and_its_process_ends(source: Path, tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     ended = run(source, "late", f"marker={marker}", code=1)
-    assert (ended["state"], ended["error"]) == ("failed", "the run was not over by its deadline")
+    assert (ended["state"], ended["error"]) == ("failed", "the run did not finish by its deadline")
     assert states(ended) == {"lingers": "cancelled", "ended": "succeeded"}
     if marker.exists():  # a busy machine may not have got so far
         gone(int(marker.read_text()))

@@ -136,7 +136,7 @@ def test_what_succeeded_is_not_run_again(cluster: Cluster) -> None:
     assert second.steps["double"].outputs == first.steps["double"].outputs
     assert list(recorder.client.artifacts.load(second.run_id, step="double")["a"]) == [0, 2, 4, 6, 8]
     why = recorder.client.runs.explain(second.run_id).steps
-    assert why["load"].sentence == f"its result in run {first.run_id} is taken over"
+    assert why["load"].sentence == f"reused its result from run {first.run_id}"
 
     # Only what reads a changed input runs again; what was taken over is told to be of the run that made it.
     third, ran = recorder.wait(recorder.client.runs.resume(second.run_id, inputs={"offset": 100}))

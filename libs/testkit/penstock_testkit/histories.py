@@ -105,7 +105,7 @@ def without_later_defaults(data: Any) -> Any:
     fields = cast("dict[str, Any]", data)
     later: dict[str, Any] = {}
     if "sha256" in fields:
-        later = {"items": None, "total": 0}
+        later = {"items": None, "total": 0, "project_types": False}
     elif {"key", "attempt", "output"} <= set(fields):
         later = {"run_id": ""}
     return {

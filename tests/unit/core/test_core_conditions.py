@@ -61,7 +61,7 @@ def test_a_step_whose_condition_does_not_hold_is_skipped_with_the_values_and_the
     assert skip == StepSkipped(
         run_id=R,
         key="c",
-        reason="its condition does not hold: a.auc >= 0.9 and b (a.auc is 0.5, b is 1)",
+        reason="its condition is false: a.auc >= 0.9 and b (a.auc is 0.5, b is 1)",
         expected=True,
     )
     assert after == StepSkipped(run_id=R, key="d", reason="step 'c' was skipped", cause="c", expected=True)
@@ -88,7 +88,7 @@ def test_a_condition_never_opens_an_artifact() -> None:
     driver = RunDriver(pipeline(node("a"), replace(node("c"), when=Truth(A))), RUN)
     driver(replace(end("a"), outputs={"result": stored}))
     assert driver.statuses["c"] == "failed"
-    assert "kept as an artifact" in str(driver.over.error)
+    assert "stored as an artifact" in str(driver.over.error)
 
 
 def deep(depth: int) -> Any:
@@ -153,7 +153,7 @@ def test_a_part_that_is_not_there_fails_the_step_that_asks_for_it() -> None:
     driver = RunDriver(pipeline(node("a"), node("c", x=Pick(A, ("auc",)))), RUN)
     driver(end("a", result={"loss": 1}))
     assert driver.over.error == (
-        "step 'c' failed: InputError: an input is not there: a.auc: there is no field 'auc' (the fields: 'loss')"
+        "step 'c' failed: InputError: an input is missing: a.auc: there is no field 'auc' (fields: 'loss')"
     )
 
 

@@ -112,13 +112,13 @@ def test_waiting_names_the_steps_and_their_states() -> None:
     wide = machine.Plan(ir.Pipeline(name="f", steps={"s": spec}, nodes=(*many, join)))
     facts = [attempt("n0"), ended("n0", Outcome.SUCCEEDED)]
     one = reasons(wide, REQUESTED, *facts)["join"]
-    assert "'n1' (waiting)" in one.sentence and "and 4 more (8 of 9 are not over)" in one.sentence
+    assert "'n1' (waiting)" in one.sentence and "and 4 more (8 of 9 not finished)" in one.sentence
     assert one.caused_by == tuple(f"n{at}" for at in range(1, 9))
 
 
 def test_a_step_that_nothing_holds_back_waits_for_the_scheduler() -> None:
     assert "no scheduler is running" in reasons(line_of("a"), REQUESTED)["a"].sentence
-    assert reasons(line_of("a"))["a"].sentence == "nobody has asked for the run yet"
+    assert reasons(line_of("a"))["a"].sentence == "the run has not been requested yet"
 
 
 def test_queued_says_since_when_and_in_which_pool() -> None:
@@ -134,7 +134,7 @@ def test_a_delayed_attempt_says_how_long_and_by_which_rule() -> None:
     one = reasons(plan, *facts)["a"]
     assert one.status is Status.RETRYING and one.since == 99_992.0
     assert one.sentence == (
-        "attempt 1 ended badly: ValueError: two lines; retry 1 of 2; 1 failure; the next attempt comes in 52.0 s"
+        "attempt 1 did not succeed: ValueError: two lines; retry 1 of 2; 1 failure; the next attempt starts in 52.0 s"
     )
     facts.append(attempt("a", 2, not_before=100_052.0))
     assert "attempt 2 is delayed and starts in 52.0 s (before: ValueError" in reasons(plan, *facts)["a"].sentence
@@ -156,7 +156,7 @@ def test_failed_says_the_error_and_why_there_is_no_other_attempt() -> None:
         "attempt 1 failed in 2.0 s: ValueError: two lines (retries used: 0 of 0; 1 failure)"
     )
     picky = line_of("a", retries=3, on=("OSError",))
-    assert "(not retried: only OSError are; 1 failure" in reasons(picky, *facts)["a"].sentence
+    assert "(not retried: only OSError are retried; 1 failure" in reasons(picky, *facts)["a"].sentence
     long = replace(BOOM, message="x" * 5_000)
     assert len(reasons(line_of("a"), REQUESTED, attempt("a"), ended("a", Outcome.FAILED, long))["a"].sentence) < 600
 
@@ -164,13 +164,13 @@ def test_failed_says_the_error_and_why_there_is_no_other_attempt() -> None:
 def test_skipped_names_the_step_before_it_and_the_first_cause() -> None:
     facts: list[Fact] = [REQUESTED, attempt("a"), ended("a", Outcome.FAILED, BOOM)]
     plan = line_of("a", "b", "c")
-    assert reasons(plan, *facts)["b"].sentence == "is about to be skipped: step 'a' failed"
+    assert reasons(plan, *facts)["b"].sentence == "will be skipped: step 'a' failed"
     facts.append(StepSkipped(run_id=RUN, key="b", reason="step 'a' failed", cause="a"))
     facts.append(StepSkipped(run_id=RUN, key="c", reason="step 'b' was skipped", cause="b"))
     found = reasons(plan, *facts)
     assert found["b"].sentence == "never ran: step 'a' failed: ValueError: two lines"
     assert found["c"].sentence == (
-        "never ran: step 'b' was skipped; the first cause: step 'a' failed: ValueError: two lines"
+        "never ran: step 'b' was skipped; root cause: step 'a' failed: ValueError: two lines"
     )
     assert found["c"].caused_by == ("b", "a")
 
@@ -185,8 +185,8 @@ def test_cancelled_says_who_and_why() -> None:
     cancel = CancelRequested(run_id=RUN, by="ada", reason="wrong data")
     plan = line_of("a", "b")
     before = reasons(plan, REQUESTED, attempt("a"), started("a"), cancel)
-    assert before["a"].sentence.endswith("it is about to be cancelled: the run was cancelled by ada: wrong data")
-    assert before["b"].sentence.startswith("it is about to be cancelled")
+    assert before["a"].sentence.endswith("it will be cancelled: the run was cancelled by ada: wrong data")
+    assert before["b"].sentence.startswith("it will be cancelled")
     state = machine.fold(RUN, plan, [REQUESTED, attempt("a"), started("a"), cancel])
     for fact in machine.decide(state):
         state = machine.evolve(state, fact)
@@ -203,12 +203,12 @@ def test_succeeded_says_how_long_and_what_it_took() -> None:
     one = reasons(line_of("a", retries=1), *facts, done)["a"]
     assert one.sentence == "attempt 2 succeeded in 2.0 s on box-1 (after 1 failure)"
     cached = reasons(line_of("a"), REQUESTED, attempt("a"), ended("a", Outcome.CACHED))["a"]
-    assert "an earlier result" in cached.sentence
+    assert "the result of an earlier attempt" in cached.sentence
 
 
 def test_nothing_is_expected_after_the_end() -> None:
     end = RunFinished(run_id=RUN, outcome=Outcome.FAILED)
-    assert reasons(line_of("a"), REQUESTED, end)["a"].sentence == "the run is over (failed)"
+    assert reasons(line_of("a"), REQUESTED, end)["a"].sentence == "the run has finished (failed)"
 
 
 @pytest.mark.parametrize(

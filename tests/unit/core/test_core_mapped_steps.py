@@ -120,8 +120,8 @@ def test_a_mapped_step_over_a_mapped_step_takes_its_items_one_by_one() -> None:
 @pytest.mark.parametrize(
     ("over", "why"),
     [
-        (Inline(3), "it cannot be mapped: 3 is no list but a int"),
-        (Param("url"), "it cannot be mapped: url is no list but a str"),
+        (Inline(3), "it cannot be mapped: 3 is not a list (type: int)"),
+        (Param("url"), "it cannot be mapped: url is not a list (type: str)"),
         (values.Pick(Param("url"), ("a",)), "it cannot be mapped: url.a: a str has no field 'a'"),
     ],
 )
@@ -137,7 +137,7 @@ def test_lists_of_different_lengths_fail_the_step() -> None:
     driver = RunDriver(pipeline(node("a"), both), RUN)
     driver(end("a", result=[1]))
     assert driver.over.error == (
-        "step 'both' failed: MapError: it cannot be mapped: the lists are of different lengths: 'x' has 1, 'y' has 4"
+        "step 'both' failed: MapError: it cannot be mapped: the lists have different lengths: 'x' has 1, 'y' has 4"
     )
 
 

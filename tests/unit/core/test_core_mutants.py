@@ -187,7 +187,7 @@ def what_runs_at_the_end_does_not_wait(state):
         state.open_main == 1
 
 
-@alters(evolve._leave)
+@alters(evolve._release)
 def slots_are_not_given_back(state, attempt):
     with BEFORE:
         state.outbox[effects.ReleaseSlots(*attempt)] = None
@@ -243,7 +243,7 @@ def items_that_are_taken_over_are_made_anew(state, item):
         None
 
 
-@alters(evolve._ended_badly)
+@alters(evolve._unsuccessful)
 def a_loss_counts_as_a_failure(step):
     with BEFORE:
         step.losses += 1
@@ -251,7 +251,7 @@ def a_loss_counts_as_a_failure(step):
         step.failures += 1
 
 
-@alters(evolve._ended_badly)
+@alters(evolve._unsuccessful)
 def a_failure_is_not_counted(step):
     with BEFORE:
         step.failures += 1
@@ -302,7 +302,7 @@ def cancel_skips_what_it_should_fence(state, step, attempt):
         attempt = step.attempt if step.status in IN_FLIGHT else step.attempt + 1
 
 
-@alters(evolve._begin)
+@alters(evolve._start_attempt)
 def a_request_that_comes_after_the_cancel_is_not_ended(state, step):
     with BEFORE:
         state.frontier[step.key] = None
@@ -406,7 +406,7 @@ def a_reference_names_the_first_attempt(step, output):
         values.ResultRef(key=step.key, attempt=1, output=output)
 
 
-@alters(evolve._ended_badly)
+@alters(evolve._unsuccessful)
 def the_next_attempt_does_not_wait(fact, decision):
     with BEFORE:
         fact.finished_at + decision.delay

@@ -116,7 +116,7 @@ def test_a_held_attempt_that_gets_no_slot_in_time_is_tried_again() -> None:
         attempt=1,
         outcome=Outcome.TIMED_OUT,
         error=ErrorInfo(
-            type="QueueTimeout", message="it did not start within its queue time-out: its limits had no free slot"
+            type="QueueTimeout", message="it did not start within its queue timeout: no slot of its limits became free"
         ),
         finished_at=60.0,
     )

@@ -83,7 +83,7 @@ def test_taken_over_twice_or_too_late_changes_nothing() -> None:
 def test_results_that_are_less_than_they_say_fail_the_items() -> None:
     made = pipeline(mapped_node(node("each", x=Inline([1])), "x"), mapped_node(node("b", y=Output("each")), "y"))
     driver = RunDriver(made, reused("each", count=2, outputs={"result": Inline([5])}), RUN, end("b[0]"))
-    assert "b[1]: InputError: an input is not there: each: a list of 1 has no element [1]" in str(driver.over.error)
+    assert "b[1]: InputError: an input is missing: each: a list of 1 has no element [1]" in str(driver.over.error)
 
 
 def test_a_cancel_ends_what_was_not_taken_over() -> None:

@@ -150,7 +150,7 @@ def test_what_runs_at_the_end_runs_after_the_deadline() -> None:
     assert driver(clock(50.0)) == ["step.a.1.finished", "step.tidy.1.requested.default"]
     assert driver.state.alarm() is None
     driver(end("tidy"))
-    assert driver.over == RunFinished(run_id=R, outcome=FAILED, error="the run was not over by its deadline")
+    assert driver.over == RunFinished(run_id=R, outcome=FAILED, error="the run did not finish by its deadline")
 
 
 # -------------------------------------------------------------------------------------------------------------- reuse
@@ -163,4 +163,4 @@ def test_results_that_are_taken_over_count_as_if_they_were_made() -> None:
     assert isinstance(request, AttemptRequested)
     assert request.inputs == {"x": Inline(7)}
     a = driver.state.steps["a"]
-    assert (a.status, a.metrics, a.reason) == ("cached", {"loss": 0.5}, "its result in run r0 is taken over")
+    assert (a.status, a.metrics, a.reason) == ("cached", {"loss": 0.5}, "reused its result from run r0")

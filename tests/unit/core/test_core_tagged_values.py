@@ -35,9 +35,9 @@ def test_parts(data: Any, part: int | str, found: Any) -> None:
         ([1], 1, "a list of 1 has no element [1]"),
         ([1], "a", "a list has no field 'a'"),
         (3, 0, "a int has no element [0]"),
-        ({"a": 1}, "b", "there is no field 'b' (the fields: 'a')"),
+        ({"a": 1}, "b", "there is no field 'b' (fields: 'a')"),
         ({"$type": "m:Color", "name": "RED"}, "name", "a Color has no field 'name'"),
-        ({"$type": "dict", "items": [5, [1], "ab", [[], 1]]}, "a", "there is no field 'a' (the fields: none)"),
+        ({"$type": "dict", "items": [5, [1], "ab", [[], 1]]}, "a", "there is no field 'a' (fields: none)"),
         ({"$type": "tuple", "items": 5}, 0, "a tuple has no element [0]"),
     ],
 )

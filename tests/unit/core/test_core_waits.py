@@ -82,23 +82,23 @@ def test_a_sleep_ends_at_its_time_and_not_before(inputs: dict[str, values.Bindin
 @pytest.mark.parametrize(
     ("inputs", "why"),
     [
-        ({"seconds": Inline("x")}, "a sleep takes a number of seconds, not 'x'"),
-        ({"seconds": Inline(True)}, "a sleep takes a number of seconds, not True"),
-        ({"seconds": Inline(-1)}, "a sleep takes a number of seconds, not -1"),
-        ({"seconds": Inline({"$type": "float", "value": "nan"})}, "a sleep takes a number of seconds, not nan"),
-        ({"seconds": Inline(10**5000)}, "a sleep takes a number of seconds, not a int too large to show"),
-        ({"until": Inline("soon")}, "'soon' is no time: give Unix seconds or a date and time"),
-        ({"until": Inline(10**5000)}, "a int too large to show is no time: give Unix seconds or a date and time"),
+        ({"seconds": Inline("x")}, "a sleep needs a number of seconds, not 'x'"),
+        ({"seconds": Inline(True)}, "a sleep needs a number of seconds, not True"),
+        ({"seconds": Inline(-1)}, "a sleep needs a number of seconds, not -1"),
+        ({"seconds": Inline({"$type": "float", "value": "nan"})}, "a sleep needs a number of seconds, not nan"),
+        ({"seconds": Inline(10**5000)}, "a sleep needs a number of seconds, not a int too large to show"),
+        ({"until": Inline("soon")}, "'soon' is not a time: pass Unix seconds or a date and time"),
+        ({"until": Inline(10**5000)}, "a int too large to show is not a time: pass Unix seconds or a date and time"),
         ({"until": Inline(1e12)}, "the time 1000000000000.0 to sleep until is out of range"),
         ({"seconds": Inline(9e10 + 9e9 + 9e8)}, None),
-        ({}, "a sleep takes a number of seconds, not None"),
+        ({}, "a sleep needs a number of seconds, not None"),
     ],
 )
 def test_what_is_no_time_fails_the_step(inputs: dict[str, values.Binding], why: str | None) -> None:
     driver = RunDriver(waiting(Kind.SLEEP, **inputs), NOW)
     assert driver.statuses["w"] == ("failed" if why else "suspended")
     if why:
-        assert driver.over.error == f"step 'w' failed: InputError: an input is not there: {why}"
+        assert driver.over.error == f"step 'w' failed: InputError: an input is missing: {why}"
 
 
 # ----------------------------------------------------------------------------------------------------------- questions
@@ -140,7 +140,7 @@ def test_an_answer_that_comes_too_late_changes_nothing() -> None:
 @pytest.mark.parametrize("choices", [[], "yes", 3])
 def test_a_question_without_choices_to_choose_from_fails(choices: Any) -> None:
     driver = RunDriver(waiting(Kind.ASK, question=Inline("?"), choices=Inline(choices)), NOW)
-    assert "the choices of a question must be a list with something in it" in str(driver.over.error)
+    assert "the choices of a question must be a non-empty list" in str(driver.over.error)
 
 
 # --------------------------------------------------------------------------------------------------------- events, runs
@@ -158,14 +158,14 @@ def test_an_event_that_does_not_come_fails_the_attempt_and_is_expected_anew() ->
     driver = RunDriver(made, NOW)
     driver.effects()
     over = ended(driver, clock(1_030.0))
-    assert over.error == ErrorInfo(type="Timeout", message="the event did not come in time")
+    assert over.error == ErrorInfo(type="Timeout", message="no event arrived in time")
     assert driver.effects() == [UnsubscribeEvent("w", 1), SubscribeEvent("w", 2)]
     assert driver.state.alarm() == 1_060.0
 
 
 def test_the_type_of_an_event_is_a_text() -> None:
     driver = RunDriver(waiting(Kind.EVENT, type=Inline(["t"])), NOW)
-    assert "the type of an event must be a text, not a list" in str(driver.over.error)
+    assert "the type of an event must be text, not a list" in str(driver.over.error)
 
 
 def test_a_run_is_started_and_its_result_taken() -> None:
@@ -230,7 +230,7 @@ def test_an_attempt_that_does_not_start_in_time_is_tried_again() -> None:
     assert driver(clock(1_060.5)) == ["step.a.1.finished", "step.a.2.requested.default"]
     assert driver.state.alarm() == 1_120.5
     driver(clock(1_121.0))
-    assert driver.over.error == "step 'a' failed: QueueTimeout: it did not start within its queue time-out"
+    assert driver.over.error == "step 'a' failed: QueueTimeout: it did not start within its queue timeout"
 
 
 def test_an_attempt_that_started_is_not_too_late() -> None:

@@ -113,7 +113,7 @@ def test_lists_of_different_lengths_are_found_out_when_the_run_knows() -> None:
         return samples.add.map(x=samples.numbers(n), y=[1, 2])
 
     assert p.local(n=2) == [2, 4]
-    with pytest.raises(RunFailedError, match="the lists are of different lengths: 'x' has 3, 'y' has 2"):
+    with pytest.raises(RunFailedError, match="the lists have different lengths: 'x' has 3, 'y' has 2"):
         p.local(n=3)
 
 

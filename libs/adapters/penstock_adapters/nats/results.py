@@ -36,7 +36,7 @@ async def resolve_inputs(request: AttemptRequested, facts: Facts) -> AttemptRequ
     try:
         return replace(request, inputs={name: await reader.value(value) for name, value in request.inputs.items()})
     except tagged.NoSuchPartError as error:
-        raise PenstockError(f"an input is not there: {error}") from error
+        raise PenstockError(f"an input is missing: {error}") from error
 
 
 def is_reference(value: Value) -> bool:

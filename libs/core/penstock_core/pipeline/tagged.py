@@ -37,7 +37,7 @@ def element(data: Any, part: int | str) -> Any:
         raise NoSuchPartError(f"a {kind(data)} has no field {part!r}")
     if part not in fields:
         has = ", ".join(map(repr, list(fields)[:10])) or "none"
-        raise NoSuchPartError(f"there is no field {part!r} (the fields: {has})")
+        raise NoSuchPartError(f"there is no field {part!r} (fields: {has})")
     return fields[part]
 
 

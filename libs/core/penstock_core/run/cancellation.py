@@ -1,4 +1,4 @@
-"""What ends a run, a step or an item before it is over: cancels, and the clock. Used by `evolve` only."""
+"""Stop runs, steps and items before they have finished: cancel requests and timers. Used by `evolve` only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from penstock_core.run.transitions import cancel_mapped_step, update_mapped_step
 
 
 def stop_run(state: RunState, stop: Stop) -> None:
-    """End the run proper. Once that is over, what runs at the end goes on as it was told that the run ended."""
+    """Stop the main phase. The closing steps run afterwards."""
     if state.stop is None and state.open_main > 0:
         state.stop = stop
         for step in state.steps.values():
@@ -17,7 +17,7 @@ def stop_run(state: RunState, stop: Stop) -> None:
 
 
 def stop_step(state: RunState, fact: StepCancelRequested) -> None:
-    """End one step, or one item."""
+    """Stop one step or one item."""
     step = state.find(fact.key)
     if step is None:
         name, index = item_of(fact.key)
@@ -25,14 +25,14 @@ def stop_step(state: RunState, fact: StepCancelRequested) -> None:
         if owner is None or owner.status in TERMINAL_STATUSES or state.plan.nodes[name].mapped is None:
             return
         if owner.mapped is None or index < owner.mapped.count:
-            state.stops.setdefault(fact.key, reason_of(fact))  # for when the item has its turn
+            state.stops.setdefault(fact.key, reason_of(fact))  # applies when the item starts
     elif step.stop is None and step.status not in TERMINAL_STATUSES:
         step.stop = reason_of(fact)
         _close(state, step)
 
 
 def _close(state: RunState, step: StepState) -> None:
-    """Have the end of a step decided, and that of what is under way of its items."""
+    """Make the end of a step due, and those of its items in flight."""
     if step.mapped is None:
         state.frontier[step.key] = None
         return
@@ -44,9 +44,9 @@ def _close(state: RunState, step: StepState) -> None:
 
 
 def stop_new_items(state: RunState) -> None:
-    """End the mapped steps of a stopped run that is over.
+    """Cancel the mapped steps of a stopped run that has finished.
 
-    Whoever ended it may have known of fewer items that others were asking for, and so of fewer to be fenced.
+    The replica that finished it may have known of fewer items that others were requesting, and so have fenced fewer.
     """
     for step in state.steps.values() if state.open else ():
         if (
@@ -58,12 +58,12 @@ def stop_new_items(state: RunState) -> None:
 
 
 def reach(state: RunState, fact: ClockReached) -> None:
-    """Have everything decided that is due by then."""
+    """Make everything due whose timer has expired."""
     state.now, state.reached = max(state.now, fact.at), max(state.reached, fact.at)
     while (due := state.next_due(fact.at)) is not None:
         key, attempt = due
         if not key:
-            stop_run(state, Stop(Outcome.FAILED, "the run was not over by its deadline"))
+            stop_run(state, Stop(Outcome.FAILED, "the run did not finish by its deadline"))
             continue
         step = state.find(key)
         if step is not None and step.attempt == attempt and step.status in IN_FLIGHT - {Status.RUNNING}:
@@ -72,7 +72,7 @@ def reach(state: RunState, fact: ClockReached) -> None:
 
 
 def reason_of(cancel: CancelRequested | StepCancelRequested) -> str:
-    """A cancel request for people."""
+    """Describe a cancel request."""
     by = f" by {cancel.by}" if cancel.by else ""
     why = f": {cancel.reason}" if cancel.reason else ""
     return f"cancelled{by}{why}"

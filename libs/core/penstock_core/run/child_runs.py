@@ -1,6 +1,6 @@
-"""Runs that a step of another run starts and waits for: how they are asked for, and what their end means for that step.
+"""Child runs: the request of the run that a step starts, and the end of the waiting attempt.
 
-Both are functions of facts, so whoever carries them out again writes the same facts to the same places.
+Both are functions of facts, so repeating them writes the same facts to the same subjects.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from penstock_core.requests import Inputs, Options, Target
 Models = Mapping[str, ArtifactRef | PenstockError]
 
 MAX_DEPTH = 20
-"""Runs that may start each other in a row."""
+"""How deep runs may start each other."""
 
 _ENDINGS = {
     Outcome.CANCELLED: ("RunCancelled", "was cancelled"),
@@ -34,7 +34,7 @@ _ENDINGS = {
 
 
 def run_id(fact: StepSuspended) -> str:
-    """The id of the run that a step starts: the same attempt starts the same run."""
+    """Return the id of a step's child run. The same attempt always has the same child run."""
     return ids.run_id_from_key(fact.project, fact.target, f"\0child:{fact.run_id}:{fact.key}:{fact.attempt}")
 
 
@@ -63,7 +63,7 @@ def build_request(
 
 
 def ended(caller: Caller, child: RunFinished, now: float) -> AttemptFinished:
-    """The end of the attempt that waits for a run, from the end of that run."""
+    """Return the end of the attempt that waits for a child run, from the end of that run."""
     if child.outcome is Outcome.SUCCEEDED:
         outputs = {name: values.with_run_id(value, child.run_id) for name, value in child.outputs.items()}
         result = outputs.get("result") if len(outputs) == 1 else None
@@ -71,7 +71,7 @@ def ended(caller: Caller, child: RunFinished, now: float) -> AttemptFinished:
         outcome, error = Outcome.SUCCEEDED, None
     else:
         kind, how = _ENDINGS.get(child.outcome, ("RunFailed", "failed"))
-        error = ErrorInfo(type=kind, message=f"run {child.run_id} {how}: {child.error or 'no reason is known'}"[:2000])
+        error = ErrorInfo(type=kind, message=f"run {child.run_id} {how}: {child.error or 'unknown reason'}"[:2000])
         outcome, whole = Outcome.FAILED, None
     return AttemptFinished(
         run_id=caller.run_id,
@@ -86,7 +86,7 @@ def ended(caller: Caller, child: RunFinished, now: float) -> AttemptFinished:
 
 
 def refused(fact: StepSuspended, error: Exception, now: float) -> AttemptFinished:
-    """The end of an attempt whose run cannot be started."""
+    """Return the end of an attempt whose child run cannot be started."""
     return AttemptFinished(
         run_id=fact.run_id,
         key=fact.key,

@@ -1,11 +1,11 @@
-"""`decide(state) -> facts` says what must be appended to a run's log now.
+"""`decide(state) -> facts`: which facts to append to a run's log next.
 
-It is deterministic and costs what changed: it looks only at the frontier, the steps that wait for a decision. Until its
-facts are folded it gives the same answer again.
+`decide` is deterministic, and its cost is proportional to what changed: it looks only at the frontier, the steps whose
+next fact is due. It returns the same facts until they are folded.
 
-Replicas may decide at the same moment, one knowing of a cancel and one not yet. So a cancel claims the place that both
-need: the end of the attempt, whether it is in flight or only just being requested, or the number of items of a mapped
-step. Whoever takes it first is right.
+Replicas may decide concurrently, one knowing of a cancel and one not yet. Therefore a cancel writes to the same subject
+as the decision that it competes with: the end of the attempt, whether that is in flight or only about to be requested,
+or the number of items of a mapped step. The log accepts only the first of the two facts.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from penstock_core.pipeline.values import Value
 from penstock_core.run import mapped_steps, value_resolution
 from penstock_core.run.run_outcome import run_outcome_and_reason
 from penstock_core.run.state import IN_FLIGHT, SUCCESSFUL_STATUSES, RunState, Status, StepState
-from penstock_core.run.suspension import suspend, woken
+from penstock_core.run.suspension import end_of_wait, suspend
 from penstock_core.run.value_resolution import UnresolvableBindingError
 
 _MOST_MEMORY = 1 << 50
 
 
 def decide(state: RunState) -> list[Fact]:
-    """The facts that must be appended now, in order; empty when the run waits for others or is over."""
+    """Return the facts to append now, in order. Empty if the run waits for something else or has finished."""
     if state.requested is None or state.finished is not None:
         return []
     if state.open == 0:
@@ -72,7 +72,7 @@ def _next(state: RunState, step: StepState, run: RunRequested) -> Iterator[Fact]
 
 
 def _fence(state: RunState, step: StepState, reason: str) -> Iterator[Fact]:
-    """End a step whatever it does now, and whatever a replica asks of it that does not know of the cancel yet."""
+    """End a step whatever it does now, and whatever a replica requests of it that does not know of the cancel yet."""
     error = ErrorInfo(type=mapped_steps.CANCELLED, message=reason)
     if step.mapped is not None:
         yield from _fenced_items(state, step, error)
@@ -84,7 +84,7 @@ def _fence(state: RunState, step: StepState, reason: str) -> Iterator[Fact]:
 
 
 def _free(state: RunState, key: str, attempt: int) -> int:
-    """The first attempt, from this one on, whose end is not written yet; unreadable ones count as lost."""
+    """Return the first attempt, from this one on, that has no end yet. Unreadable ends count as lost."""
     while (key, attempt) in state.early and state.early[key, attempt].outcome is Outcome.LOST:
         attempt += 1
     return attempt
@@ -102,12 +102,12 @@ def _cancelled(state: RunState, key: str, attempt: int, error: ErrorInfo) -> Fac
 
 
 def _due(state: RunState, step: StepState) -> Fact:
-    """The end of an attempt whose time is over."""
+    """Return the end of an attempt whose timer has expired."""
     if step.status is Status.SUSPENDED:
-        return woken(state, step)
-    message = "it did not start within its queue time-out"
+        return end_of_wait(state, step)
+    message = "it did not start within its queue timeout"
     if step.status is Status.QUEUED_FOR_LIMIT:
-        message += ": its limits had no free slot"
+        message += ": no slot of its limits became free"
     return AttemptFinished(
         run_id=state.run_id,
         key=step.key,
@@ -118,11 +118,11 @@ def _due(state: RunState, step: StepState) -> Fact:
     )
 
 
-# ------------------------------------------------------------------------------------------------- before its first run
+# --------------------------------------------------------------------------------------------- before the first attempt
 
 
 def _first(state: RunState, step: StepState, run: RunRequested) -> Fact:
-    """What becomes of a step whose dependencies are over, or that one of them blocks."""
+    """Return the first fact about a step whose dependencies have finished, or that one of them blocks."""
     node = state.plan.nodes[step.key]
     skip = _blocked(state, step, node)
     if skip is not None:
@@ -131,9 +131,9 @@ def _first(state: RunState, step: StepState, run: RunRequested) -> Fact:
         try:
             holds = conditions.evaluate(node.when, lambda binding: value_resolution.read(state, binding))
         except ConditionError as error:
-            return _impossible(state, step.key, "its condition cannot be evaluated", "ConditionError", error)
+            return _failed_to_start(state, step.key, "its condition cannot be evaluated", "ConditionError", error)
         if not holds:
-            return _expected(state, step, f"its condition does not hold: {_told(state, node.when)}")
+            return _expected(state, step, f"its condition is false: {_with_values(state, node.when)}")
     if node.mapped is not None:
         try:
             return StepExpanded(run_id=state.run_id, key=step.key, count=mapped_steps.count(state, node))
@@ -144,7 +144,7 @@ def _first(state: RunState, step: StepState, run: RunRequested) -> Fact:
 
 
 def _blocked(state: RunState, step: StepState, node: Node) -> StepSkipped | None:
-    """Why a step does not run, by how others ended."""
+    """Return the skip of a step that does not run because of how others finished."""
     if step.blocker is not None:
         blocker = state.steps[step.blocker]
         how = "failed" if blocker.status is Status.FAILED else f"was {blocker.status}"
@@ -152,7 +152,7 @@ def _blocked(state: RunState, step: StepState, node: Node) -> StepSkipped | None
     if node.phase is Phase.ON_FAILURE and (state.ending is None or state.ending[0] is not Outcome.FAILED):
         return _expected(state, step, "the run did not fail")
     if node.rule is Rule.ANY_FAILED and step.cause is None:
-        return _expected(state, step, "none of the steps that it waits for failed")
+        return _expected(state, step, "none of its upstream steps failed")
     if node.rule is Rule.ALL_SUCCEEDED:
         for group in state.plan.groups.get(step.key, ()):
             if not any(all(state.steps[key].status in SUCCESSFUL_STATUSES for key in way) for way in group):
@@ -178,13 +178,13 @@ def _expected(state: RunState, step: StepState, reason: str) -> StepSkipped:
     return StepSkipped(run_id=state.run_id, key=step.key, reason=reason[:1000], expected=True)
 
 
-def _impossible(state: RunState, key: str, what: str, kind: str, error: Exception) -> StepSkipped:
+def _failed_to_start(state: RunState, key: str, what: str, kind: str, error: Exception) -> StepSkipped:
     message = f"{what}: {error}"[:1000]
     return StepSkipped(run_id=state.run_id, key=key, reason=message, error=ErrorInfo(type=kind, message=message))
 
 
-def _told(state: RunState, condition: conditions.Condition) -> str:
-    """A condition with the values that it read."""
+def _with_values(state: RunState, condition: conditions.Condition) -> str:
+    """Describe a condition together with the values that it read."""
     found: dict[str, str] = {}
     for binding in conditions.bindings(condition):
         if not isinstance(binding, values.Inline):
@@ -200,7 +200,7 @@ def _told(state: RunState, condition: conditions.Condition) -> str:
 
 
 def _items(state: RunState, step: StepState, run: RunRequested) -> Iterator[Fact]:
-    """The next items of a mapped step; once it can only fail, none of those that others may be asking for."""
+    """Yield the first attempts of the next items, or, once the step cannot succeed, fence those others may request."""
     assert step.mapped is not None  # noqa: S101 - asked by the caller
     if step.mapped.closing:
         error = ErrorInfo(type=mapped_steps.CANCELLED, message="so many items failed that the step cannot succeed")
@@ -218,13 +218,13 @@ def _items(state: RunState, step: StepState, run: RunRequested) -> Iterator[Fact
 
 
 def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_steps.Inputs | None = None) -> Fact:
-    """The next attempt: held until it has its slots, suspended, or requested from executors."""
+    """Return the next fact about an attempt: queued for its limits, suspended, or requested from executors."""
     key, node, spec = step.key, state.plan.nodes[step.node], state.plan.specs[step.node]
-    held = step.status is Status.QUEUED_FOR_LIMIT
-    attempt = step.attempt if held else step.attempt + 1
+    queued = step.status is Status.QUEUED_FOR_LIMIT
+    attempt = step.attempt if queued else step.attempt + 1
     limits = _limits(run, spec)
     since = max(state.now, step.not_before or 0.0)
-    start_by = step.start_by if held else since + spec.queue_timeout if spec.queue_timeout is not None else None
+    start_by = step.start_by if queued else since + spec.queue_timeout if spec.queue_timeout is not None else None
     try:
         inputs = (
             _inputs(state, node) if step.index is None else (items or mapped_steps.Inputs(state, node)).of(step.index)
@@ -232,10 +232,10 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
         if spec.kind is not Kind.FUNCTION:
             return suspend(state, key, attempt, spec, inputs, run)
     except UnresolvableBindingError as error:
-        if attempt == 1 and not held:
-            return _impossible(state, key, "an input is not there", "InputError", error)
-        return _cancelled(state, key, attempt, ErrorInfo(type="InputError", message=f"an input is not there: {error}"))
-    if limits and not held:
+        if attempt == 1 and not queued:
+            return _failed_to_start(state, key, "an input is missing", "InputError", error)
+        return _cancelled(state, key, attempt, ErrorInfo(type="InputError", message=f"an input is missing: {error}"))
+    if limits and not queued:
         return AttemptQueued(
             run_id=state.run_id,
             key=key,
@@ -277,7 +277,7 @@ def _inputs(state: RunState, node: Node) -> dict[str, Value]:
 
 
 def _limits(run: RunRequested, spec: StepSpec) -> tuple[Limit, ...]:
-    """The limits of which an attempt needs a slot."""
+    """Return the limits of which an attempt needs a slot."""
     if spec.kind is not Kind.FUNCTION:
         return ()
     own = (Limit(name=spec.concurrency, most=spec.concurrency_max),) if spec.concurrency is not None else ()
@@ -285,7 +285,7 @@ def _limits(run: RunRequested, spec: StepSpec) -> tuple[Limit, ...]:
 
 
 def _resources(spec: StepSpec, step: StepState) -> Resources:
-    """What the next attempt needs: more memory after one that had too little."""
+    """Return what the next attempt needs: more memory after attempts that ran out of it."""
     needs = spec.resources
     if needs.memory is None or not step.shortages or needs.memory_growth <= 1:
         return needs
@@ -299,13 +299,13 @@ def _resources(spec: StepSpec, step: StepState) -> Resources:
 def _cache(spec: StepSpec, step: StepState, run: RunRequested) -> CacheRule | None:
     if not spec.cache or run.cache is CacheMode.OFF:
         return None
-    anew = run.cache is CacheMode.REFRESH or not {step.key, step.node, spec.name}.isdisjoint(run.refresh)
+    refresh = run.cache is CacheMode.REFRESH or not {step.key, step.node, spec.name}.isdisjoint(run.refresh)
     return CacheRule(
-        code=spec.code, dynamic_code=spec.dynamic_code, salt=spec.cache_salt, ttl=spec.cache_ttl, refresh=anew
+        code=spec.code, dynamic_code=spec.dynamic_code, salt=spec.cache_salt, ttl=spec.cache_ttl, refresh=refresh
     )
 
 
-# --------------------------------------------------------------------------------------------------------- end of a run
+# ------------------------------------------------------------------------------------------------------- end of the run
 
 
 def _run_finished(state: RunState) -> RunFinished:
@@ -314,11 +314,11 @@ def _run_finished(state: RunState) -> RunFinished:
         outputs = state.plan.pipeline.outputs
         by_reference = value_resolution.weight(state, outputs) > values.REQUEST_LIMIT
         try:
-            made = {
+            found = {
                 name: value_resolution.resolve(state, binding, by_reference=by_reference)
                 for name, binding in outputs.items()
             }
-            return RunFinished(run_id=state.run_id, outcome=outcome, outputs=made)
+            return RunFinished(run_id=state.run_id, outcome=outcome, outputs=found)
         except UnresolvableBindingError as problem:
-            outcome, error = Outcome.FAILED, f"an output of the pipeline is not there: {problem}"
+            outcome, error = Outcome.FAILED, f"an output of the pipeline is missing: {problem}"
     return RunFinished(run_id=state.run_id, outcome=outcome, error=error)

@@ -1,9 +1,8 @@
-"""What a run needs done outside its log, as data.
+"""Effects: what a run needs done outside its log, as data.
 
-`evolve` puts effects into a state's `outbox`, in the order of the facts that call for them; the scheduler carries them
-out before it acknowledges, and empties the outbox then. Every effect may be carried out again at any time, by any
-replica that folds the log anew, so each is idempotent: it brings about a state of affairs, and does nothing where that
-is so already.
+`evolve` puts effects into the state's `outbox`, in the order of the facts that require them. The scheduler carries them
+out before it acknowledges those facts, and then empties the outbox. Any replica that folds the log may carry out an
+effect again at any time, so every effect is idempotent.
 """
 
 from __future__ import annotations
@@ -15,17 +14,17 @@ from penstock_core.frozen import frozen
 
 @frozen()
 class AdmitRun:
-    """Get the run a place among the runs of its pipeline that may be under way; `RunAdmitted` says when it has one."""
+    """Admit the run to the active runs of its pipeline (`max_active`). `RunAdmitted` records when it is admitted."""
 
 
 @frozen()
 class ReleaseRun:
-    """The run is over: its place goes to the next."""
+    """Give up the run's place among the active runs of its pipeline."""
 
 
 @frozen()
 class AcquireSlots:
-    """Get the held attempt a slot of each limit of its `AttemptQueued`; `SlotGranted` says when it has them."""
+    """Acquire a slot of each limit in the attempt's `AttemptQueued`. `SlotGranted` records when it has them."""
 
     key: str
     attempt: int
@@ -33,7 +32,7 @@ class AcquireSlots:
 
 @frozen()
 class ReleaseSlots:
-    """The attempt is over: its slots, or its places in the queues for them, go to the next."""
+    """Release the slots of a finished attempt, or remove it from the queues for them."""
 
     key: str
     attempt: int
@@ -41,7 +40,7 @@ class ReleaseSlots:
 
 @frozen()
 class SubscribeEvent:
-    """Have the event of its `StepSuspended` end the suspended attempt, also one that came before."""
+    """Subscribe the attempt to the event in its `StepSuspended`, which ends the attempt. Earlier events count."""
 
     key: str
     attempt: int
@@ -49,7 +48,7 @@ class SubscribeEvent:
 
 @frozen()
 class UnsubscribeEvent:
-    """The attempt waits for no event any more."""
+    """Unsubscribe the attempt from its event."""
 
     key: str
     attempt: int
@@ -57,7 +56,7 @@ class UnsubscribeEvent:
 
 @frozen()
 class StartChildRun:
-    """Start the run that the suspended attempt waits for; its end ends the attempt."""
+    """Start the child run that the suspended attempt waits for. Its end ends the attempt."""
 
     key: str
     attempt: int
@@ -65,7 +64,7 @@ class StartChildRun:
 
 @frozen()
 class CancelChildRun:
-    """Cancel the run that the attempt had started, if it is not over."""
+    """Cancel the child run of the attempt unless it has finished."""
 
     key: str
     attempt: int
@@ -73,7 +72,7 @@ class CancelChildRun:
 
 @frozen()
 class KillAttempt:
-    """The attempt's end is written, whatever its process still does: have the process ended."""
+    """Kill the attempt's process: its end is recorded whatever the process still does."""
 
     key: str
     attempt: int
@@ -81,7 +80,7 @@ class KillAttempt:
 
 @frozen()
 class RegisterModels:
-    """The attempt ended well and wants versions of models registered: `AttemptFinished.models`."""
+    """Register the model versions in `AttemptFinished.models` of a successful attempt."""
 
     key: str
     attempt: int
@@ -89,7 +88,7 @@ class RegisterModels:
 
 @frozen()
 class NotifyCaller:
-    """The run is over: tell the attempt of another run that waits for it (`RunRequested.caller`)."""
+    """End the attempt of another run that waits for this one (`RunRequested.caller`)."""
 
 
 Effect: TypeAlias = (

@@ -1,8 +1,8 @@
-"""`evolve(state, fact) -> state` folds one fact into the state of a run.
+"""`evolve(state, fact) -> state`: fold one fact into the state of a run.
 
-It is total (no fact raises, unknown ones change nothing), idempotent (the same fact twice is as once) and takes over
-the state it is given: the argument must not be used afterwards, so that folding costs the change and not the size of
-the run.
+`evolve` is total (no fact raises; facts that do not apply change nothing) and idempotent (folding a fact twice has no
+further effect). It takes ownership of its argument, which must not be used afterwards, so that the cost of a fact does
+not depend on the size of the run.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from penstock_core.run.transitions import end, move, update_mapped_step
 
 
 def fold(run_id: str, plan: Plan, facts: Iterable[Fact]) -> RunState:
-    """The state of a run after `facts`."""
+    """Return the state of a run after `facts`."""
     state = RunState(run_id, plan)
     for fact in facts:
         state = evolve(state, fact)
@@ -56,7 +56,7 @@ def fold(run_id: str, plan: Plan, facts: Iterable[Fact]) -> RunState:
 
 
 def evolve(state: RunState, fact: Fact) -> RunState:
-    """Fold one fact; takes over `state` and returns it."""
+    """Fold one fact. Takes ownership of `state` and returns it."""
     if fact.run_id != state.run_id:
         return state
     match fact:
@@ -67,7 +67,7 @@ def evolve(state: RunState, fact: Fact) -> RunState:
         case AttemptStarted():
             _started(state, fact)
         case AttemptQueued():
-            _held(state, fact)
+            _queued(state, fact)
         case SlotGranted():
             _granted(state, fact)
         case StepSkipped():
@@ -120,12 +120,12 @@ def _of_run(state: RunState, fact: Fact) -> None:
 # ------------------------------------------------------------------------------------------------------------ attempts
 
 
-def _begun(state: RunState, key: str, attempt: int) -> StepState | None:
-    """The step, or the item, of which an attempt may begin: an item is there from its first attempt on."""
+def _startable(state: RunState, key: str, attempt: int) -> StepState | None:
+    """Return the step or item whose attempt may start now. An item exists from its first attempt on."""
     step = state.find(key)
     if step is None:
         return _new_item(state, key) if attempt == 1 else None
-    # What a mapped step does, its items do.
+    # The work of a mapped step is done by its items.
     return None if step.mapped is not None or (step.index is None and _is_mapped(state, key)) else step
 
 
@@ -148,8 +148,8 @@ def _new_item(state: RunState, key: str) -> StepState | None:
     return item
 
 
-def _too_late(state: RunState, key: str, attempt: int) -> bool:
-    """Whether a fact begins an attempt of what was over by then: its writer did not know. It never had effect here."""
+def _already_finished(state: RunState, key: str, attempt: int) -> bool:
+    """Whether a fact starts an attempt of a step that had finished: its writer did not know, and it has no effect."""
     step = state.find(key)
     if step is not None:
         return step.status in TERMINAL_STATUSES and attempt > step.attempt
@@ -157,13 +157,13 @@ def _too_late(state: RunState, key: str, attempt: int) -> bool:
     return owner is not None and owner.status in TERMINAL_STATUSES
 
 
-def _held(state: RunState, fact: AttemptQueued) -> None:
-    step = _begun(state, fact.key, fact.attempt)
+def _queued(state: RunState, fact: AttemptQueued) -> None:
+    step = _startable(state, fact.key, fact.attempt)
     if step is None or fact.attempt != step.attempt + 1 or not move(step, "queued_for_limit"):
-        if _too_late(state, fact.key, fact.attempt):
+        if _already_finished(state, fact.key, fact.attempt):
             state.outbox[effects.ReleaseSlots(fact.key, fact.attempt)] = None
         return
-    _begin(state, step, fact.attempt)
+    _start_attempt(state, step, fact.attempt)
     step.queued_attempt, step.since, step.limits = fact.attempt, fact.since, fact.limits
     state.outbox[effects.AcquireSlots(step.key, step.attempt)] = None
     if fact.start_by is not None:
@@ -178,26 +178,26 @@ def _granted(state: RunState, fact: SlotGranted) -> None:
         step.granted = fact.attempt
         state.outbox.pop(effects.AcquireSlots(step.key, step.attempt), None)
         state.frontier[step.key] = None
-    elif _too_late(state, fact.key, fact.attempt) or (
+    elif _already_finished(state, fact.key, fact.attempt) or (
         step is not None
         and (fact.attempt < step.attempt or (fact.attempt == step.attempt and step.status not in IN_FLIGHT))
     ):
-        # Granted when the attempt was over already, so that its slots may have been given back before it had them.
+        # Granted after the attempt had finished, so its slots may have been released before they were acquired.
         state.outbox[effects.ReleaseSlots(fact.key, fact.attempt)] = None
 
 
 def _requested(state: RunState, fact: AttemptRequested) -> None:
-    step = _begun(state, fact.key, fact.attempt)
+    step = _startable(state, fact.key, fact.attempt)
     if step is None or step.status in TERMINAL_STATUSES:
-        if _too_late(state, fact.key, fact.attempt):
+        if _already_finished(state, fact.key, fact.attempt):
             state.outbox[effects.KillAttempt(fact.key, fact.attempt)] = None
         return
-    was_held = step.status is Status.QUEUED_FOR_LIMIT and fact.attempt == step.attempt
-    if not was_held and fact.attempt != step.attempt + 1:
+    was_queued = step.status is Status.QUEUED_FOR_LIMIT and fact.attempt == step.attempt
+    if not was_queued and fact.attempt != step.attempt + 1:
         return
     if not move(step, "requested"):
         return
-    _begin(state, step, fact.attempt)
+    _start_attempt(state, step, fact.attempt)
     step.not_before = fact.not_before
     if fact.start_by is not None:
         step.start_by = fact.start_by
@@ -206,12 +206,12 @@ def _requested(state: RunState, fact: AttemptRequested) -> None:
 
 
 def _suspended(state: RunState, fact: StepSuspended) -> None:
-    step = _begun(state, fact.key, fact.attempt)
+    step = _startable(state, fact.key, fact.attempt)
     if step is None or fact.attempt != step.attempt + 1 or not move(step, "suspended"):
-        if _too_late(state, fact.key, fact.attempt):
+        if _already_finished(state, fact.key, fact.attempt):
             _abandon(state, fact)
         return
-    _begin(state, step, fact.attempt)
+    _start_attempt(state, step, fact.attempt)
     step.suspended = fact
     step.since = step.started_at = state.now
     if fact.until is not None:
@@ -227,15 +227,15 @@ def _suspended(state: RunState, fact: StepSuspended) -> None:
 
 
 def _abandon(state: RunState, fact: StepSuspended) -> None:
-    """What a wait had begun outside the log is ended."""
+    """End what a wait started outside the log."""
     if fact.kind is Kind.EVENT:
         state.outbox[effects.UnsubscribeEvent(fact.key, fact.attempt)] = None
     elif fact.kind is Kind.RUN:
         state.outbox[effects.CancelChildRun(fact.key, fact.attempt)] = None
 
 
-def _begin(state: RunState, step: StepState, attempt: int) -> None:
-    """What the last attempt left goes; its error stays until the next end, for people."""
+def _start_attempt(state: RunState, step: StepState, attempt: int) -> None:
+    """Reset what the previous attempt left. Its error stays until the next end, to be shown."""
     step.attempt = attempt
     step.executor, step.started_at, step.finished_at = "", 0.0, 0.0
     step.start_by, step.due = None, False
@@ -248,7 +248,7 @@ def _begin(state: RunState, step: StepState, attempt: int) -> None:
 
 
 def _arm(state: RunState, step: StepState, at: float) -> None:
-    """Have the present attempt be due at a time, which the clock may have told before."""
+    """Set the timer of the present attempt. The clock may have reached that time before."""
     if at > state.reached:
         state.arm(step.key, step.attempt, at)
     else:
@@ -279,23 +279,23 @@ def _finished(state: RunState, fact: AttemptFinished) -> None:
         owner = state.steps.get(item_of(fact.key)[0])
         if owner is not None and owner.status not in TERMINAL_STATUSES and _is_mapped(state, owner.key):
             state.now = max(state.now, fact.finished_at)
-            _finished_item(state, fact)
+            _finished_unstarted_item(state, fact)
         return
     state.now = max(state.now, fact.finished_at)
     if fact.attempt > step.attempt and step.status not in TERMINAL_STATUSES:
         if fact.outcome is Outcome.CANCELLED and step.status not in IN_FLIGHT and step.mapped is None:
-            # The next attempt was ended before anyone asked for it: nothing can come of the step any more.
+            # The next attempt was cancelled before anybody requested it: the step cannot go on.
             step.error, step.reason = fact.error, _why(fact, "cancelled")
             if state.plan.specs[step.node].kind is Kind.RUN:
                 state.outbox[effects.CancelChildRun(step.key, fact.attempt)] = None
             end(state, step, "cancelled")
         else:
-            # An end whose request is not folded yet: kept, and applied with the request.
+            # The request of this attempt is not folded yet: keep the end and apply it after the request.
             state.early.setdefault((fact.key, fact.attempt), fact)
         return
     if fact.attempt != step.attempt or step.status not in IN_FLIGHT or step.mapped is not None:
         return
-    _leave(state, step, fact)
+    _release(state, step, fact)
     step.executor = fact.executor or step.executor
     step.started_at, step.finished_at = fact.started_at or step.started_at, fact.finished_at
     step.metrics, step.params, step.artifacts, step.error = fact.metrics, fact.params, fact.artifacts, fact.error
@@ -307,12 +307,12 @@ def _finished(state: RunState, fact: AttemptFinished) -> None:
             state.outbox[effects.RegisterModels(step.key, step.attempt)] = None
         end(state, step, "cached" if fact.outcome is Outcome.CACHED else "succeeded")
     else:
-        _ended_badly(state, step, fact)
+        _unsuccessful(state, step, fact)
 
 
-def _finished_item(state: RunState, fact: AttemptFinished) -> None:
-    """The end of an item that was not begun: a fence, or an end whose request is not folded yet."""
-    # An unreadable end, which counts as lost, may have the place before that of the fence.
+def _finished_unstarted_item(state: RunState, fact: AttemptFinished) -> None:
+    """Fold the end of an item that has not started: a fence, or an end whose request is not folded yet."""
+    # The subject before that of the fence may hold an unreadable end, which counts as lost.
     first = fact.attempt == 1 or (fact.key, fact.attempt - 1) in state.early
     item = _new_item(state, fact.key) if fact.outcome is Outcome.CANCELLED and first else None
     if item is not None:
@@ -322,7 +322,7 @@ def _finished_item(state: RunState, fact: AttemptFinished) -> None:
         state.early.setdefault((fact.key, fact.attempt), fact)
 
 
-def _ended_badly(state: RunState, step: StepState, fact: AttemptFinished) -> None:
+def _unsuccessful(state: RunState, step: StepState, fact: AttemptFinished) -> None:
     if fact.outcome is Outcome.LOST:
         step.losses += 1
     elif fact.outcome is not Outcome.CANCELLED:
@@ -341,8 +341,8 @@ def _ended_badly(state: RunState, step: StepState, fact: AttemptFinished) -> Non
         end(state, step, "cancelled" if fact.outcome is Outcome.CANCELLED else "failed")
 
 
-def _leave(state: RunState, step: StepState, fact: AttemptFinished) -> None:
-    """What an attempt had outside the log is given back."""
+def _release(state: RunState, step: StepState, fact: AttemptFinished) -> None:
+    """Release what an attempt has outside the log."""
     attempt = (step.key, step.attempt)
     state.alarms.pop(attempt, None)
     step.due = False
@@ -350,7 +350,7 @@ def _leave(state: RunState, step: StepState, fact: AttemptFinished) -> None:
         state.outbox.pop(effects.AcquireSlots(*attempt), None)
         state.outbox[effects.ReleaseSlots(*attempt)] = None
     if step.suspended is not None and step.suspended.attempt == step.attempt:
-        # A run whose end is known is never started again, though its log may be gone.
+        # The child run has finished, so it must not be started again, although its log may have been deleted.
         state.outbox.pop(effects.SubscribeEvent(*attempt), None)
         state.outbox.pop(effects.StartChildRun(*attempt), None)
         if step.suspended.kind is Kind.EVENT or fact.outcome not in SUCCESSFUL:
@@ -363,7 +363,7 @@ def _leave(state: RunState, step: StepState, fact: AttemptFinished) -> None:
 
 
 def _skipped(state: RunState, fact: StepSkipped) -> None:
-    step = _begun(state, fact.key, 1) or state.steps.get(fact.key)
+    step = _startable(state, fact.key, 1) or state.steps.get(fact.key)
     if step is None or step.status is not Status.WAITING:
         return
     step.reason, step.expected, step.error = fact.reason, fact.expected, fact.error
@@ -386,7 +386,7 @@ def _expanded(state: RunState, fact: StepExpanded) -> None:
     for index, known in sorted(state.reused.pop(step.key, {}).items()):
         item = _new_item(state, f"{step.key}[{index}]")
         if item is not None:
-            _take_over(item, known)
+            _reuse(item, known)
             end(state, item, "reused")
     update_mapped_step(state, step)
 
@@ -398,17 +398,17 @@ def _reused(state: RunState, fact: StepReused) -> None:
         if name in state.steps and state.steps[name].status is Status.WAITING:
             state.reused.setdefault(name, {}).setdefault(index, fact)
     elif step.status is Status.WAITING:
-        _take_over(step, fact)
+        _reuse(step, fact)
         if fact.count is not None:
             step.mapped = MappedState(fact.count, following=fact.count, done=fact.count, source=fact.from_run)
         end(state, step, "reused")
 
 
-def _take_over(step: StepState, fact: StepReused) -> None:
+def _reuse(step: StepState, fact: StepReused) -> None:
     step.outputs, step.metrics, step.params, step.artifacts = fact.outputs, fact.metrics, fact.params, fact.artifacts
     step.weight = sum(values.weight(value) for value in fact.outputs.values())
     step.tags = fact.tags
-    step.from_run, step.reason = fact.from_run, f"its result in run {fact.from_run} is taken over"
+    step.from_run, step.reason = fact.from_run, f"reused its result from run {fact.from_run}"
 
 
 def _why(fact: AttemptFinished, otherwise: str) -> str:

@@ -1,8 +1,7 @@
-"""Why every step of a run stands where it stands, in one sentence each.
+"""Explain the status of every step of a run in one sentence.
 
-In: the state of a run and the present time. Out: `StepReason`s in the order of the pipeline. Pure, total over all
-states and linear in the size of the run. Promise: every step has a sentence, and one that is not over says what it
-waits for.
+In: the state of a run and the present time. Out: `StepReason`s in the order of the pipeline. Total over all states, and
+linear in the size of the run. The sentence about a step that has not finished says what it waits for.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ _NAMED = 4
 
 @dataclass(frozen=True, slots=True)
 class StepReason:
-    """Why a step stands where it stands.
+    """Why a step has its status.
 
     Attributes:
         key: the step.
-        status: where it stands.
-        sentence: why, for people.
-        because: the steps that are the reason: the unfinished ones that it waits for, or the one that kept it from
-            running followed by the first cause of that.
-        since: Unix seconds since when it stands there; None where that is not known.
+        status: its status.
+        sentence: the explanation.
+        caused_by: the steps that cause it: the unfinished ones that it waits for, or the one that kept it from running,
+            followed by the root cause of that.
+        since: since when it has this status, in Unix seconds; None if unknown.
     """
 
     key: str
@@ -40,12 +39,12 @@ class StepReason:
 
 
 def explain(state: RunState, now: float, asked: Mapping[str, float] | None = None) -> list[StepReason]:
-    """The reason of every step.
+    """Return the reason of every step.
 
     Args:
         state: the run.
         now: Unix seconds.
-        asked: when the present attempt of a step was requested, in Unix seconds, where that is known.
+        asked: when the present attempt of a step was requested, in Unix seconds, as far as known.
     """
     asked = asked or {}
     roots: dict[str, str] = {}
@@ -53,7 +52,7 @@ def explain(state: RunState, now: float, asked: Mapping[str, float] | None = Non
 
 
 def explain_one(state: RunState, key: str, now: float, asked: float | None = None) -> StepReason | None:
-    """The reason of one step, or of one item of a mapped step; None where there is none."""
+    """Return the reason of one step or item; None if it does not exist."""
     step = state.find(key)
     return None if step is None else _reason(state, step, now, asked, {})
 
@@ -83,33 +82,33 @@ def _reason(state: RunState, step: StepState, now: float, asked: float | None, r
     return StepReason(step.key, step.status, sentence, caused_by, since)
 
 
-# ------------------------------------------------------------------------------------------------------- not over yet
+# -------------------------------------------------------------------------------------------------------- unfinished
 
 
 def _waiting(state: RunState, step: StepState) -> tuple[str, tuple[str, ...]]:
     if (stop := _stopping(state, step)) is not None:
         return stop, ()
     if step.index is not None:
-        return "it is about to be requested", ()
+        return "its first attempt will be requested next", ()
     if state.requested is not None and not state.admitted:
         most = state.plan.pipeline.max_active
-        return f"the run waits for its turn: at most {most} of the pipeline may be under way (max_active_runs)", ()
+        return f"the run is queued: its pipeline may have {most} active runs (max_active_runs)", ()
     if step.blocker is not None and step.blocker in state.steps:
         blocker = state.steps[step.blocker]
-        return f"is about to be skipped: step {blocker.key!r} {_ended_how(blocker)}", (blocker.key,)
+        return f"will be skipped: step {blocker.key!r} {_ended_how(blocker)}", (blocker.key,)
     needs = state.plan.dependencies[step.key]
     open_ones = tuple(key for key in needs if state.steps[key].status not in TERMINAL_STATUSES)
     if open_ones:
         named = ", ".join(f"{key!r} ({state.steps[key].status})" for key in open_ones[:_NAMED])
         more = f" and {len(open_ones) - _NAMED} more" if len(open_ones) > _NAMED else ""
-        of = f" ({len(open_ones)} of {len(needs)} are not over)" if len(needs) > 1 else ""
+        of = f" ({len(open_ones)} of {len(needs)} not finished)" if len(needs) > 1 else ""
         return f"waits for {'step' if len(open_ones) == 1 else 'steps'} {named}{more}{of}", open_ones
     if state.requested is None:
-        return "nobody has asked for the run yet", ()
+        return "the run has not been requested yet", ()
     if state.plan.nodes[step.key].phase is not Phase.MAIN and state.open_main:
-        return f"it runs when the rest of the run is over: {state.open_main} steps are not", ()
-    had = "everything that it needs is there" if needs else "it needs no other step"
-    return f"{had}; the scheduler is to request its first attempt (if this lasts, no scheduler is running)", ()
+        return f"it runs when the rest of the run has finished; {state.open_main} steps have not", ()
+    had = "all upstream steps have finished" if needs else "it has no upstream steps"
+    return f"{had}; the scheduler requests its first attempt next (if this persists, no scheduler is running)", ()
 
 
 def _queued(state: RunState, step: StepState, now: float, asked: float | None) -> str:
@@ -135,23 +134,23 @@ def _running(state: RunState, step: StepState, now: float) -> str:
 
 
 def _retrying(state: RunState, step: StepState, now: float) -> str:
-    text = f"attempt {step.attempt} ended badly: {_cause(step)}"
+    text = f"attempt {step.attempt} did not succeed: {_cause(step)}"
     if (stop := _stopping(state, step)) is not None:
         return f"{text}; {stop}"
     wait = step.not_before - now if step.not_before is not None else 0.0
     coming = f"in {text_format.span(wait)}" if wait > 0 else "as soon as the scheduler requests it"
-    return f"{text}; the next attempt comes {coming}"
+    return f"{text}; the next attempt starts {coming}"
 
 
 def _stopping(state: RunState, step: StepState) -> str | None:
-    """Why nothing more is expected of a step that is not over, if so."""
+    """Return why a step that has not finished will be stopped, if so."""
     if state.finished is not None:
-        return f"the run is over ({state.finished.outcome})"
+        return f"the run has finished ({state.finished.outcome})"
     if state.stopping(step) is None:
         return None
     alone = state.cancel is None or step.stop is not None
     why = text_format.line(state.stopping(step) or "") if alone else _cancelled(state.cancel)
-    return f"it is about to be cancelled: {why}"
+    return f"it will be cancelled: {why}"
 
 
 def _cancelled(cancel: CancelRequested | None) -> str:
@@ -161,7 +160,7 @@ def _cancelled(cancel: CancelRequested | None) -> str:
     return f"the run was cancelled{by}" + (f": {text_format.line(cancel.reason)}" if cancel.reason else "")
 
 
-# ----------------------------------------------------------------------------------------------------------- it is over
+# ---------------------------------------------------------------------------------------------------------- finished
 
 
 def _ended(step: StepState) -> str:
@@ -171,7 +170,7 @@ def _ended(step: StepState) -> str:
         case Status.CACHED if step.reason:
             return text_format.line(step.reason)
         case Status.CACHED:
-            return "an earlier result of the same step with the same inputs counts"
+            return "cache hit: the result of an earlier attempt with the same code and inputs"
         case _ if step.mapped is not None:
             return wait_reasons.mapped_end(step) + took
         case Status.CANCELLED:
@@ -190,18 +189,18 @@ def _ended(step: StepState) -> str:
 
 
 def _skipped(state: RunState, step: StepState, roots: dict[str, str]) -> tuple[str, tuple[str, ...]]:
-    reason = text_format.line(step.reason or "") or "no reason is known"
+    reason = text_format.line(step.reason or "") or "unknown reason"
     if step.blocker is None or step.blocker not in state.steps:
         return f"never ran: {reason}", ()
     root = state.steps[_root(state, step.key, roots)]
-    first = f"; the first cause: step {root.key!r} {_ended_how(root)}" if root.key != step.blocker else ""
+    first = f"; root cause: step {root.key!r} {_ended_how(root)}" if root.key != step.blocker else ""
     if root.status is Status.FAILED:
         first = f"{first}: {_error(root.error)}"
     return f"never ran: {reason}{first}", tuple(dict.fromkeys((step.blocker, root.key)))
 
 
 def _root(state: RunState, key: str, roots: dict[str, str]) -> str:
-    """The step with which a chain of skips began. Remembers what it found, so that all steps cost one walk."""
+    """Return the step with which a chain of skips began. Caches results, so that all steps together cost one walk."""
     path: dict[str, None] = {}
     while key not in roots and key not in path:
         path[key] = None
@@ -218,16 +217,16 @@ def _ended_how(step: StepState) -> str:
     return "failed" if step.status is Status.FAILED else f"was {step.status}"
 
 
-# -------------------------------------------------------------------------------------------------------------- words
+# ------------------------------------------------------------------------------------------------------------ phrases
 
 
 def _after(step: StepState) -> str:
-    """What came before the present attempt."""
+    """Describe what happened before the present attempt."""
     return f" (before: {_cause(step)})" if step.attempt > 1 else ""
 
 
 def _cause(step: StepState) -> str:
-    """How the last attempt that ended went wrong, by which rule another follows, and what has been counted."""
+    """Describe the last end, the rule by which another attempt follows, and the counts."""
     error = _error(step.error) if step.error is not None else ""
     rule = text_format.line(step.reason or "another attempt follows")
     return "; ".join(note for note in (error, rule, _counts(step)) if note)
@@ -244,5 +243,5 @@ def _counts(step: StepState) -> str:
 
 def _error(error: ErrorInfo | None) -> str:
     if error is None:
-        return "no error is known"
+        return "unknown error"
     return f"{error.type}: {text_format.line(error.message)}" if error.message else error.type

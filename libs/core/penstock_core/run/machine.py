@@ -1,13 +1,4 @@
-"""The run state machine.
-
-In: a compiled pipeline (as a `Plan`) and the facts of a run's log, in log order. Out: the facts to append next.
-
-- `evolve(state, fact) -> state` folds one fact; `fold` all of a log. See `penstock_core.run.evolve`.
-- `decide(state) -> facts` says what must be appended. See `penstock_core.run.decide`.
-- The table of the states of a step, and all that a state holds, is `penstock_core.run.state`.
-
-Promise: whoever folds the same log decides the same facts, and every order of deliveries leads to the same end.
-"""
+"""The public interface of the run state machine; see `penstock_core.run` for how it works."""
 
 from penstock_core.run.decide import decide
 from penstock_core.run.evolve import evolve, fold

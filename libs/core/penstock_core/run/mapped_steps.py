@@ -1,4 +1,4 @@
-"""Arithmetic of mapped steps: which items come next, which elements they get, when the step cannot succeed any more."""
+"""Arithmetic of mapped steps: which items start next, which inputs they get, when the step can no longer succeed."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from penstock_core.run.state import MappedState, RunState, Status
 from penstock_core.run.value_resolution import UnresolvableBindingError
 
 CANCELLED = "Cancelled"
-"""Type of the error of what was ended before it was over."""
+"""Error type of steps and items that were cancelled."""
 
 
 def needed(spec: MapSpec | None, count: int) -> int:
-    """How many of `count` items must succeed."""
+    """Return how many of `count` items must succeed."""
     least = spec.min_success if spec is not None else None
     if least is None:
         return count
     if isinstance(least, float) and least <= 1:
-        # What is a whole number but for rounding is that number: 0.7 of 10 is 7, though 0.7 * 10 is a little more.
+        # Undo rounding errors: 0.7 of 10 is 7, although 0.7 * 10 is slightly more.
         return math.ceil(least * count - 1e-9)
     return min(int(least), count)
 
 
 def cannot_succeed(spec: MapSpec | None, mapped: MappedState) -> bool:
-    """Whether so many items ended badly that the step cannot succeed any more."""
+    """Whether so many items failed that the step can no longer succeed."""
     return mapped.bad > mapped.count - needed(spec, mapped.count)
 
 
 def wanted(spec: MapSpec | None, mapped: MappedState) -> int:
-    """How many items are to be begun now: as many as the window has free places, but not one by one.
+    """Return how many items to start now.
 
-    Several together are cheaper to write, so a large window is filled up only when a quarter of it is free.
+    Several at once are cheaper to write, so a large window is refilled only when a quarter of it is free.
     """
     window = spec.window if spec is not None else 1
     left, free = mapped.count - len(mapped.items), window - mapped.taken
@@ -46,16 +46,16 @@ def wanted(spec: MapSpec | None, mapped: MappedState) -> int:
 
 
 def next_items(spec: MapSpec | None, mapped: MappedState) -> list[int]:
-    """The items to be begun now, by index. Some of those after them may be there, taken over from another run."""
+    """Return the indexes of the items to start now. Items after them may exist already, reused from another run."""
     open_ones = (index for index in range(mapped.following, mapped.count) if index not in mapped.items)
     return list(itertools.islice(open_ones, wanted(spec, mapped)))
 
 
 def count(state: RunState, node: Node) -> int:
-    """How many items a mapped step has.
+    """Return how many items a mapped step has.
 
     Raises:
-        Unresolvable: what it is mapped over is no list, or the lists are of different lengths, or too long.
+        UnresolvableBindingError: an input is not a list, or the lists have different lengths or too many items.
     """
     assert node.mapped is not None  # noqa: S101 - asked by the caller
     lengths = {name: value_resolution.length(state, node.inputs[name]) for name in node.mapped.over}
@@ -63,7 +63,7 @@ def count(state: RunState, node: Node) -> int:
         total = math.prod(lengths.values())
     elif len(set(lengths.values())) > 1:
         told = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
-        raise UnresolvableBindingError(f"the lists are of different lengths: {told}")
+        raise UnresolvableBindingError(f"the lists have different lengths: {told}")
     else:
         total = next(iter(lengths.values()))
     if total > MAX_ITEMS:
@@ -72,22 +72,22 @@ def count(state: RunState, node: Node) -> int:
 
 
 class Inputs:
-    """The inputs of the items of a mapped step: of each list its element, and what all items share.
+    """The inputs of the items of a mapped step: the elements of each list, and the inputs that all items share.
 
-    What is shared is worked out once, for as many items as are begun together. Raises what `of` raises when it is used.
+    Shared inputs are resolved once for all items that start together.
     """
 
     def __init__(self, state: RunState, node: Node) -> None:
         assert node.mapped is not None  # noqa: S101 - asked by the caller
-        self._state, self._node, self._fan = state, node, node.mapped
+        self._state, self._node, self._spec = state, node, node.mapped
         self._lists = {name: node.inputs[name] for name in node.mapped.over}
         self._shared: dict[str, Value] | None = None
 
     def of(self, index: int) -> dict[str, Value]:
-        """The inputs of an item.
+        """Return the inputs of an item.
 
         Raises:
-            Unresolvable: a part that is asked for is not there.
+            UnresolvableBindingError: a value has no such part.
         """
         elements = self._elements(index)
         if sum(map(values.weight, elements.values())) > values.REQUEST_LIMIT - values.ITEM_LIMIT:
@@ -105,7 +105,7 @@ class Inputs:
         }
 
     def _places(self, index: int) -> list[int]:
-        if self._fan.mode == "zip":
+        if self._spec.mode == "zip":
             return [index] * len(self._lists)
         places: list[int] = []
         for binding in reversed(self._lists.values()):
@@ -122,9 +122,9 @@ class Inputs:
 
 
 def failure(spec: MapSpec | None, mapped: MappedState) -> tuple[ErrorInfo, str]:
-    """What is said of a mapped step that failed: the error and the reason."""
+    """Return the error and the reason of a mapped step that failed."""
     first = mapped.items[mapped.first_failed or 0]
-    cause = f"{first.error.type}: {first.error.message}" if first.error else first.reason or "no error is known"
+    cause = f"{first.error.type}: {first.error.message}" if first.error else first.reason or "unknown error"
     must = "" if spec is None or spec.min_success is None else f", {needed(spec, mapped.count)} must succeed"
     reason = f"{_told(mapped)}{must}"
     kind = first.error.type if first.error else "ItemFailed"
@@ -136,7 +136,7 @@ def failure(spec: MapSpec | None, mapped: MappedState) -> tuple[ErrorInfo, str]:
 
 
 def _told(mapped: MappedState) -> str:
-    """How many items ended badly, and how; those that were only fenced because of these are not counted."""
+    """Count the items that failed, without those that were fenced because of them."""
     failed = sum(item.status is Status.FAILED for item in mapped.items.values())
     cancelled = sum(
         item.status is Status.CANCELLED and (item.attempt > 0 or item.stop is not None)

@@ -1,4 +1,4 @@
-"""What is the same for every run of a pipeline version: who waits for whom, and how. Made once, never changed."""
+"""The graph of a pipeline version, which all its runs share. Computed once, never changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from penstock_core.pipeline.ir import Node, Phase, Pipeline, StepSpec, dependenc
 from penstock_core.pipeline.values import Binding
 
 Group = tuple[tuple[str, ...], ...]
-"""Ways to get a result: one of them is enough, and each needs all of its nodes."""
+"""Alternatives for a value: one is enough, and each needs all of its nodes."""
 
 
 class Plan:
@@ -15,13 +15,13 @@ class Plan:
 
     Attributes:
         nodes: the nodes by key.
-        specs: their steps' definitions.
-        dependencies: what each node waits for.
-        dependents: who waits for each node.
-        needed: of the dependencies, those without whose result the node cannot run under the rule `all_succeeded`.
-        groups: of the dependencies, those of which one of several is enough (`one_of`).
-        roots: nodes of the run proper that wait for nothing.
-        closing: nodes that have their turn when the run proper is over.
+        specs: the definitions of their steps, by key of node.
+        dependencies: the upstream nodes of each node.
+        dependents: the downstream nodes of each node.
+        needed: the dependencies without whose result the node cannot run under the rule `all_succeeded`.
+        groups: the dependencies of which one of several is enough (`one_of`).
+        roots: nodes of the main phase without dependencies.
+        closing: nodes that run after the main phase.
     """
 
     __slots__ = ("closing", "dependencies", "dependents", "groups", "needed", "nodes", "pipeline", "roots", "specs")
@@ -50,20 +50,20 @@ class Plan:
         if groups:
             self.groups[node.key] = groups
         if node.phase is not Phase.MAIN:
-            # What runs at the end runs whatever came before, and is given what there is.
+            # Closing steps run whatever happened before, with the values that exist.
             strict = {key for key in strict if self.nodes[key].phase is not Phase.MAIN}
             self.groups.pop(node.key, None)
         return frozenset(strict)
 
 
 def _strict(binding: Binding, groups: list[Group]) -> set[str]:
-    """The nodes whose results a binding cannot do without; ways to choose from are added to `groups`."""
+    """Return the nodes whose results a binding needs; alternatives are added to `groups`."""
     match binding:
         case values.Output(node):
             return {node}
         case values.OneOf(options):
             ways = tuple(tuple(dict.fromkeys(source.node for source in values.sources(one))) for one in options)
-            if all(ways):  # an option that waits for nothing is always there
+            if all(ways):  # an alternative without nodes is always available
                 groups.append(ways)
             return set()
         case _:

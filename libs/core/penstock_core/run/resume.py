@@ -1,11 +1,11 @@
-"""What a run takes over from an earlier one of the same pipeline, and what it makes again, with the reason.
+"""Which results a resumed run reuses from an earlier run of the same pipeline, and why other steps run again.
 
-In: the state of the earlier run, which is over, and what the new one is to be: its plan, the parameters that change,
-the steps to begin again from. Out: a `Resumption`, with the facts to append before the request of the new run.
+In: the state of the finished earlier run, and what the new one is: its plan, the changed parameters, the steps to start
+from. Out: a `Resumption` with the facts to append before the request of the new run.
 
-A step is taken over when it has a result there and nothing of what made the result differs. Promises: nothing that
-waits for a step that runs again is taken over, so a resumed run that ends well has the outputs of a run from the start
-with the same inputs; and a result that is named and not copied is named where it was made.
+A result is reused if the step has one in the earlier run and nothing that it was made of changed. A step downstream of
+one that runs again is never reused, so a resumed run that succeeds has the outputs of a complete run with the same
+inputs. Results that are not copied are references to the run that made them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ from penstock_core.run.plan import Plan
 from penstock_core.run.state import SUCCESSFUL_STATUSES, MappedState, RunState, Status, StepState, item_of
 
 COPY_LIMIT = values.ITEM_LIMIT
-"""Largest weight of a result that is copied; larger ones are named, but those that the scheduler opens
-or that the run gives.
-
-A list of the results of items is copied up to `values.INLINE_LIMIT`.
+"""Largest weight of a result that is copied. Larger ones are references, except those that the scheduler reads and the
+outputs of the run. A list of results of items is copied up to `values.INLINE_LIMIT`.
 """
 
 _ENDED = {
@@ -42,10 +40,10 @@ class Changes:
 
     Attributes:
         params: parameters of the pipeline with another value.
-        begin: steps that run again with all that follows: keys, items, names of steps, or of pipelines inside.
-        source: whether the source of the pipeline is another one, so that code of which nothing is known may differ.
-        environment: whether the packages that all steps see are others.
-        lost: digests of artifacts that are not in the store any more.
+        begin: steps that run again with everything downstream: keys, items, names of steps or of inlined pipelines.
+        source: whether the source differs, so that code of unknown dependencies may differ.
+        environment: whether the environment of all steps differs.
+        lost: digests of artifacts that are no longer in the store.
     """
 
     params: frozenset[str] = frozenset()
@@ -57,13 +55,13 @@ class Changes:
 
 @dataclass(slots=True)
 class Resumption:
-    """What becomes of each step.
+    """What is reused and what runs again.
 
     Attributes:
-        facts: what is taken over, for the new run's log, in the order of the pipeline.
-        steps: how many steps are taken over whole.
-        items: of mapped steps that run again, how many items are taken over.
-        rerun_steps: why each of the others runs again, for people, by key.
+        facts: the reused results, for the new run's log, in the order of the pipeline.
+        steps: how many steps are reused completely.
+        items: how many items are reused of mapped steps that run again.
+        rerun_steps: why each of the other steps runs again, by key.
     """
 
     facts: list[StepReused] = field(default_factory=list[StepReused])
@@ -73,12 +71,12 @@ class Resumption:
 
 
 def unknown(plan: Plan, begin: Collection[str]) -> list[str]:
-    """Those of the names to begin again from that name no step of the pipeline."""
+    """Return the names to start from that match no step of the pipeline."""
     return [name for name in begin if not any(_is_named(plan, key, name) for key in plan.nodes)]
 
 
 def resume(old: RunState, plan: Plan, run_id: str, changes: Changes) -> Resumption:
-    """What a new run of `plan` takes over from a run that is over. Linear in the sizes of both."""
+    """Return what a new run of `plan` reuses from a finished run. Linear in the size of both."""
     facts: dict[str, list[StepReused]] = {}
     rerun_steps: dict[str, str] = {}
     found = Resumption()
@@ -109,15 +107,15 @@ def resume(old: RunState, plan: Plan, run_id: str, changes: Changes) -> Resumpti
 
 
 def _begins(plan: Plan, key: str, changes: Changes, *, whole: bool = False) -> str | None:
-    """Whether the user wants a step to run again, or, if `whole`, all items of it."""
+    """Whether the user wants a step to run again, or, with `whole`, all of its items."""
     for name in changes.begin:
         if _is_named(plan, key, name) and not (whole and item_of(name)[0] == key):
-            return f"the run begins again from {name!r}"
+            return f"the run starts from {name!r}"
     return None
 
 
 def _differs(old: RunState, plan: Plan, key: str, changes: Changes, rerun_steps: Mapping[str, str]) -> str | None:
-    """What of that which makes the result of a step is another than there; None where nothing is."""
+    """Return what changed of the things that a step's result is made of; None if nothing did."""
     node = plan.nodes[key]
     if node.phase is not Phase.MAIN:
         return "it runs at the end of every run"
@@ -125,23 +123,23 @@ def _differs(old: RunState, plan: Plan, key: str, changes: Changes, rerun_steps:
         return "the earlier run has no such step"
     changed = next((name for name in _params(node) if name in changes.params), None)
     if changed is not None:
-        return f"the parameter {changed!r} that it reads is another"
+        return f"its parameter {changed!r} changed"
     follows = next((other for other in plan.dependencies[key] if other in rerun_steps), None)
     if follows is not None:
-        return f"it follows step {follows!r}, which runs again"
+        return f"its upstream step {follows!r} runs again"
     return _defined_otherwise(old.plan, plan, key, changes)
 
 
 def _defined_otherwise(old: Plan, new: Plan, key: str, changes: Changes) -> str | None:
     was, now = old.specs[key], new.specs[key]
     if any(getattr(was, name) != getattr(now, name) for name in _CODE):
-        return "its code or its environment is another"
+        return "its code or its environment changed"
     if now.kind is Kind.FUNCTION and changes.environment:
-        return "the packages of the environment are others"
+        return "the packages of the environment changed"
     if now.kind is Kind.FUNCTION and changes.source and (now.dynamic_code or not now.code):
-        return "the source is another, and what it runs of it is not known"
+        return "the source changed, and which part of it the step uses is unknown"
     if _shape(was, old.nodes[key]) != _shape(now, new.nodes[key]):
-        return "its inputs, its outputs or its condition are others"
+        return "its inputs, its outputs or its condition changed"
     return None
 
 
@@ -170,10 +168,10 @@ def _bindings(node: Node) -> Iterator[Binding]:
 
 
 def _in_order(plan: Plan) -> Iterator[str]:
-    """The keys, each after those that it waits for: the pipeline may have them in any order."""
+    """Return the keys in topological order: the pipeline may have them in any order."""
     waiting = {key: len(upstream) for key, upstream in plan.dependencies.items()}
     free = [key for key, count in waiting.items() if not count]
-    for key in free:  # which grows
+    for key in free:  # grows during the loop
         for other in plan.dependents[key]:
             waiting[other] -= 1
             if not waiting[other]:
@@ -185,14 +183,14 @@ def _in_order(plan: Plan) -> Iterator[str]:
 
 
 def _read_by_scheduler(plan: Plan) -> dict[str, frozenset[str]]:
-    """By step: the outputs that the scheduler opens, for a condition, a list that is mapped over, or a wait."""
+    """Return, by step, the outputs that the scheduler reads: for conditions, mapped lists and waits."""
     asked: list[Binding] = []
     for key, node in plan.nodes.items():
         asked += conditions.bindings(node.when) if node.when is not None else ()
         over = node.mapped.over if node.mapped is not None else ()
         waits = plan.specs[key].kind is not Kind.FUNCTION
         for name, binding in node.inputs.items():
-            # Of a mapped step the count is enough to be mapped over it.
+            # To map over a mapped step, its count is enough.
             counted = isinstance(binding, values.Output) and plan.nodes[binding.node].mapped is not None
             if (name in over and not counted) or (name not in over and waits):
                 asked.append(binding)
@@ -209,7 +207,7 @@ def _by_step(bindings: Iterable[Binding]) -> dict[str, frozenset[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _ResultReuse:
-    """Makes the facts about one step. `read` are the outputs that the scheduler opens, `copied` those and the run's."""
+    """Makes the facts about one step. `read` are the outputs that the scheduler reads, `copied` those and the run's."""
 
     old: RunState
     run_id: str
@@ -218,21 +216,21 @@ class _ResultReuse:
     lost: Collection[str]
 
     def reuse_obstacle(self, step: StepState | None) -> str | None:
-        """Why the step has no result that can be taken over whole; None where it has one, or may not run at all."""
+        """Return why a step has no result that can be reused completely; None if it has one, or does not run at all."""
         if step is None:
             return "the earlier run has no such step"
         if step.status is Status.SKIPPED and step.expected:
-            return None  # what it depends on is the same, so it is skipped again
+            return None  # its dependencies are unchanged, so it is skipped again
         if step.status not in SUCCESSFUL_STATUSES:
-            return _ENDED.get(step.status, "it was not over in the earlier run")
+            return _ENDED.get(step.status, "it had not finished in the earlier run")
         if self._is_lost(step) or (step.mapped and any(self._is_lost(item) for item in step.mapped.items.values())):
-            return "an artifact of its result is not in the store any more"
+            return "an artifact of its result is no longer in the store"
         if step.from_run and any(_is_named_only(step.outputs.get(name)) for name in self.read):
-            return "the scheduler must read its result, which was taken over by name only"
+            return "the scheduler must read its result, which the earlier run holds as a reference only"
         return None
 
     def whole(self, step: StepState) -> StepReused:
-        """The fact for a step."""
+        """Return the fact about a step."""
         if step.mapped is None or step.mapped.source:
             return self._fact(step, None if step.mapped is None else step.mapped.count)
         names = [port.name for port in self.old.plan.specs[step.node].outputs]
@@ -245,7 +243,7 @@ class _ResultReuse:
         )
 
     def items(self, step: StepState, but: Collection[int]) -> list[StepReused]:
-        """The facts for the items of a mapped step that have results."""
+        """Return the facts about the items of a mapped step that have results."""
         if step.mapped is None or step.mapped.source:
             return []
         good = [
@@ -278,7 +276,7 @@ class _ResultReuse:
         )
 
     def _outputs(self, step: StepState) -> dict[str, Value]:
-        # Those of items are dropped from memory where they are many.
+        # Results of items are dropped from memory if there are many.
         names = dict.fromkeys([*step.outputs, *(port.name for port in self.old.plan.specs[step.node].outputs)])
         return {name: self._value(step, name) for name in names}
 

@@ -1,4 +1,4 @@
-"""When an attempt that ended badly is followed by another: a function of the step, its history and the error."""
+"""Whether another attempt follows an unsuccessful one: a function of the retry policy, the history and the error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock_core.facts import ErrorInfo, Outcome
 from penstock_core.pipeline.ir import Retry
 
 MAX_LOSSES = 20
-"""Attempts of one step that may be lost to the infrastructure before the step fails."""
+"""How many attempts of a step may be lost to the infrastructure before the step fails."""
 
 _LOSS_DELAY = 0.0
 
@@ -20,7 +20,7 @@ ENVIRONMENT_MISSING = "EnvironmentMissing"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What follows an end: `again` after `delay` seconds, or not, with the reason."""
+    """Whether another attempt follows (`again`), after `delay` seconds, and why."""
 
     again: bool
     delay: float = 0.0
@@ -29,7 +29,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class History:
-    """A step's ends so far, the present one included. Losses are not the user's failures and are counted apart."""
+    """The ends of a step's attempts so far, including the present one. Losses are not failures of the user's code."""
 
     run_id: str
     key: str
@@ -39,7 +39,7 @@ class History:
 
 
 def decide(policy: Retry, history: History, outcome: Outcome, error: ErrorInfo | None) -> Decision:
-    """Say whether the step is tried again after an end of `outcome`."""
+    """Decide whether another attempt follows an end with this outcome."""
     if outcome is Outcome.LOST:
         if history.losses > MAX_LOSSES:
             return Decision(again=False, reason=f"lost {history.losses} times; the limit is {MAX_LOSSES}")
@@ -51,12 +51,12 @@ def decide(policy: Retry, history: History, outcome: Outcome, error: ErrorInfo |
     if history.failures > policy.retries:
         return Decision(again=False, reason=f"failed, retries used: {history.failures - 1} of {policy.retries}")
     if policy.on and not _matches(policy.on, error):
-        return Decision(again=False, reason=f"not retried: only {', '.join(policy.on)} are")
+        return Decision(again=False, reason=f"not retried: only {', '.join(policy.on)} are retried")
     return Decision(again=True, delay=delay(policy, history), reason=f"retry {history.failures} of {policy.retries}")
 
 
 def delay(policy: Retry, history: History) -> float:
-    """Seconds before the next attempt: delay x backoff^(failures - 1), bounded, spread by the attempt's id."""
+    """Return the seconds before the next attempt: delay x backoff^(failures - 1), bounded, jitter by attempt id."""
     if policy.delay <= 0:
         return 0.0
     try:

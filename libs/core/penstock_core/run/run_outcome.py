@@ -1,4 +1,4 @@
-"""How a run ended, as far as it is over: its outcome, and the reason for people."""
+"""The outcome of a run, or of its main phase, and the error to be shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from penstock_core.run.state import RunState, Status, StepState
 
 
 def run_outcome_and_reason(state: RunState) -> tuple[Outcome, str | None]:
-    """Outcome and error of a run whose steps are over, or of its run proper when only that is."""
+    """Return outcome and error of a run whose steps have finished, or of its main phase once that has."""
     cancelled: StepState | None = None
     skipped: StepState | None = None
     for step in state.steps.values():
@@ -22,7 +22,7 @@ def run_outcome_and_reason(state: RunState) -> tuple[Outcome, str | None]:
         why = f": {error.type}: {error.message}" if error else ""
         return Outcome.FAILED, f"step {state.first_failure!r} failed{why}"[:2000]
     for outcome, step in ((Outcome.CANCELLED, cancelled), (Outcome.FAILED, skipped)):
-        # Nobody stopped the run and no step failed, and yet there is a step without a result that should have one.
+        # No step failed and nobody stopped the run, but a step that should have a result has none.
         if step is not None:
             return outcome, f"step {step.key!r} was {step.status}: {step.reason}"
     return Outcome.SUCCEEDED, None

@@ -1,4 +1,4 @@
-"""The state of a run: its steps, the table of their states, and what is due when. Changed by `evolve` only."""
+"""The state of a run: its steps, the transition table of their statuses, and its timers. Only `evolve` changes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from penstock_core.run.plan import Plan
 
 
 class Status(StrEnum):
-    """Where a step, or an item of a mapped step, stands in a run. A mapped step is running while its items run."""
+    """The status of a step or of an item of a mapped step. A mapped step is running while its items run."""
 
     WAITING = "waiting"
     QUEUED_FOR_LIMIT = "queued_for_limit"
@@ -54,7 +54,7 @@ _ENDS = {
     "cancelled": Status.CANCELLED,
 }
 
-# (status, what happened) -> status. What is not in this table changes nothing.
+# (status, event) -> status. Events that are not in the table change nothing.
 TRANSITIONS: dict[tuple[Status, str], Status] = {
     (Status.WAITING, "queued_for_limit"): Status.QUEUED_FOR_LIMIT,
     (Status.WAITING, "requested"): Status.QUEUED,
@@ -74,7 +74,7 @@ TRANSITIONS: dict[tuple[Status, str], Status] = {
 }
 
 NOTHING: dict[str, Any] = {}
-"""Stands for all dictionaries that are empty: a run may have a hundred thousand steps. Never changed."""
+"""The default of all dictionaries, because a run may have a hundred thousand steps. Never modified."""
 
 
 def _nothing() -> dict[str, Any]:
@@ -83,22 +83,22 @@ def _nothing() -> dict[str, Any]:
 
 @dataclass(slots=True)
 class StepState:
-    """One step of one run, or one item of a mapped step.
+    """A step of a run, or an item of a mapped step.
 
     Attributes:
-        key: its key; an item's is that of the step with its index, `train[3]`.
+        key: its key. The key of an item is that of its step with its index: `train[3]`.
         node: the key of the node.
-        index: which item it is; None for a step.
-        waiting_on: how many of the nodes that it waits for are not over.
+        index: the index of the item; None for a step.
+        waiting_on: how many upstream nodes have not finished.
         attempt: the number of the latest attempt.
-        blocker: the first node that it needs and that ended without a result.
-        because: the first node that it waits for and that failed, or did not run because another failed.
-        expected: for a skipped step, whether the pipeline has it so.
-        stop: why it alone is to be cancelled, if somebody asked for it.
-        due: whether the time is over of what the present attempt does.
-        held: the latest attempt that was held, for slots of `limits`.
+        blocker: the first node that it needs and that finished without a result.
+        cause: the first upstream node that failed, or that did not run because another one failed.
+        expected: for a skipped step, whether the pipeline itself skips it (condition, rule): the run can succeed.
+        stop: why this step alone is to be cancelled, if requested.
+        due: whether the timer of the present attempt has expired.
+        queued_attempt: the latest attempt that was queued for slots of `limits`.
         granted: the latest attempt that has its slots.
-        from_run: the run whose result it has taken over.
+        from_run: the run whose result it reuses.
     """
 
     key: str
@@ -143,14 +143,14 @@ class MappedState:
     """The items of a mapped step.
 
     Attributes:
-        count: how many there are.
-        items: those that were begun, by index.
-        following: the lowest index that was not begun.
-        taken: places of the window that are in use.
-        done: items that are over; `bad` of them without a result, `first_failed` the first of these.
-        closing: whether no further items are begun.
-        weight: of all results together.
-        source: the run from which all results were taken over.
+        count: how many items there are.
+        items: the items that have started, by index.
+        following: the lowest index that has not started.
+        taken: places of the window in use.
+        done: items that have finished; `bad` of them without a result, `first_failed` the first of these.
+        closing: whether no further items start.
+        weight: the weight of all results together.
+        source: the run from which all results are reused.
     """
 
     count: int
@@ -167,26 +167,26 @@ class MappedState:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why the run proper is being ended before it is over, and what that makes of the run."""
+    """Why the main phase of the run is stopped, and the outcome that this gives the run."""
 
     outcome: Outcome
     reason: str
 
 
 class RunState:
-    """A run as its facts tell it. Read its attributes; change it through `evolve` only.
+    """The state of a run, folded from its facts. Read its attributes; change it through `evolve` only.
 
     Attributes:
-        frontier: keys of the steps and items about which something is to be decided.
-        early: ends of attempts whose requests are not known yet.
-        reused: items of mapped steps that are taken over from another run, by step and index.
-        stops: why items that were not begun are to be cancelled, by key.
-        open: steps that are not over; `open_main` of them in the run proper.
-        stop: why the run proper is being ended.
-        ending: how the run proper ended, once it is over: outcome, and error for people.
-        now: the latest time that the facts tell, in Unix seconds; `reached` the latest that the clock tells.
-        alarms: when which attempt is due, by key and attempt; `("", 0)` is the run's deadline.
-        outbox: what is to be done outside the log; see `effects`. The scheduler empties it.
+        frontier: keys of the steps and items whose next fact is due.
+        early: ends of attempts whose requests are not folded yet.
+        reused: items of mapped steps whose results are reused from another run, by step and index.
+        stops: why items that have not started are to be cancelled, by key.
+        open: steps that have not finished; `open_main` of them in the main phase.
+        stop: why the main phase is stopped.
+        ending: the outcome of the main phase once it has finished, and its error to be shown.
+        now: the latest time in the facts, in Unix seconds; `reached` the latest time of a `ClockReached`.
+        alarms: when the timer of an attempt expires, by key and attempt; `("", 0)` is the run's deadline.
+        outbox: effects to carry out outside the log, see `effects`. The scheduler empties it.
     """
 
     __slots__ = (
@@ -238,7 +238,7 @@ class RunState:
         self.outbox: dict[Effect, None] = {}
 
     def find(self, key: str) -> StepState | None:
-        """The step or the item with a key; None where there is none (yet)."""
+        """Return the step or item with a key; None if it does not exist (yet)."""
         step = self.steps.get(key)
         if step is not None:
             return step
@@ -247,12 +247,12 @@ class RunState:
         return owner.mapped.items.get(index) if owner is not None and owner.mapped is not None else None
 
     def arm(self, key: str, attempt: int, at: float) -> None:
-        """Have something be due at a time."""
+        """Set the timer of an attempt."""
         self.alarms[key, attempt] = at
         heapq.heappush(self._heap, (at, key, attempt))
 
     def alarm(self) -> float | None:
-        """When the next thing is due, in Unix seconds; None when nothing is."""
+        """Return when the next timer expires, in Unix seconds; None without timers."""
         while self._heap:
             at, key, attempt = self._heap[0]
             if self.alarms.get((key, attempt)) == at:
@@ -261,7 +261,7 @@ class RunState:
         return None
 
     def next_due(self, at: float) -> tuple[str, int] | None:
-        """Take off an alarm that is due at a time; None when there is none any more."""
+        """Remove and return a timer that has expired; None if there is none."""
         due = self.alarm()
         if due is None or due > at:
             return None
@@ -270,7 +270,7 @@ class RunState:
         return key, attempt
 
     def stopping(self, step: StepState) -> str | None:
-        """Why a step or item is to be ended before it is over; None when it is not."""
+        """Return why a step or item is to be stopped; None if it is not."""
         if step.stop is not None:
             return step.stop
         if step.index is not None and (reason := self.steps[step.node].stop) is not None:
@@ -282,7 +282,7 @@ class RunState:
 
 @functools.lru_cache(maxsize=4096)
 def item_of(key: str) -> tuple[str, int]:
-    """The node and the index in the key of an item; an empty node where it is none."""
+    """Split the key of an item into node and index. The node is empty if the key is not that of an item."""
     if key.endswith("]"):
         node, _, number = key[:-1].rpartition("[")
         if node and number.isdecimal() and str(int(number)) == number:

@@ -1,4 +1,4 @@
-"""Steps that wait for something outside without a process: how the wait begins, and what becomes of it in time."""
+"""Steps that wait without a process for an answer, an event, a time or a child run: how waits start and time out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from penstock_core.pipeline.values import Value
 from penstock_core.run.state import RunState, StepState
 from penstock_core.run.value_resolution import UnresolvableBindingError
 
-_GIVES_UP = {
+_TIMED_OUT = {
     Kind.ASK: "nobody answered in time",
-    Kind.EVENT: "the event did not come in time",
-    Kind.RUN: "the run that it started was not over in time",
+    Kind.EVENT: "no event arrived in time",
+    Kind.RUN: "the child run did not finish in time",
 }
 _FARTHEST = 1e11
 
@@ -23,10 +23,10 @@ _FARTHEST = 1e11
 def suspend(
     state: RunState, key: str, attempt: int, spec: StepSpec, inputs: dict[str, Value], run: RunRequested
 ) -> StepSuspended:
-    """The fact with which a wait begins.
+    """Return the fact that starts a wait.
 
     Raises:
-        Unresolvable: an input is not what such a wait needs.
+        UnresolvableBindingError: an input has the wrong type.
     """
     return StepSuspended(
         run_id=state.run_id,
@@ -41,8 +41,8 @@ def suspend(
     )
 
 
-def woken(state: RunState, step: StepState) -> Fact:
-    """The end of a wait whose time is over: of a sleep, of a question with a default, or without a result."""
+def end_of_wait(state: RunState, step: StepState) -> Fact:
+    """Return the end of a wait that timed out: success for a sleep or a question with a default, else a timeout."""
     fact = step.suspended
     assert fact is not None  # noqa: S101 - asked by the caller
     made: dict[str, Any] = {"outcome": Outcome.SUCCEEDED}
@@ -50,7 +50,7 @@ def woken(state: RunState, step: StepState) -> Fact:
     if fact.kind is Kind.ASK and default is not None:
         made |= {"outputs": {"result": values.Inline(default)}, "params": {"answered_by": "time-out"}}
     elif fact.kind is not Kind.SLEEP:
-        message = _GIVES_UP.get(fact.kind, "it was not over in time")
+        message = _TIMED_OUT.get(fact.kind, "it did not finish in time")
         made = {"outcome": Outcome.TIMED_OUT, "error": ErrorInfo(type="Timeout", message=message)}
     return AttemptFinished(
         run_id=state.run_id,
@@ -63,12 +63,12 @@ def woken(state: RunState, step: StepState) -> Fact:
 
 
 def plain(value: Value | None) -> Any:
-    """The plain data of an inline value; None where there is none."""
+    """Return the plain data of an inline value; None for other values."""
     return tagged.plain(value.value) if isinstance(value, values.Inline) else None
 
 
 def choices(fact: StepSuspended) -> list[Any]:
-    """What can be answered to a question."""
+    """Return the answers that a question accepts."""
     try:
         found = _data(fact.inputs, "choices")
     except UnresolvableBindingError:
@@ -80,12 +80,12 @@ def _checked(spec: StepSpec, inputs: dict[str, Value]) -> dict[str, Value]:
     if spec.kind is Kind.ASK:
         choices = _data(inputs, "choices")
         if choices is not None and (not isinstance(choices, list) or not choices):
-            raise UnresolvableBindingError("the choices of a question must be a list with something in it")
+            raise UnresolvableBindingError("the choices of a question must be a non-empty list")
     elif spec.kind is Kind.EVENT:
         for name in ("type", "key"):
             data = _data(inputs, name)
             if data is not None and not isinstance(data, str | int):
-                raise UnresolvableBindingError(f"the {name} of an event must be a text, not a {tagged.kind(data)}")
+                raise UnresolvableBindingError(f"the {name} of an event must be text, not a {tagged.kind(data)}")
     return inputs
 
 
@@ -97,7 +97,7 @@ def _until(state: RunState, spec: StepSpec, inputs: dict[str, Value]) -> float |
     else:
         seconds = _data(inputs, "seconds")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not 0 <= seconds < _FARTHEST:
-            raise UnresolvableBindingError(f"a sleep takes a number of seconds, not {tagged.text(seconds)}")
+            raise UnresolvableBindingError(f"a sleep needs a number of seconds, not {tagged.text(seconds)}")
         at = state.now + seconds
     if not 0 <= at < _FARTHEST:
         raise UnresolvableBindingError(f"the time {at} to sleep until is out of range")
@@ -105,7 +105,7 @@ def _until(state: RunState, spec: StepSpec, inputs: dict[str, Value]) -> float |
 
 
 def _time(data: Any) -> float:
-    """Unix seconds of a number, or of a date and time as text (without a zone: UTC)."""
+    """Convert a number, or a date and time as text (UTC without a time zone), to Unix seconds."""
     try:
         if isinstance(data, int | float) and not isinstance(data, bool):
             return float(data)
@@ -113,7 +113,7 @@ def _time(data: Any) -> float:
         return (at if at.tzinfo is not None else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError) as error:
         raise UnresolvableBindingError(
-            f"{tagged.text(data)} is no time: give Unix seconds or a date and time"
+            f"{tagged.text(data)} is not a time: pass Unix seconds or a date and time"
         ) from error
 
 
@@ -126,5 +126,5 @@ def _data(inputs: dict[str, Value], name: str) -> Any:
             return [plain(item) for item in items]
         case _:
             raise UnresolvableBindingError(
-                f"{name!r} is kept as an artifact, which only the user's code opens: give a small value"
+                f"{name!r} is stored as an artifact, which only the user's code can load: pass a small value"
             )

@@ -1,4 +1,4 @@
-"""Moves steps and items from state to state, and tells those that wait for them. Used by `evolve` only."""
+"""Move steps and items from status to status, and update the steps that depend on them. Used by `evolve` only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock_core.run.state import (
 
 
 def move(step: StepState, event: str) -> bool:
-    """Move a step as the table says; False when the table has no such move."""
+    """Apply an event by the transition table. Returns False if the table has no such transition."""
     status = TRANSITIONS.get((step.status, event))
     if status is None:
         return False
@@ -29,7 +29,7 @@ def move(step: StepState, event: str) -> bool:
 
 
 def end(state: RunState, step: StepState, event: str) -> None:
-    """Move a step or an item to a final status, and tell those that wait for it."""
+    """Move a step or an item to a terminal status, and update what depends on it."""
     if not move(step, event):
         return
     state.frontier.pop(step.key, None)
@@ -58,11 +58,11 @@ def _end_step(state: RunState, step: StepState) -> None:
     if state.plan.nodes[step.key].phase is Phase.MAIN:
         state.open_main -= 1
         if state.open_main == 0:
-            _main_is_over(state)
+            _main_phase_finished(state)
 
 
-def _main_is_over(state: RunState) -> None:
-    """The run proper is over: what runs at the end has its turn."""
+def _main_phase_finished(state: RunState) -> None:
+    """The main phase has finished: the closing steps are next."""
     state.ending = run_outcome_and_reason(state)
     for key in state.plan.closing:
         step = state.steps[key]
@@ -82,7 +82,7 @@ def _end_item(state: RunState, owner: StepState, item: StepState) -> None:
         mapped.weight += item.weight
         owner.weight = min(mapped.weight, values.REQUEST_LIMIT + 1)
         if mapped.weight > values.REQUEST_LIMIT and item.attempt:
-            # The list of results is named by reference from now on, so that a long one does not fill the memory.
+            # From now on the list of results is a reference, so that long lists do not fill the memory.
             item.outputs = NOTHING
     else:
         mapped.bad += 1
@@ -90,14 +90,14 @@ def _end_item(state: RunState, owner: StepState, item: StepState) -> None:
         if mapped_steps.cannot_succeed(state.plan.nodes[owner.key].mapped, mapped):
             mapped.closing = True
     if not (mapped.closing and item.status is Status.CANCELLED and item.attempt == 0 and item.stop is None):
-        # An item that was fenced before it began keeps its place, so that closing a step fences only what others, who
-        # do not know of it, may be asking for right now. They see all other places become free, as this replica does.
+        # An item that was fenced before it started keeps its place, so that closing a step fences only the items that
+        # replicas without this knowledge may be requesting now: they see the other places become free as well.
         mapped.taken -= 1
     update_mapped_step(state, owner)
 
 
 def update_mapped_step(state: RunState, step: StepState) -> None:
-    """After a change of its items, a mapped step is over, or has something to be decided, or neither."""
+    """Update a mapped step after a change of its items: it has finished, or its next fact is due, or neither."""
     mapped = step.mapped
     if mapped is None or step.status in TERMINAL_STATUSES:
         return
@@ -115,7 +115,7 @@ def _finish_mapped_step(state: RunState, step: StepState, mapped: MappedState) -
     step.finished_at = state.now
     spec = state.plan.nodes[step.key].mapped
     reason = state.stopping(step)
-    # What a cancel cut short is cancelled, however few items must succeed: how many it reached depends on the order.
+    # Items cut short by a cancel make it cancelled, whatever `min_success` says: how many finished depends on timing.
     cut = reason is not None and any(item.status is Status.CANCELLED for item in mapped.items.values())
     if not cut and not mapped_steps.cannot_succeed(spec, mapped) and mapped.following >= mapped.count:
         end(state, step, "succeeded")
@@ -127,6 +127,6 @@ def _finish_mapped_step(state: RunState, step: StepState, mapped: MappedState) -
 
 
 def cancel_mapped_step(state: RunState, step: StepState, reason: str) -> None:
-    """End a mapped step before its time."""
+    """Cancel a mapped step."""
     step.error, step.reason = ErrorInfo(type=mapped_steps.CANCELLED, message=reason), reason
     end(state, step, "cancelled")

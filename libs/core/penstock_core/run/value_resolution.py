@@ -1,7 +1,7 @@
-"""What bindings stand for in a run: the values that attempts are given, lists that steps are mapped over, conditions.
+"""Resolve bindings in a run: the inputs of attempts, the lists of mapped steps, the values of conditions.
 
-In: the state of a run and a binding. Out: a value as it travels. What is inline is opened here; what lies in artifacts
-is only named, for the reader to open.
+In: the state of a run and a binding. Out: a value as facts carry it. Inline values are resolved here. Artifacts stay
+references, which their reader loads.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from penstock_core.pipeline.values import Binding, Value
 from penstock_core.run.state import SUCCESSFUL_STATUSES, RunState, StepState
 
 COLLECTED_FROM = 1_000
-"""Results of items from which a list of them is named by reference."""
+"""From this many items on, the list of their results is a reference."""
 
 
 class UnresolvableBindingError(PenstockError):
-    """A binding names a part that the value does not have, or a list that is none."""
+    """A binding selects a part that the value does not have, or maps over a value that is not a list."""
 
     user_fault: ClassVar[bool] = True
 
 
 def resolve(state: RunState, binding: Binding, *, by_reference: bool = False) -> Value:
-    """The value a binding stands for. Inline results become references to the log when `by_reference` is set.
+    """Return the value of a binding. With `by_reference`, inline results become references to the log.
 
     Raises:
-        Unresolvable: it picks a part that is not there.
+        UnresolvableBindingError: it selects a part that does not exist.
     """
     match binding:
         case values.Param(name):
@@ -64,7 +64,7 @@ def has_result(state: RunState, binding: Binding) -> bool:
 
 
 def weight(state: RunState, bindings: dict[str, Binding]) -> int:
-    """An upper estimate of the results that `bindings` read, each as often as it is read."""
+    """Return an upper estimate of the size of the results that `bindings` read, each counted as often as it is read."""
     return sum(state.steps[source.node].weight for item in bindings.values() for source in values.sources(item))
 
 
@@ -82,7 +82,7 @@ def _result(state: RunState, step: StepState, output: str, *, by_reference: bool
 
 
 def item_result(state: RunState, step: StepState, index: int, output: str, *, by_reference: bool = False) -> Value:
-    """The result of an item of a mapped step: itself, or named where the results together are large."""
+    """Return the result of an item of a mapped step: inline, or a reference if the results together are large."""
     if step.mapped is None or step.mapped.source:
         return pick(step.outputs.get(output, values.Inline(None)), (index,))
     item = step.mapped.items.get(index)
@@ -98,10 +98,10 @@ def item_result(state: RunState, step: StepState, index: int, output: str, *, by
 
 
 def pick(value: Value, path: tuple[int | str, ...]) -> Value:
-    """A part of a value: itself where it is at hand, else named.
+    """Return a part of a value: resolved if the value is inline, else as an `Element`.
 
     Raises:
-        NoSuchPart: the value, as far as it is at hand, has no such part.
+        NoSuchPartError: the inline part of the value has no such part.
     """
     for depth, part in enumerate(path):
         match value:
@@ -114,7 +114,7 @@ def pick(value: Value, path: tuple[int | str, ...]) -> Value:
             case values.Fields(fields):
                 if part not in fields:
                     has = ", ".join(map(repr, list(fields)[:10]))
-                    raise tagged.NoSuchPartError(f"there is no field {part!r} (the fields: {has})")
+                    raise tagged.NoSuchPartError(f"there is no field {part!r} (fields: {has})")
                 value = fields[str(part)]
             case values.Element(of, inner):
                 return values.Element(of, (*inner, *path[depth:]))
@@ -124,10 +124,10 @@ def pick(value: Value, path: tuple[int | str, ...]) -> Value:
 
 
 def length(state: RunState, binding: Binding) -> int:
-    """How many elements a list has over which a step is mapped.
+    """Return the length of a list to map over.
 
     Raises:
-        Unresolvable: it is no list, or nobody knows its length without opening it.
+        UnresolvableBindingError: it is not a list, or its length is unknown without loading it.
     """
     if isinstance(binding, values.Output):
         step = state.steps[binding.node]
@@ -142,24 +142,24 @@ def length(state: RunState, binding: Binding) -> int:
         case values.Inline(data) if (entries := tagged.sequence(data)) is not None:
             return len(entries)
         case values.Inline(data):
-            raise UnresolvableBindingError(f"{name_of(binding)} is no list but a {tagged.kind(data)}")
+            raise UnresolvableBindingError(f"{name_of(binding)} is not a list (type: {tagged.kind(data)})")
         case values.Stored(artifact) if artifact.items is not None:
             return artifact.items
         case values.Stored(artifact):
             raise UnresolvableBindingError(
-                f"{name_of(binding)} is no list but a {artifact.python_type or artifact.format}"
+                f"{name_of(binding)} is not a list (type: {artifact.python_type or artifact.format})"
             )
         case _:
             raise UnresolvableBindingError(
-                f"{name_of(binding)} is no list that is known to the scheduler: give it from a step"
+                f"{name_of(binding)} is not a list that the scheduler can read: return it from a step"
             )
 
 
 def element(state: RunState, binding: Binding, index: int, *, by_reference: bool = False) -> Value:
-    """An element of such a list. Inline results become references to the log when `by_reference` is set.
+    """Return an element of such a list. With `by_reference`, inline results become references to the log.
 
     Raises:
-        Unresolvable: there is none.
+        UnresolvableBindingError: there is no such element.
     """
     try:
         match binding:
@@ -177,17 +177,17 @@ def element(state: RunState, binding: Binding, index: int, *, by_reference: bool
 
 
 def read(state: RunState, binding: Binding) -> Any:
-    """The plain value of a binding for a condition.
+    """Return the plain value of a binding, for a condition.
 
     Raises:
-        ConditionError: it is not there, or lies in an artifact, which only the user's code opens.
+        ConditionError: it does not exist, or is an artifact, which only the user's code can load.
     """
     try:
         return _plain(binding, resolve(state, binding))
     except UnresolvableBindingError as error:
         raise ConditionError(str(error)) from error
     except RecursionError:
-        raise ConditionError(f"{name_of(binding)} is nested too deep for a condition") from None
+        raise ConditionError(f"{name_of(binding)} is nested too deeply for a condition") from None
 
 
 def _plain(binding: Binding, value: Value) -> Any:
@@ -200,6 +200,6 @@ def _plain(binding: Binding, value: Value) -> Any:
             return {name: _plain(binding, item) for name, item in fields.items()}
         case _:
             raise ConditionError(
-                f"{name_of(binding)} is kept as an artifact, which a condition cannot read: "
-                "return the number or text that it depends on as an output of its own"
+                f"{name_of(binding)} is stored as an artifact, which a condition cannot read: "
+                "return the number or text that it depends on as a separate output"
             )

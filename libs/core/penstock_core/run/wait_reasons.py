@@ -1,4 +1,4 @@
-"""What a step waits for that is no other step and no executor, in words: slots, answers, events, times, items."""
+"""Describe what a step waits for other than steps and executors: slots, answers, events, times, items."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from penstock_core.run.suspension import plain
 
 
 def queued_for_limit(step: StepState, now: float, stop: str | None) -> str:
-    """An attempt that is held until it has slots of its limits."""
+    """Describe an attempt that waits for slots of its limits."""
     if stop is not None:
         return stop
     if step.granted == step.attempt:
-        return f"attempt {step.attempt} has its slots and is about to be requested"
+        return f"attempt {step.attempt} has its slots and will be requested next"
     names = ", ".join(
         limit.name + (f" (at most {limit.most})" if limit.most is not None else "") for limit in step.limits
     )
     lasted = f" for {text_format.span(now - step.since)}" if step.since else ""
-    late = f"; it gives up in {text_format.span(step.start_by - now)}" if step.start_by is not None else ""
+    late = f"; times out in {text_format.span(step.start_by - now)}" if step.start_by is not None else ""
     first = step.limits[0].name if step.limits else "NAME"
     look = f" (`penstock limits show {first}`)"
     return f"attempt {step.attempt} waits{lasted} for a slot of {names or 'its limits'}{look}{late}"
 
 
 def suspended(step: StepState, now: float, stop: str | None) -> str:
-    """A step that waits for something outside."""
+    """Describe a suspended step."""
     fact = step.suspended
     if stop is not None or fact is None:
         return stop or "it waits"
@@ -44,13 +44,13 @@ def suspended(step: StepState, now: float, stop: str | None) -> str:
             about = f" with key {key!r}" if key not in (None, "") else ""
             return f"waits for an event {kind!r}{about}{gives_up}"
         case Kind.RUN:
-            return f"waits for the run of pipeline {fact.target!r} that it started{gives_up}"
+            return f"waits for its child run of pipeline {fact.target!r}{gives_up}"
         case _:
             return f"sleeps{gives_up}"
 
 
 def describe_items(state: RunState, step: StepState, stop: str | None) -> str:
-    """A mapped step some of whose items are not over."""
+    """Describe a mapped step with unfinished items."""
     mapped = step.mapped
     assert mapped is not None  # noqa: S101 - asked by the caller
     standing = Counter(item.status for item in mapped.items.values())
@@ -60,13 +60,13 @@ def describe_items(state: RunState, step: StepState, stop: str | None) -> str:
         spec = state.plan.nodes[step.key].mapped
         parts.append(f"{left} to come (at most {spec.window if spec else 1} at a time)")
     elif left:
-        parts.append(f"{left} that will not be begun")
-    text = f"{mapped.done} of {mapped.count} items are over: {', '.join(parts) or 'none was begun'}"
+        parts.append(f"{left} that will not start")
+    text = f"{mapped.done} of {mapped.count} items finished: {', '.join(parts) or 'none started'}"
     return f"{text}; {stop}" if stop is not None else text
 
 
 def mapped_end(step: StepState) -> str:
-    """A mapped step that is over."""
+    """Describe a mapped step that has finished."""
     mapped = step.mapped
     assert mapped is not None  # noqa: S101 - asked by the caller
     if step.status is Status.FAILED:
@@ -87,4 +87,4 @@ def _at(at: float) -> str:
     try:
         return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (ValueError, OverflowError, OSError):
-        return f"{at:g} s after 1970"  # a year that calendars do not have
+        return f"{at:g} s after 1970"  # a year outside of the calendar
