@@ -15,6 +15,7 @@ from penstock_cli import (
     questions,
     retention,
     schedules,
+    tokens,
     typer_readers,
     versions,
 )
@@ -89,6 +90,7 @@ app.add_typer(limits.app, name="limits")
 app.add_typer(retention.app, name="retention")
 app.add_typer(admin.app, name="admin")
 app.command("doctor")(doctor.doctor)
+app.command("whoami")(tokens.whoami)
 
 
 def command() -> Any:

@@ -15,7 +15,9 @@ from penstock_core import durations
 if TYPE_CHECKING:
     from penstock.client.client import Client
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="Run id, its first characters, or `last`.")]
+RunArgument = Annotated[
+    str, typer.Argument(metavar="RUN", help="Run id, its first characters, or `last`: your last run.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StepOption = Annotated[str | None, typer.Option("--step", help="Key of the step, such as train[3].")]
 NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write cached results.")]
@@ -39,13 +41,13 @@ JsonResult = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 
 def resolve_run(client: Client, name: str) -> str:
-    """Return the id of a run given by its id, the first characters of it, or `last`."""
+    """Return the id of a run given by its id, its first characters, or `last`: the newest run of this principal."""
     if len(name) == 26:
         return name
     if name == "last":
-        newest = client.runs.list(limit=1)
+        newest = client.runs.list(limit=1, mine=True)
         if not newest:
-            raise UsageError("no runs yet: start one with `penstock run FILE`")
+            raise UsageError(f"no runs of {client.whoami().principal} yet: start one with `penstock run FILE`")
         return newest[0].run_id
     found = [run.run_id for run in client.runs.list(limit=6, prefix=name)]
     if name in found:

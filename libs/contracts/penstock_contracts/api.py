@@ -153,10 +153,9 @@ class RerunBody(_Model):
 
 
 class CancelBody(_Model):
-    """Cancel a run or a step: why, and who requests it."""
+    """Cancel a run or a step: why."""
 
     reason: str = Field(default="", max_length=1000)
-    by: str = Field(default="", max_length=200)
 
 
 class CancelResult(_Model):

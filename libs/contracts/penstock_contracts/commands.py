@@ -255,6 +255,7 @@ class Schedule(ScheduleFields):
     """A cron schedule: when a pipeline version runs, in which time zone, with which inputs."""
 
     name: str = Field(pattern=NAME_PATTERN)
+    owner: str = Field(default="", description="the principal that created or last changed it")
 
 
 class Tick(_Model):

@@ -23,7 +23,6 @@ class _Model(BaseModel):
 class _Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    by: str = Field(default="", max_length=200, description="who requests it")
     reason: Text = ""
 
 

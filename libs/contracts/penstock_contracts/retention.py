@@ -168,7 +168,7 @@ class DeleteRun(BaseModel):
     """Delete a run: its log, its archive, its rows. The next garbage collections remove its artifacts."""
 
     run_id: str = Field(max_length=100)
-    by: str = Field(default="", max_length=200)
+    by: str = Field(default="", max_length=500, description="the principal that deletes it")
 
 
 class DeleteReply(BaseModel):

@@ -54,10 +54,9 @@ class QuestionList(_Model):
 
 
 class AnswerBody(_Model):
-    """An answer to a question of a step: one of its choices, who answers, a comment."""
+    """An answer to a question of a step: one of its choices, and a comment."""
 
     choice: str = Field(max_length=10_000)
-    by: str = Field(default="", max_length=NAME_LIMIT, description="who answers")
     comment: str = Field(default="", max_length=COMMENT_LIMIT)
 
 
@@ -68,8 +67,9 @@ class AnswerAccepted(_Model):
     step: str
     attempt: int
     choice: str
-    answered_by: str
+    answered_by: str = Field(description="the principal; `link:…` names who made the link")
     comment: str = ""
+    signed_as: str = Field(default="", description="name typed by the user of a link; not verified")
     answered_at: float
     created: bool = True
 

@@ -76,9 +76,9 @@ def service(name: str) -> str:
     return str(Principal(PrincipalKind.SERVICE, name))
 
 
-def link(made_by: str) -> str:
+def link(made_by: str) -> Principal:
     """The principal of answers given through a signed link that `made_by` made."""
-    return str(Principal(PrincipalKind.LINK, made_by[:NAME_LIMIT]))
+    return Principal(PrincipalKind.LINK, made_by[:NAME_LIMIT])
 
 
 def user(name: str) -> Principal:

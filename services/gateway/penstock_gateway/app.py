@@ -18,7 +18,7 @@ from penstock_core import access
 from penstock_core.access import Principal
 from penstock_core.errors import PenstockError
 from penstock_core.version import VERSION
-from penstock_gateway.access import authentication, guard
+from penstock_gateway.access import guard
 from penstock_gateway.access import routes as access_routes
 from penstock_gateway.access.authentication import Authenticator
 from penstock_gateway.access.tokens import Tokens
@@ -29,6 +29,7 @@ from penstock_gateway.compare.comparison import RunComparison
 from penstock_gateway.events import routes as event_routes
 from penstock_gateway.events import subscriber
 from penstock_gateway.events.event_receiver import EventReceiver
+from penstock_gateway.file_owner import owner
 from penstock_gateway.http import problems
 from penstock_gateway.http.server import ListenError, Server, bind
 from penstock_gateway.limits import routes as limit_routes
@@ -299,7 +300,7 @@ def _token(settings: GatewaySettings) -> tuple[str, Principal]:
     else:
         try:
             token = file.read_text().strip()
-            principal = authentication.owner(file)
+            principal = owner(file)
         except OSError:
             token = ""
     if not token:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,7 @@ from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_contracts import subjects
 from penstock_core import access
 from penstock_core.access import AccessToken
+from penstock_core.facts import CancelRequested, RunRequested, StepCancelRequested
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,3 +78,80 @@ async def test_a_token_whose_creation_broke_off_is_no_token_and_can_be_revoked(p
     assert (await http("GET", "/v1/whoami", token="half")).status == 401
     assert (await http("DELETE", "/v1/tokens/half")).status == 204
     await _create(http, "half")
+
+
+# ------------------------------------------------------------------------------------------------- who acts, in facts
+
+
+async def _submit(http: Http, **options: Any) -> str:
+    answer = await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1}}, **options)
+    assert answer.status == 202, answer.body
+    return answer.json()["run_id"]
+
+
+async def _runs(http: Http, query: str, **options: Any) -> set[str]:
+    answer = await http("GET", f"/v1/runs?limit=200&{query}", **options)
+    assert answer.status == 200, answer.body
+    return {run["run_id"] for run in answer.json()["runs"]}
+
+
+async def test_a_run_belongs_to_the_principal_that_requested_it(http: Http) -> None:
+    token = await _create(http)
+    own, other = await _submit(http), await _submit(http, token=token)
+    assert (await http("GET", f"/v1/runs/{own}")).json()["requested_by"] == "token:default"
+    assert (await http("GET", f"/v1/runs/{other}")).json()["requested_by"] == "token:ci"
+    assert {own, other} & await _runs(http, "mine=true") == {own}
+    assert {own, other} & await _runs(http, "mine=true", token=token) == {other}
+    assert {own, other} & await _runs(http, "requested_by=token:ci") == {other}
+    assert {own, other} & await _runs(http, "mine=true&requested_by=token:ci") == {own}
+    assert await _runs(http, "requested_by=user:nobody") == set()
+    rerun = (await http("POST", f"/v1/runs/{own}/rerun", {"version": "same"}, token=token)).json()["run_id"]
+    assert (await http("GET", f"/v1/runs/{rerun}")).json()["requested_by"] == "token:ci"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1}}),
+        ("POST", "/v1/runs/{run}/cancel", {"reason": "wrong data"}),
+        ("POST", "/v1/runs/{run}/steps/double-2/cancel", {"reason": "wrong data"}),
+    ],
+)
+async def test_what_a_client_claims_is_ignored(
+    platform: Platform, http: Http, method: str, path: str, body: dict[str, Any]
+) -> None:
+    token = await _create(http)
+    run_id = await _submit(http)
+    claims = {"by": "user:root", "requested_by": "user:root", "principal": "user:root"}
+    headers = {"x-forwarded-user": "root", "from": "root@example.com"}
+    answer = await http(method, path.format(run=run_id), body | claims, token=token, headers=headers)
+    assert answer.status == 202, answer.body
+    records = await platform.log.read(answer.json()["run_id"])
+    acted = {
+        fact.by if isinstance(fact, CancelRequested | StepCancelRequested) else fact.requested_by
+        for fact in (record.fact for record in records)
+        if isinstance(fact, CancelRequested | StepCancelRequested | RunRequested)
+    }
+    assert "token:ci" in acted and acted <= {"token:ci", "token:default"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("PUT", "/v1/models/churn/gates/champion", {"gate": "accuracy > 0.5"}),
+        ("PUT", "/v1/models/churn/aliases/champion", {"version": 1}),
+        ("POST", "/v1/models/churn/versions/1/archive", {"archived": True}),
+        ("POST", "/v1/models/churn/versions", {"run_id": "r", "step": "s"}),
+    ],
+)
+async def test_changes_of_models_take_no_author(http: Http, method: str, path: str, body: dict[str, Any]) -> None:
+    answer = await http(method, path, body | {"by": "user:root"})
+    assert (answer.status, answer.fields) == (422, {"by"})
+
+
+async def test_a_schedule_has_the_principal_that_applied_it_as_owner(http: Http) -> None:
+    token = await _create(http)
+    body = {"pipeline": "chain", "cron": "0 3 * * *", "inputs": {"n": 1}, "owner": "user:root"}
+    for sent, owner in ((TOKEN, "token:default"), (token, "token:ci")):
+        assert (await http("PUT", "/v1/schedules/nightly", body, token=sent)).json()["owner"] == owner
+        assert (await http("GET", "/v1/schedules/nightly")).json()["owner"] == owner

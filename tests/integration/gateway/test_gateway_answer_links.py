@@ -70,15 +70,15 @@ async def test_a_link_answers_without_the_token(platform: Platform, http: Http, 
     assert "default-src 'none'" in policy and "form-action 'self'" in policy and "unsafe" not in policy
     assert "http" not in page.replace(run_id, ""), "nothing comes from elsewhere"
     assert await finished(platform, run_id) is None, "looking does nothing"
-    done = await post(http, found["yes"], choice="yes", by="Ada", comment="fine")
+    done = await post(http, found["yes"], choice="yes", name="Ada", comment="fine")
     assert done.status == 200 and "Thank you. The answer is: yes" in done.body.decode()
     fact = await finished(platform, run_id)
     assert fact is not None and fact.outputs == {"result": Inline("yes")}
-    assert fact.params == {"answered_by": "Ada", "comment": "fine", "answered_through": "link"}
+    assert fact.params == {"answered_by": "link:token:default", "comment": "fine", "signed_as": "Ada"}
     # Once used: the same again is no harm, another answer is refused, looking tells.
     assert (await post(http, found["yes"], choice="yes")).status == 200
     other = await post(http, found["page"], choice="no")
-    assert other.status == 409 and "by Ada (fine)" in other.body.decode()
+    assert other.status == 409 and html.escape("by link:token:default, signed 'Ada' (fine)") in other.body.decode()
     shown = await http("GET", found["page"], token=None)
     assert shown.status == 200 and "Answered already: yes" in shown.body.decode()
     assert (await http("GET", f"/v1/runs/{run_id}/steps/ask/links")).status == 409
@@ -93,9 +93,9 @@ async def test_the_page_offers_all_choices_and_escapes(platform: Platform, http:
     assert (await post(http, found["page"])).status == 422
     assert (await post(http, found["page"], choice="maybe")).status == 422
     assert (await post(http, found["no"], choice='"><b>yes')).status == 422, "a link for one choice gives no other"
-    assert (await post(http, found["no"], by="x" * 300)).status == 422
+    assert (await post(http, found["no"], name="x" * 300)).status == 422
     assert await finished(platform, run_id) is None
-    done = await post(http, found["no"], by="<i>")
+    done = await post(http, found["no"], name="<i>")
     assert done.status == 200 and "&lt;i&gt;" in done.body.decode()
 
 
@@ -104,19 +104,19 @@ async def test_links_that_are_worth_nothing(platform: Platform, http: Http, regi
     path = (await links(http, run_id))["no"]
     head, _, token = path.rpartition("/")
     payload, _, signature = token.partition(".")
-    other = Signer(TOKEN).sign(Link(run_id, "ask", 1, "yes", time.time() + 60)).partition(".")[0]
-    forged = Signer("another").sign(Link(run_id, "ask", 1, "yes", time.time() + 60))
+    other = Signer(TOKEN).sign(Link(run_id, "ask", 1, "yes", time.time() + 60, "user:ada")).partition(".")[0]
+    forged = Signer("another").sign(Link(run_id, "ask", 1, "yes", time.time() + 60, "user:ada"))
     flipped = signature[:-2] + ("A" if signature[-2] != "A" else "B") + signature[-1]
     wrong = [f"{other}.{signature}", forged, f"{payload}.{flipped}", payload, f"{payload}.", "x", "é.é", "." * 50]
     for bad in wrong:
         for answer in (await http("GET", f"{head}/{quote(bad)}", token=None), await post(http, f"{head}/{quote(bad)}")):
             assert answer.status == 403 and "This link is invalid" in answer.body.decode(), bad
-    expired = Signer(TOKEN).sign(Link(run_id, "ask", 1, "yes", time.time() - 1))
+    expired = Signer(TOKEN).sign(Link(run_id, "ask", 1, "yes", time.time() - 1, "user:ada"))
     for answer in (await http("GET", f"{head}/{expired}", token=None), await post(http, f"{head}/{expired}")):
         assert answer.status == 410 and "has expired" in answer.body.decode()
-    gone = Signer(TOKEN).sign(Link("no-such-run", "ask", 1, "yes", time.time() + 60))
+    gone = Signer(TOKEN).sign(Link("no-such-run", "ask", 1, "yes", time.time() + 60, "user:ada"))
     assert (await http("GET", f"{head}/{gone}", token=None)).status == 404
-    earlier = Signer(TOKEN).sign(Link(run_id, "ask", 2, "yes", time.time() + 60))
+    earlier = Signer(TOKEN).sign(Link(run_id, "ask", 2, "yes", time.time() + 60, "user:ada"))
     assert (await post(http, f"{head}/{earlier}")).status == 409
     assert await finished(platform, run_id) is None
     # What is beside the signed pages still asks for the token.
@@ -140,7 +140,7 @@ async def test_how_long_links_count(platform: Platform, http: Http, registered: 
 
 async def test_only_what_was_signed_is_read() -> None:
     signer = Signer("secret")
-    link = Link("run", "features/split[3]", 2, None, 1_800_000_000.0)
+    link = Link("run", "features/split[3]", 2, None, 1_800_000_000.0, "user:ada")
     token = signer.sign(link)
     assert signer.read(token) == link and quote(token) == token
     for at in range(len(token)):

@@ -52,7 +52,7 @@ async def version(http: Http, platform: Platform, name: str, content: bytes, **b
 
 async def test_a_version_has_all_that_is_known_of_the_attempt(platform: Platform, http: Http) -> None:
     run_id = await trained(platform)
-    body = {"run_id": run_id, "step": "double", "tags": {"team": "growth"}, "description": "the first", "by": "ada"}
+    body = {"run_id": run_id, "step": "double", "tags": {"team": "growth"}, "description": "the first"}
     answer = await http("POST", "/v1/models/churn/versions", body)
     assert answer.status == 201
     made = answer.json()
@@ -60,7 +60,7 @@ async def test_a_version_has_all_that_is_known_of_the_attempt(platform: Platform
     view = made["version"]
     assert (view["model"], view["version"], view["reference"]) == ("churn", 1, "churn:1")
     assert (view["run_id"], view["step"], view["attempt"], view["output"]) == (run_id, "double", 1, "result")
-    assert (view["pipeline"], view["pipeline_version"], view["by"]) == ("chain", 1, "ada")
+    assert (view["pipeline"], view["pipeline_version"], view["by"]) == ("chain", 1, "token:default")
     assert (view["metrics"], view["params"], view["tags"]) == (
         {"accuracy": 0.9, "loss": 0.2}, {"depth": 3}, {"team": "growth"},
     )  # fmt: skip
@@ -156,9 +156,9 @@ async def test_aliases_move_are_read_and_removed(platform: Platform, http: Http)
         await version(http, platform, "moving", content)
     path = "/v1/models/moving/aliases/champion"
     assert (await http("GET", path)).status == 404
-    first = await http("PUT", path, {"version": 1, "reason": "first", "by": "ada"})
+    first = await http("PUT", path, {"version": 1, "reason": "first"})
     assert first.json() == {
-        "alias": {"alias": "champion", "version": 1, "since": first.json()["alias"]["since"], "by": "ada",
+        "alias": {"alias": "champion", "version": 1, "since": first.json()["alias"]["since"], "by": "token:default",
                   "reason": "first", "forced": False, "gate": ""},
         "previous": None, "moved": True, "clauses": [],
     }  # fmt: skip
@@ -170,13 +170,13 @@ async def test_aliases_move_are_read_and_removed(platform: Platform, http: Http)
     assert "alias 'champion' of model 'moving' stands for version 2, not for version 1" in lost.json()["detail"]
     assert (await http("GET", path)).json()["version"] == 2
     assert (await http("PUT", path, {"version": 9})).json()["detail"].endswith(": it has versions 1 to 2")
-    assert (await http("DELETE", f"{path}?reason=none&by=ada")).status == 204
+    assert (await http("DELETE", f"{path}?reason=none")).status == 204
     assert (await http("DELETE", path)).status == 404
     history = (await http("GET", "/v1/models/moving/history")).json()["history"]
     assert [entry["kind"] for entry in history] == [
         "registered", "registered", "promoted", "promoted", "alias-removed",
     ]  # fmt: skip
-    assert (history[-1]["previous"], history[-1]["reason"], history[-1]["by"]) == (2, "none", "ada")
+    assert (history[-1]["previous"], history[-1]["reason"], history[-1]["by"]) == (2, "none", "token:default")
 
 
 async def test_a_gate_refuses_with_each_comparison_and_is_passed_by_for_a_reason(

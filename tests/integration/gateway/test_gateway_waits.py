@@ -98,19 +98,19 @@ async def test_an_answer_ends_the_step(platform: Platform, http: Http, pipelines
     first = answer.json()
     assert (first["choice"], first["answered_by"], first["comment"], first["created"]) == (
         "yes",
-        "ada",
+        "token:default",
         "looks good",
         True,
     )
     fact = await end(platform, run_id, key)
     assert fact.outcome is Outcome.SUCCEEDED and fact.outputs == {"result": Inline("yes")}
-    assert fact.params == {"answered_by": "ada", "comment": "looks good"}
+    assert fact.params == {"answered_by": "token:default", "comment": "looks good"}
     again = await http("POST", path(run_id, key), {"choice": "yes", "by": "grace"})
     assert (again.status, again.json()) == (200, first | {"created": False})
     other = await http("POST", path(run_id, key), {"choice": "no", "by": "grace"})
     assert other.status == 409
     assert other.json()["title"] == "Conflict"
-    assert other.json()["detail"] == f"Step {key!r} was already answered 'yes': by ada (looks good)"
+    assert other.json()["detail"] == f"Step {key!r} was already answered 'yes': by token:default (looks good)"
 
 
 async def test_only_choices_can_be_answered(platform: Platform, http: Http, pipelines: set[str]) -> None:
@@ -120,7 +120,7 @@ async def test_only_choices_can_be_answered(platform: Platform, http: Http, pipe
     assert answer.status == 422 and answer.fields == {"choice"}
     assert answer.json()["detail"] == "'maybe' is not a choice of step 'publish': its choices: 'yes', 'no'"
     assert (await http("POST", path(run_id, "publish"), {})).status == 422
-    assert (await http("POST", path(run_id, "publish"), {"choice": "yes", "by": "x" * 201})).fields == {"by"}
+    assert (await http("POST", path(run_id, "publish"), {"choice": "yes", "comment": "x" * 2001})).fields == {"comment"}
 
 
 async def test_what_does_not_ask_is_told(platform: Platform, http: Http, pipelines: set[str]) -> None:
@@ -219,7 +219,7 @@ async def test_a_suspended_step_tells_what_it_waits_for(platform: Platform, http
     assert (child["kind"], child["run_id"], child["pipeline"]) == ("run", child_runs.run_id(run), "scoring")
     await http("POST", path(run_id, "publish"), {"choice": "yes", "by": "ada"})
     step = (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["publish"]
-    assert (step["state"], step["waits_for"], step["params"]) == ("succeeded", None, {"answered_by": "ada"})
+    assert (step["state"], step["waits_for"], step["params"]) == ("succeeded", None, {"answered_by": "token:default"})
 
 
 # ------------------------------------------------------------------------------------------------------------- events
@@ -316,7 +316,7 @@ async def test_one_step_is_cancelled(platform: Platform, http: Http, pipelines: 
     assert (await http("POST", path(run_id, "publish", "cancel"))).status == 202
     facts = [record.fact for record in await platform.log.read(run_id)]
     asked = [fact for fact in facts if isinstance(fact, StepCancelRequested)]
-    assert [(fact.key, fact.reason, fact.by) for fact in asked] == [("publish", "not now", "ada")]
+    assert [(fact.key, fact.reason, fact.by) for fact in asked] == [("publish", "not now", "token:default")]
     assert (await http("POST", path(run_id, "each[7]", "cancel"))).status == 202, "its list is not known yet"
     await platform.log.append([StepExpanded(run_id=run_id, key="each", count=2)])
     assert (await http("POST", path(run_id, "each[1]", "cancel"))).status == 202
@@ -333,7 +333,9 @@ async def test_who_cancels_a_run_is_kept(platform: Platform, http: Http, pipelin
     run_id = await begun(platform, pipelines)
     await http("POST", f"/v1/runs/{run_id}/cancel", {"by": "ada", "reason": "wrong data"})
     facts = [record.fact for record in await platform.log.read(run_id)]
-    assert [(fact.by, fact.reason) for fact in facts if isinstance(fact, CancelRequested)] == [("ada", "wrong data")]
+    assert [(fact.by, fact.reason) for fact in facts if isinstance(fact, CancelRequested)] == [
+        ("token:default", "wrong data")
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------- deadlines

@@ -30,7 +30,7 @@ def test_each_origin_of_a_run_has_its_own_kind_of_principal() -> None:
     assert access.trigger("nightly") == "trigger:nightly"
     assert access.run_step("r1", "train[3]") == "run:r1/train[3]"
     assert access.service("scheduler") == "service:scheduler"
-    assert access.link("user:ada") == "link:user:ada"
+    assert str(access.link("user:ada")) == "link:user:ada"
     assert str(AccessToken(name="ci", digest="0" * 64, created_at=1.0).principal) == "token:ci"
 
 

@@ -147,7 +147,10 @@ def plain_values(values: Mapping[str, Any], artifacts: FolderStore | None) -> di
 
 def run_fields(run: Run) -> dict[str, object]:
     """Return a run without its steps as JSON."""
-    names = ("run_id", "pipeline", "version", "state", "created_at", "finished_at", "labels", "trigger", "error")
+    names = (
+        "run_id", "pipeline", "version", "state", "created_at", "finished_at",
+        "labels", "trigger", "requested_by", "error",
+    )  # fmt: skip
     return {name: getattr(run, name) for name in names}
 
 

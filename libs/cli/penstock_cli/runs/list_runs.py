@@ -28,6 +28,11 @@ def list_runs(
     trigger: Annotated[
         str | None, typer.Option("--trigger", help="Only runs with this trigger: manual, cron, rerun ….")
     ] = None,
+    mine: Annotated[bool, typer.Option("--mine", help="Only runs that you requested.")] = False,
+    requested_by: Annotated[
+        str | None,
+        typer.Option("--requested-by", metavar="PRINCIPAL", help="Only runs of this principal: user:ada, token:ci …."),
+    ] = None,
     label: Annotated[
         list[str], typer.Option("--label", help="Only runs with this label or tag: name=text, or name; repeatable.")
     ] = [],  # noqa: B006
@@ -63,6 +68,8 @@ def list_runs(
             limit,
             deployment=deployment,
             trigger=trigger,
+            requested_by=requested_by,
+            mine=mine,
             labels=dict(_label(text) for text in label),
             metrics=metric,
             params=param,
@@ -73,7 +80,7 @@ def list_runs(
     if json:
         output.as_json([run_fields(run) | {"metrics": run.metrics, "params": run.params} for run in found])
         return
-    filtered = any((pipeline, state, deployment, trigger, label, metric, param, since, until, sort))
+    filtered = any((pipeline, state, deployment, trigger, mine, requested_by, label, metric, param, since, until, sort))
     if not found:
         output.note("no runs" + (" match" if filtered else " yet: start one with `penstock run FILE`"))
         return

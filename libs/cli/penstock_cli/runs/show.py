@@ -69,6 +69,8 @@ def _properties(run: Run) -> list[Segments]:
         nodes = [step for step in run.steps.values() if step.item_of is None]
         reused = sum(step.from_run is not None for step in nodes)
         found.append(("resumes", f"{run.trigger.get('parent', '')}{begin}, {reused} of {steps(len(nodes))} reused"))
+    if run.requested_by:
+        found.append(("by", run.requested_by))
     tags = {name: text for step in run.steps.values() for name, text in step.tags.items()}
     inputs = {name: str(plain(value, None))[:60] for name, value in run.inputs.items()}
     for title, texts in (("labels", run.labels), ("tags", tags), ("inputs", inputs)):

@@ -20,7 +20,6 @@ from penstock.client import views
 from penstock.client.artifacts import Artifacts
 from penstock.client.lineage import Lineage
 from penstock.client.transport import Transport
-from penstock.client.users import current_user
 from penstock.step_context.models import check_tags, finite_metrics
 from penstock_core import ids
 from penstock_core.registry import references
@@ -256,7 +255,6 @@ class Models:
         reason: str = "",
         description: str = "",
         tags: Mapping[str, str] | None = None,
-        by: str | None = None,
     ) -> ModelVersion:
         """Register an output, or a logged artifact, of a succeeded step as a version of a model.
 
@@ -275,7 +273,6 @@ class Models:
             reason: why the version should get the alias.
             description: free text.
             tags: texts by name.
-            by: who registers it.
 
         Raises:
             NotFoundError: there is no such run, step or output, or its artifact is not in the store.
@@ -302,7 +299,6 @@ class Models:
             "reason": reason,
             "description": description,
             "tags": check_tags(where, tags or {}),
-            "by": _by(by),
         }
         answer = self._transport.json("POST", f"{_path(name)}/versions", body=body)
         refused = answer.get("refused")
@@ -322,7 +318,6 @@ class Models:
         gate: str = "",
         force: bool = False,
         replaces: int | None = None,
-        by: str | None = None,
     ) -> Alias:
         """Point an alias at a version. Idempotent.
 
@@ -335,7 +330,6 @@ class Models:
                 to the gate of the alias.
             force: bypass the gates; requires `reason`, which is recorded in the history.
             replaces: the version that the alias must point at now, 0 for none; otherwise the request is rejected.
-            by: who does it.
 
         Raises:
             NotFoundError: there is no such model or version.
@@ -348,52 +342,51 @@ class Models:
             "gate": gate,
             "force": force,
             "replaces": replaces,
-            "by": _by(by),
         }
         answer = self._transport.json("PUT", f"{_path(name)}/aliases/{check_alias(alias)}", body=body)
         return views.build(Alias, answer["alias"])
 
-    def delete_alias(self, name: str, alias: str, *, reason: str = "", by: str | None = None) -> None:
+    def delete_alias(self, name: str, alias: str, *, reason: str = "") -> None:
         """Delete an alias. Its history is kept.
 
         Raises:
             NotFoundError: there is no such model or alias.
         """
-        query = {"reason": reason or None, "by": _by(by) or None}
+        query = {"reason": reason or None}
         self._transport.json("DELETE", f"{_path(name)}/aliases/{check_alias(alias)}", query=query)
 
-    def set_gate(self, name: str, alias: str, gate: str, *, reason: str = "", by: str | None = None) -> None:
+    def set_gate(self, name: str, alias: str, gate: str, *, reason: str = "") -> None:
         """Set the gate that every move of an alias must pass; an empty text deletes it.
 
         Raises:
             RefusedError: the gate is not a valid expression; the error names the position.
         """
-        body = {"gate": gate, "reason": reason, "by": _by(by)}
+        body = {"gate": gate, "reason": reason}
         self._transport.json("PUT", f"{_path(name)}/gates/{check_alias(alias)}", body=body)
 
-    def archive(self, name: str, version: int, *, reason: str = "", by: str | None = None) -> ModelVersion:
+    def archive(self, name: str, version: int, *, reason: str = "") -> ModelVersion:
         """Archive a version: it can get no alias and is never the latest. Its artifact and history are kept.
 
         Raises:
             NotFoundError: there is no such version.
             RefusedError: an alias points at it.
         """
-        return self._set_archived(name, version, True, reason, by)
+        return self._set_archived(name, version, True, reason)
 
-    def unarchive(self, name: str, version: int, *, reason: str = "", by: str | None = None) -> ModelVersion:
+    def unarchive(self, name: str, version: int, *, reason: str = "") -> ModelVersion:
         """Undo `archive`.
 
         Raises:
             NotFoundError: there is no such version.
         """
-        return self._set_archived(name, version, False, reason, by)
+        return self._set_archived(name, version, False, reason)
 
     def list(self) -> list[RegisteredModel]:
         """Return all registered models, by name."""
         return [views.build(RegisteredModel, row) for row in self._transport.json("GET", "/v1/models")["models"]]
 
-    def _set_archived(self, name: str, version: int, archived: bool, reason: str, by: str | None) -> ModelVersion:
-        body = {"archived": archived, "reason": reason, "by": _by(by)}
+    def _set_archived(self, name: str, version: int, archived: bool, reason: str) -> ModelVersion:
+        body = {"archived": archived, "reason": reason}
         return self._version(self._transport.json("POST", f"{_path(name)}/versions/{version}/archive", body=body))
 
     def _version(self, row: Mapping[str, Any], **more: Any) -> ModelVersion:
@@ -403,7 +396,3 @@ class Models:
 
 def _path(name: str) -> str:
     return f"/v1/models/{ids.check_name(name, 'model')}"
-
-
-def _by(by: str | None) -> str:
-    return current_user() if by is None else by

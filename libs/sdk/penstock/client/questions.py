@@ -7,7 +7,6 @@ from urllib.parse import quote
 
 from penstock.client import views
 from penstock.client.transport import Transport
-from penstock.client.users import current_user
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +33,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The recorded answer to a question; `created` is False when the same answer had been recorded before."""
+    """The recorded answer to a question.
+
+    Attributes:
+        answered_by: the principal, such as `user:ada`; for an answer through a link `link:` and who made the link.
+        signed_as: the name that the user of a link typed; it is not verified.
+        created: False when the same answer had been recorded before.
+    """
 
     run_id: str
     step: str
@@ -42,6 +47,7 @@ class Answer:
     answered_by: str
     comment: str = ""
     answered_at: float = 0.0
+    signed_as: str = ""
     created: bool = True
 
 
@@ -69,7 +75,7 @@ class Questions:
         rows = self._transport.json("GET", "/v1/questions", query=query)["questions"]
         return [views.build(Question, row, choices=tuple(row.get("choices") or ())) for row in rows]
 
-    def answer(self, run_id: str, step: str, choice: str, comment: str = "", *, by: str | None = None) -> Answer:
+    def answer(self, run_id: str, step: str, choice: str, comment: str = "") -> Answer:
         """Answer the question of a step. The first answer counts; repeating the same answer is idempotent.
 
         Args:
@@ -77,13 +83,12 @@ class Questions:
             step: key of the step, such as `ask`, `ask[3]` or `features/ask`.
             choice: one of the question's choices.
             comment: free text, stored with the answer.
-            by: who answers; default the user of this process.
 
         Raises:
             NotFoundError: there is no such run or step.
             RefusedError: the step waits for no answer, was answered differently, or has no such choice.
         """
-        body = {"choice": choice, "comment": comment, "by": current_user() if by is None else by}
+        body = {"choice": choice, "comment": comment}
         return views.build(Answer, self._transport.json("POST", f"{_step_path(run_id, step)}/answer", body=body))
 
     def links(self, run_id: str, step: str, lifetime: float | None = None) -> AnswerLinks:

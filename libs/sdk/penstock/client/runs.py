@@ -20,7 +20,6 @@ from penstock.client.run_requests import RerunOptions, RunFilters, SubmitOptions
 from penstock.client.sse import Message
 from penstock.client.transport import Transport
 from penstock.client.uploads import encode_inputs
-from penstock.client.users import current_user
 from penstock.client.views import Event, LogLine, Reasons, Run
 from penstock.errors import ClientError, RunFailedError
 
@@ -136,7 +135,7 @@ class Runs:
             NotFoundError: there is no such run or step.
         """
         path = f"{_path(run_id)}/steps/{quote(step)}" if step is not None else _path(run_id)
-        body = {"reason": reason, "by": current_user()}
+        body = {"reason": reason}
         return self._transport.json("POST", f"{path}/cancel", body=body)["state"]
 
     # ---------------------------------------------------------------------------------------------------- reading
@@ -331,7 +330,7 @@ class Runs:
             NotFoundError: there is no such run.
             RefusedError: the run is unfinished, or another run needs it.
         """
-        self._transport.json("DELETE", _path(run_id), query={"by": current_user()})
+        self._transport.json("DELETE", _path(run_id))
 
     def list(
         self, pipeline: str | None = None, state: str | None = None, limit: int = 20, **filters: Unpack[RunFilters]

@@ -19,6 +19,7 @@ class Schedule:
         version: a published version; None for the latest published one at each tick.
         inputs: JSON values by parameter name.
         paused: the schedule exists but starts no runs.
+        owner: the principal that created or last changed it; set by the platform.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Schedule:
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
     paused: bool = False
     project: str = "default"
+    owner: str = ""
 
 
 class Schedules:

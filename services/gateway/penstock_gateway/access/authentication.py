@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import pwd
-from pathlib import Path
-
 from penstock_core import access
 from penstock_core.access import Principal, TokenStore
 
@@ -28,12 +25,3 @@ class Authenticator:
             return self._principal
         found = await self._store.find(digest)
         return found.principal if found is not None and access.same_digest(digest, found.digest) else None
-
-
-def owner(path: Path) -> Principal:
-    """Return the user of this machine that owns a file or folder."""
-    uid = path.stat().st_uid
-    try:
-        return access.user(pwd.getpwuid(uid).pw_name)
-    except KeyError:  # an account without a name, as in many containers
-        return access.user(f"uid-{uid}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.requests import Request
+from typing import Annotated
+
+from fastapi import Depends, Request
 from starlette.types import Scope
 
 from penstock_core.access import Principal
@@ -18,6 +20,14 @@ def set_principal(scope: Scope, principal: Principal) -> None:
 def acting(request: Request) -> Principal:
     """Return who makes the request."""
     return request.scope[_KEY]
+
+
+async def _text(request: Request) -> str:
+    return str(acting(request))
+
+
+By = Annotated[str, Depends(_text)]
+"""Parameter of a route: who makes the request, in text form, as facts record it."""
 
 
 def known(scope: Scope) -> Principal | None:

@@ -81,7 +81,7 @@ class Registry:
         model = await self._known(name)
         return ModelHistory(name=name, history=[views.entry(fact) for fact in model.history])
 
-    async def promote(self, name: str, alias: str, body: PromoteBody) -> PromotionResult:
+    async def promote(self, name: str, alias: str, body: PromoteBody, by: str) -> PromotionResult:
         """Point an alias at a version.
 
         Raises:
@@ -96,7 +96,7 @@ class Registry:
             force=body.force,
             replaces=body.replaces,
         )
-        who = _who(body.by)
+        who = _who(by)
         decision, model = await self.log.change(self.project, name, lambda model: decide.promote(model, promotion, who))
         move = next((fact for fact in decision.facts if isinstance(fact, ModelPromoted)), None)
         return PromotionResult(
@@ -115,13 +115,13 @@ class Registry:
         who = _who(by)
         await self.log.change(self.project, name, lambda model: decide.remove_alias(model, alias, reason, who))
 
-    async def set_gate(self, name: str, alias: str, body: GateBody) -> ModelView:
+    async def set_gate(self, name: str, alias: str, body: GateBody, by: str) -> ModelView:
         """Set the gate that every move of an alias has to pass; an empty one deletes it.
 
         Raises:
             GateError: it is invalid.
         """
-        who, gate = _who(body.by), body.gate.strip()
+        who, gate = _who(by), body.gate.strip()
 
         def decided(model: Model) -> Decision:
             return decide.set_gate(model, alias, gate, body.reason, who)
@@ -129,13 +129,13 @@ class Registry:
         _, model = await self.log.change(self.project, name, decided)
         return views.model_view(model)
 
-    async def archive(self, name: str, version: int, body: ArchiveBody) -> ModelVersionView:
+    async def archive(self, name: str, version: int, body: ArchiveBody, by: str) -> ModelVersionView:
         """Archive or unarchive a version.
 
         Raises:
             RegistryError: it does not exist, or an alias points at it.
         """
-        who = _who(body.by)
+        who = _who(by)
 
         def decided(model: Model) -> Decision:
             return decide.archive(model, version, body.reason, who, archived=body.archived)

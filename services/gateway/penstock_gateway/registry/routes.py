@@ -20,6 +20,7 @@ from penstock_core.access import Permission
 from penstock_core.registry.facts import MOST
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.registry.model_registry import Registry
 
@@ -70,10 +71,11 @@ async def archive_model_version(
     models: Models,
     name: Name,
     number: Annotated[int, Path(description="number of the version", ge=1, le=MOST)],
+    by: By,
     body: Annotated[ArchiveBody, Body(default_factory=ArchiveBody)],
 ) -> ModelVersionView:
     """An archived version is never `latest` and gets no alias. Its artifact and its history stay."""
-    return await models.archive(name, number, body)
+    return await models.archive(name, number, body, by)
 
 
 @router.get(
@@ -90,9 +92,9 @@ async def read_model_alias(models: Models, name: Name, alias: Alias) -> ModelVer
     dependencies=_PROMOTE,
     responses=problems(404, 409, *BODY),
 )
-async def promote_model(models: Models, name: Name, alias: Alias, body: PromoteBody) -> PromotionResult:
+async def promote_model(models: Models, name: Name, alias: Alias, by: By, body: PromoteBody) -> PromotionResult:
     """Idempotent. 409 if the version does not pass the gate: `errors` has each comparison with its numbers."""
-    return await models.promote(name, alias, body)
+    return await models.promote(name, alias, body, by)
 
 
 @router.delete(
@@ -106,14 +108,14 @@ async def delete_model_alias(
     models: Models,
     name: Name,
     alias: Alias,
+    by: By,
     reason: Annotated[str, Query(description="recorded in the history", max_length=4000)] = "",
-    by: Annotated[str, Query(description="who deletes it", max_length=200)] = "",
 ) -> None:
     """The version and its history stay."""
     await models.delete_alias(name, alias, reason, by)
 
 
 @router.put("/{name}/gates/{alias}", summary="Set the gate of an alias", dependencies=_ADMIN, responses=problems(*BODY))
-async def put_model_gate(models: Models, name: Name, alias: Alias, body: GateBody) -> ModelView:
+async def put_model_gate(models: Models, name: Name, alias: Alias, by: By, body: GateBody) -> ModelView:
     """Every move of the alias has to pass the gate from now on. An empty gate deletes it."""
-    return await models.set_gate(name, alias, body)
+    return await models.set_gate(name, alias, body, by)

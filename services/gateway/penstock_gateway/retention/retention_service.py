@@ -123,7 +123,7 @@ class RetentionService:
         Raises:
             ConflictError: it has not finished, or is protected.
         """
-        body = DeleteRun(run_id=run_id, by=by[:200]).model_dump_json().encode()
+        body = DeleteRun(run_id=run_id, by=by).model_dump_json().encode()
         answer = await self._bus.request(subjects.ARTIFACTS_DELETE_RUN, body, timeout=_PATIENCE)
         reply: DeleteReply = _read(DeleteReply, answer.data)
         if reply.unavailable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Path, Query, Response
+from fastapi import APIRouter, Body, Path, Response
 
 from penstock_contracts.retention import (
     ArchiveAfterBody,
@@ -17,6 +17,7 @@ from penstock_contracts.retention import (
 from penstock_core.access import Permission
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import RunId, feature, requires
+from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.retention.retention_service import RetentionService
 from penstock_gateway.runs.run_reader import RunReader
@@ -129,12 +130,7 @@ async def archive_run(retention: Retention, reader: Reader, run_id: RunId, respo
     dependencies=[requires(Permission.RUNS_DELETE)],
     responses=problems(404, 409),
 )
-async def delete_run(
-    retention: Retention,
-    reader: Reader,
-    run_id: RunId,
-    by: Annotated[str, Query(max_length=200, description="who deletes it")] = "",
-) -> None:
+async def delete_run(retention: Retention, reader: Reader, by: By, run_id: RunId) -> None:
     """Deletes the log, the archive and the rows of a finished run that no other run needs.
 
     The next garbage collections remove its artifacts that nothing else refers to.

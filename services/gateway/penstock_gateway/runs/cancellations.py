@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from penstock_adapters.nats.archived_log import ArchivedLog
-from penstock_contracts.api import CancelBody, CancelResult
+from penstock_contracts.api import CancelResult
 from penstock_contracts.waits import StepCancelResult
 from penstock_core.facts import CancelRequested, StepCancelRequested
 from penstock_core.run.machine import TERMINAL_STATUSES
@@ -21,7 +21,7 @@ class Cancellations:
         self._log = log
         self._reader = reader
 
-    async def cancel_run(self, run_id: str, body: CancelBody) -> CancelResult:
+    async def cancel_run(self, run_id: str, reason: str, by: str) -> CancelResult:
         """Request to cancel a run; the result has the state of a finished run.
 
         Raises:
@@ -31,11 +31,11 @@ class Cancellations:
         end = await self._reader.finished(run_id)
         if end is not None:
             return CancelResult(run_id=run_id, state=end[1].outcome.value)
-        fact = CancelRequested(run_id=run_id, by=body.by, reason=body.reason, requested_at=time.time())
+        fact = CancelRequested(run_id=run_id, by=by, reason=reason, requested_at=time.time())
         await self._log.append([fact])
         return CancelResult(run_id=run_id)
 
-    async def cancel_step(self, run_id: str, key: str, body: CancelBody) -> StepCancelResult:
+    async def cancel_step(self, run_id: str, key: str, reason: str, by: str) -> StepCancelResult:
         """Request to cancel a step or an item; the result has the state of a finished one.
 
         Raises:
@@ -45,6 +45,6 @@ class Cancellations:
         owner = step or run.state.steps[item_of(key)[0]]
         if owner.status in TERMINAL_STATUSES:
             return StepCancelResult(run_id=run_id, step=key, state=owner.status.value)
-        fact = StepCancelRequested(run_id=run_id, key=key, by=body.by, reason=body.reason, requested_at=time.time())
+        fact = StepCancelRequested(run_id=run_id, key=key, by=by, reason=reason, requested_at=time.time())
         await self._log.append([fact])
         return StepCancelResult(run_id=run_id, step=key)

@@ -29,7 +29,7 @@ class ModelRegistration:
         self._models = models
         self._artifacts = artifacts
 
-    async def register(self, name: str, body: RegisterModelBody) -> RegisteredModel:
+    async def register(self, name: str, body: RegisterModelBody, by: str) -> RegisteredModel:
         """Register a version; the same output of the same attempt is the same version.
 
         Raises:
@@ -67,7 +67,7 @@ class ModelRegistration:
         promotion = None
         if body.alias is not None:
             promotion = Promotion(alias=body.alias, version=0, reason=body.reason, gate=body.gate, force=body.force)
-        actor = Actor(body.by, time.time())
+        actor = Actor(by, time.time())
 
         def decided(model: Model) -> Decision:
             return decide.register(model, origin, details, actor, promotion)

@@ -10,6 +10,7 @@ from penstock_contracts.models import RegisteredModel, RegisterModelBody
 from penstock_core.access import Permission
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.runs.model_registration import ModelRegistration
 
@@ -26,6 +27,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute, 
 async def register_model_version(
     registration: Annotated[ModelRegistration, feature(ModelRegistration)],
     name: Annotated[str, Path(description="name of the model")],
+    by: By,
     body: RegisterModelBody,
     response: Response,
 ) -> RegisteredModel:
@@ -33,6 +35,6 @@ async def register_model_version(
 
     If the gate of the alias refuses, the version is registered without the alias, and `refused` has the reason.
     """
-    registered = await registration.register(name, body)
+    registered = await registration.register(name, body, by)
     response.status_code = 201 if registered.created else 200
     return registered

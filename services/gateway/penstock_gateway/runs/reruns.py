@@ -34,8 +34,8 @@ class Reruns:
         self._versions = versions
         self._resumptions = resumptions
 
-    async def rerun(self, run_id: str, body: RerunBody, key: str | None) -> RunAccepted:
-        """Rerun or resume a run; with an idempotency key, the same key is the same run.
+    async def rerun(self, run_id: str, body: RerunBody, key: str | None, by: str) -> RunAccepted:
+        """Rerun or resume a run for the principal `by`; with an idempotency key, the same key is the same run.
 
         Raises:
             NotFoundError: the run does not exist.
@@ -56,6 +56,7 @@ class Reruns:
         version = await self._version(parent, body.version)
         options = Options(
             trigger={"type": "rerun", "parent": run_id, "request": request},
+            requested_by=by,
             labels=parent.labels,
             priority=parent.priority,
             deadline=body.deadline,

@@ -19,12 +19,13 @@ from penstock_contracts.api import (
     RunView,
 )
 from penstock_contracts.waits import StepCancelResult
-from penstock_core import ids
+from penstock_core import access, ids
 from penstock_core.access import Permission
 from penstock_core.queries import search
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import PipelineFilter, RunId, StepKey, feature, requires
+from penstock_gateway.http.principal import By
 from penstock_gateway.http.problems import RequestError
 from penstock_gateway.http.responses import BODY, BYTES, COMMON, content, json_response, no_content, problems
 from penstock_gateway.runs import run_search, run_states, values, views
@@ -61,6 +62,7 @@ _EXISTED = {200: {"model": RunAccepted, "description": "The idempotency key belo
 )
 async def request_run(
     requests: Annotated[RunRequests, feature(RunRequests)],
+    by: By,
     body: RunBody,
     response: Response,
     idempotency_key: IdempotencyKey = None,
@@ -71,7 +73,7 @@ async def request_run(
     `{"artifact": {"sha256": …, "size": …}}`.
     """
     _check_key(idempotency_key)
-    return _accepted(await requests.submit(body, idempotency_key), response)
+    return _accepted(await requests.submit(body, idempotency_key, by), response)
 
 
 def _check_key(key: str | None) -> None:
@@ -89,10 +91,15 @@ def _accepted(run: RunAccepted, response: Response) -> RunAccepted:
 @router.get("", summary="List and search runs", dependencies=_READ, response_model=RunPage)
 async def list_runs(
     runs: Annotated[RunSearch, feature(RunSearch)],
+    by: By,
     pipeline: PipelineFilter = None,
     state: Annotated[State | None, Query(description="only in this state")] = None,
     deployment: Annotated[str | None, Query(max_length=100, description="only of this deployment")] = None,
     trigger: Annotated[str | None, Query(max_length=100, description="only with this trigger, such as `cron`")] = None,
+    requested_by: Annotated[
+        str | None, Query(max_length=access.PRINCIPAL_LIMIT, description="only of this principal, such as `user:ada`")
+    ] = None,
+    mine: Annotated[bool, Query(description="only of the principal of this request")] = False,
     id: Annotated[str | None, Query(max_length=100, description="only with an ID that starts with this")] = None,
     label: Annotated[list[str], Query(description="`name=value`, or `name` with any value; all must match")] = _NONE,
     metric: Annotated[list[str], Query(description="such as `loss<0.2`; of any step")] = _NONE,
@@ -124,6 +131,7 @@ async def list_runs(
         deployment=deployment,
         state=state,
         trigger=trigger,
+        requested_by=by if mine else requested_by,
         prefix=id,
         limit=limit,
     )
@@ -199,10 +207,14 @@ async def explain_run(
     responses={200: {"model": CancelResult, "description": "The run has finished"}, **problems(404, *BODY)},
 )
 async def cancel_run(
-    cancellations: Annotated[Cancellations, feature(Cancellations)], run_id: RunId, body: Cancel, response: Response
+    cancellations: Annotated[Cancellations, feature(Cancellations)],
+    by: By,
+    run_id: RunId,
+    body: Cancel,
+    response: Response,
 ) -> CancelResult:
     """Running steps are stopped, waiting steps are skipped. Idempotent."""
-    result = await cancellations.cancel_run(run_id, body)
+    result = await cancellations.cancel_run(run_id, body.reason, by)
     response.status_code = 202 if result.state is None else 200
     return result
 
@@ -216,13 +228,14 @@ async def cancel_run(
 )
 async def cancel_step(
     cancellations: Annotated[Cancellations, feature(Cancellations)],
+    by: By,
     run_id: RunId,
     key: StepKey,
     body: Cancel,
     response: Response,
 ) -> StepCancelResult:
     """It is stopped if it runs and never starts if it waits; steps that need its result are skipped."""
-    result = await cancellations.cancel_step(run_id, key, body)
+    result = await cancellations.cancel_step(run_id, key, body.reason, by)
     response.status_code = 202 if result.state is None else 200
     return result
 
@@ -237,6 +250,7 @@ async def cancel_step(
 )
 async def rerun(
     reruns: Annotated[Reruns, feature(Reruns)],
+    by: By,
     run_id: RunId,
     body: Annotated[RerunBody, Body(default_factory=RerunBody)],
     response: Response,
@@ -248,7 +262,7 @@ async def rerun(
     the valid results of that run, which must have finished, and runs the other steps.
     """
     _check_key(idempotency_key)
-    return _accepted(await reruns.rerun(run_id, body, idempotency_key), response)
+    return _accepted(await reruns.rerun(run_id, body, idempotency_key, by), response)
 
 
 @router.get(

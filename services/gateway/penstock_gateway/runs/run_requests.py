@@ -53,8 +53,8 @@ class RunRequests:
         self._artifacts = artifacts
         self._limit_sizes = LimitSizes(bus)
 
-    async def submit(self, body: RunBody, key: str | None) -> RunAccepted:
-        """Submit a run; with an idempotency key, the same key is the same run.
+    async def submit(self, body: RunBody, key: str | None, by: str) -> RunAccepted:
+        """Submit a run for the principal `by`; with an idempotency key, the same key is the same run.
 
         Raises:
             NotFoundError: the pipeline or the version does not exist.
@@ -69,6 +69,7 @@ class RunRequests:
         version = await self._versions.get(body.pipeline, body.version)
         options = Options(
             trigger={"type": "manual", "request": request},
+            requested_by=by,
             labels=body.labels,
             priority=body.priority,
             deadline=body.deadline,

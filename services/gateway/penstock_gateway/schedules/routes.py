@@ -13,6 +13,7 @@ from penstock_core.access import Permission
 from penstock_gateway.errors import UnprocessableError
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.schedules.schedules import Schedules as ScheduleFeature
 
@@ -38,13 +39,13 @@ async def read_schedule(schedules: Schedules, name: Name) -> Schedule:
 
 
 @router.put("/{name}", summary="Create or replace a schedule", dependencies=_WRITE, responses=problems(404, *BODY))
-async def put_schedule(schedules: Schedules, name: Name, body: ScheduleBody) -> Schedule:
+async def put_schedule(schedules: Schedules, name: Name, by: By, body: ScheduleBody) -> Schedule:
     """Validated like a run: the pipeline, its version and the inputs must fit now."""
     ids.check_name(name, "schedule")
     if body.name not in (None, name):
         message = f"is {body.name[:100]!r} in the body and {name!r} in the path"
         raise UnprocessableError("The body contradicts the path", f"name {message}", errors=[("name", message)])
-    return await schedules.apply(Schedule.model_validate(body.model_dump() | {"name": name}))
+    return await schedules.apply(Schedule.model_validate(body.model_dump() | {"name": name, "owner": by}))
 
 
 @router.delete("/{name}", status_code=204, summary="Delete a schedule", dependencies=_WRITE, responses=problems(404))

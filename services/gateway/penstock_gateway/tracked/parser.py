@@ -23,6 +23,7 @@ from penstock_core.facts import (
     RunRequested,
 )
 from penstock_core.pipeline.values import ArtifactRef, Inline, Stored, Value
+from penstock_gateway.file_owner import owner
 
 _LIMIT = 16 * 1024 * 1024
 _ENDS = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED})
@@ -117,6 +118,7 @@ def read(folder: Path, project: str) -> RecordedRun:
         inputs={name: Inline(value) for name, value in begin.inputs.items()},
         trigger=_trigger(begin, about),
         requested_at=begin.began_at,
+        requested_by=str(owner(folder)),
     )
     _check(request)
     end = _end(folder, begin)

@@ -24,9 +24,6 @@ from penstock_gateway.runs.steps import find_step
 BY_TIME = "time-out"
 """`answered_by` of a question whose time ended (see `penstock_core.run.suspension.woken`)."""
 
-ANONYMOUS = "somebody"
-"""`answered_by` of an answer without a name."""
-
 
 class Answers:
     """Answers questions, and reads their answers."""
@@ -36,7 +33,7 @@ class Answers:
         self._reader = reader
 
     async def answer(
-        self, run_id: str, key: str, body: AnswerBody, *, attempt: int | None = None, link: bool = False
+        self, run_id: str, key: str, body: AnswerBody, by: str, *, attempt: int | None = None, signed_as: str = ""
     ) -> AnswerAccepted:
         """Answer the question of a step.
 
@@ -44,8 +41,9 @@ class Answers:
             run_id: the run.
             key: of the step.
             body: the answer.
+            by: the principal that answers.
             attempt: answer only if the question belongs to this attempt.
-            link: whether the answer came through a signed link.
+            signed_as: the name that the user of a link typed.
 
         Raises:
             NotFoundError: the run or the step does not exist.
@@ -55,15 +53,14 @@ class Answers:
         step = (await find_step(self._reader, run_id, key)).step
         fact = question_of(step, key, attempt)
         choice = _chosen(fact, body.choice)
-        given = {"answered_by": body.by.strip() or ANONYMOUS, "comment": body.comment.strip()}
+        given = {"answered_by": by, "comment": body.comment.strip(), "signed_as": signed_as}
         end = AttemptFinished(
             run_id=run_id,
             key=key,
             attempt=fact.attempt,
             outcome=Outcome.SUCCEEDED,
             outputs={"result": Inline(choice)},
-            params={name: text for name, text in given.items() if text}
-            | ({"answered_through": "link"} if link else {}),
+            params={name: text for name, text in given.items() if text},
             started_at=step.since if step is not None else 0.0,
             finished_at=time.time(),
         )
@@ -126,8 +123,9 @@ def _accepted(end: AttemptFinished, *, created: bool) -> AnswerAccepted:
         step=end.key,
         attempt=end.attempt,
         choice=str(plain(end.outputs.get("result"))),
-        answered_by=str(end.params.get("answered_by", ANONYMOUS)),
+        answered_by=str(end.params.get("answered_by", "")),
         comment=str(end.params.get("comment", "")),
+        signed_as=str(end.params.get("signed_as", "")),
         answered_at=end.finished_at,
         created=created,
     )
@@ -145,7 +143,12 @@ def answer_of(end: AttemptFinished) -> AnswerAccepted:
     return _accepted(end, created=False)
 
 
+def author(answer: AnswerAccepted) -> str:
+    """Return who answered, for people."""
+    return f"{answer.answered_by}, signed {answer.signed_as!r}" if answer.signed_as else answer.answered_by
+
+
 def _answered(known: AnswerAccepted) -> ConflictError:
-    who = "by its default, at the timeout" if known.answered_by == BY_TIME else f"by {known.answered_by}"
+    who = "by its default, at the timeout" if known.answered_by == BY_TIME else f"by {author(known)}"
     comment = f" ({known.comment})" if known.comment else ""
     return ConflictError(f"Step {known.step!r} was already answered {known.choice!r}", f"{who}{comment}")

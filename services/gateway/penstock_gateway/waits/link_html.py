@@ -44,7 +44,7 @@ def question_page(question: str, about: str, choices: Sequence[str]) -> Response
         question,
         about,
         f"""<form method="post">
-<label>Your name <input name="by" maxlength="{NAME_LIMIT}" autocomplete="name"></label>
+<label>Your name <input name="name" maxlength="{NAME_LIMIT}" autocomplete="name"></label>
 <label>Comment <textarea name="comment" rows="3" maxlength="{COMMENT_LIMIT}"></textarea></label>
 {buttons}
 </form>""",

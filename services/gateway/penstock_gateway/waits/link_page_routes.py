@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from penstock_gateway.http import bodies
 from penstock_gateway.http.parameters import feature
+from penstock_gateway.http.principal import set_principal
 from penstock_gateway.http.responses import content
 from penstock_gateway.waits import link_pages
 from penstock_gateway.waits.link_pages import LinkPages
@@ -17,7 +18,7 @@ _FORM: dict[str, Any] = {
     "application/x-www-form-urlencoded": {
         "schema": {
             "type": "object",
-            "properties": {"choice": {"type": "string"}, "by": {"type": "string"}, "comment": {"type": "string"}},
+            "properties": {"choice": {"type": "string"}, "name": {"type": "string"}, "comment": {"type": "string"}},
         }
     }
 }
@@ -53,4 +54,7 @@ async def answer_page(pages: Pages, token: Token) -> Response:
 )
 async def answer_by_link(pages: Pages, request: Request, token: Token) -> Response:
     """Gives the answer of the link, or the chosen one. Idempotent."""
+    found = pages.principal(token)
+    if found is not None:
+        set_principal(request.scope, found)
     return await pages.post(token, await bodies.read_bytes(request, link_pages.FORM_LIMIT))

@@ -8,7 +8,9 @@ from urllib.parse import parse_qs
 
 from fastapi import Response
 
-from penstock_contracts.waits import AnswerAccepted, AnswerBody, AnswerLinks
+from penstock_contracts.waits import NAME_LIMIT, AnswerAccepted, AnswerBody, AnswerLinks
+from penstock_core import access
+from penstock_core.access import Principal
 from penstock_core.facts import AttemptFinished, StepSuspended
 from penstock_core.run.machine import Status
 from penstock_core.run.suspension import choices
@@ -33,7 +35,7 @@ class LinkPages:
         self._answers = answers
         self._signer = signer
 
-    async def create(self, base: str, run_id: str, key: str, lifetime: float) -> AnswerLinks:
+    async def create(self, base: str, run_id: str, key: str, lifetime: float, by: str) -> AnswerLinks:
         """Create links to the open question of a step.
 
         Args:
@@ -41,6 +43,7 @@ class LinkPages:
             run_id: the run.
             key: of the step.
             lifetime: seconds until the links expire, at most the timeout of the question.
+            by: the principal that makes them.
 
         Raises:
             NotFoundError: the run or the step does not exist.
@@ -54,7 +57,8 @@ class LinkPages:
         expires_at = float(int(latest if fact.until is None else min(latest, fact.until)) + 1)
 
         def url(choice: str | None) -> str:
-            return base.rstrip("/") + PATH + self._signer.sign(Link(run_id, key, fact.attempt, choice, expires_at))
+            link = Link(run_id, key, fact.attempt, choice, expires_at, by)
+            return base.rstrip("/") + PATH + self._signer.sign(link)
 
         return AnswerLinks(
             run_id=run_id,
@@ -83,6 +87,11 @@ class LinkPages:
         offered = [str(choice) for choice in choices(fact)] if link.choice is None else [link.choice]
         return link_html.question_page(wait_views.question(fact), about, offered)
 
+    def principal(self, token: str) -> Principal | None:
+        """Return who answers through a link; None if it is not valid."""
+        link = self._read(token)
+        return None if isinstance(link, Response) else access.link(link.made_by)
+
     async def post(self, token: str, form: bytes) -> Response:
         """Give the answer that a link permits."""
         link = self._read(token)
@@ -92,9 +101,13 @@ class LinkPages:
         choice = fields.get("choice", link.choice)
         if choice is None or (link.choice is not None and choice != link.choice):
             return link_html.result_page(422, "This is not an answer", "Choose one of the answers on the page.")
+        name = fields.get("name", "").strip()
         try:
-            body = AnswerBody(choice=choice, by=fields.get("by", ""), comment=fields.get("comment", ""))
-            done = await self._answers.answer(link.run_id, link.step, body, attempt=link.attempt, link=True)
+            if len(name) > NAME_LIMIT:
+                raise ValueError(name)
+            body = AnswerBody(choice=choice, comment=fields.get("comment", ""))
+            by = str(access.link(link.made_by))
+            done = await self._answers.answer(link.run_id, link.step, body, by, attempt=link.attempt, signed_as=name)
         except GatewayError as error:
             return _problem(error)
         except ValueError:
@@ -133,7 +146,7 @@ def _who(known: AnswerAccepted) -> str:
     if known.answered_by == answers.BY_TIME:
         return f"Nobody answered until {at}; the default counts."
     comment = f", with the comment: {known.comment}" if known.comment else ""
-    return f"Answered by {known.answered_by} at {at}{comment}"
+    return f"Answered by {answers.author(known)} at {at}{comment}"
 
 
 def _time(at: float) -> str:

@@ -10,6 +10,7 @@ from penstock_contracts.waits import AnswerAccepted, AnswerBody, AnswerLinks, Qu
 from penstock_core.access import Permission
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import PipelineFilter, RunId, StepKey, feature, requires
+from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.settings import GatewaySettings
 from penstock_gateway.waits import signed_links
@@ -46,10 +47,10 @@ async def list_questions(
     responses=problems(404, 409, *BODY),
 )
 async def answer_step(
-    answers: Annotated[Answers, feature(Answers)], run_id: RunId, key: StepKey, body: AnswerBody
+    answers: Annotated[Answers, feature(Answers)], by: By, run_id: RunId, key: StepKey, body: AnswerBody
 ) -> AnswerAccepted:
     """The first answer counts; repeating it is idempotent. 409 names the answer that counts, and who gave it."""
-    return await answers.answer(run_id, key, body)
+    return await answers.answer(run_id, key, body, by)
 
 
 @router.get(
@@ -62,9 +63,10 @@ async def create_links(
     pages: Annotated[LinkPages, feature(LinkPages)],
     settings: Annotated[GatewaySettings, feature(GatewaySettings)],
     request: Request,
+    by: By,
     run_id: RunId,
     key: StepKey,
     lifetime: Lifetime = signed_links.LIFETIME,
 ) -> AnswerLinks:
     """Each link permits one answer, and `page` any answer, to that question without the platform's token."""
-    return await pages.create(settings.public_url or str(request.base_url), run_id, key, lifetime)
+    return await pages.create(settings.public_url or str(request.base_url), run_id, key, lifetime, by)

@@ -40,6 +40,7 @@ class Link:
     attempt: int
     choice: str | None
     expires_at: float
+    made_by: str
 
 
 _LINK: pydantic.TypeAdapter[Link] = pydantic.TypeAdapter(Link)
