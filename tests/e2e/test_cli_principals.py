@@ -138,7 +138,7 @@ def test_a_revoked_token_is_refused(workspace: Workspace) -> None:
 
 
 def test_a_script_that_tracks_a_run_acts_as_the_user(workspace: Workspace) -> None:
-    script = "import penstock\nwith penstock.start_run('tuning') as run:\n    run.log_metric('loss', 0.5)\n"
+    script = "from penstock import track\nwith track('tuning') as run:\n    run.log_metric('loss', 0.5)\n"
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=workspace.folder, env=workspace.environment, check=False, text=True
     )

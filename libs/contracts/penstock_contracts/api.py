@@ -70,6 +70,7 @@ class VersionSummary(_Model):
     digest: str
     source: str
     registered_at: float
+    registered_by: str = ""
     published: bool = False
     published_at: float | None = None
     published_by: str = ""

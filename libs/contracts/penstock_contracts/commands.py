@@ -67,7 +67,7 @@ class RegisterVersion(_Model):
     interpreter: InterpreterHint | None = None
     git: GitInfo | None = None
     publish: bool = False
-    by: str = Field(default="", max_length=500, description="principal that publishes it")
+    by: str = Field(default="", max_length=500, description="principal that registers or publishes it")
 
 
 class Version(_Model):
@@ -83,6 +83,7 @@ class Version(_Model):
     git: GitInfo | None = None
     pipeline: Pipeline
     registered_at: float
+    registered_by: str = Field(default="", description="principal")
 
 
 class Publication(_Model):

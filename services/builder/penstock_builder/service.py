@@ -116,6 +116,7 @@ class BuilderService:
                 git=command.git,
                 pipeline=command.pipeline,
                 registered_at=self._clock(),
+                registered_by=command.by,
             )
             packed = await asyncio.to_thread(versions.pack, version)  # a large one takes its time
             if await self._store.put(versions.key(project, name, number), packed, 0) is not None:

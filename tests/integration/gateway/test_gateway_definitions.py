@@ -164,7 +164,7 @@ async def test_a_schedule_is_kept_read_replaced_and_removed(platform: Platform, 
     path = "/v1/schedules/nightly"
     assert (await http("GET", path)).status == 404
     put = await http("PUT", path, schedule())
-    expected = commands.Schedule(name="nightly", **schedule())
+    expected = commands.Schedule(name="nightly", owner="token:default", **schedule())
     assert (put.status, put.json()) == (200, expected.model_dump())
     entry = await Bucket(platform.bus, subjects.SCHEDULES_BUCKET).get("nightly")
     assert entry

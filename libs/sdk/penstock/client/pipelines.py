@@ -24,6 +24,7 @@ class Version:
     Attributes:
         created: False when an equal version existed already; only after `Pipelines.register`.
         digest: digest of the version's identity; `source` is the digest of its source bundle.
+        registered_by: the principal that registered it first.
         published: whether schedules and child runs may use it; a version that is not is an experiment.
         published_at: when it was published last, in Unix seconds, and `published_by` by whom; not after `register`.
         latest: whether it was published last of all; not after `register`.
@@ -39,6 +40,7 @@ class Version:
     digest: str = ""
     source: str = ""
     registered_at: float | None = None
+    registered_by: str = ""
     published: bool = False
     published_at: float | None = None
     published_by: str = ""

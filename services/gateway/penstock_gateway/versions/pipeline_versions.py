@@ -147,6 +147,7 @@ def _summary(version: Version, published: Publications | None) -> VersionSummary
         digest=version.digest,
         source=version.source,
         registered_at=version.registered_at,
+        registered_by=version.registered_by,
         git=version.git,
         steps=len(version.pipeline.nodes),
         **_publication(version, published),
