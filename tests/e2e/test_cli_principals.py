@@ -35,7 +35,7 @@ def small(n: int = 1):
 
 @pipeline
 def parent(n: int = 1):
-    return run_pipeline("small", {"n": n})
+    return run_pipeline("small", n=n)
 """
 
 
@@ -125,7 +125,9 @@ def test_each_principal_has_its_own_runs_and_its_own_last_run(workspace: Workspa
 def test_last_is_no_child_run(workspace: Workspace) -> None:
     workspace.call("register", "flows.py:small")
     run_id = workspace.json("run", "flows.py:parent")["run_id"]
-    children = Client(home=workspace.folder / ".penstock").runs.list(requested_by=f"run:{run_id}/run_pipeline")
+    runs = Client(home=workspace.folder / ".penstock").runs
+    [key] = runs.get(run_id).steps
+    children = runs.list(requested_by=f"run:{run_id}/{key}")
     assert [child.pipeline for child in children] == ["small"]
     assert workspace.json("runs", "show", "last")["run_id"] == run_id
 
