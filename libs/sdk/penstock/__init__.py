@@ -1,6 +1,6 @@
 """Write machine-learning pipelines as plain typed Python and run them anywhere.
 
-from penstock import context, pipeline, step
+from penstock import Client, context, pipeline, step
 
 @step(retries=2)
 def load(url: str) -> pd.DataFrame: ...
@@ -13,6 +13,11 @@ def train(data: pd.DataFrame, depth: int = 3) -> Model:
 @pipeline
 def training(url: str):
     return train(load(url))
+
+training.local(url="data.csv")                             # in this process, for tests and debugging
+Client().run(training, {"url": "https://…/data.csv"})      # on a platform
+
+Errors: see `penstock.errors`.
 """
 
 from __future__ import annotations
@@ -74,9 +79,8 @@ __all__ = [
     "when",
 ]
 
-# Everything is imported when it is first asked for: `penstock run` starts the platform with
-# `penstock.client.platform` alone,
-# before anything else, and a step's process needs no compiler.
+# Imported on first use: `penstock run` starts the platform with `penstock.client.platform` alone, before anything else,
+# and a step's process needs no compiler.
 _LAZY_EXPORTS = {
     "Cache": "penstock.authoring",
     "Client": "penstock.client.client",

@@ -1,4 +1,4 @@
-"""The inputs of a run: from what people write to values that fit the pipeline, and to JSON.
+"""Inputs of a run: parse texts, check values against a pipeline's parameters, encode them as JSON.
 
 For the command line: `parse_inputs(pipeline, {"depth": "3"})`, then `check_inputs(pipeline, …)`, whose result is what
 `POST /v1/runs` takes. For Python: `check_inputs` alone. Defaults are not filled in; the platform does that.
@@ -23,7 +23,7 @@ from penstock_core.errors import InputError
 
 
 def check_value(value: object, hint: Any, what: str = "the value") -> Any:
-    """`value` as the hint asks for it: as it is, or converted from plain data where that loses nothing.
+    """Return `value` if it fits the hint, else converted from plain data where that is lossless.
 
     Raises:
         InputError: it does not fit.
@@ -41,7 +41,7 @@ def check_value(value: object, hint: Any, what: str = "the value") -> Any:
 
 
 def parse_text(text: str, hint: Any, what: str = "the value") -> Any:
-    """What a text from a command line stands for: JSON if that fits the hint, else the text itself.
+    """Parse a text from the command line: as JSON if that fits the hint, else as the text itself.
 
     Paths become absolute, because steps run in folders of their own.
 
@@ -55,7 +55,7 @@ def parse_text(text: str, hint: Any, what: str = "the value") -> Any:
             value = _converted(data, hint)
         except codec.MismatchError:
             continue
-        # In Python True is an int, in a text it is a mistake.
+        # In Python, True is an int; in a text for a number, it is a mistake.
         wrong_kind = isinstance(value, bool) and not {bool, Any} & {
             hints.class_of(one) or Any for one in hints.members(hint)
         }
@@ -72,7 +72,7 @@ def _as_json(text: str) -> tuple[Any, ...]:
 
 
 def _python_literal(text: str) -> tuple[Any, ...]:
-    """Python's own words, which are no JSON."""
+    """Python's literals that are not JSON."""
     return {"true": (True,), "false": (False,), "none": (None,)}.get(text.strip().lower(), ())
 
 
@@ -106,7 +106,7 @@ def parse_inputs(pipeline: Parametrized, texts: Mapping[str, str]) -> dict[str, 
     """The values of `-p name=text` options.
 
     Raises:
-        InputError: a parameter is unknown, or a text does not fit.
+        InputError: a parameter is unknown, or a text does not fit its type.
     """
     _check_names(pipeline, texts)
     hinted = pipeline.hints
@@ -114,9 +114,9 @@ def parse_inputs(pipeline: Parametrized, texts: Mapping[str, str]) -> dict[str, 
 
 
 def live_inputs(pipeline: Parametrized, values: Mapping[str, Any], elsewhere: Collection[str] = ()) -> dict[str, Any]:
-    """The values of a run in this process, of any type; those left out are not in the result.
+    """Return the checked inputs of a run in this process, of any type, without defaults.
 
-    `elsewhere` are parameters that are given in another way.
+    `elsewhere` names parameters that are set in another way.
 
     Raises:
         InputError: a parameter is unknown or missing, or a value does not fit.
@@ -124,7 +124,7 @@ def live_inputs(pipeline: Parametrized, values: Mapping[str, Any], elsewhere: Co
     _check_names(pipeline, values)
     for name, parameter in pipeline.signature.inputs.items():
         if parameter.required and name not in values and name not in elsewhere:
-            raise InputError(f"pipeline {pipeline.name!r} misses its parameter {name!r} ({hints.show(parameter.hint)})")
+            raise InputError(f"pipeline {pipeline.name!r} requires parameter {name!r} ({hints.show(parameter.hint)})")
     return {name: check_value(value, pipeline.hints[name], _what(pipeline, name)) for name, value in values.items()}
 
 
@@ -149,7 +149,7 @@ def to_json(value: object, hint: Any, what: str = "the value") -> Any:
     if isinstance(value, Path):
         value = value.absolute()
         if any(hints.class_of(option) is str for option in hints.members(hint)):
-            # Who takes both does not mind, and people read it more easily.
+            # A parameter that takes both gets the more readable form.
             return str(value)
     try:
         return codec.plain(value, hint)

@@ -1,6 +1,6 @@
 """Texts that are shown as reports: a step returns `Markdown(...)` or `Html(...)` and everybody can read them.
 
-Both are plain texts with a type, so that whoever shows a result knows what it is. Notebooks render them.
+Both are str subclasses that mark how a result is displayed. Notebooks render them.
 """
 
 from __future__ import annotations

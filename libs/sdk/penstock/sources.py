@@ -1,4 +1,4 @@
-"""From what the user names (`FILE`, `FILE:PIPELINE`, a folder) to a pipeline that can be registered.
+"""Load a pipeline from `FILE`, `FILE:PIPELINE` or a folder, and prepare it for registration.
 
 The user's module is imported here, in the user's own process; the platform never imports it.
 """
@@ -29,7 +29,7 @@ _USUAL = ("pipeline.py", "main.py", "__init__.py")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A module to import: `name` with `root` first on the module path; `pipeline` is None where none was named."""
+    """A module to import: `name` with `root` first on the module path; `pipeline` is None if not given."""
 
     file: Path
     root: Path
@@ -39,7 +39,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class PreparedPipeline:
-    """A pipeline with everything that registering it takes. `code` is the digest of the modules that it imports."""
+    """A compiled pipeline with source bundle, environment and commit; `code`: digest of the modules it imports."""
 
     ir: CompiledPipeline
     source: bundle.Bundle
@@ -61,17 +61,17 @@ def prepare(source: Pipeline | str | os.PathLike[str]) -> PreparedPipeline:
 
 
 def load(source: str | os.PathLike[str]) -> Pipeline:
-    """The pipeline object in `FILE`, `FILE:PIPELINE`, or a folder.
+    """Return the pipeline in `FILE`, `FILE:PIPELINE` or a folder.
 
     Raises:
-        SourceError: there is no such file, it cannot be imported, or it is not clear which pipeline is meant.
+        SourceError: there is no such file, it cannot be imported, or the pipeline is ambiguous.
     """
     target = locate(os.fspath(source))
     return choose(_import(target), target)
 
 
 def locate(source: str) -> Target:
-    """Which module, from which folder, is meant."""
+    """Return the module of a source."""
     path, pipeline = Path(source), None
     if not path.exists() and ":" in source:
         left, _, pipeline = source.rpartition(":")
@@ -83,7 +83,7 @@ def locate(source: str) -> Target:
             f"there is no file {str(path)!r}{_near(path)}: name a Python file, or a folder that holds pipeline.py"
         )
     if path.suffix != ".py":
-        raise SourceError(f"{path} is no Python file: its name must end in .py")
+        raise SourceError(f"{path} is not a Python file: its name must end in .py")
     file = path.resolve()
     if "." in file.stem:
         raise SourceError(f"{path} cannot be imported, because {file.stem!r} has a dot in it: rename it")
@@ -117,7 +117,7 @@ _roots: set[Path] = set()
 
 
 def _forget_other_projects(target: Target) -> None:
-    """Make room for a project whose modules have the names of another's: every second one is called `pipeline`."""
+    """Unload modules of other projects that have the same names, such as `pipeline`."""
     here = {path.stem for path in target.root.iterdir() if path.suffix in (".py", "")}
     for name, module in list(sys.modules.items()):
         top = name.partition(".")[0]
@@ -195,20 +195,20 @@ def _advice(error: Exception) -> str:
 
 
 def choose(module: ModuleType, target: Target) -> Pipeline:
-    """The pipeline that is meant among those that a module holds."""
+    """Return the selected pipeline of a module."""
     found = {name: item for name, item in vars(module).items() if is_pipeline(item)}
     if target.pipeline is not None:
         for name, item in found.items():
             if target.pipeline in (name, item.name):
                 return item
         known = ", ".join(found) or "none"
-        raise SourceError(f"{target.file} holds no pipeline {target.pipeline!r} (its pipelines: {known})")
+        raise SourceError(f"{target.file} has no pipeline {target.pipeline!r} (its pipelines: {known})")
     own = {id(item): name for name, item in found.items() if item.function.__module__ == module.__name__}
     names = list(own.values()) or list(found)
     if len(names) == 1:
         return found[names[0]]
     if not names:
-        raise SourceError(f"{target.file} holds no pipeline: decorate a function with @pipeline")
+        raise SourceError(f"{target.file} has no pipeline: decorate a function with @pipeline")
     shown = " or ".join(f"{target.file.name}:{name}" for name in names[:6])
     raise SourceError(f"{target.file} holds {len(names)} pipelines: choose one with {shown}")
 

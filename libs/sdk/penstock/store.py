@@ -27,7 +27,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FolderStore:
-    """A content-addressed store in a local folder, which is made when first written to.
+    """A content-addressed store in a local folder, which is created by the first write.
 
     Args:
         root: the folder.
@@ -39,11 +39,11 @@ class FolderStore:
         self.limit = limit
 
     def path(self, sha256: str) -> Path:
-        """Where the object of this digest lies, whether it is there or not."""
+        """Return the path of the object with this digest, whether it exists or not."""
         return self.root / artifact_layout.object_name(sha256)
 
     def has(self, sha256: str) -> bool:
-        """Whether the object is there."""
+        """Whether the object exists."""
         return self.path(sha256).is_file()
 
     def put_bytes(self, data: bytes) -> tuple[str, int]:
@@ -113,7 +113,7 @@ class FolderStore:
         return sha256, size
 
     def check_size(self, size: int) -> None:
-        """Raise `ArtifactTooLargeError` when an artifact of `size` bytes is over the limit."""
+        """Raise `ArtifactTooLargeError` if `size` bytes exceed the limit."""
         if self.limit is not None and size > self.limit:
             raise ArtifactTooLargeError(
                 f"the artifact has {size} bytes, more than the platform's limit of {self.limit} bytes; nothing was "
@@ -126,14 +126,14 @@ class FolderStore:
         if not target.is_file() or target.stat().st_size != size:
             return False
         with suppress(OSError), self._lock():
-            # Its time begins anew, so that it is not swept before something names it.
+            # Renew its time, so that it is not swept before something refers to it.
             os.utime(target)
             return target.stat().st_size == size
-        return False  # gone meanwhile, or another user's: it is written anew
+        return False  # removed meanwhile, or owned by another user: it is rewritten
 
     @contextmanager
     def _lock(self) -> Generator[None]:
-        """Keep sweepers out for a moment: they hold the lock alone, writers hold it together."""
+        """Hold the shared lock, which excludes the garbage collection."""
         descriptor = os.open(self.root / artifact_layout.LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)

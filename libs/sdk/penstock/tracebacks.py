@@ -1,4 +1,4 @@
-"""Whose code is it? Finds the user's file and line, and shows tracebacks without the platform's own frames."""
+"""Tracebacks without the platform's own frames, and the user's file and line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import traceback
 from types import FrameType
 
 _OURS = frozenset({"penstock", "penstock_core"})
-# Where our packages lie, so that frames can be told apart by file name alone (tracebacks know nothing else).
+# Where our packages lie, so that frames are distinguished by file name, which is all that tracebacks have.
 _FOLDERS = tuple(
     os.path.dirname(os.path.abspath(str(sys.modules[name].__file__))) + os.sep  # noqa: PTH100, PTH120 - no pathlib: import time
     for name in _OURS
@@ -20,7 +20,7 @@ _MACHINERY = ("<frozen importlib", "<frozen runpy", str(importlib.__file__))
 
 
 def caller() -> tuple[str | None, int | None]:
-    """File and line of the innermost frame that is not the platform's: where the user's code called us."""
+    """Return file and line of the innermost frame of user code."""
     frame: FrameType | None = inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _OURS:
         frame = frame.f_back
@@ -33,7 +33,7 @@ def is_platform(filename: str) -> bool:
 
 
 def where(error: BaseException) -> tuple[str | None, int | None]:
-    """File and line of the user's code in which `error` was raised, innermost first; syntax errors name their own."""
+    """File and line of the user's code in which `error` was raised, innermost first; a syntax error has its own."""
     if isinstance(error, SyntaxError) and error.filename:
         return error.filename, error.lineno
     found: tuple[str | None, int | None] = (None, None)

@@ -1,16 +1,16 @@
-"""`track`: the record of a plain script's run, with no platform.
+"""`track`: record the run of a plain script, without a platform.
 
     with track("my experiment", params={"depth": 3}) as run:
         run.log_metric("loss", 0.1, step=1)
 
-What enters: what the script logs. What leaves: a folder `tracked/<run id>` in the state folder, which a platform takes
-in once when it is up and the script is over. Nothing is asked of any server, and nothing is read by anybody before.
+In: what the script logs. Out: a folder `tracked/<run id>` in the state folder, which a platform imports after the
+script has finished. No server is involved before.
 
     begin.json    what the run is: written before the folder gets its name
     about.json    interpreter, packages and Git commit: gathered beside the script
     run.points    measurements; run.events, run.commits: parameters, tags, artifacts, as steps of pipelines write them
-    end.json      how it ended, whole or not there
-    lock          held while the script lives, so that one that was killed is told from one that runs
+    end.json      the outcome, written atomically
+    lock          locked while the script runs, which distinguishes a running script from a killed one
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class TrackedRun(Context):
         self.name = name
 
     def register_model(self, name: str, model: object, **more: Any) -> None:
-        """Not from a script: gates are compared where the registry is, and here is none.
+        """Not available in scripts: gates are evaluated by the registry of a platform.
 
         Raises:
-            NotInScriptsError: always; says how else.
+            NotInScriptsError: always; the message shows the alternative.
         """
         raise NotInScriptsError(
-            f"register_model({name!r}): a script has no registry at hand: keep the model with "
+            f"register_model({name!r}): a script has no access to the registry: store the model with "
             f"log_artifact({name!r}, model), then `penstock models register {name} {self.run_id} script -o {name}`"
         )
 
@@ -71,7 +71,7 @@ class TrackedRun(Context):
 
 
 class Tracking:
-    """Made by `track`; see there."""
+    """The context manager that `track` returns."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Tracking:
     ) -> None:
         self._using.__exit__(None, None, None)
         if os.getpid() != self._pid:
-            return  # a forked child came to the end of the block: the run is its parent's
+            return  # in a forked child: the run belongs to its parent
         end = {"finished_at": time.time(), **_ending(error)}
         self._about.join(_ENVIRONMENT_TIMEOUT)
         recorder = self._recorder
@@ -132,7 +132,7 @@ class Tracking:
         }
 
     def _save(self, name: str, value: object) -> Json:
-        # Serializers are needed by those who keep objects only.
+        # Imported only by scripts that log objects.
         from penstock import serialize
 
         return serialize.save(value, Any, self._store, where=f"artifact {name!r} of {self._name!r}")
@@ -150,21 +150,21 @@ def track(
     tags: Mapping[str, str | float] | None = None,
     home: str | os.PathLike[str] | None = None,
 ) -> Tracking:
-    """Record what a plain script does as a run, with no platform running.
+    """Record a plain script as a run; no platform needs to be running.
 
     Used as `with track("name") as run:`. `run` offers what `context()` offers in a step (`log_metric`, `log_param`,
-    `set_tag`, `log_table`, `log_figure`, `log_artifact`), and inside of the block `context()` is `run`. Any number of
-    scripts may do so at the same time. When the block is left, or the script dies, `penstock runs list`, `show`,
-    `metrics` and `compare` have the run.
+    `set_tag`, `log_table`, `log_figure`, `log_artifact`), and inside of the block `context()` is `run`. Any number
+    of scripts can do so concurrently. After the block, or after the script has died, `penstock runs list`, `show`,
+    `metrics` and `compare` include the run.
 
     Args:
         name: of the experiment; runs of one name are listed as those of one pipeline.
-        params: what the run is given, to be found and compared by.
-        tags: texts to find it by.
+        params: inputs of the run, for search and comparison.
+        tags: texts by name, for search.
         home: the state folder; default `$PENSTOCK_HOME`, else `.penstock`.
 
     Raises:
-        TypeError: `name` is no text, or `params` or `tags` no dictionaries with texts as names.
+        TypeError: `name` is not a str, or `params` or `tags` are not dictionaries with str keys.
         ValueError: a name is empty, too long or has control characters.
         PlatformFailedError: the state folder cannot be written; when the block is entered.
     """

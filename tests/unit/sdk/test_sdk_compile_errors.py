@@ -15,7 +15,7 @@ CALLS = [
     ("train(3)", "input 'data' of step 'train' takes list[int], but 3 (int) is not list[int]"),
     ("train(['a'])", "item 0: 'a' (str) is not int"),
     ("train([1], depht=3)", "step 'train' has no input 'depht' (its inputs: data, depth)"),
-    ("train(depth=3)", "step 'train' misses its input 'data' (list[int])"),
+    ("train(depth=3)", "step 'train' requires input 'data' (list[int])"),
     ("train([1], 2, 3)", "step 'train' takes 2 inputs, but 3 were given"),
     ("train([1], data=[2])", "input 'data' of step 'train' is given twice"),
     ("train(load())", "input 'data' of step 'train' takes list[int], but the result of step 'load' is str"),
@@ -128,7 +128,7 @@ MODULES = [
     ("@step(retrys=2)  # here\ndef a(): ...", "@step has no option 'retrys': did you mean 'retries'?"),
     ("a = step(3)  # here", "@step takes a function, not 3 (int)"),
     ("a = step(lambda: 1)  # here", "a lambda cannot be a step"),
-    ("@step\n@step  \ndef a(): ...".replace("@step\n", "@step  # here\n", 1), "is a step already"),
+    ("@step\n@step  \ndef a(): ...".replace("@step\n", "@step  # here\n", 1), "is already a step"),
     ("@step  # here\ndef a():\n    yield 1", "step 'a' uses yield"),
     ("@pipeline(name='x/y')  # here\ndef a(): ...", "pipeline name 'x/y' is not valid"),
     ("@pipeline  # here\nasync def a(): ...", "must be a plain function"),
@@ -186,7 +186,7 @@ BODIES = [
     ("{}['key']  # here", "pipeline 'p' raised KeyError while it was compiled: 'key'"),
     ("a = load()  # here\n    b = split(a)\n    a.after(b)", "in a circle: load <- split <- load"),
     ("a = load()  # here\n    a.after(a)", "in a circle: load <- load"),
-    ("split(kept[0])  # here", "belongs to another pipeline, or to an earlier compilation"),
+    ("split(kept[0])  # here", "belongs to another pipeline or to an earlier compilation"),
     ("load().after(kept[0])  # here", ".after() takes what steps of this pipeline return"),
 ]
 
@@ -233,7 +233,7 @@ def empty(data):
 
 """
 INNER_CALLS = [
-    ("inner()", "pipeline 'inner' misses its parameter 'data' (list[int])"),
+    ("inner()", "pipeline 'inner' requires parameter 'data' (list[int])"),
     ("inner([1], deep=2)", "pipeline 'inner' has no parameter 'deep' (its parameters: data, depth, kind)"),
     ("inner([1], data=[2])", "parameter 'data' of pipeline 'inner' is given twice"),
     ("inner([1], 2, 'a', 4)", "pipeline 'inner' takes 3 parameters, but 4 were given"),

@@ -220,7 +220,7 @@ def test_handlers_in_an_inner_pipeline_are_no_part_of_its_order() -> None:
 
 def test_outside_a_pipeline() -> None:
     for made in (lambda: when(True), otherwise, on_exit, on_failure, lambda: one_of(1, 2)):
-        with pytest.raises(DefinitionError, match="belongs into the body of a pipeline") as caught:
+        with pytest.raises(DefinitionError, match="can only be used inside a pipeline body") as caught:
             made()
         assert caught.value.file == __file__
 
@@ -353,19 +353,19 @@ USES = [
     ("metrics()[0]", "which has keys of text, not 0"),
     ("pair()[2]", "the result of step 'pair' is tuple[int, str], which has no item 2 (it has 2)"),
     ("pair()[-1]", "items of the result of step 'pair' are counted from 0, not from the end: [-1]"),
-    ("pair()[0:1]", "asked for items other than by one index or one name"),
-    ("table().columns", "asked for its attribute 'columns' here"),
-    ("table()['x']", "asked for its item 'x' here"),
-    ("number()[0]", "asked for its item 0 here"),
+    ("pair()[0:1]", "indexed with anything but one index or one name"),
+    ("table().columns", "accessed by attribute 'columns' here"),
+    ("table()['x']", "indexed with 'x' here"),
+    ("number()[0]", "indexed with 0 here"),
     ("text(best().accuracy)", "takes str, but the result of step 'best', field 'accuracy' is float"),
     ("with when(True): pass", "when() takes a condition on results, such as best.accuracy >= 0.9, not True (bool)"),
     ("with when(split()): pass", "given to when() here"),
     ("with when(table()): pass", "cannot be compared or used in a condition here"),
-    ("with otherwise(): pass", "otherwise() belongs right after a 'with when(...):' block"),
+    ("with otherwise(): pass", "otherwise() must directly follow a 'with when(...):' block"),
     ("one_of(number())", "one_of() takes at least two results of steps"),
     ("one_of(number() > 3, number())", "one_of() takes at least two results of steps"),
     ("one_of(1, number())", "one_of() takes at least two results of steps"),
-    ("one_of(number(), 1, number())", "1 (int) is always there, so what stands after it is never taken"),
+    ("one_of(number(), 1, number())", "1 (int) is always available, so that arguments after it are never used"),
     ("one_of(number(), split())", "only where they are of one NamedTuple"),
     ("text(one_of(number(), text()))", "takes str, but one_of(number, text) is int | str"),
     ("number().after(one_of(number(), text()))", ".after() takes what steps of this pipeline return"),
@@ -381,29 +381,35 @@ def test_what_is_refused(user: UserModules, use: str, says: str) -> None:
 
 
 BODIES = [
-    ("with when(n > 1): number()\n    number()\n    with otherwise(): number()  # here", "with no step in between"),
+    ("with when(n > 1): number()\n    number()\n    with otherwise(): number()  # here", "must directly follow"),
     (
         "with when(n > 1): number()\n    with when(flag()):\n        with otherwise(): number()  # here",
-        "otherwise() belongs right after",
+        "otherwise() must directly follow",
     ),
-    ("with when(n > 1): number()\n    with otherwise(): pass\n    with otherwise(): number()  # here", "right after"),
-    ("with when(n > 1):\n        with otherwise(): number()  # here", "right after"),
-    ("with on_exit() as e: e.reason  # here", "asked for 'reason': it has 'error' and 'outcome'"),
-    ("with on_exit():\n        with on_failure(): number()  # here", "on_failure() cannot stand inside"),
+    (
+        "with when(n > 1): number()\n    with otherwise(): pass\n    with otherwise(): number()  # here",
+        "directly follow",
+    ),
+    ("with when(n > 1):\n        with otherwise(): number()  # here", "directly follow"),
+    (
+        "with on_exit() as e: e.reason  # here",
+        "accessed by attribute 'reason', which is neither 'error' nor 'outcome',",
+    ),
+    ("with on_exit():\n        with on_failure(): number()  # here", "on_failure() cannot be used inside"),
     ("with on_exit() as e: pass\n    text(e.outcome)  # here", "reads how the run ends, which only steps that run at"),
     ("with on_exit() as e: text(e.error)  # here", "takes str, but the error of the run is str | None"),
     ("with on_exit() as e: e.outcome == 'failure'  # here", "so it is never equal to 'failure' (str)"),
     (
         "x = number()\n    with on_exit(): number(x)  # here",
-        "may be None, because this step runs at the end of the run",
+        "may be None, because this step runs at the end of every run",
     ),
     (
         "with on_exit(): x = number()\n    number(x)  # here",
         "step 'number-2' waits for step 'number', which runs when all",
     ),
     ("with on_exit(): x = number()\n    number().after(x)  # here", "which runs when all others are over"),
-    ("with when(kept[0] > 1): number()  # here", "belongs to another pipeline, or to an earlier compilation"),
-    ("one_of(kept[0], number())  # here", "belongs to another pipeline, or to an earlier compilation"),
+    ("with when(kept[0] > 1): number()  # here", "belongs to another pipeline or to an earlier compilation"),
+    ("one_of(kept[0], number())  # here", "belongs to another pipeline or to an earlier compilation"),
     ("number() > kept[0]  # here", "belongs to another pipeline"),
 ]
 

@@ -136,9 +136,7 @@ def test_a_part_that_is_not_there_is_named(store: FolderStore, path: Any) -> Non
         serialize.save(["x" * 70_000, 1, 2], Any, store),
         {"artifact": {"format": "jsonl", "sha256": store.put_bytes(b"1\n2\n3\n")[0]}},
     ):
-        with pytest.raises(
-            UnloadableError, match=r"input 'n' of step 's' is a part of a value that does not have it: .*\["
-        ):
+        with pytest.raises(UnloadableError, match=r"input 'n' of step 's' is a missing part of a value: .*\["):
             serialize.load(part(saved, *path), Any, store, where="input 'n' of step 's'")
 
 

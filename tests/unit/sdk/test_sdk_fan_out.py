@@ -109,7 +109,7 @@ def test_partial_is_called_too() -> None:
         return added(n)
 
     assert nodes(p.compile())["add"].inputs == {"x": Param("n"), "y": Inline(5)}
-    with pytest.raises(DefinitionError, match="belongs into the body of a pipeline"):
+    with pytest.raises(DefinitionError, match="can only be used inside a pipeline body"):
         samples.square.map([1])
     with pytest.raises(DefinitionError, match="input 'y' of step 'add' is given twice"):
         added(1, y=2)
@@ -179,7 +179,7 @@ WRONG = [
     ("square.map(split())", "but the outputs (good, bad) of step 'split' are no list: give one of them (.good, .bad)"),
     ("train.map(data=load())", "so it takes a list of list[int], but the result of step 'load' is list[int]"),
     ("total.map([1, 2])", "takes list[list[int]], but item 0: 1 (int) is not list[int]"),
-    ("train.map(depth=[1])", "step 'train' misses its input 'data' (list[int])"),
+    ("train.map(depth=[1])", "step 'train' requires input 'data' (list[int])"),
     ("train.partial(data=[1]).map(depht=[1])", "has no input 'depht' (its inputs: data, depth, rate)"),
     ("train.partial(dta=[1])", "step 'train' has no input 'dta' (its inputs: data, depth, rate)"),
     ("train.partial(data=[1]).map(data=[[1]])", "input 'data' of step 'train' is given in partial() and in map()"),

@@ -160,7 +160,7 @@ def test_wrong_inputs_are_named(values: dict[str, Any], says: str) -> None:
 
 
 def test_a_missing_input_is_named() -> None:
-    with pytest.raises(InputError, match=r"pipeline 'single' misses its parameter 'n' \(int\)"):
+    with pytest.raises(InputError, match=r"pipeline 'single' requires parameter 'n' \(int\)"):
         check_inputs(samples.single, {})
     with pytest.raises(InputError, match="parameter 'n' of pipeline 'single' must be int, not 'x'"):
         parse_inputs(samples.single, {"n": "x"})

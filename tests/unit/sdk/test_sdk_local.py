@@ -79,7 +79,7 @@ def test_tables_can_be_given_as_parameters_here() -> None:
     ("inputs", "says"),
     [
         ({"m": 1}, "pipeline 'single' has no parameter 'm'"),
-        ({}, r"pipeline 'single' misses its parameter 'n' \(int\)"),
+        ({}, r"pipeline 'single' requires parameter 'n' \(int\)"),
         ({"n": "x"}, "parameter 'n' of pipeline 'single' must be int"),
     ],
 )

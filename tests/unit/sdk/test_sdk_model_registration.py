@@ -100,7 +100,7 @@ def test_the_same_object_again_is_one_version_with_what_was_said_last(tmp_path: 
 @pytest.mark.parametrize(
     ("entrypoint", "says"),
     [
-        ("registers_parts", "a list like this is kept as several files: save it into a folder"),
+        ("registers_parts", "a list of this kind is stored as several artifacts: save it to a folder"),
         ("registers_many", f"a step registers at most {MAX_MODELS} versions"),
     ],
 )
@@ -119,7 +119,7 @@ def test_what_cannot_be_a_version(tmp_path: Path, entrypoint: str, says: str) ->
         ("churn", {"alias": "latest"}, InvalidIdError, "latest"),
         ("churn", {"alias": "7"}, InvalidIdError, "taken for a version"),
         ("churn", {"alias": "best", "gate": "accuracy >"}, GateError, "after 'accuracy >'"),
-        ("churn", {"gate": "accuracy > 1"}, ValueError, "say which, with alias="),
+        ("churn", {"gate": "accuracy > 1"}, ValueError, "set alias=, too"),
         ("churn", {"metrics": {"a": "high"}}, TypeError, "metric 'a' must be a number, not 'high'"),
         ("churn", {"metrics": {"a": None}}, TypeError, "must be a number"),
         ("churn", {"metrics": {"a": True}}, TypeError, "must be a number"),

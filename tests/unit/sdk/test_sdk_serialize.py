@@ -392,7 +392,7 @@ def test_what_cannot_be_saved_says_what_to_do(store: FolderStore) -> None:
         ({"something": 1}, "unknown form"),
         (
             {"artifact": {"sha256": hashlib.sha256(b"x").hexdigest(), "format": "new"}},
-            "format 'new', which is not known",
+            "unregistered format 'new'",
         ),
         ({"artifact": {"sha256": hashlib.sha256(b"x").hexdigest(), "format": "npy"}}, "cannot be read from npy"),
     ],

@@ -195,5 +195,5 @@ def test_what_is_too_much_is_left_out_and_said_once(
         mine.log_metric("m0", float(number))
     assert len(lines(tmp_path)) == 10
     assert {line[0] for line in lines(tmp_path)} == {"m0", "m1", "m2"}
-    assert capsys.readouterr().err.count("measurements are left out from here on") == 1
+    assert capsys.readouterr().err.count("further metrics are dropped") == 1
     assert mine.metrics["m0"] == 19.0

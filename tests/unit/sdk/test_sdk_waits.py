@@ -118,7 +118,7 @@ def test_other_pipelines() -> None:
 
 def test_outside_a_pipeline() -> None:
     for make in (lambda: ask("?"), lambda: sleep(1), lambda: wait_for_event("x"), lambda: run_pipeline("x")):
-        with pytest.raises(DefinitionError, match="waiting belongs into the body of a pipeline") as caught:
+        with pytest.raises(DefinitionError, match="waits can only be used inside a pipeline body") as caught:
             make()
         assert caught.value.file == __file__
 
@@ -150,7 +150,7 @@ WRONG = [
     ("ask('?', choices='yes')", "choices of ask() must be a list of different texts, not 'yes'"),
     ("ask('?', choices=['a', 'a'])", "choices of ask() must be a list of different texts"),
     ("ask('?', default='maybe', timeout=1)", "default 'maybe' is not one of the choices 'yes', 'no'"),
-    ("ask('?', default='yes')", "so it needs timeout=… too"),
+    ("ask('?', default='yes')", "so timeout=… is required, too"),
     ("ask('?', timeout='never')", "timeout must be a time"),
     ("ask('?', name='a b')", "name 'a b' is not valid"),
     ("ask('?') == 'maybe'", "so it is never equal to 'maybe' (str)"),
@@ -169,7 +169,7 @@ WRONG = [
     ("run_pipeline('a b')", "pipeline of run_pipeline() 'a b' is not valid"),
     ("run_pipeline(3)", "pipeline of run_pipeline() must be a text, not 3 (int)"),
     ("run_pipeline('x', version=0)", "version must be a whole number from 1"),
-    ("run_pipeline(inner)", "step 'inner' misses its input 'day' (int)"),
+    ("run_pipeline(inner)", "step 'inner' requires input 'day' (int)"),
     ("run_pipeline(inner, day='x')", "input 'day' of step 'inner' takes int"),
     ("run_pipeline(inner, date=1)", "step 'inner' has no input 'date' (its inputs: day)"),
     ("say(run_pipeline(inner, day=1))", "takes str, but the result of step 'inner' is int"),

@@ -1,8 +1,7 @@
-"""What users write pipelines with: `@step`, `@pipeline` and their options.
+"""The authoring API: `@step`, `@pipeline` and their options.
 
-`Pipeline.compile()` runs the body of the pipeline once with references in the place of values (`tracing`), and makes
-of it the intermediate representation that the platform runs. Everything wrong is a `DefinitionError` with the user's
-own file and line.
+`Pipeline.compile()` runs the body of the pipeline once with placeholders for values (`trace`), and returns the
+intermediate representation that the platform runs. Every mistake is a `DefinitionError` with the user's file and line.
 """
 
 from penstock.authoring.blocks import on_exit, on_failure, otherwise, when

@@ -3,7 +3,7 @@
 with when(best.accuracy >= 0.9):
     register(best.model)
 with otherwise():
-    tell("not good enough")
+    notify("not good enough")
 with on_failure() as failure:
     alert(failure.error)
 with on_exit() as ending:
@@ -27,7 +27,7 @@ Outcome = Literal["succeeded", "failed", "cancelled"]
 
 
 class ConditionBlock:
-    """A `with` block whose steps run only if a condition holds; the others are skipped."""
+    """A `with` block whose steps are skipped unless a condition is true."""
 
     def __init__(self, tracer: Tracer, condition: Condition) -> None:
         self._tracer = tracer
@@ -41,48 +41,46 @@ class ConditionBlock:
 
 
 def when(condition: Any) -> ConditionBlock:
-    """Run the steps of a `with` block only if a condition on results holds.
+    """Run the steps of a `with` block only if a condition on results is true.
 
     Args:
         condition: a comparison of results and parameters with each other or with plain values; several joined with
             `&`, `|` and `~`, each in brackets; or a result whose truth counts, such as a flag.
 
     Raises:
-        DefinitionError: it is no condition, or is used outside a pipeline's body; with the user's line.
+        DefinitionError: it is not a condition, or is used outside a pipeline body; with the user's line.
     """
     tracer = _compiling("when")
     owner, found = comparisons.read(condition, "when()")
     if owner is not tracer:
         raise options.definition_error(
-            f"{condition!r} belongs to another pipeline, or to an earlier compilation of this one"
+            f"{condition!r} belongs to another pipeline or to an earlier compilation of this one"
         )
     return ConditionBlock(tracer, found)
 
 
 def otherwise() -> ConditionBlock:
-    """Run the steps of a `with` block only if the condition of the `when` block right before it does not hold.
+    """Run the steps of a `with` block only if the condition of the preceding `when` block is false.
 
     Raises:
-        DefinitionError: there is no such block right before it; with the user's line.
+        DefinitionError: no `when` block directly precedes it; with the user's line.
     """
     tracer = _compiling("otherwise")
     condition = tracer.last_closed_condition()
     if condition is None:
-        raise options.definition_error(
-            "otherwise() belongs right after a 'with when(...):' block, at the same depth, with no step in between"
-        )
+        raise options.definition_error("otherwise() must directly follow a 'with when(...):' block, at the same depth")
     return _Otherwise(tracer, Not(condition))
 
 
 class _Otherwise(ConditionBlock):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         super().__exit__(kind, error, at)
-        # There is nothing else besides both.
+        # A second `otherwise` is an error.
         self._tracer.passed = None
 
 
 class Ending(Placeholder):
-    """How the run is about to end, for the steps of an `on_failure` or `on_exit` block."""
+    """The outcome of the run, for the steps of an `on_failure` or `on_exit` block."""
 
     __slots__ = ("_tracer",)
 
@@ -94,7 +92,7 @@ class Ending(Placeholder):
 
     @property
     def error(self) -> Any:
-        """What went wrong, for people; None where nothing did."""
+        """The error message of the run; None if it succeeds."""
         return Reference(self._tracer, values.Ending("error"), str | None, None, "the error of the run")
 
     @property
@@ -105,22 +103,22 @@ class Ending(Placeholder):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
-        refuse(self, f"asked for {name!r}: it has 'error' and 'outcome'")
+        refuse(self, f"accessed by attribute {name!r}, which is neither 'error' nor 'outcome',")
 
 
 class RunFailure(Ending):
-    """How the run has failed, for the steps of an `on_failure` block."""
+    """The failure of the run, for the steps of an `on_failure` block."""
 
     __slots__ = ()
 
     @property
     def error(self) -> Any:
-        """What went wrong, for people."""
+        """The error message of the run."""
         return Reference(self._tracer, values.Ending("error"), str, None, "the error of the run")
 
 
 class PhaseBlock:
-    """A `with` block whose steps have their turn when the rest of the run is over."""
+    """A `with` block whose steps run after the rest of the run has finished."""
 
     def __init__(self, tracer: Tracer, phase: ir.Phase) -> None:
         self._tracer = tracer
@@ -135,7 +133,7 @@ class PhaseBlock:
 
 
 def on_failure() -> PhaseBlock:
-    """Run the steps of a `with` block when everything else is over and the run is about to fail.
+    """Run the steps of a `with` block at the end of a run that fails.
 
     `with on_failure() as failure:` gives `failure.error`, the reason as text, and `failure.outcome`.
 
@@ -146,7 +144,7 @@ def on_failure() -> PhaseBlock:
 
 
 def on_exit() -> PhaseBlock:
-    """Run the steps of a `with` block when everything else is over, whatever came of it.
+    """Run the steps of a `with` block at the end of every run.
 
     `with on_exit() as ending:` gives `ending.outcome`, one of `succeeded`, `failed` and `cancelled`, and
     `ending.error`, the reason as text, or None.
@@ -160,12 +158,14 @@ def on_exit() -> PhaseBlock:
 def _phase_block(word: str, phase: ir.Phase) -> PhaseBlock:
     tracer = _compiling(word)
     if tracer.phase() is not ir.Phase.MAIN:
-        raise options.definition_error(f"{word}() cannot stand inside an on_failure() or on_exit() block")
+        raise options.definition_error(f"{word}() cannot be used inside an on_failure() or on_exit() block")
     return PhaseBlock(tracer, phase)
 
 
 def _compiling(word: str) -> Tracer:
     tracer = pipeline_tracer.active()
     if tracer is None:
-        raise options.definition_error(f"{word}() belongs into the body of a pipeline; in a step, use 'if' and 'try'")
+        raise options.definition_error(
+            f"{word}() can only be used inside a pipeline body; in a step, use 'if' and 'try'"
+        )
     return tracer

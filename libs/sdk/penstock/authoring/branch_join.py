@@ -1,4 +1,4 @@
-"""`one_of`: whichever of several results there is, after branches of which only one has run."""
+"""`one_of`: the first available of several results, after branches of which only one has run."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from penstock_core.pipeline import conditions, values
 
 
 def one_of(first: Any, *others: Any) -> Any:
-    """The first of several results whose steps all have one: what joins branches of `when` and `otherwise` again.
+    """Return the first available of several results; joins the branches of `when` and `otherwise`.
 
     Args:
         first: a result, or all outputs of a step.
-        *others: further ones, or a plain value for the case that none is there.
+        *others: further results, or a plain value as the last resort.
 
     Returns:
         A reference; its type is the union of theirs.
 
     Raises:
-        DefinitionError: it is used outside a pipeline's body, or given what cannot be chosen from.
+        DefinitionError: it is used outside a pipeline body, or with arguments that are not results.
     """
     tracer = pipeline_tracer.active()
     if tracer is None:
-        raise options.definition_error("one_of() belongs into the body of a pipeline; in a step, use 'if'")
+        raise options.definition_error("one_of() can only be used inside a pipeline body; in a step, use 'if'")
     given = (first, *others)
     placeholder = [one for one in given if isinstance(one, Reference | Outputs)]
     odd = next(
@@ -40,12 +40,12 @@ def one_of(first: Any, *others: Any) -> Any:
     plain = next((one for one in given[:-1] if not isinstance(one, Reference | Outputs)), None)
     if plain is not None:
         raise options.definition_error(
-            f"one_of(): {hints.short_repr(plain)} is always there, so what stands after it is never taken"
+            f"one_of(): {hints.short_repr(plain)} is always available, so that arguments after it are never used"
         )
     foreign = next((one for one in placeholder if references.parts(one)[0] is not tracer), None)
     if foreign is not None:
         raise options.definition_error(
-            f"{foreign!r} belongs to another pipeline, or to an earlier compilation of this one"
+            f"{foreign!r} belongs to another pipeline or to an earlier compilation of this one"
         )
     call = CallBinder(tracer, "one_of()", *tracebacks.caller())
     if any(isinstance(one, Outputs) for one in given):

@@ -1,4 +1,4 @@
-"""What must agree between the steps of one pipeline: the sizes of the limits that they share."""
+"""Check that the steps of a pipeline agree on the sizes of the limits that they share."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from penstock_core.pipeline.ir import Pipeline, StepSpec
 
 
 def check(pipeline: Pipeline) -> None:
-    """Check that all steps that say how large a limit is say the same.
+    """Check that all steps declare the same size for the same limit.
 
     Raises:
-        DefinitionError: two do not; with the file and line of the second.
+        DefinitionError: two differ; with the file and line of the second.
     """
     sizes: dict[str, StepSpec] = {}
     for spec in pipeline.steps.values():

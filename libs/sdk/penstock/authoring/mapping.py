@@ -1,4 +1,4 @@
-"""How users ask for fan-out: `step.map(…)`, `step.grid(…)`, and `step.partial(…)` before either."""
+"""The methods for fan-out: `step.map(…)`, `step.grid(…)`, and `step.partial(…)` before either."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 
 class Mappable:
-    """What can be done for each item of lists."""
+    """A definition that can run once for each item of lists."""
 
     def _record_mapped(self, given: MappedArguments) -> Any:
         raise NotImplementedError
 
     def map(self, *args: Any, **lists: Any) -> Any:
-        """Do the step once for each item of lists, which are taken side by side and must be of equal length.
+        """Run the step once for each item of lists of equal length, taken pairwise.
 
         Args:
             *args: lists for the inputs in their order.
@@ -35,15 +35,15 @@ class Mappable:
         return self._record_mapped(MappedArguments("zip", {}, args, lists))
 
     def grid(self, *args: Any, **lists: Any) -> Any:
-        """Do the step for all combinations of the items of lists; the last input changes fastest. See `map`."""
+        """Run the step for all combinations of the items of lists; the last input changes fastest. See `map`."""
         return self._record_mapped(MappedArguments("grid", {}, args, lists))
 
 
 def fan_out(step: Definition, given: MappedArguments) -> Any:
-    """Record a mapped call in the pipeline whose body runs now."""
+    """Record a mapped call in the pipeline that is being compiled."""
     tracer = pipeline_tracer.active()
     if tracer is None:
         raise options.definition_error(
-            f"{given.word}() belongs into the body of a pipeline; elsewhere call the step as the function that it is"
+            f"{given.word}() can only be used inside a pipeline body; elsewhere, call the step as a plain function"
         )
     return tracer.record_mapped(step, given)

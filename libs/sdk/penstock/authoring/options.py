@@ -1,4 +1,4 @@
-"""The options of a step: how users may write them, and what becomes of them in the IR.
+"""The values of options: accepted forms, and their conversion for the IR.
 
 Every wrong value is a `DefinitionError` at the user's line.
 """
@@ -28,12 +28,12 @@ _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
 def definition_error(message: str) -> DefinitionError:
-    """An error at the line of the user's code that called us."""
+    """Return an error with the line of the user's code."""
     return DefinitionError(message, *tracebacks.caller())
 
 
 def known(given: Iterable[str], there: Iterable[str], what: str) -> None:
-    """All options that are given must be there."""
+    """Check that all given options exist."""
     names = list(there)
     unknown = next((one for one in given if one not in names), None)
     if unknown is not None:
@@ -83,7 +83,7 @@ def _cpu(value: Any) -> float:
 
 
 class Resources:
-    """What one attempt of a step needs.
+    """Resources of one attempt of a step.
 
     Args:
         cpu: cores, such as 0.5, 2 or `"500m"`.
@@ -120,7 +120,7 @@ class Resources:
         return hash(self.spec())
 
     def spec(self) -> ir.Resources:
-        """As the IR says it."""
+        """Return the IR."""
         return ir.Resources(cpu=self.cpu, memory=self.memory, gpu=self.gpu, memory_growth=self.memory_growth)
 
 
@@ -128,11 +128,11 @@ _memory = memory
 
 
 class Cache:
-    """How results of equal inputs are used again.
+    """How results of equal calls are reused.
 
     Args:
         ttl: how long a result counts, such as `"7d"`; None: for ever.
-        salt: part of what must be equal; another text makes all results anew.
+        salt: part of the cache key; another text invalidates all cached results.
     """
 
     __slots__ = ("salt", "ttl")
@@ -167,7 +167,7 @@ def concurrency(value: Any) -> dict[str, Any]:
 
 
 def trigger_rule(value: Any) -> ir.Rule:
-    """When a step runs, by how those before it ended."""
+    """Return which upstream outcomes let a step run."""
     if not isinstance(value, str) or value not in list(ir.Rule):
         raise definition_error(
             f"trigger_rule must be one of {', '.join(repr(one.value) for one in ir.Rule)}, not {value!r}"
@@ -176,7 +176,7 @@ def trigger_rule(value: Any) -> ir.Rule:
 
 
 def min_success(value: Any) -> int | float | None:
-    """How many items of a mapped step must succeed: a number, or a fraction from 0 to 1; None where all must."""
+    """How many items of a mapped step must succeed: a number, or a fraction from 0 to 1; None: all."""
     if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= ir.MAX_ITEMS:
         return value
     if isinstance(value, float) and 0 <= value <= 1:
@@ -201,7 +201,7 @@ def number(value: Any, what: str, low: float, high: float = math.inf) -> float:
 
 
 def text(value: Any, what: str) -> str:
-    """A text."""
+    """Return a str."""
     if not isinstance(value, str):
         raise definition_error(f"{what} must be a text, not {hints.short_repr(value)}")
     return value

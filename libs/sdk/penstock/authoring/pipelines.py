@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from penstock.authoring.local_runs.local_answers import LocalAnswers
 
 _COMING = ("answers", "events", "runs")
-"""What `local` is told of what a run waits for."""
+"""Arguments of `local` that answer the waits of a run."""
 
 
 class Pipeline:
-    """A pipeline. `compile()` gives its IR, `local(**inputs)` runs it in this process.
+    """A pipeline. `compile()` returns its IR, `local(**inputs)` runs it in this process.
 
     Attributes:
         name: the pipeline's name.
@@ -51,7 +51,7 @@ class Pipeline:
         return self.function.__qualname__
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Become a part of the pipeline whose body runs now; elsewhere run in this process, as `local` does."""
+        """Inline the pipeline into the one being compiled; elsewhere, run it in this process, as `local` does."""
         tracer = pipeline_tracer.active()
         if tracer is not None:
             return tracer.inline(self, args, kwargs)
@@ -95,17 +95,17 @@ class Pipeline:
         """Compile to the IR.
 
         Raises:
-            DefinitionError: something is wrong; with the user's file and line.
+            DefinitionError: the pipeline is not valid; with the user's file and line.
         """
-        from penstock.authoring import step_code  # only those who compile need it
+        from penstock.authoring import step_code  # imported only for compilations
 
         return step_code.identify(self.assemble(pipeline_tracer.trace(self)), self.function)
 
     def assemble(self, graph: Graph, spec: Callable[[str, Definition], ir.StepSpec] | None = None) -> ir.Pipeline:
-        """The IR of a traced pipeline; `spec` may say what the definition of a step is.
+        """Return the IR of a traced pipeline; `spec` overrides how steps are defined.
 
         Raises:
-            DefinitionError: something is wrong; with the user's file and line.
+            DefinitionError: the pipeline is not valid; with the user's file and line.
         """
         spec = spec or (lambda name, one: dataclasses.replace(one.spec(), name=name))
         compiled = ir.Pipeline(
@@ -124,11 +124,11 @@ class Pipeline:
         return dataclasses.replace(compiled, nodes=tuple(draft.node() for draft in in_order(graph)))
 
     def local(self, **inputs: Any) -> Any:
-        """Run the whole pipeline in this process, step by step, with live objects; for tests and for debugging.
+        """Run the pipeline in this process, one step at a time, for tests and debugging.
 
-        What runs, and how often, is decided as on the platform. Steps get the very objects that others return, so one
-        that changes its input in place changes it for all; on the platform each has its own copy. Time limits,
-        resources and caches are not applied, and nothing sleeps.
+        Conditions, retries and mapped steps work as on the platform. Steps receive the very objects that other steps
+        return; on the platform each step has its own copy. Time-outs, resources and the cache do not apply, and
+        sleeps return at once.
 
         Args:
             **inputs: the parameters; and, where no parameter has that name, `answers` to `ask` by key of the step or
@@ -136,14 +136,14 @@ class Pipeline:
                 `run_pipeline` by key or name of the pipeline.
 
         Returns:
-            What the pipeline returns, with values in the place of references.
+            What the pipeline returns, with the results of its steps.
 
         Raises:
             InputError: the inputs do not fit, or an answer is missing.
-            DefinitionError: the pipeline is wrong.
-            Exception: whatever the step raised last that made the run fail, with a note that names the step.
+            DefinitionError: the pipeline is not valid.
+            Exception: the last exception of the step that made the run fail, with a note that names the step.
         """
-        # Only those who run here need it.
+        # Imported only for local runs.
         from penstock.authoring.local_runs.local_answers import LocalAnswers
 
         given = {name: inputs.pop(name) for name in _COMING if name in inputs and name not in self.signature.inputs}
@@ -151,12 +151,12 @@ class Pipeline:
 
     def run_locally(self, inputs: Mapping[str, Any], answers: LocalAnswers) -> Any:
         """Run it in this process; see `local`."""
-        from penstock.authoring.local_runs import local_run  # only those who run here need it
+        from penstock.authoring.local_runs import local_run  # imported only for local runs
 
         return local_run.run(self, pipeline_tracer.trace(self), inputs, answers)
 
     def parameter(self, one: signature.Input) -> ir.Port:
-        """A parameter as the IR says it.
+        """Return the IR of a parameter.
 
         Raises:
             DefinitionError: its default cannot travel as JSON.
@@ -226,10 +226,10 @@ def pipeline(function: Callable[..., Any] | None = None, /, **given: Any) -> Any
 
     Args:
         function: the function; its parameters are the pipeline's.
-        **given: the options. `name` (default: the function's), `deadline` after which a run that is not over fails,
-            counted from its request, `max_active_runs` that may be under way at the same time, `overlap` what becomes
-            of one more: it waits its turn (`queue`), is skipped (`skip`), takes the place of the oldest, which is
-            cancelled (`cancel_previous`), or waits unless another one waits already (`buffer_one`). Times are "10m",
+        **given: the options. `name` (default: the function's), `deadline` after which an unfinished run fails, counted
+            from its request; `max_active_runs`, the limit of concurrent runs; `overlap`, what happens to a run over
+            that limit: it waits (`queue`), is skipped (`skip`), cancels the oldest run (`cancel_previous`), or waits
+            unless another run waits already (`buffer_one`). Times are "10m",
             "30s", seconds or a timedelta.
 
     Raises:

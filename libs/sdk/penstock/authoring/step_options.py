@@ -1,4 +1,4 @@
-"""The table of a step's options: their names and types, and what becomes of each in the IR."""
+"""The options of steps: names, types, and their fields in the IR."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def read(given: Mapping[str, Any], what: str) -> tuple[dict[str, Any], CallOptio
     """The options as fields of `ir.StepSpec`, and those that concern calls.
 
     Raises:
-        DefinitionError: an option is unknown or has a value it may not have; with the user's line.
+        DefinitionError: an option is unknown or has an invalid value; with the user's line.
     """
     options.known(given, _OPTIONS, what)
     fields: dict[str, dict[str, Any]] = {"spec": {}, "retry": {}, "call": {}}

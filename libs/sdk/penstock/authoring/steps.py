@@ -29,7 +29,7 @@ class Step(Mappable, Generic[P, R]):
         function: the plain function.
         name: the step's name.
         settings: its options, as fields of `ir.StepSpec`.
-        calling: those of its options that concern calls of it.
+        calling: options that concern its calls.
     """
 
     def __init__(self, function: Callable[P, R], name: str, given: Mapping[str, Any]) -> None:
@@ -51,7 +51,7 @@ class Step(Mappable, Generic[P, R]):
         return tracer.record(self, args, kwargs)
 
     def partial(self, *args: Any, **inputs: Any) -> Partial:
-        """The step with some inputs given: `train.partial(data=data).map(depth=[2, 4])`.
+        """Bind some inputs: `train.partial(data=data).map(depth=[2, 4])`.
 
         Raises:
             DefinitionError: an input is unknown, or given twice.
@@ -59,14 +59,13 @@ class Step(Mappable, Generic[P, R]):
         return Partial(self, {}).partial(*args, **inputs)
 
     def with_options(self, **changed: Unpack[StepOptions]) -> Step[P, R]:
-        """A copy of the step with some options changed: `train.with_options(retries=5)(data)`.
+        """Return a copy of the step with other options: `train.with_options(retries=5)(data)`.
 
         Args:
-            **changed: options as in `@step`; None is the default. It is the same step under the same name, unless
-                `name` is among them.
+            **changed: options as in `@step`; None is the default. The copy keeps its name unless `name` is given.
 
         Raises:
-            DefinitionError: an option is unknown or has a value it may not have; with the user's line.
+            DefinitionError: an option is unknown or has an invalid value; with the user's line.
         """
         given = {**self._given, **changed}
         copy: Step[P, R] = Step.__new__(Step)
@@ -120,10 +119,10 @@ class Step(Mappable, Generic[P, R]):
         return dict(self.signature.outputs)
 
     def split(self, value: object) -> dict[str, object]:
-        """The outputs by name, from what the function returned.
+        """Split the function's return value into outputs by name.
 
         Raises:
-            TypeError: it is not what the function's hint declares; names step and output.
+            TypeError: it does not have the declared type; the message names step and output.
         """
         named = self.signature.named
         if named is not None and not isinstance(value, named):
@@ -167,7 +166,7 @@ class Step(Mappable, Generic[P, R]):
         Raises:
             DefinitionError: it would not find it.
         """
-        return self._origin._entrypoint  # a copy with other options has no name of its own
+        return self._origin._entrypoint  # a copy with other options is found under the original's name
 
     @functools.cached_property
     def _entrypoint(self) -> str:
@@ -200,7 +199,7 @@ class Step(Mappable, Generic[P, R]):
 
 
 class Partial(Mappable):
-    """A step with some of its inputs given: call it with the others, or `map` it over them."""
+    """A step with some inputs bound: call it with the others, or `map` it over them."""
 
     def __init__(self, step: Step[..., Any], fixed: dict[str, Any]) -> None:
         self._step = step
@@ -210,7 +209,7 @@ class Partial(Mappable):
         return f"<{self._step!r} with {', '.join(self._fixed) or 'no inputs'} given>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the step with the inputs that are given and these."""
+        """Call the step with the bound inputs and these."""
         free = [name for name in self._step.signature.inputs if name not in self._fixed]
         if len(args) > len(free):
             raise options.definition_error(f"{self!r} takes {len(free)} more inputs, but {len(args)} were given")
@@ -221,7 +220,7 @@ class Partial(Mappable):
         return self._step(**self._fixed, **dict(zip(free, args, strict=False)), **kwargs)
 
     def partial(self, *args: Any, **inputs: Any) -> Partial:
-        """Give further inputs."""
+        """Bind further inputs."""
         free = [name for name in self._step.signature.inputs if name not in self._fixed]
         if len(args) > len(free):
             raise options.definition_error(f"{self!r} takes {len(free)} more inputs, but {len(args)} were given")
@@ -249,7 +248,7 @@ class Partial(Mappable):
 
 
 def port(one: signature.Input) -> ir.Port:
-    """An input as the IR says it. A default that is no plain data is known to the function only."""
+    """Return the IR of an input. A default that is not plain data stays in the function only."""
     default = None
     if not one.required:
         try:
@@ -278,26 +277,37 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
 
     Args:
         function: the function; its parameters are the inputs, its return hint the outputs.
-        **given: the options. `name` (default: the function's), `retries` further attempts after a failure,
-            `retry_delay` before the first of them, `backoff` factor from one delay to the next, `max_retry_delay`
-            which no delay exceeds, `retry_jitter` part of each delay (0 to 1) that is spread at random, `retry_on`
-            exception types that are retried (default all), `timeout` of one attempt, `queue_timeout` before it starts,
-            `cache` results of equal inputs (True, or `Cache(ttl="7d", salt="v2")`), `resources`, `pool` of executors,
-            `priority` (higher first), `concurrency` name of a limit, `"gpu"`, or with its size, `"gpu:2"`,
-            `environment`, `secrets` by name, `env` variables, `trigger_rule` by which it runs after steps that ended
-            otherwise than well (`all_succeeded`, `all_done`, `any_failed`); and, where it is mapped, `window` of items
-            that are under way at the same time and `min_success`, how many must succeed, as a number or as a fraction.
-            Times are "10m", "30s", seconds or a timedelta.
+        **given: the options; times are "10m", "30s", seconds or a timedelta.
+            `name`: default: the function's name.
+            `retries`: further attempts after a failure.
+            `retry_delay`: delay before the first retry.
+            `backoff`: factor from one delay to the next.
+            `max_retry_delay`: upper limit of the delays.
+            `retry_jitter`: fraction of each delay (0 to 1) that is random.
+            `retry_on`: exception types that are retried; default: all.
+            `timeout`: time limit of one attempt.
+            `queue_timeout`: time limit until an attempt starts.
+            `cache`: reuse results of equal calls: True, or `Cache(ttl="7d", salt="v2")`.
+            `resources`: `Resources(cpu=…, memory=…, gpu=…)`.
+            `pool`: pool of executors.
+            `priority`: higher values run first.
+            `concurrency`: name of a limit, `"gpu"`, or with its size, `"gpu:2"`.
+            `environment`: name of an environment.
+            `secrets`: names of secrets.
+            `env`: environment variables.
+            `trigger_rule`: which upstream outcomes let the step run: `all_succeeded`, `all_done` or `any_failed`.
+            `window`: of a mapped step: how many items run concurrently.
+            `min_success`: of a mapped step: how many items must succeed, as a number or a fraction.
 
     Raises:
-        DefinitionError: an option is unknown or has a value it may not have; with the user's file and line.
+        DefinitionError: an option is unknown or has an invalid value; with the user's file and line.
     """
     step_options.read(given, "@step")
     name = given.get("name")
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
         if isinstance(function, Step):
-            raise options.definition_error(f"{function!r} is a step already: remove one of the decorators")
+            raise options.definition_error(f"{function!r} is already a step: remove one of the decorators")
         if not inspect.isfunction(function):
             raise options.definition_error(f"@step takes a function, not {hints.short_repr(function)}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

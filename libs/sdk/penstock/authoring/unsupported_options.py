@@ -1,4 +1,4 @@
-"""What a step asks for and does not get, because this version does not do it or because it cannot: said, not silent."""
+"""Warnings about options of steps that this version does not support."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from penstock_core.pipeline.ir import Pipeline, StepSpec
 
 
 def unsupported_option_warnings(pipeline: Pipeline) -> list[str]:
-    """One sentence a step that asks for something which has no effect yet."""
+    """Return one warning for each step with options that have no effect."""
     found: list[str] = []
     for spec in pipeline.steps.values():
         names = _options(spec)

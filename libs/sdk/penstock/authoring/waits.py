@@ -1,4 +1,4 @@
-"""What a run can wait for without holding a process: people, events, times, other runs.
+"""Waits that need no process: for people, events, points in time, and runs of other pipelines.
 
     answer = ask("Publish?", choices=["yes", "no"], timeout="2d")
     labels = wait_for_event("com.acme.labels.ready", key=dataset_id, timeout="7d")
@@ -30,11 +30,11 @@ from penstock_core.pipeline.ir import Kind
 
 
 class WaitStep:
-    """One thing that is waited for: a definition of its own in the pipeline.
+    """The definition of a wait.
 
     Attributes:
-        kind: what it is.
-        name: what its key begins with.
+        kind: the kind of wait.
+        name: first part of its key.
         signature: its inputs, see `ir.Kind`, and its one result.
         settings: further fields of `ir.StepSpec`.
         pipeline: the pipeline that it runs, where it was given and not only named.
@@ -55,11 +55,11 @@ class WaitStep:
 
     @property
     def identity(self) -> object:
-        """Each is another."""
+        """Unique: each wait is a definition of its own."""
         return id(self)
 
     def spec(self, module: str | None = None) -> ir.StepSpec:
-        """As the IR says it; there is no function whose module could be another."""
+        """Return the IR; `module` has no effect, because there is no function."""
         del module
         returns = self.signature.returns
         return ir.StepSpec(
@@ -84,10 +84,10 @@ class WaitStep:
 
 
 def _record(waiting: WaitStep, given: dict[str, Any]) -> Any:
-    """Record it as a call."""
+    """Record a wait as a call."""
     tracer = pipeline_tracer.active()
     if tracer is None:
-        raise options.definition_error(f"{waiting.name}: waiting belongs into the body of a pipeline, not into a step")
+        raise options.definition_error(f"{waiting.name}: waits can only be used inside a pipeline body, not in a step")
     return tracer.record(waiting, (), given)
 
 
@@ -103,26 +103,26 @@ def ask(
     default: str | None = None,
     name: str = "ask",
 ) -> Any:
-    """Ask people, and go on with what they answer.
+    """Ask people a question; the answer is the result.
 
     Args:
         question: the question, or a result that is one.
         choices: what can be answered.
         timeout: how long to wait for an answer; None: without end.
-        default: the answer when the time is over; None: the step fails then.
-        name: what its key is.
+        default: the answer after the time-out; None: the step fails.
+        name: key of the step.
 
     Returns:
         A reference of the choice, a text.
 
     Raises:
-        DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+        DefinitionError: an argument is not valid, or it is used outside a pipeline body; with the user's line.
     """
     known = _choices(choices)
     kind: Any = str if known is None else Literal[tuple(known)]  # pyright: ignore[reportInvalidTypeForm] - at run time
     if default is not None and timeout is None:
         raise options.definition_error(
-            "ask(): a default is the answer when the time is over, so it needs timeout=… too"
+            "ask(): a default is the answer after the time-out, so timeout=… is required, too"
         )
     if known is not None and default is not None and not isinstance(default, Placeholder) and default not in known:
         raise options.definition_error(
@@ -136,7 +136,7 @@ def ask(
 
 
 def _choices(choices: Any) -> list[str] | None:
-    """The choices where they are known now."""
+    """Return the choices if they are known at compile time."""
     if isinstance(choices, Reference):
         return None
     several: list[Any] = list(choices) if isinstance(choices, list | tuple) else []
@@ -148,7 +148,7 @@ def _choices(choices: Any) -> list[str] | None:
 
 
 class PartialWait(Mappable):
-    """Something to wait for that has some of its inputs: `map` it over the others."""
+    """A wait with some inputs bound: `map` it over the others."""
 
     def __init__(self, make: Callable[[Iterable[str]], WaitStep], fixed: dict[str, Any]) -> None:
         self._make = make
@@ -167,25 +167,25 @@ class WaitForEvent:
     def __call__(
         self, type: str, *, key: str | None = None, timeout: Duration | None = None, name: str = "wait_for_event"
     ) -> Any:
-        """Wait for an event from outside and go on with its data.
+        """Wait for an event; its data is the result.
 
         Args:
             type: type of the event, such as `com.acme.labels.ready`.
             key: which of the events of this type: one whose key is the same; a text, or a result that is one.
             timeout: how long to wait; then the step fails. None: without end.
-            name: what its key is.
+            name: key of the step.
 
         Returns:
             A reference of the event's data, a dictionary.
 
         Raises:
-            DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+            DefinitionError: an argument is not valid, or it is used outside a pipeline body; with the user's line.
         """
         given = {"type": type} if key is None else {"type": type, "key": key}
         return _record(self._waiting(type, given, timeout, name), given)
 
     def partial(self, type: str, *, timeout: Duration | None = None, name: str = "wait_for_event") -> PartialWait:
-        """For one event each of several keys: `wait_for_event.partial("com.acme.labels.ready").map(key=ids)`."""
+        """Wait for one event for each key: `wait_for_event.partial("com.acme.labels.ready").map(key=ids)`."""
         return PartialWait(lambda names: self._waiting(type, names, timeout, name), {"type": type})
 
     def _waiting(self, type: Any, names: Iterable[str], timeout: Duration | None, name: str) -> WaitStep:
@@ -201,29 +201,29 @@ wait_for_event = WaitForEvent()
 
 
 def sleep(duration: Duration, *, name: str = "sleep") -> Any:
-    """Wait for some time: `train(data).after(sleep("10m"))`.
+    """Wait for a duration: `train(data).after(sleep("10m"))`.
 
     Args:
         duration: "10m", "30s", seconds or a timedelta, or a result that is a number of seconds.
-        name: what its key is.
+        name: key of the step.
 
     Raises:
-        DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+        DefinitionError: an argument is not valid, or it is used outside a pipeline body; with the user's line.
     """
     seconds = duration if isinstance(duration, Placeholder) else options.duration(duration, "sleep()", zero=True)
     return _record(WaitStep(Kind.SLEEP, name, {"seconds": float}, type(None), {}), {"seconds": seconds})
 
 
 def sleep_until(time: Any, *, name: str = "sleep_until") -> Any:
-    """Wait until some time.
+    """Wait until a point in time.
 
     Args:
         time: a `datetime` with its time zone, a text such as "2026-03-01T08:00:00+01:00", Unix seconds, or a result
-            that is a datetime or Unix seconds. What is past is no wait.
-        name: what its key is.
+            that is a datetime or Unix seconds. A past time does not wait.
+        name: key of the step.
 
     Raises:
-        DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+        DefinitionError: an argument is not valid, or it is used outside a pipeline body; with the user's line.
     """
     until = time if isinstance(time, Placeholder) else _unix(time)
     waiting = WaitStep(Kind.SLEEP, name, {"until": datetime.datetime | float}, type(None), {})
@@ -231,7 +231,7 @@ def sleep_until(time: Any, *, name: str = "sleep_until") -> Any:
 
 
 def _unix(time: Any) -> float:
-    """Unix seconds of a point in time."""
+    """Return a point in time in Unix seconds."""
     moment = time
     if isinstance(time, str):
         try:
@@ -268,15 +268,15 @@ class RunPipeline:
         Args:
             pipeline: the pipeline, or its name. Given the pipeline, the types of inputs and output are checked.
             version: which version; None: the latest published one when the run is started.
-            timeout: how long it may take; then it is cancelled and the step fails. None: without end.
-            name: what its key is; default: the name of the pipeline.
+            timeout: time limit, after which the run is cancelled and the step fails; None: no limit.
+            name: key of the step; default: the name of the pipeline.
             **inputs: its inputs.
 
         Returns:
             A reference of its output; of a dictionary, or the NamedTuple, where it has several.
 
         Raises:
-            DefinitionError: an argument is not valid, or it is not in a pipeline's body; with the user's line.
+            DefinitionError: an argument is not valid, or it is used outside a pipeline body; with the user's line.
         """
         return _record(_run(pipeline, inputs, version, timeout, name), inputs)
 
@@ -289,7 +289,7 @@ class RunPipeline:
         name: str | None = None,
         **inputs: Any,
     ) -> PartialWait:
-        """A run for each item of lists: `run_pipeline.partial("scoring", model=model).map(day=days)`."""
+        """Run it once for each item of lists: `run_pipeline.partial("scoring", model=model).map(day=days)`."""
         return PartialWait(lambda names: _run(pipeline, names, version, timeout, name), inputs)
 
 

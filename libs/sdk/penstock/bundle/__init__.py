@@ -1,10 +1,10 @@
-"""What is registered beside the IR of a pipeline version: its source, its commit, the environment it was compiled in.
+"""Parts of a pipeline version beside its IR: source bundle, Git commit and environment.
 
     from penstock import bundle
 
     packed = bundle.pack(root)             # the folder that is first on the module path (`bundle.project_of(file)`)
     packed.digest, packed.data             # SHA-256 of the tar, and the tar; `packed.write(path)` for a file
-    packed.warnings                        # what was left out, in words
+    packed.warnings                        # excluded files, with reasons
     bundle.git_info(root)                  # commands.GitInfo as a dictionary, or None
     bundle.ProjectModules(root).closure(module).digest(packed.digest)      # SHA-256 of the modules that it imports
     bundle.environment_info()              # commands.EnvironmentInfo as a dictionary

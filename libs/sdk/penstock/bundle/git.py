@@ -1,4 +1,4 @@
-"""The commit that a folder's files are of, if it is part of a Git work tree and git is installed."""
+"""The Git commit of a folder, if it is part of a work tree and git is installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 TIMEOUT = 3.0
-"""Seconds that git may take; a version without a commit is better than a run that does not start."""
+"""Time limit of git in seconds; a version without a commit is better than a run that does not start."""
 
 _USER = re.compile(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", re.IGNORECASE)
 

@@ -1,4 +1,4 @@
-"""Patterns of files to leave out, read as `.gitignore` is (gitignore(5)): the last one that matches decides."""
+"""Patterns of files to exclude, in the syntax of `.gitignore` (gitignore(5)): the last match decides."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Rules:
 
     @classmethod
     def read(cls, file: Path) -> Rules:
-        """The patterns in a file; none where there is none."""
+        """Read the patterns of a file; no patterns if it does not exist."""
         try:
             return cls(file.read_text(encoding="utf-8", errors="replace").splitlines())
         except (FileNotFoundError, IsADirectoryError):
             return cls([])
 
     def match(self, name: str, folder: bool) -> bool:
-        """Whether a file or folder, named relative to the root, is left out."""
+        """Whether a file or folder, given relative to the root, is excluded."""
         left_out = False
         for rule in self._rules:
             if (folder or not rule.folders_only) and rule.pattern.match(name):
@@ -56,7 +56,7 @@ def _rule(line: str) -> _Rule | None:
     try:
         pattern = re.compile(("" if anchored else "(?:.*/)?") + body + r"\Z", re.DOTALL)
     except re.error:
-        # Brackets that are no set stand for themselves.
+        # Brackets that form no set are literal.
         pattern = re.compile(("" if anchored else "(?:.*/)?") + re.escape(text) + r"\Z", re.DOTALL)
     return _Rule(pattern, folders_only, keeps)
 

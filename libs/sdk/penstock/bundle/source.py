@@ -1,8 +1,8 @@
-"""The source bundle: the files under a project's root as a tar that depends on their names and contents only.
+"""The source bundle: the files of a project as a tar that depends on their names and contents only.
 
-What is in: regular files, and links to files. What is not: names that begin with a dot, caches, virtual environments,
-`node_modules`, the state folder, what `.penstockignore` names (a file in the root, read as `.gitignore` is), and files
-that are no Python and larger than 1 MiB, which are told in `warnings`.
+Included: regular files, and links to files. Excluded: names that begin with a dot, caches, virtual environments,
+`node_modules`, the state folder, matches of `.penstockignore` (a file in the root, in the syntax of `.gitignore`), and
+files over 1 MiB that are not Python, which `warnings` lists.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ TOTAL_LIMIT = 20 * 1024 * 1024
 """Largest sum of all files, in bytes."""
 
 MAX_ENTRIES = 50_000
-"""Most files and folders that are looked at: a project's root is no home folder."""
+"""Most files and folders that are visited: a project's root is not a home folder."""
 
 _IGNORE_FILE = ".penstockignore"
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
@@ -43,8 +43,8 @@ class Bundle:
         root: its folder.
         data: the tar's bytes.
         digest: their SHA-256 in hexadecimal.
-        files: names of the files in it, relative to the root, sorted.
-        warnings: what was left out, and why.
+        files: names of its files, relative to the root, sorted.
+        warnings: excluded files, with reasons.
     """
 
     root: Path
@@ -54,7 +54,7 @@ class Bundle:
     warnings: tuple[str, ...] = ()
 
     def write(self, path: Path) -> Path:
-        """Write the tar to a file; returns its path."""
+        """Write the tar to a file; return its path."""
         path.write_bytes(self.data)
         return path
 
@@ -89,7 +89,7 @@ def pack(root: Path, exclude: Iterable[Path] = ()) -> Bundle:
     """Pack the project in the folder `root`; `exclude` names files and folders to leave out.
 
     Raises:
-        DefinitionError: there is too much of it; says what is largest and what to do.
+        DefinitionError: the project is too large; the message names the largest files.
     """
     root = root.resolve()
     home = os.environ.get("PENSTOCK_HOME")
@@ -146,7 +146,7 @@ def _skipped(name: str) -> bool:
 
 
 def _file(entry: os.DirEntry[str], name: str, warnings: list[str]) -> _File | None:
-    """A regular file, or a link to one; anything else has no place in a source bundle."""
+    """A regular file, or a link to one; other entries are excluded."""
     try:
         status = entry.stat()
     except OSError:

@@ -1,20 +1,20 @@
-"""Values as JSON that keeps their types.
+"""Type-preserving JSON.
 
-Plain JSON data stands for itself. Anything else is an object with the key `$type`, readable and exact:
+Plain JSON data is encoded unchanged. Any other value is an object with the key `$type`:
 
     nan, inf                 {"$type": "float", "value": "nan"}
     integers beyond 64 bits  {"$type": "int", "value": "0x…"}
     tuples, sets             {"$type": "tuple", "items": […]}
     other dictionaries       {"$type": "dict", "items": [[key, value], …]}
-    bytes, odd texts         {"$type": "bytes", "base64": "…"}
+    bytes, invalid Unicode   {"$type": "bytes", "base64": "…"}
     dates, decimals, ids     {"$type": "datetime", "value": "2024-05-01T12:00:00"}
     numpy numbers            {"$type": "numpy", "dtype": "float32", "value": 0.5}
     enumerations             {"$type": "module:Class", "name": "RED"}
     dataclasses, NamedTuples {"$type": "module:Class", "depth": 3, …}
     pydantic models          {"$type": "module:Class", "model": {…}}
 
-So a value comes back as it was whatever the reader's type hint is, and every JSON parser reads it. Promise: `decode`
-runs no code that the text brings along; it only builds instances of data classes that the user's own modules define.
+Values round-trip whatever the reader's type hint is, and any JSON parser reads them. Promise: `decode` executes no code
+from the data; it only creates instances of data classes that the user's modules define.
 """
 
 from penstock.codec.decoder import MismatchError, decode

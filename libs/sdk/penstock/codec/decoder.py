@@ -1,4 +1,4 @@
-"""JSON data back to Python values: the forms that `encode` writes, and plain data converted to what a hint asks for.
+"""Decode JSON data into Python values: the forms that `encode` writes, and plain data converted to a type hint.
 
 The second is for what people write: `{"depth": 3}` for a dataclass, `"RED"` for an enumeration, `"2024-05-01"` for a
 date, `[1, 2]` for a tuple, a text for a path.
@@ -24,16 +24,16 @@ _EXACT_FLOAT = 1 << 53
 
 
 class MismatchError(ValueError):
-    """Data does not fit what was expected."""
+    """Data does not fit the type hint."""
 
 
 def decode(data: Any, hint: Any = Any) -> Any:
-    """The value that JSON data stands for, for one who expects `hint`.
+    """Decode JSON data for a reader that expects `hint`.
 
-    Data that fits no better is returned as it is: hold it against the hint with `penstock.hints.value_check.problem`.
+    Data that cannot be converted is returned unchanged; check the result with `penstock.hints.value_check.problem`.
 
     Raises:
-        MismatchError: the data is of no known form, or cannot become what the hint says.
+        MismatchError: the data has an unknown form, or cannot be converted to the hint.
     """
     if isinstance(data, dict) and TAG in data:
         return _tagged(cast("dict[str, Any]", data))
@@ -71,7 +71,7 @@ def _single(data: Any, hint: Any) -> Any:
 
 
 def _plain(data: Any) -> Any:
-    """Data without a hint: only tagged parts change."""
+    """Decode data without a hint: only tagged parts change."""
     if isinstance(data, list):
         return [decode(entry) for entry in cast("list[Any]", data)]
     if isinstance(data, dict):
@@ -105,7 +105,7 @@ def _mapping(data: dict[str, Any], hint: Any, cls: type) -> Any:
 
 
 def _key(key: str, hint: Any) -> Any:
-    """JSON has text keys only; a hint may ask for numbers."""
+    """Convert keys: JSON has text keys only, the hint may declare numbers."""
     options = hints.members(hint)
     if str in options or Any in options:
         return key
@@ -230,7 +230,7 @@ def _object(name: str, data: dict[str, Any]) -> Any:
     names = {field.name for field in dataclasses.fields(cls)}
     if names != set(values):
         raise MismatchError(f"{name!r} has the fields {sorted(names)} now, but was written with {sorted(values)}")
-    # As it was, not made anew: `__init__` and `__post_init__` have run where the value came to be.
+    # Restored without `__init__` and `__post_init__`: these ran when the object was created.
     made = object.__new__(cls)
     for key, value in values.items():
         object.__setattr__(made, key, value)

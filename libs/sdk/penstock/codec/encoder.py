@@ -1,4 +1,4 @@
-"""Python values to JSON data, types kept (see the package's docstring for the form)."""
+"""Encode Python values as JSON data that preserves types; see the package's docstring for the forms."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _CONTAINERS = (dict, list, tuple, set, frozenset, str, bytes, bytearray, int, fl
 
 
 class NotJsonError(TypeError):
-    """A value cannot be written as JSON without losing something."""
+    """A value has no lossless JSON form."""
 
 
 def encode(value: object, hint: Any = Any, *, paths: bool = True) -> Any:
-    """The JSON form of a value.
+    """Return the JSON form of a value.
 
     Args:
         value: the value.
@@ -32,7 +32,7 @@ def encode(value: object, hint: Any = Any, *, paths: bool = True) -> Any:
         paths: write paths as text; otherwise they are refused, because the files would be lost.
 
     Raises:
-        NotJsonError: it, or something in it, has no exact JSON form.
+        NotJsonError: it, or a part of it, has no exact JSON form.
     """
     try:
         return _Encoder(paths).any(value, hint)
@@ -161,7 +161,7 @@ def _bytes(value: bytes, hint: Any) -> Any:
 
 
 def _numpy_number(value: Any, hint: Any) -> Any:
-    """A numpy number of at most 64 bits: plain where the reader asks for a number, else with its type."""
+    """A numpy number of at most 64 bits: plain if the reader expects a number, else with its type."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.generic) or value.dtype.kind not in "biuf":
         return None
@@ -181,7 +181,7 @@ def _is_pydantic(value: Any) -> bool:
 
 
 def _pydantic_data(value: Any) -> Any:
-    """The model's own JSON, if the model that is read from it is equal."""
+    """Return the model's own JSON, if it round-trips."""
     try:
         data = json.loads(value.model_dump_json())
         same = bool(type(value).model_validate(data) == value)

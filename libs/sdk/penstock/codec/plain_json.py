@@ -1,4 +1,4 @@
-"""The simplest JSON for a value whose reader's hint is known: what a person would write."""
+"""The simplest JSON of a value whose type the reader knows: what a person would write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from penstock.codec.encoder import encode
 
 
 def plain(value: object, hint: Any) -> Any:
-    """Plain JSON where decoding it under `hint` gives an equal value of the same type, else the form that keeps types.
+    """Return plain JSON if decoding it with `hint` gives an equal value of the same type, else the tagged form.
 
     Raises:
         NotJsonError: there is no exact JSON form.

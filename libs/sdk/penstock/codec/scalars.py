@@ -19,7 +19,7 @@ TAG = "$type"
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A type that is written as text. `exact` says whether one value comes back as it was."""
+    """A type that is written as text. `exact` returns whether a value round-trips."""
 
     type: type
     write: Callable[[Any], str]

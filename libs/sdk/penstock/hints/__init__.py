@@ -1,8 +1,7 @@
-"""Type hints as the platform reads them: one normal form, how they are shown, what they contain.
+"""Type hints: normal form, display, and parts.
 
-`signature` reads them off functions, `check` holds values against them, `assign` holds one against another,
-`schema` turns them into JSON Schema. Rule of all of these: what a hint says in a way not understood here is taken
-for `Any`; nothing is refused for being unusual.
+`signature` reads the hints of functions, `value_check` checks values, `assignability` compares hints, `json_schema`
+converts hints. A hint that is not understood counts as `Any`; none is rejected.
 """
 
 from __future__ import annotations
@@ -51,13 +50,13 @@ def literals(hint: Any) -> tuple[Any, ...] | None:
 
 
 def class_of(hint: Any) -> type | None:
-    """The class that values must be of: `list` for `list[int]`; None where the hint names no class."""
+    """The class of values: `list` for `list[int]`; None where the hint names no class."""
     origin = typing.get_origin(hint) or hint
     return origin if isinstance(origin, type) else None
 
 
 def item(hint: Any, index: int = 0) -> Any:
-    """The hint of an item of a list, set or tuple; `Any` where nothing is said."""
+    """The hint of an item of a list, set or tuple; `Any` if the hint does not declare one."""
     hint = strip(hint)
     cls, args = class_of(hint), typing.get_args(hint)
     if cls is None or not args:
@@ -72,7 +71,7 @@ def item(hint: Any, index: int = 0) -> Any:
 
 
 def entry(hint: Any) -> tuple[Any, Any]:
-    """The hints of a mapping's keys and values; `Any` where nothing is said."""
+    """The hints of a mapping's keys and values; `Any` if the hint does not declare one."""
     hint = strip(hint)
     cls, args = class_of(hint), typing.get_args(hint)
     if cls is not None and len(args) == 2 and issubclass(cls, collections.abc.Mapping):
@@ -105,7 +104,7 @@ def fields(named_tuple: Any) -> dict[str, Any]:
 
 
 def show(hint: Any) -> str:
-    """The hint as the user would write it."""
+    """Return the hint as source code."""
     if hint is None or hint is _NONE:
         return "None"
     if hint is Ellipsis:
@@ -128,12 +127,12 @@ def _name(hint: Any) -> str:
     if isinstance(hint, str):
         return hint
     name = getattr(hint, "__qualname__", None) or getattr(hint, "__name__", None) or getattr(hint, "_name", None)
-    # A class made inside a function has a long name; its last part is the one people know.
+    # A class made inside a function has a long name; only its last part is informative.
     return str(name).rpartition("<locals>.")[2] if name else str(hint).replace("typing.", "")
 
 
 def short_repr(value: object) -> str:
-    """A value in a few words for an error message."""
+    """Return a short description of a value for error messages."""
     cls = type(value)
     if value is None:
         return "None"

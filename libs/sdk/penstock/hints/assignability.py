@@ -1,7 +1,7 @@
-"""Says whether a value of one hint may be given where another is expected, as a type checker would.
+"""Assignability of type hints, as in a type checker.
 
-`Any`, missing hints and what is not understood fit everything. Containers are taken as covariant: a list of dogs is
-fine where a list of animals is read, because a step gets its own copy.
+`Any`, missing hints and hints that are not understood fit everything. Containers are covariant: a list of dogs is
+accepted for a list of animals, because each step receives its own copy.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads what goes into a function and what comes out of it, from its parameters and type hints."""
+"""Inputs and outputs of a function, read from its parameters and type hints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds values against type hints.
+"""Checks of values against type hints.
 
 Large lists, sets and dictionaries are sampled: all items up to 10,000, beyond that about 1,000 spread over the whole.
 """
@@ -19,7 +19,7 @@ _SAMPLE = 1_000
 
 
 def problem(value: object, hint: Any) -> str | None:
-    """What is wrong with `value` for one who expects `hint`, or None when it fits."""
+    """Return why `value` does not fit `hint`, or None if it fits."""
     if hint is Any or value.__class__ is hint:
         return None
     options = hints.members(hint)
@@ -61,7 +61,7 @@ def _is_instance(value: object, cls: type) -> bool:
 
 
 def _is_number(value: object, cls: type) -> bool:
-    """The numeric tower of type hints (an int is taken for a float), numpy's numbers included."""
+    """The numeric tower of type hints (an int is accepted for a float), numpy's numbers included."""
     if cls is float or cls is complex:
         accepted: tuple[type, ...] = (int, float) if cls is float else (int, float, complex)
         return isinstance(value, accepted + _numpy("floating", "integer"))
@@ -89,7 +89,7 @@ def _items_problem(value: object, hint: Any, cls: type, args: tuple[Any, ...]) -
             if found is not None:
                 return f"under key {key!r}, {found}"
         return None
-    # Only what can be walked without being used up.
+    # Only collections that iteration does not consume.
     if isinstance(value, collections.abc.Collection) and not isinstance(value, str | bytes):
         return _first_problem(cast("Collection[object]", value), lambda index: hints.item(hint, index))
     return None

@@ -1,4 +1,4 @@
-"""One attempt inside the user's environment: load the inputs, call the function, store the outputs, say how it ended.
+"""One attempt inside the user's environment: load the inputs, call the function, store the outputs, report the outcome.
 
 In: an `AttemptRequested` as JSON and the artifact store. Out: an `AttemptFinished` as JSON. Nothing here knows how
 either travels, and nothing the user's code raises leaves this module.
@@ -194,16 +194,16 @@ def _context(request: Json, recorder: Recorder, checkpoint: Json | None) -> cont
 
 
 def _describe(error: BaseException, memory: int | None) -> Json:
-    told = error_info.describe(error)
+    described = error_info.describe(error)
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         why = f"the step's process called exit with code {code} before the step returned"
-        return error_info.plain("Exit", why, traceback=told["traceback"])
+        return error_info.plain("Exit", why, traceback=described["traceback"])
     if isinstance(error, MemoryError) and memory is not None:
-        why = f"the step needed more than its memory limit of {memory / 2**20:.0f} MiB ({told['message']})"
-        bases = (told["type"], *told["bases"])
-        return error_info.plain("OutOfMemory", why, bases, told["traceback"])
-    return told
+        why = f"the step needed more than its memory limit of {memory / 2**20:.0f} MiB ({described['message']})"
+        bases = (described["type"], *described["bases"])
+        return error_info.plain("OutOfMemory", why, bases, described["traceback"])
+    return described
 
 
 def _limit_memory(limit: int | None) -> None:

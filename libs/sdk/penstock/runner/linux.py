@@ -36,7 +36,7 @@ def adopt_orphans() -> None:
 
 
 def children() -> list[int]:
-    """Process ids of this (single-threaded) process's children; empty where the kernel does not tell."""
+    """Process ids of this (single-threaded) process's children; empty if the kernel does not report them."""
     pid = os.getpid()
     try:
         return [int(text) for text in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -45,7 +45,7 @@ def children() -> list[int]:
 
 
 def has_threads(name: str) -> bool:
-    """Whether this process has a thread of that name; False where the kernel does not tell."""
+    """Whether this process has a thread of that name; False if the kernel does not report it."""
     try:
         return any(path.read_text().strip() == name for path in Path("/proc/self/task").glob("*/comm"))
     except OSError:
@@ -53,7 +53,7 @@ def has_threads(name: str) -> bool:
 
 
 def raise_oom_score() -> None:
-    """When memory runs out, the kernel shall choose a step before a service."""
+    """Make the kernel's OOM killer choose a step before a service."""
     try:
         Path("/proc/self/oom_score_adj").write_text("500")
     except OSError:

@@ -1,9 +1,9 @@
 """The sink of an attempt's context: JSON lines in files that the executor follows.
 
-Files, not messages: a loop that logs a hundred thousand measurements costs a write each and can neither be slowed
-down by nor flood whoever reads them; lines of threads and forked workers are whole, because each is one append.
-The last values also go into the attempt's end, as far as they are few and small enough for one. Measurements have a
-file of their own, and so has what was stored, so that no flood of the one can hide the other.
+Files instead of messages: each logged value costs one write, so that a loop which logs a hundred thousand metrics
+neither waits for nor floods its readers; lines of threads and forked workers are complete, because each is one append.
+The last values are also part of the attempt's end, within limits. Metrics and stored objects have separate files, so
+that many metrics do not delay the others.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from penstock_core.queries import series
 
 MAX_NAMES = 500
 MAX_CHARACTERS = 64 * 1024
-"""How many names, and how much JSON text, of metrics, parameters and artifacts each go into the attempt's end."""
+"""Most names, and longest JSON text, of metrics, of parameters and of artifacts in the attempt's end."""
 
 
 LINE_LIMIT = 96 * 1024
-"""Longest line about something stored, in characters: it must fit a message."""
+"""Longest line about a stored object, in characters: it must fit into a message."""
 
 
 _REGISTRATION_FIELDS = ("model", "metrics", "non_finite", "alias", "gate", "reason", "description", "tags")
 
 
 class LastValues(dict[str, Any]):
-    """Last values by name, bounded. What no longer fits is left out here; the events file has it all the same."""
+    """Last values by name, bounded. Values over the limit are in the events file only."""
 
     room = MAX_CHARACTERS
 
     def keep(self, name: str, value: Any) -> None:
-        """Take a value, in place of an earlier one of this name."""
+        """Set the value of a name."""
         size = len(json.dumps(value)) + len(name)
         earlier = self.pop(name, None)
         if earlier is not None:
@@ -49,7 +49,7 @@ class LastValues(dict[str, Any]):
 
 
 class JsonLinesFile:
-    """A file of JSON lines, made with the first one."""
+    """A file of JSON lines, created by the first write."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -58,7 +58,7 @@ class JsonLinesFile:
 
     @property
     def size(self) -> int:
-        """Bytes written; 0 when there is no file."""
+        """Bytes written; 0 if there is no file."""
         return 0 if self._file is None else os.fstat(self._file).st_size
 
     def write(self, entry: dict[str, Any]) -> None:
@@ -66,7 +66,7 @@ class JsonLinesFile:
         self.append(json.dumps(entry).encode() + b"\n")
 
     def append(self, line: bytes) -> None:
-        """Append a line, with its end."""
+        """Append a line with its line break."""
         if self._file is None:
             with self._lock:
                 if self._file is None:
@@ -80,10 +80,10 @@ class Recorder:
 
     Args:
         base: path of its files without `.events`, `.points` and `.commits`.
-        save: turns a live object, logged under a name, into a value in JSON form, storing it.
-        slim: makes of such a value a short one that stands for the same, as far as possible.
-        load: brings such a value back; also an attribute.
-        whole: makes an artifact of a value that is none.
+        save: stores an object logged under a name, and returns its value as JSON.
+        slim: replaces a long value by a reference, if possible.
+        load: loads such a value; also an attribute.
+        whole: converts an inline value into an artifact.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Recorder:
         self._points = JsonLinesFile(f"{base}.points")
         self._names: dict[str, str] = {}
         self._left = series.POINTS
-        self._told = False
+        self._warned = False
         self._commits = JsonLinesFile(f"{base}.commits")
 
     @property
@@ -117,7 +117,7 @@ class Recorder:
         return self._events.size + self._points.size + self._commits.size
 
     def metric(self, name: str, value: float, step: int | None) -> None:
-        """Record a measurement. JSON has no NaN or infinity: such a value is text here and absent from the end."""
+        """Record a metric. JSON has no NaN or infinity: such values are texts here, and not part of the end."""
         finite = math.isfinite(value)
         if not finite:
             self.metrics.pop(name, None)
@@ -133,22 +133,22 @@ class Recorder:
         self._left -= 1
         number = repr(value) if finite else f'"{series.spelled(value)}"'
         at = "null" if step is None else step
-        # By hand, because a training loop comes here for each batch.
+        # Formatted by hand: training loops call this for each batch.
         self._points.append(f"[{spelled},{at},{time.time():.6f},{number}]\n".encode())
 
     def _spelled(self, name: str) -> str:
-        """A name as JSON; empty for one of a series too many."""
+        """Return a name as JSON; empty if there are too many series."""
         if len(self._names) >= series.NAMES:
             return ""
         return self._names.setdefault(name, json.dumps(name))
 
     def _report_dropped_series(self) -> None:
-        """Once, in the step's output."""
-        if not self._told:
-            self._told = True
-            print(  # noqa: T201 - for whoever reads what the step prints
-                f"[penstock] measurements are left out from here on: {series.POINTS:,} in {series.NAMES:,} series are "
-                "kept of one attempt; log less often, or keep the rest with log_table",
+        """Warn once in the step's output."""
+        if not self._warned:
+            self._warned = True
+            print(  # noqa: T201 - for readers of the step's output
+                f"[penstock] further metrics are dropped: an attempt can log {series.POINTS:,} values in "
+                f"{series.NAMES:,} series; log less often, or use log_table",
                 file=sys.stderr,
             )
 
@@ -163,25 +163,25 @@ class Recorder:
         self._events.write({"at": time.time(), "tag": name, "value": value})
 
     def artifact(self, name: str, value: object) -> None:
-        """Store an object and record where it lies."""
+        """Store an object and record its reference."""
         self._stored(name, self._save(name, value))
 
     def model(self, wanted: ModelRegistration) -> None:
-        """Store a model, as an artifact of the attempt, and keep what is said of it for the attempt's end.
+        """Store a model as an artifact of the attempt, and keep the registration for the attempt's end.
 
         Raises:
-            TypeError: it is kept as several files, so that it is no artifact.
-            ValueError: these are too many.
+            TypeError: it is stored as several artifacts.
+            ValueError: the attempt registers too many versions.
         """
         name = f"model-{wanted.model}"
         saved = self._whole(self._save(name, wanted.value))
         if "artifact" not in saved:
             raise TypeError(
-                f"register_model({wanted.model!r}): a {type(wanted.value).__name__} like this is kept as several "
-                "files: save it into a folder, and register its Path"
+                f"register_model({wanted.model!r}): a {type(wanted.value).__name__} of this kind is stored as several "
+                "artifacts: save it to a folder and register the folder's Path"
             )
-        said = {field: getattr(wanted, field) for field in _REGISTRATION_FIELDS}
-        new = {**said, "artifact": saved["artifact"], "output": name}
+        fields = {field: getattr(wanted, field) for field in _REGISTRATION_FIELDS}
+        new = {**fields, "artifact": saved["artifact"], "output": name}
         same = [one for one in self.models if (one["model"], one["artifact"]) == (new["model"], new["artifact"])]
         if not same and len(self.models) >= MAX_MODELS:
             raise ValueError(f"register_model({wanted.model!r}): a step registers at most {MAX_MODELS} versions")
@@ -189,7 +189,7 @@ class Recorder:
         self._stored(name, saved)
 
     def wanted(self) -> list[dict[str, Any]]:
-        """The models, for the attempt's end; of those that take the metrics that were logged, with the odd ones."""
+        """Return the registrations for the attempt's end; those that use the logged metrics include non-finite ones."""
         non_finite = {name: text for name, text in self.non_finite.items() if name not in self.metrics}
         return [one if one["metrics"] is not None else {**one, "non_finite": non_finite} for one in self.models]
 
@@ -199,21 +199,18 @@ class Recorder:
         self._commit({"artifact": name}, saved)
 
     def progress(self, fraction: float, text: str) -> None:
-        """Record how far the step is."""
+        """Record progress."""
         self._events.write({"at": time.time(), "progress": fraction, "text": text})
 
     def checkpoint(self, value: object) -> Callable[[], Any]:
-        """Store an object for the attempt that follows and record where it lies."""
+        """Store an object for the next attempt and record its reference."""
         saved = self._save("checkpoint", value)
         if not self._commit({"checkpoint": True}, saved):
-            raise TypeError(
-                "the checkpoint has so many parts with files of their own that their list is too long to be kept: "
-                "save one folder, one table, or plain data"
-            )
+            raise TypeError("the checkpoint consists of too many artifacts: save one folder, one table, or plain data")
         return lambda: self.load(saved)
 
     def _commit(self, what: dict[str, Any], saved: dict[str, Any]) -> bool:
-        """Announce what was stored; False where that is too long. An artifact is told with the attempt's end anyway."""
+        """Announce what was stored; False if it is too long. The end of the attempt reports artifacts anyway."""
         slim = self._slim(saved)
         short = len(json.dumps(slim)) <= LINE_LIMIT
         if short:

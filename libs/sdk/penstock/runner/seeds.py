@@ -1,7 +1,7 @@
-"""Random numbers after a fork: an attempt begins as a fresh process would.
+"""Random number generators after a fork: each attempt starts as a new process would.
 
 Forked children share their parent's generators. Where the user's module seeded a generator while it was imported, each
-attempt shall start from that seed, as it would in its own interpreter; where it did not, each needs entropy of its own.
+attempt must start from that seed, as it would in its own interpreter; otherwise each needs fresh entropy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _original = random.seed
 
 @contextmanager
 def watch_seeding() -> Generator[None]:
-    """Note whether `random.seed` is called with a seed in this block."""
+    """Record whether `random.seed` is called with a seed in this block."""
     random.seed = _seed_and_record
     try:
         yield
@@ -29,8 +29,8 @@ def watch_seeding() -> Generator[None]:
 
 
 def refresh() -> None:
-    """In a new child: restore what was seeded, and seed anew what was not."""
-    if _state is not None:  # Python itself seeds `random` anew in each child
+    """In a new child: restore generators that were seeded, and reseed those that were not."""
+    if _state is not None:  # Python itself reseeds `random` in each child
         random.setstate(_state)
     numpy = sys.modules.get("numpy.random")
     if numpy is not None and _seeded_by_itself(numpy):
@@ -49,7 +49,7 @@ def _keep() -> None:
 
 
 def _seeded_by_itself(numpy: Any) -> bool:
-    """Whether numpy's global generator still has the entropy that numpy gave it: `seed(n)` takes its seed_seq away."""
+    """Whether numpy's global generator still has its initial entropy: `seed(n)` removes its `seed_seq`."""
     try:
         return numpy.mtrand._rand._bit_generator.seed_seq is not None
     except AttributeError:

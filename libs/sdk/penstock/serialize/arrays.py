@@ -1,4 +1,4 @@
-"""NumPy arrays as `.npy`, SciPy's sparse ones as `.npz`, neither with pickles inside."""
+"""NumPy arrays as `.npy`, SciPy's sparse arrays as `.npz`, both without pickles."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_array(value: Any, path: Path) -> None:
     """Write an array.
 
     Raises:
-        FormatNotApplicableError: it holds Python objects, or is of a class of its own.
+        FormatNotApplicableError: it contains Python objects, or is a subclass.
     """
     if type(value) is not np.ndarray:
         raise FormatNotApplicableError(f"a {type(value).__name__} is more than an array")
@@ -37,7 +37,7 @@ def read_array(path: Path) -> Any:
 
 
 def write_sparse(value: Any, path: Path) -> None:
-    """Write a sparse array or matrix in the layout that it has.
+    """Write a sparse array or matrix in its own layout.
 
     Raises:
         FormatNotApplicableError: its items are Python objects.

@@ -1,4 +1,4 @@
-"""Files that a step gives as a `Path`, what a folder holds, and folders as they were stored once: as a tar.
+"""Files that a step returns as a `Path`, contents of folders, and folders stored as a tar.
 
 Reading an archive trusts nothing: a name or a link that leads out of the folder is refused before anything is written.
 """
@@ -20,12 +20,12 @@ _CHUNK = 1024 * 1024
 
 
 def media_type(path: Path) -> str:
-    """Of a file, by its name."""
+    """Return the media type of a file by its name."""
     return mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
 def entries(root: Path) -> list[Path]:
-    """Everything in a folder, in one order."""
+    """Return all entries of a folder, sorted."""
     found: list[Path] = []
     for base, names_of_folders, names in os.walk(root):
         found += [Path(base, name) for name in (*names_of_folders, *names)]

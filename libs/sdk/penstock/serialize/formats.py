@@ -1,4 +1,4 @@
-"""The formats of artifacts: how a value becomes a file and comes back, and which value takes which.
+"""Artifact formats: how values are written to files and read back, and which format a value takes.
 
 No library is imported here: types of libraries are found by name, and what reads and writes them is imported when
 the first such value comes, which is when the user's own code has the library already.
@@ -33,12 +33,12 @@ class Format:
     """A way to write values of some types to a file and to read them back.
 
     Attributes:
-        name: kept with the artifact; loading goes by it.
+        name: recorded with the artifact; selects the loader.
         save: writes a value to a path. Built-in formats return True where loading the file imports modules of the
             project.
         load: reads the file at a path.
         media_type: of the file.
-        unsafe: loading can run code, so that no service does it.
+        unsafe: loading can execute code, so that no service loads it.
     """
 
     name: str
@@ -82,7 +82,7 @@ def register(
     media_type: str = "application/octet-stream",
     unsafe: bool = False,
 ) -> Format:
-    """Save values of `cls`, and of its subclasses, in a format of your own. Do it where the steps are defined.
+    """Register a format for values of `cls` and its subclasses. Call it in the module that defines the steps.
 
     Args:
         cls: the type of the values.
@@ -90,7 +90,7 @@ def register(
         save: writes a value to a path, which is an empty file.
         load: reads a value from a path, which must not be written to.
         media_type: of the file.
-        unsafe: say True when loading a file from a stranger could run code.
+        unsafe: whether loading an untrusted file can execute code.
 
     Raises:
         ValueError: the name is taken by a format of the platform.
@@ -216,7 +216,7 @@ def _add(
 
 
 def _lazy_import(module: str, function: str) -> Callable[..., Any]:
-    """A function of a module of this package that needs a library: imported when it is called."""
+    """Return a function that imports a module of this package when it is called, because that needs a library."""
 
     def call(*args: Any) -> Any:
         return getattr(importlib.import_module(f"penstock.serialize.{module}"), function)(*args)

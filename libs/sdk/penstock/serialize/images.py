@@ -1,4 +1,4 @@
-"""Figures and images: matplotlib's as PNG, plotly's as its own JSON, Pillow's as PNG or, where that loses, TIFF."""
+"""Figures and images: matplotlib as PNG, plotly as its own JSON, Pillow as PNG or, where PNG is lossy, TIFF."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def write_figure(value: Any, path: Path) -> None:
 
 
 def read_figure(path: Path) -> Any:
-    """A figure that shows the picture: the drawing itself is not kept."""
+    """Read a figure that shows the image: the drawing itself is not stored."""
     from matplotlib.figure import Figure
     from matplotlib.image import imread
 
@@ -32,14 +32,14 @@ def write_plotly(value: Any, path: Path) -> None:
 
 
 def read_plotly(path: Path) -> Any:
-    """A plotly figure, to be changed and shown like the one that was written."""
+    """Read a plotly figure."""
     import plotly.io
 
     return plotly.io.from_json(json.dumps(_arrays(json.loads(path.read_bytes()))))
 
 
 def _arrays(tree: Any) -> Any:
-    """Arrays as lists: plotly writes them as base64, and whoever uses the figure's data wants numbers."""
+    """Arrays as lists: plotly writes them as base64, but readers of the figure's data expect numbers."""
     if isinstance(tree, list):
         return [_arrays(entry) for entry in cast("list[Any]", tree)]
     if not isinstance(tree, dict):
@@ -47,7 +47,7 @@ def _arrays(tree: Any) -> Any:
     entries = cast("dict[str, Any]", tree)
     if "bdata" not in entries or "dtype" not in entries:
         return {key: _arrays(entry) for key, entry in entries.items()}
-    import numpy as np  # whoever wrote an array has it
+    import numpy as np  # present where an array was written
 
     array = np.frombuffer(base64.b64decode(entries["bdata"]), entries["dtype"])
     shape = [int(one) for one in str(entries.get("shape", array.size)).split(",")]
@@ -55,10 +55,10 @@ def _arrays(tree: Any) -> Any:
 
 
 def write_png(value: Any, path: Path) -> None:
-    """Write an image as PNG, with its colour profile and what a camera said.
+    """Write an image as PNG, with its colour profile and EXIF data.
 
     Raises:
-        FormatNotApplicableError: PNG does not keep its pixels as they are.
+        FormatNotApplicableError: PNG does not preserve its pixels.
     """
     _write(value, path, "PNG")
 
@@ -67,7 +67,7 @@ def write_tiff(value: Any, path: Path) -> None:
     """Write an image as TIFF: floating-point, 32-bit, CMYK and others.
 
     Raises:
-        FormatNotApplicableError: TIFF does not keep its pixels either.
+        FormatNotApplicableError: TIFF does not preserve its pixels.
     """
     _write(value, path, "TIFF")
 

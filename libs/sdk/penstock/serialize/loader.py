@@ -1,4 +1,4 @@
-"""From a value that travelled back to a Python value."""
+"""Load saved values."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ def load(
     """Load a value.
 
     Args:
-        value: the value as JSON, as `save` gave it. References to results of the run's log must be replaced before.
-        hint: what the reader expects: plain data is converted to it where that loses nothing, then held against it.
-        store: where artifacts lie. Their bytes are checked against their digest.
-        folder: where files and folders are put, each in a new folder; default: the working folder.
-        where: what the value is, for errors, such as `input 'data' of step 'train'`.
+        value: the value as JSON, as returned by `save`. References to the run's log must be resolved before.
+        hint: the expected type: plain data is converted where that is lossless, then checked.
+        store: the artifact store. Bytes are verified against their digest.
+        folder: where files and folders are restored, each in a new folder; default: the working folder.
+        where: the value's name in errors, such as `input 'data' of step 'train'`.
         unsafe: whether formats may be loaded whose loading can run code, such as pickle.
 
     Raises:
-        TypeError: the value is not what the hint says.
-        ArtifactMissingError: the store does not have it.
+        TypeError: the value does not fit the hint.
+        ArtifactMissingError: the store does not have the artifact.
         ArtifactDamagedError: its bytes are not those that were stored.
-        UnloadableError: it is of an unknown form, or reading it failed.
+        UnloadableError: it has an unknown format, or reading it failed.
         UnsafeFormatError: it is of an unsafe format (an `UnloadableError`, too).
     """
     loaded = _Loader(store, folder, where, unsafe=unsafe).load(value, hint)
@@ -73,7 +73,7 @@ class _Loader:
             case {"result": _} | {"collected": _}:
                 raise UnloadableError(f"{self.where} is a reference to the run's log, which must be read first")
             case _:
-                raise UnloadableError(f"{self.where} is of an unknown form, with the keys {sorted(value)}")
+                raise UnloadableError(f"{self.where} has an unknown format, with the keys {sorted(value)}")
 
     def decode(self, data: Any, hint: Any) -> Any:
         try:
@@ -93,7 +93,7 @@ class _Loader:
         try:
             return self.part_of(whole, path, hint)
         except value_parts.NoPartError as error:
-            raise UnloadableError(f"{self.where} is a part of a value that does not have it: {error}") from error
+            raise UnloadableError(f"{self.where} is a missing part of a value: {error}") from error
 
     def part_of(self, whole: dict[str, Any], path: list[int | str], hint: Any) -> Any:
         match whole:
@@ -139,7 +139,7 @@ class _Loader:
         if not self.unsafe and (ref.get("unsafe") or (form is not None and form.unsafe)):
             raise UnsafeFormatError(
                 f"{self.where} was saved in the format {name!r}, whose loading can run code, and this project forbids "
-                "such formats. Have what gave it give plain data, a table, an array or a file"
+                "such formats. Let the producing step return plain data, a table, an array or a file"
             )
         if name == files.FOLDER:
             target = self.fresh() / _filename(ref, "folder")
@@ -148,7 +148,7 @@ class _Loader:
         path = store.check(sha256)
         if form is None:
             raise UnloadableError(
-                f"{self.where} was saved in the format {name!r}, which is not known here: "
+                f"{self.where} has the unregistered format {name!r}: "
                 "import the module that registers it with penstock.serialize.register"
             )
         try:
@@ -170,12 +170,12 @@ class _Loader:
         return target
 
     def fresh(self) -> Path:
-        """A new folder, so that files of one name do not meet."""
+        """Make a new folder, so that files of the same name do not collide."""
         return Path(tempfile.mkdtemp(prefix="input-", dir=self.folder or Path.cwd()))
 
 
 def gather(items: list[Any], hint: Any) -> Any:
-    """A list of loaded items as the kind of collection that the hint asks for."""
+    """A list of loaded items as the collection type of the hint."""
     for option in hints.members(hint):
         cls = hints.class_of(option)
         if cls in (tuple, set, frozenset):
@@ -188,7 +188,7 @@ def gather(items: list[Any], hint: Any) -> Any:
 
 
 def spread(fields: dict[str, Any], hint: Any) -> Any:
-    """A dictionary of loaded fields, or the NamedTuple that the hint asks for."""
+    """A dictionary of loaded fields, or the NamedTuple of the hint."""
     for option in hints.members(hint):
         cls = hints.class_of(option)
         if hints.is_named_tuple(cls):

@@ -1,4 +1,4 @@
-"""pandas tables and series as Parquet, index and types kept.
+"""pandas tables and series as Parquet, with index and types.
 
 What Parquet would change (columns of mixed objects, columns of one name, numbers as labels beside texts …) is found by
 reading the types, and where there are object columns the values, back; such a table is refused here and pickled.
@@ -27,7 +27,7 @@ def write(value: Any, path: Path) -> None:
     """Write a DataFrame or a Series.
 
     Raises:
-        FormatNotApplicableError: it would not come back as it is.
+        FormatNotApplicableError: it does not round-trip.
     """
     if type(value) not in (pd.DataFrame, pd.Series):
         raise FormatNotApplicableError(f"a {type(value).__name__} is more than a pandas table")
@@ -70,7 +70,7 @@ def _table(frame: pd.DataFrame) -> Any:
 
 
 def _repeating(table: Any) -> bool | list[str]:
-    """The columns for which a dictionary of their values pays: those of which a sample repeats itself.
+    """Return the columns that a dictionary encoding makes smaller: those whose sample has repeated values.
 
     Building one for measurements, which all differ, takes most of the time that a file takes and saves nothing.
     """
@@ -111,7 +111,7 @@ def _round_trips(table: Any, frame: pd.DataFrame) -> bool:
 
 
 def _kind(labels: Any) -> type:
-    """A range of numbers may come back written out."""
+    """A RangeIndex may come back as an integer index."""
     return pd.Index if isinstance(labels, pd.RangeIndex) else type(labels)
 
 

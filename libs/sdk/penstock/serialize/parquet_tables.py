@@ -1,4 +1,4 @@
-"""Tables of pandas, polars and pyarrow as Parquet. The file says which library its table was of.
+"""Tables of pandas, polars and pyarrow as Parquet. The file's metadata names the library of the table.
 
 What Parquet would not give back as it was is refused (`FormatNotApplicableError`): types are compared with those that
 reading gives.
@@ -23,7 +23,7 @@ def write(value: Any, path: Path) -> None:
     """Write a table, or a series.
 
     Raises:
-        FormatNotApplicableError: it would not come back as it is; says why.
+        FormatNotApplicableError: it does not round-trip; the message says why.
     """
     library = next(
         cls.__module__.partition(".")[0]
@@ -44,7 +44,7 @@ def write(value: Any, path: Path) -> None:
 
 
 def read(path: Path) -> Any:
-    """Read what `write` wrote, as the library's that wrote it; any other Parquet file as a pandas table.
+    """Read a table with the library that wrote it; any other Parquet file as a pandas table.
 
     Raises:
         ImportError: that library is not installed.
@@ -63,7 +63,7 @@ def read(path: Path) -> Any:
 
 
 def _kind(path: Path) -> tuple[str, str]:
-    """What is written in the file about it, read with the library that is there already."""
+    """Return the file's metadata, read with a library that is already imported."""
     if "polars" in sys.modules or importlib.util.find_spec("pyarrow") is None:
         import polars as pl
 

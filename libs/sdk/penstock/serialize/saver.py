@@ -1,4 +1,4 @@
-"""From a Python value to a value that travels: inline JSON, an artifact, or items and fields of these."""
+"""Save Python values: as inline JSON, as an artifact, or as items and fields of these."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def save(
     """Save a value.
 
     Args:
-        value: what a step gave.
-        hint: the declared type; the value is held against it.
-        store: where artifacts go; None allows inline values only.
-        where: what the value is, for errors, such as `output 'train' of step 'split'`.
+        value: the value.
+        hint: the declared type, against which the value is checked.
+        store: the artifact store; None allows inline values only.
+        where: the value's name in errors, such as `output 'train' of step 'split'`.
         unsafe: whether formats may be used whose loading can run code, such as pickle.
 
     Returns:
@@ -48,7 +48,7 @@ def save(
         TypeError: the value is not of the declared type.
         UnsavableError: it cannot be saved at all (a `TypeError`, too).
         ForbiddenFormatError: only an unsafe format could keep it (an `UnsavableError`, too).
-        FileNotFoundError: it is a path at which nothing lies.
+        FileNotFoundError: it is a path that does not exist.
         ArtifactTooLargeError: it is larger than the platform's limit.
         StoreFullError: the disk has no room left.
     """
@@ -109,7 +109,7 @@ class _Saver:
         return ForbiddenFormatError(
             f"{self.where} is a {type(value).__qualname__} that only {form} can keep{why}, and this project forbids "
             "formats whose loading can run code. Give plain data, a dataclass, a table, an array or a file instead, "
-            "or register a format of its own with penstock.serialize.register"
+            "or register a format with penstock.serialize.register"
         )
 
     def data(self, value: object, hint: Any) -> Any:
@@ -155,7 +155,7 @@ class _Saver:
     def path(self, path: Path) -> Any:
         if not path.exists():
             raise FileNotFoundError(
-                f"{self.where} is the path {str(path)!r}, but nothing lies there "
+                f"{self.where} is the path {str(path)!r}, which does not exist "
                 f"(relative paths start at the step's working folder, {Path.cwd()})"
             )
         store = self.needed_store()
@@ -208,7 +208,7 @@ def artifact_json(ref: ArtifactRef) -> dict[str, Any]:
 
 
 def has_format(value: object) -> bool:
-    """Whether a value is saved in a format of its own when it stands alone."""
+    """Whether a value on its own is saved in a specific format."""
     return (
         isinstance(value, PurePath)
         or type(value) is bytes

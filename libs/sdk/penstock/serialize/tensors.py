@@ -33,7 +33,7 @@ def write(value: Any, path: Path) -> bool:
     """Write a tensor, a dictionary of tensors, or a module; returns whether it has a module of a project class.
 
     Raises:
-        FormatNotApplicableError: something in it is neither a dense tensor nor plain data; says what.
+        FormatNotApplicableError: a part is neither a dense tensor nor plain data; the message names it.
     """
     if importlib.util.find_spec("safetensors") is None:
         raise FormatNotApplicableError("it needs safetensors, which is not installed: pip install safetensors")
@@ -75,7 +75,7 @@ class _Writer:
         self._names: dict[Any, str] = {}
         self._storages: set[int] = set()
         self._numbers: dict[int, int] = {}
-        # Objects are told apart by their address, so they must live until the end.
+        # Objects are identified by their address, so they must live until the end.
         self._kept: list[Any] = []
 
     def encode(self, value: Any, name: str) -> Any:
@@ -157,7 +157,7 @@ class _Writer:
 
 
 class _Reader:
-    """Builds the value anew; each tensor and each module becomes one object, however often it is referred to."""
+    """Rebuilds the value; each tensor and each module becomes one object, however often it is referenced."""
 
     def __init__(self, tensors: dict[str, Any], modules: list[Any]) -> None:
         self._tensors = tensors

@@ -1,4 +1,4 @@
-"""One part of a value without the rest: what an item of a mapped step gets of a list.
+"""Reading one part of a value without the rest, such as an element of a list for an item of a mapped step.
 
 A path holds indexes of lists and keys of dictionaries, from outside to inside. In JSON data it is followed in the
 form that `penstock.codec` writes, so only the part is decoded. In a `jsonl` artifact the line of an element is found by
@@ -21,7 +21,7 @@ from penstock.codec.scalars import TAG
 from penstock.store import FolderStore, compare
 
 INDEX_INTERVAL = 256
-"""The index has the place of each line of so many."""
+"""The index has the offset of every n-th line."""
 
 _CHUNK = 1024 * 1024
 _HEAD = 5
@@ -30,15 +30,12 @@ Steps = Sequence[int | str]
 
 
 class NoPartError(LookupError):
-    """A value has no part of this path; says where it ends."""
+    """A value has no part at this path; the message says where the path ends."""
 
 
 def count(value: object) -> int | None:
-    """The number of elements of what is saved as one artifact, if steps can be mapped over it: lists and tuples.
-
-    Those that are JSON by now count as well.
-    """
-    if type(value) is dict:  # not what is only made of one, such as a sparse array
+    """Return the number of elements of a list or tuple that is saved as one artifact, also in its JSON form."""
+    if type(value) is dict:  # not types that consist of one, such as a sparse array
         entries = cast("dict[str, Any]", value)
         inner = entries.get("items") if entries.get(TAG) == "tuple" else None
         return len(cast("list[Any]", inner)) if isinstance(inner, list) else None
@@ -46,10 +43,10 @@ def count(value: object) -> int | None:
 
 
 def within(tree: Any, path: Steps) -> Any:
-    """The part of JSON data, as `penstock.codec` writes it, at a path.
+    """Return the part of JSON data of `penstock.codec` at a path.
 
     Raises:
-        NoPartError: there is none.
+        NoPartError: there is no such part.
     """
     for depth, step in enumerate(path):
         try:
@@ -86,7 +83,7 @@ def inside(value: Any, path: Steps) -> Any:
     """The part of a Python object at a path: items, and attributes of objects with named fields.
 
     Raises:
-        NoPartError: there is none.
+        NoPartError: there is no such part.
     """
     for depth, step in enumerate(path):
         try:

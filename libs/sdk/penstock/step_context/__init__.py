@@ -1,1 +1,1 @@
-"""Step_context."""
+"""`context()` for the code of steps: logging, checkpoints and registration of models."""

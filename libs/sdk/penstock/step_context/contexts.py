@@ -1,28 +1,26 @@
-"""`context()`: what a step's code may ask and tell the platform while it runs.
+"""`context()`: access to the running attempt, and logging from a step's code.
 
 For the author of a runner: implement `Sink`, and before the user's function is called do
 
-    from penstock.step_context.contexts import Context, install
-    install(Context(run_id=…, step=key, attempt=n, pipeline=…, project=…, sink=my_sink))
+    from penstock.step_context.contexts import Context, set_context
+    set_context(Context(run_id=…, step=key, attempt=n, pipeline=…, project=…, sink=my_sink))
 
-`set_context(None)` takes it away again. The context is one per process, on purpose: threads that the user's code starts
-find it too, which a context variable would not give them. A sink is called in the thread that logs, so it must be
-safe to call from several, and must not block for long. What it gets is already checked:
+`set_context(None)` removes it. There is one context for each process, so that threads which the user's code starts find
+it, too; they would not inherit a context variable. A sink is called in the thread that logs, so it must be
+safe to call from several, and must not block for long. Its arguments are already checked:
 
 - `metric(name, value, step)`: `value` is a float and may be NaN or infinite. JSON has no such numbers and `orjson`
   writes them as null, so a sink must keep non-finite values out of the facts it reports (or write them as text).
 - `tag(name, value)`: two texts.
 - `param(name, value)`: plain JSON of at most `PARAM_LIMIT` characters as text.
 - `artifact(name, value)`: a live object; save it at once with `penstock.serialize.save(value, Any, store)`.
-- `model(wanted)`: what is to be registered as a version of a model when the attempt's end counts; save `wanted.value`
-  at once.
+- `model(wanted)`: a model version to register when the attempt succeeds; save `wanted.value` at once.
 - `progress(fraction, text)`: 0 to 1.
-- `checkpoint(value)`: a live object; save it whole before returning, and return what brings it back.
+- `checkpoint(value)`: a live object; save it before returning, and return a function that loads it.
 
-Outside a step `context()` gives one that prints nothing and records in memory (`context().metrics` and so on), so
-unit tests of steps need nothing. A test of what a step does after a lost attempt runs it in
-`use_context(first.next_attempt())`,
-where `first` is the context that it was lost in.
+Outside a step, `context()` returns a context that records in memory (`context().metrics` and so on), so that unit tests
+of steps need no set-up. To test how a step resumes after a lost attempt, run it in `use_context(first.next_attempt())`,
+where `first` is the context of the lost attempt.
 """
 
 from __future__ import annotations
@@ -53,7 +51,7 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Sink(ModelSink, Protocol):
-    """Where a context sends what the user's code logs."""
+    """Receives what the user's code logs."""
 
     def metric(self, name: str, value: float, step: int | None) -> None:
         """A measurement, at `step` of a series if given."""
@@ -64,19 +62,19 @@ class Sink(ModelSink, Protocol):
         ...
 
     def tag(self, name: str, value: str) -> None:
-        """A text to find the run by."""
+        """A tag, for search."""
         ...
 
     def artifact(self, name: str, value: object) -> None:
-        """An object to keep beside the step's outputs."""
+        """An object to store beside the step's outputs."""
         ...
 
     def progress(self, fraction: float, text: str) -> None:
-        """How far the step is, 0 to 1."""
+        """Progress of the step, from 0 to 1."""
         ...
 
     def checkpoint(self, value: object) -> Callable[[], Any]:
-        """Keep an object for the attempt that follows if this one is lost; returns what brings it back."""
+        """Store an object for the next attempt if this one is lost; return a function that loads it."""
         ...
 
 
@@ -90,7 +88,7 @@ class Metric(NamedTuple):
 
 @dataclass
 class MemorySink:
-    """A sink that keeps everything in memory: of measurements the last 100,000, of models the last 100."""
+    """A sink in memory; it keeps the last 100,000 metrics and the last 100 models."""
 
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -118,7 +116,7 @@ class MemorySink:
         self.artifacts[name] = value
 
     def model(self, wanted: ModelRegistration) -> None:
-        """Keep what is to be registered."""
+        """Keep a request to register a model."""
         self.models.append(wanted)
 
     def progress(self, fraction: float, text: str) -> None:
@@ -126,7 +124,7 @@ class MemorySink:
         self.last_progress = (fraction, text)
 
     def checkpoint(self, value: object) -> Callable[[], Any]:
-        """Keep a copy, which later changes of the object do not reach."""
+        """Keep a copy."""
         kept = copy.deepcopy(value)
         return lambda: copy.deepcopy(kept)
 
@@ -140,12 +138,12 @@ class Context(ModelRegistrationMixin):
         attempt: number of this attempt, from 1.
         pipeline: name of the pipeline.
         project: name of the project.
-        sink: where logged things go.
+        sink: receives what is logged.
         metrics: last value of each metric logged through this context.
         params: last value of each parameter logged through this context.
-        tags: what was set through this context.
+        tags: tags set through this context.
 
-    `earlier` brings back the last checkpoint of the attempts before, where there is one.
+    The argument `earlier` loads the last checkpoint of earlier attempts; None if there is none.
     """
 
     def __init__(
@@ -172,16 +170,16 @@ class Context(ModelRegistrationMixin):
         self._saved: Callable[[], Any] | None = None
 
     def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
-        """Log a number of a series, such as `log_metric("loss", 0.1, step=3)`; it may be NaN or infinite.
+        """Log a metric, such as `log_metric("loss", 0.1, step=3)`; the value may be NaN or infinite.
 
-        Of one attempt a million numbers in two thousand series are kept; what comes after is left out, and the step's
-        output says so once.
+        An attempt can log one million values in two thousand series. Further values are dropped, with one warning in
+        the step's output.
 
         Raises:
             TypeError: `value` is not a number, or `name` or `step` have the wrong type.
-            ValueError: `name` is empty, longer than 200 characters or has control characters; `step` has over 63 bits.
+            ValueError: `name` is empty, longer than 200 characters or has control characters; `step` exceeds 63 bits.
         """
-        if type(name) is not str or name not in self.metrics:  # else it was checked before
+        if type(name) is not str or name not in self.metrics:  # otherwise it was checked before
             check_name(name, "log_metric")
         number = value if type(value) is float else _number(name, value)
         at = step if step is None or type(step) is int else _step(name, step)
@@ -191,17 +189,17 @@ class Context(ModelRegistrationMixin):
         self.sink.metric(name, number, at)
 
     def log_param(self, name: str, value: object) -> None:
-        """Log a setting or a finding: plain JSON data as it is, anything else as its text, cut at 10,000 characters."""
+        """Log a parameter: JSON data as it is, any other object as its `str`, truncated to 10,000 characters."""
         check_name(name, "log_param")
         kept = plain(value)
         self.params[name] = kept
         self.sink.param(name, kept)
 
     def set_tag(self, name: str, value: str | float) -> None:
-        """Set a text that the run is found by, such as `set_tag("stage", "candidate")`: a label, set from inside.
+        """Set a tag, such as `set_tag("stage", "candidate")`; runs can be searched by tags.
 
         Raises:
-            TypeError: `name` is no text, or `value` neither text nor number.
+            TypeError: `name` is not a str, or `value` is neither str nor number.
             ValueError: `name` has not 1 to 100 characters, `value` over 1,000, or there are more than 64 tags.
         """
         check_name(name, "set_tag", TAG_NAME_LIMIT)
@@ -219,28 +217,28 @@ class Context(ModelRegistrationMixin):
         self.sink.tag(name, text)
 
     def log_table(self, name: str, table: object) -> None:
-        """Keep a table: one of pandas, polars or pyarrow, a list of dictionaries (rows) or a dictionary of lists.
+        """Log a table: a pandas, polars or pyarrow table, a list of dictionaries (rows) or a dictionary of lists.
 
         Raises:
             TypeError: it is none of these, or a column mixes texts with numbers and the like.
             ValueError: rows do not have the same columns, or columns not the same length.
         """
         check_name(name, "log_table")
-        # Only those who log tables pay for it.
+        # Imported only by steps that log tables.
         from penstock.step_context import tables
 
         self.log_artifact(name, tables.table(name, table))
 
     def log_artifact(self, name: str, value: object) -> None:
-        """Keep an object beside the outputs: a `Path` (file or folder), a table, an array, bytes, JSON data …."""
+        """Log an object as an artifact: a `Path` (file or folder), a table, an array, bytes, JSON data …."""
         check_name(name, "log_artifact")
         self.sink.artifact(name, value)
 
     def log_figure(self, name: str, figure: object) -> None:
-        """Keep a matplotlib figure as a picture, or a plotly figure with its data.
+        """Log a matplotlib figure as an image, or a plotly figure with its data.
 
         Raises:
-            TypeError: `figure` is no figure (an `Axes` is taken for the figure it is in).
+            TypeError: `figure` is not a figure (of an `Axes`, its figure is logged).
         """
         if hasattr(figure, "to_plotly_json"):
             self.log_artifact(name, figure)
@@ -251,7 +249,7 @@ class Context(ModelRegistrationMixin):
         self.log_artifact(name, owner)
 
     def progress(self, fraction: float, text: str = "") -> None:
-        """Tell how far the step is, from 0 to 1; values outside are taken for the nearest bound.
+        """Report progress from 0 to 1; other values are clipped.
 
         Raises:
             ValueError: `fraction` is not a number.
@@ -261,10 +259,9 @@ class Context(ModelRegistrationMixin):
         self.sink.progress(min(max(float(fraction), 0.0), 1.0), str(text)[:PARAM_LIMIT])
 
     def checkpoint(self, value: object) -> None:
-        """Save how far the step is, so that another attempt can go on from there if this one fails or is lost.
+        """Save a checkpoint, from which the next attempt can resume if this one fails or is lost.
 
-        Anything that a step can return can be saved. It is kept whole or not at all, and takes the place of the former
-        one, when this returns.
+        Anything that a step can return can be saved. The checkpoint replaces the previous one atomically.
 
         Raises:
             TypeError: it cannot be saved.
@@ -272,11 +269,11 @@ class Context(ModelRegistrationMixin):
         self._saved = self.sink.checkpoint(value)
 
     def restore(self, default: Any = None) -> Any:
-        """The last checkpoint that an earlier attempt of this step in this run saved; `default` where none did."""
+        """Return the last checkpoint of an earlier attempt of this step in this run, or `default`."""
         return default if self._earlier is None else self._earlier()
 
     def next_attempt(self) -> Context:
-        """The context of the attempt that follows this one, with its last checkpoint to restore."""
+        """Return a context for the next attempt, which restores this one's last checkpoint."""
         return Context(
             run_id=self.run_id,
             step=self.step,
@@ -289,10 +286,10 @@ class Context(ModelRegistrationMixin):
 
 
 def check_name(name: object, method: str, limit: int = NAME_LIMIT) -> None:
-    """Check a name that the user gives.
+    """Check a name.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not a str.
         ValueError: it is empty, longer than `limit`, or has control characters.
     """
     if not isinstance(name, str):
@@ -324,7 +321,7 @@ def _step(name: str, step: Any) -> int:
 
 
 def plain(value: object) -> Any:
-    """Plain JSON data as it is, anything else as its text, cut at `PARAM_LIMIT` characters."""
+    """Return JSON data as it is, any other object as its `str`, truncated to `PARAM_LIMIT` characters."""
     try:
         text = json.dumps(value, allow_nan=False)
         text.encode()
@@ -339,19 +336,19 @@ _current: Context | None = None
 
 
 def context() -> Context:
-    """The context of the step that runs in this process, or one that records in memory."""
+    """Return the context of the step that runs in this process, or one that records in memory."""
     return _current or _default_context
 
 
 def set_context(new: Context | None) -> None:
-    """Make `new` the context of this process; None takes it away."""
+    """Set the context of this process; None removes it."""
     global _current
     _current = new
 
 
 @contextmanager
 def use_context(new: Context) -> Generator[Context]:
-    """Make `new` the context for the time of a `with` block."""
+    """Set the context within a `with` block."""
     before = _current
     set_context(new)
     try:

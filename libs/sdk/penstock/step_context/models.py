@@ -1,4 +1,4 @@
-"""`context().register_model(…)`: what a step wants registered, checked where it is said.
+"""`context().register_model(…)`: requests to register a model version, checked where the step makes them.
 
 The part of `Context` that is about models. What is checked here goes to the sink; on the platform it travels with the
 end of the attempt, so that it counts only if that end counts.
@@ -24,14 +24,14 @@ _TAG_NAME, _TAG_TEXT = 100, 1_000
 
 @dataclass(frozen=True, slots=True)
 class ModelRegistration:
-    """A version of a model that a step wants registered.
+    """A step's request to register a version of a model.
 
     Attributes:
         model: name of the model.
         value: the live object.
-        metrics: its measurements; None: those that the step logs. `non_finite` are those that are no finite numbers, as
-        text.
-        alias: an alias that it shall have if it passes `gate` and the alias's own.
+        metrics: finite metrics; None: those that the step logs.
+        non_finite: metrics that are NaN or infinite, as text.
+        alias: an alias to point at the version if `gate` and the alias's own gate pass.
     """
 
     model: str
@@ -46,10 +46,10 @@ class ModelRegistration:
 
 
 class ModelSink(Protocol):
-    """Where models go that are to be registered."""
+    """Receives requests to register models."""
 
     def model(self, wanted: ModelRegistration) -> None:
-        """A live object; save it at once."""
+        """Receive a live object; save it before returning."""
         ...
 
 
@@ -70,37 +70,37 @@ class ModelRegistrationMixin:
         description: str = "",
         tags: Mapping[str, str] | None = None,
     ) -> None:
-        """Have an object become the next version of a registered model, once this step has succeeded.
+        """Register an object as the next version of a model, once this step has succeeded.
 
-        It is saved now, like an artifact. If the step fails, or another attempt counts, nothing is registered.
+        The object is saved now, like an artifact. Nothing is registered if the step fails.
 
         Args:
             name: name of the model: letters, digits, `_` and `-`.
             model: one object that a step could return: an estimator, a module, a `Path` (file or folder) ….
-            metrics: measurements that gates compare; default all that the step logs with `log_metric`.
-            alias: an alias that the version shall have, if it passes `gate` and the alias's own gate. If it does not,
-                it is registered without it, and the model's history says why.
-            gate: such as `accuracy > champion.accuracy + 0.01`.
-            reason: why it shall have the alias.
-            description: for people.
-            tags: texts to tell versions apart by.
+            metrics: metrics that gates compare; default: all that the step logs with `log_metric`.
+            alias: an alias to point at the version if `gate` and the alias's own gate pass. Otherwise the version is
+                registered without the alias, and the model's history records why.
+            gate: a condition such as `accuracy > champion.accuracy + 0.01`.
+            reason: why the alias moves; recorded in the history.
+            description: free text.
+            tags: texts by name, for search.
 
         Raises:
-            TypeError: a metric is no number, or the object is kept as several files.
-            InvalidId: `name` or `alias` are not valid.
-            GateError: the gate cannot be read; says where.
+            TypeError: a metric is not a number, or the object is stored as several artifacts.
+            InvalidIdError: `name` or `alias` is not valid.
+            GateError: the gate is not valid; the message names the position.
             ValueError: a text is too long, or there are too many metrics, tags or models.
         """
         ids.check_name(name, "model")
         if alias is not None:
             check_alias(alias)
         if gate:
-            # Only those who have gates pay for reading them.
+            # Imported only where a gate is given.
             from penstock_core.registry import gates
 
             gates.parse(gate)
         if gate and alias is None:
-            raise ValueError(f"register_model({name!r}): a gate guards an alias: say which, with alias=")
+            raise ValueError(f"register_model({name!r}): a gate guards an alias: set alias=, too")
         for what, text in (("reason", reason), ("description", description)):
             if len(text) > TEXT_LIMIT:
                 raise ValueError(f"register_model({name!r}): the {what} has more than {TEXT_LIMIT} characters")

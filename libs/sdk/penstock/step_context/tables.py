@@ -52,8 +52,8 @@ def _columns(name: str, given: Mapping[Any, Any]) -> dict[str, list[Any]]:
         columns[column] = [_plain(value) for value in values]
     lengths = {column: len(values) for column, values in columns.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{column!r} has {length}" for column, length in list(lengths.items())[:5])
-        raise ValueError(f"log_table({name!r}): all columns must have the same number of values; {told}")
+        lengths_text = ", ".join(f"{column!r} has {length}" for column, length in list(lengths.items())[:5])
+        raise ValueError(f"log_table({name!r}): all columns must have the same number of values; {lengths_text}")
     return columns
 
 

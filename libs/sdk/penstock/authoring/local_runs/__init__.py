@@ -1,1 +1,1 @@
-"""Local_runs."""
+"""Runs of pipelines in the caller's own process, for tests and debugging."""

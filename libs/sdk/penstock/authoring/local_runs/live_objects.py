@@ -1,4 +1,4 @@
-"""Live objects as values of a run in this process.
+"""Live objects as values of a local run.
 
 The state machine takes a value's small parts from the value itself, so plain data is there as on the platform; whatever
 has no plain form is an artifact that only this table opens. Steps get the very objects that others returned: a value
@@ -42,7 +42,7 @@ class LiveObjects:
         self._count = 0
 
     def value(self, live: Any) -> Value:
-        """The value that stands for an object."""
+        """Return a value that refers to an object."""
         if type(live) in _SCALARS:
             return Inline(codec.encode(live))
         made = self._made(live)
@@ -64,7 +64,7 @@ class LiveObjects:
             return Stored(ArtifactRef(sha256=digest, size=0, media_type="", format="live", python_type=name))
 
     def load(self, value: Value, hint: Any) -> Any:
-        """The object of a value, or what the value says where it was made by the state machine or by the compiler."""
+        """Return the object of a value, or decode a value that the state machine or the compiler made."""
         known = self._objects.get(id(value))
         if known is not None:
             return known[1]
@@ -94,4 +94,4 @@ def _part(live: Any, path: tuple[int | str, ...]) -> Any:
 
 
 NOTHING = values.Inline(None)
-"""Stands for a result that is not there."""
+"""The value of a result that does not exist."""

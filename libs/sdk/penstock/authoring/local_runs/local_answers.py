@@ -1,4 +1,4 @@
-"""What a run in this process waits for: the caller says beforehand what comes."""
+"""Answers, events and results of child runs for a local run, which the caller passes in advance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MISSING: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class LocalAnswers:
-    """What comes.
+    """Answers, events and results of child runs.
 
     Attributes:
         answers: to questions, by key of the step or by the question.
@@ -31,10 +31,10 @@ class LocalAnswers:
 
 
 def answer(there: LocalAnswers, key: str, waiting: WaitStep, given: Mapping[str, Any]) -> Any:
-    """What a step that waits gets.
+    """Return the result of a wait.
 
     Raises:
-        MissingAnswerError: the caller did not say, or said what cannot be.
+        MissingAnswerError: the caller did not pass it, or passed a value that is not valid.
     """
     match waiting.kind:
         case Kind.ASK:
@@ -68,7 +68,7 @@ def _choice(there: LocalAnswers, key: str, given: Mapping[str, Any]) -> Any:
     question, choices = given["question"], given["choices"]
     choice = _found(there.answers, key, question)
     if choice is _MISSING:
-        # Nobody answers in time.
+        # The question times out.
         choice = given.get("default", _MISSING)
     if choice is _MISSING:
         raise MissingAnswerError(f"step {key!r} asks {question!r}: give local(answers={{{key!r}: {choices[0]!r}}})")

@@ -1,9 +1,8 @@
-"""Runs a traced pipeline in this process: the platform's own state machine, with live objects in the place of values.
+"""Run a traced pipeline in this process: the platform's own state machine, with live objects as values.
 
-What is done next is decided by `penstock_core.run.machine`, as on the platform, so mapped steps, conditions, rules,
-retries
-and what runs at the end do the same here. Here there is one attempt at a time, in the order of the pipeline; no clock
-(nothing waits, no time limit is applied); and answers and events come from the caller.
+`penstock_core.run.machine` decides what runs next, as on the platform, so that mapped steps, conditions, trigger rules,
+retries and steps at the end of a run behave the same. Attempts run one at a time, in the order of the pipeline; there
+is no clock (no sleeps, no time-outs); and the caller passes answers and events.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from penstock.authoring.trace.drafts import Definition, PipelineDefinition
 
 MAX_DELAY = 0.05
-"""Longest wait in seconds before a retry: whoever runs locally waits in front of it."""
+"""Longest delay before a retry, in seconds: the caller waits for it."""
 
 _RUN = "local"
 
@@ -73,7 +72,7 @@ class _Run:
         self.waiting: list[tuple[int, int, int, AttemptRequested | StepSuspended]] = []
 
     def run_to_end(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Do all that the state machine asks for; gives the outputs, or raises what went wrong."""
+        """Run until the state machine has finished; return the outputs, or raise the error."""
         self.fold(
             RunRequested(
                 run_id=_RUN,
@@ -89,7 +88,7 @@ class _Run:
             for fact in decided:
                 self.fold(fact)
             if not decided and not self.waiting:
-                raise AssertionError(f"pipeline {self.pipeline.name!r} waits for nothing and is not over")
+                raise AssertionError(f"pipeline {self.pipeline.name!r} waits for nothing and has not finished")
             if self.waiting and not decided:
                 self.fold(self.perform(heapq.heappop(self.waiting)[-1]))
         return self.result_of(self.state.finished)

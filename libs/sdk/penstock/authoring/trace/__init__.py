@@ -1,1 +1,1 @@
-"""Trace."""
+"""The compilation of pipelines: placeholders for values, records of calls, and conditions."""

@@ -51,7 +51,7 @@ class CallBinder:
             given[name] = value
         for name, one in inputs.items():
             if one.required and name not in given:
-                raise self.definition_error(f"{self.what} misses its {self.word} {name!r} ({hints.show(one.hint)})")
+                raise self.definition_error(f"{self.what} requires {self.word} {name!r} ({hints.show(one.hint)})")
         return {name: given[name] for name in inputs if name in given}
 
     def bind_all(
@@ -81,7 +81,7 @@ class CallBinder:
         """Where a reference comes from; its hint must fit."""
         if references.parts(value)[0] is not self.tracer:
             raise self.definition_error(
-                f"{what}: {value!r} belongs to another pipeline, or to an earlier compilation of this one"
+                f"{what}: {value!r} belongs to another pipeline or to an earlier compilation of this one"
             )
         binding, source = references.target(value)
         if not assignability.is_assignable(source, hint):

@@ -54,7 +54,7 @@ class Condition(Placeholder):
 
 
 class Comparable(Placeholder):
-    """A stand-in of one value, which can be compared."""
+    """A placeholder for one value that can be compared."""
 
     __slots__ = ("_binding", "_hint", "_owner", "_text", "_tracer")
 

@@ -1,4 +1,4 @@
-"""What a compilation has recorded: calls of steps, and groups of them that came from a pipeline in a pipeline."""
+"""Records of a compilation: calls of steps, and groups of calls made by inlined pipelines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PipelineDefinition(Parametrized, Protocol):
     line: int | None
 
     def parameter(self, one: Input) -> ir.Port:
-        """A parameter as the IR says it."""
+        """Return the IR of a parameter."""
         ...
 
     def assemble(self, graph: Any, spec: Callable[[str, Definition], ir.StepSpec] | None = None) -> ir.Pipeline:
@@ -45,7 +45,7 @@ class PipelineDefinition(Parametrized, Protocol):
 
 
 class Definition(Protocol):
-    """What can be called in a pipeline: a step, or something that waits."""
+    """What can be called in a pipeline: a step or a wait."""
 
     name: str
     call_options: CallOptions
@@ -61,7 +61,7 @@ class Definition(Protocol):
         ...
 
     def spec(self, module: str | None = None) -> ir.StepSpec:
-        """As the IR says it; `module` overrides the module of a step's function."""
+        """Return the IR; `module` overrides the module of a step's function."""
         ...
 
 
@@ -82,7 +82,7 @@ class Draft:
 
     @property
     def what(self) -> str:
-        """How errors call it."""
+        """Its name in errors."""
         return f"step {self.key!r}"
 
     def needs(self) -> list[str]:
@@ -93,7 +93,7 @@ class Draft:
         return found + self.after
 
     def node(self) -> ir.Node:
-        """As the IR says it."""
+        """Return the IR."""
         return ir.Node(
             key=self.key,
             step=self.step,
@@ -108,11 +108,11 @@ class Draft:
         )
 
     def first_calls(self) -> list[Draft]:
-        """Itself: what `.after` must hold back."""
+        """Itself: the calls that `.after` delays."""
         return [self]
 
     def last_calls(self) -> list[Draft]:
-        """Itself: what whoever comes `.after` must wait for."""
+        """Itself: the calls that a later call waits for."""
         return [self]
 
 
@@ -129,7 +129,7 @@ class Group:
 
     @property
     def what(self) -> str:
-        """How errors call it."""
+        """Its name in errors."""
         return f"pipeline {self.key!r}"
 
     def first_calls(self) -> list[Draft]:

@@ -1,4 +1,4 @@
-"""The fields and items of small results, as far as type hints tell: `best.accuracy`, `metrics["auc"]`, `scores[0]`."""
+"""The fields and items of small results, as far as type hints show: `best.accuracy`, `metrics["auc"]`, `scores[0]`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock import hints
 
 
 class NoFieldError(LookupError):
-    """A hint has no such field or item; the message says what it has, or is empty where it has none at all."""
+    """A type hint has no such field or item. The message lists those that exist, and is empty if there are none."""
 
 
 def part(hint: Any, name: int | str, *, attribute: bool) -> Any:
@@ -21,7 +21,7 @@ def part(hint: Any, name: int | str, *, attribute: bool) -> Any:
     Args:
         hint: of the whole.
         name: of the field or key, or the index.
-        attribute: whether it is asked for as in `value.name`, which dictionaries and lists do not have.
+        attribute: whether it is accessed as `value.name`, which dictionaries and lists do not have.
 
     Raises:
         NoFieldError: there is no such field, or the values have no fields that the platform can read.

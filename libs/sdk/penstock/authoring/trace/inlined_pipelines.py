@@ -1,6 +1,6 @@
 """What a call of a pipeline inside a pipeline takes in and gives back.
 
-The inner body runs with the call's arguments in the place of its parameters. It sees of them what it would see if it
+The inner body runs with the call's arguments as its parameters. It sees of them what it would see if it
 ran alone, references of the declared types, so a pipeline that compiles alone compiles inside another. What it
 returns is handed out as what a step returns: references that `.after` knows as one call.
 """
@@ -88,7 +88,7 @@ class OuterOutputs:
 
 
 def _has_fields(value: object) -> bool:
-    """Whether each entry of what a pipeline returns is an output of its own."""
+    """Whether each entry of a pipeline's return value is a separate output."""
     return isinstance(value, dict) or hints.is_named_tuple(type(value))
 
 

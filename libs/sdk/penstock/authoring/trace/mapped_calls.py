@@ -1,4 +1,4 @@
-"""Fan-out: `train.partial(data=data).map(depth=depths)`, `.grid(…)`, and what comes of it.
+"""Fan-out: `train.partial(data=data).map(depth=depths)`, `.grid(…)`, and its bindings and result types.
 
 In: a step, the inputs that all items share, and a list for each input that differs. Out: the bindings of the node with
 its `ir.MapSpec`, and the hints of its results, which are lists.
@@ -27,7 +27,7 @@ _LISTS: tuple[Any, ...] = (list, collections.abc.Sequence, collections.abc.Mutab
 
 @dataclass(frozen=True, slots=True)
 class MappedArguments:
-    """What a user gave: inputs that all items share, and lists for those that differ, by position and by name."""
+    """Arguments of a mapped call: inputs that all items share, and lists by position and by name."""
 
     mode: Literal["zip", "grid"]
     fixed: dict[str, Any] = field(default_factory=dict[str, Any])

@@ -1,4 +1,4 @@
-"""Records the calls of steps while the body of a pipeline runs once with references in the place of values."""
+"""Compilation: run the body of a pipeline once with placeholders and record the calls of steps."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _active: ContextVar[Tracer | None] = ContextVar("penstock_tracer", default=None)
 
 
 def active() -> Tracer | None:
-    """The compilation whose pipeline's body runs now."""
+    """Return the compilation whose body is running, if any."""
     return _active.get()
 
 
@@ -72,7 +72,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A `with` block in the body of a pipeline: what holds for the steps in it."""
+    """A `with` block in the body of a pipeline: condition and phase of the steps in it."""
 
     scope: Scope
     condition: Condition | None = None
@@ -81,7 +81,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class ClosedBlock:
-    """A `when` block that has just ended: `otherwise` must come before anything else is recorded."""
+    """A `when` block that was just closed: `otherwise` must follow before anything else is recorded."""
 
     condition: Condition
     within: tuple[Block, ...]
@@ -93,10 +93,10 @@ class Tracer(Compilation):
     """One compilation of one pipeline, with the bodies of the pipelines that it calls.
 
     Attributes:
-        steps: what was called, by the name of its definition.
-        scopes: the bodies that run now, the outermost first.
-        blocks: the `with` blocks in which one is now, over all bodies.
-        passed: the `when` block that has just ended.
+        steps: definitions of the called steps by name.
+        scopes: the bodies that are running, the outermost first.
+        blocks: the open `with` blocks of all bodies.
+        passed: the `when` block that was closed last.
     """
 
     def __init__(self, pipeline: PipelineDefinition) -> None:
@@ -128,13 +128,13 @@ class Tracer(Compilation):
         return place
 
     def record(self, step: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record a call of a step; returns what stands for its outputs."""
+        """Record a call of a step; return placeholders for its outputs."""
         call, key = self._call(step)
         draft = self._draft(step, key, call, call.bind_all(step.signature.inputs, args, kwargs))
         return self._outputs(draft, step.signature.outputs, step.signature.named)
 
     def record_mapped(self, step: Definition, mapped: mapped_calls.MappedArguments) -> Any:
-        """Record a call of a step for each of many items; returns what stands for the lists of its outputs."""
+        """Record a call of a step for each of many items; return placeholders for the lists of its outputs."""
         call, key = self._call(step)
         inputs, over = mapped_calls.bind(call, step, mapped)
         draft = self._draft(step, key, call, inputs, over)
@@ -151,7 +151,7 @@ class Tracer(Compilation):
         if rule is not ir.Rule.ALL_SUCCEEDED:
             return lambda _: f"because of the trigger rule {rule.value!r}"
         if self.phase() is not ir.Phase.MAIN:
-            why = "because this step runs at the end of the run, whatever came of it"
+            why = "because this step runs at the end of every run"
             return lambda key: why if self._phases[key] is ir.Phase.MAIN else ""
         return None
 
@@ -192,7 +192,7 @@ class Tracer(Compilation):
         return next((block.phase for block in self.blocks if block.phase is not ir.Phase.MAIN), ir.Phase.MAIN)
 
     def exit_block(self, block: Block) -> None:
-        """A `with` block has ended."""
+        """Close a `with` block."""
         self.blocks.remove(block)
         self.passed = None
         if block.condition is not None:
@@ -207,7 +207,7 @@ class Tracer(Compilation):
         return passed.condition if here else None
 
     def inline(self, pipeline: PipelineDefinition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Record the calls of a pipeline inside this one; returns what stands for what it returns."""
+        """Record the calls of a pipeline inside this one; return placeholders for its return value."""
         file, line = self._place()
         path = [one.pipeline for one in self.scopes]
         if pipeline in path:

@@ -1,6 +1,6 @@
-"""What all stand-ins for values have in common: they refuse to be values.
+"""The base of all placeholders: they refuse to be used as values.
 
-Using a stand-in as a plain value is an error that says so at the user's own line, instead of a pipeline that silently
+Using a placeholder as a plain value raises an error with the user's line, instead of compiling a pipeline that silently
 does something else.
 """
 
@@ -49,7 +49,7 @@ _CHOICE = (
 
 
 class Placeholder:
-    """Stands for something that the run will know."""
+    """A placeholder for a value that is known when the run executes."""
 
     __slots__ = ()
 
@@ -66,11 +66,11 @@ class Placeholder:
         if name.startswith("__") and name.endswith("__"):
             # Python and libraries ask for these to find out what an object can do.
             raise AttributeError(name)
-        refuse(self, f"asked for its attribute {name!r}")
+        refuse(self, f"accessed by attribute {name!r}")
 
 
 def refuse(placeholder: object, used: str) -> NoReturn:
-    """Say that a stand-in cannot be used so.
+    """Raise the error for a placeholder that is used as a value.
 
     Raises:
         DefinitionError: always, at the user's line.

@@ -1,4 +1,4 @@
-"""What stands in the place of values while a pipeline is compiled.
+"""Placeholders for values while a pipeline is compiled.
 
 A `Reference` is one value that the run will know: a parameter, an output of a step, or a part of one. `Outputs` are
 the several outputs of one step, or of one call of a pipeline. They can be given to steps and pipelines, and compared
@@ -20,7 +20,7 @@ from penstock_core.pipeline import values
 
 
 class Reference(Comparable):
-    """One value that the run will know. `text` says what it is where its binding does not say it.
+    """A placeholder for one value of the run. `text` describes it where its binding does not.
 
     Of small results, fields and items are references too: `best.accuracy`, `metrics["auc"]`, `scores[0]`.
     """
@@ -70,7 +70,7 @@ class Reference(Comparable):
                 f"items of {self!r} are counted from 0, not from the end: [{key}]", *tracebacks.caller()
             )
         if not isinstance(key, int | str) or isinstance(key, bool):
-            refuse(self, "asked for items other than by one index or one name")
+            refuse(self, "indexed with anything but one index or one name")
         return _pick(self, key, attribute=False)
 
 
@@ -82,7 +82,7 @@ def _pick(reference: Reference, name: int | str, *, attribute: bool) -> Referenc
         inner = field_hints.part(hint, name, attribute=attribute)
     except field_hints.NoFieldError as error:
         if not str(error):
-            refuse(reference, f"asked for its attribute {name!r}" if attribute else f"asked for its item {name!r}")
+            refuse(reference, f"accessed by attribute {name!r}" if attribute else f"indexed with {name!r}")
         raise DefinitionError(f"{reference!r} is {hints.show(hint)}, which {error}", *tracebacks.caller()) from None
     text = f"{reference!r}, {f'field {name!r}' if isinstance(name, str) else f'item {name}'}"
     match binding:
@@ -108,7 +108,7 @@ def _inside(data: Any, hint: Any, name: int | str, inner: Any) -> values.Inline:
 class Outputs(Placeholder):
     """The outputs of a step that returns a NamedTuple: `parts.train`, or `train, test = split(table)`.
 
-    What a call of a pipeline returned may hold further `Outputs` and collections in the place of references.
+    The outputs of a pipeline call may contain `Outputs` and collections besides references.
     """
 
     __slots__ = ("_named", "_owner", "_references", "_tracer")
@@ -235,7 +235,7 @@ def _not_a_step(other: object) -> NoReturn:
 
 
 def _require_calls(owner: Draft | Group, found: list[Draft]) -> list[Draft]:
-    """An order that would hold back nothing, or wait for nothing, is a mistake of the user's."""
+    """Refuse an order without effect: one side has no calls."""
     if isinstance(owner, Group) and not owner.ordered():
         raise DefinitionError(f"{owner.what} calls no step, so there is nothing to run in order", *tracebacks.caller())
     return found
