@@ -262,14 +262,14 @@ class _Document:
     def request(self, request: _Request) -> None:
         """Add a request and its reply, each with its own channel: the reply goes to the reply subject."""
         name = _camel(request.subject.removeprefix("commands.").replace(".", "_"))
-        asked = self._model(request.request) if request.request else self._nothing()
+        sent = self._model(request.request) if request.request else self._nothing()
         reply = f"{name}Reply"
-        self._channel(name, request.subject, [asked], request.text)
+        self._channel(name, request.subject, [sent], request.text)
         answer = self._model(request.reply)
         self._channel(reply, None, [answer], f"Reply to {request.subject}, on the reply subject of the request.")
         back = {"channel": {"$ref": f"#/channels/{reply}"}, "messages": [_message(reply, answer)]}
         for who, action in [(request.server, "receive"), *((client, "send") for client in request.clients)]:
-            self._operation(who, action, name, asked)["reply"] = back
+            self._operation(who, action, name, sent)["reply"] = back
 
     def _nothing(self) -> str:
         self.messages["nothing"] = {

@@ -36,8 +36,8 @@ def _breaks(old: Schema, new: Schema, where: str) -> list[str]:
             found.append(f"{where}.{name} was removed")
         elif not _grew(_shape(field), _shape(new["properties"][name])):
             found.append(f"{where}.{name} has a changed type")
-    gone = [value for value in old.get("enum", ()) if value not in new.get("enum", ())]
-    return found + [f"{where}: value {value!r} was removed" for value in gone]
+    removed = [value for value in old.get("enum", ()) if value not in new.get("enum", ())]
+    return found + [f"{where}: value {value!r} was removed" for value in removed]
 
 
 def _grew(old: Any, new: Any) -> bool:

@@ -36,7 +36,7 @@ class OpenQuestions:
         self._followers = followers
         self._log = log
         self._logger = logger
-        self._asked: dict[str, dict[_Attempt, tuple[float, StepSuspended]]] = {}
+        self._questions: dict[str, dict[_Attempt, tuple[float, StepSuspended]]] = {}
         self._last = 0
         self._task: asyncio.Task[None] | None = None
         self._filled = asyncio.Event()
@@ -58,13 +58,13 @@ class OpenQuestions:
             UnavailableError: the log cannot be read.
         """
         await self._ready()
-        runs = [run_id] if run_id is not None else list(self._asked)
-        asked = [found for run in runs for found in self._asked.get(run, {}).values()]
-        finished = await self._log.last([subjects.finished(*_attempt(fact)) for _, fact in asked])
-        for _, fact in asked:
+        runs = [run_id] if run_id is not None else list(self._questions)
+        candidates = [found for run in runs for found in self._questions.get(run, {}).values()]
+        finished = await self._log.last([subjects.finished(*_attempt(fact)) for _, fact in candidates])
+        for _, fact in candidates:
             if subjects.finished(*_attempt(fact)) in finished:
                 self._forget(fact)
-        found = [(at, fact) for at, fact in asked if subjects.finished(*_attempt(fact)) not in finished]
+        found = [(at, fact) for at, fact in candidates if subjects.finished(*_attempt(fact)) not in finished]
         names = await self._pipelines({fact.run_id for _, fact in found})
         shown = [_question(at, fact, names[fact.run_id]) for at, fact in found if fact.run_id in names]
         return sorted((one for one in shown if pipeline in (None, one.pipeline)), key=lambda one: one.since)
@@ -100,17 +100,17 @@ class OpenQuestions:
         self._last = item.seq
         match fact_codec.decode(item.subject, item.data):
             case StepSuspended(kind=Kind.ASK) as fact:
-                self._asked.setdefault(fact.run_id, {})[_attempt(fact)] = (item.at, fact)
+                self._questions.setdefault(fact.run_id, {})[_attempt(fact)] = (item.at, fact)
             case RunFinished() as fact:
-                self._asked.pop(fact.run_id, None)
+                self._questions.pop(fact.run_id, None)
             case _:
                 return
 
     def _forget(self, fact: StepSuspended) -> None:
-        questions = self._asked.get(fact.run_id, {})
+        questions = self._questions.get(fact.run_id, {})
         questions.pop(_attempt(fact), None)
         if not questions:
-            self._asked.pop(fact.run_id, None)
+            self._questions.pop(fact.run_id, None)
 
 
 def _attempt(fact: StepSuspended) -> _Attempt:

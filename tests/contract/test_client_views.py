@@ -1,0 +1,84 @@
+"""The client's views repeat the fields of the API's models, since the client cannot import pydantic: field by field."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from penstock.client import (
+    comparison,
+    events,
+    limits,
+    lineage,
+    metrics,
+    models,
+    pipelines,
+    questions,
+    retention,
+    schedules,
+    tokens,
+    views,
+)
+from penstock_contracts import access, api, commands, previews, tracking, waits
+from penstock_contracts import limits as limit_contracts
+from penstock_contracts import models as model_contracts
+from penstock_contracts import retention as retention_contracts
+
+VIEWS: list[tuple[type[Any], type[BaseModel]]] = [
+    (views.StepError, api.StepError),
+    (views.Cache, api.CacheView),
+    (views.Checkpoint, api.CheckpointView),
+    (views.WaitsFor, waits.WaitView),
+    (views.Step, api.StepView),
+    (views.Run, api.RunView),
+    (views.Resumed, api.Resumed),
+    (views.StepReason, api.StepReason),
+    (views.Reasons, api.RunReasons),
+    (views.Preview, previews.Preview),
+    (comparison.ComparisonRow, tracking.Difference),
+    (comparison.Comparison, tracking.Comparison),
+    (events.EventReceipt, waits.EventAccepted),
+    (lineage.NamedArtifact, api.ArtifactUse),
+    (lineage.LineageAttempt, api.LineageStep),
+    (lineage.Lineage, api.Lineage),
+    (limits.SlotHolder, limit_contracts.SlotWaiter),
+    (limits.Limit, limit_contracts.LimitView),
+    (metrics.Series, tracking.SeriesView),
+    (models.HistoryEntry, model_contracts.HistoryEntry),
+    (models.Alias, model_contracts.AliasView),
+    (models.Refusal, model_contracts.Refusal),
+    (models.ModelVersion, model_contracts.ModelVersionView),
+    (models.RegisteredModel, model_contracts.ModelSummary),
+    (pipelines.Version, api.VersionSummary),
+    (questions.Question, waits.Question),
+    (questions.Answer, waits.AnswerAccepted),
+    (questions.AnswerLinks, waits.AnswerLinks),
+    (retention.RetentionPolicy, retention_contracts.PolicyView),
+    (retention.RetentionSettings, retention_contracts.RetentionSettings),
+    (retention.JanitorReport, retention_contracts.JanitorReport),
+    (schedules.Schedule, commands.Schedule),
+    (tokens.Token, access.TokenCreated),
+    (tokens.Principal, access.WhoAmI),
+]
+
+ADDED: dict[str, set[str]] = {
+    "Step": {"key"},
+    "Run": {"created", "resumed"},
+    "ComparisonRow": {"has"},
+    "ModelVersion": {"created", "refused", "registry"},
+    "Version": {"created", "definition"},
+}
+"""Fields that the client fills from elsewhere: a key of a mapping, another response, itself."""
+
+OMITTED: dict[str, set[str]] = {"EventReceipt": {"at"}, "Answer": {"attempt"}, "AnswerLinks": {"attempt"}}
+"""Fields that the client does not show."""
+
+
+@pytest.mark.parametrize(("view", "model"), VIEWS, ids=lambda kind: kind.__name__)
+def test_a_view_has_the_fields_of_its_model(view: type[Any], model: type[BaseModel]) -> None:
+    fields = {field.name for field in dataclasses.fields(view)}
+    expected = set(model.model_fields) | ADDED.get(view.__name__, set())
+    assert fields == expected - OMITTED.get(view.__name__, set())
