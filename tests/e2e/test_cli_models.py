@@ -184,7 +184,7 @@ def test_a_folder_is_a_model_and_an_input_that_is_pinned_and_cached(workspace: W
     again = workspace.json("run", "flows.py:counting", "-p", "model=model:folder:1")
     assert again["steps"]["count"]["state"] == "cached"
     wrong = workspace.call("run", "flows.py:counting", "-p", "model=model:nosuch", code=2)
-    assert "inputs.model: names no registered model: there is no model 'nosuch'" in wrong
+    assert "inputs.model: does not refer to a registered model: there is no model 'nosuch'" in wrong
     assert "is not valid" in workspace.call("run", "flows.py:counting", "-p", "model=model:../x", code=2)
     lineage = model.lineage()
     assert "count" in {attempt.key for attempt in lineage.down}

@@ -159,7 +159,7 @@ def test_a_question_is_shown_listed_and_answered(workspace: Workspace) -> None:
     run = workspace.client.runs.get(asked.run_id)
     assert run.steps["ask"].params["comment"] == "fine" and run.steps["ask"].params["answered_by"]
     assert "already: yes" in workspace.call("questions", "answer", asked.run_id, "ask", "yes")
-    assert "answered 'yes' already" in workspace.call("questions", "answer", asked.run_id, "ask", "no", code=2)
+    assert "already answered 'yes'" in workspace.call("questions", "answer", asked.run_id, "ask", "no", code=2)
     assert "no open questions" in workspace.call("questions", "list")
     requested = next(event for event in workspace.client.runs.events(asked.run_id) if event.kind == "run.requested")
     assert requested.data["priority"] == 7

@@ -92,8 +92,8 @@ class RefusedError(ClientError):
 
     Attributes:
         status: the HTTP status.
-        title: what happened.
-        detail: the cause, and how to fix it.
+        title: the reason phrase of the status, such as `Not found`.
+        detail: what happened and how to fix it: the message of the error.
         errors: pairs of a field and the problem with its value.
     """
 
@@ -102,7 +102,7 @@ class RefusedError(ClientError):
         self.status = status
         self.title = title
         self.detail = detail
-        super().__init__(f"{title}: {detail}" if detail else title)
+        super().__init__(detail or title)
 
 
 class NotFoundError(RefusedError):

@@ -295,7 +295,7 @@ def test_environment_names_a_platform(served: FakePlatform, tmp_path: Path, monk
 
 
 def test_a_wrong_token_is_told(served: FakePlatform) -> None:
-    with pytest.raises(UnauthorizedError, match="token is missing or wrong: look into the file"):
+    with pytest.raises(UnauthorizedError, match="look into the file"):
         Client(served.url, "wrong").runs.get(RUN)
 
 
@@ -339,7 +339,7 @@ def test_two_runs_have_two_keys(served: FakePlatform, client: Client) -> None:
 
 def test_a_refusal_is_not_tried_again(served: FakePlatform, client: Client) -> None:
     served.faults = ["422"]
-    with pytest.raises(RefusedError, match="Not now: later") as caught:
+    with pytest.raises(RefusedError, match="later") as caught:
         client.run("p")
     assert caught.value.status == 422 and len(served.requests) == 1
 

@@ -110,6 +110,6 @@ class Pipelines:
             version = next((known.version for known in self.versions(pipeline) if known.latest), None)
             if version is None:
                 advice = "`penstock register FILE` publishes one"
-                raise NotFoundError(404, f"pipeline {pipeline!r} has no published version", advice)
+                raise NotFoundError(404, "Not found", f"pipeline {pipeline!r} has no published version: {advice}")
         found = self._transport.json("GET", f"/v1/versions/{quote(pipeline)}/{version}")
         return views.build(Version, found, pipeline=found["name"], definition=found["pipeline"])

@@ -174,7 +174,7 @@ def find(run: Run, step: str | None, output: str) -> Value:
         return _pick(run.outputs, output, f"run {run.run_id} ({run.state})")
     if step not in run.steps:
         known = ", ".join(list(run.steps)[:20]) or "none"
-        raise NotFoundError(404, f"run {run.run_id} has no step {step!r}", f"its steps: {known}")
+        raise NotFoundError(404, "Not found", f"run {run.run_id} has no step {step!r}; its steps: {known}")
     view = run.steps[step]
     if output == "checkpoint" and view.checkpoint is not None and output not in view.outputs:
         return view.checkpoint.value
@@ -186,7 +186,7 @@ def _pick(values: Mapping[str, Any], output: str, owner: str) -> Value:
         return values[output]
     if output == "result" and len(values) == 1:
         return next(iter(values.values()))
-    raise NotFoundError(404, f"{owner} has no output {output!r}", f"it has: {', '.join(values) or 'none'}")
+    raise NotFoundError(404, "Not found", f"{owner} has no output {output!r}; it has: {', '.join(values) or 'none'}")
 
 
 def references(value: Value) -> list[dict[str, Any]]:

@@ -328,14 +328,14 @@ def _error_for(response: _Response, path: str) -> Exception:
             wait = float(response.getheader("retry-after", "0") or 0)
         except ValueError:
             wait = 0.0
-        return _RetryableError(f"{title}: {detail}" if title else f"the platform answered {status}", wait)
+        return _RetryableError(detail or title or f"the platform answered {status}", wait)
     if status == 401 or status == 403:
-        return UnauthorizedError(status, title or "the platform rejected the token", detail or "check PENSTOCK_TOKEN")
+        return UnauthorizedError(status, title, detail or "the platform rejected the token: check PENSTOCK_TOKEN")
     if status == 404:
-        return NotFoundError(status, title or f"not found: {path}", detail)
+        return NotFoundError(status, title, detail or f"not found: {path}")
     if status >= 500:
-        return RefusedError(status, title or f"the platform failed ({status})", detail or "see the log of the platform")
-    return RefusedError(status, title or f"the platform rejected the request ({status})", detail, named)
+        return RefusedError(status, title, detail or f"the platform failed ({status}): see its log")
+    return RefusedError(status, title, detail or f"the platform rejected the request ({status})", named)
 
 
 def _chunks(response: _Response, deadline: float | None, timeout: float) -> Iterator[bytes]:
