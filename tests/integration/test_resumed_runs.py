@@ -126,7 +126,7 @@ def test_what_succeeded_is_not_run_again(cluster: Cluster) -> None:
     assert (asked.resumed.from_run, asked.resumed.steps, asked.resumed.items) == (first.run_id, 2, {})
     assert asked.resumed.rerun_steps == {
         "total": "it failed in the earlier run",
-        "tell": "it follows step 'total', which runs again",
+        "tell": "its upstream step 'total' runs again",
     }
     second, ran = recorder.wait(asked)
     assert second.succeeded and ran == {"total": 1, "tell": 1}
@@ -186,7 +186,7 @@ def test_of_a_mapped_step_only_the_items_that_failed_run_again(cluster: Cluster)
 def test_what_cannot_be_resumed_is_refused(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "refused")
     first, _ = recorder.run("four")
-    with pytest.raises(RefusedError, match="has no step 'doubel' to begin again from") as refused:
+    with pytest.raises(RefusedError, match="has no step 'doubel' to resume from") as refused:
         recorder.client.runs.resume(first.run_id, from_step="doubel")
     assert refused.value.status == 422
     (cluster.src / "asking.py").write_text(
@@ -195,7 +195,7 @@ def test_what_cannot_be_resumed_is_refused(cluster: Cluster) -> None:
     )
     version = recorder.client.pipelines.register(f"{cluster.src / 'asking.py'}:asking")
     waits = recorder.client.run(version)
-    with pytest.raises(RefusedError, match="is not over") as refused:
+    with pytest.raises(RefusedError, match="has not finished") as refused:
         recorder.client.runs.resume(waits.run_id)
     assert refused.value.status == 409
     recorder.client.runs.cancel(waits.run_id)
@@ -212,8 +212,8 @@ def test_another_version_runs_what_is_another_in_it(cluster: Cluster) -> None:
     recorder.file.write_text(text.replace('"a"] * 2', '"a"] * 30'))
     sys.modules.pop("versions", None)  # as in another process
     recorder.client.pipelines.register(f"{recorder.file}:fours")
-    asked = recorder.client.runs.resume(first.run_id, "latest")
-    assert asked.resumed is not None and asked.resumed.rerun_steps["double"] == "its code or its environment is another"
+    asked = recorder.client.runs.resume(first.run_id, version="latest")
+    assert asked.resumed is not None and asked.resumed.rerun_steps["double"] == "its code or its environment changed"
     second, ran = recorder.wait(asked)
     assert second.outputs["result"] == {"value": "300 of 5"} and set(ran) == {"double", "total", "tell"}
 
@@ -229,6 +229,6 @@ def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None
         path.unlink()
     asked = recorder.client.runs.resume(first.run_id)
     assert asked.resumed is not None
-    assert asked.resumed.rerun_steps["load"] == "an artifact of its result is not in the store any more"
+    assert asked.resumed.rerun_steps["load"] == "an artifact of its result is no longer in the store"
     second, ran = recorder.wait(asked)
     assert second.outputs == first.outputs and len(ran) == 4
