@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock_core import access
 from penstock_core.access import AccessToken, Principal, PrincipalKind
@@ -60,9 +61,13 @@ class Site:
         self.store = MemoryTokens()
         self.log = Log()
         own = Authenticator("own", Principal(PrincipalKind.USER, "ada"), self.store)
+        self.app: ASGIApp = self._answer
         self.guard = Guard(self._app, authenticator=own, names=None, log=self.log)  # pyright: ignore[reportArgumentType]
 
     async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/v1/broken":
             raise RuntimeError("broken")
         who = "" if scope["path"].startswith("/v1/answers/") else str(acting(Request(scope)))
@@ -135,3 +140,16 @@ async def test_whatever_may_change_something_is_one_line(site: Site) -> None:
 async def test_the_secret_of_a_link_is_not_logged(site: Site) -> None:
     await site.send("POST", "/v1/answers/the-secret")
     assert [line["path"] for line in site.log.lines] == ["/v1/answers/"]
+
+
+async def test_the_audit_line_names_the_operation(site: Site) -> None:
+    app = FastAPI()
+
+    @app.post("/v1/runs/{run_id}/cancel")
+    async def cancel_run(run_id: str) -> str:
+        return run_id
+
+    site.app = app
+    await site.send("POST", "/v1/runs/r1/cancel", "Bearer own")
+    [line] = site.log.lines
+    assert (line["operation"], line["path"], line["outcome"]) == ("cancel_run", "/v1/runs/r1/cancel", "done")
