@@ -234,7 +234,7 @@ def test_a_lost_log_gets_back_what_it_had_of_archived_runs(cluster: Cluster, cli
 
     report = client.retention.restore_runs()
     assert report.restored_count == 1
-    assert [problem for problem in report.problems if "was asked for a moment ago" in problem and new.run_id in problem]
+    assert [problem for problem in report.problems if "was requested a moment ago" in problem and new.run_id in problem]
     assert client.transport.json("GET", "/v1/runs/lost") == everything
     assert client.runs.export("lost", tmp_path).read_text() == before
     # Nothing runs again, and doing it again does nothing.

@@ -282,7 +282,7 @@ async def test_without_the_artifacts_service_the_answer_says_so(nats_server: Nat
     parts = await app.compose(nats_server.url, settings, {"builder": lambda link: build(link, settings)})
     try:
         reply = await register(parts.bus, command("alone"))
-        assert reply.error == f"nobody answers {subjects.ARTIFACTS_STAT}"
+        assert reply.error == f"there is no subscriber on {subjects.ARTIFACTS_STAT}"
     finally:
         await app.stop(parts, 5)
 

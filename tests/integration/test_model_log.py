@@ -190,7 +190,7 @@ async def test_a_fact_larger_than_the_bus_takes_is_refused_and_harms_nothing(tmp
     async with server(tmp_path) as bus:
         log = ModelLog(bus, "test")
         about = VersionDetails(params={"text": "x" * (bus.client.max_payload + 1)})
-        with pytest.raises(BusError, match="larger than the bus takes"):
+        with pytest.raises(BusError, match="exceeds the limit of the bus"):
             await log.change("default", "churn", lambda model: decide.register(model, origin(1), about, WHO))
         assert await register(log, 1) == 1
         with pytest.raises(NotFoundError):

@@ -113,7 +113,7 @@ async def test_a_download_goes_on_where_it_broke(nats_server: NatsServer, s3_ser
         proxy.cuts = [8 * MIB, 8 * MIB]
         before = proxy.passed
         download = transfers.Download(ref.sha256, tmp_path / "there" / "artifacts" / "sha256" / "xx" / ref.sha256)
-        await transfers.again(lambda: asyncio.to_thread(download.run, location))
+        await transfers.retry(lambda: asyncio.to_thread(download.run, location))
         assert proxy.cuts == []
         assert proxy.passed - before < ref.size + MIB
         assert (tmp_path / "there" / "artifacts" / "sha256" / "xx" / ref.sha256).read_bytes() == data
@@ -250,4 +250,4 @@ async def test_no_room_on_this_machine_is_no_fault_of_the_store(tmp_path: Path) 
         raise OSError(28, "No space left on device")
 
     with pytest.raises(TransferError, match=r"no room is left on this machine.*free some space"):
-        await transfers.again(full)
+        await transfers.retry(full)

@@ -1,1 +1,1 @@
-"""Adapters of Penstock, one folder a technology."""
+"""Adapters of Penstock, one folder per technology."""

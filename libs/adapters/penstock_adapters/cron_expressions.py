@@ -1,7 +1,7 @@
-"""When a schedule ticks: cron expressions by cronsim, in the schedule's own time zone, daylight saving included.
+"""The ticks of a schedule: cron expressions by cronsim, in the time zone of the schedule, with daylight saving time.
 
-As in Debian's cron, a tick that falls into the hour which is skipped in spring happens right after it, and one in the
-hour that is repeated in autumn happens once.
+As in Debian's cron, a tick in the hour that is skipped in spring fires right after it, and one in the hour that is
+repeated in autumn fires once.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import zoneinfo
 from datetime import datetime
+from typing import ClassVar
 
 from cronsim import CronSim, CronSimError
 
@@ -16,14 +17,16 @@ from penstock_core.errors import PenstockError
 
 
 class ScheduleError(PenstockError):
-    """A cron expression or a time zone is wrong."""
+    """A cron expression or a time zone is invalid."""
+
+    user_fault: ClassVar[bool] = True
 
 
 def next_tick(cron: str, tz: str, after: float) -> float:
     """The first tick after a Unix time, as a Unix time in seconds.
 
     Raises:
-        ScheduleError: the expression never fires or cannot be read, or the time zone is unknown.
+        ScheduleError: the expression is invalid or never fires, or the time zone is unknown.
     """
     ticks = _ticks(cron, tz, after, reverse=False)
     return _first(cron, ticks)
@@ -36,7 +39,7 @@ def last_tick(cron: str, tz: str, upto: float) -> float:
         ScheduleError: as `next_tick`.
     """
     found = _first(cron, _ticks(cron, tz, math.floor(upto) + 1.0, reverse=True))
-    # Going back over a change of the clock, cronsim may leave out a tick that going forward finds.
+    # Backwards over a clock change, cronsim may miss a tick that it finds forwards.
     while (later := next_tick(cron, tz, found)) <= upto:
         found = later
     return found
@@ -46,15 +49,15 @@ def _ticks(cron: str, tz: str, start: float, *, reverse: bool) -> CronSim:
     try:
         zone = zoneinfo.ZoneInfo(tz)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ScheduleError(f"{tz!r} is no time zone, such as 'Europe/Paris' or 'UTC'") from error
+        raise ScheduleError(f"{tz!r} is not a time zone; use one such as 'Europe/Paris' or 'UTC'") from error
     try:
         return CronSim(cron, datetime.fromtimestamp(start, zone), reverse=reverse)
     except CronSimError as error:
-        raise ScheduleError(f"{cron!r} is no cron expression: {error}") from error
+        raise ScheduleError(f"{cron!r} is not a cron expression: {error}") from error
 
 
 def _first(cron: str, ticks: CronSim) -> float:
     try:
         return next(ticks).timestamp()
     except StopIteration as error:
-        raise ScheduleError(f"{cron!r} is no cron expression that ever fires") from error
+        raise ScheduleError(f"{cron!r} never fires") from error

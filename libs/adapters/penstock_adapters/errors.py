@@ -1,15 +1,30 @@
-"""The errors of artifact stores. A store that is away raises `UnavailableError` instead: a later call may succeed.
+"""The errors of the adapters. `retryable` and `user_fault` classify them as in `penstock_core.errors`.
 
-ArtifactError               final: the same call fails again until something is changed
-├── ArtifactMissing         there is no object of this digest
-├── ArtifactDamaged         a stored object's bytes are not the ones that were stored
-├── ArtifactMismatch        bytes that shall be stored have not the digest or size they were announced with
-├── ArtifactTooLarge        bytes that shall be stored are more than the limit
-├── StoreFull               the disk, or a quota on it, has no room left
-└── StoreRefused            the store is set up wrongly: address, bucket, credentials, permissions
+UnavailableError                (core) a server did not answer in time [platform, retryable]
+ArtifactError                   a call of an artifact store failed [platform]
+├── ArtifactMissingError        there is no object with this digest [platform]
+├── ArtifactDamagedError        the bytes of a stored object have another digest [platform]
+├── ArtifactMismatchError       bytes to store have another digest or size than announced [user]
+├── ArtifactTooLargeError       bytes to store exceed the limit [user]
+├── StoreFullError              the disk, or a quota on it, is full [platform]
+└── StoreRefusedError           the store is misconfigured: URL, bucket, credentials, permissions [platform]
+    └── S3ResponseError         (s3.client) the S3 service answered with an error [platform]
+TransferError                   (transfers) an artifact could not be downloaded or uploaded [platform]
+BusError                        (nats.bus) JetStream refused a call [platform]
+└── FactTooLargeError           (nats.run_log) a fact exceeds the limit of a message [user]
+VersionTooLargeError            (nats.buckets.versions) a pipeline version exceeds the limit of a message [user]
+UnreadableLimitsError           (nats.buckets.limits) the stored limits ledger has an unknown format [platform]
+NatsServerError                 (nats.server) the embedded server could not be started [platform]
+ScheduleError                   (cron_expressions) a cron expression or time zone is invalid [user]
+DatabaseError                   (sql.errors) the database of the read model cannot be used [platform]
+└── DatabaseDamagedError        (sql.errors) its file is damaged [platform]
+UnwritableFactError             (sql.errors) one fact cannot be written [platform]
+SequenceGapError                (sql.errors) a batch does not follow the facts in the tables [platform]
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from penstock_core.errors import PenstockError
 
@@ -19,7 +34,7 @@ class ArtifactError(PenstockError):
 
 
 class ArtifactMissingError(ArtifactError, LookupError):
-    """There is no object of this digest."""
+    """There is no object with this digest."""
 
     def __init__(self, sha256: str, where: str) -> None:
         self.sha256 = sha256
@@ -27,10 +42,10 @@ class ArtifactMissingError(ArtifactError, LookupError):
 
 
 class ArtifactDamagedError(ArtifactError):
-    """A stored object's bytes are not the ones that were stored.
+    """The bytes of a stored object have another digest.
 
     Attributes:
-        sha256: the object's name, which is the digest that its bytes should have.
+        sha256: the digest that the bytes should have.
         found: the digest that they have.
     """
 
@@ -44,11 +59,15 @@ class ArtifactDamagedError(ArtifactError):
 
 
 class ArtifactMismatchError(ArtifactError, ValueError):
-    """Bytes that shall be stored have not the digest or size they were announced with; nothing was stored."""
+    """Bytes to store have another digest or size than announced; nothing was stored."""
+
+    user_fault: ClassVar[bool] = True
 
 
 class ArtifactTooLargeError(ArtifactError, ValueError):
-    """Bytes that shall be stored are more than the limit; nothing was stored."""
+    """Bytes to store exceed the limit; nothing was stored."""
+
+    user_fault: ClassVar[bool] = True
 
     def __init__(self, sha256: str, limit: int) -> None:
         self.limit = limit
@@ -56,8 +75,8 @@ class ArtifactTooLargeError(ArtifactError, ValueError):
 
 
 class StoreFullError(ArtifactError):
-    """The disk, or a quota on it, has no room left; nothing half-written is visible."""
+    """The disk, or a quota on it, is full; no partial object is visible."""
 
 
 class StoreRefusedError(ArtifactError):
-    """The store is set up wrongly: address, bucket, credentials or permissions."""
+    """The store is misconfigured: URL, bucket, credentials or permissions."""

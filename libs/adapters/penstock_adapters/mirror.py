@@ -1,8 +1,8 @@
-"""Brings artifacts to this machine and takes them from it, when the store is elsewhere.
+"""Downloads and uploads artifacts between this machine and a remote store.
 
-User code always works on the local folder store. With a remote store the executor fetches an attempt's inputs before
-it starts and puts its outputs before its end is reported, through presigned locations that the artifacts service
-grants: it holds no credentials of the store. With the folder store all of this is nothing.
+User code always works on the local folder store. With a remote store the executor downloads an attempt's inputs before
+it starts and uploads its outputs before its end is reported, through presigned locations from the artifacts service:
+it has no credentials of the store. With the folder store there is nothing to do.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from penstock_core.pipeline import values
 from penstock_core.pipeline.values import ArtifactRef, Value
 
 _KNOWN_FOR = 300.0
-"""Most seconds that an object which was put is known to be in the store."""
+"""Longest time in seconds for which an uploaded object is assumed to be in the store."""
 
 _OF_GRACE = 4.0
-"""It is known for this part of the time at most for which nothing is removed that is named by nothing."""
+"""That time is at most the grace period of garbage collection divided by this."""
 
 _KNOWN = 100_000
 _OBJECTS_AT_ONCE = 4
@@ -39,7 +39,7 @@ Command = TypeVar("Command", Locate, Complete)
 
 
 class Mirror:
-    """Artifacts of the store as local files."""
+    """Local files of the artifacts of a store."""
 
     def __init__(self, bus: Bus, home: Path) -> None:
         self._bus = bus
@@ -48,11 +48,11 @@ class Mirror:
         self._known: dict[str, float] = {}
 
     async def local_file(self, sha256: str) -> Path:
-        """The object as a file on this machine.
+        """Return the object as a file on this machine; downloads it if needed.
 
         Raises:
-            TransferError: it is nowhere, or came damaged.
-            Unavailable: the store does not answer.
+            TransferError: it does not exist, or is damaged.
+            UnavailableError: the store does not answer.
         """
         await self._store()
         path = self._path(sha256)
@@ -66,24 +66,24 @@ class Mirror:
         async def once() -> None:
             nonlocal location
             granted = location or await self._locate(Locate(sha256=sha256))
-            location = None  # the next try asks anew: grants end
+            location = None  # the next try requests another one: locations expire
             if granted.url is None:
                 raise TransferError(granted.error or f"artifact {sha256} is not in the store")
             await asyncio.to_thread(download.run, granted)
 
         try:
-            await transfers.again(once)
+            await transfers.retry(once)
         finally:
             download.close()
         return path
 
     async def opened(self, ref: ArtifactRef) -> IO[bytes]:
-        """The object, open for reading. Raises as `local_file` does."""
+        """Open the object for reading. Raises as `local_file` does."""
         path = await self.local_file(ref.sha256)
         return await asyncio.to_thread(path.open, "rb")
 
     async def root(self) -> Path:
-        """The folder that holds artifacts on this machine: the store itself, where that is a folder."""
+        """Return the folder of artifacts on this machine: the store itself, where that is a folder."""
         await self._store()
         return self._root
 
@@ -93,15 +93,15 @@ class Mirror:
         return Path(root) if root is not None else self._mirror
 
     async def limit(self) -> int | None:
-        """The largest artifact in bytes, None without a limit."""
+        """Return the size in bytes of the largest artifact; None without a limit."""
         return (await self._store()).limit
 
     async def fetch(self, wanted: Iterable[Value]) -> None:
-        """Have all artifacts among values here, folders with all that they name.
+        """Download all artifacts among values, folders with their files.
 
         Raises:
-            TransferError: one is nowhere, or came damaged.
-            Unavailable: the store does not answer.
+            TransferError: one does not exist, or is damaged.
+            UnavailableError: the store does not answer.
         """
         remote = await self._remote()
         references = _references(wanted)
@@ -113,11 +113,11 @@ class Mirror:
         await _run_transfers(self.local_file(sha256) for sha256 in needed)
 
     async def put(self, made: Iterable[Value]) -> None:
-        """Have all artifacts among values in the store; a folder's manifest comes after what it names.
+        """Upload all artifacts among values; the manifest of a folder after its files.
 
         Raises:
-            TransferError: one cannot be put.
-            Unavailable: the store does not answer.
+            TransferError: one cannot be uploaded.
+            UnavailableError: the store does not answer.
         """
         if not await self._remote():
             return
@@ -138,19 +138,19 @@ class Mirror:
         location = await self._locate(Locate(sha256=sha256, write=True, size=size, parts=True))
         if location.error is not None:
             raise TransferError(location.error)
-        if location.size is not None:  # it is there already
+        if location.size is not None:  # the store has it already
             return
         if location.parts:
             await self._put_parts(location, path, sha256, size)
         elif location.url is not None:
-            await transfers.again(lambda: asyncio.to_thread(transfers.put, location, path))
+            await transfers.retry(lambda: asyncio.to_thread(transfers.put, location, path))
 
     async def _put_parts(self, location: Location, path: Path, sha256: str, size: int) -> None:
         done = Complete(sha256=sha256, upload=location.upload, size=size)
         try:
             tags = await transfers.put_parts(location, path, sha256)
         except BaseException:
-            with contextlib.suppress(UnavailableError):  # what is not given up now is cleaned up later
+            with contextlib.suppress(UnavailableError):  # an upload that is not aborted now is cleaned up later
                 await self._bus.request(subjects.ARTIFACTS_COMPLETE, done.model_dump_json().encode())
             raise
         answer = await self._ask(subjects.ARTIFACTS_COMPLETE, done.model_copy(update={"tags": tags}))
@@ -158,7 +158,7 @@ class Mirror:
             raise TransferError(answer.error)
 
     def _parts(self, ref: ArtifactRef) -> list[str]:
-        """The objects that a folder's manifest names. The manifest is here."""
+        """The objects that a folder's manifest, which is on this machine, refers to."""
         if ref.media_type != folders.MEDIA_TYPE:
             return []
         path = self._path(ref.sha256)
@@ -167,10 +167,10 @@ class Mirror:
         return folders.decode(path.read_bytes()).objects()
 
     async def missing(self, wanted: Iterable[Value]) -> set[str]:
-        """The artifacts among values that the store does not have.
+        """Return the artifacts among values that the store lacks.
 
         Raises:
-            Unavailable: the store does not answer.
+            UnavailableError: the store does not answer.
         """
         references = _references(wanted)
         await self._store()
@@ -186,9 +186,9 @@ class Mirror:
         try:
             location = Location.model_validate_json(reply.data)
         except pydantic.ValidationError as error:
-            raise UnavailableError("the artifacts service gave an unreadable answer") from error
+            raise UnavailableError("the artifacts service gave an unreadable reply") from error
         if location.unavailable or location.error:
-            raise UnavailableError(location.error or "the artifact store is away")
+            raise UnavailableError(location.error or "the artifact store is unavailable")
         return location.size is not None
 
     async def _remote(self) -> bool:
@@ -200,14 +200,14 @@ class Mirror:
             try:
                 self._info = StoreInfo.model_validate_json(reply.data)
             except pydantic.ValidationError as error:
-                raise UnavailableError("the artifacts service cannot tell its store now") from error
+                raise UnavailableError("the artifacts service gave an unreadable reply about its store") from error
         return self._info
 
     async def _locate(self, command: Locate) -> Location:
         return await self._ask(subjects.ARTIFACTS_LOCATE, command)
 
     async def _ask(self, subject: str, command: Command) -> Location:
-        """Ask for a location, for about a minute when the store is away."""
+        """Request a location; retries for about a minute while the store is unavailable."""
         for attempt in range(transfers.TRIES):
             why = ""
             try:
@@ -215,11 +215,11 @@ class Mirror:
                 location = Location.model_validate_json(reply.data)
                 if not location.unavailable:
                     return location
-                why = location.error or "the artifact store is away"
+                why = location.error or "the artifact store is unavailable"
             except UnavailableError as error:
                 why = str(error)
             except pydantic.ValidationError as error:
-                raise TransferError(f"the artifacts service gave an unreadable answer: {error}") from error
+                raise TransferError(f"the artifacts service gave an unreadable reply: {error}") from error
             if attempt == transfers.TRIES - 1:
                 raise UnavailableError(why)
             await asyncio.sleep(min(0.25 * 2**attempt, 10.0))
@@ -230,7 +230,7 @@ class Mirror:
 
 
 async def _run_transfers(transfers_: Iterable[Awaitable[object]]) -> None:
-    """A few at the same time. The first failure is raised when all that began have ended."""
+    """Run a few at the same time. The first error is raised after all that started have ended."""
     slots = asyncio.Semaphore(_OBJECTS_AT_ONCE)
     failed: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""The artifact store that an address names."""
+"""Opens the artifact store at a URL."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from penstock_core.ports import ArtifactStore, Marks
 
 
 def open_store(url: str, home: Path, s3: S3Options | None = None, marks: Marks | None = None) -> ArtifactStore:
-    """The store at `url`; call its `prepare` before use.
+    """Return the store at `url`; call its `prepare` before use.
 
     Args:
         url: empty or `folder:` for the folder `artifacts` in the state folder, `folder:/some/path` for another one,
             `s3://bucket/prefix` for a bucket.
         home: the state folder.
         s3: endpoint, region and credentials of the bucket; its bucket and prefix are taken from `url`.
-        marks: by which those who write to a bucket and those who sweep it talk.
+        marks: coordinate writers of a bucket with garbage collection.
 
     Raises:
-        StoreRefused: the address makes no sense.
+        StoreRefusedError: the URL is invalid.
     """
     scheme, _, rest = url.partition(":")
     if scheme in ("", "folder"):
@@ -34,6 +34,6 @@ def open_store(url: str, home: Path, s3: S3Options | None = None, marks: Marks |
             options = s3 or S3Options(bucket=parts.netloc)
             return S3Artifacts(replace(options, bucket=parts.netloc, prefix=parts.path.strip("/")), marks)
     raise StoreRefusedError(
-        f"{url[:200]!r} is no address of an artifact store: use 'folder:/some/path' or 's3://bucket/prefix', "
+        f"{url[:200]!r} is not the URL of an artifact store: use 'folder:/some/path' or 's3://bucket/prefix', "
         "or leave it empty for a folder in the state folder"
     )

@@ -1,4 +1,4 @@
-"""Blocking calls in threads, such that a cancelled task leaves no thread at work on what is being cleaned up."""
+"""Blocking calls in threads; a cancelled task waits for its thread, which still uses what is cleaned up next."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ async def run(executor: Executor | None, function: Callable[P, T], *args: P.args
     except asyncio.CancelledError:
         await asyncio.wait([future])
         if not future.cancelled():
-            future.exception()  # seen, so that asyncio does not complain about it
+            future.exception()  # retrieved, so that asyncio does not log it
         raise

@@ -1,7 +1,7 @@
-"""Moves the bytes of artifacts between files of this machine and places that were granted: plain HTTP, in threads.
+"""Transfers the bytes of artifacts between files of this machine and presigned URLs: plain HTTP, in threads.
 
-Promise: an object appears here whole, verified and durable, or not at all; what was moved before a connection broke is
-not moved again: a download goes on where it stands, an upload in parts sends the parts that are missing.
+Promise: an object appears here whole, verified and durable, or not at all; after a broken connection a download resumes
+where it stopped, and a multipart upload sends the missing parts.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ IN_FLIGHT = 4
 """Parts of one object that are sent at the same time."""
 
 _THERE = (409, 412)
-"""Answers to a conditional put of what is there already, or is being written right now."""
+"""Status of a conditional PUT of an object that exists already, or is being written."""
 
 T = TypeVar("T")
 
 
 class TransferError(PenstockError):
-    """An artifact could not be moved between this machine and the store."""
+    """An artifact could not be transferred between this machine and the store."""
 
 
-async def again(transfer: Callable[[], Awaitable[T]]) -> T:
-    """Try a transfer a few times, for about a minute: objects are immutable, so repeating is safe.
+async def retry(transfer: Callable[[], Awaitable[T]]) -> T:
+    """Retry a transfer for about a minute: objects are immutable, so repeating is safe.
 
     Raises:
         TransferError: the disk of this machine is full.
-        Unavailable: the store does not answer.
+        UnavailableError: the store does not answer.
     """
     for attempt in range(TRIES):
         try:
@@ -62,7 +62,7 @@ async def again(transfer: Callable[[], Awaitable[T]]) -> T:
 
 
 class Download:
-    """An object on its way to `path`, over as many connections as it takes."""
+    """A download to `path`, over as many connections as needed."""
 
     def __init__(self, sha256: str, path: Path) -> None:
         self._sha256 = sha256
@@ -72,7 +72,7 @@ class Download:
         self._done = 0
 
     def run(self, location: Location) -> None:
-        """Get what is missing. Called again after an `OSError`, it goes on where it was.
+        """Download the rest. Called again after an `OSError`, it resumes.
 
         Raises:
             TransferError: the bytes are not the object's.
@@ -85,7 +85,7 @@ class Download:
         found = self._digest.hexdigest()
         if found != self._sha256:
             raise TransferError(
-                f"artifact {self._sha256} came with the SHA-256 {found}: it is damaged in the store. "
+                f"artifact {self._sha256} arrived with the SHA-256 {found}: it is damaged in the store. "
                 "Remove the object and run the step that made it again"
             )
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ class Download:
             _sync_folder(folder)
 
     def close(self) -> None:
-        """Remove what is not whole."""
+        """Remove the partial file."""
         self._part.unlink(missing_ok=True)
 
     def _receive(self, location: Location, file: IO[bytes]) -> None:
@@ -105,7 +105,7 @@ class Download:
             connection.request("GET", target, headers={**location.headers, **ranged})
             response = connection.getresponse()
             if response.status == 416 and self._done:
-                return  # there is nothing after what is here
+                return  # everything is here already
             if response.status not in (200, 206):
                 raise _refused(response, "read")
             if response.status == 200 and self._done:
@@ -117,7 +117,7 @@ class Download:
                 self._digest.update(chunk)
                 self._done += len(chunk)
                 missing -= len(chunk)
-            if missing > 0:  # http.client takes a broken connection for the end of the body
+            if missing > 0:  # http.client treats a broken connection as the end of the body
                 raise http.client.IncompleteRead(b"", missing)
         finally:
             connection.close()
@@ -137,15 +137,15 @@ async def put_parts(location: Location, path: Path, sha256: str) -> list[str]:
     """Send a file in parts, several at the same time; returns their tags. A part that was stored is not sent again.
 
     Raises:
-        TransferError: the store refuses it, or the file is not the artifact any more.
-        Unavailable: the store does not answer.
+        TransferError: the store refuses it, or the file has changed.
+        UnavailableError: the store does not answer.
     """
     size = location.part_size
     in_flight = asyncio.Semaphore(IN_FLIGHT)
 
     async def send(number: int, url: str) -> str:
         async with in_flight:
-            return await again(lambda: asyncio.to_thread(_put_part, url, path, number * size, size))
+            return await retry(lambda: asyncio.to_thread(_put_part, url, path, number * size, size))
 
     hashing = asyncio.create_task(asyncio.to_thread(_digest_of, path))
     tasks = [asyncio.create_task(send(number, url)) for number, url in enumerate(location.parts)]
@@ -174,12 +174,12 @@ def _put_part(url: str, path: Path, start: int, size: int) -> str:
         length = min(size, os.fstat(file.fileno()).st_size - start)
         tag = _send(url, {}, _Section(file, length), length)
     if not tag:
-        raise TransferError("the artifact store gives no ETag for a part of an artifact")
+        raise TransferError("the artifact store returned no ETag for a part of an artifact")
     return tag
 
 
 class _Section(io.RawIOBase):
-    """A part of a file, read from where the file stands."""
+    """A part of a file from its current position."""
 
     def __init__(self, file: IO[bytes], length: int) -> None:
         self._file = file

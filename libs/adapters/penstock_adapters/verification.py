@@ -1,4 +1,4 @@
-"""Verification of bytes on their way: a whole read is compared with the digest that names it."""
+"""Verification of streams: a whole read is compared with the digest of the object."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock_adapters import threads
 from penstock_adapters.errors import ArtifactDamagedError
 
 _IN_THREAD = 256 * 1024
-"""Chunks from this size are hashed in a thread; for smaller ones the way there costs more than the hash."""
+"""Chunks from this size are hashed in a thread; for smaller ones the handover costs more than the hash."""
 
 
 class Hasher:
@@ -24,7 +24,7 @@ class Hasher:
         self.size = 0
 
     async def update(self, chunk: bytes | bytearray) -> None:
-        """Take the next bytes."""
+        """Add the next bytes."""
         self.size += len(chunk)
         if len(chunk) < _IN_THREAD:
             self._hash.update(chunk)
@@ -42,7 +42,7 @@ async def whole(
     """Pass chunks on and verify their digest; see `withhold_last_chunk`.
 
     Raises:
-        ArtifactDamaged: the bytes have another digest.
+        ArtifactDamagedError: the bytes have another digest.
     """
     hasher = Hasher(executor)
 
@@ -67,23 +67,23 @@ async def whole(
 async def withhold_last_chunk(
     chunks: AsyncGenerator[bytes], sha256: str, where: str, found: Callable[[], str]
 ) -> AsyncGenerator[bytes]:
-    """Pass chunks on, but the last one only when `found`, asked after it has been taken, is the digest.
+    """Pass chunks on, the last one only if `found()` then is the digest.
 
-    So whoever gets all bytes got the right ones, even where an error at the end could not be told any more.
+    So a reader that gets all bytes got the right ones, even where an error at the end can no longer be reported.
 
     Raises:
-        ArtifactDamaged: it is another digest.
+        ArtifactDamagedError: the bytes have another digest.
     """
-    held: bytes | None = None
+    last: bytes | None = None
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
-            if held is not None:
-                yield held
-            held = chunk
+            if last is not None:
+                yield last
+            last = chunk
     if found() != sha256:
         raise ArtifactDamagedError(sha256, found(), where)
-    if held is not None:
-        yield held
+    if last is not None:
+        yield last
 
 
 async def regroup(chunks: AsyncIterable[bytes], size: int) -> AsyncGenerator[bytes]:

@@ -1,10 +1,10 @@
-"""What keeps writers and sweepers of a folder apart, and what sweepers do.
+"""Mark-and-sweep garbage collection of a folder, and the locking between it and writers.
 
-A sweeper marks what nothing names, and removes it when the mark is old enough: so an object is named by nothing for the
-whole grace period before it goes. An object's time of modification is when it was put last, or touched by somebody who
-is about to name it. Whoever finds an object there and touches it, or gives it its name, holds the store's lock together
-with all other writers; whoever looks at that time and removes the object holds it alone. So an object never goes
-between the look and the touch of a writer. The SDK's `penstock.store` keeps to the same rule.
+Collection marks an unreferenced object, and removes it when the mark is older than the grace period. The modification
+time of an object is that of the latest put, or of the latest touch by a writer that is about to refer to it. Writers
+share the store's lock while they touch an object or rename it into place; collection has the lock exclusively while it
+checks that time and removes the object. So no object is removed between a writer's check and its touch. The SDK's
+`penstock.store` follows the same rule.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 
 @contextlib.contextmanager
 def shared_lock(root: Path) -> Generator[None]:
-    """Hold the lock of a store with other writers; short, for names only."""
+    """Share the lock of a store with other writers; briefly, for renames only."""
     with _locked(root, fcntl.LOCK_SH):
         yield
 
 
 @contextlib.contextmanager
 def exclusive_lock(root: Path) -> Generator[None]:
-    """Hold the lock of a store alone; short."""
+    """Lock a store exclusively; briefly."""
     with _locked(root, fcntl.LOCK_EX):
         yield
 
@@ -51,8 +51,8 @@ def _locked(root: Path, how: int) -> Generator[None]:
 
 
 def touch(root: Path, path: Path) -> int | None:
-    """Have an object's time begin anew, without a mark; its size, or None when it is not there."""
-    if not path.exists():  # the usual case of a new object takes no lock
+    """Set the time of an object to now, and remove its mark; returns its size, or None when it does not exist."""
+    if not path.exists():  # usually the object is new: no lock is needed
         return None
     with shared_lock(root), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         found = path.stat()
@@ -64,7 +64,7 @@ def touch(root: Path, path: Path) -> int | None:
 
 
 def sweep(root: Path, path: Path, before: float) -> bool:
-    """Mark an object, or remove it when it was marked before that time, and neither put nor touched since."""
+    """Mark an object; or remove it, if it was marked before `before` and neither put nor touched since."""
     mark = _mark(root, path)
     with exclusive_lock(root):
         try:
@@ -94,7 +94,7 @@ def marked(root: Path) -> Iterator[list[str]]:
 
 
 def _mark(root: Path, path: Path) -> Path:
-    """An empty file whose time tells since when nothing names the object."""
+    """The mark: an empty file whose time is since when the object is unreferenced."""
     return root / MARKS / path.parent.name / path.name
 
 
@@ -114,7 +114,7 @@ def listing(root: Path) -> Iterator[list[StoredObject]]:
 
 
 def note_path(root: Path, name: str) -> Path:
-    """Where a note lies. Raises `InvalidIdError` when its name could lead out of the store."""
+    """Path of a note. Raises `InvalidIdError` when its name could point outside of the store."""
     return root / NOTES / check_note(name)
 
 

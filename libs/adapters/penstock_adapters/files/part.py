@@ -1,7 +1,7 @@
 """Temporary files that become objects.
 
-A writer holds a lock on its temporary file for as long as it lives, which tells a leftover from work under way. Files
-without such a lock (steps write some) are taken for leftovers after an hour without a write.
+A writer locks its temporary file while it runs, which distinguishes leftovers from work in progress. Files without
+a lock (steps write some) count as leftovers after an hour without a write.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SYNC_EVERY = 64 * 1024 * 1024
 
 
 class PartFile:
-    """An object being written. `close` removes it, unless `commit` gave it its name."""
+    """An object being written. `close` removes it unless it was committed."""
 
     def __init__(self, root: Path) -> None:
         folder = root / artifact_layout.TEMPORARY
@@ -45,7 +45,7 @@ class PartFile:
         fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes. Large chunks are hashed, and go to the disk, while the next ones come."""
+        """Append bytes. Large chunks are hashed and synced in threads, while the next ones arrive."""
         hashed: Future[None] | None = None
         if len(data) < _IN_THREAD:
             self._hash.update(data)
@@ -63,7 +63,7 @@ class PartFile:
         self._sync_ahead(len(data))
 
     def _sync_ahead(self, written: int) -> None:
-        """Begin to sync what is there. A disk's error is told once only, so the outcome is looked at in any case."""
+        """Start to sync. An error of the disk is reported once only, so the result is always checked."""
         self._unsynced += written
         if self._threads is None or self._unsynced < _SYNC_EVERY:
             return
@@ -78,17 +78,17 @@ class PartFile:
             syncing.result()
 
     def commit(self, target: Path, sha256: str, size: int | None = None) -> None:
-        """Make it the object `target`, durable when this returns; an object that is there whole stays as it is.
+        """Make it the object `target`, durable when this returns; an existing complete object is not replaced.
 
         Raises:
-            ArtifactMismatch: it has not this digest or size.
+            ArtifactMismatchError: it has another digest or size.
         """
         found = self._hash.hexdigest()
         if found != sha256 or size not in (None, self.size):
             expected = "" if size is None else f" with {size} bytes"
             raise ArtifactMismatchError(
                 f"the bytes given for artifact {sha256}{expected} are {self.size} bytes with the SHA-256 {found}: "
-                "they changed on the way or while they were read; nothing was stored"
+                "they changed while they were read or sent; nothing was stored"
             )
         if kept(self._root, target, self.size):
             return
@@ -103,13 +103,13 @@ class PartFile:
         sync_folder(target.parent)
 
     def name(self, path: Path) -> None:
-        """Make it the file `path`, in place of what is there; durable when this returns."""
+        """Make it the file `path`, replacing an existing one; durable when this returns."""
         os.fsync(self._file.fileno())
         self._path.replace(path)
         sync_folder(path.parent)
 
     def close(self) -> None:
-        """Let go; what was not committed is removed."""
+        """Close; an uncommitted file is removed."""
         if self._threads is not None:
             self._threads.shutdown()
         if not self._file.closed:
@@ -119,7 +119,7 @@ class PartFile:
 
 
 def kept(root: Path, target: Path, size: int) -> bool:
-    """Whether an object is there whole, and will stay; one that is another user's cannot be touched."""
+    """Whether a complete object exists and could be touched; that of another user cannot."""
     try:
         return garbage_collection.touch(root, target) == size
     except PermissionError:
@@ -127,7 +127,7 @@ def kept(root: Path, target: Path, size: int) -> bool:
 
 
 def clean(root: Path, age: float = _OTHERS_AGE) -> None:
-    """Make the folders of a store and remove what writers that are gone left in `tmp`; `age` is for those of steps."""
+    """Create the folders of a store and remove leftovers of dead writers from `tmp`; `age` is that of steps' files."""
     folder = root / artifact_layout.TEMPORARY
     folder.mkdir(parents=True, exist_ok=True)
     (root / artifact_layout.OBJECTS).mkdir(exist_ok=True)
@@ -143,7 +143,7 @@ def clean(root: Path, age: float = _OTHERS_AGE) -> None:
 
 
 def put_note(root: Path, path: Path, data: bytes) -> None:
-    """Write a small file whole and durably."""
+    """Write a small file atomically and durably."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.closing(PartFile(root)) as part:
         part.write(data)
@@ -167,7 +167,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def translate_errors(root: Path) -> Generator[None]:
-    """Give errors of the file system a sentence that says what to do. A missing file stays what it is."""
+    """Translate errors of the file system into errors that say how to fix them. `FileNotFoundError` is unchanged."""
     try:
         yield
     except FileNotFoundError:
@@ -176,7 +176,7 @@ def translate_errors(root: Path) -> Generator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFullError(
                 f"no room is left for artifacts in {root} ({error.strerror}): free some space or have the "
-                "administrator raise the quota, then try again; nothing half-written is visible"
+                "administrator raise the quota, then try again; no partial object is visible"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreRefusedError(

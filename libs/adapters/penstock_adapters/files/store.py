@@ -1,7 +1,7 @@
 """`ports.ArtifactStore` on a local folder.
 
-Promise: an object is there whole and durable (file and folder are synced) or is not there at all; nothing half-written
-is ever visible under a digest; memory stays bounded whatever an object's size.
+Promise: an object exists complete and durable (file and folder are synced) or not at all; no partial object is ever
+visible under a digest; memory stays bounded whatever an object's size.
 """
 
 from __future__ import annotations
@@ -26,32 +26,32 @@ from penstock_core.ports import StoredObject
 CHUNK = 2 * 1024 * 1024
 
 _LEFT = 86400.0
-"""Seconds without a write after which a file of a writer that may still live is a leftover."""
+"""Seconds without a write after which the file of a writer that may still run is a leftover."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class FolderArtifacts:
-    """Content-addressed files under `root`, which is made when it is first needed."""
+    """Content-addressed files under `root`, which is created on demand."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
 
     async def prepare(self) -> None:
-        """Make the folders and remove what interrupted writers left behind.
+        """Create the folders and remove leftovers of interrupted writers.
 
         Raises:
-            StoreRefused: the folder cannot be written to.
-            StoreFull: the disk is full.
+            StoreRefusedError: the folder cannot be written to.
+            StoreFullError: the disk is full.
         """
         await self._run(parts.clean, self.root)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to release."""
 
     async def put_file(self, path: str, sha256: str, size: int) -> None:
-        """Store the file at `path`; see the port. What is there with this size is not read again."""
+        """Store the file at `path`; see the port. An existing object of this size is not read again."""
         target = self.path(sha256)
         await self._run(self._put_file, Path(path), target, sha256, size)
 
@@ -99,12 +99,12 @@ class FolderArtifacts:
         return await self._run(_size, self.path(sha256))
 
     async def touch(self, sha256: str) -> int | None:
-        """The object's size, and its time begins anew; see the port."""
+        """Return the size of an object and set its time to now; see the port."""
         path = self.path(sha256)
         try:
             return await self._run(garbage_collection.touch, self.root, path)
         except StoreRefusedError:
-            # It is another user's: it is written anew, as ours.
+            # It belongs to another user: write it again, as this user's.
             size = await self._run(_size, path)
             if size is not None:
                 await self._run(self._put_file, path, path, sha256, size)
@@ -117,7 +117,7 @@ class FolderArtifacts:
             yield part
 
     async def sweep(self, sha256: str, before: float) -> bool:
-        """Remove an object that nobody wanted since; see the port."""
+        """Remove an object that was not touched since; see the port."""
         return await self._run(garbage_collection.sweep, self.root, self.path(sha256), before)
 
     async def marked(self) -> AsyncGenerator[list[str]]:
@@ -127,7 +127,7 @@ class FolderArtifacts:
             yield part
 
     async def tidy(self) -> None:
-        """Remove what interrupted writers left."""
+        """Remove leftovers of interrupted writers."""
         await self._run(parts.clean, self.root, _LEFT)
 
     async def put_note(self, name: str, data: bytes) -> None:
@@ -136,18 +136,18 @@ class FolderArtifacts:
         await self._run(parts.put_note, self.root, path, data)
 
     async def notes(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
-        """The notes whose names begin like this."""
+        """The notes whose names start with a prefix."""
         found = garbage_collection.notes(self.root, prefix)
         while (note := await self._run(next, found, None)) is not None:
             yield note
 
     async def delete_note(self, name: str) -> None:
-        """Remove a note; removing what is not there is success."""
+        """Remove a note; idempotent."""
         path = garbage_collection.note_path(self.root, name)
         await self._run(path.unlink, missing_ok=True)
 
     async def delete(self, sha256: str) -> None:
-        """Remove an object; removing what is not there is success."""
+        """Remove an object; idempotent."""
         path = self.path(sha256)
 
         def remove() -> None:
@@ -170,7 +170,7 @@ class FolderArtifacts:
         """There are no parts here.
 
         Raises:
-            StoreRefused: always.
+            StoreRefusedError: always.
         """
         raise StoreRefusedError(f"the artifact folder {self.root} takes no objects in parts")
 
@@ -178,7 +178,7 @@ class FolderArtifacts:
         """Where the object of this digest lies, whether it is there or not.
 
         Raises:
-            InvalidId: `sha256` is no digest, so that no name can lead out of the folder.
+            InvalidIdError: `sha256` is no digest, so that no name can lead out of the folder.
         """
         return self.root / artifact_layout.object_name(sha256)
 

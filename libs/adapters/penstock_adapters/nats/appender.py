@@ -1,7 +1,7 @@
-"""Gathers facts that many parts of a process append at the same time.
+"""Batches the facts that many parts of a process append at the same time.
 
-A lone fact goes out at once. While an append is under way, others gather and go together with the next one: the load
-itself makes the batches, no timer does. When the server is away, facts wait and are tried again: appending twice is
+A single fact is sent at once. While an append is in progress, others are queued and sent together with the next one:
+the load makes the batches, without a timer. While the server is unavailable, appends are retried: appending twice is
 safe, losing an end is not.
 """
 
@@ -27,7 +27,7 @@ class Appender:
         self._wake = asyncio.Event()
 
     def submit(self, fact: Fact) -> asyncio.Future[bool]:
-        """Queue a fact. The future's result is False when its place was already taken."""
+        """Queue a fact. The future's result is False when its subject already has a fact."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._queue.append((fact, future))
         self._wake.set()
@@ -60,8 +60,8 @@ class Appender:
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 2.0)
             except Exception as error:
-                # Refused for good, for example a body over the server's limit: only those who asked can tell what
-                # to do, so each fact is tried alone and the culprit's future gets the error.
+                # A final refusal, for example of a body over the server's limit: each fact is tried alone, and the
+                # future of the refused one gets the error.
                 if len(part) == 1:
                     if not part[0][1].done():
                         part[0][1].set_exception(error)

@@ -1,7 +1,7 @@
-"""The log of runs as it was, archived runs included: what was purged from the stream is read from the artifact store.
+"""The log of runs with archived runs: facts that were purged from the stream are read from the artifact store.
 
-An archived run leaves in the log what asked for it, how it ended, and the fact that names its archive. So whoever reads
-a run sees by itself that there is more, and one that was never archived costs nothing.
+The log of an archived run has its request, its end, and the fact that refers to its archive. So a reader of a run sees
+whether there is an archive, and a run without one costs nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Opener = Callable[[ArtifactRef], Awaitable[IO[bytes]]]
 """Opens an object of the artifact store, to be read and closed in a thread."""
 
 _KEPT = 100_000
-"""Facts of all archives together that are kept in memory; about a kilobyte each."""
+"""Facts of all archives together that are cached; about a kilobyte each."""
 
 _PART = 1000
 
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 class Archives:
-    """Reads archives of runs; the latest ones are kept in memory."""
+    """Reads archives of runs; the latest ones are cached in memory."""
 
     def __init__(self, opener: Opener) -> None:
         self._open = opener
@@ -43,16 +43,16 @@ class Archives:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def read_back(self, archived: RunArchived) -> list[Recorded]:
-        """The same as `facts`, read from the store whatever is in memory."""
+        """The same as `facts`, always read from the store."""
         return await self._whole(archived.history, lambda file: _facts(file, _what(archived), archived))
 
     async def facts(self, archived: RunArchived) -> list[Recorded]:
         """The facts of a run, in log order.
 
         Raises:
-            ArchiveDamaged: the object is not what was archived.
-            PenstockError: it is gone.
-            Unavailable: the store does not answer.
+            ArchiveDamagedError: the object is not what was archived.
+            PenstockError: it does not exist.
+            UnavailableError: the store does not answer.
         """
         sha256 = archived.history.sha256
         async with self._locks[sha256]:
@@ -66,7 +66,7 @@ class Archives:
         return found
 
     async def header(self, archived: RunArchived) -> HistoryHeader:
-        """The head of a run's history, with the pipeline that ran. Raises as `facts` does."""
+        """The header of a run's history, with its pipeline. Raises as `facts` does."""
         return await self._whole(archived.history, lambda file: _header(file, _what(archived)))
 
     async def history(self, archived: RunArchived) -> AsyncGenerator[bytes]:
@@ -77,7 +77,7 @@ class Archives:
                 yield b"".join(part)
 
     async def output(self, archived: RunArchived) -> AsyncGenerator[list[OutputLine]]:
-        """What the steps wrote, in parts. Raises as `facts` does."""
+        """The output of the steps, in parts. Raises as `facts` does."""
         if archived.output is not None:
             what = f"the archived output of run {archived.run_id}"
             parts = self._parts(archived.output, lambda file: archives.read_output(file, what))
@@ -111,17 +111,17 @@ class ArchivedLog(NatsRunLog):
         self.archives = archives
 
     async def read(self, run_id: str, after: int = 0) -> list[Recorded]:
-        """The facts of a run above `after`; those of an archived run have the places that they had in the log.
+        """The facts of a run above `after`; those of an archived run have their original sequence numbers.
 
         Raises:
-            ArchiveDamaged: the archive is not what was stored.
-            Unavailable: the log or the store does not answer.
+            ArchiveDamagedError: the archive is not what was stored.
+            UnavailableError: the log or the store does not answer.
         """
         found = await super().read(run_id, after)
         archived = next((record.fact for record in found if isinstance(record.fact, RunArchived)), None)
         if archived is None or any(isinstance(record.fact, RunDeleted) for record in found):
             return found
-        # What came later than the archive came after the end of the run: it changes nothing.
+        # Facts later than the archive are later than the end of the run: they change nothing.
         if after >= archived.last_seq:
             return []
         return [record for record in await self.archives.facts(archived) if record.seq > after]
@@ -147,7 +147,7 @@ class ArchivedLog(NatsRunLog):
         return found
 
     async def archived(self, run_id: str) -> RunArchived | None:
-        """What names the archive of a run; None for one that has none."""
+        """The fact that refers to the archive of a run; None without one."""
         place = subjects.run(run_id, "archived")
         record = (await super().last([place])).get(place)
         return record.fact if record is not None and isinstance(record.fact, RunArchived) else None
@@ -181,7 +181,7 @@ def _checked(file: IO[bytes], ref: ArtifactRef, read: Callable[[IO[bytes]], T]) 
 
 
 def _check(file: IO[bytes], ref: ArtifactRef) -> None:
-    """Compare the bytes with their digest, and go back to the first."""
+    """Verify the digest, and seek to the start."""
     found = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type] - it is asked to read only
     if found != ref.sha256:
         raise ArchiveDamagedError(

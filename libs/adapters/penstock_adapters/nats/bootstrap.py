@@ -1,7 +1,4 @@
-"""Every stream, consumer and bucket of Penstock, declared in one place, idempotently.
-
-Run it as often as you like: what is missing is created, what differs is updated, what fits is left alone.
-"""
+"""Declares every stream, durable consumer and bucket of Penstock, idempotently."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
 
 ACK_WAIT = 6.0
-"""Seconds after which a message that nobody acknowledged is delivered again: how soon a dead replica is noticed."""
+"""Seconds until an unacknowledged message is redelivered: how soon a dead replica is noticed."""
 
 _CACHE_BOUNDS: dict[str, Any] = {"max_bytes": 256 * 1024**2, "max_age": 90 * 86400 * SECOND}
 
@@ -40,7 +37,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             **common,
             "name": subjects.METRICS,
             "subjects": ["metrics.>"],
-            # Kept until their run is removed, as its facts are; much of them repeats itself.
+            # Kept until their run is deleted, like its facts; they compress well.
             "compression": "s2",
         },
         {**common, "name": subjects.BUILDS, "subjects": ["builds.>"], "max_msgs_per_subject": 1000},
@@ -62,7 +59,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "max_msgs_per_subject": 10,
             "duplicate_window": 86400 * SECOND,
         },
-        # What is registered stays: nothing here bounds it.
+        # Registered models are never removed: no limits.
         {**common, **facts, "name": subjects.MODELS, "subjects": ["models.>"], "duplicate_window": SECOND},
         {
             **common,
@@ -79,7 +76,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
         _bucket(common, subjects.MARKS_BUCKET, history=1),
         _bucket(common, subjects.RETENTION_BUCKET, history=1),
         _bucket(common, subjects.TOKENS_BUCKET, history=1),
-        # What is lost here is made again: when it is full, the oldest results go.
+        # A cache: when it is full, the oldest results are removed.
         {**_bucket(common, subjects.CACHE_BUCKET, history=1), "discard": "old", **_CACHE_BOUNDS},
     ]
 

@@ -1,8 +1,7 @@
-"""A connection to NATS and the few JetStream calls that everything here is made of.
+"""A connection to NATS and the JetStream calls that all adapters use.
 
-Errors: what may pass by itself (no answer, connection lost, no leader yet) is `errors.UnavailableError`; what will not
-is
-`BusError`. Nothing here retries: those who call know what is idempotent.
+Errors: `errors.UnavailableError` where trying again may help (no answer, connection lost, no leader yet), `BusError`
+for a final refusal. Nothing here retries: the callers know what is idempotent.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ PAGE = 500
 """Messages asked for in one batched read."""
 
 PAGE_BYTES = 16 * 1024 * 1024
-"""Bytes asked for in one batched read. The server ends a batch at its own limit too, without calling it an error."""
+"""Bytes asked for in one batched read. The server also ends a batch at its own limit, without an error."""
 
 WRONG_LAST = 10071
-"""Code of the error that another message was written to the subject meanwhile."""
+"""Error code: another message was written to the subject meanwhile."""
 
 _NO_MESSAGE = 10037
 
 
 class BusError(PenstockError):
-    """JetStream refused a call for good. `code` is its err_code."""
+    """A final refusal by JetStream. `code` is its err_code."""
 
     def __init__(self, message: str, code: int = 0) -> None:
         super().__init__(message)
@@ -57,7 +56,7 @@ class LastMessage:
 
 
 class Bus:
-    """One NATS connection, shared by the parts of a service."""
+    """One NATS connection, shared by all parts of a service."""
 
     def __init__(self, client: Client) -> None:
         headers.optimize_headers(client)
@@ -67,7 +66,7 @@ class Bus:
         self._reconnected: list[Callable[[], None]] = []
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
-        """Call `callback` after each reconnection, when the server may have forgotten what was asked of it."""
+        """Call `callback` after each reconnection, when the server may have lost subscriptions and requests."""
         self._reconnected.append(callback)
 
     def reconnected(self) -> None:
@@ -81,14 +80,14 @@ class Bus:
         """Send a request and wait for one reply.
 
         Raises:
-            Unavailable: nobody listens, no answer came in `timeout` seconds, or the connection is lost.
+            UnavailableError: there is no subscriber, no answer came in `timeout` seconds, or the connection is lost.
         """
         try:
             return await self.client.request(subject, body, timeout=timeout, headers=headers)
         except nats.errors.NoRespondersError as error:
-            raise UnavailableError(f"nobody answers {subject}") from error
+            raise UnavailableError(f"there is no subscriber on {subject}") from error
         except nats.errors.MaxPayloadError as error:
-            raise BusError(f"a message of {len(body)} bytes is larger than the server takes") from error
+            raise BusError(f"a message of {len(body)} bytes exceeds the limit of the server") from error
         except (nats.errors.TimeoutError, TimeoutError) as error:
             raise UnavailableError(f"no answer from {subject} within {timeout:g} s") from error
         except (nats.errors.Error, OSError) as error:
@@ -99,7 +98,7 @@ class Bus:
 
         Raises:
             BusError: the server refused.
-            Unavailable: no answer.
+            UnavailableError: no answer.
         """
         reply = await self.request(f"$JS.API.{verb}", orjson.dumps(body) if body is not None else b"", timeout=timeout)
         answer: dict[str, Any] = orjson.loads(reply.data)
@@ -117,13 +116,13 @@ class Bus:
         """Publish without waiting for anything, such as a part of a batch whose end is confirmed.
 
         Raises:
-            BusError: the message is larger than the server takes.
-            Unavailable: the connection is lost.
+            BusError: the message exceeds the limit of the server.
+            UnavailableError: the connection is lost.
         """
         try:
             await self.client.publish(subject, body, headers=headers)
         except nats.errors.MaxPayloadError as error:
-            raise BusError(f"a message of {len(body)} bytes is larger than the server takes") from error
+            raise BusError(f"a message of {len(body)} bytes exceeds the limit of the server") from error
         except (nats.errors.Error, OSError) as error:
             raise UnavailableError(f"the connection to NATS is lost: {error or type(error).__name__}") from error
 
@@ -145,10 +144,10 @@ class Bus:
     async def direct_get(self, stream: str, query: dict[str, Any], timeout: float = TIMEOUT) -> list[Msg]:
         """A batched direct get; returns its messages, which carry `Nats-Subject`, `Nats-Sequence`, `Nats-Time-Stamp`.
 
-        The last messages of many subjects (`multi_last`) come whole, however large they are.
+        The last messages of many subjects (`multi_last`) are complete, however large they are.
 
         Raises:
-            Unavailable: the answer did not come whole in time.
+            UnavailableError: the answer was not complete in time.
             BusError: the server refused the query.
         """
         found, end = await self._page(stream, query, timeout)
@@ -174,7 +173,7 @@ class Bus:
             seq = int((page[-1].headers or {})["Nats-Sequence"]) + 1
 
     async def _page(self, stream: str, query: dict[str, Any], timeout: float) -> tuple[list[Msg], dict[str, str]]:
-        """One batched direct get: its messages, and the headers of what closed it."""
+        """One batched direct get: its messages, and the headers of the closing message."""
         inbox = self.client.new_inbox()
         found: list[Msg] = []
         try:
@@ -202,7 +201,7 @@ class Bus:
         )
 
     async def leave(self, subscription: Subscription) -> None:
-        """End a subscription; its callback has had everything that was under way to it when this returns.
+        """End a subscription; when this returns, its callback has got all messages that were in flight.
 
         `drain` alone does not promise that: its PING overtakes the UNSUB, which waits in the client's buffer.
         """
@@ -213,7 +212,7 @@ class Bus:
                 async with asyncio.timeout(LEAVE):
                     await subscription.drain()
         except (UnavailableError, BusError, nats.errors.Error, TimeoutError, OSError):
-            pass  # what was under way comes again
+            pass  # messages in flight are redelivered
         finally:
             with contextlib.suppress(nats.errors.Error, OSError):
                 await subscription.unsubscribe()
@@ -231,13 +230,13 @@ def is_end(message: Msg) -> bool:
     if status is not None:
         description = (message.headers or {}).get("Description", "")
         if status == "503":
-            raise UnavailableError("the stream has nobody who answers")
+            raise UnavailableError("the stream has no leader")
         raise BusError(f"the read was refused: {status} {description}")
     return False
 
 
 def check(answer: dict[str, Any]) -> None:
-    """Raise what a JetStream answer reports, if anything."""
+    """Raise the error of a JetStream answer, if there is one."""
     error = answer.get("error")
     if error:
         if error.get("code") == 503:

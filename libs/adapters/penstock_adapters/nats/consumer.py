@@ -27,14 +27,14 @@ from penstock_core.errors import UnavailableError
 _log = logging.getLogger(__name__)
 
 EXPIRES = 25.0
-"""Seconds that a request for messages stands at the server."""
+"""Seconds until a request for messages expires."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A message from a consumer. `consumer_seq` counts deliveries without gaps, `delivered` the tries of this one.
+    """A message from a consumer. `consumer_seq` counts deliveries without gaps, `delivered` the deliveries of this one.
 
-    `ce_type` is the kind of event that its headers name.
+    `ce_type` is the type of event in its headers.
     """
 
     subject: str
@@ -84,11 +84,11 @@ class Puller:
         self._pause = 0.0
 
     async def run(self) -> None:
-        """Ask and receive until cancelled; when this ends, everything that was under way has been received."""
+        """Request and receive until cancelled; when this returns, all messages in flight have been received."""
         self._bus.on_reconnect(self._forget)
         task = asyncio.current_task()
         try:
-            # The client waits in ways that lose a cancellation which comes at the same moment as what they wait for.
+            # The client may lose a cancellation that comes at the same moment as what it waits for.
             while task is None or not task.cancelling():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(EXPIRES / 5):
@@ -110,7 +110,7 @@ class Puller:
             await self._leave()
 
     def want(self, count: int) -> None:
-        """Have `count` messages asked for from now on. With 0, what was asked for is withdrawn."""
+        """Keep `count` messages requested from now on. With 0, open requests are withdrawn."""
         self._wanted = count
         if count > self._outstanding or (not count and self._outstanding):
             self._wake.set()
@@ -138,7 +138,7 @@ class Puller:
 
     async def _listen(self) -> None:
         if self._subscription is not None:
-            # Left from before a reconnection. What still comes to it is not counted, so it must not be received.
+            # From before a reconnection. Its messages are not counted, so they must not be received.
             with contextlib.suppress(nats.errors.Error, OSError):
                 await self._subscription.unsubscribe()
         self._inbox = inbox = self._bus.client.new_inbox()
@@ -149,7 +149,7 @@ class Puller:
         self._subscription = await self._bus.subscribe(inbox, receive)
 
     async def _leave(self) -> None:
-        """Withdraw: a request cannot be taken back, but the server drops one whose inbox nobody listens to."""
+        """Withdraw requests: the server drops those whose inbox has no subscriber."""
         self._inbox = ""
         self._outstanding = 0
         subscription, self._subscription = self._subscription, None
@@ -162,7 +162,7 @@ class Puller:
         status = (message.headers or {}).get("Status") if message.subject == inbox else None
         if status is None and message.reply:
             delivery = delivery_of(message)
-            if current:  # what comes late to an inbox that was given up is not counted any more
+            if current:  # late messages to an abandoned inbox are not counted
                 self._outstanding = max(0, self._outstanding - 1)
             if delivery is not None:
                 self._receive(delivery)
@@ -181,7 +181,7 @@ class Puller:
         self._wake.set()
 
     def _forget(self) -> None:
-        """After a reconnection nobody knows whether requests still stand. At another inbox none of them counts."""
+        """After a reconnection the open requests are unknown. With another inbox none of them counts."""
         self._inbox = ""
         self._outstanding = 0
         self._wake.set()
@@ -208,17 +208,17 @@ def delivery_of(message: Msg) -> Delivery | None:
 
 
 async def ack(bus: Bus, delivery: Delivery) -> None:
-    """Say that a message is dealt with. A lost acknowledgement only means a redelivery."""
+    """Acknowledge a message. A lost acknowledgement leads to a redelivery."""
     await _respond(bus, delivery, b"+ACK")
 
 
 async def in_progress(bus: Bus, delivery: Delivery) -> None:
-    """Say that a message is being worked on: its redelivery is put off by another wait."""
+    """Report that a message is in progress: its redelivery is postponed by another wait."""
     await _respond(bus, delivery, b"+WPI")
 
 
 async def nak(bus: Bus, delivery: Delivery, delay: float = 0.0) -> None:
-    """Hand a message back, to be delivered again after `delay` seconds."""
+    """Return a message, to be redelivered after `delay` seconds."""
     body = b"-NAK" if delay <= 0 else b"-NAK " + orjson.dumps({"delay": int(delay * 1e9)})
     await _respond(bus, delivery, body)
 

@@ -1,8 +1,8 @@
-"""Ordered reading of a stream from a place on: what is stored, then what comes, as soon as it comes.
+"""Ordered reading of a stream from a sequence on: stored messages, then new ones as soon as they arrive.
 
-Each `Follower` is an ephemeral pull consumer in the server's memory. It asks for the next messages only when those it
-has were taken, so a slow reader holds one bounded batch and no more. A gap, a lost consumer or a restarted server
-lead to a new consumer after the last message taken: nothing is left out and nothing comes twice.
+Each `Follower` is an ephemeral pull consumer in the server's memory. It requests the next messages only when the
+previous ones were taken, so a slow reader buffers one bounded batch. After a gap, a lost consumer or a restart of the
+server it creates a new consumer after the last message taken: no message is missed or repeated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from penstock_core.errors import UnavailableError
 
 BATCH = 256
 MAX_BYTES = 9 * 1024 * 1024
-"""Bytes asked for at a time; above the server's largest message, so that every message fits."""
+"""Bytes per request; above the server's largest message, so that every message fits."""
 
 _EXPIRES = 30.0
 _HEARTBEAT = 5.0
@@ -49,7 +49,7 @@ class StreamMessage:
 
 
 class Followers:
-    """Makes followers on one connection and has them begin anew after a reconnection."""
+    """Opens followers on one connection, and resets them after a reconnection."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -63,7 +63,7 @@ class Followers:
         """Follow the messages on `filters` with a sequence number above `after`; `name` begins the consumer's name.
 
         Raises:
-            Unavailable: the server does not answer.
+            UnavailableError: the server does not answer.
             BusError: it refuses, for example because there is no such stream.
         """
         follower = Follower(self._bus, stream, filters, after, name)
@@ -81,7 +81,7 @@ class Followers:
 
 
 class Follower:
-    """See the module. `pending` counts what the stream holds and `take` has not given yet."""
+    """See the module. `pending` counts the messages of the stream that `take` has not returned yet."""
 
     def __init__(self, bus: Bus, stream: str, filters: Sequence[str], after: int, name: str = "follow") -> None:
         self.pending = 0
@@ -101,7 +101,7 @@ class Follower:
         self._subscription: Subscription | None = None
 
     async def open(self) -> None:
-        """Make the consumer; the first messages are asked for at once."""
+        """Create the consumer and request the first messages."""
         await self._forget()
         name = f"{self._prefix}-{secrets.token_hex(8)}"
         start = (
@@ -118,7 +118,7 @@ class Follower:
             "inactive_threshold": int(_INACTIVE * 1e9),
         }
         body = {"stream_name": self._stream, "config": config, "action": "create"}
-        # Registered before it exists: if this call is cut off, `close` takes away what may have been made.
+        # Set before it exists: if this call is cancelled, `close` deletes what may have been created.
         self._name = name
         answer = await self._bus.api(f"CONSUMER.CREATE.{self._stream}.{name}", body)
         self.pending = int(answer.get("num_pending", 0))
@@ -130,9 +130,9 @@ class Follower:
         await self._ask()
 
     async def take(self, timeout: float) -> list[StreamMessage]:
-        """The messages that are there, in order; waits up to `timeout` seconds for the first. Empty when none came.
+        """Return the next messages, in order; waits up to `timeout` seconds for the first. Empty when none came.
 
-        Cutting a call off loses nothing. A server that is away counts as silence.
+        A cancelled call loses nothing. An unavailable server counts as silence.
 
         Raises:
             BusError: the stream cannot be followed any more, for example because it was deleted.
@@ -161,10 +161,10 @@ class Follower:
                     await self._wake.wait()
 
     async def read_to_end(self) -> AsyncGenerator[list[StreamMessage]]:
-        """What the stream has now, in parts; messages that are purged meanwhile are not waited for.
+        """Yield what the stream has now, in parts; does not wait for messages that are purged meanwhile.
 
         Raises:
-            Unavailable: the server does not give what it has.
+            UnavailableError: the server does not deliver them.
         """
         silent = 0
         while self.pending:
@@ -175,7 +175,7 @@ class Follower:
             elif await self._is_at_end():
                 return
             elif (silent := silent + 1) == _SILENT_TAKES:
-                raise UnavailableError(f"stream {self._stream} could not be read to its end")
+                raise UnavailableError(f"stream {self._stream} could not be read completely")
 
     async def _is_at_end(self) -> bool:
         for one in self._filters:
@@ -189,21 +189,21 @@ class Follower:
         return True
 
     def reset(self) -> None:
-        """Begin anew after the last message taken: the server may have forgotten the consumer."""
+        """Start again after the last message taken: the server may have lost the consumer."""
         self._broken = True
         self._wake.set()
 
     def nudge(self) -> None:
-        """Have a `take` that waits now return with nothing."""
+        """Make a waiting `take` return nothing."""
         self._nudged = True
         self._wake.set()
 
     async def close(self) -> None:
-        """Give the consumer back."""
+        """Delete the consumer."""
         await self._forget()
 
     async def _recover(self, time_left: float) -> None:
-        """Ask for more, or make a new consumer where the old one is of no use."""
+        """Request more messages, or create a new consumer where the old one is lost."""
         try:
             if self._broken:
                 async with asyncio.timeout(max(time_left, 0.001)):
@@ -251,7 +251,7 @@ class Follower:
     def _status(self, status: str, description: str) -> None:
         if status == "100":
             return
-        # 408: the request's time is over. 409 has many meanings; only this one says that the consumer still lives.
+        # 408: the request expired. 409 has many meanings; only this one means that the consumer still exists.
         if status == "408" or "MaxBytes" in description:
             self._left = 0
         else:
@@ -265,5 +265,5 @@ class Follower:
             if subscription is not None:
                 await subscription.unsubscribe()
             if name:
-                # Without waiting for the answer: what stays behind ends by itself after its time of inactivity.
+                # Without waiting for the answer: a remaining consumer is deleted after its inactivity threshold.
                 await self._bus.client.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{name}", b"")

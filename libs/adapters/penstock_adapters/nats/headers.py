@@ -1,9 +1,8 @@
-"""Message headers, read and written the quick way on a client of nats-py.
+"""Faster reading and writing of message headers for a client of nats-py.
 
-Every fact carries seven headers or more. nats-py looks at each character of their names when it reads them and treats
-each by itself when it writes them, which was a third of a scheduler's processor time. `optimize_headers` replaces both
-on one
-client, with the same results; what is out of the ordinary is left to the library.
+Every fact has seven headers or more. nats-py checks each character of their names when it reads them and processes each
+separately when it writes them, which was a third of a scheduler's CPU time. `optimize_headers` replaces both on one
+client, with the same results; unusual headers are left to the library.
 """
 
 from __future__ import annotations
@@ -16,8 +15,8 @@ _BLANKS = " \t\r\n\x0b\x0c"
 
 
 def optimize_headers(client: Client) -> None:
-    """Have `client` read and write headers quickly. Doing it twice does no harm."""
-    if getattr(client, "_penstock_hastened", False):
+    """Optimize the headers of `client`. Idempotent."""
+    if getattr(client, "_penstock_optimized", False):
         return
     slow: Any = client
     publish = slow._send_publish
@@ -37,14 +36,14 @@ def optimize_headers(client: Client) -> None:
 
     slow._send_publish = send
     slow._parse_header_lines = header_lines
-    slow._penstock_hastened = True
+    slow._penstock_optimized = True
 
 
 def header_block(headers: dict[str, Any]) -> bytes | None:
-    """Headers as they are sent; None when one has something that must not or cannot be sent as it is."""
+    """Encode headers; None when one of them is unusual."""
     text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     lines = text.split("\r\n")
-    # One line for each, all of them text without line breaks, blanks at an end, or colons and blanks in a name.
+    # One line each: no line breaks, no white space at an end, no colon or white space in a name.
     if text.count("\r") + text.count("\n") != 2 * len(headers) or len(lines) != len(headers) + 1:
         return None
     for name, value in headers.items():
@@ -54,7 +53,7 @@ def header_block(headers: dict[str, Any]) -> bytes | None:
 
 
 def header_lines(raw: bytes) -> dict[str, str]:
-    """Headers as they were sent, one `Name: Value` a line; lines that are none are left out."""
+    """Decode headers, one `Name: Value` per line; other lines are ignored."""
     found: dict[str, str] = {}
     for line in raw.decode("utf-8", "replace").split("\r\n"):
         name, colon, value = line.partition(":")

@@ -1,8 +1,8 @@
 """The logs of registered models on the stream `MODELS`, append-once, and their folds.
 
-Whoever decides on a model folds its log, decides, and appends on the places that follow. The broker refuses a place
-that was taken meanwhile; then what is there is folded, and it is decided anew. So all decisions on a model come one
-after another, whoever makes them at the same time. Several facts of one decision are one atomic batch.
+A decision on a model folds its log, decides, and appends the next revisions. The broker refuses a revision that was
+written meanwhile; then the log is folded again, and the decision is made again. So all decisions on a model are
+serialized, also concurrent ones. Several facts of one decision are one atomic batch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from penstock_core.registry.facts import ModelFact
 from penstock_core.registry.state import Model
 
 TRIES = 100
-"""Decisions that are made anew because somebody else was faster, before it is given up."""
+"""Times that a decision is repeated because another one was faster, before giving up."""
 
 _TAKEN = (10071, 10164)
 
@@ -36,7 +36,7 @@ _TAKEN = (10071, 10164)
 class ModelLog:
     """The models of all projects. `source` names the writer in the CloudEvents envelope.
 
-    What was folded is kept, and only what came since is read.
+    Folded models are cached, and only new facts are read.
     """
 
     def __init__(self, bus: Bus, source: str) -> None:
@@ -45,11 +45,11 @@ class ModelLog:
         self._projects: dict[str, _Project] = {}
 
     async def get(self, project: str, name: str) -> Model:
-        """A model as it stands; one without a version where there is none.
+        """Return a model; one without versions where it does not exist.
 
         Raises:
-            Unavailable: the log does not answer.
-            InvalidId: no model can have this name.
+            UnavailableError: the log does not answer.
+            InvalidIdError: no model can have this name.
         """
         ids.check_name(name, "model")
         return (await self._read(project)).get(name) or Model(project, name)
@@ -79,16 +79,16 @@ class ModelLog:
     async def held(self, project: str) -> set[str]:
         """The digests of all artifacts that registered versions are made of, archived ones too.
 
-        None of them may be deleted. That of a folder is its manifest; what it names must be kept with it.
+        None of them may be deleted. That of a folder is its manifest; the objects that it refers to must be kept, too.
         """
         return state.held(await self.all(project))
 
     async def change(self, project: str, name: str, decide: Callable[[Model], Decision]) -> tuple[Decision, Model]:
-        """Decide on a model and append what follows; gives the decision that counts, and the model after it.
+        """Decide on a model and append the facts; returns the decision that counts, and the model after it.
 
         Raises:
             RegistryError: what `decide` raises.
-            Unavailable: the log does not answer, or others change the model all the time; trying again is safe.
+            UnavailableError: the log does not answer, or others keep changing the model; trying again is safe.
         """
         for tried in range(TRIES):
             model = await self.get(project, name)
@@ -97,22 +97,22 @@ class ModelLog:
                 return decision, model
             if await self.append(decision.facts):
                 return decision, self._folded(decision.facts)
-            # A replica that lags may answer the next read, too: it is given some time.
+            # A lagging replica may answer the next read, too: wait a little.
             await asyncio.sleep(0.002 * tried)
-        raise UnavailableError(f"model {name!r} is changed all the time by others: try again")
+        raise UnavailableError(f"model {name!r} is being changed by others all the time: try again")
 
     async def append(self, facts: Sequence[ModelFact]) -> bool:
-        """Append the facts of one decision, all or none; False when a place was taken.
+        """Append the facts of one decision, all or none; False when a revision was taken.
 
         Raises:
-            Unavailable: the server did not confirm; deciding anew tells whether they were written.
-            BusError: the server refused for good, for example because a fact is too large.
+            UnavailableError: the server did not confirm; deciding again shows whether they were written.
+            BusError: a final refusal, for example because a fact is too large.
         """
         bodies = [model_fact_codec.encode(fact) for fact in facts]
         limit = self._bus.client.max_payload - 2048
         for body in bodies:
             if len(body) > limit:
-                raise BusError(f"a fact of {len(body)} bytes is larger than the bus takes ({limit})")
+                raise BusError(f"a fact of {len(body)} bytes exceeds the limit of the bus ({limit})")
         batch = secrets.token_hex(12)
         for n, (fact, body) in enumerate(zip(facts[:-1], bodies[:-1], strict=True), 1):
             headers = self._headers(fact) | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)}
@@ -128,7 +128,7 @@ class ModelLog:
         return True
 
     def _folded(self, facts: Sequence[ModelFact]) -> Model:
-        """The model with facts that were appended, which a read may not give at once."""
+        """Apply appended facts to the model: a read may not return them at once."""
         model = self._projects[facts[0].project].model(facts[0].model)
         for fact in facts:
             if fact.revision == model.revision + 1:
@@ -139,7 +139,7 @@ class ModelLog:
         return model_fact_codec.headers(fact, self._source) | {"Nats-Expected-Last-Subject-Sequence": "0"}
 
     async def _read(self, project: str) -> dict[str, Model]:
-        """All models of a project, with what came since they were last looked at."""
+        """All models of a project, with new facts applied."""
         ids.check_name(project, "project")
         known = self._projects.setdefault(project, _Project(project))
         async with known.reading:

@@ -1,6 +1,6 @@
-"""Reads from the log what values only name: results of earlier steps, and lists of results of items.
+"""Resolves references to results of earlier steps, and to lists of results of items, from the log.
 
-What lies in artifacts stays named: the user's own process opens it.
+References to artifacts stay references: the user's process loads them.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from penstock_core.ports import Recorded
 from penstock_core.run import value_resolution
 
 Facts = Callable[[list[str]], Awaitable[dict[str, Recorded]]]
-"""Gives the facts at subjects of the log."""
+"""Reads facts by subject."""
 
 _ATTEMPTS = 1_000
-"""Most attempts of an item that are looked through."""
+"""Largest number of attempts of an item that are read."""
 
 
 async def resolve_inputs(request: AttemptRequested, facts: Facts) -> AttemptRequested:
-    """The request with all values in their places.
+    """Return the request with all references resolved.
 
     Raises:
-        PenstockError: a result is not in the log any more, or has no part that is asked for.
-        Unavailable: the log does not answer.
+        PenstockError: a result is no longer in the log, or lacks a part.
+        UnavailableError: the log does not answer.
     """
     if not any(is_reference(value) for value in request.inputs.values()):
         return request
@@ -55,7 +55,7 @@ def is_reference(value: Value) -> bool:
 
 
 class Results:
-    """Reads for one reader of a run; what is named several times is read once."""
+    """Resolves references of one request; repeated ones are read once."""
 
     def __init__(self, run_id: str, facts: Facts) -> None:
         self._run_id = run_id
@@ -64,7 +64,7 @@ class Results:
         self._lists: dict[CollectedRef, Value] = {}
 
     async def value(self, value: Value) -> Value:
-        """A value with everything that it names in the log in its place."""
+        """Resolve all references in a value."""
         match value:
             case values.ResultOf(ref):
                 return await self._result(ref)
@@ -92,13 +92,13 @@ class Results:
             place = subjects.finished(ref.run_id or self._run_id, ref.key, ref.attempt)
             recorded = (await self._facts([place])).get(place)
             if recorded is None or not isinstance(recorded.fact, AttemptFinished):
-                raise PenstockError(f"the result {ref.output!r} of step {ref.key!r} is not in the log any more")
+                raise PenstockError(f"the result {ref.output!r} of step {ref.key!r} is no longer in the log")
             found = recorded.fact.outputs.get(ref.output, values.Inline(None))
             self._results[ref] = await self.value(values.with_run_id(found, ref.run_id) if ref.run_id else found)
         return self._results[ref]
 
     async def _items(self, ref: CollectedRef, wanted: Iterable[int]) -> dict[int, Value]:
-        """Results of items. Of an item's attempts at most one ended well, and that one counts."""
+        """Results of items. At most one attempt of an item succeeded, and that one counts."""
         run_id = ref.run_id or self._run_id
         found: dict[int, Value] = dict.fromkeys(wanted, values.Inline(None))
         open_ones, attempt = list(found), 1
@@ -121,7 +121,7 @@ class Results:
     async def _ends(
         self, run_id: str, ref: CollectedRef, indexes: list[int], attempt: int
     ) -> dict[int, AttemptFinished | StepReused]:
-        """The ends of one attempt of items; attempt 0 stands for results that were taken over."""
+        """The ends of one attempt of items; attempt 0 means reused results."""
         places = {index: _place(run_id, f"{ref.key}[{index}]", attempt) for index in indexes}
         known = await self._facts(list(places.values())) if places else {}
         ends = {index: known[place].fact for index, place in places.items() if place in known}
@@ -129,5 +129,5 @@ class Results:
 
 
 def _place(run_id: str, key: str, attempt: int) -> str:
-    """Where the result of an attempt lies; attempt 0 stands for a result that was taken over."""
+    """Subject of the result of an attempt; attempt 0 means a reused result."""
     return subjects.finished(run_id, key, attempt) if attempt else subjects.run(run_id, f"step.{key}.reused")

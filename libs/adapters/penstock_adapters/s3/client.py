@@ -1,4 +1,4 @@
-"""boto3's client for one bucket: calls in a bounded pool of threads, errors in Penstock's own words.
+"""boto3's client for one bucket: calls in a bounded pool of threads, errors translated into Penstock's.
 
 boto3 is imported when the first call is made, because its import costs more than the rest of a service's start.
 """
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Options:
-    """Where a bucket is and how it is reached.
+    """Location and credentials of a bucket.
 
     Attributes:
         bucket: its name; it must exist.
         prefix: put before every key, without slashes at its ends.
-        endpoint: address of a service that is not Amazon's, such as `http://minio:9000`.
+        endpoint: URL of a service other than AWS, such as `http://minio:9000`.
         region: region name; by default the one that boto3 finds, `us-east-1` with an endpoint of one's own.
         access_key: with `secret_key`, the credentials; by default boto3 looks for them (instance role, web identity).
         secret_key: see `access_key`.
@@ -46,7 +46,7 @@ class S3Options:
 
     @property
     def where(self) -> str:
-        """The store's name in messages."""
+        """Name of the store in messages."""
         at = f" at {self.endpoint}" if self.endpoint else ""
         return f"s3://{'/'.join(filter(None, (self.bucket, self.prefix)))}{at}"
 
@@ -66,7 +66,7 @@ class S3ResponseError(StoreRefusedError):
 
     @property
     def exists(self) -> bool:
-        """Whether a conditional write was refused because the object is there, or is being written right now."""
+        """Whether a conditional write was refused because the object exists, or is being written."""
         return self.status in (409, 412)
 
 
@@ -84,9 +84,9 @@ class S3Client:
         """Call an operation such as `head_object` on the bucket.
 
         Raises:
-            Unavailable: the service is away; trying again may help.
-            S3Refused: it answered with an error.
-            StoreRefused: there are no usable credentials, or the settings make no sense.
+            UnavailableError: the service is unavailable.
+            S3ResponseError: it answered with an error.
+            StoreRefusedError: there are no usable credentials, or the settings are invalid.
         """
         return await self.run(self.blocking, operation, **arguments)
 
@@ -148,9 +148,7 @@ class S3Client:
         status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         where = self.options.where
         if (status >= 500 and status != 501) or status == 429 or code in ("RequestTimeout", "SlowDown"):
-            return UnavailableError(
-                f"the artifact store {where} is not able to answer now ({status} {code}): try again"
-            )
+            return UnavailableError(f"the artifact store {where} is unavailable ({status} {code}): try again")
         if code == "NoSuchBucket":
             what = f"bucket {self.options.bucket!r} does not exist: create it, or correct PENSTOCK_ARTIFACTS_URL"
         elif status in (400, 401, 403) and code in _CREDENTIALS:
@@ -193,7 +191,7 @@ def _connect(options: S3Options) -> Any:
         retries={"mode": "standard", "total_max_attempts": TRIES},
         max_pool_connections=THREADS + 2,
         tcp_keepalive=True,
-        # Services that are not Amazon's choke on the checksums that newer boto3 adds by default.
+        # Services other than AWS reject the checksums that newer boto3 adds by default.
         request_checksum_calculation="when_required",
         response_checksum_validation="when_required",
         # A service with an address of its own rarely has one for each bucket.

@@ -1,16 +1,16 @@
-"""Objects of a bucket that go, and those that are kept from going.
+"""Mark-and-sweep garbage collection of a bucket.
 
-S3 cannot look at an object and remove it at once, so writers and sweepers talk through marks, each replaced only where
-it is still what was read:
+S3 cannot check and remove an object atomically, so writers and collectors coordinate through marks, which are replaced
+by compare-and-set:
 
-1. A sweeper that finds an object which nothing names marks it.
-2. Whoever is about to name an object and finds it marked says that it is wanted.
-3. A sweeper that finds a mark of before its grace period, and the object still named by nothing, dooms it, which fails
-   if it is wanted meanwhile; then it removes the object, then the mark.
-4. Whoever finds it doomed comes again: in a moment it is gone and can be put anew.
+1. A collector marks an unreferenced object as `marked`.
+2. A writer that is about to refer to a marked object sets the mark to `wanted`.
+3. A collector that finds a mark older than the grace period, and the object still unreferenced, sets it to `doomed`,
+   which fails if it is wanted by then; then it removes the object, then the mark.
+4. A writer that finds a doomed object retries: soon it is removed and can be put again.
 
-A sweeper that died in between leaves a doomed object; another one ends that later. One that was held up for longer
-than that after it doomed an object does not remove it any more.
+A collector that died in between leaves a doomed object, which another one removes later. A collector that was delayed
+for longer than that after dooming an object no longer removes it.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from penstock_core.errors import UnavailableError
 from penstock_core.ports import Mark, Marks, StoredObject
 
 ABANDONED = 60.0
-"""Seconds after which a doomed object is another sweeper's to remove."""
+"""Seconds after which another collector may remove a doomed object."""
 
 _PATIENCE = 5.0
-"""Seconds after which a sweeper does not trust that it is still the one who removes what it doomed."""
+"""Seconds after which a collector no longer removes an object that it doomed."""
 
 _PAGE = 1000
 
 
 async def want(marks: Marks, sha256: str) -> None:
-    """Keep an object from being swept for a grace period.
+    """Protect an object from collection for a grace period.
 
     Raises:
-        Unavailable: it is being removed right now.
+        UnavailableError: it is being removed.
     """
     while True:
         mark = await marks.get(sha256)
         if mark is None or mark.word == "wanted":
             return
         if mark.word == "doomed":
-            raise UnavailableError(f"artifact {sha256} is just being removed, since nothing named it: try again")
+            raise UnavailableError(f"artifact {sha256} is being removed because it was unreferenced: try again")
         if await marks.put(sha256, Mark("wanted", time.time(), mark.revision)) is not None:
             return
 
 
 async def sweep(marks: Marks, sha256: str, before: float, delete: Callable[[str], Awaitable[None]]) -> bool:
-    """One step on the way of an object that nothing names; True when it is gone."""
+    """Mark or remove an unreferenced object; True when it was removed."""
     now = time.time()
     mark = await marks.get(sha256)
     if mark is None or mark.word == "wanted":
@@ -80,7 +80,7 @@ async def listing(client: S3Client, prefix: str) -> AsyncGenerator[list[StoredOb
 
 
 async def pages(client: S3Client, prefix: str) -> AsyncGenerator[list[dict[str, Any]]]:
-    """What the bucket holds under a prefix."""
+    """The objects under a prefix."""
     more: dict[str, Any] = {}
     while True:
         answer = await client.call("list_objects_v2", Prefix=prefix, MaxKeys=_PAGE, **more)
@@ -92,7 +92,7 @@ async def pages(client: S3Client, prefix: str) -> AsyncGenerator[list[dict[str, 
 
 
 async def get(client: S3Client, key: str) -> bytes | None:
-    """A small object's bytes, None when it is not there."""
+    """Read a small object; None when it does not exist."""
 
     def read() -> bytes:
         answer = client.blocking("get_object", Key=key)

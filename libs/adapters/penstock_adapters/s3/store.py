@@ -1,8 +1,8 @@
 """`ports.ArtifactStore` on a bucket of an S3 service. Keys: `<prefix>/sha256/<first 2 hex>/<64 hex>`.
 
-Promise: an object is there whole or not at all; a damaged one is never read whole without an error; memory stays
-bounded. Whether the service enforces conditional writes is probed at start: then an object is never replaced, else a
-second writer replaces it by the same bytes.
+Promise: an object exists complete or not at all; a damaged one is never read whole without an error; memory stays
+bounded. The start probes whether the service enforces conditional writes: then an object is never replaced, otherwise
+a second writer replaces it by the same bytes.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ STALE = timedelta(days=1)
 """Age from which an upload that was never completed is a leftover."""
 
 LARGEST_PUT = 5 * 1024**3
-"""Bytes that S3 takes in one PUT, and so with one granted address."""
+"""Largest PUT of S3 in bytes, and so of one presigned URL."""
 
 GRANTED_WHOLE = 64 * 1024 * 1024
 """Bytes up to which an object is put in one piece by others: then the service itself checks the digest."""
 
 GRANTED_PART = 32 * 1024 * 1024
 GRANTED_PARTS = 500
-"""So many addresses fit into one message."""
+"""Presigned URLs that fit into one message."""
 
 _PROBE = "probe/conditional-put"
 _MAX_EXPIRES = 7 * 86400.0
@@ -49,7 +49,7 @@ class S3Artifacts:
 
     Args:
         options: how the bucket is reached.
-        marks: by which writers and sweepers talk; without them nothing is swept.
+        marks: coordinate writers and garbage collection; without them nothing is removed.
     """
 
     def __init__(self, options: S3Options, marks: Marks | None = None) -> None:
@@ -59,14 +59,14 @@ class S3Artifacts:
         self._client = S3Client(options)
 
     async def prepare(self) -> None:
-        """Check address, credentials and bucket, probe for conditional writes, abort uploads that were left.
+        """Check address, credentials and bucket, probe for conditional writes, abort leftover uploads.
 
         Raises:
-            Unavailable: the service is away.
-            StoreRefused: it is set up wrongly; the message says what to do.
+            UnavailableError: the service is unavailable.
+            StoreRefusedError: it is misconfigured; the message says how to fix it.
         """
         self.conditional = await self._probe()
-        with contextlib.suppress(S3ResponseError):  # cleaning is a courtesy: credentials may lack the right to
+        with contextlib.suppress(S3ResponseError):  # optional: the credentials may lack the permission
             await self._abort_stale()
 
     async def close(self) -> None:
@@ -74,7 +74,7 @@ class S3Artifacts:
         await self._client.close()
 
     async def put_file(self, path: str, sha256: str, size: int) -> None:
-        """Store the file at `path`; see the port. What is there with this size is not read again."""
+        """Store the file at `path`; see the port. An existing object of this size is not read again."""
         ids.check_digest(sha256)
         if await self.touch(sha256) != size:
             await self._upload(ExpectedObject(sha256=sha256, size=size)).send(self._file(Path(path)))
@@ -91,14 +91,14 @@ class S3Artifacts:
         return sha256
 
     async def put_stream(self, chunks: AsyncIterable[bytes], sha256: str, limit: int | None = None) -> int:
-        """Store a stream; see the port. It goes to the service as it comes, without a file in between."""
+        """Store a stream; see the port. It is uploaded as it arrives, without a temporary file."""
         ids.check_digest(sha256)
         if self._marks is not None:
             await garbage_collection.want(self._marks, sha256)
         return await self._upload(ExpectedObject(sha256=sha256, limit=limit)).send(chunks)
 
     async def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
-        """Stream an object's bytes; see the port. A broken connection is taken up again where it broke."""
+        """Stream an object's bytes; see the port. A broken connection is resumed where it broke."""
         key = self._key(sha256)
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"no range: {start} to {end}")
@@ -130,10 +130,10 @@ class S3Artifacts:
             raise
 
     async def touch(self, sha256: str) -> int | None:
-        """The object's size, and it is kept from being swept for a while; see the port.
+        """Return the size of an object and protect it from collection for a while; see the port.
 
         Raises:
-            Unavailable: it is being removed right now: in a moment it can be put anew.
+            UnavailableError: it is being removed: soon it can be put again.
         """
         if self._marks is not None:
             await garbage_collection.want(self._marks, sha256)
@@ -145,7 +145,7 @@ class S3Artifacts:
             yield part
 
     async def sweep(self, sha256: str, before: float) -> bool:
-        """Mark an object that nothing names, or remove it when its mark is old enough; see the port."""
+        """Mark an unreferenced object, or remove it when its mark is old enough; see the port."""
         ids.check_digest(sha256)
         return self._marks is not None and await garbage_collection.sweep(self._marks, sha256, before, self.delete)
 
@@ -155,7 +155,7 @@ class S3Artifacts:
             yield found
 
     async def tidy(self) -> None:
-        """Abort uploads that were left."""
+        """Abort leftover uploads."""
         with contextlib.suppress(S3ResponseError):
             await self._abort_stale()
 
@@ -164,7 +164,7 @@ class S3Artifacts:
         await self._client.call("put_object", Key=self._name(f"notes/{check_note(name)}"), Body=data)
 
     async def notes(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
-        """The notes whose names begin like this."""
+        """The notes whose names start with a prefix."""
         top = self._name("notes/")
         async for page in garbage_collection.pages(self._client, top + prefix):
             for one in page:
@@ -173,11 +173,11 @@ class S3Artifacts:
                     yield one["Key"].removeprefix(top), data
 
     async def delete_note(self, name: str) -> None:
-        """Remove a note; removing what is not there is success."""
+        """Remove a note; idempotent."""
         await self._client.call("delete_object", Key=self._name(f"notes/{check_note(name)}"))
 
     async def delete(self, sha256: str) -> None:
-        """Remove an object; removing what is not there is success."""
+        """Remove an object; idempotent."""
         try:
             await self._client.call("delete_object", Key=self._key(sha256))
         except S3ResponseError as refused:
@@ -187,12 +187,12 @@ class S3Artifacts:
     def locate(
         self, sha256: str, *, write: bool = False, size: int | None = None, expires: float = 3600.0
     ) -> dict[str, Any]:
-        """`{"url", "headers"}` for one HTTP GET or PUT within `expires` seconds; the headers are part of the grant.
+        """`{"url", "headers"}` for one HTTP GET or PUT within `expires` seconds; the headers are signed, too.
 
-        The grant to write is for these bytes only, where the service checks `x-amz-checksum-sha256`.
+        A URL for writing accepts these bytes only, where the service checks `x-amz-checksum-sha256`.
 
         Raises:
-            ArtifactTooLarge: `size` is more than services take in one PUT.
+            ArtifactTooLargeError: `size` exceeds the limit of one PUT.
         """
         key = self._key(sha256)
         expires = min(expires, _MAX_EXPIRES)
@@ -211,7 +211,7 @@ class S3Artifacts:
         return {"url": self._client.presign("put_object", expires, Key=key, **arguments), "headers": headers}
 
     async def locate_parts(self, sha256: str, size: int, expires: float = 3600.0) -> dict[str, Any] | None:
-        """Addresses for the parts of a large object; None for one that goes in one piece. See the port."""
+        """Presigned URLs for the parts of a large object; None where one PUT is enough. See the port."""
         key = self._key(sha256)
         if size <= GRANTED_WHOLE:
             return None
@@ -225,10 +225,10 @@ class S3Artifacts:
         return {"parts": urls, "part_size": part, "upload": upload}
 
     async def complete_parts(self, sha256: str, upload: str, tags: Sequence[str], size: int) -> None:
-        """Make an object of the parts that were put; see the port.
+        """Complete an object from its uploaded parts; see the port.
 
         Raises:
-            ArtifactMismatch: they have another size together; nothing was stored.
+            ArtifactMismatchError: they have another size together; nothing was stored.
         """
         await self._upload(ExpectedObject(sha256=sha256, size=size)).complete(upload, tags)
 
@@ -279,7 +279,7 @@ class S3Artifacts:
                 return data, int(answer.get("ContentRange", f"/{len(data)}").rpartition("/")[2])
             except exceptions.ClientError as error:
                 if error.response.get("ResponseMetadata", {}).get("HTTPStatusCode") == 416:
-                    return b"", start  # there is nothing from here on
+                    return b"", start  # past the end
                 raise
             except interrupted():
                 if attempt == READ_TRIES - 1:
@@ -287,7 +287,7 @@ class S3Artifacts:
         raise AssertionError("unreachable: the last try returns or raises")
 
     async def _probe(self) -> bool:
-        """Whether the service refuses a conditional write of what is there. One request on all starts but the first."""
+        """Whether the service refuses conditional writes of existing objects. Usually one request."""
         for _ in range(2):
             try:
                 await self._client.call("put_object", Key=self._name(_PROBE), Body=b"penstock", IfNoneMatch="*")

@@ -1,7 +1,7 @@
-"""One object on its way into a bucket: in one piece, or in parts when it is large.
+"""Uploads an object to a bucket: in one piece, or in parts when it is large.
 
-Parts are hashed as they are sent, so what is verified is exactly what the service got, and the object is completed, and
-thus visible, only when digest and size are right. boto3's own transfers cannot do that.
+Parts are hashed as they are sent, so exactly the sent bytes are verified. The object is completed, and thus visible,
+only when digest and size are right. boto3's own transfers cannot do that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpectedObject:
-    """What the bytes shall be: their digest, their size if it is known, and the most there may be."""
+    """The expected bytes: digest, size if known, and largest size allowed."""
 
     sha256: str
     size: int | None = None
@@ -52,8 +52,8 @@ class Upload:
         """Upload everything; returns the size.
 
         Raises:
-            ArtifactMismatch: the bytes are not what was announced; nothing was stored.
-            ArtifactTooLarge: they are more than the limit; nothing was stored.
+            ArtifactMismatchError: the bytes have another digest or size; nothing was stored.
+            ArtifactTooLargeError: they exceed the limit; nothing was stored.
         """
         async with contextlib.aclosing(verification.regroup(chunks, self._expected_object.part)) as parts:
             first = await anext(parts, b"")
@@ -65,7 +65,7 @@ class Upload:
                 return self._hasher.size
             upload = (await self._client.call("create_multipart_upload", Key=self._key))["UploadId"]
             heads = deque((first, second))
-            del first, second  # or they would be held until the end
+            del first, second  # otherwise they would stay in memory until the end
             try:
                 tags = await self._send_parts(upload, heads, parts)
                 self._verify()
@@ -78,10 +78,10 @@ class Upload:
             return self._hasher.size
 
     async def complete(self, upload: str, tags: Sequence[str]) -> None:
-        """Make an object of parts that others put, or give them up when there are no tags.
+        """Complete an object from parts that others uploaded, or abort the upload when there are no tags.
 
         Raises:
-            ArtifactMismatch: they are not as many bytes as were announced; nothing was stored.
+            ArtifactMismatchError: they have another size; nothing was stored.
         """
         if not tags or await self._is_there():
             await self._abort(upload)
@@ -92,7 +92,7 @@ class Upload:
             if not await self._put("complete_multipart_upload", UploadId=upload, MultipartUpload={"Parts": parts}):
                 await self._abort(upload)
         except S3ResponseError as refused:
-            # Asked a second time, because the first answer was lost: then it is there.
+            # Called again because the first reply was lost: then the object exists.
             if refused.code != "NoSuchUpload" or not await self._is_there():
                 raise
         except ArtifactMismatchError:
@@ -135,7 +135,7 @@ class Upload:
             await in_flight.acquire()
             for task in tasks:
                 if task.done():
-                    task.result()  # a part that failed ends it here
+                    task.result()  # raises if a part failed
             tasks.append(asyncio.create_task(send(len(tasks) + 1, body)))
 
         try:
@@ -166,11 +166,11 @@ class Upload:
             raise ArtifactMismatchError(
                 f"the bytes given for artifact {self._expected_object.sha256}{expected} are "
                 f"{self._hasher.size} bytes with "
-                f"the SHA-256 {found}: they changed on the way or while they were read; nothing was stored"
+                f"the SHA-256 {found}: they changed while they were read or sent; nothing was stored"
             )
 
     async def _put(self, operation: str, **arguments: Any) -> bool:
-        """Make the object visible; False when somebody else has done so meanwhile."""
+        """Complete the object; False when another writer has done so meanwhile."""
         try:
             await self._client.call(operation, Key=self._key, **arguments, **self._condition)
         except S3ResponseError as refused:
@@ -178,7 +178,7 @@ class Upload:
                 return False
             if not self._condition or not (refused.exists or refused.status == 501):
                 raise
-            # A damaged object is in the way, or the service does not know the condition here: the bytes are right.
+            # A damaged object exists, or the service does not support the condition here: the new bytes are right.
             await self._client.call(operation, Key=self._key, **arguments)
         return True
 
@@ -192,5 +192,5 @@ class Upload:
         return head["ContentLength"] == (self._hasher.size or self._expected_object.size)
 
     async def _abort(self, upload: str) -> None:
-        with contextlib.suppress(Exception):  # the bucket's or the next start's cleaning takes what is left
+        with contextlib.suppress(Exception):  # leftovers are removed by the bucket's lifecycle or at the next start
             await self._client.call("abort_multipart_upload", Key=self._key, UploadId=upload)

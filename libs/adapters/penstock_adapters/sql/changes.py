@@ -1,4 +1,4 @@
-"""What a batch of facts changes in the tables, as plain rows, gathered so that each row is written once."""
+"""The changes of a batch of facts, as plain rows, merged so that each row is written once."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ OPEN = ("queued_for_limit", "queued", "suspended", "running")
 """States of an attempt that has not ended."""
 
 TEXT_LIMIT = 200
-"""Characters of a text that can be searched for; PostgreSQL's indexes take no long ones."""
+"""Largest length of a searchable text; PostgreSQL's indexes are limited."""
 
 
 class AttemptId(NamedTuple):
-    """An attempt; number 0 stands for the step itself: skipped, expanded into items, taken over from another run."""
+    """An attempt; number 0 is the step itself: skipped, expanded into items, or reused from another run."""
 
     run_id: str
     key: str
@@ -23,7 +23,7 @@ class AttemptId(NamedTuple):
 
 
 class LineageLink(NamedTuple):
-    """An attempt reads, as `name`, the artifacts that `maker` gave as `output`; number 0 stands for all its items."""
+    """An attempt reads, as `name`, the artifacts that `maker` gave as `output`; number 0 means all its items."""
 
     reader: AttemptId
     name: str
@@ -34,7 +34,7 @@ class LineageLink(NamedTuple):
 
 @dataclass(slots=True)
 class RunChange:
-    """A run's row: `new` is all of it where the batch holds the request, `changed` what happened since."""
+    """A run's row: `new` is the complete row where the batch has the request, `changed` the later changes."""
 
     new: Row = field(default_factory=dict[str, Any])
     changed: Row = field(default_factory=dict[str, Any])
@@ -44,7 +44,7 @@ class RunChange:
 
 @dataclass(slots=True)
 class AttemptChange:
-    """Columns of an attempt; `ended` when its end is among the facts that gave them."""
+    """Columns of an attempt; `ended` if its end is among the facts."""
 
     ended: bool = False
     row: Row = field(default_factory=dict[str, Any])
@@ -52,7 +52,7 @@ class AttemptChange:
 
 @dataclass(slots=True)
 class Changes:
-    """Rows by table. A later fact of the same row replaces what an earlier one said. Runs in `deleted` were deleted."""
+    """Rows by table. A later fact about a row overrides an earlier one. Runs in `deleted` were deleted."""
 
     runs: dict[str, RunChange] = field(default_factory=dict[str, RunChange])
     attempts: dict[AttemptId, AttemptChange] = field(default_factory=dict[AttemptId, AttemptChange])
@@ -63,13 +63,13 @@ class Changes:
     deleted: set[str] = field(default_factory=set[str])
 
     def run(self, run_id: str, seq: int) -> RunChange:
-        """The change of a run that a fact at `seq` is about."""
+        """The change of the run of a fact at `seq`."""
         change = self.runs.setdefault(run_id, RunChange())
         change.last_seq = max(change.last_seq, seq)
         return change
 
     def attempt(self, attempt: AttemptId, row: Row) -> None:
-        """Add the columns that a fact gives, with the state; what has ended stays so, whatever comes late."""
+        """Add the columns of a fact, with the state; an ended attempt stays ended, whatever comes late."""
         change = self.attempts.setdefault(attempt, AttemptChange())
         ends = row["state"] not in OPEN
         if change.ended and not ends:
@@ -85,7 +85,7 @@ class Changes:
 
 
 def clean(text: str, limit: int | None = None) -> str:
-    """Text that every database takes: without NUL, and with at most `limit` characters."""
+    """Text that every database accepts: without NUL, at most `limit` characters."""
     if "\0" in text:
         text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     return text if limit is None or len(text) <= limit else text[:limit]

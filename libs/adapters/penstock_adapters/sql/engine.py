@@ -1,8 +1,8 @@
 """Opens the database of the read model: SQLite in a file, or PostgreSQL by URL.
 
-SQLite has one writer, so writing goes through an engine of its own with one connection that begins with the write lock.
-A read model can be made again, so SQLite does not sync every commit: a power cut may cost the last ones, and the
-checkpoint, which lies in the same file, goes back with them.
+SQLite has one writer, so writes use a separate engine with one connection whose transactions start with the write lock.
+A read model can be rebuilt, so SQLite does not sync every commit: a power failure may lose the last ones, together with
+the checkpoint, which is in the same file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from penstock_adapters.sql.errors import DatabaseDamagedError, DatabaseError, Un
 from penstock_core.errors import UnavailableError
 
 READERS = 4
-"""Queries that are answered at the same time."""
+"""Concurrent queries."""
 
 _BUSY_SECONDS = 20.0
 
@@ -40,7 +40,7 @@ class Database:
 
     @property
     def name(self) -> str:
-        """The database for people: without password."""
+        """Name of the database in messages: without password."""
         return self.write.url.render_as_string(hide_password=True)
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ def connect(url: str | Path) -> Database:
     """A database by URL (`postgresql://…`, `sqlite:///…`), or the SQLite file at a path. Connects when first used.
 
     Raises:
-        DatabaseError: the URL is none of these.
+        DatabaseError: the URL is invalid.
     """
     if isinstance(url, Path):
         return _sqlite(sa.URL.create("sqlite", database=str(url)))
@@ -106,13 +106,13 @@ def _beginner(statement: str) -> Any:
 
 @contextlib.contextmanager
 def errors(what: str) -> Generator[None]:
-    """Turn the driver's errors into ours.
+    """Translate the errors of the driver.
 
     Raises:
-        Unwritable: the data is at fault.
-        Damaged: the file is at fault.
-        DatabaseError: the database refuses for good, because a right is missing, for example.
-        Unavailable: it is away, busy or stopping.
+        UnwritableFactError: the data is invalid.
+        DatabaseDamagedError: the file is damaged.
+        DatabaseError: a final refusal, for example because a permission is missing.
+        UnavailableError: it is unavailable, busy or stopping.
     """
     try:
         yield
@@ -136,7 +136,7 @@ def _code(error: BaseException) -> int:
 
 
 def _first(error: BaseException) -> str:
-    """The first line of what the driver said."""
+    """The first line of the message of the driver."""
     cause = getattr(error, "orig", None) or error
     lines = str(cause).strip().splitlines()
     return (lines[0] if lines else type(cause).__name__)[:500]

@@ -1,12 +1,6 @@
-"""What can go wrong with the read model; without SQLAlchemy, for those who only want to catch it.
+"""The errors of the read model, in a module that does not import SQLAlchemy. See `penstock_adapters.errors`.
 
-PenstockError
-├── DatabaseError   the database cannot be used; says why and what to do
-│   └── Damaged     its file is no database, or not any more
-├── Unwritable      a fact cannot be written: the fault lies in it, and the others can
-└── Gap             a batch does not follow what the tables hold
-
-A database that is away, busy or stopping is `errors.UnavailableError`.
+A database that is unavailable, busy or stopping raises `UnavailableError`.
 """
 
 from __future__ import annotations
@@ -15,20 +9,20 @@ from penstock_core.errors import PenstockError
 
 
 class DatabaseError(PenstockError):
-    """The database of the read model cannot be used; the message says why and what to do."""
+    """The database of the read model cannot be used, for the reason in the message."""
 
 
 class DatabaseDamagedError(DatabaseError):
-    """The file of the database is no database, or not any more."""
+    """The file of the database is damaged, or not a database."""
 
 
 class UnwritableFactError(PenstockError):
-    """A fact cannot be written: the fault lies in it, and the others can."""
+    """One fact cannot be written; others can."""
 
 
 class SequenceGapError(PenstockError):
-    """The batch does not follow what the tables hold: go on from `last`."""
+    """The batch does not follow the facts in the tables: continue from `last`."""
 
     def __init__(self, last: int) -> None:
-        super().__init__(f"the tables hold the log up to {last}")
+        super().__init__(f"the tables have the log up to {last}")
         self.last = last

@@ -1,4 +1,4 @@
-"""Where an artifact comes from and what came of it: attempts and the artifacts between them, level by level."""
+"""The lineage of an artifact, upstream and downstream: attempts and the artifacts between them, level by level."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LEVELS = 20
 """How far a lineage is followed in each direction."""
 
 MOST = 300
-"""Attempts that one level may have; what goes beyond is left out, and said to be."""
+"""Largest number of attempts per level; the result says if some were omitted."""
 
 Row = dict[str, Any]
 Attempt = tuple[str, str, int]
@@ -27,10 +27,10 @@ _SIDES = {"up": (_MADE, _READ), "down": (_READ, _MADE)}
 
 
 def lineage(database: Database, project: str, sha256: str) -> Row | None:
-    """The artifact with `up`, the attempts that it was made by, and `down`, those that used it; None if unknown.
+    """Return the artifact with `up`, the attempts that made it, and `down`, those that used it; None if unknown.
 
     Both are lists of attempts, nearest first, each with its run's pipeline and version and what it read and made.
-    `whole` is False where something was left out.
+    `whole` is False where attempts were omitted.
     """
     with engine.errors("the lineage cannot be read"), database.read.begin() as connection:
         names = [str(column.name) for column in tables.artifacts.c]

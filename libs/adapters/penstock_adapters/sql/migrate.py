@@ -1,4 +1,4 @@
-"""Makes the tables, or brings them up to date. One migrator at a time; alembic is imported where tables must change."""
+"""Creates or migrates the tables. One migrator at a time; alembic is imported only if the tables must change."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _LOCK = 0x70656E73746F636B
 
 
 def migrate(database: Database) -> None:
-    """Make the tables, or change them to what this version expects.
+    """Create the tables, or migrate them to the schema of this version.
 
     Raises:
-        DatabaseError: a newer version of Penstock made them, or the user may not.
-        Unavailable: the database does not answer.
+        DatabaseError: a newer version of Penstock made them, or the user lacks the permission.
+        UnavailableError: the database does not answer.
     """
     with engine.errors("the tables of the read model cannot be made"), database.write.begin() as connection:
         if database.postgres:
@@ -38,7 +38,7 @@ def migrate(database: Database) -> None:
 
 
 def _make(connection: sa.Connection) -> None:
-    """All tables at once, in a new database; a test compares them with what the migrations make."""
+    """Create all tables in a new database; a test compares them with the result of the migrations."""
     tables.metadata.create_all(connection)
     connection.execute(sa.text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
     connection.execute(sa.text("INSERT INTO alembic_version VALUES (:head)"), {"head": HEAD})
@@ -46,7 +46,7 @@ def _make(connection: sa.Connection) -> None:
 
 def upgrade(connection: sa.Connection, revision: str = "head") -> None:
     """Run the migrations up to `revision` in the transaction of `connection`."""
-    # It takes as long to import as SQLAlchemy itself, and is needed once a version of the tables.
+    # Its import takes as long as that of SQLAlchemy, and it is needed once per version of the tables.
     from alembic import command
     from alembic.config import Config
 

@@ -1,7 +1,7 @@
 """Facts become rows: pure functions, one for each kind of fact.
 
-In: facts in log order, each with its place and time. Out: `Changes`. Kinds that have no function here change nothing
-but the run's `last_seq`, so the vocabulary of the log can grow before this does. To project a new kind, write its
+In: facts in log order, each with its sequence number and time. Out: `Changes`. Kinds without a function here change
+only the run's `last_seq`, so that new kinds of facts are harmless. To project a new kind, write its
 function and name it in `_PROJECT`.
 """
 
@@ -53,7 +53,7 @@ _BIG = 2**63 - 1
 
 
 def project(facts: Iterable[Recorded]) -> Changes:
-    """What `facts` change."""
+    """Return the changes of `facts`."""
     found = Changes()
     for record in facts:
         found.run(record.fact.run_id, record.seq)
@@ -90,7 +90,7 @@ def _run_requested(found: Changes, record: Recorded, fact: RunRequested) -> None
         "requested_by": clean(fact.requested_by, access.PRINCIPAL_LIMIT),
     }
     if fact.version == script_runs.VERSION and change.started_at is None:
-        change.started_at = _time(fact.requested_at)  # it was over when it came here
+        change.started_at = _time(fact.requested_at)  # a script run is complete when it is imported
     for name, text in fact.labels.items():
         found.name("labels", fact.run_id, name, "", {"value": clean(text, changes.TEXT_LIMIT)})
     for name, value in fact.inputs.items():
@@ -147,7 +147,7 @@ def _attempt_finished(found: Changes, record: Recorded, fact: AttemptFinished) -
         "from_run": clean(fact.cache.from_run, 100) if fact.cache and fact.cache.hit else None,
         "seq": record.seq,
     }
-    # What the fact leaves open may be known from the start.
+    # A value that the fact lacks may be known from the start.
     row |= {"executor": clean(fact.executor, 200)} if fact.executor else {}
     row |= {"started_at": started} if (started := _time(fact.started_at)) else {}
     found.attempt(attempt, row)
@@ -183,7 +183,7 @@ def _step_expanded(found: Changes, record: Recorded, fact: StepExpanded) -> None
 
 
 def _step_reused(found: Changes, record: Recorded, fact: StepReused) -> None:
-    # It lies before the request of its run, which has not begun by that.
+    # It precedes the request of its run, which has not started by this.
     attempt = AttemptId(fact.run_id, fact.key, 0)
     row: Row = {"state": "cached", "finished_at": record.at, "from_run": clean(fact.from_run, 100)}
     items = None if fact.count is None else _whole(fact.count)
@@ -225,7 +225,7 @@ def _begun(found: Changes, record: Recorded, fact: _OfAttempt) -> AttemptId:
 
 
 def _touch(found: Changes, record: Recorded, run_id: str) -> None:
-    """A fact about a step: the run has begun."""
+    """A fact about a step: the run has started."""
     change = found.run(run_id, record.seq)
     if change.started_at is None:
         change.started_at = record.at
@@ -276,7 +276,7 @@ def _artifact(sha256: str, ref: ArtifactRef) -> Row:
 
 
 def _param(value: Any) -> Row:
-    """A parameter to be compared: as a number where it is one, and as text."""
+    """A searchable parameter: as a number where it is one, and as text."""
     if isinstance(value, str):
         text = value
     else:
@@ -286,7 +286,7 @@ def _param(value: Any) -> Row:
 
 
 def _preview(given: dict[str, Value]) -> dict[str, Any]:
-    """Values as they are shown in lists and compared: long ones cut, the whole lies in the log."""
+    """Values as lists show and compare them: long ones are truncated, the log has them in full."""
     shown: dict[str, Any] = {}
     for name, value in given.items():
         text = _json(value)

@@ -1,6 +1,6 @@
-"""The read model as one object, opened on a database. Everything blocks: call it in threads.
+"""The read model as one object, opened on a database. All calls block: use threads.
 
-Importing this module imports SQLAlchemy and what it needs, which takes a while: do that in a thread, too.
+Importing this module imports SQLAlchemy, which takes a while: use a thread for that, too.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from penstock_core.queries.search import RunQuery
 
 
 class ReadModelStore:
-    """Runs in a database that is up to date. Safe to be used by several threads."""
+    """The runs in a migrated database. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @property
     def name(self) -> str:
-        """The database for people."""
+        """Name of the database in messages."""
         return self._database.name
 
     def begin(self, stream: str, log: str, log_last: int) -> int:
@@ -81,13 +81,13 @@ class ReadModelStore:
 
 
 def open_read_model(where: str | Path) -> ReadModelStore:
-    """Open the database at a URL, or the SQLite file at a path, and bring its tables up to date.
+    """Open the database at a URL, or the SQLite file at a path, and migrate its tables.
 
-    A damaged file is set aside and a new one begun: it will be filled from the log.
+    A damaged file is renamed and a new one created, which is then filled from the log.
 
     Raises:
         DatabaseError: the URL is wrong, or the database was made by a newer version.
-        Unavailable: the database does not answer.
+        UnavailableError: the database does not answer.
     """
     database = engine.connect(where)
     try:
@@ -106,7 +106,7 @@ def open_read_model(where: str | Path) -> ReadModelStore:
 
 
 def quarantine(path: Path) -> None:
-    """Move a damaged SQLite file out of the way, over the one that was damaged before."""
+    """Rename a damaged SQLite file, replacing an earlier damaged one."""
     for ending in ("-wal", "-shm"):
         path.with_name(path.name + ending).unlink(missing_ok=True)
     with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""One run with all that the tables hold of it: a few ranges by its id."""
+"""One run with all of its rows: a few index ranges by its id."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ def run(database: Database, run_id: str) -> Row | None:
 
 
 def _rows(connection: sa.Connection, table: sa.Table, run_id: str) -> list[Row]:
-    names = [str(column.name) for column in table.c]  # plain: encoders refuse the library's own kind of text
+    names = [str(column.name) for column in table.c]  # plain str: encoders refuse the library's subclass
     found = connection.execute(sa.select(table).where(table.c.run_id == run_id))
     return [dict(zip(names, row, strict=True)) for row in found]

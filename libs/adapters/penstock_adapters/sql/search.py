@@ -1,9 +1,9 @@
-"""Answers a `RunQuery` in bounded work, whatever the filters.
+"""Executes a `RunQuery` with bounded work, whatever the filters.
 
-A page is found in one of two ways. Where one of the filters fits few runs, these are fetched and sorted: bounded by
-`FEW`. Otherwise many runs fit each filter, so the index of the order is walked from the place where the page begins and
-few runs are looked at for each that is taken. Which one it is, is counted, up to `FEW`: planners cannot know how common
-a name with a value is. `_hidden` keeps a column's index from being chosen instead.
+A page is found in one of two ways. Where one of the filters matches few runs, these are fetched and sorted: bounded by
+`FEW`. Otherwise many runs match each filter, so the index of the order is scanned from the start of the page, and few
+runs are checked for each result. A count, up to `FEW`, decides: planners cannot know how common a pair of name and
+value is. `_hidden` keeps a column's index from being chosen instead.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from penstock_adapters.sql.engine import Database
 from penstock_core.queries.search import Condition, Key, Label, RunQuery, Sort
 
 FEW = 5000
-"""Runs that are fetched and sorted at most."""
+"""Largest number of runs that are fetched and sorted."""
 
 SHOWN = (
     "run_id", "project", "pipeline", "version", "state", "created_at", "started_at", "finished_at", "duration",
@@ -42,8 +42,8 @@ class Page:
 
     Attributes:
         rows: the runs.
-        end: what the next page goes on from; None where nothing follows.
-        last_seq: how far the tables held the log when they were read.
+        end: start of the next page; None at the end.
+        last_seq: sequence number up to which the tables had the log.
     """
 
     rows: list[Row]
@@ -66,7 +66,7 @@ def page(database: Database, query: RunQuery) -> Page:
 
 
 def page_statement(connection: sa.Connection, query: RunQuery) -> sa.Select[*tuple[Any, ...]]:
-    """The statement of a page; counts what the filters fit, to choose the way."""
+    """The statement of a page; counts the matches of the filters, to choose the strategy."""
     few = _few(connection, query)
     if few is None and query.sort.name:
         return _walked(query)
@@ -75,15 +75,15 @@ def page_statement(connection: sa.Connection, query: RunQuery) -> sa.Select[*tup
     statement = sa.select(*(_RUNS[name] for name in SHOWN), by.label("sorted_by")).select_from(source)
     statement = statement.where(*_plain(query, hide=hide), *_named(query), *_sorted(query.sort, hide=hide))
     if few is not None:
-        # A limit makes it a set that is found first; without one, planners may turn the join around.
+        # With a limit, the subquery is executed first; without one, planners may reverse the join.
         statement = statement.where(_RUNS.run_id.in_(few.limit(FEW + 1)))
     return _cut(statement, query, _hidden(by) if hide else by)
 
 
 def _walked(query: RunQuery) -> sa.Select[*tuple[Any, ...]]:
-    """A page in the order of something measured: its index is walked, and each run looked up there, not joined.
+    """A page in the order of a metric: its index is scanned, and each run is looked up, not joined.
 
-    A join leaves it to planners with which table to begin, and they begin with all runs. The rows come in any order.
+    With a join, planners start with all runs. The rows come in any order.
     """
     table, column = _measured(query.sort)
     fits = sa.select(sa.literal(1)).select_from(tables.runs).where(_RUNS.run_id == table.c.run_id)
@@ -95,7 +95,7 @@ def _walked(query: RunQuery) -> sa.Select[*tuple[Any, ...]]:
 
 
 def _cut(statement: sa.Select[*tuple[Any, ...]], query: RunQuery, by: Any) -> sa.Select[*tuple[Any, ...]]:
-    # The id of the table that is walked, so that its index gives the whole order.
+    # The id of the scanned table, so that its index gives the whole order.
     run_id = _measured(query.sort)[0].c.run_id if query.sort.name else _RUNS.run_id
     key = sa.tuple_(by, run_id)
     if query.after is not None:
@@ -109,7 +109,7 @@ def _cut(statement: sa.Select[*tuple[Any, ...]], query: RunQuery, by: Any) -> sa
 
 
 def _plain(query: RunQuery, *, hide: bool) -> Iterator[Any]:
-    """Conditions on columns of `runs`; their indexes are hidden where the runs are known already."""
+    """Conditions on columns of `runs`; their indexes are hidden where the runs are already selected."""
     yield _shown(_RUNS.project, hide) == query.project
     for column, value in _equal(query):
         yield _shown(column, hide) == value
@@ -138,9 +138,9 @@ def _equal(query: RunQuery) -> list[tuple[Any, str]]:
 
 
 def _named(query: RunQuery) -> Iterator[Any]:
-    """Conditions on labels, parameters and metrics: looked up for each run that is considered."""
+    """Conditions on labels, parameters and metrics: looked up for each candidate run."""
     for table, where in _named_filters(query):
-        # An offset keeps PostgreSQL from turning the look-up into a join with everything that fits.
+        # An offset prevents PostgreSQL from turning the lookup into a join with all matches.
         looked_up = sa.select(sa.literal(1)).select_from(table).where(table.c.run_id == _RUNS.run_id, *where)
         yield sa.exists(looked_up.correlate(tables.runs).offset(0))
 
@@ -175,7 +175,7 @@ def _compared(column: Any, condition: Condition) -> list[Any]:
 
 
 def _few(connection: sa.Connection, query: RunQuery) -> sa.Select[*tuple[Any, ...]] | None:
-    """The ids of the runs that the narrowest filter fits, if they are few; None where that is not worth knowing."""
+    """The ids of the runs that the narrowest filter matches, if they are few; otherwise None."""
     found = [sa.select(table.c.run_id).where(*where) for table, where in _named_filters(query)]
     mine = sa.select(_RUNS.run_id).where(_RUNS.project == query.project)
     equal = [mine.where(column == value) for column, value in _equal(query)]
@@ -201,7 +201,7 @@ def _count(connection: sa.Connection, ids: sa.Select[*tuple[Any, ...]]) -> int:
 
 
 def _order(sort: Sort) -> tuple[Any, Any]:
-    """What is sorted by, and where the rows come from."""
+    """The sort expression, and the source of the rows."""
     if not sort.name:
         return _RUNS[sort.column], tables.runs
     table, column = _measured(sort)
@@ -216,7 +216,7 @@ def _measured(sort: Sort) -> tuple[Any, Any]:
 
 
 def _sorted(sort: Sort, *, hide: bool) -> Iterator[Any]:
-    """Runs without what is sorted by are left out; of several steps with the same name the first in order counts."""
+    """Runs without the sort key are omitted; of several steps with the same name the first in order counts."""
     if not sort.name:
         if sort.column != "created_at":
             yield _shown(_RUNS[sort.column], hide).is_not(None)
@@ -237,7 +237,7 @@ def _shown(column: Any, hide: bool) -> Any:
 
 
 def _hidden(column: Any) -> Any:
-    """The same value as an expression that no index has."""
+    """The same value as an expression without an index."""
     return column + (0.0 if isinstance(column.type, sa.Double) else "")
 
 
@@ -245,7 +245,7 @@ def _hidden(column: Any) -> Any:
 
 
 def _add_named(connection: sa.Connection, query: RunQuery, rows: list[Row]) -> None:
-    """Add the metrics and parameters that the query is about; of several steps that fit, the last by key counts."""
+    """Add the metrics and parameters of the query; of several matching steps, the last by key counts."""
     by_id = {row["run_id"]: row for row in rows}
     for row in rows:
         row["metrics"], row["params"] = {}, {}

@@ -1,7 +1,7 @@
-"""Series of measurements: written in the parts in which they come, read whole, in pages, or thinned for a chart.
+"""Series of metrics: written in parts as they arrive, read completely, in pages, or downsampled for a chart.
 
-A part is a row: what is asked of many series is in its columns, its points are packed (24 bytes each). So a hundred
-thousand points are some dozens of rows, and their summary reads none of them.
+A part is a row: its summary is in columns, its points are packed (24 bytes each). So a hundred thousand points are some
+dozens of rows, and their summary reads no points.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 
 class PointBatch(NamedTuple):
-    """Points of one attempt, in order; `first` is the index of the first one, `seq` their place in the stream."""
+    """Points of one attempt, in order; `first` is the index of the first one, `seq` its sequence in the stream."""
 
     seq: int
     run_id: str
@@ -41,7 +41,7 @@ class PointBatch(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What is known of a series. `low` and `high` are None where all values are NaN."""
+    """The summary of a series. `low` and `high` are None where all values are NaN."""
 
     name: str
     key: str
@@ -56,7 +56,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class PointRange:
-    """Points of a series, in order. `end` is what a page goes on from, None where nothing follows."""
+    """Points of a series, in order. `end` is the start of the next page, None at the end."""
 
     points: list[Point]
     end: tuple[int, int] | None = None
@@ -66,7 +66,7 @@ class PointRange:
 
 
 def rows(parts: Iterable[PointBatch]) -> list[Row]:
-    """The rows of parts, each once: a part that comes again is the same."""
+    """The rows of parts, each once: a repeated part is the same."""
     found: dict[tuple[Any, ...], Row] = {}
     for part in parts:
         by_name: dict[str, list[tuple[int, Point]]] = {}
@@ -107,7 +107,7 @@ def pack(points: Sequence[Point]) -> bytes:
 
 
 def unpack(name: str, packed: bytes) -> list[Point]:
-    """What `pack` has packed."""
+    """Unpack the points of `pack`."""
     size = len(packed) // 3
     steps, times, values = array("q"), array("d"), array("d")
     for column, number in ((steps, 0), (times, 1), (values, 2)):
@@ -136,7 +136,7 @@ def summaries(
     attempt: int | None = None,
     limit: int = 1000,
 ) -> list[Series]:
-    """The series of a run, by name and step, of the last attempt that measured them; or of one attempt."""
+    """The series of a run, by name and step, of the last attempt that logged them, or of one attempt."""
     with engine.errors("the series cannot be read"), database.read.begin() as connection:
         place = (_SERIES.name, _SERIES.key, _SERIES.attempt)
         where = _chosen(run_id, name, key, attempt)

@@ -1,13 +1,13 @@
-"""The tables of the read model. They are made by the migrations; a test compares both.
+"""The tables of the read model. They are created by the migrations; a test compares both.
 
     checkpoints   how far each stream of the log is projected, in the same transaction as the rows
     runs          one row a run: what lists show and filter
-    attempts      one row a try of a step; number 0 is the step itself: skipped, expanded into items, taken over
+    attempts      one row a try of a step; number 0 is the step itself: skipped, expanded into items, reused
     labels        labels of runs and tags that steps set
     params        inputs of runs (key '') and parameters that steps logged
     metrics       the last value of each metric of each step
-    artifacts     objects of the artifact store that facts name
-    uses          which attempt read (`in`), made (`out`, `logged`) or took over (`reused`) which artifact
+    artifacts     artifacts that facts refer to
+    uses          which attempt read (`in`), made (`out`, `logged`) or reused (`reused`) which artifact
 
 Children are clustered by run, so that a run's page is a few ranges. Each filter has an index that begins with what it
 compares and ends with what lists are sorted by, so that no page needs more than its own rows and a bounded search.

@@ -1,7 +1,7 @@
-"""Writes batches of a stream into the tables: rows and the place in the stream in one transaction.
+"""Writes batches of a stream into the tables: rows and the checkpoint of the stream in one transaction.
 
-Any number of processes may project the same stream into one database. Each transaction begins by locking the stream's
-checkpoint; what another one has written meanwhile is left out, so that a fact counts once whoever brings it.
+Any number of processes may project the same stream into one database. Each transaction first locks the stream's
+checkpoint; facts that another one has written meanwhile are skipped, so that each fact counts once.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _CHECKPOINTS = tables.checkpoints.c
 
 
 def begin(database: Database, stream: str, log: str, log_last: int) -> int:
-    """The place from which a stream is to be followed.
+    """Return the sequence number after which a stream must be read.
 
     Args:
-        database: where the tables are.
+        database: the database.
         stream: the stream's name.
-        log: what tells this stream from another one of its name, such as its time of creation.
+        log: identifies this stream among others of its name, such as its time of creation.
         log_last: its last sequence number.
 
-    Rows of a log that was replaced are kept: they are all that is left of it. Where the log itself has lost its end, at
-    a power cut without syncing, the rows of what it lost are removed.
-    The streams are two: RUNS, and METRICS, which has the series.
+    Rows of a replaced log are kept: nothing else is left of it. Where the log has lost its end, in a power failure
+    without syncing, the rows of the lost facts are removed.
+    There are two streams: RUNS, and METRICS, which has the series.
     """
     with engine.errors("the read model cannot be read"), database.write.begin() as connection:
         known = statements.insert(connection, tables.checkpoints).on_conflict_do_nothing()
@@ -54,12 +54,12 @@ def begin(database: Database, stream: str, log: str, log_last: int) -> int:
 
 
 def apply(database: Database, stream: str, after: int, upto: int, read: Read) -> int:
-    """Write the facts of a stream above `after` and up to `upto`; returns how far the tables hold it now.
+    """Write the facts of a stream above `after` and up to `upto`; returns up to which sequence the tables have it.
 
     Raises:
-        Gap: the tables hold less than `after`.
-        Unwritable: a fact of the batch cannot be written.
-        Unavailable, DatabaseError: nothing can.
+        SequenceGapError: the tables lack facts up to `after`.
+        UnwritableFactError: a fact of the batch cannot be written.
+        UnavailableError, DatabaseError: nothing can be written.
     """
     return _apply(database, stream, after, upto, lambda to, last: statements.write(to, _projected(read(last))))
 
@@ -86,13 +86,13 @@ def _apply(database: Database, stream: str, after: int, upto: int, write: Callab
 
 
 def store(database: Database, facts: Sequence[Recorded]) -> None:
-    """Write facts that come from elsewhere than the log, such as an archive."""
+    """Write facts from another source than the log, such as an archive."""
     with engine.errors("the read model cannot be written"), database.write.begin() as connection:
         statements.write(connection, _projected(facts))
 
 
 def clear(database: Database, stream: str) -> None:
-    """Forget all that came from a stream, so that following it makes the rows anew."""
+    """Delete everything from a stream, so that it is projected again."""
     of_stream = (tables.series,) if stream == series.STREAM else (*tables.OF_RUNS, tables.artifacts)
     with engine.errors("the read model cannot be cleared"), database.write.begin() as connection:
         connection.execute(_locked(stream))
@@ -104,8 +104,8 @@ def clear(database: Database, stream: str) -> None:
 def _projected(facts: Sequence[Recorded]) -> Changes:
     try:
         return projection.project(facts)
-    except Exception as error:  # whatever a fact holds, it must not stop those that follow
-        raise UnwritableFactError(f"a fact cannot be projected: {error!r}") from error
+    except Exception as error:  # whatever a fact contains, it must not block later ones
+        raise UnwritableFactError(f"fact not projected: {error!r}") from error
 
 
 def _locked(stream: str) -> sa.Select[int, str]:
@@ -120,13 +120,13 @@ def _advance(connection: sa.Connection, stream: str, last: int, log: str | None 
 
 
 def _forget_parts(connection: sa.Connection, log_last: int) -> int:
-    """Remove the parts of series above `log_last`, up to which the others are."""
+    """Remove the parts of series above `log_last`."""
     connection.execute(sa.delete(tables.series).where(tables.series.c.seq > log_last))
     return log_last
 
 
 def _forget_runs(connection: sa.Connection, log_last: int) -> int:
-    """Remove the runs that hold facts above `log_last`; returns the place from which they must be read again."""
+    """Remove the runs with facts above `log_last`; returns the sequence number after which they must be read again."""
     lost = sa.select(tables.runs.c.run_id).where(tables.runs.c.last_seq > log_last)
     first = connection.execute(
         sa.select(sa.func.min(tables.runs.c.seq)).where(tables.runs.c.last_seq > log_last)

@@ -1,1 +1,1 @@
-"""Buckets."""
+"""The key-value buckets of Penstock."""

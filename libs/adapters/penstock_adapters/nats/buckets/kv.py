@@ -1,6 +1,6 @@
 """Key-value buckets, as streams (NATS ADR-8), with the three calls needed here: read, list, write if unchanged.
 
-Listing reads the stream behind the bucket, so it is an answer and not a race between a snapshot and its watcher.
+Listing reads the stream of the bucket, which avoids a race between a snapshot and a watcher.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from penstock_adapters.nats.bus import WRONG_LAST, Bus, BusError
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A key's value and its revision (the stream sequence)."""
+    """The value of a key and its revision (the stream sequence)."""
 
     key: str
     value: bytes
@@ -40,7 +40,7 @@ class Bucket:
         return Entry(key, message.data, int(headers["Nats-Sequence"]))
 
     async def get_fresh(self, key: str) -> Entry | None:
-        """The same, as new as the last write that was acknowledged, whichever replica it went to; costs more."""
+        """The same, at least as new as the last acknowledged write of any replica; slower."""
         last = await self._bus.last(self._stream, self._prefix + key)
         if last is None or b"KV-Operation: DEL" in last.headers or b"KV-Operation: PURGE" in last.headers:
             return None
@@ -58,7 +58,7 @@ class Bucket:
         return [entry for entry in latest.values() if entry is not None]
 
     async def put(self, key: str, value: bytes, revision: int | None = None) -> int | None:
-        """Write a key; with `revision` only when that is still its revision (0: it was never written).
+        """Write a key; with `revision` only if that is its revision (0: never written).
 
         Returns:
             The new revision, or None when the key has changed meanwhile.
@@ -77,5 +77,5 @@ class Bucket:
         await self._bus.publish(self._prefix + key, b"", {"KV-Operation": "DEL"})
 
     async def purge(self, key: str) -> None:
-        """Forget that a key was ever written: its next revision is as that of a new one."""
+        """Purge a key with its history."""
         await self._bus.api(f"STREAM.PURGE.{self._stream}", {"filter": self._prefix + key})

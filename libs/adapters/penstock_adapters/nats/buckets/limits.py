@@ -1,8 +1,8 @@
-"""The book of limits and their sizes, in their bucket.
+"""The limits ledger and the sizes of limits, in their bucket.
 
-The book is one entry that is replaced only where it is still what was read, so that all who change it, on however many
-replicas, do so one after another. It names the revision of the sizes that it was changed by: who knows older ones
-reads them again first, so that no slot is given by a size that was lowered before.
+The ledger is one entry that is replaced by compare-and-set, so that the changes of all replicas are serialized. It has
+the revision of the sizes by which it was changed: a replica with older sizes reads them again first, so that no slot
+is granted by a size that was lowered before.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _TRIES = 100
 
 
 class UnreadableLimitsError(PenstockError):
-    """The stored book of limits is not of a form that is known here."""
+    """The stored limits ledger has an unknown format."""
 
 
 class LimitsStore:
-    """The book. `read` gives it with its revision, `replace` stores another one in its place."""
+    """The ledger. `read` returns it with its revision, `replace` stores another one."""
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, subjects.LIMITS_BUCKET)
 
     async def read(self) -> tuple[LimitsLedger | None, int]:
-        """The book as it was last acknowledged, and its revision. None: there is none, or nobody can read it."""
+        """The ledger as last acknowledged, and its revision; None when it is missing or unreadable."""
         entry = await self._bucket.get_fresh(subjects.LIMITS_STATE)
         if entry is None:
             return None, 0
@@ -48,7 +48,7 @@ class LimitsStore:
             return None, entry.revision
 
     async def replace(self, ledger: LimitsLedger, revision: int) -> int | None:
-        """Store a book in place of that of `revision`; its new revision, or None when it has changed meanwhile."""
+        """Replace the ledger of `revision`; returns the new revision, or None when it has changed meanwhile."""
         return await self._bucket.put(subjects.LIMITS_STATE, pack(ledger), revision)
 
 
@@ -78,7 +78,7 @@ class LimitSizes:
         return self.pools
 
     async def watch(self, changed: Callable[[], None]) -> None:
-        """Hear of changes from now on, and read them again after each reconnection."""
+        """Subscribe to changes, and read the sizes again after each reconnection."""
         self._changed = changed
         self._subscription = await self._bus.subscribe(
             f"$KV.{subjects.LIMITS_BUCKET}.{subjects.LIMITS_SIZES}", self._heard
@@ -87,11 +87,11 @@ class LimitSizes:
         await self.read()
 
     async def close(self) -> None:
-        """Hear of no more changes."""
+        """Unsubscribe."""
         self._changed = lambda: None
         subscription, self._subscription = self._subscription, None
         if subscription is not None:
-            with contextlib.suppress(nats.errors.Error, OSError):  # the connection may be gone already
+            with contextlib.suppress(nats.errors.Error, OSError):  # the connection may be closed already
                 await subscription.unsubscribe()
 
     async def change(self, name: str, slots: int | None) -> bool:
@@ -107,10 +107,10 @@ class LimitSizes:
             body = orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)
             if await self._bucket.put(subjects.LIMITS_SIZES, body, entry.revision if entry else 0) is not None:
                 return True
-        raise PenstockError("the settings of limits change too fast to be changed now: try again")
+        raise PenstockError("the settings of limits are being changed by others all the time: try again")
 
     async def _heard(self, message: Msg) -> None:
-        # What is heard here may not be stored: it is only a reason to look.
+        # A message may not be stored yet: it only triggers a read.
         self._changed()
 
     def _take(self, value: bytes, revision: int) -> None:
@@ -131,7 +131,7 @@ def _sizes(value: bytes) -> dict[str, int]:
 
 
 def pack(ledger: LimitsLedger) -> bytes:
-    """A book as it is stored: names of limits once, places as short lists."""
+    """Encode a ledger: names of limits once, holders and waiters as short lists."""
     names: dict[str, int] = {}
 
     def number(name: str) -> int:
@@ -159,15 +159,15 @@ def pack(ledger: LimitsLedger) -> bytes:
 
 
 def unpack(data: bytes) -> LimitsLedger:
-    """Read a stored book.
+    """Decode a ledger.
 
     Raises:
-        UnreadableBook: it is of another form.
+        UnreadableLimitsError: it has another format.
     """
     try:
         body: dict[str, Any] = orjson.loads(data)
         if body["form"] != _FORM:
-            raise UnreadableLimitsError(f"the book of limits has form {body['form']}, and {_FORM} is known here")
+            raise UnreadableLimitsError(f"the limits ledger has format {body['form']}, and {_FORM} is known here")
         names: list[str] = body["names"]
         holders = [
             Holder((run, key, n), tuple(names[i] for i in held), since, asked, bool(cancel_requested))
@@ -197,4 +197,4 @@ def unpack(data: bytes) -> LimitsLedger:
             whole=body["whole"],
         )
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-        raise UnreadableLimitsError(f"the book of limits is unreadable: {error!r}") from error
+        raise UnreadableLimitsError(f"the limits ledger is unreadable: {error!r}") from error

@@ -1,4 +1,4 @@
-"""`ports.Marks` in a bucket: what sweepers and writers of an S3 store tell each other about objects."""
+"""`ports.Marks` in a bucket: the marks of garbage collection of an S3 store."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def _mark(entry: Entry) -> Mark:
         body = orjson.loads(entry.value)
         return Mark(body["word"], float(body["at"]), entry.revision)
     except (ValueError, KeyError, TypeError):
-        # Nobody can read it: it counts as the one that keeps the object.
+        # Unreadable: treated as a mark that protects the object.
         return Mark("wanted", 0.0, entry.revision)

@@ -1,4 +1,4 @@
-"""The settings of retention in their bucket: one entry, replaced only where it is still what was read."""
+"""The retention policies in their bucket: one entry, replaced by compare-and-set."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _TRIES = 100
 
 
 class RetentionStore:
-    """The settings, as new as the last change that was acknowledged."""
+    """The settings, at least as new as the last acknowledged change."""
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, subjects.RETENTION_BUCKET)
 
     async def read(self) -> RetentionSettings:
-        """What is set; defaults where nothing is.
+        """Return the settings; defaults where there are none.
 
         Raises:
-            PenstockError: what is stored is unreadable: nothing may be deleted by it.
+            PenstockError: the stored settings are unreadable; nothing may be deleted.
         """
         return (await self._read())[0]
 
     async def change(self, change: Callable[[RetentionSettings], RetentionSettings]) -> RetentionSettings:
-        """Replace the settings by what `change` makes of them; it may be called again."""
+        """Replace the settings by the result of `change`, which may be called several times."""
         for _ in range(_TRIES):
             settings, revision = await self._read()
             wanted = change(settings)
@@ -38,7 +38,7 @@ class RetentionStore:
                 return settings
             if await self._bucket.put(subjects.RETENTION_SETTINGS, wanted.model_dump_json().encode(), revision):
                 return wanted
-        raise PenstockError("the settings of retention change too fast to be changed now: try again")
+        raise PenstockError("the settings of retention are being changed by others all the time: try again")
 
     async def _read(self) -> tuple[RetentionSettings, int]:
         entry = await self._bucket.get_fresh(subjects.RETENTION_SETTINGS)

@@ -1,8 +1,8 @@
-"""Pipeline versions in their bucket: how they are laid out, and how they are read.
+"""Pipeline versions in their bucket: keys, encoding, and reading.
 
 Keys: `{project}.{pipeline}.{n}` holds version n, compressed; `{project}.{pipeline}.highest` and
 `{project}.{pipeline}.by-digest.{digest}` hold a number; `{project}.{pipeline}.published` holds `Publications`;
-`interpreters.{digest}` holds `InterpreterHints` of an environment. Versions are immutable, so readers keep them.
+`interpreters.{digest}` holds `InterpreterHints` of an environment. Versions are immutable, so readers cache them.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def digest_key(project: str, pipeline: str, digest: str) -> str:
 
 
 def pack(version: Version) -> bytes:
-    """A version as it is stored.
+    """Encode a version.
 
     Raises:
-        VersionTooLarge: it does not fit a message.
+        VersionTooLargeError: it does not fit a message.
     """
     packed = zlib.compress(version.model_dump_json().encode(), 6)
     if len(packed) > LIMIT:
@@ -73,7 +73,7 @@ def unpack(data: bytes) -> Version:
     """Read a stored version.
 
     Raises:
-        PenstockError: the bytes are no version.
+        PenstockError: the bytes are not a version.
     """
     try:
         text = zlib.decompressobj().decompress(data, _UNPACKED_LIMIT)
@@ -83,7 +83,7 @@ def unpack(data: bytes) -> Version:
 
 
 class Versions:
-    """Reads versions and keeps the latest read."""
+    """Reads versions and caches the latest ones."""
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, subjects.VERSIONS_BUCKET)

@@ -1,7 +1,7 @@
-"""Events that steps wait for: stored under what they are about, and matched with the attempts that wait.
+"""Events that steps wait for: stored by type and key, and matched with the waiting attempts.
 
-Whoever has an event stores it and then looks for waits; whoever waits registers and then looks for events. So one of
-the two finds the other, in whatever order they come. An end is append-once, so both may find each other.
+The receiver of an event stores it and then looks for waits; a waiting attempt subscribes and then looks for events. So
+one of the two finds the other, in any order. An end is append-once, so both may find each other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _WAIT: pydantic.TypeAdapter[Wait] = pydantic.TypeAdapter(Wait)
 
 @dataclass(frozen=True, slots=True)
 class EventKey:
-    """What an event is about: its project, its type, and the key by which it is matched."""
+    """The key of an event: project, type, and the key by which it is matched."""
 
     project: str
     type: str
@@ -34,12 +34,12 @@ class EventKey:
 
     @property
     def digest(self) -> str:
-        """A subject token that stands for type and key, whatever these contain."""
+        """A subject token for type and key, whatever characters they contain."""
         return hashlib.sha256(f"{self.type}\0{self.key}".encode()).hexdigest()[:32]
 
 
 def about(fact: StepSuspended) -> EventKey:
-    """What the event is about that a suspended step waits for."""
+    """The key of the event that a suspended step waits for."""
     kind, key = (plain(fact.inputs.get(name)) for name in ("type", "key"))
     return EventKey(fact.project, str(kind), "" if key is None else str(key))
 
@@ -70,24 +70,24 @@ class Waits:
         self._bucket = Bucket(bus, subjects.WAITS_BUCKET)
 
     async def expect(self, fact: StepSuspended, after: float) -> Event | None:
-        """Register a wait; gives an event that came already, after a time in Unix seconds."""
+        """Subscribe an attempt; returns an event that came already, after a Unix time in seconds."""
         await self._bucket.put(_key(fact), wait(fact).model_dump_json().encode())
         found = [event for event in await self.events(about(fact)) if event.at >= after]
         return found[0] if found else None
 
     async def forget(self, fact: StepSuspended) -> None:
-        """The attempt waits no more."""
+        """Unsubscribe an attempt."""
         if await self._bucket.get(_key(fact)) is not None:
             await self._bucket.delete(_key(fact))
 
     async def waiting(self, what: EventKey) -> list[Wait]:
-        """The attempts that wait for such an event."""
+        """The attempts that wait for an event with this key."""
         entries = await self._bucket.list(f"{what.project}.{what.digest}.*.*.*")
         return [_WAIT.validate_json(entry.value) for entry in entries]
 
     async def publish(self, what: EventKey, event: Event) -> bool:
         """Store an event; False when one of its id is stored already."""
-        name = hashlib.sha256(event.id.encode()).hexdigest()[:32]  # an id holds what a header may not
+        name = hashlib.sha256(event.id.encode()).hexdigest()[:32]  # an id may contain characters that a header may not
         headers = {"Nats-Msg-Id": f"{what.project}.{what.digest}.{name}"} if event.id else {}
         subject = subjects.event(what.project, what.digest)
         answer = await self._bus.publish(subject, event.model_dump_json().encode(), headers)
@@ -100,22 +100,22 @@ class Waits:
 
 
 def _key(fact: StepSuspended) -> str:
-    step = hashlib.sha256(fact.key.encode()).hexdigest()[:16]  # keys hold characters that a bucket's keys may not
+    step = hashlib.sha256(fact.key.encode()).hexdigest()[:16]  # any characters
     return f"{fact.project}.{about(fact).digest}.{fact.run_id}.{step}.{fact.attempt}"
 
 
 class Alarms:
     """Timers of runs: message schedules of the broker (NATS ADR-51).
 
-    Each time has a message of its own, so that a replica that knows less of a run cannot put off what another has set.
-    One that is not needed any more wakes the run for nothing.
+    Each time has its own message, so that a replica with older state cannot replace the timer of another one. A timer
+    that is no longer needed wakes the run without effect.
     """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
 
     async def arm(self, run_id: str, at_ms: int) -> None:
-        """Have the scheduler woken for a run at a Unix time in milliseconds."""
+        """Wake the scheduler for a run at a Unix time in milliseconds."""
         headers = {
             "Nats-Schedule": f"@at {subjects.rfc3339(at_ms)}",
             "Nats-Schedule-Target": subjects.wake(run_id),
@@ -126,12 +126,12 @@ class Alarms:
         )
 
     async def disarm(self, run_id: str) -> None:
-        """The run is over: it needs no timers."""
+        """Remove the timers of a finished run."""
         await self._bus.api(f"STREAM.PURGE.{subjects.TIMERS}", {"filter": subjects.alarms(run_id)})
 
     async def done(self, sequence: int) -> None:
-        """A wake was dealt with: its message is not needed any more."""
+        """Remove a timer that was handled."""
         body = {"seq": sequence, "no_erase": True}
         await asyncio.gather(
             self._bus.api(f"STREAM.MSG.DELETE.{subjects.TIMERS}", body), return_exceptions=True
-        )  # one that stays is bounded by the stream's own limits
+        )  # the limits of the stream bound those that remain
