@@ -200,6 +200,63 @@ def test_a_version_is_an_input_from_python(workspace: Workspace) -> None:
     assert run.inputs["rules"]["artifact"]["sha256"] == rules.sha256
 
 
+TRYING = """
+from penstock import context, pipeline, step
+
+
+@step
+def train(depth: int) -> dict:
+    context().register_model("shared", {"depth": depth}, alias="candidate")
+    return {"depth": depth}
+
+
+@step
+def look(rules: dict) -> int:
+    return rules["depth"]
+
+
+@pipeline
+def sharing(depth: int = 3):
+    return train(depth)
+
+
+@pipeline
+def looking(rules: dict):
+    return look(rules)
+"""
+
+
+def test_a_colleague_s_run_does_not_change_what_a_model_resolves_to(workspace: Workspace) -> None:
+    (workspace.folder / "trying.py").write_text(TRYING)
+    looking = ("run", "trying.py:looking", "-p")
+    workspace.call("run", "trying.py:sharing", "-p", "depth=1")
+    refused = workspace.call(*looking, "rules=model:shared", code=2)
+    assert "model 'shared' has no published version (1 version comes from an experiment: shared:1)" in refused
+    assert workspace.json(*looking, "rules=model:shared:1")["outputs"] == {"result": 1}
+    [row] = [line for line in workspace.call("models", "list").splitlines() if line.startswith("shared")]
+    assert row.split()[:3] == ["shared", "1", "experiments"]
+
+    version = workspace.client.pipelines.register(workspace.folder / "trying.py:sharing")
+    assert workspace.client.run(version, {"depth": 2}, wait=True).succeeded
+    (workspace.folder / "trying.py").write_text(TRYING.replace('{"depth": depth}', '{"depth": 10 * depth}'))
+    workspace.call("run", "trying.py:sharing", "-p", "depth=3")
+
+    assert workspace.json(*looking, "rules=model:shared")["outputs"] == {"result": 2}
+    assert workspace.json(*looking, "rules=model:shared@candidate")["outputs"] == {"result": 30}
+    client = workspace.client
+    assert client.models.get("shared").version == 2
+    assert client.run(
+        client.pipelines.register(workspace.folder / "trying.py:looking"),
+        {"rules": client.models.get("shared")},
+        wait=True,
+    ).outputs["result"] == {"value": 2}
+    shown = workspace.json("models", "show", "shared")["versions"]
+    assert [(one["version"], one["experiment"]) for one in shown] == [(3, True), (2, False), (1, True)]
+    table = workspace.call("models", "show", "shared").splitlines()
+    assert [line.rstrip().endswith("experiment") for line in table if line.startswith("v")] == [True, False, True]
+    assert workspace.call("models", "show", "shared:3").startswith("model shared:3 (candidate), experiment")
+
+
 def test_every_command_has_json(workspace: Workspace) -> None:
     run_id = trained(workspace, "saving", depth=7)
     made = workspace.json(

@@ -20,7 +20,7 @@ app = typer.Typer(help="Manage registered models, their versions, aliases and ga
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the model.")]
 Reference = Annotated[
-    str, typer.Argument(metavar="MODEL", help="NAME for the latest version, NAME@ALIAS or NAME:VERSION.")
+    str, typer.Argument(metavar="MODEL", help="NAME for the latest published version, NAME@ALIAS or NAME:VERSION.")
 ]
 Version = Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version.", min=1)]
 Alias = Annotated[str, typer.Argument(metavar="ALIAS", help="Alias, such as champion.")]
@@ -52,7 +52,7 @@ def list_models(json: Json = False) -> None:
         (
             model.name,
             str(model.versions),
-            f"v{model.latest}" if model.latest else "archived",
+            f"v{model.latest}" if model.latest else "experiments" if model.experiments else "archived",
             output.clock(model.changed_at),
             " ".join(f"{alias}=v{version}" for alias, version in model.aliases.items()),
         )

@@ -108,6 +108,9 @@ class ModelVersionView(_Model):
     params: dict[str, Any] = Field(default_factory=dict)
     tags: dict[str, str] = Field(default_factory=dict)
     description: str = ""
+    experiment: bool = Field(
+        default=False, description="registered by a version of a pipeline that was not published then"
+    )
     by: str = ""
     at: float = 0.0
 
@@ -125,11 +128,12 @@ class AliasView(_Model):
 
 
 class ModelSummary(_Model):
-    """A model in a list: number of versions, the latest one that is not archived, aliases."""
+    """A model in a list: number of versions, the latest published one that is not archived, aliases."""
 
     name: str
     versions: int
-    latest: int | None = None
+    latest: int | None = Field(default=None, description="null: every version is archived or from an experiment")
+    experiments: int = Field(default=0, description="versions from experiments that are not archived")
     aliases: dict[str, int] = Field(default_factory=dict)
     changed_at: float = 0.0
 
@@ -221,5 +225,6 @@ class ModelChange(_Model):
     run_id: str | None = None
     step: str | None = None
     attempt: int | None = None
+    experiment: bool | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     tags: dict[str, str] = Field(default_factory=dict)

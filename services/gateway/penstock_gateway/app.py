@@ -266,7 +266,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         requests,
         Reruns(requests, reader, versions, resumptions),
         Cancellations(log, reader),
-        ModelRegistration(reader, models, artifacts),
+        ModelRegistration(reader, models, versions, artifacts),
         RunSearch(read_model, projector, scripts),
         MetricSeries(reader, read_model, series),
         RunComparison(reader, versions),

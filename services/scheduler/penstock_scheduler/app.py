@@ -73,7 +73,7 @@ class SchedulerService:
             context.bus, self.limits, store, sizes, versions, settings.scheduler_limits_check
         )
         models = ModelLog(context.bus, f"penstock/scheduler/{context.name}")
-        registrar = Registrar(log, models, context.park)
+        registrar = Registrar(log, models, versions, context.park)
         outside = EffectHandlers(context.bus, log, versions, models, self.limits, registrar, time.time)
         self._timers = timer_worker(context, outside)
         self._scheduler = Scheduler(log, versions, Edges(context), outside, keep=settings.scheduler_runs)

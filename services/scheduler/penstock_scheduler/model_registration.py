@@ -44,12 +44,21 @@ class Facts(Protocol):
         ...
 
 
+class PipelineVersions(Protocol):
+    """The versions of pipelines."""
+
+    async def is_experiment(self, project: str, pipeline: str, version: int) -> bool:
+        """Whether a version is not published now."""
+        ...
+
+
 class Registrar:
     """Registers what ends ask for. What cannot be registered is set aside with `park`, and holds nothing up."""
 
-    def __init__(self, facts: Facts, models: Models, park: Park) -> None:
+    def __init__(self, facts: Facts, models: Models, versions: PipelineVersions, park: Park) -> None:
         self._facts = facts
         self._models = models
+        self._versions = versions
         self._park = park
 
     async def register(self, state: RunState, wanted: Sequence[RegisterModels]) -> None:
@@ -81,14 +90,17 @@ class Registrar:
         run, step = state.requested, state.find(end.key)
         if run is None or step is None:
             return
-        decided = _decision(run, end, wanted, state.plan.specs[step.node].code)
         if wanted.model not in known:
             known[wanted.model] = await self._models.get(run.project, wanted.model)
+        experiment = await self._versions.is_experiment(run.project, run.pipeline, run.version)
+        decided = _decision(run, end, wanted, state.plan.specs[step.node].code, experiment)
         if decided(known[wanted.model]).facts:
             _, known[wanted.model] = await self._models.change(run.project, wanted.model, decided)
 
 
-def _decision(run: RunRequested, end: AttemptFinished, wanted: Registration, code: str) -> Callable[[Model], Decision]:
+def _decision(
+    run: RunRequested, end: AttemptFinished, wanted: Registration, code: str, experiment: bool
+) -> Callable[[Model], Decision]:
     """What is decided on a model for an end that asks for a version of it."""
     origin = Origin(
         artifact=wanted.artifact,
@@ -99,6 +111,7 @@ def _decision(run: RunRequested, end: AttemptFinished, wanted: Registration, cod
         pipeline=run.pipeline,
         pipeline_version=run.version,
         code=code,
+        experiment=experiment,
     )
     about = VersionDetails(
         metrics=end.metrics if wanted.metrics is None else wanted.metrics,

@@ -237,6 +237,37 @@ async def test_a_version_that_is_registered_for_an_alias_and_refused_is_there_wi
     }
 
 
+async def test_a_version_from_an_experiment_is_marked_and_is_never_the_latest(platform: Platform, http: Http) -> None:
+    sha256 = await platform.store.put_bytes(b"tried")
+    result = {"result": Stored(ref(sha256))}
+    await platform.add_version(chain(), 7, publish=False)
+    for number, step in ((7, "double"), (0, "script")):
+        run_id = await platform.request(version=number)
+        await platform.run_step(run_id, step, result)
+        made = await http("POST", "/v1/models/tried/versions", {"run_id": run_id, "step": step})
+        assert (made.status, made.json()["version"]["experiment"]) == (201, True), made.body
+    refused = await http("GET", "/v1/models/tried/versions/latest")
+    assert (refused.status, refused.json()["detail"]) == (
+        404,
+        "model 'tried' has no published version (2 versions come from experiments: tried:1, tried:2): name one by "
+        "number or alias, or train with a registered pipeline (penstock register)",
+    )
+    [row] = [row for row in (await http("GET", "/v1/models")).json()["models"] if row["name"] == "tried"]
+    assert (row["versions"], row["latest"], row["experiments"]) == (2, None, 2)
+
+    published = await version(http, platform, "tried", b"published")
+    assert (published["version"]["version"], published["version"]["experiment"]) == (3, False)
+    run_id = await platform.request(version=7)
+    await platform.run_step(run_id, "double", result)
+    await http("POST", "/v1/models/tried/versions", {"run_id": run_id, "step": "double"})
+    shown = (await http("GET", "/v1/models/tried")).json()["versions"]
+    assert [(one["version"], one["experiment"]) for one in shown] == [(4, True), (3, False), (2, True), (1, True)]
+    assert (await http("GET", "/v1/models/tried/versions/latest")).json()["version"] == 3
+    await http("PUT", "/v1/models/tried/aliases/champion", {"version": 4})
+    assert (await http("GET", "/v1/models/tried/aliases/champion")).json()["version"] == 4
+    assert (await http("GET", "/v1/models/tried/versions/latest")).json()["version"] == 3
+
+
 async def test_archiving_hides_a_version_and_keeps_it(platform: Platform, http: Http) -> None:
     for content in (b"a1", b"a2"):
         await version(http, platform, "hidden", content)

@@ -84,6 +84,52 @@ def test_the_latest_is_the_highest_number_that_is_not_archived() -> None:
     assert model.find(Reference(M, version=2)).version == 2
 
 
+def tried(model: Model, n: int) -> Model:
+    return apply(model, decide.register(model, replace(origin(n), experiment=True), VersionDetails(), ADA))
+
+
+def test_the_latest_is_never_from_an_experiment() -> None:
+    model = tried(registered(0.1, 0.2), 3)
+    assert [fact.experiment for fact in model.versions.values()] == [False, False, True]
+    assert model.experiments == [3]
+    assert model.find(Reference(M)).version == 2
+    assert model.find(Reference(M, version=3)).version == 3
+    promoted(model, 3, "candidate")
+    assert model.find(Reference(M, alias="candidate")).version == 3
+    assert model.find(Reference(M)).version == 2
+    apply(model, decide.register(model, origin(4), VersionDetails(), ADA))
+    assert model.find(Reference(M)).version == 4
+
+
+def test_a_version_of_an_experiment_stays_one_when_it_is_registered_again() -> None:
+    model = tried(Model(P, M), 1)
+    again = decide.register(model, origin(1), VersionDetails(), ADA)
+    assert (again.facts, again.version) == ((), 1)
+    assert model.latest is None
+
+
+def test_a_model_of_experiments_only_has_no_latest_and_the_error_names_them() -> None:
+    advice = "name one by number or alias, or train with a registered pipeline (penstock register)"
+    model, said = Model(P, M), dict[int, str]()
+    for n in (1, 2, 3):
+        with pytest.raises(NotFoundError) as error:
+            tried(model, n).find(Reference(M))
+        said[n] = str(error.value)
+    assert said == {
+        1: f"model 'churn' has no published version (1 version comes from an experiment: churn:1): {advice}",
+        2: f"model 'churn' has no published version (2 versions come from experiments: churn:1, churn:2): {advice}",
+        3: f"model 'churn' has no published version (3 versions come from experiments: churn:1 … churn:3): {advice}",
+    }
+    apply(model, decide.register(model, origin(4), VersionDetails(), ADA))
+    apply(model, decide.archive(model, 4, "", ADA))
+    with pytest.raises(NotFoundError, match="no published version that is not archived"):
+        model.find(Reference(M))
+    for number in (1, 2, 3):
+        apply(model, decide.archive(model, number, "", ADA))
+    with pytest.raises(NotFoundError, match="every version of model 'churn' is archived"):
+        model.find(Reference(M))
+
+
 def test_what_is_not_there_is_told_with_what_there_is() -> None:
     with pytest.raises(NotFoundError, match="there is no model 'churn'"):
         Model(P, M).find(Reference(M))

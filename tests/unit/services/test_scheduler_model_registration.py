@@ -37,7 +37,8 @@ class FakeRegistry:
         self.parked: list[str] = []
         self.reads = self.changes = 0
         self.fails: dict[str, Exception] = {}
-        self.registrar = Registrar(self, self, self.park)
+        self.published = {2}
+        self.registrar = Registrar(self, self, self, self.park)
 
     async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
         return {place: self.log[place] for place in places if place in self.log}
@@ -55,6 +56,9 @@ class FakeRegistry:
         for fact in decision.facts:
             evolve(model, fact.revision, fact)
         return decision, model
+
+    async def is_experiment(self, project: str, pipeline: str, version: int) -> bool:
+        return version not in self.published
 
     async def park(self, subject: str, body: bytes, error: str) -> None:
         self.parked.append(error)
@@ -88,6 +92,18 @@ async def test_a_version_has_what_the_end_and_the_run_say() -> None:
     assert (fact.pipeline, fact.pipeline_version, fact.code) == ("training", 2, "c" * 64)
     assert (fact.metrics, fact.params) == ({"accuracy": 0.9, "loss": 0.1}, {"depth": 3})
     assert (fact.tags, fact.description, fact.by, fact.at) == ({"a": "b"}, "d", "run:r/train", 7.0)
+    assert fact.experiment is False
+
+
+@pytest.mark.asyncio
+async def test_a_version_is_an_experiment_if_that_of_the_pipeline_is_one_at_the_registration() -> None:
+    fakes = FakeRegistry(wanted())
+    fakes.published.clear()
+    await fakes.register()
+    assert fakes.models["churn"].versions[1].experiment is True
+    fakes.published.add(2)
+    await fakes.register()
+    assert [fact.experiment for fact in fakes.models["churn"].versions.values()] == [True]
 
 
 @pytest.mark.asyncio

@@ -42,7 +42,7 @@ def model(name: str, versions: Sequence[ModelVersion], aliases: Sequence[Alias])
             size(one.size),
             _metrics(one),
             one.run_id,
-            " ".join([*one.aliases, *(["archived"] if one.archived else [])]),
+            " ".join([*one.aliases, *_marks(one)]),
         )
         for one in versions
     ]
@@ -53,7 +53,8 @@ def model(name: str, versions: Sequence[ModelVersion], aliases: Sequence[Alias])
 def version(one: ModelVersion) -> None:
     """Print a version with all its fields."""
     named = f" ({', '.join(one.aliases)})" if one.aliases else ""
-    output.line(f"model {one.reference}{named}{', archived' if one.archived else ''}")
+    marks = "".join(f", {mark}" for mark in _marks(one))
+    output.line(f"model {one.reference}{named}{marks}")
     kind = f", {one.artifact['python_type']}" if one.artifact.get("python_type") else ""
     warning = ", loading it can run code" if one.unsafe else ""
     facts = [
@@ -116,6 +117,10 @@ def _describe(entry: HistoryEntry) -> str:
             return f"gate of {entry.alias} {what}{why}"
         case _:
             return f"v{entry.version} {entry.kind}{why}"
+
+
+def _marks(one: ModelVersion) -> list[str]:
+    return [mark for mark, applies in (("experiment", one.experiment), ("archived", one.archived)) if applies]
 
 
 def _metrics(one: ModelVersion) -> str:

@@ -37,6 +37,7 @@ class Origin:
     pipeline: str = ""
     pipeline_version: int = 0
     code: str = ""
+    experiment: bool = False
 
     @property
     def attempt_id(self) -> str:

@@ -15,7 +15,7 @@ from penstock_core.errors import InvalidFactError, InvalidIdError
 from penstock_core.pipeline.values import ArtifactRef
 
 LATEST = "latest"
-"""No alias can have this name: a model without more said is its latest version."""
+"""No alias can have this name: it refers to the newest published version."""
 
 TEXT_LIMIT = 4_000
 """Longest description or reason, in characters."""
@@ -60,6 +60,8 @@ class ModelRegistered(_OfModel):
         code: digest of the code of the step, where that can be told.
         metrics: measurements that gates compare; `non_finite` are those that are no finite numbers, as text.
         params: parameters that the attempt logged.
+        experiment: whether the version of the pipeline was an experiment at the time of the registration. Publishing it
+            later changes nothing here.
     """
 
     ce_type: ClassVar[str] = "penstock.model.registered.v1"
@@ -78,6 +80,7 @@ class ModelRegistered(_OfModel):
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     tags: dict[str, str] = field(default_factory=dict[str, str])
     description: str = ""
+    experiment: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

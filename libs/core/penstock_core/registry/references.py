@@ -1,4 +1,4 @@
-"""How a version of a model is named: `churn` (the latest), `churn@champion` (by an alias), `churn:3` (by number)."""
+"""References to model versions: `churn` (the latest published), `churn@champion` (by alias), `churn:3` (by number)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PREFIX = "model:"
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A version of a model: by number, by alias, or the latest where neither is said."""
+    """A version of a model: by number, by alias, or the latest published one if neither is set."""
 
     model: str
     version: int | None = None
@@ -63,7 +63,7 @@ def parse(text: str) -> Reference:
     Raises:
         InvalidId: it is none.
     """
-    advice = "write NAME for the latest version, NAME@ALIAS or NAME:NUMBER"
+    advice = "write NAME for the latest published version, NAME@ALIAS or NAME:NUMBER"
     name, at, alias = text.partition("@")
     if at:
         return Reference(ids.check_name(name, "model"), alias=check_alias(alias))

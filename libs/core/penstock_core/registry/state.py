@@ -60,8 +60,14 @@ class Model:
 
     @property
     def latest(self) -> ModelRegistered | None:
-        """The version with the highest number that is not archived."""
-        return next((self.versions[n] for n in sorted(self.versions, reverse=True) if n not in self.archived), None)
+        """The published version with the highest number that is not archived; experiments are never the latest."""
+        numbers = sorted(self.versions.keys() - self.archived.keys(), reverse=True)
+        return next((self.versions[n] for n in numbers if not self.versions[n].experiment), None)
+
+    @property
+    def experiments(self) -> list[int]:
+        """The numbers of the versions that experiments registered, except archived ones."""
+        return [n for n in sorted(self.versions) if self.versions[n].experiment and n not in self.archived]
 
     def standing(self) -> dict[str, ModelRegistered]:
         """The versions that the aliases stand for."""
@@ -88,9 +94,7 @@ class Model:
             return self.versions[move.version]
         latest = self.latest
         if latest is None:
-            raise NotFoundError(
-                f"every version of model {self.name!r} is archived", "name one by its number, such as :1"
-            )
+            raise no_latest(self)
         return latest
 
     def numbered(self, version: int) -> ModelRegistered:
@@ -111,6 +115,21 @@ class Model:
 def no_model(name: str) -> NotFoundError:
     """There is no version of a model."""
     return NotFoundError(f"there is no model {name!r}", "`penstock models list` shows those that there are")
+
+
+def no_latest(model: Model) -> NotFoundError:
+    """No version of a model is published, or all are archived."""
+    numbers = model.experiments
+    if not numbers:
+        return NotFoundError(f"every version of model {model.name!r} is archived", "name one by its number, such as :1")
+    named = [f"{model.name}:{n}" for n in numbers]
+    listed = ", ".join(named) if len(named) < 3 else f"{named[0]} … {named[-1]}"
+    count = "1 version comes from an experiment" if len(named) == 1 else f"{len(named)} versions come from experiments"
+    unarchived = " that is not archived" if any(not fact.experiment for fact in model.versions.values()) else ""
+    return NotFoundError(
+        f"model {model.name!r} has no published version{unarchived} ({count}: {listed})",
+        "name one by number or alias, or train with a registered pipeline (penstock register)",
+    )
 
 
 def no_alias(model: Model, alias: str) -> NotFoundError:

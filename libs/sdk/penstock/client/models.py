@@ -1,7 +1,7 @@
 """Registered models: versions, aliases and gates: `Client.models`.
 
     client = Client()
-    champion = client.models.get("churn@champion")       # also "churn" (the latest) and "churn:3"
+    champion = client.models.get("churn@champion")       # also "churn" (the latest published) and "churn:3"
     champion.metrics["accuracy"], champion.run_id
     estimator = champion.load()
     client.models.promote("churn", 3, "champion", reason="better on the holdout")
@@ -88,6 +88,7 @@ class ModelVersion:
         run_id: the run that produced it; `step`, `attempt` and `output` locate it in that run.
         code: digest of the step's code, if known.
         metrics: metrics that gates compare; `non_finite` are NaN and infinities, as text.
+        experiment: whether a version of a pipeline registered it that was not published then; it is never the latest.
         created: False when the version existed already; only after `Models.register`.
         refused: why it did not get the alias it was registered for; only after `Models.register`.
     """
@@ -110,6 +111,7 @@ class ModelVersion:
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     tags: dict[str, str] = field(default_factory=dict[str, str])
     description: str = ""
+    experiment: bool = False
     by: str = ""
     at: float = 0.0
     created: bool = False
@@ -186,11 +188,18 @@ class ModelVersion:
 
 @dataclass(frozen=True, slots=True)
 class RegisteredModel:
-    """A registered model with its number of `versions`; `latest` is the newest version that is not archived."""
+    """A registered model.
+
+    Attributes:
+        versions: number of versions.
+        latest: the newest published version that is not archived, or None.
+        experiments: number of versions from experiments that are not archived.
+    """
 
     name: str
     versions: int = 0
     latest: int | None = None
+    experiments: int = 0
     aliases: dict[str, int] = field(default_factory=dict[str, int])
     changed_at: float = 0.0
 
@@ -206,11 +215,13 @@ class Models:
         self.artifacts = artifacts
 
     def get(self, reference: str) -> ModelVersion:
-        """Return a version of a model: `churn` (the latest), `churn@champion` (by alias) or `churn:3` (by number).
+        """Return a version of a model: `churn`, `churn@champion` (by alias) or `churn:3` (by number).
+
+        `churn` is the latest published version; those that experiments registered have only a number and aliases.
 
         Raises:
             InvalidIdError: the text is no reference.
-            NotFoundError: there is no such model, version or alias.
+            NotFoundError: there is no such model, version or alias, or no version is published.
         """
         wanted = references.parse(reference)
         which = f"aliases/{wanted.alias}" if wanted.alias else f"versions/{wanted.version or 'latest'}"

@@ -53,7 +53,7 @@ class Registry:
         return (await self.log.get(self.project, reference.model)).find(reference)
 
     async def version(self, name: str, which: str) -> ModelVersionView:
-        """Return a version by its number, or the `latest`.
+        """Return a version by its number, or the `latest` published one.
 
         Raises:
             NotFoundError: it does not exist.

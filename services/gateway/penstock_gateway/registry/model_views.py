@@ -36,6 +36,7 @@ def summary(model: Model) -> ModelSummary:
         name=model.name,
         versions=len(model.versions),
         latest=latest.version if latest else None,
+        experiments=len(model.experiments),
         aliases={name: model.aliases[name].version for name in sorted(model.aliases)},
         changed_at=model.history[-1].at,
     )
@@ -71,6 +72,7 @@ def version(model: Model, fact: ModelRegistered) -> ModelVersionView:
         params=fact.params,
         tags=fact.tags,
         description=fact.description,
+        experiment=fact.experiment,
         by=fact.by,
         at=fact.at,
     )

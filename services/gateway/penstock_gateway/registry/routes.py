@@ -57,7 +57,7 @@ async def read_model_history(models: Models, name: Name) -> ModelHistory:
 async def read_model_version(
     models: Models, name: Name, which: Annotated[str, Path(description="number of the version, or `latest`")]
 ) -> ModelVersionView:
-    """`latest` is the highest number that is not archived."""
+    """`latest` is the highest number that is neither archived nor from an experiment."""
     return await models.version(name, which)
 
 

@@ -19,14 +19,16 @@ from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.run_states import FoldedRun
 from penstock_gateway.runs.steps import no_step
+from penstock_gateway.versions.pipeline_versions import PipelineVersions
 
 
 class ModelRegistration:
     """Registers outputs of steps as model versions."""
 
-    def __init__(self, reader: RunReader, models: Registry, artifacts: Artifacts) -> None:
+    def __init__(self, reader: RunReader, models: Registry, versions: PipelineVersions, artifacts: Artifacts) -> None:
         self._reader = reader
         self._models = models
+        self._versions = versions
         self._artifacts = artifacts
 
     async def register(self, name: str, body: RegisterModelBody, by: str) -> RegisteredModel:
@@ -57,6 +59,7 @@ class ModelRegistration:
             pipeline=run.requested.pipeline,
             pipeline_version=run.requested.version,
             code=run.state.plan.specs[step.node].code,
+            experiment=await self._versions.is_experiment(run.requested.pipeline, run.requested.version),
         )
         details = VersionDetails(
             metrics=dict(step.metrics if body.metrics is None else body.metrics),

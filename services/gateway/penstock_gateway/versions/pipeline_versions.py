@@ -84,6 +84,10 @@ class PipelineVersions:
         """Return the published versions of a pipeline; None when there are none."""
         return await self._store.published(PROJECT, pipeline)
 
+    async def is_experiment(self, pipeline: str, number: int) -> bool:
+        """Return whether a version is not published now. That of scripts never is."""
+        return await self._store.is_experiment(PROJECT, pipeline, number)
+
     async def exists(self, pipeline: str) -> bool:
         """Return whether a pipeline has a version, published or not."""
         return await self._store.exists(PROJECT, pipeline)

@@ -115,6 +115,11 @@ class Versions:
         entry = await self._bucket.get(published_key(project, pipeline))
         return Publications.model_validate_json(entry.value) if entry else None
 
+    async def is_experiment(self, project: str, pipeline: str, version: int) -> bool:
+        """Whether a version is not published now. That of scripts never is."""
+        published = await self.published(project, pipeline)
+        return published is None or version not in published.versions
+
     async def exists(self, project: str, pipeline: str) -> bool:
         """Whether a pipeline has any version, published or not."""
         return await self._bucket.get(highest_key(project, pipeline)) is not None
