@@ -47,7 +47,7 @@ def test_the_linter_knows_every_package() -> None:
     assert set(linter()["importlinter"]["root_packages"].split()) == set(PACKAGES)
 
 
-def test_every_service_is_kept_apart_from_the_others_and_from_user_code() -> None:
+def test_services_import_neither_each_other_nor_user_code() -> None:
     services = {name for name, root in PACKAGES.items() if root.is_relative_to(ROOT / "services")}
     contracts = linter()
     layers = set(re.split(r"[\s|]+", contracts["importlinter:contract:layers"]["layers"].strip()))
@@ -57,12 +57,12 @@ def test_every_service_is_kept_apart_from_the_others_and_from_user_code() -> Non
     assert services - {"penstock_standalone"} <= set(apart)
 
 
-def test_the_packages_are_the_folders() -> None:
+def test_packages_match_folders() -> None:
     folders = {path.parent for part in ("libs", "services") for path in (ROOT / part).glob("*/*/__init__.py")}
     assert set(PACKAGES.values()) == folders
 
 
-def test_the_distributions_share_out_the_packages() -> None:
+def test_each_package_is_in_one_distribution() -> None:
     """Every package is in one of the two wheels, and the one that is built at the root has all of both."""
     shares = {
         name: [
@@ -87,7 +87,7 @@ def test_the_distributions_share_out_the_packages() -> None:
 
 
 @pytest.mark.parametrize("settings", [PROJECT, *DISTRIBUTIONS.values()], ids=["root", *DISTRIBUTIONS])
-def test_a_distribution_has_a_purpose_and_the_version_of_all(settings: dict[str, dict[str, object]]) -> None:
+def test_distributions_have_a_description_and_the_common_version(settings: dict[str, dict[str, object]]) -> None:
     project = settings["project"]
     assert str(project["description"]).strip()
     assert project["requires-python"] == ">=3.11"
@@ -95,7 +95,7 @@ def test_a_distribution_has_a_purpose_and_the_version_of_all(settings: dict[str,
 
 
 @pytest.mark.parametrize("root", PACKAGES.values(), ids=PACKAGES)
-def test_a_package_is_typed_and_has_a_purpose(root: Path) -> None:
+def test_packages_are_typed_and_have_a_description(root: Path) -> None:
     assert (root / "py.typed").is_file()
     assert ast.get_docstring(ast.parse((root / "__init__.py").read_text())), f"{root.name} says nothing of itself"
 
@@ -105,12 +105,12 @@ def names(dependencies: list[str]) -> set[str]:
 
 
 @pytest.mark.parametrize("dependency", [item for group in GROUPS.values() for item in group])
-def test_a_dependency_has_a_lower_bound_and_no_address(dependency: str) -> None:
+def test_dependencies_have_a_lower_bound_and_no_url(dependency: str) -> None:
     assert ">=" in dependency, f"{dependency} has no lower bound"
     assert "@" not in dependency, f"{dependency} names an address"
 
 
-def test_the_core_needs_nothing() -> None:
+def test_core_imports_only_the_standard_library() -> None:
     """Standard library only, imports inside functions included."""
     found: list[str] = []
     for path in PACKAGES["penstock_core"].rglob("*.py"):
@@ -123,18 +123,18 @@ def test_the_core_needs_nothing() -> None:
     assert not found
 
 
-def test_the_client_needs_the_bus_and_the_command_line_only() -> None:
+def test_client_depends_only_on_nats_and_cli_libraries() -> None:
     """The SDK and the runner need less: `.importlinter` keeps typer and rich out of `penstock`."""
     assert names(GROUPS["client"]) == {"nats-py", "typer", "rich"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_source_file_says_what_it_is_for(path: Path) -> None:
+def test_source_files_have_module_docstrings(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert not tree.body or ast.get_docstring(tree), "a module begins with what enters, what leaves, what holds"
 
 
-def test_nothing_prints_but_the_command() -> None:
+def test_only_the_cli_prints() -> None:
     """Services log. A line on standard error, for the person who starts one, names its stream."""
     found: list[str] = []
     for path in SOURCES:
@@ -148,13 +148,13 @@ def test_nothing_prints_but_the_command() -> None:
     assert not found
 
 
-def test_nothing_is_left_for_later() -> None:
+def test_no_todo_comments() -> None:
     later = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
     found = [f"{relative(path)}: {m.group()}" for path in SOURCES for m in later.finditer(path.read_text())]
     assert not found
 
 
-def test_nothing_speaks_of_the_machine_it_was_written_on() -> None:
+def test_no_machine_specific_paths_or_hosts() -> None:
     private = re.compile("/" + r"work/(main|shared|\.mirror)")
     folders = ("libs", "services", "distributions", "docs", "deploy", "examples", "proto", "tests")
     kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".conf", ".cfg", ".sh"}
@@ -168,7 +168,7 @@ def test_nothing_speaks_of_the_machine_it_was_written_on() -> None:
     assert not [relative(path) for path in files if private.search(path.read_text(errors="replace"))]
 
 
-def test_constraints_are_exact_and_hold_no_addresses() -> None:
+def test_constraints_are_exact_and_have_no_urls() -> None:
     lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.strip()]
     assert len(lines) > 30
     pinned = re.compile(r"[a-z0-9][a-z0-9._-]*(\[[a-z0-9,._-]+\])?==[^\s;@/]+( ; .+)?")
@@ -184,7 +184,7 @@ def test_every_dependency_is_pinned() -> None:
         assert not names(GROUPS[group]) - pinned, f"these of {group} are not in constraints.txt: make constraints"
 
 
-def test_test_files_have_names_of_their_own() -> None:
+def test_test_files_have_unique_names() -> None:
     """Files are imported by path; equal names would make reports ambiguous."""
     paths_of: dict[str, list[str]] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):

@@ -69,7 +69,9 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
         assert store.locate(sha256) == {"path": str(self._path(sha256))}
         assert self._path(sha256).read_bytes() == b"here"
 
-    async def test_it_is_synced_before_it_is_visible(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_objects_are_synced_before_they_are_visible(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         store = FolderArtifacts(tmp_path)
         done: list[str] = []
         sync, rename = os.fsync, Path.replace
@@ -138,7 +140,7 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
             pytest.skip(f"no mounts of our own here: {done.stderr.strip()}")
         assert done.stdout == "full, then room\n", done.stderr
 
-    async def test_a_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+    async def test_a_folder_that_cannot_be_created(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("in the way")
         store = FolderArtifacts(tmp_path / "file" / "root")
         with pytest.raises(ArtifactError, match=r"file.*Not a directory"):
@@ -151,7 +153,7 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
         with pytest.raises(StoreRefusedError, match=r"cannot be written.*owner and permissions"):
             await FolderArtifacts(tmp_path).prepare()
 
-    async def test_leftovers_are_removed_at_start_but_not_work_under_way(self, tmp_path: Path) -> None:
+    async def test_leftovers_are_removed_at_start_but_not_uploads_in_progress(self, tmp_path: Path) -> None:
         data, sha256 = make(3 * MIB)
         store = FolderArtifacts(tmp_path)
         code = (
@@ -182,7 +184,7 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
         assert await writer == len(data)
         assert await read(store.open(sha256)) == data
 
-    async def test_a_missing_source_file_says_which(self, store: ArtifactStore, tmp_path: Path) -> None:
+    async def test_the_error_names_a_missing_source_file(self, store: ArtifactStore, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError, match="nowhere"):
             await store.put_file(str(tmp_path / "nowhere"), digest(b"nowhere"), 7)
 
@@ -222,7 +224,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
         answer = self.server.client().list_multipart_uploads(Bucket=BUCKET)
         return [upload["Key"] for upload in answer.get("Uploads", [])]
 
-    async def test_granted_locations_are_for_these_bytes_only(self, store: ArtifactStore) -> None:
+    async def test_presigned_locations_accept_only_the_requested_bytes(self, store: ArtifactStore) -> None:
         data, sha256 = make(1000)
         put = store.locate(sha256, write=True, size=len(data), expires=60)
         assert await http("PUT", put, b"x" * 1000) == 400
@@ -240,7 +242,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
         await asyncio.sleep(2.1)
         assert await http("GET", soon) == 403
 
-    async def test_uploads_that_were_never_completed_are_aborted_at_start(
+    async def test_incomplete_uploads_are_aborted_at_start(
         self, store: ArtifactStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _, sha256 = make(10)
@@ -251,7 +253,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
         await store.prepare()
         assert self.half_written() == []
 
-    async def test_without_conditional_writes_the_same_bytes_are_written_twice_at_worst(
+    async def test_without_conditional_writes_identical_bytes_may_be_written_twice(
         self, s3_server: S3Server, tmp_path: Path
     ) -> None:
         store = S3Artifacts(s3_server.options("unconditional"))  # not prepared: the safe way is the default
@@ -263,7 +265,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
         assert await read(store.open(sha256)) == data
         await store.close()
 
-    async def test_a_transfer_goes_on_over_broken_connections(self, s3_server: S3Server) -> None:
+    async def test_a_transfer_resumes_after_broken_connections(self, s3_server: S3Server) -> None:
         data, sha256 = make(LARGE)
         async with Proxy(s3_server.endpoint) as proxy:
             store = S3Artifacts(replace(s3_server.options("flaky"), endpoint=proxy.endpoint))
@@ -276,7 +278,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
             assert proxy.cuts == []
             await store.close()
 
-    async def test_the_store_goes_away(self, s3_server: S3Server, quick: None) -> None:
+    async def test_the_store_becomes_unavailable(self, s3_server: S3Server, quick: None) -> None:
         data, sha256 = make(LARGE)
         async with Proxy(s3_server.endpoint) as proxy:
             store = S3Artifacts(replace(s3_server.options("away"), endpoint=proxy.endpoint))
@@ -297,7 +299,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
             assert await read(store.open(sha256)) == data
             await store.close()
 
-    async def test_nobody_listens(self, quick: None) -> None:
+    async def test_connection_refused(self, quick: None) -> None:
         [port] = free_ports(1)
         store = open_store("s3://bucket/x", Path(), S3Options(bucket="", endpoint=f"http://127.0.0.1:{port}", **KEYS))
         with pytest.raises(UnavailableError, match=r"s3://bucket/x at http://127\.0\.0\.1.*PENSTOCK_S3_ENDPOINT"):
@@ -313,7 +315,9 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
             ({"endpoint": "no address"}, "settings of the artifact store .* are not usable"),
         ],
     )
-    async def test_wrong_settings_are_told_apart(self, s3_server: S3Server, wrong: dict[str, str], says: str) -> None:
+    async def test_each_wrong_setting_has_its_own_error(
+        self, s3_server: S3Server, wrong: dict[str, str], says: str
+    ) -> None:
         store = S3Artifacts(replace(s3_server.options(), **wrong))
         with pytest.raises(StoreRefusedError, match=says):
             await store.prepare()
@@ -385,7 +389,7 @@ def test_s3_addresses(tmp_path: Path, url: str, prefix: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["s3://", "s3:bucket", "s3://key:secret@bucket", "http://x", "/data", "s3://b?x=1"])
-def test_addresses_that_make_no_sense(tmp_path: Path, url: str) -> None:
+def test_invalid_addresses(tmp_path: Path, url: str) -> None:
     with pytest.raises(StoreRefusedError, match="not the URL of an artifact store: use"):
         open_store(url, tmp_path)
 

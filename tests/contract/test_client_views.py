@@ -78,7 +78,7 @@ OMITTED: dict[str, set[str]] = {"EventReceipt": {"at"}, "Answer": {"attempt"}, "
 
 
 @pytest.mark.parametrize(("view", "model"), VIEWS, ids=lambda kind: kind.__name__)
-def test_a_view_has_the_fields_of_its_model(view: type[Any], model: type[BaseModel]) -> None:
+def test_client_views_have_the_fields_of_their_api_models(view: type[Any], model: type[BaseModel]) -> None:
     fields = {field.name for field in dataclasses.fields(view)}
     expected = set(model.model_fields) | ADDED.get(view.__name__, set())
     assert fields == expected - OMITTED.get(view.__name__, set())

@@ -63,7 +63,7 @@ def test_a_sample_is_valid_by_its_schema(sample: Path) -> None:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
-def test_every_consumer_reads_a_sample_and_writes_it_back_the_same(sample: Path) -> None:
+def test_samples_round_trip_through_every_consumer(sample: Path) -> None:
     place = place_of(sample)
     fact = fact_codec.decode(place, sample.read_bytes())
     assert isinstance(fact, type_of(sample)), fact
@@ -87,7 +87,7 @@ def holds(written: Any, given: Any) -> bool:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
-def test_the_state_machine_takes_every_sample(sample: Path) -> None:
+def test_the_state_machine_accepts_every_sample(sample: Path) -> None:
     fact = fact_codec.decode(place_of(sample), sample.read_bytes())
     assert not isinstance(fact, fact_codec.UnreadableFact)
     state = machine.RunState(fact.run_id, machine.Plan(Pipeline(name="training")))
@@ -101,7 +101,7 @@ def test_the_maximal_sample_has_every_field(fact: type[Fact]) -> None:
     assert fields.keys() == schemas.event(fact)["properties"].keys()
 
 
-def test_a_sample_with_a_field_missing_or_of_a_wrong_type_is_refused_by_schema_and_codec() -> None:
+def test_schema_and_codec_reject_missing_and_mistyped_fields() -> None:
     """The schema is no weaker than the code where it matters: what is required, and what names a place."""
     for fact in FACTS:
         sample = PROTO / "samples" / f"{fact.ce_type}.minimal.json"
@@ -119,7 +119,7 @@ def test_a_sample_with_a_field_missing_or_of_a_wrong_type_is_refused_by_schema_a
 @given(
     st.text(max_size=12) | st.from_regex(schemas.NAME, fullmatch=True) | st.from_regex(schemas.STEP_KEY, fullmatch=True)
 )
-def test_the_patterns_in_the_schemas_are_the_rules_of_the_core(text: str) -> None:
+def test_schema_patterns_match_the_rules_of_the_core(text: str) -> None:
     for pattern, check in ((schemas.NAME, ids.check_name), (schemas.STEP_KEY, ids.check_step_key)):
         try:
             allowed = check(text) == text
@@ -131,7 +131,7 @@ def test_the_patterns_in_the_schemas_are_the_rules_of_the_core(text: str) -> Non
 # ---------------------------------------------------------------------------------------------------- generated files
 
 
-def test_generated_files_are_those_that_are_committed() -> None:
+def test_generated_files_match_the_committed_ones() -> None:
     for name, text in generate.files().items():
         path = PROTO / name
         assert path.is_file(), f"{name} is missing: run `make generate`"
@@ -141,7 +141,7 @@ def test_generated_files_are_those_that_are_committed() -> None:
     assert not extra
 
 
-def test_generating_twice_gives_the_same_and_removes_what_is_gone(tmp_path: Path) -> None:
+def test_generation_is_idempotent_and_removes_stale_files(tmp_path: Path) -> None:
     assert len(generate.write(tmp_path)) == len(generate.files())
     stale = tmp_path / "events" / "penstock.old.v1.json"
     stale.write_text("{}")
@@ -151,7 +151,7 @@ def test_generating_twice_gives_the_same_and_removes_what_is_gone(tmp_path: Path
 
 
 @pytest.mark.parametrize("path", sorted((PROTO / "commands").glob("*.json")), ids=lambda path: path.stem)
-def test_command_schemas_are_sound(path: Path) -> None:
+def test_command_schemas_are_valid(path: Path) -> None:
     schema = json.loads(path.read_text())
     validator(schema)
     assert schema["$id"].endswith(path.name)
@@ -172,7 +172,7 @@ def look_up(document: Any, reference: str) -> Any:
     return document
 
 
-def test_openapi_is_whole_and_every_route_says_how_it_fails() -> None:
+def test_openapi_is_valid_and_every_route_documents_its_errors() -> None:
     document = json.loads((PROTO / "openapi.json").read_text())
     assert document["openapi"].startswith("3.1.")
     for reference in references(document):
@@ -209,7 +209,7 @@ def test_openapi_is_whole_and_every_route_says_how_it_fails() -> None:
         assert "text/event-stream" in document["paths"][path]["get"]["responses"]["200"]["content"]
 
 
-def test_asyncapi_is_whole() -> None:
+def test_asyncapi_is_valid() -> None:
     """The structure of AsyncAPI 3.0 as far as it is used here."""
     document = yaml.safe_load((PROTO / "asyncapi.yaml").read_text())
     assert document["asyncapi"] == "3.0.0"
@@ -261,13 +261,13 @@ def test_asyncapi_knows_every_fact_and_its_channel_is_its_subject() -> None:
 
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.ce_type)
-def test_a_version_of_an_event_only_grows(fact: type[Fact]) -> None:
+def test_an_event_version_changes_only_by_additions(fact: type[Fact]) -> None:
     committed = json.loads((PROTO / "events" / schemas.event_file(fact)).read_text())
     why = compatibility.breaks(committed, schemas.event(fact))
     assert not why, f"{fact.ce_type} would break those who use it: {why}; make it a new version instead"
 
 
-def test_a_breaking_schema_is_not_written(tmp_path: Path) -> None:
+def test_a_breaking_schema_change_is_not_written(tmp_path: Path) -> None:
     generate.write(tmp_path)
     path = tmp_path / "events" / "penstock.run.finished.v1.json"
     older = json.loads(path.read_text())
@@ -278,7 +278,7 @@ def test_a_breaking_schema_is_not_written(tmp_path: Path) -> None:
     assert "cost" in path.read_text()
 
 
-def test_the_rule_notices_what_breaks_others() -> None:
+def test_the_compatibility_check_detects_breaking_changes() -> None:
     old = schemas.event(AttemptFinished)
     gone, renamed, retyped, narrowed, demanding, grown = (copy.deepcopy(old) for _ in range(6))
     del gone["properties"]["executor"]
@@ -316,7 +316,7 @@ def read(place: str, body: bytes) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_no_change_of_a_sample_makes_a_reader_raise(data: st.DataObject) -> None:
+def test_mutated_samples_never_make_a_reader_raise(data: st.DataObject) -> None:
     sample = data.draw(st.sampled_from(SAMPLES))
     place, fields = place_of(sample), json.loads(sample.read_text())
     for _ in range(data.draw(st.integers(1, 3))):
@@ -326,7 +326,7 @@ def test_no_change_of_a_sample_makes_a_reader_raise(data: st.DataObject) -> None
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
-def test_no_bytes_make_a_reader_raise(data: st.DataObject) -> None:
+def test_random_bytes_never_make_a_reader_raise(data: st.DataObject) -> None:
     sample = data.draw(st.sampled_from(SAMPLES))
     raw = bytearray(sample.read_bytes())
     for _ in range(data.draw(st.integers(0, 4))):
@@ -348,7 +348,7 @@ def test_no_bytes_make_a_reader_raise(data: st.DataObject) -> None:
     ),
     st.binary(max_size=30),
 )
-def test_no_subject_makes_a_reader_raise(parts: list[str], body: bytes) -> None:
+def test_random_subjects_never_make_a_reader_raise(parts: list[str], body: bytes) -> None:
     for run_id in (".".join(parts[:1]), "a-run"):
         place = ".".join(["runs", ids.shard(run_id), run_id, *parts])
         if subjects.parse(place) is None:
@@ -384,7 +384,7 @@ def test_hostile_bodies(body: bytes) -> None:
 
 
 @given(st.dictionaries(st.text(max_size=5), JSON, max_size=4))
-def test_values_come_back_as_they_were_written(params: dict[str, Any]) -> None:
+def test_values_round_trip(params: dict[str, Any]) -> None:
     plain = json.loads(json.dumps(params, allow_nan=True), parse_constant=lambda _: None)
     outputs = {name: {"value": value} for name, value in plain.items()}
     body = {"run_id": "r", "key": "k", "attempt": 1, "outcome": "succeeded", "params": plain, "outputs": outputs}

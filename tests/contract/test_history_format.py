@@ -28,7 +28,7 @@ def written(fact: Fact) -> bytes:
 
 @given(data=st.data())
 @settings(max_examples=50)
-def test_what_is_written_is_read_again(data: st.DataObject) -> None:
+def test_histories_round_trip(data: st.DataObject) -> None:
     pipeline: Pipeline = data.draw(strategies.pipelines())
     header = HistoryHeader(run_id="run1", project="default", pipeline=pipeline, version=3)
     assert run_history.read_header(run_history.header_line(header)) == header
@@ -45,7 +45,7 @@ def test_every_sample_of_an_event_can_be_in_a_history(sample: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [2**70, -(2**64), "\u2028 \x00 é", {"a": {"b": [None, True, 1e300]}}, [[[[[]]]]]])
-def test_values_of_any_kind_come_back(value: Any) -> None:
+def test_values_of_every_kind_round_trip(value: Any) -> None:
     outputs = {"result": Inline(value)}
     fact = AttemptFinished(run_id="run1", key="a", attempt=1, outcome=Outcome.SUCCEEDED, outputs=outputs)
     line = written(fact)
@@ -54,7 +54,7 @@ def test_values_of_any_kind_come_back(value: Any) -> None:
 
 
 @given(body=st.binary(max_size=80), tail=st.sampled_from(["finished", "step.a.1.finished", "step.a.1.started", "x"]))
-def test_what_is_unreadable_in_the_log_is_readable_in_a_history(body: bytes, tail: str) -> None:
+def test_unreadable_facts_are_exported_as_readable_placeholders(body: bytes, tail: str) -> None:
     line = run_history.fact_line(7, 1.5, subjects.run("run1", tail), body)
     assert bool(line) == tail.endswith("finished")
     if line:
@@ -63,7 +63,7 @@ def test_what_is_unreadable_in_the_log_is_readable_in_a_history(body: bytes, tai
 
 
 @given(line=st.one_of(st.binary(max_size=60), st.just(b"[" * 100_000), st.just(b'{"a":' * 100_000)))
-def test_lines_that_are_none_raise_nothing_else(line: bytes) -> None:
+def test_invalid_lines_raise_only_the_history_error(line: bytes) -> None:
     for read in (run_history.read_header, run_history.read_fact):
         with pytest.raises(InvalidHistoryError):
             read(line)

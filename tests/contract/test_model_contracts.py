@@ -47,7 +47,7 @@ def test_every_event_has_its_samples() -> None:
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
-def test_a_sample_is_valid_and_every_consumer_reads_it_and_writes_it_back(sample: Path) -> None:
+def test_samples_are_valid_and_round_trip_through_every_consumer(sample: Path) -> None:
     fact = read(sample)
     given: dict[str, Any] = json.loads(sample.read_text())
     schema_of(type(fact)).validate(given)
@@ -61,7 +61,7 @@ def test_a_sample_is_valid_and_every_consumer_reads_it_and_writes_it_back(sample
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
-def test_a_model_takes_every_sample(sample: Path) -> None:
+def test_the_model_state_accepts_every_sample(sample: Path) -> None:
     model = Model("default", "churn", revision=2)
     assert evolve(model, 3, read(sample)).revision == 3
 
@@ -69,7 +69,7 @@ def test_a_model_takes_every_sample(sample: Path) -> None:
 @pytest.mark.parametrize(
     "sample", [one for one in SAMPLES if one.stem.endswith(".minimal")], ids=lambda path: path.stem
 )
-def test_a_field_that_is_missing_or_of_a_wrong_type_is_refused_by_schema_and_codec(sample: Path) -> None:
+def test_schema_and_codec_reject_missing_and_mistyped_fields(sample: Path) -> None:
     fact, fields = read(sample), json.loads(sample.read_text())
     for name in fields:
         for broken in ({k: v for k, v in fields.items() if k != name}, fields | {name: {"no": "such"}}):
@@ -84,18 +84,18 @@ def test_a_field_that_is_missing_or_of_a_wrong_type_is_refused_by_schema_and_cod
     st.binary(max_size=60)
     | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(lambda data: json.dumps(data).encode()),
 )
-def test_hostile_bytes_are_corrupt_and_nothing_worse(at: str, ce_type: str, body: bytes) -> None:
+def test_hostile_bytes_decode_as_corrupt(at: str, ce_type: str, body: bytes) -> None:
     assert isinstance(model_fact_codec.read(at, ce_type, body), UnreadableFact)
 
 
-def test_a_fact_at_another_place_is_corrupt() -> None:
+def test_a_fact_on_a_wrong_subject_is_corrupt() -> None:
     sample = next(one for one in SAMPLES if "gate-set.v1.minimal" in one.name)
     found = model_fact_codec.read("models.default.churn.4", "penstock.model.gate-set.v1", sample.read_bytes())
     assert found == UnreadableFact("models.default.churn.4", "the body says it belongs at models.default.churn.3")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
-def test_events_name_the_version_and_fit(sample: Path) -> None:
+def test_events_name_the_version_and_fit_into_a_message(sample: Path) -> None:
     fact = read(sample)
     said = views.change(fact)
     assert (said.model, said.revision) == ("churn", 3)
@@ -105,7 +105,7 @@ def test_events_name_the_version_and_fit(sample: Path) -> None:
     assert len(said.model_dump_json()) < INLINE_LIMIT
 
 
-def test_the_event_of_a_version_with_very_many_metrics_leaves_them_out() -> None:
+def test_an_event_omits_metrics_when_there_are_too_many() -> None:
     fields = json.loads(next(one for one in SAMPLES if "registered.v1.maximal" in one.name).read_text())
     fields["metrics"] = {f"metric {n} with a long name {'x' * 150}": float(n) for n in range(500)}
     fields["tags"] = {str(n): "x" * 1000 for n in range(100)}
@@ -129,7 +129,7 @@ def test_the_event_of_a_version_with_very_many_metrics_leaves_them_out() -> None
         (".", None),
     ],
 )
-def test_no_type_of_an_event_is_a_subject_that_it_should_not_be(type: str, subject: str | None) -> None:
+def test_event_types_never_form_reserved_subjects(type: str, subject: str | None) -> None:
     found = subjects.trigger("default", type)
     assert subject is None or found == subject
     assert not set(found) & set("*> ")

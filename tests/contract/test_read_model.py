@@ -69,7 +69,7 @@ def fresh(database: Database, request: pytest.FixtureRequest, tmp_path: Path) ->
     return engine.connect(tmp_path / "fresh.db")
 
 
-def test_the_migrations_make_the_tables_that_are_used(
+def test_migrations_create_the_declared_tables(
     database: Database, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     migrated = fresh(database, request, tmp_path)
@@ -93,7 +93,7 @@ def indexes(database: Database) -> dict[str, Any]:
     }
 
 
-def test_the_head_is_the_newest_script() -> None:
+def test_the_head_is_the_newest_migration() -> None:
     from alembic.config import Config
 
     config = Config()
@@ -133,12 +133,12 @@ def test_a_database_of_a_newer_version_is_refused(
 
 
 @pytest.mark.parametrize("url", ["nonsense", "mysql://host/db", "sqlite://", "http://x"])
-def test_an_address_that_is_none_says_what_is_one(url: str) -> None:
+def test_an_invalid_address_error_shows_valid_forms(url: str) -> None:
     with pytest.raises(DatabaseError, match="postgresql://user:password@host/name"):
         engine.connect(url)
 
 
-def test_a_server_that_is_away_may_come_back() -> None:
+def test_an_unreachable_server_is_a_retryable_error() -> None:
     away = engine.connect("postgresql://nobody@127.0.0.1:9/none")
     with pytest.raises(UnavailableError):
         migrate.migrate(away)
@@ -159,7 +159,7 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", HISTORIES, ids=lambda path: path.stem)
-def test_recorded_runs_are_shown_as_they_fold(database: Database, path: Path) -> None:
+def test_rows_of_recorded_runs_match_their_folded_state(database: Database, path: Path) -> None:
     history = histories.load(path)
     at.apply(database, [Recorded(n, record.at, record.fact) for n, record in enumerate(history.recorded, 1)])
     row = run_details.run(database, history.run_id)
@@ -186,7 +186,7 @@ def test_recorded_runs_are_shown_as_they_fold(database: Database, path: Path) ->
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_whatever_the_log_holds_batches_make_no_difference(shared: Database, data: st.DataObject) -> None:
+def test_the_batch_size_does_not_change_the_rows(shared: Database, data: st.DataObject) -> None:
     pipeline = generators.pipeline(lambda n: data.draw(strategies.below(n)), nodes=4)
     # The broker takes each place of the log once.
     drawn = st.lists(
@@ -211,7 +211,7 @@ def test_whatever_the_log_holds_batches_make_no_difference(shared: Database, dat
 
 @settings(max_examples=5, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_a_run_that_was_led_is_shown_as_it_folds(shared: Database, data: st.DataObject) -> None:
+def test_rows_of_driven_runs_match_their_folded_state(shared: Database, data: st.DataObject) -> None:
     pipeline = data.draw(strategies.pipelines())
     plan = Plan(pipeline)
     facts: list[Fact] = [at.requested("run0", pipeline="p"), RunAdmitted(run_id="run0")]
@@ -270,7 +270,7 @@ def test_times_and_states_of_a_run(database: Database) -> None:
     assert len(row["attempts"][0]["inputs"]) < 700
 
 
-def test_an_end_before_its_request_stays_the_end(database: Database) -> None:
+def test_an_end_projected_before_its_request_is_kept(database: Database) -> None:
     facts = at.recorded([at.requested("a"), at.ended("a", outcome=Outcome.CANCELLED), at.attempt("a")])
     at.apply(database, facts, size=1)
     row = run_details.run(database, "a")
@@ -278,7 +278,7 @@ def test_an_end_before_its_request_stays_the_end(database: Database) -> None:
     assert [(one["state"], one["pool"]) for one in row["attempts"]] == [("cancelled", "default")]
 
 
-def test_artifacts_that_are_named_by_their_result_are_found(database: Database) -> None:
+def test_artifacts_referenced_by_a_result_are_found(database: Database) -> None:
     made = {"result": Items((Stored(at.artifact("a")), Inline(1))), "other": Stored(at.artifact("b"))}
     facts = at.recorded(
         [
@@ -301,7 +301,7 @@ def test_artifacts_that_are_named_by_their_result_are_found(database: Database) 
         }
 
 
-def test_what_no_database_can_hold_is_refused_and_harms_nothing(database: Database) -> None:
+def test_values_that_no_database_can_store_are_skipped(database: Database) -> None:
     bad = RunRequested(run_id="a", project="default", pipeline="p", version=1, labels={"x": "\ud800"})
     facts = at.recorded([bad, at.requested("b")])
     with pytest.raises(UnwritableFactError):
@@ -314,7 +314,7 @@ def test_what_no_database_can_hold_is_refused_and_harms_nothing(database: Databa
 # --------------------------------------------------------------------------------------------------------- checkpoints
 
 
-def test_a_second_projector_changes_nothing(database: Database) -> None:
+def test_a_second_projector_is_idempotent(database: Database) -> None:
     facts = at.recorded(fact for n in range(20) for fact in at.whole(f"r{n}", metrics={"loss": n / 20}))
     at.apply(database, facts, size=7)
     before = at.rows(database)
@@ -332,7 +332,7 @@ def test_a_second_projector_changes_nothing(database: Database) -> None:
     assert seen == [len(facts)]
 
 
-def test_projectors_side_by_side(database: Database) -> None:
+def test_concurrent_projectors(database: Database) -> None:
     facts = at.recorded(fact for n in range(15) for fact in at.whole(f"r{n}", metrics={"loss": n / 15}))
     at.apply(database, facts)
     expected = at.rows(database)
@@ -345,20 +345,20 @@ def test_projectors_side_by_side(database: Database) -> None:
     assert at.rows(database) == expected
 
 
-def test_a_gap_is_refused(database: Database) -> None:
+def test_a_gap_in_sequences_is_rejected(database: Database) -> None:
     with pytest.raises(SequenceGapError) as caught:
         writer.apply(database, at.STREAM, 5, 9, lambda _: [])
     assert caught.value.last == 0
 
 
-def test_a_log_that_was_replaced_is_read_from_its_beginning(database: Database) -> None:
+def test_a_replaced_log_is_projected_from_its_beginning(database: Database) -> None:
     at.apply(database, at.recorded(at.whole("old", metrics={})))
     assert writer.begin(database, at.STREAM, "log", 100) == 4
     assert writer.begin(database, at.STREAM, "another", 2) == 0
     assert run_details.run(database, "old") is not None
 
 
-def test_a_log_that_lost_its_end_takes_its_rows_along(database: Database) -> None:
+def test_rows_beyond_a_truncated_log_are_removed(database: Database) -> None:
     facts = at.recorded([*at.whole("a", metrics={}), at.requested("b"), at.attempt("b"), at.requested("c")])
     at.apply(database, facts)
     # Of run b the attempt is lost, of run c everything.
@@ -370,7 +370,7 @@ def test_a_log_that_lost_its_end_takes_its_rows_along(database: Database) -> Non
     assert (row["state"], row["attempts"]) == ("queued", [])
 
 
-def test_rebuilt_rows_are_the_same(database: Database) -> None:
+def test_a_rebuild_gives_the_same_rows(database: Database) -> None:
     facts = at.recorded(fact for n in range(9) for fact in at.whole(f"r{n}", metrics={"loss": 1.0}, labels={"a": "b"}))
     at.apply(database, facts)
     before = at.rows(database)
@@ -383,7 +383,7 @@ def test_rebuilt_rows_are_the_same(database: Database) -> None:
 # ------------------------------------------------------------------------------------------------------------- lineage
 
 
-def test_lineage_goes_up_and_down_over_runs(database: Database) -> None:
+def test_lineage_follows_artifacts_upstream_and_downstream(database: Database) -> None:
     one, two, three = (Stored(at.artifact(letter)) for letter in "abc")
     facts = at.recorded(
         [
@@ -410,7 +410,7 @@ def test_lineage_goes_up_and_down_over_runs(database: Database) -> None:
     assert lineage.lineage(database, "another", "b" * 64)["up"] == []
 
 
-def test_a_lineage_without_end_is_bounded(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unbounded_lineage_is_cut_off(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lineage, "MOST", 5)
     shared = Stored(at.artifact("a"))
     facts = at.recorded(

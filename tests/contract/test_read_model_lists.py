@@ -173,7 +173,7 @@ queries = st.builds(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(query=queries, few=st.sampled_from([0, 4, 5000]))
-def test_every_page_is_that_of_a_list_in_memory(filled: Database, query: RunQuery, few: int) -> None:
+def test_pages_match_a_list_in_memory(filled: Database, query: RunQuery, few: int) -> None:
     wanted = expected(query)
     found: list[str] = []
     after: Key | None = None
@@ -190,7 +190,7 @@ def test_every_page_is_that_of_a_list_in_memory(filled: Database, query: RunQuer
     assert found == wanted
 
 
-def test_what_a_list_is_about_is_shown(filled: Database) -> None:
+def test_list_rows_contain_what_they_are_filtered_by(filled: Database) -> None:
     query = RunQuery(
         metrics=(Condition("loss", "<", "0.2", 0.2),),
         params=(Condition("depth", "=", "4", 4.0),),
@@ -227,7 +227,7 @@ PLANS = {
 
 @pytest.mark.parametrize("few", [0, 5000], ids=["many fit", "few fit"])
 @pytest.mark.parametrize("query", PLANS.values(), ids=PLANS.keys())
-def test_no_list_reads_a_whole_table(
+def test_no_list_query_scans_a_whole_table(
     filled: Database, query: RunQuery, few: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "FEW", few)

@@ -68,7 +68,7 @@ def values(database: Database, name: str = "loss", limit: int = 10_000) -> list[
             return found
 
 
-def test_what_was_measured_is_there_with_steps_and_times(database: Database) -> None:
+def test_points_have_steps_and_times(database: Database) -> None:
     points = [Point("a", None, 10.5, math.nan), Point("b", 2**62, 11.5, math.inf), Point("a", -3, 12.5, -math.inf)]
     measure(database, [PointBatch(1, "r", "fit[3]", 2, 0, points)])
     a, b = series.summaries(database, "r")
@@ -88,13 +88,13 @@ def test_what_was_measured_is_there_with_steps_and_times(database: Database) -> 
     assert second == Point("a", -3, 12.5, -math.inf)
 
 
-def test_a_series_of_nothing_but_nan_has_no_bounds(database: Database) -> None:
+def test_a_series_of_only_nan_has_no_bounds(database: Database) -> None:
     measure(database, [part(1, math.nan, math.nan)])
     (one,) = series.summaries(database, "r")
     assert (one.count, one.low, one.high, math.isnan(one.last)) == (2, None, None, True)
 
 
-def test_parts_that_come_late_or_twice_are_in_order_once(database: Database) -> None:
+def test_late_and_duplicate_parts_are_stored_once_in_order(database: Database) -> None:
     parts = [part(2, 3.0, 4.0, first=2), part(1, 1.0, 2.0)]
     measure(database, parts)
     assert measure(database, parts) == 2
@@ -106,7 +106,7 @@ def test_parts_that_come_late_or_twice_are_in_order_once(database: Database) -> 
         measure(database, [part(9, 1.0)], after=8)
 
 
-def test_the_last_attempt_of_a_step_counts_unless_one_is_named(database: Database) -> None:
+def test_the_last_attempt_is_used_unless_one_is_given(database: Database) -> None:
     measure(database, [part(1, 1.0), part(2, 2.0, attempt=2), part(3, 3.0, key="other"), part(4, 4.0, name="acc")])
     known = series.summaries(database, "r")
     assert [(one.name, one.key, one.attempt, one.last) for one in known] == [
@@ -120,7 +120,7 @@ def test_the_last_attempt_of_a_step_counts_unless_one_is_named(database: Databas
     assert series.summaries(database, "another") == []
 
 
-def test_the_end_of_a_stream_that_was_lost_takes_its_rows_along(database: Database) -> None:
+def test_rows_beyond_a_truncated_stream_are_removed(database: Database) -> None:
     measure(database, [part(1, 1.0), part(2, 2.0, first=1), part(3, 3.0, first=2)])
     assert writer.begin(database, STREAM, "log", 2) == 2
     assert values(database) == [1.0, 2.0]
@@ -128,7 +128,7 @@ def test_the_end_of_a_stream_that_was_lost_takes_its_rows_along(database: Databa
     assert values(database) == [1.0, 2.0]
 
 
-def test_clearing_one_stream_leaves_the_other(database: Database) -> None:
+def test_clearing_one_stream_keeps_the_other(database: Database) -> None:
     measure(database, [part(1, 1.0)])
     at.apply(database, at.recorded(at.whole("r", metrics={"loss": 1.0})))
     writer.clear(database, at.STREAM)
@@ -146,7 +146,7 @@ POINTS = st.lists(
 
 @given(POINTS, st.data())
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_however_it_is_cut_it_is_the_same_series(
+def test_the_split_into_messages_does_not_change_the_series(
     database: Database, given_points: list[tuple[str, float]], data: st.DataObject
 ) -> None:
     points = [Point(name, n, float(n), value) for n, (name, value) in enumerate(given_points)]
@@ -169,7 +169,7 @@ def test_however_it_is_cut_it_is_the_same_series(
         assert one.last == mine[-1].value
 
 
-def test_a_hundred_thousand_points_are_few_rows_and_quick(database: Database) -> None:
+def test_a_hundred_thousand_points_take_few_rows_and_little_time(database: Database) -> None:
     parts = [part(n + 1, *(1.0 / (n * 3000 + i + 1) for i in range(3000)), first=n * 3000) for n in range(34)]
     began = time.perf_counter()
     measure(database, parts)

@@ -109,7 +109,7 @@ def broken(up: Workspace) -> str:
     return up.json("run", "flows.py:broken", code=1)["run_id"]
 
 
-def test_a_failed_run_says_why_of_every_step(up: Workspace, broken: str) -> None:
+def test_explain_gives_a_reason_for_every_step_of_a_failed_run(up: Workspace, broken: str) -> None:
     lines = up.call("runs", "explain", "last").splitlines()
     assert lines[0].startswith("broken v1 failed  run " + broken)
     assert lines[1].split() == ["STEP", "STATE", "SINCE", "REASON"]
@@ -121,7 +121,7 @@ def test_a_failed_run_says_why_of_every_step(up: Workspace, broken: str) -> None
     assert "the first cause: step 'fails' failed: ValueError: no 4s today" in words["total-2"]
 
 
-def test_one_step_comes_with_what_it_is_because_of(up: Workspace, broken: str) -> None:
+def test_explaining_one_step_includes_its_causes(up: Workspace, broken: str) -> None:
     lines = up.call("runs", "explain", broken[:20], "total-2").splitlines()
     assert [line.split()[0] for line in lines[2:]] == ["total-2", "total", "fails"]
     whole = up.json("runs", "explain", broken, "total")
@@ -132,7 +132,7 @@ def test_one_step_comes_with_what_it_is_because_of(up: Workspace, broken: str) -
     assert "penstock runs list" in up.call("runs", "explain", "k" + "0" * 25, code=2)
 
 
-def test_a_step_that_is_tried_again_later_says_when_and_why(up: Workspace) -> None:
+def test_explaining_a_delayed_retry_says_when_and_why(up: Workspace) -> None:
     process = up.start("run", "flows.py:retried", "--quiet")
     try:
         deadline = time.monotonic() + 20
@@ -155,7 +155,7 @@ def test_a_step_that_is_tried_again_later_says_when_and_why(up: Workspace) -> No
 # ----------------------------------------------------------------------------------------------------------- rerun
 
 
-def test_a_run_is_run_again_with_its_inputs_or_changed_ones(up: Workspace) -> None:
+def test_a_rerun_uses_the_same_or_changed_inputs(up: Workspace) -> None:
     first = up.json("run", "flows.py:sized", "-p", "source=short.txt", "-p", "times=2", "--label", "team=growth")
     assert first["outputs"] == {"result": "6 plain"}
     again = up.json("runs", "rerun", first["run_id"])
@@ -175,14 +175,14 @@ def test_a_run_is_run_again_with_its_inputs_or_changed_ones(up: Workspace) -> No
     assert "no such file or folder" in up.call("runs", "rerun", first["run_id"], "-p", "source=none.txt", code=2)
 
 
-def test_a_rerun_that_fails_says_why(up: Workspace, broken: str) -> None:
+def test_a_failing_rerun_shows_the_reason(up: Workspace, broken: str) -> None:
     text = up.call("runs", "rerun", broken, "-p", "n=9", code=1)
     assert "step fails failed: ValueError: no 9s today" in text
     assert 'File "flows.py"' in text
     assert up.call("runs", "rerun", "k" + "0" * 25, code=2).startswith("error: ")
 
 
-def test_the_version_is_chosen_where_a_newer_one_has_come(up: Workspace) -> None:
+def test_a_rerun_requires_a_version_choice_when_a_newer_one_exists(up: Workspace) -> None:
     code = "from penstock import pipeline, step\n\n@step\ndef tell() -> str:\n    return '{}'\n\n"
     code += "@pipeline\ndef told():\n    return tell()\n"
     (up.folder / "told.py").write_text(code.format("old"))
@@ -201,7 +201,7 @@ def test_the_version_is_chosen_where_a_newer_one_has_come(up: Workspace) -> None
     assert "expected a number or one of same, latest" in up.call("runs", "rerun", first, "--version", "new", code=2)
 
 
-def test_a_detached_rerun_goes_on_by_itself(up: Workspace) -> None:
+def test_a_detached_rerun_continues_without_the_client(up: Workspace) -> None:
     first = up.json("run", "flows.py:sized", "-p", "source=short.txt")["run_id"]
     asked = up.json("runs", "rerun", first, "--detach")
     assert asked["parent"] == first and asked["state"] == "queued"

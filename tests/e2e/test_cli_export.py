@@ -27,7 +27,7 @@ def flow(x: int = 1):
 """
 
 
-def test_an_exported_run_is_replayed(tmp_path: Path) -> None:
+def test_an_exported_run_can_be_replayed(tmp_path: Path) -> None:
     def penstock(*arguments: str) -> subprocess.CompletedProcess[bytes]:
         env = {**os.environ, "PENSTOCK_HOME": str(tmp_path / "home")}
         return subprocess.run(

@@ -143,7 +143,7 @@ def trained(workspace: Workspace, pipeline: str, **inputs: Any) -> str:
     return run.run_id
 
 
-def test_plain_data_can_be_a_model_and_each_run_is_one_version(workspace: Workspace) -> None:
+def test_each_run_registers_plain_data_as_one_version(workspace: Workspace) -> None:
     first = trained(workspace, "training", depth=3)
     second = trained(workspace, "training", depth=2)
     trained(workspace, "training", depth=5)
@@ -166,14 +166,14 @@ def test_plain_data_can_be_a_model_and_each_run_is_one_version(workspace: Worksp
     assert "accuracy > champion.accuracy: 0.2 > 0.3 does not hold" in text
 
 
-def test_a_cached_result_registers_nothing_anew(workspace: Workspace) -> None:
+def test_a_cached_result_registers_no_new_version(workspace: Workspace) -> None:
     first = trained(workspace, "keeping")
     trained(workspace, "keeping")
     (version,) = workspace.client.models.versions("kept")
     assert version.run_id == first
 
 
-def test_a_folder_is_a_model_and_an_input_that_is_pinned_and_cached(workspace: Workspace) -> None:
+def test_a_folder_can_be_a_model_and_a_pinned_cached_input(workspace: Workspace) -> None:
     trained(workspace, "saving")
     model = workspace.client.models.get("folder")
     assert (model.format, model.unsafe, model.size) == ("folder", False, 9)
@@ -190,7 +190,7 @@ def test_a_folder_is_a_model_and_an_input_that_is_pinned_and_cached(workspace: W
     assert "count" in {attempt.key for attempt in lineage.down}
 
 
-def test_a_version_is_an_input_from_python(workspace: Workspace) -> None:
+def test_a_model_version_can_be_an_input_from_python(workspace: Workspace) -> None:
     trained(workspace, "training", depth=4)
     client = workspace.client
     rules = client.models.get("rules")
@@ -257,7 +257,7 @@ def test_a_colleague_s_run_does_not_change_what_a_model_resolves_to(workspace: W
     assert workspace.call("models", "show", "shared:3").startswith("model shared:3 (candidate), experiment")
 
 
-def test_every_command_has_json(workspace: Workspace) -> None:
+def test_every_command_supports_json(workspace: Workspace) -> None:
     run_id = trained(workspace, "saving", depth=7)
     made = workspace.json(
         "models", "register", "byhand", run_id, "save", "--metric", "f1=0.5", "--tag", "a=b", "--alias", "best",
@@ -311,13 +311,13 @@ def test_every_command_has_json(workspace: Workspace) -> None:
         (("get", "nosuch"), "there is no model 'nosuch'"),
     ],
 )
-def test_wrong_use_ends_with_2_and_says_what_to_do(workspace: Workspace, arguments: tuple[str, ...], says: str) -> None:
+def test_usage_errors_exit_with_2_and_a_hint(workspace: Workspace, arguments: tuple[str, ...], says: str) -> None:
     if not any(model.name == "rules" for model in workspace.client.models.list()):
         trained(workspace, "training")
     assert says in workspace.call("models", *arguments, code=2)
 
 
-def test_an_artifact_that_is_gone_is_told(workspace: Workspace) -> None:
+def test_a_deleted_artifact_is_reported(workspace: Workspace) -> None:
     run_id = trained(workspace, "saving", depth=11)
     client = workspace.client
     model = client.models.get("folder")
@@ -330,7 +330,7 @@ def test_an_artifact_that_is_gone_is_told(workspace: Workspace) -> None:
         client.models.register("again", run_id, "save")
 
 
-def test_unsafe_formats_can_be_refused(workspace: Workspace) -> None:
+def test_unsafe_formats_can_be_rejected(workspace: Workspace) -> None:
     data = pickle.dumps(print)
     sha256 = hashlib.sha256(data).hexdigest()
     workspace.client.artifacts.upload(data, sha256)
@@ -343,7 +343,7 @@ def test_unsafe_formats_can_be_refused(workspace: Workspace) -> None:
         ModelVersion("made", 1, "made:1", artifact=artifact).load()
 
 
-def test_the_client_checks_what_it_can(workspace: Workspace) -> None:
+def test_the_client_validates_arguments(workspace: Workspace) -> None:
     client = workspace.client
     with pytest.raises(InvalidIdError):
         client.models.get("../x")

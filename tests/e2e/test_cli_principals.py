@@ -100,7 +100,7 @@ def ci(workspace: Workspace) -> str:
     return workspace.call("admin", "tokens", "create", "ci").strip()
 
 
-def test_the_token_of_the_state_folder_is_its_owner(workspace: Workspace, ci: str) -> None:
+def test_the_state_folders_token_acts_as_its_owner(workspace: Workspace, ci: str) -> None:
     assert workspace.call("whoami") == f"{USER}\n"
     assert workspace.json("whoami", token=ci) == {"principal": "token:ci", "kind": "token", "name": "ci"}
     assert workspace.json("admin", "tokens", "list")[0]["created_by"] == USER
@@ -122,7 +122,7 @@ def test_each_principal_has_its_own_runs_and_its_own_last_run(workspace: Workspa
     assert [run["run_id"] for run in workspace.json("runs", "list", "--requested-by", "token:ci")] == [theirs]
 
 
-def test_last_is_no_child_run(workspace: Workspace) -> None:
+def test_last_never_selects_a_child_run(workspace: Workspace) -> None:
     workspace.call("register", "flows.py:small")
     run_id = workspace.json("run", "flows.py:parent")["run_id"]
     runs = Client(home=workspace.folder / ".penstock").runs
@@ -132,7 +132,7 @@ def test_last_is_no_child_run(workspace: Workspace) -> None:
     assert workspace.json("runs", "show", "last")["run_id"] == run_id
 
 
-def test_a_revoked_token_is_refused(workspace: Workspace) -> None:
+def test_a_revoked_token_is_rejected(workspace: Workspace) -> None:
     token = workspace.json("admin", "tokens", "create", "short-lived")["token"]
     workspace.call("runs", "list", token=token)
     workspace.call("admin", "tokens", "revoke", "short-lived")

@@ -208,7 +208,7 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
 # -------------------------------------------------------------------------------------------------------- embedded
 
 
-def test_a_run_brings_its_own_platform_and_takes_it_away(workspace: Workspace) -> None:
+def test_run_starts_and_stops_an_embedded_platform(workspace: Workspace) -> None:
     done = workspace.call("run", "flows.py:hello", "-p", "n=5")
     lines = done.stdout.splitlines()
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3}  run \w{26} of hello v1, 2 steps$", lines[0])
@@ -228,7 +228,7 @@ def test_a_run_brings_its_own_platform_and_takes_it_away(workspace: Workspace) -
     assert (shown["state"], shown["outputs"], shown["inputs"]) == ("succeeded", {"result": 10}, {"n": 5})
 
 
-def test_a_killed_embedded_platform_is_started_again_and_the_run_ends_well(workspace: Workspace) -> None:
+def test_a_killed_embedded_platform_restarts_and_the_run_succeeds(workspace: Workspace) -> None:
     # How soon a dead executor's attempts are given to another one.
     process = workspace.start(
         "run", "flows.py:short", "--json", env={**workspace.environment(), "PENSTOCK_ACK_WAIT": "1"}
@@ -275,7 +275,7 @@ def await_state(client: Client, step: str, state: str, pipeline: str | None = No
         ("flows.py:nothing", "no pipeline 'nothing'"),
     ],
 )
-def test_what_does_not_compile_is_told_with_file_and_line(workspace: Workspace, source: str, message: str) -> None:
+def test_compile_errors_show_file_and_line(workspace: Workspace, source: str, message: str) -> None:
     done = workspace.call("run", source, code=2)
     assert re.search(message, done.stderr), done.stderr
     assert done.stdout == ""
@@ -287,7 +287,7 @@ def test_a_missing_file_starts_nothing(workspace: Workspace) -> None:
     assert "no state folder" in workspace.call("runs", "list", code=3).stderr
 
 
-def test_a_state_folder_that_cannot_be_used_is_told(workspace: Workspace) -> None:
+def test_an_unusable_state_folder_is_reported(workspace: Workspace) -> None:
     workspace.home.write_text("a file")
     assert "state folder" in workspace.call("run", "flows.py:hello", code=3).stderr
     workspace.home.unlink()
@@ -296,7 +296,7 @@ def test_a_state_folder_that_cannot_be_used_is_told(workspace: Workspace) -> Non
 # -------------------------------------------------------------------------------------------------------- one run
 
 
-def test_json_is_one_object(up: Workspace) -> None:
+def test_json_output_is_one_object(up: Workspace) -> None:
     done = up.call("run", "flows.py:hello", "--json", "--label", "team=a", "--name", "first")
     run = json.loads(done.stdout)
     assert set(run) == {"run_id", "state", "outputs", "error", "steps"}
@@ -309,7 +309,7 @@ def test_json_is_one_object(up: Workspace) -> None:
     assert up.json("runs", "show", run["run_id"])["labels"] == {"team": "a", "name": "first"}
 
 
-def test_a_failed_step_shows_the_users_traceback_and_why_others_were_skipped(up: Workspace) -> None:
+def test_a_failed_step_shows_the_traceback_and_skip_reasons(up: Workspace) -> None:
     done = up.call("run", "flows.py:failing", code=1)
     text = done.stdout
     assert "step broken failed: ValueError: cannot use [2] values" in text
@@ -329,32 +329,32 @@ def test_json_of_a_failed_run_and_its_error_output(up: Workspace) -> None:
     assert "ValueError: cannot use [2] values" in done.stderr
 
 
-def test_quiet_says_nothing_of_success_and_why_of_failure(up: Workspace) -> None:
+def test_quiet_prints_only_failures(up: Workspace) -> None:
     done = up.call("run", "flows.py:hello", "--quiet")
     assert (done.stdout, done.stderr) == ("", "")
     done = up.call("run", "flows.py:failing", "--quiet", code=1)
     assert done.stdout == "" and "step broken failed" in done.stderr
 
 
-def test_logs_come_along_when_asked_for(up: Workspace) -> None:
+def test_logs_are_printed_with_the_logs_option(up: Workspace) -> None:
     assert "numbers  | making numbers" in up.call("run", "flows.py:hello", "--logs").stdout
     assert "making numbers" not in up.call("run", "flows.py:hello").stdout
 
 
-def test_what_a_module_prints_does_not_mix_with_json(up: Workspace) -> None:
+def test_module_output_does_not_mix_with_json(up: Workspace) -> None:
     (up.folder / "noisy.py").write_text("import os\nprint('loud')\nos.write(1, b'louder')\n" + FLOWS)
     done = up.call("run", "noisy.py:hello", "--json")
     assert json.loads(done.stdout)["state"] == "succeeded"
     assert "loud" in done.stderr and "louder" in done.stderr
 
 
-def test_json_says_why_there_is_no_run(up: Workspace) -> None:
+def test_json_reports_why_no_run_was_created(up: Workspace) -> None:
     done = up.call("run", "wrong.py:wrong_type", "--json", code=2)
     told = json.loads(done.stdout)
     assert told["run_id"] is None and "wrong.py:14" in told["error"] and "wrong.py:14" in done.stderr
 
 
-def test_files_go_in_and_come_out(up: Workspace) -> None:
+def test_files_as_inputs_and_outputs(up: Workspace) -> None:
     run = up.json("run", "flows.py:files", "-p", "source=rows.csv")
     report = run["outputs"]["report"]
     assert Path(report["path"]).read_text() == "report of rows.csv"
@@ -387,7 +387,7 @@ def test_ctrl_c_cancels_and_waits_for_the_end(up: Workspace) -> None:
     assert client.runs.get(run_id).state == "cancelled"
 
 
-def test_a_second_ctrl_c_leaves_at_once(up: Workspace) -> None:
+def test_a_second_ctrl_c_exits_at_once(up: Workspace) -> None:
     process = up.start("run", "flows.py:short")
     client = Client(home=up.home)
     run_id = await_state(client, "pause", "running", "short")
@@ -443,7 +443,7 @@ def test_logs_are_shown(up: Workspace, finished: dict[str, Any]) -> None:
     assert "it has: numbers, total" in up.call("runs", "logs", finished["run_id"], "--step", "x", code=2).stderr
 
 
-def test_a_reader_that_goes_away_is_no_error(up: Workspace, finished: dict[str, Any]) -> None:
+def test_a_closed_output_pipe_is_not_an_error(up: Workspace, finished: dict[str, Any]) -> None:
     process = up.start("runs", "list")
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
@@ -468,7 +468,7 @@ def test_versions_are_listed(up: Workspace, finished: dict[str, Any]) -> None:
     assert "hello" in up.call("versions", "list").stdout
 
 
-def test_schedules_come_and_go(up: Workspace, finished: dict[str, Any]) -> None:
+def test_schedules_are_created_and_deleted(up: Workspace, finished: dict[str, Any]) -> None:
     published = up.json("register", "flows.py:hello")
     assert (published["pipeline"], published["created"], published["published"]) == ("hello", False, True)
     assert "(latest)" in up.call("versions", "list", "hello").stdout
@@ -498,7 +498,7 @@ def test_doctor_finds_the_platform(up: Workspace) -> None:
     assert schedulers["found"].startswith("1 running; ") and schedulers["found"].endswith(" has 16")
 
 
-def test_doctor_names_what_fails(workspace: Workspace) -> None:
+def test_doctor_reports_failing_checks(workspace: Workspace) -> None:
     workspace.home.write_text("a file")
     done = workspace.call("doctor", code=3)
     assert "✘ fail  state folder" in done.stdout and "→ " in done.stdout
@@ -508,14 +508,14 @@ def test_doctor_names_what_fails(workspace: Workspace) -> None:
 # ------------------------------------------------------------------------------------------------------ the platform
 
 
-def test_a_second_platform_on_one_folder_is_refused(up: Workspace) -> None:
+def test_a_second_platform_on_one_state_folder_is_rejected(up: Workspace) -> None:
     address = platform.find(up.home)
     assert address is not None
     done = up.call("up", code=3)
     assert f"process {address.pid}, {address.url}" in done.stderr and "PENSTOCK_HOME" in done.stderr
 
 
-def test_a_platform_that_ends_with_the_last_command_is_waited_for(workspace: Workspace) -> None:
+def test_a_command_waits_for_a_stopping_platform(workspace: Workspace) -> None:
     workspace.call("run", "flows.py:hello", "--quiet")
     process = workspace.start("up", "--json")
     assert process.stdout is not None and process.stderr is not None
@@ -526,7 +526,7 @@ def test_a_platform_that_ends_with_the_last_command_is_waited_for(workspace: Wor
     assert '"url"' in first
 
 
-def test_an_embedded_platform_with_a_client_is_not_taken_over(workspace: Workspace) -> None:
+def test_up_does_not_replace_an_embedded_platform_in_use(workspace: Workspace) -> None:
     process = workspace.start("run", "flows.py:short", "--quiet")
     deadline = time.monotonic() + 20
     while platform.find(workspace.home) is None:
@@ -537,14 +537,14 @@ def test_an_embedded_platform_with_a_client_is_not_taken_over(workspace: Workspa
     assert process.returncode == 0, err
 
 
-def test_a_port_that_is_taken_is_told(workspace: Workspace, up: Workspace) -> None:
+def test_a_port_in_use_is_reported(workspace: Workspace, up: Workspace) -> None:
     address = platform.find(up.home)
     assert address is not None
     done = workspace.call("up", "--port", address.url.rpartition(":")[2], code=2)
     assert "is in use" in done.stderr
 
 
-def test_another_folder_can_use_the_platform_by_its_address(up: Workspace, workspace: Workspace) -> None:
+def test_a_platform_can_be_used_from_another_folder_by_address(up: Workspace, workspace: Workspace) -> None:
     address = platform.find(up.home)
     assert address is not None
     named = {**workspace.environment(), "PENSTOCK_URL": address.url, "PENSTOCK_TOKEN": address.token}
@@ -578,7 +578,7 @@ def test_runs_from_python(up: Workspace) -> None:
 # ---------------------------------------------------------------------------------------------------------- terminal
 
 
-def test_a_terminal_sees_progress_redrawn_and_then_the_summary(up: Workspace) -> None:
+def test_a_terminal_shows_live_progress_and_then_the_summary(up: Workspace) -> None:
     import pty
     import struct
     import termios

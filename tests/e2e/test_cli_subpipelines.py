@@ -121,7 +121,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
     process.stdout.close()
 
 
-def test_two_calls_of_one_pipeline(workspace: Workspace) -> None:
+def test_calling_one_pipeline_twice(workspace: Workspace) -> None:
     text = workspace.call("run", "flows.py:outer")
     assert "succeeded  " in text
     assert f"{LONG}-2/divide  running" in text or f"{LONG}-2/divide  succeeded" in text

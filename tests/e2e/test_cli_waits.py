@@ -136,7 +136,7 @@ def dead(pid: int) -> bool:
         return True
 
 
-def test_a_question_is_shown_listed_and_answered(workspace: Workspace) -> None:
+def test_questions_are_shown_listed_and_answered(workspace: Workspace) -> None:
     running = workspace.start("run", "flows.py:publishing", "--priority", "7")
     [asked] = until(lambda: workspace.client.questions.list(pipeline="publishing"))
     assert (asked.step, asked.question, asked.choices) == ("ask", "Publish?", ("yes", "no"))
@@ -165,7 +165,7 @@ def test_a_question_is_shown_listed_and_answered(workspace: Workspace) -> None:
     assert requested.data["priority"] == 7
 
 
-def test_an_event_comes_before_or_after_its_wait(workspace: Workspace) -> None:
+def test_an_event_may_arrive_before_or_after_the_wait(workspace: Workspace) -> None:
     client = workspace.client
     version = client.pipelines.register(str(workspace.folder / "flows.py") + ":labelling")
     after = client.run(version, {"dataset": "after"})
@@ -196,7 +196,7 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""
 
 
-def test_one_step_is_cancelled_with_its_processes(workspace: Workspace, tmp_path: Path) -> None:
+def test_cancelling_one_step_stops_its_processes(workspace: Workspace, tmp_path: Path) -> None:
     run, pids = begin(workspace, "long", tmp_path / "cancelled")
     assert "has no step" in workspace.call("runs", "cancel", run.run_id, "--step", "nothing", code=2)
     told = workspace.call("runs", "cancel", run.run_id, "--step", "stubborn", "--reason", "too slow")
@@ -207,7 +207,7 @@ def test_one_step_is_cancelled_with_its_processes(workspace: Workspace, tmp_path
     assert workspace.client.runs.cancel(run.run_id, step="stubborn") == "cancelled"
 
 
-def test_a_run_that_is_over_its_deadline_is_ended(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_run_past_its_deadline_is_stopped(workspace: Workspace, tmp_path: Path) -> None:
     run, pids = begin(workspace, "limited", tmp_path / "limited")
     ended = workspace.client.runs.wait(run.run_id, 60)
     assert ended.state == "failed" and "deadline" in (ended.error or "")

@@ -153,7 +153,7 @@ def test_page(page: Path, reader: Reader, request: pytest.FixtureRequest) -> Non
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_every_command_is_in_a_block_that_is_run_or_says_why_not(page: Path) -> None:
+def test_every_command_block_runs_or_states_why_not(page: Path) -> None:
     for block in pages.blocks(page.read_text()):
         if any(line.startswith("$ ") for line in block.lines):
             assert block.language == "console", f"line {block.line}: commands belong into a block of `console`"
@@ -161,7 +161,7 @@ def test_every_command_is_in_a_block_that_is_run_or_says_why_not(page: Path) -> 
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_resolve(page: Path) -> None:
     for target, anchor in pages.links(page.read_text()):
         file = (page.parent / target).resolve() if target else page
         assert file.exists(), f"{page.name} links to {target}, which is not there"
@@ -182,12 +182,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG.keys())
-def test_a_wrong_page_is_found_out(reader: Reader, text: str) -> None:
+def test_a_wrong_page_is_detected(reader: Reader, text: str) -> None:
     reader.read(text)
     assert len(reader.problems) == 1, reader.problems
 
 
-def test_what_differs_from_run_to_run_is_not_compared(reader: Reader) -> None:
+def test_values_that_vary_between_runs_are_not_compared(reader: Reader) -> None:
     reader.read(
         "```console\n"
         "$ echo 'run k4v8m5pzeg6h77xrby4gwk5xtg took 1.05 s at 07:04:00.062, 16 B'; pwd\n"

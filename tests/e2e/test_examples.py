@@ -47,7 +47,7 @@ def trained(folder: Path) -> dict[str, Any]:
     return penstock(folder, str(EXAMPLES / "training"))
 
 
-def test_training_ends_with_model_report_and_metrics(folder: Path, trained: dict[str, Any]) -> None:
+def test_training_produces_model_report_and_metrics(folder: Path, trained: dict[str, Any]) -> None:
     assert (trained["exit"], trained["state"], trained["error"]) == (0, "succeeded", None)
     assert set(trained["outputs"]) == {"model", "report", "metrics"}
     assert trained["outputs"]["metrics"]["test"]["accuracy"] > 0.9
@@ -79,7 +79,7 @@ def test_inference_predicts_with_the_model_of_the_last_training_run(folder: Path
     assert len(table) == 114
 
 
-def test_rows_of_ones_own_by_a_relative_path(folder: Path, trained: dict[str, Any]) -> None:
+def test_input_rows_from_a_relative_path(folder: Path, trained: dict[str, Any]) -> None:
     load_breast_cancer(as_frame=True).data.head(5).to_csv(folder / "new.csv", index=False)
     arguments = ["-p", "rows=new.csv", "-p", f"model_run={trained['run_id']}"]
     predicted = penstock(folder, str(EXAMPLES / "inference"), *arguments)
@@ -87,7 +87,7 @@ def test_rows_of_ones_own_by_a_relative_path(folder: Path, trained: dict[str, An
     assert predicted["outputs"]["summary"]["predicted"] == {"malignant": 5}
 
 
-def test_without_a_training_run_the_failure_says_what_to_do(tmp_path: Path) -> None:
+def test_without_a_training_run_the_error_has_a_hint(tmp_path: Path) -> None:
     failed = penstock(tmp_path, str(EXAMPLES / "inference"))
     assert (failed["exit"], failed["state"]) == (1, "failed")
     assert "no run of pipeline 'training' has succeeded yet" in failed["error"]

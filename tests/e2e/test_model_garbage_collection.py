@@ -39,7 +39,7 @@ def training(seed: int):
 
 
 @pytest.mark.timeout(240)
-def test_versions_outlive_their_runs_and_what_nobody_names_goes(tmp_path: Path) -> None:
+def test_registered_versions_outlive_their_runs_and_unreferenced_artifacts_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "flows.py").write_text(FLOWS)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
     environment |= {"PENSTOCK_GC_GRACE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -144,7 +144,7 @@ def states(ended: dict[str, Any]) -> dict[str, str]:
     return {key: step["state"] for key, step in ended["steps"].items() if "[" not in key}
 
 
-def test_items_keep_their_order_and_are_among_the_steps(source: Path) -> None:
+def test_items_keep_their_order_and_are_listed_as_steps(source: Path) -> None:
     ended = run(source, "fanned", "bad=6")
     assert ended["outputs"]["result"] == [0, 2, 4, None, *range(8, 24, 2)]
     assert states(ended) == {"double": "succeeded", "fails_for": "succeeded", "listed": "succeeded"}
@@ -153,7 +153,7 @@ def test_items_keep_their_order_and_are_among_the_steps(source: Path) -> None:
 
 
 @pytest.mark.parametrize(("x", "word"), [(1, "small"), (20, "large")])
-def test_branches_and_handlers_of_the_end(source: Path, x: int, word: str) -> None:
+def test_branches_and_exit_handlers(source: Path, x: int, word: str) -> None:
     ended = run(source, "branches", f"x={x}")
     assert ended["outputs"]["result"] == word
     found = states(ended)
@@ -167,7 +167,7 @@ def test_limits_are_never_exceeded(source: Path) -> None:
         assert sum(start <= begun < end for start, end in intervals) <= 2
 
 
-def test_a_run_past_its_deadline_fails_and_its_process_ends(source: Path, tmp_path: Path) -> None:
+def test_a_run_past_its_deadline_fails_and_its_processes_stop(source: Path, tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     ended = run(source, "late", f"marker={marker}", code=1)
     assert (ended["state"], ended["error"]) == ("failed", "the run did not finish by its deadline")
@@ -176,9 +176,7 @@ def test_a_run_past_its_deadline_fails_and_its_process_ends(source: Path, tmp_pa
         gone(int(marker.read_text()))
 
 
-def test_a_cancel_of_a_run_ends_the_run_that_it_waits_for_and_then_runs_its_exit_steps(
-    source: Path, tmp_path: Path
-) -> None:
+def test_cancelling_a_run_cancels_its_child_run_and_then_runs_exit_steps(source: Path, tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     up = subprocess.Popen(
         [PENSTOCK, "up"], env=environment(source), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -202,7 +200,7 @@ def test_a_cancel_of_a_run_ends_the_run_that_it_waits_for_and_then_runs_its_exit
 
 
 @pytest.mark.slow
-def test_two_thousand_items(source: Path) -> None:
+def test_a_mapped_step_with_two_thousand_items(source: Path) -> None:
     ended = run(source, "wide", "n=2000")
     assert ended["outputs"]["result"] == sum(2 * x for x in range(2000))
     assert states(ended) == {"counted": "succeeded", "double": "succeeded", "total": "succeeded"}

@@ -25,7 +25,7 @@ def pools() -> int:
 """
 
 
-def test_a_step_of_another_pool_runs_on_this_machine(tmp_path: Path) -> None:
+def test_steps_of_every_pool_run_on_a_standalone_platform(tmp_path: Path) -> None:
     (tmp_path / "pooled.py").write_text(PIPELINE)
     done = subprocess.run(
         [str(Path(sys.executable).parent / "penstock"), "run", "pooled.py", "--json"],

@@ -104,7 +104,7 @@ def eventually(found: Callable[[], Any], timeout: float = 60.0) -> Any:
     return value
 
 
-def test_a_colleague_s_run_changes_nothing_that_runs_by_itself(up: Workspace) -> None:
+def test_an_experiment_run_does_not_change_scheduled_versions(up: Workspace) -> None:
     mine, theirs = up.project("mine", "mine"), up.project("theirs", "theirs")
     tried = up.call("run", theirs / "flow.py:told")
     assert up.call("register", mine / "flow.py:told")["published"]
@@ -125,7 +125,7 @@ def test_a_colleague_s_run_changes_nothing_that_runs_by_itself(up: Workspace) ->
     assert [bool(one["published_by"]) for one in listed] == [False, True, False]
 
 
-def test_a_project_is_the_same_version_wherever_it_lies(up: Workspace) -> None:
+def test_a_project_has_the_same_version_in_any_folder(up: Workspace) -> None:
     first = up.project("first", "here")
     (first / "flow.py").write_text(FLOW.replace("told", "moved"))
     number = up.run(f"{first}/flow.py:moved")
@@ -139,7 +139,7 @@ def test_a_project_is_the_same_version_wherever_it_lies(up: Workspace) -> None:
     assert up.run(f"{first}/flow.py:moved") == number + 1
 
 
-def test_a_data_file_that_the_code_reads_makes_a_version(up: Workspace) -> None:
+def test_changing_a_data_file_creates_a_version(up: Workspace) -> None:
     root = up.project("reading", "")
     (root / "flow.py").write_text(FLOW.replace("told", "reading"))
     (root / "helpers.py").write_text(
@@ -151,7 +151,7 @@ def test_a_data_file_that_the_code_reads_makes_a_version(up: Workspace) -> None:
     assert [one["version"] for one in up.call("versions", "list", "reading")] == [2, 1]
 
 
-def test_a_version_whose_environment_is_nowhere_says_what_is_missing(up: Workspace) -> None:
+def test_a_version_with_an_unavailable_environment_reports_missing_packages(up: Workspace) -> None:
     from penstock import bundle, sources
     from penstock_core.environments import Environment
 

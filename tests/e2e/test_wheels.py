@@ -125,7 +125,7 @@ def platform(whole: Environment) -> Iterator[dict[str, str]]:
         process.communicate(timeout=60)
 
 
-def test_two_wheels_are_built_and_share_out_the_packages(wheels: list[Path]) -> None:
+def test_two_wheels_contain_all_packages_once(wheels: list[Path]) -> None:
     assert [wheel.name.split("-")[:2] for wheel in wheels] == [["penstock", VERSION], ["penstock_platform", VERSION]]
     tops = [{name.partition("/")[0] for name in zipfile.ZipFile(wheel).namelist()} for wheel in wheels]
     assert tops[0] == {"penstock", "penstock_cli", "penstock_core", f"penstock-{VERSION}.dist-info"}
@@ -144,14 +144,14 @@ def test_both_wheels_run_a_pipeline_outside_the_repository(whole: Environment) -
     assert whole.call("python", "-c", REPLAY).stdout == "{'prefix': 'succeeded'}\n"
 
 
-def test_the_client_alone_says_what_to_install_when_it_shall_start_a_platform(client: Environment) -> None:
+def test_the_client_wheel_says_what_to_install_to_start_a_platform(client: Environment) -> None:
     assert client.call("penstock", "--version").stdout == f"penstock {VERSION}\n"
     for arguments in (["up"], ["run", "where.py"], ["doctor"]):
         done = client.call("penstock", *arguments, code=3)
         assert f"pip install penstock-platform=={VERSION}" in done.stdout + done.stderr
 
 
-def test_the_client_alone_uses_a_platform_of_another_environment(client: Environment, platform: dict[str, str]) -> None:
+def test_the_client_wheel_uses_a_platform_of_another_environment(client: Environment, platform: dict[str, str]) -> None:
     token = (Path(platform["home"]) / "token").read_text()
     by_address = {"PENSTOCK_URL": platform["url"], "PENSTOCK_TOKEN": token}
     for where in (by_address, {"PENSTOCK_HOME": platform["home"]}):

@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("victim", ["executor", "process"])
-def test_the_next_attempt_goes_on_from_the_last_checkpoint(cluster: Cluster, victim: str) -> None:
+def test_the_next_attempt_resumes_from_the_last_checkpoint(cluster: Cluster, victim: str) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     version = client.pipelines.register(f"{cluster.src / 'checkpointed.py'}:training")
     note = cluster.home.parent / f"note-{victim}"

@@ -67,7 +67,7 @@ def parked(cluster: Cluster) -> list[Parked]:
     return found
 
 
-def test_garbage_on_every_subject_harms_no_run(cluster: Cluster, client: Client) -> None:
+def test_garbage_on_every_subject_affects_no_run(cluster: Cluster, client: Client) -> None:
     run_id = client.run("pair").run_id
 
     async def publish(bus: Bus) -> None:
@@ -98,7 +98,7 @@ def test_garbage_on_every_subject_harms_no_run(cluster: Cluster, client: Client)
     assert all(entry.error for entry in found)
 
 
-def test_an_unreadable_end_counts_as_lost_and_the_step_runs_again(cluster: Cluster, client: Client) -> None:
+def test_an_unreadable_attempt_end_counts_as_lost_and_is_retried(cluster: Cluster, client: Client) -> None:
     run_id = client.run("pair").run_id
 
     async def publish(bus: Bus) -> None:
@@ -109,7 +109,7 @@ def test_an_unreadable_end_counts_as_lost_and_the_step_runs_again(cluster: Clust
     assert (run.state, run.steps["slow"].attempts, client.artifacts.load(run_id)) == ("succeeded", 2, 3)
 
 
-def test_an_unreadable_request_of_an_attempt_is_followed_by_another(cluster: Cluster, client: Client) -> None:
+def test_an_unreadable_attempt_request_is_retried(cluster: Cluster, client: Client) -> None:
     cluster.kill("scheduler")
     run_id = client.run("pair").run_id
 
@@ -122,7 +122,7 @@ def test_an_unreadable_request_of_an_attempt_is_followed_by_another(cluster: Clu
     assert (run.state, run.steps["slow"].attempts, client.artifacts.load(run_id)) == ("succeeded", 2, 3)
 
 
-def test_a_run_whose_request_is_unreadable_has_an_end(cluster: Cluster, client: Client) -> None:
+def test_a_run_with_an_unreadable_request_finishes(cluster: Cluster, client: Client) -> None:
     """Its place in the log is taken for ever, so it must not wait for ever."""
     before = len(parked(cluster))
 

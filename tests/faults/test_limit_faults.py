@@ -67,7 +67,7 @@ def connected(cluster: Cluster, *names: str) -> Client:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("victims", [("scheduler", "scheduler-2"), ("executor", "scheduler"), ("executor-2", "nats")])
-def test_three_runs_share_two_slots_whoever_is_killed(cluster: Cluster, victims: tuple[str, ...]) -> None:
+def test_three_runs_share_two_slots_despite_kills(cluster: Cluster, victims: tuple[str, ...]) -> None:
     client = connected(cluster, "sweep")
     runs = [client.run("sweep", {"depths": list(range(ITEMS))}).run_id for _ in range(3)]
     for n, victim in enumerate(victims, 1):
@@ -84,7 +84,7 @@ def test_three_runs_share_two_slots_whoever_is_killed(cluster: Cluster, victims:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_waiting_runs_get_their_turn_whoever_is_killed(cluster: Cluster) -> None:
+def test_queued_runs_are_admitted_despite_kills(cluster: Cluster) -> None:
     client = connected(cluster, "queued")
     runs = [client.run("queued", {"seconds": 0.3}).run_id for _ in range(4)]
     for victim in ("scheduler", "scheduler-2"):
@@ -103,7 +103,7 @@ def test_waiting_runs_get_their_turn_whoever_is_killed(cluster: Cluster) -> None
 
 
 @pytest.mark.slow
-def test_the_newest_run_takes_the_place_of_those_before(cluster: Cluster) -> None:
+def test_the_newest_run_cancels_the_previous_ones(cluster: Cluster) -> None:
     client = connected(cluster, "newest")
     runs = [client.run("newest", {"seconds": 60.0 if n < 2 else 0.1}).run_id for n in range(3)]
     assert [client.runs.wait(run_id, timeout=60).state for run_id in runs] == ["cancelled", "cancelled", "succeeded"]

@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_models_of_good_ends_are_registered_once_and_told(cluster: Cluster) -> None:
+def test_models_of_successful_attempts_are_registered_and_published_once(cluster: Cluster) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     version = client.pipelines.register(f"{cluster.src / 'models.py'}:training")
     chance = random.Random(3)

@@ -102,7 +102,7 @@ def logs(cluster: Cluster) -> str:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_executors_of_a_pool_share_its_attempts_by_free_slots(cluster: Cluster, client: Client) -> None:
+def test_executors_of_a_pool_share_attempts_by_free_slots(cluster: Cluster, client: Client) -> None:
     run = client.run("wide")
     assert client.runs.wait(run.run_id, timeout=90).state == "succeeded", logs(cluster)
     _, recorded = cluster.history(run.run_id, "wide", run.version)
@@ -120,7 +120,7 @@ def test_executors_of_a_pool_share_its_attempts_by_free_slots(cluster: Cluster, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_the_shards_of_a_killed_scheduler_move_and_come_back(cluster: Cluster, client: Client) -> None:
+def test_shards_of_a_killed_scheduler_are_reassigned(cluster: Cluster, client: Client) -> None:
     until(cluster, lambda: shared(cluster, 4))
     before = held(cluster)
     cluster.kill("scheduler-3")
@@ -137,7 +137,7 @@ def test_the_shards_of_a_killed_scheduler_move_and_come_back(cluster: Cluster, c
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", range(4))
-def test_all_runs_end_whoever_is_killed(cluster: Cluster, client: Client, seed: int) -> None:
+def test_all_runs_finish_despite_kills(cluster: Cluster, client: Client, seed: int) -> None:
     chance = random.Random(seed)
     until(cluster, lambda: shared(cluster, 4))
     runs = [client.run("tangle", {"start": start}) for start in range(RUNS)]

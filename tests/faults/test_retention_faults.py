@@ -122,7 +122,7 @@ def test_a_janitor_killed_between_archive_and_purge_loses_nothing(cluster: Clust
 
 
 @pytest.mark.timeout(500)
-def test_what_is_kept_is_never_swept_while_runs_write_and_janitors_die(cluster: Cluster) -> None:
+def test_referenced_artifacts_are_never_swept_despite_writes_and_kills(cluster: Cluster) -> None:
     client = client_of(cluster)
     client.retention.archive_after(0)
     client.retention.set("few", keep_last=2, confirm=True)

@@ -88,7 +88,7 @@ def client_with(home: Path, pipeline: str) -> Client:
 
 
 @pytest.mark.parametrize("victim", ["platform", "nats"])
-def test_a_run_goes_on_after_kill_9(tmp_path: Path, victim: str) -> None:
+def test_a_run_continues_after_kill_9(tmp_path: Path, victim: str) -> None:
     home, note = tmp_path / "home", tmp_path / "note"
     with standalone(home) as child:
         client = client_with(home, "chain")
@@ -108,7 +108,7 @@ def test_a_run_goes_on_after_kill_9(tmp_path: Path, victim: str) -> None:
             assert len(note.read_text().splitlines()) <= 8 + sum(s.attempts - 1 for s in run.steps.values()) + 1
 
 
-def test_killing_the_platform_leaves_no_process_of_the_users(tmp_path: Path) -> None:
+def test_killing_the_platform_leaves_no_step_process(tmp_path: Path) -> None:
     home, note = tmp_path / "home", tmp_path / "note"
     with standalone(home) as child:
         client = client_with(home, "endless")
@@ -125,7 +125,7 @@ def test_killing_the_platform_leaves_no_process_of_the_users(tmp_path: Path) -> 
         assert client.runs.wait(run_id, timeout=30).state == "cancelled"
 
 
-def test_a_stop_hands_back_what_runs(tmp_path: Path) -> None:
+def test_a_stop_hands_running_attempts_back(tmp_path: Path) -> None:
     home, note = tmp_path / "home", tmp_path / "note"
     with standalone(home):
         client = client_with(home, "endless")
@@ -145,7 +145,7 @@ def test_a_stop_hands_back_what_runs(tmp_path: Path) -> None:
         assert client.runs.wait(run_id, timeout=30).state == "cancelled"
 
 
-def test_a_second_platform_on_one_folder_is_refused(tmp_path: Path) -> None:
+def test_a_second_platform_on_one_state_folder_is_rejected(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with standalone(home) as child:
         status, words = failed_start(home)
@@ -156,7 +156,7 @@ def test_a_second_platform_on_one_folder_is_refused(tmp_path: Path) -> None:
         assert Client(home=home).runs.list() == []
 
 
-def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -167,7 +167,7 @@ def test_a_port_that_is_taken_is_said(tmp_path: Path) -> None:
     assert "Traceback" not in words
 
 
-def test_a_state_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_an_unwritable_state_folder_is_reported(tmp_path: Path) -> None:
     in_the_way = tmp_path / "file"
     in_the_way.write_text("")
     status, words = failed_start(in_the_way / "home")
@@ -209,7 +209,7 @@ def fill(folder: Path) -> Path:
     return ballast
 
 
-def test_a_full_disk_is_said_at_the_start(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_at_start(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 80) as disk:
         fill(disk)
         status, words = failed_start(disk / "home")
@@ -218,7 +218,7 @@ def test_a_full_disk_is_said_at_the_start(tmp_path: Path) -> None:
         assert "PENSTOCK_HOME" in words
 
 
-def test_a_disk_that_fills_up_holds_a_run_up_and_no_more(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_only_delays_the_run(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", 200) as disk:
         home, note = disk / "home", tmp_path / "note"
         with standalone(home):

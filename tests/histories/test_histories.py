@@ -58,13 +58,13 @@ def shown_step(step: StepState) -> dict[str, Any]:
     return shown
 
 
-def test_every_history_has_an_expectation() -> None:
+def test_every_history_has_an_expected_state() -> None:
     assert len(FILES) >= 20
     assert FILES.keys() == EXPECTED.keys()
 
 
 @every_history
-def test_it_folds_to_the_state_of_its_day(name: str) -> None:
+def test_histories_fold_to_their_recorded_state(name: str) -> None:
     state = load(name).fold()
     assert shown(state) == without_later_defaults(EXPECTED[name])
     skipped = EXPECTED[name]["outcome"] == "skipped"
@@ -75,14 +75,14 @@ def test_it_folds_to_the_state_of_its_day(name: str) -> None:
 
 
 @every_history
-def test_its_decisions_would_be_made_again(name: str) -> None:
+def test_histories_replay_to_the_same_decisions(name: str) -> None:
     history = load(name)
     assert history.unaccounted_facts() == []
     history.check()
 
 
 @every_history
-def test_every_beginning_of_it_folds_and_decides_the_same_each_time(name: str) -> None:
+def test_every_prefix_folds_and_decides_deterministically(name: str) -> None:
     history = load(name)
     for length, state in enumerate(history.prefixes()):
         again = history.fold(length)
@@ -92,7 +92,7 @@ def test_every_beginning_of_it_folds_and_decides_the_same_each_time(name: str) -
 
 
 @every_history
-def test_a_history_delivered_twice_is_the_same_history(name: str) -> None:
+def test_duplicate_delivery_does_not_change_a_history(name: str) -> None:
     history = load(name)
     twice = [fact for fact in history.facts for _ in range(2)]
     for facts in (twice, history.facts + history.facts):
@@ -100,7 +100,7 @@ def test_a_history_delivered_twice_is_the_same_history(name: str) -> None:
 
 
 @every_history
-def test_its_facts_can_still_be_written_and_read(name: str) -> None:
+def test_recorded_facts_round_trip(name: str) -> None:
     for fact in load(name).facts:
         assert fact_codec.decode(fact_codec.subject(fact), fact_codec.encode(fact)) == fact
 
@@ -130,11 +130,11 @@ def ends(name: str) -> list[tuple[str, int, str, str]]:
         ("unreadable_request", [("one", 1, "lost", "CorruptEvent")]),
     ],
 )
-def test_the_recordings_hold_the_ends_that_they_are_about(name: str, bad: list[tuple[str, int, str, str]]) -> None:
+def test_recordings_cover_the_intended_outcomes(name: str, bad: list[tuple[str, int, str, str]]) -> None:
     assert ends(name) == bad
 
 
-def test_the_recordings_hold_the_decisions_that_they_are_about() -> None:
+def test_recordings_cover_the_intended_decisions() -> None:
     waits = [fact.not_before for fact in facts("retries", AttemptRequested) if fact.key == "shaky"]
     assert waits[0] is None
     assert all(waits[1:])
@@ -171,13 +171,13 @@ def changed(name: str, kind: type[Fact], **changes: Any) -> History:
         (RunFinished, {"outcome": Outcome.FAILED, "error": "no"}),
     ],
 )
-def test_a_history_that_would_go_otherwise_now_is_found_out(kind: type[Fact], changes: dict[str, Any]) -> None:
+def test_a_changed_decision_is_detected(kind: type[Fact], changes: dict[str, Any]) -> None:
     load("chain").check()
     with pytest.raises(InvariantError):
         changed("chain", kind, **changes).check()
 
 
-def test_another_policy_would_have_led_the_run_otherwise() -> None:
+def test_a_different_policy_changes_the_decisions() -> None:
     history = load("retries")
     specs = history.pipeline.steps
     stubborn = dataclasses.replace(specs["shaky"], retry=dataclasses.replace(specs["shaky"].retry, delay=9.0))
@@ -201,7 +201,7 @@ def test_another_policy_would_have_led_the_run_otherwise() -> None:
         (2, '{"seq": 1, "at": 1.0, "type": "penstock.run.finished.v1", "fact": {"run_id": "a"}}', "outcome"),
     ],
 )
-def test_a_wrong_line_is_told_with_its_place(tmp_path: Path, number: int, line: str, why: str) -> None:
+def test_an_invalid_line_is_reported_with_its_line_number(tmp_path: Path, number: int, line: str, why: str) -> None:
     lines = FILES["chain"].read_text().splitlines()
     lines[number - 1] = line
     file = tmp_path / "wrong.jsonl"
@@ -211,13 +211,13 @@ def test_a_wrong_line_is_told_with_its_place(tmp_path: Path, number: int, line: 
     assert str(raised.value).startswith(f"{file}:{number}: ")
 
 
-def test_an_empty_file_is_no_history(tmp_path: Path) -> None:
+def test_an_empty_file_is_not_a_history(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(InvalidHistoryError, match=r"empty\.jsonl:1: "):
         histories.load(tmp_path / "empty.jsonl")
 
 
-def test_keys_of_a_later_version_are_left_out(tmp_path: Path) -> None:
+def test_unknown_keys_of_a_newer_version_are_ignored(tmp_path: Path) -> None:
     lines = [json.loads(line) for line in FILES["chain"].read_text().splitlines()]
     for line in lines:
         line["later"] = 1
@@ -227,7 +227,7 @@ def test_keys_of_a_later_version_are_left_out(tmp_path: Path) -> None:
 
 
 @every_history
-def test_every_run_of_the_past_can_be_told_to_an_openlineage_service(name: str) -> None:
+def test_every_recorded_run_converts_to_openlineage_events(name: str) -> None:
     openlineage = pytest.importorskip(
         "penstock_gateway.lineage.openlineage", reason="openlineage-python is not installed"
     )

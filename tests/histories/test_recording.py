@@ -33,7 +33,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     yield module
 
 
-def test_runs_go_as_they_went_when_they_were_recorded(recorder: ModuleType, tmp_path: Path) -> None:
+def test_scenarios_still_run_as_recorded(recorder: ModuleType, tmp_path: Path) -> None:
     with Cluster(tmp_path / "cluster") as cluster:
         found = recorder.record(cluster, NAMES, tmp_path)
     assert list(found) == NAMES

@@ -72,7 +72,7 @@ def archived_and_collected(cluster: Cluster) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_on_s3(s3_server: S3Server, tmp_path: Path) -> None:
+def test_a_store_on_s3(s3_server: S3Server, tmp_path: Path) -> None:
     env = {
         "PENSTOCK_ARTIFACTS_URL": f"s3://{BUCKET}/retention",
         "PENSTOCK_S3_ENDPOINT": s3_server.endpoint,
@@ -87,7 +87,7 @@ def test_on_s3(s3_server: S3Server, tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_in_a_folder_elsewhere(tmp_path: Path) -> None:
+def test_a_store_in_another_folder(tmp_path: Path) -> None:
     """Steps write to the store itself, wherever it is."""
     store = tmp_path / "elsewhere"
     env = {

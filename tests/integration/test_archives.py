@@ -131,7 +131,7 @@ def all_of(client: Client, run_id: str, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(240)
-def test_everything_answers_for_an_archived_run_as_before(cluster: Cluster, client: Client, tmp_path: Path) -> None:
+def test_archived_runs_are_served_unchanged(cluster: Cluster, client: Client, tmp_path: Path) -> None:
     run = client.run("flow", {"rows": 5}, wait=True)
     assert run.succeeded
     all_of(client, run.run_id, tmp_path)  # what executors tell late is there after this
@@ -158,7 +158,7 @@ def test_everything_answers_for_an_archived_run_as_before(cluster: Cluster, clie
 
 
 @pytest.mark.timeout(240)
-def test_archived_runs_are_resumed_and_run_again(cluster: Cluster, client: Client, tmp_path: Path) -> None:
+def test_archived_runs_can_be_resumed_and_rerun(cluster: Cluster, client: Client, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     first = client.run("flow", {"rows": 3, "ready": str(ready)}, wait=True)
     assert first.state == "failed"
@@ -177,7 +177,7 @@ def test_archived_runs_are_resumed_and_run_again(cluster: Cluster, client: Clien
 
 
 @pytest.mark.timeout(240)
-def test_keys_and_places_stay_taken(cluster: Cluster, client: Client) -> None:
+def test_archived_runs_keep_their_keys_and_subjects(cluster: Cluster, client: Client) -> None:
     """A request that comes again, and facts that come late, make no second run and change nothing."""
     run = client.run("flow", {"rows": 2}, idempotency_key="once", wait=True)
     client.runs.archive(run.run_id)
@@ -196,7 +196,7 @@ def test_keys_and_places_stay_taken(cluster: Cluster, client: Client) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_runs_under_way_are_not_archived(cluster: Cluster, client: Client) -> None:
+def test_unfinished_runs_are_not_archived(cluster: Cluster, client: Client) -> None:
     client.pipelines.register(f"{cluster.src / 'archived.py'}:asking")
     run = client.run("asking")
     while not client.questions.list(run.run_id):
@@ -210,7 +210,7 @@ def test_runs_under_way_are_not_archived(cluster: Cluster, client: Client) -> No
 
 
 @pytest.mark.timeout(240)
-def test_a_lost_log_gets_back_what_it_had_of_archived_runs(cluster: Cluster, client: Client, tmp_path: Path) -> None:
+def test_a_lost_log_is_restored_from_archived_runs(cluster: Cluster, client: Client, tmp_path: Path) -> None:
     version = client.pipelines.register(f"{cluster.src / 'archived.py'}:flow").version
     long_ago = time.time() - 3600
     given = {"rows": Inline(6), "ready": Inline("")}
@@ -251,7 +251,7 @@ def lose(cluster: Cluster, run_id: str) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_runs_go_by_policies_and_by_hand_but_not_those_that_others_need(cluster: Cluster, client: Client) -> None:
+def test_runs_are_deleted_by_policy_or_request_unless_needed(cluster: Cluster, client: Client) -> None:
     client.pipelines.register(f"{cluster.src / 'archived.py'}:other")
     first = client.run("other", wait=True)
     second = client.runs.wait(client.runs.resume(first.run_id, from_step="total").run_id, timeout=60)
@@ -291,7 +291,7 @@ def test_runs_go_by_policies_and_by_hand_but_not_those_that_others_need(cluster:
         ({"keep_last": 0}, 409, "The policy would delete all"),
     ],
 )
-def test_policies_that_are_not_meant_are_refused(
+def test_dangerous_policies_are_rejected(
     cluster: Cluster, client: Client, wrong: dict[str, Any], status: int, says: str
 ) -> None:
     client.run("flow", wait=True)
@@ -303,7 +303,7 @@ def test_policies_that_are_not_meant_are_refused(
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("flip", ["middle", "cut"])
-def test_a_damaged_archive_is_named_and_nothing_is_purged(cluster: Cluster, client: Client, flip: str) -> None:
+def test_a_damaged_archive_is_reported_and_nothing_is_purged(cluster: Cluster, client: Client, flip: str) -> None:
     run = client.run("flow", wait=True)
     other = client.run("flow", wait=True)
     facts = log_of(cluster, run.run_id)

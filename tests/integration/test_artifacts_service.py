@@ -70,7 +70,7 @@ async def store_info(bus: Bus) -> StoreInfo:
     return StoreInfo.model_validate_json((await bus.request(subjects.ARTIFACTS_STORE, b"{}")).data)
 
 
-async def test_a_folder_is_told_by_its_paths(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_folder_store_returns_paths(nats_server: NatsServer, tmp_path: Path) -> None:
     settings = ArtifactsSettings(home=tmp_path, artifact_limit=1000)
     async with running(nats_server, settings) as parts:
         assert parts.ready() == {"nats": True, "artifacts": True}
@@ -92,7 +92,7 @@ async def test_a_folder_is_told_by_its_paths(nats_server: NatsServer, tmp_path: 
         assert "limit of 1000 bytes" in (large.error or "")
 
 
-async def test_a_bucket_is_granted_object_by_object(
+async def test_a_bucket_store_grants_presigned_urls_per_object(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
 ) -> None:
     async with running(nats_server, on_s3(s3_server, tmp_path)) as parts:
@@ -137,7 +137,7 @@ async def test_an_executor_moves_artifacts_to_and_from_the_bucket(
 @pytest.mark.parametrize(
     "body", [b"", b"\xff\xfe", b"[]", b'{"sha256": "../../etc/passwd"}', b'{"sha256": 1}', b"{" * 10_000]
 )
-async def test_a_bad_request_is_answered_and_harms_no_other(
+async def test_an_invalid_request_is_answered_and_affects_no_other(
     nats_server: NatsServer, tmp_path: Path, body: bytes
 ) -> None:
     async with running(nats_server, ArtifactsSettings(home=tmp_path)) as parts:
@@ -147,7 +147,7 @@ async def test_a_bad_request_is_answered_and_harms_no_other(
         assert await ask(parts.bus, subjects.ARTIFACTS_STAT, sha256=SHA256) == Location()
 
 
-async def test_replicas_share_the_questions(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_replicas_share_requests(nats_server: NatsServer, tmp_path: Path) -> None:
     settings = ArtifactsSettings(home=tmp_path)
     async with running(nats_server, settings) as one, running(nats_server, settings):
         replies = 0
@@ -167,7 +167,7 @@ async def test_replicas_share_the_questions(nats_server: NatsServer, tmp_path: P
         assert replies == 50, "each question is answered once"
 
 
-async def test_a_store_that_is_away_is_said_to_be_and_found_again(
+async def test_an_unavailable_store_is_reported_and_recovers(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     away = True
@@ -194,7 +194,7 @@ async def test_a_store_that_is_away_is_said_to_be_and_found_again(
         assert await ask(parts.bus, subjects.ARTIFACTS_STAT, sha256=MISSING) == Location()
 
 
-async def test_a_store_that_hangs_does_not_hang_those_who_ask(
+async def test_a_hanging_store_does_not_block_requests(
     nats_server: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def hang(*_: object) -> None:
@@ -209,7 +209,7 @@ async def test_a_store_that_hangs_does_not_hang_those_who_ask(
         assert {reply.error for reply in replies} == {"the artifact store did not answer within 0.1 s: try again"}
 
 
-async def test_a_store_set_up_wrongly_ends_the_start(
+async def test_a_misconfigured_store_fails_the_start(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = on_s3(s3_server, tmp_path).model_copy(update={"artifacts_url": "s3://no-such-bucket"})
@@ -229,7 +229,7 @@ async def test_a_store_set_up_wrongly_ends_the_start(
             pass
 
 
-def test_it_runs_alone_and_stops_gently(nats_server: NatsServer, tmp_path: Path) -> None:
+def test_the_service_runs_alone_and_stops_gracefully(nats_server: NatsServer, tmp_path: Path) -> None:
     [health] = free_ports(1)
     env = {"PENSTOCK_NATS_URL": nats_server.url, "PENSTOCK_HEALTH_PORT": str(health), "PENSTOCK_HOME": str(tmp_path)}
     child = Child("artifacts", [sys.executable, "-m", "penstock_artifacts"], tmp_path / "log", tmp_path, env)
@@ -246,7 +246,7 @@ def test_it_runs_alone_and_stops_gently(nats_server: NatsServer, tmp_path: Path)
     assert child.process.wait(10) == 0, child.tail()
 
 
-def test_it_says_why_it_cannot_start(nats_server: NatsServer, tmp_path: Path) -> None:
+def test_the_service_reports_why_it_cannot_start(nats_server: NatsServer, tmp_path: Path) -> None:
     env = {"PENSTOCK_NATS_URL": nats_server.url, "PENSTOCK_ARTIFACTS_URL": "nonsense", "PENSTOCK_HOME": str(tmp_path)}
     child = Child("artifacts", [sys.executable, "-m", "penstock_artifacts"], tmp_path / "log", tmp_path, env)
     assert child.process.wait(20) == 1

@@ -82,7 +82,7 @@ async def announced(bus: Bus, name: str) -> list[int]:
     return [Version.model_validate_json(message.data).version for message in messages]
 
 
-async def test_a_version_is_stored_numbered_and_announced(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_version_is_stored_numbered_and_published(nats_server: NatsServer, tmp_path: Path) -> None:
     async with platform(nats_server, tmp_path) as bus:
         git = GitInfo(commit="c" * 40, branch="main", dirty=True)
         first = command("numbered", git=git)
@@ -108,7 +108,7 @@ async def test_a_version_is_stored_numbered_and_announced(nats_server: NatsServe
         assert await register(bus, command("other")) == VersionReply(version=1, created=True)
 
 
-async def test_replicas_give_no_number_twice_nor_two_to_equal_content(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_replicas_number_equal_content_once(nats_server: NatsServer, tmp_path: Path) -> None:
     async with platform(nats_server, tmp_path, replicas=3) as bus:
         contents = [str(n % 12) for n in range(60)]
         random.Random(7).shuffle(contents)
@@ -124,7 +124,7 @@ async def test_replicas_give_no_number_twice_nor_two_to_equal_content(nats_serve
         assert await highest(bus, "raced") == 12
 
 
-async def test_publishing_an_experiment_keeps_its_number_and_the_last_publication_is_the_latest(
+async def test_publishing_an_experiment_keeps_its_number_and_makes_it_the_latest(
     nats_server: NatsServer, tmp_path: Path
 ) -> None:
     async with platform(nats_server, tmp_path) as bus:
@@ -150,7 +150,7 @@ async def test_publishing_an_experiment_keeps_its_number_and_the_last_publicatio
         assert [version.version for version in await versions.list("default", "released")] == [1, 2]
 
 
-async def test_publications_at_the_same_time_lose_none(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_concurrent_publications_lose_none(nats_server: NatsServer, tmp_path: Path) -> None:
     async with platform(nats_server, tmp_path, replicas=3) as bus:
         wanted = [command("rivals", description=str(n % 6), publish=n % 6 < 4) for n in range(18)]
         replies = await asyncio.gather(*(register(bus, one) for one in wanted))
@@ -162,7 +162,7 @@ async def test_publications_at_the_same_time_lose_none(nats_server: NatsServer, 
         assert found.latest in published
 
 
-async def test_the_identity_has_no_path(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_the_content_digest_does_not_depend_on_paths(nats_server: NatsServer, tmp_path: Path) -> None:
     async with platform(nats_server, tmp_path) as bus:
         await FolderArtifacts(tmp_path / "artifacts").put_bytes(b"with an unrelated file")
         other = hashlib.sha256(b"with an unrelated file").hexdigest()
@@ -192,7 +192,9 @@ async def test_the_identity_has_no_path(nats_server: NatsServer, tmp_path: Path)
 
 
 @pytest.mark.parametrize("written", [1, 2, 3])
-async def test_what_a_killed_builder_left_is_completed(nats_server: NatsServer, tmp_path: Path, written: int) -> None:
+async def test_a_registration_left_by_a_killed_builder_is_completed(
+    nats_server: NatsServer, tmp_path: Path, written: int
+) -> None:
     name = f"left-{written}"
     async with platform(nats_server, tmp_path) as bus:
         await register(bus, command(name))
@@ -216,7 +218,7 @@ async def test_what_a_killed_builder_left_is_completed(nats_server: NatsServer, 
         assert await announced(bus, name) == [1, 2]
 
 
-async def test_a_damaged_version_holds_its_number_and_blocks_nobody(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_damaged_version_keeps_its_number_and_blocks_nothing(nats_server: NatsServer, tmp_path: Path) -> None:
     async with platform(nats_server, tmp_path) as bus:
         await Bucket(bus, subjects.VERSIONS_BUCKET).put(key("default", "damaged", 1), b"\x00not a version")
         assert (await register(bus, command("damaged"))).version == 2
@@ -245,7 +247,7 @@ def cycle() -> ir.Pipeline:
         ),
     ],
 )
-async def test_what_cannot_be_registered_says_why(
+async def test_rejected_registrations_have_a_reason(
     nats_server: NatsServer, tmp_path: Path, wrong: dict[str, Any], says: str
 ) -> None:
     async with platform(nats_server, tmp_path) as bus:
@@ -260,13 +262,13 @@ async def test_what_cannot_be_registered_says_why(
 @pytest.mark.parametrize(
     "body", [b"", b"\xff", b"{}", b'{"pipeline": 1, "source": "..", "environment": []}', b"[" * 5000]
 )
-async def test_a_bad_request_is_answered(nats_server: NatsServer, tmp_path: Path, body: bytes) -> None:
+async def test_an_invalid_request_is_answered(nats_server: NatsServer, tmp_path: Path, body: bytes) -> None:
     async with platform(nats_server, tmp_path) as bus:
         reply = VersionReply.model_validate_json((await bus.request(subjects.BUILDER_REGISTER, body)).data)
         assert "the request is not valid" in (reply.error or "")
 
 
-async def test_an_integer_beyond_64_bits_is_no_obstacle(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_integers_beyond_64_bits_are_accepted(nats_server: NatsServer, tmp_path: Path) -> None:
     async with platform(nats_server, tmp_path) as bus:
         port = ir.Port(name="n", required=False, default=2**200)
         pipeline = ir.Pipeline(name="big", params=(port,))
@@ -277,7 +279,7 @@ async def test_an_integer_beyond_64_bits_is_no_obstacle(nats_server: NatsServer,
         assert stored.pipeline.params == (port,)
 
 
-async def test_without_the_artifacts_service_the_answer_says_so(nats_server: NatsServer, tmp_path: Path) -> None:
+async def test_a_missing_artifacts_service_is_reported(nats_server: NatsServer, tmp_path: Path) -> None:
     settings = BuilderSettings(home=tmp_path)
     parts = await app.compose(nats_server.url, settings, {"builder": lambda link: build(link, settings)})
     try:

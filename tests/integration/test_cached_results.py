@@ -71,7 +71,7 @@ def cache(run: Run, step: str) -> Cache:
 
 
 @pytest.mark.timeout(240)
-def test_equal_calls_take_the_result_across_runs_and_pipelines(cluster: Cluster) -> None:
+def test_equal_calls_hit_the_cache_across_runs_and_pipelines(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "equal")
     first, ran = recorder.run()
     assert ran == ["blob", "length"] and not cache(first, "blob").hit
@@ -90,7 +90,7 @@ def test_equal_calls_take_the_result_across_runs_and_pipelines(cluster: Cluster)
 
 
 @pytest.mark.timeout(240)
-def test_other_calls_run_and_say_what_differs_and_runs_can_ask_for_it(cluster: Cluster) -> None:
+def test_cache_misses_report_differences_and_runs_can_disable_the_cache(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "other")
     first, _ = recorder.run()
     changed, ran = recorder.run(size=999)
@@ -112,7 +112,7 @@ def test_other_calls_run_and_say_what_differs_and_runs_can_ask_for_it(cluster: C
 
 
 @pytest.mark.timeout(240)
-def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None:
+def test_a_result_with_a_deleted_artifact_is_recomputed(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "gone")
     first, _ = recorder.run(size=12345)
     sha256 = first.steps["blob"].outputs["result"]["artifact"]["sha256"]
@@ -124,7 +124,7 @@ def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None
 
 
 @pytest.mark.timeout(240)
-def test_other_code_runs(cluster: Cluster) -> None:
+def test_changed_code_misses_the_cache(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "code")
     cluster.source("reused2.py", PIPELINE)
     recorder.file = cluster.src / "reused2.py"

@@ -64,7 +64,7 @@ async def acknowledged(context: ServiceContext) -> bool:
     return info["num_ack_pending"] == 0 and info["num_pending"] == 0
 
 
-async def test_messages_are_handled_in_order_and_again_after_an_error(tmp_path: Path) -> None:
+async def test_messages_are_handled_in_order_and_redelivered_after_an_error(tmp_path: Path) -> None:
     handled: list[str] = []
 
     def handle(body: str) -> None:
@@ -90,7 +90,7 @@ async def test_messages_are_handled_in_order_and_again_after_an_error(tmp_path: 
 
 
 @pytest.mark.parametrize("idle", [True, False], ids=["waiting", "stopped"])
-async def test_a_deleted_consumer_is_created_again(tmp_path: Path, idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_deleted_consumer_is_recreated(tmp_path: Path, idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both while requests stand at the server, which says that the consumer is gone, and before the first request."""
     handled: list[str] = []
     logged: list[str] = []

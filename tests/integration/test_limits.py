@@ -165,7 +165,7 @@ async def one(bus: Bus) -> AsyncIterator[Replica]:
     await replica.handler.stop()
 
 
-async def test_two_get_slots_the_third_when_one_is_over(one: Replica) -> None:
+async def test_a_third_attempt_gets_a_slot_when_one_finishes(one: Replica) -> None:
     runs = [await one.hold() for _ in range(3)]
     for run in runs[:2]:
         assert await one.acquire(run) == [SlotGranted(run_id=run.run_id, key="train", attempt=1)]
@@ -175,14 +175,14 @@ async def test_two_get_slots_the_third_when_one_is_over(one: Replica) -> None:
     assert await one.granted(runs) == [run.run_id for run in runs]
 
 
-async def test_what_a_run_frees_comes_back_to_it_at_once(one: Replica) -> None:
+async def test_a_released_slot_is_reused_by_the_same_run_at_once(one: Replica) -> None:
     run = await one.hold("a", (Limit(name="gpu", most=1),))
     await one.hold("b", (Limit(name="gpu", most=1),), run=run)
     assert len(await one.do(run, AcquireSlots("a", 1), AcquireSlots("b", 1))) == 1
     assert await one.finish(run, "a") == [SlotGranted(run_id=run.run_id, key="b", attempt=1)]
 
 
-async def test_a_thousand_wishes_at_once_are_a_few_changes(one: Replica) -> None:
+async def test_a_thousand_concurrent_requests_are_batched_into_few_writes(one: Replica) -> None:
     run = Run("busy")
     for n in range(1000):
         run.steps[f"t[{n}]"] = Step((Limit(name="g", most=400),), 0.0)
@@ -194,7 +194,7 @@ async def test_a_thousand_wishes_at_once_are_a_few_changes(one: Replica) -> None
     assert len(await one.facts(run, SlotGranted)) == 400
 
 
-async def test_many_replicas_never_give_too_much_and_give_everything(bus: Bus) -> None:
+async def test_many_replicas_grant_exactly_the_capacity(bus: Bus) -> None:
     replicas = [Replica(bus) for _ in range(4)]
     runs = [await replicas[0].hold() for _ in range(60)]
     active: set[str] = set()
@@ -219,7 +219,7 @@ async def test_many_replicas_never_give_too_much_and_give_everything(bus: Bus) -
     assert ledger is not None and not ledger.holders and not ledger.waiters
 
 
-async def test_a_release_is_seen_by_a_replica_that_knows_an_older_book(bus: Bus) -> None:
+async def test_a_release_is_seen_by_a_replica_with_a_stale_ledger(bus: Bus) -> None:
     old, new = Replica(bus), Replica(bus)
     first = await old.hold()
     await old.acquire(first)
@@ -262,7 +262,7 @@ async def test_a_grant_survives_a_crash_when_nothing_else_happens(bus: Bus) -> N
     assert await whole.granted([run]) == [run.run_id]
 
 
-async def test_the_same_effects_again(one: Replica) -> None:
+async def test_effects_are_idempotent(one: Replica) -> None:
     runs = [await one.hold() for _ in range(3)]
     for _ in range(2):
         for run in runs:
@@ -274,7 +274,7 @@ async def test_the_same_effects_again(one: Replica) -> None:
     assert ledger is not None and len(ledger.holders) == 2 and not ledger.waiters
 
 
-async def test_a_book_that_is_lost_is_built_anew_from_the_log(bus: Bus, one: Replica) -> None:
+async def test_a_lost_ledger_is_rebuilt_from_the_log(bus: Bus, one: Replica) -> None:
     runs = [await one.hold() for _ in range(5)]
     for run in runs:
         await one.acquire(run)
@@ -294,7 +294,7 @@ async def test_a_book_that_is_lost_is_built_anew_from_the_log(bus: Bus, one: Rep
     assert await new.granted(runs) == [run.run_id for run in runs[:4]]
 
 
-async def test_a_book_that_nobody_can_read_is_built_anew(bus: Bus, one: Replica) -> None:
+async def test_an_unreadable_ledger_is_rebuilt(bus: Bus, one: Replica) -> None:
     run = await one.hold()
     await one.acquire(run)
     await Bucket(bus, subjects.LIMITS_BUCKET).put(subjects.LIMITS_STATE, b'{"form": 99}')
@@ -302,7 +302,7 @@ async def test_a_book_that_nobody_can_read_is_built_anew(bus: Bus, one: Replica)
     assert {place[0] for place in ledger.holders} == {run.run_id}
 
 
-async def test_who_is_over_leaves_and_who_was_forgotten_enters(one: Replica) -> None:
+async def test_reconciliation_removes_finished_and_adds_missing_attempts(one: Replica) -> None:
     over, forgotten = await one.hold(), await one.hold()
     await one.acquire(over)
     await one.log.append([AttemptFinished(run_id=over.run_id, key="train", attempt=1, outcome=Outcome.LOST)])
@@ -311,7 +311,7 @@ async def test_who_is_over_leaves_and_who_was_forgotten_enters(one: Replica) -> 
     assert await one.granted([forgotten]) == [forgotten.run_id]
 
 
-async def test_a_run_whose_log_was_removed_leaves_at_the_second_look(bus: Bus, one: Replica) -> None:
+async def test_a_run_with_a_deleted_log_is_removed_at_the_second_reconciliation(bus: Bus, one: Replica) -> None:
     run = await one.hold()
     await one.acquire(run)
     await bus.api(f"STREAM.PURGE.{subjects.RUNS}", {"filter": subjects.run_all(run.run_id)})
@@ -319,7 +319,7 @@ async def test_a_run_whose_log_was_removed_leaves_at_the_second_look(bus: Bus, o
     assert not (await one.compare()).holders
 
 
-async def test_a_crowd_waits_outside_and_is_served_to_the_last(
+async def test_waiters_beyond_the_ledger_are_all_served(
     bus: Bus, one: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slot_ledger, "MAX_WAITERS", 10)
@@ -346,7 +346,7 @@ async def test_a_crowd_waits_outside_and_is_served_to_the_last(
     assert 0 < wanted < 15
 
 
-async def test_a_limit_that_nobody_knows_fails_the_attempt(one: Replica) -> None:
+async def test_an_unknown_limit_fails_the_attempt(one: Replica) -> None:
     run = await one.hold(needs=(Limit(name="licence"),))
     [end] = await one.acquire(run)
     assert isinstance(end, AttemptFinished) and end.outcome is Outcome.FAILED and end.error is not None
@@ -354,7 +354,7 @@ async def test_a_limit_that_nobody_knows_fails_the_attempt(one: Replica) -> None
     assert "penstock limits set licence SLOTS" in end.error.message
 
 
-async def test_a_size_that_is_removed_fails_those_who_wait_and_a_pool_s_lets_them_go(bus: Bus, one: Replica) -> None:
+async def test_removing_a_limit_fails_waiters_and_removing_a_pool_size_releases_them(bus: Bus, one: Replica) -> None:
     await one.sizes.change("licence", 1)
     await one.sizes.change("pool:big", 1)
     await one.sizes.read()
@@ -373,7 +373,7 @@ async def test_a_size_that_is_removed_fails_those_who_wait_and_a_pool_s_lets_the
     assert isinstance(end, AttemptFinished) and end.error is not None and end.error.type == "UnknownLimit"
 
 
-async def test_a_size_counts_at_once_on_every_replica(bus: Bus) -> None:
+async def test_a_changed_size_applies_at_once_on_every_replica(bus: Bus) -> None:
     replicas = [Replica(bus) for _ in range(2)]
     tasks = [asyncio.create_task(r.check.run(lambda *_, **__: None, time.time)) for r in replicas]
     for replica in replicas:
@@ -401,7 +401,7 @@ async def test_a_size_counts_at_once_on_every_replica(bus: Bus) -> None:
         await replica.check.close()
 
 
-async def test_a_replica_that_knows_an_older_size_does_not_use_it(bus: Bus) -> None:
+async def test_a_replica_with_a_stale_size_does_not_use_it(bus: Bus) -> None:
     old, new = Replica(bus), Replica(bus)
     await new.sizes.change("gpu", 3)
     await old.sizes.read()
@@ -414,7 +414,7 @@ async def test_a_replica_that_knows_an_older_size_does_not_use_it(bus: Bus) -> N
 
 
 @pytest.mark.parametrize("policy", Overlap)
-async def test_runs_of_a_pipeline(one: Replica, policy: Overlap) -> None:
+async def test_max_active_runs_of_a_pipeline(one: Replica, policy: Overlap) -> None:
     pipeline = Pipeline(name=f"p-{policy}", max_active=1, overlap=policy)
     runs = [await one.request(pipeline) for _ in range(3)]
     answers = [await one.do(run, AdmitRun()) for run in runs]
@@ -438,7 +438,7 @@ async def test_runs_of_a_pipeline(one: Replica, policy: Overlap) -> None:
         assert bool(await one.facts(run, RunAdmitted)) == (n == nxt)
 
 
-def test_a_full_book_stays_below_half_a_mebibyte() -> None:
+def test_a_full_ledger_stays_below_half_a_mebibyte() -> None:
     ledger = LimitsLedger()
     for n in range(20_000):
         name = f"limit-{n % 40}-{'x' * 80}"

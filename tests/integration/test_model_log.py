@@ -62,7 +62,7 @@ async def promote(log: ModelLog, version: int, name: str = "churn", **more: Any)
 
 
 @pytest.mark.asyncio
-async def test_many_promote_at_the_same_time_and_no_move_is_lost(tmp_path: Path) -> None:
+async def test_concurrent_promotions_lose_no_move(tmp_path: Path) -> None:
     async with server(tmp_path) as bus:
         first = ModelLog(bus, "test")
         for n in range(1, 9):
@@ -88,7 +88,7 @@ async def test_many_promote_at_the_same_time_and_no_move_is_lost(tmp_path: Path)
 
 
 @pytest.mark.asyncio
-async def test_of_many_who_pass_a_gate_at_the_same_time_each_beat_the_champion_that_it_replaced(tmp_path: Path) -> None:
+async def test_concurrent_promotions_each_beat_the_champion_they_replace(tmp_path: Path) -> None:
     async with server(tmp_path) as bus:
         first = ModelLog(bus, "test")
         for n in range(1, 11):
@@ -112,7 +112,7 @@ async def test_of_many_who_pass_a_gate_at_the_same_time_each_beat_the_champion_t
 
 
 @pytest.mark.asyncio
-async def test_registering_at_the_same_time_leaves_no_gap_and_makes_one_version_of_one_artifact(tmp_path: Path) -> None:
+async def test_concurrent_registrations_leave_no_gap_and_no_duplicate_version(tmp_path: Path) -> None:
     async with server(tmp_path) as bus:
         logs = [ModelLog(bus, f"replica-{n}") for n in range(5)]
         found = await asyncio.gather(*(register(log, n) for log in logs for n in range(1, 7)))
@@ -127,7 +127,7 @@ async def test_registering_at_the_same_time_leaves_no_gap_and_makes_one_version_
 
 
 @pytest.mark.asyncio
-async def test_a_version_and_its_alias_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+async def test_a_version_and_its_alias_are_written_atomically(tmp_path: Path) -> None:
     async with server(tmp_path) as bus:
         log, other = ModelLog(bus, "a"), ModelLog(bus, "b")
         model = await log.get("default", "churn")
@@ -149,7 +149,7 @@ async def test_a_version_and_its_alias_are_written_together_or_not_at_all(tmp_pa
 
 
 @pytest.mark.asyncio
-async def test_what_nobody_can_read_takes_its_place_and_the_model_goes_on(tmp_path: Path) -> None:
+async def test_an_unreadable_fact_keeps_its_revision_and_blocks_nothing(tmp_path: Path) -> None:
     async with server(tmp_path) as bus:
         log = ModelLog(bus, "test")
         await register(log, 1)
@@ -163,7 +163,7 @@ async def test_what_nobody_can_read_takes_its_place_and_the_model_goes_on(tmp_pa
 
 
 @pytest.mark.asyncio
-async def test_an_answer_that_was_lost_is_made_good_by_asking_again(tmp_path: Path) -> None:
+async def test_a_lost_answer_is_recovered_by_a_retry(tmp_path: Path) -> None:
     async with server(tmp_path) as bus:
         log = ModelLog(bus, "test")
         request, lost = bus.request, 0
@@ -186,7 +186,7 @@ async def test_an_answer_that_was_lost_is_made_good_by_asking_again(tmp_path: Pa
 
 
 @pytest.mark.asyncio
-async def test_a_fact_larger_than_the_bus_takes_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+async def test_a_fact_over_the_message_limit_is_rejected(tmp_path: Path) -> None:
     async with server(tmp_path) as bus:
         log = ModelLog(bus, "test")
         about = VersionDetails(params={"text": "x" * (bus.client.max_payload + 1)})

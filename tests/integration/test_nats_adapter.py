@@ -84,7 +84,7 @@ async def test_bootstrap_is_idempotent_and_updates_what_differs(tmp_path: Path) 
         assert len(consumers(["default"])) == 21
 
 
-async def test_the_first_fact_at_a_place_wins(tmp_path: Path) -> None:
+async def test_the_first_fact_on_a_subject_wins(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         log = NatsRunLog(bus, "test")
         assert await log.append([end("r1", value=1)]) == [True]
@@ -95,7 +95,7 @@ async def test_the_first_fact_at_a_place_wins(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("known", [0, 1, 7, 60])
-async def test_a_batch_refused_for_known_facts_is_written_without_them(tmp_path: Path, known: int) -> None:
+async def test_a_batch_rejected_for_duplicates_is_written_without_them(tmp_path: Path, known: int) -> None:
     async with platform(tmp_path) as (_, bus):
         log = NatsRunLog(bus, "test")
         facts = [end("r1", f"s-{n}") for n in range(60)]
@@ -104,7 +104,7 @@ async def test_a_batch_refused_for_known_facts_is_written_without_them(tmp_path:
         assert len(await log.read("r1")) == 60
 
 
-async def test_more_facts_than_one_batch_or_page_holds(tmp_path: Path) -> None:
+async def test_more_facts_than_one_batch_or_page(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         log = NatsRunLog(bus, "test")
         facts = [end("r1", f"s-{n}", value="x" * 200) for n in range(2345)]
@@ -114,7 +114,7 @@ async def test_more_facts_than_one_batch_or_page_holds(tmp_path: Path) -> None:
         assert [entry.seq for entry in await log.read("r1", after=read[2000].seq)] == [e.seq for e in read[2001:]]
 
 
-async def test_concurrent_writers_agree_on_one_winner(tmp_path: Path) -> None:
+async def test_concurrent_writers_have_one_winner(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         log = NatsRunLog(bus, "test")
         batches = [[end("r1", f"s-{n}", value=writer) for n in range(30)] for writer in range(8)]
@@ -122,7 +122,7 @@ async def test_concurrent_writers_agree_on_one_winner(tmp_path: Path) -> None:
         assert [sum(result[n] for result in results) for n in range(30)] == [1] * 30
 
 
-async def test_unreadable_facts_are_read_as_what_they_count_for(tmp_path: Path) -> None:
+async def test_unreadable_facts_are_read_as_placeholders(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         log = NatsRunLog(bus, "test")
         await bus.publish(subjects.finished("r1", "a", 1), b"\xff not json")
@@ -133,13 +133,13 @@ async def test_unreadable_facts_are_read_as_what_they_count_for(tmp_path: Path) 
         assert second == end("r1", "b")
 
 
-async def test_a_fact_over_the_servers_limit_is_refused_for_good(tmp_path: Path) -> None:
+async def test_a_fact_over_the_servers_limit_is_rejected_permanently(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         with pytest.raises(BusError, match="the limit is"):
             await NatsRunLog(bus, "test").append([end("r1", value="x" * 9_000_000)])
 
 
-async def test_bucket_writes_only_when_unchanged(tmp_path: Path) -> None:
+async def test_bucket_writes_compare_and_set(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         bucket = Bucket(bus, subjects.SCHEDULES_BUCKET)
         assert await bucket.get("a") is None
@@ -178,7 +178,7 @@ async def pulling(bus: Bus, want: int) -> AsyncIterator[tuple[Puller, list[Deliv
         await asyncio.wait([task])
 
 
-async def test_a_puller_takes_no_more_than_there_are_slots(tmp_path: Path) -> None:
+async def test_a_puller_fetches_at_most_its_free_slots(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         await NatsRunLog(bus, "test").append([request("r1", f"s-{n}") for n in range(20)])
         held: list[Delivery] = []
@@ -202,7 +202,7 @@ async def test_a_puller_takes_no_more_than_there_are_slots(tmp_path: Path) -> No
         await asyncio.wait([task])
 
 
-async def test_a_lost_connection_does_not_bring_more_than_there_are_slots(tmp_path: Path) -> None:
+async def test_a_lost_connection_does_not_exceed_the_free_slots(tmp_path: Path) -> None:
     got: list[Delivery] = []
 
     def receive(delivery: Delivery) -> None:
@@ -227,7 +227,7 @@ async def test_a_lost_connection_does_not_bring_more_than_there_are_slots(tmp_pa
         await asyncio.wait([task])
 
 
-async def test_what_is_not_wanted_any_more_goes_to_others_at_once(tmp_path: Path) -> None:
+async def test_a_withdrawn_pull_request_frees_messages_for_others_at_once(tmp_path: Path) -> None:
     async with platform(tmp_path) as (server, bus), _connection(server) as other, pulling(bus, 500) as (first, early):
         log = NatsRunLog(other, "test")
         await log.append([request("r1", f"early-{n}") for n in range(10)])
@@ -246,7 +246,7 @@ async def test_what_is_not_wanted_any_more_goes_to_others_at_once(tmp_path: Path
         await _until(lambda: any("again" in delivery.subject for delivery in early))
 
 
-async def test_a_puller_that_ends_has_received_what_was_under_way(tmp_path: Path) -> None:
+async def test_a_stopping_puller_receives_messages_in_transit(tmp_path: Path) -> None:
     async with platform(tmp_path) as (server, bus), _connection(server) as other:
         log = NatsRunLog(other, "test")
         async with pulling(bus, 500) as (_, early):
@@ -257,7 +257,7 @@ async def test_a_puller_that_ends_has_received_what_was_under_way(tmp_path: Path
             await _until(lambda: len(_first_tries(early + late)) == 1000)
 
 
-async def test_unacknowledged_deliveries_come_again_and_naks_wait(tmp_path: Path) -> None:
+async def test_unacknowledged_messages_are_redelivered_and_naks_are_delayed(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         await NatsRunLog(bus, "test").append([request("r1", "a"), request("r1", "b")])
         async with pulling(bus, 10) as (_, got):
@@ -274,7 +274,7 @@ async def test_unacknowledged_deliveries_come_again_and_naks_wait(tmp_path: Path
             assert got[3].delivered == 3
 
 
-async def test_a_killed_server_comes_back_and_everything_goes_on(tmp_path: Path) -> None:
+async def test_everything_resumes_after_a_killed_server_restarts(tmp_path: Path) -> None:
     async with platform(tmp_path) as (server, bus):
         log = NatsRunLog(bus, "test")
         errors: list[Exception] = []
@@ -295,13 +295,13 @@ async def test_a_killed_server_comes_back_and_everything_goes_on(tmp_path: Path)
         await asyncio.wait([task])
 
 
-async def test_no_server_is_said_clearly(tmp_path: Path) -> None:
+async def test_a_missing_server_is_reported(tmp_path: Path) -> None:
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     with pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:1 cannot be reached"):
         await connect("nats://secret@127.0.0.1:1", "test", failed)
 
 
-async def test_a_wrong_token_is_said_clearly(tmp_path: Path) -> None:
+async def test_a_wrong_token_is_reported(tmp_path: Path) -> None:
     async with platform(tmp_path) as (server, _):
         failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         wrong = "nats://wrong@" + server.url.rpartition("@")[2]
@@ -309,20 +309,20 @@ async def test_a_wrong_token_is_said_clearly(tmp_path: Path) -> None:
             await connect(wrong, "test", failed)
 
 
-async def test_a_server_that_cannot_start_says_why(tmp_path: Path) -> None:
+async def test_a_server_that_cannot_start_reports_why(tmp_path: Path) -> None:
     (tmp_path / "nats").mkdir()
     (tmp_path / "nats" / "jetstream").write_text("in the way")
     with pytest.raises(NatsServerError, match="nats-server"):
         await EmbeddedServer(tmp_path).start(timeout=5)
 
 
-async def test_requests_that_nobody_answers_are_unavailable(tmp_path: Path) -> None:
+async def test_unanswered_requests_raise_unavailable(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         with pytest.raises(UnavailableError, match="there is no subscriber on"):
             await bus.request("commands.nobody.home")
 
 
-def test_every_subject_of_a_fact_is_read_back() -> None:
+def test_every_fact_subject_round_trips() -> None:
     facts = [
         RunRequested(run_id="r1", project="p", pipeline="q", version=1),
         CancelRequested(run_id="r1"),

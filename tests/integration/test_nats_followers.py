@@ -51,7 +51,7 @@ async def take(follower: Follower, count: int) -> list[follower_module.StreamMes
     return found
 
 
-async def test_what_is_there_and_what_comes(bus: Bus) -> None:
+async def test_stored_and_new_messages_are_followed(bus: Bus) -> None:
     first = await publish(bus, "s.a", "1", "2", "3")
     await publish(bus, "s.b", "other")
     async with Followers(bus).follow("S", ["s.a"]) as follower:
@@ -69,7 +69,7 @@ async def test_what_is_there_and_what_comes(bus: Bus) -> None:
         assert [item.data for item in await take(follower, 3)] == [b"3", b"other", b"4"]
 
 
-async def test_more_than_a_batch_and_more_than_a_batch_of_bytes(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_more_than_a_batch_by_count_and_by_bytes(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower_module, "BATCH", 10)
     monkeypatch.setattr(follower_module, "MAX_BYTES", 4000)
     texts = [str(n) + "x" * (0 if n % 7 else 1500) for n in range(60)]
@@ -78,7 +78,7 @@ async def test_more_than_a_batch_and_more_than_a_batch_of_bytes(bus: Bus, monkey
         assert [item.data.decode() for item in await take(follower, 60)] == texts
 
 
-async def test_a_take_that_is_cut_off_loses_nothing(bus: Bus) -> None:
+async def test_a_cancelled_take_loses_nothing(bus: Bus) -> None:
     async with Followers(bus).follow("S", ["s.cut"]) as follower:
         expected: list[int] = []
         found: list[follower_module.StreamMessage] = []
@@ -95,7 +95,7 @@ async def test_a_take_that_is_cut_off_loses_nothing(bus: Bus) -> None:
         assert [item.seq for item in found] == expected
 
 
-async def test_a_consumer_that_is_gone_is_made_anew_without_gap_or_repetition(bus: Bus) -> None:
+async def test_a_deleted_consumer_is_recreated_without_gap_or_duplicate(bus: Bus) -> None:
     followers = Followers(bus)
     async with followers.follow("S", ["s.gone"]) as follower:
         expected = await publish(bus, "s.gone", "1", "2")
@@ -110,7 +110,7 @@ async def test_a_consumer_that_is_gone_is_made_anew_without_gap_or_repetition(bu
     assert not (await bus.api("CONSUMER.NAMES.S"))["consumers"]
 
 
-async def test_messages_that_get_lost_on_the_way_are_noticed(bus: Bus) -> None:
+async def test_messages_lost_in_transit_are_detected(bus: Bus) -> None:
     async with Followers(bus).follow("S", ["s.lossy"]) as follower:
         receive: Any = follower._receive  # pyright: ignore[reportPrivateUsage]
         drop = {3, 4}
@@ -144,7 +144,7 @@ async def test_a_killed_server(bus: Bus, nats_server: NatsServer) -> None:
         assert [item.seq for item in found] == expected
 
 
-async def test_a_nudge_ends_a_wait_and_nothing_else(bus: Bus) -> None:
+async def test_a_nudge_only_ends_the_wait(bus: Bus) -> None:
     async with Followers(bus).follow("S", ["s.nudged"]) as follower:
         follower.nudge()
         waiting = asyncio.create_task(follower.take(5.0))
@@ -156,7 +156,7 @@ async def test_a_nudge_ends_a_wait_and_nothing_else(bus: Bus) -> None:
         assert [item.seq for item in await take(follower, 1)] == [seq]
 
 
-async def test_a_stream_that_is_not_there(bus: Bus) -> None:
+async def test_a_missing_stream(bus: Bus) -> None:
     with pytest.raises(BusError):
         async with Followers(bus).follow("NONE", ["s.a"]):
             pass

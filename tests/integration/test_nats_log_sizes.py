@@ -33,7 +33,7 @@ def end(run: str, key: str, size: int) -> AttemptFinished:
     return AttemptFinished(run_id=run, key=key, attempt=1, outcome=Outcome.SUCCEEDED, outputs=outputs)
 
 
-async def test_a_log_beyond_the_servers_limit_of_one_answer_is_read_whole(bus: Bus) -> None:
+async def test_a_log_over_the_servers_response_limit_is_read_completely(bus: Bus) -> None:
     # nats-server ends a batched read after 64 MiB (its `max_pending`), and says so only in the closing header.
     facts = [end("wide", f"s-{n}", 250_000) for n in range(290)]
     log = NatsRunLog(bus, "test")
@@ -44,7 +44,7 @@ async def test_a_log_beyond_the_servers_limit_of_one_answer_is_read_whole(bus: B
 
 
 @pytest.mark.parametrize("others", [0, 4, 20])
-async def test_a_fact_that_nobody_could_read_is_not_written(bus: Bus, others: int) -> None:
+async def test_a_fact_too_large_to_read_is_not_written(bus: Bus, others: int) -> None:
     log = NatsRunLog(bus, "test")
     run = f"large-{others}"
     large = end(run, "large", fact_codec.MAX_BODY + 1)
@@ -53,7 +53,7 @@ async def test_a_fact_that_nobody_could_read_is_not_written(bus: Bus, others: in
     assert large.tail not in {entry.fact.tail for entry in await log.read(run)}
 
 
-async def test_the_appender_writes_what_came_with_a_fact_that_is_too_large(bus: Bus) -> None:
+async def test_an_oversized_fact_does_not_block_the_rest_of_its_batch(bus: Bus) -> None:
     appender = Appender(NatsRunLog(bus, "test"), lambda error: None)
     futures = [appender.submit(end("mixed", f"s-{n}", 5_000_000 if n == 7 else 1)) for n in range(20)]
     futures[3].cancel()  # whoever asked does not wait any more

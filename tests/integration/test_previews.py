@@ -110,14 +110,14 @@ async def test_sparse_arrays_and_weights_are_listed_by_their_headers(maker: Make
     assert found.rows == [["layer.weight", "F32", "2 x 3", 6]]
 
 
-async def test_an_estimator_that_skops_keeps_shows_its_class(maker: Maker) -> None:
+async def test_a_skops_estimator_shows_its_class(maker: Maker) -> None:
     from sklearn.linear_model import LogisticRegression
 
     found = await maker.value(LogisticRegression().fit([[0], [1]], [0, 1]), unsafe=False)
     assert found.facts["class"] == "sklearn.linear_model._logistic.LogisticRegression"
 
 
-async def test_files_are_known_by_their_names_and_beginnings(maker: Maker, tmp_path: Path) -> None:
+async def test_file_types_are_detected_by_name_and_magic_bytes(maker: Maker, tmp_path: Path) -> None:
     for name, text, kind, language in (
         ("a.csv", "x;y\n1;2\n", "table", ""),
         ("a.md", "# hi", "text", "markdown"),
@@ -154,7 +154,7 @@ async def test_html_is_shown_as_source(maker: Maker) -> None:
     assert (await maker.value(Markdown("# hi"))).language == "markdown"
 
 
-async def test_long_texts_and_json_are_cut(maker: Maker) -> None:
+async def test_long_texts_and_json_are_truncated(maker: Maker) -> None:
     found = await maker.value("ä\n" * 50_000)
     assert (found.truncated, found.facts["lines"], len(found.text.encode()) <= 70_000) == (True, 50_000, True)
     found = await maker.value({"n": list(range(60_000)), "t": "x" * 5000})
@@ -216,7 +216,7 @@ async def test_pickles_are_never_loaded(maker: Maker, tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-async def test_unsafe_bytes_are_not_even_opened(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unsafe_formats_are_not_opened(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandbox, "look", lambda *_: pytest.fail("a child was started"))
     assert (await maker.value(Trap(Path("x")))).kind == "none"
 
@@ -240,7 +240,7 @@ def damaged(data: bytes) -> bytes:
     return data[: len(data) // 2] + b"\xff" * 40 + data[len(data) // 2 + 40 :]
 
 
-async def test_what_is_damaged_or_a_bomb_gives_a_reason_and_no_crash(maker: Maker, tmp_path: Path) -> None:
+async def test_damaged_files_and_bombs_give_a_reason(maker: Maker, tmp_path: Path) -> None:
     frame = io.BytesIO()
     pd.DataFrame({"x": np.random.default_rng(0).normal(size=5000)}).to_parquet(frame)
     good = frame.getvalue()
@@ -277,7 +277,7 @@ def _header(shape: str) -> bytes:
     return struct.pack("<H", len(text)) + text
 
 
-async def test_a_table_that_needs_too_much_memory_is_refused(tmp_path: Path) -> None:
+async def test_a_table_over_the_memory_limit_is_rejected(tmp_path: Path) -> None:
     """Ten megabytes of one value are a few bytes of Parquet; a hundred thousand such values are not."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -292,7 +292,7 @@ async def test_a_table_that_needs_too_much_memory_is_refused(tmp_path: Path) -> 
     assert "memory" in found.reason
 
 
-async def test_what_takes_too_long_is_ended(tmp_path: Path) -> None:
+async def test_a_slow_preview_is_stopped(tmp_path: Path) -> None:
     maker = Maker(tmp_path, Limits(seconds=1, patience=60.0))
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -333,7 +333,7 @@ def child(script: str, tmp_path: Path) -> dict[str, Any]:
     return json.loads(found.stdout)
 
 
-def test_a_child_has_no_files_no_network_no_programs_and_little_memory(tmp_path: Path) -> None:
+def test_the_child_process_is_sandboxed(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     found = child(
         f"'read': refused(lambda: open({str(secret)!r})), 'write': refused(lambda: open('x', 'w').write('x' * 9999)), "
@@ -352,7 +352,7 @@ def test_a_child_has_no_files_no_network_no_programs_and_little_memory(tmp_path:
     assert (found["memory"], found["little"]) == ("MemoryError", "done")
 
 
-async def test_a_child_that_says_what_it_likes_says_nothing(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_forged_child_output_is_rejected(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     async def look(*_: Any) -> tuple[dict[str, Any], bool]:
         return {"kind": "image", "picture": {"media_type": "text/html", "base64": "", "width": 1, "height": 1}}, True
 
@@ -363,7 +363,7 @@ async def test_a_child_that_says_what_it_likes_says_nothing(maker: Maker, monkey
 # ---------------------------------------------------------------------------------------------------------------- once
 
 
-async def test_a_preview_is_made_once(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_previews_are_cached(maker: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
     real = sandbox.look
 
@@ -382,7 +382,7 @@ async def test_a_preview_is_made_once(maker: Maker, monkeypatch: pytest.MonkeyPa
     assert calls == 2
 
 
-async def test_kept_previews_have_a_bounded_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_preview_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def look(*_: Any) -> tuple[dict[str, Any], bool]:
         return {"kind": "text", "text": "x" * 1000}, True
 
@@ -395,7 +395,7 @@ async def test_kept_previews_have_a_bounded_room(tmp_path: Path, monkeypatch: py
     assert 0 < taken < 8000
 
 
-async def test_objects_elsewhere_are_fetched_up_to_a_limit(tmp_path: Path) -> None:
+async def test_remote_objects_are_fetched_up_to_a_limit(tmp_path: Path) -> None:
     class Elsewhere:
         """A store that gives bytes, not paths."""
 

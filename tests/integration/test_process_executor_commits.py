@@ -53,7 +53,7 @@ STEPS = """
 """
 
 
-async def test_what_is_stored_is_told_while_the_attempt_runs(executor_harness: OpenHarness, tmp_path: Path) -> None:
+async def test_commits_are_reported_while_the_attempt_runs(executor_harness: OpenHarness, tmp_path: Path) -> None:
     b = await executor_harness(STEPS)
     gate = tmp_path / "gate"
     key = await b.start("slow", {"gate": str(gate)})
@@ -72,7 +72,7 @@ async def test_what_is_stored_is_told_while_the_attempt_runs(executor_harness: O
     assert end.artifacts.keys() == {"curve of loss.json", "plain"}  # the checkpoint is no artifact of the step
 
 
-async def test_the_next_attempt_restores_what_the_last_one_saved(executor_harness: OpenHarness, tmp_path: Path) -> None:
+async def test_the_next_attempt_restores_the_last_checkpoint(executor_harness: OpenHarness, tmp_path: Path) -> None:
     b = await executor_harness(STEPS)
     gate = tmp_path / "gate"
     gate.touch()
@@ -85,19 +85,19 @@ async def test_the_next_attempt_restores_what_the_last_one_saved(executor_harnes
     assert (await b.events.until("ends", "second")).outputs == {"result": Inline([1, "abc", 2])}
 
 
-async def test_all_checkpoints_are_told_in_order_and_before_the_end(executor_harness: OpenHarness) -> None:
+async def test_checkpoints_are_reported_in_order_before_the_attempt_finishes(executor_harness: OpenHarness) -> None:
     b = await executor_harness(STEPS)
     assert (await b.run("many")).outcome is Outcome.SUCCEEDED
     assert [fact.value for fact in b.events.commits["many"]] == [Inline(n) for n in range(200)]
 
 
-async def test_a_checkpoint_of_a_killed_process_is_told(executor_harness: OpenHarness) -> None:
+async def test_a_checkpoint_of_a_killed_process_is_reported(executor_harness: OpenHarness) -> None:
     b = await executor_harness(STEPS)
     assert (await b.run("dies")).outcome is Outcome.FAILED
     assert [fact.value for fact in b.events.commits["dies"]] == [Inline("here")]
 
 
-async def test_large_plain_data_is_told_by_reference_and_endless_lists_of_files_are_refused(
+async def test_large_data_is_reported_by_reference_and_too_many_files_are_rejected(
     executor_harness: OpenHarness,
 ) -> None:
     b = await executor_harness(STEPS)
@@ -111,7 +111,7 @@ async def test_large_plain_data_is_told_by_reference_and_endless_lists_of_files_
     assert end.error is not None and end.error.type == "TypeError" and "save one folder" in end.error.message
 
 
-async def test_lines_that_the_step_writes_itself_harm_nobody(executor_harness: OpenHarness) -> None:
+async def test_forged_commit_lines_are_ignored(executor_harness: OpenHarness) -> None:
     b = await executor_harness(STEPS)
     assert (await b.run("hostile")).outcome is Outcome.SUCCEEDED
     assert [fact.name for fact in b.events.commits["hostile"]] == ["x", "z"]

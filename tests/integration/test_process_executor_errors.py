@@ -16,7 +16,7 @@ NO_SUCH_ARTIFACT = ArtifactRef(sha256="0" * 64, size=1, media_type="application/
 # -------------------------------------------------------------------------------------------------------- exceptions
 
 
-async def test_an_exception_is_told_with_the_users_frames_only(executor_harness: OpenHarness) -> None:
+async def test_an_exception_shows_only_the_users_frames(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         class TooHot(ValueError): pass
 
@@ -56,7 +56,7 @@ async def test_an_exception_is_told_with_the_users_frames_only(executor_harness:
         ("raise ValueError('v' * 10**6)", "ValueError", "vvv"),
     ],
 )
-async def test_odd_exceptions(executor_harness: OpenHarness, body: str, kind: str, message: str) -> None:
+async def test_unusual_exceptions(executor_harness: OpenHarness, body: str, kind: str, message: str) -> None:
     b = await executor_harness(f"def odd():\n    {body}\n")
     end = await b.run("odd")
     assert end.outcome is Outcome.FAILED and end.error is not None
@@ -66,7 +66,7 @@ async def test_odd_exceptions(executor_harness: OpenHarness, body: str, kind: st
     assert "steps.py" in end.error.traceback
 
 
-async def test_what_is_missing_is_named(executor_harness: OpenHarness) -> None:
+async def test_missing_modules_and_functions_are_named(executor_harness: OpenHarness) -> None:
     b = await executor_harness("def good(x: int) -> int: return x")
     end = await b.run("steps:gone")
     assert end.error is not None and "module 'steps' has no step 'gone'" in end.error.message
@@ -76,7 +76,7 @@ async def test_what_is_missing_is_named(executor_harness: OpenHarness) -> None:
     assert end.error is not None and "is not in the store" in end.error.message
 
 
-async def test_a_module_that_cannot_be_imported_fails_its_attempts_and_is_tried_anew(
+async def test_a_failing_import_fails_its_attempts_and_is_retried(
     executor_harness: OpenHarness,
 ) -> None:
     b = await executor_harness("import no_such_package\n\ndef fine(): return 1")
@@ -99,7 +99,7 @@ async def test_a_module_that_cannot_be_imported_fails_its_attempts_and_is_tried_
         ("def broken(:", "SyntaxError", "invalid syntax"),
     ],
 )
-async def test_an_import_that_ends_the_process(
+async def test_an_import_that_exits_the_process(
     executor_harness: OpenHarness, text: str, kind: str, message: str
 ) -> None:
     b = await executor_harness(text)
@@ -109,7 +109,7 @@ async def test_an_import_that_ends_the_process(
     assert end.error.traceback
 
 
-async def test_a_module_with_the_name_of_another_is_refused(executor_harness: OpenHarness) -> None:
+async def test_a_module_shadowed_by_another_is_rejected(executor_harness: OpenHarness) -> None:
     b = await executor_harness("")
     b.write("json", "def mine(): return 1")
     end = await b.run("json:mine")

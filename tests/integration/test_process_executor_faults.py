@@ -27,7 +27,7 @@ from penstock_testkit.executor_harness import OpenHarness, failed, gone, pid_in
         ("import ctypes; ctypes.string_at(0)", "Signal", "signal 11 (SIGSEGV)"),
     ],
 )
-async def test_an_end_without_a_result(executor_harness: OpenHarness, body: str, kind: str, text: str) -> None:
+async def test_exiting_without_a_result(executor_harness: OpenHarness, body: str, kind: str, text: str) -> None:
     b = await executor_harness(f"import os\n\ndef end():\n    print('before')\n    {body}\n\ndef fine(): return 1\n")
     end = await b.run("end")
     failed(end, kind, text)
@@ -38,7 +38,7 @@ async def test_an_end_without_a_result(executor_harness: OpenHarness, body: str,
     assert (await b.run("fine")).outputs == {"result": Inline(1)}
 
 
-async def test_a_child_that_is_killed_from_outside(executor_harness: OpenHarness) -> None:
+async def test_a_child_killed_externally(executor_harness: OpenHarness) -> None:
     b = await executor_harness(
         "import time\n\ndef sleep():\n    print('began')\n    time.sleep(60)\n\ndef fine(): return 1"
     )
@@ -86,7 +86,7 @@ async def test_memory_beyond_the_limit(executor_harness: OpenHarness) -> None:
         (b"[" * 50_000, "is invalid"),
     ],
 )
-async def test_forged_results_harm_their_own_attempt_only(
+async def test_forged_results_affect_only_their_own_attempt(
     executor_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch, what: bytes, text: str
 ) -> None:
     monkeypatch.setattr(executor, "_LINGER", 0.1)
@@ -124,7 +124,7 @@ async def test_forged_results_harm_their_own_attempt_only(
     assert (await b.run("fine")).outcome is Outcome.SUCCEEDED
 
 
-async def test_an_oversized_result_is_refused(executor_harness: OpenHarness) -> None:
+async def test_an_oversized_result_is_rejected(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         class Step:
             hints, outputs = {}, {}
@@ -173,7 +173,7 @@ async def test_a_timeout_of_a_step_that_ignores_sigterm_with_its_children(
     await gone(b.events.began["stubborn"].pid, await pid_in(tmp_path / "pid"))
 
 
-async def test_a_step_may_clean_up_in_its_grace_but_its_result_does_not_count(
+async def test_a_step_can_clean_up_in_the_grace_period_but_its_result_is_discarded(
     executor_harness: OpenHarness, tmp_path: Path
 ) -> None:
     b = await executor_harness(

@@ -20,7 +20,7 @@ async def test_polars_computes_in_forked_steps(executor_harness: OpenHarness) ->
         assert end.outcome is Outcome.SUCCEEDED, end.error
 
 
-async def test_a_module_in_which_polars_computes_is_refused_instead_of_hanging(executor_harness: OpenHarness) -> None:
+async def test_polars_at_import_time_is_rejected_instead_of_hanging(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         import polars as pl
 

@@ -74,7 +74,7 @@ async def test_multiprocessing_works_inside_a_step(executor_harness: OpenHarness
         assert end.outputs == {"result": Inline([0, 2, 4, 6])}, end.error
 
 
-async def test_nothing_stays_after_close(executor_harness: OpenHarness, tmp_path: Path) -> None:
+async def test_close_leaves_no_process(executor_harness: OpenHarness, tmp_path: Path) -> None:
     b = await executor_harness("""
         import os, subprocess
         from pathlib import Path
@@ -100,9 +100,7 @@ async def test_nothing_stays_after_close(executor_harness: OpenHarness, tmp_path
 # ------------------------------------------------------------------------------------------------- fork servers that go
 
 
-async def test_the_end_of_a_fork_server_loses_its_attempts_and_no_others(
-    executor_harness: OpenHarness, tmp_path: Path
-) -> None:
+async def test_a_killed_fork_server_loses_only_its_own_attempts(executor_harness: OpenHarness, tmp_path: Path) -> None:
     b = await executor_harness("""
         import os, subprocess, time
         from pathlib import Path
@@ -140,7 +138,7 @@ async def test_a_spare_child_that_is_killed_is_replaced(executor_harness: OpenHa
         assert end.outputs == {"result": pid} or (end.error and end.error.type == "Signal"), end
 
 
-async def test_idle_fork_servers_end(executor_harness: OpenHarness) -> None:
+async def test_idle_fork_servers_exit(executor_harness: OpenHarness) -> None:
     b = await executor_harness("import os\n\ndef server(): return os.getppid()", servers=1, idle=0.2)
     first = (await b.run("server", key="a", env={"A": "1"})).outputs["result"]
     second = (await b.run("server", key="b", env={"A": "2"})).outputs["result"]
@@ -149,7 +147,7 @@ async def test_idle_fork_servers_end(executor_harness: OpenHarness) -> None:
     assert (await b.run("server", key="c", env={"A": "1"})).outcome is Outcome.SUCCEEDED
 
 
-async def test_an_interpreter_that_is_not_there(executor_harness: OpenHarness) -> None:
+async def test_a_missing_interpreter(executor_harness: OpenHarness) -> None:
     b = await executor_harness("def fine(): return 1")
     where = b.where
     b.where = replace(where, python="/no/such/python")
@@ -160,7 +158,7 @@ async def test_an_interpreter_that_is_not_there(executor_harness: OpenHarness) -
     failed(b.events.ends["bad-env"], "EnvironmentUnusable")
 
 
-async def test_an_interpreter_without_penstock_says_so(executor_harness: OpenHarness, tmp_path: Path) -> None:
+async def test_an_interpreter_without_penstock_is_reported(executor_harness: OpenHarness, tmp_path: Path) -> None:
     b = await executor_harness("def fine(): return 1")
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S "$@"\n')
@@ -197,7 +195,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("server_too", [False, True])
-async def test_what_a_killed_executor_leaves_behind_ends(tmp_path: Path, server_too: bool) -> None:
+async def test_processes_of_a_killed_executor_exit(tmp_path: Path, server_too: bool) -> None:
     executor = subprocess.Popen([sys.executable, "-c", _EXECUTOR, str(tmp_path)])
     server, child, pid = -1, -1, -1
     try:
@@ -223,7 +221,7 @@ async def test_what_a_killed_executor_leaves_behind_ends(tmp_path: Path, server_
                     os.kill(left, signal.SIGKILL)
 
 
-async def test_a_fork_server_that_takes_nothing_is_replaced(
+async def test_an_unresponsive_fork_server_is_replaced(
     executor_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "_HANDOVER", 0.3)
@@ -237,7 +235,7 @@ async def test_a_fork_server_that_takes_nothing_is_replaced(
     assert (await b.run("server", key="next")).outcome is Outcome.SUCCEEDED
 
 
-async def test_every_attempt_ends_once_whatever_is_killed(executor_harness: OpenHarness, tmp_path: Path) -> None:
+async def test_every_attempt_finishes_once_despite_kills(executor_harness: OpenHarness, tmp_path: Path) -> None:
     b = await executor_harness("import time\n\ndef nap(n):\n    time.sleep(n % 5 / 100)\n    print(n)\n    return n")
     choose = random.Random(4)
     numbers = iter(range(120))

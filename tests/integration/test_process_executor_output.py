@@ -16,7 +16,7 @@ from penstock_testkit.executor_harness import OpenHarness
 # ------------------------------------------------------------------------------------------------ output and metrics
 
 
-async def test_output_is_captured_in_order_whoever_writes_it(executor_harness: OpenHarness) -> None:
+async def test_output_of_all_writers_is_captured_in_order(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         import os, subprocess, sys
         print("at import: ü")
@@ -36,7 +36,7 @@ async def test_output_is_captured_in_order_whoever_writes_it(executor_harness: O
     assert all(entry["at"] > 1e9 for entry in b.events.entries["talk"])
 
 
-async def test_output_comes_while_the_step_runs(executor_harness: OpenHarness, tmp_path: Path) -> None:
+async def test_output_is_streamed_while_the_step_runs(executor_harness: OpenHarness, tmp_path: Path) -> None:
     b = await executor_harness("""
         import os, time
 
@@ -57,7 +57,7 @@ async def test_output_comes_while_the_step_runs(executor_harness: OpenHarness, t
     assert b.events.text(key) == "first\nhalf a line\n"
 
 
-async def test_output_beyond_the_limit_is_left_out_and_said_so(
+async def test_output_over_the_limit_is_dropped_with_a_notice(
     executor_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail, "OUTPUT_LIMIT", 300_000)
@@ -80,20 +80,20 @@ async def test_output_beyond_the_limit_is_left_out_and_said_so(
     assert isinstance(kept, Inline) and kept.value < written  # the file was cut while the step ran
 
 
-async def test_output_that_grows_in_json_comes_whole(executor_harness: OpenHarness) -> None:
+async def test_output_that_grows_in_json_is_complete(executor_harness: OpenHarness) -> None:
     b = await executor_harness("import os\n\ndef nulls():\n    for _ in range(20): os.write(1, bytes(100_000))")
     await b.run("nulls")
     assert b.events.text("nulls") == "\0" * 2_000_000
 
 
-async def test_a_silent_step_says_nothing(executor_harness: OpenHarness) -> None:
+async def test_a_silent_step_has_no_output(executor_harness: OpenHarness) -> None:
     b = await executor_harness("def quiet(): return None")
     end = await b.run("quiet")
     assert end.outputs == {"result": Inline(None)}
     assert b.events.entries == {}
 
 
-async def test_what_a_step_logs_is_told_and_its_last_values_are_in_the_end(executor_harness: OpenHarness) -> None:
+async def test_metrics_are_shipped_and_their_last_values_are_in_the_result(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         from penstock import context
 
@@ -142,7 +142,7 @@ async def test_a_hundred_thousand_metrics(executor_harness: OpenHarness) -> None
     assert 0 < len(end.metrics) <= 500
 
 
-async def test_a_file_of_measurements_that_the_step_has_spoiled_harms_nobody(executor_harness: OpenHarness) -> None:
+async def test_a_corrupted_metrics_file_is_tolerated(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         import glob, os
         from penstock import context

@@ -50,7 +50,7 @@ async def test_a_cancel_during_the_preparation_starts_no_process(executor_harnes
     assert b.events.began == {}
 
 
-async def test_submitting_again_during_the_preparation_changes_nothing(executor_harness: OpenHarness) -> None:
+async def test_a_duplicate_submit_during_the_preparation_is_ignored(executor_harness: OpenHarness) -> None:
     b = await executor_harness("def fine(): return 1")
     preparation, task = await submitting(b)
     await b.executor.submit(b.request("fine"))
@@ -61,7 +61,9 @@ async def test_submitting_again_during_the_preparation_changes_nothing(executor_
 
 
 @pytest.mark.parametrize("error", [UnavailableError("the store is away"), PenstockError("there is no such version")])
-async def test_what_cannot_be_prepared_is_not_reported(executor_harness: OpenHarness, error: Exception) -> None:
+async def test_a_failed_preparation_is_not_reported_as_an_attempt(
+    executor_harness: OpenHarness, error: Exception
+) -> None:
     b = await executor_harness("def fine(): return 1")
     preparation, task = await submitting(b)
     preparation.error = error
@@ -74,7 +76,7 @@ async def test_what_cannot_be_prepared_is_not_reported(executor_harness: OpenHar
     assert (await b.events.until("ends", "fine")).outcome is Outcome.SUCCEEDED
 
 
-async def test_an_executor_that_closes_during_the_preparation_starts_nothing(executor_harness: OpenHarness) -> None:
+async def test_closing_during_the_preparation_starts_nothing(executor_harness: OpenHarness) -> None:
     b = await executor_harness("def fine(): return 1")
     preparation, task = await submitting(b)
     await b.executor.close()

@@ -16,7 +16,7 @@ from penstock_testkit.executor_harness import OpenHarness
 # ------------------------------------------------------------------------------------------------ values in and out
 
 
-async def test_inline_values_go_in_and_come_out(executor_harness: OpenHarness) -> None:
+async def test_inline_inputs_and_outputs(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         def add(a: int, items: list, mapping: dict) -> int:
             return a + sum(items) + mapping["x"]
@@ -29,12 +29,12 @@ async def test_inline_values_go_in_and_come_out(executor_harness: OpenHarness) -
     assert began.started_at - 1 < end.started_at <= end.finished_at
 
 
-async def test_defaults_fill_inputs_that_are_not_given(executor_harness: OpenHarness) -> None:
+async def test_defaults_fill_missing_inputs(executor_harness: OpenHarness) -> None:
     b = await executor_harness("def scale(x, factor=3): return x * factor")
     assert (await b.run("scale", {"x": 2})).outputs == {"result": Inline(6)}
 
 
-async def test_artifacts_go_from_step_to_step(executor_harness: OpenHarness) -> None:
+async def test_artifacts_pass_between_steps(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         import pandas as pd
         from pathlib import Path
@@ -54,7 +54,7 @@ async def test_artifacts_go_from_step_to_step(executor_harness: OpenHarness) -> 
     assert (await b.run("read", {"page": stored})).outputs == {"result": Inline("<p>done</p>")}
 
 
-async def test_numbers_that_json_has_not_pass_unharmed(executor_harness: OpenHarness) -> None:
+async def test_numbers_without_a_json_form_round_trip(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         def odd(): return [float("nan"), float("inf"), 2**70, "\\udc80"]
         def check(values):
@@ -91,7 +91,7 @@ async def test_an_async_step_is_awaited(executor_harness: OpenHarness) -> None:
     assert (await b.run("later", {"x": 1})).outputs == {"result": Inline(2)}
 
 
-async def test_steps_keep_to_their_type_hints(executor_harness: OpenHarness) -> None:
+async def test_inputs_and_outputs_match_type_hints(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         from dataclasses import dataclass
         from typing import NamedTuple
@@ -173,7 +173,7 @@ async def test_an_attempt_has_its_own_folder_environment_and_random_numbers(
     assert not any(Path(look["cwd"]).exists() for look in seen)
 
 
-async def test_secrets_of_the_platform_stay_with_it(
+async def test_platform_secrets_are_not_visible_to_steps(
     executor_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PENSTOCK_TOKEN", "secret")
@@ -186,7 +186,7 @@ async def test_secrets_of_the_platform_stay_with_it(
     assert got.value["LC_ALL"] == "C.UTF-8"
 
 
-async def test_generators_that_the_module_seeded_start_from_that_seed(executor_harness: OpenHarness) -> None:
+async def test_random_generators_seeded_by_the_module_keep_their_seed(executor_harness: OpenHarness) -> None:
     b = await executor_harness("""
         import random
         import numpy as np
@@ -218,7 +218,7 @@ async def test_two_hundred_attempts_eight_at_a_time(executor_harness: OpenHarnes
     assert len({fact.pid for fact in b.events.began.values()}) == 200
 
 
-async def test_an_attempt_that_runs_is_not_started_again(executor_harness: OpenHarness, tmp_path: Path) -> None:
+async def test_a_running_attempt_is_not_started_twice(executor_harness: OpenHarness, tmp_path: Path) -> None:
     b = await executor_harness("""
         import os, time
 
@@ -235,7 +235,7 @@ async def test_an_attempt_that_runs_is_not_started_again(executor_harness: OpenH
     assert len(list(tmp_path.glob("ran-*"))) == 1
 
 
-async def test_preparing_imports_ahead(executor_harness: OpenHarness, tmp_path: Path) -> None:
+async def test_prepare_imports_modules_ahead(executor_harness: OpenHarness, tmp_path: Path) -> None:
     b = await executor_harness(
         f"import pathlib\npathlib.Path({str(tmp_path / 'imported')!r}).touch(exist_ok=False)\ndef f(): pass"
     )

@@ -102,7 +102,7 @@ def test_an_executor_without_the_inputs_fetches_them(cluster: Cluster) -> None:
     assert len(client.artifacts.load(run_id)) == 30_000
 
 
-def test_a_store_that_is_away_holds_a_run_up(cluster: Cluster, s3_server: S3Server) -> None:
+def test_an_unavailable_store_delays_a_run(cluster: Cluster, s3_server: S3Server) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     s3_server.stop()
     run_id = client.run("frames", {"rows": 10_001}).run_id
@@ -114,7 +114,7 @@ def test_a_store_that_is_away_holds_a_run_up(cluster: Cluster, s3_server: S3Serv
     assert client.runs.wait(run_id, timeout=90, check=True).state == "succeeded"
 
 
-def test_results_are_used_again_where_no_executor_has_them(cluster: Cluster) -> None:
+def test_cached_results_are_reused_from_the_remote_store(cluster: Cluster) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     cluster.source("remote_kept.py", PIPELINE.replace("@step", "@step(cache=True)"))
     version = client.pipelines.register(f"{cluster.src / 'remote_kept.py'}:frames")

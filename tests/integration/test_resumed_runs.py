@@ -115,7 +115,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.mark.timeout(240)
-def test_what_succeeded_is_not_run_again(cluster: Cluster) -> None:
+def test_succeeded_steps_are_not_rerun(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "four")
     first, ran = recorder.run("four")
     assert first.state == "failed" and set(ran) == {"load", "double", "total"}
@@ -156,7 +156,7 @@ def test_what_succeeded_is_not_run_again(cluster: Cluster) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_of_a_mapped_step_only_the_items_that_failed_run_again(cluster: Cluster) -> None:
+def test_only_failed_items_of_a_mapped_step_are_rerun(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "squares")
     first, ran = recorder.run("squares")
     assert first.state == "failed" and ran["square[13]"] == 1 and "add" not in ran
@@ -183,7 +183,7 @@ def test_of_a_mapped_step_only_the_items_that_failed_run_again(cluster: Cluster)
 
 
 @pytest.mark.timeout(240)
-def test_what_cannot_be_resumed_is_refused(cluster: Cluster) -> None:
+def test_invalid_resumes_are_rejected(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "refused")
     first, _ = recorder.run("four")
     with pytest.raises(RefusedError, match="has no step 'doubel' to resume from") as refused:
@@ -202,7 +202,7 @@ def test_what_cannot_be_resumed_is_refused(cluster: Cluster) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_another_version_runs_what_is_another_in_it(cluster: Cluster) -> None:
+def test_resuming_with_another_version_reruns_changed_steps(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "versions")
     text = PIPELINES.replace("def four", "def fours")
     recorder.file = cluster.src / "versions.py"
@@ -219,7 +219,7 @@ def test_another_version_runs_what_is_another_in_it(cluster: Cluster) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_a_result_whose_artifact_is_gone_is_made_again(cluster: Cluster) -> None:
+def test_a_result_with_a_deleted_artifact_is_recomputed(cluster: Cluster) -> None:
     recorder = RunRecorder(cluster, "gone")
     (recorder.folder / "ready").touch()
     version = recorder.client.pipelines.register(f"{recorder.file}:four")

@@ -151,7 +151,7 @@ def end(run_id: str, key: str) -> AttemptFinished:
     return AttemptFinished(run_id=run_id, key=key, attempt=1, outcome=Outcome.SUCCEEDED, outputs={"result": Inline(1)})
 
 
-async def test_a_request_that_is_too_large_ends_its_run_and_no_other_waits_for_it(bus: Bus) -> None:
+async def test_an_oversized_attempt_request_fails_only_its_run(bus: Bus) -> None:
     harness = SchedulerHarness(bus)
     asked = [requested("large", LARGE_INPUT), *(requested(f"plain-{n}", PLAIN) for n in range(8))]
     deliveries = [await harness.write(fact) for fact in asked]
@@ -166,7 +166,7 @@ async def test_a_request_that_is_too_large_ends_its_run_and_no_other_waits_for_i
     assert set(harness.edges.acked) == {delivery.stream_seq for delivery in deliveries}
 
 
-async def test_outputs_that_are_too_large_end_their_run(bus: Bus) -> None:
+async def test_oversized_run_outputs_fail_the_run(bus: Bus) -> None:
     harness = SchedulerHarness(bus)
     await harness.scheduler.handle([await harness.write(requested("outputs", LARGE_OUTPUT))])
     await harness.scheduler.handle([await harness.write(end("outputs", "a"))])
@@ -176,7 +176,7 @@ async def test_outputs_that_are_too_large_end_their_run(bus: Bus) -> None:
     assert len(harness.edges.acked) == 2
 
 
-async def test_what_a_failed_round_left_is_folded_when_it_comes_again(bus: Bus) -> None:
+async def test_facts_of_a_failed_round_are_folded_on_redelivery(bus: Bus) -> None:
     harness = SchedulerHarness(bus)
     await harness.scheduler.handle([await harness.write(requested("left", PLAIN))])
     corrupt = await harness.write(end("other", "a"), b"no json")
@@ -189,7 +189,7 @@ async def test_what_a_failed_round_left_is_folded_when_it_comes_again(bus: Bus) 
     assert "step.c.1.requested.default" in await harness.tails("left")
 
 
-async def test_what_is_forgotten_is_folded_again_though_the_sequence_shows_no_gap(bus: Bus) -> None:
+async def test_an_evicted_run_is_refolded_without_a_sequence_gap(bus: Bus) -> None:
     """A server that was killed may have lost count of what it delivered to another replica meanwhile."""
     harness = SchedulerHarness(bus)
     await harness.scheduler.handle([await harness.write(requested("counted", PLAIN))])
@@ -200,7 +200,7 @@ async def test_what_is_forgotten_is_folded_again_though_the_sequence_shows_no_ga
     assert "step.c.1.requested.default" in await harness.tails("counted")
 
 
-async def test_a_run_that_cannot_be_folded_holds_up_no_other(bus: Bus) -> None:
+async def test_a_run_that_cannot_be_folded_blocks_no_other(bus: Bus) -> None:
     harness = SchedulerHarness(bus)
     bad = await harness.write(RunRequested(run_id="bad", project="p", pipeline="unknown", version=1))
     good = await harness.write(requested("good", PLAIN))

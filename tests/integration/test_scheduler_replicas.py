@@ -82,13 +82,13 @@ async def group(nats_server: NatsServer) -> AsyncIterator[Group]:
         await group.stop()
 
 
-async def test_a_lone_replica_holds_everything_when_it_has_started(group: Group) -> None:
+async def test_a_single_replica_holds_all_shards_after_start(group: Group) -> None:
     scheduler = await group.start()
     assert group.held() == [ALL]
     assert scheduler.ready()
 
 
-async def test_newcomers_get_their_share_and_those_who_go_leave_it(group: Group) -> None:
+async def test_joining_replicas_get_shards_and_leaving_ones_release_them(group: Group) -> None:
     for _ in range(4):
         await group.start()
     await until(group.shared)
@@ -100,7 +100,7 @@ async def test_newcomers_get_their_share_and_those_who_go_leave_it(group: Group)
     assert group.held() == [ALL]
 
 
-async def test_the_shards_of_the_dead_move(group: Group) -> None:
+async def test_shards_of_dead_replicas_are_reassigned(group: Group) -> None:
     for _ in range(3):
         await group.start()
     await until(group.shared)
@@ -109,7 +109,7 @@ async def test_the_shards_of_the_dead_move(group: Group) -> None:
     await until(group.shared)
 
 
-async def test_when_the_server_was_away_everyone_is_still_there(group: Group, nats_server: NatsServer) -> None:
+async def test_replicas_survive_a_server_outage(group: Group, nats_server: NatsServer) -> None:
     for _ in range(3):
         await group.start()
     await until(group.shared)
@@ -126,7 +126,7 @@ async def test_when_the_server_was_away_everyone_is_still_there(group: Group, na
     assert group.held() == before
 
 
-async def test_any_replica_tells_of_all(group: Group, nats_server: NatsServer) -> None:
+async def test_every_replica_reports_all_members(group: Group, nats_server: NatsServer) -> None:
     for _ in range(3):
         await group.start()
     await until(group.shared)
@@ -144,7 +144,7 @@ async def test_any_replica_tells_of_all(group: Group, nats_server: NatsServer) -
     }
 
 
-async def test_an_unreadable_sign_of_life_changes_nothing(group: Group) -> None:
+async def test_an_unreadable_heartbeat_is_ignored(group: Group) -> None:
     await group.start()
     bus: Bus = group.running[0].bus
     for body in (b"\xff", b"{}", b'{"name": "x", "shards": ["a"]}'):

@@ -82,7 +82,7 @@ def open_uploads(server: S3Server, prefix: str) -> list[str]:
     return [one["Key"] for one in uploads if one["Key"].startswith(f"{prefix}/")]
 
 
-async def test_a_large_object_goes_in_parts_and_none_is_sent_twice(
+async def test_a_large_object_is_uploaded_in_parts_without_resending(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
 ) -> None:
     ref, data = made(tmp_path / "here", 6 * PART + 777, 1)
@@ -102,7 +102,7 @@ async def test_a_large_object_goes_in_parts_and_none_is_sent_twice(
     assert open_uploads(s3_server, "parts") == []
 
 
-async def test_a_download_goes_on_where_it_broke(nats_server: NatsServer, s3_server: S3Server, tmp_path: Path) -> None:
+async def test_a_download_resumes_where_it_broke(nats_server: NatsServer, s3_server: S3Server, tmp_path: Path) -> None:
     ref, data = made(tmp_path / "here", 4 * PART + 5, 2)
     async with Proxy(s3_server.endpoint) as proxy, service(nats_server, proxy.endpoint, tmp_path, "resume") as parts:
         await Mirror(parts.bus, tmp_path / "here").put([Stored(ref)])
@@ -120,7 +120,7 @@ async def test_a_download_goes_on_where_it_broke(nats_server: NatsServer, s3_ser
         assert list((tmp_path / "there" / "artifacts" / "tmp").iterdir()) == []
 
 
-async def test_wrong_bytes_are_given_up_and_never_visible(
+async def test_corrupted_downloads_fail_and_are_never_visible(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
 ) -> None:
     ref, _ = made(tmp_path / "here", 3 * PART, 3)
@@ -140,7 +140,7 @@ async def test_wrong_bytes_are_given_up_and_never_visible(
     assert open_uploads(s3_server, "wrong") == []
 
 
-async def test_parts_that_are_not_the_object_are_refused(s3_server: S3Server) -> None:
+async def test_mismatched_parts_are_rejected(s3_server: S3Server) -> None:
     store = S3Artifacts(s3_server.options("refused"))
     await store.prepare()
     sha256 = "0" * 63 + "1"
@@ -175,7 +175,7 @@ class _Zeros:
         return bytes(count)
 
 
-async def test_a_store_that_is_killed_and_comes_back_costs_time_only(
+async def test_a_store_restart_only_delays_a_transfer(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
 ) -> None:
     ref, data = made(tmp_path / "here", 5 * PART, 4)
@@ -195,7 +195,7 @@ async def test_a_store_that_is_killed_and_comes_back_costs_time_only(
         assert (await there.local_file(ref.sha256)).read_bytes() == data
 
 
-async def test_a_store_that_stays_away_is_a_clear_failure(
+async def test_a_store_outage_fails_with_a_clear_error(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
 ) -> None:
     ref, _ = made(tmp_path / "here", 2 * PART, 5)
@@ -211,7 +211,7 @@ async def test_a_store_that_stays_away_is_a_clear_failure(
     assert open_uploads(s3_server, "gone") == []
 
 
-async def test_a_folder_travels_with_what_it_holds_and_only_once(
+async def test_a_folder_is_transferred_completely_and_once(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -232,7 +232,7 @@ async def test_a_folder_travels_with_what_it_holds_and_only_once(
         }
 
 
-async def test_an_object_over_the_limit_is_refused(
+async def test_an_object_over_the_limit_is_rejected(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
 ) -> None:
     ref, _ = made(tmp_path / "here", 1001, 6)
@@ -245,7 +245,7 @@ async def test_an_object_over_the_limit_is_refused(
         assert info == StoreInfo(kind="granted", limit=1000)
 
 
-async def test_no_room_on_this_machine_is_no_fault_of_the_store(tmp_path: Path) -> None:
+async def test_a_full_local_disk_is_not_reported_as_a_store_failure(tmp_path: Path) -> None:
     async def full() -> None:
         raise OSError(28, "No space left on device")
 

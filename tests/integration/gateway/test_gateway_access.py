@@ -34,12 +34,12 @@ async def _create(http: Http, name: str = "ci") -> str:
     return answer.json()["token"]
 
 
-async def test_the_token_of_the_gateway_is_a_principal(http: Http) -> None:
+async def test_the_gateways_token_is_a_principal(http: Http) -> None:
     answer = await http("GET", "/v1/whoami")
     assert answer.json() == {"principal": "token:default", "kind": "token", "name": "default"}
 
 
-async def test_a_named_token_acts_under_its_name_until_it_is_revoked(http: Http) -> None:
+async def test_a_named_token_acts_as_its_name_until_revoked(http: Http) -> None:
     token = await _create(http)
     assert (await http("GET", "/v1/whoami", token=token)).json()["principal"] == "token:ci"
     [listed] = (await http("GET", "/v1/tokens", token=token)).json()["tokens"]
@@ -52,7 +52,7 @@ async def test_a_named_token_acts_under_its_name_until_it_is_revoked(http: Http)
     assert (await http("GET", "/v1/whoami", token=token)).status == 401
 
 
-async def test_a_name_is_taken_once(http: Http) -> None:
+async def test_token_names_are_unique(http: Http) -> None:
     answers = await asyncio.gather(*(http("POST", "/v1/tokens", {"name": "ci"}) for _ in range(5)))
     assert sorted(answer.status for answer in answers) == [201, 409, 409, 409, 409]
     assert (await http("POST", "/v1/tokens", {"name": "default"})).status == 409
@@ -62,7 +62,7 @@ async def test_a_name_is_taken_once(http: Http) -> None:
     assert (await http("DELETE", "/v1/tokens/a.b")).status == 404
 
 
-async def test_no_token_is_stored(platform: Platform, http: Http) -> None:
+async def test_tokens_are_not_stored_in_plain_text(platform: Platform, http: Http) -> None:
     token = await _create(http)
     stored = await platform.bus.read(f"KV_{subjects.TOKENS_BUCKET}", f"$KV.{subjects.TOKENS_BUCKET}.>")
     texts = [f"{message.headers}{message.data}" for message in stored]
@@ -70,7 +70,7 @@ async def test_no_token_is_stored(platform: Platform, http: Http) -> None:
     assert all(token not in text and TOKEN not in text for text in texts)
 
 
-async def test_a_token_whose_creation_broke_off_is_no_token_and_can_be_revoked(platform: Platform, http: Http) -> None:
+async def test_a_partly_created_token_is_invalid_and_can_be_revoked(platform: Platform, http: Http) -> None:
     store = NatsTokens(platform.bus)
     half = AccessToken(name="half", digest=access.token_digest("half"), created_at=1.0)
     assert await store.create(half)
@@ -117,7 +117,7 @@ async def test_a_run_belongs_to_the_principal_that_requested_it(http: Http) -> N
         ("POST", "/v1/runs/{run}/steps/double-2/cancel", {"reason": "wrong data"}),
     ],
 )
-async def test_what_a_client_claims_is_ignored(
+async def test_principals_claimed_by_clients_are_ignored(
     platform: Platform, http: Http, method: str, path: str, body: dict[str, Any]
 ) -> None:
     token = await _create(http)
@@ -144,12 +144,12 @@ async def test_what_a_client_claims_is_ignored(
         ("POST", "/v1/models/churn/versions", {"run_id": "r", "step": "s"}),
     ],
 )
-async def test_changes_of_models_take_no_author(http: Http, method: str, path: str, body: dict[str, Any]) -> None:
+async def test_model_changes_accept_no_author_field(http: Http, method: str, path: str, body: dict[str, Any]) -> None:
     answer = await http(method, path, body | {"by": "user:root"})
     assert (answer.status, answer.fields) == (422, {"by"})
 
 
-async def test_a_schedule_has_the_principal_that_applied_it_as_owner(http: Http) -> None:
+async def test_a_schedule_is_owned_by_the_principal_that_applied_it(http: Http) -> None:
     token = await _create(http)
     body = {"pipeline": "chain", "cron": "0 3 * * *", "inputs": {"n": 1}, "owner": "user:root"}
     for sent, owner in ((TOKEN, "token:default"), (token, "token:ci")):

@@ -57,7 +57,7 @@ async def finished(platform: Platform, run_id: str) -> AttemptFinished | None:
     return next((fact for fact in facts if isinstance(fact, AttemptFinished)), None)
 
 
-async def test_a_link_answers_without_the_token(platform: Platform, http: Http, registered: list[bool]) -> None:
+async def test_a_signed_link_answers_without_a_token(platform: Platform, http: Http, registered: list[bool]) -> None:
     run_id = await asks(platform, registered)
     found = await links(http, run_id)
     assert set(found) == {"yes", "no", "page"}
@@ -84,7 +84,7 @@ async def test_a_link_answers_without_the_token(platform: Platform, http: Http, 
     assert (await http("GET", f"/v1/runs/{run_id}/steps/ask/links")).status == 409
 
 
-async def test_the_page_offers_all_choices_and_escapes(platform: Platform, http: Http, registered: list[bool]) -> None:
+async def test_the_answer_page_shows_escaped_choices(platform: Platform, http: Http, registered: list[bool]) -> None:
     run_id = await asks(platform, registered, HOSTILE, ('"><b>yes', "no"))
     found = await links(http, run_id)
     page = (await http("GET", found["page"], token=None)).body.decode()
@@ -99,7 +99,7 @@ async def test_the_page_offers_all_choices_and_escapes(platform: Platform, http:
     assert done.status == 200 and "&lt;i&gt;" in done.body.decode()
 
 
-async def test_links_that_are_worth_nothing(platform: Platform, http: Http, registered: list[bool]) -> None:
+async def test_invalid_links(platform: Platform, http: Http, registered: list[bool]) -> None:
     run_id = await asks(platform, registered)
     path = (await links(http, run_id))["no"]
     head, _, token = path.rpartition("/")
@@ -129,7 +129,7 @@ async def test_links_that_are_worth_nothing(platform: Platform, http: Http, regi
         assert answer.status == 409 and "the run was cancelled" in answer.body.decode()
 
 
-async def test_how_long_links_count(platform: Platform, http: Http, registered: list[bool]) -> None:
+async def test_link_expiry(platform: Platform, http: Http, registered: list[bool]) -> None:
     run_id = await asks(platform, registered)
     answer = await http("GET", f"/v1/runs/{run_id}/steps/ask/links?lifetime=60")
     assert 50 < answer.json()["expires_at"] - time.time() < 62
@@ -138,7 +138,7 @@ async def test_how_long_links_count(platform: Platform, http: Http, registered: 
         assert (await http("GET", f"/v1/runs/{run_id}/steps/ask/links?lifetime={wrong}")).status == 422
 
 
-async def test_only_what_was_signed_is_read() -> None:
+async def test_unsigned_parameters_are_ignored() -> None:
     signer = Signer("secret")
     link = Link("run", "features/split[3]", 2, None, 1_800_000_000.0, "user:ada")
     token = signer.sign(link)

@@ -22,7 +22,7 @@ def leftovers(platform: Platform) -> list[Path]:
     return list((platform.store.root / "tmp").iterdir())
 
 
-async def test_what_is_put_is_got(platform: Platform, http: Http) -> None:
+async def test_uploaded_objects_can_be_downloaded(platform: Platform, http: Http) -> None:
     data = bytes(range(256)) * 1000
     path = named(data)
     for method in ("HEAD", "GET"):
@@ -50,7 +50,7 @@ async def test_an_empty_object(http: Http) -> None:
     assert (await http("GET", path, headers={"range": "bytes=0-0"})).status == 416
 
 
-async def test_other_bytes_than_named_are_refused(platform: Platform, http: Http) -> None:
+async def test_a_digest_mismatch_is_rejected(platform: Platform, http: Http) -> None:
     path = named(b"these bytes")
     answer = await http("PUT", path, b"other bytes")
     assert answer.status == 422
@@ -59,7 +59,7 @@ async def test_other_bytes_than_named_are_refused(platform: Platform, http: Http
     assert leftovers(platform) == []
 
 
-async def test_an_upload_that_breaks_off_leaves_nothing(platform: Platform, http: Http) -> None:
+async def test_an_interrupted_upload_leaves_nothing(platform: Platform, http: Http) -> None:
     data = b"x" * 500_000
     path = named(data)
     _, writer = await http.open("PUT", path, data[:300_000], headers={"content-length": str(len(data))})
@@ -74,7 +74,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(platform: Platform, http
     assert (await http("GET", path)).status == 404
 
 
-async def test_too_large_is_refused_unread_or_on_the_way(platform: Platform, http: Http) -> None:
+async def test_oversized_uploads_are_rejected_before_or_while_reading(platform: Platform, http: Http) -> None:
     reader, writer = await http.open("PUT", named(b"big"), headers={"content-length": "1000001"})
     answer = await read_answer(reader)
     assert (answer.status, "1000000 bytes" in answer.json()["detail"]) == (413, True)
@@ -92,7 +92,7 @@ async def test_too_large_is_refused_unread_or_on_the_way(platform: Platform, htt
     assert leftovers(platform) == []
 
 
-async def test_many_put_the_same_at_once(platform: Platform, http: Http) -> None:
+async def test_concurrent_uploads_of_the_same_object(platform: Platform, http: Http) -> None:
     data = b"shared" * 50_000
     answers = await asyncio.gather(*(http("PUT", named(data), data) for _ in range(8)))
     assert {answer.status for answer in answers} <= {200, 201}
@@ -133,7 +133,7 @@ async def test_ranges(http: Http, asked: str, status: int, part: bytes, span: st
                 assert answer.body == part
 
 
-async def test_what_a_client_has_is_not_sent_again(http: Http) -> None:
+async def test_conditional_requests_return_not_modified(http: Http) -> None:
     data = b"0123456789"
     await http("PUT", named(data), data)
     tag = (await http("GET", named(data))).headers["etag"]
@@ -146,7 +146,7 @@ async def test_what_a_client_has_is_not_sent_again(http: Http) -> None:
 
 
 @pytest.mark.parametrize(("size", "status"), [(5, 500), (6_000_000, 200)])
-async def test_a_damaged_object_is_never_delivered_whole(
+async def test_a_damaged_object_is_never_served_completely(
     platform: Platform, http: Http, size: int, status: int
 ) -> None:
     """A small one is seen before the answer begins; of a large one the end is missing."""
@@ -163,7 +163,7 @@ async def test_a_damaged_object_is_never_delivered_whole(
             await reader.readexactly(len(data))
 
 
-async def test_a_reader_that_leaves_stops_the_reading(platform: Platform, http: Http) -> None:
+async def test_a_disconnected_client_stops_the_download(platform: Platform, http: Http) -> None:
     data = b"y" * 1_000_000
     await http("PUT", named(data), data)
     for _ in range(3):
@@ -173,7 +173,7 @@ async def test_a_reader_that_leaves_stops_the_reading(platform: Platform, http: 
     assert (await http("GET", named(data))).body == data
 
 
-async def test_a_store_elsewhere_is_redirected_to(tmp_path: Path) -> None:
+async def test_remote_store_downloads_are_redirected(tmp_path: Path) -> None:
     async with running(tmp_path) as platform:
         http = Http(platform)
         platform.store_info = StoreInfo(kind="s3", limit=500_000)

@@ -29,7 +29,7 @@ async def compared(http: Http, *run_ids: str, **query: str) -> dict[str, Any]:
     return answer.json()
 
 
-async def test_what_differs_is_told_and_nothing_else(platform: Platform, http: Http) -> None:
+async def test_only_differences_are_returned_by_default(platform: Platform, http: Http) -> None:
     one = await a_run(platform, loss=0.5, labels={"team": "a"})
     other = await a_run(platform, loss=0.25, digit="6")
     found = await compared(http, one, other)
@@ -45,7 +45,7 @@ async def test_what_differs_is_told_and_nothing_else(platform: Platform, http: H
     assert found["compared"] > len(found["rows"])
 
 
-async def test_everything_is_there_when_asked_for(platform: Platform, http: Http) -> None:
+async def test_everything_is_returned_on_request(platform: Platform, http: Http) -> None:
     run_id = await a_run(platform, loss=0.5)
     assert (await compared(http, run_id, run_id))["rows"] == []
     found = await compared(http, run_id, run_id, all="true")
@@ -62,14 +62,14 @@ async def test_everything_is_there_when_asked_for(platform: Platform, http: Http
     assert values["run", "", "state"] == "succeeded"
 
 
-async def test_a_run_that_has_not_begun_and_one_of_a_version_that_is_gone(platform: Platform, http: Http) -> None:
+async def test_comparing_an_unstarted_run_and_one_with_a_deleted_version(platform: Platform, http: Http) -> None:
     one = await platform.request()
     other = await platform.request("gone", version=7)
     rows = (await compared(http, one, other))["rows"]
     assert {(row["section"], row["name"]) for row in rows} >= {("run", "pipeline"), ("code", "source")}
 
 
-async def test_wrong_comparisons(platform: Platform, http: Http) -> None:
+async def test_invalid_comparisons(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     alone = await http("GET", f"/v1/compare?runs={run_id}")
     assert (alone.status, alone.json()["detail"]) == (422, "runs: expected 2 to 20 run IDs separated by commas, got 1")

@@ -30,7 +30,7 @@ def registration(pipeline: ir.Pipeline) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------------- versions
 
 
-async def test_a_registration_goes_to_the_builder_as_it_is(platform: Platform, http: Http) -> None:
+async def test_a_registration_is_forwarded_to_the_builder_unchanged(platform: Platform, http: Http) -> None:
     body = registration(chain("trained")) | {"publish": True}
     platform.builder_reply = commands.VersionReply(version=4, created=True, published=True)
     answer = await http("POST", "/v1/versions", body)
@@ -51,13 +51,13 @@ async def test_a_registration_goes_to_the_builder_as_it_is(platform: Platform, h
     assert (again.status, again.json()["created"]) == (200, False)
 
 
-async def test_a_builder_that_cannot_now_is_told_as_such(platform: Platform, http: Http) -> None:
+async def test_an_unavailable_builder_is_reported(platform: Platform, http: Http) -> None:
     platform.builder_reply = commands.VersionReply(error="the bucket of versions is away", unavailable=True)
     answer = await http("POST", "/v1/versions", registration(chain()))
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
 
 
-async def test_what_the_builder_refuses_is_told(platform: Platform, http: Http) -> None:
+async def test_builder_rejections_are_reported(platform: Platform, http: Http) -> None:
     platform.builder_reply = commands.VersionReply(error="flow.py:12: steps wait for each other in a circle: a <- b")
     answer = await http("POST", "/v1/versions", registration(chain()))
     assert (answer.status, answer.json()["detail"]) == (
@@ -77,7 +77,7 @@ async def test_what_the_builder_refuses_is_told(platform: Platform, http: Http) 
         (("git", "commit"), "c" * 65, "git.commit"),
     ],
 )
-async def test_a_wrong_field_of_a_registration_is_named(
+async def test_an_invalid_registration_field_is_named(
     platform: Platform, http: Http, path: tuple[Any, ...], value: Any, field: str
 ) -> None:
     asked = len(platform.builder)
@@ -92,7 +92,7 @@ async def test_a_wrong_field_of_a_registration_is_named(
     assert len(platform.builder) == asked
 
 
-async def test_a_pipeline_too_large_for_the_bus_is_refused(
+async def test_a_pipeline_over_the_message_limit_is_rejected(
     platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(platform.bus.client), "max_payload", property(lambda _: 10_000))
@@ -143,7 +143,7 @@ async def test_an_experiment_is_listed_but_never_the_latest(platform: Platform, 
 # ---------------------------------------------------------------------------------------------------------- schedules
 
 
-async def test_a_schedule_takes_published_versions_only(platform: Platform, http: Http) -> None:
+async def test_schedules_accept_only_published_versions(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("timed"), publish=False)
     assert (await http("PUT", "/v1/schedules/t", schedule(pipeline="timed"))).status == 404
     await platform.add_version(chain("timed"), 2)
@@ -160,7 +160,7 @@ def schedule(**changes: Any) -> dict[str, Any]:
     return {"pipeline": "chain", "cron": "0 3 * * *", "tz": "Europe/Paris", "inputs": {"n": 1}} | changes
 
 
-async def test_a_schedule_is_kept_read_replaced_and_removed(platform: Platform, http: Http) -> None:
+async def test_schedules_are_created_read_replaced_and_deleted(platform: Platform, http: Http) -> None:
     path = "/v1/schedules/nightly"
     assert (await http("GET", path)).status == 404
     put = await http("PUT", path, schedule())
@@ -180,7 +180,7 @@ async def test_a_schedule_is_kept_read_replaced_and_removed(platform: Platform, 
     assert [row["name"] for row in (await http("GET", "/v1/schedules")).json()["schedules"]] == ["a-first"]
 
 
-async def test_a_schedule_with_an_artifact_holds_all_that_is_known_of_it(platform: Platform, http: Http) -> None:
+async def test_a_schedule_stores_complete_artifact_references(platform: Platform, http: Http) -> None:
     sha256 = await platform.store.put_bytes(b"rows")
     inputs = {"n": {"artifact": {"sha256": sha256, "size": 4}}}
     put = await http("PUT", "/v1/schedules/stored", schedule(inputs=inputs))
@@ -209,7 +209,7 @@ async def test_a_schedule_with_an_artifact_holds_all_that_is_known_of_it(platfor
         ({"paused": "perhaps"}, 422, "paused"),
     ],
 )
-async def test_a_schedule_that_would_not_work_is_refused(
+async def test_an_invalid_schedule_is_rejected(
     http: Http, changes: dict[str, Any], status: int, field: str | None
 ) -> None:
     answer = await http("PUT", "/v1/schedules/wrong", schedule(**changes))

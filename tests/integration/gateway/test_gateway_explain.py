@@ -23,7 +23,7 @@ async def explained(http: Http, run_id: str) -> dict[str, Any]:
     return {"state": whole["state"], **{step["key"]: step for step in whole["steps"]}}
 
 
-async def test_the_reasons_follow_the_run(platform: Platform, http: Http) -> None:
+async def test_reasons_follow_the_state_of_the_run(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     found = await explained(http, run_id)
     assert found["state"] == "queued" and list(found) == ["state", "double", "double-2"]
@@ -53,7 +53,7 @@ async def test_the_reasons_follow_the_run(platform: Platform, http: Http) -> Non
     assert found["double-2"]["caused_by"] == ["double"]
 
 
-async def test_a_later_attempt_is_queued_since_its_own_request(platform: Platform, http: Http) -> None:
+async def test_a_retry_is_queued_since_its_own_request(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.log.append([attempt_requested(run_id, "double")])
     first = (await explained(http, run_id))["double"]["since"]
@@ -63,18 +63,18 @@ async def test_a_later_attempt_is_queued_since_its_own_request(platform: Platfor
     assert one["since"] > first and "attempt 2 is queued" in one["sentence"] and "1 loss" in one["sentence"]
 
 
-async def test_a_cancel_is_named(platform: Platform, http: Http) -> None:
+async def test_the_principal_that_cancelled_is_named(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.log.append([CancelRequested(run_id=run_id, by="ada", reason="wrong data")])
     assert "cancelled by ada: wrong data" in (await explained(http, run_id))["double-2"]["sentence"]
 
 
-async def test_a_run_of_many_steps_is_explained_whole(platform: Platform, http: Http) -> None:
+async def test_a_run_with_many_steps_is_explained_completely(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("long", 400))
     answer = await http("GET", f"/v1/runs/{await platform.request('long')}/explain")
     assert len(answer.json()["steps"]) == 400
 
 
-async def test_an_unknown_run_is_told(http: Http) -> None:
+async def test_an_unknown_run_is_not_found(http: Http) -> None:
     assert (await http("GET", "/v1/runs/nothing/explain")).status == 404
     assert (await http("GET", "/v1/runs/a.*.b/explain")).status == 404

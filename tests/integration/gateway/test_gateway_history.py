@@ -19,7 +19,7 @@ from penstock_testkit import histories
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_a_history_is_the_log_and_can_be_loaded(platform: Platform, http: Http, tmp_path: Path) -> None:
+async def test_a_history_contains_the_log_and_can_be_loaded(platform: Platform, http: Http, tmp_path: Path) -> None:
     run_id, other = await platform.request(), await platform.request()
     await platform.run_step(run_id, "double", metrics={"loss": 0.5})
     await platform.run_step(other, "double")
@@ -41,14 +41,14 @@ async def test_a_history_is_the_log_and_can_be_loaded(platform: Platform, http: 
     assert history.states() == {"double": "succeeded", "double-2": "succeeded"}
 
 
-async def test_a_run_that_goes_on_is_exported_as_far_as_it_came(platform: Platform, http: Http) -> None:
+async def test_a_running_run_is_exported_up_to_now(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.run_step(run_id, "double")
     answer = await http("GET", f"/v1/runs/{run_id}/history")
     assert len(answer.body.splitlines()) == 1 + 4
 
 
-async def test_what_is_unreadable_is_written_as_what_it_counts_for(platform: Platform, http: Http) -> None:
+async def test_unreadable_facts_are_exported_as_placeholders(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.bus.publish(subjects.run(run_id, "step.double.1.finished"), b"\xff")
     await platform.bus.publish(subjects.run(run_id, "nonsense"), b"{}")
@@ -59,7 +59,7 @@ async def test_what_is_unreadable_is_written_as_what_it_counts_for(platform: Pla
     assert "unreadable" not in lines[1]
 
 
-async def test_a_long_history_comes_whole_in_parts(platform: Platform, http: Http) -> None:
+async def test_a_long_history_is_streamed_completely(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     for first in range(1, 2001, 500):
         await platform.log.append([attempt_started(run_id, "double", first + n) for n in range(500)])
@@ -91,7 +91,7 @@ async def large(platform: Platform) -> str:
     return run_id
 
 
-async def test_a_client_that_reads_nothing_is_cut_off_and_sees_it(tmp_path: Path) -> None:
+async def test_a_client_that_never_reads_is_disconnected_visibly(tmp_path: Path) -> None:
     async with running(tmp_path, stream_timeout=0.3) as platform:
         reader, _ = await Http(platform).open("GET", f"/v1/runs/{await large(platform)}/history")
         async with asyncio.timeout(10):
@@ -105,7 +105,7 @@ async def test_a_client_that_reads_nothing_is_cut_off_and_sees_it(tmp_path: Path
                 pass
 
 
-async def test_a_client_that_goes_away_leaves_nothing_behind(platform: Platform, http: Http) -> None:
+async def test_a_disconnected_client_leaves_no_consumer(platform: Platform, http: Http) -> None:
     known = await platform.consumers()
     reader, writer = await http.open("GET", f"/v1/runs/{await large(platform)}/history")
     await read_head(reader)
@@ -116,7 +116,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(platform: Platform,
             await asyncio.sleep(0.01)
 
 
-async def test_a_log_that_cannot_be_read_to_its_end_does_not_look_whole(tmp_path: Path) -> None:
+async def test_a_partly_read_log_is_visibly_incomplete(tmp_path: Path) -> None:
     async with running(tmp_path, stream_timeout=0.5) as platform:
         run_id = await large(platform)
         reader, _ = await Http(platform).open("GET", f"/v1/runs/{run_id}/history")

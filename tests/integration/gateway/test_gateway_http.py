@@ -63,7 +63,7 @@ async def test_everything_under_v1_needs_the_token(http: Http, path: str, header
     assert "Authorization: Bearer" in problem["detail"]
 
 
-async def test_the_scheme_is_read_without_case(http: Http) -> None:
+async def test_the_authorization_scheme_is_case_insensitive(http: Http) -> None:
     answer = await http("GET", "/v1/platform", token=None, headers={"authorization": f"bEARER   {TOKEN} "})
     assert answer.status == 200
 
@@ -93,7 +93,7 @@ async def test_a_request_without_token_changes_nothing(platform: Platform, http:
         ("[::1].evil.example", 421),
     ],
 )
-async def test_only_this_machines_names_are_served(http: Http, host: str, status: int) -> None:
+async def test_only_local_host_names_are_accepted(http: Http, host: str, status: int) -> None:
     for path in ("/v1/platform", "/healthz"):
         answer = await http("GET", path, headers={"host": host.format(port=http.port)})
         assert answer.status == status
@@ -108,7 +108,7 @@ async def test_another_name_can_be_allowed(tmp_path: Path) -> None:
         assert (await http("GET", "/v1/platform", headers={"host": "evil.example"})).status == 421
 
 
-async def test_browsers_of_other_sites_get_no_permission(http: Http) -> None:
+async def test_cross_origin_requests_get_no_permission(http: Http) -> None:
     asking = {"origin": "https://evil.example", "access-control-request-method": "POST"}
     for token in (None, TOKEN):
         answer = await http("OPTIONS", "/v1/runs", token=token, headers=asking)
@@ -137,26 +137,26 @@ async def test_browsers_of_other_sites_get_no_permission(http: Http) -> None:
     ],
     ids=range(10),
 )
-async def test_bodies_that_cannot_be_used(http: Http, body: bytes, status: int, words: str) -> None:
+async def test_invalid_bodies(http: Http, body: bytes, status: int, words: str) -> None:
     problem = is_problem(await http("POST", "/v1/runs", body, headers={"content-type": "application/json"}), status)
     assert words in problem["detail"]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
-async def test_only_json_is_taken(http: Http, kind: str) -> None:
+async def test_only_json_is_accepted(http: Http, kind: str) -> None:
     """A form of another web page can send these without asking; JSON it cannot."""
     problem = is_problem(await http("POST", "/v1/runs", b'{"pipeline":"chain"}', headers={"content-type": kind}), 415)
     assert "application/json" in problem["detail"]
 
 
-async def test_a_body_over_the_limit_is_refused_unread(http: Http) -> None:
+async def test_a_body_over_the_limit_is_rejected_unread(http: Http) -> None:
     reader, writer = await http.open("POST", "/v1/runs", headers={"content-length": str(9 * 1024 * 1024)})
     answer = await read_answer(reader)
     writer.close()
     assert "8388608 bytes" in is_problem(answer, 413)["detail"]
 
 
-async def test_a_body_of_unknown_length_is_cut_at_the_limit(http: Http) -> None:
+async def test_a_chunked_body_is_cut_off_at_the_limit(http: Http) -> None:
     reader, writer = await http.open(
         "POST",
         "/v1/runs",
@@ -179,7 +179,7 @@ async def test_a_body_just_under_the_limit_is_read(http: Http) -> None:
     assert answer.status == 202
 
 
-async def test_a_client_that_leaves_in_the_middle_harms_nothing(platform: Platform, http: Http) -> None:
+async def test_a_client_disconnecting_mid_request_affects_nothing(platform: Platform, http: Http) -> None:
     before = (await platform.bus.api("STREAM.INFO.RUNS"))["state"]["last_seq"]
     for _ in range(5):
         _, writer = await http.open("POST", "/v1/runs", b'{"pipeline":"chain"', headers={"content-length": "5000"})
@@ -234,7 +234,7 @@ HOSTILE = [
     ],
     ids=lambda part: part,
 )
-async def test_hostile_addresses_are_answered_calmly(
+async def test_hostile_urls_get_client_errors(
     platform: Platform, http: Http, method: str, path: str, name: str
 ) -> None:
     answer = await http(method, path.format(name))
@@ -255,7 +255,7 @@ async def test_hostile_step_keys(platform: Platform, http: Http, query: str) -> 
         is_problem(await http("GET", f"/v1/runs/{run_id}/{what}?{query}"), 422)
 
 
-async def test_unknown_addresses_and_methods(http: Http) -> None:
+async def test_unknown_paths_and_methods(http: Http) -> None:
     is_problem(await http("GET", "/v1/nothing"), 404)
     is_problem(await http("GET", "/"), 404)
     # Another spelling is not led elsewhere: a redirection could lead the token elsewhere.
@@ -282,7 +282,7 @@ async def test_unknown_addresses_and_methods(http: Http) -> None:
     ],
     ids=range(8),
 )
-async def test_what_is_no_http_is_cut_off(http: Http, raw: bytes) -> None:
+async def test_non_http_connections_are_closed(http: Http, raw: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", http.port)
     writer.write(raw)
     if len(raw) < 1000:  # the long ones are cut off before their end
@@ -298,7 +298,7 @@ async def test_what_is_no_http_is_cut_off(http: Http, raw: bytes) -> None:
 # ------------------------------------------------------------------------------------------------------------- faults
 
 
-async def test_a_fault_of_ours_is_a_problem_without_its_insides(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_internal_errors_reveal_no_details(http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("secret insides")
 
@@ -308,7 +308,7 @@ async def test_a_fault_of_ours_is_a_problem_without_its_insides(http: Http, monk
     assert "secret" not in answer.body.decode()
 
 
-async def test_a_service_that_is_away_is_told_as_such(tmp_path: Path) -> None:
+async def test_an_unavailable_service_is_reported(tmp_path: Path) -> None:
     async with running(tmp_path) as platform:
         http = Http(platform)
         for subscription in list(platform.bus.client._subs.values()):  # pyright: ignore[reportPrivateUsage]
@@ -320,7 +320,7 @@ async def test_a_service_that_is_away_is_told_as_such(tmp_path: Path) -> None:
         assert "commands.artifacts.store" in problem["detail"]
 
 
-async def test_without_nats_nothing_is_ready_and_nothing_hangs(tmp_path: Path) -> None:
+async def test_without_nats_the_gateway_is_not_ready_and_does_not_hang(tmp_path: Path) -> None:
     async with running(tmp_path) as platform:
         http = Http(platform)
         assert platform.gateway.ready()

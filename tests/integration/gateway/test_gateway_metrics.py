@@ -47,7 +47,7 @@ async def test_summaries_and_points(platform: Platform, http: Http) -> None:
     assert loss["thinned"] is False
 
 
-async def test_a_long_series_is_thinned_or_read_in_pages(platform: Platform, http: Http) -> None:
+async def test_a_long_series_is_downsampled_or_paged(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     for begin in range(0, 6000, 2000):
         values = [float(n) if n != 3333 else -1.0 for n in range(begin, begin + 2000)]
@@ -83,7 +83,7 @@ async def test_the_last_attempt_and_items(platform: Platform, http: Http) -> Non
     assert "'double', 'train[3]'" in several.json()["detail"]
 
 
-async def test_wrong_questions(platform: Platform, http: Http) -> None:
+async def test_invalid_queries(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await measured(platform, run_id, line("loss", 1.0))
     missing = await http("GET", f"/v1/runs/{run_id}/metrics?name=los")
@@ -106,7 +106,7 @@ async def test_wrong_questions(platform: Platform, http: Http) -> None:
     assert (await http("GET", f"/v1/runs/{empty}/metrics")).json()["series"] == []
 
 
-async def test_a_message_that_is_none_is_parked_and_the_others_count(platform: Platform, http: Http) -> None:
+async def test_an_invalid_message_is_parked_and_the_others_are_stored(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     subject = subjects.metrics(run_id, "double", 1)
     good = measurements(run_id, "double", 1, 0, line("loss", 1.0))
@@ -131,7 +131,7 @@ async def test_series_are_rebuilt_from_their_stream(platform: Platform, http: Ht
     assert (await http("GET", f"/v1/runs/{run_id}/metrics?name=loss")).json() == before
 
 
-async def test_tags_of_steps_are_found_as_labels_are(platform: Platform, http: Http) -> None:
+async def test_runs_can_be_filtered_by_step_tags(platform: Platform, http: Http) -> None:
     run_id = await platform.request("tagged")
     await platform.run_step(run_id, "double", tags={"stage": "candidate"})
     page = (await http("GET", "/v1/runs?pipeline=tagged&label=stage=candidate")).json()
@@ -139,7 +139,7 @@ async def test_tags_of_steps_are_found_as_labels_are(platform: Platform, http: H
     assert (await http("GET", "/v1/runs?pipeline=tagged&label=stage=other")).json()["runs"] == []
 
 
-async def test_a_view_has_the_tags_of_its_steps(platform: Platform, http: Http) -> None:
+async def test_run_views_include_step_tags(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.run_step(run_id, "double", tags={"stage": "candidate"})
     view = (await http("GET", f"/v1/runs/{run_id}")).json()

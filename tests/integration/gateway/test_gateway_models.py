@@ -50,7 +50,7 @@ async def version(http: Http, platform: Platform, name: str, content: bytes, **b
 # -------------------------------------------------------------------------------------------------------- registering
 
 
-async def test_a_version_has_all_that_is_known_of_the_attempt(platform: Platform, http: Http) -> None:
+async def test_a_version_records_the_attempts_details(platform: Platform, http: Http) -> None:
     run_id = await trained(platform)
     body = {"run_id": run_id, "step": "double", "tags": {"team": "growth"}, "description": "the first"}
     answer = await http("POST", "/v1/models/churn/versions", body)
@@ -73,7 +73,7 @@ async def test_a_version_has_all_that_is_known_of_the_attempt(platform: Platform
     assert (row["versions"], row["latest"], row["aliases"]) == (1, 1, {})
 
 
-async def test_metrics_may_be_given_instead(platform: Platform, http: Http) -> None:
+async def test_metrics_can_be_given_explicitly(platform: Platform, http: Http) -> None:
     made = await version(http, platform, "given", b"g", metrics={"f1": 1, "auc": 0.5})
     assert made["version"]["metrics"] == {"f1": 1.0, "auc": 0.5}
 
@@ -101,7 +101,7 @@ async def test_metrics_may_be_given_instead(platform: Platform, http: Http) -> N
         ({"alias": "best", "force": "yes please"}, 422, "force"),
     ],
 )
-async def test_what_cannot_be_registered(
+async def test_invalid_registrations(
     platform: Platform, http: Http, change: dict[str, Any], status: int, says: str
 ) -> None:
     body = {"run_id": await trained(platform), "step": "double"} | change
@@ -112,7 +112,7 @@ async def test_what_cannot_be_registered(
 
 
 @pytest.mark.parametrize("name", ["..%2Fx", "a%20b", "%00", "x" * 101, "a.b", "a%0Ab", "%E2%82%AC", "*"])
-async def test_names_that_no_model_has(platform: Platform, http: Http, name: str) -> None:
+async def test_invalid_model_names(platform: Platform, http: Http, name: str) -> None:
     body = {"run_id": await trained(platform), "step": "double"}
     for method, path, data in (
         ("POST", f"/v1/models/{name}/versions", body),
@@ -128,7 +128,7 @@ async def test_names_that_no_model_has(platform: Platform, http: Http, name: str
         assert answer.status in (404, 422), answer.body
 
 
-async def test_an_artifact_that_is_gone_is_not_registered(platform: Platform, http: Http) -> None:
+async def test_a_deleted_artifact_is_not_registered(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.run_step(run_id, "double", {"result": Stored(ref("e" * 64))})
     answer = await http("POST", "/v1/models/gone/versions", {"run_id": run_id, "step": "double"})
@@ -139,7 +139,7 @@ async def test_an_artifact_that_is_gone_is_not_registered(platform: Platform, ht
 @pytest.mark.parametrize(
     "value", [Inline(3), Items((Inline(1),)), Element(Stored(ref("a" * 64)), ("auc",))], ids=["data", "list", "part"]
 )
-async def test_what_is_no_artifact_is_not_registered(platform: Platform, http: Http, value: Any) -> None:
+async def test_a_value_that_is_not_an_artifact_is_not_registered(platform: Platform, http: Http, value: Any) -> None:
     run_id = await platform.request()
     await platform.run_step(run_id, "double", {"result": value})
     answer = await http("POST", "/v1/models/data/versions", {"run_id": run_id, "step": "double"})
@@ -151,7 +151,7 @@ async def test_what_is_no_artifact_is_not_registered(platform: Platform, http: H
 # ------------------------------------------------------------------------------------------------------------- aliases
 
 
-async def test_aliases_move_are_read_and_removed(platform: Platform, http: Http) -> None:
+async def test_aliases_are_moved_read_and_deleted(platform: Platform, http: Http) -> None:
     for content in (b"1", b"2"):
         await version(http, platform, "moving", content)
     path = "/v1/models/moving/aliases/champion"
@@ -179,9 +179,7 @@ async def test_aliases_move_are_read_and_removed(platform: Platform, http: Http)
     assert (history[-1]["previous"], history[-1]["reason"], history[-1]["by"]) == (2, "none", "token:default")
 
 
-async def test_a_gate_refuses_with_each_comparison_and_is_passed_by_for_a_reason(
-    platform: Platform, http: Http
-) -> None:
+async def test_a_gate_reports_each_comparison_and_can_be_bypassed_with_a_reason(platform: Platform, http: Http) -> None:
     await version(http, platform, "gated", b"good", logged={"accuracy": 0.9})
     await version(http, platform, "gated", b"bad", logged={"accuracy": 0.8})
     await version(http, platform, "gated", b"none", logged={"loss": 0.1})
@@ -210,7 +208,7 @@ async def test_a_gate_refuses_with_each_comparison_and_is_passed_by_for_a_reason
     assert (entry["forced"], entry["reason"], len(entry["clauses"])) == (True, "the other is illegal", 2)
 
 
-async def test_a_gate_that_cannot_be_read_says_where(platform: Platform, http: Http) -> None:
+async def test_a_gate_syntax_error_says_where(platform: Platform, http: Http) -> None:
     for method, path, body in (
         ("PUT", "/v1/models/unread/gates/champion", {"gate": "accuracy >"}),
         ("PUT", "/v1/models/unread/aliases/champion", {"version": 1, "gate": "accuracy >"}),
@@ -222,9 +220,7 @@ async def test_a_gate_that_cannot_be_read_says_where(platform: Platform, http: H
         assert "a number or a metric is expected, and nothing is there, after 'accuracy >'" in answer.json()["detail"]
 
 
-async def test_a_version_that_is_registered_for_an_alias_and_refused_is_there_without_it(
-    platform: Platform, http: Http
-) -> None:
+async def test_a_version_rejected_by_a_gate_is_registered_without_the_alias(platform: Platform, http: Http) -> None:
     await version(http, platform, "asked", b"good", logged={"accuracy": 0.9}, alias="champion")
     made = await version(
         http, platform, "asked", b"bad", logged={"accuracy": 0.8}, alias="champion", gate="accuracy > champion.accuracy"
@@ -268,7 +264,7 @@ async def test_a_version_from_an_experiment_is_marked_and_is_never_the_latest(pl
     assert (await http("GET", "/v1/models/tried/versions/latest")).json()["version"] == 3
 
 
-async def test_archiving_hides_a_version_and_keeps_it(platform: Platform, http: Http) -> None:
+async def test_archiving_hides_a_version_without_deleting_it(platform: Platform, http: Http) -> None:
     for content in (b"a1", b"a2"):
         await version(http, platform, "hidden", content)
     archived = await http("POST", "/v1/models/hidden/versions/2/archive", {"reason": "wrong data"})
@@ -293,7 +289,7 @@ async def test_archiving_hides_a_version_and_keeps_it(platform: Platform, http: 
 # -------------------------------------------------------------------------------------------------------------- inputs
 
 
-async def test_an_input_that_names_a_model_is_pinned_when_the_run_is_asked_for(platform: Platform, http: Http) -> None:
+async def test_a_model_input_is_pinned_at_submission(platform: Platform, http: Http) -> None:
     await platform.add_version(_scoring())
     for content in (b"one", b"two!"):
         await version(http, platform, "pinned", content)
@@ -329,14 +325,14 @@ async def test_an_input_that_names_a_model_is_pinned_when_the_run_is_asked_for(p
         ({"artifact": {"model": "nosuch@x"}}, "there is no model 'nosuch'"),
     ],
 )
-async def test_an_input_that_names_no_model(platform: Platform, http: Http, given: Any, says: str) -> None:
+async def test_an_input_with_an_unknown_model(platform: Platform, http: Http, given: Any, says: str) -> None:
     await platform.add_version(_scoring())
     answer = await http("POST", "/v1/runs", {"pipeline": "scoring", "inputs": {"model": given, "text": ""}})
     assert (answer.status, answer.fields) == (422, {"inputs.model"})
     assert says in answer.json()["detail"]
 
 
-async def test_a_schedule_keeps_the_name_of_its_model(platform: Platform, http: Http) -> None:
+async def test_a_schedule_keeps_its_model_reference_unresolved(platform: Platform, http: Http) -> None:
     await platform.add_version(_scoring())
     await version(http, platform, "nightly", b"nightly")
     body = {"pipeline": "scoring", "cron": "0 3 * * *", "inputs": {"model": "model:nightly", "text": ""}}
@@ -376,7 +372,7 @@ async def until(condition: Any, timeout: float = 30.0) -> Any:
     return found
 
 
-async def test_every_change_is_told_once_to_triggers_and_to_the_steps_that_wait(platform: Platform, http: Http) -> None:
+async def test_every_change_is_published_once_to_triggers_and_waiting_steps(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     waits = Waits(platform.bus)
     for n, key in enumerate(("", "told", "told@champion", "other"), 1):
@@ -403,7 +399,7 @@ async def test_every_change_is_told_once_to_triggers_and_to_the_steps_that_wait(
     assert await until(ended) == ["double[1]", "double[2]", "double[3]"]
 
 
-async def test_a_gateway_that_is_killed_between_the_fact_and_its_events_leaves_none_untold(platform: Platform) -> None:
+async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platform) -> None:
     await platform.gateway.feature(ModelAnnouncer).close()  # only those of this test announce
     log = ModelLog(platform.bus, "test")
     origin = Origin(artifact=ref("d" * 64), run_id="r", key="train", attempt=1)
@@ -445,7 +441,7 @@ async def test_a_gateway_that_is_killed_between_the_fact_and_its_events_leaves_n
         platform.gateway._background.append(replacement)
 
 
-async def test_what_nobody_can_read_is_parked_and_holds_nothing_up(platform: Platform, http: Http) -> None:
+async def test_unreadable_model_facts_are_parked_and_block_nothing(platform: Platform, http: Http) -> None:
     await platform.bus.publish("models.default.odd.1", b"{}", {"ce-type": PROMOTED})
     await version(http, platform, "after", b"after")
     await until(lambda: triggers(platform, "penstock.model.registered.v1", "after"))

@@ -84,7 +84,7 @@ async def a_run(platform: Platform, outcome: Outcome = Outcome.SUCCEEDED) -> str
     return run_id
 
 
-async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
+async def test_a_finished_run_is_sent_completely_and_resent_after_a_failure(
     platform: Platform, http: Http, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(emitter, "_PAUSE", 0.3)
@@ -112,7 +112,7 @@ async def test_a_run_that_is_over_is_told_whole_and_again_after_a_failure(
     assert got[4]["outputs"][0]["facets"] == {}, "a value that travels inline has no digest"
 
 
-async def test_a_run_that_failed_says_why(platform: Platform, http: Http, receiver: Receiver) -> None:
+async def test_a_failed_run_includes_its_error(platform: Platform, http: Http, receiver: Receiver) -> None:
     sending = LineageEmitter(platform.context, platform.gateway.feature(RunStates), receiver.url)
     await sending.start()
     try:
@@ -125,7 +125,7 @@ async def test_a_run_that_failed_says_why(platform: Platform, http: Http, receiv
     assert got[-1]["run"]["facets"]["errorMessage"]["message"] == "boom"
 
 
-async def test_an_address_that_is_none_stops_the_platform_with_the_reason(platform: Platform) -> None:
+async def test_an_invalid_address_stops_the_platform_with_an_error(platform: Platform) -> None:
     with pytest.raises(OpenLineageUnavailableError, match=r"PENSTOCK_OPENLINEAGE_URL 'nowhere' cannot be used"):
         LineageEmitter(platform.context, platform.gateway.feature(RunStates), "nowhere")
 

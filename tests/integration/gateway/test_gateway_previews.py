@@ -37,7 +37,7 @@ async def asked(platform: Platform) -> AsyncGenerator[list[MakePreview]]:
     yield commands
 
 
-async def test_a_preview_is_json_and_nothing_else(http: Http, asked: list[MakePreview]) -> None:
+async def test_previews_are_only_json(http: Http, asked: list[MakePreview]) -> None:
     query = "format=file&media_type=text%2Fhtml&filename=a.html&unsafe=true"
     found = await http("GET", f"/v1/artifacts/{HERE}/preview?{query}")
     assert (found.status, found.headers["content-type"]) == (200, "application/json")
@@ -48,7 +48,7 @@ async def test_a_preview_is_json_and_nothing_else(http: Http, asked: list[MakePr
     assert asked[-1] == MakePreview(sha256=HERE)
 
 
-async def test_what_goes_wrong_has_a_status(http: Http, asked: list[MakePreview]) -> None:
+async def test_failures_map_to_http_statuses(http: Http, asked: list[MakePreview]) -> None:
     assert (await http("GET", f"/v1/artifacts/{MISSING}/preview")).status == 404
     assert (await http("GET", f"/v1/artifacts/{AWAY}/preview")).status == 503
     assert (await http("GET", f"/v1/artifacts/{BROKEN}/preview")).status == 502

@@ -21,7 +21,7 @@ from penstock_gateway.settings import GatewaySettings
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-async def test_a_taken_port_is_said_clearly(platform: Platform) -> None:
+async def test_a_port_in_use_is_reported(platform: Platform) -> None:
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
@@ -33,7 +33,7 @@ async def test_a_taken_port_is_said_clearly(platform: Platform) -> None:
         await gateway.stop()
 
 
-async def test_an_address_of_another_machine_is_said_clearly(platform: Platform) -> None:
+async def test_a_non_local_address_is_reported(platform: Platform) -> None:
     gateway = build(platform.context, GatewaySettings(host="192.0.2.1", port=0, token=SecretStr("t")))
     with pytest.raises(ListenError, match=r"192\.0\.2\.1"):
         await gateway.start()
@@ -53,7 +53,7 @@ async def test_the_token_comes_from_the_state_folder(platform: Platform, tmp_pat
     await gateway.stop()
 
 
-async def test_a_request_under_way_is_finished_at_stop(tmp_path: Path) -> None:
+async def test_requests_in_progress_finish_at_stop(tmp_path: Path) -> None:
     async with running(tmp_path) as platform:
         body = b'{"pipeline":"chain","inputs":{"n":1}}'
         headers = {"content-length": str(len(body)), "content-type": "application/json"}
@@ -110,7 +110,7 @@ async def test_the_gateway_runs_alone(platform: Platform) -> None:
         assert child.returncode == 0, log.decode()
 
 
-async def test_the_gateway_alone_says_why_it_cannot_start(platform: Platform) -> None:
+async def test_a_standalone_gateway_reports_why_it_cannot_start(platform: Platform) -> None:
     env = {"PENSTOCK_NATS_URL": platform.server.url, "PENSTOCK_TOKEN": "alone"}
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))

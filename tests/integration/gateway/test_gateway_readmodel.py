@@ -44,7 +44,7 @@ async def test_the_lineage_of_an_artifact(platform: Platform, http: Http) -> Non
     assert (await http("GET", "/v1/artifacts/odd/lineage")).status == 422
 
 
-async def test_facts_that_were_purged_are_not_waited_for(platform: Platform, http: Http) -> None:
+async def test_purged_facts_do_not_block_the_projector(platform: Platform, http: Http) -> None:
     run_id = await platform.request("purged")
     await platform.bus.api(f"STREAM.PURGE.{subjects.RUNS}", {"filter": subjects.run_all(run_id)})
     page = (await http("GET", "/v1/runs?limit=1")).json()
@@ -68,7 +68,7 @@ async def test_two_gateways_on_one_database(tmp_path: Path) -> None:
             await other.stop()
 
 
-async def test_what_was_projected_stays_over_a_restart(tmp_path: Path) -> None:
+async def test_projected_rows_survive_a_restart(tmp_path: Path) -> None:
     async with running(tmp_path) as platform:
         run_id = await platform.request("kept")
         assert await listed(Http(platform), "pipeline=kept") == [run_id]

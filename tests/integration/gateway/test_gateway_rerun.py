@@ -28,7 +28,7 @@ async def started(http: Http, pipeline: str = "chain", **more: Any) -> str:
     return answer.json()["run_id"]
 
 
-async def test_a_rerun_is_a_new_run_that_names_its_parent(platform: Platform, http: Http) -> None:
+async def test_a_rerun_is_a_new_run_with_a_parent(platform: Platform, http: Http) -> None:
     parent = await started(http)
     answer = await http("POST", f"/v1/runs/{parent}/rerun")
     assert answer.status == 202
@@ -58,7 +58,7 @@ async def test_inputs_can_be_changed_and_are_checked(platform: Platform, http: H
     assert "did you mean 'label'" in answer.json()["detail"]
 
 
-async def test_the_version_must_be_chosen_where_a_newer_one_has_come(platform: Platform, http: Http) -> None:
+async def test_a_version_must_be_chosen_when_a_newer_one_exists(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("grown"))
     parent = await started(http, "grown")
     await platform.add_version(chain("grown", steps=3), 2)
@@ -73,7 +73,7 @@ async def test_the_version_must_be_chosen_where_a_newer_one_has_come(platform: P
     assert (await http("POST", path, {"version": "newest"})).fields == {"version"}
 
 
-async def test_a_run_of_an_experiment_runs_again_as_it_was(platform: Platform, http: Http) -> None:
+async def test_an_experiment_run_is_rerun_with_its_version(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("tried-again"))
     await platform.add_version(chain("tried-again", steps=3), 2, publish=False)
     path = f"/v1/runs/{await started(http, 'tried-again', version=2)}/rerun"
@@ -113,7 +113,7 @@ async def test_the_inputs_of_the_parent_must_fit_the_latest_version(platform: Pl
     assert (fact.version, fact.inputs) == (3, {"n": Inline("x"), "depth": Inline(2), "label": Inline("none")})
 
 
-async def test_a_default_of_another_type_is_taken_again(platform: Platform, http: Http) -> None:
+async def test_a_default_that_violates_its_type_is_reused(platform: Platform, http: Http) -> None:
     port = ir.Port(name="n", type="int", required=False, default=None, schema={"type": "integer"})
     await platform.add_version(ir.Pipeline(name="odd", params=(port,)))
     parent = await started(http, "odd", inputs={})
@@ -132,7 +132,7 @@ async def test_artifacts_of_the_parent_must_still_be_there(platform: Platform, h
     assert answer.status == 422 and answer.fields == {"inputs.n"}
 
 
-async def test_the_same_key_is_the_same_rerun(platform: Platform, http: Http) -> None:
+async def test_an_idempotency_key_returns_the_existing_rerun(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("keyed"))
     parent, other = await started(http, "keyed"), await started(http, "keyed")
     path, key = f"/v1/runs/{parent}/rerun", {"idempotency-key": "again"}
@@ -150,5 +150,5 @@ async def test_the_same_key_is_the_same_rerun(platform: Platform, http: Http) ->
     assert bad.fields == {"header.idempotency-key"}
 
 
-async def test_an_unknown_run_cannot_be_run_again(http: Http) -> None:
+async def test_rerunning_an_unknown_run_is_not_found(http: Http) -> None:
     assert (await http("POST", "/v1/runs/nothing/rerun", {})).status == 404

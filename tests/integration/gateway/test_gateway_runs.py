@@ -50,7 +50,7 @@ async def test_ids_sort_by_time(http: Http) -> None:
     assert ids == sorted(set(ids))
 
 
-async def test_the_same_key_is_the_same_run(platform: Platform, http: Http) -> None:
+async def test_an_idempotency_key_returns_the_existing_run(platform: Platform, http: Http) -> None:
     body = {"pipeline": "chain", "inputs": {"n": 3}}
     key = {"idempotency-key": "order-17"}
     first = await http("POST", "/v1/runs", body, headers=key)
@@ -65,7 +65,7 @@ async def test_the_same_key_is_the_same_run(platform: Platform, http: Http) -> N
     assert (await http("POST", "/v1/runs", body)).json()["run_id"] != first.json()["run_id"]
 
 
-async def test_a_key_holds_when_a_newer_version_has_come(platform: Platform, http: Http) -> None:
+async def test_an_idempotency_key_still_applies_after_a_newer_version(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("growing"))
     body, key = {"pipeline": "growing", "inputs": {"n": 3}}, {"idempotency-key": "k"}
     first = await http("POST", "/v1/runs", body, headers=key)
@@ -79,7 +79,7 @@ async def test_a_key_holds_when_a_newer_version_has_come(platform: Platform, htt
     assert (await http("POST", "/v1/runs", body | {"version": 1})).json()["version"] == 1
 
 
-async def test_many_at_once_with_one_key_are_one_run(platform: Platform, http: Http) -> None:
+async def test_concurrent_requests_with_one_key_create_one_run(platform: Platform, http: Http) -> None:
     body = {"pipeline": "chain", "inputs": {"n": 3}}
     ask = [http("POST", "/v1/runs", body, headers={"idempotency-key": "race"}) for _ in range(20)]
     answers = await asyncio.gather(*ask)
@@ -89,7 +89,7 @@ async def test_many_at_once_with_one_key_are_one_run(platform: Platform, http: H
 
 
 @pytest.mark.parametrize("key", ["x" * 256, "a\tb"])
-async def test_a_bad_key_is_refused(http: Http, key: str) -> None:
+async def test_an_invalid_idempotency_key_is_rejected(http: Http, key: str) -> None:
     answer = await http("POST", "/v1/runs", {"pipeline": "chain"}, headers={"idempotency-key": key})
     assert answer.status == 422
     assert answer.fields == {"header.idempotency-key"}
@@ -144,7 +144,7 @@ async def test_an_artifact_as_input(platform: Platform, http: Http) -> None:
         ({"inputs": {}}, 422),
     ],
 )
-async def test_wrong_requests_are_refused(http: Http, body: dict[str, Any], status: int) -> None:
+async def test_invalid_requests_are_rejected(http: Http, body: dict[str, Any], status: int) -> None:
     answer = await http("POST", "/v1/runs", body)
     assert answer.status == status
     assert answer.headers["content-type"] == "application/problem+json"
@@ -161,7 +161,7 @@ async def view(http: Http, run_id: str) -> dict[str, Any]:
     return answer.json()
 
 
-async def test_a_run_as_it_goes_on(platform: Platform, http: Http) -> None:
+async def test_the_view_follows_a_running_run(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     seen = await view(http, run_id)
     assert (seen["state"], seen["created_at"], seen["finished_at"]) == ("queued", 1_700_000_000.0, None)
@@ -220,7 +220,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     return found
 
 
-async def test_polling_reads_only_what_is_new(platform: Platform, http: Http, reads: list[tuple[int, int]]) -> None:
+async def test_polling_reads_only_new_facts(platform: Platform, http: Http, reads: list[tuple[int, int]]) -> None:
     run_id = await platform.request()
     first = (await http("GET", f"/v1/runs/{run_id}")).headers["etag"]
     unchanged = await http("GET", f"/v1/runs/{run_id}", headers={"if-none-match": first})
@@ -232,9 +232,7 @@ async def test_polling_reads_only_what_is_new(platform: Platform, http: Http, re
     assert reads[1][0] == reads[2][0] > 0
 
 
-async def test_many_readers_at_once_see_the_same_and_read_it_once(
-    platform: Platform, http: Http, reads: list[tuple[int, int]]
-) -> None:
+async def test_concurrent_readers_share_one_read(platform: Platform, http: Http, reads: list[tuple[int, int]]) -> None:
     await platform.add_version(chain("long", 200))
     run_id = await platform.request("long")
     for number in range(1, 200):
@@ -246,7 +244,7 @@ async def test_many_readers_at_once_see_the_same_and_read_it_once(
 
 
 @pytest.mark.parametrize(("runs", "steps"), [(2, 1000), (100, 5)])
-async def test_only_so_many_folded_runs_are_kept(
+async def test_the_cache_of_folded_runs_is_bounded(
     tmp_path: Path, reads: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, runs: int, steps: int
 ) -> None:
     """Two of these runs fit, by their number or by their steps together."""
@@ -259,14 +257,14 @@ async def test_only_so_many_folded_runs_are_kept(
         assert [after > 0 for after, _ in reads] == [False, False, True, True, False, True, False]
 
 
-async def test_a_run_whose_version_is_gone_is_shown_without_steps(platform: Platform, http: Http) -> None:
+async def test_a_run_with_a_deleted_version_is_shown_without_steps(platform: Platform, http: Http) -> None:
     run_id = await platform.request(version=77)
     await platform.finish(run_id, Outcome.CANCELLED, error="cancelled")
     seen = await view(http, run_id)
     assert (seen["state"], seen["steps"], seen["version"]) == ("cancelled", {}, 77)
 
 
-async def test_an_unreadable_request_is_no_run(platform: Platform, http: Http) -> None:
+async def test_an_unreadable_request_is_not_found(platform: Platform, http: Http) -> None:
     await platform.bus.publish(subjects.run("broken", "requested"), b"\xff not json")
     answer = await http("GET", "/v1/runs/broken")
     assert answer.status == 404
@@ -275,7 +273,7 @@ async def test_an_unreadable_request_is_no_run(platform: Platform, http: Http) -
 # ------------------------------------------------------------------------------------------------------------- cancel
 
 
-async def test_cancel_is_asked_for_once(platform: Platform, http: Http) -> None:
+async def test_cancel_is_recorded_once(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     answer = await http("POST", f"/v1/runs/{run_id}/cancel", {"reason": "wrong data"})
     assert (answer.status, answer.json()) == (202, {"run_id": run_id, "state": None})
@@ -286,7 +284,7 @@ async def test_cancel_is_asked_for_once(platform: Platform, http: Http) -> None:
     assert cancels[0].requested_at > 1_700_000_000
 
 
-async def test_cancel_without_a_body_and_of_a_run_that_is_over(platform: Platform, http: Http) -> None:
+async def test_cancel_without_a_body_and_of_a_finished_run(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     assert (await http("POST", f"/v1/runs/{run_id}/cancel")).status == 202
     await platform.finish(run_id)
@@ -299,7 +297,7 @@ async def test_cancel_without_a_body_and_of_a_run_that_is_over(platform: Platfor
 # --------------------------------------------------------------------------------------------------------------- list
 
 
-async def test_the_list_is_in_pages_newest_first(platform: Platform, http: Http) -> None:
+async def test_the_list_is_paged_newest_first(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("listed"))
     ids = [await platform.request("listed", requested_at=1_700_000_000.0 + at) for at in range(5)]
     # Two of the same time are told apart by their ids.
@@ -344,7 +342,7 @@ async def test_the_list_by_state(platform: Platform, http: Http) -> None:
     assert await listed(http, "/v1/runs?pipeline=stated&state=running") == [running, queued]
 
 
-async def test_a_filter_by_state_looks_past_the_first_runs(platform: Platform, http: Http) -> None:
+async def test_a_state_filter_searches_beyond_the_first_page(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("sparse"))
     wanted = [await platform.request("sparse", requested_at=1_700_000_000.0 + n) for n in range(2)]
     for _ in range(40):
@@ -369,7 +367,7 @@ async def test_a_filter_by_state_looks_past_the_first_runs(platform: Platform, h
         ("cursor=%F0%9F%92%A9", None),
     ],
 )
-async def test_bad_list_parameters_are_refused(http: Http, query: str, field: str | None) -> None:
+async def test_invalid_list_parameters_are_rejected(http: Http, query: str, field: str | None) -> None:
     answer = await http("GET", f"/v1/runs?{query}")
     assert answer.status == 422
     if field:
@@ -411,7 +409,7 @@ async def test_results_as_json_and_as_bytes(platform: Platform, http: Http) -> N
     assert other.json()["detail"] == "Step 'double' has no output 'none': it has 'result', 'report'"
 
 
-async def test_pickles_are_only_ever_bytes(platform: Platform, http: Http) -> None:
+async def test_pickles_are_returned_only_as_bytes(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     # Unpickling this would end the process.
     data = b"cos\n_exit\n(I3\ntR."
@@ -450,7 +448,7 @@ async def test_results_of_a_run_with_parts_and_references(platform: Platform, ht
     assert mixed.json()["fields"]["m"]["artifact"]["sha256"] == "0" * 64
 
 
-async def test_the_pipelines_own_output_needs_no_name(platform: Platform, http: Http) -> None:
+async def test_the_pipeline_output_needs_no_name(platform: Platform, http: Http) -> None:
     pipeline = chain("single")
     assert list(pipeline.outputs) == ["result"]
     assert isinstance(pipeline.outputs["result"], Output)

@@ -113,12 +113,12 @@ async def test_on_a_folder(nats_server: NatsServer, tmp_path: Path) -> None:
         await put_get_register(transport, tmp_path, "on-folder")
 
 
-async def test_on_s3(nats_server: NatsServer, s3_server: S3Server, tmp_path: Path) -> None:
+async def test_a_store_on_s3(nats_server: NatsServer, s3_server: S3Server, tmp_path: Path) -> None:
     async with services(nats_server, tmp_path, on_s3(s3_server, tmp_path)) as transport:
         await put_get_register(transport, tmp_path, "on-s3")
 
 
-async def test_a_granted_address_holds_no_token_and_names_the_bytes(
+async def test_a_presigned_url_has_no_token_and_includes_the_digest(
     nats_server: NatsServer, s3_server: S3Server, tmp_path: Path
 ) -> None:
     async with services(nats_server, tmp_path, on_s3(s3_server, tmp_path)) as transport:

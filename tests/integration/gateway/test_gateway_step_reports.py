@@ -26,7 +26,7 @@ def committed(run_id: str, name: str, value: object, attempt: int = 1, display_n
     )
 
 
-async def test_a_run_is_asked_for_with_what_it_does_with_earlier_results(platform: Platform, http: Http) -> None:
+async def test_cache_options_are_set_at_submission(platform: Platform, http: Http) -> None:
     body = {"pipeline": "chain", "inputs": {"n": 3}}
     answer = await http("POST", "/v1/runs", {**body, "refresh": ["double-2", "double", "double"]})
     assert answer.status == 202
@@ -43,7 +43,7 @@ async def test_a_run_is_asked_for_with_what_it_does_with_earlier_results(platfor
         assert (record.fact.cache, record.fact.refresh) == wanted
 
 
-async def test_what_makes_no_sense_is_refused(http: Http) -> None:
+async def test_contradictory_options_are_rejected(http: Http) -> None:
     body = {"pipeline": "chain", "inputs": {"n": 3}}
     answer = await http("POST", "/v1/runs", {**body, "refresh": ["dobule"]})
     assert answer.status == 422 and answer.fields == {"refresh"}
@@ -55,7 +55,7 @@ async def test_what_makes_no_sense_is_refused(http: Http) -> None:
     assert (await http("POST", "/v1/runs", {**body, "cache": "maybe"})).fields == {"cache"}
 
 
-async def test_what_the_cache_did_is_in_the_view_and_explained(platform: Platform, http: Http) -> None:
+async def test_cache_reports_are_in_the_view_and_explained(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     report = CacheReport(
         key="k" * 64,
@@ -79,7 +79,7 @@ async def test_what_the_cache_did_is_in_the_view_and_explained(platform: Platfor
     )
 
 
-async def test_what_a_running_step_has_stored_is_shown(platform: Platform, http: Http) -> None:
+async def test_artifacts_of_a_running_step_are_shown(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.log.append([attempt_requested(run_id, "double")])
     await platform.log.append([attempt_started(run_id, "double")])

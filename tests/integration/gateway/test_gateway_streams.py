@@ -39,7 +39,7 @@ async def gone(platform: Platform, known: set[str]) -> None:
 # ------------------------------------------------------------------------------------------------------------- events
 
 
-async def test_the_facts_of_a_run_from_its_beginning_to_its_end(platform: Platform, http: Http) -> None:
+async def test_a_stream_has_all_facts_of_a_run(platform: Platform, http: Http) -> None:
     run_id, other = await platform.request(), await platform.request()
     await platform.run_step(run_id, "double")
     stream = await http.stream(f"/v1/runs/{run_id}/events")
@@ -61,7 +61,7 @@ async def test_the_facts_of_a_run_from_its_beginning_to_its_end(platform: Platfo
     assert {event.data["run_id"] for event in found} == {run_id}
 
 
-async def test_events_come_at_once(platform: Platform, http: Http) -> None:
+async def test_events_arrive_immediately(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     stream = await http.stream(f"/v1/runs/{run_id}/events")
     await stream.next()
@@ -78,7 +78,7 @@ async def test_events_come_at_once(platform: Platform, http: Http) -> None:
     assert statistics.median(took) < 0.05, took
 
 
-async def test_a_stream_is_taken_up_where_it_was_left(platform: Platform, http: Http) -> None:
+async def test_a_stream_resumes_from_the_last_event_id(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.run_step(run_id, "double")
     stream = await http.stream(f"/v1/runs/{run_id}/events")
@@ -96,7 +96,7 @@ async def test_a_stream_is_taken_up_where_it_was_left(platform: Platform, http: 
 
 
 @pytest.mark.parametrize("last", ["x", "-1", "1.5", "9" * 16, "²", "1;2"])
-async def test_a_bad_last_event_id_is_refused(platform: Platform, http: Http, last: str) -> None:
+async def test_an_invalid_last_event_id_is_rejected(platform: Platform, http: Http, last: str) -> None:
     run_id = await platform.request()
     answer = await http("GET", f"/v1/runs/{run_id}/events", headers={"last-event-id": last})
     assert answer.status == 422
@@ -108,7 +108,7 @@ async def test_an_unknown_run_has_no_stream(http: Http) -> None:
         assert (await http("GET", f"/v1/runs/unknown/{what}")).status == 404
 
 
-async def test_a_long_history_comes_whole(platform: Platform, http: Http) -> None:
+async def test_a_long_history_is_streamed_completely(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     for first in range(1, 2001, 500):
         await platform.log.append([attempt_started(run_id, "double", first + n) for n in range(500)])
@@ -117,7 +117,7 @@ async def test_a_long_history_comes_whole(platform: Platform, http: Http) -> Non
     assert [event.data["attempt"] for event in found[1:-1]] == list(range(1, 2001))
 
 
-async def test_unreadable_facts_are_shown_as_what_they_count_for(platform: Platform, http: Http) -> None:
+async def test_unreadable_facts_are_shown_as_placeholders(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.log.append([attempt_requested(run_id, "double")])
     await platform.bus.publish(subjects.finished(run_id, "double", 1), b'{"not": "a fact"\n\n}')
@@ -134,7 +134,7 @@ async def test_unreadable_facts_are_shown_as_what_they_count_for(platform: Platf
     assert found[3].data["outcome"] == "failed"
 
 
-async def test_text_of_users_cannot_forge_events(platform: Platform, http: Http) -> None:
+async def test_user_text_cannot_forge_events(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     text = "x\r\n\r\nid: 999999\nevent: run.finished\ndata: {}\n\n\u2028"
     await platform.run_step(run_id, "double", {"result": Inline(text)})
@@ -144,7 +144,9 @@ async def test_text_of_users_cannot_forge_events(platform: Platform, http: Http)
     assert found[3].data["outputs"]["result"]["value"] == text
 
 
-async def test_silence_is_broken_by_comments(platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_idle_streams_send_keepalive_comments(
+    platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sse, "HEARTBEAT", 0.05)
     run_id = await platform.request()
     for what in ("events", "logs"):
@@ -159,7 +161,7 @@ async def test_silence_is_broken_by_comments(platform: Platform, http: Http, mon
 # --------------------------------------------------------------------------------------------------- clients that leave
 
 
-async def test_a_client_that_leaves_gives_its_consumer_back(platform: Platform, http: Http) -> None:
+async def test_a_disconnected_client_releases_its_consumer(platform: Platform, http: Http) -> None:
     known = await platform.consumers()
     run_id = await platform.request()
     streams = [await http.stream(f"/v1/runs/{run_id}/{what}") for what in ("events", "logs") for _ in range(5)]
@@ -171,7 +173,7 @@ async def test_a_client_that_leaves_gives_its_consumer_back(platform: Platform, 
     await gone(platform, known)
 
 
-async def test_a_stream_that_ends_gives_its_consumer_back(platform: Platform, http: Http) -> None:
+async def test_a_finished_stream_releases_its_consumer(platform: Platform, http: Http) -> None:
     known = await platform.consumers()
     run_id = await platform.request()
     await platform.finish(run_id)
@@ -180,7 +182,7 @@ async def test_a_stream_that_ends_gives_its_consumer_back(platform: Platform, ht
     await gone(platform, known)
 
 
-async def test_a_slow_client_holds_a_bounded_part(platform: Platform, http: Http) -> None:
+async def test_a_slow_client_buffers_a_bounded_amount(platform: Platform, http: Http) -> None:
     """60 MB of facts for a client that reads nothing: what the consumer handed out stays far below that."""
     known = await platform.consumers()
     run_id = await platform.request()
@@ -204,7 +206,7 @@ async def test_a_slow_client_holds_a_bounded_part(platform: Platform, http: Http
     assert [event.data.get("attempt") for event in found[1:-1]] == list(range(1, 201))
 
 
-async def test_a_client_that_never_reads_is_cut_off(tmp_path: Path) -> None:
+async def test_a_client_that_never_reads_is_disconnected(tmp_path: Path) -> None:
     async with running(tmp_path, stream_timeout=0.3) as platform:
         run_id = await platform.request()
         for first in range(1, 101, 20):
@@ -223,7 +225,7 @@ async def test_a_client_that_never_reads_is_cut_off(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- faults
 
 
-async def test_a_killed_nats_server_makes_no_gap_and_no_repetition(tmp_path: Path) -> None:
+async def test_a_killed_nats_server_causes_no_gap_or_duplicate(tmp_path: Path) -> None:
     async with running(tmp_path) as platform:
         run_id = await platform.request()
         stream = await Http(platform).stream(f"/v1/runs/{run_id}/events")
@@ -286,7 +288,7 @@ async def test_logs_so_far(platform: Platform, http: Http) -> None:
     assert await (await http.stream(f"/v1/runs/{quiet}/logs?follow=false")).all() == []
 
 
-async def test_logs_as_they_come_until_all_are_delivered(platform: Platform, http: Http) -> None:
+async def test_logs_are_streamed_until_all_are_delivered(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     await platform.wrote(run_id, "double", "before")
     stream = await http.stream(f"/v1/runs/{run_id}/logs")
@@ -301,7 +303,7 @@ async def test_logs_as_they_come_until_all_are_delivered(platform: Platform, htt
     assert [event.data["entries"][0]["text"] for event in await stream.all()] == ["late"]
 
 
-async def test_logs_of_a_run_that_is_over_end_soon(platform: Platform, http: Http) -> None:
+async def test_the_log_stream_of_a_finished_run_ends_soon(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     for number in range(600):
         await platform.wrote(run_id, "double", str(number), first=number)
@@ -312,7 +314,7 @@ async def test_logs_of_a_run_that_is_over_end_soon(platform: Platform, http: Htt
     assert time.perf_counter() - began < 3
 
 
-async def test_streams_are_told_at_once_that_they_are_on(platform: Platform, http: Http) -> None:
+async def test_streams_send_their_headers_immediately(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     reader, writer = await http.open("GET", f"/v1/runs/{run_id}/logs")
     status, headers = await read_head(reader)

@@ -52,7 +52,7 @@ async def messages(platform: Platform, run_id: str) -> tuple[int, int]:
     return counts[0], counts[1]
 
 
-async def test_a_run_of_a_script_is_a_run_like_others(platform: Platform, http: Http) -> None:
+async def test_a_tracked_script_run_is_a_regular_run(platform: Platform, http: Http) -> None:
     run = await asyncio.to_thread(record, platform.root)
     page = (await http("GET", "/v1/runs?pipeline=my-experiment&param=depth=3&label=team=vision&metric=loss<0.5")).json()
     (row,) = page["runs"]
@@ -82,7 +82,7 @@ async def test_a_run_of_a_script_is_a_run_like_others(platform: Platform, http: 
     )
 
 
-async def test_a_run_can_be_asked_for_by_its_id_at_once(platform: Platform, http: Http) -> None:
+async def test_a_tracked_run_can_be_read_by_id_immediately(platform: Platform, http: Http) -> None:
     for path in ("", "/metrics", "/explain"):
         run = await asyncio.to_thread(record, platform.root)
         assert (await http("GET", f"/v1/runs/{run.run_id}{path}")).status == 200, path
@@ -91,7 +91,7 @@ async def test_a_run_can_be_asked_for_by_its_id_at_once(platform: Platform, http
     assert {(row["section"], row["name"]) for row in rows if row["section"] != "durations"} == {("inputs", "depth")}
 
 
-async def test_the_same_folder_twice_is_one_run(platform: Platform, http: Http, tmp_path: Path) -> None:
+async def test_importing_a_folder_twice_gives_one_run(platform: Platform, http: Http, tmp_path: Path) -> None:
     run = await asyncio.to_thread(record, platform.root)
     folder = platform.root / "tracked" / run.run_id
     shutil.copytree(folder, tmp_path / "kept")
@@ -104,7 +104,7 @@ async def test_the_same_folder_twice_is_one_run(platform: Platform, http: Http, 
     assert await messages(platform, run.run_id) == once == (4, 1)
 
 
-async def test_what_was_cut_off_is_done_again(platform: Platform, http: Http, tmp_path: Path) -> None:
+async def test_an_interrupted_import_is_repeated(platform: Platform, http: Http, tmp_path: Path) -> None:
     run = await asyncio.to_thread(record, platform.root)
     folder = platform.root / "tracked" / run.run_id
     shutil.copytree(folder, tmp_path / "kept")
@@ -132,7 +132,7 @@ SCRIPT = """
 """
 
 
-async def test_a_script_that_lives_is_left_alone_and_one_that_was_killed_failed(platform: Platform, http: Http) -> None:
+async def test_running_scripts_are_not_imported_and_killed_ones_failed(platform: Platform, http: Http) -> None:
     command = [sys.executable, "-c", dedent(SCRIPT), str(platform.root)]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     assert process.stdout is not None
@@ -150,7 +150,7 @@ async def test_a_script_that_lives_is_left_alone_and_one_that_was_killed_failed(
     assert {one["name"] for one in found["series"]} == {"loss", "odd"}
 
 
-async def test_half_a_line_at_the_end_is_no_measurement(platform: Platform, http: Http) -> None:
+async def test_an_incomplete_last_line_is_ignored(platform: Platform, http: Http) -> None:
     run = await asyncio.to_thread(record, platform.root)
     folder = platform.root / "tracked" / run.run_id
     with (folder / "run.points").open("ab") as file:
@@ -162,7 +162,7 @@ async def test_half_a_line_at_the_end_is_no_measurement(platform: Platform, http
     assert loss["count"] == 3
 
 
-async def test_many_runs_are_taken_in_over_several_looks(
+async def test_many_runs_are_imported_over_several_scans(
     platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [await asyncio.to_thread(record, platform.root, "many") for _ in range(4)]
@@ -174,7 +174,7 @@ async def test_many_runs_are_taken_in_over_several_looks(
     assert len((await http("GET", "/v1/runs?pipeline=many")).json()["runs"]) == 4
 
 
-async def test_what_cannot_be_used_is_set_aside_and_hurts_nothing(platform: Platform, http: Http) -> None:
+async def test_unusable_folders_are_set_aside(platform: Platform, http: Http) -> None:
     root = platform.root / "tracked"
     spoilt: list[str] = []
     for spoil in (

@@ -87,7 +87,7 @@ def path(run_id: str, key: str, verb: str = "answer") -> str:
 
 
 @pytest.mark.parametrize("key", ["publish", "inner/publish", "each[1]"])
-async def test_an_answer_ends_the_step(platform: Platform, http: Http, pipelines: set[str], key: str) -> None:
+async def test_an_answer_finishes_the_step(platform: Platform, http: Http, pipelines: set[str], key: str) -> None:
     run_id = await begun(platform, pipelines)
     if key == "each[1]":
         await platform.log.append([StepExpanded(run_id=run_id, key="each", count=2)])
@@ -113,7 +113,7 @@ async def test_an_answer_ends_the_step(platform: Platform, http: Http, pipelines
     assert other.json()["detail"] == f"Step {key!r} was already answered 'yes': by token:default (looks good)"
 
 
-async def test_only_choices_can_be_answered(platform: Platform, http: Http, pipelines: set[str]) -> None:
+async def test_only_offered_choices_are_accepted(platform: Platform, http: Http, pipelines: set[str]) -> None:
     run_id = await begun(platform, pipelines)
     await asks(platform, run_id)
     answer = await http("POST", path(run_id, "publish"), {"choice": "maybe"})
@@ -123,7 +123,9 @@ async def test_only_choices_can_be_answered(platform: Platform, http: Http, pipe
     assert (await http("POST", path(run_id, "publish"), {"choice": "yes", "comment": "x" * 2001})).fields == {"comment"}
 
 
-async def test_what_does_not_ask_is_told(platform: Platform, http: Http, pipelines: set[str]) -> None:
+async def test_answering_a_step_without_a_question_is_rejected(
+    platform: Platform, http: Http, pipelines: set[str]
+) -> None:
     run_id = await begun(platform, pipelines)
     body = {"choice": "yes"}
     assert (await http("POST", path(run_id, "publish"), body)).status == 409
@@ -145,7 +147,7 @@ async def test_what_does_not_ask_is_told(platform: Platform, http: Http, pipelin
     )
 
 
-async def test_of_many_answers_at_once_one_counts(platform: Platform, http: Http, pipelines: set[str]) -> None:
+async def test_one_of_many_concurrent_answers_is_used(platform: Platform, http: Http, pipelines: set[str]) -> None:
     run_id = await begun(platform, pipelines)
     await asks(platform, run_id)
     bodies = [{"choice": "yes" if n % 2 else "no", "by": f"user-{n}"} for n in range(10)]
@@ -197,7 +199,7 @@ async def test_open_questions_are_listed(platform: Platform, http: Http, pipelin
 # -------------------------------------------------------------------------------------------------------------- views
 
 
-async def test_a_suspended_step_tells_what_it_waits_for(platform: Platform, http: Http, pipelines: set[str]) -> None:
+async def test_a_suspended_step_shows_what_it_waits_for(platform: Platform, http: Http, pipelines: set[str]) -> None:
     run_id = await begun(platform, pipelines)
     await asks(platform, run_id, until=4e9)
     await asks(
@@ -233,7 +235,9 @@ async def expects(platform: Platform, run_id: str, kind: str, key: str | None = 
     return fact
 
 
-async def test_an_event_ends_the_steps_that_wait_for_it(platform: Platform, http: Http, pipelines: set[str]) -> None:
+async def test_an_event_finishes_the_steps_that_wait_for_it(
+    platform: Platform, http: Http, pipelines: set[str]
+) -> None:
     runs = [await begun(platform, pipelines) for _ in range(3)]
     await expects(platform, runs[0], "com.acme.ready", "d1")
     await expects(platform, runs[1], "com.acme.ready", "d1")
@@ -252,7 +256,7 @@ async def test_an_event_ends_the_steps_that_wait_for_it(platform: Platform, http
     )
 
 
-async def test_the_same_id_is_the_same_event(platform: Platform, http: Http, pipelines: set[str]) -> None:
+async def test_events_are_deduplicated_by_id(platform: Platform, http: Http, pipelines: set[str]) -> None:
     event = {"type": "com.acme.twice", "id": "e\r\nx: 1", "key": "k", "data": {"n": 1}}
     early = await begun(platform, pipelines)
     first = await http("POST", "/v1/events", event)
@@ -270,7 +274,7 @@ async def test_the_same_id_is_the_same_event(platform: Platform, http: Http, pip
     assert [one.data for one in stored] == [{"n": 1}]
 
 
-async def test_an_event_that_the_scheduler_matched_too(platform: Platform, http: Http, pipelines: set[str]) -> None:
+async def test_an_event_also_matched_by_the_scheduler(platform: Platform, http: Http, pipelines: set[str]) -> None:
     run_id = await begun(platform, pipelines)
     await expects(platform, run_id, "com.acme.race")
     known = AttemptFinished(run_id=run_id, key="labels", attempt=1, outcome=Outcome.SUCCEEDED, params={"event": "mine"})
@@ -301,14 +305,14 @@ async def test_events_in_binary_mode(platform: Platform, http: Http, pipelines: 
         ({"type": "t", "data": "x" * 200_000}, 413),
     ],
 )
-async def test_events_that_are_none(http: Http, body: Any, status: int) -> None:
+async def test_invalid_events(http: Http, body: Any, status: int) -> None:
     assert (await http("POST", "/v1/events", body)).status == status
 
 
 # ------------------------------------------------------------------------------------------------------ single steps
 
 
-async def test_one_step_is_cancelled(platform: Platform, http: Http, pipelines: set[str]) -> None:
+async def test_cancelling_one_step(platform: Platform, http: Http, pipelines: set[str]) -> None:
     run_id = await begun(platform, pipelines)
     await asks(platform, run_id)
     answer = await http("POST", path(run_id, "publish", "cancel"), {"reason": "not now", "by": "ada"})
@@ -329,7 +333,9 @@ async def test_one_step_is_cancelled(platform: Platform, http: Http, pipelines: 
     assert (over.status, over.json()["state"]) == (200, "succeeded")
 
 
-async def test_who_cancels_a_run_is_kept(platform: Platform, http: Http, pipelines: set[str]) -> None:
+async def test_the_principal_that_cancels_a_run_is_recorded(
+    platform: Platform, http: Http, pipelines: set[str]
+) -> None:
     run_id = await begun(platform, pipelines)
     await http("POST", f"/v1/runs/{run_id}/cancel", {"by": "ada", "reason": "wrong data"})
     facts = [record.fact for record in await platform.log.read(run_id)]
@@ -348,7 +354,7 @@ async def request_of(platform: Platform, run_id: str) -> RunRequested:
     return fact
 
 
-async def test_a_deadline_is_of_the_request_or_of_the_pipeline(platform: Platform, http: Http) -> None:
+async def test_the_deadline_comes_from_the_request_or_the_pipeline(platform: Platform, http: Http) -> None:
     body = {"pipeline": "chain", "inputs": {"n": 1}}
 
     async def deadline(path: str, body: Any) -> float | None:
@@ -376,6 +382,6 @@ def _fields(pipeline: ir.Pipeline) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1e12, "soon"])
-async def test_a_deadline_that_cannot_be_met_is_refused(http: Http, wrong: Any) -> None:
+async def test_an_impossible_deadline_is_rejected(http: Http, wrong: Any) -> None:
     answer = await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1}, "deadline": wrong})
     assert answer.status == 422 and answer.fields == {"deadline"}

@@ -143,7 +143,7 @@ MOVES = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 12)), max_size=25)
 
 @settings(max_examples=400)
 @given(contents=st.lists(st.integers(1, 3), min_size=2, max_size=5), moves=MOVES)
-def test_every_order_of_steps_and_deaths_keeps_the_promises(contents: list[int], moves: list[tuple[int, int]]) -> None:
+def test_invariants_hold_for_every_interleaving_and_crash(contents: list[int], moves: list[tuple[int, int]]) -> None:
     store = SharedStore()
     replicas = [Replica(store, content) for content in contents]
     replies: dict[int, set[int]] = {}

@@ -30,7 +30,7 @@ COMPILED: dict[str, Any] = {
 }
 
 
-def test_the_outline_has_who_waits_for_whom_and_the_retries() -> None:
+def test_the_outline_shows_dependencies_and_retries() -> None:
     outline = compiled.outline(COMPILED)
     assert [ir.dependencies(node) for node in outline.nodes] == [[], ["a", "c", "d"]]
     assert outline.steps["s"].retry == ir.Retry(retries=2, on=("OSError",))
@@ -75,7 +75,7 @@ PARAMS = [{"name": name, "type": "", "schema": schema} for name, schema in SCHEM
         ("unknown=5", 5),
     ],
 )
-def test_texts_are_read_as_the_parameter_says(given: str, value: object) -> None:
+def test_text_is_parsed_by_parameter_type(given: str, value: object) -> None:
     found = compiled.parse(PARAMS, [given])
     assert list(found.values()) == [value]
     assert type(next(iter(found.values()))) is type(value)
@@ -88,7 +88,7 @@ def test_a_value_may_come_from_a_file(tmp_path: Path) -> None:
         compiled.parse(PARAMS, [f"rows=@{tmp_path}/none.json"])
 
 
-def test_a_path_is_a_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_must_be_an_existing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_text("1")
     monkeypatch.chdir(tmp_path)
     params = [{"name": "source", "type": "pathlib.Path | None", "schema": None}]
@@ -98,6 +98,6 @@ def test_a_path_is_a_file_that_is_there(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(("given", "words"), [(["n"], "NAME=VALUE"), (["count=1", "count=2"], "given more than once")])
-def test_options_of_another_form_are_refused(given: list[str], words: str) -> None:
+def test_unknown_option_formats_are_rejected(given: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         compiled.parse(PARAMS, given)

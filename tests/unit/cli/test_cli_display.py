@@ -124,7 +124,7 @@ def show_plain(events: list[Event]) -> tuple[Progress, list[str]]:
     return progress, [f"{change.key or 'run'} {change.state} {change.text}".strip() for change in changes]
 
 
-def test_changes_tell_the_story() -> None:
+def test_progress_lines_follow_state_changes() -> None:
     progress, lines = show_plain(failing())
     assert lines == [
         "load queued",
@@ -147,14 +147,14 @@ def test_changes_tell_the_story() -> None:
     }
 
 
-def test_a_repeated_event_tells_nothing() -> None:
+def test_a_duplicate_event_prints_nothing() -> None:
     events = failing()
     _, once = show_plain(events)
     _, twice = show_plain([event for event in events for _ in range(2)])
     assert [line for line in twice if "running" not in line] == [line for line in once if "running" not in line]
 
 
-def test_elapsed_time_counts_the_last_try() -> None:
+def test_elapsed_time_is_of_the_last_attempt() -> None:
     progress, _ = show_plain(failing()[:6])
     assert progress.elapsed("train", BASE + 5) == pytest.approx(2)
     assert progress.elapsed("report", BASE + 5) is None
@@ -162,7 +162,7 @@ def test_elapsed_time_counts_the_last_try() -> None:
     assert progress.elapsed("train", BASE + 99) == pytest.approx(3)
 
 
-def test_live_measures_of_a_step() -> None:
+def test_live_metrics_of_a_step() -> None:
     progress, _ = show_plain(failing()[:6])
     progress.record_metric(LogLine("train", 1, BASE, metric="loss", value=0.25))
     progress.record_metric(LogLine("nobody", 1, BASE, metric="loss", value=0.25))
@@ -199,7 +199,7 @@ def render(shown: Any) -> str:
     return captured.get()
 
 
-def test_a_large_run_shows_counts_and_what_matters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_run_shows_counts_and_relevant_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     from rich.console import Console
 
     from penstock_cli.display.live import Live
@@ -240,7 +240,7 @@ def test_plain_lines_carry_time_and_state(capsys: pytest.CaptureFixture[str]) ->
     assert not any("queued" in line for line in lines)
 
 
-def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress("r1", PIPELINE, 1)
     with plain.Plain(progress, quiet=True) as display:
         for event in failing():
@@ -254,7 +254,7 @@ def text_of(lines: Any) -> list[str]:
     return ["".join(text for text, _ in line).rstrip() for line in lines]
 
 
-def test_the_chart_tells_waiting_from_running() -> None:
+def test_the_chart_distinguishes_waiting_from_running() -> None:
     progress, _ = show_plain(failing())
     lines = text_of(chart.chart(view(), progress.step_histories))
     assert "12.0 s" in lines[0]
@@ -269,7 +269,7 @@ def test_the_chart_tells_waiting_from_running() -> None:
     assert "█" not in report
 
 
-def test_failures_show_the_users_traceback_and_what_was_skipped() -> None:
+def test_failures_show_the_traceback_and_skipped_steps() -> None:
     lines = text_of(summary.failures(view()))
     assert "step train failed after 2 attempts: ValueError: bad [row]" in lines
     assert '  File "u.py", line 3' in lines
@@ -283,7 +283,7 @@ def test_results_show_metrics_outputs_and_artifacts() -> None:
     assert f"  train: plot  p.png, 2.0 kB  sha256:{'a' * 16}…" in lines
 
 
-def test_the_json_object_has_the_shape_that_is_documented() -> None:
+def test_the_json_object_has_the_documented_shape() -> None:
     whole = summary.as_object(view(), None)
     assert set(whole) == {"run_id", "state", "outputs", "error", "steps"}
     assert whole["outputs"] == {"accuracy": 0.97, "many": [1, 2]}
@@ -308,7 +308,7 @@ def test_the_json_object_has_the_shape_that_is_documented() -> None:
         (7800, "2 h 10 min"),
     ],
 )
-def test_durations_for_people(value: float, text: str) -> None:
+def test_human_readable_durations(value: float, text: str) -> None:
     assert formats.duration(value) == text
 
 
@@ -322,7 +322,7 @@ def test_durations_for_people(value: float, text: str) -> None:
         ("a/b", 1, "…"),
     ],
 )
-def test_long_keys_are_cut_where_they_say_least(
+def test_long_keys_are_shortened_in_the_middle(
     key: str, width: int, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "symbols", lambda better, plain: better)

@@ -17,7 +17,7 @@ def reason(key: str, state: str = "waiting", *caused_by: str) -> StepReason:
     return StepReason(key, state, "why", caused_by)
 
 
-def test_a_step_comes_with_its_reasons_the_nearest_first_and_each_once() -> None:
+def test_causes_are_listed_once_nearest_first() -> None:
     found = reasons(
         reason("a", "running"),
         reason("b", "waiting", "a"),
@@ -31,18 +31,18 @@ def test_a_step_comes_with_its_reasons_the_nearest_first_and_each_once() -> None
         explain.chain(found, "x")
 
 
-def test_reasons_that_go_round_or_are_very_many_end() -> None:
+def test_circular_and_long_cause_chains_are_cut_off() -> None:
     assert len(explain.chain(reasons(reason("a", "skipped", "b"), reason("b", "skipped", "a")), "a")) == 2
     many = [reason(f"n{at}") for at in range(500)]
     assert len(explain.chain(reasons(*many, reason("end", "waiting", *(step.key for step in many))), "end")) == 20
 
 
-def test_a_run_of_few_steps_is_shown_whole_in_its_order() -> None:
+def test_a_short_run_is_shown_completely_in_order() -> None:
     steps = [reason("a", "succeeded"), reason("b", "failed")]
     assert explain.fit_to_screen(steps) == (steps, {})
 
 
-def test_of_many_steps_those_that_people_ask_about_come_first() -> None:
+def test_a_long_run_shows_relevant_steps_first() -> None:
     steps = [reason(f"n{at}", "succeeded") for at in range(50)]
     steps += [reason("w", "waiting"), reason("r", "running"), reason("f", "failed"), reason("new", "of the future")]
     shown, left = explain.fit_to_screen(steps)

@@ -55,7 +55,7 @@ def demanding(count: int, name: str, rate: float = 1.0):
         ("anything=one", "one"),
     ],
 )
-def test_texts_are_read_as_the_hint_says(given: str, value: object) -> None:
+def test_text_is_parsed_by_type_hint(given: str, value: object) -> None:
     assert inputs.parse(training, [given]) == {given.partition("=")[0]: value}
 
 
@@ -72,23 +72,23 @@ def test_texts_are_read_as_the_hint_says(given: str, value: object) -> None:
         (["source=nothing.csv"], r"'source': no such file or folder: /.*nothing\.csv"),
     ],
 )
-def test_mistakes_are_told(given: list[str], message: str) -> None:
+def test_invalid_input_is_reported(given: list[str], message: str) -> None:
     with pytest.raises((InputError, UsageError), match=message):
         inputs.parse(training, given)
 
 
-def test_missing_inputs_are_told_with_file_and_line() -> None:
+def test_missing_inputs_are_reported_with_file_and_line() -> None:
     expected = r"test_cli_inputs\.py:\d+: .* needs count \(int\), name \(str\): add -p count=… -p name=…"
     with pytest.raises(InputError, match=expected):
         inputs.parse(demanding, ["rate=1"])
 
 
-def test_a_value_comes_from_a_file(tmp_path: Path) -> None:
+def test_a_value_can_be_read_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "depths.json").write_text("[1, 2]")
     assert inputs.parse(training, [f"depths=@{tmp_path / 'depths.json'}"]) == {"depths": [1, 2]}
 
 
-def test_a_path_is_one_of_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_is_relative_to_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "some.csv").touch()
     assert inputs.parse(training, ["source=some.csv"]) == {"source": tmp_path / "some.csv"}
@@ -102,7 +102,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "0", "ten", "5x", "nan", "inf", "1e99"])
-def test_no_durations(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(UsageError, match="is no duration"):
         arguments.parse_duration(text)
 

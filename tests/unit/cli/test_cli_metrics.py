@@ -32,16 +32,16 @@ def bars(monkeypatch: pytest.MonkeyPatch) -> None:
         ([0.0] * 10 + [8.0] * 10, "▁▁██"),
     ],
 )
-def test_lines(values: list[float], line: str) -> None:
+def test_sparkline(values: list[float], line: str) -> None:
     assert sparkline(values, 4 if len(values) == 20 else 20) == line
 
 
 @given(st.lists(st.floats(), max_size=200), st.integers(1, 80))
-def test_a_line_of_anything_fits(values: list[float], width: int) -> None:
+def test_sparklines_of_any_values_fit(values: list[float], width: int) -> None:
     assert len(sparkline(values, width)) == min(width, len(values))
 
 
-def test_numbers_for_people() -> None:
+def test_human_readable_numbers() -> None:
     assert [number(value) for value in (None, math.nan, math.inf, 1 / 3, 1e-9)] == [
         "",
         "nan",
@@ -64,5 +64,5 @@ def test_numbers_for_people() -> None:
         ("x" * 100, "x" * 39 + "…"),
     ],
 )
-def test_cells_of_a_comparison(value: object, shown: str) -> None:
+def test_comparison_cells(value: object, shown: str) -> None:
     assert compare.text(value) == shown

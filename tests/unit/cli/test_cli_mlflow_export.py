@@ -34,7 +34,7 @@ RUN = Run(
 )
 
 
-def test_a_run_in_the_words_of_mlflow() -> None:
+def test_a_run_is_converted_to_mlflow_terms() -> None:
     found = mlflow_export.to_mlflow_run(RUN)
     assert (found.experiment, found.name, found.status) == ("fitting", RUN.run_id, "FINISHED")
     assert (found.start_time, found.end_time) == (1_000_000, 1_002_500)
@@ -52,7 +52,7 @@ def test_a_run_in_the_words_of_mlflow() -> None:
 
 
 @given(st.lists(st.text(max_size=260), max_size=8))
-def test_names_are_such_as_mlflow_takes_and_stay_apart(names: list[str]) -> None:
+def test_names_are_valid_in_mlflow_and_unique(names: list[str]) -> None:
     made = mlflow_export.unique(list(dict.fromkeys(names)))
     assert len(set(made)) == len(made)
     for name in made:
@@ -61,12 +61,12 @@ def test_names_are_such_as_mlflow_takes_and_stay_apart(names: list[str]) -> None
         assert not {"", ".", ".."} & set(name.split("/"))
 
 
-def test_series_of_several_steps_get_the_name_of_theirs() -> None:
+def test_series_of_several_steps_are_prefixed_with_the_step() -> None:
     known = [Series("loss", "fit"), Series("loss", "fit-2"), Series("acc", "fit")]
     assert mlflow_export.metric_names(known) == ["fit/loss", "fit-2/loss", "acc"]
 
 
-def test_without_mlflow_or_an_address_the_command_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mlflow_or_an_address_the_error_has_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PENSTOCK_MLFLOW_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(UsageError, match="pass --to"):
@@ -134,7 +134,7 @@ def test_a_run_is_exported_to_a_real_store_once(store: str) -> None:
     assert odd[2].value > 1e300
 
 
-def test_a_refusal_of_mlflow_is_told(store: str) -> None:
+def test_an_mlflow_error_is_reported(store: str) -> None:
     there = mlflow_export.Mlflow(store)
     long: Any = Run(**{**{name: getattr(RUN, name) for name in RUN.__slots__}, "trigger": {"name": ""}, "pipeline": ""})
     with pytest.raises(ClientError, match=r"MLflow at sqlite:.* rejected"):

@@ -36,7 +36,7 @@ from penstock_core.errors import DefinitionError, InputError
         (bool, True, True),
     ],
 )
-def test_simple_types_are_read(annotation: type, text: object, value: object) -> None:
+def test_simple_types_are_parsed(annotation: type, text: object, value: object) -> None:
     read = typer_readers.reader(annotation)
     assert read is not None and read(text, None) == value
 
@@ -56,7 +56,7 @@ def test_other_types_are_left_to_typer(annotation: type) -> None:
         (["nothing"], "No such command"),
     ],
 )
-def test_wrong_usage_is_told(arguments: list[str], message: str) -> None:
+def test_usage_errors_are_reported(arguments: list[str], message: str) -> None:
     done = CliRunner().invoke(app, arguments)
     code, text = done.exit_code, done.output
     if "whole number" in message or "out of range" in message:
@@ -86,7 +86,7 @@ def test_wrong_usage_is_told(arguments: list[str], message: str) -> None:
         (KeyboardInterrupt(), 130),
     ],
 )
-def test_errors_have_their_exit_code(error: BaseException, code: int) -> None:
+def test_errors_map_to_exit_codes(error: BaseException, code: int) -> None:
     assert errors.exit_code(error) == code
 
 
@@ -96,7 +96,7 @@ def test_internal_errors_show_no_traceback(capsys: pytest.CaptureFixture[str]) -
     assert "internal error: RuntimeError: odd" in told and "PENSTOCK_DEBUG=1" in told and "Traceback" not in told
 
 
-def test_the_platform_is_started_before_anything_heavy_is_imported() -> None:
+def test_the_platform_starts_before_heavy_imports() -> None:
     heavy = "{'typer', 'rich', 'pydantic', 'http.client', 'penstock.authoring', 'asyncio'}"
     code = (
         "import sys; from penstock_cli.platform import prestart; from penstock.client import platform; "
@@ -105,7 +105,7 @@ def test_the_platform_is_started_before_anything_heavy_is_imported() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
 
 
-def test_the_command_needs_no_pydantic() -> None:
+def test_the_cli_does_not_import_pydantic() -> None:
     code = (
         "import sys; sys.argv = ['penstock', 'runs', 'list', '-n', '3', '--state', 'odd']\n"
         "from penstock_cli.main import main\n"

@@ -269,7 +269,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
 # --------------------------------------------------------------------------------------------------------- finding
 
 
-def test_without_a_platform_the_error_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_platform_the_error_says_how_to_start_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PENSTOCK_URL", raising=False)
     with pytest.raises(NoPlatformError, match=r"start one with `penstock up`.*PENSTOCK_URL"):
         Client(home=tmp_path / "nothing").runs.list()
@@ -280,33 +280,35 @@ def test_the_platform_of_a_state_folder_is_found(served: FakePlatform, home: Hom
     assert Client(home=home.folder).runs.get(RUN).state == "succeeded"
 
 
-def test_a_note_whose_process_holds_no_lock_counts_as_gone(served: FakePlatform, home: Home) -> None:
+def test_an_address_file_without_a_locked_process_is_stale(served: FakePlatform, home: Home) -> None:
     home.up(served.url)
     home.down()
     with pytest.raises(NoPlatformError):
         Client(home=home.folder).runs.get(RUN)
 
 
-def test_environment_names_a_platform(served: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_selects_a_platform(
+    served: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PENSTOCK_URL", served.url + "/")
     monkeypatch.setenv("PENSTOCK_TOKEN", TOKEN)
     monkeypatch.chdir(tmp_path)
     assert Client().runs.get(RUN).run_id == RUN
 
 
-def test_a_wrong_token_is_told(served: FakePlatform) -> None:
+def test_a_wrong_token_is_reported(served: FakePlatform) -> None:
     with pytest.raises(UnauthorizedError, match="look into the file"):
         Client(served.url, "wrong").runs.get(RUN)
 
 
-def test_an_address_where_nothing_listens_ends_in_bounded_time() -> None:
+def test_connection_refused_fails_within_a_bounded_time() -> None:
     began = time.monotonic()
     with pytest.raises(UnreachableError, match=r"connection refused.*penstock doctor"):
         Client("http://127.0.0.1:1", TOKEN, patience=0.2).runs.get(RUN)
     assert time.monotonic() - began < 3
 
 
-def test_an_address_that_is_none_is_told() -> None:
+def test_an_invalid_address_is_reported() -> None:
     with pytest.raises(ClientError, match="is no URL of a platform"):
         Client("localhost:80", TOKEN).runs.get(RUN)
 
@@ -314,7 +316,7 @@ def test_an_address_that_is_none_is_told() -> None:
 # -------------------------------------------------------------------------------------------------------- requests
 
 
-def test_a_run_is_asked_for_once_even_when_its_answer_is_lost(served: FakePlatform, client: Client) -> None:
+def test_a_run_is_created_once_when_the_response_is_lost(served: FakePlatform, client: Client) -> None:
     served.faults = ["drop", "503", "drop after"]
     run = client.run("p", {"n": 3})
     keys = {headers["idempotency-key"] for verb, _, headers, _ in served.requests if verb == "POST"}
@@ -322,7 +324,7 @@ def test_a_run_is_asked_for_once_even_when_its_answer_is_lost(served: FakePlatfo
     assert run.run_id == RUN and run.state == "queued"
 
 
-def test_a_rerun_is_asked_for_once_even_when_its_answer_is_lost(served: FakePlatform, client: Client) -> None:
+def test_a_rerun_is_created_once_when_the_response_is_lost(served: FakePlatform, client: Client) -> None:
     served.faults = ["drop", "drop after"]
     assert client.runs.rerun(RUN, {"n": 4}, version="latest").run_id == RUN
     sent = [json.loads(body) for verb, _, _, body in served.requests if verb == "POST"]
@@ -330,21 +332,21 @@ def test_a_rerun_is_asked_for_once_even_when_its_answer_is_lost(served: FakePlat
     assert len(served.runs_by_key) == 1
 
 
-def test_two_runs_have_two_keys(served: FakePlatform, client: Client) -> None:
+def test_each_run_has_its_own_idempotency_key(served: FakePlatform, client: Client) -> None:
     client.run("p")
     client.run("p")
     client.run("p", idempotency_key="mine")
     assert len(served.runs_by_key) == 3 and "mine" in served.runs_by_key
 
 
-def test_a_refusal_is_not_tried_again(served: FakePlatform, client: Client) -> None:
+def test_client_errors_are_not_retried(served: FakePlatform, client: Client) -> None:
     served.faults = ["422"]
     with pytest.raises(RefusedError, match="later") as caught:
         client.run("p")
     assert caught.value.status == 422 and len(served.requests) == 1
 
 
-def test_what_is_not_there_is_told_at_once(served: FakePlatform, client: Client) -> None:
+def test_not_found_is_raised_immediately(served: FakePlatform, client: Client) -> None:
     with pytest.raises(NotFoundError):
         client.runs.get("nosuchrun")
     with pytest.raises(NotFoundError):
@@ -352,29 +354,29 @@ def test_what_is_not_there_is_told_at_once(served: FakePlatform, client: Client)
     assert len(served.requests) == 2
 
 
-def test_pages_are_put_together_up_to_the_limit(client: Client) -> None:
+def test_pages_are_concatenated_up_to_the_limit(client: Client) -> None:
     assert [run.run_id for run in client.runs.list(limit=4)] == ["0", "1", "2", "3"]
     assert len(client.runs.list(limit=50)) == 5
 
 
-def test_unknown_fields_of_a_newer_platform_are_left_out(client: Client) -> None:
+def test_unknown_fields_of_a_newer_platform_are_ignored(client: Client) -> None:
     run = client.runs.get(RUN)
     assert run.steps["a"].state == "succeeded" and repr(run) == f"Run('{RUN}', p v1, succeeded)"
 
 
-def test_a_schedule_goes_and_comes_back(client: Client) -> None:
+def test_schedules_round_trip(client: Client) -> None:
     schedule = Schedule("nightly", "p", "0 3 * * *", tz="Europe/Paris", inputs={"n": 1})
     assert client.schedules.apply(schedule) == schedule
 
 
-def test_reasons_come_by_step(client: Client) -> None:
+def test_reasons_are_mapped_by_step(client: Client) -> None:
     reasons = client.runs.explain(RUN)
     assert (reasons.state, reasons.at, list(reasons.steps)) == ("running", 5.0, ["a"])
     assert (reasons.steps["a"].caused_by, reasons.steps["a"].since) == (("b",), None)
     assert str(reasons) == "a: waits"
 
 
-def test_a_version_is_run_under_its_number(served: FakePlatform, client: Client) -> None:
+def test_a_run_uses_the_given_version_number(served: FakePlatform, client: Client) -> None:
     client.run(Version("p", 7), labels={"a": "b"}, priority=2)
     body = json.loads(served.requests[-1][3])
     assert body == {"pipeline": "p", "version": 7, "inputs": {}, "labels": {"a": "b"}, "priority": 2}
@@ -383,7 +385,7 @@ def test_a_version_is_run_under_its_number(served: FakePlatform, client: Client)
 # ------------------------------------------------------------------------------------------------- inputs and values
 
 
-def test_a_file_goes_up_as_an_artifact_once(served: FakePlatform, client: Client, tmp_path: Path) -> None:
+def test_a_file_is_uploaded_once_as_an_artifact(served: FakePlatform, client: Client, tmp_path: Path) -> None:
     table = tmp_path / "rows.csv"
     table.write_text("a,b\n1,2\n")
     for _ in range(2):
@@ -395,13 +397,13 @@ def test_a_file_goes_up_as_an_artifact_once(served: FakePlatform, client: Client
     assert served.blobs == {digest: table.read_bytes()} and len(served.paths("PUT")) == 1
 
 
-def test_a_file_inside_a_list_is_refused_with_advice(client: Client, tmp_path: Path) -> None:
+def test_a_file_inside_a_list_is_rejected_with_a_hint(client: Client, tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     with pytest.raises(InputError, match="pass each of them as an input of its own"):
         client.run("p", {"sources": [tmp_path / "f"]})
 
 
-def test_values_are_found_by_name(served: FakePlatform, client: Client) -> None:
+def test_results_are_found_by_name(served: FakePlatform, client: Client) -> None:
     assert client.artifacts.load(RUN) == 42
     served.view["steps"]["a"]["outputs"] = {"only": {"value": [1, 2]}}
     assert client.artifacts.load(RUN, "a") == [1, 2]
@@ -411,7 +413,7 @@ def test_values_are_found_by_name(served: FakePlatform, client: Client) -> None:
         client.artifacts.load(RUN, "b")
 
 
-def test_references_and_artifacts_are_followed(served: FakePlatform, client: Client) -> None:
+def test_references_and_artifacts_are_resolved(served: FakePlatform, client: Client) -> None:
     text = "hello " * 10_000
     digest = hashlib.sha256(text.encode()).hexdigest()
     served.blobs[digest] = text.encode()
@@ -427,7 +429,7 @@ def test_references_and_artifacts_are_followed(served: FakePlatform, client: Cli
     assert len([path for path in served.paths("GET") if "artifacts" in path]) == 3, "fetched once, then from the cache"
 
 
-def test_damaged_bytes_are_refused(served: FakePlatform, client: Client) -> None:
+def test_damaged_bytes_are_rejected(served: FakePlatform, client: Client) -> None:
     digest = hashlib.sha256(b"right").hexdigest()
     served.blobs[digest] = b"wrong"
     reference = {"sha256": digest, "size": 5, "media_type": "text/plain", "format": "text"}
@@ -445,7 +447,7 @@ def test_damaged_bytes_are_refused(served: FakePlatform, client: Client) -> None
         ({"format": "bytes", "media_type": "application/octet-stream"}, "model.bin"),
     ],
 )
-def test_downloads_get_a_sound_name(
+def test_downloads_get_a_safe_file_name(
     served: FakePlatform, client: Client, tmp_path: Path, reference: dict[str, Any], name: str
 ) -> None:
     digest = hashlib.sha256(b"data").hexdigest()
@@ -464,30 +466,30 @@ def seqs(client: Client, **options: Any) -> list[int]:
     return [event.seq for event in client.runs.events(RUN, **options)]
 
 
-def test_events_come_once_and_in_order_over_broken_connections(served: FakePlatform, client: Client) -> None:
+def test_events_arrive_once_in_order_despite_broken_connections(served: FakePlatform, client: Client) -> None:
     served.cuts = [2, 0, 1]
     assert seqs(client) == [3, 5, 6, 9, 10]
     resumed = [headers.get("last-event-id") for verb, path, headers, _ in served.requests]
     assert resumed == [None, "5", "5", "6"]
 
 
-def test_a_stream_that_a_stopping_platform_ends_is_gone_on_with(served: FakePlatform, client: Client) -> None:
+def test_a_stream_ended_by_a_stopping_platform_is_resumed(served: FakePlatform, client: Client) -> None:
     served.cuts = [-2]
     assert seqs(client) == [3, 5, 6, 9, 10]
 
 
-def test_events_after_the_end_are_none(served: FakePlatform, client: Client) -> None:
+def test_a_finished_stream_yields_nothing_more(served: FakePlatform, client: Client) -> None:
     assert seqs(client, after=10) == []
     assert seqs(client, after=6) == [9, 10]
     assert seqs(client, until=6) == [3, 5, 6]
 
 
-def test_events_say_what_and_when(client: Client) -> None:
+def test_events_have_type_and_time(client: Client) -> None:
     event = list(client.runs.events(RUN))[3]
     assert (event.kind, event.key, event.at, event.data["outcome"]) == ("attempt.finished", "a", 1009.0, "succeeded")
 
 
-def test_a_platform_that_comes_back_on_another_port_is_found(home: Home) -> None:
+def test_a_platform_restarted_on_another_port_is_found(home: Home) -> None:
     first = FakePlatform()
     first.cuts = [2]
     home.up(first.url)
@@ -513,7 +515,7 @@ def test_a_platform_that_comes_back_on_another_port_is_found(home: Home) -> None
     assert second.requests[0][2]["last-event-id"] == "5"
 
 
-def test_a_platform_that_is_expected_is_waited_for(served: FakePlatform, tmp_path: Path) -> None:
+def test_the_client_waits_for_a_starting_platform(served: FakePlatform, tmp_path: Path) -> None:
     calls = 0
 
     def locate() -> platform.Address:
@@ -526,7 +528,7 @@ def test_a_platform_that_is_expected_is_waited_for(served: FakePlatform, tmp_pat
     assert Client(home=tmp_path, locate=locate).runs.get(RUN).finished and calls == 4
 
 
-def test_patience_with_a_platform_that_stays_away_is_bounded(home: Home) -> None:
+def test_waiting_for_a_missing_platform_is_bounded(home: Home) -> None:
     server = FakePlatform()
     server.cuts = [2]
     home.up(server.url)
@@ -539,7 +541,7 @@ def test_patience_with_a_platform_that_stays_away_is_bounded(home: Home) -> None
         list(events)
 
 
-def test_wait_returns_the_run_and_checks_it(served: FakePlatform, client: Client) -> None:
+def test_wait_returns_the_run_or_raises_its_failure(served: FakePlatform, client: Client) -> None:
     served.view["state"] = "running"
 
     def finish() -> None:
@@ -554,7 +556,7 @@ def test_wait_returns_the_run_and_checks_it(served: FakePlatform, client: Client
         client.runs.wait(RUN, check=True)
 
 
-def test_wait_keeps_its_deadline(served: FakePlatform, client: Client) -> None:
+def test_wait_respects_its_timeout(served: FakePlatform, client: Client) -> None:
     served.view["state"] = "running"
     served.facts = FACTS[:3]
     began = time.monotonic()
@@ -563,7 +565,9 @@ def test_wait_keeps_its_deadline(served: FakePlatform, client: Client) -> None:
     assert 0.3 <= time.monotonic() - began < 2
 
 
-def test_logs_end_when_the_run_is_over_and_all_was_told(served: FakePlatform, client: Client) -> None:
+def test_the_log_stream_ends_when_the_run_finished_and_all_logs_were_delivered(
+    served: FakePlatform, client: Client
+) -> None:
     lines = [{"at": 1.0, "stream": "stdout", "text": "one"}, {"at": 2.0, "metric": "loss", "value": 0.5, "step": 3}]
     served.logs = [
         {"seq": 4, "run_id": RUN, "key": "a", "attempt": 1, "entries": lines},
@@ -578,7 +582,7 @@ def test_logs_end_when_the_run_is_over_and_all_was_told(served: FakePlatform, cl
     assert [str(line) for line in client.runs.logs(RUN, follow=False)] == ["one", "loss = 0.5", "one"]
 
 
-def test_logs_of_a_platform_that_stops_are_gone_on_with(served: FakePlatform, client: Client) -> None:
+def test_a_log_stream_is_resumed_after_a_platform_restart(served: FakePlatform, client: Client) -> None:
     served.view["state"] = "running"
     served.logs = [{"seq": 4, "key": "a", "attempt": 1, "entries": [{"at": 1.0, "stream": "stdout", "text": "one"}]}]
     more = {"seq": 5, "key": "a", "attempt": 1, "entries": [{"at": 1.0, "stream": "stdout", "text": "two"}]}
@@ -638,7 +642,7 @@ def test_an_embedded_platform_lives_as_long_as_its_clients(tmp_path: Path, monke
         time.sleep(0.01)
 
 
-def test_a_killed_embedded_platform_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_embedded_platform_is_restarted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make = placeholder_fact(monkeypatch, tmp_path, READY)
     with make() as embedded:
         first = embedded.wait()
@@ -665,7 +669,7 @@ def test_a_platform_that_does_not_start_shows_the_end_of_its_log(
         embedded.wait()
 
 
-def test_a_state_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_an_uncreatable_state_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Exception, match=r"state folder .* cannot be written.*PENSTOCK_HOME"):
         platform.EmbeddedPlatform(tmp_path / "file" / "home")

@@ -57,14 +57,14 @@ def client(server: ThreadingHTTPServer, patience: float = 10.0) -> Client:
     return Client(url=f"http://127.0.0.1:{server.server_address[1]}", token="t", patience=patience)
 
 
-def test_a_broken_answer_is_asked_for_again_from_its_beginning(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_a_broken_download_is_retried_from_the_beginning(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     server.breaks = 2  # type: ignore[attr-defined]
     assert client(server).runs.export("run1", tmp_path) == tmp_path / "run1.jsonl"
     assert (tmp_path / "run1.jsonl").read_bytes() == b"".join(LINES)
     assert client(server).runs.export("run1", tmp_path / "other.jsonl") == tmp_path / "other.jsonl"
 
 
-def test_what_does_not_come_whole_leaves_no_file(server: ThreadingHTTPServer, tmp_path: Path) -> None:
+def test_an_incomplete_download_leaves_no_file(server: ThreadingHTTPServer, tmp_path: Path) -> None:
     server.breaks = 10_000  # type: ignore[attr-defined]
     (tmp_path / "kept.jsonl").write_text("before")
     with pytest.raises(UnreachableError):
@@ -74,7 +74,7 @@ def test_what_does_not_come_whole_leaves_no_file(server: ThreadingHTTPServer, tm
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"kept.jsonl": "before"}
 
 
-def test_without_a_place_it_goes_into_the_working_directory(
+def test_the_default_target_is_the_working_directory(
     server: ThreadingHTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -40,7 +40,7 @@ def test_the_results_of_a_mapped_step(store: FolderStore) -> None:
     assert reader(store).load(found, None, "result") == [1, None, "x" * 70_000]
 
 
-def test_a_part_of_a_long_list(store: FolderStore, tmp_path: Path) -> None:
+def test_an_item_of_a_long_list(store: FolderStore, tmp_path: Path) -> None:
     rows = serialize.save([{"n": n, "text": "x" * 90} for n in range(2000)], Any, store)
     found = run({"result": {"of": rows, "path": [1999]}, "n": {"of": rows, "path": [7, "n"]}})
     assert reader(store).load(found, None, "result")["n"] == 1999
@@ -50,14 +50,14 @@ def test_a_part_of_a_long_list(store: FolderStore, tmp_path: Path) -> None:
     assert (shown.kind, shown.text, shown.language) == ("text", "7", "json")
 
 
-def test_the_preview_of_a_part_loads_no_pickle(store: FolderStore) -> None:
+def test_the_preview_of_an_item_loads_no_pickle(store: FolderStore) -> None:
     found = run({"result": {"of": serialize.save([[1, print]], Any, store), "path": [0]}})
     shown = reader(store).preview(found, None, "result")
     assert (shown.kind, "whose loading can run code" in shown.reason) == ("none", True)
     assert reader(store).load(found, None, "result") == [1, print]
 
 
-def test_the_parts_of_a_dictionary_are_listed(store: FolderStore) -> None:
+def test_the_items_of_a_dictionary_are_listed(store: FolderStore) -> None:
     found = run({"result": serialize.save({"a": b"xy", "b": 1}, Any, store)})
     shown = reader(store).preview(found, None, "result")
     assert (shown.kind, shown.rows, shown.facts) == ("table", [["builtins:bytes", "bytes", 2]], {"artifacts": 1})

@@ -56,7 +56,7 @@ def test_a_pipeline_is_named_by_variable_or_name(named: str, found: str) -> None
 
 
 @pytest.mark.parametrize("name", ["pipeline.py", "proj.py", "main.py", "whatever.py"])
-def test_a_folder_stands_for_its_usual_file(name: str) -> None:
+def test_a_folder_resolves_to_its_default_file(name: str) -> None:
     write(f"proj/{name}", ONE)
     target = sources.locate("proj")
     assert (target.file.name, target.name) == (name, name.removesuffix(".py"))
@@ -72,7 +72,7 @@ def test_a_module_of_a_package_is_imported_as_such() -> None:
     assert sources.load(str(file)).function.__module__ == "acme.flows.train"
 
 
-def test_a_pipeline_that_was_imported_gives_way_to_own_ones() -> None:
+def test_pipelines_defined_in_the_file_take_precedence_over_imported_ones() -> None:
     write("base_flow.py", ONE)
     write(
         "own_flow.py",
@@ -101,14 +101,14 @@ def test_a_pipeline_that_was_imported_gives_way_to_own_ones() -> None:
         ({"needs_flow.py": "import nosuchlibrary\n"}, "needs_flow.py", r"needs_flow\.py:1: .*install it into"),
     ],
 )
-def test_mistakes_are_told(files: dict[str, str], source: str, message: str) -> None:
+def test_invalid_input_is_reported(files: dict[str, str], source: str, message: str) -> None:
     for path, text in files.items():
         write(path, text)
     with pytest.raises(SourceError, match=message):
         sources.load(source)
 
 
-def test_the_traceback_of_an_import_is_the_users_alone() -> None:
+def test_the_traceback_of_an_import_shows_only_user_frames() -> None:
     write("deep_flow.py", "def f():\n    return 1 / 0\n\nf()\n")
     with pytest.raises(SourceError) as caught:
         sources.load("deep_flow.py")

@@ -20,7 +20,7 @@ def test_two_principals_have_the_same_text_only_if_they_are_equal(one: Principal
 
 
 @pytest.mark.parametrize("name", ["", "x" * (access.NAME_LIMIT + 1), "two\nlines", "esc\x1b[0m"])
-def test_names_that_cannot_be_shown_in_a_line_are_refused(name: str) -> None:
+def test_names_with_unprintable_characters_are_rejected(name: str) -> None:
     with pytest.raises(InvalidIdError):
         Principal(PrincipalKind.USER, name)
 
@@ -40,7 +40,7 @@ def test_any_account_name_makes_a_user(name: str) -> None:
 
 
 @given(st.text(max_size=100), st.text(max_size=100))
-def test_a_token_is_known_by_its_hash_alone(one: str, other: str) -> None:
+def test_a_token_is_identified_by_its_hash(one: str, other: str) -> None:
     digest = access.token_digest(one)
     assert (digest == access.token_digest(other)) == (one == other)
     assert access.same_digest(digest, access.token_digest(other)) == (one == other)
@@ -48,10 +48,10 @@ def test_a_token_is_known_by_its_hash_alone(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a.b", "a b", "x" * 101])
-def test_a_token_has_a_plain_name(name: str) -> None:
+def test_token_names_are_validated(name: str) -> None:
     with pytest.raises(InvalidIdError):
         AccessToken(name=name, digest="0" * 64, created_at=1.0)
 
 
-def test_permissions_are_named_resource_and_verb() -> None:
+def test_permissions_are_named_by_resource_and_verb() -> None:
     assert all(len(one.split(".")) == 2 for one in Permission)

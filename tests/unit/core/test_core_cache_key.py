@@ -36,11 +36,11 @@ def test_the_key_of_a_known_call_never_changes() -> None:
     "change",
     [{"code": "x"}, {"environment": "x"}, {"entrypoint": "flow:test"}, {"salt": "v2"}, {"salt": ""}, {"inputs": {}}],
 )
-def test_every_part_matters(change: dict[str, object]) -> None:
+def test_every_part_changes_the_key(change: dict[str, object]) -> None:
     assert cache_key.key(replace(PARTS, **change)) != cache_key.key(PARTS)  # type: ignore[arg-type]
 
 
-def test_parts_do_not_run_together() -> None:
+def test_parts_are_delimited() -> None:
     one = Parts(code="ab", environment="c", entrypoint="", inputs={})
     assert cache_key.key(one) != cache_key.key(replace(one, code="a", environment="bc"))
     assert cache_key.key(one) != cache_key.key(replace(one, environment="", salt="c"))
@@ -91,7 +91,7 @@ def test_values_that_differ_in_any_way_have_different_keys() -> None:
     assert None not in keys
 
 
-def test_the_name_of_an_input_matters() -> None:
+def test_the_name_of_an_input_changes_the_key() -> None:
     assert of(Inline(1), "x") != of(Inline(1), "y")
 
 
@@ -116,12 +116,12 @@ EARLIER = ResultOf(ResultRef(key="a", attempt=1, output="result"))
 
 
 @pytest.mark.parametrize("value", [EARLIER, Items((Inline(1), EARLIER)), Fields({"a": Items((EARLIER,))})])
-def test_there_is_no_key_where_an_input_is_known_only_by_reference(value: Value) -> None:
+def test_an_input_known_only_by_reference_has_no_key(value: Value) -> None:
     assert of(value) is None
 
 
 @given(strategies.value, strategies.value)
-def test_keys_are_equal_exactly_for_equal_values(one: Value, other: Value) -> None:
+def test_keys_are_equal_iff_values_are_equal(one: Value, other: Value) -> None:
     if of(one) is None or of(other) is None:
         return
     assert (of(one) == of(other)) == (exactly(one) == exactly(other))

@@ -29,7 +29,7 @@ CALLS = st.builds(
 
 
 @given(PARTS, TRACES)
-def test_the_nearest_differs_in_fewest_parts(parts: dict[str, str], traces: list[CacheRecord]) -> None:
+def test_the_nearest_call_differs_in_the_fewest_parts(parts: dict[str, str], traces: list[CacheRecord]) -> None:
     found = cached_results.nearest(parts, traces)
     if found is None:
         assert not traces
@@ -43,7 +43,7 @@ def test_the_nearest_differs_in_fewest_parts(parts: dict[str, str], traces: list
 
 
 @given(TRACES)
-def test_what_is_remembered_is_bounded_and_has_each_combination_once(traces: list[CacheRecord]) -> None:
+def test_recorded_calls_are_bounded_and_unique(traces: list[CacheRecord]) -> None:
     kept: list[CacheRecord] = []
     for trace in traces:
         kept = cached_results.remember(kept, trace)
@@ -53,7 +53,7 @@ def test_what_is_remembered_is_bounded_and_has_each_combination_once(traces: lis
 
 
 @given(CALLS, CALLS)
-def test_keys_are_equal_exactly_when_all_parts_are(one: Parts, other: Parts) -> None:
+def test_keys_are_equal_iff_all_parts_are_equal(one: Parts, other: Parts) -> None:
     keys = cache_key.key(one), cache_key.key(other)
     if None in keys:
         assert cache_key.unknown(one) or cache_key.unknown(other)
@@ -63,19 +63,19 @@ def test_keys_are_equal_exactly_when_all_parts_are(one: Parts, other: Parts) -> 
 
 
 @given(strategies.value)
-def test_only_values_known_by_reference_have_no_key(value: object) -> None:
+def test_only_inputs_known_by_reference_have_no_key(value: object) -> None:
     parts = Parts(code="c", environment="e", entrypoint="m:f", inputs={"x": value})  # type: ignore[dict-item]
     assert (cache_key.key(parts) is None) == (cache_key.unknown(parts) == ["x"])
 
 
-def test_the_bundle_is_part_of_the_key_where_it_counts() -> None:
+def test_the_bundle_digest_is_in_the_key_when_required() -> None:
     parts = Parts(code="c", environment="e", entrypoint="m:f", inputs={"x": Inline(1)})
     with_bundle = replace(parts, bundle="b")
     assert len({cache_key.key(one) for one in (parts, with_bundle, replace(parts, bundle="b2"))}) == 3
     assert cache_key.digests(with_bundle).keys() - cache_key.digests(parts).keys() == {"bundle"}
 
 
-def test_the_environment_holds_the_variables_of_the_step() -> None:
+def test_the_environment_includes_the_steps_variables() -> None:
     assert cache_key.environment("e", {}) == "e"
     assert cache_key.environment("e", {"A": "1", "B": "2"}) == cache_key.environment("e", {"B": "2", "A": "1"})
     assert len({cache_key.environment("e", {"A": "1"}), cache_key.environment("e", {"A": "2"}), "e"}) == 3
@@ -85,7 +85,7 @@ def said(**fields: object) -> str:
     return cached_results.describe(CacheReport(**fields), now=10_000.0)  # type: ignore[arg-type]
 
 
-def test_words() -> None:
+def test_differences_are_described() -> None:
     earlier = {"key": "k", "from_run": "run1", "from_step": "fit", "stored_at": 2000.0}
     assert said(**earlier, hit=True) == (
         "reuses the result of step 'fit' of run run1, stored 2 h ago: code, environment, salt and inputs are equal"

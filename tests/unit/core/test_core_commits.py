@@ -14,7 +14,7 @@ NAMES = st.one_of(st.text(max_size=200), st.sampled_from(["checkpoint", "loss", 
 
 
 @given(NAMES, NAMES)
-def test_every_name_becomes_a_word_of_a_subject_and_different_ones_stay_different(one: str, other: str) -> None:
+def test_names_are_encoded_as_unique_subject_tokens(one: str, other: str) -> None:
     (first, given_one), (second, _) = committed_artifacts.named(one), committed_artifacts.named(other)
     ids.check_name(first)
     assert (given_one or first) == one or one == ""
@@ -23,7 +23,7 @@ def test_every_name_becomes_a_word_of_a_subject_and_different_ones_stay_differen
     assert committed_artifacts.named(one, checkpoint=True) == (committed_artifacts.CHECKPOINT, "")
 
 
-def test_what_can_stand_stands() -> None:
+def test_valid_tokens_are_not_encoded() -> None:
     assert committed_artifacts.named("loss-2") == ("loss-2", "")
     word, kept = committed_artifacts.named("confusion matrix.png")
     assert word.startswith("confusion_matrix_png-") and kept == "confusion matrix.png"
@@ -34,7 +34,7 @@ def fact(attempt: int, at: float, name: str = "checkpoint") -> ArtifactCommitted
     return ArtifactCommitted(run_id="r", key="fit", attempt=attempt, name=name, value=Inline(at), at=at)
 
 
-def test_the_latest_attempt_before_counts_first() -> None:
+def test_the_latest_previous_attempt_takes_precedence() -> None:
     facts = [fact(1, 9.0), fact(3, 4.0), fact(2, 5.0), fact(2, 6.0, "model"), fact(2, 7.0)]
     assert [(one.attempt, one.at) for one in committed_artifacts.checkpoints(facts, 3)] == [
         (2, 7.0),
@@ -44,7 +44,7 @@ def test_the_latest_attempt_before_counts_first() -> None:
     assert committed_artifacts.checkpoints(facts, 1) == []
 
 
-def test_the_artifacts_of_a_value_are_found_wherever_they_are() -> None:
+def test_nested_artifacts_of_a_value_are_found() -> None:
     stored = [Stored(ArtifactRef(sha256=f"{n}" * 64, size=1, media_type="", format="bytes")) for n in range(3)]
     tree = Fields({"a": Items((stored[0], Inline(1))), "b": Element(stored[1], (0,)), "c": stored[2]})
     assert list(values.artifacts(tree)) == ["0" * 64, "1" * 64, "2" * 64]

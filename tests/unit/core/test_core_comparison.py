@@ -23,14 +23,14 @@ SIDES = st.dictionaries(st.sampled_from(SECTIONS), st.dictionaries(NAMES, PLAIN,
 
 
 @given(SIDES, st.integers(2, 4))
-def test_a_run_differs_from_itself_in_nothing(side: Any, count: int) -> None:
+def test_a_run_has_no_differences_to_itself(side: Any, count: int) -> None:
     rows = compare([side, *(copy.deepcopy(side) for _ in range(count - 1))])
     assert all(row.same for row in rows)
     assert len(rows) == sum(len(part) for part in side.values())
 
 
 @given(st.lists(SIDES, min_size=2, max_size=4), st.data())
-def test_the_order_of_the_runs_changes_nothing_but_the_order_of_the_values(sides: Any, data: st.DataObject) -> None:
+def test_the_order_of_runs_changes_only_the_order_of_values(sides: Any, data: st.DataObject) -> None:
     order = data.draw(st.permutations(range(len(sides))))
     rows, turned = compare(sides), compare([sides[at] for at in order])
     assert [(row.section, row.step, row.name, row.same) for row in rows] == [
@@ -41,14 +41,14 @@ def test_the_order_of_the_runs_changes_nothing_but_the_order_of_the_values(sides
 
 
 @given(st.lists(SIDES, min_size=2, max_size=4))
-def test_what_is_the_same_everywhere_is_the_same_in_each_pair(sides: Any) -> None:
+def test_rows_equal_in_all_runs_are_equal_in_each_pair(sides: Any) -> None:
     for row in compare(sides):
         pairs = itertools.combinations(row.values, 2)
         assert row.same == all(equal(one, other) for one, other in pairs)
 
 
 @given(st.lists(SIDES, min_size=2, max_size=3), SIDES)
-def test_one_more_run_makes_nothing_the_same_that_was_not(sides: Any, more: Any) -> None:
+def test_adding_a_run_makes_no_row_equal(sides: Any, more: Any) -> None:
     different = {(row.section, row.step, row.name) for row in compare(sides) if not row.same}
     assert different <= {(row.section, row.step, row.name) for row in compare([*sides, more]) if not row.same}
 

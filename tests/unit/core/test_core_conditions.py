@@ -55,7 +55,7 @@ def test_a_step_runs_when_its_condition_holds(condition: Condition, a: Any, hold
     assert decided(condition, a) == ("1.requested.default" if holds else "skipped")
 
 
-def test_a_step_whose_condition_does_not_hold_is_skipped_with_the_values_and_the_run_succeeds() -> None:
+def test_a_false_condition_skips_the_step_with_its_values_and_the_run_succeeds() -> None:
     driver = when(AllOf((Compare("ge", Pick(A, ("auc",)), Inline(0.9)), Truth(B))))
     skip, after, over = driver.facts(end("b", result=1), end("a", result={"auc": 0.5}))
     assert skip == StepSkipped(
@@ -99,7 +99,7 @@ def deep(depth: int) -> Any:
 
 
 @pytest.mark.parametrize("result", [10**5000, deep(900), {"$type": "int", "value": hex(10**5000)}], ids=type)
-def test_enormous_results_are_read_or_refused_but_never_break_a_decision(result: Any) -> None:
+def test_very_large_results_never_break_a_decision(result: Any) -> None:
     driver = RunDriver(pipeline(node("a"), replace(node("c"), when=Not(Truth(A)))), RUN)
     driver(replace(end("a"), outputs={"result": Inline(result)}))
     assert driver.statuses["c"] in ("skipped", "failed")
@@ -108,7 +108,7 @@ def test_enormous_results_are_read_or_refused_but_never_break_a_decision(result:
 # ------------------------------------------------------------------------------------------------- one of several
 
 
-def test_the_first_result_that_is_there_is_taken() -> None:
+def test_one_of_takes_the_first_available_result() -> None:
     either = node("c", x=OneOf((A, B)))
     driver = RunDriver(pipeline(node("a"), node("b"), either), RUN)
     assert driver(end("a", FAILED)) == []
@@ -117,7 +117,7 @@ def test_the_first_result_that_is_there_is_taken() -> None:
     assert request.inputs == {"x": Inline(7)}
 
 
-def test_a_step_with_no_result_to_choose_from_is_skipped() -> None:
+def test_a_step_without_any_available_result_is_skipped() -> None:
     driver = RunDriver(pipeline(node("a"), node("b"), node("c", x=OneOf((A, B)))), RUN)
     skip, _ = driver.facts(end("a", FAILED), end("b", FAILED))
     assert skip == StepSkipped(run_id=R, key="c", reason="none of 'a', 'b' succeeded", cause="a")
@@ -134,14 +134,14 @@ def test_two_branches_of_a_condition_join() -> None:
     assert driver.over.outcome is Outcome.SUCCEEDED
 
 
-def test_an_option_that_is_always_there_is_enough() -> None:
+def test_a_constant_option_is_enough() -> None:
     driver = RunDriver(pipeline(node("a"), node("c", x=OneOf((A, Inline("otherwise"))))), RUN)
     (request,) = driver.facts(end("a", FAILED))
     assert isinstance(request, AttemptRequested)
     assert request.inputs == {"x": Inline("otherwise")}
 
 
-def test_a_condition_may_read_one_of_several_too() -> None:
+def test_a_condition_can_read_one_of_several_results() -> None:
     driver = RunDriver(
         pipeline(node("a"), node("b"), replace(node("c"), when=Compare("gt", OneOf((A, B)), Inline(3)))), RUN
     )
@@ -149,7 +149,7 @@ def test_a_condition_may_read_one_of_several_too() -> None:
     assert driver(end("b", result=4)) == ["step.c.1.requested.default"]
 
 
-def test_a_part_that_is_not_there_fails_the_step_that_asks_for_it() -> None:
+def test_a_missing_item_fails_the_step_that_reads_it() -> None:
     driver = RunDriver(pipeline(node("a"), node("c", x=Pick(A, ("auc",)))), RUN)
     driver(end("a", result={"loss": 1}))
     assert driver.over.error == (

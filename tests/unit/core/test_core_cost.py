@@ -181,7 +181,7 @@ def an_end_looks_at_every_item(mapped):
 
 
 @pytest.mark.parametrize("mutant", [deciding_looks_at_every_step, an_end_looks_at_every_step], ids=lambda one: one.name)
-def test_a_look_at_every_step_is_noticed(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_of_all_steps_is_detected(mutant: Mutant, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "machine", mutant.module())
     with pytest.raises(AssertionError, match=r"costs? more"):
         test_the_cost_of_a_fact_does_not_grow_with_the_run("a chain")
@@ -223,7 +223,7 @@ def whole(made: Pipeline, finish: Callable[[AttemptRequested], AttemptFinished] 
 
 
 @pytest.mark.parametrize("shape", [chain, mapped])
-def test_thousands_of_steps_make_as_many_calls_each_as_a_hundred(shape: Callable[[int], Pipeline]) -> None:
+def test_calls_per_step_are_constant_up_to_thousands_of_steps(shape: Callable[[int], Pipeline]) -> None:
     small, large = shape(100), shape(4_000)
     each = calls(lambda: whole(small)) / len(small.nodes)
     assert calls(lambda: whole(large)) / len(large.nodes) <= each * 1.05 + 1
@@ -234,14 +234,14 @@ def fail_tenth(request: AttemptRequested) -> AttemptFinished:
 
 
 @pytest.mark.parametrize("finish", [end, fail_tenth], ids=["all succeed", "some are tried again"])
-def test_five_thousand_items_make_as_many_calls_each_as_five_hundred(
+def test_calls_per_item_are_constant_up_to_five_thousand_items(
     finish: Callable[[AttemptRequested], AttemptFinished],
 ) -> None:
     each = calls(lambda: whole(mapped_node(500), finish)) / 500
     assert calls(lambda: whole(mapped_node(5_000), finish)) / 5_000 <= each * 1.05 + 1, "an item costs more among many"
 
 
-def test_a_look_at_every_item_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_of_all_items_is_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "machine", an_end_looks_at_every_item.module())
     each = calls(lambda: whole(mapped_node(100))) / 100
     assert calls(lambda: whole(mapped_node(400))) / 400 > each * 1.05 + 1

@@ -19,12 +19,12 @@ def test_names_that_need_no_digest(given_name: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("given_name", ["größe", "a/b", "x" * 61, "***", "", "a.b"])
-def test_names_that_lose_something_get_a_digest(given_name: str) -> None:
+def test_altered_names_get_a_digest(given_name: str) -> None:
     assert script_runs.pipeline_name(given_name)[-9] == "-"
 
 
 @given(st.text(max_size=120))
-def test_every_name_is_a_name_of_a_pipeline(given_name: str) -> None:
+def test_every_name_is_a_valid_pipeline_name(given_name: str) -> None:
     name = script_runs.pipeline_name(given_name)
     assert ids.check_name(name) == name
 
@@ -35,5 +35,5 @@ def test_names_with_different_words_differ(one: str, other: str) -> None:
         assert one.replace("-", " ").split() == other.replace("-", " ").split()
 
 
-def test_the_pipeline_of_a_script_is_sound() -> None:
+def test_the_pipeline_of_a_script_is_valid() -> None:
     ir_check.check(script_runs.pipeline("fit"))

@@ -93,7 +93,7 @@ def test_every_step_of_any_state_has_a_reason(state: machine.RunState, now: floa
 
 
 @given(states())
-def test_a_step_that_waits_names_exactly_what_is_not_over(state: machine.RunState) -> None:
+def test_a_waiting_step_names_exactly_its_unfinished_dependencies(state: machine.RunState) -> None:
     for one in explain(state, NOW):
         step = state.steps[one.key]
         free = state.admitted and state.cancel is state.finished is None and state.stopping(step) is None
@@ -116,7 +116,7 @@ def test_waiting_names_the_steps_and_their_states() -> None:
     assert one.caused_by == tuple(f"n{at}" for at in range(1, 9))
 
 
-def test_a_step_that_nothing_holds_back_waits_for_the_scheduler() -> None:
+def test_a_ready_step_waits_for_the_scheduler() -> None:
     assert "no scheduler is running" in reasons(line_of("a"), REQUESTED)["a"].sentence
     assert reasons(line_of("a"))["a"].sentence == "the run has not been requested yet"
 
@@ -150,7 +150,7 @@ def test_running_says_where_for_how_long_and_after_what() -> None:
     assert "attempt 2 runs" in sentence and "lost to the infrastructure; 1 loss" in sentence
 
 
-def test_failed_says_the_error_and_why_there_is_no_other_attempt() -> None:
+def test_failed_says_the_error_and_why_it_is_not_retried() -> None:
     facts = [REQUESTED, attempt("a"), ended("a", Outcome.FAILED, BOOM)]
     assert reasons(line_of("a"), *facts)["a"].sentence == (
         "attempt 1 failed in 2.0 s: ValueError: two lines (retries used: 0 of 0; 1 failure)"
@@ -175,7 +175,7 @@ def test_skipped_names_the_step_before_it_and_the_first_cause() -> None:
     assert found["c"].caused_by == ("b", "a")
 
 
-def test_a_circle_of_skips_ends() -> None:
+def test_a_cycle_of_skips_terminates() -> None:
     facts = [StepSkipped(run_id=RUN, key=key, reason="x", cause=other) for key, other in (("a", "b"), ("b", "a"))]
     found = reasons(line_of("a", "b"), REQUESTED, *facts)
     assert found["a"].sentence.startswith("never ran: x") and found["b"].caused_by
@@ -197,7 +197,7 @@ def test_cancelled_says_who_and_why() -> None:
     ]
 
 
-def test_succeeded_says_how_long_and_what_it_took() -> None:
+def test_succeeded_says_duration_and_attempts() -> None:
     facts = [REQUESTED, attempt("a"), ended("a", Outcome.FAILED, BOOM), attempt("a", 2)]
     done = replace(ended("a", Outcome.SUCCEEDED, number=2), executor="box-1")
     one = reasons(line_of("a", retries=1), *facts, done)["a"]
@@ -206,7 +206,7 @@ def test_succeeded_says_how_long_and_what_it_took() -> None:
     assert "the result of an earlier attempt" in cached.sentence
 
 
-def test_nothing_is_expected_after_the_end() -> None:
+def test_nothing_is_pending_after_a_terminal_state() -> None:
     end = RunFinished(run_id=RUN, outcome=Outcome.FAILED)
     assert reasons(line_of("a"), REQUESTED, end)["a"].sentence == "the run has finished (failed)"
 
@@ -214,7 +214,7 @@ def test_nothing_is_expected_after_the_end() -> None:
 @pytest.mark.parametrize(
     ("lasted", "words"), [(0.0, "0 ms"), (-5.0, "0 ms"), (125.0, "2 min"), (9_000.0, "2 h 30 min")]
 )
-def test_durations_are_for_people(lasted: float, words: str) -> None:
+def test_durations_are_human_readable(lasted: float, words: str) -> None:
     one = reasons(line_of("a"), REQUESTED, attempt("a"), now=NOW, a=NOW - lasted)["a"]
     assert f"is queued for {words}:" in one.sentence
 
@@ -231,6 +231,6 @@ def test_a_long_chain_of_skips_costs_one_walk() -> None:
     assert found[-1].caused_by == ("n19998", "n0")
 
 
-def test_a_time_that_no_calendar_has_is_told_all_the_same() -> None:
+def test_times_outside_the_calendar_are_shown() -> None:
     assert wait_reasons._at(1e18) == "1e+18 s after 1970"
     assert wait_reasons._at(0.0) == "1970-01-01 00:00:00 UTC"

@@ -76,7 +76,7 @@ EXAMPLES: list[tuple[Fact, str, bool]] = [
 
 
 @pytest.mark.parametrize(("fact", "tail", "append_once"), EXAMPLES, ids=lambda value: str(value)[:40])
-def test_a_fact_names_its_place(fact: Fact, tail: str, append_once: bool) -> None:
+def test_a_fact_has_a_subject(fact: Fact, tail: str, append_once: bool) -> None:
     assert fact.tail == tail
     assert fact.append_once is append_once
 
@@ -86,7 +86,7 @@ def test_every_kind_of_fact_is_in_the_examples_and_the_list() -> None:
     assert set(Fact.__args__) == set(facts.FACTS)
 
 
-def test_every_end_of_an_attempt_has_the_same_place() -> None:
+def test_every_end_of_an_attempt_has_the_same_subject() -> None:
     """So the broker itself sees to it that only the first end counts."""
     assert len({fact.tail for fact, _, _ in EXAMPLES if isinstance(fact, AttemptFinished)}) == 1
 
@@ -97,7 +97,7 @@ def test_types_carry_a_version_and_are_different() -> None:
     assert all(re.fullmatch(r"penstock\.(run|attempt|step|artifact)\.[a-z_]+\.v1", name) for name in types)
 
 
-def test_the_type_checker_lets_nobody_change_a_fact(tmp_path: Path) -> None:
+def test_the_type_checker_rejects_changes_of_a_fact(tmp_path: Path) -> None:
     """Python itself would: see `penstock_core.frozen`."""
     file = tmp_path / "change.py"
     text = """
@@ -144,7 +144,7 @@ def test_attempts_out_of_range_are_refused(attempt: int) -> None:
         lambda: RunFinished(run_id="r*", outcome=Outcome.FAILED),
     ],
 )
-def test_a_fact_that_would_break_out_of_its_subject_is_refused(broken: Any) -> None:
+def test_a_fact_with_an_invalid_subject_token_is_rejected(broken: Any) -> None:
     with pytest.raises(InvalidIdError) as caught:
         broken()
     assert isinstance(caught.value, PenstockError)
@@ -158,7 +158,7 @@ PIPELINE = Pipeline(
 
 
 @given(strategies.facts(PIPELINE), strategies.facts(PIPELINE))
-def test_facts_share_a_place_only_when_they_are_about_the_same_thing(one: Fact, other: Fact) -> None:
+def test_facts_share_a_subject_only_for_the_same_identity(one: Fact, other: Fact) -> None:
     assert not set(one.tail) & set(" *>\r\n")
     same = type(one) is type(other) and all(
         getattr(one, name, None) == getattr(other, name, None) for name in ("key", "attempt", "pool")

@@ -41,7 +41,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
 
 
 @given(manifests())
-def test_a_manifest_comes_back(manifest: Manifest) -> None:
+def test_manifests_round_trip(manifest: Manifest) -> None:
     data = folders.encode(manifest)
     assert folders.decode(data) == manifest
     assert folders.encode(folders.decode(data)) == data
@@ -50,7 +50,7 @@ def test_a_manifest_comes_back(manifest: Manifest) -> None:
 
 
 @given(manifests(), st.randoms())
-def test_its_bytes_do_not_depend_on_the_order(manifest: Manifest, random: Any) -> None:
+def test_manifest_bytes_do_not_depend_on_order(manifest: Manifest, random: Any) -> None:
     files = list(manifest.files)
     # The order of packs is that of the files in them, as it is when they are packed.
     if not any(file.pack for file in files):
@@ -64,7 +64,7 @@ def cut(data: bytes) -> st.SearchStrategy[bytes]:
 
 
 @given(st.binary(max_size=200) | manifests().map(folders.encode).flatmap(cut))
-def test_whatever_the_bytes_are_it_is_read_or_refused(data: bytes) -> None:
+def test_arbitrary_bytes_are_parsed_or_rejected(data: bytes) -> None:
     with contextlib.suppress(UnsafeFolderError):
         folders.decode(data)
 
@@ -107,7 +107,7 @@ def file(**changes: Any) -> dict[str, Any]:
         (b"[" * 100_000, "cannot be read"),
     ],
 )
-def test_what_none_of_ours_would_hold_is_refused(data: bytes, says: str) -> None:
+def test_invalid_manifests_are_rejected(data: bytes, says: str) -> None:
     with pytest.raises(UnsafeFolderError, match=says):
         folders.decode(data)
 
@@ -119,7 +119,7 @@ def test_links_inside_are_kept(path: str, target: str) -> None:
     assert folders.decode(body(links={path: target})).links == ((path, target),)
 
 
-def test_where_packs_end_depends_on_the_content() -> None:
+def test_pack_boundaries_depend_on_content() -> None:
     ends = [folders.ends_pack(hashlib.sha256(str(n).encode()).hexdigest(), 1000) for n in range(6400)]
     assert 50 < sum(ends) < 150
     assert folders.ends_pack(B, folders.PACK_LIMIT)

@@ -81,7 +81,7 @@ def verdict(gate: str, mine: dict[str, float], **standing: dict[str, float]) -> 
         ("((a) > (1))", Comparison(">", Metric("a"), Number("1"))),
     ],
 )
-def test_reading(text: str, means: Gate) -> None:
+def test_parsing(text: str, means: Gate) -> None:
     assert gates.parse(text) == means
 
 
@@ -112,7 +112,7 @@ def test_reading(text: str, means: Gate) -> None:
         ("a > 1\x00", 5, "is neither"),
     ],
 )
-def test_what_cannot_be_read_is_told_with_its_place(text: str, at: int, says: str) -> None:
+def test_syntax_errors_have_a_position(text: str, at: int, says: str) -> None:
     with pytest.raises(GateError) as raised:
         gates.parse(text)
     assert says in str(raised.value)
@@ -121,7 +121,7 @@ def test_what_cannot_be_read_is_told_with_its_place(text: str, at: int, says: st
 
 
 @given(st.text(max_size=80) | st.text("ab.1 <>=!+-*/()'\"andornt", max_size=60))
-def test_no_text_is_worse_than_an_error_with_a_place(text: str) -> None:
+def test_any_text_parses_or_raises_a_positioned_error(text: str) -> None:
     try:
         found = gates.parse(text)
     except GateError as error:
@@ -143,7 +143,7 @@ conditions: st.SearchStrategy[Gate] = comparisons | st.builds(Every, several) | 
 
 
 @given(conditions)
-def test_a_described_gate_reads_as_the_same(gate: Gate) -> None:
+def test_a_described_gate_parses_to_the_same_gate(gate: Gate) -> None:
     text = describe(gate)
     if len(text) <= gates.LIMIT:
         assert gates.parse(text) == gate
@@ -152,7 +152,7 @@ def test_a_described_gate_reads_as_the_same(gate: Gate) -> None:
 # ------------------------------------------------------------------------------------------------------------ verdicts
 
 
-def test_each_comparison_is_told_with_both_numbers() -> None:
+def test_each_comparison_is_reported_with_both_numbers() -> None:
     found = verdict(
         "accuracy > champion.accuracy + 0.01 and loss < 0.5",
         {"accuracy": 0.9, "loss": 0.25},
@@ -182,7 +182,7 @@ def test_each_comparison_is_told_with_both_numbers() -> None:
         ("'val/loss' < 1", {"val/loss": 0.5}, {}, True, "'val/loss' < 1: 0.5 < 1 holds"),
     ],
 )
-def test_what_is_missing(
+def test_missing_metrics(
     gate: str, mine: dict[str, float], standing: dict[str, dict[str, float]], holds: bool, says: str
 ) -> None:
     found = verdict(gate, mine, **standing)
@@ -191,13 +191,13 @@ def test_what_is_missing(
 
 
 @pytest.mark.parametrize("gate", ["a > 0.5", "a <= 0.5", "not a > 0.5", "a != 0.5", "a == a"])
-def test_no_comparison_with_what_is_no_number_holds(gate: str) -> None:
+def test_comparisons_with_nan_are_false(gate: str) -> None:
     found = judge(gates.parse(gate), Version(3, {}, {"a": "nan"}), {})
     assert not found.holds
     assert "a of version 3 is nan, so it does not hold" in found.texts[0]
 
 
-def test_all_comparisons_are_told_also_those_that_do_not_matter_any_more() -> None:
+def test_all_comparisons_are_reported_without_short_circuit() -> None:
     found = verdict("a > 1 or b > 1 and c > 1", {"a": 2.0, "b": 0.0, "c": 0.0})
     assert found.holds
     assert len(found.clauses) == 3
@@ -265,7 +265,7 @@ own_gates = st.recursive(
         {name: st.floats(-1e6, 1e6) for name in ["a", "b", "loss", "val/loss", "it's", "and", "f1 score"]}
     ),
 )
-def test_numbers_are_computed_as_python_does_and_not_is_the_opposite(gate: Gate, mine: dict[str, float]) -> None:
+def test_arithmetic_matches_python_and_not_negates(gate: Gate, mine: dict[str, float]) -> None:
     try:
         expected = truth(gate, mine)
     except ZeroDivisionError:
@@ -275,7 +275,7 @@ def test_numbers_are_computed_as_python_does_and_not_is_the_opposite(gate: Gate,
 
 
 @given(conditions, st.dictionaries(names, st.floats(allow_nan=False)), st.booleans())
-def test_a_verdict_never_fails(gate: Gate, mine: dict[str, float], stands: bool) -> None:
+def test_evaluating_a_gate_never_raises(gate: Gate, mine: dict[str, float], stands: bool) -> None:
     champion = {"champion": Version(2, mine)} if stands else {}
     found = judge(gate, Version(1, mine, {"loss": "nan"} if "loss" not in mine else {}), champion)
     assert found.clauses

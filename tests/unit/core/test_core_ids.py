@@ -16,12 +16,12 @@ TOKEN_BREAKERS = [".", " ", "*", ">", "\n", "\t", "\0", "é", "١"]
 
 
 @pytest.mark.parametrize("name", ["a", "_", "A-b_9", "0", "x" * 100])
-def test_good_names_come_back_unchanged(name: str) -> None:
+def test_valid_names_are_returned_unchanged(name: str) -> None:
     assert ids.check_name(name) == name
 
 
 @pytest.mark.parametrize("name", ["", "-a", "x" * 101, "a/b", "a[1]", "a\n", *(f"a{c}b" for c in TOKEN_BREAKERS)])
-def test_bad_names_are_refused_with_what_they_are(name: str) -> None:
+def test_invalid_names_are_rejected_by_kind(name: str) -> None:
     with pytest.raises(InvalidIdError, match="pool") as caught:
         ids.check_name(name, "pool")
     assert isinstance(caught.value, PenstockError)
@@ -29,7 +29,7 @@ def test_bad_names_are_refused_with_what_they_are(name: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["split", "split-2", "train[3]", "features/split", "a/b[1][22]", "x" * 200])
-def test_good_step_keys_come_back_unchanged(key: str) -> None:
+def test_valid_step_keys_are_returned_unchanged(key: str) -> None:
     assert ids.check_step_key(key) == key
 
 
@@ -49,19 +49,19 @@ def test_good_step_keys_come_back_unchanged(key: str) -> None:
         *(f"a{c}" for c in TOKEN_BREAKERS),
     ],
 )
-def test_bad_step_keys_are_refused(key: str) -> None:
+def test_invalid_step_keys_are_rejected(key: str) -> None:
     with pytest.raises(InvalidIdError, match="step key"):
         ids.check_step_key(key)
 
 
 @given(strategies.names | strategies.step_keys)
-def test_ids_are_single_tokens_of_a_subject(name: str) -> None:
+def test_ids_are_single_subject_tokens(name: str) -> None:
     assert ids.check_step_key(name) == name
     assert not set(name) & set(". *>\r\n")
 
 
 @pytest.mark.parametrize("digest", ["", "a" * 63, "a" * 65, "A" * 64, "g" * 64, "a" * 64 + "\n"])
-def test_bad_digests_are_refused(digest: str) -> None:
+def test_invalid_digests_are_rejected(digest: str) -> None:
     with pytest.raises(InvalidIdError, match="SHA-256"):
         ids.check_digest(digest)
     assert ids.check_digest("0123456789abcdef" * 4) == "0123456789abcdef" * 4
@@ -95,11 +95,11 @@ def test_an_idempotency_key_is_always_the_same_run() -> None:
     assert run not in {ids.run_id_from_key(*parts) for parts in others}
 
 
-def test_parts_of_an_idempotency_key_do_not_run_together() -> None:
+def test_parts_of_an_idempotency_key_are_delimited() -> None:
     assert ids.run_id_from_key("a", "b", "c") != ids.run_id_from_key("ab", "", "c")
     assert ids.run_id_from_key("a", "bc", "") != ids.run_id_from_key("a", "b", "c")
 
 
-def test_attempt_ids_tell_attempts_apart() -> None:
+def test_attempt_ids_are_unique() -> None:
     assert ids.attempt_id("r", "a", 1) == "r/a/1"
     assert len({ids.attempt_id("r", key, n) for key in ("a", "b") for n in (1, 2)}) == 4

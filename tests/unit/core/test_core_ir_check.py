@@ -38,7 +38,7 @@ LOAD = node("load", 41)
 TRAIN = node("train", 42, data=Output("load"))
 
 
-def test_a_whole_pipeline_passes() -> None:
+def test_a_complete_pipeline_passes() -> None:
     ir_check.check(
         pipeline(
             LOAD,
@@ -170,7 +170,7 @@ def test_an_error_names_the_users_file_and_line(name: str) -> None:
         ("timeout", spec("load", timeout=float("inf"))),
     ],
 )
-def test_settings_out_of_bounds_name_the_step_and_its_place(what: str, bad: StepSpec) -> None:
+def test_settings_out_of_bounds_name_the_step_and_its_line(what: str, bad: StepSpec) -> None:
     with pytest.raises(DefinitionError, match=rf"steps\.py:7: step 'load' has {what} ") as caught:
         ir_check.check(pipeline(LOAD, steps=(bad,)))
     assert caught.value.line == 7
@@ -189,7 +189,7 @@ def test_too_many_steps_are_refused() -> None:
         ir_check.check(pipeline(*nodes))
 
 
-def test_a_large_circle_is_found_at_once() -> None:
+def test_a_large_cycle_is_found_quickly() -> None:
     """The search walks each step once: with a walk over the path so far, this took minutes."""
     count = 20_000
     nodes = tuple(Node(key=f"n{n}", step="load", after=(f"n{(n + 1) % count}",)) for n in range(count))
@@ -201,7 +201,7 @@ def test_a_large_circle_is_found_at_once() -> None:
     ("file", "line", "text"),
     [("f.py", 3, "f.py:3: no"), ("f.py", None, "f.py: no"), (None, None, "no"), (None, 3, "no")],
 )
-def test_a_definition_error_shows_what_is_known_of_the_place(file: str | None, line: int | None, text: str) -> None:
+def test_a_definition_error_shows_the_known_location(file: str | None, line: int | None, text: str) -> None:
     assert str(DefinitionError("no", file, line)) == text
 
 

@@ -35,7 +35,7 @@ def filled(*waiters: Waiter, now: float = 0.0, sizes: dict[str, int] | None = No
     return ledger
 
 
-def test_slots_go_to_those_who_came_first() -> None:
+def test_slots_are_granted_first_come_first_served() -> None:
     ledger = filled(*(waiter(n, since=float(n)) for n in (3, 1, 2, 0)))
     assert holding(ledger) == {place(0), place(1)}
     assert set(ledger.pending_notices) == {(place(0), Notice.GRANTED), (place(1), Notice.GRANTED)}
@@ -64,12 +64,12 @@ def test_priority_goes_first_and_waiting_counts_as_priority() -> None:
     assert late.effective(AGEING * 6) == 7
 
 
-def test_the_setting_of_the_platform_counts_and_not_the_step() -> None:
+def test_the_platforms_setting_overrides_the_steps() -> None:
     assert len(filled(*map(waiter, range(5)), sizes={"gpu": 4}).holders) == 4
     assert len(filled(*map(waiter, range(5)), sizes={"gpu": 0}).holders) == 0
 
 
-def test_a_lowered_size_takes_nothing_away_and_gives_nothing_until_there_is_room() -> None:
+def test_a_lowered_size_revokes_nothing_and_grants_nothing_until_below_capacity() -> None:
     ledger = filled(*(waiter(n, since=float(n)) for n in range(4)), sizes={"gpu": 3})
     slot_ledger.serve(ledger, {"gpu": 1}, 1.0)
     assert len(ledger.holders) == 3
@@ -79,7 +79,7 @@ def test_a_lowered_size_takes_nothing_away_and_gives_nothing_until_there_is_room
     assert holding(ledger) == {place(2)}
 
 
-def test_a_limit_that_nobody_knows_gives_no_slot_and_holds_nobody_up() -> None:
+def test_an_unknown_limit_grants_no_slot_and_blocks_nothing() -> None:
     unknown = waiter(0, (Limit(name="licence"),))
     ledger = filled(unknown, waiter(1, since=1.0))
     assert holding(ledger) == {place(1)}
@@ -91,7 +91,7 @@ def test_a_pool_without_a_size_is_no_limit() -> None:
     assert len(filled(*(waiter(n, (Limit(name="pool:big"),)) for n in range(50))).holders) == 50
 
 
-def test_all_slots_are_taken_at_once_or_none() -> None:
+def test_slots_of_several_limits_are_acquired_atomically() -> None:
     both = (Limit(name="a", most=1), Limit(name="b", most=1))
     ledger = filled(waiter(0, (Limit(name="b", most=1),)), waiter(1, both, since=1.0))
     assert ledger.taken() == {"b": 1}
@@ -100,7 +100,7 @@ def test_all_slots_are_taken_at_once_or_none() -> None:
     assert holding(ledger) == {place(0), place(2)}  # a is free, so it is used meanwhile
 
 
-def test_who_waits_for_several_is_not_overtaken_for_ever() -> None:
+def test_a_waiter_for_several_limits_does_not_starve() -> None:
     both = (Limit(name="a", most=1), Limit(name="b", most=1))
     ledger = filled(waiter(0, (Limit(name="a", most=1),)), waiter(1, (Limit(name="b", most=1),)))
     slot_ledger.ask(ledger, waiter(2, both))
@@ -132,7 +132,7 @@ def test_a_step_that_allows_more_does_not_starve_one_that_allows_less() -> None:
     assert holding(ledger) == {place(2), place(3)}  # by its own word there may be two
 
 
-def test_everything_may_be_done_twice() -> None:
+def test_ledger_changes_are_idempotent() -> None:
     ledger = filled(waiter(0), waiter(1), waiter(2))
     again = ledger.copy()
     for n in range(3):
@@ -145,13 +145,13 @@ def test_everything_may_be_done_twice() -> None:
     assert holding(ledger) == {place(1)}
 
 
-def test_leaving_ends_what_is_owed() -> None:
+def test_leaving_clears_pending_grants() -> None:
     ledger = filled(waiter(0))
     slot_ledger.leave(ledger, place(0))
     assert ledger == LimitsLedger()
 
 
-def test_a_crowd_is_sent_outside_and_comes_in_again() -> None:
+def test_excess_waiters_are_evicted_and_come_back() -> None:
     ledger = filled(*(waiter(n, since=float(n), priority=n // 1200) for n in range(1500)))
     slot_ledger.trim(ledger)
     assert len(ledger.waiters) <= slot_ledger.MAX_WAITERS
@@ -167,7 +167,7 @@ def test_a_crowd_is_sent_outside_and_comes_in_again() -> None:
     assert slot_ledger.exhausted_limits(ledger) == {"gpu"}
 
 
-def test_one_crowd_does_not_push_another_out() -> None:
+def test_waiters_of_one_limit_do_not_evict_those_of_another() -> None:
     ledger = LimitsLedger()
     for n in range(slot_ledger.MAX_WAITERS * 3):
         slot_ledger.ask(ledger, Waiter((f"run{n}", "k" * 150, 1), GPU, 0, float(n)))
@@ -253,7 +253,7 @@ TestBooks = Books.TestCase
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3))
-def test_nobody_starves_whatever_the_arrivals(seed: int, slots: int) -> None:
+def test_no_waiter_starves_for_any_arrivals(seed: int, slots: int) -> None:
     """High priorities arrive as fast as they can be served; a low one is served when its time has come."""
     rng = random.Random(seed)
     need = (Limit(name="gpu", most=slots),)

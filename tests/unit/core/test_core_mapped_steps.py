@@ -55,7 +55,7 @@ def requests(driver: RunDriver, *facts: Fact) -> list[AttemptRequested]:
     return [fact for fact in driver.facts(*facts) if isinstance(fact, AttemptRequested)]
 
 
-def test_every_item_gets_its_element_and_what_all_share() -> None:
+def test_every_item_gets_its_element_and_the_shared_inputs() -> None:
     expanded, *items = mapped().facts(RUN)
     assert expanded == StepExpanded(run_id=R, key="each", count=4)
     assert [(i.key, i.inputs) for i in items if isinstance(i, AttemptRequested)] == [
@@ -63,7 +63,7 @@ def test_every_item_gets_its_element_and_what_all_share() -> None:
     ]
 
 
-def test_results_keep_the_order_of_the_items_whatever_the_order_of_their_ends() -> None:
+def test_results_keep_item_order_for_any_finishing_order() -> None:
     driver = mapped()
     driver(RUN, end("each[2]"), end("each[0]"), end("each[3]"))
     (last,) = requests(driver, end("each[1]"))
@@ -74,27 +74,27 @@ def test_results_keep_the_order_of_the_items_whatever_the_order_of_their_ends() 
 
 
 @pytest.mark.parametrize(("window", "first", "then"), [(1, 1, 1), (2, 2, 1), (3, 3, 1), (256, 4, 0)])
-def test_no_more_items_than_the_window_has_places(window: int, first: int, then: int) -> None:
+def test_concurrent_items_never_exceed_the_window(window: int, first: int, then: int) -> None:
     driver = mapped(window=window)
     assert len(requests(driver, RUN)) == first
     assert len(requests(driver, end("each[0]"))) == then
 
 
-def test_a_large_window_is_filled_up_when_a_quarter_of_it_is_free() -> None:
+def test_a_large_window_is_refilled_when_a_quarter_is_free() -> None:
     driver = mapped(window=8, over=Inline(list(range(100))))
     assert len(requests(driver, RUN)) == 8
     assert requests(driver, end("each[0]")) == []
     assert [item.key for item in requests(driver, end("each[1]"))] == ["each[8]", "each[9]"]
 
 
-def test_a_retried_item_keeps_its_place() -> None:
+def test_a_retried_item_keeps_its_index() -> None:
     driver = mapped(window=1)
     driver(RUN)
     assert driver(end("each[0]", LOST)) == ["step.each[0].2.requested.default"]
     assert driver(end("each[0]", OK, attempt=2)) == ["step.each[1].1.requested.default"]
 
 
-def test_nothing_to_map_is_done_at_once() -> None:
+def test_mapping_an_empty_list_finishes_at_once() -> None:
     driver = mapped(over=Inline([]))
     assert driver(RUN) == ["step.each.expanded", "step.last.1.requested.default"]
     assert driver.statuses["each"] == "succeeded"
@@ -125,7 +125,7 @@ def test_a_mapped_step_over_a_mapped_step_takes_its_items_one_by_one() -> None:
         (values.Pick(Param("url"), ("a",)), "it cannot be mapped: url.a: a str has no field 'a'"),
     ],
 )
-def test_what_is_no_list_fails_the_step(over: values.Binding, why: str) -> None:
+def test_mapping_a_non_list_fails_the_step(over: values.Binding, why: str) -> None:
     driver = mapped(over=over)
     driver(RUN)
     assert driver.statuses == {"each": "failed", "last": "skipped"}
@@ -141,7 +141,7 @@ def test_lists_of_different_lengths_fail_the_step() -> None:
     )
 
 
-def test_tuples_are_lists_and_artifacts_that_say_so_too() -> None:
+def test_tuples_and_list_artifacts_can_be_mapped() -> None:
     driver = RunDriver(pipeline(node("a"), mapped_node(node("b", x=Output("a")), "x")), RUN)
     items = requests(driver, end("a", result={"$type": "tuple", "items": [1, 2]}))
     assert [item.inputs["x"] for item in items] == [Inline(1), Inline(2)]
@@ -154,7 +154,7 @@ def test_tuples_are_lists_and_artifacts_that_say_so_too() -> None:
 # ------------------------------------------------------------------------------------------------------------ failures
 
 
-def test_a_failed_item_fails_the_step_and_no_further_ones_are_begun() -> None:
+def test_a_failed_item_fails_the_step_and_stops_further_items() -> None:
     driver = mapped(window=2)
     driver(RUN)
     assert driver(end("each[0]", FAILED)) == ["step.each[2].1.finished"]
@@ -167,7 +167,7 @@ def test_a_failed_item_fails_the_step_and_no_further_ones_are_begun() -> None:
 
 
 @pytest.mark.parametrize(("least", "outcome"), [(3, "succeeded"), (0.75, "succeeded"), (4, "failed"), (1.0, "failed")])
-def test_as_many_items_must_succeed_as_the_user_says(least: float, outcome: str) -> None:
+def test_the_step_succeeds_with_the_required_number_of_items(least: float, outcome: str) -> None:
     driver = mapped(min_success=least)
     driver(RUN, *(end(f"each[{n}]") for n in range(3)))
     driver(end("each[3]", FAILED))
@@ -183,11 +183,11 @@ def test_as_many_items_must_succeed_as_the_user_says(least: float, outcome: str)
     ("least", "count", "needed"),
     [(None, 7, 7), (0, 7, 0), (1, 7, 1), (9, 7, 7), (0.5, 7, 4), (0.7, 10, 7), (1.0, 7, 7), (0.0, 7, 0), (2.5, 7, 2)],
 )
-def test_how_many_must_succeed(least: float | None, count: int, needed: int) -> None:
+def test_required_item_count(least: float | None, count: int, needed: int) -> None:
     assert mapped_steps.needed(MapSpec(over=("x",), min_success=least), count) == needed
 
 
-def test_an_item_whose_input_is_not_there_fails_by_itself() -> None:
+def test_an_item_with_a_missing_input_fails_alone() -> None:
     each = mapped_node(node("each", x=LIST, y=values.Pick(Output("a"), (5,))), "x", min_success=0)
     driver = RunDriver(pipeline(node("a"), each), RUN)
     driver(end("a", result=[1]))
@@ -198,7 +198,7 @@ def test_an_item_whose_input_is_not_there_fails_by_itself() -> None:
 # ------------------------------------------------------------------------------------------------------------- cancels
 
 
-def test_a_cancel_of_the_run_ends_what_is_under_way_and_what_others_may_be_asking_for() -> None:
+def test_cancelling_the_run_ends_items_in_flight_and_possibly_requested_ones() -> None:
     driver = mapped(window=2)
     driver(RUN, end("each[0]"))
     said = driver(CANCEL)
@@ -208,7 +208,7 @@ def test_a_cancel_of_the_run_ends_what_is_under_way_and_what_others_may_be_askin
     assert driver.statuses == {"each": "cancelled", "last": "cancelled"}
 
 
-def test_a_cancel_before_a_step_is_mapped_takes_the_place_of_its_number() -> None:
+def test_a_cancel_before_expansion_replaces_the_item_count() -> None:
     driver = RunDriver(pipeline(node("a"), mapped_node(node("b", x=Output("a")), "x")), RUN)
     (_, expanded, _) = driver.facts(CANCEL)
     assert expanded == StepExpanded(
@@ -216,7 +216,7 @@ def test_a_cancel_before_a_step_is_mapped_takes_the_place_of_its_number() -> Non
     )
 
 
-def test_a_replica_that_does_not_know_of_the_cancel_asks_for_nothing_that_is_not_fenced() -> None:
+def test_a_replica_unaware_of_the_cancel_requests_only_fenced_attempts() -> None:
     """It sees an item of the user's cancelled, which frees a place, and asks for the next one at the same moment."""
     each = mapped_node(node("each", x=Inline(list(range(9)))), "x", window=2, min_success=0)
     plan = machine.Plan(pipeline(each))
@@ -234,7 +234,7 @@ def test_a_replica_that_does_not_know_of_the_cancel_asks_for_nothing_that_is_not
     assert "step.each[2].1.finished" in fenced
 
 
-def test_one_item_is_cancelled_alone() -> None:
+def test_one_item_can_be_cancelled_alone() -> None:
     driver = mapped(min_success=3)
     driver(RUN)
     assert driver(cancel("each[1]")) == ["step.each[1].1.finished"]
@@ -250,7 +250,7 @@ def test_one_item_is_cancelled_alone() -> None:
         ([cancel("each[1]"), end("each[2]", FAILED)], "1 of 4 items failed and 1 was cancelled"),
     ],
 )
-def test_items_that_were_cancelled_are_not_said_to_have_failed(bad: list[Fact], said: str) -> None:
+def test_cancelled_items_are_not_reported_as_failed(bad: list[Fact], said: str) -> None:
     driver = mapped()
     driver(RUN, *bad, *(end(f"each[{n}]") for n in range(4)))
     assert driver.statuses["each"] == "failed"
@@ -259,7 +259,7 @@ def test_items_that_were_cancelled_are_not_said_to_have_failed(bad: list[Fact], 
 
 
 @pytest.mark.parametrize("expanded", [False, True])
-def test_an_item_that_waits_for_its_turn_is_cancelled_when_it_has_it(expanded: bool) -> None:
+def test_a_cancelled_pending_item_is_cancelled_when_requested(expanded: bool) -> None:
     driver = mapped(window=1, min_success=0)
     driver(*((RUN, cancel("each[2]")) if expanded else (cancel("each[2]"), RUN)))
     assert driver(end("each[0]")) == ["step.each[1].1.requested.default"]
@@ -269,7 +269,7 @@ def test_an_item_that_waits_for_its_turn_is_cancelled_when_it_has_it(expanded: b
 
 
 @pytest.mark.parametrize("key", ["each[4]", "each[99]", "last[0]", "unknown[0]", "unknown"])
-def test_a_cancel_of_what_there_is_not_changes_nothing(key: str) -> None:
+def test_cancelling_an_unknown_item_changes_nothing(key: str) -> None:
     driver = mapped()
     driver(RUN)
     assert driver(cancel(key)) == []
@@ -284,7 +284,7 @@ def test_a_mapped_step_is_cancelled_with_all_its_items() -> None:
     assert driver.over.outcome is Outcome.CANCELLED
 
 
-def test_what_comes_too_late_is_given_back() -> None:
+def test_late_grants_are_released() -> None:
     """Facts that a replica wrote that did not know that the step was over have what they began ended."""
     driver = mapped(window=1)
     driver(RUN, CANCEL)
@@ -306,14 +306,14 @@ def test_what_comes_too_late_is_given_back() -> None:
 # --------------------------------------------------------------------------------------------------- early, large, odd
 
 
-def test_an_end_of_an_item_may_be_known_before_its_request() -> None:
+def test_the_end_of_an_item_may_precede_its_request() -> None:
     driver = mapped(window=4)
     driver.state = machine.evolve(driver.state, end("each[1]"))
     driver(RUN)
     assert driver.state.find("each[1]").status == "succeeded"  # type: ignore[union-attr]
 
 
-def test_results_that_are_large_together_are_named_and_not_kept() -> None:
+def test_results_over_the_size_limit_are_stored_by_reference() -> None:
     big = "x" * 60_000
     driver = mapped(over=Inline(list(range(12))))
     driver(RUN, *(end(f"each[{n}]", result=big) for n in range(11)))
@@ -324,7 +324,7 @@ def test_results_that_are_large_together_are_named_and_not_kept() -> None:
     assert each.mapped.items[11].outputs == {}
 
 
-def test_elements_of_large_results_are_named_each() -> None:
+def test_elements_of_large_results_are_passed_by_reference() -> None:
     first = mapped_node(node("a", x=Inline(list(range(12)))), "x")
     driver = RunDriver(pipeline(first, mapped_node(node("b", y=Output("a")), "y")), RUN)
     driver(*(end(f"a[{n}]", result="x" * 60_000) for n in range(11)))
@@ -332,7 +332,7 @@ def test_elements_of_large_results_are_named_each() -> None:
     assert items[11].inputs["y"] == ResultOf(ResultRef(key="a[11]", attempt=1, output="result"))
 
 
-def test_elements_that_are_large_together_are_named_and_not_sent() -> None:
+def test_elements_over_the_request_limit_are_passed_by_reference() -> None:
     big = "x" * 300_000
     lists = {"x": values.BoundItems((Output("a"), Inline(1))), "y": Output("b")}
     driver = RunDriver(pipeline(node("a"), node("b"), mapped_node(node("c", **lists), "x", "y")), RUN)
@@ -344,7 +344,7 @@ def test_elements_that_are_large_together_are_named_and_not_sent() -> None:
     }
 
 
-def test_an_item_that_starts_is_said_to_run() -> None:
+def test_a_started_item_is_running() -> None:
     driver = mapped()
     driver(RUN)
     driver(AttemptStarted(run_id=R, key="each[1]", attempt=1, executor="e", started_at=5.0))
@@ -353,7 +353,7 @@ def test_an_item_that_starts_is_said_to_run() -> None:
     assert (item.status, item.executor, item.started_at) == ("running", "e", 5.0)
 
 
-def test_no_item_is_begun_beyond_the_count_or_with_a_later_attempt() -> None:
+def test_items_beyond_the_count_or_with_a_later_attempt_are_ignored() -> None:
     driver = mapped(over=Inline([1]))
     driver(RUN)
     before = machine.decide(driver.state)

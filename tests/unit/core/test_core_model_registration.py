@@ -22,7 +22,7 @@ def registers(driver: RunDriver) -> list[effects.Effect]:
     return [effect for effect in driver.effects() if isinstance(effect, effects.RegisterModels)]
 
 
-def test_a_good_end_registers_and_the_same_again_does_not() -> None:
+def test_a_successful_end_registers_models_once() -> None:
     driver = RunDriver(FLOW, RUN)
     driver.effects()
     good = replace(end("train"), models=WANTED)
@@ -35,13 +35,13 @@ def test_a_good_end_registers_and_the_same_again_does_not() -> None:
 
 
 @pytest.mark.parametrize("outcome", [one for one in Outcome if one is not OK])
-def test_no_other_end_registers(outcome: Outcome) -> None:
+def test_unsuccessful_ends_register_nothing(outcome: Outcome) -> None:
     driver = RunDriver(FLOW, RUN)
     driver(replace(end("train", outcome), models=WANTED))
     assert registers(driver) == []
 
 
-def test_of_several_attempts_the_one_that_counts_registers() -> None:
+def test_only_the_deciding_attempt_registers() -> None:
     driver = RunDriver(FLOW, RUN)
     driver(replace(end("train", FAILED), models=WANTED))
     driver(replace(end("train", attempt=2), models=WANTED))
@@ -50,7 +50,7 @@ def test_of_several_attempts_the_one_that_counts_registers() -> None:
     assert registers(driver) == []
 
 
-def test_an_end_that_comes_before_its_request_registers_with_it() -> None:
+def test_an_end_before_its_request_registers_with_the_request() -> None:
     driver = RunDriver(FLOW, replace(end("train"), models=WANTED))
     assert registers(driver) == []
     driver(RUN)
@@ -63,7 +63,7 @@ def test_an_end_after_a_cancel_registers_nothing() -> None:
     assert registers(driver) == []
 
 
-def test_items_register_each_its_own() -> None:
+def test_each_item_registers_its_own_models() -> None:
     each = mapped_node(node("train", x=Inline([1, 2])), "x")
     driver = RunDriver(pipeline(each), RUN)
     driver(replace(end("train[1]"), models=WANTED), end("train[0]"))
@@ -72,6 +72,6 @@ def test_items_register_each_its_own() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"model": "a.b"}, {"model": ""}, {"alias": "latest"}, {"alias": "3"}])
-def test_a_wish_with_a_name_that_cannot_be_is_none(fields: dict[str, str]) -> None:
+def test_a_registration_with_an_invalid_name_is_ignored(fields: dict[str, str]) -> None:
     with pytest.raises(InvalidIdError):
         Registration(**({"model": "churn", "artifact": ARTIFACT} | fields))  # type: ignore[arg-type]

@@ -575,7 +575,7 @@ def test_an_unaltered_copy_survives() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(json.loads(KILLERS.read_text())))
-def test_the_real_machine_survives_what_kills_the_others(name: str) -> None:
+def test_the_real_machine_survives_all_killers(name: str) -> None:
     assert hunt(Machine.of(machine), SchedulerBehavior(), iter(()), known_killer(name)) is None
 
 
@@ -586,7 +586,7 @@ def test_a_mutant_is_killed(altered: Mutant) -> None:
 
 
 @pytest.mark.parametrize("name", HABITS)
-def test_a_bad_habit_of_schedulers_is_found(name: str) -> None:
+def test_a_faulty_scheduler_is_detected(name: str) -> None:
     assert hunt(Machine.of(machine), HABITS[name], trials(RARE, 0), known_killer(name)), f"nothing notices that {name}"
 
 
@@ -614,7 +614,7 @@ def another_module():
         None
 
 
-def test_a_stale_mutant_fails_loudly() -> None:
+def test_a_stale_mutant_is_an_error() -> None:
     with pytest.raises(StaleMutantError, match=r"0 times in penstock_core\.run\.decide\.decide"):
         no_such_code.machine()
     with pytest.raises(StaleMutantError, match=r"[2-9] times"):

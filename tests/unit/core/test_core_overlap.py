@@ -30,14 +30,14 @@ def cancel_requested(ledger: LimitsLedger) -> set[SlotKey]:
 
 
 @pytest.mark.parametrize("policy", Overlap)
-def test_as_many_as_may_are_admitted_at_once(policy: Overlap) -> None:
+def test_runs_up_to_the_limit_are_admitted_at_once(policy: Overlap) -> None:
     ledger = LimitsLedger()
     assert [come(ledger, n, policy, most=3) for n in range(3)] == [None] * 3
     assert len(ledger.holders) == 3 and not cancel_requested(ledger)
 
 
 @pytest.mark.parametrize("policy", Overlap)
-def test_pipelines_do_not_count_for_each_other(policy: Overlap) -> None:
+def test_each_pipeline_has_its_own_limit(policy: Overlap) -> None:
     ledger = LimitsLedger()
     come(ledger, 0, policy)
     come(ledger, 1, policy, pipeline="q")
@@ -45,7 +45,7 @@ def test_pipelines_do_not_count_for_each_other(policy: Overlap) -> None:
 
 
 @pytest.mark.parametrize("policy", Overlap)
-def test_a_run_that_is_known_stays_as_it_is(policy: Overlap) -> None:
+def test_a_known_run_keeps_its_state(policy: Overlap) -> None:
     ledger = LimitsLedger()
     come(ledger, 0, policy)
     come(ledger, 1, Overlap.QUEUE)
@@ -55,7 +55,7 @@ def test_a_run_that_is_known_stays_as_it_is(policy: Overlap) -> None:
     assert ledger == before
 
 
-def test_queue() -> None:
+def test_the_queue_policy() -> None:
     ledger = LimitsLedger()
     for n in range(3):
         assert come(ledger, n, Overlap.QUEUE) is None
@@ -66,7 +66,7 @@ def test_queue() -> None:
     assert ledger == LimitsLedger()
 
 
-def test_skip() -> None:
+def test_the_skip_policy() -> None:
     ledger = LimitsLedger()
     come(ledger, 0, Overlap.SKIP)
     why = come(ledger, 1, Overlap.SKIP)
@@ -75,7 +75,7 @@ def test_skip() -> None:
     assert come(ledger, 2, Overlap.SKIP) is None
 
 
-def test_buffer_one() -> None:
+def test_the_buffer_one_policy() -> None:
     ledger = LimitsLedger()
     assert come(ledger, 0, Overlap.BUFFER_ONE, most=2) is None
     assert come(ledger, 1, Overlap.BUFFER_ONE, most=2) is None
@@ -86,7 +86,7 @@ def test_buffer_one() -> None:
     assert set(ledger.holders) == {place(1), place(2)}
 
 
-def test_cancel_previous_waits_until_the_oldest_is_over() -> None:
+def test_cancel_previous_waits_until_the_oldest_is_finished() -> None:
     ledger = LimitsLedger()
     for n in range(3):
         come(ledger, n, Overlap.CANCEL_PREVIOUS, most=2)
@@ -96,7 +96,7 @@ def test_cancel_previous_waits_until_the_oldest_is_over() -> None:
     assert set(ledger.holders) == {place(1), place(2)} and not cancel_requested(ledger)
 
 
-def test_the_newest_is_the_one_that_was_asked_for_last_in_whatever_order_they_come() -> None:
+def test_the_newest_run_is_decided_by_request_time_not_arrival() -> None:
     for order in ((0, 2, 1), (2, 0, 1), (2, 1, 0), (1, 0, 2)):
         ledger = LimitsLedger()
         for n in order:
@@ -107,7 +107,7 @@ def test_the_newest_is_the_one_that_was_asked_for_last_in_whatever_order_they_co
         assert set(ledger.holders) == {place(2)}, order
 
 
-def test_cancel_previous_takes_a_waiting_run_s_turn_too() -> None:
+def test_cancel_previous_also_cancels_waiting_runs() -> None:
     ledger = LimitsLedger()
     for n in range(4):
         come(ledger, n, Overlap.CANCEL_PREVIOUS)

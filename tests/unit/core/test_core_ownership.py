@@ -33,7 +33,7 @@ def test_shares_differ_by_one_at_most(group: set[str], shards: int) -> None:
     assert max(load.values()) - min(load.values()) <= 1
 
 
-def test_nobody_owns_nothing() -> None:
+def test_no_replicas_own_no_shards() -> None:
     with pytest.raises(ValueError, match="no replica"):
         owners([])
 
@@ -93,17 +93,17 @@ class ReplicaGroup:
             assert len(held) == SHARDS, "a shard is held twice"
 
 
-def test_a_lone_replica_holds_everything_at_once() -> None:
+def test_a_single_replica_holds_all_shards_at_once() -> None:
     assert Membership("a").hold(0.0) == ALL
 
 
 @given(st.integers(1, 9))
-def test_each_shard_is_held_once(count: int) -> None:
+def test_each_shard_has_at_most_one_holder(count: int) -> None:
     replicas = ReplicaGroup(count)
     replicas.check()
 
 
-def test_a_newcomer_takes_its_share_and_nothing_is_let_go_before() -> None:
+def test_a_joining_replica_gets_its_share_before_others_release_the_rest() -> None:
     replicas = ReplicaGroup(3)
     newcomer = replicas.join("new")
     for member in replicas.there.values():
@@ -117,7 +117,7 @@ def test_a_newcomer_takes_its_share_and_nothing_is_let_go_before() -> None:
     assert newcomer.held == share
 
 
-def test_the_shards_of_the_silent_move_when_their_time_is_up() -> None:
+def test_shards_of_a_silent_replica_move_after_its_lease_expires() -> None:
     replicas = ReplicaGroup(4)
     dead = replicas.there.pop("r0")
     replicas.now += SILENCE * 0.9
@@ -129,7 +129,7 @@ def test_the_shards_of_the_silent_move_when_their_time_is_up() -> None:
     assert "r0" not in replicas.there["r1"].holdings
 
 
-def test_the_shards_of_one_that_says_goodbye_move_at_once() -> None:
+def test_shards_of_a_leaving_replica_move_at_once() -> None:
     replicas = ReplicaGroup(4)
     del replicas.there["r0"]
     for member in replicas.there.values():
@@ -138,7 +138,7 @@ def test_the_shards_of_one_that_says_goodbye_move_at_once() -> None:
     replicas.check()
 
 
-def test_those_that_could_not_be_heard_get_a_new_term() -> None:
+def test_unheard_replicas_get_a_new_lease() -> None:
     replicas = ReplicaGroup(4)
     replicas.now += 60.0
     for member in replicas.there.values():
@@ -163,7 +163,7 @@ HEARS = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=4, ma
 
 
 @given(HEARS, st.lists(st.floats(0.1, 2.0), min_size=1, max_size=6))
-def test_no_shard_stays_without_a_holder_whoever_hears_whom(hears: list[list[bool]], waits: list[float]) -> None:
+def test_no_shard_stays_without_a_holder_under_any_partition(hears: list[list[bool]], waits: list[float]) -> None:
     """Views that differ for good, and not even in the same way for both sides."""
     members = [Membership(f"r{n}") for n in range(4)]
     now = 0.0

@@ -41,17 +41,17 @@ def pipelines_with_facts(draw: st.DrawFn) -> tuple[Pipeline, list[Fact]]:
 
 
 @given(pipelines_with_facts())
-def test_any_fact_in_any_state_is_folded_and_twice_is_as_once(drawn: tuple[Pipeline, list[Fact]]) -> None:
+def test_any_fact_folds_in_any_state_idempotently(drawn: tuple[Pipeline, list[Fact]]) -> None:
     properties.total_and_idempotent(MACHINE, drawn[0], strategies.RUN, drawn[1])
 
 
 @given(pipelines_with_facts())
-def test_decide_is_a_function_of_the_facts_and_changes_nothing(drawn: tuple[Pipeline, list[Fact]]) -> None:
+def test_decide_is_pure(drawn: tuple[Pipeline, list[Fact]]) -> None:
     properties.decide_is_deterministic(MACHINE, drawn[0], strategies.RUN, drawn[1])
 
 
 @given(pipelines_with_facts(), st.data())
-def test_a_fold_may_stop_anywhere_and_go_on(drawn: tuple[Pipeline, list[Fact]], data: st.DataObject) -> None:
+def test_a_fold_can_be_interrupted_and_continued(drawn: tuple[Pipeline, list[Fact]], data: st.DataObject) -> None:
     pipeline, facts = drawn
     plan = machine.Plan(pipeline)
     cut = data.draw(st.integers(0, len(facts)))
@@ -76,7 +76,7 @@ def test_facts_of_other_runs_and_of_unknown_steps_change_nothing(drawn: tuple[Pi
 
 
 @given(pipelines_with_facts())
-def test_a_cancelled_run_ends_whatever_came_before(drawn: tuple[Pipeline, list[Fact]]) -> None:
+def test_a_cancelled_run_always_finishes(drawn: tuple[Pipeline, list[Fact]]) -> None:
     """Nothing in a log, however absurd, keeps a cancel from ending the run within a few decisions."""
     pipeline, facts = drawn
     request = RunRequested(run_id=strategies.RUN, project="p", pipeline="f", version=1)
@@ -119,14 +119,14 @@ def test_histories_are_varied(histories: list[SimulatedPlatform]) -> None:
     assert any(len(log) > 25 for _, _, log in logs(histories))
 
 
-def test_what_was_folded_may_come_again_at_any_time(histories: list[SimulatedPlatform]) -> None:
+def test_folded_facts_may_be_redelivered_at_any_time(histories: list[SimulatedPlatform]) -> None:
     for pipeline, run_id, facts in logs(histories):
         properties.redelivery_is_idempotent(MACHINE, pipeline, run_id, facts)
 
 
 @settings(max_examples=10)
 @given(st.integers(0, 2**32))
-def test_concurrent_facts_fold_in_every_order_to_the_same_end(histories: list[SimulatedPlatform], seed: int) -> None:
+def test_concurrent_facts_fold_to_the_same_state_in_every_order(histories: list[SimulatedPlatform], seed: int) -> None:
     choose = random.Random(seed).randrange
     for pipeline, run_id, facts in logs(histories):
         properties.order_is_irrelevant(MACHINE, pipeline, run_id, facts, choose)
@@ -137,7 +137,7 @@ def test_every_fold_of_a_log_decides_the_same(histories: list[SimulatedPlatform]
         properties.decide_is_deterministic(MACHINE, pipeline, run_id, facts)
 
 
-def test_a_cancel_at_any_moment_ends_the_run_at_once(histories: list[SimulatedPlatform]) -> None:
+def test_a_cancel_at_any_moment_finishes_the_run_immediately(histories: list[SimulatedPlatform]) -> None:
     for pipeline, run_id, facts in logs(histories):
         properties.cancel_at_any_time(MACHINE, pipeline, run_id, facts)
 

@@ -43,7 +43,7 @@ LIMITED = with_options(
 )
 
 
-def test_an_attempt_is_held_until_it_has_its_slots() -> None:
+def test_an_attempt_is_queued_until_it_has_its_slots() -> None:
     driver = RunDriver(LIMITED)
     assert driver.facts(RUN) == [
         AttemptQueued(
@@ -60,7 +60,7 @@ def test_an_attempt_is_held_until_it_has_its_slots() -> None:
     assert driver.effects() == [ReleaseSlots("a", 1)]
 
 
-def test_a_pool_of_a_set_size_is_a_limit() -> None:
+def test_a_pool_with_a_size_is_a_limit() -> None:
     driver = RunDriver(plain(node("train"), node("a")))
     limited = replace(RUN, limited_pools=("gpu",))
     assert driver(limited) == ["step.train.1.queued", "step.a.1.requested.default"]
@@ -70,7 +70,7 @@ def test_a_pool_of_a_set_size_is_a_limit() -> None:
     assert held.limits == (Limit(name="licence"), Limit(name="pool:gpu"))
 
 
-def test_every_attempt_is_held_anew() -> None:
+def test_every_attempt_is_queued_separately() -> None:
     driver = RunDriver(LIMITED, RUN, granted("a"))
     assert driver(end("a", FAILED)) == ["step.a.2.queued"]
     assert driver.effects() == [ReleaseSlots("a", 1), AcquireSlots("a", 2)]
@@ -82,21 +82,21 @@ def test_every_attempt_is_held_anew() -> None:
     [CANCEL, clock(60.0), end("a", LOST), AttemptFinished(run_id=R, key="a", attempt=1, outcome=Outcome.CANCELLED)],
     ids=["cancel", "time-out", "lost", "cancelled"],
 )
-def test_slots_are_given_back_whatever_the_end(before: bool, last: Fact) -> None:
+def test_slots_are_released_after_any_outcome(before: bool, last: Fact) -> None:
     driver = RunDriver(LIMITED, RUN, *([granted("a")] if before else []))
     driver.effects()
     driver(last)
     assert ReleaseSlots("a", 1) in driver.effects()
 
 
-def test_a_grant_that_comes_when_the_attempt_is_over_is_given_back() -> None:
+def test_a_grant_for_a_finished_attempt_is_released() -> None:
     driver = RunDriver(LIMITED, RUN, CANCEL)
     driver.effects()
     assert driver(granted("a")) == []
     assert driver.effects() == [ReleaseSlots("a", 1)]
 
 
-def test_a_grant_for_an_earlier_attempt_is_given_back_and_changes_nothing() -> None:
+def test_a_grant_for_an_earlier_attempt_is_released_without_effect() -> None:
     driver = RunDriver(LIMITED, RUN, end("a", LOST))
     driver.effects()
     assert driver(granted("a", 1)) == []
@@ -106,7 +106,7 @@ def test_a_grant_for_an_earlier_attempt_is_given_back_and_changes_nothing() -> N
     assert driver.statuses == {"a": "queued_for_limit"}
 
 
-def test_a_held_attempt_that_gets_no_slot_in_time_is_tried_again() -> None:
+def test_a_queued_attempt_without_a_slot_in_time_is_retried() -> None:
     driver = RunDriver(LIMITED, RUN)
     assert driver.state.alarm() == 60.0
     ended, _ = driver.facts(clock(60.0))
@@ -124,14 +124,14 @@ def test_a_held_attempt_that_gets_no_slot_in_time_is_tried_again() -> None:
     assert driver.state.alarm() == 120.0
 
 
-def test_an_attempt_that_a_replica_without_limits_requested_is_as_good() -> None:
+def test_an_attempt_requested_by_a_replica_without_limits_is_accepted() -> None:
     driver = RunDriver(LIMITED, RUN)
     request = RunDriver(plain(node("a"))).facts(RUN)
     assert driver(*request) == []
     assert driver.statuses == {"a": "queued"}
 
 
-def test_items_are_held_one_by_one() -> None:
+def test_items_are_queued_individually() -> None:
     made = plain(mapped_node(node("a", x=Inline([1, 2, 3])), "x", window=2))
     driver = RunDriver(with_options(made, "a", concurrency="gpu"))
     assert driver(RUN) == ["step.a.expanded", "step.a[0].1.queued", "step.a[1].1.queued"]
@@ -139,7 +139,7 @@ def test_items_are_held_one_by_one() -> None:
     assert driver(end("a[1]")) == ["step.a[2].1.queued"]
 
 
-def test_what_cannot_run_takes_no_slot_and_fails() -> None:
+def test_an_attempt_that_cannot_run_fails_without_a_slot() -> None:
     made = plain(node("b"), node("a", x=Pick(Output("b"), (7,))))
     driver = RunDriver(with_options(made, "a", concurrency="gpu"), RUN)
     assert driver(end("b", result=[1])) == ["step.a.skipped", "finished"]
@@ -158,24 +158,24 @@ def test_a_run_that_is_not_admitted_waits() -> None:
     assert driver.effects() == [ReleaseRun()]
 
 
-def test_a_run_that_was_admitted_is_not_admitted_again_when_its_log_is_read() -> None:
+def test_an_admitted_run_is_not_readmitted_on_replay() -> None:
     driver = RunDriver(replace(plain(node("a")), max_active=1), RUN, RunAdmitted(run_id=R))
     assert driver.effects() == []
 
 
-def test_a_run_that_waits_can_be_cancelled_and_leaves() -> None:
+def test_a_queued_run_can_be_cancelled_and_leaves_the_queue() -> None:
     driver = RunDriver(replace(plain(node("a")), max_active=1), RUN)
     assert driver(CANCEL) == ["step.a.1.finished", "finished"]
     assert driver.effects() == [ReleaseRun()]
 
 
-def test_a_run_that_is_skipped_is_over() -> None:
+def test_a_skipped_run_is_finished() -> None:
     driver = RunDriver(replace(plain(node("a")), max_active=1), RUN)
     assert driver(RunFinished(run_id=R, outcome=Outcome.SKIPPED, error="another run is under way")) == []
     assert driver.effects() == [ReleaseRun()]
 
 
-def test_the_end_of_a_run_is_told_to_its_caller() -> None:
+def test_the_callers_run_is_notified_of_the_end_of_its_child() -> None:
     driver = RunDriver(plain(node("a")), replace(RUN, caller=Caller(run_id="r0", key="sub", attempt=1)))
     assert NotifyCaller() not in driver.effects()
     driver(end("a"))
@@ -198,7 +198,7 @@ def test_an_attempt_after_one_that_ran_out_of_memory_gets_more(growth: float, th
     assert request.resources.memory == third
 
 
-def test_memory_grows_up_to_a_bound_however_often_it_is_short() -> None:
+def test_memory_growth_is_bounded() -> None:
     made = plain(node("a"), retry=Retry(retries=10_000))
     driver = RunDriver(with_options(made, "a", resources=Resources(memory=100, memory_growth=100.0)), RUN)
     for attempt in range(1, 399):

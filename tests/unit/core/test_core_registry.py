@@ -58,7 +58,7 @@ def promoted(model: Model, version: int, alias: str = "champion", **more: object
 # ------------------------------------------------------------------------------------------------------------ versions
 
 
-def test_versions_have_numbers_without_gaps_and_the_same_artifact_of_the_same_attempt_is_the_same_version() -> None:
+def test_version_numbers_have_no_gaps_and_reregistration_is_idempotent() -> None:
     model = registered(0.1, 0.2)
     assert list(model.versions) == [1, 2]
     again = decide.register(model, origin(1), VersionDetails(metrics={"accuracy": 0.7}), ADA)
@@ -130,7 +130,7 @@ def test_a_model_of_experiments_only_has_no_latest_and_the_error_names_them() ->
         model.find(Reference(M))
 
 
-def test_what_is_not_there_is_told_with_what_there_is() -> None:
+def test_not_found_errors_list_what_exists() -> None:
     with pytest.raises(NotFoundError, match="there is no model 'churn'"):
         Model(P, M).find(Reference(M))
     model = promoted(registered(0.1), 1)
@@ -146,7 +146,7 @@ def test_what_is_not_there_is_told_with_what_there_is() -> None:
         decide.archive(model, 0, "", ADA)
 
 
-def test_archived_versions_are_held_too() -> None:
+def test_archived_versions_are_protected_too() -> None:
     model = registered(0.1, 0.2)
     apply(model, decide.archive(model, 1, "", ADA))
     assert held([model, Model(P, "other")]) == {f"{1:064x}", f"{2:064x}"}
@@ -155,7 +155,7 @@ def test_archived_versions_are_held_too() -> None:
 # ------------------------------------------------------------------------------------------------------------- aliases
 
 
-def test_an_alias_moves_with_reason_and_the_move_is_kept() -> None:
+def test_an_alias_move_is_recorded_with_its_reason() -> None:
     model = promoted(registered(0.1, 0.2), 1, reason="first")
     model = promoted(model, 2, reason="better")
     assert model.aliases["champion"].version == 2
@@ -170,7 +170,7 @@ def test_an_alias_moves_with_reason_and_the_move_is_kept() -> None:
     assert isinstance(model.history[-1], AliasRemoved)
 
 
-def test_who_says_what_an_alias_stands_for_is_refused_where_somebody_moved_it() -> None:
+def test_a_move_with_an_outdated_expected_version_is_rejected() -> None:
     model = promoted(registered(0.1, 0.2, 0.3), 1)
     promotion = Promotion(alias="champion", version=2, replaces=1)
     promoted(model, 3)
@@ -208,7 +208,7 @@ def test_a_gate_guards_every_move_of_its_alias_and_of_no_other() -> None:
     assert model.aliases["champion"].clauses == ("accuracy > champion.accuracy: 0.6 > 0.5 holds",)
 
 
-def test_the_gate_of_the_alias_and_that_of_the_wish_have_to_hold_both() -> None:
+def test_both_the_alias_gate_and_the_requested_gate_must_pass() -> None:
     model = promoted(gated(0.5, 0.6), 1)
     promotion = Promotion(alias="champion", version=2, gate="accuracy > 0.9")
     with pytest.raises(GateRefusedError) as refused:
@@ -218,7 +218,7 @@ def test_the_gate_of_the_alias_and_that_of_the_wish_have_to_hold_both() -> None:
     assert model.aliases["champion"].gate == "(accuracy > champion.accuracy) and (accuracy > 0.55)"
 
 
-def test_force_passes_a_gate_by_for_a_reason_and_is_recorded() -> None:
+def test_force_bypasses_a_gate_with_a_recorded_reason() -> None:
     model = promoted(gated(0.5, 0.4, 0.6), 1)
     with pytest.raises(ConflictError, match="for a reason only"):
         decide.promote(model, Promotion(alias="champion", version=2, force=True), ADA)
@@ -228,7 +228,7 @@ def test_force_passes_a_gate_by_for_a_reason_and_is_recorded() -> None:
     assert not model.aliases["champion"].forced  # it would have passed
 
 
-def test_gates_can_be_set_before_there_is_a_model_changed_and_removed() -> None:
+def test_gates_can_be_set_before_the_model_exists_changed_and_deleted() -> None:
     model = apply(Model(P, M), decide.set_gate(Model(P, M), "champion", "accuracy > 0.9", "", ADA))
     assert not model.exists
     assert decide.set_gate(model, "champion", "accuracy > 0.9", "", ADA).facts == ()
@@ -246,7 +246,7 @@ def promotion(alias: str = "champion", **more: object) -> Promotion:
     return Promotion(alias=alias, version=0, cause="r/train/1", **more)  # type: ignore[arg-type]
 
 
-def test_a_version_and_its_alias_are_one_decision() -> None:
+def test_a_version_and_its_alias_are_decided_together() -> None:
     model = Model(P, M)
     decision = decide.register(model, origin(), VersionDetails(), ADA, promotion())
     assert [type(fact) for fact in decision.facts] == [ModelRegistered, ModelPromoted]
@@ -255,7 +255,7 @@ def test_a_version_and_its_alias_are_one_decision() -> None:
     assert decide.register(model, origin(), VersionDetails(), ADA, promotion()).facts == ()
 
 
-def test_an_alias_that_an_attempt_asked_for_is_decided_on_once() -> None:
+def test_an_alias_requested_by_an_attempt_is_decided_once() -> None:
     model = Model(P, M)
     apply(model, decide.register(model, origin(1), VersionDetails(), ADA, promotion()))
     apply(
@@ -267,7 +267,7 @@ def test_an_alias_that_an_attempt_asked_for_is_decided_on_once() -> None:
     assert decide.register(model, origin(1), VersionDetails(), ADA, promotion()).facts == ()
 
 
-def test_a_refusal_is_recorded_and_not_decided_anew() -> None:
+def test_a_rejection_is_recorded_and_not_reevaluated() -> None:
     model = promoted(gated(0.5), 1)
     about = VersionDetails(metrics={"accuracy": 0.4})
     decision = decide.register(model, origin(2), about, ADA, promotion())
@@ -280,7 +280,7 @@ def test_a_refusal_is_recorded_and_not_decided_anew() -> None:
     assert "champion" not in model.aliases
 
 
-def test_a_gate_that_cannot_be_read_or_an_archived_version_refuses_and_says_why() -> None:
+def test_an_unreadable_gate_or_an_archived_version_rejects_with_a_reason() -> None:
     model = Model(P, M)
     decision = decide.register(model, origin(), VersionDetails(), ADA, promotion(gate="accuracy >"))
     assert decision.refused is not None
@@ -363,7 +363,7 @@ def check(model: Model, log: Log) -> None:
 
 
 @given(st.lists(requests(), max_size=25))
-def test_one_after_another(wanted: list[Request]) -> None:
+def test_sequential_decisions(wanted: list[Request]) -> None:
     log = Log()
     for one in wanted:
         facts = decided(log.model(), one)
@@ -375,7 +375,7 @@ def test_one_after_another(wanted: list[Request]) -> None:
 
 
 @given(st.lists(st.tuples(requests(), st.integers(0, 4)), max_size=25))
-def test_who_decides_on_an_old_state_is_refused_and_decides_anew(wanted: list[tuple[Request, int]]) -> None:
+def test_decisions_on_a_stale_state_are_rejected_and_repeated(wanted: list[tuple[Request, int]]) -> None:
     """Replicas that know only a part of the log: what they decide on it counts only where nothing is missing."""
     log = Log()
     for one, behind in wanted:
@@ -399,7 +399,7 @@ def test_who_decides_on_an_old_state_is_refused_and_decides_anew(wanted: list[tu
 
 
 @given(st.lists(requests(), max_size=15), st.data())
-def test_a_log_that_is_read_in_parts_and_twice_folds_to_the_same(wanted: list[Request], data: st.DataObject) -> None:
+def test_partial_and_duplicate_reads_fold_to_the_same_state(wanted: list[Request], data: st.DataObject) -> None:
     log = Log()
     for one in wanted:
         log.append(decided(log.model(), one))
@@ -415,7 +415,7 @@ def test_a_log_that_is_read_in_parts_and_twice_folds_to_the_same(wanted: list[Re
 
 
 @given(st.lists(requests(), max_size=15), st.data())
-def test_what_nobody_can_read_takes_its_place_and_nothing_more(wanted: list[Request], data: st.DataObject) -> None:
+def test_an_unreadable_fact_only_takes_its_revision(wanted: list[Request], data: st.DataObject) -> None:
     log = Log()
     for one in wanted:
         log.append(decided(log.model(), one))
@@ -463,13 +463,13 @@ def test_references(text: str, means: Reference) -> None:
     ["", "@", "churn@", "churn:", "churn:0", "churn:x", "churn:-1", "churn:99999999", "churn:²", "../x", "a b", "a\n",
      "churn@3", "churn@latest", "churn@../x", "x" * 101, "churn@" + "x" * 101, "churn:1:2", "churn@a@b", "chürn"],
 )  # fmt: skip
-def test_what_is_no_reference(text: str) -> None:
+def test_invalid_references(text: str) -> None:
     with pytest.raises(InvalidIdError):
         references.parse(text)
 
 
 @given(st.text(max_size=20))
-def test_any_text_is_a_reference_or_an_error(text: str) -> None:
+def test_any_text_parses_as_a_reference_or_raises(text: str) -> None:
     with contextlib.suppress(InvalidIdError):
         assert str(references.parse(text)) == text or text.partition(":")[2].startswith("0")
 
@@ -504,7 +504,7 @@ def test_inputs_that_name_a_model(value: object, schema: object, named: str | No
 
 
 @pytest.mark.parametrize("alias", ["7", "latest", "", "a.b", "a@b"])
-def test_names_that_no_alias_has(alias: str) -> None:
+def test_invalid_alias_names(alias: str) -> None:
     with pytest.raises(InvalidIdError):
         check_alias(alias)
     with pytest.raises(InvalidIdError):

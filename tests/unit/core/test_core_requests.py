@@ -72,7 +72,7 @@ INT, TEXT = {"type": "integer"}, {"type": "string"}
         ("x", {"type": "odd"}, None),
     ],
 )
-def test_types_of_inputs(value: Any, schema: dict[str, Any] | None, words: str | None) -> None:
+def test_input_types(value: Any, schema: dict[str, Any] | None, words: str | None) -> None:
     assert mismatch(value, schema) == words
 
 
@@ -96,14 +96,14 @@ SCHEMAS = st.recursive(
 
 
 @given(JSON, SCHEMAS)
-def test_no_value_and_no_schema_break_the_check(value: Any, schema: Any) -> None:
+def test_no_value_or_schema_breaks_the_check(value: Any, schema: Any) -> None:
     """The schema in a registered version may be anything."""
     mismatch(value, schema)
     mismatch([value], {"items": schema})
     mismatch({"a": value}, {"properties": {"a": schema}, "required": ["a"]})
 
 
-def test_defaults_are_filled_in_and_order_is_the_pipelines() -> None:
+def test_defaults_are_filled_in_pipeline_order() -> None:
     params = (Port(name="a"), Port(name="b", required=False, default=[1]), Port(name="c", required=False))
     found = requests.check_inputs(
         Pipeline(name="p", params=params), Inputs(given={"c": {"artifact": "mine"}, "a": None})
@@ -111,7 +111,7 @@ def test_defaults_are_filled_in_and_order_is_the_pipelines() -> None:
     assert list(found.items()) == [("a", Inline(None)), ("b", Inline([1])), ("c", Inline({"artifact": "mine"}))]
 
 
-def test_a_reference_to_an_artifact() -> None:
+def test_artifact_references() -> None:
     params = (Port(name="a", schema=INT),)
     reference = {"sha256": "0" * 64, "size": 3}
     assert requests.check_inputs(Pipeline(name="p", params=params), Inputs(given={"a": {"artifact": reference}})) == {
@@ -157,7 +157,7 @@ def errors_of(inputs: Inputs, options: Options = MANUAL) -> dict[str, str]:
     return dict(caught.value.errors)
 
 
-def test_a_request_has_defaults_deadline_and_options() -> None:
+def test_a_request_includes_defaults_deadline_and_options() -> None:
     options = Options(
         trigger={"type": "manual"},
         requested_by="user:ada",
@@ -184,7 +184,7 @@ def test_a_request_has_defaults_deadline_and_options() -> None:
     )
 
 
-def test_the_deadline_is_the_pipelines_unless_the_request_has_one() -> None:
+def test_the_requests_deadline_overrides_the_pipelines() -> None:
     assert requests.build("r1", TARGET, Inputs(given={"n": 1}), MANUAL, NOW).deadline == 1060.0
     never = replace(TARGET, pipeline=replace(TRAINING, deadline=None))
     assert requests.build("r1", never, Inputs(given={"n": 1}), MANUAL, NOW).deadline is None
@@ -220,7 +220,7 @@ def test_nothing_is_refreshed_with_the_cache_off() -> None:
     ]
 
 
-def test_earlier_values_count_where_nothing_is_given() -> None:
+def test_earlier_values_are_used_when_none_is_given() -> None:
     earlier = {"n": Inline(7), "label": Inline("b")}
     found = requests.check_inputs(TRAINING, Inputs(given={"label": "c"}, earlier=earlier))
     assert found == {"n": Inline(7), "label": Inline("c")}
@@ -240,7 +240,7 @@ def test_references_to_models_are_replaced_by_what_they_resolve_to() -> None:
     assert missing == {"inputs.n": "does not refer to a registered model: there is no model 'churn'"}
 
 
-def test_values_of_steps_that_only_steps_can_read_are_passed_on() -> None:
+def test_step_only_values_are_passed_through() -> None:
     value = Items((ResultOf(ResultRef(key="a", attempt=1, output="result")),))
     assert requests.check_inputs(TRAINING, Inputs(given={"n": value}))["n"] is value
 
@@ -260,7 +260,7 @@ def child(inputs: dict[str, Any], models: dict[str, Any] | None = None) -> RunRe
     return child_runs.build_request(fact, PARENT, TARGET, models or {}, NOW)
 
 
-def test_the_request_of_a_child_run_has_what_its_parent_has() -> None:
+def test_the_request_of_a_child_run_inherits_from_its_parent() -> None:
     found = child({"n": 1})
     assert (found.labels, found.priority, found.deadline) == ({"team": "a"}, 3, 1060.0)
     assert found.trigger == {"type": "run", "run": "r0", "step": "call", "depth": "1"}
@@ -279,7 +279,7 @@ def test_a_client_and_a_step_get_the_same_answer(inputs: dict[str, Any]) -> None
     assert answers[0] == answers[1]
 
 
-def test_a_child_run_that_is_refused_fails_its_step_with_the_same_text() -> None:
+def test_a_rejected_child_run_fails_its_step_with_the_same_error() -> None:
     fact = StepSuspended(run_id="r0", key="call", attempt=1, kind=Kind.RUN, target="training")
     with pytest.raises(InvalidInputsError) as caught:
         child({"n": "3"})

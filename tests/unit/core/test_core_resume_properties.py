@@ -204,7 +204,7 @@ def simulations(draw: st.DrawFn) -> tuple[Runs, str, str, Changes, int]:
 
 
 @given(simulations())
-def test_a_resumed_run_is_as_one_from_the_start(simulated: tuple[Runs, str, str, Changes, int]) -> None:
+def test_a_resumed_run_equals_a_full_run(simulated: tuple[Runs, str, str, Changes, int]) -> None:
     runs, old, p, changes, _ = simulated
     new, _ = runs.resumed(old, p, changes)
     scratch = runs.run(p)
@@ -213,7 +213,7 @@ def test_a_resumed_run_is_as_one_from_the_start(simulated: tuple[Runs, str, str,
 
 
 @given(simulations())
-def test_a_run_that_was_resumed_is_resumed_again(simulated: tuple[Runs, str, str, Changes, int]) -> None:
+def test_a_resumed_run_can_be_resumed(simulated: tuple[Runs, str, str, Changes, int]) -> None:
     runs, old, p, changes, seed = simulated
     second, _ = runs.resumed(old, p, changes, seed=seed)
     third, again = runs.resumed(second, p, Changes())
@@ -228,7 +228,7 @@ def test_a_run_that_was_resumed_is_resumed_again(simulated: tuple[Runs, str, str
 
 
 @given(simulations())
-def test_nothing_that_waits_for_a_step_that_runs_again_is_taken_over(
+def test_no_step_downstream_of_a_rerun_step_is_reused(
     simulated: tuple[Runs, str, str, Changes, int],
 ) -> None:
     runs, old, p, changes, _ = simulated

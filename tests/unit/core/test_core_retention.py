@@ -27,14 +27,14 @@ def going(runs: list[RunRecord], *policies: Policy, protected: dict[str, str] | 
     return {name for name, decision in retention.decide(runs, policies, NOW, protected).items() if decision.goes}
 
 
-def test_nothing_goes_without_a_policy() -> None:
+def test_nothing_is_deleted_without_a_policy() -> None:
     runs = [run("a", 10_000), run("b", 1)]
     decisions = retention.decide(runs, [], NOW)
     assert going(runs) == set()
     assert decisions["a"].reason == "no policy is about it"
 
 
-def test_a_run_goes_when_its_time_is_over() -> None:
+def test_a_run_is_deleted_after_its_retention_time() -> None:
     runs = [run("old", 91), run("new", 89), run("open", 400, state="")]
     policy = Policy(name="short", keep_for=90 * DAY)
     assert going(runs, policy) == {"old"}
@@ -44,7 +44,7 @@ def test_a_run_goes_when_its_time_is_over() -> None:
     assert decisions["open"].reason == "it is under way"
 
 
-def test_the_latest_of_each_pipeline_are_kept_whatever_their_age() -> None:
+def test_the_latest_runs_of_each_pipeline_are_retained_at_any_age() -> None:
     runs = [run("a1", 500), run("a2", 400), run("a3", 300), run("b1", 900, pipeline="report")]
     policy = Policy(name="p", keep_last=2)
     assert going(runs, policy) == {"a1"}
@@ -52,7 +52,7 @@ def test_the_latest_of_each_pipeline_are_kept_whatever_their_age() -> None:
     assert retention.decide(runs, [policy], NOW)["b1"].reason == "policy 'p' keeps the latest 2"
 
 
-def test_only_the_runs_that_a_policy_is_about() -> None:
+def test_a_policy_affects_only_matching_runs() -> None:
     runs = [
         run("failed", 50, state="failed"),
         run("good", 50),
@@ -64,14 +64,14 @@ def test_only_the_runs_that_a_policy_is_about() -> None:
     assert going(runs, Policy(name="p", project="lab", keep_for=DAY)) == {"elsewhere"}
 
 
-def test_any_policy_may_keep_a_run() -> None:
+def test_any_matching_policy_can_retain_a_run() -> None:
     runs = [run("a", 50), run("b", 50, pipeline="report")]
     short, always = Policy(name="short", keep_for=DAY), Policy(name="reports", pipeline="report", forever=True)
     assert going(runs, short, always) == {"a"}
     assert retention.decide(runs, [short, always], NOW)["b"].reason == "policy 'reports' keeps it for ever"
 
 
-def test_what_is_held_stays_with_all_that_it_needs() -> None:
+def test_protected_runs_are_retained_with_their_dependencies() -> None:
     runs = [
         run("first", 90),
         run("second", 80, reuses="first"),
@@ -87,12 +87,12 @@ def test_what_is_held_stays_with_all_that_it_needs() -> None:
     assert decisions["grandchild"].reason == "run child, which stays, needs its results"
 
 
-def test_what_a_run_under_way_needs_stays() -> None:
+def test_dependencies_of_unfinished_runs_are_retained() -> None:
     runs = [run("done", 90), run("resumed", 1, state="", reuses="done")]
     assert going(runs, Policy(name="p", keep_for=0)) == set()
 
 
-def test_archives_are_made_of_what_is_over_and_not_needed_by_what_is_not() -> None:
+def test_finished_runs_unneeded_by_unfinished_ones_are_archived() -> None:
     runs = [
         run("old", 20),
         run("older", 30),
@@ -121,7 +121,7 @@ def test_archives_are_made_of_what_is_over_and_not_needed_by_what_is_not() -> No
         ({"name": "a b", "keep_for": 1.0}, "name"),
     ],
 )
-def test_policies_that_make_no_sense_are_refused(wrong: dict[str, Any], field: str) -> None:
+def test_invalid_policies_are_rejected(wrong: dict[str, Any], field: str) -> None:
     with pytest.raises(InvalidPolicyError) as caught:
         Policy(**{"name": "p", **wrong})
     assert caught.value.field == field
@@ -130,7 +130,7 @@ def test_policies_that_make_no_sense_are_refused(wrong: dict[str, Any], field: s
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0 s"), (90, "1.5 min"), (3600, "1 h"), (90 * DAY, "90 d"), (5000 * DAY, "5000 d")]
 )
-def test_durations_are_said_in_words(seconds: float, text: str) -> None:
+def test_durations_are_described_in_words(seconds: float, text: str) -> None:
     assert retention.duration(seconds) == text
 
 
@@ -178,7 +178,7 @@ holds = st.dictionaries(st.sampled_from(NAMES), st.just("held"), max_size=2)
 
 
 @given(histories(), policies, holds)
-def test_what_stays_never_needs_what_goes(
+def test_retained_runs_never_depend_on_deleted_ones(
     runs: list[RunRecord], wanted: list[Policy], protected: dict[str, str]
 ) -> None:
     gone = going(runs, *wanted, protected=protected)
@@ -190,7 +190,7 @@ def test_what_stays_never_needs_what_goes(
 
 
 @given(histories(), policies, holds, st.floats(0, 50), st.integers(0, 3))
-def test_keeping_more_never_lets_more_go(
+def test_retaining_more_never_deletes_more(
     runs: list[RunRecord], wanted: list[Policy], protected: dict[str, str], longer: float, more: int
 ) -> None:
     gone = going(runs, *wanted, protected=protected)
@@ -203,14 +203,14 @@ def test_keeping_more_never_lets_more_go(
 
 
 @given(histories(), policies)
-def test_as_time_goes_by_more_goes_and_all_of_what_went(runs: list[RunRecord], wanted: list[Policy]) -> None:
+def test_deletions_only_grow_over_time(runs: list[RunRecord], wanted: list[Policy]) -> None:
     now = {name for name, decision in retention.decide(runs, wanted, NOW).items() if decision.goes}
     later = {name for name, decision in retention.decide(runs, wanted, NOW + 30 * DAY).items() if decision.goes}
     assert now <= later
 
 
 @given(histories(), policies)
-def test_deciding_again_on_what_is_left_lets_nothing_more_go(runs: list[RunRecord], wanted: list[Policy]) -> None:
+def test_deciding_on_the_remaining_runs_deletes_nothing_more(runs: list[RunRecord], wanted: list[Policy]) -> None:
     """So a janitor that was killed halfway, or two at once, come to the same end."""
     gone = going(runs, *wanted)
     left = [note for note in runs if note.run_id not in gone]
@@ -218,7 +218,7 @@ def test_deciding_again_on_what_is_left_lets_nothing_more_go(runs: list[RunRecor
 
 
 @given(histories(), st.floats(0, 120))
-def test_archived_are_only_runs_that_nothing_under_way_has_to_do_with(runs: list[RunRecord], days: float) -> None:
+def test_only_runs_unrelated_to_unfinished_ones_are_archived(runs: list[RunRecord], days: float) -> None:
     found = {note.run_id for note in retention.to_archive(runs, days * DAY, NOW)}
     by_id = {note.run_id: note for note in runs}
     for run_id, needed in retention.needs(runs).items():

@@ -23,14 +23,14 @@ def history(failures: int = 1, losses: int = 0, attempt: int = 1, key: str = "a"
 
 @pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.TIMED_OUT])
 @pytest.mark.parametrize("retries", [0, 1, 5])
-def test_a_failure_is_tried_again_as_often_as_asked(outcome: Outcome, retries: int) -> None:
+def test_a_failure_is_retried_up_to_the_limit(outcome: Outcome, retries: int) -> None:
     again = [
         retry.decide(Retry(retries=retries), history(n), outcome, VALUE_ERROR).again for n in range(1, retries + 3)
     ]
     assert again == [True] * retries + [False, False]
 
 
-def test_a_loss_uses_no_retry_and_waits_for_nothing() -> None:
+def test_a_lost_attempt_uses_no_retry_and_no_delay() -> None:
     policy = Retry(retries=0, delay=60)
     for losses in range(1, MAX_LOSSES + 1):
         decision = retry.decide(policy, history(failures=0, losses=losses), Outcome.LOST, None)
@@ -45,7 +45,7 @@ def test_losses_do_not_count_against_failures_nor_failures_against_losses() -> N
     assert retry.decide(Retry(retries=0), history(failures=50, losses=1), Outcome.LOST, None).again
 
 
-def test_a_cancelled_attempt_is_not_tried_again() -> None:
+def test_a_cancelled_attempt_is_not_retried() -> None:
     decision = retry.decide(Retry(retries=9), history(failures=0), Outcome.CANCELLED, None)
     assert not decision.again
     assert decision.reason == "cancelled"
@@ -66,29 +66,29 @@ def test_a_cancelled_attempt_is_not_tried_again() -> None:
         (("ValueError",), None, False),
     ],
 )
-def test_retry_on_looks_at_the_type_and_its_bases(on: tuple[str, ...], error: ErrorInfo | None, again: bool) -> None:
+def test_retry_on_matches_the_type_and_its_bases(on: tuple[str, ...], error: ErrorInfo | None, again: bool) -> None:
     decision = retry.decide(Retry(retries=1, on=on), history(), Outcome.FAILED, error)
     assert decision.again is again
     if not again:
         assert on[0] in decision.reason
 
 
-def test_an_attempt_without_its_environment_is_not_tried_again() -> None:
+def test_an_attempt_with_a_missing_environment_is_not_retried() -> None:
     error = ErrorInfo(type=retry.ENVIRONMENT_MISSING, message="numpy 2.0 is missing")
     assert not retry.decide(Retry(retries=9), history(), Outcome.FAILED, error).again
 
 
-def test_retry_on_does_not_matter_for_losses() -> None:
+def test_retry_on_does_not_apply_to_lost_attempts() -> None:
     assert retry.decide(Retry(on=("ValueError",)), history(losses=1), Outcome.LOST, None).again
 
 
-def test_reasons_tell_people_how_many_are_used() -> None:
+def test_reasons_show_how_many_retries_are_used() -> None:
     policy = Retry(retries=2)
     assert retry.decide(policy, history(1), Outcome.FAILED, VALUE_ERROR).reason == "retry 1 of 2"
     assert retry.decide(policy, history(3), Outcome.FAILED, VALUE_ERROR).reason == "failed, retries used: 2 of 2"
 
 
-def test_delays_grow_by_the_backoff_up_to_the_longest() -> None:
+def test_delays_grow_by_the_backoff_up_to_the_maximum() -> None:
     policy = Retry(retries=9, delay=2, backoff=3, max_delay=100)
     assert [retry.delay(policy, history(n)) for n in range(1, 7)] == [2, 6, 18, 54, 100, 100]
     assert [retry.delay(Retry(delay=5), history(n)) for n in (1, 2, 50)] == [5, 5, 5]
@@ -101,7 +101,7 @@ def test_a_delay_stays_bounded_where_the_power_overflows() -> None:
 
 
 @given(strategies.policies, st.integers(0, 10_000), st.integers(1, 10_000))
-def test_every_delay_is_in_bounds_and_always_the_same(policy: Retry, failures: int, attempt: int) -> None:
+def test_every_delay_is_bounded_and_deterministic(policy: Retry, failures: int, attempt: int) -> None:
     past = history(failures=failures, attempt=attempt)
     delay = retry.delay(policy, past)
     assert delay == retry.delay(policy, past)
@@ -111,7 +111,7 @@ def test_every_delay_is_in_bounds_and_always_the_same(policy: Retry, failures: i
         assert without >= policy.delay
 
 
-def test_jitter_spreads_attempts_and_is_fixed_for_each() -> None:
+def test_jitter_spreads_attempts_deterministically() -> None:
     policy = Retry(delay=100, jitter=0.5)
     delays = [retry.delay(policy, history(key=f"k{n}")) for n in range(1000)]
     assert all(50 <= delay <= 100 for delay in delays)

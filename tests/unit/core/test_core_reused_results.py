@@ -21,30 +21,30 @@ def requests(driver: RunDriver, *facts: Any) -> list[AttemptRequested]:
     return [fact for fact in driver.facts(*facts) if isinstance(fact, AttemptRequested)]
 
 
-def test_a_run_of_which_all_is_taken_over_is_over_at_once() -> None:
+def test_a_run_with_only_reused_results_finishes_at_once() -> None:
     driver = RunDriver(pipeline(node("a"), node("b", x=Output("a")), out=Output("b")), reused("a", 1), reused("b", 2))
     assert driver.facts(RUN) == [RunFinished(run_id=R, outcome=OK, outputs={"out": Inline(2)})]
 
 
-def test_a_step_behind_one_that_is_made_anew_may_be_taken_over() -> None:
+def test_a_step_downstream_of_a_rerun_step_may_be_reused() -> None:
     driver = RunDriver(pipeline(node("a"), node("b", x=Output("a"))), reused("b"))
     assert driver(RUN) == ["step.a.1.requested.default"]
     assert driver(end("a")) == ["finished"]
 
 
-def test_all_items_of_a_mapped_step_are_taken_over() -> None:
+def test_all_items_of_a_mapped_step_are_reused() -> None:
     driver = RunDriver(EACH, reused("each", count=3, outputs={"result": ALL}))
     (last,) = requests(driver, RUN)
     assert last.inputs == {"all": ALL}
 
 
-def test_a_step_that_is_mapped_over_results_taken_over_gets_each() -> None:
+def test_a_step_mapped_over_reused_results_gets_each_item() -> None:
     made = pipeline(mapped_node(node("each", x=Inline([1])), "x"), mapped_node(node("b", y=Output("each")), "y"))
     driver = RunDriver(made, reused("each", count=3, outputs={"result": ALL}))
     assert [item.inputs["y"] for item in requests(driver, RUN)] == [Element(ALL, (n,)) for n in range(3)]
 
 
-def test_some_items_are_taken_over_and_the_others_made() -> None:
+def test_some_items_are_reused_and_the_others_run() -> None:
     driver = RunDriver(EACH, reused("each[0]"), reused("each[2]"), reused("each[9]"))
     (item,) = requests(driver, RUN)
     assert item.key == "each[1]"
@@ -53,25 +53,25 @@ def test_some_items_are_taken_over_and_the_others_made() -> None:
     assert driver.state.reused == {}
 
 
-def test_items_that_are_taken_over_are_not_asked_for() -> None:
+def test_reused_items_are_not_requested() -> None:
     wide = pipeline(mapped_node(node("each", x=Inline(list(range(8)))), "x", window=4))
     driver = RunDriver(wide, *(reused(f"each[{n}]") for n in (1, 3, 4, 7)))
     assert [item.key for item in requests(driver, RUN)] == ["each[0]", "each[2]", "each[5]", "each[6]"]
 
 
-def test_all_items_taken_over_one_by_one() -> None:
+def test_all_items_reused_individually() -> None:
     driver = RunDriver(EACH, *(reused(f"each[{n}]", n) for n in range(3)))
     assert driver(RUN) == ["step.each.expanded", "step.last.1.requested.default"]
 
 
-def test_large_results_of_items_that_are_taken_over_are_not_lost() -> None:
+def test_large_results_of_reused_items_are_kept() -> None:
     big = "x" * 300_000
     made = pipeline(mapped_node(node("each", x=Inline([1, 2, 3])), "x"), mapped_node(node("b", y=Output("each")), "y"))
     driver = RunDriver(made, *(reused(f"each[{n}]", f"{n}{big}") for n in range(3)))
     assert [item.inputs["y"] for item in requests(driver, RUN)] == [Inline(f"{n}{big}") for n in range(3)]
 
 
-def test_taken_over_twice_or_too_late_changes_nothing() -> None:
+def test_duplicate_or_late_reuse_changes_nothing() -> None:
     driver = RunDriver(EACH, reused("each[0]"), reused("each[0]", 9))
     driver(RUN)
     driver(reused("each[1]"), reused("each", count=3))
@@ -80,13 +80,13 @@ def test_taken_over_twice_or_too_late_changes_nothing() -> None:
     assert last.inputs == {"all": Items((Inline(7), Inline(8), Inline(8)))}
 
 
-def test_results_that_are_less_than_they_say_fail_the_items() -> None:
+def test_results_shorter_than_declared_fail_the_items() -> None:
     made = pipeline(mapped_node(node("each", x=Inline([1])), "x"), mapped_node(node("b", y=Output("each")), "y"))
     driver = RunDriver(made, reused("each", count=2, outputs={"result": Inline([5])}), RUN, end("b[0]"))
     assert "b[1]: InputError: an input is missing: each: a list of 1 has no element [1]" in str(driver.over.error)
 
 
-def test_a_cancel_ends_what_was_not_taken_over() -> None:
+def test_a_cancel_ends_steps_that_were_not_reused() -> None:
     driver = RunDriver(EACH, reused("each[0]"), RUN, CANCEL)
     assert driver.statuses["each"] == "cancelled"
     assert driver.over.outcome.value == "cancelled"

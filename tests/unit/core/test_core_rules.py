@@ -39,7 +39,7 @@ EXIT, FAILURE = Phase.ON_EXIT, Phase.ON_FAILURE
 
 
 @pytest.mark.parametrize(("a", "b"), [(OK, OK), (OK, FAILED), (FAILED, OK), (FAILED, FAILED)])
-def test_rules(a: Outcome, b: Outcome) -> None:
+def test_trigger_rules(a: Outcome, b: Outcome) -> None:
     nodes = (node("a"), node("b"), node("all", "a", "b"), by(DONE, node("done", "a", "b")))
     driver = RunDriver(pipeline(*nodes, by(ANY, node("any", "a", "b"))), RUN)
     driver(end("a", a), end("b", b))
@@ -51,20 +51,20 @@ def test_rules(a: Outcome, b: Outcome) -> None:
     assert driver.over.outcome is (OK if good == 2 else FAILED)
 
 
-def test_any_failed_waits_for_all_and_counts_what_did_not_run_because_another_failed() -> None:
+def test_any_failed_waits_for_all_and_counts_steps_skipped_by_failures() -> None:
     driver = RunDriver(pipeline(node("a"), node("b", "a"), node("c"), by(ANY, node("d", "b", "c"))), RUN)
     assert driver(end("a", FAILED)) == ["step.b.skipped"]
     assert driver(end("c")) == ["step.d.1.requested.default"]
 
 
-def test_any_failed_does_not_count_what_the_pipeline_leaves_out() -> None:
+def test_any_failed_ignores_steps_skipped_by_conditions() -> None:
     optional = replace(node("b"), when=Truth(Output("a")))
     driver = RunDriver(pipeline(node("a"), optional, by(ANY, node("d", "b"))), RUN)
     assert driver(end("a", result=0)) == ["step.b.skipped", "step.d.skipped", "finished"]
     assert driver.over.outcome is OK
 
 
-def test_a_step_that_runs_whatever_happened_is_given_none_for_what_is_not_there() -> None:
+def test_all_done_steps_get_none_for_missing_results() -> None:
     driver = RunDriver(pipeline(node("a"), by(DONE, node("d", x=Output("a")))), RUN)
     (request,) = driver.facts(end("a", FAILED))
     assert isinstance(request, AttemptRequested)
@@ -80,7 +80,7 @@ def closing(*more: Node) -> RunDriver:
     return RunDriver(pipeline(node("a"), node("b", "a"), tidy, alert, *more), RUN)
 
 
-def test_what_runs_at_the_end_is_told_how_the_run_ends() -> None:
+def test_exit_handlers_receive_the_outcome_of_the_run() -> None:
     driver = closing()
     assert driver(end("a")) == ["step.b.1.requested.default"]
     request, skip = driver.facts(end("b"))
@@ -92,7 +92,7 @@ def test_what_runs_at_the_end_is_told_how_the_run_ends() -> None:
     assert driver.over == RunFinished(run_id=R, outcome=OK)
 
 
-def test_what_runs_on_failure_runs_on_failure() -> None:
+def test_failure_handlers_run_on_failure() -> None:
     driver = closing()
     said = driver.facts(end("a", FAILED))
     requests = {fact.key: fact.inputs for fact in said if isinstance(fact, AttemptRequested)}
@@ -103,7 +103,7 @@ def test_what_runs_on_failure_runs_on_failure() -> None:
     assert driver.over.outcome is FAILED
 
 
-def test_a_cancelled_run_is_tidied_up() -> None:
+def test_exit_handlers_run_after_a_cancel() -> None:
     driver = closing()
     said = driver(CANCEL)
     assert "step.tidy.1.requested.default" in said
@@ -112,7 +112,7 @@ def test_a_cancelled_run_is_tidied_up() -> None:
     assert driver.over.outcome is Outcome.CANCELLED
 
 
-def test_a_cancel_while_it_is_tidied_up_changes_nothing() -> None:
+def test_a_cancel_during_exit_handlers_changes_nothing() -> None:
     driver = closing()
     driver(end("a", FAILED))
     assert driver(CANCEL) == []
@@ -120,21 +120,21 @@ def test_a_cancel_while_it_is_tidied_up_changes_nothing() -> None:
     assert driver.over.outcome is FAILED, "as those that ran at the end were told"
 
 
-def test_a_step_at_the_end_that_fails_fails_the_run() -> None:
+def test_a_failing_exit_handler_fails_the_run() -> None:
     driver = closing()
     driver(end("a"), end("b"))
     driver(end("tidy", FAILED))
     assert driver.over.error == "step 'tidy' failed: ValueError: no rows"
 
 
-def test_a_step_at_the_end_may_be_cancelled_alone_also_before_its_time() -> None:
+def test_an_exit_handler_can_be_cancelled_alone_even_before_it_starts() -> None:
     driver = closing(at_end(EXIT, node("after", "tidy")))
     assert driver(cancel("tidy")) == ["step.tidy.1.finished", "step.after.skipped"]
     driver(end("a"), end("b"))
     assert driver.over.outcome is Outcome.CANCELLED
 
 
-def test_mapped_steps_run_at_the_end_too() -> None:
+def test_exit_handlers_can_be_mapped() -> None:
     driver = RunDriver(pipeline(node("a"), at_end(EXIT, mapped_node(node("tidy", x=Output("a")), "x"))), RUN)
     assert driver(end("a", result=[1, 2]))[1:] == [
         "step.tidy[0].1.requested.default",
@@ -144,7 +144,7 @@ def test_mapped_steps_run_at_the_end_too() -> None:
     assert driver.over.outcome is OK
 
 
-def test_what_runs_at_the_end_runs_after_the_deadline() -> None:
+def test_exit_handlers_run_after_the_deadline() -> None:
     driver = RunDriver(pipeline(node("a"), at_end(EXIT, node("tidy"))), replace(RUN, deadline=50.0))
     assert driver(clock(49.0)) == []
     assert driver(clock(50.0)) == ["step.a.1.finished", "step.tidy.1.requested.default"]
@@ -156,7 +156,7 @@ def test_what_runs_at_the_end_runs_after_the_deadline() -> None:
 # -------------------------------------------------------------------------------------------------------------- reuse
 
 
-def test_results_that_are_taken_over_count_as_if_they_were_made() -> None:
+def test_reused_results_count_as_succeeded() -> None:
     reused = StepReused(run_id=R, key="a", from_run="r0", outputs={"result": Inline(7)}, metrics={"loss": 0.5})
     driver = RunDriver(pipeline(node("a"), node("b", x=Output("a"))), reused)
     (request,) = driver.facts(RUN)

@@ -36,12 +36,12 @@ def test_a_finished_step_starts_the_next() -> None:
     assert driver(end("train")) == []
 
 
-def test_nothing_is_decided_before_the_run_was_asked_for() -> None:
+def test_nothing_is_decided_before_the_run_request() -> None:
     driver = RunDriver(CHAIN)
     assert driver(end("load"), CANCEL) == []
 
 
-def test_a_request_holds_all_that_an_executor_needs() -> None:
+def test_an_attempt_request_contains_all_that_an_executor_needs() -> None:
     driver = RunDriver(CHAIN)
     driver(RUN)
     (request,) = driver.facts(end("load", result=[1, 2]))
@@ -71,11 +71,11 @@ def test_branches_run_side_by_side_and_join() -> None:
     assert driver(end("b")) == ["step.d.1.requested.default"]
 
 
-def test_a_run_without_steps_is_over_at_once() -> None:
+def test_a_run_without_steps_finishes_at_once() -> None:
     assert RunDriver(pipeline()).facts(RUN) == [RunFinished(run_id=R, outcome=OK)]
 
 
-def test_a_failure_skips_what_depends_on_it_with_the_reason_and_the_rest_goes_on() -> None:
+def test_a_failure_skips_dependents_with_the_reason_and_the_rest_continues() -> None:
     driver = RunDriver(pipeline(node("a"), node("b", "a"), node("c", "b"), node("x"), node("y", "x")))
     driver(RUN)
     assert driver.facts(end("a", FAILED)) == [
@@ -97,7 +97,7 @@ def test_the_step_that_failed_first_is_named() -> None:
     assert over.error == "step 'b' failed: ValueError: no rows"
 
 
-def test_an_overlong_error_is_cut() -> None:
+def test_an_overlong_error_is_truncated() -> None:
     driver = RunDriver(pipeline(node("a")))
     driver(RUN)
     error = ErrorInfo(type="ValueError", message="x" * 10_000)
@@ -107,7 +107,7 @@ def test_an_overlong_error_is_cut() -> None:
     assert len(over.error) == 2000
 
 
-def test_a_failed_attempt_is_tried_again_after_the_delay() -> None:
+def test_a_failed_attempt_is_retried_after_the_delay() -> None:
     driver = RunDriver(pipeline(node("a"), retry=Retry(retries=2, delay=10, backoff=2)))
     driver(RUN)
     (second,) = driver.facts(end("a", FAILED, at=100.0))
@@ -119,7 +119,7 @@ def test_a_failed_attempt_is_tried_again_after_the_delay() -> None:
     assert driver(end("a", FAILED, attempt=3)) == ["finished"]
 
 
-def test_losses_are_tried_again_at_once_and_cost_no_retry() -> None:
+def test_lost_attempts_are_retried_at_once_without_using_a_retry() -> None:
     driver = RunDriver(pipeline(node("a"), retry=Retry(retries=1, delay=10)))
     driver(RUN)
     (again,) = driver.facts(end("a", LOST))
@@ -131,7 +131,7 @@ def test_losses_are_tried_again_at_once_and_cost_no_retry() -> None:
     assert (driver.state.steps["a"].losses, driver.state.steps["a"].failures) == (2, 2)
 
 
-def test_a_cached_end_is_a_good_end() -> None:
+def test_a_cached_end_is_a_success() -> None:
     driver = RunDriver(CHAIN)
     driver(RUN)
     assert driver(end("load", Outcome.CACHED)) == ["step.train.1.requested.gpu"]
@@ -145,7 +145,7 @@ def test_a_late_end_of_an_earlier_attempt_changes_nothing() -> None:
     assert driver.statuses == {"a": "queued"}
 
 
-def test_cancel_ends_attempts_in_flight_and_keeps_the_rest_from_starting() -> None:
+def test_cancel_ends_attempts_in_flight_and_prevents_others() -> None:
     driver = RunDriver(pipeline(node("a"), node("b", "a"), node("x"), retry=Retry(retries=3)))
     driver(RUN)
     driver(end("x"), AttemptStarted(run_id=R, key="a", attempt=1, executor="e", started_at=5.0))
@@ -161,7 +161,7 @@ def test_cancel_ends_attempts_in_flight_and_keeps_the_rest_from_starting() -> No
     assert (b.attempt, b.reason, b.started_at) == (0, "cancelled by ada: wrong data", 0.0)
 
 
-def test_cancel_while_a_step_waits_for_another_attempt() -> None:
+def test_cancel_while_a_step_is_retrying() -> None:
     state = machine.fold(R, machine.Plan(pipeline(node("a"), retry=Retry(retries=3))), [RUN])
     (request,) = machine.decide(state)
     for fact in (request, end("a", FAILED), CANCEL):
@@ -169,7 +169,7 @@ def test_cancel_while_a_step_waits_for_another_attempt() -> None:
     assert [fact.tail for fact in machine.decide(state)] == ["step.a.2.finished"]
 
 
-def test_a_request_made_by_a_replica_that_does_not_know_of_the_cancel_is_fenced() -> None:
+def test_a_request_by_a_replica_unaware_of_the_cancel_is_fenced() -> None:
     """Both replicas decide at the same moment; whichever order the log has, both come to the same end."""
     plan = machine.Plan(pipeline(node("a")))
     stale = machine.decide(machine.fold(R, plan, [RUN]))
@@ -180,7 +180,7 @@ def test_a_request_made_by_a_replica_that_does_not_know_of_the_cancel_is_fenced(
         assert [fact.tail for fact in machine.decide(state)] == ["finished"]
 
 
-def test_a_result_that_comes_before_the_fence_counts() -> None:
+def test_a_result_before_the_fence_counts() -> None:
     driver = RunDriver(CHAIN)
     driver(RUN, end("load"))
     assert driver(end("train"), CANCEL) == ["finished"]
@@ -188,7 +188,7 @@ def test_a_result_that_comes_before_the_fence_counts() -> None:
     assert driver.state.finished.outcome is OK
 
 
-def test_a_cancel_that_comes_after_a_failure_still_says_that_the_run_was_cancelled() -> None:
+def test_a_cancel_after_a_failure_still_cancels_the_run() -> None:
     driver = RunDriver(pipeline(node("a"), node("b")))
     driver(RUN, end("a", FAILED))
     *_, over = driver.facts(CANCEL)
@@ -196,7 +196,7 @@ def test_a_cancel_that_comes_after_a_failure_still_says_that_the_run_was_cancell
     assert over.outcome is Outcome.CANCELLED
 
 
-def test_an_attempt_that_ends_as_cancelled_though_nobody_cancelled_is_no_success() -> None:
+def test_a_spuriously_cancelled_attempt_is_not_a_success() -> None:
     driver = RunDriver(CHAIN)
     driver(RUN)
     skipped, over = driver.facts(end("load", Outcome.CANCELLED))
@@ -204,7 +204,7 @@ def test_an_attempt_that_ends_as_cancelled_though_nobody_cancelled_is_no_success
     assert over == RunFinished(run_id=R, outcome=Outcome.CANCELLED, error="step 'load' was cancelled: no rows")
 
 
-def test_a_step_that_is_skipped_without_a_cause_is_no_success() -> None:
+def test_a_step_skipped_without_a_cause_is_not_a_success() -> None:
     """As an unreadable message in the place of a skip counts as one."""
     driver = RunDriver(pipeline(node("a"), node("b", "a")))
     driver(RUN, StepSkipped(run_id=R, key="b", reason="unreadable"))
@@ -212,19 +212,19 @@ def test_a_step_that_is_skipped_without_a_cause_is_no_success() -> None:
     assert over == RunFinished(run_id=R, outcome=FAILED, error="step 'b' was skipped: unreadable")
 
 
-def test_an_end_may_be_known_before_its_request() -> None:
+def test_an_end_may_precede_its_request() -> None:
     driver = RunDriver(CHAIN)
     driver.state = machine.evolve(driver.state, end("load"))
     assert driver(RUN) == ["step.load.1.requested.default", "step.train.1.requested.gpu"]
 
 
-def test_an_end_that_nobody_can_read_in_a_fences_place_does_not_stop_the_cancel() -> None:
+def test_an_unreadable_end_on_a_fences_subject_does_not_stop_the_cancel() -> None:
     driver = RunDriver(CHAIN)
     spoilt = end("train", LOST)
     assert driver(RUN, CANCEL, spoilt)[-2:] == ["step.train.2.finished", "finished"]
 
 
-def test_a_new_attempt_starts_with_a_clean_sheet() -> None:
+def test_a_new_attempt_starts_with_clean_state() -> None:
     driver = RunDriver(pipeline(node("a"), retry=Retry(retries=1)))
     driver(RUN)
     driver(AttemptStarted(run_id=R, key="a", attempt=1, executor="e1", started_at=5.0), end("a", FAILED, at=8.0))
@@ -252,17 +252,17 @@ def joined(pipeline: Pipeline, results: Sequence[str]) -> tuple[values.Value, va
     return request.inputs["items"], over.outputs["all"]
 
 
-def test_results_travel_inline_while_they_are_small() -> None:
+def test_small_results_are_passed_inline() -> None:
     assert joined(fan_in(2), ["a", "b"]) == (Items((Inline("a"), Inline("b"))),) * 2
 
 
-def test_results_that_are_too_large_together_are_named_by_reference() -> None:
+def test_results_over_the_request_limit_are_passed_by_reference() -> None:
     big = "x" * (values.INLINE_LIMIT - 2)
     for value in joined(fan_in(5), [big] * 5):
         assert value == Items(tuple(ResultOf(ResultRef(key=f"s-{n}", attempt=1, output="result")) for n in range(5)))
 
 
-def test_the_limit_counts_a_result_as_often_as_it_is_read() -> None:
+def test_the_request_limit_counts_each_read_of_a_result() -> None:
     """Ten inputs that read the same value are ten copies in the request."""
     big = "x" * (values.INLINE_LIMIT - 2)
     copies = BoundItems((Output("s-0"),) * 10)
@@ -271,7 +271,7 @@ def test_the_limit_counts_a_result_as_often_as_it_is_read() -> None:
         assert value == Items((ResultOf(ResultRef(key="s-0", attempt=1, output="result")),) * 10)
 
 
-def test_artifacts_are_never_named_by_reference() -> None:
+def test_artifacts_are_never_passed_by_reference_to_the_log() -> None:
     stored = values.Stored(values.ArtifactRef(sha256="a" * 64, size=1, media_type="", format="npy"))
     state = machine.fold(R, machine.Plan(fan_in(1)), [RUN])
     for fact in machine.decide(state):

@@ -112,7 +112,7 @@ def fact_of(event: str, state: RunState) -> Fact:
 
 @pytest.mark.parametrize("event", EVENTS)
 @pytest.mark.parametrize("status", Status)
-def test_what_the_table_says_happens_and_nothing_else(status: Status, event: str) -> None:
+def test_only_transitions_in_the_table_happen(status: Status, event: str) -> None:
     state = brought_to(status, used=event == "failed")
     fact = fact_of(event, state)
     before = dump(state)
@@ -127,24 +127,24 @@ def test_what_the_table_says_happens_and_nothing_else(status: Status, event: str
         assert after == before
 
 
-def test_every_state_is_reached_and_left_as_the_table_says() -> None:
+def test_every_state_is_entered_and_left_as_in_the_table() -> None:
     assert set(PATHS) == set(Status)
     assert {status for status, _ in TRANSITIONS} == set(Status) - TERMINAL_STATUSES
     assert {Status.WAITING, *TRANSITIONS.values()} == set(Status)
 
 
-def test_only_final_states_can_pass_and_none_of_them_is_in_flight() -> None:
+def test_successful_states_are_terminal_and_none_is_in_flight() -> None:
     assert SUCCESSFUL_STATUSES < TERMINAL_STATUSES
     assert not TERMINAL_STATUSES & IN_FLIGHT
 
 
-def test_every_state_that_is_not_final_can_end() -> None:
+def test_every_nonterminal_state_can_finish() -> None:
     """Whatever happens to a step, it can still be cancelled, so no run hangs on it."""
     for status in set(Status) - TERMINAL_STATUSES:
         assert TRANSITIONS[status, "cancelled"] is Status.CANCELLED
 
 
-def test_the_page_in_the_documentation_is_the_one_that_the_table_gives() -> None:
+def test_the_documentation_page_is_generated_from_the_table() -> None:
     page = (ROOT / run_states.PAGE).read_text()
     assert page == run_states.page(), "run: .venv/bin/python -m penstock_testkit.docs.run_states"
     for (source, event), target in TRANSITIONS.items():

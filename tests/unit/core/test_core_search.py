@@ -18,7 +18,7 @@ names = st.text(st.characters(exclude_characters="<>=!", exclude_categories=["Cs
 @given(
     names.filter(bool), st.sampled_from(["<", "<=", ">", ">=", "=", "!="]), numbers, st.sampled_from(["", " ", "  "])
 )
-def test_a_condition_is_read_as_it_is_written(name: str, operator: str, number: float, space: str) -> None:
+def test_conditions_round_trip(name: str, operator: str, number: float, space: str) -> None:
     read = search.condition(f"{name}{space}{operator}{space}{number!r}", numeric=True)
     assert (read.name, read.operator, read.number) == (name, operator, number)
 
@@ -39,7 +39,7 @@ def test_conditions(text: str, read: Condition) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "loss", "<0.2", "loss<", "loss<high", "a" * 201 + "=1", "a=" + "b" * 1001])
-def test_what_is_no_condition(text: str) -> None:
+def test_invalid_conditions(text: str) -> None:
     with pytest.raises(InvalidQueryError, match=r"write a name|texts can be compared"):
         search.condition(text)
 
@@ -58,12 +58,12 @@ def test_labels() -> None:
 
 
 @pytest.mark.parametrize("text", ["requested_at", "-duration", "finished_at", "metric:loss", "-param:a:b"])
-def test_an_order_is_written_as_it_is_read(text: str) -> None:
+def test_orders_round_trip(text: str) -> None:
     assert str(search.sort(text)) == text
 
 
 @pytest.mark.parametrize("text", ["", "-", "state", "metric", "metric:", "duration:x", "--duration"])
-def test_what_is_no_order(text: str) -> None:
+def test_invalid_orders(text: str) -> None:
     with pytest.raises(InvalidQueryError, match="metric:NAME"):
         search.sort(text)
 
@@ -74,7 +74,7 @@ orders = st.builds(Sort, st.sampled_from(search.COLUMNS), st.just(""), st.boolea
 
 
 @given(orders, numbers, st.from_regex(r"[A-Za-z0-9_-]{1,100}", fullmatch=True))
-def test_a_cursor_is_read_as_it_was_written(order: Sort, value: float, run_id: str) -> None:
+def test_cursors_round_trip(order: Sort, value: float, run_id: str) -> None:
     text = search.cursor(order, Key(value, run_id))
     assert search.parse_cursor(text, order) == Key(value, run_id)
     assert text.replace("-", "").replace("_", "").isalnum()
@@ -83,6 +83,6 @@ def test_a_cursor_is_read_as_it_was_written(order: Sort, value: float, run_id: s
 
 
 @given(st.text(max_size=60) | st.from_regex(r"[A-Za-z0-9_-]{0,60}", fullmatch=True) | st.binary(max_size=40).map(str))
-def test_no_cursor_breaks_a_list(text: str) -> None:
+def test_invalid_cursors_are_rejected(text: str) -> None:
     with pytest.raises(InvalidQueryError, match="leave it out"):
         search.parse_cursor(text, Sort())

@@ -16,7 +16,7 @@ VALUES = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=300)
 
 
 @given(VALUES, st.integers(2, 60))
-def test_a_thinned_series_keeps_its_ends_and_its_extremes(values: list[float], most: int) -> None:
+def test_downsampling_keeps_ends_and_extremes(values: list[float], most: int) -> None:
     kept = series.thinned(values, most)
     assert kept == sorted(set(kept))
     assert len(kept) <= max(most, 2)
@@ -34,31 +34,31 @@ def test_a_thinned_series_keeps_its_ends_and_its_extremes(values: list[float], m
 
 
 @given(VALUES, st.integers(2, 60))
-def test_a_thinned_series_that_is_thinned_again_stays(values: list[float], most: int) -> None:
+def test_downsampling_is_idempotent(values: list[float], most: int) -> None:
     kept = [values[index] for index in series.thinned(values, most)]
     assert series.thinned(kept, most) == list(range(len(kept)))
 
 
-def test_a_peak_of_one_value_among_a_hundred_thousand_stays() -> None:
+def test_downsampling_keeps_a_single_peak() -> None:
     values = [0.0] * 100_000
     values[61_803], values[31_415] = 9.0, -9.0
     assert {61_803, 31_415} <= set(series.thinned(values, 500))
 
 
 @given(st.floats(allow_nan=True, allow_infinity=True))
-def test_a_value_survives_json(value: float) -> None:
+def test_values_survive_json(value: float) -> None:
     back = series.unspelled(json.loads(json.dumps(series.spelled(value), allow_nan=False)))
     assert back == value or (math.isnan(back) and math.isnan(value))
 
 
 @pytest.mark.parametrize("text", ["", "NaN", "infinity", "0.5", "x" * 100])
-def test_other_texts_are_no_values(text: str) -> None:
+def test_other_texts_are_not_values(text: str) -> None:
     with pytest.raises(ValueError, match="no value of a series"):
         series.unspelled(text)
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=1, max_size=50))
-def test_a_summary_knows_all_but_nan(values: list[float]) -> None:
+def test_a_summary_covers_all_values_but_nan(values: list[float]) -> None:
     found = series.summary(values)
     known = [value for value in values if not math.isnan(value)]
     assert found.count == len(values)

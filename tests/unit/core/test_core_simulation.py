@@ -187,7 +187,7 @@ TestCluster = Cluster.TestCase
 TestCluster.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=80)
 
 
-def test_many_seeded_histories_keep_the_promises() -> None:
+def test_invariants_hold_for_many_seeded_histories() -> None:
     """The same world driven by seeds: fast, so far more histories, and longer ones."""
     for seed in range(10_000, 10_300):
         driver.simulate(seed)

@@ -25,7 +25,7 @@ from penstock_testkit import strategies
         ({"$type": "dict", "items": [["a", 1], [2, 3]]}, "a", 1),
     ],
 )
-def test_parts(data: Any, part: int | str, found: Any) -> None:
+def test_picking_items_and_fields(data: Any, part: int | str, found: Any) -> None:
     assert tagged.element(data, part) == found
 
 
@@ -41,7 +41,7 @@ def test_parts(data: Any, part: int | str, found: Any) -> None:
         ({"$type": "tuple", "items": 5}, 0, "a tuple has no element [0]"),
     ],
 )
-def test_a_part_that_is_not_there_is_told_with_what_there_is(data: Any, part: int | str, why: str) -> None:
+def test_a_missing_item_error_lists_what_exists(data: Any, part: int | str, why: str) -> None:
     with pytest.raises(tagged.NoSuchPartError) as caught:
         tagged.element(data, part)
     assert str(caught.value) == why
@@ -61,7 +61,7 @@ def test_a_part_that_is_not_there_is_told_with_what_there_is(data: Any, part: in
         ({"$type": "decimal", "value": "1.5"}, "1.5"),
     ],
 )
-def test_numbers_and_texts_as_python_compares_them(data: Any, found: Any) -> None:
+def test_comparisons_match_python(data: Any, found: Any) -> None:
     assert tagged.plain(data) == found
 
 
@@ -78,7 +78,7 @@ _odd = strategies.json_values | st.fixed_dictionaries(
 
 
 @given(_odd, st.integers(-3, 3) | st.text(max_size=3))
-def test_nothing_that_anybody_can_write_breaks_a_reader(data: Any, part: int | str) -> None:
+def test_malformed_values_never_break_a_reader(data: Any, part: int | str) -> None:
     tagged.plain(data)
     assert len(tagged.text(data)) <= 100
     with contextlib.suppress(tagged.NoSuchPartError):

@@ -37,7 +37,7 @@ def test_params_are_every_parameter_read_in_order() -> None:
 
 
 @given(strategies.bindings(["a", "b"]))
-def test_what_a_binding_reads_is_what_its_json_names(binding: values.Binding) -> None:
+def test_a_binding_reads_the_outputs_named_in_its_json(binding: values.Binding) -> None:
     found: list[Any] = []
 
     def walk(part: Any) -> None:
@@ -86,6 +86,6 @@ def test_a_weight_does_not_overstate_plain_texts_and_lists_by_much() -> None:
     assert values.weight(values.Items(tuple(Inline("a" * 100) for _ in range(100)))) < 2.5 * 100 * 100
 
 
-def test_a_reference_is_light_whatever_it_stands_for() -> None:
+def test_a_reference_has_a_small_weight() -> None:
     assert values.weight(values.ResultOf(ResultRef(key="a", attempt=1, output="result"))) <= 400
     assert 3 * values.INLINE_LIMIT < values.REQUEST_LIMIT

@@ -66,7 +66,7 @@ def ended(driver: RunDriver, *facts: Fact) -> AttemptFinished:
         ({"until": Inline("1970-01-01T02:30:00+02:00")}, 1_800.0),
     ],
 )
-def test_a_sleep_ends_at_its_time_and_not_before(inputs: dict[str, values.Binding], until: float) -> None:
+def test_a_sleep_ends_at_its_time(inputs: dict[str, values.Binding], until: float) -> None:
     driver = RunDriver(waiting(Kind.SLEEP, **inputs))
     (fact,) = driver.facts(NOW)
     assert isinstance(fact, StepSuspended)
@@ -94,7 +94,7 @@ def test_a_sleep_ends_at_its_time_and_not_before(inputs: dict[str, values.Bindin
         ({}, "a sleep needs a number of seconds, not None"),
     ],
 )
-def test_what_is_no_time_fails_the_step(inputs: dict[str, values.Binding], why: str | None) -> None:
+def test_an_invalid_time_fails_the_step(inputs: dict[str, values.Binding], why: str | None) -> None:
     driver = RunDriver(waiting(Kind.SLEEP, **inputs), NOW)
     assert driver.statuses["w"] == ("failed" if why else "suspended")
     if why:
@@ -117,7 +117,7 @@ def test_a_question_waits_for_its_answer() -> None:
     assert request.inputs == {"x": Inline("yes")}  # type: ignore[union-attr]
 
 
-def test_a_question_nobody_answers_takes_its_default_or_fails() -> None:
+def test_an_unanswered_question_takes_its_default_or_fails() -> None:
     for default, outcome in (("no", OK), (None, Outcome.TIMED_OUT)):
         driver = RunDriver(with_options(waiting(Kind.ASK, **ASK, default=Inline(default)), "w", timeout=30.0), NOW)
         assert driver.state.alarm() == 1_030.0
@@ -129,7 +129,7 @@ def test_a_question_nobody_answers_takes_its_default_or_fails() -> None:
             assert over.error == ErrorInfo(type="Timeout", message="nobody answered in time")
 
 
-def test_an_answer_that_comes_too_late_changes_nothing() -> None:
+def test_a_late_answer_changes_nothing() -> None:
     driver = RunDriver(with_options(waiting(Kind.ASK, **ASK), "w", timeout=30.0), NOW)
     driver(clock(1_030.0))
     before = driver.statuses
@@ -138,7 +138,7 @@ def test_an_answer_that_comes_too_late_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("choices", [[], "yes", 3])
-def test_a_question_without_choices_to_choose_from_fails(choices: Any) -> None:
+def test_a_question_without_choices_fails(choices: Any) -> None:
     driver = RunDriver(waiting(Kind.ASK, question=Inline("?"), choices=Inline(choices)), NOW)
     assert "the choices of a question must be a non-empty list" in str(driver.over.error)
 
@@ -146,14 +146,14 @@ def test_a_question_without_choices_to_choose_from_fails(choices: Any) -> None:
 # --------------------------------------------------------------------------------------------------------- events, runs
 
 
-def test_an_event_is_expected_until_it_comes() -> None:
+def test_a_step_is_subscribed_until_its_event_arrives() -> None:
     driver = RunDriver(waiting(Kind.EVENT, type=Inline("com.acme.done")), NOW)
     assert driver.effects() == [SubscribeEvent("w", 1)]
     driver(end("w", result={"rows": 3}))
     assert driver.effects() == [UnsubscribeEvent("w", 1)]
 
 
-def test_an_event_that_does_not_come_fails_the_attempt_and_is_expected_anew() -> None:
+def test_a_missing_event_fails_the_attempt_and_a_retry_subscribes_again() -> None:
     made = with_options(waiting(Kind.EVENT, type=Inline("t")), "w", timeout=30.0, retry=Retry(retries=1))
     driver = RunDriver(made, NOW)
     driver.effects()
@@ -163,12 +163,12 @@ def test_an_event_that_does_not_come_fails_the_attempt_and_is_expected_anew() ->
     assert driver.state.alarm() == 1_060.0
 
 
-def test_the_type_of_an_event_is_a_text() -> None:
+def test_the_type_of_an_event_must_be_text() -> None:
     driver = RunDriver(waiting(Kind.EVENT, type=Inline(["t"])), NOW)
     assert "the type of an event must be text, not a list" in str(driver.over.error)
 
 
-def test_a_run_is_started_and_its_result_taken() -> None:
+def test_a_child_run_is_started_and_its_result_used() -> None:
     driver = RunDriver(waiting(Kind.RUN, url=Inline("u")))
     (fact,) = driver.facts(NOW)
     assert isinstance(fact, StepSuspended)
@@ -178,7 +178,7 @@ def test_a_run_is_started_and_its_result_taken() -> None:
     assert driver.effects() == []
 
 
-def test_a_run_whose_end_is_known_is_not_started_again_by_who_reads_the_log() -> None:
+def test_a_finished_child_run_is_not_restarted_on_replay() -> None:
     for outcome in (OK, FAILED):
         driver = RunDriver(waiting(Kind.RUN), NOW)
         driver(end("w", outcome))
@@ -186,7 +186,7 @@ def test_a_run_whose_end_is_known_is_not_started_again_by_who_reads_the_log() ->
 
 
 @pytest.mark.parametrize("last", [CANCEL, cancel("w"), clock(1_030.0), end("w", LOST)], ids=lambda fact: fact.ce_type)
-def test_a_run_that_is_not_waited_for_any_more_is_cancelled(last: Fact) -> None:
+def test_an_abandoned_child_run_is_cancelled(last: Fact) -> None:
     driver = RunDriver(with_options(waiting(Kind.RUN), "w", timeout=30.0), NOW)
     driver.effects()
     driver(last)
@@ -195,7 +195,7 @@ def test_a_run_that_is_not_waited_for_any_more_is_cancelled(last: Fact) -> None:
 
 @pytest.mark.parametrize(("kind", "effect"), [(Kind.RUN, CancelChildRun), (Kind.EVENT, UnsubscribeEvent)])
 @pytest.mark.parametrize("first", ["wait", "fence"])
-def test_a_wait_that_began_when_the_run_was_cancelled_is_ended(kind: Kind, effect: Any, first: str) -> None:
+def test_a_wait_started_during_a_cancel_is_ended(kind: Kind, effect: Any, first: str) -> None:
     """A replica that did not know of the cancel wrote it, before or after the other one's fence."""
     plan = machine.Plan(waiting(kind, **({"type": Inline("t")} if kind is Kind.EVENT else {})))
     stale, aware = (machine.decide(machine.fold(R, plan, facts)) for facts in ([NOW], [NOW, CANCEL]))
@@ -205,7 +205,7 @@ def test_a_wait_that_began_when_the_run_was_cancelled_is_ended(kind: Kind, effec
     assert effect("w", 1) in state.outbox
 
 
-def test_items_wait_too() -> None:
+def test_items_can_wait() -> None:
     made = with_options(
         plain(mapped_node(node("w", seconds=Inline([5, 10])), "seconds")), "w", kind=Kind.SLEEP, timeout=None
     )
@@ -223,7 +223,7 @@ def queued(**options: Any) -> RunDriver:
     return RunDriver(with_options(plain(node("a"), retry=Retry(retries=1)), "a", queue_timeout=60.0, **options), NOW)
 
 
-def test_an_attempt_that_does_not_start_in_time_is_tried_again() -> None:
+def test_an_attempt_that_does_not_start_in_time_is_retried() -> None:
     driver = queued()
     assert driver.state.alarm() == 1_060.0
     assert driver(clock(1_059.0)) == []
@@ -233,14 +233,14 @@ def test_an_attempt_that_does_not_start_in_time_is_tried_again() -> None:
     assert driver.over.error == "step 'a' failed: QueueTimeout: it did not start within its queue timeout"
 
 
-def test_an_attempt_that_started_is_not_too_late() -> None:
+def test_a_started_attempt_does_not_time_out_in_the_queue() -> None:
     driver = queued()
     driver(AttemptStarted(run_id=R, key="a", attempt=1, executor="e", started_at=1_059.0))
     assert driver.state.alarm() is None
     assert driver(clock(2_000.0)) == []
 
 
-def test_a_start_that_is_known_only_after_the_clock_still_counts() -> None:
+def test_a_start_reported_after_the_timeout_still_counts() -> None:
     driver = queued()
     state = driver.state
     for fact in (clock(1_061.0), AttemptStarted(run_id=R, key="a", attempt=1, executor="e", started_at=1_059.0)):
@@ -248,13 +248,13 @@ def test_a_start_that_is_known_only_after_the_clock_still_counts() -> None:
     assert machine.decide(state) == []
 
 
-def test_the_clock_may_come_late_twice_and_out_of_order() -> None:
+def test_timers_may_be_late_duplicate_and_out_of_order() -> None:
     driver = RunDriver(waiting(Kind.SLEEP, seconds=Inline(60)), NOW)
     assert driver(clock(2_000.0))[0] == "step.w.1.finished"
     assert driver(clock(2_000.0), clock(1_060.0)) == []
 
 
-def test_time_comes_from_facts_only_and_does_not_go_back() -> None:
+def test_time_comes_only_from_facts_and_is_monotonic() -> None:
     driver = RunDriver(waiting(Kind.SLEEP, seconds=Inline(60)))
     driver.state = machine.evolve(driver.state, clock(3_000.0))
     (fact,) = driver.facts(NOW)
@@ -263,7 +263,7 @@ def test_time_comes_from_facts_only_and_does_not_go_back() -> None:
 
 
 @pytest.mark.parametrize("reason", ["deadline", "cancel"])
-def test_nothing_is_due_any_more_when_a_run_is_over(reason: str) -> None:
+def test_a_finished_run_has_no_timers(reason: str) -> None:
     made = waiting(Kind.SLEEP, seconds=Inline(60))
     driver = RunDriver(made, replace(NOW, deadline=1_050.0))
     assert driver.state.alarm() == 1_050.0
@@ -273,7 +273,7 @@ def test_nothing_is_due_any_more_when_a_run_is_over(reason: str) -> None:
     assert driver(clock(5_000.0)) == []
 
 
-def test_a_run_that_waits_to_be_admitted_ends_at_its_deadline() -> None:
+def test_a_run_waiting_for_admission_finishes_at_its_deadline() -> None:
     request = RunRequested(run_id=R, project="p", pipeline="flow", version=1, deadline=50.0)
     driver = RunDriver(replace(plain(node("a")), max_active=1), request)
     assert driver(clock(50.0)) == ["step.a.1.finished", "finished"]

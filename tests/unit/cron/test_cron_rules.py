@@ -121,7 +121,7 @@ def service(store: SharedStore) -> CronService:
     return CronService(store, lambda: store.now)
 
 
-async def test_a_tick_asks_for_a_run_and_arms_the_next(store: SharedStore, service: CronService) -> None:
+async def test_a_tick_requests_a_run_and_arms_the_next_tick(store: SharedStore, service: CronService) -> None:
     store.put()
     await service.rearm("s")
     assert store.timers["s"].at == unix("2026-06-01 10:00")
@@ -133,7 +133,7 @@ async def test_a_tick_asks_for_a_run_and_arms_the_next(store: SharedStore, servi
     assert store.timers["s"].at == unix("2026-06-01 11:00")
 
 
-async def test_a_model_is_looked_up_at_each_tick(store: SharedStore, service: CronService) -> None:
+async def test_model_references_are_resolved_at_each_tick(store: SharedStore, service: CronService) -> None:
     store.params = (ir.Port(name="model", type="Model"), ir.Port(name="text", type="str", schema={"type": "string"}))
     store.put(inputs={"model": "model:churn@champion", "text": "model:churn"})
     first, second = (ArtifactRef(sha256=digit * 64, size=1, media_type="x", format="pickle") for digit in ("a", "b"))
@@ -169,7 +169,7 @@ async def test_wrong_inputs_are_refused_with_the_text_of_every_run_request(
     assert "s" in store.timers  # the next one may find it
 
 
-async def test_of_the_missed_ticks_the_last_fires_once(store: SharedStore, service: CronService) -> None:
+async def test_only_the_last_missed_tick_fires_once(store: SharedStore, service: CronService) -> None:
     store.put()
     await service.rearm("s")
     body = store.fire()
@@ -179,7 +179,7 @@ async def test_of_the_missed_ticks_the_last_fires_once(store: SharedStore, servi
     assert store.timers["s"].at == unix("2026-06-03 16:00")
 
 
-async def test_a_tick_that_is_delivered_again_changes_nothing(store: SharedStore, service: CronService) -> None:
+async def test_a_redelivered_tick_changes_nothing(store: SharedStore, service: CronService) -> None:
     store.put()
     await service.rearm("s")
     body = store.fire()
@@ -198,9 +198,7 @@ async def test_a_clock_behind_the_brokers_arms_no_tick_twice(store: SharedStore,
     assert store.timers["s"].at == unix("2026-06-01 11:00")
 
 
-async def test_an_old_tick_of_a_changed_schedule_fires_nothing_but_heals(
-    store: SharedStore, service: CronService
-) -> None:
+async def test_a_stale_tick_of_a_changed_schedule_only_rearms(store: SharedStore, service: CronService) -> None:
     store.put()
     await service.rearm("s")
     body = store.fire()
@@ -226,7 +224,7 @@ async def test_a_paused_or_deleted_schedule_has_no_timer(store: SharedStore, ser
     assert (store.timers, store.runs) == ({}, {})
 
 
-async def test_a_wrong_schedule_is_refused_once_a_revision(store: SharedStore, service: CronService) -> None:
+async def test_an_invalid_schedule_is_reported_once_per_revision(store: SharedStore, service: CronService) -> None:
     store.put(cron="61 * * * *")
     store.stored["garbage"] = Entry("garbage", b"\xff", 99)
     for _ in range(3):
@@ -239,14 +237,14 @@ async def test_a_wrong_schedule_is_refused_once_a_revision(store: SharedStore, s
     assert len(store.refused) == 3
 
 
-async def test_garbage_for_a_tick_is_refused(store: SharedStore, service: CronService) -> None:
+async def test_invalid_tick_messages_are_rejected(store: SharedStore, service: CronService) -> None:
     await service.tick(b"\x00")
     [(subject, why)] = store.refused
     assert subject == "ticks"
     assert "unreadable tick" in why
 
 
-async def test_a_look_at_all_arms_what_is_missing_and_leaves_the_rest(store: SharedStore, service: CronService) -> None:
+async def test_reconciliation_arms_only_missing_timers(store: SharedStore, service: CronService) -> None:
     for n in range(3):
         store.put(f"s{n}")
     await service.arm_all()
@@ -284,7 +282,7 @@ EVENTS = st.lists(
 
 @settings(max_examples=300)
 @given(EVENTS)
-def test_what_is_armed_follows_what_is_stored(events: list[tuple[str, Any]]) -> None:
+def test_timers_follow_stored_schedules(events: list[tuple[str, Any]]) -> None:
     """Changes and ticks come to any of two replicas, which work at the same time in any order of their steps."""
     store = SharedStore()
     replicas = [CronService(store, lambda: store.now) for _ in range(2)]

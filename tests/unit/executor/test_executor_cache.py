@@ -113,7 +113,7 @@ class FakeStores:
         return end.cache
 
 
-async def test_the_same_call_takes_the_result_and_tells_whose() -> None:
+async def test_a_cache_hit_reports_the_source_run() -> None:
     stores = FakeStores()
     first = await stores.call()
     assert not first.hit and first.differs == () and first.note == "" and len(first.key) == 64
@@ -138,7 +138,7 @@ async def test_the_same_call_takes_the_result_and_tells_whose() -> None:
         ({"project": "q"}, ()),
     ],
 )
-async def test_another_call_runs_and_tells_what_differs(change: dict[str, Any], differs: tuple[str, ...]) -> None:
+async def test_a_cache_miss_reports_what_differs(change: dict[str, Any], differs: tuple[str, ...]) -> None:
     stores = FakeStores()
     await stores.call()
     report = await stores.call(**change)
@@ -155,7 +155,7 @@ async def test_the_nearest_earlier_call_is_named() -> None:
     assert (report.differs, report.from_run) == (("input depth",), "run1")
 
 
-async def test_a_result_that_is_too_old_does_not_count_and_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_expired_result_is_ignored_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     stores = FakeStores()
     await stores.call()
     later = time.time() + 3600
@@ -166,7 +166,7 @@ async def test_a_result_that_is_too_old_does_not_count_and_is_replaced(monkeypat
     assert (await stores.call(rule=CacheRule(code="c0de", ttl=1800))).from_run == "run3"
 
 
-async def test_a_result_whose_artifact_is_gone_does_not_count() -> None:
+async def test_a_result_with_a_deleted_artifact_is_ignored() -> None:
     stores = FakeStores()
     await stores.call()
     stores.gone = {"a" * 64}
@@ -176,7 +176,7 @@ async def test_a_result_whose_artifact_is_gone_does_not_count() -> None:
     assert (await stores.call()).from_run == "run2"
 
 
-async def test_refresh_makes_it_anew_and_keeps_that() -> None:
+async def test_refresh_recomputes_and_overwrites() -> None:
     stores = FakeStores()
     await stores.call()
     report = await stores.call(rule=CacheRule(code="c0de", refresh=True))
@@ -197,7 +197,7 @@ COUNTED = {
 
 
 @pytest.mark.parametrize("case", COUNTED.values(), ids=COUNTED)
-async def test_the_whole_bundle_counts_where_other_modules_may_run(case: tuple[dict[str, Any], str]) -> None:
+async def test_the_bundle_digest_counts_when_other_modules_may_run(case: tuple[dict[str, Any], str]) -> None:
     stores = FakeStores()
     call, reason = case
     first = await stores.call(**call)
@@ -217,14 +217,14 @@ async def test_the_whole_bundle_counts_where_other_modules_may_run(case: tuple[d
         {"data": Inline({"$type": "tuple", "items": ["m:Config"]})},
     ],
 )
-async def test_the_bundle_does_not_count_otherwise(inputs: dict[str, Any]) -> None:
+async def test_the_bundle_digest_does_not_count_otherwise(inputs: dict[str, Any]) -> None:
     stores = FakeStores()
     first = await stores.call(inputs=inputs)
     assert "bundle" not in first.parts
     assert (await stores.call(inputs=inputs, bundle="b2")).hit
 
 
-async def test_without_a_key_nothing_is_looked_up_or_stored() -> None:
+async def test_without_a_key_the_cache_is_not_used() -> None:
     stores = FakeStores()
     inputs: dict[str, Any] = {"a": Inline(1), "b": Collected(CollectedRef(key="x", count=2, output="result"))}
     report = await stores.call(inputs=inputs)
@@ -232,13 +232,13 @@ async def test_without_a_key_nothing_is_looked_up_or_stored() -> None:
     assert stores.entries == {}
 
 
-async def test_only_good_ends_are_kept() -> None:
+async def test_only_successful_results_are_cached() -> None:
     stores = FakeStores()
     await stores.call(fails=True)
     assert not (await stores.call()).hit
 
 
-async def test_a_large_result_is_read_from_the_log_of_its_run() -> None:
+async def test_a_large_cached_result_is_read_from_its_runs_log() -> None:
     stores = FakeStores()
     large = Inline("x" * (cached_results.INLINE_BYTES_LIMIT + 1))
     await stores.call(result=large)
@@ -250,7 +250,7 @@ async def test_a_large_result_is_read_from_the_log_of_its_run() -> None:
 
 
 @pytest.mark.parametrize("error", [UnavailableError("no answer"), BusError("full")])
-async def test_a_cache_that_is_away_fails_nothing_and_is_said(error: Exception) -> None:
+async def test_an_unavailable_cache_fails_nothing_and_is_reported(error: Exception) -> None:
     stores = FakeStores()
     stores.broken = error
     report = await stores.call()
@@ -260,7 +260,7 @@ async def test_a_cache_that_is_away_fails_nothing_and_is_said(error: Exception) 
     assert (await stores.call()).hit
 
 
-async def test_damaged_entries_count_as_none() -> None:
+async def test_damaged_entries_count_as_misses() -> None:
     stores = FakeStores()
     await stores.call()
     stores.entries = {key: Entry(key, b"rubbish", entry.revision) for key, entry in stores.entries.items()}
@@ -269,7 +269,7 @@ async def test_damaged_entries_count_as_none() -> None:
     assert (await stores.call()).hit
 
 
-async def test_others_who_write_all_the_time_cost_the_explanation_only() -> None:
+async def test_constant_concurrent_writes_lose_only_the_explanation() -> None:
     stores = FakeStores()
     stores.conflicts = 2
     await stores.call()
@@ -279,7 +279,7 @@ async def test_others_who_write_all_the_time_cost_the_explanation_only() -> None
     assert (await stores.call(environment="f")).hit
 
 
-async def test_a_result_that_was_dropped_is_said() -> None:
+async def test_an_evicted_result_is_reported() -> None:
     stores = FakeStores()
     await stores.call()
     stores.entries = {key: entry for key, entry in stores.entries.items() if ".recent." in key}

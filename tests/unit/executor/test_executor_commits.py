@@ -49,7 +49,7 @@ class FakeLog:
         self.published += values
 
 
-async def test_the_first_is_told_at_once_and_of_many_only_the_last() -> None:
+async def test_the_first_commit_is_published_at_once_and_only_the_last_of_many() -> None:
     fake_log = FakeLog()
     began = time.monotonic()
     fake_log.commits.commit(fact(0))
@@ -67,7 +67,7 @@ async def test_the_first_is_told_at_once_and_of_many_only_the_last() -> None:
     assert fake_log.commits.following == 0
 
 
-async def test_the_last_one_is_told_without_an_end() -> None:
+async def test_the_last_commit_is_published_without_waiting_for_the_end() -> None:
     fake_log = FakeLog()
     for n in range(5):
         fake_log.commits.commit(fact(n))
@@ -78,7 +78,7 @@ async def test_the_last_one_is_told_without_an_end() -> None:
     fake_log.commits.forget(ATTEMPT)
 
 
-async def test_a_store_that_is_away_costs_the_announcement_only(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unavailable_store_loses_only_the_announcement(monkeypatch: pytest.MonkeyPatch) -> None:
     fake_log = FakeLog()
     fake_log.broken = True
     fake_log.commits.commit(fact(0))
@@ -92,7 +92,7 @@ async def test_a_store_that_is_away_costs_the_announcement_only(monkeypatch: pyt
     fake_log.commits.forget(ATTEMPT)
 
 
-async def test_nothing_stored_costs_nothing() -> None:
+async def test_no_commits_cause_no_work() -> None:
     fake_log = FakeLog()
     await fake_log.commits.settle(ATTEMPT)
     fake_log.commits.forget(ATTEMPT)
@@ -117,7 +117,7 @@ async def restored(attempt: int, facts: list[ArtifactCommitted], gone: set[Value
     return await latest_checkpoint(request(attempt), last, fetch, lambda event, **_: warnings.append(event))
 
 
-async def test_an_attempt_goes_on_from_the_latest_checkpoint_that_is_left() -> None:
+async def test_an_attempt_resumes_from_the_latest_available_checkpoint() -> None:
     ref = ArtifactRef(sha256="a" * 64, size=1, media_type="", format="bytes")
     lost = ArtifactCommitted(run_id="r", key="fit", attempt=2, name="checkpoint", value=Stored(ref), at=9.0)
     warnings: list[str] = []

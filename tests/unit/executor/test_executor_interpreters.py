@@ -38,9 +38,7 @@ def fake_python(folder: Path, *lines: str) -> str:
     return str(path)
 
 
-async def test_the_same_digest_is_found_and_kept_while_nothing_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_interpreter_is_cached_until_packages_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = interpreters()
     wanted = here()
     assert (await found.find(wanted)).python == sys.executable
@@ -48,7 +46,7 @@ async def test_the_same_digest_is_found_and_kept_while_nothing_is_installed(
     assert (await found.find(wanted)).digest == wanted.digest
 
 
-async def test_a_hint_is_taken_without_asking_while_its_folders_are_unchanged(tmp_path: Path) -> None:
+async def test_a_hint_is_trusted_while_its_folders_are_unchanged(tmp_path: Path) -> None:
     python, site = fake_python(tmp_path, "exit 9"), tmp_path / "site-packages"
     site.mkdir()
     hint = InterpreterHint(python=python, folders={str(site): site.stat().st_mtime_ns})
@@ -58,12 +56,12 @@ async def test_a_hint_is_taken_without_asking_while_its_folders_are_unchanged(tm
     assert (await found.find(here())).python == sys.executable
 
 
-async def test_a_hint_to_another_machine_leads_to_an_interpreter_of_this_one() -> None:
+async def test_a_hint_from_another_machine_falls_back_to_a_local_interpreter() -> None:
     hint = InterpreterHint(python="/home/ada/venv/bin/python", folders={"/home/ada/venv/lib": 1})
     assert (await interpreters(hint).find(here())).python == sys.executable
 
 
-async def test_further_distributions_do_not_matter_but_the_digest_is_that_of_what_is_there() -> None:
+async def test_extra_distributions_are_allowed_and_in_the_digest() -> None:
     fewer = dict(list(here().packages.items())[:5])
     wanted = here(packages=fewer)
     found = await interpreters().find(wanted)
@@ -71,7 +69,7 @@ async def test_further_distributions_do_not_matter_but_the_digest_is_that_of_wha
     assert found.digest != wanted.digest
 
 
-async def test_what_is_missing_or_differs_is_said_with_what_to_do() -> None:
+async def test_missing_and_different_packages_are_reported_with_a_hint() -> None:
     packages = here().packages | {"numpy": "0.1", "absent-one": "3.0"}
     with pytest.raises(EnvironmentMissingError) as raised:
         await interpreters(pythons=("/no/python", sys.executable)).find(here(packages=packages))
@@ -80,7 +78,7 @@ async def test_what_is_missing_or_differs_is_said_with_what_to_do() -> None:
     assert "penstock register FILE" in message and "PENSTOCK_PYTHONS" in message
 
 
-async def test_an_interpreter_that_does_not_answer_says_why(tmp_path: Path) -> None:
+async def test_an_unresponsive_interpreter_is_reported(tmp_path: Path) -> None:
     python = fake_python(tmp_path, "echo \"No module named 'penstock'\" >&2", "exit 1")
     with pytest.raises(EnvironmentMissingError, match="does not say what it has installed: No module named 'penstock'"):
         await interpreters(pythons=(python,)).find(here())
@@ -88,7 +86,7 @@ async def test_an_interpreter_that_does_not_answer_says_why(tmp_path: Path) -> N
         await interpreters(pythons=("/no/python",)).find(here())
 
 
-def test_differences_leave_out_installers_and_the_platform_itself() -> None:
+def test_differences_exclude_installers_and_the_platform() -> None:
     packages = {"numpy": "2.0", "pip": "1", "penstock": "1", "penstock-platform": "1"}
     wanted = Environment(implementation="cpython", version="3.11.2", packages=packages)
     found = Environment(implementation="cpython", version="3.11.9", packages={"numpy": "2.0", "more": "1"})
@@ -99,6 +97,6 @@ def test_differences_leave_out_installers_and_the_platform_itself() -> None:
     assert environments.shorten([str(n) for n in range(7)]) == "0; 1; 2; 3; 4; and 2 more"
 
 
-def test_the_setting_takes_interpreters_and_virtual_environments(tmp_path: Path) -> None:
+def test_the_setting_accepts_interpreters_and_virtual_environments(tmp_path: Path) -> None:
     settings = ExecutorSettings(pythons=f"/usr/bin/python3:{tmp_path}")
     assert settings.interpreters() == ["/usr/bin/python3", f"{tmp_path}/bin/python"]

@@ -39,7 +39,7 @@ def ends(bench: ServiceHarness) -> list[tuple[str, Outcome, str]]:
     return [(fact.key, fact.outcome, fact.error.type if fact.error else "") for fact in found]
 
 
-async def test_without_a_look_ahead_only_as_many_as_there_are_slots_are_asked_for() -> None:
+async def test_without_prefetch_only_free_slots_are_requested() -> None:
     bench = await full(ahead=0)
     assert bench.wanted[-1] == 0
     bench.end("a")
@@ -61,7 +61,7 @@ async def test_the_most_important_starts_first_and_equals_by_age() -> None:
     await in_line(bench, 0)
 
 
-async def test_who_waited_for_long_is_not_overtaken() -> None:
+async def test_a_long_waiting_attempt_is_not_overtaken() -> None:
     bench = await full()
     now = time.time()
     bench.deliver("new", priority=5, at=now)
@@ -72,7 +72,7 @@ async def test_who_waited_for_long_is_not_overtaken() -> None:
     assert bench.processes.started[-1] == "old"
 
 
-async def test_a_cancel_ends_those_in_line_and_spares_what_closes_a_run() -> None:
+async def test_a_cancel_ends_queued_attempts_except_exit_handlers() -> None:
     bench = await full()
     delivery = bench.deliver("gone", run_id="other")
     bench.deliver("cleanup", run_id="other", closing=True)
@@ -84,7 +84,7 @@ async def test_a_cancel_ends_those_in_line_and_spares_what_closes_a_run() -> Non
     await until(lambda: bench.processes.started == ["a", "b", "cleanup"])
 
 
-async def test_an_attempt_that_cannot_start_in_time_ends_so() -> None:
+async def test_an_attempt_that_cannot_start_in_time_times_out() -> None:
     bench = await full()
     late = bench.deliver("late", start_by=time.time() - 1)
     soon = bench.deliver("soon", start_by=time.time() + 0.2)
@@ -95,14 +95,14 @@ async def test_an_attempt_that_cannot_start_in_time_ends_so() -> None:
     await until(lambda: bench.processes.started == ["a", "b", "patient"])
 
 
-async def test_an_attempt_that_is_too_late_for_a_free_slot_does_not_start() -> None:
+async def test_an_expired_attempt_does_not_take_a_free_slot() -> None:
     bench = ServiceHarness()
     bench.deliver("late", start_by=time.time() - 1)
     await until(lambda: ends(bench) == [("late", Outcome.TIMED_OUT, "QueueTimeout")])
     assert bench.processes.started == [] and bench.wanted[-1] == 2
 
 
-async def test_a_lost_attempt_is_told_while_all_slots_are_taken() -> None:
+async def test_a_lost_attempt_is_reported_while_all_slots_are_busy() -> None:
     bench = await full()
     started = AttemptStarted(run_id="r", key="lost", attempt=1, executor="gone")
     place = "runs.05.r.step.lost.1.started"
@@ -114,7 +114,7 @@ async def test_a_lost_attempt_is_told_while_all_slots_are_taken() -> None:
     await in_line(bench, 1)
 
 
-async def test_a_redelivery_of_one_in_line_changes_nothing() -> None:
+async def test_redelivery_of_a_queued_attempt_changes_nothing() -> None:
     bench = await full()
     bench.deliver("c")
     await in_line(bench, 1)
@@ -126,14 +126,14 @@ async def test_a_redelivery_of_one_in_line_changes_nothing() -> None:
     assert bench.processes.started == ["a", "b", "c"]
 
 
-async def test_an_attempt_that_must_not_start_yet_is_handed_back() -> None:
+async def test_an_attempt_before_its_start_time_is_handed_back() -> None:
     bench = await full()
     early = bench.deliver("early", not_before=time.time() + 60)
     await until(lambda: bench.platform.back == [early])
     await in_line(bench, 0)
 
 
-async def test_a_stop_hands_back_those_in_line() -> None:
+async def test_a_stop_hands_queued_attempts_back() -> None:
     bench = await full()
     back = [bench.deliver(key) for key in ("c", "d")]
     await in_line(bench, 2)

@@ -32,7 +32,7 @@ async def test_an_attempt_without_its_environment_is_handed_back_a_few_times_bef
     assert bench.platform.acked == deliveries[-1:]
 
 
-async def test_an_end_that_cannot_be_recorded_in_any_form_comes_again() -> None:
+async def test_an_end_that_cannot_be_recorded_is_redelivered() -> None:
     bench = ServiceHarness()
     delivery = bench.deliver("a")
     await _settle()
@@ -44,7 +44,7 @@ async def test_an_end_that_cannot_be_recorded_in_any_form_comes_again() -> None:
     assert bench.wanted[-1] == 2
 
 
-async def test_a_delivery_that_brings_nothing_is_asked_for_again_at_once() -> None:
+async def test_a_useless_delivery_is_replaced_at_once() -> None:
     bench = ServiceHarness()
     bench.deliver("a")
     await _settle()
@@ -54,7 +54,7 @@ async def test_a_delivery_that_brings_nothing_is_asked_for_again_at_once() -> No
     assert bench.wanted[asked:] == [1, 1]
 
 
-async def test_nothing_of_an_attempt_is_remembered_once_it_is_over() -> None:
+async def test_finished_attempts_leave_no_state() -> None:
     bench = ServiceHarness()
     for n in range(50):
         bench.deliver(f"s-{n}")
@@ -68,7 +68,7 @@ async def test_nothing_of_an_attempt_is_remembered_once_it_is_over() -> None:
     assert len(bench.platform.acked) == 50
 
 
-async def test_an_attempt_that_others_have_ended_in_the_log_is_ended() -> None:
+async def test_an_attempt_ended_in_the_log_by_others_is_stopped() -> None:
     bench = ServiceHarness()
     bench.deliver("a")
     await _settle()
@@ -91,7 +91,7 @@ async def test_a_cancel_while_an_attempt_is_submitted_reaches_the_adapter() -> N
     assert bench.processes.cancelled == ["a"]
 
 
-async def test_a_delivery_is_acknowledged_once_something_durable_holds_the_attempt() -> None:
+async def test_a_delivery_is_acknowledged_once_a_durable_backend_has_the_attempt() -> None:
     bench = ServiceHarness(durable=True)
     delivery = bench.deliver("a")
     await _settle()
@@ -114,7 +114,7 @@ async def test_an_attempt_in_a_process_stays_in_flight_until_its_end_is_in_the_l
     assert bench.platform.acked == [delivery]
 
 
-async def test_an_attempt_whose_end_is_in_the_log_is_never_submitted_to_something_durable() -> None:
+async def test_an_attempt_finished_in_the_log_is_never_submitted_to_a_durable_backend() -> None:
     """Even at its first delivery: what held it may have been removed since."""
     bench = ServiceHarness(durable=True)
     bench.service.horizon = 0
@@ -125,7 +125,7 @@ async def test_an_attempt_whose_end_is_in_the_log_is_never_submitted_to_somethin
     assert (bench.processes.started, bench.platform.acked) == ([], [delivery])
 
 
-async def test_a_started_attempt_that_something_durable_holds_is_submitted_again_and_not_lost() -> None:
+async def test_a_started_attempt_on_a_durable_backend_is_resubmitted_and_not_lost() -> None:
     bench = ServiceHarness(durable=True)
     started = AttemptStarted(run_id="r", key="a", attempt=1, executor="other")
     bench.platform.known[subjects.run("r", "step.a.1.started")] = Recorded(1, 0.0, started)

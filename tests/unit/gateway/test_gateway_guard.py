@@ -107,7 +107,7 @@ async def test_each_token_has_its_own_principal(site: Site) -> None:
 @pytest.mark.parametrize(
     "sent", [None, "", "Bearer", "Bearer ", "Bearer wrong", "Basic own", "own", "Bearer own x", "Bearer \udcff"]
 )
-async def test_anything_else_is_refused_and_logged(site: Site, sent: str | None) -> None:
+async def test_invalid_tokens_are_rejected_and_logged(site: Site, sent: str | None) -> None:
     sent = sent and sent.encode(errors="replace").decode()
     status, _ = await site.send("GET", "/v1/runs", sent)
     assert status == 401
@@ -116,18 +116,18 @@ async def test_anything_else_is_refused_and_logged(site: Site, sent: str | None)
     assert "wrong" not in str(line)
 
 
-async def test_a_digest_is_no_token(site: Site) -> None:
+async def test_a_digest_is_not_a_token(site: Site) -> None:
     await _add(site, "second", "ci")
     assert (await site.send("GET", "/v1/runs", f"Bearer {access.token_digest('second')}"))[0] == 401
 
 
-async def test_without_the_store_named_tokens_wait_and_the_own_token_works(site: Site) -> None:
+async def test_without_the_token_store_only_the_own_token_works(site: Site) -> None:
     site.store.down = True
     assert (await site.send("GET", "/v1/runs", "Bearer own"))[0] == 200
     assert (await site.send("GET", "/v1/runs", "Bearer second"))[0] == 503
 
 
-async def test_whatever_may_change_something_is_one_line(site: Site) -> None:
+async def test_every_mutating_request_is_one_audit_line(site: Site) -> None:
     await site.send("POST", "/v1/runs", "Bearer own")
     await site.send("DELETE", "/v1/broken", "Bearer own")
     audit = [line for line in site.log.lines if line["event"] == "request"]
@@ -137,7 +137,7 @@ async def test_whatever_may_change_something_is_one_line(site: Site) -> None:
     ]
 
 
-async def test_the_secret_of_a_link_is_not_logged(site: Site) -> None:
+async def test_link_signatures_are_not_logged(site: Site) -> None:
     await site.send("POST", "/v1/answers/the-secret")
     assert [line["path"] for line in site.log.lines] == ["/v1/answers/"]
 

@@ -47,7 +47,7 @@ def test_invalid_inputs_are_a_problem_with_each_field() -> None:
         (" localhost ", "localhost"),
     ],
 )
-def test_the_name_in_a_host_header(header: str, name: str) -> None:
+def test_parsing_the_host_header(header: str, name: str) -> None:
     # `::1` without brackets is no valid header; whatever it is read as, it must be no allowed name.
     found = guard.host_name(header)
     assert found == name or (header == "::1" and found not in (guard.allowed_names("127.0.0.1", []) or ()))
@@ -66,7 +66,7 @@ def test_the_name_in_a_host_header(header: str, name: str) -> None:
         ("example.org", False),
     ],
 )
-def test_where_names_are_checked(host: str, loopback: bool) -> None:
+def test_when_host_names_are_checked(host: str, loopback: bool) -> None:
     assert guard.is_loopback(host) == loopback
     assert (guard.allowed_names(host, []) is not None) == loopback
     assert "extra.example" in (guard.allowed_names(host, ["extra.example"]) or ())
@@ -81,7 +81,7 @@ def test_no_host_header_breaks_the_guard(header: str) -> None:
 
 
 @given(st.integers(0, 20), st.integers(0, 30) | st.none(), st.integers(0, 30) | st.none())
-def test_a_range_is_what_slicing_says(size: int, first: int | None, last: int | None) -> None:
+def test_ranges_match_python_slices(size: int, first: int | None, last: int | None) -> None:
     text = f"bytes={'' if first is None else first}-{'' if last is None else last}"
     data = bytes(range(size))
     if (first is None and last is None) or (first is not None and last is not None and last < first):
@@ -101,7 +101,7 @@ def test_a_range_is_what_slicing_says(size: int, first: int | None, last: int | 
 
 
 @given(st.text(max_size=20))
-def test_no_range_header_breaks_a_download(text: str) -> None:
+def test_arbitrary_range_headers_never_break_a_download(text: str) -> None:
     for header in (text, f"bytes={text}"):
         try:
             span = downloads.parse_range(header, 10)
@@ -114,7 +114,7 @@ def test_no_range_header_breaks_a_download(text: str) -> None:
 
 
 @given(st.text(max_size=300))
-def test_no_file_name_leaves_its_header_or_its_folder(name: str) -> None:
+def test_file_names_cannot_escape_header_or_folder(name: str) -> None:
     about = ArtifactRef(sha256="a" * 64, size=1, media_type="text/plain", format="file", filename=name)
     header = downloads.disposition(about, "a" * 64)
     assert header.startswith('attachment; filename="')
@@ -128,7 +128,7 @@ def test_no_file_name_leaves_its_header_or_its_folder(name: str) -> None:
 
 
 @given(st.text(max_size=60), st.booleans())
-def test_no_media_type_leaves_its_header(text: str, unsafe: bool) -> None:
+def test_media_types_cannot_escape_the_header(text: str, unsafe: bool) -> None:
     about = ArtifactRef(sha256="a" * 64, size=1, media_type=text, format="pickle", unsafe=unsafe)
     found = downloads.media_type(about)
     assert found.isascii()
@@ -143,7 +143,7 @@ def test_no_media_type_leaves_its_header(text: str, unsafe: bool) -> None:
 
 
 @pytest.mark.parametrize(("depth", "deep"), [(1, False), (3, False), (4, True), (50, True)])
-def test_depth_of_a_body(depth: int, deep: bool) -> None:
+def test_body_nesting_depth(depth: int, deep: bool) -> None:
     nested: Any = 1
     for level in range(depth):
         nested = [nested, 2] if level % 2 else {"a": nested, "b": {}}

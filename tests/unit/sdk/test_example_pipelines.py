@@ -90,7 +90,7 @@ def usual(training: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tup
     return trained, cast("MemorySink", outer.sink), folder
 
 
-def test_training_on_the_built_in_data_is_good(usual: tuple[Any, MemorySink, Path]) -> None:
+def test_training_on_the_built_in_data_is_accurate(usual: tuple[Any, MemorySink, Path]) -> None:
     trained, sink, folder = usual
     test = trained.metrics["test"]
     assert test["accuracy"] > 0.9
@@ -107,20 +107,20 @@ def test_training_on_the_built_in_data_is_good(usual: tuple[Any, MemorySink, Pat
     assert json.loads((folder / "metrics.json").read_text()) == trained.metrics
 
 
-def test_the_report_holds_its_plots_and_loads_nothing(usual: tuple[Any, MemorySink, Path]) -> None:
+def test_the_report_embeds_its_plots(usual: tuple[Any, MemorySink, Path]) -> None:
     text = (usual[2] / usual[0].report).read_text()
     assert text.count('src="data:image/png;base64,') == 3
     assert "http" not in text
     assert "<script" not in text
 
 
-def test_the_candidates_run_side_by_side(training: ModuleType) -> None:
+def test_the_candidates_run_in_parallel(training: ModuleType) -> None:
     nodes = {node.key: node for node in training.training.compile().nodes}
     for name in ("train_logistic", "train_forest", "train_boosting"):
         assert {source.node for source in nodes[name].inputs.values() if hasattr(source, "node")} == {"split", "clean"}
 
 
-def test_a_csv_as_users_have_them(training: ModuleType, work: Path, table: pd.DataFrame) -> None:
+def test_a_messy_csv(training: ModuleType, work: Path, table: pd.DataFrame) -> None:
     table.to_csv("mine.csv", index=False)
     sink = MemorySink()
     with use_context(Context(sink=sink)):
@@ -150,9 +150,7 @@ def test_more_than_two_classes_and_another_target(training: ModuleType, work: Pa
         ({"x": [1, 1, 1], "target": ["a", "b", "a"]}, "no column is left to learn from"),
     ],
 )
-def test_a_csv_that_cannot_be_learned_from(
-    training: ModuleType, work: Path, columns: dict[str, Any], says: str
-) -> None:
+def test_an_unusable_csv(training: ModuleType, work: Path, columns: dict[str, Any], says: str) -> None:
     pd.DataFrame(columns).to_csv("mine.csv", index=False)
     with pytest.raises(ValueError, match=says):
         training.training.local(source="mine.csv")
@@ -169,7 +167,7 @@ def model(training: ModuleType, table: pd.DataFrame, tmp_path_factory: pytest.Te
     return training.train_logistic(cleaned.table, cleaned.preparation)
 
 
-def test_predictions_prepare_rows_as_training_did(
+def test_predictions_preprocess_rows_like_training(
     inference: ModuleType, model: Any, table: pd.DataFrame, work: Path
 ) -> None:
     shuffled = table.sample(frac=1, random_state=0)[["target", "city", " income ", "active", "id"]]
@@ -185,7 +183,7 @@ def test_predictions_prepare_rows_as_training_did(
     assert predictions["probability"].between(0.5, 1).all()
 
 
-def test_columns_that_are_absent_count_as_missing_but_not_all(inference: ModuleType, model: Any) -> None:
+def test_some_absent_columns_count_as_missing(inference: ModuleType, model: Any) -> None:
     incoming = inference.prepare(pd.DataFrame({"income": ["90", "n/a"]}), model)
     predictions, summary = inference.predict(model, incoming, "run")
     assert predictions["prediction"].tolist()[0] == "yes"
@@ -195,16 +193,14 @@ def test_columns_that_are_absent_count_as_missing_but_not_all(inference: ModuleT
         inference.prepare(pd.DataFrame({"other": [1]}), model)
 
 
-def test_no_rows_are_no_error(inference: ModuleType, model: Any) -> None:
+def test_empty_input_is_not_an_error(inference: ModuleType, model: Any) -> None:
     empty = pd.DataFrame({"income": [], "city": [], "active": []})
     predictions, summary = inference.predict(model, inference.prepare(empty, model), "run")
     assert len(predictions) == 0
     assert summary["rows"] == 0
 
 
-def test_zeros_that_are_no_measurement_are_missing_for_predictions_too(
-    training: ModuleType, inference: ModuleType
-) -> None:
+def test_placeholder_zeros_are_missing_for_predictions_too(training: ModuleType, inference: ModuleType) -> None:
     cleaned = training.clean(training.load())
     model = training.train_logistic(cleaned.table, cleaned.preparation)
     incoming = inference.prepare(training.load(), model)

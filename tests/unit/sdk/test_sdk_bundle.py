@@ -34,7 +34,7 @@ def write(path: Path, text: str | bytes = "x") -> None:
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
 
 
-def test_it_holds_the_files_and_nothing_but_names_and_contents_count(project: Path, tmp_path: Path) -> None:
+def test_the_digest_depends_only_on_names_and_contents(project: Path, tmp_path: Path) -> None:
     packed = bundle.pack(project)
     assert packed.files == ("data/small.csv", "features/__init__.py", "features/steps.py", "pipeline.py", "run.sh")
     assert packed.warnings == ()
@@ -51,7 +51,7 @@ def test_it_holds_the_files_and_nothing_but_names_and_contents_count(project: Pa
     assert bundle.pack(project).digest != packed.digest
 
 
-def test_what_no_step_needs_is_left_out(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unneeded_files_are_excluded(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = bundle.pack(project).digest
     for name in (
         *(".env", ".git/config", ".penstock/token", "__pycache__/a.pyc", "features/__pycache__/b.pyc", "old.pyc"),
@@ -77,7 +77,7 @@ def test_links_are_followed_to_files_only(project: Path, tmp_path: Path) -> None
     ]
 
 
-def test_large_files_are_left_out_with_a_warning_but_python_is_not(project: Path) -> None:
+def test_large_files_except_python_are_excluded_with_a_warning(project: Path) -> None:
     write(project / "weights.bin", bytes(source.FILE_LIMIT + 1))
     write(project / "generated.py", b"#" * (source.FILE_LIMIT + 1))
     packed = bundle.pack(project)
@@ -87,7 +87,7 @@ def test_large_files_are_left_out_with_a_warning_but_python_is_not(project: Path
     assert "weights.bin (1.0 MiB)" in packed.warnings[0]
 
 
-def test_too_much_is_refused_naming_the_largest(project: Path) -> None:
+def test_an_oversized_bundle_is_rejected_naming_the_largest_files(project: Path) -> None:
     for n in range(22):
         write(project / f"part{n}.bin", bytes(source.FILE_LIMIT - n))
     with pytest.raises(DefinitionError, match=r"more than 20\.0 MiB.*part0\.bin \(1\.0 MiB\).*\.penstockignore"):
@@ -96,7 +96,7 @@ def test_too_much_is_refused_naming_the_largest(project: Path) -> None:
     assert "part0.bin" not in bundle.pack(project).files
 
 
-def test_a_folder_full_of_other_things_is_refused(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_too_many_files_is_rejected(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "MAX_ENTRIES", 5)
     with pytest.raises(DefinitionError, match="put the pipeline into a folder of its own"):
         bundle.pack(project)
@@ -127,7 +127,7 @@ def test_ignore_patterns(patterns: str, left_out: list[str], kept: list[str]) ->
     assert [name for name in kept if rules.match(name, folder=False)] == []
 
 
-def test_patterns_agree_with_git(tmp_path: Path) -> None:
+def test_ignore_patterns_match_git(tmp_path: Path) -> None:
     """The same patterns leave out the same files here and there."""
     patterns = "*.log\n/only_root\nlib/*.so\n**/gen/\n!keep.log\ndocs/**/x.txt\n"
     names = ["a.log", "keep.log", "only_root", "sub/only_root", "lib/a.so", "lib/b/a.so", "gen/x", "a/gen/y"]
@@ -159,7 +159,7 @@ def git(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_git_tells_commit_branch_remote_and_changes(project: Path) -> None:
+def test_git_metadata_has_commit_branch_remote_and_changes(project: Path) -> None:
     assert bundle.git_info(project) is None
     git(project, "init", "-q")
     assert bundle.git_info(project) is None
@@ -193,14 +193,14 @@ def test_without_git_there_is_no_commit(project: Path, monkeypatch: pytest.Monke
         ("/srv/git/x", "/srv/git/x"),
     ],
 )
-def test_addresses_lose_their_credentials(address: str, shown: str) -> None:
+def test_credentials_are_removed_from_remote_urls(address: str, shown: str) -> None:
     assert without_credentials(address) == shown
 
 
 # ------------------------------------------------------------------------------------------------------ environment
 
 
-def test_the_environment_lists_what_is_installed_and_has_no_path() -> None:
+def test_the_environment_lists_installed_packages_without_paths() -> None:
     info = bundle.environment_info()
     assert info["implementation"] == "cpython"
     assert info["version"] == ".".join(map(str, sys.version_info[:3]))
@@ -215,7 +215,7 @@ def test_the_environment_lists_what_is_installed_and_has_no_path() -> None:
     assert all(Path(folder).stat().st_mtime_ns == at for folder, at in hint["folders"].items())
 
 
-def test_an_interpreter_says_the_same_of_itself() -> None:
+def test_another_interpreter_reports_the_same_environment() -> None:
     code = "from penstock.bundle import environment; environment.main()"
     done = subprocess.run([sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True)
     assert json.loads(done.stdout) == {
@@ -243,7 +243,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("no JSON", "1.0"),
     ],
 )
-def test_a_distribution_that_no_index_has_is_identified_by_its_content(site: Path, origin: str, version: str) -> None:
+def test_an_unpublished_distribution_is_identified_by_its_content(site: Path, origin: str, version: str) -> None:
     write(site / "My_own.lib-1.0.dist-info" / "direct_url.json", origin)
     packages = bundle.environment_info()["packages"]
     assert list(packages) == ["my-own-lib"]
@@ -251,7 +251,7 @@ def test_a_distribution_that_no_index_has_is_identified_by_its_content(site: Pat
     assert "ada" not in packages["my-own-lib"]
 
 
-def test_a_distribution_installed_from_a_folder_counts_by_its_files_without_paths(site: Path) -> None:
+def test_a_distribution_from_a_folder_is_identified_by_its_files(site: Path) -> None:
     info = site / "mine-1.0.dist-info"
     write(info / "direct_url.json", '{"url": "file:///home/ada/mine", "dir_info": {}}')
     found: list[str] = []
@@ -262,7 +262,7 @@ def test_a_distribution_installed_from_a_folder_counts_by_its_files_without_path
     assert found[0] == found[1] != found[2]
 
 
-def test_the_digest_changes_with_what_is_installed_and_not_with_code_of_projects(
+def test_the_environment_digest_depends_on_packages_and_not_on_project_code(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(site), str(site.parent)])
@@ -276,12 +276,12 @@ def test_the_digest_changes_with_what_is_installed_and_not_with_code_of_projects
     assert bundle.environment_info()["digest"] != digests[0]
 
 
-def test_unreadable_folders_on_the_path_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_folders_on_the_path_are_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", [str(tmp_path / "missing"), str(Path(__file__))])
     assert environment.environment_info()["packages"] == {}
 
 
-def test_importing_the_package_stays_light() -> None:
+def test_importing_the_package_is_fast() -> None:
     """What every command waits for: neither the client nor a scientific library is imported."""
     heavy = [
         "asyncio",

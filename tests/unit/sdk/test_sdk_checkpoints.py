@@ -19,7 +19,7 @@ def train(epochs: int) -> list[int]:
     return [*done, context().attempt]
 
 
-def test_a_test_of_a_step_goes_on_from_the_context_in_which_it_was_lost() -> None:
+def test_a_step_test_resumes_from_the_context_of_the_lost_attempt() -> None:
     first = Context(step="train")
     with pytest.raises(ConnectionError), use_context(first):
         train(5)
@@ -47,7 +47,7 @@ def test_a_checkpoint_is_a_copy() -> None:
     assert next_attempt.restore() == {"weights": [1]}
 
 
-def test_none_is_a_checkpoint_and_an_attempt_without_one_hands_the_former_on() -> None:
+def test_none_is_a_valid_checkpoint_and_earlier_ones_are_passed_on() -> None:
     context = Context()
     context.checkpoint(None)
     assert context.next_attempt().restore(default=5) is None
@@ -55,7 +55,7 @@ def test_none_is_a_checkpoint_and_an_attempt_without_one_hands_the_former_on() -
     assert Context().next_attempt().restore(default=5) == 5
 
 
-def test_local_runs_restore_when_they_retry() -> None:
+def test_local_runs_restore_checkpoints_on_retry() -> None:
     @step(retries=1)
     def fit(epochs: int) -> list[int]:
         return train(epochs)

@@ -70,7 +70,7 @@ def same(one: Any, other: Any) -> bool:
 
 @settings(max_examples=300, deadline=None)
 @given(data)
-def test_every_value_comes_back_as_it_was_through_the_services_json(value: Any) -> None:
+def test_values_round_trip_through_the_services_json(value: Any) -> None:
     tree = encode(value)
     assert orjson.loads(orjson.dumps(tree)) == tree == json.loads(json.dumps(tree, allow_nan=False))
     assert same(decode(orjson.loads(orjson.dumps(tree))), value)
@@ -91,7 +91,7 @@ def test_every_value_comes_back_as_it_was_through_the_services_json(value: Any) 
         Path("a/b"),
     ],
 )
-def test_objects_come_back_equal_and_of_their_type(value: Any) -> None:
+def test_objects_round_trip_with_their_type(value: Any) -> None:
     tree = json.loads(json.dumps(encode(value)))
     for hint in (Any, type(value)):
         found = decode(tree, hint)
@@ -132,17 +132,17 @@ class Local:
         datetime.datetime(2000, 1, 1, fold=1),
     ],
 )
-def test_what_has_no_exact_form_is_refused(value: Any) -> None:
+def test_values_without_an_exact_form_are_rejected(value: Any) -> None:
     with pytest.raises(NotJsonError):
         encode(value)
 
 
-def test_paths_are_refused_where_files_would_be_lost() -> None:
+def test_paths_are_rejected_where_files_would_be_lost() -> None:
     with pytest.raises(NotJsonError, match="path"):
         encode([Path("x")], paths=False)
 
 
-def test_pydantic_models_that_change_as_json_are_refused() -> None:
+def test_pydantic_models_that_change_in_json_are_rejected() -> None:
     with pytest.raises(NotJsonError):
         encode(Settings(alpha=float("nan")))
 
@@ -178,7 +178,7 @@ def test_pydantic_models_that_change_as_json_are_refused() -> None:
         ({"a": 1}, Any, {"a": 1}),
     ],
 )
-def test_plain_json_becomes_what_the_hint_says(plain: Any, hint: Any, value: Any) -> None:
+def test_plain_json_is_converted_to_the_hint(plain: Any, hint: Any, value: Any) -> None:
     found = decode(plain, hint)
     assert found == value
     assert type(found) is type(value)
@@ -204,6 +204,6 @@ def test_plain_json_becomes_what_the_hint_says(plain: Any, hint: Any, value: Any
         ([[1]], set[list[int]]),
     ],
 )
-def test_data_that_cannot_be_it_is_a_mismatch(plain: Any, hint: Any) -> None:
+def test_unconvertible_data_is_a_mismatch(plain: Any, hint: Any) -> None:
     with pytest.raises(MismatchError):
         decode(plain, hint)

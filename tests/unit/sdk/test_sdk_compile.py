@@ -19,7 +19,7 @@ from penstock_core.pipeline import ir, ir_check, values
 from penstock_core.pipeline.values import BoundFields, BoundItems, Inline, Output, Param
 
 
-def test_a_pipeline_becomes_its_ir() -> None:
+def test_a_pipeline_compiles_to_its_ir() -> None:
     compiled = samples.training.compile()
     ir_check.check(compiled)
     assert compiled.name == "training"
@@ -91,7 +91,7 @@ def test_every_option_is_in_the_spec() -> None:
         ("90 s", 90),
     ],
 )
-def test_times(written: Any, seconds: float) -> None:
+def test_durations_and_times(written: Any, seconds: float) -> None:
     assert options.duration(written, "timeout") == pytest.approx(seconds)
 
 
@@ -125,7 +125,7 @@ def test_other_returns() -> None:
     }
 
 
-def test_nodes_stand_in_an_order_that_runs() -> None:
+def test_nodes_are_in_topological_order() -> None:
     compiled = samples.backwards.compile()
     seen: set[str] = set()
     for node in compiled.nodes:
@@ -134,7 +134,7 @@ def test_nodes_stand_in_an_order_that_runs() -> None:
     assert [node.key for node in compiled.nodes] == ["note-3", "note-2", "note"]
 
 
-def test_outside_a_pipeline_a_step_is_its_function() -> None:
+def test_outside_a_pipeline_a_step_is_a_plain_function() -> None:
     assert samples.split([1, 2, 3, 4], size=0.25) == samples.Parts([1], [2, 3, 4])
     assert samples.split.__doc__ == "Divide in two."
     assert str(inspect.signature(samples.split)) == "(numbers: 'list[int]', size: 'float' = 0.5) -> 'Parts'"
@@ -146,7 +146,7 @@ def test_outside_a_pipeline_a_step_is_its_function() -> None:
     assert samples.split.outputs == {"train": list[int], "test": list[int]}
 
 
-def test_what_a_step_returns_is_split_and_checked() -> None:
+def test_step_results_are_split_and_checked() -> None:
     assert samples.split.split(samples.Parts([1], [2])) == {"train": [1], "test": [2]}
     assert samples.repeat.split([1]) == {"result": [1]}
     with pytest.raises(TypeError, match="step 'split' is declared to return Parts, but returned a value of type list"):
@@ -155,7 +155,7 @@ def test_what_a_step_returns_is_split_and_checked() -> None:
         samples.split.split(samples.Parts([1], ["a"]))  # type: ignore[list-item]
 
 
-def test_steps_of_one_name_are_kept_apart() -> None:
+def test_steps_with_the_same_name_get_unique_keys() -> None:
     def make(text: str) -> Step[..., str]:
         @step(name="same")
         def inner() -> str:
@@ -176,7 +176,7 @@ def test_steps_of_one_name_are_kept_apart() -> None:
     assert both.local() == Both("one", "two")
 
 
-def test_references_show_what_they_are() -> None:
+def test_references_have_a_readable_repr() -> None:
     shown: list[str] = []
 
     @pipeline

@@ -38,7 +38,7 @@ CALLS = [
 
 
 @pytest.mark.parametrize(("call", "says"), CALLS)
-def test_wrong_calls(user: UserModules, call: str, says: str) -> None:
+def test_invalid_calls(user: UserModules, call: str, says: str) -> None:
     message = user.refused(f"""
         @pipeline
         def wrong(n: int = 1):
@@ -74,7 +74,7 @@ USES = [
 
 @pytest.mark.parametrize("value", ["load()", "n"])
 @pytest.mark.parametrize("use", USES)
-def test_a_reference_is_no_value(user: UserModules, use: str, value: str) -> None:
+def test_a_reference_is_not_a_value(user: UserModules, use: str, value: str) -> None:
     message = user.refused(f"""
         @pipeline
         def wrong(n: str = ""):
@@ -137,7 +137,7 @@ MODULES = [
 
 
 @pytest.mark.parametrize(("body", "says"), MODULES)
-def test_wrong_definitions(user: UserModules, body: str, says: str) -> None:
+def test_invalid_definitions(user: UserModules, body: str, says: str) -> None:
     assert says in user.refused(body + "\n")
 
 
@@ -153,7 +153,7 @@ STEPS = [
 
 
 @pytest.mark.parametrize(("definition", "call", "says"), STEPS)
-def test_wrong_steps(user: UserModules, definition: str, call: str, says: str) -> None:
+def test_invalid_steps(user: UserModules, definition: str, call: str, says: str) -> None:
     message = user.refused(f"{definition}\n\n@pipeline\ndef wrong():\n    {call}\n")
     assert says in message
     assert "'a'" in message
@@ -173,7 +173,7 @@ WHOLE = [
 
 
 @pytest.mark.parametrize(("function", "says"), WHOLE)
-def test_wrong_pipelines(user: UserModules, function: str, says: str) -> None:
+def test_invalid_pipelines(user: UserModules, function: str, says: str) -> None:
     assert says in user.refused(f"@pipeline  # here\n{function}\n")
 
 
@@ -192,7 +192,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("body", "says"), BODIES)
-def test_wrong_bodies(user: UserModules, body: str, says: str) -> None:
+def test_invalid_bodies(user: UserModules, body: str, says: str) -> None:
     message = user.refused(f"""\
 @pipeline
 def p():
@@ -255,7 +255,7 @@ INNER_CALLS = [
 
 
 @pytest.mark.parametrize(("call", "says"), INNER_CALLS)
-def test_wrong_calls_of_pipelines(user: UserModules, call: str, says: str) -> None:
+def test_invalid_calls_of_pipelines(user: UserModules, call: str, says: str) -> None:
     message = user.refused(f"@pipeline\ndef outer():\n    {call}  # here\n\n{INNER}")
     assert says in message
 
@@ -272,7 +272,7 @@ INSIDE = [
 
 
 @pytest.mark.parametrize(("inner", "says"), INSIDE)
-def test_wrong_inner_pipelines(user: UserModules, inner: str, says: str) -> None:
+def test_invalid_inner_pipelines(user: UserModules, inner: str, says: str) -> None:
     assert says in user.refused(f"@pipeline\ndef outer():\n    inner()\n\n{inner}\n")
 
 
@@ -294,7 +294,7 @@ def test_a_limit_has_one_size(user: UserModules) -> None:
     assert message == "step 'c' has concurrency 'gpu:3', but step 'a' has 'gpu:2': one limit has one size"
 
 
-def test_a_step_of_the_main_script_is_refused(user: UserModules, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_of_the_main_script_is_rejected(user: UserModules, monkeypatch: pytest.MonkeyPatch) -> None:
     module = user.load("""
         @step
         def a(): ...
@@ -308,7 +308,7 @@ def test_a_step_of_the_main_script_is_refused(user: UserModules, monkeypatch: py
         module.p.compile()
 
 
-def test_a_replaced_name_is_refused_with_its_reason(user: UserModules) -> None:
+def test_a_replaced_name_is_rejected_with_a_reason(user: UserModules) -> None:
     message = user.refused("""
         def count(function):
             return functools.wraps(function)(lambda *args: function(*args))

@@ -98,7 +98,7 @@ def test_comparisons_and_their_combinations() -> None:
     assert isinstance(squares[5].when, AnyOf)
 
 
-def test_fields_and_items_are_inputs_too() -> None:
+def test_fields_and_items_can_be_inputs() -> None:
     @pipeline
     def p(given: samples.Best = GIVEN) -> Any:
         best = samples.select(["a"], [0.5])
@@ -149,7 +149,7 @@ def test_one_of_joins_branches() -> None:
     assert found["note"].inputs == {"text": OneOf((Output("tell"), Inline(None)))}
 
 
-def test_conditions_hold_inside_pipelines_that_are_called_in_a_block() -> None:
+def test_a_condition_applies_to_pipelines_called_in_its_block() -> None:
     @pipeline
     def inner(n: int) -> int:
         with when(n > 1):
@@ -167,7 +167,7 @@ def test_conditions_hold_inside_pipelines_that_are_called_in_a_block() -> None:
     assert found["inner/add"].when == low
 
 
-def test_rules_and_handlers_of_the_end() -> None:
+def test_trigger_rules_and_exit_handlers() -> None:
     @pipeline
     def p(n: int = 1) -> str:
         told = samples.tell("x")
@@ -195,7 +195,7 @@ def test_rules_and_handlers_of_the_end() -> None:
     assert compiled.steps["alarm"].entrypoint == "sdk_sample_graphs:note"
 
 
-def test_handlers_in_an_inner_pipeline_are_no_part_of_its_order() -> None:
+def test_handlers_of_an_inner_pipeline_are_not_part_of_its_order() -> None:
     @pipeline
     def inner() -> None:
         samples.tell("main")
@@ -376,7 +376,7 @@ USES = [
 
 
 @pytest.mark.parametrize(("use", "says"), USES)
-def test_what_is_refused(user: UserModules, use: str, says: str) -> None:
+def test_rejected_definitions(user: UserModules, use: str, says: str) -> None:
     assert says in user.refused(f"@pipeline\ndef p(n: int = 1):\n    {use}  # here\n", HEAD)
 
 
@@ -415,7 +415,7 @@ BODIES = [
 
 
 @pytest.mark.parametrize(("body", "says"), BODIES)
-def test_wrong_bodies(user: UserModules, body: str, says: str) -> None:
+def test_invalid_bodies(user: UserModules, body: str, says: str) -> None:
     message = user.refused(
         f"@pipeline\ndef p(n: int = 1):\n    {body}\n\nkept = []\n\n"
         "@pipeline\ndef other():\n    kept.append(number())\n\nother.compile()\n",

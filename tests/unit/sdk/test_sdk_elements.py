@@ -44,7 +44,7 @@ def steps(value: Any) -> list[Any]:
 
 @quick
 @given(plain, st.data())
-def test_a_part_is_what_the_whole_has_there(store: FolderStore, value: Any, data: st.DataObject) -> None:
+def test_an_element_equals_that_of_the_whole_list(store: FolderStore, value: Any, data: st.DataObject) -> None:
     saved = json.loads(json.dumps(serialize.save(value, Any, store)))
     path: list[Any] = []
     while steps(value) and data.draw(st.booleans() | st.just(True)):
@@ -85,7 +85,7 @@ def test_a_large_list_has_a_line_for_each_item(store: FolderStore) -> None:
         (Plain(1), None),
     ],
 )
-def test_lists_say_how_many_items_they_have(store: FolderStore, value: Any, items: int | None) -> None:
+def test_lists_record_their_length(store: FolderStore, value: Any, items: int | None) -> None:
     assert serialize.save(value, Any, store)["artifact"]["items"] == items
 
 
@@ -98,7 +98,9 @@ def test_exactly_a_thousand_items_are_one_json_text(store: FolderStore) -> None:
 
 @quick
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=700), st.booleans())
-def test_every_line_is_found(tmp_path_factory: pytest.TempPathFactory, texts: list[str], ended: bool) -> None:
+def test_every_line_of_the_index_is_found(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[str], ended: bool
+) -> None:
     store = FolderStore(tmp_path_factory.mktemp("store"))
     raw = "\n".join(json.dumps(text) for text in texts) + ("\n" if ended else "")
     sha256, _ = store.put_bytes(raw.encode())
@@ -114,7 +116,7 @@ def test_elements_keep_their_types(store: FolderStore) -> None:
     assert read(serialize.save((1, "b"), tuple[int, str], store), store, 1, hint=str) == "b"
 
 
-def test_parts_of_items_and_fields_and_parts(store: FolderStore) -> None:
+def test_nested_items_and_fields(store: FolderStore) -> None:
     saved = serialize.save({"a": [b"x", [b"y"]], "b": 1}, Any, store)
     assert read(saved, store, "a", 1, 0) == b"y"
     assert serialize.load(part(part(saved, "a"), 0), bytes, store) == b"x"
@@ -128,7 +130,7 @@ def test_an_item_of_a_pickled_list(store: FolderStore) -> None:
 
 
 @pytest.mark.parametrize("path", [(3,), (-1,), ("a",), (0, 0)])
-def test_a_part_that_is_not_there_is_named(store: FolderStore, path: Any) -> None:
+def test_a_missing_element_is_named(store: FolderStore, path: Any) -> None:
     many = [1.5] * 3
     for saved in (
         {"value": many},
@@ -140,7 +142,7 @@ def test_a_part_that_is_not_there_is_named(store: FolderStore, path: Any) -> Non
             serialize.load(part(saved, *path), Any, store, where="input 'n' of step 's'")
 
 
-def test_a_part_of_the_wrong_type_is_refused(store: FolderStore) -> None:
+def test_an_element_of_the_wrong_type_is_rejected(store: FolderStore) -> None:
     with pytest.raises(TypeError, match=r"declared as int, but 'a' \(str\) is not int"):
         read({"value": ["a"]}, store, 0, hint=int)
 
@@ -156,7 +158,7 @@ def test_a_file_that_changed_after_it_was_indexed_is_found_damaged(store: Folder
         read(saved, store, 5)
 
 
-def test_an_index_that_cannot_be_used_is_made_anew(store: FolderStore) -> None:
+def test_an_unusable_index_is_rebuilt(store: FolderStore) -> None:
     saved = serialize.save(list(range(20_000)), list[int], store)
     for broken in (b"", b"x", b"\0" * 48):
         assert read(saved, store, 7) == 7
@@ -164,7 +166,7 @@ def test_an_index_that_cannot_be_used_is_made_anew(store: FolderStore) -> None:
     assert read(saved, store, 19_999) == 19_999
 
 
-def test_a_store_that_cannot_be_written_is_read_all_the_same(store: FolderStore) -> None:
+def test_a_read_only_store_can_be_read(store: FolderStore) -> None:
     saved = serialize.save(list(range(20_000)), list[int], store)
     (store.root / "lines").write_text("in the way")
     assert read(saved, store, 7) == 7
@@ -175,7 +177,7 @@ def test_a_missing_list_is_named(store: FolderStore) -> None:
         read({"artifact": {"format": "jsonl", "sha256": "0" * 64}}, store, 1)
 
 
-def test_reading_one_element_opens_no_more_than_its_part(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_one_element_reads_only_its_bytes(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = serialize.save(["x" * 50] * 50_000, list[str], store)
     assert read(saved, store, 40_000) == "x" * 50
     monkeypatch.setattr(Path, "read_bytes", lambda path: b"" if path.parent.parent.name == "sha256" else _read(path))

@@ -84,7 +84,7 @@ def test_options_of_mapping() -> None:
     assert found["square-2"].mapped == MapSpec(over=("x",)), "all of them is what it is without"
 
 
-def test_several_outputs_are_lists_that_can_be_unpacked() -> None:
+def test_several_outputs_unpack_into_lists() -> None:
     @pipeline
     def p() -> Any:
         models, scores = samples.train.partial([1, 2]).map(depth=[1, 2])
@@ -97,7 +97,7 @@ def test_several_outputs_are_lists_that_can_be_unpacked() -> None:
     }
 
 
-def test_partial_is_called_too() -> None:
+def test_partial_can_be_called() -> None:
     added = samples.add.partial(y=5)
     assert added(1) == 6
     assert added(x=2) == 7
@@ -115,7 +115,7 @@ def test_partial_is_called_too() -> None:
         added(1, y=2)
 
 
-def test_in_a_pipeline_in_a_pipeline() -> None:
+def test_mapping_in_a_nested_pipeline() -> None:
     @pipeline
     def inner(values: list[int]) -> list[int]:
         return samples.square.map(values)
@@ -219,6 +219,6 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("call", "says"), WRONG)
-def test_what_is_refused(user: UserModules, call: str, says: str) -> None:
+def test_rejected_definitions(user: UserModules, call: str, says: str) -> None:
     message = user.refused(f"@pipeline\ndef p(n: int = 1):\n    {call}  # here\n", HEAD)
     assert says in message

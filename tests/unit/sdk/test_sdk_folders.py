@@ -61,7 +61,7 @@ def test_unchanged_files_are_stored_once(store: FolderStore, tmp_path: Path) -> 
     assert contents(found) == contents(folder)
 
 
-def test_a_file_more_leaves_most_packs_as_they_are(store: FolderStore, tmp_path: Path) -> None:
+def test_adding_a_file_keeps_most_packs(store: FolderStore, tmp_path: Path) -> None:
     folder = filled(tmp_path / "data", small=2000)
     save(folder, store)
     before = objects(store)
@@ -70,7 +70,7 @@ def test_a_file_more_leaves_most_packs_as_they_are(store: FolderStore, tmp_path:
     assert len(objects(store) - before) <= 3
 
 
-def test_packs_are_bounded(store: FolderStore, tmp_path: Path) -> None:
+def test_pack_sizes_are_bounded(store: FolderStore, tmp_path: Path) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
     for n in range(200):
@@ -79,7 +79,7 @@ def test_packs_are_bounded(store: FolderStore, tmp_path: Path) -> None:
     assert max(store.path(sha256).stat().st_size for sha256 in objects(store)) <= PACK_LIMIT + SMALL
 
 
-def test_one_file_of_many(store: FolderStore, tmp_path: Path) -> None:
+def test_reading_one_file_of_many(store: FolderStore, tmp_path: Path) -> None:
     folder = filled(tmp_path / "model", small=100, large=1)
     (folder / "small-0007").chmod(0o755)
     manifest = folders.read(save(folder, store)["sha256"], store)
@@ -97,7 +97,7 @@ def test_one_file_of_many(store: FolderStore, tmp_path: Path) -> None:
         folders.relative(manifest, "nothing")
 
 
-def test_a_folder_that_was_stored_as_an_archive_is_read(store: FolderStore, tmp_path: Path) -> None:
+def test_a_folder_stored_as_an_archive_can_be_read(store: FolderStore, tmp_path: Path) -> None:
     folder = filled(tmp_path / "old", small=3, large=1)
     with store.temporary() as temporary:
         with tarfile.open(temporary, "w") as archive:
@@ -126,7 +126,7 @@ def test_a_flipped_byte_is_detected_and_named(store: FolderStore, tmp_path: Path
         serialize.load({"artifact": saved}, Path, store, folder=tmp_path)
 
 
-def test_a_name_with_control_characters_is_refused(store: FolderStore, tmp_path: Path) -> None:
+def test_a_name_with_control_characters_is_rejected(store: FolderStore, tmp_path: Path) -> None:
     folder = filled(tmp_path / "model", small=1)
     (folder / "a\nb").write_text("x")
     with pytest.raises(UnsavableError, match=r"holds 'a\\nb', which has control characters in its name: rename it"):
@@ -137,7 +137,7 @@ def test_a_name_with_control_characters_is_refused(store: FolderStore, tmp_path:
         save(folder, store)
 
 
-def test_a_link_through_a_link_is_kept_as_where_it_leads(store: FolderStore, tmp_path: Path) -> None:
+def test_a_link_through_a_link_is_stored_with_its_target(store: FolderStore, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     (folder / "a" / "b").mkdir(parents=True)
     (folder / "a" / "file").write_text("here")
@@ -147,7 +147,7 @@ def test_a_link_through_a_link_is_kept_as_where_it_leads(store: FolderStore, tmp
     assert (found / "link").read_text() == "here"
 
 
-def test_what_is_over_the_limit_is_refused_before_it_is_copied(tmp_path: Path) -> None:
+def test_content_over_the_limit_is_rejected_before_copying(tmp_path: Path) -> None:
     store = FolderStore(tmp_path / "store", limit=1000)
     (tmp_path / "file").write_bytes(bytes(1001))
     folder = tmp_path / "folder"
@@ -182,7 +182,7 @@ serialize.save(b"x" * 1000, bytes, store)
 """
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(os.urandom(3_000_000))
     command = [sys.executable, "-c", SCRIPT, str(tmp_path / "store"), str(tmp_path / "file")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

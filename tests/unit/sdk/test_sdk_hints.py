@@ -131,12 +131,12 @@ MISFIT = [
 
 
 @pytest.mark.parametrize(("source", "target"), FIT)
-def test_what_fits(source: Any, target: Any) -> None:
+def test_matching_hints(source: Any, target: Any) -> None:
     assert is_assignable(source, target)
 
 
 @pytest.mark.parametrize(("source", "target"), MISFIT)
-def test_what_does_not_fit(source: Any, target: Any) -> None:
+def test_mismatching_hints(source: Any, target: Any) -> None:
     assert not is_assignable(source, target)
 
 
@@ -191,12 +191,12 @@ BAD = [
 
 
 @pytest.mark.parametrize(("value", "hint"), SUCCESSFUL)
-def test_values_that_fit(value: Any, hint: Any) -> None:
+def test_matching_values(value: Any, hint: Any) -> None:
     assert problem(value, hint) is None
 
 
 @pytest.mark.parametrize(("value", "hint", "says"), BAD)
-def test_values_that_do_not(value: Any, hint: Any, says: str) -> None:
+def test_mismatching_values(value: Any, hint: Any, says: str) -> None:
     assert says in (problem(value, hint) or "")
 
 

@@ -36,7 +36,7 @@ def closure(root: Path, module: str = "pipeline") -> ImportClosure:
     return ProjectModules(root).closure(module)
 
 
-def test_a_closure_holds_what_is_imported_directly_and_transitively(root: Path) -> None:
+def test_a_closure_contains_direct_and_transitive_imports(root: Path) -> None:
     found = closure(root)
     assert list(found.modules) == [
         "features",
@@ -61,7 +61,7 @@ def test_only_modules_of_the_closure_change_the_digest(root: Path) -> None:
     assert closure(root).digest("bundle") != before
 
 
-def test_the_bundle_counts_where_the_source_does_not_show_what_is_executed(root: Path) -> None:
+def test_the_bundle_counts_for_dynamic_code(root: Path) -> None:
     (root / "features/steps.py").write_text("exec('x = 1')")
     assert closure(root).digest("bundle") != closure(root).digest("other bundle")
 
@@ -89,7 +89,7 @@ def test_the_bundle_counts_where_the_source_does_not_show_what_is_executed(root:
         ("x = (", "cannot be parsed"),
     ],
 )
-def test_what_the_source_does_not_show_is_reported_with_its_line(root: Path, source: str, reason: str) -> None:
+def test_dynamic_constructs_are_reported_with_their_line(root: Path, source: str, reason: str) -> None:
     (root / "features/steps.py").write_text(source)
     found = closure(root)
     assert reason in found.dynamic
@@ -123,13 +123,13 @@ def test_ordinary_code_is_not_dynamic(root: Path, source: str) -> None:
         "if False:\n    import features.unused",
     ],
 )
-def test_names_of_modules_count_wherever_they_stand(root: Path, source: str) -> None:
+def test_module_names_count_anywhere_in_the_source(root: Path, source: str) -> None:
     (root / "features/__init__.py").write_text("__all__ = ['unused']" if source.endswith("*\n") else "")
     (root / "features/steps.py").write_text(source)
     assert "features.unused" in closure(root).modules
 
 
-def test_a_module_that_hides_one_of_the_standard_library_counts(root: Path) -> None:
+def test_a_module_shadowing_the_standard_library_counts(root: Path) -> None:
     (root / "json.py").write_text("")
     assert "json" in closure(root).modules
 

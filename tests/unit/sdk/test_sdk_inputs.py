@@ -56,7 +56,7 @@ from penstock_core.json_schema import mismatch
         ("x", int | str, "x"),
     ],
 )
-def test_texts_become_what_the_hint_says(text: str, hint: Any, value: Any) -> None:
+def test_text_is_converted_by_type_hint(text: str, hint: Any, value: Any) -> None:
     found = parse_text(text, hint)
     assert found == value
     assert type(found) is type(value)
@@ -76,7 +76,7 @@ def test_texts_become_what_the_hint_says(text: str, hint: Any, value: Any) -> No
         ("x", pd.DataFrame, "must be DataFrame"),
     ],
 )
-def test_texts_that_do_not_fit(text: str, hint: Any, says: str) -> None:
+def test_mismatching_text(text: str, hint: Any, says: str) -> None:
     with pytest.raises(InputError, match=says):
         parse_text(text, hint)
 
@@ -87,7 +87,7 @@ def test_nan_is_a_number() -> None:
 
 
 @given(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.none() | st.lists(st.integers()) | st.text())
-def test_what_json_says_is_read_by_its_own_type(value: Any) -> None:
+def test_json_input_keeps_its_own_type(value: Any) -> None:
     hint = type(value) if value is not None else None
     text = value if isinstance(value, str) else json.dumps(value)
     assert parse_text(text, hint) == value
@@ -111,7 +111,7 @@ def test_what_json_says_is_read_by_its_own_type(value: Any) -> None:
         (True, bool, True),
     ],
 )
-def test_json_is_plain_where_the_hint_brings_it_back(value: Any, hint: Any, written: Any) -> None:
+def test_json_is_plain_when_the_hint_restores_the_type(value: Any, hint: Any, written: Any) -> None:
     assert to_json(value, hint) == written
     assert str(codec.decode(written, hint)) == str(value)
 
@@ -128,7 +128,7 @@ def test_json_is_plain_where_the_hint_brings_it_back(value: Any, hint: Any, writ
         (Path("/a"), Path | str),
     ],
 )
-def test_the_platform_takes_every_form_of_an_input(value: Any, hint: Any) -> None:
+def test_the_platform_accepts_every_input_format(value: Any, hint: Any) -> None:
     described = schema(hint)
     assert mismatch(to_json(value, hint), described) is None
     assert mismatch(codec.encode(value), described) is None
@@ -166,7 +166,7 @@ def test_a_missing_input_is_named() -> None:
         parse_inputs(samples.single, {"n": "x"})
 
 
-def test_objects_do_not_travel() -> None:
+def test_objects_cannot_be_inputs() -> None:
     @pipeline
     def anything(value: Any) -> None: ...
 
@@ -191,7 +191,7 @@ def test_a_duration_is_seconds_or_has_units(text: str, seconds: float) -> None:
     assert parse_text(text, datetime.timedelta | None) == datetime.timedelta(seconds=seconds)
 
 
-def test_a_duration_that_is_none_says_how_to_write_one() -> None:
+def test_an_invalid_duration_error_shows_valid_forms() -> None:
     with pytest.raises(InputError, match="such as 90s, 10m"):
         parse_text("soon", datetime.timedelta)
 

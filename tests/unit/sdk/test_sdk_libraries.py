@@ -49,7 +49,7 @@ COLUMNS: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_polars_columns_come_back(store: FolderStore, name: str) -> None:
+def test_polars_columns_round_trip(store: FolderStore, name: str) -> None:
     frame = pl.DataFrame({name: COLUMNS[name]})
     found, about = back(frame, store, pl.DataFrame)
     assert about["format"] == "parquet"
@@ -69,7 +69,7 @@ def test_a_polars_table_of_objects_cannot_be_saved(store: FolderStore) -> None:
         serialize.save(pl.DataFrame({"o": pl.Series([{1}, {2}], dtype=pl.Object)}), Any, store)
 
 
-def test_arrow_tables_come_back_with_schema_and_metadata(store: FolderStore) -> None:
+def test_arrow_tables_round_trip_with_schema_and_metadata(store: FolderStore) -> None:
     table = pa.table(
         {"a": pa.array([1, None], pa.int16()), "d": pa.array(["x", "y"]).dictionary_encode()}
     ).replace_schema_metadata({"mine": "kept"})
@@ -125,7 +125,7 @@ def test_sparse_arrays_keep_their_layout(store: FolderStore, layout: str, kind: 
 # ---------------------------------------------------------------------------------------------------- figures, images
 
 
-def test_plotly_figures_come_back_with_their_data(store: FolderStore) -> None:
+def test_plotly_figures_round_trip(store: FolderStore) -> None:
     import plotly.graph_objects as go
 
     figure = go.Figure(go.Scatter(x=np.arange(3), y=[3.0, None, 4.0], name="é"), layout={"title": {"text": "t"}})
@@ -169,7 +169,7 @@ def test_images_keep_mode_and_pixels(store: FolderStore, mode: str, form: str) -
     assert (found.mode, found.size, found.tobytes()) == (mode, (size, 3), image.tobytes())
 
 
-def test_an_opened_photograph_keeps_what_the_camera_said(store: FolderStore, tmp_path: Path) -> None:
+def test_a_photograph_keeps_its_exif_data(store: FolderStore, tmp_path: Path) -> None:
     from PIL import Image
 
     exif = Image.Exif()
@@ -186,7 +186,7 @@ def test_an_opened_photograph_keeps_what_the_camera_said(store: FolderStore, tmp
 
 
 @pytest.mark.parametrize(("cls", "form"), [(Markdown, "markdown"), (Html, "html")])
-def test_reports_are_texts_with_a_type(store: FolderStore, cls: type[str], form: str) -> None:
+def test_reports_are_text_with_a_media_type(store: FolderStore, cls: type[str], form: str) -> None:
     found, about = back(cls("# é"), store, cls)
     assert (type(found), found) == (cls, "# é")
     assert (about["format"], about["media_type"]) == (form, f"text/{form}; charset=utf-8")
@@ -198,7 +198,7 @@ def test_reports_are_texts_with_a_type(store: FolderStore, cls: type[str], form:
     assert type(codec.decode("plain text", cls)) is cls
 
 
-def test_a_text_is_no_report(store: FolderStore) -> None:
+def test_plain_text_is_not_a_report(store: FolderStore) -> None:
     with pytest.raises(TypeError, match="is not Markdown"):
         serialize.save("# text", Markdown, store)
 
@@ -211,7 +211,7 @@ def torch() -> Any:
     return pytest.importorskip("torch", reason="torch is not installed: saving modules is not tested here")
 
 
-def test_modules_compute_what_they_did(store: FolderStore, torch: Any) -> None:
+def test_torch_modules_compute_the_same_after_loading(store: FolderStore, torch: Any) -> None:
     from sdk_sample_torch_modules import Net, Tied
 
     nn = torch.nn
@@ -255,7 +255,7 @@ def test_a_module_with_code_in_it_is_pickled(store: FolderStore, torch: Any) -> 
         serialize.save(module, Any, store, unsafe=False)
 
 
-def test_a_file_cannot_name_a_class_that_is_no_module(store: FolderStore, tmp_path: Path, torch: Any) -> None:
+def test_a_file_cannot_name_a_class_that_is_not_a_module(store: FolderStore, tmp_path: Path, torch: Any) -> None:
     from safetensors.torch import save_file
 
     for name in ("subprocess:Popen", "torch.fx:GraphModule"):
@@ -289,6 +289,6 @@ def test_every_format_has_a_media_type_and_only_pickle_is_unsafe() -> None:
 
 
 @pytest.mark.parametrize("name", ["parquet", "jsonl", "file", "folder"])
-def test_names_of_the_platforms_formats_are_taken(name: str) -> None:
+def test_built_in_format_names_are_reserved(name: str) -> None:
     with pytest.raises(ValueError, match="one of the platform's own"):
         serialize.register(Config, name, save=lambda *_: None, load=lambda _: Config(1))

@@ -18,7 +18,7 @@ def clean() -> None:
     samples.calls.clear()
 
 
-def test_it_runs_everything_in_order_and_returns_what_the_pipeline_does() -> None:
+def test_local_runs_all_steps_in_order_and_returns_the_output() -> None:
     assert samples.training.local(size=0.5) == samples.Ends(best=6.0, parts=[3, 4])
     assert samples.calls == ["done", "first"]
     assert samples.training(config=samples.Config(10)) == samples.Ends(best=30.0, parts=[3, 4])
@@ -29,17 +29,17 @@ def test_it_runs_everything_in_order_and_returns_what_the_pipeline_does() -> Non
     assert samples.awaiting.local(n=1) == 2
 
 
-def test_after_is_kept() -> None:
+def test_after_is_respected() -> None:
     samples.backwards.local()
     assert samples.calls == ["should be first", "should be second", "should be last"]
 
 
-def test_retries_are_kept_without_long_waits() -> None:
+def test_retries_happen_without_long_delays() -> None:
     assert samples.retrying.local(kind="reset") == 3
     assert samples.calls == ["reset"] * 3
 
 
-def test_what_is_not_to_be_retried_is_raised_with_its_step() -> None:
+def test_errors_that_are_not_retried_are_raised_with_their_step() -> None:
     with pytest.raises(ValueError, match="a value") as caught:
         samples.retrying.local(kind="value")
     assert samples.calls == ["value"]
@@ -63,7 +63,7 @@ def test_live_objects_pass_between_steps_as_they_are() -> None:
     assert identity.local() is True
 
 
-def test_tables_can_be_given_as_parameters_here() -> None:
+def test_local_runs_accept_tables_as_parameters() -> None:
     @step
     def count(table: pd.DataFrame) -> int:
         return len(table)
@@ -133,7 +133,7 @@ class Recording:
         self.told.append(("progress", fraction, text))
 
 
-def test_a_sink_is_told_checked_values() -> None:
+def test_a_sink_receives_validated_values() -> None:
     sink = Recording()
     outside = context()
     with use_context(Context(run_id="r", step="s", attempt=2, pipeline="p", project="j", sink=sink)) as current:

@@ -107,7 +107,7 @@ def test_failed_items() -> None:
     assert caught.value.__notes__ == ["raised in step 'odd[1]' of pipeline 'strict'"]
 
 
-def test_lists_of_different_lengths_are_found_out_when_the_run_knows() -> None:
+def test_lists_of_different_lengths_are_rejected_at_run_time() -> None:
     @pipeline
     def p(n: int) -> Any:
         return samples.add.map(x=samples.numbers(n), y=[1, 2])
@@ -143,7 +143,7 @@ def test_branches() -> None:
     assert done == ["bad", "mode", "bad"]
 
 
-def test_conditions_on_all_kinds_of_small_results() -> None:
+def test_conditions_on_every_kind_of_small_result() -> None:
     @pipeline
     def p(limits: list[float] = [0.5]) -> None:  # noqa: B006 - as users write it
         with when(samples.measure("aa")["auc"] > limits[0]):
@@ -165,7 +165,7 @@ def test_conditions_on_all_kinds_of_small_results() -> None:
     assert done == ["dict", "pydantic", "typed dict", "flag", "list", "deep", "mapped"]
 
 
-def test_fields_of_results_are_inputs() -> None:
+def test_fields_of_results_can_be_inputs() -> None:
     class Frame(NamedTuple):
         table: pd.DataFrame
         name: str
@@ -201,7 +201,7 @@ def test_a_skipped_output_is_none() -> None:
     assert p.local(on=False) == {"made": None, "always": "always"}
 
 
-def test_rules_and_handlers() -> None:
+def test_trigger_rules_and_handlers() -> None:
     @step
     def cleanup(outcome: str, error: str | None) -> None:
         done.append(f"{outcome}: {error}")
@@ -228,7 +228,7 @@ def test_rules_and_handlers() -> None:
     assert done == ["end", "succeeded: None"]
 
 
-def test_retries_of_items_count_for_each() -> None:
+def test_retries_are_counted_per_item() -> None:
     @step(retries=2, retry_delay="1h")
     def flaky(x: int) -> int:
         done.append(f"{x}.{context().attempt}")
@@ -255,7 +255,7 @@ def waiting(dataset: str = "d1") -> Any:
     return ask("Which?", choices=["a", "b"], name="which")
 
 
-def test_waits_get_what_the_caller_gives() -> None:
+def test_waits_receive_the_values_given_by_the_caller() -> None:
     events = {"com.acme.labels.ready": {"url": "s3://x"}}
     assert waiting.local(answers={"Publish?": "yes", "which": "b"}, events=events) == "b"
     assert done == ["s3://x"]
@@ -276,12 +276,12 @@ def test_waits_get_what_the_caller_gives() -> None:
         ({"events": {"wait_for_event": {}}, "answers": {"ask": "x"}}, "the answer 'x' is not one of 'yes', 'no'"),
     ],
 )
-def test_what_nobody_gave(given: dict[str, Any], says: str) -> None:
+def test_missing_wait_values(given: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says):
         waiting.local(**given)
 
 
-def test_a_question_with_a_default_answers_itself() -> None:
+def test_a_question_uses_its_default() -> None:
     @pipeline
     def p() -> Any:
         return ask("Publish?", timeout="1d", default="no")
@@ -290,7 +290,7 @@ def test_a_question_with_a_default_answers_itself() -> None:
     assert p.local(answers={"Publish?": "yes"}) == "yes"
 
 
-def test_other_pipelines_run_here_or_are_given() -> None:
+def test_child_pipelines_run_locally_or_are_given() -> None:
     @pipeline
     def scoring(model: str, answers: int = 1) -> dict[str, Any]:
         return {"text": mark(model), "n": samples.square(answers)}
@@ -311,7 +311,7 @@ def test_other_pipelines_run_here_or_are_given() -> None:
         p.local()
 
 
-def test_an_error_without_an_exception_of_a_step() -> None:
+def test_errors_without_a_step_exception() -> None:
     @pipeline
     def p() -> None:
         with when(samples.anything({})["missing"] > 3):

@@ -69,7 +69,7 @@ def run(entrypoint: str, tmp_path: Path) -> dict[str, Any]:
     return json.loads(json.dumps(perform(request, str(store.root), str(tmp_path / "slot"))[0]))
 
 
-def test_the_end_carries_what_is_to_be_registered(tmp_path: Path) -> None:
+def test_a_successful_end_includes_registrations(tmp_path: Path) -> None:
     end = run("trains", tmp_path)
     churn, rules = end["models"]
     assert (churn["model"], churn["alias"], churn["tags"], churn["metrics"]) == (
@@ -84,14 +84,14 @@ def test_the_end_carries_what_is_to_be_registered(tmp_path: Path) -> None:
     assert FolderStore(tmp_path).has(rules["artifact"]["sha256"])
 
 
-def test_an_end_that_is_not_good_carries_nothing(tmp_path: Path) -> None:
+def test_an_unsuccessful_end_includes_no_registrations(tmp_path: Path) -> None:
     end = run("fails", tmp_path)
     assert end["outcome"] == "failed"
     assert "models" not in end
     assert "model-churn" in end["artifacts"]  # it can be looked at
 
 
-def test_the_same_object_again_is_one_version_with_what_was_said_last(tmp_path: Path) -> None:
+def test_registering_an_object_twice_gives_one_version_with_the_last_details(tmp_path: Path) -> None:
     first, second = run("registers_again", tmp_path)["models"]
     assert first["description"] == "second"
     assert first["artifact"] != second["artifact"]
@@ -104,7 +104,7 @@ def test_the_same_object_again_is_one_version_with_what_was_said_last(tmp_path: 
         ("registers_many", f"a step registers at most {MAX_MODELS} versions"),
     ],
 )
-def test_what_cannot_be_a_version(tmp_path: Path, entrypoint: str, says: str) -> None:
+def test_invalid_registrations(tmp_path: Path, entrypoint: str, says: str) -> None:
     end = run(entrypoint, tmp_path)
     assert end["outcome"] == "failed"
     assert says in end["error"]["message"]
@@ -131,7 +131,7 @@ def test_what_cannot_be_a_version(tmp_path: Path, entrypoint: str, says: str) ->
         ("churn", {"reason": "x" * 4001}, ValueError, "reason"),
     ],
 )
-def test_what_is_wrong_is_told_where_it_is_said(
+def test_invalid_registrations_fail_at_the_call(
     name: str, more: dict[str, Any], error: type[Exception], says: str
 ) -> None:
     memory = MemorySink()
@@ -140,7 +140,7 @@ def test_what_is_wrong_is_told_where_it_is_said(
     assert not memory.models
 
 
-def test_outside_the_platform_it_is_kept_in_memory() -> None:
+def test_outside_the_platform_registrations_stay_in_memory() -> None:
     memory = MemorySink()
     with use_context(Context(sink=memory)):
         assert trains(2) == 2

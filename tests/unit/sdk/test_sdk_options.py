@@ -29,7 +29,7 @@ def test_options_of_a_step() -> None:
     assert (spec(concurrency="gpu:2").concurrency, spec(concurrency="gpu:2").concurrency_max) == ("gpu", 2)
 
 
-def test_a_copy_changes_what_is_said_and_keeps_the_rest() -> None:
+def test_a_copy_changes_only_the_given_options() -> None:
     @step(retries=2, timeout="1m", cache=True)
     def base(x: int) -> int:
         return x
@@ -44,7 +44,7 @@ def test_a_copy_changes_what_is_said_and_keeps_the_rest() -> None:
     assert again.with_options(pool="x").name == "other"
 
 
-def test_copies_are_found_by_other_processes_and_share_definitions_where_they_are_equal() -> None:
+def test_copies_can_be_imported_by_other_processes_and_equal_ones_share_a_definition() -> None:
     @pipeline
     def p() -> None:
         samples.square(1)
@@ -81,7 +81,7 @@ def test_options_of_a_pipeline() -> None:
     assert (plain.compile().deadline, plain.compile().max_active) == (None, None)
 
 
-def test_wrong_options_name_the_line_of_the_copy() -> None:
+def test_invalid_options_name_the_line_of_the_copy() -> None:
     with pytest.raises(
         DefinitionError, match=r"with_options\(\) has no option 'retrys': did you mean 'retries'"
     ) as one:

@@ -54,7 +54,7 @@ def test_each_project_gets_its_own_modules(tmp_path: Path) -> None:
     assert sources.load(folders["first"]).local() == 0
 
 
-def test_a_module_of_another_kind_is_not_forgotten(tmp_path: Path) -> None:
+def test_a_module_outside_the_projects_stays_imported(tmp_path: Path) -> None:
     folder = project(tmp_path / "x", "x", 1)
     json = sys.modules["json"]
     (folder / "json.py").write_text("")
@@ -62,7 +62,7 @@ def test_a_module_of_another_kind_is_not_forgotten(tmp_path: Path) -> None:
     assert sys.modules["json"] is json
 
 
-def test_the_root_is_where_the_import_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_root_is_the_import_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A package without `__init__.py`: the name under which a module was imported tells the root."""
     folder = project(tmp_path / "acme" / "models", "spaced", 3)
     (folder / "pipeline.py").write_text((folder / "pipeline.py").read_text().replace("from helpers", "from .helpers"))

@@ -27,7 +27,7 @@ def read(path: Path) -> Any:
     return json.loads(path.read_bytes())
 
 
-def test_a_run_leaves_a_folder_with_all_that_it_logged(tmp_path: Path) -> None:
+def test_a_tracked_run_writes_a_folder_with_everything_logged(tmp_path: Path) -> None:
     with track("my experiment", params={"depth": 3, "odd": {1}}, tags={"team": "vision"}, home=tmp_path) as run:
         assert context() is run
         assert ids.check_name(run.run_id)
@@ -62,7 +62,7 @@ def test_a_run_leaves_a_folder_with_all_that_it_logged(tmp_path: Path) -> None:
         (SystemExit(0), "succeeded", None),
     ],
 )
-def test_how_the_block_is_left_is_how_the_run_ends(
+def test_the_exit_of_the_block_decides_the_outcome(
     tmp_path: Path, error: BaseException, outcome: str, kind: str | None
 ) -> None:
     with pytest.raises(type(error)), track("fit", home=tmp_path):
@@ -73,7 +73,7 @@ def test_how_the_block_is_left_is_how_the_run_ends(
         assert "raise error" in end["error"]["traceback"]
 
 
-def test_a_model_is_registered_from_outside(tmp_path: Path) -> None:
+def test_a_script_can_register_a_model(tmp_path: Path) -> None:
     with (
         track("fit", home=tmp_path) as run,
         pytest.raises(NotInScriptsError, match=r"`penstock models register churn \w+ script"),
@@ -81,7 +81,7 @@ def test_a_model_is_registered_from_outside(tmp_path: Path) -> None:
         run.register_model("churn", {"w": 1})
 
 
-def test_the_lock_is_held_while_the_script_lives(tmp_path: Path) -> None:
+def test_the_lock_is_held_while_the_script_runs(tmp_path: Path) -> None:
     with track("fit", home=tmp_path):
         handle = os.open(folder(tmp_path) / "lock", os.O_RDONLY)
         with pytest.raises(BlockingIOError):
@@ -90,7 +90,7 @@ def test_the_lock_is_held_while_the_script_lives(tmp_path: Path) -> None:
     os.close(handle)
 
 
-def test_a_forked_child_that_leaves_the_block_ends_nothing(tmp_path: Path) -> None:
+def test_a_forked_child_leaving_the_block_does_not_finish_the_run(tmp_path: Path) -> None:
     script = dedent(f"""
         import os
         from penstock import track
@@ -117,7 +117,7 @@ WRONG: dict[str, tuple[Any, dict[str, Any], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("name", "more", "error", "text"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_arguments_are_refused_at_once(
+def test_invalid_arguments_are_rejected_at_once(
     tmp_path: Path, name: Any, more: dict[str, Any], error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
@@ -125,7 +125,7 @@ def test_wrong_arguments_are_refused_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "tracked").write_text("a file")
     with (
@@ -135,7 +135,7 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         raise AssertionError("not reached")
 
 
-def test_two_scripts_at_once_and_quickly(tmp_path: Path) -> None:
+def test_concurrent_scripts(tmp_path: Path) -> None:
     script = dedent(f"""
         import time
         from penstock import track

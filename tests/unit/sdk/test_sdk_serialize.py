@@ -75,7 +75,7 @@ def test_json_data_round_trip(store: FolderStore, value: Any) -> None:
         ([Plain(1), Plain(2)], list[Plain], "pickle"),
     ],
 )
-def test_each_kind_has_its_form_and_comes_back(store: FolderStore, value: Any, hint: Any, form: str) -> None:
+def test_each_kind_has_its_format_and_round_trips(store: FolderStore, value: Any, hint: Any, form: str) -> None:
     found, used = there_and_back(value, hint, store)
     assert used == form
     assert found == value
@@ -83,7 +83,7 @@ def test_each_kind_has_its_form_and_comes_back(store: FolderStore, value: Any, h
 
 
 @pytest.mark.parametrize("large", [False, True])
-def test_numbers_that_json_does_not_know_survive(store: FolderStore, large: bool) -> None:
+def test_numbers_without_a_json_form_round_trip(store: FolderStore, large: bool) -> None:
     value = [math.nan, math.inf, -math.inf] + [0.5] * (30_000 if large else 0)
     found, used = there_and_back(value, list[float], store)
     assert used == ("jsonl" if large else "value")
@@ -92,7 +92,7 @@ def test_numbers_that_json_does_not_know_survive(store: FolderStore, large: bool
     assert len(found) == len(value)
 
 
-def test_deep_data_does_not_travel_inline(store: FolderStore) -> None:
+def test_deeply_nested_data_is_not_inline(store: FolderStore) -> None:
     deep: list[Any] = []
     for _ in range(150):
         deep = [deep]
@@ -191,7 +191,7 @@ LABELS = pd.Index(["a", "b"], name="row")
         (pd.Series([1.0], name=3), "pickle"),
     ],
 )
-def test_tables_come_back_exactly(store: FolderStore, table: Any, form: str | None) -> None:
+def test_tables_round_trip_exactly(store: FolderStore, table: Any, form: str | None) -> None:
     found, used = there_and_back(table, type(table), store)
     assert form in (used, None)
     check = pd.testing.assert_frame_equal if isinstance(table, pd.DataFrame) else pd.testing.assert_series_equal
@@ -212,7 +212,7 @@ def test_a_list_of_tables_is_saved_item_by_item(store: FolderStore) -> None:
     assert [table["x"].tolist() for table in found] == [[0], [1], [2]]
 
 
-def test_figures_become_pictures(store: FolderStore) -> None:
+def test_figures_are_saved_as_images(store: FolderStore) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(2, 1), dpi=100)
@@ -223,7 +223,7 @@ def test_figures_become_pictures(store: FolderStore) -> None:
     assert serialize.load(saved, Figure, store).get_size_inches().tolist() == [2.0, 1.0]
 
 
-def test_estimators_come_back_and_predict(store: FolderStore) -> None:
+def test_estimators_round_trip_and_predict(store: FolderStore) -> None:
     from sklearn.tree import DecisionTreeClassifier
 
     model = DecisionTreeClassifier(random_state=0).fit([[0], [1]], [0, 1])
@@ -246,7 +246,7 @@ def test_a_file_keeps_its_name_and_is_read_only(store: FolderStore, tmp_path: Pa
     assert found[0].stat().st_mode & 0o777 == 0o444
 
 
-def test_a_file_name_from_outside_cannot_leave_the_folder(store: FolderStore, tmp_path: Path) -> None:
+def test_an_untrusted_file_name_cannot_escape_the_folder(store: FolderStore, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     saved = serialize.save(tmp_path / "f", Path, store)
     for evil in ("../../evil", "/etc/evil", "..", "", "a\0b"):
@@ -264,7 +264,7 @@ def make_folder(root: Path) -> Path:
     return folder
 
 
-def test_a_folder_comes_back_and_its_archive_depends_on_content_only(store: FolderStore, tmp_path: Path) -> None:
+def test_a_folder_round_trips_and_its_archive_depends_only_on_content(store: FolderStore, tmp_path: Path) -> None:
     (tmp_path / "1").mkdir()
     (tmp_path / "2").mkdir()
     one, two = make_folder(tmp_path / "1"), make_folder(tmp_path / "2")
@@ -281,7 +281,7 @@ def test_a_folder_comes_back_and_its_archive_depends_on_content_only(store: Fold
     assert serialize.save(one, Path, store) != saved
 
 
-def test_a_folder_with_a_link_that_leaves_it_is_refused(store: FolderStore, tmp_path: Path) -> None:
+def test_a_folder_with_an_escaping_link_is_rejected(store: FolderStore, tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     (folder / "out").symlink_to("../../secret")
     with pytest.raises(UnsavableError, match="leads out of the folder"):
@@ -301,7 +301,7 @@ def test_a_folder_with_a_link_that_leaves_it_is_refused(store: FolderStore, tmp_
         ("evil", tarfile.FIFOTYPE, ""),
     ],
 )
-def test_an_archive_that_leaves_its_folder_is_refused_before_anything_is_written(
+def test_an_escaping_archive_is_rejected_before_anything_is_written(
     store: FolderStore, tmp_path: Path, name: str, kind: bytes, link: str
 ) -> None:
     buffer = io.BytesIO()
@@ -320,12 +320,12 @@ def test_an_archive_that_leaves_its_folder_is_refused_before_anything_is_written
     assert not (tmp_path / "evil").exists()
 
 
-def test_a_path_that_is_not_there_is_named(store: FolderStore) -> None:
+def test_a_missing_path_is_named(store: FolderStore) -> None:
     with pytest.raises(FileNotFoundError, match=r"output 'report' of step 'x' is the path 'nowhere\.html'"):
         serialize.save(Path("nowhere.html"), Path, store, where="output 'report' of step 'x'")
 
 
-def test_paths_in_lists_are_kept_and_elsewhere_refused(store: FolderStore, tmp_path: Path) -> None:
+def test_paths_are_saved_in_lists_and_rejected_elsewhere(store: FolderStore, tmp_path: Path) -> None:
     (tmp_path / "f").write_text("x")
     found, used = there_and_back([tmp_path / "f"], list[Path], store, folder=tmp_path)
     assert used == "items"
@@ -368,16 +368,14 @@ def test_a_missing_artifact_is_named(store: FolderStore, tmp_path: Path) -> None
         (3, None, "declared as None"),
     ],
 )
-def test_a_wrong_type_is_refused_when_saved_and_when_loaded(
-    store: FolderStore, value: Any, hint: Any, says: str
-) -> None:
+def test_a_wrong_type_is_rejected_on_save_and_load(store: FolderStore, value: Any, hint: Any, says: str) -> None:
     with pytest.raises(TypeError, match=says):
         serialize.save(value, hint, store, where="out")
     with pytest.raises(TypeError, match=says):
         serialize.load(serialize.save(value, Any, store), hint, store, where="out")
 
 
-def test_what_cannot_be_saved_says_what_to_do(store: FolderStore) -> None:
+def test_unsavable_values_are_reported_with_a_hint(store: FolderStore) -> None:
     with pytest.raises(
         UnsavableError, match=r"the value, a generator, cannot be saved as pickle: .*serialize\.register"
     ):
@@ -397,7 +395,7 @@ def test_what_cannot_be_saved_says_what_to_do(store: FolderStore) -> None:
         ({"artifact": {"sha256": hashlib.sha256(b"x").hexdigest(), "format": "npy"}}, "cannot be read from npy"),
     ],
 )
-def test_what_cannot_be_loaded_says_why(store: FolderStore, value: Any, says: str) -> None:
+def test_unloadable_values_are_reported_with_a_reason(store: FolderStore, value: Any, says: str) -> None:
     store.put_bytes(b"x")
     with pytest.raises(UnloadableError, match=says):
         serialize.load(value, Any, store)
@@ -409,7 +407,7 @@ def test_without_a_store_only_small_data_is_saved() -> None:
         serialize.save(b"x", bytes)
 
 
-def test_a_format_of_ones_own(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_custom_format(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "FORMATS", dict(formats.FORMATS))
     monkeypatch.setattr(formats, "_REGISTERED", {})
     serialize.register(

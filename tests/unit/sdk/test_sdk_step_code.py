@@ -184,9 +184,7 @@ def test_a_file_that_the_step_runs_counts(
     assert after.dynamic_code or before.code != after.code
 
 
-def test_what_the_modules_do_not_import_does_not_count(
-    write: Callable[[dict[str, str]], Compile], tmp_path: Path
-) -> None:
+def test_modules_that_are_not_imported_do_not_count(write: Callable[[dict[str, str]], Compile], tmp_path: Path) -> None:
     compiled = write({**project_of("import lib", "lib.f(x)", lib=LIB), "other.py": LIB, "notes.md": "x * 2"})
     before = compiled()
     edit(tmp_path / "other.py")
@@ -280,7 +278,7 @@ def test_the_reason_names_file_and_line_within_the_project(write: Callable[[dict
     assert write(project_of("", "eval('x')"))().dynamic_code == "main.py:4: it uses eval"
 
 
-def test_local_libraries_outside_of_the_project_count_whole(
+def test_local_libraries_outside_the_project_count_completely(
     write: Callable[[dict[str, str]], Compile],
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
@@ -294,7 +292,7 @@ def test_local_libraries_outside_of_the_project_count_whole(
     assert compiled().code != before.code
 
 
-def test_editable_installations_count_whole(
+def test_editable_installations_count_completely(
     write: Callable[[dict[str, str]], Compile], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     library, site = tmp_path_factory.mktemp("library"), tmp_path_factory.mktemp("env") / "site-packages"
@@ -309,7 +307,7 @@ def test_editable_installations_count_whole(
     assert compiled().code != before.code
 
 
-def test_a_pipeline_that_is_no_module_of_a_project_counts_by_its_bundle() -> None:
+def test_a_pipeline_outside_a_project_module_uses_its_bundle_digest() -> None:
     # It is not importable by another process either; the registration refuses it with the reason.
     from penstock import pipeline, step
     from penstock.authoring import step_code

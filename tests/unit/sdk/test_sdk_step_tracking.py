@@ -38,14 +38,14 @@ WRONG_METRICS: dict[str, tuple[tuple[Any, ...], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("given", "error", "text"), WRONG_METRICS.values(), ids=WRONG_METRICS.keys())
-def test_a_wrong_metric_says_what_is_wrong(given: tuple[Any, ...], error: type[Exception], text: str) -> None:
+def test_an_invalid_metric_is_reported(given: tuple[Any, ...], error: type[Exception], text: str) -> None:
     sink = MemorySink()
     with pytest.raises(error, match=text):
         Context(sink=sink).log_metric(*given)
     assert not sink.history
 
 
-def test_metrics_of_other_libraries_and_special_values_are_taken() -> None:
+def test_metrics_accept_library_numbers_and_special_values() -> None:
     sink = MemorySink()
     mine = Context(sink=sink)
     mine.log_metric("a", np.float32(0.5), step=np.int64(3))
@@ -69,12 +69,12 @@ WRONG_TAGS: dict[str, tuple[tuple[Any, ...], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("given", "error", "text"), WRONG_TAGS.values(), ids=WRONG_TAGS.keys())
-def test_a_wrong_tag_says_what_is_wrong(given: tuple[Any, ...], error: type[Exception], text: str) -> None:
+def test_an_invalid_tag_is_reported(given: tuple[Any, ...], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Context().set_tag(*given)
 
 
-def test_tags_are_texts_and_not_too_many() -> None:
+def test_tags_are_text_and_bounded() -> None:
     sink = MemorySink()
     mine = Context(sink=sink)
     mine.set_tag("stage", "candidate")
@@ -108,7 +108,7 @@ TABLES: dict[str, object] = {
 
 
 @pytest.mark.parametrize("given", TABLES.values(), ids=TABLES.keys())
-def test_tables_are_taken_as_they_come(given: object) -> None:
+def test_tables_of_several_forms_are_accepted(given: object) -> None:
     sink = MemorySink()
     Context(sink=sink).log_table("t", given)
     kept: Any = sink.artifacts["t"]
@@ -147,12 +147,12 @@ WRONG_TABLES: dict[str, tuple[object, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("given", "error", "text"), WRONG_TABLES.values(), ids=WRONG_TABLES.keys())
-def test_a_wrong_table_says_where(given: object, error: type[Exception], text: str) -> None:
+def test_an_invalid_table_is_reported_with_its_row(given: object, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Context().log_table("t", given)
 
 
-def test_without_a_library_rows_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_table_library_rows_are_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", {}.get)
     assert tables.table("t", {"a": [1, 2], "b": ["x", None]}) == [{"a": 1, "b": "x"}, {"a": 2, "b": None}]
 
@@ -183,7 +183,7 @@ def test_a_recorder_writes_a_line_for_each_measurement(tmp_path: Path) -> None:
     assert sink.metrics == {'a "name" \N{SNOWMAN}': 1e308, "other": 1e-300}
 
 
-def test_what_is_too_much_is_left_out_and_said_once(
+def test_excess_measurements_are_dropped_with_one_notice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(series, "NAMES", 3)

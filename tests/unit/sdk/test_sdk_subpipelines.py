@@ -20,7 +20,7 @@ def nodes(compiled: ir.Pipeline) -> dict[str, ir.Node]:
     return {check_step_key(node.key): node for node in compiled.nodes}
 
 
-def test_each_call_has_a_name_space_of_its_own() -> None:
+def test_each_call_has_its_own_namespace() -> None:
     compiled = samples.both.compile()
     found = nodes(compiled)
     assert list(found) == [
@@ -42,7 +42,7 @@ def test_each_call_has_a_name_space_of_its_own() -> None:
     assert [port.name for port in compiled.params] == ["n"]
 
 
-def test_a_node_stands_at_the_line_of_the_inner_pipeline() -> None:
+def test_a_node_has_the_line_of_the_inner_pipeline() -> None:
     inner = nodes(samples.both.compile())["features-2/split"]
     assert inner.file == samples.__file__
     assert inner.line == nodes(samples.features.compile())["split"].line
@@ -61,7 +61,7 @@ def test_pipelines_nest() -> None:
     assert compiled.outputs == {"sum": Output("add"), "all": whole}
 
 
-def test_steps_of_one_name_from_two_modules_stay_apart() -> None:
+def test_steps_with_the_same_name_from_two_modules_stay_separate() -> None:
     compiled = samples.same_names.compile()
     found = nodes(compiled)
     entrypoints = {key: compiled.steps[node.step].entrypoint for key, node in found.items()}
@@ -71,7 +71,7 @@ def test_steps_of_one_name_from_two_modules_stay_apart() -> None:
     assert samples.same_names.local(n=3) == [3, 3, 3]
 
 
-def test_a_step_and_a_pipeline_of_one_name_stay_apart() -> None:
+def test_a_step_and_a_pipeline_with_the_same_name_stay_separate() -> None:
     @pipeline(name="load")
     def inner(n: int) -> Any:
         return samples.total(samples.load(n))
@@ -85,7 +85,7 @@ def test_a_step_and_a_pipeline_of_one_name_stay_apart() -> None:
     ]
 
 
-def test_local_runs_them() -> None:
+def test_local_runs_inner_pipelines() -> None:
     assert samples.both.local(n=6) == (0 + 1) + (0 + 1 + 2) + 6 + (3 + 4 + 5)
     total = sum(range(2, 5))
     assert samples.nested.local(n=5) == {
@@ -96,7 +96,7 @@ def test_local_runs_them() -> None:
     assert samples.both(6) == samples.both.local(n=6)
 
 
-def test_what_runs_alone_runs_the_same_inside() -> None:
+def test_a_pipeline_runs_the_same_alone_and_nested() -> None:
     alone = samples.wrap_path.local()
     assert alone == ["PosixPath x", "PosixPath x", "PosixPath y", "PosixPath z"]
     assert samples.paths.local() == {"given": alone, "default": alone, "passed": 3}
@@ -122,7 +122,7 @@ def named(n: int) -> samples.Parts:
 
 
 @pytest.mark.parametrize("inner", [samples.features, samples.middle, named, samples.pair, samples.notes])
-def test_everything_returned_can_come_after(inner: Pipeline) -> None:
+def test_after_accepts_everything_a_pipeline_returns(inner: Pipeline) -> None:
     arguments = {"numbers": [1], "n": 1, "a": "x", "b": "y"}
     given = {name: arguments[name] for name, one in inner.signature.inputs.items() if one.required}
 
@@ -154,7 +154,7 @@ def test_a_parameter_keeps_its_declared_type_inside() -> None:
         outer.compile()
 
 
-def test_a_parameter_without_a_hint_takes_the_type_of_what_was_given() -> None:
+def test_a_parameter_without_a_hint_has_the_type_of_its_argument() -> None:
     @pipeline
     def inner(anything=None) -> None:
         samples.add([anything])
@@ -188,7 +188,7 @@ def as_entries(n: int) -> dict[str, float]:
         (as_entries, lambda found: found["0"], "output '0'"),
     ],
 )
-def test_what_is_declared_to_be_returned_is_what_comes_back(function: Any, pick: Any, output: str) -> None:
+def test_the_declared_return_type_is_used(function: Any, pick: Any, output: str) -> None:
     inner = pipeline(function)
 
     @pipeline
@@ -214,7 +214,7 @@ def test_plain_values_can_be_returned_beside_results() -> None:
     assert outer.local() == {"test": [3], "size": 3, "train": 3}
 
 
-def test_names_that_look_like_second_calls_are_kept_apart() -> None:
+def test_names_that_look_like_repeated_calls_stay_separate() -> None:
     @pipeline(name="one-2")
     def inner() -> None:
         one()
@@ -229,7 +229,7 @@ def test_names_that_look_like_second_calls_are_kept_apart() -> None:
     assert sorted(found) == ["one", "one-2-2/one", "one-2/one", "one-3", "one-4", "one-5"]
 
 
-def test_what_is_named_twice_is_waited_for_once() -> None:
+def test_duplicate_dependencies_are_removed() -> None:
     @pipeline
     def inner() -> Any:
         return one()
@@ -248,7 +248,7 @@ def one() -> int:
     return 1
 
 
-def test_long_keys_are_refused_where_they_arise() -> None:
+def test_long_keys_are_rejected_at_their_call() -> None:
     def wrap(inner: Any) -> Pipeline:
         @pipeline(name="p" * 60)
         def outer() -> Any:
@@ -263,7 +263,7 @@ def test_long_keys_are_refused_where_they_arise() -> None:
     assert caught.value.file == __file__
 
 
-def test_growth_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unbounded_recursion_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline_tracer, "MAX_CALLS", 100)
 
     def double(inner: Any) -> Pipeline:
@@ -281,7 +281,7 @@ def test_growth_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         grown.compile()
 
 
-def test_a_body_that_failed_leaves_nothing_behind() -> None:
+def test_a_failed_body_leaves_no_compile_state() -> None:
     @pipeline
     def broken() -> None:
         one()

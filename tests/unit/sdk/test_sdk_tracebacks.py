@@ -24,7 +24,7 @@ def failed(n: int) -> int:
     return failing(n)
 
 
-def test_tracebacks_hold_no_frames_of_the_platform() -> None:
+def test_tracebacks_have_no_platform_frames() -> None:
     with pytest.raises(ValueError, match="outer") as caught:
         failed.local(n=1)
     text = tracebacks.user_traceback(caught.value)
@@ -40,7 +40,7 @@ def test_tracebacks_hold_no_frames_of_the_platform() -> None:
     assert 'raise ValueError("outer")' in Path(__file__).read_text().splitlines()[line - 1]
 
 
-def test_long_tracebacks_are_cut_in_the_middle() -> None:
+def test_long_tracebacks_are_truncated_in_the_middle() -> None:
     try:
         raise ValueError("x" * 50_000)
     except ValueError as error:
@@ -49,7 +49,7 @@ def test_long_tracebacks_are_cut_in_the_middle() -> None:
     assert "characters left out" in text
 
 
-def test_a_syntax_error_names_its_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_syntax_error_has_its_own_location(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken_module.py").write_text("x = 1\ny = (\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SyntaxError) as caught:
@@ -58,7 +58,7 @@ def test_a_syntax_error_names_its_own_place(tmp_path: Path, monkeypatch: pytest.
     assert "_gcd_import" not in tracebacks.user_traceback(caught.value)
 
 
-def test_a_wrong_result_is_told_at_the_users_code_only() -> None:
+def test_a_wrong_result_shows_only_user_code() -> None:
     with pytest.raises(TypeError) as caught:
         samples.split.split([1])
     told = tracebacks.user_traceback(caught.value).split("TypeError")[0]

@@ -30,7 +30,7 @@ from penstock.store import FolderStore
         (np.ma.masked_array([1]), "MaskedArray is more than an array"),
     ],
 )
-def test_what_only_pickle_keeps_is_refused_with_the_reason(store: FolderStore, value: Any, says: str) -> None:
+def test_values_that_need_pickle_are_rejected_with_a_reason(store: FolderStore, value: Any, says: str) -> None:
     serialize.save(value, Any, store)
     with pytest.raises(
         ForbiddenFormatError, match=f"output 'a' of step 'b' is a .*{says}.*this project forbids.*Give plain data"
@@ -39,7 +39,7 @@ def test_what_only_pickle_keeps_is_refused_with_the_reason(store: FolderStore, v
     assert issubclass(ForbiddenFormatError, UnsavableError)
 
 
-def test_what_needs_no_pickle_is_saved_as_ever(store: FolderStore) -> None:
+def test_values_that_do_not_need_pickle_are_saved(store: FolderStore) -> None:
     for value in (1, "x", [Config(1)], b"x", pd.DataFrame({"x": [1]}), np.zeros(3), {"a": [b"x"]}):
         assert serialize.save(value, Any, store, unsafe=False) == serialize.save(value, Any, store)
 
@@ -68,7 +68,7 @@ class Trap:
         return Path.touch, (self.mark,)
 
 
-def test_an_unsafe_format_of_ones_own_is_refused_too(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsafe_custom_format_is_rejected(store: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(formats, "FORMATS", dict(formats.FORMATS))
     monkeypatch.setattr(formats, "_REGISTERED", {})
     serialize.register(
@@ -107,7 +107,7 @@ def estimators() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ["pipeline", "tree", "forest", "search"])
-def test_estimators_are_kept_by_skops_where_pickle_is_forbidden(store: FolderStore, name: str) -> None:
+def test_estimators_are_saved_with_skops_when_pickle_is_forbidden(store: FolderStore, name: str) -> None:
     rows, labels = data()
     model = estimators()[name].fit(rows, labels)
     assert serialize.save(model, Any, store)["artifact"]["format"] == "pickle"
@@ -117,7 +117,7 @@ def test_estimators_are_kept_by_skops_where_pickle_is_forbidden(store: FolderSto
     assert found.predict(rows).tolist() == model.predict(rows).tolist()
 
 
-def test_an_estimator_that_skops_does_not_trust_is_refused(store: FolderStore) -> None:
+def test_an_estimator_untrusted_by_skops_is_rejected(store: FolderStore) -> None:
     from sklearn.preprocessing import FunctionTransformer
 
     with pytest.raises(ForbiddenFormatError, match=r"skops does not trust .*data, which it holds"):
@@ -132,7 +132,7 @@ def test_an_estimator_without_skops_says_what_to_install(store: FolderStore, mon
         serialize.save(estimators()["tree"], Any, store, unsafe=False)
 
 
-def test_a_forged_tree_is_refused(store: FolderStore, tmp_path: Path) -> None:
+def test_a_forged_tree_is_rejected(store: FolderStore, tmp_path: Path) -> None:
     """A node whose child is far outside makes predicting read memory that is not the tree's."""
     rows, labels = data()
     model = estimators()["tree"].fit(rows, labels)
@@ -165,7 +165,7 @@ def attempt(function: str, store: FolderStore, inputs: dict[str, Any] | None = N
     return json.loads(json.dumps(perform(request, str(store.root), str(store.root / "events"), **more)[0]))
 
 
-def test_an_attempt_of_such_a_project_fails_with_step_and_output(store: FolderStore) -> None:
+def test_an_attempt_saving_a_forbidden_format_fails_with_step_and_output(store: FolderStore) -> None:
     end = attempt("gives_plain", store, unsafe=False)
     assert end["outcome"] == "failed"
     assert end["error"]["type"] == "ForbiddenFormatError"

@@ -75,7 +75,7 @@ def test_events() -> None:
     assert steps["wait_for_event"].outputs[0].type == "dict[str, Any]"
 
 
-def test_times() -> None:
+def test_durations_and_times() -> None:
     moment = datetime.datetime(2026, 3, 1, 8, tzinfo=datetime.UTC)
 
     @pipeline
@@ -178,5 +178,5 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("call", "says"), WRONG)
-def test_what_is_refused(user: UserModules, call: str, says: str) -> None:
+def test_rejected_definitions(user: UserModules, call: str, says: str) -> None:
     assert says in user.refused(f"@pipeline\ndef p(n: int = 1):\n    {call}  # here\n\n{INNER}", HEAD)

@@ -11,7 +11,7 @@ def compiled(**options: object) -> ir.Pipeline:
     return ir.Pipeline(name="p", steps={"fit": spec}, nodes=(ir.Node(key="fit", step="fit"),))
 
 
-def test_what_is_acted_on_is_not_mentioned() -> None:
+def test_effective_options_are_not_mentioned() -> None:
     assert (
         unsupported_option_warnings(
             compiled(timeout=3.0, retry=ir.Retry(retries=2), resources=ir.Resources(memory=10**9))
@@ -20,7 +20,7 @@ def test_what_is_acted_on_is_not_mentioned() -> None:
     )
 
 
-def test_each_option_is_named_with_the_step_and_its_place() -> None:
+def test_each_ineffective_option_is_named_with_step_and_line() -> None:
     assert unsupported_option_warnings(compiled(environment="py312")) == [
         "m.py:3: environment of step 'fit' has no effect in this version"
     ]

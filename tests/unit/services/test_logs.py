@@ -22,7 +22,7 @@ def restored() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-def test_a_pong_for_which_nobody_waits_is_no_error() -> None:
+def test_an_unexpected_pong_is_not_an_error() -> None:
     out = io.StringIO()
     logs.configure("info", "json", out)
     log = logging.getLogger("nats.aio.client")

@@ -21,7 +21,7 @@ values = st.text("abc 09.:/-é\r\n\t\xa0", max_size=12)
 
 
 @given(st.lists(pieces | st.binary(max_size=4), max_size=20).map(b"".join))
-def test_headers_are_read_as_the_library_reads_them(raw: bytes) -> None:
+def test_headers_are_parsed_like_nats_py(raw: bytes) -> None:
     assert header_lines(raw) == Client._parse_header_lines(raw)
 
 
@@ -66,10 +66,10 @@ def written(headers: dict[str, str], *, hastened: bool) -> list[bytes] | type[Ex
         {"a b": "c"},
     ],
 )
-def test_headers_are_written_as_the_library_writes_them(headers: dict[str, str]) -> None:
+def test_headers_are_encoded_like_nats_py(headers: dict[str, str]) -> None:
     assert written(headers, hastened=True) == written(headers, hastened=False)
 
 
 @given(st.dictionaries(names, values, max_size=4))
-def test_any_headers_are_written_as_the_library_writes_them(headers: dict[str, str]) -> None:
+def test_random_headers_are_encoded_like_nats_py(headers: dict[str, str]) -> None:
     assert written(headers, hastened=True) == written(headers, hastened=False)

@@ -84,7 +84,7 @@ def wanted(n: int = 1, **more: Any) -> Registration:
 
 
 @pytest.mark.asyncio
-async def test_a_version_has_what_the_end_and_the_run_say() -> None:
+async def test_a_version_combines_details_of_the_attempt_and_the_run() -> None:
     fakes = FakeRegistry(wanted(tags={"a": "b"}, description="d"))
     await fakes.register()
     fact = fakes.models["churn"].versions[1]
@@ -107,7 +107,7 @@ async def test_a_version_is_an_experiment_if_that_of_the_pipeline_is_one_at_the_
 
 
 @pytest.mark.asyncio
-async def test_doing_it_again_changes_nothing() -> None:
+async def test_registration_is_idempotent() -> None:
     fakes = FakeRegistry(
         wanted(alias="champion"), wanted(2, metrics={"accuracy": 0.1}, alias="champion", gate="accuracy > 1")
     )
@@ -123,7 +123,7 @@ async def test_doing_it_again_changes_nothing() -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_cannot_be_registered_is_parked_and_the_rest_is_registered() -> None:
+async def test_invalid_registrations_are_parked_and_the_rest_are_registered() -> None:
     fakes = FakeRegistry(wanted(), wanted(2, model="large"), wanted(3, model="other"))
     fakes.fails["large"] = BusError("a fact of 9000000 bytes is larger than the bus takes")
     await fakes.register()
@@ -132,7 +132,7 @@ async def test_what_cannot_be_registered_is_parked_and_the_rest_is_registered() 
 
 
 @pytest.mark.asyncio
-async def test_what_does_not_answer_is_asked_again_later() -> None:
+async def test_an_unavailable_model_log_is_retried_later() -> None:
     fakes = FakeRegistry(wanted())
     fakes.fails["churn"] = UnavailableError("away")
     with pytest.raises(UnavailableError):

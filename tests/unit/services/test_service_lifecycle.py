@@ -37,7 +37,7 @@ class _Part:
         return True
 
 
-async def test_a_part_that_fails_to_stop_keeps_no_other_from_stopping() -> None:
+async def test_one_failing_stop_does_not_prevent_the_others() -> None:
     stopped: list[str] = []
 
     async def nothing() -> None:
@@ -54,7 +54,7 @@ async def test_a_part_that_fails_to_stop_keeps_no_other_from_stopping() -> None:
     assert stopped == ["third", "second", "first", "connection"]
 
 
-async def test_a_loop_that_fails_ends_the_process_instead_of_leaving_it_deaf(nats_server: NatsServer) -> None:
+async def test_a_failing_loop_exits_the_process(nats_server: NatsServer) -> None:
     async def loop() -> None:
         raise RuntimeError("a fault of ours")
 
@@ -73,7 +73,7 @@ async def test_a_loop_that_fails_ends_the_process_instead_of_leaving_it_deaf(nat
     await app.stop(running, 5)
 
 
-def test_a_token_that_was_never_written_whole_is_made_anew(tmp_path: Path) -> None:
+def test_a_partly_written_token_is_replaced(tmp_path: Path) -> None:
     state = StateFolder(tmp_path)
     (tmp_path / "token").write_text("")
     token = state.token()
@@ -83,7 +83,7 @@ def test_a_token_that_was_never_written_whole_is_made_anew(tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["token"]
 
 
-async def test_the_server_is_started_again_once_its_settings_can_be_written(
+async def test_the_server_restarts_once_its_settings_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = EmbeddedServer(tmp_path, fsync=False)
