@@ -1,6 +1,6 @@
-"""A bed for tests of the process executor: a source folder, an executor, and all that it tells."""
+"""A harness for tests of the process executor: a source folder, an executor, and a record of its reports."""
 
-# ruff: noqa: ASYNC110, ASYNC240 - it waits for what other processes do, by looking
+# ruff: noqa: ASYNC110, ASYNC240 - it polls the state of other processes
 from __future__ import annotations
 
 import asyncio
@@ -38,7 +38,7 @@ class RecordedAttempts:
         self._wakers: set[asyncio.Task[None]] = set()
 
     def started(self, fact: AttemptStarted) -> None:
-        """Keep it."""
+        """Record a start."""
         assert fact.key not in self.began, f"{fact.key} started twice"
         assert fact.key not in self.ends, f"{fact.key} started after its end"
         self.began[fact.key] = fact
@@ -50,7 +50,7 @@ class RecordedAttempts:
         stream, _, name = message.subject.partition(".")
         assert name == f"{run_id}.{key}.{attempt}"
         assert key not in self.ends, f"{key} wrote after its end"
-        assert len(message.body) < 1024 * 1024, "more than a message holds"
+        assert len(message.body) < 1024 * 1024, "over the message limit"
         if stream == "logs":
             output = AttemptOutput.model_validate_json(message.body)
             kept, new, first = self.entries.setdefault(key, []), output.entries, output.first
@@ -63,23 +63,23 @@ class RecordedAttempts:
         self._wake()
 
     def commit(self, fact: ArtifactCommitted) -> None:
-        """Keep it."""
+        """Record a commit."""
         assert fact.key not in self.ends, f"{fact.key} stored something after its end"
         self.commits.setdefault(fact.key, []).append(fact)
         self._wake()
 
     def finished(self, fact: AttemptFinished) -> None:
-        """Keep it."""
+        """Record an end."""
         assert fact.key not in self.ends, f"{fact.key} ended twice"
         self.ends[fact.key] = fact
         self._wake()
 
     def text(self, key: str) -> str:
-        """All that an attempt printed."""
+        """Return the output of an attempt."""
         return "".join(entry["text"] for entry in self.entries.get(key, []) if entry.get("stream") == "output")
 
     def metrics(self, key: str) -> list[dict[str, Any]]:
-        """What is told with the output of what an attempt measured."""
+        """Return the metrics among the output entries of an attempt."""
         return [entry for entry in self.entries.get(key, []) if "metric" in entry]
 
     async def until(self, what: str, key: str) -> Any:
@@ -100,7 +100,7 @@ class RecordedAttempts:
 
 
 class ExecutorHarness:
-    """An executor with a source folder whose one module is `text`; use it as an asynchronous context manager."""
+    """An executor with a source folder whose only module is `text`; use it as an asynchronous context manager."""
 
     def __init__(self, folder: Path, text: str = "", **options: Any) -> None:
         self.home = folder / "home"
@@ -115,7 +115,7 @@ class ExecutorHarness:
         self._options = ProcessOptions(**given)
 
     def write(self, module: str, text: str) -> None:
-        """Write a module of the user's."""
+        """Write a user module."""
         (self.source / f"{module}.py").write_text(dedent(text))
 
     async def __aenter__(self) -> Self:
@@ -133,7 +133,7 @@ class ExecutorHarness:
     def request(
         self, function: str, inputs: dict[str, Any] | None = None, *, key: str = "", **more: Any
     ) -> AttemptRequested:
-        """A request for `steps:function`, or for another module's when `function` says so."""
+        """Return a request for `steps:function`, or for the module given in `function`."""
         return AttemptRequested(
             run_id="run1",
             key=key or function.partition(":")[2] or function,
@@ -154,17 +154,17 @@ class ExecutorHarness:
         return request.key
 
     async def run(self, function: str, inputs: dict[str, Any] | None = None, **more: Any) -> AttemptFinished:
-        """Start an attempt and wait for its end."""
+        """Start an attempt and wait until it finishes."""
         return await self.events.until("ends", await self.start(function, inputs, **more))
 
 
 OpenHarness = Callable[..., Coroutine[Any, Any, ExecutorHarness]]
-"""`await bed(text, **options)`: a bed that is closed at the end of the test."""
+"""`await executor_harness(text, **options)`: a harness that is closed at the end of the test."""
 
 
 @pytest.fixture
 async def executor_harness(tmp_path: Path) -> AsyncIterator[OpenHarness]:
-    """Opens the test's bed."""
+    """Open harnesses for the test."""
     async with AsyncExitStack() as stack:
 
         async def opened(text: str, **options: Any) -> ExecutorHarness:
@@ -174,7 +174,7 @@ async def executor_harness(tmp_path: Path) -> AsyncIterator[OpenHarness]:
 
 
 def failed(end: AttemptFinished, kind: str, *texts: str, outcome: Outcome = Outcome.FAILED) -> None:
-    """Check how an attempt ended badly, and that its message says `texts`."""
+    """Assert that an attempt failed with an error of type `kind` whose message contains `texts`."""
     assert end.outcome is outcome, end
     assert end.error is not None and end.error.type == kind, end
     for text in texts:
@@ -191,14 +191,14 @@ def alive(pid: int) -> bool:
 
 
 async def gone(*pids: int) -> None:
-    """Wait until none of the processes runs."""
+    """Wait until all processes have exited."""
     async with asyncio.timeout(10):
         while any(alive(pid) for pid in pids):
             await asyncio.sleep(0.01)
 
 
 async def pid_in(path: Path) -> int:
-    """Wait for a file that has a process id."""
+    """Wait for a file that contains a process id."""
     async with asyncio.timeout(20):
         while not (path.exists() and path.read_text()):
             await asyncio.sleep(0.01)

@@ -1,7 +1,7 @@
-"""Pytest fixtures that start real servers; `pytest_plugins = ["penstock_testkit.fixtures"]` makes them known.
+"""Pytest fixtures that start real servers; `pytest_plugins = ["penstock_testkit.fixtures"]` registers them.
 
-A test is skipped, with the reason, only where a server's executable is not installed. A server that does not start is
-a failure.
+A test is skipped, with the reason, only if a server's executable is not installed. A server that does not start is a
+failure.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """An S3 server for all tests; each takes a prefix of its own."""
+    """An S3 server for all tests; each test uses its own prefix."""
     server = S3Server(tmp_path_factory.mktemp("s3"))
     yield from _running(server)
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """A PostgreSQL for all tests; each makes databases of its own."""
+    """A PostgreSQL server for all tests; each test creates its own databases."""
     yield from _running(PostgresServer())
 
 

@@ -1,6 +1,6 @@
-"""Random pipelines and ends of attempts from a source of choices, so that hypothesis and a seed can both drive them.
+"""Random pipelines and ends of attempts from a source of choices, driven by Hypothesis or by a seed.
 
-`Choose` is a function: `choose(n)` gives an integer from 0 to n - 1, where 0 is the simplest choice.
+`Choose` is a function: `choose(n)` returns an integer from 0 to n - 1, where 0 is the simplest choice.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from penstock_core.pipeline.values import ArtifactRef, Binding, Inline, Output, 
 Choose = Callable[[int], int]
 
 BIG = "x" * 300_000
-"""A result of which two do not fit into one request."""
+"""A result so large that two do not fit into one request."""
 
 ENDS: tuple[tuple[Outcome, str], ...] = (
     (Outcome.SUCCEEDED, ""),
@@ -44,10 +44,10 @@ ENDS: tuple[tuple[Outcome, str], ...] = (
     (Outcome.CACHED, ""),
     (Outcome.LOST, "Lost"),
 )
-"""How an attempt may end by itself: the outcome and the error's type. Half of them are good."""
+"""How an attempt may end by itself: the outcome and the type of the error. Half of them succeed."""
 
 SIZES = 16
-"""Kinds of results that `end` makes."""
+"""Kinds of results that `end` creates."""
 
 _BASES = {"KeyError": ("LookupError", "Exception"), "ValueError": ("Exception",)}
 _RETRY_ON = ((), ("ValueError",), ("LookupError",), ("Timeout", "OutOfMemory"))
@@ -59,7 +59,7 @@ _PATHS: tuple[tuple[int | str, ...], ...] = ((0,), (1,), ("a",), (-1, 0))
 
 @dataclass(slots=True)
 class _Maker:
-    """Makes the parts of a pipeline one after the other; `plain` leaves out all but steps, inputs and retries."""
+    """Builds the parts of a pipeline in order; `plain` includes only steps, inputs and retries."""
 
     choose: Choose
     made: list[Node]
@@ -67,7 +67,7 @@ class _Maker:
     plain: bool = False
 
     def one(self, *, of: int) -> bool:
-        """True in one of so many cases, never in the simplest one."""
+        """Return True in one of `of` cases, never in the simplest one."""
         return not self.plain and self.choose(of) == of - 1
 
     def output(self, nodes: list[Node]) -> Output:
@@ -151,7 +151,7 @@ class _Maker:
         return inputs, after
 
     def waits(self, kind: Kind, earlier: list[Node]) -> dict[str, Binding]:
-        """Inputs of a step that waits; a result of another step may or may not be what it can use."""
+        """Return inputs of a waiting step; a result of another step may or may not be usable."""
         if kind is Kind.SLEEP:
             seconds = self.output(earlier) if earlier and self.one(of=3) else Inline((0, 5, 100)[self.choose(3)])
             return {"seconds": seconds}
@@ -212,7 +212,7 @@ class _Maker:
 
 
 def pipeline(choose: Choose, *, nodes: int = 6, plain: bool = False) -> Pipeline:
-    """A whole pipeline with 1 to `nodes` steps, each with a policy of its own; it passes `ir_check.check`."""
+    """Return a pipeline with 1 to `nodes` steps, each with its own policy; it passes `ir_check.check`."""
     maker = _Maker(choose, [], {}, plain)
     for number in range(1 + choose(nodes)):
         spec, node = maker.step(number)
@@ -244,7 +244,7 @@ class Ending:
 
 
 def end(attempt: tuple[str, str, int], spec: StepSpec, ending: Ending, at: float, mark: str) -> AttemptFinished:
-    """The end of an attempt (run, key, number); `mark` makes its results unlike those of any other execution."""
+    """Return the end of an attempt (run, key, number); `mark` makes its results unique to this execution."""
     run_id, key, number = attempt
     outcome, kind = ENDS[ending.how % len(ENDS)]
     good = outcome in (Outcome.SUCCEEDED, Outcome.CACHED)
@@ -268,7 +268,7 @@ def end(attempt: tuple[str, str, int], spec: StepSpec, ending: Ending, at: float
 
 
 def _result(text: str, size: int) -> Value:
-    """A text, or now and then something that conditions and mapped steps can use, or that is large."""
+    """Return a text, sometimes a value that conditions and mapped steps can use, or a large one."""
     kind = size % SIZES
     match kind:
         case 6 | 14:

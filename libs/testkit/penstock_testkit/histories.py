@@ -1,4 +1,4 @@
-"""The history of a run as a fixture: replay what `penstock runs export` wrote, without a platform.
+"""The history of a run as a fixture: replay the output of `penstock runs export` without a platform.
 
     from penstock_testkit import histories
 
@@ -7,7 +7,7 @@
         assert history.states() == {"load": "succeeded", "fit": "failed", "report": "skipped"}
         history.check()
 
-Standard library, core and contracts only: no server, no clock, nothing of the user's code.
+It needs only the standard library, core and contracts: no server, no clock, no user code.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from penstock_testkit.checks.fact_origins import FactOrigins
 
 @dataclass(frozen=True)
 class History:
-    """A run as it was recorded: its pipeline, and the facts of its log with their places and times."""
+    """A recorded run: its pipeline, and the facts of its log with their subjects and times."""
 
     header: HistoryHeader
     recorded: tuple[Recorded, ...]
 
     @property
     def run_id(self) -> str:
-        """The run."""
+        """The id of the run."""
         return self.header.run_id
 
     @property
@@ -58,15 +58,15 @@ class History:
         return [record.fact for record in self.recorded]
 
     def fold(self, length: int | None = None) -> RunState:
-        """The state of the run after all facts, or after the first `length`."""
+        """Return the state of the run after all facts, or after the first `length`."""
         return machine.fold(self.run_id, self.plan, self.facts[:length])
 
     def states(self, length: int | None = None) -> dict[str, str]:
-        """The status of each step, by its key, after all facts or after the first `length`."""
+        """Return the status of each step by key, after all facts or after the first `length`."""
         return {key: step.status.value for key, step in self.fold(length).steps.items()}
 
     def prefixes(self) -> Iterator[RunState]:
-        """The state before the first fact and after each. It is one object that goes on: look at it, do not keep it."""
+        """Yield the state before the first fact and after each. It is one object that is updated in place."""
         state = RunState(self.run_id, self.plan)
         yield state
         for fact in self.facts:
@@ -74,11 +74,11 @@ class History:
             yield state
 
     def unaccounted_facts(self) -> list[Fact]:
-        """The facts in the log that would not have come about today, at any moment of the run.
+        """Return the facts in the log that today's version would not produce at any moment of the run.
 
-        These are decisions that today's `decide` would not have made, slots and places that nobody would have asked
-        for, ticks of the clock for which nothing would have been due, and ends of waits that would not have begun.
-        Empty when this version of Penstock would have led the run just as the one that recorded it.
+        These are decisions that today's `decide` would not make, slots and admissions that would not be requested,
+        ticks of the clock without a timer, and ends of waits that would not begin. The result is empty if this
+        version of Penstock would drive the run like the version that recorded it.
         """
         reasons = FactOrigins(self.facts)
         for state in self.prefixes():
@@ -86,10 +86,10 @@ class History:
         return reasons.missing()
 
     def check(self) -> None:
-        """Check the invariants of the log, and that the run was led as today's version would lead it.
+        """Check the invariants of the log, and that today's version would drive the run in the same way.
 
         Raises:
-            Violation: an invariant does not hold, or a decision in the log is not what would be decided now.
+            Violation: an invariant is violated, or a decision in the log differs from today's.
         """
         invariants.check(self.pipeline, self.facts)
         if other := self.unaccounted_facts():
@@ -97,7 +97,7 @@ class History:
 
 
 def without_later_defaults(data: Any) -> Any:
-    """JSON of values without the fields that references got later, where these say nothing: to compare old with new."""
+    """Remove default values of fields that references gained later from JSON, to compare old with new recordings."""
     if isinstance(data, list):
         return [without_later_defaults(entry) for entry in cast("list[Any]", data)]
     if not isinstance(data, dict):
@@ -117,7 +117,7 @@ def load(path: str | PathLike[str]) -> History:
     """Read a history from a file.
 
     Raises:
-        InvalidHistory: a line cannot be read; with the file and the line.
+        InvalidHistory: a line is invalid; the message names file and line.
     """
     with Path(path).open("rb") as file:
         lines = enumerate(file, 1)

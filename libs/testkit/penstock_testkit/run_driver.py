@@ -1,4 +1,4 @@
-"""Runs told fact by fact: what is decided after each, in the words of a user's pipeline."""
+"""Drive a run fact by fact, and return what is decided after each."""
 
 from __future__ import annotations
 
@@ -51,17 +51,17 @@ def pipeline(*nodes: Node, retry: Retry | None = None, **outputs: values.Binding
 
 
 def with_options(made: Pipeline, step: str, **options: Any) -> Pipeline:
-    """The same pipeline with other options of a step."""
+    """Return the pipeline with changed options of a step."""
     return replace(made, steps={**made.steps, step: replace(made.steps[step], **options)})
 
 
 def node(key: str, *after: str, **inputs: values.Binding) -> Node:
-    """A call of the step that its key begins with."""
+    """Return a call of the step that its key begins with."""
     return Node(key=key, step=key.partition("-")[0], inputs=inputs, after=after)
 
 
 def mapped_node(made: Node, *over: str, **options: Any) -> Node:
-    """The same node, run once for each element of the inputs `over`."""
+    """Return the node, mapped over the inputs `over`."""
     return replace(made, mapped=MapSpec(over=over, **options))
 
 
@@ -80,33 +80,33 @@ def end(key: str, outcome: Outcome = OK, attempt: int = 1, result: Any = None, a
 
 
 def granted(key: str, attempt: int = 1) -> SlotGranted:
-    """An attempt has its slots."""
+    """Return the fact that an attempt acquired its slots."""
     return SlotGranted(run_id=R, key=key, attempt=attempt)
 
 
 def clock(at: float) -> ClockReached:
-    """It is that late."""
+    """Return the fact that the clock reached a time."""
     return ClockReached(run_id=R, at=at)
 
 
 def cancel(key: str) -> StepCancelRequested:
-    """Somebody cancels one step or item."""
+    """Return the cancel of one step or item."""
     return StepCancelRequested(run_id=R, key=key, by="ada", reason="wrong data")
 
 
 class RunDriver:
-    """A run to which facts are told; what it decides is taken as written at once."""
+    """A run that folds given facts; its decisions count as written at once."""
 
     def __init__(self, pipeline: Pipeline, *facts: Fact) -> None:
         self.state: RunState = machine.RunState(R, machine.Plan(pipeline))
         self(*facts)
 
     def __call__(self, *facts: Fact) -> list[str]:
-        """Fold facts and everything that follows; returns the places of what was decided."""
+        """Fold facts and all resulting decisions; return the subjects of the decisions."""
         return [fact.tail for fact in self.facts(*facts)]
 
     def facts(self, *facts: Fact) -> list[Fact]:
-        """The same; returns what was decided."""
+        """Fold facts and all resulting decisions; return the decisions."""
         for fact in facts:
             self.state = machine.evolve(self.state, fact)
         said: list[Fact] = []
@@ -117,18 +117,18 @@ class RunDriver:
         return said
 
     def effects(self) -> list[Effect]:
-        """What is to be done outside the log since the last time."""
+        """Return the effects since the last call."""
         effects = list(self.state.outbox)
         self.state.outbox.clear()
         return effects
 
     @property
     def statuses(self) -> dict[str, str]:
-        """Where each step stands."""
+        """Return the status of each step."""
         return {key: str(step.status) for key, step in self.state.steps.items()}
 
     @property
-    def over(self) -> RunFinished:
-        """How the run ended."""
+    def finished(self) -> RunFinished:
+        """The fact that the run finished."""
         assert self.state.finished is not None, self.statuses
         return self.state.finished

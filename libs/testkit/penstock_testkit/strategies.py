@@ -1,4 +1,4 @@
-"""Hypothesis strategies for what the core deals with: names, values, bindings, pipelines, policies and facts."""
+"""Hypothesis strategies for core types: names, values, bindings, pipelines, policies and facts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from penstock_core.pipeline.values import ArtifactRef, Binding, ResultRef, Value
 from penstock_testkit import generators
 
 RUN = "run0"
-"""The run that generated facts mostly belong to."""
+"""The run that most generated facts belong to."""
 
 names: st.SearchStrategy[str] = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,11}", fullmatch=True)
 """Names of projects, pipelines, pools, runs."""
@@ -52,7 +52,7 @@ json_values: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc.\0é", max_size=3), inner, max_size=3),
     max_leaves=6,
 )
-"""Plain JSON data as every consumer can read it: no NaN, no integer beyond 64 bits."""
+"""Plain JSON data that every consumer can read: no NaN, no integer beyond 64 bits."""
 
 artifacts: st.SearchStrategy[ArtifactRef] = st.builds(
     ArtifactRef,
@@ -76,7 +76,7 @@ value: st.SearchStrategy[Value] = st.recursive(
     ),
     max_leaves=4,
 )
-"""Values of all kinds, as facts carry them."""
+"""Values of all kinds that occur in facts."""
 
 
 def bindings(nodes: list[str]) -> st.SearchStrategy[Binding]:
@@ -107,7 +107,7 @@ policies: st.SearchStrategy[Retry] = st.builds(
 
 @st.composite
 def pipelines(draw: st.DrawFn, nodes: int = 6) -> Pipeline:
-    """Whole pipelines with 1 to `nodes` steps in any graph, each step with a policy of its own."""
+    """Pipelines with 1 to `nodes` steps in any graph, each step with its own policy."""
     return generators.pipeline(lambda n: draw(below(n)), nodes=nodes)
 
 
@@ -130,13 +130,13 @@ _run_ids = st.sampled_from([RUN, RUN, RUN, RUN, RUN, RUN, "another"])
 
 
 def facts(pipeline: Pipeline) -> st.SearchStrategy[Fact]:
-    """Any fact about a run of `pipeline`: also of unknown steps, of another run, with absurd attempts and times."""
+    """Any fact of a run of `pipeline`, including unknown steps, another run, and absurd attempts and times."""
     known = tuple(node.key for node in pipeline.nodes)
     items = tuple(f"{node.key}[{n}]" for node in pipeline.nodes if node.mapped is not None for n in (0, 1, 2, 7))
     return _facts_about((*known, *known, *known, *items, *items, "unknown", "unknown[0]"))
 
 
-@cache  # a third of the time of such tests went into making and checking these strategies for each example
+@cache  # cached: building and validating these strategies per example took a third of the time of such tests
 def _facts_about(of: tuple[str, ...]) -> st.SearchStrategy[Fact]:
     keys = st.sampled_from(of)
     outputs = st.dictionaries(st.sampled_from(["result", "extra", "other"]), value, max_size=2)
@@ -185,7 +185,7 @@ def _facts_about(of: tuple[str, ...]) -> st.SearchStrategy[Fact]:
 def _waiting_facts(
     keys: st.SearchStrategy[str], outputs: st.SearchStrategy[dict[str, Value]]
 ) -> st.SearchStrategy[Fact]:
-    """Facts of mapped steps, limits, waits, the clock and results that are taken over."""
+    """Facts of mapped steps, limits, waits, the clock and reused results."""
     attempts: dict[str, Any] = {"run_id": _run_ids, "key": keys, "attempt": _attempts}
     return st.one_of(
         st.builds(AttemptQueued, **attempts, since=_times, start_by=st.none() | _times),

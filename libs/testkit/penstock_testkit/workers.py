@@ -1,8 +1,8 @@
-"""A pytest plugin: how `pytest -n auto` spreads the tests over worker processes.
+"""A pytest plugin that distributes the tests of `pytest -n auto` over worker processes.
 
 The tests of one file, or of one class in it, run in one worker, in order, so that a file starts its servers once. Files
-whose tests take long and share no server are spread test by test. What takes longest starts first, so that no worker is
-left with it.
+with slow tests that share no server are distributed test by test. The slowest tests start first, so that none runs
+alone at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPREAD = ("tests/e2e/test_docs.py", "tests/faults/test_retention_faults.py", "te
 """Files whose tests share no server."""
 
 ORDER = ("tests/e2e/test_docs.py", "tests/faults/", "tests/e2e/", "tests/histories/", "tests/integration/")
-"""What starts first; everything else follows as it was collected."""
+"""Tests that start first; all others follow in collection order."""
 
 LEAST_WORKERS = 4
 WORKERS_PER_CORE = 2.5
@@ -30,7 +30,7 @@ WORKERS_PER_CORE = 2.5
 
 
 class ByFile(LoadScopeScheduling):
-    """Hands out whole files and classes, and single tests of the files in `SPREAD`, in the order of the collection."""
+    """Distributes files and classes, and single tests of the files in `SPREAD`, in collection order."""
 
     def __init__(self, config: pytest.Config, log: Producer | None = None) -> None:
         config.option.loadscopereorder = False
@@ -41,18 +41,18 @@ class ByFile(LoadScopeScheduling):
 
 
 def rank(nodeid: str) -> int:
-    """The place of a test in the order of the starts."""
+    """Return the position of a test in the start order."""
     return next((n for n, start in enumerate(ORDER) if nodeid.startswith(start)), len(ORDER))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put first what takes long."""
+    """Sort slow tests first."""
     items.sort(key=lambda item: rank(item.nodeid))
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
-    """Leave what is loaded by now out of later garbage collections, as services do."""
+    """Exclude the modules loaded so far from later garbage collections, as services do."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
@@ -60,11 +60,11 @@ def pytest_collection_finish() -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """The workers of `-n auto`."""
+    """Return the number of workers for `-n auto`."""
     return max(LEAST_WORKERS, round(len(os.sched_getaffinity(0)) * WORKERS_PER_CORE))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
-    """Spread by file unless another way was asked for by `--dist`."""
+    """Distribute by file unless `--dist` selects another mode."""
     return ByFile(config, log) if config.getvalue("dist") == "load" else None

@@ -80,7 +80,7 @@ def test_a_condition_that_cannot_be_evaluated_fails_the_step(a: Any, why: str) -
     driver = RunDriver(pipeline(node("a"), replace(node("c"), when=Compare("gt", A, Inline(3)))), RUN)
     driver(end("a").__class__(run_id=R, key="a", attempt=1, outcome=Outcome.SUCCEEDED, outputs={"result": Inline(a)}))
     assert driver.statuses["c"] == "failed"
-    assert driver.over.error == f"step 'c' failed: ConditionError: its condition cannot be evaluated: {why}"
+    assert driver.finished.error == f"step 'c' failed: ConditionError: its condition cannot be evaluated: {why}"
 
 
 def test_a_condition_never_opens_an_artifact() -> None:
@@ -88,7 +88,7 @@ def test_a_condition_never_opens_an_artifact() -> None:
     driver = RunDriver(pipeline(node("a"), replace(node("c"), when=Truth(A))), RUN)
     driver(replace(end("a"), outputs={"result": stored}))
     assert driver.statuses["c"] == "failed"
-    assert "stored as an artifact" in str(driver.over.error)
+    assert "stored as an artifact" in str(driver.finished.error)
 
 
 def deep(depth: int) -> Any:
@@ -131,7 +131,7 @@ def test_two_branches_of_a_condition_join() -> None:
     (request,) = driver.facts(end("no"))
     assert request.inputs == {"x": Inline("no!")}  # type: ignore[union-attr]
     driver(end("join"))
-    assert driver.over.outcome is Outcome.SUCCEEDED
+    assert driver.finished.outcome is Outcome.SUCCEEDED
 
 
 def test_a_constant_option_is_enough() -> None:
@@ -152,7 +152,7 @@ def test_a_condition_can_read_one_of_several_results() -> None:
 def test_a_missing_item_fails_the_step_that_reads_it() -> None:
     driver = RunDriver(pipeline(node("a"), node("c", x=Pick(A, ("auc",)))), RUN)
     driver(end("a", result={"loss": 1}))
-    assert driver.over.error == (
+    assert driver.finished.error == (
         "step 'c' failed: InputError: an input is missing: a.auc: there is no field 'auc' (fields: 'loss')"
     )
 

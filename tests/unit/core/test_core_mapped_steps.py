@@ -70,7 +70,7 @@ def test_results_keep_item_order_for_any_finishing_order() -> None:
     all_of = Items(tuple(Inline(f"each[{n}]!") for n in range(4)))
     assert last.inputs["all"] == all_of
     driver(end("last"))
-    assert driver.over.outputs == {"out": all_of}
+    assert driver.finished.outputs == {"out": all_of}
 
 
 @pytest.mark.parametrize(("window", "first", "then"), [(1, 1, 1), (2, 2, 1), (3, 3, 1), (256, 4, 0)])
@@ -129,14 +129,14 @@ def test_mapping_a_non_list_fails_the_step(over: values.Binding, why: str) -> No
     driver = mapped(over=over)
     driver(RUN)
     assert driver.statuses == {"each": "failed", "last": "skipped"}
-    assert driver.over.error == f"step 'each' failed: MapError: {why}"
+    assert driver.finished.error == f"step 'each' failed: MapError: {why}"
 
 
 def test_lists_of_different_lengths_fail_the_step() -> None:
     both = mapped_node(node("both", x=Output("a"), y=LIST), "x", "y")
     driver = RunDriver(pipeline(node("a"), both), RUN)
     driver(end("a", result=[1]))
-    assert driver.over.error == (
+    assert driver.finished.error == (
         "step 'both' failed: MapError: it cannot be mapped: the lists have different lengths: 'x' has 1, 'y' has 4"
     )
 
@@ -161,7 +161,7 @@ def test_a_failed_item_fails_the_step_and_stops_further_items() -> None:
     assert driver.state.steps["each"].status == "running", "one of its items still runs"
     assert driver(end("each[1]")) == ["step.each[3].1.finished", "step.last.skipped", "finished"]
     assert driver.statuses == {"each": "failed", "last": "skipped"}
-    assert driver.over.error == (
+    assert driver.finished.error == (
         "step 'each' failed: ValueError: 1 of 4 items failed; the first, each[0]: ValueError: no rows"
     )
 
@@ -204,7 +204,7 @@ def test_cancelling_the_run_ends_items_in_flight_and_possibly_requested_ones() -
     said = driver(CANCEL)
     assert {"step.each[1].1.finished", "step.each[2].1.finished"} <= set(said)
     assert said[-1] == "finished"
-    assert driver.over.outcome is Outcome.CANCELLED
+    assert driver.finished.outcome is Outcome.CANCELLED
     assert driver.statuses == {"each": "cancelled", "last": "cancelled"}
 
 
@@ -255,7 +255,7 @@ def test_cancelled_items_are_not_reported_as_failed(bad: list[Fact], said: str) 
     driver(RUN, *bad, *(end(f"each[{n}]") for n in range(4)))
     assert driver.statuses["each"] == "failed"
     assert driver.state.steps["each"].reason == said
-    assert driver.over.error is not None and f"{said}; the first, each[1]: " in driver.over.error
+    assert driver.finished.error is not None and f"{said}; the first, each[1]: " in driver.finished.error
 
 
 @pytest.mark.parametrize("expanded", [False, True])
@@ -281,7 +281,7 @@ def test_a_mapped_step_is_cancelled_with_all_its_items() -> None:
     driver(RUN)
     driver(cancel("each"))
     assert driver.statuses == {"each": "cancelled", "last": "skipped"}
-    assert driver.over.outcome is Outcome.CANCELLED
+    assert driver.finished.outcome is Outcome.CANCELLED
 
 
 def test_late_grants_are_released() -> None:

@@ -68,7 +68,7 @@ def test_each_item_registers_its_own_models() -> None:
     driver = RunDriver(pipeline(each), RUN)
     driver(replace(end("train[1]"), models=WANTED), end("train[0]"))
     assert registers(driver) == [effects.RegisterModels("train[1]", 1)]
-    assert driver.over.outcome is OK
+    assert driver.finished.outcome is OK
 
 
 @pytest.mark.parametrize("fields", [{"model": "a.b"}, {"model": ""}, {"alias": "latest"}, {"alias": "3"}])

@@ -143,7 +143,7 @@ def test_an_attempt_that_cannot_run_fails_without_a_slot() -> None:
     made = plain(node("b"), node("a", x=Pick(Output("b"), (7,))))
     driver = RunDriver(with_options(made, "a", concurrency="gpu"), RUN)
     assert driver(end("b", result=[1])) == ["step.a.skipped", "finished"]
-    assert driver.over.outcome is FAILED
+    assert driver.finished.outcome is FAILED
 
 
 # -------------------------------------------------------------------------------------------------- admission, memory

@@ -83,10 +83,10 @@ def test_duplicate_or_late_reuse_changes_nothing() -> None:
 def test_results_shorter_than_declared_fail_the_items() -> None:
     made = pipeline(mapped_node(node("each", x=Inline([1])), "x"), mapped_node(node("b", y=Output("each")), "y"))
     driver = RunDriver(made, reused("each", count=2, outputs={"result": Inline([5])}), RUN, end("b[0]"))
-    assert "b[1]: InputError: an input is missing: each: a list of 1 has no element [1]" in str(driver.over.error)
+    assert "b[1]: InputError: an input is missing: each: a list of 1 has no element [1]" in str(driver.finished.error)
 
 
 def test_a_cancel_ends_steps_that_were_not_reused() -> None:
     driver = RunDriver(EACH, reused("each[0]"), RUN, CANCEL)
     assert driver.statuses["each"] == "cancelled"
-    assert driver.over.outcome.value == "cancelled"
+    assert driver.finished.outcome.value == "cancelled"

@@ -48,7 +48,7 @@ def test_trigger_rules(a: Outcome, b: Outcome) -> None:
     assert driver.statuses["done"] == "queued"
     assert driver.statuses["any"] == ("skipped" if good == 2 else "queued")
     driver(*(end(key) for key in ("all", "done", "any")))
-    assert driver.over.outcome is (OK if good == 2 else FAILED)
+    assert driver.finished.outcome is (OK if good == 2 else FAILED)
 
 
 def test_any_failed_waits_for_all_and_counts_steps_skipped_by_failures() -> None:
@@ -61,7 +61,7 @@ def test_any_failed_ignores_steps_skipped_by_conditions() -> None:
     optional = replace(node("b"), when=Truth(Output("a")))
     driver = RunDriver(pipeline(node("a"), optional, by(ANY, node("d", "b"))), RUN)
     assert driver(end("a", result=0)) == ["step.b.skipped", "step.d.skipped", "finished"]
-    assert driver.over.outcome is OK
+    assert driver.finished.outcome is OK
 
 
 def test_all_done_steps_get_none_for_missing_results() -> None:
@@ -89,7 +89,7 @@ def test_exit_handlers_receive_the_outcome_of_the_run() -> None:
     assert request.closing
     assert skip.tail == "step.alert.skipped"
     driver(end("tidy"))
-    assert driver.over == RunFinished(run_id=R, outcome=OK)
+    assert driver.finished == RunFinished(run_id=R, outcome=OK)
 
 
 def test_failure_handlers_run_on_failure() -> None:
@@ -100,7 +100,7 @@ def test_failure_handlers_run_on_failure() -> None:
     assert requests == {"tidy": {"how": Inline("failed"), "why": why, "x": Inline(None)}, "alert": {"why": why}}
     assert driver(end("tidy")) == []
     driver(end("alert"))
-    assert driver.over.outcome is FAILED
+    assert driver.finished.outcome is FAILED
 
 
 def test_exit_handlers_run_after_a_cancel() -> None:
@@ -109,7 +109,7 @@ def test_exit_handlers_run_after_a_cancel() -> None:
     assert "step.tidy.1.requested.default" in said
     assert "step.alert.skipped" in said
     assert driver(end("tidy")) == ["finished"]
-    assert driver.over.outcome is Outcome.CANCELLED
+    assert driver.finished.outcome is Outcome.CANCELLED
 
 
 def test_a_cancel_during_exit_handlers_changes_nothing() -> None:
@@ -117,21 +117,21 @@ def test_a_cancel_during_exit_handlers_changes_nothing() -> None:
     driver(end("a", FAILED))
     assert driver(CANCEL) == []
     assert driver(end("tidy"), end("alert")) == ["finished"]
-    assert driver.over.outcome is FAILED, "as those that ran at the end were told"
+    assert driver.finished.outcome is FAILED, "as those that ran at the end were told"
 
 
 def test_a_failing_exit_handler_fails_the_run() -> None:
     driver = closing()
     driver(end("a"), end("b"))
     driver(end("tidy", FAILED))
-    assert driver.over.error == "step 'tidy' failed: ValueError: no rows"
+    assert driver.finished.error == "step 'tidy' failed: ValueError: no rows"
 
 
 def test_an_exit_handler_can_be_cancelled_alone_even_before_it_starts() -> None:
     driver = closing(at_end(EXIT, node("after", "tidy")))
     assert driver(cancel("tidy")) == ["step.tidy.1.finished", "step.after.skipped"]
     driver(end("a"), end("b"))
-    assert driver.over.outcome is Outcome.CANCELLED
+    assert driver.finished.outcome is Outcome.CANCELLED
 
 
 def test_exit_handlers_can_be_mapped() -> None:
@@ -141,7 +141,7 @@ def test_exit_handlers_can_be_mapped() -> None:
         "step.tidy[1].1.requested.default",
     ]
     driver(end("tidy[0]"), end("tidy[1]"))
-    assert driver.over.outcome is OK
+    assert driver.finished.outcome is OK
 
 
 def test_exit_handlers_run_after_the_deadline() -> None:
@@ -150,7 +150,7 @@ def test_exit_handlers_run_after_the_deadline() -> None:
     assert driver(clock(50.0)) == ["step.a.1.finished", "step.tidy.1.requested.default"]
     assert driver.state.alarm() is None
     driver(end("tidy"))
-    assert driver.over == RunFinished(run_id=R, outcome=FAILED, error="the run did not finish by its deadline")
+    assert driver.finished == RunFinished(run_id=R, outcome=FAILED, error="the run did not finish by its deadline")
 
 
 # -------------------------------------------------------------------------------------------------------------- reuse

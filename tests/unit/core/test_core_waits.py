@@ -98,7 +98,7 @@ def test_an_invalid_time_fails_the_step(inputs: dict[str, values.Binding], why: 
     driver = RunDriver(waiting(Kind.SLEEP, **inputs), NOW)
     assert driver.statuses["w"] == ("failed" if why else "suspended")
     if why:
-        assert driver.over.error == f"step 'w' failed: InputError: an input is missing: {why}"
+        assert driver.finished.error == f"step 'w' failed: InputError: an input is missing: {why}"
 
 
 # ----------------------------------------------------------------------------------------------------------- questions
@@ -140,7 +140,7 @@ def test_a_late_answer_changes_nothing() -> None:
 @pytest.mark.parametrize("choices", [[], "yes", 3])
 def test_a_question_without_choices_fails(choices: Any) -> None:
     driver = RunDriver(waiting(Kind.ASK, question=Inline("?"), choices=Inline(choices)), NOW)
-    assert "the choices of a question must be a non-empty list" in str(driver.over.error)
+    assert "the choices of a question must be a non-empty list" in str(driver.finished.error)
 
 
 # --------------------------------------------------------------------------------------------------------- events, runs
@@ -165,7 +165,7 @@ def test_a_missing_event_fails_the_attempt_and_a_retry_subscribes_again() -> Non
 
 def test_the_type_of_an_event_must_be_text() -> None:
     driver = RunDriver(waiting(Kind.EVENT, type=Inline(["t"])), NOW)
-    assert "the type of an event must be text, not a list" in str(driver.over.error)
+    assert "the type of an event must be text, not a list" in str(driver.finished.error)
 
 
 def test_a_child_run_is_started_and_its_result_used() -> None:
@@ -230,7 +230,7 @@ def test_an_attempt_that_does_not_start_in_time_is_retried() -> None:
     assert driver(clock(1_060.5)) == ["step.a.1.finished", "step.a.2.requested.default"]
     assert driver.state.alarm() == 1_120.5
     driver(clock(1_121.0))
-    assert driver.over.error == "step 'a' failed: QueueTimeout: it did not start within its queue timeout"
+    assert driver.finished.error == "step 'a' failed: QueueTimeout: it did not start within its queue timeout"
 
 
 def test_a_started_attempt_does_not_time_out_in_the_queue() -> None:
@@ -268,7 +268,7 @@ def test_a_finished_run_has_no_timers(reason: str) -> None:
     driver = RunDriver(made, replace(NOW, deadline=1_050.0))
     assert driver.state.alarm() == 1_050.0
     driver(clock(1_050.0) if reason == "deadline" else CANCEL)
-    assert driver.over.outcome is (FAILED if reason == "deadline" else Outcome.CANCELLED)
+    assert driver.finished.outcome is (FAILED if reason == "deadline" else Outcome.CANCELLED)
     assert driver.state.alarm() is None
     assert driver(clock(5_000.0)) == []
 

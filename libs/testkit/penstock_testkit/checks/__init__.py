@@ -1,1 +1,1 @@
-"""Checks."""
+"""Invariants, properties and mutants of the run state machine."""

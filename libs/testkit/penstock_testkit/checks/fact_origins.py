@@ -1,4 +1,4 @@
-"""Whether today's state machine accounts for each fact of a log: what it would decide, ask for, and wait for, when."""
+"""Check that the current state machine accounts for each fact of a log: its decisions, requests, waits and timers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from penstock_testkit.checks import invariants
 
 
 class FactOrigins:
-    """What the states of a run would have brought about. Show it every state of the run, then ask what is `missing`."""
+    """The facts that the states of a run can cause. Add every state of the run, then query `missing`."""
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         self._facts = facts
@@ -43,22 +43,22 @@ class FactOrigins:
                 self._requested.add((fact.key, fact.attempt))
 
     def add_state(self, state: RunState) -> None:
-        """Take what a state would have brought about; it is as it was afterwards."""
+        """Collect the facts that a state can cause. The state is left unchanged."""
         for fact in machine.decide(state):
             self._decided.setdefault(fact.tail, []).append(fact)
         self._effects.update(state.outbox)
         if (at := state.alarm()) is not None:
             due = math.ceil(at * 1000)
-            self._due |= {due, due + 1}  # whole milliseconds that are not before it
+            self._due |= {due, due + 1}  # rounded up to whole milliseconds
 
     def missing(self) -> list[Fact]:
-        """The facts for which there was no reason."""
+        """Return the facts that no state accounts for."""
         return [fact for fact in self._facts if not self._accounted(fact)]
 
     def _accounted(self, fact: Fact) -> bool:
         match fact:
             case AttemptRequested() | AttemptQueued() | StepSuspended() | StepSkipped() | StepExpanded():
-                # What stands for an unreadable message was nobody's decision.
+                # A placeholder for an unreadable message is not a decision.
                 return invariants.unreadable(fact) or self._was_decided(fact)
             case AttemptFinished():
                 return self._ended(fact)
@@ -73,13 +73,13 @@ class FactOrigins:
             case RunFinished():
                 return fact.error == "the end of the run is unreadable" or self._was_decided(fact)
             case _:
-                return True  # told by people, executors, and runs before
+                return True  # reported by users, executors and earlier runs
 
     def _was_decided(self, fact: Fact) -> bool:
         return fact in self._decided.get(fact.tail, ())
 
     def _ended(self, end: AttemptFinished) -> bool:
-        """An attempt is ended by its executor, by whoever has what it waited for, or by a decision."""
+        """Whether an attempt was ended by its executor, by the source of its wait, or by a decision."""
         if self._was_decided(end) or (end.error is not None and end.error.type == "CorruptEvent"):
             return True
         attempt = (end.key, end.attempt)
@@ -88,5 +88,5 @@ class FactOrigins:
         waited = self._waits.get(attempt)
         if waited is None or waited is Kind.SLEEP or end.outcome is Outcome.CANCELLED:
             return False
-        # Answers, events and ends of other runs come from outside; that the time was over is decided.
+        # Answers, events and ends of other runs are external; timeouts are decisions.
         return end.outcome is not Outcome.TIMED_OUT

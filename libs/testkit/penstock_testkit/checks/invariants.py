@@ -1,6 +1,6 @@
-"""What must hold of the log of a run, whatever happened: the platform's promises as functions over facts.
+"""Invariants of the log of a run under any failure: the platform's guarantees as functions over facts.
 
-They do not use the state machine: what must be true is worked out from the facts and the pipeline anew, by `runlog`.
+They do not use the state machine: `log_index` derives the expected values independently from facts and pipeline.
 `check` may be called on a log of any length; each invariant raises `InvariantError` with the facts that break it.
 """
 
@@ -27,7 +27,7 @@ _BAD = (Outcome.FAILED, Outcome.TIMED_OUT)
 
 
 def one_fact_per_subject(log: Log) -> None:
-    """At most one end counts for each attempt: append-once places are written once."""
+    """Each append-once subject has one fact, so each attempt has at most one end."""
     seen: set[str] = set()
     for fact in log.facts:
         if fact.append_once and fact.tail in seen:
@@ -36,7 +36,7 @@ def one_fact_per_subject(log: Log) -> None:
 
 
 def attempts_are_consecutive(log: Log) -> None:
-    """Attempt 1 comes first, and attempt n + 1 begins only after attempt n ended in a way that is tried again."""
+    """Attempt 1 comes first; attempt n + 1 begins only after attempt n ended with an outcome that is retried."""
     for key, begun in list(log.begun.items()):
         if sorted(begun) != list(range(1, len(begun) + 1)):
             raise InvariantError(f"step {key} has attempts {sorted(begun)}")
@@ -49,7 +49,7 @@ def attempts_are_consecutive(log: Log) -> None:
 
 
 def starts_only_when_ready(log: Log) -> None:
-    """Nothing begins before the rule and the condition of its step hold, items not before their step is expanded."""
+    """A step begins only when its trigger rule and condition hold, an item only after its step is expanded."""
     first = {key: min(begun.values()) for key, begun in list(log.begun.items()) if begun}
     first |= {key: index for key, (index, fact) in log.expanded.items() if fact.error is None}
     for key, index in first.items():
@@ -63,7 +63,7 @@ def starts_only_when_ready(log: Log) -> None:
 
 
 def requests_have_slots(log: Log) -> None:
-    """An attempt that needs slots is asked for only when it has them."""
+    """An attempt that needs slots is requested only after it acquired them."""
     for key, requests in list(log.requests.items()):
         if log.spec(key).concurrency is None:
             continue
@@ -73,7 +73,7 @@ def requests_have_slots(log: Log) -> None:
 
 
 def window_is_respected(log: Log) -> None:
-    """No more items of a mapped step are begun and not over at the same time than its window has places."""
+    """The number of unfinished items of a mapped step never exceeds its window."""
     for node in log.nodes.values():
         if node.mapped is None:
             continue
@@ -82,13 +82,13 @@ def window_is_respected(log: Log) -> None:
             continue
         for number, (index, item) in enumerate(begun):
             open_now = [other for _, other in begun[:number] if not log.final(other, index)]
-            # What was fenced before it began is over already, though a replica asked for it that did not know.
+            # An attempt fenced before it began is finished, although an unaware replica requested it.
             if len(open_now) >= node.mapped.window and not log.final(item, index):
                 raise InvariantError(f"{item} began while {open_now} were under way")
 
 
 def requests_are_complete(log: Log) -> None:
-    """A request names the step's entry point and pool, and waits as long as the policy says, within its bounds."""
+    """A request names the step's entry point and pool and respects the bounds of the retry delay."""
     for fact in log.facts:
         if not isinstance(fact, AttemptRequested) or unreadable(fact):
             continue
@@ -114,22 +114,22 @@ def requests_are_complete(log: Log) -> None:
 
 
 def skipped_or_run(log: Log) -> None:
-    """A step that is skipped was never begun, so it has no result."""
+    """A skipped step was never begun and has no result."""
     for key, (index, _) in log.skips.items():
         begun = list(log.begun[key].values())
         if key in log.expanded and log.expanded[key][1].error is None:
             begun.append(log.expanded[key][0])
-        # What runs at the end may be asked for, too late, by who does not know of the cancel that made it needless.
+        # A replica unaware of the cancel may request an exit handler late.
         late = log.nodes[node_of(log.nodes, key)].phase is not Phase.MAIN and log.cancel is not None
         if begun and not (late and min(begun) > index):
             raise InvariantError(f"step {key} is both skipped and begun")
 
 
 def skips_have_causes(log: Log) -> None:
-    """A skipped step names what kept it from running, and whether the pipeline has it so; and that is true."""
+    """A skipped step records its true cause, and whether the pipeline's conditions led to it."""
     for key, (index, skip) in log.skips.items():
         if unreadable(skip) or skip.error is not None or log.final(key, index):
-            continue  # whoever skips what is over did not know of it, and nothing comes of it
+            continue  # a skip of a finished step by an unaware replica has no effect
         node = log.nodes[key]
         cause = skip.cause
         if cause is not None:
@@ -146,7 +146,7 @@ def skips_have_causes(log: Log) -> None:
 
 
 def ends_have_starts(log: Log) -> None:
-    """An attempt ends only when it had begun, or when a stop kept it from ever being begun."""
+    """An attempt ends only if it had begun, or if a cancel or deadline prevented its beginning."""
     for key, ends in list(log.ends.items()):
         for attempt, (index, end) in ends.items():
             spoilt = end.error is not None and end.error.type == "CorruptEvent"
@@ -157,7 +157,7 @@ def ends_have_starts(log: Log) -> None:
 
 
 def _failure_limit_reached(log: Log, key: str, index: int) -> bool:
-    """Whether so many items had failed that no further ones were to be begun."""
+    """Whether so many items failed that no further ones may begin."""
     node = node_of(log.nodes, key)
     count = log.count(node, index) if node != key else None
     if count is None:
@@ -167,7 +167,7 @@ def _failure_limit_reached(log: Log, key: str, index: int) -> bool:
 
 
 def timeouts_follow_clock(log: Log) -> None:
-    """What ends because of the time ends only when the clock said so, and what had started by then is not too late."""
+    """Timeouts follow the recorded clock, and an attempt that started in time does not time out in the queue."""
     for key, ends in list(log.ends.items()):
         for attempt, (index, end) in ends.items():
             wait = log.suspended[key].get(attempt)
@@ -200,7 +200,7 @@ def _start_by(log: Log, key: str, attempt: int) -> float | None:
 
 
 def attempts_are_bounded(log: Log) -> None:
-    """A step is tried at most retries + 1 times, not counting losses; losses are bounded too."""
+    """A step has at most retries + 1 attempts, not counting lost ones; lost attempts are bounded too."""
     for key, begun in list(log.begun.items()):
         losses = sum(end.outcome is Outcome.LOST for _, end in log.ends[key].values())
         if len(begun) > log.spec(key).retry.retries + 1 + losses or losses > MAX_LOSSES + 1:
@@ -208,7 +208,7 @@ def attempts_are_bounded(log: Log) -> None:
 
 
 def run_finishes_last(log: Log) -> None:
-    """The run ends once, after every step is final; what was begun has its end, also what was begun too late."""
+    """The run finishes once, after all steps are terminal; every begun attempt has an end, even one begun late."""
     if len(log.finished) > 1:
         raise InvariantError("the run finished twice")
     for index, end in log.finished:
@@ -226,13 +226,13 @@ def run_finishes_last(log: Log) -> None:
 
 
 def _ended_by_other_fact(log: Log, key: str) -> bool:
-    """Whether another fact than an end ended a step: whoever began it did not know."""
+    """Whether a fact other than an end finished the step, unknown to the replica that began the attempt."""
     node = node_of(log.nodes, key)
     return any(one in log.skips or one in log.reused for one in (key, node))
 
 
 def outcome_matches_steps(log: Log) -> None:
-    """A run succeeded when all its steps did, but those that the pipeline leaves out; else there is a reason."""
+    """A run succeeds if all steps succeeded or were skipped by conditions; otherwise there is a reason."""
     for index, end in log.finished:
         if end.outcome is Outcome.SKIPPED:
             continue
@@ -250,7 +250,7 @@ def outcome_matches_steps(log: Log) -> None:
 
 
 def _skipped_by_cancel(log: Log, key: str, before: int) -> bool:
-    """Whether one who did not know that a step was to be cancelled left it out, as the pipeline has it."""
+    """Whether a replica unaware of the step's cancel skipped it because of a condition."""
     index, skip = log.skips.get(key, (NEVER, None))
     return skip is not None and skip.expected and index < before and log.stopped(key, index)
 
@@ -262,7 +262,7 @@ def _missing(value: object) -> bool:
 
 
 def branches_finish(log: Log) -> None:
-    """What nobody stops runs exactly when its rule and condition let it; what runs at the end always does."""
+    """Without a cancel, a step runs exactly when its rule and condition allow it; exit handlers always run."""
     if not log.finished or log.finished[0][1].outcome is Outcome.SKIPPED:
         return
     for node in log.nodes.values():
@@ -275,7 +275,7 @@ def branches_finish(log: Log) -> None:
         if node.phase is Phase.ON_FAILURE and (
             log.cancel is not None or any(_cancelled(log, one) for one in log.nodes)
         ):
-            continue  # whether such a run failed or was cancelled is for the run to say
+            continue  # such a run may either fail or be cancelled
         if log.may_run(node) and not (ran or failed):
             raise InvariantError(f"step {key} did not run, though nothing kept it from running")
         if not log.may_run(node) and ran and (expanded is None or expanded[1].error is None):

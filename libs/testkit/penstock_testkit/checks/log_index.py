@@ -1,6 +1,6 @@
-"""The log of a run, indexed, and what is true by it: worked out from facts and pipeline, without the state machine.
+"""An index of the log of a run: step and attempt states derived from facts and pipeline, without the state machine.
 
-Unreadable messages are given as what they stand for. Where a function takes `before`, only the facts before that index
+Unreadable messages appear as their placeholders. Where a function takes `before`, only the facts before that index
 count. Values are compared as plain data: lists, dictionaries, what is inline; artifacts stay what they are.
 """
 
@@ -40,14 +40,14 @@ from penstock_testkit.checks.plain_data import artifacts, part
 
 
 class InvariantError(AssertionError):
-    """An invariant does not hold."""
+    """An invariant is violated."""
 
 
 NEVER = 1 << 60
 
 
 class Log:
-    """The facts of one run in log order, with indexes. `begun` are attempts that are held, suspended or requested."""
+    """The facts of one run in log order, with indexes. `begun` has the queued, suspended or requested attempts."""
 
     def __init__(self, pipeline: Pipeline, facts: Sequence[Fact]) -> None:
         self.pipeline = pipeline
@@ -125,32 +125,32 @@ class Log:
     # -------------------------------------------------------------------------------------------- ends
 
     def clock(self, at: float) -> int:
-        """Where the log first says that it is `at` or later."""
+        """Return the index of the first fact at time `at` or later."""
         return next((index for index, time in self.clocks if time >= at), NEVER)
 
     def deadline(self) -> int:
-        """Where the run's deadline passes."""
+        """Return the index at which the run's deadline passes."""
         return self.clock(self.run.deadline) if self.run and self.run.deadline is not None else NEVER
 
     def stopped(self, key: str, before: int = NEVER) -> bool:
-        """Whether the run, the step or the item was to be ended before its time."""
+        """Whether the run, step or item was cancelled or past its deadline."""
         node = node_of(self.nodes, key)
         whole = self.nodes[node].phase is Phase.MAIN and min(self.deadline(), self.cancel_index()) < before
         return whole or any(self.stops.get(one, NEVER) < before for one in (key, node))
 
     def cancel_index(self) -> int:
-        """Where somebody cancels the run."""
+        """Return the index of the run's cancel."""
         return NEVER if self.cancel is None else self.cancel
 
     def successful_end(self, key: str, before: int = NEVER) -> AttemptFinished | None:
-        """The end that gives a step or an item its results."""
+        """Return the end that determines the results of a step or item."""
         for index, end in self.ends[key].values():
             if end.outcome in SUCCESSFUL and end.attempt in self.begun[key] and index < before:
                 return end
         return None
 
     def good(self, key: str, before: int = NEVER) -> bool:
-        """Whether a step or an item has its results."""
+        """Whether a step or item succeeded."""
         if self.reused.get(key, (NEVER,))[0] < before:
             return True
         if not self.is_mapped(key):
@@ -163,25 +163,25 @@ class Log:
         return enough and all(self.final(item, before) for item in items) and not self._cut_short(key, items, before)
 
     def _cut_short(self, key: str, items: Sequence[str], before: int) -> bool:
-        """Whether a mapped step of which all items are over was ended before its time, and this cost it an item."""
+        """Whether a mapped step with only finished items was stopped early and lost an item by it."""
         if not self.stopped(key, before):
             return False
         lost = [item for item in items if self.cancelled(item, before) and not self.good(item, before)]
         return bool(lost) and self.stopped(key, max(self._finished_index(item, before) for item in items) + 1)
 
     def cancelled(self, key: str, before: int = NEVER) -> bool:
-        """Whether an attempt of a step or an item ended as cancelled."""
+        """Whether an attempt of a step or item ended as cancelled."""
         ends = self.ends[key].values()
         return any(end.outcome is Outcome.CANCELLED for index, end in ends if index < before)
 
     def _finished_index(self, key: str, before: int) -> int:
-        """Where something that is over became so."""
+        """Return the index at which a finished step or item became finished."""
         places = [index for index, _ in self.ends[key].values()]
         places += [known[key][0] for known in (self.skips, self.reused) if key in known]
         return min(index for index in places if index < before and self.final(key, index + 1))
 
     def final(self, key: str, before: int = NEVER) -> bool:
-        """Whether nothing more may come of a step or an item."""
+        """Whether a step or item is in a terminal state."""
         if self.skips.get(key, (NEVER,))[0] < before or self.good(key, before):
             return True
         if self.is_mapped(key):
@@ -203,22 +203,22 @@ class Log:
         return hopeless or self.stopped(key, before) or len(known) >= expanded.count
 
     def touched(self, key: str, before: int) -> bool:
-        """Whether anything was said of an item."""
+        """Whether any fact refers to an item."""
         places = [*self.begun[key].values(), *(index for index, _ in self.ends[key].values())]
         places += [known[key][0] for known in (self.skips, self.reused) if key in known]
         return any(index < before for index in places)
 
     def failed(self, key: str, before: int = NEVER) -> bool:
-        """Whether a step or an item is over without a result that the pipeline wants it to have."""
+        """Whether a step or item finished without a result that the pipeline requires."""
         skip = self.skips.get(key)
-        # A fence and a skip may both be in the log, from two replicas; the first one counts.
+        # Two replicas may write a fence and a skip; the first one counts.
         fences = [index for index, end in self.ends[key].values() if end.outcome is Outcome.CANCELLED]
         first = min([before, *fences, self.expanded[key][0] if key in self.expanded else before])
         optional = skip is not None and skip[0] < first and skip[1].expected
         return self.final(key, before) and not self.good(key, before) and not optional
 
     def is_retried(self, key: str, attempt: int) -> bool:
-        """Whether the step's policy asks for another attempt after the end of `attempt`."""
+        """Whether the step's policy retries after the end of `attempt`."""
         retry = self.spec(key).retry
         past = [end for n, (_, end) in self.ends[key].items() if n <= attempt]
         last = self.ends[key][attempt][1]
@@ -234,25 +234,25 @@ class Log:
     # ------------------------------------------------------------------------------------------- steps
 
     def spec(self, key: str) -> Any:
-        """The definition of the step that a key belongs to."""
+        """Return the specification of the step of a key."""
         return self.pipeline.steps[self.nodes[node_of(self.nodes, key)].step]
 
     def is_mapped(self, key: str) -> bool:
-        """Whether a key is that of a mapped step."""
+        """Whether a key belongs to a mapped step."""
         return key in self.nodes and self.nodes[key].mapped is not None
 
     def items(self, node: str) -> list[str]:
-        """The items of a mapped step of which the log says anything, within its count."""
+        """Return the items of a mapped step that occur in the log, within its count."""
         count = self.count(node) or 0
         return [item for item in self._items[node] if index_of(item) < count]
 
     def count(self, node: str, before: int = NEVER) -> int | None:
-        """How many items a mapped step has; None when it has none yet, or never will."""
+        """Return the number of items of a mapped step; None if it was not expanded."""
         index, expanded = self.expanded.get(node, (NEVER, None))
         return expanded.count if expanded is not None and index < before and expanded.error is None else None
 
     def must(self, node: str, count: int) -> int:
-        """How many items must succeed."""
+        """Return how many items must succeed."""
         mapped = self.nodes[node].mapped
         least = mapped.min_success if mapped is not None else None
         if least is None:
@@ -260,7 +260,7 @@ class Log:
         return math.ceil(least * count - 1e-9) if isinstance(least, float) and least <= 1 else min(int(least), count)
 
     def may_run(self, node: Node, before: int = NEVER) -> bool:
-        """Whether a node's rule and condition let it run, by the facts before `before`."""
+        """Whether a node's rule and condition allow it to run, by the facts before `before`."""
         needs = self.needs[node.key]
         if node.phase is not Phase.MAIN:
             rest = [key for key, other in self.nodes.items() if other.phase is Phase.MAIN]
@@ -287,14 +287,14 @@ class Log:
         return all(self.good(key, before) for key in strict & late)
 
     def there(self, binding: Binding, before: int) -> bool:
-        """Whether what a binding reads has results, for one of several: of one."""
+        """Whether the sources of a binding have results; for one-of bindings, at least one source."""
         if isinstance(binding, values.Output):
             return self.good(binding.node, before)
         parts = [self.there(part, before) for part in values.parts(binding)]
         return any(parts) if isinstance(binding, values.OneOf) else all(parts)
 
     def holds(self, condition: conditions.Condition) -> bool | None:
-        """Whether a condition holds; None where it cannot be evaluated."""
+        """Evaluate a condition; None if it cannot be evaluated."""
         match condition:
             case conditions.Compare(name, left, right):
                 one, other = self.expected(left), self.expected(right)
@@ -321,7 +321,7 @@ class Log:
     # ------------------------------------------------------------------------------------------ values
 
     def expected(self, binding: Binding) -> Any:
-        """What a binding stands for, with the results of good ends in it; `MISSING` where a part is not there."""
+        """Resolve a binding with the results of successful ends; `MISSING` for absent elements."""
         match binding:
             case values.Output(node, output):
                 return self.result(node, output)
@@ -341,7 +341,7 @@ class Log:
                 return data
 
     def result(self, key: str, output: str) -> Any:
-        """The result of a step or an item: of a mapped step the list, with None for what is not there."""
+        """Return the result of a step or item; for a mapped step the list, with None for missing items."""
         if key in self.reused:
             return self.followed(self.reused[key][1].outputs.get(output))
         if not self.is_mapped(key):
@@ -353,7 +353,7 @@ class Log:
         return [self.result(f"{key}[{n}]", output) for n in range(count)]
 
     def followed(self, value: Value | None) -> Any:
-        """A value as plain data, with its references into the log followed."""
+        """Return a value as plain data, with its references into the log resolved."""
         match value:
             case None:
                 return None
@@ -375,12 +375,12 @@ class Log:
 
 
 def node_of(nodes: dict[str, Node], key: str) -> str:
-    """The node that the key of a step or an item belongs to."""
+    """Return the node key of a step or item key."""
     return key if key in nodes else key.rpartition("[")[0]
 
 
 def index_of(key: str) -> int:
-    """The index in the key of an item."""
+    """Return the index of an item key."""
     return int(key.rpartition("[")[2].rstrip("]"))
 
 

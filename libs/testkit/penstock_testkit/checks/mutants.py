@@ -1,6 +1,6 @@
-"""Altered copies of the run state machine, to see that the checks notice: mutation tests whose mutants are code.
+"""Mutation tests of the run state machine: altered copies that the checks must detect. Mutants are written as code.
 
-A mutant names the function that it alters and is itself written as a function, whose source is read and which is never
+A mutant names the function that it alters and is itself a function, whose source is parsed and which is never
 called. `with BEFORE:` holds the code to find, an expression or consecutive statements, and `with AFTER:` the code to
 put there:
 
@@ -45,7 +45,7 @@ _MACHINE = machine.__name__
 
 
 class StaleMutantError(Exception):
-    """The function that a mutant alters has changed: the code to replace is not there exactly once."""
+    """The code that a mutant replaces does not occur exactly once in its function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A named alteration of one function of the run state machine. `names` are those that `AFTER` may use as well."""
+    """A named alteration of one function of the run state machine. `names` are additional names for `AFTER`."""
 
     name: str
     function: Callable[..., Any]
@@ -70,7 +70,7 @@ class Mutant:
         """Return a copy of `penstock_core.run.machine` that uses the altered function.
 
         Raises:
-            StaleMutantError: the function is no part of the machine, or an edit does not apply to it exactly once.
+            StaleMutantError: the function is not part of the machine, or an edit does not match exactly once.
         """
         altered = self.function.__module__
         modules = _dependents(altered)
@@ -79,7 +79,7 @@ class Mutant:
         originals = {name: sys.modules[name] for name in modules}
         try:
             for name in modules:
-                # Modules that are copied later import the copies, so that the parts of a copy belong together.
+                # Modules copied later import the earlier copies, so that a copied machine is consistent.
                 duplicate = _copy(originals[name], self if name == altered else None)
                 setattr(penstock_core.run, name.rpartition(".")[2], duplicate)
             return sys.modules[_MACHINE]
@@ -112,7 +112,7 @@ def alters(function: Callable[..., Any]) -> Callable[[Callable[..., Any]], Mutan
 
 @functools.cache
 def _dependents(module: str) -> tuple[str, ...]:
-    """The modules of the state machine to copy when one is altered, each after those that it imports."""
+    """Return the modules to copy when one is altered, each after the modules it imports."""
     imports = {name: _imports(name) for name in sys.modules if name.startswith(f"{_PACKAGE}.")}
     used = {_MACHINE}
     for name in reversed(order := [*graphlib.TopologicalSorter(imports).static_order()]):
@@ -124,7 +124,7 @@ def _dependents(module: str) -> tuple[str, ...]:
 
 
 def _imports(module: str) -> set[str]:
-    """The modules of the package that a module imports."""
+    """Return the modules of the package that a module imports."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(_source(module))):
         if isinstance(node, ast.ImportFrom) and node.module is not None:
@@ -173,7 +173,7 @@ def _definition(tree: ast.AST, path: list[str]) -> ast.AST:
 
 
 def _matches(function: ast.AST, edit: Edit) -> Iterator[Callable[[], None]]:
-    """For each place where the code stands, a function that replaces it there."""
+    """Return, for each occurrence of the code, a function that replaces it."""
     pair = (edit.before, edit.after)
     expressions = [block[0].value for block in pair if len(block) == 1 and isinstance(block[0], ast.Expr)]
     for parent in ast.walk(function):

@@ -1,4 +1,4 @@
-"""What facts hold as plain data: lists, dictionaries, what is inline; artifacts stay what they are."""
+"""Values of facts as plain data: lists, dictionaries and inline values; artifacts are kept as references."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MISSING = "(there is no such part)"
 
 
 def part(value: Any, path: tuple[Any, ...]) -> Any:
-    """A part of plain data; of what only its reader opens, its name."""
+    """Return an element of plain data; for values that only readers open, a reference to the element."""
     for depth, step in enumerate(path):
         if isinstance(value, values.Stored | values.Collected):
             return (value, path[depth:])
@@ -27,7 +27,7 @@ def part(value: Any, path: tuple[Any, ...]) -> Any:
 
 
 def artifacts(value: Any) -> bool:
-    """Whether plain data holds what a condition cannot read."""
+    """Whether plain data contains artifacts, which conditions cannot read."""
     if isinstance(value, dict):
         return any(artifacts(one) for one in value.values())
     if isinstance(value, list):
@@ -36,7 +36,7 @@ def artifacts(value: Any) -> bool:
 
 
 def unreadable(fact: Fact) -> bool:
-    """Whether a fact only stands for an unreadable message (`penstock_contracts.fact_codec.placeholder_fact`)."""
+    """Whether a fact is the placeholder of an unreadable message (`penstock_contracts.fact_codec.placeholder_fact`)."""
     match fact:
         case AttemptRequested():
             return fact.project == "unreadable"

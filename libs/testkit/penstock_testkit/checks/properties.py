@@ -1,6 +1,6 @@
-"""What must hold of `evolve` and `decide` as functions, for any facts or for the log of a real run.
+"""Properties of `evolve` and `decide` as functions, for arbitrary facts or for the log of a real run.
 
-Each law takes the machine, so that altered ones can be put to it, and raises `InvariantError`.
+Each property takes the machine as an argument, so that mutants can be tested, and raises `InvariantError`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from penstock_testkit.generators import Choose
 
 
 def total_and_idempotent(machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact]) -> None:
-    """Any fact in any state is folded without an error, and folding it twice is as folding it once."""
+    """Any fact folds in any state without an error, and folding is idempotent."""
     plan = machine.plan(pipeline)
     state = machine.new(run_id, plan)
     for fact in facts:
@@ -43,7 +43,7 @@ def total_and_idempotent(machine: Machine, pipeline: Pipeline, run_id: str, fact
 
 
 def decide_is_deterministic(machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact]) -> None:
-    """`decide` changes nothing and says the same of every fold of the same facts, in the same order."""
+    """`decide` changes nothing and is the same for every fold of the same facts, in the same order."""
     plan = machine.plan(pipeline)
     one, other = machine.new(run_id, plan), machine.new(run_id, plan)
     for fact in facts:
@@ -56,7 +56,7 @@ def decide_is_deterministic(machine: Machine, pipeline: Pipeline, run_id: str, f
 
 
 def redelivery_is_idempotent(machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact]) -> None:
-    """Of a log, any fact that was folded may come again at any later time."""
+    """Any folded fact of a log may be redelivered at any later time."""
     plan = machine.plan(pipeline)
     state = machine.new(run_id, plan)
     for number, fact in enumerate(facts, 1):
@@ -71,7 +71,7 @@ def redelivery_is_idempotent(machine: Machine, pipeline: Pipeline, run_id: str, 
 def order_is_irrelevant(
     machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact], choose: Choose
 ) -> None:
-    """A log folds to the same end in every order that keeps causes before effects; ends may come before requests."""
+    """A log folds to the same state in every causal order; ends may come before their requests."""
     plan = machine.plan(pipeline)
     shuffled = _another_order(pipeline, facts, choose)
     one, other = machine.fold(run_id, plan, facts), machine.fold(run_id, plan, shuffled)
@@ -82,12 +82,12 @@ def order_is_irrelevant(
 
 
 def cancel_at_any_time(machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact]) -> None:
-    """A cancel ends a run at once, also when a replica that does not know of it decides at the same moment."""
+    """A cancel ends a run at once, even if an unaware replica decides at the same moment."""
     plan = machine.plan(pipeline)
     cancel = CancelRequested(run_id=run_id)
     facts = [fact for fact in facts if fact.append_once and not isinstance(fact, CancelRequested | RunFinished)]
     if any(isinstance(fact, ClockReached) for fact in facts) and pipeline.deadline is not None:
-        return  # its deadline may have ended it before
+        return  # its deadline may have ended it earlier
     asked = next((n for n, fact in enumerate(facts, 1) if isinstance(fact, RunRequested)), len(facts))
     for number in range(asked, len(facts) + 1):
         known = facts[:number]
@@ -105,26 +105,26 @@ def cancel_at_any_time(machine: Machine, pipeline: Pipeline, run_id: str, facts:
 
 
 def _as_cancelled(one: RunState, other: RunState) -> tuple[dict[str, object], dict[str, object]]:
-    """What two views of a cancelled run must agree on.
+    """Return what two views of a cancelled run must agree on.
 
-    Where a skip and a cancel crossed, the first counts for each step, and what runs at the end depends on that.
+    For a concurrent skip and cancel the first one counts, and the exit handlers depend on it.
     """
     nodes = one.plan.nodes
     late = {key for key, node in nodes.items() if node.phase is not Phase.MAIN}
     crossed = any(one.steps[key].status is not other.steps[key].status for key in nodes.keys() - late)
 
-    def told(state: RunState) -> dict[str, object]:
+    def visible(state: RunState) -> dict[str, object]:
         steps = agreed(state, cancelled=True)["steps"]
         return {key: step for key, step in steps.items() if not crossed or node_of(nodes, key) not in late}
 
-    return told(one), told(other)
+    return visible(one), visible(other)
 
 
 def ended(machine: Machine, state: RunState, log: dict[str, Fact] | None = None) -> RunState:
-    """The state after everything that is decided about a cancelled run; only what runs at its end comes to its end.
+    """Return the state after all decisions on a cancelled run; only its exit handlers finish normally.
 
     Raises:
-        Violation: it goes on, or decides what is in `log`.
+        Violation: the run continues, or repeats a decision in `log`.
     """
     log = {} if log is None else log
     for _ in range(2 * len(state.steps) + 4):
@@ -143,7 +143,7 @@ def ended(machine: Machine, state: RunState, log: dict[str, Fact] | None = None)
 
 
 def _answers(state: RunState, log: dict[str, Fact], outcome: Outcome) -> list[AttemptFinished | SlotGranted]:
-    """What comes from outside next: slots for what is held, ends of what is under way."""
+    """Return the next external facts: slots for queued attempts, ends of attempts in flight."""
     made: list[AttemptFinished | SlotGranted] = []
     for owner in state.steps.values():
         for step in (owner, *(owner.mapped.items.values() if owner.mapped is not None else ())):
@@ -156,7 +156,7 @@ def _answers(state: RunState, log: dict[str, Fact], outcome: Outcome) -> list[At
 
 
 def losses_are_bounded(machine: Machine, pipeline: Pipeline) -> None:
-    """A run whose every attempt is lost ends, and without using up its retries."""
+    """A run whose attempts are all lost finishes, without using its retries."""
     state = machine.new("lost", machine.plan(pipeline))
     request = RunRequested(run_id="lost", project="p", pipeline=pipeline.name, version=1, inputs={"list": Inline([1])})
     for fact in (request, RunAdmitted(run_id="lost")):
@@ -180,7 +180,7 @@ def _same(one: dict[str, object], other: dict[str, object], what: str) -> None:
 
 
 def _another_order(pipeline: Pipeline, facts: Sequence[Fact], choose: Choose) -> list[Fact]:
-    """A random order of the facts in which every fact comes after what caused it."""
+    """Return a random order of the facts in which every fact follows its causes."""
     left = {fact.tail: fact for fact in facts if fact.append_once}
     causes = {tail: _causes(pipeline, fact, left) & left.keys() for tail, fact in left.items()}
     ordered: list[Fact] = []
@@ -191,11 +191,11 @@ def _another_order(pipeline: Pipeline, facts: Sequence[Fact], choose: Choose) ->
 
 
 def _causes(pipeline: Pipeline, fact: Fact, log: dict[str, Fact]) -> set[str]:
-    """Places of the facts without which this one would not have been decided, or would mean something else."""
+    """Return the indexes of the facts that caused this one or that determine its meaning."""
     nodes = {node.key: node for node in pipeline.nodes}
     tails = list(log)
     earlier = tails[: tails.index(fact.tail)]
-    # Stops, the clock and the end part the log: what comes before them and after them stays there.
+    # Cancels, the clock and the end are barriers: facts stay before or after them.
     parting = (CancelRequested, StepCancelRequested, ClockReached, RunFinished, RunRequested)
     if isinstance(fact, parting):
         return set(earlier) - ({"cancel"} if isinstance(fact, RunFinished) else set())
@@ -206,7 +206,7 @@ def _causes(pipeline: Pipeline, fact: Fact, log: dict[str, Fact]) -> set[str]:
     node = nodes[node_of(nodes, key)]
     own = {tail for tail in earlier if node_of(nodes, getattr(log[tail], "key", "")) == node.key}
     if isinstance(fact, AttemptFinished) and fact.outcome in SUCCESSFUL:
-        # The end itself may be known before its request, but not before what came before the request.
+        # An end may precede its request, but not the causes of the request.
         last = f"step.{key}.{fact.attempt - 1}."
         return causes | {tail for tail in own if tail.startswith(last)} | ({f"step.{node.key}.expanded"} & own)
     needs = set(nodes) if node.phase is not Phase.MAIN else set(dependencies(node))

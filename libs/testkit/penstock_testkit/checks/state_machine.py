@@ -1,4 +1,4 @@
-"""Run states as plain data, to compare them; and the state machine as a parameter, to test altered ones."""
+"""Run states as comparable plain data, and the state machine as a parameter, to test mutants."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from penstock_core.run.machine import Plan, RunState, Status, StepState
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The functions of a run state machine: those of `penstock_core.run.machine`, or of an altered copy of it."""
+    """The functions of a run state machine: `penstock_core.run.machine` or an altered copy."""
 
     plan: Callable[[Pipeline], Plan]
     new: Callable[[str, Plan], RunState]
@@ -25,11 +25,11 @@ class Machine:
 
     @classmethod
     def of(cls, module: ModuleType = machine) -> Machine:
-        """The machine that `module` defines."""
+        """Return the machine that `module` defines."""
         return cls(plan=module.Plan, new=module.RunState, evolve=module.evolve, decide=module.decide)
 
     def fold(self, run_id: str, plan: Plan, facts: Iterable[Fact]) -> RunState:
-        """The state after `facts`."""
+        """Return the state after `facts`."""
         state = self.new(run_id, plan)
         for fact in facts:
             state = self.evolve(state, fact)
@@ -37,7 +37,7 @@ class Machine:
 
 
 def dump(state: RunState) -> dict[str, Any]:
-    """Everything in a state, as data that later folding does not change. The order of the frontier is left out."""
+    """Copy a state into plain data, except for the order of the frontier."""
     return {
         "run_id": state.run_id,
         "requested": state.requested,
@@ -70,7 +70,7 @@ def _step(step: StepState) -> dict[str, Any]:
 
 
 def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The entries in which two dumps differ, as pairs."""
+    """Return the entries in which two dumps differ, as pairs."""
     found: dict[str, Any] = {}
     for name in sorted(one.keys() | other.keys()):
         left, right = one.get(name), other.get(name)
@@ -82,18 +82,20 @@ def differences(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def agreed(state: RunState, *, cancelled: bool = False) -> dict[str, Any]:
-    """What every replica must agree on once it has seen all facts that schedulers are sent.
+    """Return what all replicas must agree on once they have seen all facts delivered to schedulers.
 
-    Left out is what they may differ in without harm: what only `started` tells (schedulers are not sent it), in a
-    `cancelled` run whether a step without a result counts as skipped or as cancelled and how often it was tried, and
-    whether the cancel is known where the run is over.
+    Left out is what may differ between replicas: the contents of `started` (not delivered to schedulers), in a
+    `cancelled` run whether a step without a result counts as skipped or cancelled and its attempts, and
+    whether the cancel is known in a finished run.
     """
     steps: dict[str, Any] = {}
     for owner in state.steps.values():
         for step in (owner, *(owner.mapped.items.values() if owner.mapped is not None else ())):
-            told = _agreed(step, cancelled=cancelled)
-            if step.index is None or told != _NOT_RUN:  # of items that never began, only who fenced them knows
-                steps[step.key] = told
+            view = _agreed(step, cancelled=cancelled)
+            if (
+                step.index is None or view != _NOT_RUN
+            ):  # only the replica that fenced items knows those that never began
+                steps[step.key] = view
     return {
         "requested": state.requested,
         "cancel": state.cancel if state.finished is None else None,

@@ -1,4 +1,4 @@
-"""What must hold of the values in the log of a run: inputs and outputs are results of the attempts that count."""
+"""Invariants of the values in the log of a run: inputs and outputs are results of the successful attempts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from penstock_testkit.checks.plain_data import MISSING, part, unreadable
 
 
 def inputs_match_results(log: Log) -> None:
-    """A request carries what its bindings name, from the attempts that count, and no more than a request may hold."""
+    """A request has the results its bindings refer to, within the size limit of a request."""
     for fact in log.facts:
         if not isinstance(fact, AttemptRequested) or unreadable(fact):
             continue
@@ -21,16 +21,16 @@ def inputs_match_results(log: Log) -> None:
             wanted = log.expected(binding)
             if name in indexes:
                 wanted = part(wanted, (indexes[name],))
-            # A part that is not there is told by whoever opens the value, where the value is only named.
-            told = wanted is not MISSING or isinstance(fact.inputs[name], values.Element)
-            if (found := log.followed(fact.inputs[name])) != wanted or not told:
+            # A missing element of a value passed by reference is reported by the reader of the value.
+            required = wanted is not MISSING or isinstance(fact.inputs[name], values.Element)
+            if (found := log.followed(fact.inputs[name])) != wanted or not required:
                 raise InvariantError(f"input {name} of {fact.tail} is {str(found)[:200]}, not {str(wanted)[:200]}")
         if (size := sum(values.weight(value) for value in fact.inputs.values())) > values.REQUEST_LIMIT + 4096:
             raise InvariantError(f"the inputs of {fact.tail} weigh {size}")
 
 
 def _element_indexes(log: Log, node: str, key: str) -> dict[str, int]:
-    """Which element of which list an item gets."""
+    """Return which element of which list an item gets."""
     mapped = log.nodes[node].mapped
     if mapped is None:
         return {}
@@ -67,7 +67,7 @@ def counts_match_lists(log: Log) -> None:
 
 
 def outputs_match_results(log: Log) -> None:
-    """The outputs of a run that succeeded are the results of the attempts that count."""
+    """The outputs of a succeeded run are the results of its successful attempts."""
     for _, end in log.finished:
         if end.outcome is not Outcome.SUCCEEDED:
             continue

@@ -1,1 +1,1 @@
-"""Docs."""
+"""Documentation pages as tests, and pages generated from code."""

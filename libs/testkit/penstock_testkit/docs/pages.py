@@ -1,6 +1,6 @@
-"""Pages of documentation as tests: what is in their fenced blocks, and whether a real output is the one that is shown.
+"""Documentation pages as tests: parse fenced blocks, and compare real output with the output shown.
 
-A block in Markdown, with what may stand before it:
+A Markdown block, with the comments that may precede it:
 
 - a first line `# file: NAME` makes it a file; one that ends in `.py` is imported, unless a command uses it;
 - `python` is a script of its own, or a session when it begins with `>>>`;
@@ -10,7 +10,7 @@ A block in Markdown, with what may stand before it:
   that all of them do, each in a terminal of its own;
 - `<!-- hidden` … `-->` holds lines that are run like a `console` block and that readers do not see.
 
-In what is shown `…` stands for anything. Ids, times, durations, sizes, ports and paths are compared by their form only.
+In shown output `…` matches anything. Ids, times, durations, sizes, ports and paths are compared by their form only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HIDDEN = "<!-- hidden"
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command as it is typed, and the lines that it is said to print."""
+    """A command as typed, and its expected output lines."""
 
     text: str
     line: int
@@ -37,7 +37,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: `line` is where its content begins, `marks` what was said before it."""
+    """A fenced block: `line` is the first line of its content, `marks` the comments before it."""
 
     language: str
     lines: tuple[str, ...]
@@ -51,7 +51,7 @@ class Block:
 
     @property
     def file(self) -> str | None:
-        """The name of the file that it is the content of."""
+        """The name of the file that the block contains."""
         found = _FILE.match(self.lines[0]) if self.lines else None
         return found["name"] if found else None
 
@@ -70,7 +70,7 @@ class Block:
 
 
 def blocks(text: str) -> Iterator[Block]:
-    """The fenced blocks of a page, in order."""
+    """Yield the fenced blocks of a page, in order."""
     lines = text.splitlines()
     marks: dict[str, str] = {}
     number = 0
@@ -95,7 +95,7 @@ def blocks(text: str) -> Iterator[Block]:
 
 # --------------------------------------------------------------------------------------------------------- comparing
 
-# What differs from one run to the next, by its form, in the order of application.
+# Patterns of output that varies between runs, in the order of application.
 _FORMS: tuple[tuple[str, str], ...] = (
     (r"\x1b\[[0-9;]*m", ""),
     (r"[^\s'\"=(]*/\.venv/", "VENV/"),
@@ -109,7 +109,7 @@ _FORMS: tuple[tuple[str, str], ...] = (
     (r"\b\d+(\.\d+)? (kB|MB|GB|TB|KiB|MiB|GiB|B)\b", "SIZE"),
     (r"\b(\d+ (min|h) )?\d+(\.\d+)? (ms|s|min|h)\b(?! left)", "TOOK"),
     (r"\b\d{9,}\.\d+\b", "TIME"),
-    (r"\bv\d+\b", "vN"),  # a new version comes with each change of the environment, too
+    (r"\bv\d+\b", "vN"),  # changes of the environment create new versions, too
     (r"127\.0\.0\.1:\d+", "HOST:PORT"),
     (r'(\b(process|pid|kill|port) |"(pid|port)": ?)\d+', r"\1N"),
     (r"\[\d+\]", "[N]"),
@@ -121,16 +121,16 @@ _RUNNING = re.compile(r"CLOCK \S+ running( attempt \d+)?\Z")
 
 
 def plain(line: str) -> str:
-    """A line with everything replaced that differs from one run to the next."""
+    """Replace everything in a line that varies between runs."""
     for pattern, replacement in _COMPILED:
         line = pattern.sub(replacement, line)
     return line.strip()
 
 
 def missing(shown: tuple[str, ...], output: str) -> list[str]:
-    """The lines that are shown but were not printed.
+    """Return the lines that are shown but were not printed.
 
-    Lines saying that a step runs are left out: a step that is over at once has none.
+    Lines about running steps are ignored: a step that finishes at once prints none.
     """
     real = {plain(line) for line in output.splitlines()}
     return [line for line in shown if not _printed(plain(line), real)]
@@ -150,7 +150,7 @@ _HEADING = re.compile(r"#{1,6} +(?P<title>.+?)\s*\Z")
 
 
 def _prose(text: str) -> Iterator[str]:
-    """The lines of a page outside its fenced blocks."""
+    """Yield the lines of a page outside its fenced blocks."""
     fenced = False
     for line in text.splitlines():
         if line.strip().startswith("```"):
@@ -160,7 +160,7 @@ def _prose(text: str) -> Iterator[str]:
 
 
 def links(text: str) -> Iterator[tuple[str, str | None]]:
-    """The files that a page links to, each with the heading that is meant; not addresses elsewhere."""
+    """Yield the files that a page links to, each with its anchor; external URLs are left out."""
     for line in _prose(text):
         for found in _LINK.finditer(line):
             if "://" not in found["target"]:
@@ -168,14 +168,14 @@ def links(text: str) -> Iterator[tuple[str, str | None]]:
 
 
 def anchors(text: str) -> set[str]:
-    """The names of a page's headings in links."""
+    """Return the anchors of a page's headings."""
     titles = [found["title"] for line in _prose(text) if (found := _HEADING.match(line))]
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
 
 def pages(root: Path) -> list[Path]:
-    """The README and all pages of the user documentation whose examples are run.
+    """Return the README and all pages of the user documentation whose examples are run.
 
-    Not the reference of the command: its blocks show parts of many different runs, of terminals and of servers.
+    The command reference is excluded: its blocks show excerpts of many different runs, terminals and servers.
     """
     return [root / "README.md", *sorted((root / "docs").glob("*.md"))]

@@ -40,7 +40,7 @@ _EVENTS = {
 
 
 def page() -> str:
-    """The page: a diagram and two tables, all from the state table."""
+    """Render the page: a diagram and two tables from the state table."""
     lines = [
         "# States of a step in a run",
         "",

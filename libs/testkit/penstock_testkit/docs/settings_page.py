@@ -1,4 +1,4 @@
-"""The tables of `docs/configuration.md`, made from the settings classes themselves."""
+"""The tables of `docs/configuration.md`, generated from the settings classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SERVICES = ("gateway", "scheduler", "executor", "artifacts", "builder", "cron", 
 
 
 def tables() -> dict[str, list[str]]:
-    """Rows of the table of each service, and of what all share, by heading."""
+    """Return the table rows of each service and of the shared settings, by heading."""
     found = {"Every service": list(_rows(ServiceSettings, skip=set()))}
     common = set(ServiceSettings.model_fields)
     for service in SERVICES:
@@ -39,7 +39,7 @@ def _rows(settings: type[ServiceSettings], skip: set[str]) -> Iterator[str]:
 
 
 def render() -> str:
-    """All tables as Markdown."""
+    """Render all tables as Markdown."""
     parts: list[str] = []
     for heading, rows in tables().items():
         parts += [f"### {heading}", "", "| variable | default | what it sets |", "|---|---|---|", *rows, ""]

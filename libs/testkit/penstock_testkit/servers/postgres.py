@@ -1,7 +1,7 @@
-"""A real PostgreSQL for tests: a cluster of its own on a free port of this machine, without syncing.
+"""A real PostgreSQL for tests: its own cluster on a free port of this machine, without fsync.
 
-PostgreSQL refuses to run as root, so then it runs as the user `postgres`, which Debian's package makes, in a folder
-that this user owns.
+PostgreSQL refuses to run as root; in that case it runs as the user `postgres`, which Debian's package creates, in a
+folder owned by that user.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ class PostgresServer:
         self.port = free_ports(1)[0]
 
     def url(self, database: str = "postgres") -> str:
-        """Address of a database as users write it."""
+        """Return the URL of a database."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
 
     def start(self, timeout: float = 60.0) -> None:
-        """Start it, making the cluster at the first time, and wait until it answers.
+        """Start it, creating the cluster the first time, and wait until it answers.
 
         Raises:
-            BinaryMissing: PostgreSQL is not installed, or there is no user that it can run as.
-            RuntimeError: it ended at once or did not answer in time; the text holds the end of its log.
+            BinaryMissing: PostgreSQL is not installed, or there is no user to run it as.
+            RuntimeError: it exited or did not answer in time; the message has the end of its log.
         """
         programs = find_programs()
         data = self._folder / "data"
@@ -54,19 +54,19 @@ class PostgresServer:
         self._child.wait_until(self._answers, timeout)
 
     def database(self) -> str:
-        """Make a new, empty database; returns its URL."""
+        """Create an empty database; return its URL."""
         name = f"test_{os.getpid()}_{next(_DATABASES)}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(f'CREATE DATABASE "{name}"'.encode())
         return self.url(name)
 
     def kill(self) -> None:
-        """End it at once, as a crash would: its children notice and end, too."""
+        """Stop it at once, like a crash; its children exit too."""
         if self._child is not None:
             self._child.kill()
 
     def stop(self) -> None:
-        """End it and remove the cluster."""
+        """Stop it and remove the cluster."""
         if self._child is not None:
             self._child.process.send_signal(3)  # SIGQUIT: at once, without a checkpoint
             self._child.stop()
@@ -100,10 +100,10 @@ class PostgresServer:
 
 
 def find_programs() -> Path:
-    """The folder of PostgreSQL's programs: on PATH, else where Debian's package puts them, the newest.
+    """Return the folder of PostgreSQL's programs: on PATH, else the newest of Debian's packages.
 
     Raises:
-        BinaryMissing: there is none.
+        BinaryMissing: PostgreSQL is not installed.
     """
     if (found := shutil.which("initdb")) is not None:
         return Path(found).resolve().parent

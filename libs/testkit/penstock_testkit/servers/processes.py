@@ -1,4 +1,4 @@
-"""Processes of this machine, as tests look for those that should be gone."""
+"""Find processes of this machine that should have exited."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def gone(pid: int, seconds: float = 10.0) -> bool:
-    """Whether a process ends within `seconds` (a zombie counts as ended)."""
+    """Whether a process exits within `seconds` (a zombie counts as exited)."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -21,7 +21,7 @@ def gone(pid: int, seconds: float = 10.0) -> bool:
 
 
 def processes_with(text: str) -> list[int]:
-    """Processes whose environment or command line holds `text`."""
+    """Return the processes whose environment or command line contains `text`."""
     found: list[int] = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():

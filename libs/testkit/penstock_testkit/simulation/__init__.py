@@ -1,1 +1,1 @@
-"""Simulation."""
+"""A simulated platform around the run state machine."""

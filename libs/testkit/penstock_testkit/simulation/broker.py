@@ -1,8 +1,8 @@
-"""The broker of the simulation: an append-once log and durable consumers, as NATS offers them, in memory.
+"""The broker of the simulation: an append-once log and durable consumers like those of NATS, in memory.
 
-A consumer delivers at least once, new messages in log order; what is given back (a nak, or the wait for an
-acknowledgement ran out) is delivered again, possibly while its first receiver is still at work. `consumer_seq` counts
-all deliveries without gaps.
+A consumer delivers at least once, new messages in log order. A message is redelivered after a nak or an
+acknowledgement timeout, possibly while its first receiver still works on it. `consumer_seq` counts all deliveries
+without gaps.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class Consumer:
         self._facts: dict[int, Fact] = {}
 
     def publish(self, record: Recorded) -> None:
-        """A new message of the stream."""
+        """Add a new message of the stream."""
         if self.wanted(record.fact):
             self.waiting.append(record.seq)
             self._facts[record.seq] = record.fact
 
     def take(self, *, redelivered_first: bool = True) -> Delivery | None:
-        """The next message, from those to deliver again or from the new ones."""
+        """Return the next message, from those to redeliver or from the new ones."""
         order = (self.again, self.waiting) if redelivered_first else (self.waiting, self.again)
         for queue in order:
             if queue:
@@ -58,13 +58,13 @@ class Consumer:
         return None
 
     def ack(self, seq: int) -> None:
-        """The message is dealt with, whichever of its deliveries says so."""
+        """Acknowledge a message by any of its deliveries."""
         self.ack_pending.pop(seq, None)
         if seq in self.again:
             self.again.remove(seq)
 
     def nack(self, seq: int) -> None:
-        """Deliver a message again, unless it was acknowledged."""
+        """Redeliver a message, unless it was acknowledged."""
         if self.ack_pending.pop(seq, None) is not None:
             self.again.append(seq)
 
@@ -75,7 +75,7 @@ class Consumer:
 
 
 class Broker:
-    """The log of all runs. The first fact in an append-once place wins; every fact gets the next sequence number."""
+    """The log of all runs. The first fact on an append-once subject wins; every fact gets the next sequence number."""
 
     def __init__(self) -> None:
         self.records: list[Recorded] = []
@@ -85,11 +85,11 @@ class Broker:
         self._by_subject: dict[str, Recorded] = {}
 
     def append(self, facts: Sequence[Fact]) -> list[bool]:
-        """Append facts; for each, whether it was written."""
+        """Append facts; return for each whether it was written."""
         return [self._append(fact_codec.subject(fact), fact) for fact in facts]
 
     def write_unreadable(self, fact: Fact) -> bool:
-        """Put bytes that nobody can read in the place of `fact`; readers find what they stand for."""
+        """Write unreadable bytes on the subject of `fact`; readers get its placeholder."""
         corrupt = fact_codec.decode(fact_codec.subject(fact), b"\xff")
         assert isinstance(corrupt, fact_codec.UnreadableFact)
         placeholder_fact = fact_codec.placeholder_fact(corrupt)
@@ -97,11 +97,11 @@ class Broker:
         return self._append(corrupt.subject, placeholder_fact)
 
     def read(self, run_id: str) -> list[Recorded]:
-        """All facts of a run, in log order."""
+        """Return all facts of a run, in log order."""
         return list(self._runs.get(run_id, ()))
 
     def find(self, run_id: str, tail: str) -> Fact | None:
-        """The fact in a place."""
+        """Return the fact on a subject."""
         record = self._by_subject.get(subjects.run(run_id, tail))
         return record.fact if record else None
 

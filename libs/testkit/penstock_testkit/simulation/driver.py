@@ -1,4 +1,4 @@
-"""Random histories of a `SimulatedPlatform`, by a seed: what may happen, how often, and one history."""
+"""Random histories of a `SimulatedPlatform` by seed: the actions, their weights, and one history."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ ACTIONS: dict[str, tuple[int, tuple[int, ...]]] = {
     "write_unreadable": (1, (20,)),
     "wait": (2, (60,)),
 }
-"""What may happen, with its weight and the ranges of its arguments."""
+"""The actions, with their weights and the ranges of their arguments."""
 
 
 def simulate(
     seed: int, *, machine: Machine | None = None, behavior: SchedulerBehavior | None = None, steps: int = 120
 ) -> SimulatedPlatform:
-    """Let a world run for some random steps, then settle it; the same seed is always the same history.
+    """Run a simulation for random steps, then settle it; a seed always gives the same history.
 
     Raises:
-        Violation: an invariant does not hold.
+        Violation: an invariant is violated.
     """
     source = random.Random(seed)
     simulated = SimulatedPlatform(machine or Machine.of(), behavior or SchedulerBehavior())

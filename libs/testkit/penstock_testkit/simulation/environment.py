@@ -1,7 +1,7 @@
-"""What the effects of runs act on, in the simulation: limiter, admission, expected events, other runs, timers, kills.
+"""Targets of the effects of runs in the simulation: limits, admission, event subscriptions, child runs, timers, kills.
 
-Each effect may be carried out again at any time, by a replica that has just folded the log, also when it is no longer
-true. `leaked_resources` says what was not given back.
+Each effect may be repeated at any time by a replica that has just folded the log, even when it is outdated.
+`leaked_resources` returns what was not released.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Attempt = tuple[str, str, int]
 
 @dataclass(slots=True)
 class Environment:
-    """The world outside the log. The timers keep the earliest time that anybody armed for a run."""
+    """Everything outside the log. Timers keep the earliest armed time of each run."""
 
     broker: Broker
     pipelines: dict[str, Pipeline]
@@ -46,7 +46,7 @@ class Environment:
     timers: dict[str, float] = field(default_factory=dict[str, float])
 
     def apply_effect(self, run_id: str, effect: Effect) -> None:
-        """Bring about what an effect asks for."""
+        """Apply an effect."""
         match effect:
             case effects.AdmitRun():
                 if run_id not in self.active:
@@ -64,7 +64,7 @@ class Environment:
         match effect:
             case effects.AcquireSlots():
                 held = self.broker.find(run_id, f"step.{key}.{number}.queued")
-                # Who asks after the grant does not know of it; the service's comparison with the log would undo it.
+                # A request after the grant comes from an unaware replica; reconciliation with the log would undo it.
                 if isinstance(held, AttemptQueued) and attempt not in self.holding and not self._known(attempt):
                     self.waiting[attempt] = held
             case effects.ReleaseSlots():
@@ -77,7 +77,7 @@ class Environment:
             case effects.StartChildRun():
                 self.children[attempt] = None
             case effects.CancelChildRun():
-                # Also of a run that is not started yet: it is born cancelled.
+                # A run that is not started yet is created as cancelled.
                 self.cancelled_children[attempt] = None
             case effects.RegisterModels():
                 self.registered[attempt] = None
@@ -85,18 +85,18 @@ class Environment:
                 self.killed[attempt] = None
 
     def grant(self, which: int) -> None:
-        """The limiter goes on: a waiting attempt gets its slots, or one that has them is told so (again)."""
-        told = [attempt for attempt in self.holding if not self._known(attempt)]
+        """Grant slots to a waiting attempt, or repeat the grant of one that has them."""
+        repeatable = [attempt for attempt in self.holding if not self._known(attempt)]
         free = [attempt for attempt, held in self.waiting.items() if self._free(held)]
-        if told and (which % 2 or not free):
-            run_id, key, number = told[which % len(told)]
+        if repeatable and (which % 2 or not free):
+            run_id, key, number = repeatable[which % len(repeatable)]
             self.broker.append([SlotGranted(run_id=run_id, key=key, attempt=number)])
         elif free:
             attempt = free[which % len(free)]
             self.holding[attempt] = self.waiting.pop(attempt)
 
     def admit(self, which: int) -> None:
-        """A run that waits for its place gets it, or is skipped where its pipeline says so."""
+        """Admit a waiting run, or skip it if its pipeline says so."""
         for run_id in self.queue if which % 3 else reversed(list(self.queue)):
             full = len(self.active) >= (self.pipelines[run_id].max_active or 1)
             if not full:
@@ -114,14 +114,14 @@ class Environment:
                 self.broker.append([RunAdmitted(run_id=run_id)])
 
     def arm(self, run_id: str, at: float | None) -> None:
-        """Have the clock told at a time."""
+        """Arm a timer."""
         if not self.keep_earliest_timer:
             self.timers.pop(run_id, None)
         if at is not None:
             self.timers[run_id] = min(at, self.timers.get(run_id, at))
 
     def fire_timer(self, which: int, again: int = 0) -> None:
-        """A timer whose time has come fires, early enough or late, once or twice."""
+        """Fire a due timer, in time or late, once or twice."""
         due = [run_id for run_id, at in self.timers.items() if at <= self.broker.at]
         if due:
             run_id = due[which % len(due)]
@@ -130,7 +130,7 @@ class Environment:
             self.broker.append([ClockReached(run_id=run_id, at=math.ceil(self.broker.at * 1000) / 1000)])
 
     def pending_waits(self) -> list[StepSuspended]:
-        """Waits that somebody could answer now: questions for ever, events while expected, runs that were started."""
+        """Return the waits that can be answered now: questions always, events while subscribed, started child runs."""
         found: list[StepSuspended] = []
         for record in self.broker.records:
             fact = record.fact
@@ -142,12 +142,12 @@ class Environment:
         return found
 
     def forget(self, attempt: Attempt) -> None:
-        """What was waited for has come."""
+        """Remove a finished wait."""
         self.expected.pop(attempt, None)
         self.children.pop(attempt, None)
 
     def leaked_resources(self) -> list[str]:
-        """What is held or under way for attempts that are over."""
+        """Return resources that finished attempts still hold."""
         found = [f"{attempt} has or wants slots" for attempt in (*self.holding, *self.waiting) if self._over(attempt)]
         found += [f"{run_id} has a place" for run_id in self.active if self.broker.find(run_id, "finished")]
         return found + [

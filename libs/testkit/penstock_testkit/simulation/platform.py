@@ -1,13 +1,12 @@
-"""A model of everything around the run state machine: broker, schedulers and executors that fail in all known ways.
+"""A simulation of everything around the run state machine: broker, schedulers and executors with all known failures.
 
-`SimulatedPlatform` has one method for each thing that may happen: a message is delivered, or delivered again; a
-scheduler goes on
-to its next step (fold, decide, append, acknowledge) or dies between two of them; an executor takes, starts and ends
-attempts, dies, or comes back from the dead with a late report; somebody cancels; a message is spoilt. Arguments are
-any integers, taken modulo what there is, so that hypothesis rules and a seeded generator can both drive it. Facts come
-only from attempts that were really requested and taken.
+`SimulatedPlatform` has one method for each action: a message is delivered or redelivered; a scheduler does its next
+step (fold, decide, append, acknowledge) or crashes between two of them; an executor takes, starts and ends attempts,
+crashes, or sends a late report after it was presumed dead; a user cancels; a message is corrupted. Arguments are
+integers, taken modulo the number of candidates, so that Hypothesis rules and a seeded generator can both drive it.
+Facts come only from attempts that were really requested and taken.
 
-`settle` is fairness: from then on everything is delivered and healthy, so every run must end in bounded steps.
+`settle` establishes fairness: everything is delivered and healthy, so every run must finish in bounded steps.
 `check` compares the log with `invariants` and raises `InvariantError`.
 """
 
@@ -44,12 +43,12 @@ from penstock_testkit.simulation.environment import Environment
 from penstock_testkit.simulation.replica import Replica, SchedulerBehavior, SharedState
 
 SENT = RunRequested | RunAdmitted | CancelRequested | ClockReached | StepCancelRequested | SlotGranted | AttemptFinished
-"""Facts that schedulers are sent."""
+"""Facts that are delivered to schedulers."""
 
 
 @dataclass(slots=True)
 class Execution:
-    """An attempt in an executor's hands. A zombie's executor is taken for dead, but still reports."""
+    """An attempt that an executor runs. The executor of a zombie is presumed dead but still reports."""
 
     request: AttemptRequested
     delivery: Delivery
@@ -60,7 +59,7 @@ class Execution:
 
 @dataclass(slots=True)
 class SimulatedPlatform:
-    """All runs and everything that acts on them. `machine` and `behavior` may be altered to see what comes of it."""
+    """All runs and everything that acts on them. `machine` and `behavior` may be mutants."""
 
     machine: Machine = field(default_factory=Machine.of)
     behavior: SchedulerBehavior = field(default_factory=SchedulerBehavior)
@@ -88,7 +87,7 @@ class SimulatedPlatform:
     # ------------------------------------------------------------------------------------------------- clients
 
     def submit(self, pipeline: Pipeline, reused: int = 0) -> str:
-        """Ask for a run of a pipeline, which takes over some results of another run: every `reused`-th."""
+        """Submit a run of a pipeline that reuses every `reused`-th result of another run."""
         run_id = f"run{len(self.pipelines)}"
         self.pipelines[run_id] = pipeline
         self.plans[run_id] = self.machine.plan(pipeline)
@@ -124,12 +123,12 @@ class SimulatedPlatform:
         return run_id
 
     def cancel(self, run: int) -> None:
-        """Ask for the end of a run."""
+        """Cancel a run."""
         if self.pipelines:
             self.broker.append([CancelRequested(run_id=f"run{run % len(self.pipelines)}", by="somebody")])
 
     def cancel_step(self, run: int, which: int, item: int) -> None:
-        """Ask for the end of one step, or of one item of a mapped one, begun or not."""
+        """Cancel one step, or one item of a mapped step, begun or not."""
         if self.pipelines:
             run_id = f"run{run % len(self.pipelines)}"
             nodes = self.pipelines[run_id].nodes
@@ -138,7 +137,7 @@ class SimulatedPlatform:
             self.broker.append([StepCancelRequested(run_id=run_id, key=key, by="somebody")])
 
     def write_unreadable(self, which: int) -> None:
-        """Put unreadable bytes where the next fact about a step is about to be written."""
+        """Write unreadable bytes on the subject of the next fact of a step."""
         facts: list[Fact] = []
         for run_id in self.pipelines:
             state = self.replay(run_id)
@@ -155,7 +154,7 @@ class SimulatedPlatform:
     # ---------------------------------------------------------------------------------------------- schedulers
 
     def deliver(self, replica: int, count: int, redelivered_first: int = 1) -> None:
-        """Hand up to `count` + 1 messages to a scheduler."""
+        """Deliver up to `count` + 1 messages to a scheduler."""
         for _ in range(count % 5 + 1):
             delivery = self.facts.take(redelivered_first=redelivered_first % 2 == 1)
             if delivery is None:
@@ -163,27 +162,27 @@ class SimulatedPlatform:
             self.replicas[replica % len(self.replicas)].inbox.append(delivery)
 
     def schedule(self, replica: int, steps: int) -> None:
-        """A scheduler goes on for some steps."""
+        """Advance a scheduler by some steps."""
         for _ in range(steps % 8 + 1):
             self.replicas[replica % len(self.replicas)].advance()
 
     def crash(self, replica: int) -> None:
-        """A scheduler dies with all it knows; another takes its seat. What it held is delivered again some time."""
+        """Crash a scheduler; another one replaces it. Its messages in flight are redelivered eventually."""
         self.replicas[replica % len(self.replicas)] = Replica(self.shared)
 
     def cut(self, replica: int, how: int) -> None:
-        """The next append of a scheduler fails: it is not made, or it is and the answer is lost."""
+        """Fail the next append of a scheduler: it is not written, or it is and the answer is lost."""
         self.replicas[replica % len(self.replicas)].unreachable = "before" if how % 2 else "after"
 
     def expire(self, which: int) -> None:
-        """The wait for an acknowledgement of a fact runs out: it will be delivered again."""
+        """Let the acknowledgement timeout of a fact expire: it will be redelivered."""
         if self.facts.ack_pending:
             self.facts.nack(list(self.facts.ack_pending)[which % len(self.facts.ack_pending)])
 
     # ----------------------------------------------------------------------------------------------- executors
 
     def take(self, executor: int, redelivered_first: int = 1) -> None:
-        """An executor takes an attempt. One that was delivered before and had started is reported lost."""
+        """Let an executor take an attempt. A redelivered attempt that had started is reported lost."""
         delivery = self.attempts.take(redelivered_first=redelivered_first % 2 == 1)
         if delivery is None or not isinstance(delivery.fact, AttemptRequested):
             return
@@ -221,7 +220,7 @@ class SimulatedPlatform:
         self.executions.append(Execution(request, delivery, executor, f"e{executor}.{self.taken}"))
 
     def start(self, which: int) -> None:
-        """An attempt that was taken begins."""
+        """Start a taken attempt."""
         if self.executions:
             execution = self.executions[which % len(self.executions)]
             request = execution.request
@@ -232,7 +231,7 @@ class SimulatedPlatform:
             self.broker.append([fact])
 
     def end(self, which: int, how: int, size: int = 0, acknowledged: int = 1) -> None:
-        """An attempt ends, in whichever way. Its executor may die between the report and the acknowledgement."""
+        """End an attempt with any outcome. Its executor may crash between report and acknowledgement."""
         if not self.executions:
             return
         execution = self.executions.pop(which % len(self.executions))
@@ -249,7 +248,7 @@ class SimulatedPlatform:
             self.attempts.nack(execution.delivery.seq)
 
     def die(self, executor: int, zombie: int) -> None:
-        """An executor dies, or is only taken for dead; what it held is delivered again."""
+        """Crash an executor, or presume it dead; its messages in flight are redelivered."""
         executor %= self.size[1]
         for execution in [execution for execution in self.executions if execution.executor == executor]:
             self.attempts.nack(execution.delivery.seq)
@@ -259,7 +258,7 @@ class SimulatedPlatform:
                 self.executions.remove(execution)
 
     def stop_process(self, which: int) -> None:
-        """An executor hears of an attempt whose end is written, and ends its process."""
+        """Let an executor stop the process of an attempt whose end is written."""
         doomed = [one for one in self.executions if _attempt(one) in self.environment.killed]
         if doomed:
             execution = doomed[which % len(doomed)]
@@ -269,19 +268,19 @@ class SimulatedPlatform:
     # --------------------------------------------------------------------------------------------- all others
 
     def grant(self, which: int) -> None:
-        """The limiter goes on."""
+        """Grant slots to a waiting attempt."""
         self.environment.grant(which)
 
     def admit(self, which: int) -> None:
-        """A run gets its place among those that may be under way."""
+        """Admit a run."""
         self.environment.admit(which)
 
     def fire_timer(self, which: int, again: int) -> None:
-        """A timer fires."""
+        """Fire a timer."""
         self.environment.fire_timer(which, again)
 
     def answer(self, which: int, how: int, size: int) -> None:
-        """What a step waits for comes: also when it is too late, or a second time."""
+        """Answer a wait, possibly too late or a second time."""
         waits = self.environment.pending_waits()
         if waits:
             wait = waits[which % len(waits)]
@@ -292,18 +291,18 @@ class SimulatedPlatform:
             self.environment.forget(attempt)
 
     def wait(self, seconds: int) -> None:
-        """Time goes by."""
+        """Advance the clock."""
         self.broker.at += seconds % 60
 
     # -------------------------------------------------------------------------------------------------- checks
 
     def replay(self, run_id: str) -> RunState:
-        """The state of a run as a scheduler sees it that has just begun."""
+        """Return the state of a run as a new scheduler folds it."""
         facts = (record.fact for record in self.broker.read(run_id))
         return self.machine.fold(run_id, self.plans[run_id], facts)
 
     def check(self) -> None:
-        """Check the invariants of runs whose log has grown, and that schedulers who know all agree with it."""
+        """Check the invariants of runs whose log has grown, and that up-to-date schedulers agree with it."""
         grown = {record.fact.run_id for record in self.broker.records[self.checked :]}
         self.checked = len(self.broker.records)
         for run_id in sorted(grown):
@@ -319,7 +318,7 @@ class SimulatedPlatform:
                 for run_id, cached in replica.cached.items():
                     over = self.broker.find(run_id, "finished")
                     skipped = isinstance(over, RunFinished) and over.outcome is Outcome.SKIPPED
-                    if replica.current and not skipped:  # who skips a run does not tell the schedulers
+                    if replica.current and not skipped:  # a skip of a run is not delivered to schedulers
                         self._compare(run_id, cached.state)
 
     def _compare(self, run_id: str, cached_state: RunState) -> None:
@@ -331,7 +330,7 @@ class SimulatedPlatform:
             raise InvariantError(f"{run_id}: a scheduler remembers and the log says: {difference}")
 
     def settle(self) -> None:
-        """From now on everything is delivered and healthy: every run must end, and everybody must agree on it."""
+        """Deliver everything without failures: every run must finish, and all replicas must agree on it."""
         for number in range(200 + 4 * len(self.broker.records)):
             for replica in self.replicas:
                 replica.unreachable = ""
@@ -368,7 +367,7 @@ class SimulatedPlatform:
         self._check_quiescent()
 
     def _quiet(self) -> bool:
-        """Whether nothing outside can happen any more that matters."""
+        """Whether no relevant external event can happen any more."""
         unfinished = [run_id for run_id in self.pipelines if not self.broker.find(run_id, "finished")]
         environment = self.environment
         busy = environment.waiting or environment.timers or environment.queue or environment.pending_waits()

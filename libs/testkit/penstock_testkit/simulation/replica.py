@@ -1,9 +1,9 @@
-"""A scheduler of the simulation: it folds, decides, appends and acknowledges in steps, and may die between any two.
+"""A scheduler of the simulation: it folds, decides, appends and acknowledges in steps, and may crash between any two.
 
-It treats what it remembers as the scheduler service does: a cached state is used only while no delivery went to another
-replica, which a gap in the consumer's sequence shows; a refused append means that somebody else has decided, so the run
-is folded from the log again; nothing is acknowledged before everything that follows from it is in the log, and what
-is to be done outside of it is done.
+It treats its cache like the scheduler service: a cached state is used only while no delivery went to another replica,
+which a gap in the consumer's sequence shows; a rejected append means that another replica has decided, so the run is
+folded from the log again; a message is acknowledged only after all resulting decisions are in the log and all effects
+are applied.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from penstock_testkit.simulation.broker import Broker, Consumer, Delivery
 from penstock_testkit.simulation.environment import Environment
 
 _ROUNDS = 100
-"""Decisions in a row about one run after which a scheduler counts as stuck."""
+"""Consecutive decisions on one run after which a scheduler counts as stuck."""
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerBehavior:
-    """How scheduler replicas treat what they remember. The defaults are right; others show that the model finds out."""
+    """How scheduler replicas use their cache. The defaults are correct; the simulation detects other values."""
 
     detect_gaps: bool = True
     fold_after_conflict: bool = True
@@ -36,7 +36,7 @@ class SchedulerBehavior:
 
 @dataclass(slots=True)
 class Cached:
-    """A folded run: what the replica was sent up to `seq`, and all that it wrote."""
+    """A folded run: the facts delivered up to `seq`, and those that the replica wrote."""
 
     state: RunState
     seq: int
@@ -44,7 +44,7 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class SharedState:
-    """What all replicas share."""
+    """State shared by all replicas."""
 
     machine: Machine
     behavior: SchedulerBehavior
@@ -55,7 +55,7 @@ class SharedState:
 
 
 class Replica:
-    """A scheduler. It works in steps, so that others may act, or it may die, between any two of them."""
+    """A scheduler that works in steps; others may act, or it may crash, between any two."""
 
     def __init__(self, shared: SharedState) -> None:
         self.shared = shared
@@ -68,16 +68,16 @@ class Replica:
 
     @property
     def current(self) -> bool:
-        """Whether all deliveries so far came here since it last looked, so that its states must be right."""
+        """Whether no delivery went to another replica since the last step, so that its cached states are valid."""
         return self._round is None and not self.inbox and self._expected == self.shared.facts.next_seq
 
     @property
     def busy(self) -> bool:
-        """Whether it has anything in hand."""
+        """Whether it has messages in flight."""
         return self._round is not None or bool(self.inbox)
 
     def advance(self) -> None:
-        """Do the next step of the present round of work, or begin one."""
+        """Do the next step of the current round, or begin one."""
         if self._round is None and self.inbox:
             batch, self.inbox = self.inbox, []
             self._round = self._work(batch)
@@ -108,7 +108,7 @@ class Replica:
             how, self.unreachable = self.unreachable, ""
             written = [] if how == "before" else broker.append(facts)
             if how:
-                # The answer is lost: forget the run, whose log may have grown unseen, and take its facts again.
+                # The answer is lost: evict the run, whose log may have grown, and redeliver its facts.
                 self.cached.pop(run_id, None)
                 for delivery in deliveries:
                     self.shared.facts.nack(delivery.seq)
@@ -141,13 +141,13 @@ class Replica:
             first = deliveries[0]
             new = first.delivered == 1 or self.shared.behavior.restart_redelivered
             if new and len(deliveries) == 1 and isinstance(first.fact, RunRequested) and not first.fact.reuses:
-                # A run that was just asked for, and takes nothing over: its log need not be read.
+                # A run that was just requested and reuses nothing: its log need not be read.
                 state = self.shared.machine.fold(run_id, self.shared.plans[run_id], [first.fact])
                 cached = self.cached[run_id] = Cached(state, first.seq)
                 return cached
             return self._fold(run_id)
         if self.shared.behavior.fold_on_clock and any(isinstance(one.fact, ClockReached) for one in deliveries):
-            return self._fold(run_id)  # starts are not delivered, and what has started is not too late
+            return self._fold(run_id)  # starts are not delivered, and a started attempt must not time out in the queue
         for delivery in deliveries:
             if delivery.seq > cached.seq:
                 cached.state = self.shared.machine.evolve(cached.state, delivery.fact)

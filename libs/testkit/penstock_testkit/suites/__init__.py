@@ -1,1 +1,1 @@
-"""Suites."""
+"""Test suites that every implementation of a port must pass."""

@@ -1,5 +1,5 @@
-"""What every `ports.ArtifactStore` must do. A subclass gives the store, and ways to look and meddle behind its back."""
-# ruff: noqa: D102 - the name of a test says what it shows
+"""The suite of `ports.ArtifactStore`. A subclass provides the store, and ways to inspect and damage it directly."""
+# ruff: noqa: D102 - test names document the tests
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from penstock_core.ports import ArtifactStore
 
 MIB = 1024 * 1024
 LARGE = 20 * MIB + 12_345
-"""Larger than one part or chunk of any store, and no multiple of one."""
+"""Larger than one part or chunk of any store, and not a multiple of one."""
 
 HOSTILE = [
     "",
@@ -42,7 +42,7 @@ HOSTILE = [
 
 
 class ArtifactStoreSuite:
-    """The suite. `store` is shared by the tests of a class: objects are told apart by their contents."""
+    """The suite. `store` is shared by the tests of a class, so each test uses its own contents."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -51,19 +51,19 @@ class ArtifactStoreSuite:
         raise NotImplementedError
 
     def flip(self, sha256: str, at: int) -> None:
-        """Flip a bit of byte `at` of a stored object, behind the store's back."""
+        """Flip a bit of byte `at` of a stored object, bypassing the store."""
         raise NotImplementedError
 
     def cut(self, sha256: str, size: int) -> None:
-        """Cut a stored object down to `size` bytes, behind the store's back."""
+        """Truncate a stored object to `size` bytes, bypassing the store."""
         raise NotImplementedError
 
     def changed(self, sha256: str) -> object:
-        """Something that differs after an object was written anew, even with the same bytes."""
+        """Return a value that changes whenever an object is rewritten, even with the same bytes."""
         raise NotImplementedError
 
     def half_written(self) -> list[str]:
-        """What lies about besides whole objects."""
+        """Return what is stored besides complete objects."""
         raise NotImplementedError
 
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.differing_executors])
@@ -72,7 +72,7 @@ class ArtifactStoreSuite:
         cuts=st.lists(st.integers(0, 3000), max_size=5),
         ends=st.tuples(*[st.integers(0, 3100)] * 2),
     )
-    async def test_gives_back_what_was_put(
+    async def test_stored_objects_can_be_read(
         self, store: ArtifactStore, data: bytes, cuts: list[int], ends: tuple[int, int]
     ) -> None:
         sha256 = digest(data)
@@ -84,7 +84,9 @@ class ArtifactStoreSuite:
         assert await read(store.open(sha256, start, end)) == data[start:end]
         assert await read(store.open(sha256, start)) == data[start:]
 
-    async def test_a_large_object_comes_back_whole_and_in_ranges(self, store: ArtifactStore, tmp_path: Path) -> None:
+    async def test_a_large_object_can_be_read_completely_and_in_ranges(
+        self, store: ArtifactStore, tmp_path: Path
+    ) -> None:
         data, sha256 = make(LARGE)
         file = tmp_path / "large"
         file.write_bytes(data)
@@ -94,7 +96,7 @@ class ArtifactStoreSuite:
         start, end = 7 * MIB - 3, 17 * MIB + 5
         assert await read(store.open(sha256, start, end)) == data[start:end]
 
-    async def test_what_is_there_is_not_written_again(self, store: ArtifactStore, tmp_path: Path) -> None:
+    async def test_an_existing_object_is_not_rewritten(self, store: ArtifactStore, tmp_path: Path) -> None:
         data, sha256 = make(9 * MIB)
         file = tmp_path / "file"
         file.write_bytes(data)
@@ -105,7 +107,7 @@ class ArtifactStoreSuite:
         await store.put_stream(pieces(data, []), sha256)
         assert self.changed(sha256) == before
 
-    async def test_an_object_that_lost_its_tail_is_put_anew(self, store: ArtifactStore) -> None:
+    async def test_a_truncated_object_is_rewritten(self, store: ArtifactStore) -> None:
         data, sha256 = make(5000)
         await store.put_bytes(data)
         self.cut(sha256, 100)
@@ -116,7 +118,7 @@ class ArtifactStoreSuite:
         assert await read(store.open(sha256)) == data
 
     @pytest.mark.parametrize("size", [0, 1000, LARGE])
-    async def test_wrong_bytes_are_refused_and_leave_nothing(
+    async def test_a_digest_mismatch_is_rejected_and_leaves_nothing(
         self, store: ArtifactStore, tmp_path: Path, size: int
     ) -> None:
         data, right = make(size)
@@ -130,10 +132,10 @@ class ArtifactStoreSuite:
         with pytest.raises(ArtifactMismatchError, match=right):
             await store.put_file(str(file), right, size + 1)
         assert await store.stat(wrong) is None
-        assert size == 0 or await store.stat(right) is None  # the empty object is another test's as well
+        assert size == 0 or await store.stat(right) is None  # another test uses the empty object as well
         assert self.half_written() == []
 
-    async def test_a_stream_over_its_limit_is_refused_early(self, store: ArtifactStore) -> None:
+    async def test_a_stream_over_its_limit_is_rejected_early(self, store: ArtifactStore) -> None:
         given = 0
 
         async def endless() -> AsyncGenerator[bytes]:
@@ -149,7 +151,7 @@ class ArtifactStoreSuite:
         data, sha256 = make(1000)
         assert await store.put_stream(pieces(data, []), sha256, limit=1000) == 1000
 
-    async def test_a_stream_that_breaks_off_leaves_nothing(self, store: ArtifactStore) -> None:
+    async def test_an_interrupted_stream_leaves_nothing(self, store: ArtifactStore) -> None:
         data, sha256 = make(LARGE)
 
         async def broken() -> AsyncGenerator[bytes]:
@@ -179,7 +181,7 @@ class ArtifactStoreSuite:
         assert self.half_written() == []
 
     @pytest.mark.parametrize("size", [3000, 9 * MIB])
-    async def test_writers_of_the_same_content_do_not_disturb_each_other(
+    async def test_concurrent_writers_of_the_same_content(
         self, store: ArtifactStore, tmp_path: Path, size: int
     ) -> None:
         data, sha256 = make(size)
@@ -191,7 +193,7 @@ class ArtifactStoreSuite:
         assert self.half_written() == []
 
     @pytest.mark.parametrize(("size", "at"), [(1, 0), (5000, 4999), (LARGE, LARGE - 1), (LARGE, MIB)])
-    async def test_a_flipped_bit_is_found_and_the_damaged_object_never_arrives_whole(
+    async def test_a_flipped_bit_is_detected_before_the_object_is_read_completely(
         self, store: ArtifactStore, size: int, at: int
     ) -> None:
         data, sha256 = make(size)
@@ -208,14 +210,14 @@ class ArtifactStoreSuite:
         await store.put_bytes(data)
         assert await read(store.open(sha256)) == data
 
-    async def test_a_lost_tail_is_found(self, store: ArtifactStore) -> None:
+    async def test_truncation_is_detected(self, store: ArtifactStore) -> None:
         data, sha256 = make(5000)
         await store.put_bytes(data)
         self.cut(sha256, 100)
         with pytest.raises(ArtifactDamagedError, match=sha256):
             await read(store.open(sha256))
 
-    async def test_an_object_that_is_not_there(self, store: ArtifactStore) -> None:
+    async def test_a_missing_object(self, store: ArtifactStore) -> None:
         sha256 = digest(os.urandom(16))
         assert await store.stat(sha256) is None
         for start, end in [(0, None), (5, 10), (5, 5)]:
@@ -233,7 +235,7 @@ class ArtifactStoreSuite:
         assert await read(store.open(sha256)) == data
 
     @pytest.mark.parametrize("name", HOSTILE)
-    async def test_a_name_that_is_no_digest_is_refused(self, store: ArtifactStore, tmp_path: Path, name: str) -> None:
+    async def test_an_invalid_digest_is_rejected(self, store: ArtifactStore, tmp_path: Path, name: str) -> None:
         file = tmp_path / "file"
         file.write_bytes(b"x")
         with pytest.raises(InvalidIdError):
@@ -251,18 +253,18 @@ class ArtifactStoreSuite:
                 store.locate(name, write=write)
 
     @pytest.mark.parametrize(("start", "end"), [(-1, None), (5, 4), (-3, -1)])
-    async def test_a_range_that_is_none_is_refused(self, store: ArtifactStore, start: int, end: int | None) -> None:
+    async def test_an_invalid_range_is_rejected(self, store: ArtifactStore, start: int, end: int | None) -> None:
         with pytest.raises(ValueError, match="range"):
             await read(store.open(digest(b""), start, end))
 
-    async def test_a_reader_that_leaves_early_harms_nobody(self, store: ArtifactStore) -> None:
+    async def test_a_reader_may_stop_early(self, store: ArtifactStore) -> None:
         data, sha256 = make(LARGE)
         await store.put_bytes(data)
         async with contextlib.aclosing(store.open(sha256)) as chunks:
             assert data.startswith(await anext(chunks))
         assert await read(store.open(sha256)) == data
 
-    async def test_300_mib_pass_in_bounded_memory(self, store: ArtifactStore, tmp_path: Path) -> None:
+    async def test_300_mib_are_transferred_in_bounded_memory(self, store: ArtifactStore, tmp_path: Path) -> None:
         block = os.urandom(MIB)
         hasher = hashlib.sha256()
         for _ in range(300):
@@ -273,7 +275,7 @@ class ArtifactStoreSuite:
             for _ in range(300):
                 yield block
 
-        await store.put_bytes(block)  # what is loaded once is loaded now
+        await store.put_bytes(block)  # warm up what is loaded only once
         before = reset_peak()
         assert await store.put_stream(stream(), sha256) == 300 * MIB
         put = peak() - before
@@ -289,36 +291,36 @@ class ArtifactStoreSuite:
 
 
 def make(size: int) -> tuple[bytes, str]:
-    """Bytes that no other test has, and their digest."""
+    """Return unique bytes and their digest."""
     data = os.urandom(size) if size else b""
     return data, digest(data)
 
 
 def digest(data: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """Return the SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()
 
 
 async def pieces(data: bytes, cuts: Iterable[int]) -> AsyncGenerator[bytes]:
-    """`data` cut at some places, with empty pieces where cuts fall together."""
+    """Split `data` at some offsets, with empty chunks for equal offsets."""
     places = [0, *sorted(cut for cut in cuts if cut <= len(data)), len(data)]
     for start, end in itertools.pairwise(places):
         yield data[start:end]
 
 
 async def read(chunks: AsyncIterable[bytes]) -> bytes:
-    """All of a stream."""
+    """Read a stream completely."""
     return b"".join([chunk async for chunk in chunks])
 
 
 def reset_peak() -> int:
-    """Forget the highest resident size so far; returns the present one in bytes."""
+    """Reset the peak resident size; return the current one in bytes."""
     Path("/proc/self/clear_refs").write_text("5")
     return _resident("VmRSS")
 
 
 def peak() -> int:
-    """Highest resident size in bytes since `reset_peak`."""
+    """Return the peak resident size in bytes since `reset_peak`."""
     return _resident("VmHWM")
 
 

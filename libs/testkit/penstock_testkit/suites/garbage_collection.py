@@ -1,5 +1,5 @@
-"""What every `ports.ArtifactStore` must do about objects that nothing names any more, and about notes."""
-# ruff: noqa: D102 - the name of a test says what it shows
+"""The suite of garbage collection in `ports.ArtifactStore`: unreferenced objects and notes."""
+# ruff: noqa: D102 - test names document the tests
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from penstock_core.ports import ArtifactStore, Mark, StoredObject
 from penstock_testkit.suites.artifact_store import digest, make, read
 
 GRACE = 2.0
-"""Seconds of the sweeper in the race; what takes a writer longer than half of it counts for nothing."""
+"""Grace period of the sweeper in the race, in seconds; a writer that takes longer than half of it is ignored."""
 
 
 class MemoryMarks:
-    """`ports.Marks` of one process."""
+    """`ports.Marks` in memory."""
 
     def __init__(self) -> None:
         self._marks: dict[str, Mark] = {}
@@ -45,19 +45,19 @@ class MemoryMarks:
 
 
 async def listed(store: ArtifactStore) -> dict[str, StoredObject]:
-    """All objects by digest."""
+    """List all objects by digest."""
     return {one.sha256: one async for part in store.listing() for one in part}
 
 
 async def sweep(store: ArtifactStore, sha256: str, before: float) -> bool:
-    """Two rounds of a sweeper: one marks, the other removes."""
+    """Run mark and sweep: one round marks, the next removes."""
     return await store.sweep(sha256, before) or await store.sweep(sha256, before)
 
 
 class SweepingSuite:
-    """To be used together with `ArtifactStoreSuite`."""
+    """Garbage collection tests, used together with `ArtifactStoreSuite`."""
 
-    async def test_listing_tells_size_and_time(self, store: ArtifactStore) -> None:
+    async def test_listing_returns_size_and_time(self, store: ArtifactStore) -> None:
         begun = time.time()
         data, sha256 = make(1234)
         await store.put_bytes(data)
@@ -65,13 +65,13 @@ class SweepingSuite:
         assert found.size == 1234
         assert begun - 2 < found.modified < time.time() + 2
 
-    async def test_touch_is_a_stat(self, store: ArtifactStore) -> None:
+    async def test_touch_returns_the_size(self, store: ArtifactStore) -> None:
         data, sha256 = make(1000)
         assert await store.touch(sha256) is None
         await store.put_bytes(data)
         assert await store.touch(sha256) == 1000
 
-    async def test_what_is_older_than_that_is_swept(self, store: ArtifactStore) -> None:
+    async def test_objects_older_than_the_grace_period_are_swept(self, store: ArtifactStore) -> None:
         data, sha256 = make(1000)
         await store.put_bytes(data)
         assert not await store.sweep(sha256, time.time() + 60)
@@ -84,21 +84,21 @@ class SweepingSuite:
         await store.put_bytes(data)
         assert await read(store.open(sha256)) == data
 
-    async def test_what_was_put_or_touched_since_is_not_swept(self, store: ArtifactStore) -> None:
+    async def test_objects_put_or_touched_within_the_grace_period_are_kept(self, store: ArtifactStore) -> None:
         data, sha256 = make(1000)
         await store.put_bytes(data)
         assert not await store.sweep(sha256, time.time() - 60)
         await asyncio.sleep(0.05)
         for want in (lambda: store.put_bytes(data), lambda: store.touch(sha256)):
-            before = time.time() - 0.02  # clocks of file systems tick in steps
+            before = time.time() - 0.02  # file system clocks have a coarse resolution
             await want()
             assert sha256 not in [one async for part in store.marked() for one in part]
             assert not await sweep(store, sha256, before)
             assert not await sweep(store, sha256, before)
             assert await read(store.open(sha256)) == data
 
-    async def test_nothing_that_is_named_is_swept_while_writers_race_the_sweeper(self, store: ArtifactStore) -> None:
-        """Writers name what they put, or found there, a moment later, and let go of it again; the sweeper is at it."""
+    async def test_referenced_objects_survive_concurrent_writers_and_sweeper(self, store: ArtifactStore) -> None:
+        """Writers reference objects a moment after putting or finding them, then release them; the sweeper runs."""
         contents = [f"content {number} {random.random()}".encode() for number in range(6)]
         named: dict[str, int] = {digest(data): 0 for data in contents}
         over = asyncio.Event()
@@ -143,14 +143,14 @@ class SweepingSuite:
         assert swept, "the race is about something"
         assert checked
 
-    async def test_two_sweepers_at_once(self, store: ArtifactStore) -> None:
+    async def test_concurrent_sweepers(self, store: ArtifactStore) -> None:
         data, sha256 = make(1000)
         await store.put_bytes(data)
         later = time.time() + 60
         await asyncio.gather(*(sweep(store, sha256, later) for _ in range(4)))
         assert await store.stat(sha256) is None
 
-    async def test_tidying_harms_nothing(self, store: ArtifactStore) -> None:
+    async def test_cleanup_keeps_objects(self, store: ArtifactStore) -> None:
         data, sha256 = make(1000)
         await store.put_bytes(data)
         await store.tidy()
@@ -173,7 +173,7 @@ class SweepingSuite:
         assert list(await found("archives/")) == ["archives/p/2026/11/r2"]
 
     @pytest.mark.parametrize("name", ["", "/etc/passwd", "../up", "a//b", "a/../b", "a b", "a/"])
-    async def test_a_note_whose_name_leads_elsewhere_is_refused(self, store: ArtifactStore, name: str) -> None:
+    async def test_a_note_name_outside_the_folder_is_rejected(self, store: ArtifactStore, name: str) -> None:
         with pytest.raises(ValueError, match="is no name of a note"):
             await store.put_note(name, b"x")
         with pytest.raises(ValueError, match="is no name of a note"):
