@@ -118,7 +118,7 @@ def test_explain_gives_a_reason_for_every_step_of_a_failed_run(up: Workspace, br
     assert "attempt 1 succeeded in" in words["number"]
     assert "attempt 1 failed in" in words["fails"] and "ValueError: no 4s today (retries used: 0 of 0" in words["fails"]
     assert "skipped" in words["total"] and "ValueError: no 4s today" in words["total"]
-    assert "the first cause: step 'fails' failed: ValueError: no 4s today" in words["total-2"]
+    assert "root cause: step 'fails' failed: ValueError: no 4s today" in words["total-2"]
 
 
 def test_explaining_one_step_includes_its_causes(up: Workspace, broken: str) -> None:

@@ -74,7 +74,7 @@ def test_models_of_successful_attempts_are_registered_and_published_once(cluster
     assert moves == sorted(moves)
     assert moves[-1] == max(accuracy.values())
     told = asyncio.run(events(cluster, len(history)))
-    assert sorted(event.data["place"] for event in told) == [entry.place for entry in history]
+    assert sorted(event.data["revision"] for event in told) == [entry.revision for entry in history]
 
 
 async def events(cluster: Cluster, count: int) -> list[Event]:

@@ -31,5 +31,5 @@ async def test_polars_at_import_time_is_rejected_instead_of_hanging(executor_har
     """)
     end = await b.run("total", {})
     assert end.outcome is Outcome.FAILED and end.error is not None
-    assert "has polars compute while it is imported" in end.error.message
-    assert "move that work into a step or a function" in end.error.message
+    assert "runs a polars query while it is imported" in end.error.message
+    assert "move the query into a step or a function" in end.error.message

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock_adapters.process import executor, sweep
+from penstock_adapters.process import executor, orphans, sweep
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import Outcome
 from penstock_core.pipeline.values import Inline
@@ -271,3 +271,34 @@ async def test_every_attempt_finishes_once_despite_kills(executor_harness: OpenH
     bad = [end for end in b.events.ends.values() if end.outcome is not Outcome.SUCCEEDED]
     assert 0 < len(bad) < 120
     assert (await b.run("nap", {"n": 1}, key="after")).outcome is Outcome.SUCCEEDED
+
+
+@pytest.mark.parametrize("removed_before", ["open", "lock"])
+def test_a_work_folder_that_a_concurrent_sweep_removes_is_created_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, removed_before: str
+) -> None:
+    """Executors of one state folder start at the same time, and each removes unlocked folders first."""
+    calls = {"open": os.open, "lock": orphans.fcntl.flock}
+    removed: list[Path] = []
+
+    def sweep_once() -> None:
+        if not removed:
+            removed.extend((tmp_path / "work").iterdir())
+            removed[0].rmdir()
+
+    def open_folder(path: Path, flags: int) -> int:
+        if removed_before == "open":
+            sweep_once()
+        return calls["open"](path, flags)
+
+    def lock(descriptor: int, operation: int) -> None:
+        if removed_before == "lock":
+            sweep_once()
+        calls["lock"](descriptor, operation)
+
+    monkeypatch.setattr(orphans.os, "open", open_folder)
+    monkeypatch.setattr(orphans.fcntl, "flock", lock)
+    folder = orphans.WorkFolder(tmp_path)
+    assert folder.path.is_dir() and removed[0] != folder.path
+    monkeypatch.undo()
+    folder.release()

@@ -32,11 +32,13 @@ class WorkFolder:
         root.mkdir(parents=True, exist_ok=True)
         while True:
             self.path = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=root))
-            self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
-            if self.path.exists():  # otherwise a concurrent sweep has removed it
-                break
-            os.close(self._lock)
+            # A concurrent sweep removes a folder that is not locked yet: before it is opened, or before it is locked.
+            with suppress(FileNotFoundError):
+                self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                if self.path.exists():
+                    break
+                os.close(self._lock)
         self.mark = f"{_digest(home)}.{self.path.name}"
 
     def release(self) -> None:
