@@ -57,7 +57,7 @@ def test_labels() -> None:
         search.label("=x")
 
 
-@pytest.mark.parametrize("text", ["requested_at", "-duration", "finished_at", "metric:loss", "-param:a:b"])
+@pytest.mark.parametrize("text", ["created_at", "-duration", "finished_at", "metric:loss", "-param:a:b"])
 def test_orders_round_trip(text: str) -> None:
     assert str(search.sort(text)) == text
 
