@@ -158,12 +158,12 @@ def test_each_run_registers_plain_data_as_one_version(workspace: Workspace) -> N
     assert [entry["kind"] for entry in history] == [
         "registered", "promoted", "registered", "promotion-refused", "registered", "promoted",
     ]  # fmt: skip
-    assert history[3]["clauses"] == ["accuracy > champion.accuracy: 0.2 > 0.3 does not hold"]
+    assert history[3]["clauses"] == ["accuracy > champion.accuracy: 0.2 > 0.3 is false"]
     assert history[3]["cause"].endswith("/train/1")
     assert workspace.client.models.get("rules@champion").load() == {"depth": 5}
     text = workspace.call("models", "history", "rules")
     assert f"v2 not promoted to champion, a gate failed, by run:{second}/train" in text
-    assert "accuracy > champion.accuracy: 0.2 > 0.3 does not hold" in text
+    assert "accuracy > champion.accuracy: 0.2 > 0.3 is false" in text
 
 
 def test_a_cached_result_registers_no_new_version(workspace: Workspace) -> None:
@@ -269,7 +269,7 @@ def test_every_command_supports_json(workspace: Workspace) -> None:
     refused = workspace.json(
         "models", "register", "byhand", run_id, "save", "--alias", "other", "--gate", "f1 > 9", code=1
     )
-    assert refused["refused"]["clauses"] == ["f1 > 9: 0.5 > 9 does not hold"]
+    assert refused["refused"]["clauses"] == ["f1 > 9: 0.5 > 9 is false"]
     assert workspace.json("models", "gate", "byhand", "best", "f1 > 0.9") == {
         "model": "byhand", "alias": "best", "gate": "f1 > 0.9",
     }  # fmt: skip
@@ -279,7 +279,7 @@ def test_every_command_supports_json(workspace: Workspace) -> None:
     workspace.call("models", "register", "byhand", second, "save", "-o", "model-folder")
     assert workspace.json("models", "promote", "byhand", "2", "best", "--replaces", "1")["version"] == 2
     answer = workspace.json("models", "promote", "byhand", "1", "best", "--gate", "f1 > 9", code=1)
-    assert answer["clauses"] == ["f1 > 9: 0.5 > 9 does not hold"]
+    assert answer["clauses"] == ["f1 > 9: 0.5 > 9 is false"]
     assert workspace.json("models", "delete-alias", "byhand", "best")["deleted"] is True
     assert workspace.json("models", "archive", "byhand", "2", "--reason", "old")["archived"] is True
     assert workspace.client.models.get("byhand").version == 1

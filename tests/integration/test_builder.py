@@ -237,7 +237,7 @@ def cycle() -> ir.Pipeline:
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"pipeline": cycle()}, "flow.py:7: .*in a circle"),
+        ({"pipeline": cycle()}, "flow.py:7: .*in a cycle"),
         ({"pipeline": ir.Pipeline(name="dots.in.name")}, "pipeline name 'dots.in.name' is not valid"),
         ({"pipeline": ir.Pipeline(name="x", ir=99)}, "compiled for IR version 99"),
         ({"source": "f" * 64}, "the source bundle f{64} is not in the artifact store: put it there"),

@@ -227,7 +227,7 @@ async def test_a_release_is_seen_by_a_replica_with_a_stale_ledger(bus: Bus) -> N
     await new.acquire(second)
     await old.finish(second)  # its book does not have it
     ledger, _ = await old.store.read()
-    assert ledger is not None and {place[0] for place in ledger.holders} == {first.run_id}
+    assert ledger is not None and {slot_key[0] for slot_key in ledger.holders} == {first.run_id}
 
 
 class CrashingRunLog(NatsRunLog):
@@ -288,8 +288,8 @@ async def test_a_lost_ledger_is_rebuilt_from_the_log(bus: Bus, one: Replica) -> 
     late = await new.hold()
     assert await new.acquire(late) == []  # nobody knows who else holds
     ledger = await new.compare()
-    assert {place[0] for place in ledger.holders} == {runs[1].run_id, runs[2].run_id, admitted.run_id}
-    assert {place[0] for place in ledger.waiters} == {runs[3].run_id, runs[4].run_id, late.run_id, waiting.run_id}
+    assert {slot_key[0] for slot_key in ledger.holders} == {runs[1].run_id, runs[2].run_id, admitted.run_id}
+    assert {slot_key[0] for slot_key in ledger.waiters} == {runs[3].run_id, runs[4].run_id, late.run_id, waiting.run_id}
     await new.finish(runs[1])
     assert await new.granted(runs) == [run.run_id for run in runs[:4]]
 
@@ -299,7 +299,7 @@ async def test_an_unreadable_ledger_is_rebuilt(bus: Bus, one: Replica) -> None:
     await one.acquire(run)
     await Bucket(bus, subjects.LIMITS_BUCKET).put(subjects.LIMITS_STATE, b'{"form": 99}')
     ledger = await Replica(bus).compare()
-    assert {place[0] for place in ledger.holders} == {run.run_id}
+    assert {slot_key[0] for slot_key in ledger.holders} == {run.run_id}
 
 
 async def test_reconciliation_removes_finished_and_adds_missing_attempts(one: Replica) -> None:
@@ -307,7 +307,7 @@ async def test_reconciliation_removes_finished_and_adds_missing_attempts(one: Re
     await one.acquire(over)
     await one.log.append([AttemptFinished(run_id=over.run_id, key="train", attempt=1, outcome=Outcome.LOST)])
     ledger = await one.compare()
-    assert {place[0] for place in ledger.holders} == {forgotten.run_id}
+    assert {slot_key[0] for slot_key in ledger.holders} == {forgotten.run_id}
     assert await one.granted([forgotten]) == [forgotten.run_id]
 
 
@@ -334,7 +334,7 @@ async def test_waiters_beyond_the_ledger_are_all_served(
         nonlocal wanted
         wanted += 1
 
-    one.handler.short = wants
+    one.handler.needs_comparison = wants
     for n, run in enumerate(runs):
         assert len(await one.granted(runs)) == n + 1
         before = wanted
@@ -442,9 +442,9 @@ def test_a_full_ledger_stays_below_half_a_mebibyte() -> None:
     ledger = LimitsLedger()
     for n in range(20_000):
         name = f"limit-{n % 40}-{'x' * 80}"
-        place = (f"01hq{n:022d}", f"features/{'k' * (n % 190)}[{n}]", 1)
-        slot_ledger.ask(
-            ledger, slot_ledger.Waiter(place, (Limit(name=name, most=300), Limit(name="pool:gpu")), 0, float(n))
+        slot_key = (f"01hq{n:022d}", f"features/{'k' * (n % 190)}[{n}]", 1)
+        slot_ledger.enqueue(
+            ledger, slot_ledger.Waiter(slot_key, (Limit(name=name, most=300), Limit(name="pool:gpu")), 0, float(n))
         )
     slot_ledger.serve(ledger, {"pool:gpu": 10_000}, 1e9 / 7)
     slot_ledger.trim(ledger)

@@ -1,11 +1,11 @@
-"""Archives of runs: what lies in the log and in the stream of output, as compressed JSON lines in the artifact store.
+"""Archives of runs: the facts in the log and the output stream, as compressed JSON lines in the artifact store.
 
-The history of a run is what `penstock runs export` writes (`penstock_contracts.run_history`), compressed. Its output is
-one line for each message:
+The history of a run is what `penstock runs export` writes (`penstock_contracts.run_history`), compressed. Its output
+has one line for each message:
 
     {"seq":17,"at":1795244644.98,"subject":"logs.….train.1","data":{…}}
 
-Equal content gives equal bytes, so whoever archives a run a second time stores the same object.
+Equal content gives equal bytes, so archiving a run twice stores the same object.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HISTORY, OUTPUT = "history", "output"
 """Formats of the objects."""
 
 LINE_LIMIT = 2 * fact_codec.MAX_BODY
-"""Bytes of a line: a fact with its place."""
+"""Bytes of a line: a fact with its subject and sequence."""
 
 _LEVEL = 6
 _DIGEST = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
@@ -37,11 +37,11 @@ _FOLDER = FOLDER.encode()
 
 
 class ArchiveDamagedError(PenstockError):
-    """The bytes of an archive are not what was archived."""
+    """The bytes of an archive differ from what was archived."""
 
 
 class OutputLine(NamedTuple):
-    """What an attempt wrote, with its place in the stream of output."""
+    """A message of an attempt's output, with its sequence in the output stream."""
 
     seq: int
     at: float
@@ -50,12 +50,12 @@ class OutputLine(NamedTuple):
 
 
 def compressed(file: IO[bytes]) -> gzip.GzipFile:
-    """Compresses what is written to it into `file`; the same bytes give the same bytes."""
+    """Compresses what is written to it into `file`; equal bytes give equal bytes."""
     return gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0)
 
 
 def output_line(seq: int, at: float, subject: str, body: bytes) -> bytes:
-    """The line of a message of the stream of output; empty for one that is no JSON."""
+    """Encode the line of a message of the output stream; empty if the message is not JSON."""
     try:
         data = orjson.dumps(orjson.loads(body))
     except orjson.JSONDecodeError:
@@ -64,26 +64,26 @@ def output_line(seq: int, at: float, subject: str, body: bytes) -> bytes:
 
 
 def lines(file: IO[bytes], what: str) -> Iterator[bytes]:
-    """The lines of an archive; `what` names it in errors.
+    """Yield the lines of an archive; `what` names it in errors.
 
     Raises:
-        ArchiveDamaged: the bytes are no archive, or not all of one.
+        ArchiveDamagedError: the bytes are not an archive, or incomplete.
     """
     try:
         with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
             while line := unpacked.readline(LINE_LIMIT + 1):
                 if len(line) > LINE_LIMIT or not line.endswith(b"\n"):
-                    raise ArchiveDamagedError(f"{what} is damaged: a line of it has no end")
+                    raise ArchiveDamagedError(f"{what} is damaged: an incomplete line")
                 yield line
     except (OSError, EOFError, zlib.error) as error:
         raise ArchiveDamagedError(f"{what} is damaged: {error}") from error
 
 
 def read_history(file: IO[bytes], what: str) -> Iterator[HistoryHeader | Recorded]:
-    """The header of an archived history, then its facts.
+    """Yield the header of an archived history, then its facts.
 
     Raises:
-        ArchiveDamaged: the bytes are no history.
+        ArchiveDamagedError: the bytes are not a history.
     """
     first = True
     for line in lines(file, what):
@@ -97,24 +97,24 @@ def read_history(file: IO[bytes], what: str) -> Iterator[HistoryHeader | Recorde
 
 
 def read_output(file: IO[bytes], what: str) -> Iterator[OutputLine]:
-    """The messages of an archived output.
+    """Yield the messages of an archived output.
 
     Raises:
-        ArchiveDamaged: the bytes are no output.
+        ArchiveDamagedError: the bytes are not an output.
     """
     for line in lines(file, what):
         try:
             entry: dict[str, Any] = orjson.loads(line)
             yield OutputLine(int(entry["seq"]), float(entry["at"]), str(entry["subject"]), orjson.dumps(entry["data"]))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-            raise ArchiveDamagedError(f"{what} is damaged: a line of it is no output: {error!r}") from error
+            raise ArchiveDamagedError(f"{what} is damaged: a line is not a message of output: {error!r}") from error
 
 
 def digests(data: bytes) -> list[str]:
-    """All that looks like the SHA-256 of an artifact in a message: who must not miss one takes too many."""
+    """Return everything in a message that looks like the SHA-256 of an artifact: a superset of those it refers to."""
     return [found.decode() for found in _DIGEST.findall(data)]
 
 
 def mentions_folder_manifest(data: bytes) -> bool:
-    """Whether a message says of something that it names that it is the manifest of a folder."""
+    """Whether a message says that an artifact that it refers to is the manifest of a folder."""
     return _FOLDER in data

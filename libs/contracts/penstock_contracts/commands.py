@@ -1,4 +1,4 @@
-"""Commands between services: requests on NATS with one reply, nothing stored. Imperative, idempotent."""
+"""Commands between services: requests on NATS with one reply, not stored. Imperative and idempotent."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class _Model(BaseModel):
 
 
 class GitInfo(_Model):
-    """The commit that a source bundle was made from, when its folder is a Git work tree."""
+    """The commit of a source bundle, if its folder is a Git work tree."""
 
     commit: str = Field(max_length=64)
     branch: str = Field(default="", max_length=255)
-    remote: str = Field(default="", max_length=1000, description="address of the remote without credentials")
+    remote: str = Field(default="", max_length=1000, description="URL of the remote without credentials")
     dirty: bool = False
 
 
@@ -107,24 +107,28 @@ class VersionReply(_Model):
     created: bool = False
     published: bool = Field(default=False, description="whether it is published, by this registration or before")
     error: str | None = None
-    unavailable: bool = Field(default=False, description="whether trying again later may help")
+    unavailable: bool = Field(default=False, description="whether a retry may succeed")
 
 
 class Locate(_Model):
-    """Ask where a process may get (or put) an object's bytes itself."""
+    """Ask where a process may read (or write) the bytes of an object itself."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     write: bool = False
     size: int | None = None
-    parts: bool = Field(default=False, description="whether a large object can be sent in parts, then `Complete`d")
-    keep: bool = Field(default=False, description="whether it is about to be named, so that it must not be collected")
-    folder: bool = Field(default=False, description="whether it is a folder's manifest, whose objects are kept, too")
+    parts: bool = Field(default=False, description="whether a large object can be uploaded in parts, then `Complete`d")
+    keep: bool = Field(
+        default=False, description="whether the object is about to be referred to, so that it must not be collected"
+    )
+    folder: bool = Field(
+        default=False, description="whether it is the manifest of a folder, whose objects are to be kept, too"
+    )
 
 
 class Complete(_Model):
-    """Make an object visible whose parts were all put, with the tags that the store gave for them, in their order.
+    """Complete an object from its uploaded parts, with the tags that the store returned for them, in order.
 
-    Whoever asks has verified that the parts are the object. Without tags the parts are given up.
+    The caller has verified that the parts are the object. Without tags the upload is aborted.
     """
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -134,10 +138,10 @@ class Complete(_Model):
 
 
 class Location(_Model):
-    """Where an object is or goes to, or why there is no such place.
+    """Where an object is or goes to, or why there is no location.
 
-    `path` on this machine; or `url` with `headers` for one HTTP GET or PUT; or `parts`, an address for an HTTP PUT of
-    each `part_size` bytes.
+    `path` on this machine; or `url` with `headers` for one HTTP GET or PUT; or `parts`, a URL for an HTTP PUT of each
+    `part_size` bytes.
     """
 
     path: str | None = None
@@ -145,23 +149,25 @@ class Location(_Model):
     headers: dict[str, str] = Field(default_factory=dict)
     parts: list[str] = Field(default_factory=list)
     part_size: int = 0
-    upload: str = Field(default="", description="names the parts together when they are completed")
-    size: int | None = Field(default=None, description="of the object that is there")
+    upload: str = Field(default="", description="identifies the upload when it is completed")
+    size: int | None = Field(default=None, description="of the existing object")
     error: str | None = None
-    unavailable: bool = Field(default=False, description="whether trying again later may help")
+    unavailable: bool = Field(default=False, description="whether a retry may succeed")
 
 
 class StoreInfo(_Model):
-    """How attempts reach the artifact store: `folder` with its root, or `granted`: ask for each object."""
+    """How attempts access the artifact store: `folder` with its root, or `granted`: request a location per object."""
 
     kind: str
     root: str | None = None
     limit: int | None = Field(default=None, description="largest object in bytes")
-    grace: float = Field(default=86400.0, description="seconds for which an object that nothing names is not removed")
+    grace: float = Field(
+        default=86400.0, description="grace period: seconds for which an unreferenced object is not removed"
+    )
 
 
 class Parked(_Model):
-    """A message that a service could not use: where it lay, the error, and its bytes (the first 64 KiB, base64)."""
+    """A message that a service could not process: its subject, the error, and its bytes (the first 64 KiB, base64)."""
 
     service: str
     subject: str
@@ -171,9 +177,9 @@ class Parked(_Model):
 
 
 class AttemptOutput(_Model):
-    """Lines of an attempt and what it measures, in order; `first` is the index of the first entry within the attempt.
+    """Output lines and latest metrics of an attempt, in order; `first` is the index of the first entry in the attempt.
 
-    Where it measures much, the latest values are here and the others are not: `Measurements` have them all.
+    If there are many metrics, only the latest values are here: `Measurements` has them all.
     """
 
     run_id: str
@@ -184,9 +190,9 @@ class AttemptOutput(_Model):
 
 
 class Measurements(_Model):
-    """Points of the series that an attempt measures, in order, as columns: point i is value[i] of names[name[i]].
+    """Points of the metric series of an attempt, in order, as columns: point i is value[i] of names[name[i]].
 
-    `first` is the index of the first point within the attempt. Times are Unix seconds, `after` counts from `start`.
+    `first` is the index of the first point in the attempt. Times are Unix seconds, `after` counts from `start`.
     """
 
     run_id: str = Field(pattern=NAME_PATTERN)
@@ -203,17 +209,17 @@ class Measurements(_Model):
     @model_validator(mode="after")
     def _fits(self) -> Measurements:
         if not len(self.name) == len(self.step) == len(self.after) == len(self.value) > 0:
-            raise ValueError("its columns are not equally long, or empty")
+            raise ValueError("its columns have different lengths, or are empty")
         if min(self.name) < 0 or max(self.name) >= len(self.names):
-            raise ValueError("a point is of a name that is not there")
+            raise ValueError("a point has an unknown name")
         if any(not name or len(name) > series.NAME_LIMIT for name in self.names):
-            raise ValueError(f"a name has not 1 to {series.NAME_LIMIT} characters")
+            raise ValueError(f"a name must have 1 to {series.NAME_LIMIT} characters")
         if any(step is not None and abs(step) > series.STEP_LIMIT for step in self.step):
             raise ValueError("a step is out of range")
         return self
 
     def points(self) -> list[Point]:
-        """The points, in order."""
+        """Return the points, in order."""
         rows = zip(self.name, self.step, self.after, self.value, strict=True)
         return [
             Point(self.names[name], step, self.start + after, series.unspelled(value))
@@ -222,9 +228,9 @@ class Measurements(_Model):
 
 
 class Replica(_Model):
-    """A replica lives and holds these shards: said about once a second and at every change, stored nowhere.
+    """A heartbeat of a replica with its shards: sent about once a second and at every change, not stored.
 
-    `hello` asks the others to say so too, `bye` is the last word.
+    `hello` requests the heartbeats of the others, `bye` announces the end.
     """
 
     name: str = Field(min_length=1, max_length=200)
@@ -233,7 +239,7 @@ class Replica(_Model):
 
 
 class Replicas(_Model):
-    """Reply to the question who works on which shards, as the one who answers has heard."""
+    """Reply to the question which replicas have which shards, as the answering replica knows it."""
 
     replicas: list[Replica]
 
@@ -260,7 +266,7 @@ class Schedule(ScheduleFields):
 
 
 class Tick(_Model):
-    """A tick that was armed: it fires `schedule` (as of `revision`) for Unix time `at`."""
+    """An armed tick: it fires `schedule` (as of `revision`) for Unix time `at`."""
 
     schedule: str
     revision: int
@@ -276,21 +282,23 @@ class Wait(_Model):
 
 
 class Event(_Model):
-    """An event as others publish it: `data` is what the waiting steps get. `at` is when it came, in Unix seconds."""
+    """An event as it is published: waiting steps get `data`. `at` is when it arrived, in Unix seconds."""
 
     type: str = Field(min_length=1, max_length=300)
-    key: str = Field(default="", max_length=1000, description="by which it is matched with those that wait")
-    id: str = Field(default="", max_length=200, description="the same id is the same event, within a day")
+    key: str = Field(default="", max_length=1000, description="matches the event with waiting steps")
+    id: str = Field(default="", max_length=200, description="equal ids are one event, within a day")
     source: str = Field(default="", max_length=1000)
     data: Any = None
     at: float = 0.0
 
 
 class EventReply(_Model):
-    """Reply to an `Event`: it is stored, with the number of steps that it ended; or why not."""
+    """Reply to an `Event`: it is stored, with the number of steps that it finished; or why not."""
 
     id: str = ""
-    duplicate: bool = Field(default=False, description="whether one of this id was stored before, which counts instead")
+    duplicate: bool = Field(
+        default=False, description="whether an event with this id was stored before, and counts instead"
+    )
     delivered: int = 0
     error: str | None = None
-    unavailable: bool = Field(default=False, description="whether sending it again, with its id, may help")
+    unavailable: bool = Field(default=False, description="whether a retry with the same id may succeed")

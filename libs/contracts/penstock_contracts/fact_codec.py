@@ -1,11 +1,11 @@
 """The codec of facts: CloudEvents attributes as headers, a JSON body validated by pydantic.
 
-The fields of a fact are defined once, as the core's dataclasses; pydantic reads them as they stand, so there is no
-second model to keep in step. Consumers ignore fields they do not know: a newer writer may add some.
+The core's dataclasses are the only definition of the fields; pydantic validates by them. Consumers ignore unknown
+fields, so newer writers may add some.
 
-Promise: `decode` never raises on hostile bytes. It returns the fact, or `UnreadableFact` with the reason. A corrupt
-message
-still takes its append-once place, so `placeholder_fact` gives the fact that every reader takes it for.
+`decode` never raises, whatever the bytes: it returns the fact, or an `UnreadableFact` with the reason. An unreadable
+message takes its append-once subject all the same, so `placeholder_fact` returns the fact as which every reader counts
+it.
 """
 
 from __future__ import annotations
@@ -72,21 +72,21 @@ _BY_KIND: dict[str, type[Fact]] = {
 
 @dataclass(frozen=True, slots=True)
 class UnreadableFact:
-    """A message that is no fact: where it lay and why it could not be read."""
+    """An unreadable message: its subject, and why it cannot be read."""
 
     subject: str
     why: str
 
 
 def subject(fact: Fact) -> str:
-    """The subject on which a fact is stored."""
+    """Return the subject of a fact."""
     return subjects.run(fact.run_id, fact.tail)
 
 
 def headers(fact: Fact, source: str) -> dict[str, str]:
-    """CloudEvents 1.0 attributes in the NATS binding. The id is the fact's place: the same fact, the same id.
+    """Return the CloudEvents 1.0 attributes in the NATS binding. The id is that of the subject: one fact, one id.
 
-    Of facts that follow each other at one place it has the time, too.
+    The ids of facts that replace each other on one subject include the time.
     """
     several = f".{fact.at:.6f}" if isinstance(fact, ArtifactCommitted) else ""
     return {
@@ -100,66 +100,66 @@ def headers(fact: Fact, source: str) -> dict[str, str]:
 
 
 def encode(fact: Fact) -> bytes:
-    """The body of a fact as JSON."""
+    """Encode a fact as JSON."""
     try:
         return orjson.dumps(fact, option=orjson.OPT_SERIALIZE_NUMPY)
     except TypeError:
-        # An integer beyond 64 bits: `decode` reads it, so it must be possible to pass it on.
+        # An integer beyond 64 bits: `decode` accepts it, so it must be encodable.
         return ADAPTERS[type(fact)].dump_json(fact)
 
 
 def decode(at: str, body: bytes) -> Fact | UnreadableFact:
-    """Read the fact that lies at subject `at`."""
-    place = subjects.parse(at)
-    if place is None:
-        return UnreadableFact(at, "the subject is not of the form of any fact")
+    """Decode the message with subject `at`."""
+    parsed = subjects.parse(at)
+    if parsed is None:
+        return UnreadableFact(at, "the subject is not that of a fact")
     if len(body) > MAX_BODY:
         return UnreadableFact(at, f"the body has {len(body)} bytes; the limit is {MAX_BODY}")
     try:
-        fact: Fact = ADAPTERS[_BY_KIND[place.kind]].validate_json(body)
+        fact: Fact = ADAPTERS[_BY_KIND[parsed.kind]].validate_json(body)
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         return UnreadableFact(at, f"{'.'.join(str(p) for p in first['loc']) or 'body'}: {first['msg']}")
     except (PenstockError, ValueError, RecursionError) as error:
         return UnreadableFact(at, str(error) or type(error).__name__)
     if subject(fact) != at:
-        return UnreadableFact(at, f"the body says it belongs at {subject(fact)}")
+        return UnreadableFact(at, f"the body is that of subject {subject(fact)}")
     return fact
 
 
 def read(at: str, body: bytes) -> Fact | None:
-    """The fact that the message at subject `at` counts as, whatever it holds; None when it counts as none."""
+    """Return the fact as which a message counts, readable or not; None if it counts as none."""
     fact = decode(at, body)
     return placeholder_fact(fact) if isinstance(fact, UnreadableFact) else fact
 
 
-def placeholder_fact(corrupt: UnreadableFact) -> Fact | None:
-    """The fact that an unreadable message in an append-once place counts as, or None when it counts as nothing.
+def placeholder_fact(unreadable: UnreadableFact) -> Fact | None:
+    """Return the fact as which an unreadable message with an append-once subject counts; None if it counts as none.
 
-    An unreadable end of an attempt counts as `lost`, so that the step is tried again instead of waiting forever. An
-    unreadable request counts as a request, because nobody can write there any more: the executor that receives it
-    reports its attempt lost. A step that is suspended by an unreadable fact gives up at once. An unreadable request of
-    a run counts as nothing: there is no run.
+    An unreadable end of an attempt counts as `lost`, so that another attempt follows instead of waiting forever. An
+    unreadable attempt request counts as a request, because its subject is taken: the executor that receives it reports
+    the attempt lost. An unreadable suspension times out at once. An unreadable run request counts as nothing: there is
+    no run.
     """
-    place = subjects.parse(corrupt.subject)
-    if place is None:
+    parsed = subjects.parse(unreadable.subject)
+    if parsed is None:
         return None
     try:
-        fact = _stand_in(place, corrupt)
+        fact = _placeholder(parsed, unreadable)
     except PenstockError:
         return None
-    # Another spelling of a place, such as attempt `01`, is not that place.
-    return fact if fact is not None and subject(fact) == corrupt.subject else None
+    # Another spelling of the subject, such as attempt `01`, is another subject.
+    return fact if fact is not None and subject(fact) == unreadable.subject else None
 
 
-def _stand_in(place: subjects.RunSubject, corrupt: UnreadableFact) -> Fact | None:
-    run_id, key, attempt = place.run_id, place.key or "", place.attempt or 0
-    simple = _simple_stand_in(place, corrupt)
+def _placeholder(parsed: subjects.RunSubject, unreadable: UnreadableFact) -> Fact | None:
+    run_id, key, attempt = parsed.run_id, parsed.key or "", parsed.attempt or 0
+    simple = _simple_placeholder(parsed, unreadable)
     if simple is not None:
         return simple
-    match place.kind:
+    match parsed.kind:
         case "attempt.finished":
-            why = f"the end of the attempt is unreadable: {corrupt.why}"
+            why = f"the end of the attempt is unreadable: {unreadable.why}"
             error = ErrorInfo(type="CorruptEvent", message=why)
             return AttemptFinished(run_id=run_id, key=key, attempt=attempt, outcome=Outcome.LOST, error=error)
         case "attempt.requested":
@@ -167,7 +167,7 @@ def _stand_in(place: subjects.RunSubject, corrupt: UnreadableFact) -> Fact | Non
                 run_id=run_id,
                 key=key,
                 attempt=attempt,
-                pool=place.last,
+                pool=parsed.last,
                 project="unreadable",
                 pipeline="unreadable",
                 version=0,
@@ -176,7 +176,7 @@ def _stand_in(place: subjects.RunSubject, corrupt: UnreadableFact) -> Fact | Non
         case "step.skipped":
             return StepSkipped(run_id=run_id, key=key, reason="an unreadable fact says that it is skipped")
         case "step.expanded":
-            why = f"its number of items is unreadable: {corrupt.why}"
+            why = f"its number of items is unreadable: {unreadable.why}"
             return StepExpanded(run_id=run_id, key=key, error=ErrorInfo(type="CorruptEvent", message=why))
         case "attempt.suspended":
             return StepSuspended(run_id=run_id, key=key, attempt=attempt, kind=Kind.EVENT, until=0.0)
@@ -186,14 +186,14 @@ def _stand_in(place: subjects.RunSubject, corrupt: UnreadableFact) -> Fact | Non
             return None
 
 
-def _simple_stand_in(place: subjects.RunSubject, corrupt: UnreadableFact) -> Fact | None:
-    """Facts whose place says all that matters."""
-    run_id, key, attempt = place.run_id, place.key or "", place.attempt or 0
-    match place.kind:
+def _simple_placeholder(parsed: subjects.RunSubject, unreadable: UnreadableFact) -> Fact | None:
+    """The facts that their subjects determine completely."""
+    run_id, key, attempt = parsed.run_id, parsed.key or "", parsed.attempt or 0
+    match parsed.kind:
         case "run.admitted":
             return RunAdmitted(run_id=run_id)
         case "run.clock":
-            return ClockReached(run_id=run_id, at=int(place.last) / 1000)
+            return ClockReached(run_id=run_id, at=int(parsed.last) / 1000)
         case "run.cancel":
             return CancelRequested(run_id=run_id, reason="an unreadable cancel request")
         case "step.cancel":

@@ -1,7 +1,6 @@
-"""The codec of the facts of models, as `events` is that of runs: the core's dataclasses, read and written by pydantic.
+"""The codec of facts of models, like `fact_codec` for runs: the core's dataclasses, validated by pydantic.
 
-Promise: `read` never raises on hostile bytes. What nobody can read still takes its place in a model's log, and counts
-for nothing there.
+`read` never raises, whatever the bytes. An unreadable message takes its revision in a model's log, and changes nothing.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ _BY_TYPE = {fact.ce_type: fact for fact in MODEL_FACTS}
 
 
 def subject(fact: ModelFact) -> str:
-    """The subject on which a fact is stored."""
+    """Return the subject of a fact."""
     return subjects.model(fact.project, fact.model, fact.revision)
 
 
 def headers(fact: ModelFact, source: str) -> dict[str, str]:
-    """CloudEvents 1.0 attributes in the NATS binding. The id is the fact's place: the same fact, the same id."""
+    """Return the CloudEvents 1.0 attributes in the NATS binding. The id is that of the subject: one fact, one id."""
     return {
         "ce-specversion": "1.0",
         "ce-id": fact.tail,
@@ -39,19 +38,19 @@ def headers(fact: ModelFact, source: str) -> dict[str, str]:
 
 
 def encode(fact: ModelFact) -> bytes:
-    """The body of a fact as JSON."""
+    """Encode a fact as JSON."""
     try:
         return orjson.dumps(fact)
     except TypeError:
-        # An integer beyond 64 bits among the parameters.
+        # An integer beyond 64 bits in the parameters.
         return ADAPTERS[type(fact)].dump_json(fact)
 
 
 def read(at: str, ce_type: str, body: bytes) -> ModelFact | UnreadableFact:
-    """Read the fact that lies at subject `at`; its kind is in its headers."""
+    """Decode the message with subject `at`; the headers have its type."""
     kind = _BY_TYPE.get(ce_type)
     if subjects.parse_model_subject(at) is None or kind is None:
-        return UnreadableFact(at, "it is of no kind of fact that is known here")
+        return UnreadableFact(at, "unknown type of fact")
     if len(body) > MAX_BODY:
         return UnreadableFact(at, f"the body has {len(body)} bytes; the limit is {MAX_BODY}")
     try:
@@ -61,4 +60,4 @@ def read(at: str, ce_type: str, body: bytes) -> ModelFact | UnreadableFact:
         return UnreadableFact(at, f"{'.'.join(str(part) for part in first['loc']) or 'body'}: {first['msg']}")
     except (PenstockError, ValueError, RecursionError) as error:
         return UnreadableFact(at, str(error) or type(error).__name__)
-    return fact if subject(fact) == at else UnreadableFact(at, f"the body says it belongs at {subject(fact)}")
+    return fact if subject(fact) == at else UnreadableFact(at, f"the body is that of subject {subject(fact)}")

@@ -53,16 +53,16 @@ class HistoryFact(BaseModel):
 
 
 class InvalidHistoryError(PenstockError, ValueError):
-    """A line is not what its place in a history asks for."""
+    """A line is invalid for its position in a history."""
 
 
 def header_line(header: HistoryHeader) -> bytes:
-    """The first line, with its end."""
+    """Encode the first line."""
     return header.model_dump_json().encode() + b"\n"
 
 
 def fact_line(seq: int, at: float, subject: str, body: bytes) -> bytes:
-    """The line of a message of the log, with its end; empty for one that is no fact and counts as none."""
+    """Encode the line of a message of the log; empty if the message counts as no fact."""
     fact = fact_codec.decode(subject, body)
     note = b""
     if isinstance(fact, UnreadableFact):
@@ -75,33 +75,33 @@ def fact_line(seq: int, at: float, subject: str, body: bytes) -> bytes:
 
 
 def read_header(line: bytes) -> HistoryHeader:
-    """The first line.
+    """Decode the first line.
 
     Raises:
-        InvalidHistory: it is no header, or one of a format that this version does not know.
+        InvalidHistoryError: it is not a header, or has an unknown format.
     """
     try:
         return HistoryHeader.model_validate_json(line)
     except (PenstockError, ValueError, RecursionError) as error:
-        raise InvalidHistoryError(f"this is no header of a history of format {FORMAT}: {_first(error)}") from error
+        raise InvalidHistoryError(f"this is not the header of a history of format {FORMAT}: {_first(error)}") from error
 
 
 def read_fact(line: bytes) -> Recorded:
-    """Any other line.
+    """Decode any other line.
 
     Raises:
-        InvalidHistory: it is no fact, or one of a type that this version does not know.
+        InvalidHistoryError: it is not a fact, or has an unknown type.
     """
     try:
         entry = HistoryFact.model_validate_json(line)
         adapter = _BY_TYPE.get(entry.type)
         if adapter is None:
-            raise InvalidHistoryError(f"there is no fact of type {entry.type!r}")
+            raise InvalidHistoryError(f"unknown type of fact: {entry.type!r}")
         fact: Fact = adapter.validate_python(entry.fact)
     except InvalidHistoryError:
         raise
     except (PenstockError, ValueError, RecursionError) as error:
-        raise InvalidHistoryError(f"this is no fact of a history: {_first(error)}") from error
+        raise InvalidHistoryError(f"this is not a fact of a history: {_first(error)}") from error
     return Recorded(entry.seq, entry.at, fact)
 
 

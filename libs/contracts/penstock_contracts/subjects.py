@@ -1,18 +1,18 @@
-"""Subject names, streams, consumers and buckets: the one place that spells them.
+"""Subjects, streams, consumers and buckets: the only place that defines their names.
 
-runs.{shard}.{run_id}.{tail}           facts of runs (stream RUNS); `tail` as each fact names it
-logs.{run_id}.{key}.{n}                what attempts print and measure (stream LOGS)
-metrics.{run_id}.{key}.{n}             series that attempts measure (stream METRICS)
-builds.{project}.{pipeline}.registered pipeline versions made by the builder (stream BUILDS)
+runs.{shard}.{run_id}.{tail}           facts of runs (stream RUNS); `tail` is that of the fact
+logs.{run_id}.{key}.{n}                output and latest metrics of attempts (stream LOGS)
+metrics.{run_id}.{key}.{n}             metric series of attempts (stream METRICS)
+builds.{project}.{pipeline}.registered pipeline versions registered by the builder (stream BUILDS)
 ticks.{schedule}, armed.{schedule}     timers of the cron service (stream TIMERS)
 wakes.{shard}.{run_id}, alarms.…       timers of runs (stream TIMERS)
 events.{project}.{digest}              events that steps may wait for, by type and key (stream EVENTS)
-models.{project}.{model}.{place}       facts of registered models (stream MODELS)
-triggers.{project}.{type}              events that may start runs, by their type (stream TRIGGERS)
-kills.{run_id}.{key}.{n}               attempts whose processes are to be ended; nothing stored
-parked.{service}                       messages that could not be read, with the error (stream PARKED)
-replicas.{service}                     who lives and holds which shards, nothing stored
-commands.{service}.{verb}              requests with a reply, nothing stored
+models.{project}.{model}.{revision}    facts of registered models (stream MODELS)
+triggers.{project}.{type}              events that may start runs, by type (stream TRIGGERS)
+kills.{run_id}.{key}.{n}               attempts whose processes are to be killed; not stored
+parked.{service}                       unreadable messages, with the error (stream PARKED, the dead-letter stream)
+replicas.{service}                     heartbeats of replicas with their shards; not stored
+commands.{service}.{verb}              requests with a reply; not stored
 """
 
 from __future__ import annotations
@@ -36,28 +36,28 @@ TRIGGERS = "TRIGGERS"
 VERSIONS_BUCKET = "penstock_versions"
 SCHEDULES_BUCKET = "penstock_schedules"
 LIMITS_BUCKET = "penstock_limits"
-LIMITS_STATE = "book"
+LIMITS_STATE = "state"
 LIMITS_SIZES = "sizes"
-"""Keys of the bucket of limits: who holds and waits, and the platform's settings."""
+"""Keys of the bucket of limits: the ledger of holders and waiters, and the configured sizes."""
 WAITS_BUCKET = "penstock_waits"
 CACHE_BUCKET = "penstock_cache"
 MARKS_BUCKET = "penstock_marks"
 RETENTION_BUCKET = "penstock_retention"
 TOKENS_BUCKET = "penstock_tokens"
 RETENTION_SETTINGS = "settings"
-"""Key of the bucket of retention: the policies. Besides it holds reports of what was collected, by their ids."""
+"""Key of the policies in the bucket of retention, which also has the reports of the janitor, by id."""
 
 CRON_CONSUMER = "cron"
-"""Durable consumers, on TIMERS and on the bucket of schedules, that hand ticks and changes to the cron service."""
+"""Durable consumers, on TIMERS and on the bucket of schedules, of the cron service: ticks and changes."""
 
 WAKES_CONSUMER = "scheduler-wakes"
-"""Durable consumer, on TIMERS, that hands the timers of runs to the schedulers."""
+"""Durable consumer, on TIMERS, of the schedulers: timers of runs."""
 
 MODELS_CONSUMER = "model-events"
-"""Durable consumer, on MODELS, that has every change of a model announced."""
+"""Durable consumer, on MODELS, that publishes an event for every change of a model."""
 
 LINEAGE_CONSUMER = "openlineage"
-"""Durable consumer, on RUNS, that has every run that is over told to an OpenLineage service, where one is named."""
+"""Durable consumer, on RUNS, that sends finished runs to an OpenLineage service, if one is configured."""
 
 RUNS_FINISHED = "runs.*.*.finished"
 """Filter for the ends of all runs."""
@@ -77,9 +77,9 @@ SCHEDULER_REPLICAS = "commands.scheduler.replicas"
 
 
 class RunSubject(NamedTuple):
-    """A subject of `RUNS` taken apart. `key` and `attempt` are None where the fact has none.
+    """A parsed subject of `RUNS`. `key` and `attempt` are None if the fact has none.
 
-    `last` is the last part where that is free: a pool, the name of an artifact, milliseconds of a clock.
+    `last` is the last token if it is free: a pool, the name of an artifact, milliseconds of a clock.
     """
 
     run_id: str
@@ -105,7 +105,7 @@ def finished(run_id: str, key: str, attempt: int) -> str:
 
 
 def committed(run_id: str, key: str, attempt: int | Literal["*"], name: str) -> str:
-    """Subject of something that an attempt stored while it ran; `*` stands for every attempt."""
+    """Subject of an artifact that an attempt stored while it ran; `*` matches every attempt."""
     return run(run_id, f"step.{key}.{attempt}.artifact.{name}")
 
 
@@ -120,17 +120,17 @@ def logs_all(run_id: str) -> str:
 
 
 def metrics(run_id: str, key: str, attempt: int) -> str:
-    """Subject of the series that an attempt measures."""
+    """Subject of the metric series of an attempt."""
     return f"metrics.{run_id}.{key}.{attempt}"
 
 
 def metrics_all(run_id: str) -> str:
-    """Filter for the series of all attempts of a run."""
+    """Filter for the metric series of all attempts of a run."""
     return f"metrics.{run_id}.>"
 
 
 def queued_attempts() -> str:
-    """Filter for the attempts that were held until they have slots of their limits."""
+    """Filter for the attempts that were queued for slots of their limits."""
     return "runs.*.*.step.*.*.queued"
 
 
@@ -140,7 +140,7 @@ def requested_runs() -> str:
 
 
 def kill(run_id: str, key: str, attempt: int) -> str:
-    """Subject on which executors hear that an attempt's process is to be ended."""
+    """Subject on which executors are told to kill an attempt's process."""
     return f"kills.{run_id}.{key}.{attempt}"
 
 
@@ -164,9 +164,9 @@ def event(project: str, digest: str) -> str:
     return f"events.{project}.{digest}"
 
 
-def model(project: str, name: str, place: int | Literal["*"] = "*") -> str:
-    """Subject of the fact on a place of a model's log; of all of them by default."""
-    return f"models.{project}.{name}.{place}"
+def model(project: str, name: str, revision: int | Literal["*"] = "*") -> str:
+    """Subject of the fact with a revision of a model's log; by default a filter for all of them."""
+    return f"models.{project}.{name}.{revision}"
 
 
 def models(project: str) -> str:
@@ -175,16 +175,16 @@ def models(project: str) -> str:
 
 
 def parse_model_subject(subject: str) -> tuple[str, str, int] | None:
-    """Project, model and place of a subject of `MODELS`; None when it is not of that form."""
+    """Parse project, model and revision of a subject of `MODELS`; None if it has another form."""
     match subject.split("."):
-        case ["models", project, name, place] if place.isdecimal() and len(place) < 8 and not place.startswith("0"):
-            return project, name, int(place)
+        case ["models", project, name, revision] if revision.isdecimal() and len(revision) < 8 and revision[0] != "0":
+            return project, name, int(revision)
         case _:
             return None
 
 
 def trigger(project: str, type: str) -> str:
-    """Subject of events of a type that may start runs. A type that is no subject is told by its digest."""
+    """Subject of events of a type that may start runs. Types that are no valid subjects are digests."""
     words = type.split(".")
     if all(word and word.isascii() and word.replace("-", "").replace("_", "").isalnum() for word in words):
         return f"triggers.{project}.{type}"
@@ -192,22 +192,22 @@ def trigger(project: str, type: str) -> str:
 
 
 def rfc3339(at_ms: int) -> str:
-    """A Unix time in milliseconds as message schedules want it."""
+    """Format a Unix time in milliseconds as message schedules need it."""
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def attempts(pool: str) -> str:
-    """Filter for the attempts that a pool shall run; `*` stands for every pool."""
+    """Filter for the attempt requests of a pool; `*` matches every pool."""
     return f"runs.*.*.step.*.*.requested.{pool}"
 
 
 def attempts_consumer(pool: str) -> str:
-    """Durable consumer that hands a pool's attempts to its executors."""
+    """Durable consumer of a pool's attempt requests."""
     return "executor-of-all-pools" if pool == "*" else f"executor-{pool}"
 
 
 def scheduler_filters(shard: int) -> list[str]:
-    """Filters for the facts that a scheduler has to answer; its own decisions and `started` are not among them."""
+    """Filters for the facts that a scheduler acts on; its own decisions and `started` are not among them."""
     prefix = f"runs.{shard:02d}.*"
     tails = ("requested", "admitted", "cancel", "clock.*", "step.*.cancel", "step.*.*.granted", "step.*.*.finished")
     return [f"{prefix}.{tail}" for tail in tails]
@@ -219,12 +219,12 @@ def scheduler_consumer(shard: int) -> str:
 
 
 def replicas(service: str) -> str:
-    """Subject on which the replicas of a service tell one another that they live."""
+    """Subject of the heartbeats of a service's replicas."""
     return f"replicas.{service}"
 
 
 def parse(subject: str) -> RunSubject | None:
-    """Take a subject of `RUNS` apart; None when it is not of the form of any fact."""
+    """Parse a subject of `RUNS`; None if it is not that of a fact."""
     parts = subject.split(".")
     if len(parts) < 4 or parts[0] != "runs" or parts[1] != ids.shard(parts[2]):
         return None
@@ -252,4 +252,4 @@ _ATTEMPT_KINDS = {
     ("artifact", 1),
     ("finished", 0),
 }
-"""Facts about an attempt, with how many parts follow in their subjects."""
+"""The kinds of facts about an attempt, with the number of tokens that follow in their subjects."""

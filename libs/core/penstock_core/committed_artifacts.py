@@ -1,4 +1,4 @@
-"""What attempts store while they run: how it is named in the log, and which checkpoint an attempt goes on from."""
+"""Artifacts that attempts store while they run: their names in the log, and the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from penstock_core.errors import InvalidIdError
 from penstock_core.facts import ArtifactCommitted
 
 CHECKPOINT = "checkpoint"
-"""Name of the checkpoint of a step; no artifact has it."""
+"""Name of the checkpoint of a step; no artifact can have it."""
 
 _NAME_KEPT = 60
 _OTHER = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def named(given: str, *, checkpoint: bool = False) -> tuple[str, str]:
-    """`name` and `given` of the fact about something that a step called `given`.
+    """Return `name` and `display_name` of the fact about an artifact that a step called `given`.
 
-    What can be a word of a subject stands as it is. Anything else becomes such a word, with a part of its digest so
-    that different names stay different, and is kept beside it.
+    A name that is a valid token of a subject is used as it is. Any other is converted to one with a part of its digest,
+    so that different names stay different, and kept as the display name.
     """
     if checkpoint:
         return CHECKPOINT, ""
@@ -35,6 +35,6 @@ def named(given: str, *, checkpoint: bool = False) -> tuple[str, str]:
 
 
 def checkpoints(facts: Iterable[ArtifactCommitted], before: int) -> list[ArtifactCommitted]:
-    """The checkpoints of the attempts before attempt `before`, the one to go on from first."""
+    """Return the checkpoints of the attempts before attempt `before`, the one to resume from first."""
     found = [fact for fact in facts if fact.name == CHECKPOINT and fact.attempt < before]
     return sorted(found, key=lambda fact: (fact.attempt, fact.at), reverse=True)

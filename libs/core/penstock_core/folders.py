@@ -1,10 +1,11 @@
-"""Folders as manifests: what a folder artifact holds, and in which objects of the store its bytes lie.
+"""Folder manifests: the files of a folder artifact, and the objects of the store that hold their bytes.
 
-A manifest is JSON in one canonical form, so that folders of the same content are the same artifact. A file is an object
-of its own, which all folders that hold it share. Small files lie together in packs, because a thousand objects of a
-kilobyte are slow to move; where a pack ends depends on the files' content, so that a changed file changes one pack.
+A manifest is JSON in one canonical form, so that folders with equal content are the same artifact. A file is an object
+of its own, which all folders with this file share. Small files are stored together in packs, because a thousand objects
+of a kilobyte are slow to transfer. The content of the files determines where a pack ends, so that a changed file
+changes one pack.
 
-A manifest comes from user code: whoever reads one checks it here, and gets nothing that leads out of the folder.
+Manifests come from user code. `read` checks them, and refuses paths that lead out of the folder.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ SMALL = 64 * 1024
 """Files up to this size, in bytes, are packed."""
 
 PACK_LIMIT = 4 * 1024 * 1024
-"""A pack that has reached this size, in bytes, is ended."""
+"""A pack of this size, in bytes, ends."""
 
 _VERSION = 1
 _ENDS = 64
@@ -33,7 +34,7 @@ _ENDS = 64
 
 
 class UnsafeFolderError(PenstockError, ValueError):
-    """A folder's manifest or archive holds what none of ours would, such as a path that leaves the folder."""
+    """A manifest or archive of a folder is invalid, for example because a path leads out of the folder."""
 
     user_fault: ClassVar[bool] = True
 
@@ -48,7 +49,7 @@ class File:
         sha256: of its bytes.
         executable: whether its owner may execute it.
         pack: digest of the object that it is a part of; None: its bytes are an object of their own.
-        offset: where it begins in its pack.
+        offset: where it starts in its pack.
     """
 
     path: str
@@ -61,7 +62,7 @@ class File:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a folder holds: `folders` are those without a file, `links` lead from a path to a relative target."""
+    """The content of a folder. `folders` are the empty ones; `links` map a path to a relative target."""
 
     files: tuple[File, ...] = ()
     folders: tuple[str, ...] = ()
@@ -73,21 +74,21 @@ class Manifest:
         return sum(file.size for file in self.files)
 
     def objects(self) -> list[str]:
-        """Digests of the objects that hold the files' bytes, each once, in the order of the files."""
+        """Digests of the objects with the files' bytes, without duplicates, in the order of the files."""
         return list(dict.fromkeys(file.pack or file.sha256 for file in self.files))
 
     def file(self, path: str) -> File | None:
-        """The file at a path."""
+        """Return the file at a path."""
         return next((file for file in self.files if file.path == path), None)
 
 
 def ends_pack(sha256: str, packed: int) -> bool:
-    """Whether a pack that has `packed` bytes with the file of this digest ends after it."""
+    """Whether a pack of `packed` bytes ends after the file with this digest."""
     return packed >= PACK_LIMIT or int(sha256[:8], 16) % _ENDS == 0
 
 
 def encode(manifest: Manifest) -> bytes:
-    """The manifest in its canonical form."""
+    """Encode the manifest in its canonical form."""
     packs = {pack: number for number, pack in enumerate(dict.fromkeys(f.pack for f in manifest.files if f.pack))}
     files: list[dict[str, Any]] = []
     for file in sorted(manifest.files, key=lambda file: file.path):
@@ -108,10 +109,10 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(data: bytes) -> Manifest:
-    """Read and check a manifest.
+    """Decode and check a manifest.
 
     Raises:
-        UnsafeFolder: it is none, or it holds what leads out of the folder or cannot be put beside the rest.
+        UnsafeFolderError: it is invalid, or has paths that lead out of the folder or conflict with each other.
     """
     if len(data) > MANIFEST_LIMIT:
         raise UnsafeFolderError(f"the folder's manifest has {len(data)} bytes; the limit is {MANIFEST_LIMIT}")
@@ -119,7 +120,7 @@ def decode(data: bytes) -> Manifest:
         body = json.loads(data)
         version = body["version"]
         if version != _VERSION:
-            raise UnsafeFolderError(f"the folder's manifest is of version {version!r}, which is not known here")
+            raise UnsafeFolderError(f"the folder's manifest has unknown version {version!r}")
         packs = [ids.check_digest(pack) for pack in body.get("packs", [])]
         manifest = Manifest(
             files=tuple(_file(entry, packs) for entry in body["files"]),
@@ -149,7 +150,7 @@ def _file(entry: Mapping[str, Any], packs: list[str]) -> File:
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 62:
-        raise UnsafeFolderError(f"the folder's manifest holds {value!r} where a number from 0 belongs"[:300])
+        raise UnsafeFolderError(f"the folder's manifest has {value!r} where a non-negative number is required"[:300])
     return value
 
 
@@ -158,18 +159,18 @@ def _check_paths(manifest: Manifest) -> None:
     for path in [*(file.path for file in manifest.files), *manifest.folders, *(path for path, _ in manifest.links)]:
         problem = path_problem(path)
         if problem is not None:
-            raise UnsafeFolderError(f"the folder holds {path!r}, which {problem}"[:500])
+            raise UnsafeFolderError(f"the folder has {path!r}, which {problem}"[:500])
         if path in taken:
-            raise UnsafeFolderError(f"the folder holds {path!r} twice"[:500])
+            raise UnsafeFolderError(f"the folder has {path!r} twice"[:500])
         taken.add(path)
     leaves = {file.path for file in manifest.files} | {path for path, _ in manifest.links}
     for path in taken:
         for above in _above(path):
             if above in leaves:
-                raise UnsafeFolderError(f"the folder holds {path!r} below {above!r}, which is no folder"[:500])
+                raise UnsafeFolderError(f"the folder has {path!r} below {above!r}, which is not a folder"[:500])
     for path, target in manifest.links:
         if link_leaves(path, target):
-            raise UnsafeFolderError(f"the folder holds the link {path!r} to {target!r}, out of the folder"[:500])
+            raise UnsafeFolderError(f"the folder has the link {path!r} to {target!r}, out of the folder"[:500])
 
 
 def _above(path: str) -> Iterable[str]:
@@ -178,23 +179,23 @@ def _above(path: str) -> Iterable[str]:
 
 
 def path_problem(path: Any) -> str | None:
-    """Why a path cannot be one of a folder's, as the end of a sentence; None when it can."""
+    """Return why a path is invalid, as the end of a sentence; None if it is valid."""
     if type(path) is not str or not path:
-        return "is no path"
+        return "is not a path"
     if any(part in ("", ".", "..") for part in path.split("/")):
         return "leads out of the folder"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
         return "has control characters in its name"
     if any(0xD800 <= ord(letter) < 0xE000 for letter in path):
-        return "has a name that is no UTF-8"
+        return "has a name that is not valid UTF-8"
     return None
 
 
 def link_leaves(path: str, target: Any) -> bool:
-    """Whether a link at `path` may lead out of the folder, or is none.
+    """Whether a link at `path` is invalid or may lead out of the folder.
 
-    `..` may stand only at the beginning of the target: after a name, which may be a link itself, nobody can say where
-    it leads to.
+    `..` is allowed only at the beginning of the target: behind a name, which may be a link itself, it could lead
+    anywhere.
     """
     if type(target) is not str or not target or target.startswith("/") or "\0" in target:
         return True

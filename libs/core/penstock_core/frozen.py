@@ -1,7 +1,7 @@
-"""Dataclasses that nobody changes: facts, values, whatever is made for each message.
+"""Immutable dataclasses for facts, values and everything created per message.
 
-The type checker refuses every assignment. Python itself does not: what it does for a frozen dataclass makes creating
-one three times as slow, and a scheduler creates several for each fact.
+The type checker refuses assignments. Python does not: a dataclass frozen by Python is created three times as slowly,
+and a scheduler creates several for each fact.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, field_specifiers=(field,))
 def frozen(*, kw_only: bool = False) -> Callable[[type[T]], type[T]]:
-    """A dataclass with slots, equality and a hash, whose fields are for reading."""
+    """Make a dataclass with slots, equality and a hash, whose fields are read-only for the type checker."""
     return dataclass(slots=True, kw_only=kw_only, unsafe_hash=True)

@@ -1,6 +1,6 @@
-"""The ports of Penstock on one page: what the core's surroundings must offer. Adapters implement them.
+"""The ports of the core: what adapters must implement.
 
-Every method may raise `UnavailableError` (try again later); other errors are final. Implementations hold no decision.
+Every method may raise `UnavailableError` (retryable); other errors are final. Implementations make no decisions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarte
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A fact as the log holds it: its sequence number and the log's own time of writing, in Unix seconds."""
+    """A fact in the log: its sequence and the log's own time of writing, in Unix seconds."""
 
     seq: int
     at: float
@@ -27,129 +27,148 @@ class RunLog(Protocol):
     """The append-once log of all runs."""
 
     async def append(self, facts: Sequence[Fact]) -> list[bool]:
-        """Append facts; for each, True when it was written and False when its place was already taken."""
+        """Append facts. Returns for each whether it was written; False if its subject was taken already."""
         ...
 
     async def read(self, run_id: str, after: int = 0) -> list[Recorded]:
-        """The facts of a run with a sequence number above `after`, in log order."""
+        """Return the facts of a run with a sequence above `after`, in log order."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """An object of the artifact store: its digest, its size in bytes, and when it was put last, in Unix seconds."""
+    """An object of the artifact store: its digest, its size in bytes, when it was stored last, in Unix seconds."""
 
     sha256: str
     size: int
     modified: float
 
 
-class ArtifactStore(Protocol):
-    """Content-addressed objects: the key is the SHA-256 of the bytes. Putting what is there is success.
+class ObjectStore(Protocol):
+    """Content-addressed objects: the key is the SHA-256 of the bytes. Storing an existing object succeeds.
 
-    An object becomes visible whole or not at all. Memory stays bounded whatever its size. Putting and touching an
-    object keeps it from being swept for as long as the sweeper's grace period says.
+    An object becomes visible completely or not at all. Memory stays bounded whatever its size.
     """
 
     async def prepare(self) -> None:
-        """Check that the store can be used, and remove what interrupted writers left. To be called once, at start."""
+        """Check that the store can be used, and remove leftovers of interrupted writers. Called once, at start."""
         ...
 
     async def put_file(self, path: str, sha256: str, size: int) -> None:
-        """Store the file at `path` under its digest; verifies size and digest."""
+        """Store the file at `path` under its digest; size and digest are verified."""
         ...
 
     async def put_bytes(self, data: bytes) -> str:
-        """Store bytes; returns their digest."""
+        """Store bytes. Returns their digest."""
         ...
 
     async def put_stream(self, chunks: AsyncIterable[bytes], sha256: str, limit: int | None = None) -> int:
-        """Store a stream of at most `limit` bytes under its digest, which is verified; returns its size."""
+        """Store a stream of at most `limit` bytes under its digest, which is verified. Returns its size."""
         ...
 
     def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
-        """Stream an object's bytes from `start` to `end` (exclusive; cut at the object's end).
+        """Stream the bytes of an object from `start` to `end` (exclusive, capped at the end of the object).
 
-        A whole read verifies the digest before it gives the last chunk: who gets all bytes got the right ones.
+        Reading a complete object verifies its digest before the last chunk is yielded.
         """
         ...
 
     async def stat(self, sha256: str) -> int | None:
-        """The object's size in bytes, or None when it is not there."""
+        """Return the size of an object in bytes; None if it does not exist."""
         ...
 
     async def delete(self, sha256: str) -> None:
-        """Remove an object; removing what is not there is success."""
+        """Delete an object. Deleting a missing object succeeds."""
         ...
 
+    async def close(self) -> None:
+        """Close connections and threads."""
+        ...
+
+
+class SweptStore(Protocol):
+    """What mark-and-sweep garbage collection needs of a store.
+
+    Storing or touching an object protects it from being swept for the grace period.
+    """
+
     async def touch(self, sha256: str) -> int | None:
-        """What `stat` gives, for whoever is about to name the object: its time begins anew, as if it were put now."""
+        """Like `stat`, but restarts the grace period, for an object that is about to be referred to."""
         ...
 
     def listing(self) -> AsyncGenerator[list[StoredObject]]:
-        """All objects, in parts; those that are put or removed meanwhile may be missing or not."""
+        """List all objects, in pages. Objects stored or deleted meanwhile may be missing or not."""
         ...
 
     async def sweep(self, sha256: str, before: float) -> bool:
-        """Remove an object that nothing names; the first time, only mark it.
+        """Delete an unreferenced object in two phases: mark it first, delete it when swept again.
 
-        It is removed when it was marked before the Unix time `before`, and neither put nor touched since.
+        It is deleted if it was marked before the Unix time `before`, and neither stored nor touched since.
 
         Returns:
-            Whether it was removed.
+            Whether it was deleted.
         """
         ...
 
     def marked(self) -> AsyncGenerator[list[str]]:
-        """The digests of the objects that are marked, in parts. Touching an object takes its mark away."""
+        """List the digests of marked objects, in pages. Touching an object removes its mark."""
         ...
 
     async def tidy(self) -> None:
-        """Remove what interrupted writers left a day ago or longer."""
+        """Remove what interrupted writers left at least a day ago."""
         ...
 
+
+class NoteStore(Protocol):
+    """Small named entries beside the objects, such as the list of archives."""
+
     async def put_note(self, name: str, data: bytes) -> None:
-        """Store a few bytes under a name such as `archives/default/2026/11/r1`, in place of what was there."""
+        """Store a few bytes under a name such as `archives/default/2026/11/r1`, replacing what was stored there."""
         ...
 
     def notes(self, prefix: str) -> AsyncGenerator[tuple[str, bytes]]:
-        """The notes whose names begin like this."""
+        """List the notes whose names have this prefix."""
         ...
 
     async def delete_note(self, name: str) -> None:
-        """Remove a note; removing what is not there is success."""
+        """Delete a note. Deleting a missing note succeeds."""
         ...
+
+
+class ObjectLocations(Protocol):
+    """Where processes transfer the bytes of objects themselves, past the artifact service."""
 
     def locate(
         self, sha256: str, *, write: bool = False, size: int | None = None, expires: float = 3600.0
     ) -> dict[str, Any]:
-        """Where a process may get or put the bytes itself: `{"path"}` on this machine, or `{"url", "headers"}`.
+        """Return where a process may read or write the bytes: `{"path"}` on this machine, or `{"url", "headers"}`.
 
-        A location for writing is bound to the digest and, where given, the size, as far as the store can enforce it.
+        A location for writing is bound to the digest and, if given, the size, as far as the store can enforce it.
         """
         ...
 
     async def locate_parts(self, sha256: str, size: int, expires: float = 3600.0) -> dict[str, Any] | None:
-        """Where to put an object in parts: `{"parts", "part_size", "upload"}`; None where one location is enough."""
+        """Return where to upload an object in parts (`{"parts", "part_size", "upload"}`); None if one URL suffices."""
         ...
 
     async def complete_parts(self, sha256: str, upload: str, tags: Sequence[str], size: int) -> None:
-        """Make an object of the parts that were put, or give them up when there are no tags."""
+        """Complete an object from its uploaded parts, or abort the upload if there are no tags."""
         ...
 
-    async def close(self) -> None:
-        """Let go of connections and threads."""
-        ...
+
+class ArtifactStore(ObjectStore, SweptStore, NoteStore, ObjectLocations, Protocol):
+    """The store of a platform, which one adapter implements."""
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """What sweepers and writers tell each other about an object, where the store itself has no such means.
+    """A mark with which sweepers and writers coordinate about an object, if the store itself has no means for it.
 
     Attributes:
-        word: `marked`: nothing named it at `at`; `wanted`: somebody is about to name it; `doomed`: it is being removed.
+        word: `marked`: it was unreferenced at `at`; `wanted`: it is about to be referred to; `doomed`: it is being
+            deleted.
         at: Unix seconds.
-        revision: of this mark; 0 for one that is not stored.
+        revision: of this mark; 0 if it is not stored.
     """
 
     word: Literal["marked", "wanted", "doomed"]
@@ -158,22 +177,22 @@ class Mark:
 
 
 class Marks(Protocol):
-    """Marks on objects; each is replaced only where it is still what was read."""
+    """Marks on objects, replaced by compare-and-set."""
 
     async def get(self, sha256: str) -> Mark | None:
-        """The mark of an object, as new as the last write that was acknowledged."""
+        """Return the mark of an object, as of the last acknowledged write."""
         ...
 
     async def put(self, sha256: str, mark: Mark) -> Mark | None:
-        """Replace the mark whose revision `mark` has; the new one, or None when it has changed meanwhile."""
+        """Replace the mark whose revision `mark` has. Returns the new one; None if it has changed meanwhile."""
         ...
 
     async def drop(self, sha256: str) -> None:
-        """Forget the mark of an object that was removed."""
+        """Forget the mark of a deleted object."""
         ...
 
     async def marked(self) -> list[str]:
-        """The objects whose mark says `marked`."""
+        """List the objects whose mark is `marked`."""
         ...
 
 
@@ -181,13 +200,13 @@ _NOTE = re.compile(r"[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*\Z")
 
 
 def check_note(name: str) -> str:
-    """Return `name` when it may name a note: words of letters, digits, `_` and `-` between slashes.
+    """Return `name` if it is a valid name of a note: words of letters, digits, `_` and `-`, separated by slashes.
 
     Raises:
-        InvalidId: it may not.
+        InvalidIdError: it is not.
     """
     if not _NOTE.match(name):
-        raise InvalidIdError(f"{name[:120]!r} is no name of a note")
+        raise InvalidIdError(f"{name[:120]!r} is not a valid name of a note")
     return name
 
 

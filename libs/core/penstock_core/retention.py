@@ -1,15 +1,14 @@
-"""Which runs may go, and which may move from the log to the archive: pure functions of what is known of all runs.
+"""Which runs to delete, and which to move from the log to the archive: pure functions of what is known of all runs.
 
-In: a note for each run, the policies, the time, and what others hold. Out: a decision for each run, with its reason.
+In: a record of each run, the policies, the time, and protected runs. Out: a decision for each run, with its reason.
 
 Rules:
+- A run is deleted if at least one policy matches it and no matching policy retains it.
+- Active runs stay, and so does what a retained run needs: the run whose results it reuses, the runs that its steps
+  started.
+- Protected runs, such as those behind an alias of a model, stay whatever the policies say.
 
-- Nothing goes unless a policy says so: a run goes when at least one policy is about it and none of those keeps it.
-- What is under way stays. What a run that stays needs, stays: the run whose results it took over, the runs that its
-  steps started.
-- What is held, such as by an alias of a model, stays whatever policies say.
-
-So keeping more (a longer time, a larger number, another policy that keeps, another hold) never lets more runs go.
+So retaining more (a longer time, a larger number, another policy or protection) never deletes more runs.
 """
 
 from __future__ import annotations
@@ -25,17 +24,17 @@ from penstock_core import ids
 from penstock_core.errors import PenstockError
 
 STATES = ("succeeded", "failed", "cancelled", "skipped")
-"""How runs end."""
+"""The terminal states of a run."""
 
 ARCHIVE_AFTER = 14 * 86400.0
-"""Seconds after the end of a run until it is archived, by default: half of what the output of steps is kept."""
+"""Seconds after the end of a run until it is archived, by default: half of the retention of the steps' output."""
 
 _LONGEST = 1e10
 _MOST = 10_000_000
 
 
 class InvalidPolicyError(PenstockError, ValueError):
-    """A policy makes no sense. `field` is the part that is wrong."""
+    """A policy is invalid. `field` is the part that is wrong."""
 
     user_fault: ClassVar[bool] = True
 
@@ -49,8 +48,8 @@ class RunRecord:
     """What retention needs to know of a run. Times are Unix seconds.
 
     Attributes:
-        state: how it ended; empty while it is under way.
-        reuses: the run whose results it took over, if any.
+        state: its terminal state; empty while it is active.
+        reuses: the run whose results it reuses, if any.
         caller: the run whose step started it, if any.
         archived: whether its facts are in the artifact store.
     """
@@ -68,16 +67,16 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How long the runs are kept that it is about. It keeps a run that any of its rules keeps.
+    """Which runs a policy matches, and how long to keep them. A run is kept if any of the rules keeps it.
 
     Attributes:
-        name: tells it from others, for people.
-        project: of the runs it is about, `*` and `?` stand for any letters.
-        pipeline: the same of their pipeline.
-        states: how they ended; empty for all.
-        keep_for: seconds after its end that a run is kept; None: the age keeps nothing.
-        keep_last: so many of the latest runs of each pipeline are kept; None: their number keeps nothing.
-        forever: all are kept.
+        name: the name of the policy.
+        project: pattern of the project, with `*` and `?`.
+        pipeline: pattern of the pipeline.
+        states: terminal states of matching runs; empty for all.
+        keep_for: seconds after the end of a run to keep it; None: no rule by age.
+        keep_last: how many of the latest runs of each pipeline to keep; None: no rule by number.
+        forever: keep all.
     """
 
     name: str
@@ -99,18 +98,19 @@ class Policy:
                 raise InvalidPolicyError(what, "write a name, or a pattern with * and ? of up to 100 characters")
         for state in self.states:
             if state not in STATES:
-                raise InvalidPolicyError("states", f"{state[:50]!r} is no end of a run: {', '.join(STATES)}")
+                known = ", ".join(STATES)
+                raise InvalidPolicyError("states", f"{state[:50]!r} is not a terminal state of a run: {known}")
         if self.keep_for is not None and not 0 <= self.keep_for <= _LONGEST:
             raise InvalidPolicyError("keep_for", f"{self.keep_for:g} seconds: it must be 0 or more")
         if self.keep_last is not None and not 0 <= self.keep_last <= _MOST:
             raise InvalidPolicyError("keep_last", f"{self.keep_last} runs: it must be 0 or more")
         if self.forever and (self.keep_for is not None or self.keep_last is not None):
-            raise InvalidPolicyError("forever", "what is kept for ever needs neither an age nor a number")
+            raise InvalidPolicyError("forever", "a policy that keeps runs forever has neither an age nor a number")
         if not self.forever and self.keep_for is None and self.keep_last is None:
-            raise InvalidPolicyError("keep_for", "say how long runs are kept, how many, or for ever")
+            raise InvalidPolicyError("keep_for", "set how long to keep runs, how many, or forever")
 
     def about(self, run: RunRecord) -> bool:
-        """Whether it speaks about a run that is over."""
+        """Whether it matches a finished run."""
         return (
             (not self.states or run.state in self.states)
             and fnmatch.fnmatchcase(run.pipeline, self.pipeline)
@@ -119,7 +119,7 @@ class Policy:
 
 
 class Decision(NamedTuple):
-    """What becomes of a run, and why, for people."""
+    """What happens to a run, and why."""
 
     run_id: str
     goes: bool
@@ -128,7 +128,7 @@ class Decision(NamedTuple):
 
 @dataclass(slots=True)
 class _Words:
-    """What policies say about one run: the first one that keeps it, and those that do not."""
+    """What the policies say about one run: the first one that keeps it, and those that do not."""
 
     keeps: str = ""
     lets_go: list[str] = field(default_factory=list[str])
@@ -137,13 +137,13 @@ class _Words:
 def decide(
     runs: Sequence[RunRecord], policies: Iterable[Policy], now: float, protected: Mapping[str, str] | None = None
 ) -> dict[str, Decision]:
-    """What becomes of each run, by its id.
+    """Decide about each run; returns the decisions by run id.
 
     Args:
-        runs: all that are known; a run that is not among them can need none of these.
-        policies: what is kept.
+        runs: all known runs; other runs are not considered.
+        policies: the retention policies.
         now: Unix seconds.
-        protected: runs that stay whatever policies say, with the reason.
+        protected: runs that stay whatever the policies say, with the reason.
     """
     protected = protected or {}
     said: dict[str, _Words] = defaultdict(_Words)
@@ -153,11 +153,11 @@ def decide(
     for run in runs:
         words = said.get(run.run_id)
         if not run.state:
-            keep = "it is under way"
+            keep = "it is active"
         elif run.run_id in protected:
             keep = protected[run.run_id]
         elif words is None:
-            keep = "no policy is about it"
+            keep = "no policy matches it"
         else:
             keep = words.keeps
         reason = keep or f"it is older than {_listed(words.lets_go if words else [])} keeps"
@@ -180,7 +180,7 @@ def _ask(policy: Policy, runs: Sequence[RunRecord], now: float, said: dict[str, 
     for run in about:
         words = said[run.run_id]
         if policy.forever:
-            words.keeps = words.keeps or f"policy {policy.name!r} keeps it for ever"
+            words.keeps = words.keeps or f"policy {policy.name!r} keeps it forever"
         elif policy.keep_for is not None and run.finished_at + policy.keep_for > now:
             words.keeps = words.keeps or f"policy {policy.name!r} keeps runs for {duration(policy.keep_for)}"
         elif run.run_id in counted:
@@ -194,7 +194,7 @@ def _age(run: RunRecord) -> tuple[float, str]:
 
 
 def needs(runs: Iterable[RunRecord]) -> dict[str, list[str]]:
-    """By run, the runs whose results its log names."""
+    """Return, by run, the runs whose results its log refers to."""
     found: dict[str, list[str]] = defaultdict(list)
     for run in runs:
         if run.reuses:
@@ -211,14 +211,14 @@ def _keep_what_is_needed(runs: Sequence[RunRecord], found: dict[str, Decision]) 
         run_id = left.pop()
         for other in needed.get(run_id, ()):
             if other in found and found[other].goes:
-                found[other] = Decision(other, False, f"run {run_id}, which stays, needs its results")
+                found[other] = Decision(other, False, f"run {run_id}, which is kept, needs its results")
                 left.append(other)
 
 
 def to_archive(runs: Sequence[RunRecord], after: float, now: float) -> list[RunRecord]:
-    """The runs whose facts may move to the archive, those that ended first first.
+    """Return the runs to archive, those that finished first first.
 
-    Not those under way, and none that such a run needs or belongs to.
+    Active runs, and runs that an active run needs or belongs to, are not archived.
     """
     needed = needs(runs)
     callers = {run.run_id: run.caller for run in runs}
@@ -239,13 +239,13 @@ def to_archive(runs: Sequence[RunRecord], after: float, now: float) -> list[RunR
 
 
 def deletes_all_finished(runs: Sequence[RunRecord], decisions: Mapping[str, Decision]) -> bool:
-    """Whether no run that is over would be left."""
+    """Whether all finished runs would be deleted."""
     over = [run for run in runs if run.state]
     return bool(over) and all(decisions[run.run_id].goes for run in over)
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `90 d`, `12 h`, `5 min`, `3 s`."""
+    """Format seconds: `90 d`, `12 h`, `5 min`, `3 s`."""
     for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0)):
         if seconds >= size and math.isclose(seconds / size, round(seconds / size, 1), rel_tol=1e-3):
             return f"{seconds / size:.3g} {unit}" if seconds / size < 1000 else f"{seconds / size:.0f} {unit}"

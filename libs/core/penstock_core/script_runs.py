@@ -1,7 +1,7 @@
-"""Runs of plain scripts: recorded by the script itself, taken into the log when it is over.
+"""Runs of plain scripts, which the script records and the gateway imports when it has ended.
 
-Such a run has no registered version, so its request says version 0. Its log holds a request, one attempt of one step
-and their ends, all of which are there at once: nobody decides anything about it, and no executor runs it.
+Such a run has no registered version: its request has version 0. Its log holds a request, one attempt of one step and
+their ends, all written at once: no scheduler decides about it, and no executor runs it.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from penstock_core.pipeline.ir import Pipeline
 
 VERSION = 0
-"""Version of a pipeline that stands for scripts."""
+"""Version of pipelines that are scripts."""
 
 STEP = "script"
 """Key of the only step."""
 
 POOL = "script"
-"""Pool of its attempt, which nothing works for."""
+"""Pool of its attempt, which has no executors."""
 
 ENVIRONMENT = "environment"
-"""Name under which a script keeps the interpreter and the packages that it ran with."""
+"""Name of the artifact with the interpreter and packages of a script."""
 
 SOURCE = "source"
-"""Name under which a script keeps its own file."""
+"""Name of the artifact with the script's own file."""
 
 ABOUT = frozenset({ENVIRONMENT, SOURCE})
 
@@ -38,8 +38,8 @@ _OTHER = re.compile(r"[^A-Za-z0-9_]+")
 
 
 def pipeline(name: str) -> Pipeline:
-    """The pipeline that a run of scripts is shown as."""
-    # Scripts need the names of this module only, and are to begin quickly.
+    """Return the pipeline as which runs of scripts are shown."""
+    # Scripts need only the constants of this module, and have to start quickly.
     from penstock_core.pipeline.ir import Node, Pipeline, Port, StepSpec
 
     spec = StepSpec(name=STEP, entrypoint="", outputs=(Port(name="result", type="Any"),), pool=POOL)
@@ -47,9 +47,9 @@ def pipeline(name: str) -> Pipeline:
 
 
 def pipeline_name(given: str) -> str:
-    """The name of the pipeline for an experiment that people call `given`: its words, joined by dashes.
+    """Return the pipeline name of an experiment called `given`: its words, joined by dashes.
 
-    What is left out of it, letters of other scripts for example, tells names apart by a part of their digest.
+    A part of its digest distinguishes names of which characters are dropped, such as letters of other scripts.
     """
     words = [word for word in _OTHER.sub("-", given).split("-") if word]
     name = "-".join(words)[:_KEPT].rstrip("-")

@@ -1,10 +1,9 @@
-"""Which replica of a service works on which shards: an agreement without messages about it.
+"""Which replica of a service owns which shards: an agreement without a coordinator.
 
-In: the names of the live replicas and what each says that it holds. Out: the shards that one of them should take.
-
-Every replica works this out alone. As long as their views are equal, each shard has one owner; while they differ, a
-shard may have two, which costs time and nothing else, or its last holder keeps it. No shard stays without a holder:
-it is given up only when its new owner says that it has it, and whoever misses a holder for too long takes it itself.
+In: the names of the live replicas and the shards that each says it holds. Out: the shards that one of them should hold.
+Every replica computes this alone. As long as their views are equal, each shard has one owner. While views differ, a
+shard may have two, which only costs time, or its last holder keeps it. No shard stays without a holder: a holder gives
+it up only when the new owner says that it holds it, and an owner that misses a holder for too long takes the shard.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ from collections.abc import Iterable
 from penstock_core.ids import SHARDS
 
 SILENCE = 3.0
-"""Seconds without a sign of life after which a replica counts as dead, and a shard that nobody holds as free."""
+"""Seconds without a sign of life after which a replica counts as dead, and a shard without a holder as free."""
 
 
 def owners(replicas: Iterable[str], shards: int = SHARDS) -> list[str]:
-    """The owner of each shard, the same for every order of the replicas.
+    """Return the owner of each shard; the order of the replicas does not matter.
 
-    Rendezvous hashing (Thaler and Ravishankar, 1998) with quotas: pairs of shard and replica are served in the order
-    of their weights, and none gets more than its share. So the numbers of shards differ by one at most, and a replica
-    that comes or goes moves its own share and few other shards.
+    Rendezvous hashing (Thaler and Ravishankar, 1998) with quotas: pairs of shard and replica are assigned in the order
+    of their weights, and no replica gets more than its share. So the numbers of shards differ by one at most, and a
+    replica that joins or leaves moves its own share and few other shards.
 
     Raises:
-        ValueError: there is no replica.
+        ValueError: there are no replicas.
     """
     names = sorted(set(replicas))
     if not names:
-        raise ValueError("no replica is there to own a shard")
+        raise ValueError("there are no replicas to own a shard")
     share, extra = divmod(shards, len(names))
     load = dict.fromkeys(names, 0)
     found = [""] * shards
@@ -49,7 +48,7 @@ def _weight(shard: int, name: str) -> bytes:
 
 
 class Membership:
-    """What one replica knows of the others, and what it should hold by it. Times are seconds of any steady clock."""
+    """What one replica knows of the others, and what it should hold. Times are seconds of any steady clock."""
 
     def __init__(self, name: str, shards: int = SHARDS, silence: float = SILENCE) -> None:
         self.name = name
@@ -63,27 +62,27 @@ class Membership:
 
     @property
     def holdings(self) -> dict[str, frozenset[int]]:
-        """Every live replica, this one included, with the shards that it holds by its own word."""
+        """Every live replica, including this one, with the shards that it says it holds."""
         return {self.name: self.held, **self._holds}
 
     def heard(self, name: str, holds: Iterable[int], now: float) -> None:
-        """Another replica lives and holds these shards."""
+        """Record that another replica lives and holds these shards."""
         if name != self.name:
             self._seen[name] = now
             self._holds[name] = frozenset(holds)
 
     def left(self, name: str) -> None:
-        """A replica has gone, and said so."""
+        """Record that a replica has left."""
         self._seen.pop(name, None)
         self._holds.pop(name, None)
 
     def deaf(self, now: float) -> None:
-        """This replica heard nobody for a while, by no fault of theirs: they get a new term."""
+        """Restart the time-to-live of all replicas after this replica was disconnected."""
         self._seen = dict.fromkeys(self._seen, now)
         self._missing.clear()
 
     def hold(self, now: float) -> frozenset[int]:
-        """The shards that this replica should hold from now on; the silent are given up as dead."""
+        """Return the shards that this replica should hold from now on; silent replicas are dropped."""
         for name in [name for name, seen in self._seen.items() if now - seen > self._silence]:
             self.left(name)
         owner = owners([self.name, *self._seen], self._shards)
@@ -97,5 +96,6 @@ class Membership:
         if shard in self._holds[owner]:
             self._missing.pop(shard, None)
             return False
-        # Its owner may not know yet that it is. Who holds it keeps it until then; who misses a holder steps in.
+        # The owner may not know yet that it is. The holder keeps the shard until then; an owner that misses one steps
+        # in.
         return shard in self.held or now - self._missing.setdefault(shard, now) > self._silence

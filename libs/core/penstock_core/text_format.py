@@ -1,4 +1,4 @@
-"""Words for people: one line of a text, and durations."""
+"""Format texts and durations to be shown."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ _TEXT_LIMIT = 400
 
 
 def line(text: str) -> str:
-    """A text as one line of bounded length."""
+    """Return a text as one line of bounded length."""
     text = " ".join(text.split())
     return text if len(text) <= _TEXT_LIMIT else f"{text[: _TEXT_LIMIT - 1]}…"
 
 
 def span(seconds: float) -> str:
-    """A duration for people; clocks of two machines may differ, so none is negative."""
+    """Format a duration. Clocks of two machines may differ, so negative ones count as 0."""
     if seconds < 0.0995:
         return f"{max(seconds, 0.0) * 1000:.0f} ms"
     if seconds < 60:

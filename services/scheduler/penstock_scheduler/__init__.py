@@ -1,1 +1,1 @@
-"""Folds the facts of a run and decides what comes next."""
+"""The scheduler service: folds the facts of runs and appends the facts that follow."""

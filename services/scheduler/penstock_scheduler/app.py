@@ -30,11 +30,11 @@ from penstock_scheduler.settings import SchedulerSettings
 from penstock_servicekit.service_context import ServiceContext, cancel
 
 _LAST_ROUND = 5.0
-"""Seconds that the last round may take when the scheduler stops."""
+"""Seconds for the last round when the scheduler stops."""
 
 
 class Edges:
-    """The scheduler's surroundings on NATS."""
+    """The scheduler's connections to NATS."""
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
@@ -57,9 +57,9 @@ class Edges:
 
 
 class SchedulerService:
-    """The scheduler with a consumer for each shard; it asks those of the shards that it holds.
+    """The scheduler with a consumer for each shard; it pulls from those of its own shards.
 
-    One loop handles all shards: its load makes its batches.
+    One loop handles all shards, in batches that grow with the load.
     """
 
     def __init__(self, context: ServiceContext, settings: SchedulerSettings) -> None:
@@ -91,8 +91,8 @@ class SchedulerService:
         subscribers.register(context, self._presence)
 
     async def start(self) -> None:
-        """Begin to pull and decide."""
-        # Other replicas answer this while the horizon is read, so that what is theirs is not asked for.
+        """Start to pull and decide."""
+        # Other replicas answer this while the horizon is read, so that their shards are not pulled.
         await self._presence.hello()
         await self._set_horizon()
         await self._limits_check.start()
@@ -104,7 +104,7 @@ class SchedulerService:
         self._timers.start()
 
     async def stop(self) -> None:
-        """Finish what was delivered, then leave the shards to the others; the rest comes to them after its wait."""
+        """Finish what was delivered, then release the shards. Unacknowledged messages go to their new owners."""
         self._stopping = True
         await cancel(self._pulls)
         self._inbox.wake()
@@ -123,7 +123,7 @@ class SchedulerService:
         return bool(tasks) and not any(task.done() for task in tasks) and self._timers.ready()
 
     def about(self) -> dict[str, Any]:
-        """Who lives and holds which shards, as this replica has heard."""
+        """Return the live replicas and their shards, as this replica knows them."""
         return {
             "replica": self._context.name,
             "shards": sorted(self._presence.held),
@@ -133,16 +133,16 @@ class SchedulerService:
     def _hold(self, shards: frozenset[int]) -> None:
         for shard, puller in enumerate(self._pullers):
             puller.want(self._batch if shard in shards else 0)
-        self._inbox.wake()  # to forget the runs of shards that went to others
+        self._inbox.wake()  # to drop the runs of shards that others own now
 
     async def _set_horizon(self) -> None:
         info = await self._context.bus.api(f"STREAM.INFO.{subjects.RUNS}")
         self._scheduler.horizon = int(info["state"]["last_seq"])
 
     def _reconnected(self) -> None:
-        """What the server has counted as delivered may be less than it was: trust nothing until it is known."""
+        """Trust no cached run until the horizon is known: the server may have lost what it counted as delivered."""
         self._scheduler.horizon = sys.maxsize
-        # Nor do the consumers' sequences tell any more whether another replica was served meanwhile.
+        # The consumers' sequences no longer show whether another replica was served in the meantime, either.
         self._suspect.update(range(ids.SHARDS))
         if self._catching_up is None or self._catching_up.done():
             self._catching_up = asyncio.create_task(self._catch_up())
@@ -166,12 +166,12 @@ class SchedulerService:
             try:
                 await self._scheduler.handle(deliveries)
             except Exception:
-                # A fault of ours must not stop the others' runs: the messages come again after their wait.
+                # A bug must not stop other runs: the messages are redelivered.
                 self._context.log.exception("a round failed", facts=len(deliveries))
                 await asyncio.sleep(0.5)
             self._scheduler.forget(set(range(ids.SHARDS)) - self._presence.held)
 
 
 def build(context: ServiceContext, settings: SchedulerSettings) -> SchedulerService:
-    """Put the scheduler together."""
+    """Build the scheduler."""
     return SchedulerService(context, settings)

@@ -1,10 +1,10 @@
-"""Carries out what runs need done outside their logs: `penstock_core.run.effects`, and timers.
+"""Carries out the effects of runs outside their logs (`penstock_core.run.effects`), and their timers.
 
-In: the states of runs with effects in their outboxes. Out: facts in the logs of other runs, timers, registrations,
-messages to executors; and the facts of the same run that followed at once, which are in its log already.
+In: the states of runs with effects in their outboxes. Out: facts in the logs of other runs, timers, model
+registrations, messages to executors; and facts of the same run that followed, which are in its log already.
 
-Promise: everything here may be done again at any time, so it is done before the inputs are acknowledged, and done anew
-by whoever folds the run from its log.
+Everything here is idempotent: it is done before the inputs are acknowledged, and again by any replica that folds the
+run from its log.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ from penstock_scheduler.model_registration import Registrar
 
 
 class Log(RunLog, Protocol):
-    """The log of all runs, and its latest entries."""
+    """The log of all runs, with access by subject."""
 
     async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
-        """The facts at these subjects, by subject."""
+        """Return the last facts of these subjects, by subject."""
         ...
 
 
 class VersionSource(Protocol):
-    """Where pipeline versions are read."""
+    """Reads pipeline versions."""
 
     async def get(self, project: str, pipeline: str, version: int) -> Version | None:
-        """The version, or None."""
+        """Return the version, or None."""
         ...
 
     async def latest(self, project: str, pipeline: str) -> int | None:
-        """The number of the latest published version, or None when none is published."""
+        """Return the number of the latest published version; None if none is published."""
         ...
 
 
@@ -67,25 +67,25 @@ class ModelResolver(Protocol):
     """Looks up registered models."""
 
     async def resolve(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
-        """What references to registered models resolve to now, by parameter: an artifact, or the error."""
+        """Resolve references to registered models, by parameter: to an artifact, or to the error of the lookup."""
         ...
 
 
 class Limiter(Protocol):
-    """What gives out slots and places."""
+    """Manages slots and active runs."""
 
     @property
     def pools(self) -> frozenset[str]:
-        """Pools that have a size."""
+        """Pools with a limited size."""
         ...
 
     async def carry_out(self, run: RunState, effects: Sequence[Effect], now: float) -> list[Fact]:
-        """Do what the effects ask for; the facts of this run that followed at once, which are in its log."""
+        """Carry out effects; returns the facts of this run that followed, which are in its log."""
         ...
 
 
 class EffectHandlers:
-    """The surroundings of runs on NATS."""
+    """Carries out effects on NATS."""
 
     def __init__(
         self,
@@ -108,10 +108,10 @@ class EffectHandlers:
         self._alarms = Alarms(bus)
 
     async def register(self, state: RunState) -> None:
-        """Register the models of what has ended: whatever follows in the run finds them.
+        """Register the models of ended attempts, so that downstream steps find them.
 
         Raises:
-            Unavailable: something did not answer; the outbox is as it was.
+            UnavailableError: a service did not answer; the outbox is unchanged.
         """
         wanted = [effect for effect in state.outbox if isinstance(effect, RegisterModels)]
         if wanted:
@@ -120,13 +120,13 @@ class EffectHandlers:
                 state.outbox.pop(effect, None)
 
     async def carry_out(self, state: RunState) -> list[Fact]:
-        """Do all that is in a run's outbox, and empty it.
+        """Carry out the effects in a run's outbox, and empty it.
 
         Returns:
-            Facts of this run that followed at once and are in its log, to be folded.
+            Facts of this run that followed and are in its log, to be folded.
 
         Raises:
-            Unavailable: something did not answer; the outbox is as it was.
+            UnavailableError: a service did not answer; the outbox is unchanged.
         """
         wanted = list(state.outbox)
         slots = [effect for effect in wanted if isinstance(effect, AcquireSlots | ReleaseSlots | AdmitRun | ReleaseRun)]
@@ -159,7 +159,7 @@ class EffectHandlers:
                 pass
         return []
 
-    # ---------------------------------------------------------------------------------------------- runs of its own
+    # ------------------------------------------------------------------------------------------------------- child runs
 
     async def _start_run(self, state: RunState, key: str, attempt: int) -> list[Fact]:
         fact = _suspended(state, key, attempt)
@@ -201,7 +201,7 @@ class EffectHandlers:
             run_id=state.run_id, key=key, attempt=attempt, kind=spec.kind, project=project, target=spec.target
         )
         step = state.find(key)
-        why = (step.error.message if step and step.error else "") or "it is not waited for any more"
+        why = (step.error.message if step and step.error else "") or "its step no longer waits for it"
         by = access.run_step(state.run_id, key)
         await self._log.append([CancelRequested(run_id=child_runs.run_id(started), by=by, reason=why[:1000])])
 
@@ -231,7 +231,7 @@ class EffectHandlers:
     # ------------------------------------------------------------------------------------------------------- timers
 
     async def set_alarm(self, state: RunState, armed: float | None) -> float | None:
-        """Have the run woken when the next thing is due; `armed` is for when it is, as far as is known."""
+        """Set the timer of the run to when its next timer expires; `armed` is its present time, as far as known."""
         if state.finished is not None:
             if armed is not None:
                 await self._alarms.disarm(state.run_id)
@@ -243,7 +243,7 @@ class EffectHandlers:
         return at
 
     async def wake(self, run_id: str, at_ms: int, sequence: int) -> None:
-        """A timer fired: what is due by now is due."""
+        """Record that the time of a timer has come."""
         end = subjects.run(run_id, "finished")
         if end not in await self._log.last([end]):
             await self._log.append([ClockReached(run_id=run_id, at=at_ms / 1000)])
@@ -251,13 +251,13 @@ class EffectHandlers:
 
 
 def in_ms(at: float) -> int:
-    """Whole milliseconds that are not before a time in Unix seconds."""
+    """Return whole milliseconds, rounded up, of a time in Unix seconds."""
     ms = math.ceil(at * 1000)
     return ms if ms / 1000 >= at else ms + 1
 
 
 def _suspended(state: RunState, key: str, attempt: int) -> StepSuspended | None:
-    """The wait of an attempt that is not over."""
+    """Return the wait of an attempt that is still suspended."""
     step = state.find(key)
     waits = step is not None and step.status is Status.SUSPENDED and step.attempt == attempt
     return step.suspended if waits and step is not None else None

@@ -1,4 +1,4 @@
-"""Appends what runs decide, all together; where one fact is refused for good, only its run suffers."""
+"""Appends the decisions of all runs together. A fact that is refused for good affects only its own run."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ async def append(log: RunLog, decided: Mapping[str, Sequence[Fact]]) -> tuple[Wr
     """Append the facts of runs.
 
     Returns:
-        The facts as they were appended, with whether they were written or known before; and why nothing of a run can
-        be relied on to have been written, for those runs.
+        The facts as they were appended, each with whether it was written or existed before; and by run the error of
+        those whose facts may not have been written.
     """
     facts = [fact for several in decided.values() for fact in several]
     try:
@@ -35,7 +35,7 @@ async def append(log: RunLog, decided: Mapping[str, Sequence[Fact]]) -> tuple[Wr
     except UnavailableError as error:
         return [], dict.fromkeys(decided, error)
     except BusError:
-        # Something is refused for good. The facts go one by one, so that only the run that it belongs to suffers.
+        # A fact is refused for good: append them one by one, so that only its run is affected.
         pass
     done: Written = []
     failed: dict[str, Exception] = {}
@@ -49,7 +49,7 @@ async def append(log: RunLog, decided: Mapping[str, Sequence[Fact]]) -> tuple[Wr
 
 
 async def _append_alone(log: RunLog, fact: Fact) -> tuple[Fact, bool]:
-    """Append a fact; one that is too large is replaced by one that says so, so that its run still ends."""
+    """Append a fact. One that is too large is replaced by one that says so, so that its run can finish."""
     try:
         [written] = await log.append([fact])
     except FactTooLargeError as error:
@@ -62,7 +62,7 @@ async def _append_alone(log: RunLog, fact: Fact) -> tuple[Fact, bool]:
 
 
 def _instead(fact: Fact, why: str) -> Fact | None:
-    """What is appended in place of a fact that is too large for the log."""
+    """Return what to append instead of a fact that is too large for the log."""
     why = f"{why}: pass large values as files or artifacts"
     match fact:
         case AttemptRequested(attempt=1) | StepSuspended(attempt=1):

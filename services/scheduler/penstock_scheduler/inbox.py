@@ -8,7 +8,7 @@ from penstock_adapters.nats.consumer import Delivery
 
 
 class Inbox:
-    """Collects deliveries between rounds: what arrives while one round appends is the next round."""
+    """Collects deliveries between rounds: those that arrive while one round appends make the next round."""
 
     def __init__(self) -> None:
         self._waiting: list[Delivery] = []
@@ -20,11 +20,11 @@ class Inbox:
         self._wake.set()
 
     def wake(self) -> None:
-        """Have `take` return although nothing may be there."""
+        """Make `take` return even without deliveries."""
         self._wake.set()
 
     async def take(self) -> list[Delivery]:
-        """Wait until there is at least one delivery, or `wake` is called, and take all."""
+        """Wait for at least one delivery, or for `wake`, and return all."""
         await self._wake.wait()
         self._wake.clear()
         taken, self._waiting = self._waiting, []

@@ -1,10 +1,9 @@
-"""Keeps the book of limits true to the log, whatever was lost on the way between the two.
+"""Reconciles the limits ledger with the log, whatever was lost between the two.
 
-In: the facts of attempts that were held and of runs that wait, the platform's settings as they change. Out: the book.
-
-From time to time, at start, and when there is room for those who wait outside, the book is compared with the log: who
-is over leaves; who was held and is neither over nor in the book enters it, with its slots if the log says that it has
-them. So the book can be lost altogether and is built anew. The log is read forwards, from where all before is over.
+In: the facts of queued attempts and waiting runs, the configured limits as they change. Out: the ledger. At start, from
+time to time, and when there is room for waiters outside, the ledger is compared with the log: finished attempts and
+runs are released; queued ones that are missing are added, with their slots if the log says that they have them. So the
+ledger can be lost altogether and is rebuilt. The log is read from the sequence before which everything has ended.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ from penstock_scheduler import limits as handling
 from penstock_scheduler.limits import Limits
 
 _PAUSE = 1.0
-"""Seconds until a comparison that was asked for, so that a crowd outside does not make one follow the other."""
+"""Seconds until a requested comparison, so that many waiters outside do not cause one after the other."""
 
 _FLOOR_STEP = 1000
-"""The floor is raised in steps, so that the book is not written for it alone again and again."""
+"""The floor is raised in steps, so that the ledger is not written for it alone all the time."""
 
 
 class VersionSource(Protocol):
-    """Where pipeline versions are read."""
+    """Reads pipeline versions."""
 
     async def get(self, project: str, pipeline: str, version: int) -> Version | None:
-        """The version, or None."""
+        """Return the version, or None."""
         ...
 
 
 @dataclass(slots=True)
 class _Found:
-    """What the log says of places: who is over, who has its slots, whose first fact is there."""
+    """What the log says of keys: which have ended, which have slots, which exist."""
 
     over: set[SlotKey] = field(default_factory=set[SlotKey])
     granted: set[SlotKey] = field(default_factory=set[SlotKey])
@@ -53,7 +52,7 @@ class _Found:
 
 
 class LimitsReconciler:
-    """Compares the book with the log. `run` is its loop."""
+    """Compares the ledger with the log. `run` is its loop."""
 
     def __init__(
         self, bus: Bus, handler: Limits, store: LimitsStore, sizes: LimitSizes, versions: VersionSource, every: float
@@ -71,20 +70,20 @@ class LimitsReconciler:
         self._read_to = 0
         self._suspects: set[SlotKey] = set()
         self._soon: asyncio.TimerHandle | None = None
-        handler.short = self._short
+        handler.needs_comparison = self._short
 
     async def start(self) -> None:
-        """Know the settings, and hear of their changes."""
+        """Read the configured limits, and subscribe to their changes."""
         await self._sizes.watch(self._changed)
 
     async def close(self) -> None:
-        """Hear of no more changes."""
+        """Unsubscribe."""
         if self._soon is not None:
             self._soon.cancel()
         await self._sizes.close()
 
     async def run(self, warn: Callable[..., None], clock: Callable[[], float]) -> None:
-        """Compare now, from time to time, and when asked to, until cancelled."""
+        """Compare now, from time to time, and on request, until cancelled."""
         while True:
             resized, self._resized = self._resized, False
             self._wake.clear()
@@ -96,7 +95,7 @@ class LimitsReconciler:
                 else:
                     await self.compare(clock())
             except PenstockError as error:
-                warn("limits are looked at again soon", error=str(error))
+                warn("limits will be compared with the log again", error=str(error))
                 self._resized, wait = self._resized or resized, _PAUSE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait):
@@ -111,42 +110,43 @@ class LimitsReconciler:
             self._soon = asyncio.get_running_loop().call_later(_PAUSE, self._wake.set)
 
     async def compare(self, now: float) -> None:
-        """Make the book say what the log says."""
+        """Make the ledger agree with the log."""
         ledger, _ = await self._store.read()
         seen = ledger if ledger is not None else LimitsLedger()
         rebuilding = not seen.whole
         runs = await self._runs_outside(seen, rebuilding, now)
         await self._read_held(seen)
-        places = {*seen.holders, *seen.waiters, *self._open, *runs}
-        found = await self._look_up(places)
-        for place in found.over:
-            self._open.pop(place, None)
-        suspects = {place for place in places if place not in found.known and place not in found.over}
-        gone = suspects & self._suspects  # a lagging replica of the log may not have it yet: not at the first look
+        slot_keys = {*seen.holders, *seen.waiters, *self._open, *runs}
+        found = await self._look_up(slot_keys)
+        for slot_key in found.over:
+            self._open.pop(slot_key, None)
+        suspects = {slot_key for slot_key in slot_keys if slot_key not in found.known and slot_key not in found.over}
+        gone = suspects & self._suspects  # a lagging replica of the log may lack it: not at the first comparison
         self._suspects = suspects - gone
-        for place in gone:
-            self._open.pop(place, None)
+        for slot_key in gone:
+            self._open.pop(slot_key, None)
         missing = {
-            place: handling.waiter_of(queued_attempt, now) for place, (_, queued_attempt) in self._open.items()
+            slot_key: handling.waiter_of(queued_attempt, now) for slot_key, (_, queued_attempt) in self._open.items()
         } | runs
         missing = {
-            place: waiter
-            for place, waiter in missing.items()
-            if place in found.known and not (place in found.over or place in seen.holders or place in seen.waiters)
+            slot_key: waiter
+            for slot_key, waiter in missing.items()
+            if slot_key in found.known
+            and not (slot_key in found.over or slot_key in seen.holders or slot_key in seen.waiters)
         }
         floor = min((seq for seq, _ in self._open.values()), default=self._read_to + 1) - 1
 
         def amend(ledger: LimitsLedger) -> None:
-            for place in found.over | gone:
-                slot_ledger.leave(ledger, place)
+            for slot_key in found.over | gone:
+                slot_ledger.release(ledger, slot_key)
             for name, sent in seen.outside.items():
-                if ledger.outside.get(name) == sent:  # all who were outside are among the missing
+                if ledger.outside.get(name) == sent:  # all waiters outside are among the missing
                     del ledger.outside[name]
-            for place, waiter in missing.items():
-                if place in found.granted:
+            for slot_key, waiter in missing.items():
+                if slot_key in found.granted:
                     slot_ledger.hold(ledger, waiter, now)
                 else:
-                    slot_ledger.ask(ledger, waiter)
+                    slot_ledger.enqueue(ledger, waiter)
             if rebuilding or floor > ledger.floor + _FLOOR_STEP:
                 ledger.floor = max(ledger.floor, floor)
             ledger.whole = True
@@ -154,7 +154,7 @@ class LimitsReconciler:
         await self._handler.change(amend)
 
     async def _read_held(self, seen: LimitsLedger) -> None:
-        """Take note of attempts that were held since the last look."""
+        """Record the attempts that were queued since the last comparison."""
         after = max(self._read_to, seen.floor)
         for message in await self._bus.read(subjects.RUNS, subjects.queued_attempts(), after):
             after = max(after, int((message.headers or {})["Nats-Sequence"]))
@@ -164,7 +164,7 @@ class LimitsReconciler:
         self._read_to = after
 
     async def _runs_outside(self, seen: LimitsLedger, rebuilding: bool, now: float) -> dict[SlotKey, Waiter]:
-        """Runs that wait outside, or all that are not over when the book is built anew."""
+        """Return the runs that wait outside, or all unfinished ones when the ledger is rebuilt."""
         wanted = {name for name in seen.outside if name.startswith(overlap.RUNS)}
         if not wanted and not rebuilding:
             return {}
@@ -176,26 +176,26 @@ class LimitsReconciler:
             if not rebuilding and overlap.run_limit(fact.project, fact.pipeline, 1).name not in wanted:
                 continue
             version = await self._versions.get(fact.project, fact.pipeline, fact.version)
-            ask = handling.run_wish(fact, version.pipeline, now) if version is not None else None
+            ask = handling.admission_request(fact, version.pipeline, now) if version is not None else None
             if ask is not None:
-                found[ask.waiter.place] = ask.waiter
+                found[ask.waiter.slot_key] = ask.waiter
         return found
 
-    async def _look_up(self, places: Iterable[SlotKey]) -> _Found:
+    async def _look_up(self, slot_keys: Iterable[SlotKey]) -> _Found:
         spots: dict[str, tuple[SlotKey, set[SlotKey]]] = {}
         found = _Found()
-        for place in places:
-            run_id, key, attempt = place
+        for slot_key in slot_keys:
+            run_id, key, attempt = slot_key
             first, granted = ("requested", "admitted")
             if key:
                 first, granted = (f"step.{key}.{attempt}.queued", f"step.{key}.{attempt}.granted")
-                spots[subjects.finished(run_id, key, attempt)] = (place, found.over)
+                spots[subjects.finished(run_id, key, attempt)] = (slot_key, found.over)
             else:
-                spots[subjects.run(run_id, "finished")] = (place, found.over)
-            spots[subjects.run(run_id, first)] = (place, found.known)
-            spots[subjects.run(run_id, granted)] = (place, found.granted)
+                spots[subjects.run(run_id, "finished")] = (slot_key, found.over)
+            spots[subjects.run(run_id, first)] = (slot_key, found.known)
+            spots[subjects.run(run_id, granted)] = (slot_key, found.granted)
         there: dict[str, Recorded] = await self._log.last(list(spots))
         for subject in there:
-            place, group = spots[subject]
-            group.add(place)
+            slot_key, group = spots[subject]
+            group.add(slot_key)
         return found

@@ -1,9 +1,8 @@
-"""This replica among the others: it says that it lives, hears who else does, and holds its share of the shards.
+"""Membership of this replica: it sends heartbeats, receives those of others, and holds its share of the shards.
 
-Nothing is stored and nobody is asked: replicas hear one another on core NATS, and each works out its share alone
-(`penstock_core.shard_ownership`). A replica that is alone holds everything from its start on. What is said here may be
-lost,
-late or wrong: that costs folds of runs, and never a decision.
+Nothing is stored and there is no coordinator: replicas exchange heartbeats on core NATS, and each computes its share
+alone (`penstock_core.shard_ownership`). A single replica holds everything from its start on. Heartbeats may be lost,
+late or wrong: that costs folds of runs, never a decision.
 """
 
 from __future__ import annotations
@@ -19,17 +18,17 @@ from penstock_core.errors import UnavailableError
 from penstock_core.shard_ownership import Membership
 
 BEAT = 1.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 
 
 class ReplicaPresence:
-    """Keeps `held` right and tells `hold` of each change.
+    """Keeps `held` up to date and calls `hold` at each change.
 
     Args:
         bus: the connection.
         name: this replica, different from all others.
-        hold: takes the shards that this replica holds from now on.
-        warn: tells operators.
+        hold: receives the shards that this replica holds from now on.
+        warn: logs a warning.
     """
 
     def __init__(
@@ -48,27 +47,27 @@ class ReplicaPresence:
         return self._members.held
 
     def report(self) -> Replicas:
-        """Who lives and holds what, as this replica has heard."""
+        """Return the live replicas and their shards, as this replica knows them."""
         holdings = sorted(self._members.holdings.items())
         return Replicas(replicas=[Replica(name=name, shards=sorted(shards)) for name, shards in holdings])
 
     async def hello(self) -> None:
-        """Ask the others to say that they live. Nobody waits for them: they answer while this replica starts."""
+        """Request heartbeats from the others. Nobody waits for them: they answer while this replica starts."""
         await self._say("hello")
 
     async def open(self) -> None:
-        """Begin to hold shards."""
+        """Start to hold shards."""
         self._open = True
         self._settle()
         await self._say("here")
 
     async def close(self) -> None:
-        """Say goodbye, once nothing is held any more: the others take the shards at once."""
+        """Announce the end, once nothing is held any more: the others take the shards at once."""
         self._open = False
         await self._say("bye")
 
     async def run(self) -> None:
-        """Give signs of life, and notice who gives none."""
+        """Send heartbeats, and detect missing ones."""
         while True:
             began = time.monotonic()
             await asyncio.sleep(BEAT)
@@ -79,12 +78,12 @@ class ReplicaPresence:
             await self._say("here")
 
     async def reconnected(self) -> None:
-        """The server was away, and with it the others' signs of life."""
+        """The server was away, and with it the others' heartbeats."""
         self._members.deaf(time.monotonic())
         await self._say("hello")
 
     async def heard(self, replica: Replica) -> None:
-        """A sign of life, or the end of one."""
+        """Handle a heartbeat, or the announcement of an end."""
         if replica.name == self._members.name:
             return
         if replica.word == "bye":
@@ -95,7 +94,7 @@ class ReplicaPresence:
             await self._say("here")
 
     def _settle(self) -> bool:
-        """Hold what should be held by now; True when that is a change."""
+        """Update the held shards. Returns whether they changed."""
         if not self._open:
             return False
         before = self.held
@@ -103,7 +102,7 @@ class ReplicaPresence:
         others = set(self._members.holdings) - {self._members.name}
         if others != self._known:
             came, went = sorted(others - self._known), sorted(self._known - others)
-            self._warn("the replicas changed", came=came, went=went, holds=len(held))
+            self._warn("replicas changed", came=came, went=went, holds=len(held))
             self._known = others
         if held == before:
             return False
@@ -114,10 +113,10 @@ class ReplicaPresence:
         if word == "here" and not self._open:
             return
         if not self._bus.client.is_connected:
-            return  # it would be said late, when the connection is back
+            return  # a heartbeat would be sent late, when the connection is back
         shards = sorted(self.held) if self._open else []
         replica = Replica.model_validate({"name": self._members.name, "shards": shards, "word": word})
         try:
             await self._bus.send(subjects.replicas("scheduler"), replica.model_dump_json().encode())
         except (UnavailableError, BusError) as error:
-            self._warn("a sign of life could not be sent", error=str(error))
+            self._warn("a heartbeat could not be sent", error=str(error))

@@ -1,8 +1,7 @@
-"""Registers the models that good ends of attempts ask for: `effects.RegisterModels`.
+"""Registers the model versions that successful attempts request: `effects.RegisterModels`.
 
-In: the state of a run, and the end in its log. Out: facts in the logs of models. Doing it again changes nothing: a
-version is known by the attempt and the artifact that it is made of, and an alias that was decided on for an attempt is
-not decided on again.
+In: the state of a run, and the end of an attempt in its log. Out: facts in the logs of models. Idempotent: a version is
+identified by its attempt and artifact, and an alias requested by an attempt is decided once.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ class Models(Protocol):
     """The logs of models."""
 
     async def get(self, project: str, name: str) -> Model:
-        """A model as it stands."""
+        """Return the state of a model."""
         ...
 
     async def change(self, project: str, name: str, decide: Callable[[Model], Decision]) -> tuple[Decision, Model]:
-        """Decide on a model and append what follows."""
+        """Decide about a model and append the facts that follow."""
         ...
 
 
@@ -40,7 +39,7 @@ class Facts(Protocol):
     """The log of runs."""
 
     async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
-        """The facts at these subjects, by subject."""
+        """Return the last facts of these subjects, by subject."""
         ...
 
 
@@ -53,7 +52,7 @@ class PipelineVersions(Protocol):
 
 
 class Registrar:
-    """Registers what ends ask for. What cannot be registered is set aside with `park`, and holds nothing up."""
+    """Registers models. What cannot be registered is sent to the dead-letter stream with `park`, and blocks nothing."""
 
     def __init__(self, facts: Facts, models: Models, versions: PipelineVersions, park: Park) -> None:
         self._facts = facts
@@ -62,10 +61,10 @@ class Registrar:
         self._park = park
 
     async def register(self, state: RunState, wanted: Sequence[RegisterModels]) -> None:
-        """Register what the ends of attempts ask for. Where that is done, such as after a restart, nothing is written.
+        """Register what the ends of attempts request. Repeating it writes nothing.
 
         Raises:
-            Unavailable: a log does not answer; doing it again is safe.
+            UnavailableError: a log does not answer; a retry is safe.
         """
         places = [subjects.finished(state.run_id, effect.key, effect.attempt) for effect in wanted]
         recorded = await self._facts.last(places)
@@ -86,7 +85,7 @@ class Registrar:
                     await self._park(place, fact_codec.encode(end), why)
 
     async def _one(self, state: RunState, end: AttemptFinished, wanted: Registration, known: dict[str, Model]) -> None:
-        """`known` are models as they were a moment ago: what was registered then is registered."""
+        """Register one version. `known` are models as they were a moment ago, to skip what is registered already."""
         run, step = state.requested, state.find(end.key)
         if run is None or step is None:
             return

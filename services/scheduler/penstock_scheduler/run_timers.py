@@ -1,4 +1,4 @@
-"""Handles the timers of runs that fired: records in the log of the run that the time has come."""
+"""Handles expired timers of runs: records in the run's log that the time has come."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock_servicekit.service_context import ServiceContext
 
 
 def timer_worker(context: ServiceContext, effects: EffectHandlers) -> DurableWorker:
-    """The worker that handles timers. Any replica handles any of them, in any order."""
+    """Build the worker that handles timers. Any replica handles any of them, in any order."""
 
     async def handle(delivery: Delivery) -> None:
         try:

@@ -2,9 +2,9 @@
 
 In: deliveries of the shards' consumers. Out: facts appended to the log, then acknowledgements.
 
-Promises: a fact is acknowledged only after everything that follows from it is in the log. A cached state is used only
-while no delivery of its shard went to another replica, which a gap in the consumer's sequence shows; else the run is
-folded from the log again. So correctness rests on the log alone, and any number of replicas may run.
+A fact is acknowledged only after everything that follows from it is in the log. A cached state is used only as long as
+no delivery of its shard went to another replica, which a gap in the consumer's sequence shows; otherwise the run is
+folded from the log. So correctness depends on the log alone, and any number of replicas may run.
 """
 
 from __future__ import annotations
@@ -28,56 +28,56 @@ from penstock_core.run.machine import Plan, RunState
 from penstock_scheduler.fact_writer import append
 
 _ROUND = 400
-"""Runs that are decided on in one round, so that a backlog does not hold up its first acknowledgements."""
+"""Most runs in one round, so that a backlog does not delay its first acknowledgements."""
 
 _NEW = 60.0
-"""Seconds within which the request of a run comes here: one that is older may have come before."""
+"""Seconds within which the request of a run is delivered; an older one may have been delivered before."""
 
 _FACTS = 4_000
-"""Facts appended at once for one run; a wider fan-out goes in parts."""
+"""Facts appended at once for one run; a wider fan-out is split."""
 
 
 class VersionSource(Protocol):
-    """Where pipeline versions are read."""
+    """Reads pipeline versions."""
 
     async def get(self, project: str, pipeline: str, version: int) -> Version | None:
-        """The version, or None."""
+        """Return the version, or None."""
         ...
 
 
 class DeliveryHandling(Protocol):
-    """What the scheduler asks of its edges."""
+    """Acknowledges deliveries, or returns them."""
 
     async def ack(self, delivery: Delivery) -> None:
-        """The delivery is dealt with."""
+        """Acknowledge the delivery."""
         ...
 
     async def retry(self, delivery: Delivery, delay: float) -> None:
-        """Deliver it again later."""
+        """Have it redelivered later."""
         ...
 
     async def park(self, delivery: Delivery, error: str) -> None:
-        """Set an unreadable message aside."""
+        """Send an unreadable message to the dead-letter stream."""
         ...
 
     def warn(self, event: str, **details: object) -> None:
-        """Tell operators."""
+        """Log a warning."""
         ...
 
 
 class Effects(Protocol):
-    """What runs need done outside their logs."""
+    """Carries out effects outside the logs of runs."""
 
     async def register(self, state: RunState) -> None:
-        """Do the part of the outbox that must be there before the run goes on."""
+        """Carry out the effects that must come before further decisions."""
         ...
 
     async def carry_out(self, state: RunState) -> list[Fact]:
-        """Do all that is in the outbox, and empty it; the facts of this run that followed, which are in its log."""
+        """Carry out the effects in the outbox, and empty it; returns the facts of this run that followed."""
         ...
 
     async def set_alarm(self, state: RunState, armed: float | None) -> float | None:
-        """Have the run woken when the next thing is due; gives the time for which it is."""
+        """Set the run's timer to when its next timer expires; returns that time."""
         ...
 
 
@@ -92,7 +92,7 @@ class _Work:
 
 @dataclass(slots=True)
 class _Cached:
-    """A folded run: every fact of its log up to `seq` that others wrote, and all that this replica wrote.
+    """A folded run: every fact of its log up to `seq` that others wrote, and all facts of this replica.
 
     `armed` is the time for which its timer is set, as far as this replica knows.
     """
@@ -103,7 +103,7 @@ class _Cached:
 
 
 class Scheduler:
-    """Handles rounds of deliveries; see the module's promises."""
+    """Handles rounds of deliveries; see the module."""
 
     def __init__(
         self, log: RunLog, versions: VersionSource, edges: DeliveryHandling, outside: Effects, *, keep: int = 4_000
@@ -118,22 +118,22 @@ class Scheduler:
         self._expected: dict[str, int] = {}
         self._shards: dict[str, set[str]] = {}
         self.horizon = 0
-        """Log sequence below which a first delivery may be a second one: others may have answered it already."""
+        """Log sequence below which a first delivery may be a repetition that others have answered already."""
 
     def forget(self, shards: Iterable[int]) -> None:
-        """Trust nothing that is remembered of these shards, and not the next delivery to follow on the last one."""
+        """Drop all cached runs of these shards, and do not expect the next delivery to follow on the last one."""
         for name in map(subjects.scheduler_consumer, shards):
             self._expected.pop(name, None)
             for run_id in list(self._shards.get(name, ())):
                 self._drop(run_id)
 
     async def handle(self, deliveries: Iterable[Delivery]) -> None:
-        """Deal with deliveries: fold, decide, append, acknowledge."""
+        """Handle deliveries: fold, decide, append, acknowledge."""
         try:
             await self._handle(deliveries)
         except BaseException:
-            # The sequences of all these deliveries are counted, and not all are folded: no cached run is known to be
-            # whole, and when they come again they would be taken for repeats of what it holds.
+            # The sequences of all these deliveries are counted, but not all are folded: cached runs may lack facts, and
+            # redeliveries would be taken for repetitions.
             self._runs.clear()
             self._shards.clear()
             raise
@@ -163,7 +163,7 @@ class Scheduler:
             try:
                 state = await self._state(run_id, entry)
             except Exception as error:
-                # Whatever is wrong with one run must not hold up the others.
+                # A problem with one run must not delay the others.
                 await self._put_off(run_id, entry, error)
                 continue
             if state is None:
@@ -173,7 +173,7 @@ class Scheduler:
         await self._decide(work, ready)
 
     async def _decide(self, work: dict[str, _Work], ready: dict[str, RunState]) -> None:
-        """Append what the runs decide until nothing follows, all runs together; then acknowledge."""
+        """Append the decisions of all runs together, until nothing follows; then acknowledge."""
         while ready:
             decided: dict[str, list[Fact]] = {}
             for run_id, state in list(ready.items()):
@@ -182,7 +182,7 @@ class Scheduler:
                         await self._outside.register(state)
                     decided[run_id] = machine.decide(state)[:_FACTS]
                 except Exception as error:
-                    # Whatever fails in one run, ours or around it, must not hold up the others.
+                    # A failure in one run, ours or outside, must not delay the others.
                     del ready[run_id]
                     await self._put_off(run_id, work[run_id], error)
             quiet = [run_id for run_id, facts in decided.items() if not facts]
@@ -205,38 +205,38 @@ class Scheduler:
                 await self._fold_again(run_id, work[run_id], ready)
 
     async def _fold_again(self, run_id: str, entry: _Work, ready: dict[str, RunState]) -> None:
-        """Someone else has decided: what is in the log counts, so fold it anew, and not for ever."""
+        """Fold a run from the log again, because another replica has decided; fails if there is no progress."""
         del ready[run_id]
         try:
             state = await self._fold(run_id)
             if state is None:
                 await self._acknowledge(entry)
             elif any(fact.tail in entry.refused for fact in machine.decide(state)):
-                raise PenstockError("its log refuses a fact that it does not hold")
+                raise PenstockError("the log refuses a fact that it does not contain")
             else:
                 ready[run_id] = state
         except Exception as error:
             await self._put_off(run_id, entry, error)
 
     def _is_new(self, entry: _Work) -> bool:
-        """Whether a run was just asked for, so that its log cannot hold anything else that was delivered before."""
+        """Whether a run was just requested, so that its log has no other fact that was delivered before."""
         delivery = entry.deliveries[0]
         return (
             len(entry.facts) == 1
             and isinstance(entry.facts[0][1], RunRequested)
-            # What it takes over, or a cancel by the run that has started it, may be in its log before.
+            # The log may have reused results, or a cancel by the calling run, before the request.
             and not entry.facts[0][1].reuses
             and entry.facts[0][1].caller is None
-            # Nor can it hold its end, as that of a run does which was put back into a log that had lost it.
+            # Nor can it have an end, as the log of a restored run does.
             and delivery.at - entry.facts[0][1].requested_at < _NEW
             and delivery.delivered == 1
             and delivery.stream_seq > self.horizon
         )
 
     async def _state(self, run_id: str, entry: _Work) -> RunState | None:
-        """The run's state with these facts in it; None when there is nothing to decide about."""
+        """Return the run's state with these facts folded; None if there is nothing to decide."""
         if any(isinstance(fact, ClockReached) for _, fact in entry.facts):
-            # Whether an attempt has started decides whether it is late, and schedulers are not sent that.
+            # Whether an attempt has started determines whether it is late, and schedulers do not receive that fact.
             self._drop(run_id)
         cached = self._runs.get(run_id)
         if cached is None:
@@ -253,7 +253,7 @@ class Scheduler:
         return cached.state
 
     async def _begin(self, requested: RunRequested, seq: int) -> RunState | None:
-        """A run that was just asked for: nothing else of it needs to be read."""
+        """Fold a run that was just requested, without reading its log."""
         plan = await self._plan(requested)
         if plan is None:
             return None
@@ -278,7 +278,7 @@ class Scheduler:
 
     async def _plan(self, requested: RunRequested) -> Plan | None:
         if requested.version == script_runs.VERSION:
-            return None  # a script has recorded it: it is over, and nothing is to be decided
+            return None  # recorded by a script: it has finished, and nothing is to be decided
         name = (requested.project, requested.pipeline, requested.version)
         plan = self._plans.get(name)
         if plan is not None:
@@ -300,7 +300,7 @@ class Scheduler:
         return plan
 
     async def _settle(self, run_id: str, entry: _Work, state: RunState) -> bool:
-        """Nothing follows in the log: do what is to be done outside. False when something follows of that."""
+        """Carry out effects after the last decision. Returns False if facts follow from them."""
         try:
             if state.outbox:
                 facts = await self._outside.carry_out(state)
@@ -325,15 +325,15 @@ class Scheduler:
             await self._edges.ack(delivery)
 
     async def _put_off(self, run_id: str, entry: _Work, error: Exception) -> None:
-        """Forget the run, whose log may have grown unseen, and take its facts again later."""
+        """Drop the run, whose log may have grown in the meantime, and have its facts redelivered later."""
         self._drop(run_id)
-        self._edges.warn("a decision is put off", run=run_id, error=str(error))
+        self._edges.warn("decision postponed", run=run_id, error=str(error))
         delay = 1.0 if isinstance(error, UnavailableError) else 10.0
         for delivery in entry.deliveries:
             await self._edges.retry(delivery, delay)
 
     def _watch_gap(self, delivery: Delivery) -> None:
-        """Drop the cached runs of a shard when a delivery of it went elsewhere."""
+        """Drop the cached runs of a shard if one of its deliveries went to another replica."""
         if delivery.consumer_seq != self._expected.get(delivery.consumer):
             for run_id in list(self._shards.get(delivery.consumer, ())):
                 self._drop(run_id)

@@ -58,7 +58,7 @@ async def test_an_unavailable_builder_is_reported(platform: Platform, http: Http
 
 
 async def test_builder_rejections_are_reported(platform: Platform, http: Http) -> None:
-    platform.builder_reply = commands.VersionReply(error="flow.py:12: steps wait for each other in a circle: a <- b")
+    platform.builder_reply = commands.VersionReply(error="flow.py:12: steps wait for each other in a cycle: a <- b")
     answer = await http("POST", "/v1/versions", registration(chain()))
     assert (answer.status, answer.json()["detail"]) == (
         422,

@@ -189,18 +189,18 @@ async def test_a_gate_reports_each_comparison_and_can_be_bypassed_with_a_reason(
     path = "/v1/models/gated/aliases/champion"
     first = await http("PUT", path, {"version": 1})
     assert first.json()["clauses"] == [
-        "accuracy > champion.accuracy + 0.01: there is no champion yet, so it holds",
-        "accuracy >= 0.5: 0.9 >= 0.5 holds",
+        "accuracy > champion.accuracy + 0.01: there is no champion yet, so it is true",
+        "accuracy >= 0.5: 0.9 >= 0.5 is true",
     ]
     refused = await http("PUT", path, {"version": 2})
     assert (refused.status, refused.json()["title"]) == (409, "Conflict")
     assert "version 2 of model 'gated' does not pass the gate of 'champion'" in refused.json()["detail"]
     assert refused.json()["errors"] == [
-        {"field": "gate", "message": "accuracy > champion.accuracy + 0.01: 0.8 > 0.91 does not hold"},
-        {"field": "gate", "message": "accuracy >= 0.5: 0.8 >= 0.5 holds"},
+        {"field": "gate", "message": "accuracy > champion.accuracy + 0.01: 0.8 > 0.91 is false"},
+        {"field": "gate", "message": "accuracy >= 0.5: 0.8 >= 0.5 is true"},
     ]
     missing = await http("PUT", path, {"version": 3})
-    assert "version 3 has no metric accuracy (it has: loss)" in missing.json()["errors"][0]["message"]
+    assert "version 3 has no metric accuracy (metrics: loss)" in missing.json()["errors"][0]["message"]
     assert (await http("PUT", path, {"version": 2, "force": True})).status == 409
     forced = await http("PUT", path, {"version": 2, "force": True, "reason": "the other is illegal"})
     assert forced.json()["alias"]["forced"] is True
@@ -217,7 +217,7 @@ async def test_a_gate_syntax_error_says_where(platform: Platform, http: Http) ->
             await version(http, platform, "unread", b"x")
         answer = await http(method, path, body)
         assert (answer.status, answer.json()["title"]) == (422, "Unprocessable")
-        assert "a number or a metric is expected, and nothing is there, after 'accuracy >'" in answer.json()["detail"]
+        assert "expected a number or a metric, not nothing, after 'accuracy >'" in answer.json()["detail"]
 
 
 async def test_a_version_rejected_by_a_gate_is_registered_without_the_alias(platform: Platform, http: Http) -> None:
@@ -229,7 +229,7 @@ async def test_a_version_rejected_by_a_gate_is_registered_without_the_alias(plat
     assert made["refused"] == {
         "alias": "champion",
         "gate": "accuracy > champion.accuracy",
-        "clauses": ["accuracy > champion.accuracy: 0.8 > 0.9 does not hold"],
+        "clauses": ["accuracy > champion.accuracy: 0.8 > 0.9 is false"],
     }
 
 

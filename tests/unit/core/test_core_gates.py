@@ -88,28 +88,28 @@ def test_parsing(text: str, means: Gate) -> None:
 @pytest.mark.parametrize(
     ("text", "at", "says"),
     [
-        ("", 0, "a number or a metric is expected, and nothing is there, at its beginning (character 1 of the gate)"),
-        ("accuracy >", 10, "a number or a metric is expected, and nothing is there, after 'accuracy >'"),
-        ("accuracy", 8, "a comparison such as '> 0.9' is expected, and nothing is there"),
-        ("a > 1 and", 9, "nothing is there, after 'a > 1 and'"),
-        ("a > 1 b", 6, "'b' does not belong here"),
-        ("a > max(b)", 7, "'(' does not belong here"),
-        ("a > 1; b", 5, "'; b' is neither a number"),
-        ("a > 1 && b > 2", 6, "'&& b > 2' is neither"),
-        ("__import__('os').system('x') > 1", 10, "'(' is there"),
-        ("a = 1", 2, "'= 1' is neither"),
-        ("a > 'x", 4, "is neither"),
-        ("(a > 1", 6, "')' is expected, and nothing is there"),
-        ("a.b.c > 1", 3, "'.' is there"),
-        ("a. > 1", 3, "the name of a metric of 'a' is expected"),
-        ("1e999 > a", 0, "1e999 is too large a number"),
-        ("12abc > 1", 0, "is neither"),
-        ("not", 3, "nothing is there"),
+        ("", 0, "expected a number or a metric, not nothing, at its beginning (character 1 of the gate)"),
+        ("accuracy >", 10, "expected a number or a metric, not nothing, after 'accuracy >'"),
+        ("accuracy", 8, "expected a comparison such as '> 0.9', not nothing"),
+        ("a > 1 and", 9, "not nothing, after 'a > 1 and'"),
+        ("a > 1 b", 6, "expected 'and', 'or' or the end, not 'b'"),
+        ("a > max(b)", 7, "expected 'and', 'or' or the end, not '('"),
+        ("a > 1; b", 5, "'; b' is not a number, a name or a known operator"),
+        ("a > 1 && b > 2", 6, "'&& b > 2' is not a number, a name"),
+        ("__import__('os').system('x') > 1", 10, "not '('"),
+        ("a = 1", 2, "'= 1' is not a number, a name"),
+        ("a > 'x", 4, "is not a number, a name"),
+        ("(a > 1", 6, "expected ')', not nothing"),
+        ("a.b.c > 1", 3, "not '.'"),
+        ("a. > 1", 3, "expected the name of a metric of 'a'"),
+        ("1e999 > a", 0, "1e999 is too large"),
+        ("12abc > 1", 0, "is not a number, a name"),
+        ("not", 3, "not nothing"),
         ("(" * 300 + "a > 1" + ")" * 300, 50, "nested too deeply"),
         ("not " * 200 + "a > 1", 200, "nested too deeply"),
         ("a > " + "-" * 400 + "1", 50, "nested too deeply"),
-        ("a > 1 or " * 200 + "a > 1", 1000, "1000 are allowed"),
-        ("a > 1\x00", 5, "is neither"),
+        ("a > 1 or " * 200 + "a > 1", 1000, "the limit is 1000"),
+        ("a > 1\x00", 5, "is not a number, a name"),
     ],
 )
 def test_syntax_errors_have_a_position(text: str, at: int, says: str) -> None:
@@ -160,26 +160,26 @@ def test_each_comparison_is_reported_with_both_numbers() -> None:
     )
     assert not found.holds
     assert found.texts == (
-        "accuracy > champion.accuracy + 0.01: 0.9 > 0.91 does not hold",
-        "loss < 0.5: 0.25 < 0.5 holds",
+        "accuracy > champion.accuracy + 0.01: 0.9 > 0.91 is false",
+        "loss < 0.5: 0.25 < 0.5 is true",
     )
 
 
 @pytest.mark.parametrize(
     ("gate", "mine", "standing", "holds", "says"),
     [
-        ("a > champion.a", {"a": 1.0}, {}, True, "there is no champion yet, so it holds"),
+        ("a > champion.a", {"a": 1.0}, {}, True, "there is no champion yet, so it is true"),
         ("champion.a * 1.1 < a", {"a": 1.0}, {}, True, "no champion yet"),
         ("not a <= champion.a", {"a": 1.0}, {}, True, "no champion yet"),
         # A version without its own metric cannot be champion, not even the first.
-        ("a > champion.a", {"b": 1.0}, {}, False, "version 3 has no metric a (it has: b), so it does not hold"),
-        ("champion.a < a", {}, {}, False, "version 3 has no metric a (it has: none)"),
+        ("a > champion.a", {"b": 1.0}, {}, False, "version 3 has no metric a (metrics: b), so it is false"),
+        ("champion.a < a", {}, {}, False, "version 3 has no metric a (metrics: none)"),
         ("champion.b + a < 2", {}, {}, False, "version 3 has no metric a"),
         ("a > champion.a", {"a": 1.0}, {"champion": {"b": 2.0}}, False, "champion (version 10) has no metric a"),
-        ("a / b > 1", {"a": 1.0, "b": 0.0}, {}, False, "1 is divided by 0, so it does not hold"),
+        ("a / b > 1", {"a": 1.0, "b": 0.0}, {}, False, "1 is divided by 0, so it is false"),
         ("not a / b > 1", {"a": 1.0, "b": 0.0}, {}, False, "divided by 0"),
-        ("a * 1e300 - b * 1e300 > 1", {"a": 1e300, "b": 1e300}, {}, False, "is no number"),
-        ("'val/loss' < 1", {"val/loss": 0.5}, {}, True, "'val/loss' < 1: 0.5 < 1 holds"),
+        ("a * 1e300 - b * 1e300 > 1", {"a": 1e300, "b": 1e300}, {}, False, "is not a number"),
+        ("'val/loss' < 1", {"val/loss": 0.5}, {}, True, "'val/loss' < 1: 0.5 < 1 is true"),
     ],
 )
 def test_missing_metrics(
@@ -194,7 +194,7 @@ def test_missing_metrics(
 def test_comparisons_with_nan_are_false(gate: str) -> None:
     found = judge(gates.parse(gate), Version(3, {}, {"a": "nan"}), {})
     assert not found.holds
-    assert "a of version 3 is nan, so it does not hold" in found.texts[0]
+    assert "a of version 3 is nan, so it is false" in found.texts[0]
 
 
 def test_all_comparisons_are_reported_without_short_circuit() -> None:

@@ -61,7 +61,7 @@ BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
     "an output of what runs at the end": (
         pipeline(LOAD, replace(TRAIN, phase=ir.Phase.ON_EXIT), outputs={"x": BoundItems((Output("train"),))}),
         PIPELINE,
-        "output 'x' of pipeline 'flow' reads step 'train', which runs when the run is over",
+        "output 'x' of pipeline 'flow' reads step 'train', which runs after the main phase",
     ),
     "an output of what runs after a failure": (
         pipeline(
@@ -70,7 +70,7 @@ BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
             outputs={"x": values.OneOf((Output("train"), Inline(None)))},
         ),
         PIPELINE,
-        "reads step 'train', which runs when the run is over",
+        "reads step 'train', which runs after the main phase",
     ),
     "another IR version": (pipeline(LOAD, ir=2), PIPELINE, "IR version 2; this platform reads 1"),
     "a name with a space": (pipeline(LOAD, name="my flow"), PIPELINE, "pipeline name 'my flow'"),
@@ -91,7 +91,7 @@ BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
     "a missing input": (
         pipeline(node("train", 47, depth=Inline(1))),
         ("flow.py", 47),
-        "'train' misses its input 'data' (int)",
+        "'train' requires input 'data' (int)",
     ),
     "an unknown step read": (
         pipeline(node("train", 48, data=Output("laod"))),
@@ -101,7 +101,7 @@ BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
     "an unknown output read, deep inside": (
         pipeline(LOAD, node("train", 49, data=BoundItems((BoundFields({"a": Output("load", "rows")}),)))),
         ("flow.py", 49),
-        "reads unknown output 'rows' of step 'load' (it has: result)",
+        "reads unknown output 'rows' of step 'load' (outputs: result)",
     ),
     "an unknown parameter": (
         pipeline(node("train", 50, data=BoundFields({"a": Param("uri")}))),
@@ -131,7 +131,7 @@ BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
     "a step that waits for itself": (
         pipeline(node("load", 54, after=("load",))),
         ("flow.py", 54),
-        "in a circle: load <- load",
+        "in a cycle: load <- load",
     ),
     "a circle with a tail": (
         pipeline(
@@ -141,7 +141,7 @@ BROKEN: dict[str, tuple[Pipeline, tuple[str, int], str]] = {
             LOAD,
         ),
         ("flow.py", 56),
-        "in a circle: b <- c <- b",
+        "in a cycle: b <- c <- b",
     ),
 }
 
@@ -193,7 +193,7 @@ def test_a_large_cycle_is_found_quickly() -> None:
     """The search walks each step once: with a walk over the path so far, this took minutes."""
     count = 20_000
     nodes = tuple(Node(key=f"n{n}", step="load", after=(f"n{(n + 1) % count}",)) for n in range(count))
-    with pytest.raises(DefinitionError, match="circle"):
+    with pytest.raises(DefinitionError, match="cycle"):
         ir_check.check(pipeline(*nodes))
 
 

@@ -15,12 +15,12 @@ from penstock_core.limits.slot_ledger import AGEING, LimitsLedger, Notice, SlotK
 GPU = (Limit(name="gpu", most=2),)
 
 
-def place(n: int) -> SlotKey:
+def slot_key(n: int) -> SlotKey:
     return (f"run{n}", "train", 1)
 
 
 def waiter(n: int, needs: tuple[Limit, ...] = GPU, priority: int = 0, since: float = 0.0) -> Waiter:
-    return Waiter(place(n), needs, priority, since)
+    return Waiter(slot_key(n), needs, priority, since)
 
 
 def holding(ledger: LimitsLedger) -> set[SlotKey]:
@@ -30,37 +30,37 @@ def holding(ledger: LimitsLedger) -> set[SlotKey]:
 def filled(*waiters: Waiter, now: float = 0.0, sizes: dict[str, int] | None = None) -> LimitsLedger:
     ledger = LimitsLedger()
     for one in waiters:
-        slot_ledger.ask(ledger, one)
+        slot_ledger.enqueue(ledger, one)
     slot_ledger.serve(ledger, sizes or {}, now)
     return ledger
 
 
 def test_slots_are_granted_first_come_first_served() -> None:
     ledger = filled(*(waiter(n, since=float(n)) for n in (3, 1, 2, 0)))
-    assert holding(ledger) == {place(0), place(1)}
-    assert set(ledger.pending_notices) == {(place(0), Notice.GRANTED), (place(1), Notice.GRANTED)}
+    assert holding(ledger) == {slot_key(0), slot_key(1)}
+    assert set(ledger.pending_notices) == {(slot_key(0), Notice.GRANTED), (slot_key(1), Notice.GRANTED)}
 
 
 def test_a_freed_slot_goes_to_the_next() -> None:
     ledger = filled(*(waiter(n, since=float(n)) for n in range(4)))
-    slot_ledger.leave(ledger, place(0))
+    slot_ledger.release(ledger, slot_key(0))
     slot_ledger.serve(ledger, {}, 1.0)
-    assert holding(ledger) == {place(1), place(2)}
+    assert holding(ledger) == {slot_key(1), slot_key(2)}
 
 
 def test_priority_goes_first_and_waiting_counts_as_priority() -> None:
     one = (Limit(name="gpu", most=1),)
     ledger = filled(waiter(0, one))
     late = waiter(1, one, priority=5, since=AGEING * 4)
-    slot_ledger.ask(ledger, late)
-    slot_ledger.ask(ledger, waiter(2, one, priority=0, since=0.0))
-    slot_ledger.leave(ledger, place(0))
+    slot_ledger.enqueue(ledger, late)
+    slot_ledger.enqueue(ledger, waiter(2, one, priority=0, since=0.0))
+    slot_ledger.release(ledger, slot_key(0))
     slot_ledger.serve(ledger, {}, AGEING * 4)
-    assert holding(ledger) == {place(1)}  # five more of priority, four minutes later
-    slot_ledger.ask(ledger, waiter(3, one, priority=5, since=AGEING * 6))
-    slot_ledger.leave(ledger, place(1))
+    assert holding(ledger) == {slot_key(1)}  # five more of priority, four minutes later
+    slot_ledger.enqueue(ledger, waiter(3, one, priority=5, since=AGEING * 6))
+    slot_ledger.release(ledger, slot_key(1))
     slot_ledger.serve(ledger, {}, AGEING * 6)
-    assert holding(ledger) == {place(2)}  # it has waited for six minutes by now
+    assert holding(ledger) == {slot_key(2)}  # it has waited for six minutes by now
     assert late.effective(AGEING * 6) == 7
 
 
@@ -73,16 +73,16 @@ def test_a_lowered_size_revokes_nothing_and_grants_nothing_until_below_capacity(
     ledger = filled(*(waiter(n, since=float(n)) for n in range(4)), sizes={"gpu": 3})
     slot_ledger.serve(ledger, {"gpu": 1}, 1.0)
     assert len(ledger.holders) == 3
-    slot_ledger.leave(ledger, place(0))
-    slot_ledger.leave(ledger, place(1))
+    slot_ledger.release(ledger, slot_key(0))
+    slot_ledger.release(ledger, slot_key(1))
     slot_ledger.serve(ledger, {"gpu": 1}, 1.0)
-    assert holding(ledger) == {place(2)}
+    assert holding(ledger) == {slot_key(2)}
 
 
 def test_an_unknown_limit_grants_no_slot_and_blocks_nothing() -> None:
     unknown = waiter(0, (Limit(name="licence"),))
     ledger = filled(unknown, waiter(1, since=1.0))
-    assert holding(ledger) == {place(1)}
+    assert holding(ledger) == {slot_key(1)}
     assert slot_ledger.unknown(unknown, {}) == "licence"
     assert slot_ledger.unknown(unknown, {"licence": 1}) is None
 
@@ -95,26 +95,26 @@ def test_slots_of_several_limits_are_acquired_atomically() -> None:
     both = (Limit(name="a", most=1), Limit(name="b", most=1))
     ledger = filled(waiter(0, (Limit(name="b", most=1),)), waiter(1, both, since=1.0))
     assert ledger.taken() == {"b": 1}
-    slot_ledger.ask(ledger, waiter(2, (Limit(name="a", most=1),), since=2.0))
+    slot_ledger.enqueue(ledger, waiter(2, (Limit(name="a", most=1),), since=2.0))
     slot_ledger.serve(ledger, {}, 2.0)
-    assert holding(ledger) == {place(0), place(2)}  # a is free, so it is used meanwhile
+    assert holding(ledger) == {slot_key(0), slot_key(2)}  # a is free, so it is used meanwhile
 
 
 def test_a_waiter_for_several_limits_does_not_starve() -> None:
     both = (Limit(name="a", most=1), Limit(name="b", most=1))
     ledger = filled(waiter(0, (Limit(name="a", most=1),)), waiter(1, (Limit(name="b", most=1),)))
-    slot_ledger.ask(ledger, waiter(2, both))
+    slot_ledger.enqueue(ledger, waiter(2, both))
     now = 0.0
     for n in range(3, 200, 2):
         now += 5.0
         for offset, name in enumerate("ab"):
-            slot_ledger.ask(ledger, waiter(n + offset, (Limit(name=name, most=1),), since=now))
+            slot_ledger.enqueue(ledger, waiter(n + offset, (Limit(name=name, most=1),), since=now))
         # a and b are never given back at the same time
-        back = next((h.place for h in ledger.holders.values() if h.limits == ("ab"[n // 2 % 2],)), None)
+        back = next((h.slot_key for h in ledger.holders.values() if h.limits == ("ab"[n // 2 % 2],)), None)
         if back is not None:
-            slot_ledger.leave(ledger, back)
+            slot_ledger.release(ledger, back)
         slot_ledger.serve(ledger, {}, now)
-        if place(2) in ledger.holders:
+        if slot_key(2) in ledger.holders:
             break
     assert slot_ledger.RESERVE_AFTER <= now <= slot_ledger.RESERVE_AFTER + 30.0
 
@@ -122,32 +122,32 @@ def test_a_waiter_for_several_limits_does_not_starve() -> None:
 def test_a_step_that_allows_more_does_not_starve_one_that_allows_less() -> None:
     less, more = (Limit(name="gpu", most=1),), (Limit(name="gpu", most=2),)
     ledger = filled(waiter(0, more), waiter(1, more))
-    slot_ledger.ask(ledger, waiter(2, less, since=1.0))
-    slot_ledger.ask(ledger, waiter(3, more, since=2.0))
-    slot_ledger.leave(ledger, place(0))
+    slot_ledger.enqueue(ledger, waiter(2, less, since=1.0))
+    slot_ledger.enqueue(ledger, waiter(3, more, since=2.0))
+    slot_ledger.release(ledger, slot_key(0))
     slot_ledger.serve(ledger, {}, 3.0)
-    assert holding(ledger) == {place(1)}
-    slot_ledger.leave(ledger, place(1))
+    assert holding(ledger) == {slot_key(1)}
+    slot_ledger.release(ledger, slot_key(1))
     slot_ledger.serve(ledger, {}, 3.0)
-    assert holding(ledger) == {place(2), place(3)}  # by its own word there may be two
+    assert holding(ledger) == {slot_key(2), slot_key(3)}  # by its own word there may be two
 
 
 def test_ledger_changes_are_idempotent() -> None:
     ledger = filled(waiter(0), waiter(1), waiter(2))
     again = ledger.copy()
     for n in range(3):
-        slot_ledger.ask(again, waiter(n, priority=9, since=9.0))
+        slot_ledger.enqueue(again, waiter(n, priority=9, since=9.0))
     slot_ledger.serve(again, {}, 5.0)
     assert again == ledger
-    slot_ledger.leave(ledger, place(0))
-    slot_ledger.leave(ledger, place(0))
-    slot_ledger.leave(ledger, place(7))
-    assert holding(ledger) == {place(1)}
+    slot_ledger.release(ledger, slot_key(0))
+    slot_ledger.release(ledger, slot_key(0))
+    slot_ledger.release(ledger, slot_key(7))
+    assert holding(ledger) == {slot_key(1)}
 
 
 def test_leaving_clears_pending_grants() -> None:
     ledger = filled(waiter(0))
-    slot_ledger.leave(ledger, place(0))
+    slot_ledger.release(ledger, slot_key(0))
     assert ledger == LimitsLedger()
 
 
@@ -159,23 +159,23 @@ def test_excess_waiters_are_evicted_and_come_back() -> None:
     assert kept[-1].rank < min(
         waiter(n, since=float(n), priority=n // 1200).rank
         for n in range(1500)
-        if place(n) not in ledger.waiters and place(n) not in ledger.holders
+        if slot_key(n) not in ledger.waiters and slot_key(n) not in ledger.holders
     )
     assert set(ledger.outside) == {"gpu"} and not slot_ledger.exhausted_limits(ledger)
     for one in kept[: slot_ledger.MAX_WAITERS // 2 + 1]:
-        slot_ledger.leave(ledger, one.place)
+        slot_ledger.release(ledger, one.slot_key)
     assert slot_ledger.exhausted_limits(ledger) == {"gpu"}
 
 
 def test_waiters_of_one_limit_do_not_evict_those_of_another() -> None:
     ledger = LimitsLedger()
     for n in range(slot_ledger.MAX_WAITERS * 3):
-        slot_ledger.ask(ledger, Waiter((f"run{n}", "k" * 150, 1), GPU, 0, float(n)))
+        slot_ledger.enqueue(ledger, Waiter((f"run{n}", "k" * 150, 1), GPU, 0, float(n)))
     few = [waiter(n, (Limit(name="few", most=0),), since=1e6) for n in range(90_000, 90_010)]
     for one in few:
-        slot_ledger.ask(ledger, one)
+        slot_ledger.enqueue(ledger, one)
     slot_ledger.trim(ledger)
-    assert all(one.place in ledger.waiters for one in few)
+    assert all(one.slot_key in ledger.waiters for one in few)
     assert set(ledger.outside) == {"gpu"}
 
 
@@ -196,18 +196,18 @@ class Books(RuleBasedStateMachine):
     @rule(n=st.integers(0, 30), needs=NEEDS, priority=st.integers(-3, 3))
     def ask(self, n: int, needs: list[str], priority: int) -> None:
         one = waiter(n, tuple(Limit(name=name, most=4) for name in needs), priority, self.now)
-        slot_ledger.ask(self.ledger, one)
-        slot_ledger.ask(self.ledger, one)
-        self.asked.add(one.place)
+        slot_ledger.enqueue(self.ledger, one)
+        slot_ledger.enqueue(self.ledger, one)
+        self.asked.add(one.slot_key)
 
     @rule(n=st.integers(0, 30))
     def leave(self, n: int) -> None:
-        slot_ledger.leave(self.ledger, place(n))
-        self.asked.discard(place(n))
+        slot_ledger.release(self.ledger, slot_key(n))
+        self.asked.discard(slot_key(n))
 
     @rule(n=st.integers(0, 30))
     def dismiss(self, n: int) -> None:
-        slot_ledger.dismiss(self.ledger, place(n))
+        slot_ledger.ask_to_leave(self.ledger, slot_key(n))
 
     @rule(name=st.sampled_from(NAMES), size=st.none() | st.integers(0, 4))
     def resize(self, name: str, size: int | None) -> None:
@@ -259,15 +259,15 @@ def test_no_waiter_starves_for_any_arrivals(seed: int, slots: int) -> None:
     need = (Limit(name="gpu", most=slots),)
     ledger, now, n = LimitsLedger(), 0.0, 1
     low = waiter(0, need, priority=0)
-    slot_ledger.ask(ledger, low)
+    slot_ledger.enqueue(ledger, low)
     ends: dict[SlotKey, float] = {}
-    while low.place not in ledger.holders:
+    while low.slot_key not in ledger.holders:
         now += 1.0
         while len(ledger.waiters) < 6:  # there is always somebody more important
-            slot_ledger.ask(ledger, waiter(n, need, priority=rng.randint(1, 10), since=now))
+            slot_ledger.enqueue(ledger, waiter(n, need, priority=rng.randint(1, 10), since=now))
             n += 1
         for one in [one for one, end in ends.items() if end <= now]:
-            slot_ledger.leave(ledger, one)
+            slot_ledger.release(ledger, one)
             del ends[one]
         slot_ledger.serve(ledger, {}, now)
         for one in set(ledger.holders) - set(ends):

@@ -9,7 +9,7 @@ from penstock_core.limits.slot_ledger import LimitsLedger, Notice, SlotKey
 from penstock_core.pipeline.ir import Overlap
 
 
-def place(n: int) -> SlotKey:
+def slot_key(n: int) -> SlotKey:
     return (f"run{n}", "", 0)
 
 
@@ -21,7 +21,7 @@ def come(ledger: LimitsLedger, n: int, policy: Overlap, most: int = 1, pipeline:
 
 
 def go(ledger: LimitsLedger, n: int) -> None:
-    slot_ledger.leave(ledger, place(n))
+    slot_ledger.release(ledger, slot_key(n))
     slot_ledger.serve(ledger, {}, 100.0)
 
 
@@ -60,7 +60,7 @@ def test_the_queue_policy() -> None:
     for n in range(3):
         assert come(ledger, n, Overlap.QUEUE) is None
     go(ledger, 0)
-    assert set(ledger.holders) == {place(1)}
+    assert set(ledger.holders) == {slot_key(1)}
     go(ledger, 2)  # cancelled while it waits
     go(ledger, 1)
     assert ledger == LimitsLedger()
@@ -70,7 +70,7 @@ def test_the_skip_policy() -> None:
     ledger = LimitsLedger()
     come(ledger, 0, Overlap.SKIP)
     why = come(ledger, 1, Overlap.SKIP)
-    assert why is not None and "another run of the pipeline is under way" in why and "overlap=skip" in why
+    assert why is not None and "another run of the pipeline is active" in why and "overlap=skip" in why
     go(ledger, 0)
     assert come(ledger, 2, Overlap.SKIP) is None
 
@@ -81,19 +81,19 @@ def test_the_buffer_one_policy() -> None:
     assert come(ledger, 1, Overlap.BUFFER_ONE, most=2) is None
     assert come(ledger, 2, Overlap.BUFFER_ONE, most=2) is None
     why = come(ledger, 3, Overlap.BUFFER_ONE, most=2)
-    assert why is not None and "2 runs" in why and "waits already" in why
+    assert why is not None and "2 runs" in why and "another run is queued" in why
     go(ledger, 0)
-    assert set(ledger.holders) == {place(1), place(2)}
+    assert set(ledger.holders) == {slot_key(1), slot_key(2)}
 
 
 def test_cancel_previous_waits_until_the_oldest_is_finished() -> None:
     ledger = LimitsLedger()
     for n in range(3):
         come(ledger, n, Overlap.CANCEL_PREVIOUS, most=2)
-    assert cancel_requested(ledger) == {place(0)}
-    assert set(ledger.holders) == {place(0), place(1)} and set(ledger.waiters) == {place(2)}
+    assert cancel_requested(ledger) == {slot_key(0)}
+    assert set(ledger.holders) == {slot_key(0), slot_key(1)} and set(ledger.waiters) == {slot_key(2)}
     go(ledger, 0)
-    assert set(ledger.holders) == {place(1), place(2)} and not cancel_requested(ledger)
+    assert set(ledger.holders) == {slot_key(1), slot_key(2)} and not cancel_requested(ledger)
 
 
 def test_the_newest_run_is_decided_by_request_time_not_arrival() -> None:
@@ -101,19 +101,19 @@ def test_the_newest_run_is_decided_by_request_time_not_arrival() -> None:
         ledger = LimitsLedger()
         for n in order:
             come(ledger, n, Overlap.CANCEL_PREVIOUS)
-        assert cancel_requested(ledger) == {place(0), place(1)}, order
+        assert cancel_requested(ledger) == {slot_key(0), slot_key(1)}, order
         go(ledger, 0)
         go(ledger, 1)
-        assert set(ledger.holders) == {place(2)}, order
+        assert set(ledger.holders) == {slot_key(2)}, order
 
 
 def test_cancel_previous_also_cancels_waiting_runs() -> None:
     ledger = LimitsLedger()
     for n in range(4):
         come(ledger, n, Overlap.CANCEL_PREVIOUS)
-    assert cancel_requested(ledger) == {place(0), place(1), place(2)}
-    go(ledger, 0)  # run 1 and 2 are not over yet, but get no place any more
-    assert set(ledger.holders) == {place(3)}
+    assert cancel_requested(ledger) == {slot_key(0), slot_key(1), slot_key(2)}
+    go(ledger, 0)  # run 1 and 2 are not over yet, but get no slot_key any more
+    assert set(ledger.holders) == {slot_key(3)}
     go(ledger, 1)
     go(ledger, 2)
-    assert set(ledger.holders) == {place(3)} and not ledger.waiters
+    assert set(ledger.holders) == {slot_key(3)} and not ledger.waiters

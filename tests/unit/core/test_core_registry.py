@@ -174,16 +174,16 @@ def test_a_move_with_an_outdated_expected_version_is_rejected() -> None:
     model = promoted(registered(0.1, 0.2, 0.3), 1)
     promotion = Promotion(alias="champion", version=2, replaces=1)
     promoted(model, 3)
-    with pytest.raises(ConflictError, match="stands for version 3, not for version 1"):
+    with pytest.raises(ConflictError, match="points at version 3, not at version 1"):
         decide.promote(model, promotion, ADA)
-    with pytest.raises(ConflictError, match="stands for version 3, not for version 0"):
+    with pytest.raises(ConflictError, match="points at version 3, not at version 0"):
         decide.promote(model, replace(promotion, replaces=0), ADA)
     assert decide.promote(model, Promotion(alias="new", version=2, replaces=0), ADA).facts
 
 
 def test_an_archived_version_gets_no_alias_and_one_with_an_alias_is_not_archived() -> None:
     model = promoted(registered(0.1, 0.2), 1)
-    with pytest.raises(ConflictError, match="version 1 of model 'churn' is champion"):
+    with pytest.raises(ConflictError, match="version 1 of model 'churn' has an alias: champion"):
         decide.archive(model, 1, "", ADA)
     apply(model, decide.archive(model, 2, "", ADA))
     with pytest.raises(ConflictError, match="version 2 of model 'churn' is archived"):
@@ -202,10 +202,10 @@ def test_a_gate_guards_every_move_of_its_alias_and_of_no_other() -> None:
     model = promoted(gated(0.5, 0.4, 0.6), 1)
     with pytest.raises(GateRefusedError) as refused:
         decide.promote(model, Promotion(alias="champion", version=2), ADA)
-    assert refused.value.clauses == ("accuracy > champion.accuracy: 0.4 > 0.5 does not hold",)
+    assert refused.value.clauses == ("accuracy > champion.accuracy: 0.4 > 0.5 is false",)
     promoted(model, 2, alias="candidate")
     promoted(model, 3)
-    assert model.aliases["champion"].clauses == ("accuracy > champion.accuracy: 0.6 > 0.5 holds",)
+    assert model.aliases["champion"].clauses == ("accuracy > champion.accuracy: 0.6 > 0.5 is true",)
 
 
 def test_both_the_alias_gate_and_the_requested_gate_must_pass() -> None:
@@ -220,7 +220,7 @@ def test_both_the_alias_gate_and_the_requested_gate_must_pass() -> None:
 
 def test_force_bypasses_a_gate_with_a_recorded_reason() -> None:
     model = promoted(gated(0.5, 0.4, 0.6), 1)
-    with pytest.raises(ConflictError, match="for a reason only"):
+    with pytest.raises(ConflictError, match="requires a reason"):
         decide.promote(model, Promotion(alias="champion", version=2, force=True), ADA)
     promoted(model, 2, force=True, reason="the old one is illegal")
     assert model.aliases["champion"].forced
@@ -273,7 +273,7 @@ def test_a_rejection_is_recorded_and_not_reevaluated() -> None:
     decision = decide.register(model, origin(2), about, ADA, promotion())
     assert [type(fact) for fact in decision.facts] == [ModelRegistered, PromotionRefused]
     assert decision.refused is not None
-    assert decision.refused.clauses == ("accuracy > champion.accuracy: 0.4 > 0.5 does not hold",)
+    assert decision.refused.clauses == ("accuracy > champion.accuracy: 0.4 > 0.5 is false",)
     apply(model, decision)
     apply(model, decide.remove_alias(model, "champion", "", ADA))
     assert decide.register(model, origin(2), about, ADA, promotion()).facts == ()

@@ -31,7 +31,7 @@ def test_nothing_is_deleted_without_a_policy() -> None:
     runs = [run("a", 10_000), run("b", 1)]
     decisions = retention.decide(runs, [], NOW)
     assert going(runs) == set()
-    assert decisions["a"].reason == "no policy is about it"
+    assert decisions["a"].reason == "no policy matches it"
 
 
 def test_a_run_is_deleted_after_its_retention_time() -> None:
@@ -41,7 +41,7 @@ def test_a_run_is_deleted_after_its_retention_time() -> None:
     decisions = retention.decide(runs, [policy], NOW)
     assert decisions["old"].reason == "it is older than policy 'short' keeps"
     assert decisions["new"].reason == "policy 'short' keeps runs for 90 d"
-    assert decisions["open"].reason == "it is under way"
+    assert decisions["open"].reason == "it is active"
 
 
 def test_the_latest_runs_of_each_pipeline_are_retained_at_any_age() -> None:
@@ -68,7 +68,7 @@ def test_any_matching_policy_can_retain_a_run() -> None:
     runs = [run("a", 50), run("b", 50, pipeline="report")]
     short, always = Policy(name="short", keep_for=DAY), Policy(name="reports", pipeline="report", forever=True)
     assert going(runs, short, always) == {"a"}
-    assert retention.decide(runs, [short, always], NOW)["b"].reason == "policy 'reports' keeps it for ever"
+    assert retention.decide(runs, [short, always], NOW)["b"].reason == "policy 'reports' keeps it forever"
 
 
 def test_protected_runs_are_retained_with_their_dependencies() -> None:
@@ -83,8 +83,8 @@ def test_protected_runs_are_retained_with_their_dependencies() -> None:
     decisions = retention.decide(runs, [Policy(name="p", keep_for=0)], NOW, {"third": "alias 'production' of 'm'"})
     assert {name for name, decision in decisions.items() if decision.goes} == {"other"}
     assert decisions["third"].reason == "alias 'production' of 'm'"
-    assert decisions["first"].reason == "run second, which stays, needs its results"
-    assert decisions["grandchild"].reason == "run child, which stays, needs its results"
+    assert decisions["first"].reason == "run second, which is kept, needs its results"
+    assert decisions["grandchild"].reason == "run child, which is kept, needs its results"
 
 
 def test_dependencies_of_unfinished_runs_are_retained() -> None:

@@ -40,12 +40,12 @@ def test_conditions(text: str, read: Condition) -> None:
 
 @pytest.mark.parametrize("text", ["", "loss", "<0.2", "loss<", "loss<high", "a" * 201 + "=1", "a=" + "b" * 1001])
 def test_invalid_conditions(text: str) -> None:
-    with pytest.raises(InvalidQueryError, match=r"write a name|texts can be compared"):
+    with pytest.raises(InvalidQueryError, match=r"write a name|text can be compared"):
         search.condition(text)
 
 
 def test_a_metric_is_compared_with_numbers_only() -> None:
-    with pytest.raises(InvalidQueryError, match="no number"):
+    with pytest.raises(InvalidQueryError, match="not a number"):
         search.condition("loss=low", numeric=True)
 
 
@@ -84,5 +84,5 @@ def test_cursors_round_trip(order: Sort, value: float, run_id: str) -> None:
 
 @given(st.text(max_size=60) | st.from_regex(r"[A-Za-z0-9_-]{0,60}", fullmatch=True) | st.binary(max_size=40).map(str))
 def test_invalid_cursors_are_rejected(text: str) -> None:
-    with pytest.raises(InvalidQueryError, match="leave it out"):
+    with pytest.raises(InvalidQueryError, match="omit it"):
         search.parse_cursor(text, Sort())

@@ -53,7 +53,7 @@ def test_values_survive_json(value: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "NaN", "infinity", "0.5", "x" * 100])
 def test_other_texts_are_not_values(text: str) -> None:
-    with pytest.raises(ValueError, match="no value of a series"):
+    with pytest.raises(ValueError, match="is not a value of a series"):
         series.unspelled(text)
 
 

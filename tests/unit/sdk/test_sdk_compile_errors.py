@@ -184,8 +184,8 @@ BODIES = [
         "cannot be compiled inside the body of another: to make it a part of it, call it, as in other(",
     ),
     ("{}['key']  # here", "pipeline 'p' raised KeyError while it was compiled: 'key'"),
-    ("a = load()  # here\n    b = split(a)\n    a.after(b)", "in a circle: load <- split <- load"),
-    ("a = load()  # here\n    a.after(a)", "in a circle: load <- load"),
+    ("a = load()  # here\n    b = split(a)\n    a.after(b)", "in a cycle: load <- split <- load"),
+    ("a = load()  # here\n    a.after(a)", "in a cycle: load <- load"),
     ("split(kept[0])  # here", "belongs to another pipeline or to an earlier compilation"),
     ("load().after(kept[0])  # here", ".after() takes what steps of this pipeline return"),
 ]

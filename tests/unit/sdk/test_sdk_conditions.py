@@ -396,7 +396,7 @@ BODIES = [
         "accessed by attribute 'reason', which is neither 'error' nor 'outcome',",
     ),
     ("with on_exit():\n        with on_failure(): number()  # here", "on_failure() cannot be used inside"),
-    ("with on_exit() as e: pass\n    text(e.outcome)  # here", "reads how the run ends, which only steps that run at"),
+    ("with on_exit() as e: pass\n    text(e.outcome)  # here", "reads the outcome of the run, which only steps at"),
     ("with on_exit() as e: text(e.error)  # here", "takes str, but the error of the run is str | None"),
     ("with on_exit() as e: e.outcome == 'failure'  # here", "so it is never equal to 'failure' (str)"),
     (
@@ -405,9 +405,9 @@ BODIES = [
     ),
     (
         "with on_exit(): x = number()\n    number(x)  # here",
-        "step 'number-2' waits for step 'number', which runs when all",
+        "step 'number-2' waits for step 'number', which runs after all",
     ),
-    ("with on_exit(): x = number()\n    number().after(x)  # here", "which runs when all others are over"),
+    ("with on_exit(): x = number()\n    number().after(x)  # here", "which runs after all others"),
     ("with when(kept[0] > 1): number()  # here", "belongs to another pipeline or to an earlier compilation"),
     ("one_of(kept[0], number())  # here", "belongs to another pipeline or to an earlier compilation"),
     ("number() > kept[0]  # here", "belongs to another pipeline"),

@@ -1,6 +1,6 @@
-"""Earlier results of a step: which one counts, which one is nearest, and how that is told.
+"""Cached results of a step: which one is a hit, which one is nearest, and how to report it.
 
-In: the parts of a call's key (see `cachekey`), what is kept of earlier calls, and the present time. Pure.
+In: the parts of a call's key (see `cache_key`), what is stored of earlier calls, and the present time. Pure.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from penstock_core.frozen import frozen
 from penstock_core.pipeline.values import Value, json_weight, weight
 
 RECENT = 16
-"""Earlier calls of an entry point whose parts are kept, so that a miss can be explained."""
+"""Earlier calls of an entry point whose parts are stored, so that a miss can be explained."""
 
 INLINE_BYTES_LIMIT = 128 * 1024
-"""Largest weight of a result that is kept itself; a larger one is read from the log of its run."""
+"""Largest weight of a result stored inline; larger ones are read from the log of their run."""
 
 
 @frozen(kw_only=True)
 class CachedResult:
-    """A kept result: of which attempt it is, when it was stored (Unix seconds), and what it is where that is short."""
+    """A cached result: its attempt, when it was stored (Unix seconds), and the result itself if it is small."""
 
     run_id: str
     key: str
@@ -47,7 +47,7 @@ class CacheRecord:
 
 
 def keep(end: AttemptFinished, now: float) -> CachedResult:
-    """What is kept of a good end."""
+    """Return what to store of a successful end."""
     kept = CachedResult(run_id=end.run_id, key=end.key, attempt=end.attempt, stored_at=now, whole=False)
     size = sum(weight(value) for part in (end.outputs, end.artifacts) for value in part.values())
     if size + json_weight(end.metrics) + json_weight(end.params) + json_weight(end.tags) > INLINE_BYTES_LIMIT:
@@ -66,7 +66,7 @@ def keep(end: AttemptFinished, now: float) -> CachedResult:
 
 
 def cached_end(request: AttemptRequested, kept: CachedResult, report: CacheReport, now: float) -> AttemptFinished:
-    """The end of an attempt that takes over a result that is kept whole."""
+    """Return the end of an attempt that uses a cached result stored inline."""
     return AttemptFinished(
         run_id=request.run_id,
         key=request.key,
@@ -83,31 +83,31 @@ def cached_end(request: AttemptRequested, kept: CachedResult, report: CacheRepor
 
 
 def expired(kept: CachedResult, ttl: float | None, now: float) -> bool:
-    """Whether a result is older than who asks for it takes."""
+    """Whether a result is older than the caller accepts."""
     return ttl is not None and now - kept.stored_at > ttl
 
 
 def differing(parts: Mapping[str, str], other: Mapping[str, str]) -> tuple[str, ...]:
-    """The parts that are not the same in both, in the order of the first."""
+    """Return the parts that differ, in the order of the first."""
     return tuple(name for name in {**parts, **other} if parts.get(name) != other.get(name))
 
 
 def nearest(parts: Mapping[str, str], traces: Sequence[CacheRecord]) -> tuple[CacheRecord, tuple[str, ...]] | None:
-    """The earlier call from which fewest parts differ, of several the latest, and these parts."""
+    """Return the earlier call with the fewest differing parts, the latest of several, and these parts."""
     found = [(trace, differing(parts, trace.parts)) for trace in traces]
     return min(found, key=lambda one: (len(one[1]), -one[0].stored_at), default=None)
 
 
 def remember(traces: Sequence[CacheRecord], new: CacheRecord) -> list[CacheRecord]:
-    """The traces with a new one, latest first, bounded, one of each combination of parts."""
+    """Return the records with a new one: latest first, bounded, one for each combination of parts."""
     return [new, *(trace for trace in traces if trace.parts != new.parts)][:RECENT]
 
 
-# -------------------------------------------------------------------------------------------------------------- words
+# -------------------------------------------------------------------------------------------------------------- texts
 
 
 def describe(report: CacheReport, now: float) -> str:
-    """What the cache did for an attempt, in one sentence for people."""
+    """Describe what the cache did for an attempt, in one sentence."""
     where = f"step {report.from_step!r} of run {report.from_run}" if report.from_run else ""
     when = f", stored {_span(now - report.stored_at)} ago" if report.stored_at else ""
     if report.hit:

@@ -1,7 +1,7 @@
 """The facts of a run: what happened, in the past tense, never changed.
 
-Each fact names its place in the run's log (`tail`, the end of its subject). A place of an append-once fact is written
-at most once: the first fact that takes it is the one that happened. So the tail is the fact's identity.
+Each fact has a subject in the run's log (`tail` is its end). The log accepts one append-once fact a subject: the first
+one counts. So the tail is the identity of a fact.
 """
 
 from __future__ import annotations

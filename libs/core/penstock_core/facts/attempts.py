@@ -1,4 +1,4 @@
-"""Facts about an attempt: one try of one step in a run."""
+"""Facts about attempts: the n-th try of a step in a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from penstock_core.pipeline.values import Value
 
 @frozen(kw_only=True)
 class AttemptQueued:
-    """Attempt n could run, and is held until it has a slot of each of `limits`. Times are Unix seconds."""
+    """Attempt n is queued until it has a slot of each of `limits`. Times are Unix seconds."""
 
     ce_type: ClassVar[str] = "penstock.attempt.queued.v1"
     append_once: ClassVar[bool] = True
@@ -58,13 +58,13 @@ class SlotGranted:
 
 @frozen(kw_only=True)
 class AttemptRequested:
-    """Attempt n of a step shall run. Holds all that an executor needs; times are Unix seconds.
+    """Attempt n of a step is to be executed. Holds everything that an executor needs; times are Unix seconds.
 
     Attributes:
-        not_before: when it may start.
-        start_by: when it is too late to start, and it ends as timed out.
-        cache: what the key of its result is made of; None where results are not used again.
-        closing: whether it runs when the rest of the run is over, so that a cancel of the run does not end it.
+        not_before: earliest start.
+        start_by: latest start; the attempt times out if it has not started by then.
+        cache: what the cache key of its result is made of; None if its result is not cached.
+        closing: whether it runs after the main phase of the run, so that a cancel of the run does not stop it.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.requested.v1"
@@ -102,7 +102,7 @@ class AttemptRequested:
 
 @frozen(kw_only=True)
 class AttemptStarted:
-    """Attempt n started. Informative: no decision waits for it."""
+    """Attempt n started. Informative: no decision depends on it."""
 
     ce_type: ClassVar[str] = "penstock.attempt.started.v1"
     append_once: ClassVar[bool] = False
@@ -126,10 +126,10 @@ class AttemptStarted:
 
 @frozen(kw_only=True)
 class ArtifactCommitted:
-    """Attempt n has stored something while it runs. Informative; the latest of a name counts. `at` in Unix seconds.
+    """Attempt n stored an artifact while running. Informative; the latest of a name counts. `at` is in Unix seconds.
 
-    `name` is a word of the subject; `display_name` is what the step called it, where that is no such word (see
-    `commits`).
+    `name` is a token of the subject. `display_name` is the name that the step gave it, if that cannot be such a token
+    (see `committed_artifacts`).
     """
 
     ce_type: ClassVar[str] = "penstock.artifact.committed.v1"
@@ -160,11 +160,10 @@ class ArtifactCommitted:
 
 @frozen(kw_only=True)
 class AttemptFinished:
-    """Attempt n ended, in whichever way; the first end wins. `metrics` and `params` are the last logged values.
+    """Attempt n ended; the first end counts. `metrics` and `params` are the last logged values.
 
-    `tags` are texts to find the run by. `started_at` and `finished_at` enclose the user's function and are Unix times
-    in seconds, 0 where it never began.
-    `models` are what it wants registered as versions of models.
+    `tags` are texts to search the run by. `started_at` and `finished_at` enclose the user's function, in Unix seconds;
+    0 if it never started. `models` are the model versions to register.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.finished.v1"

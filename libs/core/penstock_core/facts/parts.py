@@ -1,4 +1,4 @@
-"""What facts are made of: outcomes, errors, what a cache did, limits."""
+"""Parts of facts: outcomes, errors, cache reports, limits."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ SUCCESSFUL = frozenset({Outcome.SUCCEEDED, Outcome.CACHED})
 
 @frozen(kw_only=True)
 class ErrorInfo:
-    """Why an attempt ended badly.
+    """Why an attempt did not succeed.
 
     Attributes:
         type: the exception's class name, or a reason such as `Exit`, `Signal`, `OutOfMemory`, `Timeout`, `Lost`.
         bases: class names of the exception's bases, for `retry_on`.
-        message: one line for people.
-        traceback: the user's traceback without platform frames.
+        message: one line to be shown.
+        traceback: the user's traceback without frames of the platform.
     """
 
     type: str
@@ -45,7 +45,7 @@ class ErrorInfo:
 
 
 class CacheMode(StrEnum):
-    """What a run does with earlier results: use them, make them anew, or neither use nor keep any."""
+    """What a run does with cached results: use them, ignore and overwrite them, or neither read nor write any."""
 
     USE = "use"
     REFRESH = "refresh"
@@ -77,15 +77,14 @@ class CacheReport:
     """What the cache did for an attempt.
 
     Attributes:
-        key: the key, empty where it could not be computed.
-        hit: whether an earlier result was taken.
-        parts: digests of the parts of the key: `code`, `environment`, `salt`, `input NAME`, and `bundle` where it
-            counts.
-        differs: parts in which the nearest earlier result differs; empty where there is none, or at a hit.
-        from_run: the run whose result was taken, or the nearest earlier one.
+        key: the key; empty if it could not be computed.
+        hit: whether a cached result was used.
+        parts: digests of the parts of the key: `code`, `environment`, `salt`, `input NAME`, and `bundle` if it counts.
+        differs: parts in which the nearest cached result differs; empty after a hit or if there is none.
+        from_run: the run whose result was used, or the run of the nearest one.
         from_step: the step there.
         stored_at: when that result was stored, in Unix seconds.
-        note: why there was no key, or why a result that was there did not count.
+        note: why there is no key, or why an existing result was not used.
     """
 
     key: str = ""
@@ -100,7 +99,7 @@ class CacheReport:
 
 @frozen(kw_only=True)
 class Limit:
-    """A limit of which an attempt needs a slot: `most` slots by the step's own word; None: as the platform has it."""
+    """A limit of which an attempt needs a slot. `most`: its slots by the step's definition; None: as configured."""
 
     name: str
     most: int | None = None
@@ -108,7 +107,7 @@ class Limit:
 
 @frozen(kw_only=True)
 class Caller:
-    """The attempt of another run that waits for this run's end."""
+    """The attempt of another run that waits for the end of this run."""
 
     run_id: str
     key: str
@@ -117,15 +116,14 @@ class Caller:
 
 @frozen(kw_only=True)
 class Registration:
-    """What an attempt wants registered as a new version of a model, if its end counts and is good.
+    """A model version to register if the attempt succeeds and its end counts.
 
     Attributes:
         model: name of the model.
-        artifact: what the version is made of.
-        output: the name under which the attempt kept it.
-        metrics: its measurements; None: those that the attempt logged. `non_finite` are those that are no finite
-        numbers.
-        alias: an alias that it shall have, if it passes `gate` and the alias's own gate.
+        artifact: the artifact of the version.
+        output: the name of that artifact in the attempt.
+        metrics: its metrics; None: those that the attempt logged. `non_finite` are those that are not finite numbers.
+        alias: an alias to point at the version if it passes `gate` and the alias's own gate.
     """
 
     model: str
@@ -146,7 +144,7 @@ class Registration:
 
 
 def check_attempt(run_id: str, key: str, attempt: int) -> None:
-    """Check the place of a fact about a step. Raises `InvalidIdError` or `InvalidFactError`."""
+    """Check the subject of a fact about a step. Raises `InvalidIdError` or `InvalidFactError`."""
     ids.check_name(run_id, "run id")
     ids.check_step_key(key)
     if not 1 <= attempt <= 1_000_000:

@@ -1,4 +1,4 @@
-"""Facts about the log of a run that is over: it was archived, or the run was deleted."""
+"""Facts about the log of a finished run: it was archived, or the run was deleted."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from penstock_core.errors import InvalidFactError
 from penstock_core.pipeline.values import ArtifactRef
 
 NAMES_LIMIT = 1000
-"""Most digests that `RunArchived.digests` holds."""
+"""Most digests in `RunArchived.digests`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunArchived:
-    """The facts of the run, and what its steps wrote, are in the artifact store. What lies in the log may be purged.
+    """The facts and the output of the run are in the artifact store. Its log may be purged.
 
     Attributes:
         archived_at: Unix seconds.
-        finished_at: when the run ended, as the log has it.
-        history: the object that holds the facts, a compressed history.
-        facts: how many it holds.
-        last_seq: place in the log of the last one.
-        output: the object that holds what steps wrote and measured; None where there was nothing.
-        output_seq: place in the stream of output of the last message that it holds.
-        names: the digests that the facts name; None when there are too many to be told here.
-        folders: those of them that may be the manifest of a folder, which names more.
+        finished_at: when the run finished, by the log's clock.
+        history: the object with the facts, a compressed history.
+        facts: how many facts it has.
+        last_seq: sequence in the log of the last one.
+        output: the object with the output and metrics of the steps; None if there were none.
+        output_seq: sequence in the output stream of the last message in it.
+        digests: the digests that the facts refer to; None if there are too many to list.
+        folders: those of them that may be folder manifests, which refer to more.
     """
 
     ce_type: ClassVar[str] = "penstock.run.archived.v1"
@@ -49,7 +49,7 @@ class RunArchived:
         if self.output is not None:
             ids.check_digest(self.output.sha256)
         if self.facts < 1 or self.last_seq < 1:
-            raise InvalidFactError("an archive holds at least the request of its run")
+            raise InvalidFactError("an archive has at least the request of its run")
 
     @property
     def tail(self) -> str:
@@ -59,13 +59,13 @@ class RunArchived:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunDeleted:
-    """The run is gone: its log, its archive, its rows. This stays for a while, so that it is not asked for again.
+    """The run was deleted: its log, its archive, its rows. This fact stays for a while, so that its id is not reused.
 
     Attributes:
         project: of the run.
         pipeline: of the run.
         deleted_at: Unix seconds.
-        because: which policy, or who.
+        reason: which policy or principal deleted it.
     """
 
     ce_type: ClassVar[str] = "penstock.run.deleted.v1"

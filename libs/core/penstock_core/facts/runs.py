@@ -14,13 +14,13 @@ from penstock_core.pipeline.values import Value
 
 @frozen(kw_only=True)
 class RunRequested:
-    """A run was asked for. `inputs` are whole: defaults are already filled in. Times are Unix seconds.
+    """A run was requested. `inputs` are complete: defaults are filled in. Times are Unix seconds.
 
     Attributes:
-        deadline: when the run is ended as failed if it is not over.
-        cache: what it does with earlier results.
-        refresh: steps whose results are made anew, by name or key.
-        reuses: the run some of whose results it takes over; the log holds them as `StepReused` before this fact.
+        deadline: when the run fails if it has not finished.
+        cache: what it does with cached results.
+        refresh: steps whose cached results are ignored and overwritten, by name or key.
+        reuses: the run some of whose results it reuses; the log holds them as `StepReused` before this fact.
         caller: the attempt of another run that waits for its end.
         limited_pools: pools that had a limited size when the run was requested: attempts in them need a slot of
             `pool:NAME`. Recorded here, so that all replicas decide alike whatever they have read of the limits.
@@ -60,7 +60,7 @@ class RunRequested:
 
 @frozen(kw_only=True)
 class RunAdmitted:
-    """The run has its place among the runs of its pipeline that may be under way at the same time."""
+    """The run was admitted to the active runs of its pipeline."""
 
     ce_type: ClassVar[str] = "penstock.run.admitted.v1"
     append_once: ClassVar[bool] = True
@@ -78,7 +78,7 @@ class RunAdmitted:
 
 @frozen(kw_only=True)
 class ClockReached:
-    """It is `at` or later, in Unix seconds with milliseconds: what the run had to do by then is due."""
+    """It is `at` or later, in Unix seconds with milliseconds: timers of the run that expire by then have expired."""
 
     ce_type: ClassVar[str] = "penstock.run.clock_reached.v1"
     append_once: ClassVar[bool] = True
@@ -99,7 +99,7 @@ class ClockReached:
 
 @frozen(kw_only=True)
 class CancelRequested:
-    """Someone asked to cancel the run."""
+    """Somebody requested to cancel the run."""
 
     ce_type: ClassVar[str] = "penstock.run.cancel_requested.v1"
     append_once: ClassVar[bool] = True
@@ -120,9 +120,9 @@ class CancelRequested:
 
 @frozen(kw_only=True)
 class RunFinished:
-    """The run ended: `succeeded`, `failed` or `cancelled`; `error` names the step that failed first, for people.
+    """The run finished: `succeeded`, `failed` or `cancelled`. `error` names the step that failed first.
 
-    `finished_at`, in Unix seconds, is when it ended; 0 where that was when this was written.
+    `finished_at` is in Unix seconds; 0: when the fact was written.
     """
 
     ce_type: ClassVar[str] = "penstock.run.finished.v1"

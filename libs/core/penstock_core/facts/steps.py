@@ -1,4 +1,4 @@
-"""Facts about a step of a run, of which there is one each."""
+"""Facts about steps, of which each step has one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock_core.pipeline.values import Value
 
 @frozen(kw_only=True)
 class StepExpanded:
-    """A mapped step has `count` items, or cannot have any because of `error`, and has failed."""
+    """A mapped step has `count` items, or failed because of `error`."""
 
     ce_type: ClassVar[str] = "penstock.step.expanded.v1"
     append_once: ClassVar[bool] = True
@@ -34,9 +34,9 @@ class StepExpanded:
 
 @frozen(kw_only=True)
 class StepReused:
-    """A step takes over the result that it has in another run. `count` is that of a mapped step's items.
+    """A step reuses its result in another run. `count` is the number of items of a mapped step.
 
-    The log holds it before the request of the run. A mapped step's `outputs` are `Collected` from that run.
+    The log holds it before the request of the run. The `outputs` of a mapped step are `Collected` from that run.
     """
 
     ce_type: ClassVar[str] = "penstock.step.reused.v1"
@@ -63,7 +63,7 @@ class StepReused:
 
 @frozen(kw_only=True)
 class StepCancelRequested:
-    """Someone asked to cancel one step, or one item of a mapped one."""
+    """Somebody requested to cancel one step, or one item of a mapped step."""
 
     ce_type: ClassVar[str] = "penstock.step.cancel_requested.v1"
     append_once: ClassVar[bool] = True
@@ -85,11 +85,11 @@ class StepCancelRequested:
 
 @frozen(kw_only=True)
 class StepSkipped:
-    """A step will not run: `reason` for people, `cause` the key of the step that caused it, if one did.
+    """A step does not run. `reason` is to be shown; `cause` is the key of the step that caused it, if any.
 
     Attributes:
-        expected: whether the pipeline itself has it so (a condition, a rule), so that the run can still succeed.
-        error: what makes it impossible to run; the step counts as failed then.
+        expected: whether the pipeline itself skips it (condition, rule), so that the run can still succeed.
+        error: why it cannot run; the step then counts as failed.
     """
 
     ce_type: ClassVar[str] = "penstock.step.skipped.v1"
@@ -113,13 +113,13 @@ class StepSkipped:
 
 @frozen(kw_only=True)
 class StepSuspended:
-    """Attempt n waits for something outside, without a process; `AttemptFinished` ends it as any other.
+    """Attempt n waits without a process; `AttemptFinished` ends it as any other attempt.
 
     Attributes:
-        kind: for what: `ask`, `event`, `sleep` or `run` (see `ir.Kind`).
+        kind: what it waits for: `ask`, `event`, `sleep` or `run` (see `ir.Kind`).
         inputs: its inputs, as values.
-        until: when it gives up, or wakes up; Unix seconds.
-        target: pipeline of the run that it starts, in version `version` (None: the latest).
+        until: when it times out or wakes up, in Unix seconds.
+        target: pipeline of its child run, in version `version` (None: the latest).
     """
 
     ce_type: ClassVar[str] = "penstock.step.suspended.v1"

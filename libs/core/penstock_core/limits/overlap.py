@@ -1,6 +1,6 @@
-"""What becomes of a run that is asked for while others of its pipeline are under way. Pure, on the book of limits.
+"""Admission of runs of a pipeline with `max_active_runs`, on the limits ledger. Pure.
 
-The runs of a pipeline that may be under way are the slots of a limit of its own, `run_limit`.
+The active runs of a pipeline hold slots of a limit of their own, `run_limit`.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from penstock_core.limits.slot_ledger import LimitsLedger, Waiter
 from penstock_core.pipeline.ir import Overlap
 
 RUNS = "runs:"
-"""Before `project/pipeline`, in the name of the limit that is how many runs may be under way."""
+"""Prefix of `project/pipeline` in the name of the limit of active runs."""
 
 
 def run_limit(project: str, pipeline: str, most: int) -> Limit:
-    """The limit that the runs of a pipeline share."""
+    """Return the limit that the runs of a pipeline share."""
     return Limit(name=f"{RUNS}{project}/{pipeline}", most=most)
 
 
 def run_waiter(run_id: str, limit: Limit, priority: int, since: float) -> Waiter:
-    """A run that waits to be admitted."""
+    """Return the waiter of a run that waits to be admitted."""
     return Waiter((run_id, "", 0), (limit,), priority, since)
 
 
 def admit(ledger: LimitsLedger, run: Waiter, overlap: Overlap) -> str | None:
-    """Have a run wait for its place, or say why it is skipped. `limits.serve` gives out places afterwards.
+    """Queue a run, or return why it is skipped. `slot_ledger.serve` admits runs afterwards.
 
-    A run that is known already stays as it is. What has to make room keeps its place until it is over, so there are
-    never more runs under way than may be.
+    A run that is known already stays as it is. A run that has to make room keeps its slot until it has finished, so
+    there are never more active runs than allowed.
     """
-    if run.place in ledger.holders or run.place in ledger.waiters:
+    if run.slot_key in ledger.holders or run.slot_key in ledger.waiters:
         return None
     [limit] = run.needs
     most = limit.most or 0
@@ -41,19 +41,19 @@ def admit(ledger: LimitsLedger, run: Waiter, overlap: Overlap) -> str | None:
     free = len(under_way) + len(waiting) < most
     match overlap:
         case Overlap.SKIP if not free:
-            return f"{_as_many(most)} under way, and the pipeline skips what would be one more (overlap=skip)"
+            return f"{_as_many(most)} active, and the pipeline skips further runs (overlap=skip)"
         case Overlap.BUFFER_ONE if not free and waiting:
-            return f"{_as_many(most)} under way and another run waits already (overlap=buffer_one)"
+            return f"{_as_many(most)} active and another run is queued (overlap=buffer_one)"
         case Overlap.CANCEL_PREVIOUS:
-            # By when they were asked for: replicas may bring them in another order.
-            known = [(holder.asked, holder.place) for holder in under_way if not holder.cancel_requested]
-            known += [(waiter.since, waiter.place) for waiter in (*waiting, run)]
-            slot_ledger.ask(ledger, run)
-            for _, place in sorted(known)[: max(0, len(known) - most)]:
-                slot_ledger.dismiss(ledger, place)
+            # By the time of the request: replicas may process requests in another order.
+            known = [(holder.asked, holder.slot_key) for holder in under_way if not holder.cancel_requested]
+            known += [(waiter.since, waiter.slot_key) for waiter in (*waiting, run)]
+            slot_ledger.enqueue(ledger, run)
+            for _, slot_key in sorted(known)[: max(0, len(known) - most)]:
+                slot_ledger.ask_to_leave(ledger, slot_key)
         case _:
             pass
-    slot_ledger.ask(ledger, run)
+    slot_ledger.enqueue(ledger, run)
     return None
 
 

@@ -1,1 +1,1 @@
-"""Pipeline."""
+"""Compiled pipelines: the intermediate representation, its checks, conditions, and how values are represented."""

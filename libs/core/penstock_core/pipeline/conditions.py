@@ -1,7 +1,7 @@
-"""Conditions on small results: what they are in the IR, how they are evaluated, how they read.
+"""Conditions on small results: their form in the IR, their evaluation, their description.
 
-A condition reads bindings whose values are plain JSON in the log (never artifacts, which only user code opens) and is
-a function of them, so every replica comes to the same answer.
+A condition reads bindings whose values are plain JSON in the log (never artifacts, which only user code loads). It is a
+function of them, so every replica gets the same answer.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _OPERATORS: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 
 
 class ConditionError(PenstockError):
-    """A condition cannot be evaluated: it reads what is not there, or compares what cannot be compared."""
+    """A condition cannot be evaluated: it reads a missing value, or compares values that cannot be compared."""
 
     user_fault: ClassVar[bool] = True
 
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """Two values compared."""
+    """A comparison of two values."""
 
     compare: Operator
     left: Binding
@@ -44,28 +44,28 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """Whether a value is true, as Python sees it: not None, False, 0 or empty."""
+    """Whether a value is true in Python's sense: not None, False, 0 or empty."""
 
     truth: Binding
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The opposite of a condition."""
+    """The negation of a condition."""
 
     negated: Condition
 
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """Whether all conditions hold; they are looked at in order, and only as far as needed."""
+    """Whether all conditions are true. They are evaluated in order, as far as needed."""
 
     all_of: tuple[Condition, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """Whether one of the conditions holds; they are looked at in order, and only as far as needed."""
+    """Whether one of the conditions is true. They are evaluated in order, as far as needed."""
 
     any_of: tuple[Condition, ...]
 
@@ -74,7 +74,7 @@ Condition: TypeAlias = Union[Compare, Truth, Not, AllOf, AnyOf]  # noqa: UP007 -
 
 
 def bindings(condition: Condition) -> Iterator[Binding]:
-    """What a condition reads, in order."""
+    """Return the bindings that a condition reads, in order."""
     match condition:
         case Compare(_, left, right):
             yield from (left, right)
@@ -88,16 +88,16 @@ def bindings(condition: Condition) -> Iterator[Binding]:
 
 
 def sources(condition: Condition) -> Iterator[values.Output]:
-    """The outputs of nodes that a condition reads, in order."""
+    """Return the outputs of nodes that a condition reads, in order."""
     for binding in bindings(condition):
         yield from values.sources(binding)
 
 
 def evaluate(condition: Condition, read: Callable[[Binding], Any]) -> bool:
-    """Whether a condition holds. `read` gives the plain value of a binding, and may raise `ConditionError`.
+    """Evaluate a condition. `read` returns the plain value of a binding, and may raise `ConditionError`.
 
     Raises:
-        ConditionError: a value is not there, or two cannot be compared.
+        ConditionError: a value is missing, or two values cannot be compared.
     """
     match condition:
         case Compare(name, left, right):
@@ -119,7 +119,7 @@ def evaluate(condition: Condition, read: Callable[[Binding], Any]) -> bool:
 
 
 def describe(condition: Condition) -> str:
-    """A condition as text, much as the user wrote it."""
+    """Describe a condition, much as the user wrote it."""
     match condition:
         case Compare(name, left, right):
             return f"{name_of(left)} {_OPERATORS[name][0]} {name_of(right)}"
@@ -139,7 +139,7 @@ def _inner(condition: Condition) -> str:
 
 
 def name_of(binding: Binding) -> str:
-    """A binding as text."""
+    """Describe a binding."""
     match binding:
         case values.Inline(value):
             return repr(value)

@@ -1,6 +1,6 @@
-"""The intermediate representation of a pipeline: what `compile` writes and every service reads.
+"""The intermediate representation (IR) of a pipeline, which `compile` writes and every service reads.
 
-An IR is immutable, has a version in `ir`, and holds everything the scheduler needs: it never imports user code.
+An IR is immutable, has a version in `ir`, and contains everything the scheduler needs: it never imports user code.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_ITEMS = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """A typed input or output. `type` is the hint as the user wrote it, for people; `schema` a JSON Schema, if any."""
+    """A typed input or output. `type` is the annotation as the user wrote it; `schema` a JSON Schema, if any."""
 
     name: str
     type: str = "Any"
@@ -31,15 +31,15 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """When a failed attempt is followed by another.
+    """When another attempt follows a failed one.
 
     Attributes:
-        retries: further attempts after a failure of the user's code.
+        retries: further attempts after failures of the user's code.
         delay: seconds before the first of them.
-        backoff: factor from one delay to the next; 1 keeps it fixed.
+        backoff: factor between delays; 1 keeps the delay fixed.
         max_delay: longest delay in seconds.
-        jitter: part of a delay, 0 to 1, that is spread by the attempt's id.
-        on: names of exception types that are retried (with their bases); empty means all.
+        jitter: part of a delay, 0 to 1, that varies by the attempt's id.
+        on: names of exception types that are retried (with their subclasses); empty: all.
     """
 
     retries: int = 0
@@ -64,11 +64,11 @@ class Resources:
 
 
 class Kind(StrEnum):
-    """What a step does: call the user's function, or wait without holding a process.
+    """What a step does: call the user's function, or wait without a process.
 
     | kind | inputs | result |
     |---|---|---|
-    | `ask` | `question`, `choices`, `default` (None: a time-out fails the step) | the choice |
+    | `ask` | `question`, `choices`, `default` (None: a timeout fails the step) | the choice |
     | `event` | `type`, `key` | the event's data |
     | `sleep` | `seconds`, or `until` as Unix seconds | none |
     | `run` | the inputs of the pipeline `target` | its output, or a dictionary of its several outputs |
@@ -83,17 +83,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepSpec:
-    """A step's definition. `entrypoint` is `module:function` inside the source bundle; times are in seconds.
+    """A step's definition. `entrypoint` is `module:function` in the source bundle; times are in seconds.
 
     Attributes:
-        timeout: of one attempt; of a step that waits, until it gives up.
-        queue_timeout: from when an attempt is due until it starts.
-        concurrency: name of a limit, of which each attempt takes a slot.
-        concurrency_max: slots of that limit as far as this step is concerned; None: as the platform has it.
-        cache: whether results of equal inputs are used again, for `cache_ttl` seconds; `cache_salt` is the user's part
-            of the key; `code` that of the source, see `penstock.authoring.step_code`.
-        dynamic_code: `file:line: reason` where the source does not show what code the step runs; empty otherwise.
-        target: pipeline that a step of kind `run` starts, in version `target_version` (None: the latest).
+        timeout: of one attempt; for a step that waits, of the wait.
+        queue_timeout: longest time from when an attempt is due until it starts.
+        concurrency: name of a limit of which each attempt takes a slot.
+        concurrency_max: slots of that limit as this step defines it; None: as configured.
+        cache: whether results are cached, for `cache_ttl` seconds; `cache_salt` is the user's part of the key and
+            `code` that of the source, see `penstock.authoring.step_code`.
+        dynamic_code: `file:line: reason` if the source does not show which code the step runs; else empty.
+        target: pipeline of the child run of a step of kind `run`, in version `target_version` (None: the latest).
     """
 
     name: str
@@ -124,9 +124,9 @@ class StepSpec:
 
 
 class Rule(StrEnum):
-    """When a node runs, by how the nodes that it waits for ended. Those without a result count as None for its inputs.
+    """When a node runs, by how its upstream nodes finished. Inputs from nodes without a result are None.
 
-    `any_failed` waits for all of them too, and runs when at least one failed, or did not run because another failed.
+    `any_failed` waits for all of them, and runs if at least one failed, or did not run because another failed.
     """
 
     ALL_SUCCEEDED = "all_succeeded"
@@ -135,7 +135,7 @@ class Rule(StrEnum):
 
 
 class Phase(StrEnum):
-    """When in a run a node has its turn: in the run proper, or once all of that is over."""
+    """The phase of a run in which a node runs: the main phase, or after it."""
 
     MAIN = "main"
     ON_FAILURE = "on_failure"
@@ -144,13 +144,13 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapSpec:
-    """How a node is run once for each of many items.
+    """How a node runs once for each of many items.
 
     Attributes:
         over: the inputs that are lists; each item gets one element of each.
-        mode: `zip` takes the elements side by side, `grid` in all combinations, the last input changing fastest.
-        window: items that are asked for and not over at the same time.
-        min_success: how many items must succeed, as a number, or as a fraction below 1; None: all.
+        mode: `zip` combines the elements side by side, `grid` in all combinations, the last input changing fastest.
+        window: how many items run at the same time.
+        min_success: how many items must succeed, as a number, or as a fraction up to 1; None: all.
     """
 
     over: tuple[str, ...]
@@ -164,11 +164,11 @@ class Node:
     """A call of a step in a pipeline.
 
     Attributes:
-        after: nodes that are waited for without giving an input.
-        when: a condition on results of other nodes, which are waited for too; when it is false, the node is skipped.
-        rule: what of the nodes that are waited for lets it run.
-        phase: when in a run it has its turn.
-        fan: for a node that is run once for each item of a list.
+        after: upstream nodes without an input from them.
+        when: a condition on results of other nodes, which are upstream nodes too; if false, the node is skipped.
+        rule: which outcomes of its upstream nodes let it run.
+        phase: the phase of the run in which it runs.
+        mapped: for a node that runs once for each item of a list.
     """
 
     key: str
@@ -184,10 +184,10 @@ class Node:
 
 
 class Overlap(StrEnum):
-    """What becomes of a run that is asked for while as many as may be are under way.
+    """What happens to a run that is requested while `max_active` runs of its pipeline are active.
 
-    It waits its turn (`queue`), is skipped (`skip`), takes the place of the oldest, which is cancelled
-    (`cancel_previous`), or waits unless another one waits already, and is skipped then (`buffer_one`).
+    It waits (`queue`), is skipped (`skip`), replaces the oldest run, which is cancelled (`cancel_previous`), or waits
+    unless another one waits already, and is skipped then (`buffer_one`).
     """
 
     QUEUE = "queue"
@@ -198,12 +198,12 @@ class Overlap(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pipeline:
-    """A compiled pipeline: parameters, step definitions, nodes in an order that runs, and outputs.
+    """A compiled pipeline: parameters, step definitions, nodes in topological order, and outputs.
 
     Attributes:
-        deadline: seconds from the request of a run until it is ended as failed.
-        max_active: runs of the pipeline that are under way at the same time.
-        overlap: what becomes of a run that would be one too many.
+        deadline: seconds from the request of a run until it fails.
+        max_active: runs of the pipeline that may be active at the same time.
+        overlap: what happens to further runs.
     """
 
     ir: int = IR_VERSION
@@ -221,7 +221,7 @@ class Pipeline:
 
 
 def dependencies(node: Node) -> list[str]:
-    """The keys of the nodes that `node` waits for, each once, in order."""
+    """Return the keys of the upstream nodes of `node`, without duplicates, in order."""
     found = [source.node for binding in node.inputs.values() for source in values.sources(binding)]
     asked = [source.node for source in conditions.sources(node.when)] if node.when is not None else []
     return list(dict.fromkeys([*found, *asked, *node.after]))

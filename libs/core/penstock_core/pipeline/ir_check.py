@@ -1,7 +1,7 @@
-"""Checks that a compiled pipeline is whole: names, references, bounds, and no cycle.
+"""Check that a compiled pipeline is valid: names, references, ranges, no cycle.
 
 In: the IR, from the compiler or from a client. Out: nothing, or a `DefinitionError` with the user's file and line of
-the first thing that is wrong. What passes here can be run: the scheduler needs no check of its own.
+the first problem. The scheduler runs what passes here without checks of its own.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _INPUTS = {
     Kind.EVENT: {"type", "key"},
     Kind.SLEEP: {"seconds", "until"},
 }
-"""What steps that wait can be given."""
+"""The inputs of steps that wait."""
 
 
 def check(pipeline: Pipeline) -> None:
-    """Check that a pipeline is whole: names, references, inputs, outputs, and no cycle.
+    """Check that a pipeline is valid: names, references, inputs, outputs, no cycle.
 
     Raises:
-        DefinitionError: with the user's file and line of the first thing that is wrong.
+        DefinitionError: with the user's file and line of the first problem.
     """
     if pipeline.ir != IR_VERSION:
         raise DefinitionError(
@@ -63,14 +63,14 @@ def check(pipeline: Pipeline) -> None:
         late = next((one.node for one in values.sources(binding) if nodes[one.node].phase is not Phase.MAIN), None)
         if late is not None:
             raise DefinitionError(
-                f"{what} reads step {late!r}, which runs when the run is over: what is handed on is made before",
+                f"{what} reads step {late!r}, which runs after the main phase: outputs are read before",
                 pipeline.file,
                 pipeline.line,
             )
     _check_cycle(pipeline, nodes)
     if pipeline.nodes and all(node.phase is not Phase.MAIN for node in pipeline.nodes):
         first = pipeline.nodes[0]
-        raise DefinitionError(f"pipeline {pipeline.name!r} has no steps but at its end", first.file, first.line)
+        raise DefinitionError(f"pipeline {pipeline.name!r} has only steps that run at its end", first.file, first.line)
 
 
 def _check_id(check: Callable[[str, str], str], name: str, what: str, where: Pipeline | StepSpec | Node) -> None:
@@ -141,7 +141,7 @@ def _check_node(pipeline: Pipeline, node: Node, nodes: dict[str, Node], params: 
     for port in spec.inputs:
         if port.required and port.name not in node.inputs:
             raise DefinitionError(
-                f"step {node.key!r} misses its input {port.name!r} ({port.type})", node.file, node.line
+                f"step {node.key!r} requires input {port.name!r} ({port.type})", node.file, node.line
             )
     for key in node.after:
         if key not in nodes:
@@ -154,12 +154,12 @@ def _check_node(pipeline: Pipeline, node: Node, nodes: dict[str, Node], params: 
 
 
 def _check_phase(node: Node, nodes: dict[str, Node]) -> None:
-    """What runs at the end cannot be waited for by what must be over before."""
+    """Check that no node of the main phase waits for a closing step."""
     if node.phase is Phase.MAIN:
         late = next((key for key in dependencies(node) if key in nodes and nodes[key].phase is not Phase.MAIN), None)
         if late is not None:
             raise DefinitionError(
-                f"step {node.key!r} waits for step {late!r}, which runs when all others are over", node.file, node.line
+                f"step {node.key!r} waits for step {late!r}, which runs after all others", node.file, node.line
             )
 
 
@@ -170,7 +170,7 @@ def _check_fan(node: Node) -> None:
         raise DefinitionError(f"step {node.key!r} is mapped over no input, or over one twice", *where)
     for name in mapped.over:
         if name not in node.inputs:
-            raise DefinitionError(f"step {node.key!r} is mapped over {name!r}, which it is not given", *where)
+            raise DefinitionError(f"step {node.key!r} is mapped over {name!r}, which is not one of its inputs", *where)
     if not 1 <= mapped.window <= MAX_WINDOW:
         raise DefinitionError(
             f"step {node.key!r} has window {mapped.window}; it must be from 1 to {MAX_WINDOW}", *where
@@ -188,7 +188,7 @@ def _check_fan(node: Node) -> None:
 
 
 def _lengths(node: Node) -> dict[str, int]:
-    """The lengths of the lists that are known when a pipeline is compiled."""
+    """Return the lengths of the lists that are known at compile time."""
     assert node.mapped is not None  # noqa: S101 - asked by the caller
     found: dict[str, int] = {}
     for name in node.mapped.over:
@@ -221,15 +221,15 @@ def _check_binding(
         if source.output not in {port.name for port in spec.outputs}:
             has = ", ".join(port.name for port in spec.outputs)
             raise DefinitionError(
-                f"{what} reads unknown output {source.output!r} of step {source.node!r} (it has: {has})", *where
+                f"{what} reads unknown output {source.output!r} of step {source.node!r} (outputs: {has})", *where
             )
     for name in values.params(binding):
         if name not in params:
             raise DefinitionError(f"{what} reads unknown parameter {name!r}", *where)
     if _chooses_from_nothing(binding):
-        raise DefinitionError(f"{what} is one of several, of which there are none", *where)
+        raise DefinitionError(f"{what} is a choice without options", *where)
     if (node is None or node.phase is Phase.MAIN) and _reads_ending(binding):
-        raise DefinitionError(f"{what} reads how the run ends, which only steps that run at its end can", *where)
+        raise DefinitionError(f"{what} reads the outcome of the run, which only steps at its end can", *where)
 
 
 def _reads_ending(binding: values.Binding) -> bool:
@@ -241,7 +241,7 @@ def _chooses_from_nothing(binding: values.Binding) -> bool:
 
 
 def _check_cycle(pipeline: Pipeline, nodes: dict[str, Node]) -> None:
-    """Kahn's algorithm; what is left over holds a cycle, which is then walked for the message."""
+    """Find a cycle: Kahn's algorithm leaves its nodes, which are then walked for the message."""
     waiting = {key: set(dependencies(node)) for key, node in nodes.items()}
     dependents: dict[str, list[str]] = {key: [] for key in nodes}
     for key, upstream in waiting.items():
@@ -261,4 +261,4 @@ def _check_cycle(pipeline: Pipeline, nodes: dict[str, Node]) -> None:
             path[following] = None
         cycle = [*list(path)[list(path).index(following) :], following]
         node = nodes[following]
-        raise DefinitionError(f"steps wait for each other in a circle: {' <- '.join(cycle)}", node.file, node.line)
+        raise DefinitionError(f"steps wait for each other in a cycle: {' <- '.join(cycle)}", node.file, node.line)

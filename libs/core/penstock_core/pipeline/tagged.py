@@ -1,7 +1,7 @@
-"""Reads parts of values as the SDK writes them: plain JSON, in which an object with the key `$type` stands for more.
+"""Read parts of values in the SDK's encoding: plain JSON, in which an object with the key `$type` is another type.
 
-Only what conditions and mapped steps need: elements of lists, tuples, dictionaries and data classes, and numbers. No
-type of the user's is known here or needed.
+Only what conditions and mapped steps need: elements of lists, tuples, dictionaries and data classes, and numbers. The
+user's types are neither known nor needed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class NoSuchPartError(PenstockError, LookupError):
 
 
 def element(data: Any, part: int | str) -> Any:
-    """The element of a list or tuple by index, or of a dictionary or data class by key.
+    """Return an element of a list or tuple by index, or of a dictionary or data class by key.
 
     Raises:
-        NoSuchPart: there is none.
+        NoSuchPartError: it does not exist.
     """
     if isinstance(part, int):
         entries = sequence(data)
@@ -42,14 +42,14 @@ def element(data: Any, part: int | str) -> Any:
 
 
 def sequence(data: Any) -> list[Any] | None:
-    """The elements of a list or tuple; None for anything else."""
+    """Return the elements of a list or tuple; None for anything else."""
     if isinstance(data, list):
         return cast("list[Any]", data)
     return _tagged(data, "tuple", "items")
 
 
 def mapping(data: Any) -> dict[str, Any] | None:
-    """The fields of a dictionary or data class; None for anything else."""
+    """Return the fields of a dictionary or data class; None for anything else."""
     if not isinstance(data, dict):
         return None
     fields = cast("dict[str, Any]", data)
@@ -62,13 +62,13 @@ def mapping(data: Any) -> dict[str, Any] | None:
         return {key: value for key, value in whole if isinstance(key, str)}
     if isinstance(fields.get("model"), dict):
         return cast("dict[str, Any]", fields["model"])
-    if isinstance(tag, str) and ":" in tag and set(fields) != {TAG, "name"}:  # that is an enumeration's member
+    if isinstance(tag, str) and ":" in tag and set(fields) != {TAG, "name"}:  # a member of an enumeration
         return {key: value for key, value in fields.items() if key != TAG}
     return None
 
 
 def plain(data: Any) -> Any:
-    """A number or text as Python compares it; lists and dictionaries of such; what is neither stays as it is."""
+    """Return a number or text as Python compares it, or lists and dictionaries of such; other values are unchanged."""
     if isinstance(data, list):
         return [plain(entry) for entry in cast("list[Any]", data)]
     if not isinstance(data, dict):
@@ -87,12 +87,12 @@ def plain(data: Any) -> Any:
     if tag == "tuple":
         return [plain(entry) for entry in sequence(fields) or ()]
     if set(fields) == {TAG, "name"}:
-        return fields["name"]  # an enumeration's member
+        return fields["name"]  # a member of an enumeration
     return value if "value" in fields else fields
 
 
 def text(data: Any, most: int = 100) -> str:
-    """A value for people, in at most `most` characters. Python refuses to write out a number of thousands of digits."""
+    """Format a value in at most `most` characters. Python refuses to format numbers with thousands of digits."""
     try:
         return repr(data)[:most]
     except (ValueError, RecursionError):
@@ -100,7 +100,7 @@ def text(data: Any, most: int = 100) -> str:
 
 
 def kind(data: Any) -> str:
-    """What a value is, in a word."""
+    """Name the type of a value."""
     if isinstance(data, dict) and TAG in data:
         return str(cast("dict[str, Any]", data)[TAG]).rpartition(":")[2]
     return type(data).__name__

@@ -1,6 +1,6 @@
-"""How values travel, in the IR (bindings: where an input comes from) and in facts (values: what it is).
+"""How values are represented: in the IR as bindings (where an input comes from), in facts as values (what it is).
 
-As JSON each is an object told apart by its keys: `{"value": 3}`, `{"artifact": {…}}`, `{"param": "url"}`,
+In JSON each is an object, distinguished by its keys: `{"value": 3}`, `{"artifact": {…}}`, `{"param": "url"}`,
 `{"node": "split", "output": "train"}`, `{"items": […]}`, `{"fields": {…}}`, `{"result": {…}}`, `{"collected": {…}}`,
 `{"of": …, "path": ["auc"]}`, `{"one_of": […]}`, `{"ending": "error"}`.
 """
@@ -14,24 +14,24 @@ from typing import Any, TypeAlias, Union
 from penstock_core.frozen import frozen
 
 INLINE_LIMIT = 64 * 1024
-"""Largest JSON text, in bytes, of a value that travels in a fact. Larger ones are artifacts."""
+"""Largest JSON text, in bytes, of an inline value in a fact. Larger values are artifacts."""
 
 ITEM_LIMIT = 4 * 1024
-"""Largest weight of the inputs of one item of a mapped step in its request: what all share is not written often."""
+"""Largest weight of the inputs of one item of a mapped step in its request; large shared inputs are references."""
 
 REQUEST_LIMIT = 512 * 1024
-"""Largest weight of all inputs of one attempt in its request; beyond it, results are named by reference."""
+"""Largest weight of all inputs of one attempt in its request; beyond it, results are references."""
 
 
 @frozen(kw_only=True)
 class ArtifactRef:
-    """An immutable object in the artifact store, named by the SHA-256 of its bytes.
+    """An immutable object in the artifact store, identified by the SHA-256 of its bytes.
 
-    `format` names the serializer that wrote it (`json`, `parquet`, `npy`, `pickle`, `file`, `folder`, `bytes`, …).
-    `unsafe` marks formats whose loading can run code: no service ever loads one. `items` is the number of elements
-    where the object is a list that steps can be mapped over. The object of a folder is its manifest, and `total` the
-    bytes of all its files. `project_types` marks artifacts whose loading imports modules of the project by name,
-    because they contain objects of its classes.
+    `format` is the serializer that wrote it (`json`, `parquet`, `npy`, `pickle`, `file`, `folder`, `bytes`, …).
+    `unsafe` marks formats whose loading can run code: no service ever loads one. `items` is the number of elements if
+    the object is a list to map over. The object of a folder is its manifest, and `total` the bytes of all its files.
+    `project_types` marks artifacts whose loading imports modules of the project by name, because they contain objects
+    of its classes.
     """
 
     sha256: str
@@ -48,7 +48,7 @@ class ArtifactRef:
 
 @frozen(kw_only=True)
 class ResultRef:
-    """A result of an attempt, to be read from the log of the same run, or of `run_id` where it is given."""
+    """A result of an attempt, to be read from the log of the same run, or of `run_id`."""
 
     key: str
     attempt: int
@@ -60,7 +60,7 @@ class ResultRef:
 class CollectedRef:
     """An output of all `count` items of a mapped step, in order, to be read from the log; see `ResultRef`.
 
-    The result of an item is that of its one attempt that ended well; of an item without one it is None.
+    The result of an item is that of its successful attempt; None without one.
     """
 
     key: str
@@ -71,21 +71,21 @@ class CollectedRef:
 
 @frozen()
 class Inline:
-    """A JSON value as it stands."""
+    """A JSON value."""
 
     value: Any
 
 
 @frozen()
 class Stored:
-    """A value kept as an artifact."""
+    """A value stored as an artifact."""
 
     artifact: ArtifactRef
 
 
 @frozen()
 class ResultOf:
-    """A value to be read from the log: for inputs too many or too large to travel in a request."""
+    """A value to be read from the log: for inputs too many or too large for a request."""
 
     result: ResultRef
 
@@ -99,7 +99,7 @@ class Collected:
 
 @frozen()
 class Element:
-    """A part of a value that only its reader opens: `path` holds indexes of lists and keys of dictionaries."""
+    """A part of a value that only its reader loads: `path` holds indexes of lists and keys of dictionaries."""
 
     of: Value
     path: tuple[int | str, ...]
@@ -150,7 +150,7 @@ class BoundFields:
 
 @frozen()
 class Pick:
-    """Bound to a part of what another binding gives: see `Element`."""
+    """Bound to a part of another binding's value: see `Element`."""
 
     of: Binding
     path: tuple[int | str, ...]
@@ -158,14 +158,14 @@ class Pick:
 
 @frozen()
 class OneOf:
-    """Bound to the first of several bindings whose steps all have a result."""
+    """Bound to the first of several bindings whose steps all have results."""
 
     one_of: tuple[Binding, ...]
 
 
 @frozen()
 class Ending:
-    """Bound to how the run is about to end: its `outcome`, or its `error` for people; for steps that run at the end."""
+    """Bound to the `outcome` of the run's main phase, or to its `error`; for steps that run at the end."""
 
     ending: str
 
@@ -176,7 +176,7 @@ Binding: TypeAlias = Union[Inline, Param, Output, Pick, OneOf, Ending, BoundItem
 
 
 def parts(binding: Binding) -> tuple[Binding, ...]:
-    """The bindings that a binding is made of."""
+    """Return the direct parts of a binding."""
     match binding:
         case BoundItems(several) | OneOf(several):
             return several
@@ -189,7 +189,7 @@ def parts(binding: Binding) -> tuple[Binding, ...]:
 
 
 def sources(binding: Binding) -> Iterator[Output]:
-    """The outputs of nodes that a binding reads, in order."""
+    """Return the outputs of nodes that a binding reads, in order."""
     if isinstance(binding, Output):
         yield binding
     for part in parts(binding):
@@ -197,7 +197,7 @@ def sources(binding: Binding) -> Iterator[Output]:
 
 
 def params(binding: Binding) -> Iterator[str]:
-    """The pipeline parameters that a binding reads, in order."""
+    """Return the pipeline parameters that a binding reads, in order."""
     if isinstance(binding, Param):
         yield binding.param
     for part in parts(binding):
@@ -205,7 +205,7 @@ def params(binding: Binding) -> Iterator[str]:
 
 
 def with_run_id(value: Value, run_id: str) -> Value:
-    """The value as another run's log must hold it: its references to the log name the run whose log that is."""
+    """Return the value for another run's log: its references to the log get the id of their run."""
     match value:
         case ResultOf(ref):
             return value if ref.run_id else ResultOf(replace(ref, run_id=run_id))
@@ -222,7 +222,7 @@ def with_run_id(value: Value, run_id: str) -> Value:
 
 
 def references(value: Value) -> Iterator[ArtifactRef]:
-    """The artifacts that a value is made of. What it names by reference is not among them."""
+    """Return the artifacts in a value. Those behind references to the log are not included."""
     match value:
         case Stored(artifact):
             yield artifact
@@ -239,12 +239,12 @@ def references(value: Value) -> Iterator[ArtifactRef]:
 
 
 def artifacts(value: Value) -> Iterator[str]:
-    """The digests of the artifacts that a value is made of; those of a folder's files are in its manifest."""
+    """Return the digests of the artifacts in a value; those of a folder's files are in its manifest."""
     return (reference.sha256 for reference in references(value))
 
 
 def weight(value: Value) -> int:
-    """An upper estimate of the length of `value` as JSON text, in characters."""
+    """Return an upper estimate of the length of `value` as JSON text, in characters."""
     match value:
         case Inline(inline):
             return 16 + json_weight(inline)
@@ -261,13 +261,13 @@ def weight(value: Value) -> int:
 
 
 def json_weight(value: Any) -> int:
-    """An upper estimate of the length of plain JSON data as text, in characters."""
+    """Return an upper estimate of the length of plain JSON data as text, in characters."""
     if isinstance(value, int):
         return max(24, value.bit_length() // 3 + 2)
     if value is None or isinstance(value, float):
         return 24
     total, left = 0, [value]
-    while left:  # not by recursion: users nest as deep as they like
+    while left:  # a loop instead of recursion: user data may be nested deeply
         part = left.pop()
         if isinstance(part, str):
             # A control character is written as `\u0000`, a quote or a backslash with one more.

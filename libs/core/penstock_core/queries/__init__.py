@@ -1,1 +1,1 @@
-"""Queries."""
+"""Queries about runs: search, comparison, metric series."""

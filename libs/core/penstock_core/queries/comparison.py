@@ -1,7 +1,7 @@
-"""What tells runs from each other: plain data in, rows out. Says nothing about where the data come from.
+"""Compare runs: plain data in, rows out.
 
-A side is what is known of one run: by section, then by step and name, a plain JSON value. The result does not depend on
-the order of the runs but in the order of its values, and a run compared with itself differs in nothing.
+A side is what is known of one run: by section, then by step and name, a plain JSON value. The order of the runs only
+determines the order of the values, and a run compared with itself has no differences.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 SECTIONS = ("run", "inputs", "params", "tags", "metrics", "outputs", "code", "environment", "git", "durations")
-"""In the order in which they are shown."""
+"""The sections in the order in which they are shown."""
 
 MOST = 20
-"""Runs that are compared at the same time."""
+"""Most runs in one comparison."""
 
 Name: TypeAlias = tuple[str, str]
 """A step, empty for the run as a whole, and a name."""
@@ -26,7 +26,7 @@ Side: TypeAlias = Mapping[str, Mapping[Name, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Missing:
-    """Stands for what a run does not have, which is not the same as null."""
+    """The value of a run that has none, which is not the same as null."""
 
 
 MISSING = Missing()
@@ -34,7 +34,7 @@ MISSING = Missing()
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the runs have under one name, in their order; `same` if it is the same everywhere."""
+    """The values of the runs under one name, in their order; `same` if they are all equal."""
 
     section: str
     step: str
@@ -44,7 +44,7 @@ class Row:
 
 
 def compare(sides: Sequence[Side]) -> list[Row]:
-    """All that any of the sides has, by section, step and name."""
+    """Return everything that any of the sides has, by section, step and name."""
     rows: list[Row] = []
     for section in SECTIONS:
         parts = [side.get(section, {}) for side in sides]
@@ -57,7 +57,7 @@ def compare(sides: Sequence[Side]) -> list[Row]:
 
 
 def equal(one: Any, other: Any) -> bool:
-    """Whether two values are the same: 1 is 1.0 and not true, NaN is NaN, in lists and objects part by part."""
+    """Whether two values are equal: 1 equals 1.0 and not true, NaN equals NaN, lists and objects by their parts."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, int | float) and isinstance(other, int | float):
@@ -72,5 +72,5 @@ def equal(one: Any, other: Any) -> bool:
 
 
 def _natural(text: str) -> list[tuple[int, str]]:
-    """`train[10]` comes after `train[9]`."""
+    """Sort key under which `train[10]` comes after `train[9]`."""
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"([0-9]+)", text)] + [(0, text)]

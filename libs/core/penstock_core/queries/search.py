@@ -1,9 +1,9 @@
-"""What is asked of the list of runs, as data: filters, an order, a place to go on from. Texts are read here, once.
+"""Searches of runs as data: filters, an order, a cursor. Texts are parsed here.
 
     loss<0.2    depth=4    team=vision    -metric:accuracy
 
-In: texts as people type them. Out: a `RunQuery`, which every read model answers the same way. Pages are cut by key, the
-value that is sorted by and the run's id, so a page stays the same page while runs come in.
+In: texts as users type them. Out: a `RunQuery`, which every read model answers alike. Pages are cut by the sort key and
+the run's id, so a page stays the same while runs are added.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from penstock_core.errors import InputError
 Operator: TypeAlias = Literal["<", "<=", ">", ">=", "=", "!="]
 
 NEWEST = "-created_at"
-"""The order that is used where none is given."""
+"""The default order."""
 
 COLUMNS = ("created_at", "finished_at", "duration")
-"""What a list can be sorted by, beside `metric:NAME` and `param:NAME`."""
+"""The columns to sort by, besides `metric:NAME` and `param:NAME`."""
 
 LIMIT = 500
 """Most runs of a page."""
@@ -34,12 +34,12 @@ _TEXT_LIMIT = 1000
 
 
 class InvalidQueryError(InputError):
-    """A filter, an order or a cursor cannot be read; the message says how it is written."""
+    """A filter, an order or a cursor is invalid; the message says how to write it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A named value compared with a number or, where `number` is None, with a text (only `=` and `!=`)."""
+    """A named value compared with a number or, with `number` None, with a text (only `=` and `!=`)."""
 
     name: str
     operator: Operator
@@ -49,7 +49,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """A label or tag of this name; with any text where `text` is None."""
+    """A label or tag of this name; any value if `text` is None."""
 
     name: str
     text: str | None = None
@@ -57,7 +57,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True)
 class Sort:
-    """An order: by a column of `COLUMNS`, or by the metric or parameter `name` where `column` is `metric`, `param`."""
+    """An order: by a column of `COLUMNS`, or by the metric or parameter `name` if `column` is `metric` or `param`."""
 
     column: str = "created_at"
     name: str = ""
@@ -69,7 +69,7 @@ class Sort:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The place of a run in a list: the value that the list is sorted by, and its id."""
+    """The position of a run in a list: its sort key and its id."""
 
     value: float
     run_id: str
@@ -77,7 +77,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunQuery:
-    """Runs that meet every given filter. Times are Unix seconds: asked for at or after `since`, before `until`."""
+    """Runs that match every filter. Times are Unix seconds: created at or after `since`, before `until`."""
 
     project: str = "default"
     pipeline: str | None = None
@@ -97,40 +97,40 @@ class RunQuery:
 
 
 def condition(text: str, *, numeric: bool = False) -> Condition:
-    """Read `loss<0.2` or `model=forest`; with `numeric`, only numbers can be compared with.
+    """Parse `loss<0.2` or `model=forest`; with `numeric`, only numbers can be compared with.
 
     Raises:
-        InvalidQuery: it is not of this form.
+        InvalidQueryError: it is not of this form.
     """
     found = _CONDITION.match(text)
     if found is None or len(found["name"]) > _NAME_LIMIT or len(found["value"]) > _TEXT_LIMIT:
-        raise InvalidQueryError(f"{text[:100]!r} is no condition: write a name, one of < <= > >= = !=, and a value")
+        raise InvalidQueryError(f"{text[:100]!r} is not a condition: write a name, one of < <= > >= = !=, and a value")
     operator = cast("Operator", found["operator"])
     number = number_of(found["value"])
     if number is None and numeric:
-        raise InvalidQueryError(f"{text[:100]!r} compares with {found['value'][:50]!r}, which is no number")
+        raise InvalidQueryError(f"{text[:100]!r} compares with {found['value'][:50]!r}, which is not a number")
     if number is None and operator not in ("=", "!="):
-        raise InvalidQueryError(f"{text[:100]!r}: texts can be compared with = and != only")
+        raise InvalidQueryError(f"{text[:100]!r}: text can be compared with = and != only")
     return Condition(found["name"], operator, found["value"], number)
 
 
 def label(text: str) -> Label:
-    """Read `name=text`, or `name` for any text.
+    """Parse `name=text`, or `name` for any text.
 
     Raises:
-        InvalidQuery: it has no name.
+        InvalidQueryError: it has no name.
     """
     name, equals, value = text.partition("=")
     if not name or len(name) > _NAME_LIMIT or len(value) > _TEXT_LIMIT:
-        raise InvalidQueryError(f"{text[:100]!r} is no label: write name=text, or the name alone")
+        raise InvalidQueryError(f"{text[:100]!r} is not a label: write name=text, or the name alone")
     return Label(name, value if equals else None)
 
 
 def sort(text: str) -> Sort:
-    """Read `duration`, `-created_at`, `metric:loss`, `-param:depth`; a minus puts the largest first.
+    """Parse `duration`, `-created_at`, `metric:loss`, `-param:depth`; a minus sorts in descending order.
 
     Raises:
-        InvalidQuery: runs cannot be sorted by that.
+        InvalidQueryError: runs cannot be sorted by that.
     """
     column, colon, name = text.removeprefix("-").partition(":")
     named = column in ("metric", "param") and bool(colon) and 0 < len(name) <= _NAME_LIMIT
@@ -141,16 +141,16 @@ def sort(text: str) -> Sort:
 
 
 def cursor(order: Sort, key: Key) -> str:
-    """A page's end as text for a URL."""
+    """Encode the end of a page for a URL."""
     raw = json.dumps([str(order), key.value, key.run_id], separators=(",", ":"))
     return base64.urlsafe_b64encode(raw.encode()).decode().rstrip("=")
 
 
 def parse_cursor(text: str, order: Sort) -> Key:
-    """Read a cursor of a list in this order.
+    """Decode a cursor of a list in this order.
 
     Raises:
-        InvalidQuery: it is none that a page of this order gave.
+        InvalidQueryError: it is not a cursor of a list in this order.
     """
     try:
         padded = text.encode("ascii") + b"=" * (-len(text) % 4)
@@ -163,13 +163,11 @@ def parse_cursor(text: str, order: Sort) -> Key:
 
 
 def _no_cursor() -> InvalidQueryError:
-    return InvalidQueryError(
-        "the cursor is none that a page of this order gave: leave it out to begin with the first page"
-    )
+    return InvalidQueryError("the cursor is not one of a list in this order: omit it to start with the first page")
 
 
 def number_of(text: str) -> float | None:
-    """The finite number that a text is, or None."""
+    """Parse a finite number; None if the text is not one."""
     try:
         number = float(text)
     except ValueError:

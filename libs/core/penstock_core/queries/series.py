@@ -1,6 +1,6 @@
-"""Series of measurements: what one attempt may log, and how a long one is drawn with few points.
+"""Series of metrics: their limits, and how to draw a long one with few points.
 
-A value may be NaN or infinite. JSON has neither, so they travel as the texts that `spelled` gives.
+A value may be NaN or infinite. JSON has neither, so they are encoded as text by `spelled`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 POINTS = 1_000_000
-"""Measurements that are kept of one attempt; those that come after it are left out."""
+"""Most points of one attempt; further ones are dropped."""
 
 NAMES = 2_000
-"""Series that are kept of one attempt; those that begin after it are left out."""
+"""Most series of one attempt; further ones are dropped."""
 
 NAME_LIMIT = 200
 """Characters of the name of a series."""
@@ -23,11 +23,11 @@ STEP_LIMIT = 2**63 - 1
 """Largest step of a point; the smallest is its negative."""
 
 SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-"""Values that JSON has no numbers for, by how they are spelled."""
+"""Values without a JSON number, by their text."""
 
 
 class Point(NamedTuple):
-    """A measurement: its series, where in it (None where the step did not say), when in Unix seconds, and the value."""
+    """A point: its series, its step (None if none was given), when in Unix seconds, and the value."""
 
     name: str
     step: int | None
@@ -36,26 +36,26 @@ class Point(NamedTuple):
 
 
 def spelled(value: float) -> float | str:
-    """The value as JSON has it."""
+    """Encode a value for JSON."""
     return value if math.isfinite(value) else "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 
 
 def unspelled(value: float | str) -> float:
-    """The value that `spelled` made this of.
+    """Decode a value that `spelled` encoded.
 
     Raises:
-        ValueError: it is none of them.
+        ValueError: it is not one.
     """
     if isinstance(value, str):
         if value not in SPECIAL:
-            raise ValueError(f"{value[:20]!r} is no value of a series")
+            raise ValueError(f"{value[:20]!r} is not a value of a series")
         return SPECIAL[value]
     return float(value)
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is known of a series without its points. `low` and `high` are None where all values are NaN."""
+    """The summary of a series without its points. `low` and `high` are None if all values are NaN."""
 
     count: int
     low: float | None
@@ -64,16 +64,16 @@ class Summary:
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """The summary of at least one value."""
+    """Summarize at least one value."""
     known = [value for value in values if not math.isnan(value)]
     return Summary(len(values), min(known, default=None), max(known, default=None), values[-1])
 
 
 def thinned(values: Sequence[float], most: int) -> list[int]:
-    """Indices, in order, of at most `most` values that a line through all of them is drawn with.
+    """Return the indices, in order, of at most `most` values to draw a line through.
 
-    The first, the last, and of each part of the series its smallest, its largest and its first NaN, so that no peak,
-    no gap and no bound of the whole is lost.
+    These are the first, the last, and the smallest, the largest and the first NaN of each part of the series, so that
+    no peak and no gap is lost.
     """
     if len(values) <= max(most, 2):
         return list(range(len(values)))
@@ -95,7 +95,7 @@ def _telling(values: Sequence[float], part: range) -> Iterator[int]:
 
 
 def latest(points: Iterable[Point], most: int) -> list[Point]:
-    """All points if there are at most `most`; else the last one of each name, the latest `most` of them, in order."""
+    """Return all points if there are at most `most`, else the last one of each name, the latest `most`, in order."""
     given = list(points)
     if len(given) <= most:
         return given

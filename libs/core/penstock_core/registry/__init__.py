@@ -1,6 +1,6 @@
-"""The model registry: named models, their versions, aliases that move, and gates that guard the moves.
+"""The model registry: models, their versions, aliases, and gates that guard the aliases.
 
-A model's state is the fold of its facts, which lie one after another on numbered places; `decide` says which facts
-follow from a wish, or why none does. All of it is pure: whoever appends at a place that was taken meanwhile folds what
-is there and decides anew.
+The state of a model is the fold of its facts, each of which has a revision in the model's log. `decide` returns the
+facts that follow from a request, or the error why none does. All of it is pure: a writer whose revision is taken folds
+the log again and decides again.
 """

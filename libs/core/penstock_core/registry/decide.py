@@ -1,7 +1,7 @@
-"""Decisions on a model: which facts follow from a wish, or why none does.
+"""Decisions about a model: which facts follow from a request, or why none does.
 
-In: a model as it stands, a wish, who has it and when. Out: facts for the places that follow, none where all is so
-already. A wish is repeated as often as anybody likes: what it asked for is then there, and nothing follows.
+In: the state of a model, a request, who makes it and when. Out: facts for the next revisions; none if the model is in
+the requested state already, so requests are idempotent.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from penstock_core.registry.state import Model, no_alias, no_model
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """What a version is made of: an artifact of an attempt, and what is known of both."""
+    """The artifact of a version and the attempt that made it."""
 
     artifact: ArtifactRef
     run_id: str
@@ -41,13 +41,13 @@ class Origin:
 
     @property
     def attempt_id(self) -> str:
-        """The attempt as text."""
+        """The identifier of the attempt."""
         return f"{self.run_id}/{self.key}/{self.attempt}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionDetails:
-    """What is said of a version when it is registered; see `ModelRegistered`."""
+    """The details of a version to register; see `ModelRegistered`."""
 
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     non_finite: dict[str, str] = field(default_factory=dict[str, str])
@@ -58,14 +58,14 @@ class VersionDetails:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Promotion:
-    """A wish that an alias stands for a version.
+    """A request to point an alias at a version.
 
     Attributes:
         version: its number.
-        gate: what it has to pass, besides the alias's own gate.
-        force: whether it passes without either; that takes a reason.
-        replaces: the version that the alias has to stand for now, 0 for none; None: whichever.
-        cause: the attempt whose end asks for it.
+        gate: a gate to pass, besides the alias's own gate.
+        force: whether to bypass both gates, which requires a reason.
+        replaces: the version that the alias must point at now, 0 for none; None: any.
+        cause: the attempt whose end requests it.
     """
 
     alias: str
@@ -79,7 +79,7 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who has a wish, and when, in Unix seconds."""
+    """Who makes a request, and when, in Unix seconds."""
 
     by: str
     at: float
@@ -87,7 +87,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What follows: facts (none where all is so already), for which version, and what came of a gate."""
+    """The facts that follow (none if nothing changes), the version, and the result of the gate."""
 
     facts: tuple[ModelFact, ...] = ()
     version: int = 0
@@ -97,16 +97,15 @@ class Decision:
 def register(
     model: Model, origin: Origin, about: VersionDetails, who: Actor, promotion: Promotion | None = None
 ) -> Decision:
-    """A version made of an artifact; the same artifact of the same attempt is the same version.
+    """Register a version; the same artifact of the same attempt is the same version.
 
     Args:
-        model: as it stands.
+        model: the present state.
         origin: the artifact and where it comes from.
-        about: what is said of it.
+        about: the details of the version.
         who: who registers it.
-        promotion: an alias for it; its version is filled in here. A refusal is a fact, too: the version is there all
-        the
-            same, and whoever asked may have gone.
+        promotion: an alias for the version, whose number is filled in here. If a gate refuses it, that is recorded as a
+            fact, because the version is registered all the same and the caller may be gone.
     """
     known = model.by_source.get((origin.run_id, origin.key, origin.attempt, origin.artifact.sha256))
     facts: tuple[ModelFact, ...] = ()
@@ -153,13 +152,13 @@ def _with_alias(model: Model, facts: tuple[ModelFact, ...], promotion: Promotion
 
 
 def promote(model: Model, promotion: Promotion, who: Actor) -> Decision:
-    """An alias stands for a version from now on.
+    """Point an alias at a version.
 
     Raises:
-        NotThere: there is no such model or version.
-        Contradicts: the version is archived, the alias stands elsewhere than `replaces` says, or force has no reason.
-        GateRefused: the version does not pass.
-        GateError: the gate cannot be read.
+        NotFoundError: the model or the version does not exist.
+        ConflictError: the version is archived, the alias does not point at `replaces`, or `force` has no reason.
+        GateRefusedError: the version does not pass a gate.
+        GateError: the gate is invalid.
     """
     version = model.numbered(promotion.version)
     return Decision(_move(model, version, promotion, who, model.revision + 1), promotion.version)
@@ -172,20 +171,18 @@ def _move(
     now = model.aliases.get(promotion.alias)
     previous = now.version if now is not None else None
     if promotion.force and not promotion.reason.strip():
-        raise ConflictError("a gate is passed by for a reason only", "say why, with --reason TEXT")
+        raise ConflictError("bypassing a gate requires a reason", "give one with --reason TEXT")
     gate = gates.parse(promotion.gate) if promotion.gate else None
     if previous == promotion.version:
         return ()
     if promotion.replaces is not None and promotion.replaces != (previous or 0):
-        stands = f"stands for version {previous}" if previous else "stands for nothing"
+        stands = f"points at version {previous}" if previous else "points at no version"
         raise ConflictError(
-            f"alias {promotion.alias!r} of model {model.name!r} {stands}, not for version {promotion.replaces}",
-            "somebody else has moved it: look at its history, then decide anew",
+            f"alias {promotion.alias!r} of model {model.name!r} {stands}, not at version {promotion.replaces}",
+            "it was changed in the meantime: check its history and try again",
         )
     if version.version in model.archived:
-        raise ConflictError(
-            f"version {version.version} of model {model.name!r} is archived", "take it back first: --undo"
-        )
+        raise ConflictError(f"version {version.version} of model {model.name!r} is archived", "unarchive it first")
     asked = _asked(model, promotion)
     clauses, forced = _judged(model, version, promotion, gate)
     return (
@@ -210,10 +207,10 @@ def _move(
 def _judged(
     model: Model, version: ModelRegistered, promotion: Promotion, own: gates.Gate | None
 ) -> tuple[tuple[str, ...], bool]:
-    """What came of the alias's gate and of the wish's own, and whether one was passed by.
+    """Evaluate the alias's gate and the request's own; returns the clauses, and whether a gate was bypassed.
 
     Raises:
-        GateRefused: the version does not pass.
+        GateRefusedError: the version does not pass.
     """
     policy = model.gates.get(promotion.alias)
     asked = [gate for gate in (gates.parse(policy.gate) if policy else None, own) if gate is not None]
@@ -223,7 +220,7 @@ def _judged(
     if not passed and not promotion.force:
         raise GateRefusedError(
             f"version {version.version} of model {model.name!r} does not pass the gate of {promotion.alias!r}",
-            "register a better one, or pass the gate by with --force and a reason",
+            "register a better version, or bypass the gate with --force and a reason",
             clauses,
         )
     return clauses, not passed
@@ -236,10 +233,10 @@ def _asked(model: Model, promotion: Promotion) -> str:
 
 
 def remove_alias(model: Model, alias: str, reason: str, who: Actor) -> Decision:
-    """An alias stands for nothing any more.
+    """Delete an alias.
 
     Raises:
-        NotThere: it stands for nothing.
+        NotFoundError: it does not exist.
     """
     if not model.exists:
         raise no_model(model.name)
@@ -260,10 +257,10 @@ def remove_alias(model: Model, alias: str, reason: str, who: Actor) -> Decision:
 
 
 def set_gate(model: Model, alias: str, gate: str, reason: str, who: Actor) -> Decision:
-    """Every move of an alias has to pass a gate from now on; an empty one removes it. A model need not be there yet.
+    """Set the gate of an alias, or remove it with an empty one. The model need not exist yet.
 
     Raises:
-        GateError: the gate cannot be read.
+        GateError: the gate is invalid.
     """
     check_alias(alias)
     if gate:
@@ -285,11 +282,11 @@ def set_gate(model: Model, alias: str, gate: str, reason: str, who: Actor) -> De
 
 
 def archive(model: Model, version: int, reason: str, who: Actor, *, archived: bool = True) -> Decision:
-    """A version is not offered any more, or is again.
+    """Archive a version, or unarchive it.
 
     Raises:
-        NotThere: there is no such version.
-        Contradicts: an alias stands for it.
+        NotFoundError: the version does not exist.
+        ConflictError: an alias points at it.
     """
     model.numbered(version)
     if (version in model.archived) == archived:
@@ -297,7 +294,7 @@ def archive(model: Model, version: int, reason: str, who: Actor, *, archived: bo
     aliases = model.aliases_of(version)
     if archived and aliases:
         raise ConflictError(
-            f"version {version} of model {model.name!r} is {', '.join(aliases)}", "move or remove that alias first"
+            f"version {version} of model {model.name!r} has an alias: {', '.join(aliases)}", "move or delete it first"
         )
     fact = VersionArchived(
         project=model.project,

@@ -1,10 +1,10 @@
-"""Why nothing comes of a wish.
+"""The errors of the model registry.
 
-RegistryError
-├── NotThere         there is no such model, version or alias
-├── Contradicts      it contradicts what is there
-└── GateRefused      the version does not pass the gate; carries what came of each comparison
-GateError            a gate cannot be read; says where
+RegistryError            a request is refused; `advice` says what to do
+├── NotFoundError        there is no such model, version or alias
+├── ConflictError        the request conflicts with the present state
+└── GateRefusedError     the version does not pass the gate; has the result of each comparison
+GateError                a gate is invalid; says where
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from penstock_core.errors import PenstockError
 
 
 class RegistryError(PenstockError):
-    """The registry refuses a wish. `advice` says what to do."""
+    """A request is refused. `advice` says what to do."""
 
     user_fault: ClassVar[bool] = True
 
@@ -30,7 +30,7 @@ class NotFoundError(RegistryError):
 
 
 class ConflictError(RegistryError):
-    """It contradicts what is there."""
+    """The request conflicts with the present state."""
 
 
 class GateRefusedError(RegistryError):
@@ -42,7 +42,7 @@ class GateRefusedError(RegistryError):
 
 
 class GateError(PenstockError, ValueError):
-    """A gate cannot be read. `at` is the index of the character, from 0."""
+    """A gate is invalid. `at` is the index of the character, from 0."""
 
     user_fault: ClassVar[bool] = True
 

@@ -1,8 +1,7 @@
 """The facts of a model: what happened to it, in the past tense, never changed.
 
-The facts of one model lie on the places 1, 2, 3 … of its log, each written at most once. So every decision sees all
-that were made before, whatever they are about: a gate that compares two aliases cannot be passed by moving both at the
-same time.
+The facts of one model have the revisions 1, 2, 3 … of its log, each written at most once. So every decision is made
+with all earlier ones known: a gate that compares two aliases cannot be bypassed by moving both at the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ MOST = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OfModel:
-    """What all facts have: whose they are, their place, who caused them and when, in Unix seconds."""
+    """The fields of all facts: the model, the revision, who caused it and when, in Unix seconds."""
 
     append_once: ClassVar[bool] = True
 
@@ -42,7 +41,7 @@ class _OfModel:
         ids.check_name(self.project, "project")
         ids.check_name(self.model, "model")
         if not 1 <= self.revision <= MOST:
-            raise InvalidFactError(f"place {self.revision} of model {self.model!r} is out of range")
+            raise InvalidFactError(f"revision {self.revision} of model {self.model!r} is out of range")
 
     @property
     def tail(self) -> str:
@@ -56,9 +55,9 @@ class ModelRegistered(_OfModel):
 
     Attributes:
         version: its number, from 1, without gaps.
-        output: the name of the output or artifact that it was.
-        code: digest of the code of the step, where that can be told.
-        metrics: measurements that gates compare; `non_finite` are those that are no finite numbers, as text.
+        output: the name of the output or artifact.
+        code: digest of the code of the step, if known.
+        metrics: the metrics for gates; `non_finite` are those that are not finite numbers, as text.
         params: parameters that the attempt logged.
         experiment: whether the version of the pipeline was an experiment at the time of the registration. Publishing it
             later changes nothing here.
@@ -85,7 +84,7 @@ class ModelRegistered(_OfModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _OfAlias(_OfModel):
-    """What all facts about an alias have."""
+    """The fields of all facts about an alias."""
 
     alias: str
 
@@ -96,12 +95,12 @@ class _OfAlias(_OfModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelPromoted(_OfAlias):
-    """An alias of the model stands for a version from now on; `previous` is the one that it stood for.
+    """An alias points at a version from now on; `previous` is the one before.
 
     Attributes:
-        gate: what was asked of the version; `clauses` what came of each comparison.
-        forced: whether the gate was passed by, for the `reason`.
-        cause: the attempt whose end asked for it, where one did.
+        gate: the gate; `clauses` the result of each comparison.
+        forced: whether the gate was bypassed, for the `reason`.
+        cause: the attempt whose end requested it, if one did.
     """
 
     ce_type: ClassVar[str] = "penstock.model.promoted.v1"
@@ -117,7 +116,7 @@ class ModelPromoted(_OfAlias):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionRefused(_OfAlias):
-    """A step asked for an alias of a version that it registered, and the gate refused; `clauses` say why."""
+    """A step requested an alias for the version that it registered, and the gate refused it; `clauses` say why."""
 
     ce_type: ClassVar[str] = "penstock.model.promotion-refused.v1"
 
@@ -129,7 +128,7 @@ class PromotionRefused(_OfAlias):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AliasRemoved(_OfAlias):
-    """An alias of the model stands for nothing any more; it stood for `previous`."""
+    """An alias was deleted; it pointed at `previous`."""
 
     ce_type: ClassVar[str] = "penstock.model.alias-removed.v1"
 
@@ -139,7 +138,7 @@ class AliasRemoved(_OfAlias):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateSet(_OfAlias):
-    """Every move of an alias has to pass a gate from now on; an empty one removes it."""
+    """Every move of an alias has to pass a gate from now on; an empty one removes the gate."""
 
     ce_type: ClassVar[str] = "penstock.model.gate-set.v1"
 
@@ -149,7 +148,7 @@ class GateSet(_OfAlias):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VersionArchived(_OfModel):
-    """A version is not offered any more; or is again, where `archived` is false."""
+    """A version was archived, or unarchived if `archived` is false."""
 
     ce_type: ClassVar[str] = "penstock.model.archived.v1"
 
@@ -164,13 +163,13 @@ MODEL_FACTS: tuple[type[ModelFact], ...] = get_args(ModelFact)
 
 
 def check_alias(alias: str) -> str:
-    """Return `alias` when it may be one.
+    """Return `alias` if it is a valid name of an alias.
 
     Raises:
-        InvalidId: it is no name, a number, or `latest`.
+        InvalidIdError: it is no valid name, a number, or `latest`.
     """
     ids.check_name(alias, "alias")
     if alias.isdecimal() or alias == LATEST:
-        what = "the latest version has that name already" if alias == LATEST else "it would be taken for a version"
+        what = "this name means the latest version" if alias == LATEST else "it would be read as a version number"
         raise InvalidIdError(f"alias {alias!r} is not valid: {what}")
     return alias

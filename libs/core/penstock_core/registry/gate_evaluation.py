@@ -1,7 +1,7 @@
-"""What comes of a gate: whether it holds, and each comparison with the numbers on both sides.
+"""Evaluate gates: whether a gate passes, and each comparison with the numbers on both sides.
 
-A comparison with an alias that stands for nothing yet holds: the first champion has nobody to beat. One with a metric
-that is missing, or is no number, does not.
+A comparison with an alias that does not exist yet is true, so that the first champion passes. A comparison with a
+metric that is missing, or is not a number, is false.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ class Measured(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, float]:
-        """Its measurements."""
+        """Its metrics."""
         ...
 
     @property
     def non_finite(self) -> Mapping[str, str]:
-        """Those that are no finite numbers, as text."""
+        """Those that are not finite numbers, as text."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """One comparison: whether it holds, and how it reads with its numbers."""
+    """One comparison: whether it is true, and its text with the numbers."""
 
     holds: bool
     text: str
@@ -53,19 +53,19 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a gate holds, and all of its comparisons."""
+    """Whether a gate passes, and all of its comparisons."""
 
     holds: bool
     clauses: tuple[Clause, ...]
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The comparisons for people."""
+        """The comparisons as text."""
         return tuple(clause.text for clause in self.clauses)
 
 
 class _AbsentError(Exception):
-    """A number is not there. `holds` tells what that makes of the comparison."""
+    """A number is missing. `holds` is the result of the comparison then."""
 
     def __init__(self, why: str, *, holds: bool = False) -> None:
         self.why = why
@@ -74,7 +74,7 @@ class _AbsentError(Exception):
 
 
 def judge(gate: Gate, version: Measured, standing: Mapping[str, Measured]) -> Verdict:
-    """What comes of a gate for a version; `standing` are the versions that the aliases stand for, by alias."""
+    """Evaluate a gate for a version; `standing` are the versions that the aliases point at, by alias."""
     match gate:
         case Comparison():
             clause = _clause(gate, version, standing)
@@ -90,10 +90,10 @@ def _clause(gate: Comparison, version: Measured, standing: Mapping[str, Measured
     try:
         left, right = _both(gate.left, gate.right, version, standing)
     except _AbsentError as absent:
-        return Clause(absent.holds, f"{asked}: {absent.why}" + ("" if absent.holds else ", so it does not hold"))
+        return Clause(absent.holds, f"{asked}: {absent.why}" + ("" if absent.holds else ", so it is false"))
     holds = _COMPARE[gate.sign](left, right)
     numbers = f"{_number(left)} {gate.sign} {_number(right)}"
-    return Clause(holds, f"{asked}: {numbers} {'holds' if holds else 'does not hold'}")
+    return Clause(holds, f"{asked}: {numbers} is {'true' if holds else 'false'}")
 
 
 def _value(term: Term, version: Measured, standing: Mapping[str, Measured]) -> float:
@@ -104,7 +104,7 @@ def _value(term: Term, version: Measured, standing: Mapping[str, Measured]) -> f
             return _metric(name, version, f"version {version.version}")
         case Metric(name, alias):
             if alias not in standing:
-                raise _AbsentError(f"there is no {alias} yet, so it holds", holds=True)
+                raise _AbsentError(f"there is no {alias} yet, so it is true", holds=True)
             other = standing[alias]
             return _metric(name, other, f"{alias} (version {other.version})")
         case Negative(of):
@@ -116,12 +116,12 @@ def _value(term: Term, version: Measured, standing: Mapping[str, Measured]) -> f
             except ZeroDivisionError:
                 raise _AbsentError(f"{_number(one)} is divided by 0") from None
             if math.isnan(found):
-                raise _AbsentError(f"{_number(one)} {sign} {_number(other)} is no number")
+                raise _AbsentError(f"{_number(one)} {sign} {_number(other)} is not a number")
             return found
 
 
 def _both(left: Term, right: Term, version: Measured, standing: Mapping[str, Measured]) -> tuple[float, float]:
-    """Two numbers. Both are looked at: a metric that is missing matters more than a champion that is not there."""
+    """Evaluate two sides. Both are evaluated: a missing metric takes precedence over a missing alias."""
     found: list[float] = []
     absent: list[_AbsentError] = []
     for term in (left, right):
@@ -141,18 +141,18 @@ def _metric(name: str, of: Measured, whose: str) -> float:
         raise _AbsentError(f"{_name(name)} of {whose} is {of.non_finite[name]}")
     known = sorted({*of.metrics, *of.non_finite})
     listed = ", ".join(known[:_SHOWN]) + (" …" if len(known) > _SHOWN else "")
-    raise _AbsentError(f"{whose} has no metric {_name(name)} (it has: {listed or 'none'})")
+    raise _AbsentError(f"{whose} has no metric {_name(name)} (metrics: {listed or 'none'})")
 
 
 def _number(value: float) -> str:
     return f"{value:.10g}"
 
 
-# -------------------------------------------------------------------------------------------------------------- words
+# ----------------------------------------------------------------------------------------------------- gates as text
 
 
 def describe(gate: Gate) -> str:
-    """A gate as text; reading it gives the same gate."""
+    """Format a gate; parsing it gives the same gate."""
     match gate:
         case Comparison(sign, left, right):
             return f"{_term(left)} {sign} {_term(right)}"

@@ -1,16 +1,16 @@
-"""Gates: what is asked of a version before an alias may stand for it, such as `accuracy > champion.accuracy + 0.01`.
+"""Gates: conditions that a version must meet before an alias may point at it: `accuracy > champion.accuracy + 0.01`.
 
-    gate       = all {"or" all}
-    all        = one {"and" one}
-    one        = "not" one | "(" gate ")" | comparison
-    comparison = sum ("<" | "<=" | ">" | ">=" | "==" | "!=") sum {… sum}
-    sum        = product {("+" | "-") product}
-    product    = factor {("*" | "/") factor}
-    factor     = number | metric | "-" factor | "(" sum ")"
-    metric     = name | alias "." name          names that are no words are quoted: 'val/loss'
+gate       = all {"or" all}
+all        = one {"and" one}
+one        = "not" one | "(" gate ")" | comparison
+comparison = sum ("<" | "<=" | ">" | ">=" | "==" | "!=") sum {… sum}
+sum        = product {("+" | "-") product}
+product    = factor {("*" | "/") factor}
+factor     = number | metric | "-" factor | "(" sum ")"
+metric     = name | alias "." name          names that are not words are quoted: 'val/loss'
 
-A metric by itself is the version's own, one of an alias that of the version which the alias stands for now. Nothing of
-it is Python: it is read here, and computed by `verdicts`.
+A metric alone is the version's own; with an alias, it is that of the version which the alias points at now. Nothing of
+it is evaluated as Python: it is parsed here, and evaluated by `gate_evaluation`.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A metric: of the version itself, or of the one that the alias `of` stands for."""
+    """A metric: of the version itself, or of the one that the alias `of` points at."""
 
     name: str
     of: str = ""
@@ -58,7 +58,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """Two numbers added, subtracted, multiplied or divided."""
+    """A sum, difference, product or quotient of two numbers."""
 
     sign: Literal["+", "-", "*", "/"]
     left: Term
@@ -67,14 +67,14 @@ class Computed:
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """A number with the other sign."""
+    """A negated number."""
 
     of: Term
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two numbers compared."""
+    """A comparison of two numbers."""
 
     sign: Sign
     left: Term
@@ -83,14 +83,14 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """All of several have to hold."""
+    """All of several conditions."""
 
     parts: tuple[Gate, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Either:
-    """One of several has to hold."""
+    """One of several conditions."""
 
     parts: tuple[Gate, ...]
 
@@ -100,22 +100,22 @@ Gate: TypeAlias = Union[Comparison, Every, Either]  # noqa: UP007
 
 
 def parse(text: str) -> Gate:
-    """Read a gate. A `not` is taken into the comparisons, so that each of them can be told with what it asks.
+    """Parse a gate. A `not` is moved into the comparisons, so that each of them can be reported as it is meant.
 
     Raises:
-        GateError: it is none; says where and what is wrong.
+        GateError: it is invalid; says where and why.
     """
     if len(text) > LIMIT:
-        raise GateError(text, LIMIT, f"it has {len(text)} characters, and {LIMIT} are allowed")
+        raise GateError(text, LIMIT, f"it has {len(text)} characters; the limit is {LIMIT}")
     reader = _Reader(text)
     found = reader.either()
     if reader.token.kind != "end":
-        reader.fail(f"{reader.token.text!r} does not belong here, where 'and', 'or' or the end is expected")
+        reader.fail(f"expected 'and', 'or' or the end, not {reader.token.text!r}")
     return found
 
 
 def negated(gate: Gate) -> Gate:
-    """A gate that asks for the opposite."""
+    """Return the negation of a gate."""
     match gate:
         case Comparison(sign, left, right):
             return Comparison(_OPPOSITE[sign], left, right)
@@ -132,7 +132,7 @@ class _Token(NamedTuple):
 
 
 class _Reader:
-    """Reads from left to right; `token` is the next one."""
+    """Parses from left to right; `token` is the next one."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -151,7 +151,7 @@ class _Reader:
         match = _TOKEN.match(self._text, self._end)
         if match is None or match.lastgroup is None:
             shown = self._text[start : start + 12]
-            raise GateError(self._text, start, f"{shown!r} is neither a number, a name, nor a sign known here")
+            raise GateError(self._text, start, f"{shown!r} is not a number, a name or a known operator")
         self._end = match.end()
         text = match.group(match.lastgroup)
         kind = text if match.lastgroup == "sign" or text in _WORDS else match.lastgroup
@@ -191,7 +191,7 @@ class _Reader:
             self._depth -= 1
 
     def _is_gate(self) -> bool:
-        """Whether the parenthesis that opens here holds a gate, and not a number: whether a comparison is in it."""
+        """Whether the parenthesis that opens here contains a gate and not a number: whether a comparison is in it."""
         depth = 0
         for match in _TOKEN.finditer(self._text, self.token.at):
             text = match.group().strip()
@@ -211,7 +211,7 @@ class _Reader:
             left = right
         if not parts:
             what = repr(self.token.text) if self.token.text else "nothing"
-            self.fail(f"a comparison such as '> 0.9' is expected, and {what} is there")
+            self.fail(f"expected a comparison such as '> 0.9', not {what}")
         return parts[0] if len(parts) == 1 else Every(tuple(parts))
 
     def _sum(self) -> Term:
@@ -234,7 +234,7 @@ class _Reader:
             match self.token.kind:
                 case "number":
                     if not math.isfinite(float(self.token.text)):
-                        self.fail(f"{self.token.text} is too large a number")
+                        self.fail(f"{self.token.text} is too large")
                     return Number(self._take().text)
                 case "-":
                     self._take()
@@ -248,7 +248,7 @@ class _Reader:
                     return self._metric()
                 case _:
                     what = repr(self.token.text) if self.token.text else "nothing"
-                    self.fail(f"a number or a metric is expected, and {what} is there")
+                    self.fail(f"expected a number or a metric, not {what}")
         finally:
             self._depth -= 1
 
@@ -257,7 +257,7 @@ class _Reader:
         if self.token.kind != ".":
             return Metric(name)
         self._take()
-        return Metric(self._name(f"the name of a metric of {name!r} is expected"), of=name)
+        return Metric(self._name(f"expected the name of a metric of {name!r}"), of=name)
 
     def _name(self, otherwise: str) -> str:
         if self.token.kind not in ("word", "quoted"):
@@ -267,7 +267,7 @@ class _Reader:
     def _close(self) -> None:
         if self.token.kind != ")":
             what = repr(self.token.text) if self.token.text else "nothing"
-            self.fail(f"')' is expected, and {what} is there")
+            self.fail(f"expected ')', not {what}")
         self._take()
 
     def _deeper(self) -> None:
@@ -277,7 +277,7 @@ class _Reader:
 
 
 def is_word(name: str) -> bool:
-    """Whether a name can stand in a gate without quotes."""
+    """Whether a name needs no quotes in a gate."""
     return name not in _WORDS and re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) is not None
 
 

@@ -10,7 +10,7 @@ from penstock_core.errors import InvalidIdError
 from penstock_core.registry.facts import MOST, check_alias
 
 PREFIX = "model:"
-"""Begins an input of a run that names a registered model."""
+"""Prefix of an input of a run that refers to a registered model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,10 @@ class Reference:
 
 
 def named(value: Any, schema: Any) -> str | None:
-    """The registered model that an input of a run names, as text; None where it names none.
+    """Return the reference to a registered model in an input of a run, as text; None without one.
 
-    It does so by `{"artifact": {"model": "churn@champion"}}`, or by the text `model:churn@champion` where the
-    parameter, by its JSON Schema, takes no texts.
+    The input is `{"artifact": {"model": "churn@champion"}}`, or the text `model:churn@champion` if the parameter
+    accepts no text by its JSON Schema.
     """
     match value:
         case {"artifact": {"model": str(text), **rest}} if not rest and len(cast("dict[str, Any]", value)) == 1:
@@ -58,10 +58,10 @@ def _takes_text(schema: Any) -> bool:
 
 
 def parse(text: str) -> Reference:
-    """Read a reference.
+    """Parse a reference.
 
     Raises:
-        InvalidId: it is none.
+        InvalidIdError: it is invalid.
     """
     advice = "write NAME for the latest published version, NAME@ALIAS or NAME:NUMBER"
     name, at, alias = text.partition("@")
@@ -71,5 +71,5 @@ def parse(text: str) -> Reference:
     if not colon:
         return Reference(ids.check_name(name, "model"))
     if not (number.isascii() and number.isdecimal() and len(number) < 8 and 1 <= int(number) <= MOST):
-        raise InvalidIdError(f"{text[:120]!r} names no version of a model: {advice}")
+        raise InvalidIdError(f"{text[:120]!r} is not a version of a model: {advice}")
     return Reference(ids.check_name(name, "model"), version=int(number))

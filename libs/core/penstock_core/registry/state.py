@@ -1,7 +1,7 @@
-"""The state of a model: the fold of its facts, nothing else.
+"""The state of a model: the fold of its facts.
 
-`evolve` is total (what makes no sense changes nothing but the place), idempotent (a place that was folded is not folded
-again) and takes over the model it is given.
+`evolve` is total (facts that do not apply only advance the revision), idempotent (a revision is folded once) and takes
+ownership of its argument.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from penstock_core.registry.facts import (
 from penstock_core.registry.references import Reference
 
 Source = tuple[str, str, int, str]
-"""What a version was made of: run, step, attempt, and the digest of the artifact."""
+"""Where a version comes from: run, step, attempt, and the digest of the artifact."""
 
 _NAMED = 20
 
 
 @dataclass(slots=True)
 class Model:
-    """A model as its facts tell it. Read its attributes; change it through `evolve` only.
+    """The state of a model. Read its attributes; change it through `evolve` only.
 
     Attributes:
-        place: the last place of its log that is folded.
+        revision: the last revision of its log that is folded.
         versions: by number; the numbers have no gaps.
-        archived: why versions are not offered any more, by number.
-        aliases: the moves by which aliases stand where they stand.
-        gates: what every move of an alias has to pass.
+        archived: the reasons of archived versions, by number.
+        aliases: the promotions that the aliases come from.
+        gates: the gates of aliases.
         history: all facts, in order.
-        made_of: the number of the version that was made of something.
-        answered: aliases that ends of attempts asked for and that were decided on: cause, alias, version.
+        by_source: the number of the version with this source.
+        answered: aliases that ends of attempts requested and that were decided: cause, alias, version.
     """
 
     project: str
@@ -70,18 +70,18 @@ class Model:
         return [n for n in sorted(self.versions) if self.versions[n].experiment and n not in self.archived]
 
     def standing(self) -> dict[str, ModelRegistered]:
-        """The versions that the aliases stand for."""
+        """The versions that the aliases point at."""
         return {alias: self.versions[move.version] for alias, move in self.aliases.items()}
 
     def aliases_of(self, version: int) -> list[str]:
-        """The aliases that stand for a version, by name."""
+        """Return the aliases that point at a version, by name."""
         return sorted(alias for alias, move in self.aliases.items() if move.version == version)
 
     def find(self, reference: Reference) -> ModelRegistered:
-        """The version that a reference names.
+        """Return the version that a reference resolves to.
 
         Raises:
-            NotThere: there is none.
+            NotFoundError: it does not exist.
         """
         if not self.exists:
             raise no_model(self.name)
@@ -98,10 +98,10 @@ class Model:
         return latest
 
     def numbered(self, version: int) -> ModelRegistered:
-        """A version by its number.
+        """Return a version by its number.
 
         Raises:
-            NotThere: there is none.
+            NotFoundError: it does not exist.
         """
         if not self.exists:
             raise no_model(self.name)
@@ -113,8 +113,8 @@ class Model:
 
 
 def no_model(name: str) -> NotFoundError:
-    """There is no version of a model."""
-    return NotFoundError(f"there is no model {name!r}", "`penstock models list` shows those that there are")
+    """Return the error that a model does not exist."""
+    return NotFoundError(f"there is no model {name!r}", "list models with `penstock models list`")
 
 
 def no_latest(model: Model) -> NotFoundError:
@@ -133,13 +133,13 @@ def no_latest(model: Model) -> NotFoundError:
 
 
 def no_alias(model: Model, alias: str) -> NotFoundError:
-    """An alias stands for nothing."""
+    """Return the error that an alias does not exist."""
     known = ", ".join(sorted(model.aliases)[:_NAMED]) or "none"
     return NotFoundError(f"model {model.name!r} has no alias {alias!r}", f"its aliases: {known}")
 
 
 def fold(project: str, name: str, facts: Iterable[tuple[int, ModelFact | None]]) -> Model:
-    """The state of a model after what lies on its places; None is something that nobody can read."""
+    """Fold the facts of a model, by revision; None is an unreadable fact."""
     model = Model(project, name)
     for revision, fact in facts:
         model = evolve(model, revision, fact)
@@ -147,7 +147,7 @@ def fold(project: str, name: str, facts: Iterable[tuple[int, ModelFact | None]])
 
 
 def evolve(model: Model, revision: int, fact: ModelFact | None) -> Model:
-    """Fold what lies on a place; takes over `model` and returns it."""
+    """Fold one revision. Takes ownership of `model` and returns it."""
     if revision <= model.revision:
         return model
     model.revision = revision
@@ -157,7 +157,7 @@ def evolve(model: Model, revision: int, fact: ModelFact | None) -> Model:
 
 
 def _apply(model: Model, fact: ModelFact) -> bool:
-    """Fold a fact; False when it makes no sense, so that it counts for nothing."""
+    """Fold a fact; False if it does not apply."""
     if isinstance(fact, ModelPromoted | PromotionRefused | VersionArchived) and fact.version not in model.versions:
         return False
     match fact:
@@ -187,8 +187,8 @@ def _apply(model: Model, fact: ModelFact) -> bool:
 
 
 def held(models: Iterable[Model]) -> set[str]:
-    """The digests of all artifacts that versions of these models are made of, archived ones too.
+    """Return the digests of the artifacts of all versions of these models, including archived ones.
 
-    The object of a folder is its manifest: the files that it names are held with it, and it says which they are.
+    The object of a folder is its manifest, which lists the files that must be kept with it.
     """
     return {version.artifact.sha256 for model in models for version in model.versions.values()}

@@ -201,7 +201,7 @@ def in_order(graph: Graph) -> list[Draft]:
                 waiting.pop(draft.key, None)
             elif needs in path:
                 circle = " <- ".join([*path[path.index(needs) :], needs])
-                raise DefinitionError(f"steps wait for each other in a circle: {circle}", draft.file, draft.line)
+                raise DefinitionError(f"steps wait for each other in a cycle: {circle}", draft.file, draft.line)
             else:
                 path.append(needs)
     return list(done.values())

@@ -61,12 +61,12 @@ class LimitsService:
             waiting=len(waiters),
             more_waiting=name in ledger.outside,
             holders=[
-                SlotHolder(**_attempt(h.place), since=h.since, cancel_requested=h.cancel_requested)
-                for h in sorted(holders, key=lambda h: (h.since, h.place))
+                SlotHolder(**_attempt(h.slot_key), since=h.since, cancel_requested=h.cancel_requested)
+                for h in sorted(holders, key=lambda h: (h.since, h.slot_key))
             ],
             waiters=[
                 SlotWaiter(
-                    **_attempt(w.place),
+                    **_attempt(w.slot_key),
                     since=w.since,
                     cancel_requested=w.cancel_requested,
                     priority=w.priority,

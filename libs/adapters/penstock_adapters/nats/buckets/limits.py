@@ -140,14 +140,14 @@ def pack(ledger: LimitsLedger) -> bytes:
     body = {
         "form": _FORM,
         "holders": [
-            [*h.place, [number(name) for name in h.limits], h.since, h.asked, int(h.cancel_requested)]
+            [*h.slot_key, [number(name) for name in h.limits], h.since, h.asked, int(h.cancel_requested)]
             for h in ledger.holders.values()
         ],
         "waiters": [
-            [*w.place, [[number(n.name), n.most] for n in w.needs], w.priority, w.since, int(w.cancel_requested)]
+            [*w.slot_key, [[number(n.name), n.most] for n in w.needs], w.priority, w.since, int(w.cancel_requested)]
             for w in ledger.waiters.values()
         ],
-        "pending_notices": [[*place, notice.value] for place, notice in ledger.pending_notices],
+        "pending_notices": [[*slot_key, notice.value] for slot_key, notice in ledger.pending_notices],
         "outside": ledger.outside,
         "sent": ledger.sent,
         "floor": ledger.floor,
@@ -187,8 +187,8 @@ def unpack(data: bytes) -> LimitsLedger:
             ((run, key, n), Notice(word)) for run, key, n, word in body["pending_notices"]
         ]
         return LimitsLedger(
-            holders={holder.place: holder for holder in holders},
-            waiters={waiter.place: waiter for waiter in waiters},
+            holders={holder.slot_key: holder for holder in holders},
+            waiters={waiter.slot_key: waiter for waiter in waiters},
             pending_notices=dict.fromkeys(pending_notices),
             outside=body["outside"],
             sent=body["sent"],
