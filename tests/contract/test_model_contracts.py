@@ -91,7 +91,7 @@ def test_hostile_bytes_decode_as_corrupt(at: str, ce_type: str, body: bytes) -> 
 def test_a_fact_on_a_wrong_subject_is_corrupt() -> None:
     sample = next(one for one in SAMPLES if "gate-set.v1.minimal" in one.name)
     found = model_fact_codec.read("models.default.churn.4", "penstock.model.gate-set.v1", sample.read_bytes())
-    assert found == UnreadableFact("models.default.churn.4", "the body says it belongs at models.default.churn.3")
+    assert found == UnreadableFact("models.default.churn.4", "the body is that of subject models.default.churn.3")
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)

@@ -192,12 +192,12 @@ def test_a_different_policy_changes_the_decisions() -> None:
 @pytest.mark.parametrize(
     ("number", "line", "why"),
     [
-        (1, "", "no header"),
-        (1, '{"penstock_history": 2, "run_id": "a"}', "no header"),
-        (1, "[]", "no header"),
-        (2, "{", "no fact"),
-        (2, '{"seq": 1, "at": 1.0, "type": "penstock.run.eaten.v1", "fact": {}}', "no fact of type"),
-        (2, '{"seq": 1, "at": 1.0, "type": "penstock.run.finished.v1", "fact": {"run_id": "a b"}}', "no fact"),
+        (1, "", "not the header"),
+        (1, '{"penstock_history": 2, "run_id": "a"}', "not the header"),
+        (1, "[]", "not the header"),
+        (2, "{", "not a fact"),
+        (2, '{"seq": 1, "at": 1.0, "type": "penstock.run.eaten.v1", "fact": {}}', "unknown type of fact"),
+        (2, '{"seq": 1, "at": 1.0, "type": "penstock.run.finished.v1", "fact": {"run_id": "a b"}}', "not a fact"),
         (2, '{"seq": 1, "at": 1.0, "type": "penstock.run.finished.v1", "fact": {"run_id": "a"}}', "outcome"),
     ],
 )

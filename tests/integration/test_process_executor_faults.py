@@ -80,7 +80,7 @@ async def test_memory_beyond_the_limit(executor_harness: OpenHarness) -> None:
     ("what", "text"),
     [
         (b"not json", "is invalid"),
-        (b'{"run_id":"other","key":"forge","attempt":1,"outcome":"succeeded"}', "belongs at"),
+        (b'{"run_id":"other","key":"forge","attempt":1,"outcome":"succeeded"}', "that of subject"),
         (b'{"run_id":"run1","key":"forge","attempt":1,"outcome":"lost"}', "cannot end like this"),
         (b'{"run_id":"run1","key":"forge","attempt":1,"outcome":"succeeded","metrics":{"a":"b"}}', "metrics"),
         (b"[" * 50_000, "is invalid"),

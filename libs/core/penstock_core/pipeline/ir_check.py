@@ -140,9 +140,7 @@ def _check_node(pipeline: Pipeline, node: Node, nodes: dict[str, Node], params: 
         _check_binding(pipeline, binding, nodes, params, f"input {name!r} of step {node.key!r}", node)
     for port in spec.inputs:
         if port.required and port.name not in node.inputs:
-            raise DefinitionError(
-                f"step {node.key!r} requires input {port.name!r} ({port.type})", node.file, node.line
-            )
+            raise DefinitionError(f"step {node.key!r} requires input {port.name!r} ({port.type})", node.file, node.line)
     for key in node.after:
         if key not in nodes:
             raise DefinitionError(f"step {node.key!r} runs after unknown step {key!r}", node.file, node.line)

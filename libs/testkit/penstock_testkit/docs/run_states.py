@@ -11,30 +11,30 @@ PAGE = Path("docs/run-states.md")
 
 _STATES = {
     Status.WAITING: "Not every step that it depends on has succeeded yet, or its first attempt is being requested.",
-    Status.QUEUED_FOR_LIMIT: "An attempt could run, and waits for a slot of each of its limits.",
-    Status.SUSPENDED: "It waits for an answer, an event, a time or another run, without a process.",
+    Status.QUEUED_FOR_LIMIT: "An attempt waits for a slot of each of its limits.",
+    Status.SUSPENDED: "It waits for an answer, an event, a time or a child run, without a process.",
     Status.QUEUED: "An attempt is requested; no executor has reported its start.",
     Status.RUNNING: "An executor has started the attempt.",
-    Status.RETRYING: "The last attempt ended badly and another one will be requested.",
-    Status.SUCCEEDED: "An attempt succeeded. Its results count; nothing can change them.",
-    Status.CACHED: "An earlier result with the same cache key counts.",
+    Status.RETRYING: "The last attempt did not succeed; another one will be requested.",
+    Status.SUCCEEDED: "An attempt succeeded. Its results are final.",
+    Status.CACHED: "A cached result, or a reused result of another run, is its result.",
     Status.FAILED: "The last attempt failed and the retry policy allows no more.",
-    Status.SKIPPED: "It never ran, because a step that it depends on has no result.",
+    Status.SKIPPED: "It did not run: a step that it depends on has no result, or its condition is false.",
     Status.CANCELLED: "The run was cancelled before it had a result.",
 }
 
 _EVENTS = {
-    "queued_for_limit": "a scheduler has the next attempt wait for its slots",
-    "suspended": "a scheduler has the next attempt wait for something outside",
-    "expanded": "a mapped step has its number of items",
-    "reused": "its result in another run is taken over",
+    "queued_for_limit": "a scheduler queues the next attempt for slots of its limits",
+    "suspended": "a scheduler suspends the next attempt until an answer, an event, a time or the end of a child run",
+    "expanded": "the number of items of a mapped step is known",
+    "reused": "its result in another run is reused",
     "requested": "a scheduler requests the next attempt",
     "started": "an executor reports that the attempt runs",
     "succeeded": "the attempt ends with results",
-    "cached": "the attempt ends with results of an earlier one",
-    "again": "the attempt ends badly and the policy asks for another: a failure with retries left, or a loss",
-    "failed": "the attempt ends badly for the last time",
-    "skipped": "a scheduler decides that it can never run",
+    "cached": "the attempt ends with a cached result",
+    "again": "the attempt fails with retries left, or is lost",
+    "failed": "the attempt fails without retries left",
+    "skipped": "a scheduler decides that it does not run",
     "cancelled": "the present or the next attempt ends as cancelled",
 }
 
@@ -46,7 +46,7 @@ def page() -> str:
         "",
         "<!-- Generated from TRANSITIONS in penstock_core.run.state: `python -m penstock_testkit.docs.run_states`. -->",
         "",
-        "What is not drawn here changes nothing: a fact that does not fit the state of its step is ignored.",
+        "A fact without a transition here is ignored.",
         "",
         "```mermaid",
         "stateDiagram-v2",
@@ -60,13 +60,13 @@ def page() -> str:
             name
             for name, group in (
                 ("in flight", IN_FLIGHT),
-                ("final", TERMINAL_STATUSES),
-                ("passing", SUCCESSFUL_STATUSES),
+                ("terminal", TERMINAL_STATUSES),
+                ("successful", SUCCESSFUL_STATUSES),
             )
             if status in group
         ]
         lines.append(f"| `{status}` | {_STATES[status]} | {', '.join(kinds)} |")
-    lines += ["", "Only a *passing* state lets dependents start.", "", "| event | when |", "|---|---|"]
+    lines += ["", "By default, only *successful* upstream steps let a step run.", "", "| event | when |", "|---|---|"]
     lines += [f"| `{event}` | {_EVENTS[event]} |" for event in dict.fromkeys(event for _, event in TRANSITIONS)]
     return "\n".join(lines) + "\n"
 
