@@ -93,7 +93,7 @@ async def test_metrics_can_be_given_explicitly(platform: Platform, http: Http) -
         ({"tags": {"a": "x" * 1001}}, 422, "a tag has"),
         ({"tags": {"a": 1}}, 422, "tags.a"),
         ({"description": "x" * 4001}, 422, "description"),
-        ({"alias": "3"}, 422, "taken for a version"),
+        ({"alias": "3"}, 422, "read as a version number"),
         ({"alias": "latest"}, 422, "latest"),
         ({"alias": "a b"}, 422, "alias"),
         ({"gate": "a > 1"}, 422, "need an alias"),
@@ -167,7 +167,7 @@ async def test_aliases_are_moved_read_and_deleted(platform: Platform, http: Http
     assert (moved.json()["previous"], moved.json()["moved"]) == (1, True)
     lost = await http("PUT", path, {"version": 1, "replaces": 1})
     assert (lost.status, lost.json()["title"]) == (409, "Conflict")
-    assert "alias 'champion' of model 'moving' stands for version 2, not for version 1" in lost.json()["detail"]
+    assert "alias 'champion' of model 'moving' points at version 2, not at version 1" in lost.json()["detail"]
     assert (await http("GET", path)).json()["version"] == 2
     assert (await http("PUT", path, {"version": 9})).json()["detail"].endswith(": it has versions 1 to 2")
     assert (await http("DELETE", f"{path}?reason=none")).status == 204
@@ -274,7 +274,7 @@ async def test_archiving_hides_a_version_without_deleting_it(platform: Platform,
     refused = await http("PUT", "/v1/models/hidden/aliases/champion", {"version": 2})
     assert (refused.status, refused.json()["detail"]) == (
         409,
-        "version 2 of model 'hidden' is archived: take it back first: --undo",
+        "version 2 of model 'hidden' is archived: unarchive it first",
     )
     await http("PUT", "/v1/models/hidden/aliases/champion", {"version": 1})
     assert (await http("POST", "/v1/models/hidden/versions/1/archive")).status == 409
@@ -320,7 +320,7 @@ async def test_a_model_input_is_pinned_at_submission(platform: Platform, http: H
     [
         ("model:nosuch", "there is no model 'nosuch'"),
         ("model:", "model ''"),
-        ("model:a:b", "names no version"),
+        ("model:a:b", "is not a version of a model"),
         ("model:../x", "is not valid"),
         ({"artifact": {"model": "nosuch@x"}}, "there is no model 'nosuch'"),
     ],

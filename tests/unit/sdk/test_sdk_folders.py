@@ -133,7 +133,7 @@ def test_a_name_with_control_characters_is_rejected(store: FolderStore, tmp_path
         save(folder, store)
     (folder / "a\nb").unlink()
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).write_text("x")
-    with pytest.raises(UnsavableError, match="no UTF-8"):
+    with pytest.raises(UnsavableError, match="not valid UTF-8"):
         save(folder, store)
 
 

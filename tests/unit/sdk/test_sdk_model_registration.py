@@ -117,7 +117,7 @@ def test_invalid_registrations(tmp_path: Path, entrypoint: str, says: str) -> No
         ("a\nb", {}, InvalidIdError, "is not valid"),
         ("x" * 101, {}, InvalidIdError, "is not valid"),
         ("churn", {"alias": "latest"}, InvalidIdError, "latest"),
-        ("churn", {"alias": "7"}, InvalidIdError, "taken for a version"),
+        ("churn", {"alias": "7"}, InvalidIdError, "read as a version number"),
         ("churn", {"alias": "best", "gate": "accuracy >"}, GateError, "after 'accuracy >'"),
         ("churn", {"gate": "accuracy > 1"}, ValueError, "set alias=, too"),
         ("churn", {"metrics": {"a": "high"}}, TypeError, "metric 'a' must be a number, not 'high'"),
