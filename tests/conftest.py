@@ -1,4 +1,4 @@
-"""What all tests share."""
+"""Configuration and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, Phase, settings
 pytest_plugins = ["penstock_testkit.fixtures", "penstock_testkit.executor_harness", "penstock_testkit.workers"]
 pytest.register_assert_rewrite("penstock_testkit.suites.artifact_store")
 
-# Machines are shared and slow at times: no deadline for one example. CI must not fail by chance: the same examples
-# each time, and more of them. `--hypothesis-profile` chooses another. Which parts of an example matter is not looked
-# for: it takes minutes, in which the test runs out of its time and says something else than what it found.
+# Machines may be shared and slow: no deadline for one example. CI must not fail by chance: it uses the same examples
+# each time, and more of them. `--hypothesis-profile` selects another profile. The explain phase is disabled: it takes
+# minutes, and the test would time out instead of reporting the failure.
 settings.register_profile(
     "dev",
     deadline=None,

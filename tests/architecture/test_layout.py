@@ -53,7 +53,7 @@ def test_services_import_neither_each_other_nor_user_code() -> None:
     layers = set(re.split(r"[\s|]+", contracts["importlinter:contract:layers"]["layers"].strip()))
     assert services <= layers
     apart = contracts["importlinter:contract:services-and-user-code"]["source_modules"].split()
-    # The composition root alone may reach for anything.
+    # Only the composition root may import everything.
     assert services - {"penstock_standalone"} <= set(apart)
 
 
@@ -111,7 +111,7 @@ def test_dependencies_have_a_lower_bound_and_no_url(dependency: str) -> None:
 
 
 def test_core_imports_only_the_standard_library() -> None:
-    """Standard library only, imports inside functions included."""
+    """The core imports only the standard library, also inside functions."""
     found: list[str] = []
     for path in PACKAGES["penstock_core"].rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -124,7 +124,7 @@ def test_core_imports_only_the_standard_library() -> None:
 
 
 def test_client_depends_only_on_nats_and_cli_libraries() -> None:
-    """The SDK and the runner need less: `.importlinter` keeps typer and rich out of `penstock`."""
+    """The SDK and the runner need fewer dependencies: `.importlinter` keeps typer and rich out of `penstock`."""
     assert names(GROUPS["client"]) == {"nats-py", "typer", "rich"}
 
 
@@ -135,7 +135,7 @@ def test_source_files_have_module_docstrings(path: Path) -> None:
 
 
 def test_only_the_cli_prints() -> None:
-    """Services log. A line on standard error, for the person who starts one, names its stream."""
+    """Services log. A line on standard error for the operator names its stream explicitly."""
     found: list[str] = []
     for path in SOURCES:
         if path.is_relative_to(PACKAGES["penstock_cli"]):
@@ -185,7 +185,7 @@ def test_every_dependency_is_pinned() -> None:
 
 
 def test_test_files_have_unique_names() -> None:
-    """Files are imported by path; equal names would make reports ambiguous."""
+    """Equal file names would make reports ambiguous."""
     paths_of: dict[str, list[str]] = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
         paths_of.setdefault(path.name, []).append(relative(path))

@@ -46,7 +46,7 @@ TARGETS = {
 
 
 class Source:
-    """A file of random bytes that is another one for each `fresh`, so that nothing is there already."""
+    """Return a file of random bytes, different for each `fresh`, so that no store has it already."""
 
     def __init__(self, path: Path, size: int) -> None:
         self.path = path
@@ -66,14 +66,14 @@ class Source:
 
 
 async def _timed(work: Callable[[], Awaitable[object]]) -> float:
-    os.sync()  # what others wrote is not this one's to wait for
+    os.sync()  # exclude pending writes of others from the measurement
     began = time.perf_counter()
     await work()
     return time.perf_counter() - began
 
 
 async def _read(store: ArtifactStore, sha256: str, target: Path) -> None:
-    """A whole verified read into a file, as a download is."""
+    """Read an object completely into a file with verification, like a download."""
     with target.open("wb", buffering=0) as file:
         async for chunk in store.open(sha256):
             await asyncio.to_thread(file.write, chunk)
@@ -125,7 +125,7 @@ async def s3(folder: Path, size: int, rounds: int) -> dict[str, float]:
 async def _in_turns(
     turn: int, ours: Callable[[], Awaitable[None]], other: Callable[[], Awaitable[None]]
 ) -> tuple[float, float]:
-    """Seconds of both; who goes first changes with the turn."""
+    """Return the seconds of both; the order alternates."""
     if turn % 2 == 0:
         first = await _timed(ours)
         return first, await _timed(other)
@@ -264,7 +264,7 @@ def frame(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure everything and print it."""
+    """Run all measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=1024, help="size of the large object")

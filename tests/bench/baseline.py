@@ -1,4 +1,4 @@
-"""The limit program: the least that a durable, isolated step can cost on this machine.
+"""The limit program: the lower bound of a durable, isolated step on this machine.
 
 For each step two acknowledged JetStream publishes, one after the other, and one fork whose child ends at once. Nothing
 else: no results, no scheduling, no reading back.

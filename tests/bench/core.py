@@ -131,7 +131,7 @@ def memory(items: int) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=20_000, help="steps of the chain and of the wide pipeline")
     parser.add_argument("--items", type=int, default=100_000, help="items of the mapped step")

@@ -199,7 +199,7 @@ TARGETS = {
 
 
 def main() -> None:
-    """Measure everything and print it."""
+    """Run all measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--runs", type=int, default=1000, help="runs of 10 steps in the scale part")

@@ -31,7 +31,7 @@ MODULES = {"light": STEP, "heavy": "import pandas\nimport sklearn.ensemble\nimpo
 
 
 class Events:
-    """Notes when each attempt is finished."""
+    """Records when each attempt finishes."""
 
     def __init__(self) -> None:
         self.waiting: dict[str, asyncio.Future[tuple[AttemptFinished, float]]] = {}
@@ -46,7 +46,7 @@ class Events:
         """Ignored."""
 
     def finished(self, fact: AttemptFinished) -> None:
-        """Wake who waits."""
+        """Wake the waiting task."""
         self.waiting.pop(fact.key).set_result((fact, time.time()))
 
 
@@ -68,9 +68,9 @@ class Bench:
         )  # fmt: skip
         began = time.time()
         await self.executor.submit(request)
-        fact, told = await future
+        fact, reported_at = await future
         assert fact.outcome == "succeeded", fact
-        return fact.started_at - began, told - fact.finished_at
+        return fact.started_at - began, reported_at - fact.finished_at
 
     async def rate(self, count: int, width: int) -> float:
         """Attempts per second, `width` at a time."""
@@ -151,7 +151,7 @@ def limit(name: str, count: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--pause", type=float, default=0.005, help="seconds between attempts one after another")

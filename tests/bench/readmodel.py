@@ -3,7 +3,7 @@
     python tests/bench/readmodel.py sqlite --runs 1000000
     python tests/bench/readmodel.py postgresql --runs 1000000
 
-The rows are made by the database itself, from the numbers of the runs. Prints median and longest of the times of each
+The database generates the rows from the numbers of the runs. Prints median and longest of the times of each
 query, in milliseconds, and the limits that are aimed at.
 """
 
@@ -44,7 +44,7 @@ IDS = {"postgresql": "'r' || lpad(n::text, 9, '0')", "sqlite": "'r' || substr('0
 
 
 def queries(runs: int) -> dict[str, RunQuery]:
-    """What a person asks in a year; the last pages lie in the middle of it."""
+    """The typical queries on a year of runs; the last pages are in the middle of it."""
     middle = search.Key(START + YEAR / 2, f"r{runs // 2:09d}")
     return {
         "newest": RunQuery(),
@@ -70,7 +70,7 @@ def queries(runs: int) -> dict[str, RunQuery]:
 
 
 def fill(database: Database, runs: int) -> None:
-    """Make the rows."""
+    """Generate the rows."""
     kind = database.write.dialect.name
     words = {"runs": runs, "last": ATTEMPTS - 1, "gap": repr(YEAR / runs), "start": START, "id": IDS[kind]}
     numbers = string.Template(NUMBERS[kind]).substitute(words)
@@ -113,7 +113,7 @@ def opened(kind: str, folder: Path) -> Iterator[Database]:
 
 
 def main() -> None:
-    """Measure one database."""
+    """Run the measurements on one database."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kind", choices=sorted(LIMITS))
     parser.add_argument("--runs", type=int, default=1_000_000)

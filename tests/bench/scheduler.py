@@ -3,8 +3,8 @@
     .venv/bin/python tests/bench/scheduler.py [--runs N] [--length N] [--profile FILE]
 
 The scheduler is a process of its own, as in production. The server does not sync each write, so that what is measured
-is the scheduler and not the disk. Facts are all that the log holds at the end: those that the scheduler reads (runs
-asked for, ends of attempts) and those that it appends (attempts, ends of runs). `cpu_ms_per_fact` is the scheduler's
+is the scheduler and not the disk. Facts are all that the log holds at the end: those that the scheduler reads (run
+requests, ends of attempts) and those that it appends (attempts, ends of runs). `cpu_ms_per_fact` is the scheduler's
 own processor time; it says what one replica can carry when its neighbours leave it a core.
 """
 
@@ -78,12 +78,12 @@ class FakeExecutor:
         self._acks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
-        """Begin."""
+        """Start the service."""
         self._puller.want(1000)
         self._tasks = [asyncio.create_task(self._appender.run()), asyncio.create_task(self._puller.run())]
 
     async def stop(self) -> None:
-        """End."""
+        """Stop the service."""
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
@@ -112,7 +112,7 @@ def cpu(pid: int) -> float:
 
 
 async def measure(url: str, pid: int, runs: int, length: int) -> dict[str, float]:
-    """Have all runs asked for at once and wait for their ends."""
+    """Request all runs at once and wait until they finish."""
     bus = Bus(await nats.connect(url, pending_size=64 * 1024 * 1024))
     log = NatsRunLog(bus, "bench")
     version = chain(length)
@@ -152,7 +152,7 @@ async def prepare(url: str) -> None:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the measurements and print them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=300, help="runs side by side")
     parser.add_argument("--length", type=int, default=20, help="steps of each run, one after another")

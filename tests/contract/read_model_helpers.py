@@ -1,4 +1,4 @@
-"""What the tests of the read model share: databases, facts with their places, and what the tables hold."""
+"""Helpers of the read model's tests: databases, facts with their subjects, and the contents of the tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IGNORED = {"alembic_version", "checkpoints"}
 
 
 def recorded(facts: Iterable[Fact], start: int = 1) -> list[Recorded]:
-    """Facts as the log would hold them."""
+    """Return facts as they are stored in the log."""
     return [Recorded(seq, 1_700_000_000.0 + seq, fact) for seq, fact in enumerate(facts, start)]
 
 
@@ -43,7 +43,7 @@ def apply(database: Database, facts: Sequence[Recorded], size: int = 1000) -> No
 
 
 def rows(database: Database) -> dict[str, list[tuple[Any, ...]]]:
-    """Everything that the tables hold, in order."""
+    """Return the contents of all tables, in order."""
     with database.read.begin() as connection:
         return {
             name: sorted((tuple(row) for row in connection.execute(sa.select(table))), key=repr)
@@ -53,7 +53,7 @@ def rows(database: Database) -> dict[str, list[tuple[Any, ...]]]:
 
 
 def empty(database: Database) -> None:
-    """Forget everything."""
+    """Delete all rows."""
     with database.write.begin() as connection:
         for table in tables.metadata.sorted_tables:
             connection.execute(sa.delete(table))

@@ -1,4 +1,4 @@
-"""The artifact stores against their suite, and what each does besides: its own faults and its own promises."""
+"""The artifact stores against their suite, and the faults and guarantees specific to each store."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
         assert await read(store.open(sha256)) == data
 
     async def test_a_full_file_system(self, tmp_path: Path) -> None:
-        """A real one, where this process may mount a small one: a put that does not fit leaves the room free again."""
+        """Uses a small mounted file system, if possible: a put that does not fit frees the space again."""
         script = (
             "import asyncio, sys; from pathlib import Path\n"
             "from penstock_adapters.files import FolderArtifacts\n"
@@ -149,7 +149,7 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
             await store.put_bytes(b"x")
 
     async def test_a_read_only_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+        monkeypatch.setattr(os, "access", lambda *_: False)  # root ignores permissions
         with pytest.raises(StoreRefusedError, match=r"cannot be written.*owner and permissions"):
             await FolderArtifacts(tmp_path).prepare()
 
@@ -256,7 +256,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
     async def test_without_conditional_writes_identical_bytes_may_be_written_twice(
         self, s3_server: S3Server, tmp_path: Path
     ) -> None:
-        store = S3Artifacts(s3_server.options("unconditional"))  # not prepared: the safe way is the default
+        store = S3Artifacts(s3_server.options("unconditional"))  # without probing, the safe variant is the default
         assert not store.conditional
         data, sha256 = make(9 * MIB)
         (tmp_path / "file").write_bytes(data)
@@ -329,7 +329,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
         ("statuses", "conditional"), [([200, 412], True), ([412], True), ([200, 200], False), ([501], False)]
     )
     async def test_the_probe_for_conditional_writes(self, statuses: list[int], conditional: bool) -> None:
-        """Services differ; these are the answers they are known to give."""
+        """Known responses of different S3 services."""
         seen: list[str] = []
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -359,7 +359,7 @@ KEYS: dict[str, Any] = {"access_key": "a", "secret_key": "b"}
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One try only: the waits between tries are boto3's and need no test."""
+    """Disable retries: the delays between them are boto3's and need no test."""
     monkeypatch.setattr("penstock_adapters.s3.client.TRIES", 1)
 
 
@@ -395,7 +395,7 @@ def test_invalid_addresses(tmp_path: Path, url: str) -> None:
 
 
 async def http(method: str, location: dict[str, Any], body: bytes | None = None) -> int:
-    """The status of a plain HTTP request to a granted location."""
+    """Return the status of a plain HTTP request to a presigned location."""
 
     def ask() -> int:
         request = urllib.request.Request(  # noqa: S310

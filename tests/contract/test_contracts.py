@@ -1,4 +1,4 @@
-"""The contracts as others see them: samples, schemas, generated files, and what must never change."""
+"""The published contracts: samples, schemas, generated files, and compatibility rules."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def type_of(sample: Path) -> type[Fact]:
     return BY_TYPE[sample.stem.rpartition(".")[0]]
 
 
-def place_of(sample: Path) -> str:
-    """The subject on which the sample's fact belongs."""
+def subject_of(sample: Path) -> str:
+    """Return the subject of the sample's fact."""
     fields = json.loads(sample.read_text())
     fact = fact_codec.ADAPTERS[type_of(sample)].validate_python(fields)
     return fact_codec.subject(fact)
@@ -64,12 +64,12 @@ def test_a_sample_is_valid_by_its_schema(sample: Path) -> None:
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
 def test_samples_round_trip_through_every_consumer(sample: Path) -> None:
-    place = place_of(sample)
-    fact = fact_codec.decode(place, sample.read_bytes())
+    subject = subject_of(sample)
+    fact = fact_codec.decode(subject, sample.read_bytes())
     assert isinstance(fact, type_of(sample)), fact
-    again = fact_codec.decode(place, fact_codec.encode(fact))
+    again = fact_codec.decode(subject, fact_codec.encode(fact))
     assert again == fact
-    # What is written is a valid event, and holds every known field of the sample with its value.
+    # The output is a valid event and has every known field of the sample with its value.
     written = json.loads(fact_codec.encode(fact))
     schema = json.loads((PROTO / "events" / schemas.event_file(type(fact))).read_text())
     validator(schema).validate(written)
@@ -88,7 +88,7 @@ def holds(written: Any, given: Any) -> bool:
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda path: path.stem)
 def test_the_state_machine_accepts_every_sample(sample: Path) -> None:
-    fact = fact_codec.decode(place_of(sample), sample.read_bytes())
+    fact = fact_codec.decode(subject_of(sample), sample.read_bytes())
     assert not isinstance(fact, fact_codec.UnreadableFact)
     state = machine.RunState(fact.run_id, machine.Plan(Pipeline(name="training")))
     assert machine.evolve(state, fact) is state
@@ -96,21 +96,21 @@ def test_the_state_machine_accepts_every_sample(sample: Path) -> None:
 
 @pytest.mark.parametrize("fact", FACTS, ids=lambda fact: fact.ce_type)
 def test_the_maximal_sample_has_every_field(fact: type[Fact]) -> None:
-    """So the samples keep what a version promises, even where its schema is written anew."""
+    """So the samples preserve the contract of a version, even if its schema is rewritten."""
     fields = json.loads((PROTO / "samples" / f"{fact.ce_type}.maximal.json").read_text())
     assert fields.keys() == schemas.event(fact)["properties"].keys()
 
 
 def test_schema_and_codec_reject_missing_and_mistyped_fields() -> None:
-    """The schema is no weaker than the code where it matters: what is required, and what names a place."""
+    """The schema is as strict as the code on required fields and on parts of subjects."""
     for fact in FACTS:
         sample = PROTO / "samples" / f"{fact.ce_type}.minimal.json"
-        place, fields = place_of(sample), json.loads(sample.read_text())
+        subject, fields = subject_of(sample), json.loads(sample.read_text())
         schema = validator(schemas.event(fact))
         for name in fields:
             for broken in ({k: v for k, v in fields.items() if k != name}, fields | {name: {"no": "such"}}):
                 assert not schema.is_valid(broken), (fact, name)
-                assert isinstance(fact_codec.decode(place, orjson.dumps(broken)), fact_codec.UnreadableFact), (
+                assert isinstance(fact_codec.decode(subject, orjson.dumps(broken)), fact_codec.UnreadableFact), (
                     fact,
                     name,
                 )
@@ -195,7 +195,7 @@ def test_openapi_is_valid_and_every_route_documents_its_errors() -> None:
             assert not security
             continue
         if path.startswith("/v1/answers/"):
-            # Pages for people, whose addresses are signed.
+            # HTML pages with signed URLs.
             assert not security and operation["responses"]["403"]["content"].keys() == {"text/html"}
             continue
         (needed,) = security
@@ -210,7 +210,7 @@ def test_openapi_is_valid_and_every_route_documents_its_errors() -> None:
 
 
 def test_asyncapi_is_valid() -> None:
-    """The structure of AsyncAPI 3.0 as far as it is used here."""
+    """Checks the structure of AsyncAPI 3.0 as far as it is used here."""
     document = yaml.safe_load((PROTO / "asyncapi.yaml").read_text())
     assert document["asyncapi"] == "3.0.0"
     assert {"title", "version"} <= document["info"].keys()
@@ -243,7 +243,7 @@ def test_asyncapi_knows_every_fact_and_its_channel_is_its_subject() -> None:
     described = {channel.fact for channel in asyncapi.FACTS}
     assert described == set(FACTS)
     for sample in SAMPLES:
-        fact = fact_codec.decode(place_of(sample), sample.read_bytes())
+        fact = fact_codec.decode(subject_of(sample), sample.read_bytes())
         assert not isinstance(fact, fact_codec.UnreadableFact)
         name = type(fact).__name__[0].lower() + type(fact).__name__[1:]
         address = document["channels"][name]["address"]
@@ -303,25 +303,25 @@ JSON = st.recursive(
 )
 
 
-def read(place: str, body: bytes) -> None:
-    """What every reader does with a message: it must not raise, whatever it is."""
-    fact = fact_codec.decode(place, body)
+def read(subject: str, body: bytes) -> None:
+    """Apply every reader to a message; none may raise."""
+    fact = fact_codec.decode(subject, body)
     if isinstance(fact, fact_codec.UnreadableFact):
         assert fact.why
         fact = fact_codec.placeholder_fact(fact)
     if fact is not None:
-        assert fact_codec.subject(fact) == place
-        assert fact_codec.decode(place, fact_codec.encode(fact)) is not None
+        assert fact_codec.subject(fact) == subject
+        assert fact_codec.decode(subject, fact_codec.encode(fact)) is not None
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_mutated_samples_never_make_a_reader_raise(data: st.DataObject) -> None:
     sample = data.draw(st.sampled_from(SAMPLES))
-    place, fields = place_of(sample), json.loads(sample.read_text())
+    subject, fields = subject_of(sample), json.loads(sample.read_text())
     for _ in range(data.draw(st.integers(1, 3))):
         fields[data.draw(st.sampled_from([*fields, "other"]))] = data.draw(JSON)
-    read(place, json.dumps(fields).encode())
+    read(subject, json.dumps(fields).encode())
 
 
 @settings(max_examples=300, deadline=None)
@@ -333,8 +333,8 @@ def test_random_bytes_never_make_a_reader_raise(data: st.DataObject) -> None:
         at = data.draw(st.integers(0, len(raw) - 1))
         raw[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8))
         raw = raw or bytearray(b" ")
-    read(place_of(sample), bytes(raw))
-    read(place_of(sample), data.draw(st.binary(max_size=40)))
+    read(subject_of(sample), bytes(raw))
+    read(subject_of(sample), data.draw(st.binary(max_size=40)))
 
 
 @settings(max_examples=300, deadline=None)
@@ -350,10 +350,10 @@ def test_random_bytes_never_make_a_reader_raise(data: st.DataObject) -> None:
 )
 def test_random_subjects_never_make_a_reader_raise(parts: list[str], body: bytes) -> None:
     for run_id in (".".join(parts[:1]), "a-run"):
-        place = ".".join(["runs", ids.shard(run_id), run_id, *parts])
-        if subjects.parse(place) is None:
-            assert isinstance(fact_codec.decode(place, body), fact_codec.UnreadableFact)
-        read(place, body)
+        subject = ".".join(["runs", ids.shard(run_id), run_id, *parts])
+        if subjects.parse(subject) is None:
+            assert isinstance(fact_codec.decode(subject, body), fact_codec.UnreadableFact)
+        read(subject, body)
     read(".".join(parts), body)
 
 
@@ -388,9 +388,9 @@ def test_values_round_trip(params: dict[str, Any]) -> None:
     plain = json.loads(json.dumps(params, allow_nan=True), parse_constant=lambda _: None)
     outputs = {name: {"value": value} for name, value in plain.items()}
     body = {"run_id": "r", "key": "k", "attempt": 1, "outcome": "succeeded", "params": plain, "outputs": outputs}
-    place = subjects.finished("r", "k", 1)
-    fact = fact_codec.decode(place, json.dumps(body).encode())
+    subject = subjects.finished("r", "k", 1)
+    fact = fact_codec.decode(subject, json.dumps(body).encode())
     assert isinstance(fact, AttemptFinished), fact
-    again = fact_codec.decode(place, fact_codec.encode(fact))
+    again = fact_codec.decode(subject, fact_codec.encode(fact))
     assert again == fact
     assert fact.params == plain

@@ -1,4 +1,4 @@
-"""Histories as JSON lines: what is written is read again, and what cannot be read is told."""
+"""Histories as JSON lines: round trips, and errors of invalid lines."""
 
 from __future__ import annotations
 

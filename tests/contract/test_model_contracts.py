@@ -1,4 +1,4 @@
-"""The contracts of registered models as others see them: samples, schemas, hostile bytes, and what events say."""
+"""The published contracts of registered models: samples, schemas, hostile bytes and events."""
 
 from __future__ import annotations
 

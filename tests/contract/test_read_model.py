@@ -188,11 +188,11 @@ def test_rows_of_recorded_runs_match_their_folded_state(database: Database, path
 @given(data=st.data())
 def test_the_batch_size_does_not_change_the_rows(shared: Database, data: st.DataObject) -> None:
     pipeline = generators.pipeline(lambda n: data.draw(strategies.below(n)), nodes=4)
-    # The broker takes each place of the log once.
+    # The broker accepts one fact per subject.
     drawn = st.lists(
         strategies.facts(pipeline), min_size=1, max_size=12, unique_by=lambda fact: (fact.run_id, fact.tail)
     )
-    # A run is asked for before anything happens to it.
+    # The request of a run comes first.
     facts = at.recorded(sorted(data.draw(drawn), key=lambda fact: not isinstance(fact, RunRequested)))
     at.empty(shared)
     at.apply(shared, facts)
@@ -202,7 +202,7 @@ def test_the_batch_size_does_not_change_the_rows(shared: Database, data: st.Data
     assert at.rows(shared) == expected
     at.empty(shared)
     at.apply(shared, facts, size=3)
-    # Once more, as after a lost end of the log.
+    # Project again, as after a truncated log.
     with shared.write.begin() as connection:
         connection.execute(sa.update(tables.checkpoints).values(last_seq=0))
     at.apply(shared, facts, size=4)
@@ -361,7 +361,7 @@ def test_a_replaced_log_is_projected_from_its_beginning(database: Database) -> N
 def test_rows_beyond_a_truncated_log_are_removed(database: Database) -> None:
     facts = at.recorded([*at.whole("a", metrics={}), at.requested("b"), at.attempt("b"), at.requested("c")])
     at.apply(database, facts)
-    # Of run b the attempt is lost, of run c everything.
+    # The log lost the attempt of run b, and all facts of run c.
     assert writer.begin(database, at.STREAM, "log", 5) == 4
     assert [row[0] for row in at.rows(database)["runs"]] == ["a"]
     at.apply(database, facts[4:5])

@@ -1,4 +1,4 @@
-"""Lists from the tables against a list in memory, in both ways of finding a page, and by their query plans."""
+"""Lists from the tables compared with a list in memory, for both paging methods, and their query plans."""
 
 from __future__ import annotations
 
@@ -235,12 +235,12 @@ def test_no_list_query_scans_a_whole_table(
         steps = plan(connection, search.page_statement(connection, query))
     text = "\n".join(steps)
     assert not [step for step in steps if "SEQ SCAN" in step.upper()], text
-    # The page itself, once it is found, is read from its beginning to its end.
+    # The page itself is scanned after it is located.
     assert not [step for step in steps if step.startswith("SCAN ") and "INDEX" not in step and step != "SCAN walk"], (
         text
     )
     if few == 0 or query in (PLANS["newest"], PLANS["next page"], PLANS["of a pipeline"]):
-        # An index is walked in order: what is sorted would have to be read whole.
+        # The index is read in order: sorting would need to read all rows.
         assert "TEMP B-TREE" not in text, text
         assert "Sort" not in text, text
 
@@ -250,7 +250,7 @@ def plan(connection: sa.Connection, statement: Any) -> list[str]:
     if connection.dialect.name == "sqlite":
         text = text.replace("LIMIT ?", "LIMIT -1")  # the dialect's way to have an offset without a limit
         return [row.detail for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}")]
-    # A table this small would be read whole for good reasons; these are the plans of large ones.
+    # Planners scan small tables; these are the plans of large ones.
     for setting in ("enable_seqscan", "enable_sort", "enable_bitmapscan"):
         connection.exec_driver_sql(f"SET LOCAL {setting} = off")
     return [row[0].strip() for row in connection.exec_driver_sql("EXPLAIN " + text.replace("%", "%%"))]

@@ -98,7 +98,7 @@ def test_late_and_duplicate_parts_are_stored_once_in_order(database: Database) -
     parts = [part(2, 3.0, 4.0, first=2), part(1, 1.0, 2.0)]
     measure(database, parts)
     assert measure(database, parts) == 2
-    later = [part(3, 1.0, 2.0), part(4, 5.0, first=4)]  # the first one again, after the stream forgot it
+    later = [part(3, 1.0, 2.0), part(4, 5.0, first=4)]  # the first one again, after the deduplication window
     measure(database, later, after=2)
     assert values(database) == [1.0, 2.0, 3.0, 4.0, 5.0]
     assert values(database, limit=1) == values(database, limit=2) == values(database)

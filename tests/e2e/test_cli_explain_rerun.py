@@ -1,4 +1,4 @@
-"""`penstock runs explain` and `penstock runs rerun` as a user meets them."""
+"""`penstock runs explain` and `penstock runs rerun` from the user's point of view."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def sized(source: Path, times: int = 1, note: str = "plain"):
 
 
 class Workspace:
-    """A folder with pipelines and a platform."""
+    """A folder with pipelines and a running platform."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -75,7 +75,7 @@ class Workspace:
         return subprocess.Popen([PENSTOCK, *arguments], cwd=self.folder, **{**pipes, **options})
 
     def call(self, *arguments: str, code: int = 0) -> str:
-        """Standard output, or standard error where the command is to fail for its user."""
+        """Return standard output, or standard error if the command is expected to fail."""
         with self.start(*arguments) as process:
             out, error = process.communicate(timeout=60)
         assert process.returncode == code, f"exit {process.returncode}\n{out}\n{error}"
@@ -87,7 +87,7 @@ class Workspace:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A place where `penstock up` keeps a platform for all tests of this module."""
+    """A folder where `penstock up` runs a platform for all tests of this module."""
     workspace = Workspace(tmp_path_factory.mktemp("up"))
     with (workspace.folder / "up.log").open("w") as log:
         process = workspace.start("up", "--json", stderr=log)

@@ -1,4 +1,4 @@
-"""`penstock runs export`: what it writes can be replayed without a platform."""
+"""`penstock runs export`: its output can be replayed without a platform."""
 
 from __future__ import annotations
 

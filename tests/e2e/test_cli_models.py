@@ -1,4 +1,4 @@
-"""Registered models as a user of the command and of the client meets them: a real platform."""
+"""Registered models through the command line and the client, on a real platform."""
 
 from __future__ import annotations
 

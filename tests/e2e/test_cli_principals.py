@@ -1,4 +1,4 @@
-"""Who acts, on the command line: the user of a local platform, named tokens, `--mine` and `last`."""
+"""Principals on the command line: the user of a local platform, named tokens, `--mine` and `last`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def parent(n: int = 1):
 
 
 class Workspace:
-    """A folder with a platform that is up; commands use it with the token of the state folder, or another one."""
+    """A folder with a running platform; commands use the token of the state folder, or another one."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -54,7 +54,7 @@ class Workspace:
         self.up = subprocess.Popen(
             [PENSTOCK, "up", "--json"],
             cwd=self.folder,
-            # The token of the state folder counts, whatever the environment says.
+            # The token of the state folder takes precedence over the environment.
             env={**self.environment, "PENSTOCK_TOKEN": "something-else"},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

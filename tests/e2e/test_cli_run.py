@@ -1,4 +1,4 @@
-"""The `penstock` command as a user meets it: real processes, a real platform, real exit codes."""
+"""The `penstock` command end to end: real processes, a real platform, real exit codes."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A place where `penstock up` keeps a platform for all tests of this module."""
+    """A folder where `penstock up` runs a platform for all tests of this module."""
     made = make(tmp_path_factory.mktemp("up"))
     with (made.folder / "up.log").open("w") as log:
         process = made.start("up", "--json", stderr=log)
@@ -213,7 +213,7 @@ def test_run_starts_and_stops_an_embedded_platform(workspace: Workspace) -> None
     lines = done.stdout.splitlines()
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3}  run \w{26} of hello v1, 2 steps$", lines[0])
     states = [line.split()[1:3] for line in lines if re.match(r"\d\d:", line)][1:]
-    # A step that is over at once may have no line of its own for its start.
+    # A step that finishes at once may have no line for its start.
     assert [state for state in states if state[1] != "running"] == [
         ["numbers", "succeeded"],
         ["total", "succeeded"],
@@ -223,13 +223,13 @@ def test_run_starts_and_stops_an_embedded_platform(workspace: Workspace) -> None
     assert any("█" in line and line.startswith("  total") for line in lines)
     assert done.stderr == "" and "\x1b" not in done.stdout
     workspace.gone()
-    # What it did is there for later commands, which bring a platform, too.
+    # Later commands, which start their own platform, can see the run.
     shown = workspace.json("runs", "show", "last")
     assert (shown["state"], shown["outputs"], shown["inputs"]) == ("succeeded", {"result": 10}, {"n": 5})
 
 
 def test_a_killed_embedded_platform_restarts_and_the_run_succeeds(workspace: Workspace) -> None:
-    # How soon a dead executor's attempts are given to another one.
+    # How soon the attempts of a dead executor are redelivered.
     process = workspace.start(
         "run", "flows.py:short", "--json", env={**workspace.environment(), "PENSTOCK_ACK_WAIT": "1"}
     )
@@ -254,7 +254,7 @@ def await_address(workspace: Workspace) -> platform.Address:
 
 
 def await_state(client: Client, step: str, state: str, pipeline: str | None = None) -> str:
-    """The id of the newest run once its step is in a state."""
+    """Wait until the step of the newest run is in a state; return the run's id."""
     deadline = time.monotonic() + 20
     while True:
         for run in client.runs.list(pipeline, limit=1):
@@ -350,8 +350,8 @@ def test_module_output_does_not_mix_with_json(up: Workspace) -> None:
 
 def test_json_reports_why_no_run_was_created(up: Workspace) -> None:
     done = up.call("run", "wrong.py:wrong_type", "--json", code=2)
-    told = json.loads(done.stdout)
-    assert told["run_id"] is None and "wrong.py:14" in told["error"] and "wrong.py:14" in done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["run_id"] is None and "wrong.py:14" in printed["error"] and "wrong.py:14" in done.stderr
 
 
 def test_files_as_inputs_and_outputs(up: Workspace) -> None:
@@ -491,8 +491,8 @@ def test_schedules_are_created_and_deleted(up: Workspace, finished: dict[str, An
 def test_doctor_finds_the_platform(up: Workspace) -> None:
     report = up.json("doctor")
     assert report["ok"] and {check["check"] for check in report["checks"]} >= {"python", "nats-server", "disk", "clock"}
-    told = next(check for check in report["checks"] if check["check"] == "platform")
-    assert told["state"] == "ok" and "running at http://127.0.0.1:" in told["found"]
+    check = next(check for check in report["checks"] if check["check"] == "platform")
+    assert check["state"] == "ok" and "running at http://127.0.0.1:" in check["found"]
     schedulers = next(check for check in report["checks"] if check["check"] == "schedulers")
     assert schedulers["state"] == "ok"
     assert schedulers["found"].startswith("1 running; ") and schedulers["found"].endswith(" has 16")

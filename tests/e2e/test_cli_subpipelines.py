@@ -76,7 +76,7 @@ LONG = "features_with_a_rather_long_name"
 
 
 class Workspace:
-    """A folder with a user's file where `penstock up` keeps a platform."""
+    """A folder with a user's file where `penstock up` runs a platform."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -128,7 +128,7 @@ def test_calling_one_pipeline_twice(workspace: Workspace) -> None:
     chart = text[text.index("outer v1 succeeded") :]
     rows = [line.split()[0] for line in chart.splitlines() if "█" in line]
     assert len(rows) == len(set(rows)) == 8
-    # Too long for the chart: which call and which step stay readable.
+    # Too long for the chart: call and step stay readable.
     assert [row[-9:] for row in rows if row.endswith("/divide")] == ["me/divide", "-2/divide"]
 
     run = workspace.json("runs", "show", "last")
@@ -142,7 +142,7 @@ def test_calling_one_pipeline_twice(workspace: Workspace) -> None:
     )
     assert run["steps"][f"{LONG}-2/divide"]["metrics"] == {"at": 6}
     assert run["steps"][f"{LONG}-2/checked/check"]["attempts"] == 2
-    # The second call waits for all that ends the first.
+    # The second call waits for all final steps of the first.
     assert run["steps"][f"{LONG}/checked/check"]["finished_at"] <= run["steps"][f"{LONG}-2/divide"]["started_at"]
 
     logs = workspace.call("runs", "logs", identity, "--step", f"{LONG}-2/divide")

@@ -1,4 +1,4 @@
-"""Questions, events, deadlines and cancels of single steps, as a user of the command meets them: a real platform."""
+"""Questions, events, deadlines and cancels of single steps, through the command line, on a real platform."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ T = TypeVar("T")
 
 
 def until(look: Callable[[], T], within: float = 60.0) -> T:
-    """What `look` finds, once it finds something."""
+    """Poll `look` until it returns something."""
     deadline = time.monotonic() + within
     while not (found := look()):
         assert time.monotonic() < deadline, "it does not come"
@@ -150,8 +150,8 @@ def test_questions_are_shown_listed_and_answered(workspace: Workspace) -> None:
     links = json.loads(workspace.call("questions", "links", asked.run_id, "ask", "--json"))
     with urllib.request.urlopen(links["choices"]["no"], timeout=30) as page:  # noqa: S310 - our own address
         assert b"Publish?" in page.read()
-    told = workspace.call("questions", "answer", asked.run_id, "ask", "yes", "--comment", "fine")
-    assert told.strip() == f"step ask of run {asked.run_id} answered: yes"
+    output = workspace.call("questions", "answer", asked.run_id, "ask", "yes", "--comment", "fine")
+    assert output.strip() == f"step ask of run {asked.run_id} answered: yes"
     output, error = running.communicate(timeout=120)
     assert running.returncode == 0, output + error
     assert output.count(f"asks: Publish? (yes, no) — {command}") == 1
@@ -170,10 +170,10 @@ def test_an_event_may_arrive_before_or_after_the_wait(workspace: Workspace) -> N
     version = client.pipelines.register(str(workspace.folder / "flows.py") + ":labelling")
     after = client.run(version, {"dataset": "after"})
     until(lambda: client.runs.get(after.run_id).steps["wait_for_event"].waits_for)
-    told = workspace.call(
+    output = workspace.call(
         "events", "send", "com.acme.labels.ready", "--key", "after", "--data", '{"url": "s3://a"}', "--id", "1"
     )
-    assert f"delivered to step wait_for_event of run {after.run_id}" in told
+    assert f"delivered to step wait_for_event of run {after.run_id}" in output
     assert client.runs.wait(after.run_id, 60).outputs["result"]["value"] == "s3://a"
     before = client.run(version, {"dataset": "before"})
     sent = client.events.send("com.acme.labels.ready", {"url": "s3://b"}, key="before", id="2")
@@ -184,7 +184,7 @@ def test_an_event_may_arrive_before_or_after_the_wait(workspace: Workspace) -> N
 
 
 def begin(workspace: Workspace, pipeline: str, folder: Path) -> tuple[Any, list[int]]:
-    """A run whose step does not end by itself, with its processes."""
+    """A run whose step does not finish by itself, and its processes."""
     client = workspace.client
     folder.mkdir()
     version = client.pipelines.register(f"{workspace.folder / 'flows.py'}:{pipeline}")
@@ -199,8 +199,8 @@ def _text(path: Path) -> str:
 def test_cancelling_one_step_stops_its_processes(workspace: Workspace, tmp_path: Path) -> None:
     run, pids = begin(workspace, "long", tmp_path / "cancelled")
     assert "has no step" in workspace.call("runs", "cancel", run.run_id, "--step", "nothing", code=2)
-    told = workspace.call("runs", "cancel", run.run_id, "--step", "stubborn", "--reason", "too slow")
-    assert told.strip() == f"step stubborn of run {run.run_id} cancelled"
+    output = workspace.call("runs", "cancel", run.run_id, "--step", "stubborn", "--reason", "too slow")
+    assert output.strip() == f"step stubborn of run {run.run_id} cancelled"
     ended = workspace.client.runs.wait(run.run_id, 60)
     assert (ended.steps["stubborn"].state, ended.steps["after"].state) == ("cancelled", "skipped")
     until(lambda: all(dead(pid) for pid in pids))

@@ -1,4 +1,4 @@
-"""Every example of the documentation, done as a reader would: files written, commands typed, outputs compared."""
+"""Run every example of the documentation: write files, run commands, compare outputs."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from penstock_testkit.servers.s3 import SECRET_KEY, S3Server
 ROOT = Path(__file__).parents[2]
 PAGES = pages.pages(ROOT)
 S3_PORT = "9000"
-"""Where pages find an S3 server; it is started for those that do."""
+"""The S3 address in pages; a server is started for pages that contain it."""
 
 
 class Reader:
-    """Does what a page says, from top to bottom, in a folder of its own.
+    """Runs the blocks of a page, from top to bottom, in a separate folder.
 
-    An embedded platform is held up meanwhile, as it would be by a second `penstock run`: what is printed is the same,
-    and no command waits for its start. It is let go before the page starts something that is kept running.
+    An embedded platform is kept alive meanwhile, as a second `penstock run` would do: the output is the same, and no
+    command waits for its start. It is released before the page starts a background command.
     """
 
     def __init__(self, shell: Shell) -> None:
@@ -35,7 +35,7 @@ class Reader:
         self._held: platform.EmbeddedPlatform | None = None
 
     def read(self, text: str) -> None:
-        """Do all blocks of a page."""
+        """Run all blocks of the page."""
         done = [block for block in pages.blocks(text) if "not run" not in block.marks]
         typed = "\n".join(block.text for block in done if block.language == "console")
         for block in done:
@@ -54,7 +54,7 @@ class Reader:
         self.expect(code == int(block.marks.get("exits", 0)), block.line, f"importing {name} fails", output)
 
     def python(self, block: Block) -> None:
-        # Outside the project: it is no part of its source.
+        # Outside the project, so that it is not part of the source.
         script = self.shell.write("../script.txt", block.text)
         session = f"-m doctest -o ELLIPSIS -o NORMALIZE_WHITESPACE {script}"
         code, output = self.shell.run(f"python {session if block.text.startswith('>>>') else f'- < {script}'}")
@@ -93,7 +93,7 @@ class Reader:
         home = self.shell.folder / ".penstock"
         if self._held is None and platform.find(home) is None and not self.shell.has("PENSTOCK_URL"):
             self._held = platform.EmbeddedPlatform(home)
-            with suppress(ClientError):  # the page is about that
+            with suppress(ClientError):  # the page describes that
                 self._held.start()
 
     def let_go(self) -> None:
@@ -120,7 +120,7 @@ class Reader:
 
 
 def _parted(shown: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
-    """What is printed before Ctrl-C and after; None where nobody presses it."""
+    """Split the output into the parts before and after Ctrl-C; None without Ctrl-C."""
     for index, line in enumerate(shown):
         if line.startswith("^C"):
             return shown[:index], tuple(line for line in (line.removeprefix("^C"), *shown[index + 1 :]) if line)

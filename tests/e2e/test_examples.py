@@ -1,4 +1,4 @@
-"""The examples through the command: a training run, then predictions with its model, on one machine from nothing."""
+"""The examples through the command line: a training run, then predictions with its model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COMMAND = Path(sys.executable).with_name("penstock")
 
 
 def penstock(folder: Path, *arguments: str) -> dict[str, Any]:
-    """Run `penstock run … --json` in a folder; returns what it printed, with its exit code."""
+    """Run `penstock run … --json` in a folder; return its output and its exit code."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
     done = subprocess.run(
         [str(COMMAND), "run", *arguments, "--json"],

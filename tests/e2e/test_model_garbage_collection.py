@@ -73,7 +73,7 @@ def test_registered_versions_outlive_their_runs_and_unreferenced_artifacts_are_d
             folder = client.models.get(f"kept:{seed}").load()
             assert (folder / "small").read_text() == str(seed)
             assert (folder / "large").stat().st_size == 100_000
-        # The run behind the alias is kept as well.
+        # The run of the version with the alias is retained as well.
         assert client.runs.get(client.models.get("kept@champion").run_id).succeeded
     finally:
         up.terminate()

@@ -1,4 +1,4 @@
-"""Orchestration as a user sees it: `penstock run FILE --json` on the embedded platform."""
+"""Orchestration through `penstock run FILE --json` on the embedded platform."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_run_past_its_deadline_fails_and_its_processes_stop(source: Path, tmp_
     ended = run(source, "late", f"marker={marker}", code=1)
     assert (ended["state"], ended["error"]) == ("failed", "the run did not finish by its deadline")
     assert states(ended) == {"lingers": "cancelled", "ended": "succeeded"}
-    if marker.exists():  # a busy machine may not have got so far
+    if marker.exists():  # on a busy machine it may not have started yet
         gone(int(marker.read_text()))
 
 
@@ -225,5 +225,5 @@ def wait_for(there: Callable[[], bool], timeout: float = 60.0) -> None:
 
 
 def gone(pid: int) -> None:
-    """Wait until a process is no more."""
+    """Wait until a process has exited."""
     wait_for(lambda: not Path(f"/proc/{pid}").exists())

@@ -1,4 +1,4 @@
-"""Versions as users and their colleagues meet them: experiments, published versions, projects that move."""
+"""Versions end to end: experiments, published versions, moved projects."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def parent():
 
 
 class Workspace:
-    """A platform that is up in `folder`, and projects of two users beside."""
+    """A platform running in `folder`, and projects of two users."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -68,7 +68,7 @@ class Workspace:
         return json.loads(done.stdout)
 
     def run(self, source: str) -> int:
-        """Run a pipeline; returns the number of its version."""
+        """Run a pipeline; return the number of its version."""
         return self.client.runs.get(self.call("run", source)["run_id"]).version
 
     def result(self, run_id: str) -> str:
@@ -171,5 +171,5 @@ def test_a_version_with_an_unavailable_environment_reports_missing_packages(up: 
     assert step.error is not None
     assert step.error.type == "EnvironmentMissing"
     assert "a-library 9.1 is missing; numpy 0.1 is required, it has " in step.error.message
-    # Registered from an environment that is here, the same code is another version, which runs.
+    # The same code registered from an available environment is another version, which runs.
     assert up.run(f"{root}/flow.py:lacking") == version.version + 1

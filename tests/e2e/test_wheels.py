@@ -1,4 +1,4 @@
-"""The wheels in empty environments: the whole platform in one, and in another the client alone."""
+"""The wheels in empty environments: the complete platform in one, and only the client in the other."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ print(history.states())
 
 @dataclass(frozen=True)
 class Environment:
-    """A virtual environment with some of the wheels, and a project folder that no repository is around."""
+    """A virtual environment with some of the wheels, and a project folder outside the repository."""
 
     prefix: Path
     project: Path

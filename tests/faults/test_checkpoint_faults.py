@@ -1,4 +1,4 @@
-"""A step saves checkpoints, and its executor or its own process is killed: the next attempt goes on from the last."""
+"""A step saves checkpoints, and its executor or process is killed: the next attempt resumes from the last one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_next_attempt_resumes_from_the_last_checkpoint(cluster: Cluster, vic
     version = client.pipelines.register(f"{cluster.src / 'checkpointed.py'}:training")
     note = cluster.home.parent / f"note-{victim}"
     run_id = client.run(version, {"note": str(note)}).run_id
-    told = _wait_for_checkpoint(client, run_id)
+    published = _wait_for_checkpoint(client, run_id)
     if victim == "executor":
         cluster.kill("executor")
         cluster.restart("executor")
@@ -61,20 +61,20 @@ def test_the_next_attempt_resumes_from_the_last_checkpoint(cluster: Cluster, vic
     attempts = [[int(word) for word in line.split()] for line in note.read_text().splitlines()]
     assert [attempt for attempt, *_ in attempts] == [1, 2]
     _, _, epoch, weights = attempts[1]
-    assert told <= epoch < 100 and weights == epoch
+    assert published <= epoch < 100 and weights == epoch
     assert client.artifacts.load(run_id) == [2, 100]
     assert run.steps["train"].attempts == 2
     saved = run.steps["train"].checkpoint
     assert saved is not None and saved.attempt == 2
     assert client.artifacts.load(run_id, "train", "checkpoint")["epoch"] == 100
-    # The log keeps the latest checkpoint of each attempt, however many there were.
+    # The log keeps the latest checkpoint of each attempt, regardless of their number.
     _, facts = cluster.history(run_id, "training", version.version)
     kept = [record.fact for record in facts if isinstance(record.fact, ArtifactCommitted)]
     assert [(fact.attempt, fact.name) for fact in kept] == [(1, "checkpoint"), (2, "checkpoint")]
 
 
 def _wait_for_checkpoint(client: Client, run_id: str) -> int:
-    """The epoch of a checkpoint that others have heard of."""
+    """Return the epoch of a published checkpoint."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         saved = client.runs.get(run_id).steps["train"].checkpoint

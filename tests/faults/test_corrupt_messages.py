@@ -1,4 +1,4 @@
-"""Messages that nobody can read, on every subject: each is parked or refused, and harms no other."""
+"""Unreadable messages on every subject: each is parked or rejected, and affects no other."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_an_unreadable_attempt_request_is_retried(cluster: Cluster, client: Clie
 
 
 def test_a_run_with_an_unreadable_request_finishes(cluster: Cluster, client: Client) -> None:
-    """Its place in the log is taken for ever, so it must not wait for ever."""
+    """Its subject in the log is occupied permanently, so the run must not wait for it."""
     before = len(parked(cluster))
 
     async def publish(bus: Bus) -> None:

@@ -1,4 +1,4 @@
-"""Limits hold while schedulers and executors are killed, and nothing waits for ever."""
+"""Limits hold while schedulers and executors are killed, and nothing waits forever."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_three_runs_share_two_slots_despite_kills(cluster: Cluster, victims: tup
     log = facts(cluster)
     assert 1 <= most_with_slots(log, runs) <= 2
     assert most_at_work(log, runs) <= 2
-    until(lambda: not any(limit.held or limit.waiting for limit in client.limits.list()))
+    until(lambda: not any(limit.in_use or limit.waiting for limit in client.limits.list()))
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_the_newest_run_cancels_the_previous_ones(cluster: Cluster) -> None:
 
 
 def facts(cluster: Cluster) -> list[Recorded]:
-    """The whole log of all runs."""
+    """Return the log of all runs."""
 
     async def read() -> list[Recorded]:
         client = await nats.connect(cluster.nats.url)
@@ -133,7 +133,7 @@ def ends(cluster: Cluster, runs: list[str]) -> list[AttemptFinished]:
 
 
 def most_with_slots(log: list[Recorded], runs: list[str]) -> int:
-    """How many attempts had a slot at the same time, in the order of the log."""
+    """Return the number of concurrent slot holders, in the order of the log."""
     active: set[tuple[str, str, int]] = set()
     most = 0
     for fact in (entry.fact for entry in log):
@@ -146,7 +146,7 @@ def most_with_slots(log: list[Recorded], runs: list[str]) -> int:
 
 
 def most_at_work(log: list[Recorded], runs: list[str]) -> int:
-    """How many attempts were at work at the same time, by their own clocks."""
+    """Return the number of concurrently running attempts, by their own clocks."""
     changes: list[tuple[float, int]] = []
     for fact in (entry.fact for entry in log):
         trained = isinstance(fact, AttemptFinished) and fact.run_id in runs and fact.key.startswith("train[")

@@ -1,4 +1,4 @@
-"""Services are killed while steps register models: every good end registers once, and every change is told."""
+"""Services are killed while steps register models: each success registers once, and every change is published."""
 
 from __future__ import annotations
 
@@ -60,25 +60,25 @@ def test_models_of_successful_attempts_are_registered_and_published_once(cluster
         cluster.restart(victim)
     ended = [client.runs.wait(run_id, timeout=120) for run_id in runs]
     assert [run.state for run in ended] == ["succeeded"] * RUNS
-    # Each good attempt has one version, and no other attempt has one.
+    # Each successful attempt has one version, and no other attempt has one.
     good = {(run.run_id, step.key, step.attempts) for run in ended for step in run.steps.values() if step.item_of}
     versions = client.models.versions("churn")
     assert {(one.run_id, one.step, one.attempt) for one in versions} == good
     assert sorted(one.version for one in versions) == list(range(1, RUNS * EACH + 1))
     history = client.models.history("churn")
-    # Each asked for the alias once: it was moved or refused, and whoever got it was better than the one before.
+    # Each requested the alias once: the move succeeded or was rejected, and each new holder beat the previous one.
     asked = [entry for entry in history if entry.kind in ("promoted", "promotion-refused")]
     assert len(asked) == RUNS * EACH
     accuracy = {one.version: one.metrics["accuracy"] for one in versions}
     moves = [accuracy[entry.version] for entry in asked if entry.kind == "promoted" and entry.version]
     assert moves == sorted(moves)
     assert moves[-1] == max(accuracy.values())
-    told = asyncio.run(events(cluster, len(history)))
-    assert sorted(event.data["revision"] for event in told) == [entry.revision for entry in history]
+    published = asyncio.run(events(cluster, len(history)))
+    assert sorted(event.data["revision"] for event in published) == [entry.revision for entry in history]
 
 
 async def events(cluster: Cluster, count: int) -> list[Event]:
-    """The events on TRIGGERS, once there are as many, or after a while."""
+    """Return the events on TRIGGERS once there are that many, or after a timeout."""
     connection = await nats.connect(cluster.nats.url)
     try:
         bus, deadline = Bus(connection), time.monotonic() + 60

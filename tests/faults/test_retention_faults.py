@@ -1,4 +1,4 @@
-"""The janitor, killed in the middle of its rounds, beside runs that write: nothing that is kept is lost."""
+"""The janitor is killed in the middle of its rounds while runs write: nothing retained is lost."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def client_of(cluster: Cluster) -> Client:
 
 @contextmanager
 def killing(cluster: Cluster, seed: int) -> Iterator[Callable[[], int]]:
-    """Kill -9 the artifacts service at moments of chance, and start it again."""
+    """Kill -9 the artifacts service at random moments, and restart it."""
     dice, over, kills = random.Random(seed), threading.Event(), 0
 
     def kill() -> None:
@@ -84,7 +84,7 @@ def killing(cluster: Cluster, seed: int) -> Iterator[Callable[[], int]]:
     finally:
         over.set()
         thread.join(120)
-        # What a thread has started ends with it: the last one is started from here.
+        # Child processes exit with the thread that started them: the last one is started here.
         cluster.kill("artifacts")
         cluster.restart("artifacts")
         cluster.wait_ready("artifacts", 60)
@@ -114,7 +114,7 @@ def test_a_janitor_killed_between_archive_and_purge_loses_nothing(cluster: Clust
     with killing(cluster, 1) as kills:
         client.retention.archive_after(0)
         until(lambda: all(map(archived, runs)) and kills() >= 3, 200)
-    # What a dead janitor left is done by the next one.
+    # The next janitor completes the work of a killed one.
     until(lambda: all(len(kinds(cluster, run.run_id)) == 3 for run in runs))
     for run in runs:
         assert client.runs.export(run.run_id, tmp_path / f"{run.run_id}-after").read_bytes() == before[run.run_id]
@@ -144,12 +144,12 @@ def test_referenced_artifacts_are_never_swept_despite_writes_and_kills(cluster: 
             client.artifacts.download(run.run_id, step=step, to=target)
         assert (cluster.home.parent / f"{run.run_id}-folder" / "large").stat().st_size == 300_000
 
-    # Everything else goes, in the end.
+    # Everything else is deleted eventually.
     until(lambda: client.retention.collect_garbage().unreferenced["objects"] == 0, 60)
 
 
 def kinds(cluster: Cluster, run_id: str) -> list[str]:
-    """What the log itself has of a run."""
+    """Return the facts of a run in the log."""
 
     async def read() -> list[Msg]:
         connection = await nats.connect(cluster.nats.url)

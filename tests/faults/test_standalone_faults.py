@@ -1,4 +1,4 @@
-"""The platform on one machine, killed in the middle of a run, started twice, without room or rights."""
+"""The standalone platform: killed in the middle of a run, started twice, without disk space or permissions."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def endless(note: str) -> int:
 
 @contextmanager
 def standalone(home: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Child]:
-    """A platform, ready. It is ended at the end."""
+    """A ready platform, stopped at the end."""
     home.mkdir(parents=True, exist_ok=True)
     note = home / "platform.json"
     note.unlink(missing_ok=True)
@@ -71,7 +71,7 @@ def standalone(home: Path, *arguments: str, env: dict[str, str] | None = None) -
 
 
 def failed_start(home: Path, *arguments: str) -> tuple[int, str]:
-    """Exit status and words of a platform that cannot start."""
+    """Return exit status and output of a platform that cannot start."""
     command = [sys.executable, "-m", "penstock_standalone", "--home", str(home), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return done.returncode, done.stderr
@@ -178,7 +178,7 @@ def test_an_unwritable_state_folder_is_reported(tmp_path: Path) -> None:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A disk of its own size. Skips where this machine does not let us mount one."""
+    """A file system of limited size. Skips if this machine does not allow mounting one."""
     folder.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)],
@@ -195,7 +195,7 @@ def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Use up the disk of a folder."""
+    """Fill the disk of a folder."""
     ballast = folder / "ballast"
     free = shutil.disk_usage(folder).free
     with ballast.open("wb") as file:

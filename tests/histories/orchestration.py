@@ -113,7 +113,7 @@ def mapped_retry():
 
 @pipeline
 def mapped_artifact(count: int = 1200):
-    """The list is kept as lines; the second of its many items fails, so few are begun."""
+    """The list is stored as lines; the second of its many items fails, so few are begun."""
     return total(halve.with_options(window=2).map(numbers(count)))
 
 

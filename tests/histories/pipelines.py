@@ -1,4 +1,4 @@
-"""The pipelines whose runs are recorded as histories (see `record.py`). Each says one thing about how runs go."""
+"""The pipelines whose runs are recorded as histories (see `record.py`). Each shows one behaviour."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def lengths(texts: list[str]) -> int:
 
 @pipeline
 def by_reference(length: int = 4000):
-    """The same text thirty times weighs more than a request may hold, so the request names it by reference."""
+    """The same text thirty times exceeds the size limit of a request, so the request passes it by reference."""
     written = text(length)
     return {"length": lengths([written] * 30), "texts": [written] * 30}
 

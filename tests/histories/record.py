@@ -1,8 +1,8 @@
 """Records the histories of this folder from runs on a real platform: `python tests/histories/record.py [NAME]...`.
 
-Each run of `SCENARIOS` becomes `NAME.jsonl`, as `penstock runs export` writes it but for the names of the machine and
-its folders, and what the API says of the run goes into `expected.json`. The recordings are what every later version
-must fold to the same state: record a new scenario, but never old ones again to make a test pass.
+Each run of `SCENARIOS` becomes `NAME.jsonl`, as `penstock runs export` writes it except for the names of the machine
+and its folders; the API's view of the run is stored in `expected.json`. Every later version must fold the recordings to
+the same state: record a new scenario, but never old ones again to make a test pass.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ COUNT = "count"
 
 
 def expectation(run: Run) -> dict[str, Any]:
-    """What the platform says of a run that is over."""
+    """Return the platform's view of a finished run."""
     steps = {key: _expected(run, step) for key, step in run.steps.items() if step.item_of is None}
     return {"outcome": run.state, "error": run.error, "outputs": run.outputs, "steps": steps}
 
@@ -51,7 +51,7 @@ def _expected(run: Run, step: Step) -> dict[str, Any]:
 
 
 def summary(run: Run) -> str:
-    """Statuses, attempts and numbers of items as a scenario writes them."""
+    """Return statuses, attempts and item counts in the notation of scenarios."""
     return " ".join(
         f"{key}={step.state}{f'*{step.attempts}' if step.attempts > 1 else ''}"
         f"{f'[{step.items[COUNT]}]' if step.items else ''}"
@@ -61,7 +61,7 @@ def summary(run: Run) -> str:
 
 
 def record(cluster: Cluster, names: list[str], folder: Path) -> dict[str, Any]:
-    """Run scenarios, export their histories into `folder`, and return what is expected of them."""
+    """Run scenarios, export their histories into `folder`, and return their expected states."""
     recorder = Recorder(cluster)
     for file in ("pipelines.py", "orchestration.py"):
         shutil.copy(HERE / file, cluster.src)

@@ -1,4 +1,4 @@
-"""A platform on which runs are recorded, and what can be done to a run while it goes."""
+"""A platform on which runs are recorded, and actions on running runs."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from penstock_testkit.servers.cluster import Cluster
 
 
 class Recorder:
-    """A platform, and what can be done to runs on it."""
+    """A platform, and actions on its runs."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.client = Client(url=cluster.url, token=cluster.token)
 
     def ask(self, name: str, scenario: Scenario) -> str:
-        """Ask for the run of a scenario; the same name is the same run id."""
+        """Request the run of a scenario; the run id is derived from the name."""
         run = self.client.run(
             scenario.pipeline or name,
             inputs=scenario.inputs,
@@ -49,7 +49,7 @@ class Recorder:
         raise AssertionError(f"run {run_id} ended without {kind} of {key}")
 
     def append(self, *facts: Fact) -> None:
-        """Put facts into a log, as a service would."""
+        """Append facts to a log, as a service would."""
 
         async def append() -> None:
             connection = await nats.connect(self.cluster.nats.url)
@@ -59,7 +59,7 @@ class Recorder:
         asyncio.run(append())
 
     def publish(self, event: Event) -> None:
-        """Have an event end what waits for it."""
+        """Deliver an event to the steps that wait for it."""
 
         async def publish() -> None:
             connection = await nats.connect(self.cluster.nats.url)
@@ -73,7 +73,7 @@ class Recorder:
         asyncio.run(publish())
 
     def garble(self, run_id: str, tail: str) -> None:
-        """Put a message that nobody can read into the log."""
+        """Append an unreadable message to the log."""
 
         async def publish() -> None:
             connection = await nats.connect(self.cluster.nats.url)
@@ -105,7 +105,7 @@ def cancel_retrying(recorder: Recorder, name: str, scenario: Scenario) -> str:
 
 
 def cancel_when(kind: str, *keys: str) -> Drive:
-    """Cancel the run when there is such a fact about each of these steps."""
+    """Cancel the run once each of these steps has such a fact."""
 
     def drive(recorder: Recorder, name: str, scenario: Scenario) -> str:
         run_id = recorder.ask(name, scenario)
@@ -169,7 +169,7 @@ def event_before(recorder: Recorder, name: str, scenario: Scenario) -> str:
 
 
 def with_deadline(seconds: float) -> Drive:
-    """Ask for the run as another service would, with a deadline."""
+    """Request the run as another service would, with a deadline."""
 
     def drive(recorder: Recorder, name: str, scenario: Scenario) -> str:
         pipeline, now = scenario.pipeline or name, time.time()
@@ -189,13 +189,13 @@ def with_deadline(seconds: float) -> Drive:
 
 
 def second(recorder: Recorder, name: str, scenario: Scenario) -> str:
-    """Run it once before, to its end."""
+    """Run it to its end once before."""
     recorder.client.runs.wait(recorder.ask(f"{name}-before", scenario), timeout=60)
     return recorder.ask(name, scenario)
 
 
 def beside_another(recorder: Recorder, name: str, scenario: Scenario) -> str:
-    """Ask for the run while another of the same pipeline is under way."""
+    """Request the run while another run of the same pipeline is in progress."""
     other = recorder.ask(f"{name}-beside", scenario)
     recorder.await_event(other, "attempt.started", "slow")
     run_id = recorder.ask(name, scenario)
@@ -256,9 +256,9 @@ def cron(recorder: Recorder, name: str, scenario: Scenario) -> str:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A run and how it must end: its outcome, and the steps by status with their attempts where there are several.
+    """A run and its expected end: its outcome, and the steps by status with attempts if there are several.
 
-    `pipeline` is named where it is not the scenario's name; `file` is where it stands, `also` what it starts.
+    `pipeline` defaults to the scenario's name; `file` defines it, `also` are the pipelines it starts.
     """
 
     outcome: str

@@ -1,4 +1,4 @@
-"""The runs that are recorded: which pipeline, what is done to it, and how it must end."""
+"""The recorded runs: pipeline, actions and expected end."""
 
 from __future__ import annotations
 

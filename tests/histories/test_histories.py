@@ -1,4 +1,4 @@
-"""Runs of the past, folded by today's code: each must come to the state that the platform showed when it ended."""
+"""Recorded runs, folded by the current code: each must reach the state that the platform showed when it finished."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(name: str) -> History:
 
 
 def shown(state: RunState) -> dict[str, Any]:
-    """A folded run in the form of `expected.json`."""
+    """Return a folded run in the format of `expected.json`."""
     assert state.finished
     steps = {key: shown_step(step) for key, step in state.steps.items()}
     run = {"outcome": state.finished.outcome, "error": state.finished.error, "outputs": state.finished.outputs}
@@ -151,7 +151,7 @@ def test_recordings_cover_the_intended_decisions() -> None:
 
 
 def changed(name: str, kind: type[Fact], **changes: Any) -> History:
-    """A history whose first fact of a kind is another."""
+    """Return a history whose first fact of a kind is replaced."""
     history = load(name)
     index = next(n for n, record in enumerate(history.recorded) if isinstance(record.fact, kind))
     recorded = list(history.recorded)
@@ -232,12 +232,12 @@ def test_every_recorded_run_converts_to_openlineage_events(name: str) -> None:
         "penstock_gateway.lineage.openlineage", reason="openlineage-python is not installed"
     )
     state = load(name).fold()
-    told = openlineage.events(state, 1_700_000_000.0, 1_700_000_100.0)
-    begun = [event.run.runId for event in told if event.eventType.name == "START"]
-    ended = [event.run.runId for event in told if event.eventType.name != "START"]
+    sent = openlineage.events(state, 1_700_000_000.0, 1_700_000_100.0)
+    begun = [event.run.runId for event in sent if event.eventType.name == "START"]
+    ended = [event.run.runId for event in sent if event.eventType.name != "START"]
     assert sorted(begun) == sorted(ended)
     assert len(set(begun)) == len(begun)
-    made = {one.name for event in told for one in event.outputs}
-    read = {one.name for event in told for one in event.inputs if ".inputs." not in one.name}
+    made = {one.name for event in sent for one in event.outputs}
+    read = {one.name for event in sent for one in event.inputs if ".inputs." not in one.name}
     there = {key for key, step in state.steps.items() if step.status in (machine.Status.CACHED,) or step.from_run}
     assert {one for one in read - made if one.split(".")[1] not in there} == set()

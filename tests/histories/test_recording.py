@@ -1,4 +1,4 @@
-"""The recorder at work: runs go as they went when they were recorded, and new histories can be replayed."""
+"""The recorder: scenarios run as recorded, and new histories can be replayed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_scenarios_still_run_as_recorded(recorder: ModuleType, tmp_path: Path) -
         assert found[name]["outcome"] == old["outcome"]
         finished = history.fold().finished
         assert finished
-        # The platform shows references as the values that they stand for; the log, as the recordings of old, has them.
+        # The platform shows references as resolved values; the log, like old recordings, has references.
         outputs = orjson.loads(orjson.dumps(finished.outputs))
         assert histories.without_later_defaults(outputs) == histories.without_later_defaults(old["outputs"])
         assert history.run_id == histories.load(HERE / f"{name}.jsonl").run_id

@@ -1,4 +1,4 @@
-"""Archives and collections before an S3 server, and before a folder that is not in the state folder."""
+"""Archives and garbage collection on an S3 server, and in a folder outside the state folder."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def archived_and_collected(cluster: Cluster) -> None:
     assert swept == 5
     to = cluster.home.parent / "kept"
     assert (client.artifacts.download(kept.run_id, step="make", to=to) / "large").stat().st_size == 300_000
-    # What was swept can be made and stored again.
+    # Swept objects can be stored again.
     again = client.run("stored", {"seed": 2}, wait=True)
     assert again.steps["make"].outputs["result"]["artifact"]["sha256"] == sha256
     assert client.artifacts.load(again.run_id) == 300_001
@@ -88,7 +88,7 @@ def test_a_store_on_s3(s3_server: S3Server, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(300)
 def test_a_store_in_another_folder(tmp_path: Path) -> None:
-    """Steps write to the store itself, wherever it is."""
+    """Steps write directly to the store."""
     store = tmp_path / "elsewhere"
     env = {
         "PENSTOCK_ARTIFACTS_URL": f"folder:{store}",

@@ -1,4 +1,4 @@
-"""Runs that move from the log to the archive, on the real services: everything still answers for them."""
+"""Runs that move from the log to the archive, on the real services: every API still serves them."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def on_bus(cluster: Cluster, use: Callable[[Bus], Awaitable[T]]) -> T:
 
 
 def log_of(cluster: Cluster, run_id: str) -> list[Fact]:
-    """What the log itself has of a run."""
+    """Return the facts of a run in the log."""
     found = on_bus(cluster, lambda bus: NatsRunLog(bus, "test").read(run_id))
     return [record.fact for record in found]
 
 
 def same(found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """One door after the other, so that a difference is seen."""
+    """Compared API by API, so that a difference is visible."""
     for door in wanted:
         if isinstance(wanted[door], dict):
             for part in wanted[door]:
@@ -110,7 +110,7 @@ def append(cluster: Cluster, *facts: Fact) -> list[bool]:
 
 
 def all_of(client: Client, run_id: str, folder: Path) -> dict[str, Any]:
-    """What the platform tells of a run, through every door."""
+    """Return the responses of every API about a run."""
     view = client.transport.json("GET", f"/v1/runs/{run_id}")
     return {
         "view": view,
@@ -134,7 +134,7 @@ def all_of(client: Client, run_id: str, folder: Path) -> dict[str, Any]:
 def test_archived_runs_are_served_unchanged(cluster: Cluster, client: Client, tmp_path: Path) -> None:
     run = client.run("flow", {"rows": 5}, wait=True)
     assert run.succeeded
-    all_of(client, run.run_id, tmp_path)  # what executors tell late is there after this
+    all_of(client, run.run_id, tmp_path)  # late reports of executors have arrived after this
     before = all_of(client, run.run_id, tmp_path)
     assert before["logs"] and len(log_of(cluster, run.run_id)) > 10
 
@@ -142,7 +142,7 @@ def test_archived_runs_are_served_unchanged(cluster: Cluster, client: Client, tm
     left = log_of(cluster, run.run_id)
     assert {type(fact).__name__ for fact in left} == {"RunRequested", "RunFinished", "RunArchived"}
     same(all_of(client, run.run_id, tmp_path), before)
-    # Other gateways, and this one after a restart, have not seen the run before.
+    # Other gateways, and this one after a restart, have not cached the run.
     cluster.kill("gateway")
     cluster.restart("gateway")
     cluster.wait_ready("gateway")
@@ -153,7 +153,7 @@ def test_archived_runs_are_served_unchanged(cluster: Cluster, client: Client, tm
         time.sleep(0.05)
     same(all_of(client, run.run_id, tmp_path), before)
     assert client.runs.list("flow", metrics=["rows=5"])[0].run_id == run.run_id
-    # Once more does nothing more.
+    # Idempotent.
     assert client.runs.archive(run.run_id).archived_count == 0
 
 
@@ -169,7 +169,7 @@ def test_archived_runs_can_be_resumed_and_rerun(cluster: Cluster, client: Client
     assert client.runs.wait(resumed.run_id, timeout=60).outputs["result"] == {"value": 6 + 200_001}
     again = client.runs.wait(client.runs.rerun(first.run_id).run_id, timeout=60)
     assert again.succeeded
-    # A chain of archives: what the resumed run names lies in the archive of the first.
+    # A chain of archives: the resumed run refers to results in the archive of the first run.
     client.runs.archive(resumed.run_id)
     assert client.artifacts.load(resumed.run_id, step="twice") == [0, 2, 4]
     third = client.runs.wait(client.runs.resume(resumed.run_id, from_step="total").run_id, timeout=60)
@@ -178,7 +178,7 @@ def test_archived_runs_can_be_resumed_and_rerun(cluster: Cluster, client: Client
 
 @pytest.mark.timeout(240)
 def test_archived_runs_keep_their_keys_and_subjects(cluster: Cluster, client: Client) -> None:
-    """A request that comes again, and facts that come late, make no second run and change nothing."""
+    """A repeated request and late facts create no second run and change nothing."""
     run = client.run("flow", {"rows": 2}, idempotency_key="once", wait=True)
     client.runs.archive(run.run_id)
     again = client.run("flow", {"rows": 2}, idempotency_key="once")
@@ -237,7 +237,7 @@ def test_a_lost_log_is_restored_from_archived_runs(cluster: Cluster, client: Cli
     assert [problem for problem in report.problems if "was requested a moment ago" in problem and new.run_id in problem]
     assert client.transport.json("GET", "/v1/runs/lost") == everything
     assert client.runs.export("lost", tmp_path).read_text() == before
-    # Nothing runs again, and doing it again does nothing.
+    # Nothing reruns, and a repetition has no effect.
     time.sleep(1.0)
     assert {type(fact).__name__ for fact in log_of(cluster, "lost")} == {"RunRequested", "RunFinished", "RunArchived"}
     assert client.retention.restore_runs("lost").restored_count == 0
@@ -246,7 +246,7 @@ def test_a_lost_log_is_restored_from_archived_runs(cluster: Cluster, client: Cli
 
 
 def lose(cluster: Cluster, run_id: str) -> None:
-    """Lose what the log has of a run."""
+    """Delete the facts of a run from the log."""
     on_bus(cluster, lambda bus: bus.api(f"STREAM.PURGE.{subjects.RUNS}", {"filter": subjects.run_all(run_id)}))
 
 
@@ -266,7 +266,7 @@ def test_runs_are_deleted_by_policy_or_request_unless_needed(cluster: Cluster, c
     with pytest.raises(RefusedError, match=r"belongs to run .*, which was deleted.*use a new key"):
         client.run("other", {"rows": 9}, idempotency_key="gone")
 
-    # The later one stays, and with it the one whose results it took over.
+    # The later run is retained, and with it the run whose results it reused.
     client.retention.set("one", pipeline="other", keep_last=1)
     assert client.retention.collect_garbage(dry_run=True).deleted_count == 0
     last = client.run("other", {"rows": 8}, wait=True)
@@ -308,7 +308,7 @@ def test_a_damaged_archive_is_reported_and_nothing_is_purged(cluster: Cluster, c
     other = client.run("flow", wait=True)
     facts = log_of(cluster, run.run_id)
 
-    # What a janitor leaves that was killed between the archive and the purge, with an archive that was damaged since.
+    # The state after a janitor was killed between archive and purge, with an archive damaged since.
     client.runs.archive(other.run_id)
     archived = next(fact for fact in log_of(cluster, other.run_id) if isinstance(fact, RunArchived))
     path = next(Path(cluster.home).rglob(archived.history.sha256))
@@ -321,8 +321,8 @@ def test_a_damaged_archive_is_reported_and_nothing_is_purged(cluster: Cluster, c
         path.write_bytes(data)
     append(cluster, replace(archived, run_id=run.run_id))
     report = client.retention.collect_garbage()
-    told = [problem for problem in report.problems if run.run_id in problem]
-    assert told and archived.history.sha256 in told[0] and "damaged" in told[0]
+    reported = [problem for problem in report.problems if run.run_id in problem]
+    assert reported and archived.history.sha256 in reported[0] and "damaged" in reported[0]
     assert len(log_of(cluster, run.run_id)) == len(facts) + 1
     lose(cluster, run.run_id)
     client.runs.delete(other.run_id)

@@ -1,4 +1,4 @@
-"""The artifacts service on a real nats-server, before a folder and before a real S3 server."""
+"""The artifacts service on a real nats-server, with a folder and with a real S3 server."""
 
 from __future__ import annotations
 

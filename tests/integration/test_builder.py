@@ -1,4 +1,4 @@
-"""The builder on a real nats-server: one number for equal content, whoever registers when; clear refusals."""
+"""The builder on a real nats-server: one number for equal content under concurrency; clear rejections."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ STEP = ir.StepSpec(name="s", entrypoint="m:s", inputs=(ir.Port(name="x"),), outp
 
 @asynccontextmanager
 async def platform(server: NatsServer, home: Path, replicas: int = 1) -> AsyncIterator[Bus]:
-    """Builders, each with a connection of its own, and the artifacts service with a source bundle in the store."""
+    """Builders with separate connections, and the artifacts service with a source bundle in the store."""
     await FolderArtifacts(home / "artifacts").put_bytes(BUNDLE)
     artifacts, builder = ArtifactsSettings(home=home), BuilderSettings(home=home)
     async with AsyncExitStack() as stack:
@@ -138,10 +138,10 @@ async def test_publishing_an_experiment_keeps_its_number_and_makes_it_the_latest
         assert await register(bus, second.model_copy(update={"publish": True})) == VersionReply(
             version=2, published=True
         )
-        # An experiment that equals a published version says so and changes nothing.
+        # An experiment equal to a published version returns that version.
         assert await register(bus, first) == VersionReply(version=1, published=True)
         assert await versions.latest("default", "released") == 2
-        # Back to the code of before: that is the latest again, under its number.
+        # Back to the previous code: it is the latest again, with its old number.
         assert await register(bus, published) == VersionReply(version=1, published=True)
         found = await versions.published("default", "released")
         assert found is not None
@@ -183,7 +183,7 @@ async def test_the_content_digest_does_not_depend_on_paths(nats_server: NatsServ
         assert stored.source == SOURCE
         assert await register(bus, first.model_copy(update={"code": "d" * 64})) == VersionReply(version=2, created=True)
         assert await register(bus, first.model_copy(update={"code": None})) == VersionReply(version=3, created=True)
-        # Where registrants have the environment is known beside, the newest first.
+        # The locations of the environment are recorded separately, newest first.
         again = InterpreterHint(python="/opt/bin/python", folders={"/opt/lib": 2})
         for one in (InterpreterHint(python="/usr/bin/python"), again, again):
             await register(bus, first.model_copy(update={"interpreter": one}))
@@ -202,7 +202,7 @@ async def test_a_registration_left_by_a_killed_builder_is_completed(
         entry = await bucket.get(key("default", name, 1))
         digest = (await Versions(bus).list("default", name))[0].digest
         assert entry is not None
-        # As if it had been killed after so many writes: number, digest, announcement, highest.
+        # As if it had been killed after that many writes: number, digest, announcement, highest.
         await bus.api(
             f"STREAM.PURGE.KV_{subjects.VERSIONS_BUCKET}", {"filter": f"$KV.*.{highest_key('default', name)}"}
         )

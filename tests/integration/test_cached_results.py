@@ -1,4 +1,4 @@
-"""Results that are used again, on the real services: hits, misses and why, and artifacts that are gone."""
+"""Cached results on the real services: hits, misses and their reasons, deleted artifacts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 class RunRecorder:
-    """Runs of one note, which tells the steps that really ran."""
+    """Runs of a pipeline that records the steps that really ran."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.client = Client(url=cluster.url, token=cluster.token)
@@ -107,8 +107,8 @@ def test_cache_misses_report_differences_and_runs_can_disable_the_cache(cluster:
     assert "the cache off" in recorder.client.runs.explain(off.run_id).steps["blob"].sentence
     rerun = recorder.client.runs.rerun(off.run_id, version="same", refresh=["length"], wait=True)
     assert cache(rerun, "blob").hit and not cache(rerun, "length").hit
-    anew, ran = recorder.run(cache="refresh")
-    assert ran[-2:] == ["blob", "length"] and not cache(anew, "blob").hit
+    refreshed, ran = recorder.run(cache="refresh")
+    assert ran[-2:] == ["blob", "length"] and not cache(refreshed, "blob").hit
 
 
 @pytest.mark.timeout(240)

@@ -1,4 +1,4 @@
-"""The cron service on a real server: ticks become runs, once each, over changes, restarts and two replicas."""
+"""The cron service on a real server: each tick starts one run, across changes, restarts and two replicas."""
 
 from __future__ import annotations
 

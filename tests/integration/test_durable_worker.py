@@ -23,7 +23,7 @@ from penstock_servicekit.service_context import ServiceContext
 
 @asynccontextmanager
 async def service(home: Path) -> AsyncIterator[ServiceContext]:
-    """A service without anything but its connection to a server with all streams."""
+    """A minimal service connected to a server with all streams."""
     server = EmbeddedServer(home, fsync=False)
     await server.start()
     watch = asyncio.create_task(server.supervise())
@@ -91,7 +91,7 @@ async def test_messages_are_handled_in_order_and_redelivered_after_an_error(tmp_
 
 @pytest.mark.parametrize("idle", [True, False], ids=["waiting", "stopped"])
 async def test_a_deleted_consumer_is_recreated(tmp_path: Path, idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both while requests stand at the server, which says that the consumer is gone, and before the first request."""
+    """With pending pull requests, which the server ends at the deletion, and before the first request."""
     handled: list[str] = []
     logged: list[str] = []
     monkeypatch.setattr(consumer._log, "error", lambda text, *parts: logged.append(text % parts))

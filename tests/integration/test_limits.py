@@ -1,4 +1,4 @@
-"""Limits on a real server: several replicas, crashes between the two writes, books that are lost or overcrowded."""
+"""Limits on a real server: several replicas, crashes between the two writes, lost or full ledgers."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Step:
 
 @dataclass
 class Run:
-    """As much of a run's state as limits need."""
+    """The part of a run's state that limits need."""
 
     run_id: str
     requested: RunRequested | None = None
@@ -105,7 +105,7 @@ class Versions:
 
 
 class Replica:
-    """A scheduler replica, as far as limits go."""
+    """A scheduler replica, reduced to limits."""
 
     def __init__(self, bus: Bus, versions: Versions | None = None) -> None:
         self.store, self.sizes, self.log = LimitsStore(bus), LimitSizes(bus), NatsRunLog(bus, "test")
@@ -120,7 +120,7 @@ class Replica:
         return ledger
 
     async def hold(self, key: str = "train", needs: tuple[Limit, ...] = GPU, *, run: Run | None = None) -> Run:
-        """A run with a held attempt of step `key`, in its log, whose slots nobody asked for yet."""
+        """A run with a queued attempt of step `key` in its log, whose slots are not requested yet."""
         run = run or Run(f"run{next(_RUNS)}")
         held = AttemptQueued(run_id=run.run_id, key=key, attempt=1, limits=needs, since=time.time())
         run.steps[key] = Step(held.limits, held.since)
@@ -202,7 +202,7 @@ async def test_many_replicas_grant_exactly_the_capacity(bus: Bus) -> None:
 
     async def live(run: Run, n: int) -> None:
         nonlocal most
-        replica, other = replicas[n % 4], replicas[(n + 1) % 4]  # asked for here, given back there
+        replica, other = replicas[n % 4], replicas[(n + 1) % 4]  # acquired here, released there
         await replica.acquire(run)
         async with asyncio.timeout(60):
             while not await replica.facts(run, SlotGranted):
@@ -225,13 +225,13 @@ async def test_a_release_is_seen_by_a_replica_with_a_stale_ledger(bus: Bus) -> N
     await old.acquire(first)
     second = await new.hold()
     await new.acquire(second)
-    await old.finish(second)  # its book does not have it
+    await old.finish(second)  # its ledger does not have it
     ledger, _ = await old.store.read()
     assert ledger is not None and {slot_key[0] for slot_key in ledger.holders} == {first.run_id}
 
 
 class CrashingRunLog(NatsRunLog):
-    """A log to which nothing can be appended: a crash after the book was changed."""
+    """A log that rejects appends: a crash after the ledger was changed."""
 
     async def append(self, facts: Sequence[Fact]) -> list[bool]:
         raise UnavailableError("killed")
@@ -246,7 +246,7 @@ async def test_a_grant_survives_a_crash_before_its_fact(bus: Bus) -> None:
     with pytest.raises(UnavailableError):
         await dying.finish(runs[0])
     assert await whole.granted(runs) == [runs[0].run_id]
-    # Whatever is asked for next, by whichever replica, makes it good.
+    # The next request of any replica repairs it.
     await whole.acquire(runs[2])
     assert await whole.granted(runs) == [runs[0].run_id, runs[1].run_id]
 
@@ -278,7 +278,7 @@ async def test_a_lost_ledger_is_rebuilt_from_the_log(bus: Bus, one: Replica) -> 
     runs = [await one.hold() for _ in range(5)]
     for run in runs:
         await one.acquire(run)
-    await one.finish(runs[0])  # so runs 1 and 2 hold, 3 and 4 wait
+    await one.finish(runs[0])  # runs 1 and 2 have slots, 3 and 4 wait
     pipeline = Pipeline(name="lost", max_active=1)
     admitted, waiting = await one.request(pipeline), await one.request(pipeline)
     assert await one.do(admitted, AdmitRun()) == [RunAdmitted(run_id=admitted.run_id)]
@@ -286,7 +286,7 @@ async def test_a_lost_ledger_is_rebuilt_from_the_log(bus: Bus, one: Replica) -> 
     await bus.api(f"STREAM.PURGE.KV_{subjects.LIMITS_BUCKET}", {})
     new = Replica(bus, one.versions)
     late = await new.hold()
-    assert await new.acquire(late) == []  # nobody knows who else holds
+    assert await new.acquire(late) == []  # the other holders are unknown
     ledger = await new.compare()
     assert {slot_key[0] for slot_key in ledger.holders} == {runs[1].run_id, runs[2].run_id, admitted.run_id}
     assert {slot_key[0] for slot_key in ledger.waiters} == {runs[3].run_id, runs[4].run_id, late.run_id, waiting.run_id}

@@ -1,4 +1,4 @@
-"""The logs of models on a real server: who changes a model at the same time, what nobody can read, lost answers."""
+"""The logs of models on a real server: concurrent changes, unreadable facts, lost answers."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ async def register(log: ModelLog, n: int, name: str = "churn", **metrics: float)
 
 
 async def promote(log: ModelLog, version: int, name: str = "churn", **more: Any) -> Decision:
-    wish = Promotion(alias="champion", version=version, **more)
-    decision, _ = await log.change("default", name, lambda model: decide.promote(model, wish, WHO))
+    promotion = Promotion(alias="champion", version=version, **more)
+    decision, _ = await log.change("default", name, lambda model: decide.promote(model, promotion, WHO))
     return decision
 
 
@@ -79,7 +79,7 @@ async def test_concurrent_promotions_lose_no_move(tmp_path: Path) -> None:
         made = await asyncio.gather(*(moves(log, seed) for seed, log in enumerate(logs)))
         model = await ModelLog(bus, "reader").get("default", "churn")
         kept = [fact for fact in model.history if isinstance(fact, ModelPromoted)]
-        # Exactly those that somebody was told of, one after the other, and each saw the one before.
+        # Exactly the acknowledged moves, in order, and each saw the previous one.
         assert sorted(fact.revision for several in made for fact in several) == [fact.revision for fact in kept]
         assert [fact.previous for fact in kept] == [None, *(fact.version for fact in kept[:-1])]
         assert [fact.revision for fact in model.history] == list(range(1, len(model.history) + 1))
@@ -131,15 +131,15 @@ async def test_a_version_and_its_alias_are_written_atomically(tmp_path: Path) ->
     async with server(tmp_path) as bus:
         log, other = ModelLog(bus, "a"), ModelLog(bus, "b")
         model = await log.get("default", "churn")
-        wish = Promotion(alias="champion", version=0, cause="r/train/1")
-        both = decide.register(model, origin(1), VersionDetails(), WHO, wish).facts
+        promotion = Promotion(alias="champion", version=0, cause="r/train/1")
+        both = decide.register(model, origin(1), VersionDetails(), WHO, promotion).facts
         assert len(both) == 2
-        await register(other, 2)  # takes the first of the two places
+        await register(other, 2)  # takes the first of the two revisions
         assert not await log.append(both)
         assert [type(fact) for fact in (await log.get("default", "churn")).history] == [ModelRegistered]
 
         def decided(model: Model) -> Decision:
-            return decide.register(model, origin(1), VersionDetails(), WHO, wish)
+            return decide.register(model, origin(1), VersionDetails(), WHO, promotion)
 
         await log.change("default", "churn", decided)
         await other.change("default", "churn", decided)
@@ -155,7 +155,7 @@ async def test_an_unreadable_fact_keeps_its_revision_and_blocks_nothing(tmp_path
         await register(log, 1)
         for revision, headers in ((2, {"ce-type": "penstock.model.promoted.v1"}), (3, {}), (4, {"ce-type": "x.y"})):
             await bus.publish(subjects.model("default", "churn", revision), b'{"no": "fact"}', headers)
-        await bus.publish("models.default.churn.05", b"{}", {})  # another spelling of a place is none
+        await bus.publish("models.default.churn.05", b"{}", {})  # another spelling of a subject is invalid
         await bus.publish("models.default", b"{}", {})
         assert await register(log, 2) == 2
         model = await ModelLog(bus, "reader").get("default", "churn")

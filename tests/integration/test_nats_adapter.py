@@ -1,4 +1,4 @@
-"""The NATS adapter on a real server: bootstrap, append-once log, buckets, pulls, and what a killed server does."""
+"""The NATS adapter on a real server: bootstrap, append-once log, buckets, pulls, and a killed server."""
 
 from __future__ import annotations
 
@@ -181,23 +181,23 @@ async def pulling(bus: Bus, want: int) -> AsyncIterator[tuple[Puller, list[Deliv
 async def test_a_puller_fetches_at_most_its_free_slots(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         await NatsRunLog(bus, "test").append([request("r1", f"s-{n}") for n in range(20)])
-        held: list[Delivery] = []
+        in_flight: list[Delivery] = []
         seen: set[str] = set()
 
         def receive(delivery: Delivery) -> None:
-            held.append(delivery)
+            in_flight.append(delivery)
             seen.add(delivery.subject)
-            puller.want(3 - len(held))
+            puller.want(3 - len(in_flight))
 
         puller = Puller(bus, subjects.RUNS, subjects.attempts_consumer("default"), receive)
         task = asyncio.create_task(puller.run())
         puller.want(3)
         while len(seen) < 20:
-            await _until(lambda: len(held) == min(3, 20 - len(seen) + len(held)))
+            await _until(lambda: len(in_flight) == min(3, 20 - len(seen) + len(in_flight)))
             await asyncio.sleep(0.05)
-            assert len(held) <= 3
-            await consumer.ack(bus, held.pop())
-            puller.want(3 - len(held))
+            assert len(in_flight) <= 3
+            await consumer.ack(bus, in_flight.pop())
+            puller.want(3 - len(in_flight))
         task.cancel()
         await asyncio.wait([task])
 
@@ -216,7 +216,7 @@ async def test_a_lost_connection_does_not_exceed_the_free_slots(tmp_path: Path) 
         for _ in range(2):
             await asyncio.sleep(0.2)
             before = bus.client.stats["reconnects"]
-            bus.client._transport._io_writer.transport.abort()  # the server lives on
+            bus.client._transport._io_writer.transport.abort()  # the server keeps running
             await _until(lambda before=before: bus.client.stats["reconnects"] > before)
         await asyncio.sleep(0.2)
         await NatsRunLog(other, "test").append([request("r1", f"s-{n}") for n in range(20)])
@@ -236,7 +236,7 @@ async def test_a_withdrawn_pull_request_frees_messages_for_others_at_once(tmp_pa
             sending = asyncio.create_task(log.append([request("r1", f"s-{n}") for n in range(1000)]))
             first.want(0)
             await sending
-            await _until(lambda: len(_first_tries(early + late)) == 1010)  # nothing was lost on the way
+            await _until(lambda: len(_first_tries(early + late)) == 1010)  # nothing was lost in transit
             count = len(early)
             await log.append([request("r1", f"late-{n}") for n in range(50)])
             await _until(lambda: len(_first_tries(early + late)) == 1060)
@@ -270,7 +270,7 @@ async def test_unacknowledged_messages_are_redelivered_and_naks_are_delayed(tmp_
             await _until(lambda: len(got) == 3)
             assert asyncio.get_running_loop().time() - began > 0.2
             assert (got[2].subject, got[2].delivered, got[2].consumer_seq) == (first.subject, 2, 3)
-            await _until(lambda: len(got) == 4)  # never acknowledged: comes after the wait of a second
+            await _until(lambda: len(got) == 4)  # never acknowledged: redelivered after one second
             assert got[3].delivered == 3
 
 

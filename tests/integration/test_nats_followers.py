@@ -1,4 +1,4 @@
-"""Followers on a real server: everything in order, nothing twice, a bounded part at a time."""
+"""Followers on a real server: everything in order, no duplicates, bounded batches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def bus(nats_server: NatsServer) -> AsyncGenerator[Bus]:
 
 
 async def quiet(_: Exception) -> None:
-    """Lost connections are part of these tests."""
+    """Lost connections are expected in these tests."""
 
 
 async def publish(bus: Bus, subject: str, *texts: str) -> list[int]:

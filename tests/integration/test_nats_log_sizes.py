@@ -1,4 +1,4 @@
-"""The run log with large facts: reads that exceed what the server gives at once, and facts nobody could read."""
+"""The run log with large facts: reads that exceed the server's response limit, and facts too large to read."""
 
 from __future__ import annotations
 
@@ -56,12 +56,12 @@ async def test_a_fact_too_large_to_read_is_not_written(bus: Bus, others: int) ->
 async def test_an_oversized_fact_does_not_block_the_rest_of_its_batch(bus: Bus) -> None:
     appender = Appender(NatsRunLog(bus, "test"), lambda error: None)
     futures = [appender.submit(end("mixed", f"s-{n}", 5_000_000 if n == 7 else 1)) for n in range(20)]
-    futures[3].cancel()  # whoever asked does not wait any more
+    futures[3].cancel()  # the caller no longer waits
     task = asyncio.create_task(appender.run())
     await asyncio.wait(futures, timeout=10)
     assert isinstance(futures[7].exception(), BusError)
     assert all(future.result() for n, future in enumerate(futures) if n not in (3, 7))
-    # One that is given up and refused for good does not end the task that writes for all others.
+    # An abandoned, rejected append does not end the task that writes for all others.
     refused = appender.submit(end("mixed", "again", 5_000_000))
     refused.cancel()
     later = appender.submit(end("mixed", "later", 1))

@@ -1,4 +1,4 @@
-"""Previews: what artifacts look like, seen by a child with nothing to lose; never by loading what could run code."""
+"""Previews of artifacts by a sandboxed child process; formats that could run code are never loaded."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LIMITS = Limits(seconds=20, patience=100.0)
 
 
 class Maker:
-    """Previews of values and bytes, by a real child."""
+    """Previews of values and bytes, by a real child process."""
 
     def __init__(self, root: Path, limits: Limits = LIMITS, **more: Any) -> None:
         self.store = FolderStore(root / "artifacts")
@@ -307,7 +307,7 @@ async def test_a_slow_preview_is_stopped(tmp_path: Path) -> None:
 
 
 def child(script: str, tmp_path: Path) -> dict[str, Any]:
-    """What a script says that runs where previews are made: after all was given up."""
+    """Return the output of a script that runs inside the sandbox, after all privileges are dropped."""
     (tmp_path / "secret").write_text("the token")
     work = tmp_path / "empty"
     work.mkdir()
@@ -397,7 +397,7 @@ async def test_the_preview_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.
 
 async def test_remote_objects_are_fetched_up_to_a_limit(tmp_path: Path) -> None:
     class Elsewhere:
-        """A store that gives bytes, not paths."""
+        """A store that returns bytes, not paths."""
 
         def __init__(self, data: bytes) -> None:
             self.data = data

@@ -1,4 +1,4 @@
-"""What attempts store while they run is told at once, and an attempt goes on from an earlier one's checkpoint."""
+"""Artifacts of running attempts are reported at once, and an attempt resumes from an earlier attempt's checkpoint."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_commits_are_reported_while_the_attempt_runs(executor_harness: Ope
     assert names.keys() == {"checkpoint", "curve of loss.json", "plain"}
     assert names["curve of loss.json"].name.startswith("curve_of_loss_json-")
     assert names["plain"].value == Inline(1) and names["plain"].name == "plain" and names["plain"].display_name == ""
-    assert end.artifacts.keys() == {"curve of loss.json", "plain"}  # the checkpoint is no artifact of the step
+    assert end.artifacts.keys() == {"curve of loss.json", "plain"}  # the checkpoint is not an artifact of the step
 
 
 async def test_the_next_attempt_restores_the_last_checkpoint(executor_harness: OpenHarness, tmp_path: Path) -> None:

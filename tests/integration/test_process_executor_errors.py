@@ -1,4 +1,4 @@
-"""The process executor on real processes: what the user is told about errors of the code."""
+"""The process executor on real processes: error reports of user code."""
 
 from __future__ import annotations
 

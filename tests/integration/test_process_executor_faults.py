@@ -119,7 +119,7 @@ async def test_forged_results_affect_only_their_own_attempt(
     other = await b.start("wait")  # number 1
     end = await b.run("forge", {"what": what.decode()})  # number 2
     failed(end, "BadResult", text)
-    await gone(b.events.began["forge"].pid)  # after its result it is not needed any more
+    await gone(b.events.began["forge"].pid)  # no longer needed after its result
     assert (await b.events.until("ends", other)).outcome is Outcome.SUCCEEDED
     assert (await b.run("fine")).outcome is Outcome.SUCCEEDED
 
@@ -136,7 +136,7 @@ async def test_an_oversized_result_is_rejected(executor_harness: OpenHarness) ->
         files = Step([b""] * 2000)
     """)
     end = await b.run("texts", {"parts": 20})
-    assert end.outcome is Outcome.SUCCEEDED  # too much to be inline together: some became artifacts
+    assert end.outcome is Outcome.SUCCEEDED  # too large to be inline together: some became artifacts
     kinds = [type(value).__name__ for value in end.outputs.values()]
     assert kinds.count("Inline") == 8 and kinds.count("Stored") == 12
     failed(await b.run("files", {"parts": 6}), "ResultTooLarge", "MiB", "give one folder")

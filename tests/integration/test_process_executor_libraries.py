@@ -1,4 +1,4 @@
-"""The process executor and libraries with threads of their own: what works in forked processes, what is refused."""
+"""The process executor and libraries with threads of their own: supported and rejected uses in forked processes."""
 
 from __future__ import annotations
 

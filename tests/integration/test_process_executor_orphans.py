@@ -1,4 +1,4 @@
-"""The process executor on real processes that leave others behind, and when its own parts are killed."""
+"""The process executor with steps that leave child processes, and with killed parts of its own."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_a_spare_child_that_is_killed_is_replaced(executor_harness: OpenHa
             with suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGKILL)
         end = await b.run("server", key=f"s{n}")
-        # It may have died with the attempt already in its hands.
+        # It may have been killed after it received the attempt.
         assert end.outputs == {"result": pid} or (end.error and end.error.type == "Signal"), end
 
 
@@ -201,10 +201,10 @@ async def test_processes_of_a_killed_executor_exit(tmp_path: Path, server_too: b
     try:
         pid = await pid_in(tmp_path / "pid")
         server, child = await pid_in(tmp_path / "server"), await pid_in(tmp_path / "child")
-        assert sweep(tmp_path / "home") == 0  # its executor lives
+        assert sweep(tmp_path / "home") == 0  # its executor is running
         assert alive(pid) and alive(server) and alive(child)
         if server_too:
-            os.kill(server, signal.SIGSTOP)  # it cannot see the executor go
+            os.kill(server, signal.SIGSTOP)  # it cannot detect the exit of the executor
         executor.kill()
         executor.wait()
         if server_too:
@@ -254,7 +254,7 @@ async def test_every_attempt_finishes_once_despite_kills(executor_harness: OpenH
 
     async def killer() -> None:
         while True:
-            # On a busy machine it takes long to start a server and run anything: something is to be done between two.
+            # On a busy machine starting a server takes long: leave time for progress between two kills.
             before = good()
             while good() == before:
                 await asyncio.sleep(0.02)

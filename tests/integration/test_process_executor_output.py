@@ -1,4 +1,4 @@
-"""The process executor on real processes: what steps print and measure."""
+"""The process executor on real processes: output and metrics of steps."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ async def test_metrics_are_shipped_and_their_last_values_are_in_the_result(execu
     assert [(p.name, series.spelled(p.value), p.step) for p in b.events.points["train"]] == wanted
     assert all(time.time() - 600 < point.at <= time.time() for point in b.events.points["train"])
     rest = [e for e in b.events.entries["train"] if "metric" not in e]
-    told = [["param", "value"], ["tag", "value"], ["artifact", "value"], ["progress", "text"]]
-    assert sorted(sorted(set(e) - {"at"}) for e in rest) == sorted(told)
+    expected = [["param", "value"], ["tag", "value"], ["artifact", "value"], ["progress", "text"]]
+    assert sorted(sorted(set(e) - {"at"}) for e in rest) == sorted(expected)
 
 
 async def test_a_hundred_thousand_metrics(executor_harness: OpenHarness) -> None:
@@ -138,7 +138,7 @@ async def test_a_hundred_thousand_metrics(executor_harness: OpenHarness) -> None
     end = await b.run("train")
     assert end.outcome is Outcome.SUCCEEDED
     assert sorted(point.step or 0 for point in b.events.points["train"]) == list(range(100_000))
-    assert len(b.events.metrics("train")) < 20_000, "people are told of the latest only"
+    assert len(b.events.metrics("train")) < 20_000, "only the latest values are shipped"
     assert 0 < len(end.metrics) <= 500
 
 

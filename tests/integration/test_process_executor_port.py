@@ -14,7 +14,7 @@ from penstock_testkit.executor_harness import ExecutorHarness, OpenHarness, fail
 
 
 class Preparation:
-    """Replaces the preparation of a harness by one that waits, and then raises `error` if there is one."""
+    """Replaces the preparation of a harness: it waits, and then raises `error` if given."""
 
     def __init__(self, harness: ExecutorHarness) -> None:
         self.entered = asyncio.Event()

@@ -1,4 +1,4 @@
-"""The process executor on real processes: what goes in, what comes out, and what surrounds a step."""
+"""The process executor on real processes: inputs, outputs and the environment of a step."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ async def test_inputs_and_outputs_match_type_hints(executor_harness: OpenHarness
         assert error is not None and error.type == "TypeError" and all(text in error.message for text in texts)
     error = (await b.run("wrong")).error
     assert error is not None and error.type == "TypeError" and "output 'result' of step 'wrong'" in error.message
-    assert error.traceback == ""  # none of it is the user's
+    assert error.traceback == ""  # none of it comes from the user
 
 
 async def test_steps_of_several_modules_share_a_fork_server(executor_harness: OpenHarness) -> None:

@@ -71,7 +71,7 @@ def test_frames_travel_through_s3(cluster: Cluster, s3_server: S3Server) -> None
     client = Client(url=cluster.url, token=cluster.token)
     version = client.pipelines.register(f"{cluster.src / 'remote_frames.py'}:frames")
     run = client.runs.wait(client.run("frames", version=version.version).run_id, timeout=60, check=True)
-    # Nothing that a reader needs is on this machine alone.
+    # Everything that a reader needs is in the remote store.
     shutil.rmtree(cluster.home / "artifacts")
     expected = pd.DataFrame({"x": range(0, 40_000, 2), "y": ["text"] * 20_000})
     pd.testing.assert_frame_equal(client.artifacts.load(run.run_id), expected)

@@ -1,4 +1,4 @@
-"""Runs that take over the results of earlier ones, on the real services: what runs again, and what does not."""
+"""Runs that reuse results of earlier runs, on the real services: which steps rerun, and which do not."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def squares(folder: str):
 
 
 class RunRecorder:
-    """Runs of pipelines that note in a folder which steps really ran."""
+    """Runs of pipelines that record in a folder which steps really ran."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.client = Client(url=cluster.url, token=cluster.token)
@@ -138,7 +138,7 @@ def test_succeeded_steps_are_not_rerun(cluster: Cluster) -> None:
     why = recorder.client.runs.explain(second.run_id).steps
     assert why["load"].sentence == f"reused its result from run {first.run_id}"
 
-    # Only what reads a changed input runs again; what was taken over is told to be of the run that made it.
+    # Only steps that read a changed input rerun; reused results refer to the run that computed them.
     third, ran = recorder.wait(recorder.client.runs.resume(second.run_id, inputs={"offset": 100}))
     assert third.succeeded and ran == {"total": 1, "tell": 1}
     assert third.outputs["result"] == {"value": "120 of 5"}
@@ -150,7 +150,7 @@ def test_succeeded_steps_are_not_rerun(cluster: Cluster) -> None:
     sixth, ran = recorder.wait(recorder.client.runs.resume(third.run_id, from_step="double"))
     assert sixth.outputs == third.outputs and set(ran) == {"double", "total", "tell"}
     assert sixth.trigger["from"] == "double"
-    # A plain rerun of a resumed run takes over nothing.
+    # A plain rerun of a resumed run reuses nothing.
     _, ran = recorder.wait(recorder.client.runs.rerun(third.run_id))
     assert len(ran) == 4
 
@@ -166,7 +166,7 @@ def test_only_failed_items_of_a_mapped_step_are_rerun(cluster: Cluster) -> None:
     assert asked.resumed.steps == 1 and asked.resumed.items == {"square": 19}
     second, ran = recorder.wait(asked)
     assert second.state == "failed" and ran == {"square[13]": 1, "add": 1, "late": 1}
-    # A resumed run is resumed: its mapped step is taken over whole, with items of two runs.
+    # A resumed run is resumed: its mapped step is reused completely, with items of two runs.
     (recorder.folder / "later").touch()
     asked = recorder.client.runs.resume(second.run_id, idempotency_key="third")
     third, ran = recorder.wait(asked)

@@ -1,4 +1,4 @@
-"""The scheduler on a real log: a run that cannot be written or folded harms no other, and nothing is lost."""
+"""The scheduler on a real log: a run that cannot be written or folded affects no other, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ PIPELINES = {pipeline.name: pipeline for pipeline in (PLAIN, LARGE_INPUT, LARGE_
 
 
 class NoEffects:
-    """The runs of these tests need nothing done outside their logs."""
+    """The runs of these tests have no effects outside their logs."""
 
     async def register(self, state: RunState) -> None: ...
 
@@ -76,7 +76,7 @@ class NoEffects:
 
 
 class RecordedEffects:
-    """A scheduler's edges that keep what they are told. `fails` is raised by the next call of `park`."""
+    """Scheduler ports that record their calls. `fails` is raised by the next call of `park`."""
 
     def __init__(self) -> None:
         self.acked: list[int] = []
@@ -121,15 +121,15 @@ class SchedulerHarness:
         self._count = 0
 
     async def write(self, fact: Fact, body: bytes | None = None) -> Delivery:
-        """Have a fact, or other bytes in its place, in the log, and its delivery."""
+        """Append a fact, or other bytes on its subject, and return its delivery."""
         body = fact_codec.encode(fact) if body is None else body
         seq = int((await self._bus.publish(fact_codec.subject(fact), body))["seq"])
-        # One consumer stands for all shards.
+        # One consumer serves all shards.
         self._count += 1
         return Delivery(fact_codec.subject(fact), body, seq, self._count, 1, "scheduler-00", "", 0.0)
 
     def again(self, delivery: Delivery) -> Delivery:
-        """The same message once more."""
+        """Return a redelivery of the same message."""
         self._count += 1
         return replace(delivery, consumer_seq=self._count, delivered=delivery.delivered + 1)
 
@@ -190,7 +190,7 @@ async def test_facts_of_a_failed_round_are_folded_on_redelivery(bus: Bus) -> Non
 
 
 async def test_an_evicted_run_is_refolded_without_a_sequence_gap(bus: Bus) -> None:
-    """A server that was killed may have lost count of what it delivered to another replica meanwhile."""
+    """A killed server may have lost track of deliveries to another replica."""
     harness = SchedulerHarness(bus)
     await harness.scheduler.handle([await harness.write(requested("counted", PLAIN))])
     unseen = await harness.write(end("counted", "a"))

@@ -1,4 +1,4 @@
-"""Scheduler replicas on a real server: each shard has one holder, and another one when that goes or falls silent."""
+"""Scheduler replicas on a real server: each shard has one holder, and a new one after it leaves or stops responding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAME = "scheduler"
 
 
 class Group:
-    """Schedulers in this process, each with a connection of its own."""
+    """Schedulers in this process, with separate connections."""
 
     def __init__(self, url: str) -> None:
         self.settings = SchedulerSettings(nats_url=SecretStr(url))
@@ -38,7 +38,7 @@ class Group:
         await app.stop(self.running.pop(which), 20)
 
     async def die(self, which: int = -1) -> None:
-        """It says nothing any more."""
+        """Stop sending heartbeats."""
 
         async def nothing(word: str) -> None:
             pass
@@ -47,12 +47,12 @@ class Group:
         presence._say = nothing  # type: ignore[method-assign]
         await self.stop(which)
 
-    def held(self) -> list[set[int]]:
+    def held_shards(self) -> list[set[int]]:
         return [set(service(running).about()["shards"]) for running in self.running]
 
     def shared(self) -> bool:
         """Whether every shard has exactly one holder, and the shares are equal."""
-        held = self.held()
+        held = self.held_shards()
         sizes = {len(shards) for shards in held}
         return set().union(*held) == ALL and sum(map(len, held)) == len(ALL) and max(sizes) - min(sizes) <= 1
 
@@ -64,7 +64,7 @@ def service(running: app.RunningServices) -> SchedulerService:
 
 
 def never_give_up(scheduler: SchedulerService) -> None:
-    """Silence means nothing to this one any more."""
+    """This replica no longer detects silent ones."""
     scheduler._presence._members._silence = 1e9
 
 
@@ -84,7 +84,7 @@ async def group(nats_server: NatsServer) -> AsyncIterator[Group]:
 
 async def test_a_single_replica_holds_all_shards_after_start(group: Group) -> None:
     scheduler = await group.start()
-    assert group.held() == [ALL]
+    assert group.held_shards() == [ALL]
     assert scheduler.ready()
 
 
@@ -96,8 +96,8 @@ async def test_joining_replicas_get_shards_and_leaving_ones_release_them(group: 
         never_give_up(service(running))
     while len(group.running) > 1:
         await group.stop(0)
-        await until(group.shared)  # by their goodbye alone
-    assert group.held() == [ALL]
+        await until(group.shared)  # only by their leave messages
+    assert group.held_shards() == [ALL]
 
 
 async def test_shards_of_dead_replicas_are_reassigned(group: Group) -> None:
@@ -113,17 +113,17 @@ async def test_replicas_survive_a_server_outage(group: Group, nats_server: NatsS
     for _ in range(3):
         await group.start()
     await until(group.shared)
-    before = group.held()
+    before = group.held_shards()
     for running in group.running:
         service(running)._presence._members._silence = 0.5
     nats_server.kill()
-    await asyncio.sleep(1.5)  # longer than anybody is waited for
-    assert group.held() == before
+    await asyncio.sleep(1.5)  # longer than the lease
+    assert group.held_shards() == before
     for running in group.running:
         never_give_up(service(running))
     nats_server.restart()
     await until(lambda: all(running.bus.client.is_connected for running in group.running))
-    assert group.held() == before
+    assert group.held_shards() == before
 
 
 async def test_every_replica_reports_all_members(group: Group, nats_server: NatsServer) -> None:
@@ -132,14 +132,14 @@ async def test_every_replica_reports_all_members(group: Group, nats_server: Nats
     await until(group.shared)
     bus: Bus = group.running[0].bus
 
-    async def told() -> list[Replica]:
+    async def members() -> list[Replica]:
         answer = await bus.request(subjects.SCHEDULER_REPLICAS, b"{}")
         return Replicas.model_validate_json(answer.data).replicas
 
     async with asyncio.timeout(30):
-        while sorted(shard for replica in await told() for shard in replica.shards) != sorted(ALL):
+        while sorted(shard for replica in await members() for shard in replica.shards) != sorted(ALL):
             await asyncio.sleep(0.05)
-    assert {replica.name for replica in await told()} == {
+    assert {replica.name for replica in await members()} == {
         service(running).about()["replica"] for running in group.running
     }
 
@@ -150,4 +150,4 @@ async def test_an_unreadable_heartbeat_is_ignored(group: Group) -> None:
     for body in (b"\xff", b"{}", b'{"name": "x", "shards": ["a"]}'):
         await bus.send(subjects.replicas(NAME), body)
     await bus.request(subjects.SCHEDULER_REPLICAS, b"{}")
-    assert group.held() == [ALL]
+    assert group.held_shards() == [ALL]

@@ -1,4 +1,4 @@
-"""Large objects and folders between an executor and a real S3 server: parts, resumption, refusals, a dying store."""
+"""Large objects and folders between an executor and a real S3 server: parts, resumption, rejections, store outages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from penstock_testkit.servers.s3 import ACCESS_KEY, BUCKET, SECRET_KEY, S3Server
 
 MIB = 1024 * 1024
 PART = 5 * MIB
-"""The smallest part that S3 takes."""
+"""The minimum part size of S3."""
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ _sleep = asyncio.sleep
 
 
 async def _short_sleep(seconds: float, result: Any = None) -> Any:
-    """Waits between tries are shortened."""
+    """Shortens the delays between retries."""
     return await _sleep(min(seconds, 0.05), result)
 
 
@@ -154,7 +154,7 @@ async def test_mismatched_parts_are_rejected(s3_server: S3Server) -> None:
         await store.complete_parts(sha256, granted["upload"], tags, 2 * PART + 1)
     assert await store.stat(sha256) is None
     assert open_uploads(s3_server, "refused") == []
-    # Asked again after an answer was lost: whoever has completed it has done it.
+    # Completing again after a lost answer succeeds.
     again = await store.locate_parts(sha256, 2 * PART)
     assert again is not None
     tags = [await asyncio.to_thread(transfers._send, url, {}, _Zeros(PART), PART) for url in again["parts"]]
@@ -185,10 +185,10 @@ async def test_a_store_restart_only_delays_a_transfer(
         await _sleep(0.05)
         s3_server.kill()
         await _sleep(0.3)
-        s3_server.start()  # not in a thread: the server would die with it
+        s3_server.start()  # not in a thread: the server would exit with it
         try:
             await putting
-        except UnavailableError:  # tries are quick here: the server took longer to start
+        except UnavailableError:  # retries are quick here: the server took longer to start
             await mirror.put([Stored(ref)])
         assert await mirror.local_file(ref.sha256)
         there = Mirror(parts.bus, tmp_path / "there")

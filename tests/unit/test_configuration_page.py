@@ -1,4 +1,4 @@
-"""The page of settings says what the settings are."""
+"""The configuration page documents all settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
 def test_every_setting_is_on_the_page_with_its_default() -> None:
     lines = set(PAGE.read_text().splitlines())
     missing = [row for rows in tables().values() for row in rows if row not in lines]
-    assert not missing, "write docs/configuration.md anew with penstock_testkit.docs.settings_page.render()"
+    assert not missing, "regenerate docs/configuration.md with penstock_testkit.docs.settings_page.render()"
 
 
 def test_every_setting_is_explained() -> None:

@@ -1,4 +1,4 @@
-"""A gateway on a real nats-server, with stand-ins for the two services that it asks by request."""
+"""A gateway on a real nats-server, with fakes of the two services it sends requests to."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from gateway_platform import OPENED, Http, Platform, running
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Platform]:
-    """A platform for the tests of one module; each test uses runs of its own."""
+    """A platform for the tests of one module; each test uses its own runs."""
     async with running(tmp_path_factory.mktemp("gateway")) as platform:
         yield platform
 
 
 @pytest_asyncio.fixture(autouse=True, loop_scope="module")
 async def connections() -> AsyncGenerator[None]:
-    """Close what a test opened."""
+    """Close the connections of a test."""
     yield
     while OPENED:
         writer = OPENED.pop()

@@ -1,4 +1,4 @@
-"""A gateway on a real nats-server, a client that sends what it is told, and facts to tell it about."""
+"""A gateway on a real nats-server, a raw HTTP client, and helpers that append facts."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ SOURCE = hashlib.sha256(b"bundle").hexdigest()
 _NUMBERS = itertools.count(1)
 
 OPENED: list[asyncio.StreamWriter] = []
-"""Connections of the test that runs; closed at its end."""
+"""Connections of the current test; closed at its end."""
 
 
 @dataclass
 class Platform:
-    """A gateway and what it talks to. `builder_reply` and `store_info` are what the stand-ins answer."""
+    """A gateway and its surroundings. `builder_reply` and `store_info` are the responses of the fakes."""
 
     gateway: Gateway
     context: ServiceContext
@@ -89,7 +89,7 @@ class Platform:
             await bucket.put(published_key("default", pipeline.name), body)
 
     async def request(self, pipeline: str = "chain", **more: Any) -> str:
-        """Append the request of a run, as some trigger would; returns the run's id."""
+        """Append the request of a run, as a trigger would; return the run's id."""
         fields = {"run_id": f"run-{next(_NUMBERS)}", "requested_at": 1_700_000_000.0, "version": 1} | more
         await self.log.append([RunRequested(project="default", pipeline=pipeline, inputs={"n": Inline(1)}, **fields)])
         return fields["run_id"]
@@ -110,7 +110,7 @@ class Platform:
         await self.bus.publish(subjects.logs(run_id, step, 1), output.model_dump_json().encode())
 
     async def consumers(self) -> set[str]:
-        """Names of the ephemeral consumers that exist."""
+        """Return the names of the existing ephemeral consumers."""
         found: set[str] = set()
         for stream in (subjects.RUNS, subjects.LOGS):
             answer = await self.bus.api(f"CONSUMER.NAMES.{stream}")
@@ -141,7 +141,7 @@ def attempt_finished(run_id: str, step: str, attempt: int = 1, **more: Any) -> A
 
 
 def chain(name: str = "chain", steps: int = 2) -> ir.Pipeline:
-    """Steps one after the other; the pipeline's output is the last one's."""
+    """Sequential steps; the pipeline's output is that of the last one."""
     spec = ir.StepSpec(
         name="double",
         entrypoint="steps:double",
@@ -190,7 +190,7 @@ async def running(root: Path, **changes: Any) -> AsyncGenerator[Platform]:
     finally:
         with contextlib.suppress(nats.errors.Error):
             await broker.stop()
-        # Where the server is gone for good, stopping the broker leaves the client trying to connect.
+        # If the server is stopped, stopping the broker leaves the client reconnecting.
         with contextlib.suppress(OSError):  # a test may have killed the server
             await bus.client.close()
         await server.stop()
@@ -219,7 +219,7 @@ async def _stand_ins(platform: Platform) -> None:
 
 @dataclass
 class Answer:
-    """An HTTP response, read whole."""
+    """A complete HTTP response."""
 
     status: int
     headers: dict[str, str]
@@ -230,12 +230,12 @@ class Answer:
 
     @property
     def fields(self) -> set[str]:
-        """The fields that a problem names."""
+        """Return the fields named by a problem."""
         return {error["field"] for error in self.json()["errors"]}
 
 
 class Http:
-    """A client on asyncio streams: it sends what it is told, sound or not."""
+    """A client on asyncio streams that sends arbitrary requests, valid or not."""
 
     def __init__(self, platform: Platform) -> None:
         self.port = platform.gateway.port
@@ -254,7 +254,7 @@ class Http:
         token: str | None = TOKEN,
         headers: dict[str, str] | None = None,
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Send a request and leave the answer to be read. A header that is set to nothing is left out."""
+        """Send a request without reading the response. Headers set to None are omitted."""
         raw = body if isinstance(body, bytes) else b"" if body is None else orjson.dumps(body)
         fields = {"host": f"127.0.0.1:{self.port}", "content-length": str(len(raw)), "connection": "close"}
         if token is not None:
@@ -348,5 +348,5 @@ class Stream:
         return found
 
     def close(self) -> None:
-        """Go away."""
+        """Disconnect."""
         self.writer.close()

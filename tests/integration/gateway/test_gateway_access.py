@@ -1,4 +1,4 @@
-"""Principals: the token decides who acts, whatever the request says; named tokens are created, used and revoked."""
+"""Principals: the token determines the principal, not the request body; named tokens are created, used and revoked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signed links to questions: made with the token, used without it, worth nothing once changed, used or expired."""
+"""Signed links to questions: created with the token, used without it, invalid once changed, used or expired."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def registered() -> list[bool]:
 async def asks(
     platform: Platform, registered: list[bool], question: str = "Publish?", choices: tuple[str, ...] = ("yes", "no")
 ) -> str:
-    """A run whose step asks."""
+    """A run whose step asks a question."""
     if not registered:
         spec = ir.StepSpec(name="ask", entrypoint="", kind=ir.Kind.ASK, outputs=(ir.Port(name="result"),))
         pipeline = ir.Pipeline(name="linked", steps={"ask": spec}, nodes=(ir.Node(key="ask", step="ask"),))
@@ -40,7 +40,7 @@ async def asks(
 
 
 async def links(http: Http, run_id: str, query: str = "") -> dict[str, str]:
-    """The addresses of all links, by choice; that of the page with all choices as `page`."""
+    """Return the URLs of all links by choice; that of the page with all choices as `page`."""
     answer = await http("GET", f"/v1/runs/{run_id}/steps/ask/links{query}")
     assert answer.status == 200, answer.body
     found = answer.json()
@@ -75,7 +75,7 @@ async def test_a_signed_link_answers_without_a_token(platform: Platform, http: H
     fact = await finished(platform, run_id)
     assert fact is not None and fact.outputs == {"result": Inline("yes")}
     assert fact.params == {"answered_by": "link:token:default", "comment": "fine", "signed_as": "Ada"}
-    # Once used: the same again is no harm, another answer is refused, looking tells.
+    # Once used: the same answer is idempotent, another one is rejected, and the page shows the answer.
     assert (await post(http, found["yes"], choice="yes")).status == 200
     other = await post(http, found["page"], choice="no")
     assert other.status == 409 and html.escape("by link:token:default, signed 'Ada' (fine)") in other.body.decode()
@@ -119,7 +119,7 @@ async def test_invalid_links(platform: Platform, http: Http, registered: list[bo
     earlier = Signer(TOKEN).sign(Link(run_id, "ask", 2, "yes", time.time() + 60, "user:ada"))
     assert (await post(http, f"{head}/{earlier}")).status == 409
     assert await finished(platform, run_id) is None
-    # What is beside the signed pages still asks for the token.
+    # All other routes still require the token.
     for beside in ("/v1/answers", "/v1/answers/", "/v1/answers/../questions", "/v1//answers/x", "/v1/questions"):
         assert (await http("GET", beside, token=None)).status in (401, 404), beside
     error = ErrorInfo(type="Cancelled", message="the run was cancelled")

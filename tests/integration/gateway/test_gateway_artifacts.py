@@ -1,4 +1,4 @@
-"""Artifacts over HTTP: put and verified, got whole or in part, never half and never as something else."""
+"""Artifacts over HTTP: verified uploads, full and range downloads, no truncated or damaged content."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ async def test_conditional_requests_return_not_modified(http: Http) -> None:
 async def test_a_damaged_object_is_never_served_completely(
     platform: Platform, http: Http, size: int, status: int
 ) -> None:
-    """A small one is seen before the answer begins; of a large one the end is missing."""
+    """Damage of a small object is detected before the response starts; a large response is truncated."""
     data = b"x" * size
     path = platform.store.path(await platform.store.put_bytes(data))
     path.chmod(0o644)

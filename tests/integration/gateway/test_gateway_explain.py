@@ -1,4 +1,4 @@
-"""Why steps stand where they stand, over HTTP."""
+"""Explanations of step states over HTTP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /v1/runs/{id}/history`: the pipeline and the facts of a run as JSON lines, whole and in bounded memory."""
+"""`GET /v1/runs/{id}/history`: the pipeline and the facts of a run as JSON lines, complete and in bounded memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The door: token, host names, bodies, hostile addresses, and errors that say what to do."""
+"""The HTTP layer: token, host names, bodies, hostile URLs, and helpful errors."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_invalid_bodies(http: Http, body: bytes, status: int, words: str) 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
 async def test_only_json_is_accepted(http: Http, kind: str) -> None:
-    """A form of another web page can send these without asking; JSON it cannot."""
+    """A form of another web page can send these without a preflight request, but not JSON."""
     problem = is_problem(await http("POST", "/v1/runs", b'{"pipeline":"chain"}', headers={"content-type": kind}), 415)
     assert "application/json" in problem["detail"]
 
@@ -238,7 +238,7 @@ async def test_hostile_urls_get_client_errors(
     platform: Platform, http: Http, method: str, path: str, name: str
 ) -> None:
     answer = await http(method, path.format(name))
-    # 200 only where the server takes `..` or the like for a filter that is no name at all.
+    # 200 only if the server treats `..` or the like as a filter without matches.
     assert answer.status in (400, 404, 405, 415, 422), answer
     assert "set-cookie" not in answer.headers
     if method != "HEAD":
@@ -258,7 +258,7 @@ async def test_hostile_step_keys(platform: Platform, http: Http, query: str) -> 
 async def test_unknown_paths_and_methods(http: Http) -> None:
     is_problem(await http("GET", "/v1/nothing"), 404)
     is_problem(await http("GET", "/"), 404)
-    # Another spelling is not led elsewhere: a redirection could lead the token elsewhere.
+    # Other spellings are not redirected: a redirect could leak the token.
     is_problem(await http("GET", "/v1/runs/"), 404)
     is_problem(await http("GET", "//v1/runs"), 404)
     answer = await http("DELETE", "/v1/runs")
@@ -285,7 +285,7 @@ async def test_unknown_paths_and_methods(http: Http) -> None:
 async def test_non_http_connections_are_closed(http: Http, raw: bytes) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", http.port)
     writer.write(raw)
-    if len(raw) < 1000:  # the long ones are cut off before their end
+    if len(raw) < 1000:  # long ones are closed before their end
         writer.write_eof()
     answer = b""
     with contextlib.suppress(ConnectionError):

@@ -1,4 +1,4 @@
-"""`/v1/runs/{id}/metrics` on a real broker: summaries, charts, pages, and wrong messages and questions."""
+"""`/v1/runs/{id}/metrics` on a real broker: summaries, charts, pages, and invalid messages and queries."""
 
 from __future__ import annotations
 

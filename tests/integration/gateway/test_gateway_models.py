@@ -32,7 +32,7 @@ def ref(sha256: str, size: int = 5) -> ArtifactRef:
 
 
 async def trained(platform: Platform, content: bytes = b"model", **more: Any) -> str:
-    """A run whose first step gave an artifact; the store stands in that has it."""
+    """A run whose first step produced an artifact; the fake store has it."""
     sha256 = await platform.store.put_bytes(content)
     run_id = await platform.request()
     fields = {"metrics": {"accuracy": 0.9, "loss": 0.2}, "params": {"depth": 3}} | more
@@ -308,8 +308,8 @@ async def test_a_model_input_is_pinned_at_submission(platform: Platform, http: H
         inputs = (await http("GET", f"/v1/runs/{run_id}")).json()["inputs"]
         wanted = (await http("GET", f"/v1/models/pinned/versions/{number}")).json()["artifact"]
         assert inputs["model"]["artifact"] == wanted
-        assert inputs["text"] == {"value": "model:pinned"}  # a parameter that takes texts keeps them
-        # The same request is the same run, wherever the alias stands now.
+        assert inputs["text"] == {"value": "model:pinned"}  # a text parameter keeps the text
+        # The same request returns the same run, even if the alias moved.
         again = await http("POST", "/v1/runs", body, headers={"idempotency-key": f"k{number}{len(str(given))}"})
         assert (again.status, again.json()["run_id"]) == (200, run_id)
         await http("PUT", "/v1/models/pinned/aliases/champion", {"version": 1})
@@ -400,17 +400,19 @@ async def test_every_change_is_published_once_to_triggers_and_waiting_steps(plat
 
 
 async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platform) -> None:
-    await platform.gateway.feature(ModelAnnouncer).close()  # only those of this test announce
+    await platform.gateway.feature(ModelAnnouncer).close()  # only the models of this test
     log = ModelLog(platform.bus, "test")
     origin = Origin(artifact=ref("d" * 64), run_id="r", key="train", attempt=1)
-    wish = Promotion(alias="champion", version=0, cause="r/train/1")
+    promotion = Promotion(alias="champion", version=0, cause="r/train/1")
     await log.change(
-        "default", "killed", lambda model: decide.register(model, origin, VersionDetails(), Actor("ada", 1.0), wish)
+        "default",
+        "killed",
+        lambda model: decide.register(model, origin, VersionDetails(), Actor("ada", 1.0), promotion),
     )
     delivered_to = asyncio.Event()
 
     class Dies(EventReceiver):
-        """A gateway that has sent the event to triggers, and goes no further."""
+        """A gateway that stops after publishing the event to triggers."""
 
         async def receive(self, event: Event) -> Any:
             delivered_to.set()
@@ -427,10 +429,10 @@ async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platf
     await after.start()
     try:
 
-        async def told() -> list[Event]:
+        async def published() -> list[Event]:
             return await Waits(platform.bus).events(about)
 
-        (event,) = await until(told)
+        (event,) = await until(published)
         assert event.data["reference"] == "killed:1"
         assert len(await triggers(platform, PROMOTED, "killed")) == 1
         assert len(await triggers(platform, "penstock.model.registered.v1", "killed")) == 1

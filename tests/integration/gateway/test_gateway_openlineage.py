@@ -1,4 +1,4 @@
-"""Runs that are over are told to an OpenLineage service: a real HTTP server that keeps what it is sent."""
+"""Finished runs are sent to an OpenLineage service: a real HTTP server that records requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 class Receiver(ThreadingHTTPServer):
-    """Keeps the bodies and keys that it is sent; says that it is broken as often as it is told to."""
+    """Records bodies and keys; responds with an error as often as configured."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -43,7 +43,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.server.broken:
             self.server.broken -= 1
-            self.send_response(400)  # the library tries again by itself after 5xx
+            self.send_response(400)  # the library retries by itself after 5xx
         else:
             self.server.got.append(json.loads(body))
             self.server.keys.add(self.headers.get("Authorization", ""))
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Be quiet."""
+        """Suppress logging."""
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 async def whole(receiver: Receiver, run_id: str, count: int) -> list[dict[str, Any]]:
-    """The events, once there are so many."""
+    """Return the events once there are that many."""
     for _ in range(600):
         if len(receiver.got) >= count:
             return receiver.got
@@ -131,7 +131,7 @@ async def test_an_invalid_address_stops_the_platform_with_an_error(platform: Pla
 
 
 async def _declared(platform: Platform) -> None:
-    """Wait until runs that end are noticed."""
+    """Wait until the gateway follows finished runs."""
     for _ in range(600):
         names = (await platform.bus.api(f"CONSUMER.NAMES.{subjects.RUNS}")).get("consumers") or []
         if subjects.LINEAGE_CONSUMER in names:

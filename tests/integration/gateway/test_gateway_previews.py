@@ -1,4 +1,4 @@
-"""Previews over HTTP: the gateway asks, and looks at no bytes itself."""
+"""Previews over HTTP: the gateway forwards requests and reads no bytes itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPLIES = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def asked(platform: Platform) -> AsyncGenerator[list[MakePreview]]:
-    """What the stand-in of the artifacts service was asked."""
+    """The requests to the fake artifacts service."""
     commands: list[MakePreview] = []
 
     async def answer(message: Any) -> None:

@@ -1,4 +1,4 @@
-"""The gateway as a process and as a part of one: it listens, stops, and says clearly why it cannot."""
+"""The gateway as a process and embedded: start, stop, and clear start errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def test_requests_in_progress_finish_at_stop(tmp_path: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def process(platform: Platform, **env: str) -> AsyncGenerator[asyncio.subprocess.Process]:
-    """`python -m penstock_gateway` with only these variables."""
+    """`python -m penstock_gateway` with only these environment variables."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""The read model behind the gateway: rebuilt, shared by replicas, kept over restarts."""
+"""The read model behind the gateway: rebuilds, shared by replicas, persistent over restarts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs asked for again, over HTTP."""
+"""Reruns over HTTP."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_a_rerun_is_a_new_run_with_a_parent(platform: Platform, http: Http
     assert again.requested_at >= first.requested_at
     view = (await http("GET", f"/v1/runs/{accepted['run_id']}")).json()
     assert view["trigger"]["parent"] == parent
-    # A rerun can be run again.
+    # A rerun can be rerun.
     third = (await http("POST", f"/v1/runs/{accepted['run_id']}/rerun", {"version": "same"})).json()["run_id"]
     assert (await fact_of(platform, third)).trigger["parent"] == accepted["run_id"]
 
@@ -140,7 +140,7 @@ async def test_an_idempotency_key_returns_the_existing_rerun(platform: Platform,
     assert sorted(answer.status for answer in answers) == [200] * 7 + [202]
     run_id = answers[0].json()["run_id"]
     assert {answer.json()["run_id"] for answer in answers} == {run_id}
-    # It holds when a newer version has come, for which a new request would have to choose.
+    # It applies even after a newer version, for which a new request would need a choice.
     await platform.add_version(chain("keyed", steps=3), 2)
     assert (await http("POST", path, {}, headers=key)).json()["run_id"] == run_id
     assert (await http("POST", path, {"version": "same"}, headers=key)).status == 409

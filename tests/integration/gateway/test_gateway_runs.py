@@ -1,4 +1,4 @@
-"""Runs over HTTP: asked for, read, listed, cancelled; their results."""
+"""Runs over HTTP: submit, read, list, cancel; their results."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def test_an_idempotency_key_returns_the_existing_run(platform: Platform, h
     assert other.status == 409
     assert first.json()["run_id"] in other.json()["detail"]
     assert (await requested(platform, first.json()["run_id"])).inputs["n"] == Inline(3)
-    # Without a key every request is a run of its own.
+    # Without a key every request creates a run.
     assert (await http("POST", "/v1/runs", body)).json()["run_id"] != first.json()["run_id"]
 
 
@@ -207,7 +207,7 @@ async def test_a_failed_run_shows_the_users_error(platform: Platform, http: Http
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
-    """After which fact the log was read, and how many facts that gave."""
+    """The start sequence of each read of the log, and the number of facts."""
     found: list[tuple[int, int]] = []
     read = NatsRunLog.read
 
@@ -247,7 +247,7 @@ async def test_concurrent_readers_share_one_read(platform: Platform, http: Http,
 async def test_the_cache_of_folded_runs_is_bounded(
     tmp_path: Path, reads: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch, runs: int, steps: int
 ) -> None:
-    """Two of these runs fit, by their number or by their steps together."""
+    """Two of these runs fit, by number of runs or by total steps."""
     monkeypatch.setattr(run_states, "_STEPS", steps)
     async with running(tmp_path, gateway_runs=runs) as platform:
         http = Http(platform)
@@ -300,13 +300,13 @@ async def test_cancel_without_a_body_and_of_a_finished_run(platform: Platform, h
 async def test_the_list_is_paged_newest_first(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("listed"))
     ids = [await platform.request("listed", requested_at=1_700_000_000.0 + at) for at in range(5)]
-    # Two of the same time are told apart by their ids.
+    # Runs of the same time are ordered by id.
     ids += sorted([await platform.request("listed", requested_at=1_700_000_010.0) for _ in range(2)])
     ids.reverse()
     path = "/v1/runs?pipeline=listed&limit=3"
     page = (await http("GET", path)).json()
     found = [run["run_id"] for run in page["runs"]]
-    # A run that comes meanwhile does not shift the pages.
+    # A new run does not shift the pages.
     newest = await platform.request("listed", requested_at=1_700_000_020.0)
     while page["next"]:
         page = (await http("GET", f"{path}&cursor={page['next']}")).json()
@@ -317,7 +317,7 @@ async def test_the_list_is_paged_newest_first(platform: Platform, http: Http) ->
 
 
 async def listed(http: Http, path: str) -> list[str]:
-    """The ids of a list: whatever was in the log when it was asked for is in it."""
+    """Return the ids of a list: it includes every run in the log at request time."""
     answer = await http("GET", path)
     assert answer.status == 200, answer.json()
     return [run["run_id"] for run in answer.json()["runs"]]

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @contextlib.asynccontextmanager
 async def services(nats: NatsServer, home: Path, artifacts: ArtifactsSettings) -> AsyncGenerator[Transport]:
-    """Gateway, builder and artifacts service; gives the client's way to them."""
+    """Gateway, builder and artifacts service; yields the client's connection."""
     logs.configure("critical", "json")
     token = SecretStr(TOKEN)
     gateway = GatewaySettings(home=home, port=0, token=token, max_blob=50_000_000, stop_timeout=4.0)
@@ -66,7 +66,7 @@ def on_s3(server: S3Server, home: Path) -> ArtifactsSettings:
 
 
 async def put_get_register(transport: Transport, folder: Path, name: str) -> None:
-    """What the client does: a bundle goes up, a version is registered, a run is asked for, bytes come back."""
+    """The client's workflow: upload a bundle, register a version, submit a run, download bytes."""
     data = os.urandom(3_000_000)
     sha256 = hashlib.sha256(data).hexdigest()
     file = folder / "bundle.tar"

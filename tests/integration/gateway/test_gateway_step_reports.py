@@ -1,4 +1,4 @@
-"""What runs do with earlier results, what the cache did, and what steps have stored early, over HTTP."""
+"""Cache options of runs, cache reports, and early artifacts of steps, over HTTP."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def test_cache_options_are_set_at_submission(platform: Platform, http: Htt
     (record,) = await platform.log.read(run_id)
     assert isinstance(record.fact, RunRequested)
     assert (record.fact.cache, record.fact.refresh) == (CacheMode.USE, ("double-2", "double"))
-    # The run again does the usual, or what it is asked to do.
+    # A rerun uses the defaults, or the requested options.
     path = f"/v1/runs/{run_id}/rerun"
     for more, wanted in (({}, (CacheMode.USE, ())), ({"cache": "off"}, (CacheMode.OFF, ()))):
         again = (await http("POST", path, more)).json()["run_id"]
@@ -92,7 +92,7 @@ async def test_artifacts_of_a_running_step_are_shown(platform: Platform, http: H
     assert step["state"] == "running"
     assert step["artifacts"] == {"loss curve": {"value": 1}, "plain": {"value": 2}}
     assert step["checkpoint"]["attempt"] == 1 and step["checkpoint"]["value"] == {"value": {"epoch": 2}}
-    # Another attempt begins with nothing stored but the checkpoint.
+    # A new attempt starts with no artifacts but the checkpoint.
     await platform.log.append([attempt_finished(run_id, "double", outcome=Outcome.LOST)])
     await platform.log.append([attempt_requested(run_id, "double", attempt=2)])
     step = (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["double"]

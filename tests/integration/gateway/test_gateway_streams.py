@@ -30,7 +30,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 async def gone(platform: Platform, known: set[str]) -> None:
-    """Wait until the server has no consumer beside those that were known."""
+    """Wait until the server has only the consumers known before."""
     async with asyncio.timeout(5):
         while await platform.consumers() - known:
             await asyncio.sleep(0.01)
@@ -74,7 +74,7 @@ async def test_events_arrive_immediately(platform: Platform, http: Http) -> None
         assert event
         assert event.data["attempt"] == number
     stream.close()
-    # Measured: 1 to 2 ms. Polling of any kind would show.
+    # Measured: 1 to 2 ms. Polling would be slower.
     assert statistics.median(took) < 0.05, took
 
 
@@ -89,7 +89,7 @@ async def test_a_stream_resumes_from_the_last_event_id(platform: Platform, http:
     assert first[1]
     rest = await (await http.stream(f"/v1/runs/{run_id}/events", first[1].id)).all()
     assert [event.id for event in rest] == [record.seq for record in await platform.log.read(run_id)][2:]
-    # Who has seen the end is told not to come again.
+    # A client that has seen the end is told not to reconnect.
     for last in (rest[-1].id, rest[-1].id + 1000):
         answer = await http("GET", f"/v1/runs/{run_id}/events", headers={"last-event-id": str(last)})
         assert (answer.status, answer.body) == (204, b"")
@@ -183,7 +183,7 @@ async def test_a_finished_stream_releases_its_consumer(platform: Platform, http:
 
 
 async def test_a_slow_client_buffers_a_bounded_amount(platform: Platform, http: Http) -> None:
-    """60 MB of facts for a client that reads nothing: what the consumer handed out stays far below that."""
+    """60 MB of facts for a client that reads nothing: the consumer delivers far less."""
     known = await platform.consumers()
     run_id = await platform.request()
     text = "x" * 300_000
@@ -200,7 +200,7 @@ async def test_a_slow_client_buffers_a_bounded_amount(platform: Platform, http: 
         handed = info["delivered"]["consumer_seq"]
         await asyncio.sleep(0.3)
     assert 0 < handed * len(text) < 30_000_000
-    # Nothing was lost by waiting.
+    # Nothing was lost meanwhile.
     await platform.finish(run_id)
     found = await stream.all(20)
     assert [event.data.get("attempt") for event in found[1:-1]] == list(range(1, 201))
@@ -241,7 +241,7 @@ async def test_a_killed_nats_server_causes_no_gap_or_duplicate(tmp_path: Path) -
 
 
 async def kill_nats(platform: Platform) -> None:
-    """Kill -9, and wait until it is supervised back and the gateway's connection too."""
+    """Kill -9, and wait until the supervisor restarted it and the gateway reconnected."""
     before = platform.server.pid
     os.kill(before, signal.SIGKILL)
     async with asyncio.timeout(10):
@@ -260,7 +260,7 @@ async def test_a_gateway_that_stops_ends_its_streams_in_order(tmp_path: Path) ->
         await platform.gateway.stop()
         assert time.perf_counter() - began < 2
         for stream in streams:
-            # The end of a chunked body, not a torn connection: the client knows that it may come again.
+            # The end of a chunked body, not a broken connection: the client knows that it may reconnect.
             assert await stream.next() is None
         with pytest.raises(OSError):
             await asyncio.open_connection("127.0.0.1", platform.gateway.port)
@@ -298,7 +298,7 @@ async def test_logs_are_streamed_until_all_are_delivered(platform: Platform, htt
     assert (event := await stream.next(1.0))
     assert event.data["entries"][0]["text"] == "during"
     await platform.finish(run_id, Outcome.FAILED)
-    # What is shipped a moment after the end still belongs to the run.
+    # Output shipped shortly after the end still belongs to the run.
     await platform.wrote(run_id, "double-2", "late")
     assert [event.data["entries"][0]["text"] for event in await stream.all()] == ["late"]
 

@@ -1,4 +1,4 @@
-"""Runs of scripts, taken into the log by a gateway on a real broker."""
+"""Tracked script runs, imported into the log by a gateway on a real broker."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def record(home: Path, name: str = "my experiment", **params: Any) -> TrackedRun
 
 
 async def messages(platform: Platform, run_id: str) -> tuple[int, int]:
-    """How many facts and measurements the streams hold of a run."""
+    """Return the numbers of facts and measurements of a run in the streams."""
     counts: list[int] = []
     for stream, subject in (("RUNS", subjects.run_all(run_id)), ("METRICS", subjects.metrics_all(run_id))):
         info = await platform.bus.api(f"STREAM.INFO.{stream}", {"subjects_filter": subject})

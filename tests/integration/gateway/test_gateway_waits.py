@@ -1,4 +1,4 @@
-"""What steps wait for, over HTTP: questions answered, events taken, single steps cancelled; deadlines of runs."""
+"""Waiting steps over HTTP: answers, events, cancels of single steps; deadlines of runs."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def pipelines() -> set[str]:
 
 
 async def begun(platform: Platform, pipelines: set[str]) -> str:
-    """A run of the pipeline that waits."""
+    """A run of the waiting pipeline."""
     if not pipelines:
         await platform.add_version(waiting_pipeline())
         pipelines.add("waits")
@@ -228,7 +228,7 @@ async def test_a_suspended_step_shows_what_it_waits_for(platform: Platform, http
 
 
 async def expects(platform: Platform, run_id: str, kind: str, key: str | None = None) -> StepSuspended:
-    """A step that waits for an event, as the scheduler has it."""
+    """The scheduler's subscription of a step that waits for an event."""
     inputs = {"type": Inline(kind), "key": Inline(key)}
     fact = await asks(platform, run_id, "labels", kind=ir.Kind.EVENT, inputs=inputs)
     await Waits(platform.bus).expect(fact, time.time())
@@ -261,7 +261,7 @@ async def test_events_are_deduplicated_by_id(platform: Platform, http: Http, pip
     early = await begun(platform, pipelines)
     first = await http("POST", "/v1/events", event)
     assert first.status == 202
-    # A gateway that is killed after it has stored an event leaves this: the sender sends it again.
+    # As left by a gateway killed after it stored an event: the sender retries.
     await expects(platform, early, "com.acme.twice", "k")
     await asyncio.sleep(0.01)
     late = await begun(platform, pipelines)
@@ -367,7 +367,7 @@ async def test_the_deadline_comes_from_the_request_or_the_pipeline(platform: Pla
     found: list[str] = []
     assert await deadline("/v1/runs", body) is None
     assert await deadline("/v1/runs", body | {"deadline": 90}) == 90
-    # A run again has a deadline of its own, not the one that has passed.
+    # A rerun has its own deadline, not the passed one.
     assert await deadline(f"/v1/runs/{found[-1]}/rerun", {}) is None
     assert await deadline(f"/v1/runs/{found[-1]}/rerun", {"deadline": 5.5}) == 5.5
     limited = chain("limited")

@@ -1,4 +1,4 @@
-"""Numbering versions while replicas race and die: every order of their steps must keep the promises.
+"""Version numbering with concurrent and crashing replicas: invariants hold for every interleaving.
 
 The environment is modelled: a bucket that compares revisions, a stream of announcements, replicas that are stopped
 between any two of their steps for good (kill -9) or for a while. What the real broker does is tested in
@@ -33,7 +33,7 @@ def command(content: int) -> RegisterVersion:
 
 @dataclass
 class SharedStore:
-    """What replicas share. Each call waits until the order of steps lets its replica go on."""
+    """State shared by replicas. Each call waits until the schedule of the test resumes its replica."""
 
     entries: dict[str, Entry] = field(default_factory=dict)
     announced: list[int] = field(default_factory=list)
@@ -80,7 +80,7 @@ class SharedStore:
 
 @dataclass
 class Replica:
-    """One registration, moved on step by step by hand."""
+    """One registration, advanced step by step by the test."""
 
     store: SharedStore
     content: int
@@ -105,7 +105,7 @@ class Replica:
 
 @pytest.fixture(autouse=True, scope="module")
 def no_threads() -> object:
-    """Steps are moved by hand here, without an event loop that could wait for a thread."""
+    """Steps are advanced by the test, without an event loop that could wait for a thread."""
     with pytest.MonkeyPatch.context() as patch:
 
         async def here(function: object, *arguments: object) -> object:
@@ -117,7 +117,7 @@ def no_threads() -> object:
 
 
 def check(store: SharedStore, replies: dict[int, set[int]]) -> None:
-    """All promises, at any moment."""
+    """Check all invariants, at any moment."""
     numbers = store.numbers()
     assert sorted(numbers) == list(range(1, len(numbers) + 1)), "numbers have no gaps"
     assert max(Counter(numbers.values()).values(), default=1) == 1, "equal content has one number"
@@ -137,7 +137,7 @@ def check(store: SharedStore, replies: dict[int, set[int]]) -> None:
         assert (number in published.versions) == (content != 3)
 
 
-# Who is moved on, by how many steps. In the end all that still live are killed where they stand.
+# Which replica advances by how many steps. At the end all replicas still running are killed.
 MOVES = st.lists(st.tuples(st.integers(0, 4), st.integers(1, 12)), max_size=25)
 
 
@@ -163,7 +163,7 @@ def test_invariants_hold_for_every_interleaving_and_crash(contents: list[int], m
         if replica.alive:
             replica.kill()
     check(store, {content: set(answered) for content, answered in replies.items()})
-    # Whoever asks again, after all are dead, gets what was promised, and nothing is left incomplete.
+    # A retry after all crashes gets the acknowledged result, and nothing is left incomplete.
     for content in set(contents):
         again = Replica(store, content)
         while again.alive:

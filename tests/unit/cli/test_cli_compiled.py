@@ -1,4 +1,4 @@
-"""A registered pipeline without its source: its outline, and inputs read as its parameters say."""
+"""A registered pipeline without its source: its outline, and inputs parsed by its parameters."""
 
 from __future__ import annotations
 

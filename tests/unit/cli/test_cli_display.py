@@ -1,4 +1,4 @@
-"""What the screen shows of a run: the model over the events, plain lines, the live table, the summary."""
+"""The display of a run: progress state from events, plain lines, the live table, the summary."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_the_chart_distinguishes_waiting_from_running() -> None:
     width = len(lines[0]) - lines[0].index("0 s ")
     bar = train[lines[0].index("0 s ") :].ljust(width)
     assert "failed" in train and "skipped" in report and "rows=569" in load
-    # Asked for at 2, ran from 3 to 4, waited for its retry, ran from 9 to 12.
+    # Requested at 2, ran from 3 to 4, waited for its retry, ran from 9 to 12.
     per_second = width / 12
     at = {second: bar[min(width - 1, int((second + 0.5) * per_second))] for second in range(12)}
     assert [at[2], at[3], at[5], at[9], at[11]] == ["░", "█", " ", "█", "█"]

@@ -1,4 +1,4 @@
-"""`-p name=value`, `--label`, `--timeout`: texts become values, mistakes become advice."""
+"""`-p name=value`, `--label`, `--timeout`: text is converted to values, errors have hints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A series as a line of characters."""
+"""Sparklines of series."""
 
 from __future__ import annotations
 

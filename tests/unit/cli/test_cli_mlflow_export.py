@@ -1,4 +1,4 @@
-"""Runs in the words of MLflow; and into a real MLflow store where mlflow is installed."""
+"""Conversion of runs to MLflow's terms, and export to a real MLflow store if mlflow is installed."""
 
 from __future__ import annotations
 

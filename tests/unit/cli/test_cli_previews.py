@@ -1,4 +1,4 @@
-"""Previews on a terminal: what comes from a file cannot do anything to the screen."""
+"""Previews on a terminal: file contents cannot control the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Simple parameters are read without pydantic, errors have their exit codes, and nothing heavy is imported early."""
+"""Simple parameters are parsed without pydantic, errors map to exit codes, and nothing heavy is imported early."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ def test_errors_map_to_exit_codes(error: BaseException, code: int) -> None:
 
 def test_internal_errors_show_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
     assert errors.report(RuntimeError("odd")) == 3
-    told = capsys.readouterr().err
-    assert "internal error: RuntimeError: odd" in told and "PENSTOCK_DEBUG=1" in told and "Traceback" not in told
+    output = capsys.readouterr().err
+    assert "internal error: RuntimeError: odd" in output and "PENSTOCK_DEBUG=1" in output and "Traceback" not in output
 
 
 def test_the_platform_starts_before_heavy_imports() -> None:

@@ -1,4 +1,4 @@
-"""The client against a real HTTP server that plays the documented API, broken connections included."""
+"""The client against a real HTTP server that imitates the documented API, including broken connections."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ FACTS = [
 
 
 class FakePlatform(ThreadingHTTPServer):
-    """The API as the brief of the gateway documents it. `script` says what happens to each connection in turn."""
+    """A fake of the gateway's API. `script` defines the behaviour of each connection in turn."""
 
     daemon_threads = True
     block_on_close = False
@@ -242,7 +242,7 @@ def client(served: FakePlatform, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 class Home:
-    """A state folder whose platform is this test: holds the lock, writes the note."""
+    """A state folder whose platform is this test: it holds the lock and writes the address file."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -604,7 +604,7 @@ def test_a_log_stream_is_resumed_after_a_platform_restart(served: FakePlatform, 
 def placeholder_fact(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str
 ) -> Callable[[], platform.EmbeddedPlatform]:
-    """An `EmbeddedPlatform` that starts this program in the place of the platform."""
+    """An `EmbeddedPlatform` that starts this program instead of the platform."""
     fake = tmp_path / "modules" / "penstock_standalone"
     fake.mkdir(parents=True)
     (fake / "__init__.py").touch()

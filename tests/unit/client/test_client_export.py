@@ -1,4 +1,4 @@
-"""`Client.runs.export` over a connection that breaks: the file is whole or is not there."""
+"""`Client.runs.export` over a connection that breaks: the file is complete or absent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINES = [b'{"penstock_history":1}\n', *(b'{"seq":%d}\n' % n for n in range(50))]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Breaks off in the middle of as many answers as `server.breaks` says."""
+    """Breaks off in the middle of the first `server.breaks` responses."""
 
     protocol_version = "HTTP/1.1"
 

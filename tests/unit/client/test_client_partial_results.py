@@ -1,4 +1,4 @@
-"""Results that are parts of others, or the results of all items of a mapped step, are read like any other."""
+"""Results that are parts of others, or the results of all items of a mapped step, are read like any other result."""
 
 from __future__ import annotations
 

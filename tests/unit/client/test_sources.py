@@ -1,4 +1,4 @@
-"""From what the user names to a pipeline object: which file, which pipeline, and what is wrong with them."""
+"""Resolving the user's argument to a pipeline object: file, pipeline and error messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Principals and tokens: text forms, names, and what is stored of a token."""
+"""Principals and tokens: text forms, names, and the stored form of a token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cache key: equal for equal calls, and for nothing else."""
+"""The cache key: equal only for equal calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nearest earlier calls, what is remembered of them, and the words."""
+"""Nearest earlier calls, their stored records, and the descriptions of differences."""
 
 from __future__ import annotations
 

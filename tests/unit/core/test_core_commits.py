@@ -1,4 +1,4 @@
-"""Names of what attempts store, and which checkpoint comes first."""
+"""Names of committed artifacts, and the precedence of checkpoints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tells runs from each other, whatever they have."""
+"""Differences between runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conditions and choices between results: what is read, what runs, and what is said of what does not."""
+"""Conditions and choices between results: values read, steps run, and reasons for skipped steps."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def decided(condition: Condition, a: Any, b: Any = 0) -> str:
         (Not(Truth(A)), 0, True),
         (AllOf((Truth(A), Truth(B))), 1, False),
         (AnyOf((Truth(A), Truth(B))), 1, True),
-        # What is not needed is not looked at: here it could not be compared.
+        # Evaluation short-circuits: this operand could not be compared.
         (AnyOf((Truth(A), Compare("gt", A, Inline("x")))), 1, True),
         (AllOf((Truth(A), Compare("gt", A, Inline("x")))), 0, False),
     ],

@@ -1,4 +1,4 @@
-"""Folding and deciding cost what changed, not the size of the run: counted in interpreter steps, not in seconds."""
+"""The cost of folding and deciding depends on changes, not on the size of the run (in interpreter steps)."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def end(request: AttemptRequested, outcome: Outcome = Outcome.SUCCEEDED) -> Atte
 
 
 class Count:
-    """Counts the interpreter's steps (bytecode instructions) and the facts that are dealt with."""
+    """Counts the interpreter's steps (bytecode instructions) and the processed facts."""
 
     def __init__(self, plan: machine.Plan) -> None:
         self._plan = plan
@@ -74,7 +74,7 @@ class Count:
         self.total = 0
 
     def __call__(self, work: Callable[[], list[Fact]], share: int = 1) -> list[Fact]:
-        """Do something; `share` is the number of things that changed by it."""
+        """Run `work` and count it; `share` is the number of changes it caused."""
         steps = 0
 
         def trace(frame: FrameType, event: str, _: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How experiments are named."""
+"""Names of experiments."""
 
 from __future__ import annotations
 

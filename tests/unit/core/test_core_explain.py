@@ -1,4 +1,4 @@
-"""Every step of any state has its reason, and the reason says what a person needs to go on."""
+"""Explanations: every step in any state has a helpful reason."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NOW = 100_000.0
 
 
 def line_of(*keys: str, **policy: object) -> machine.Plan:
-    """Steps that run one after the other."""
+    """Sequential steps."""
     spec = ir.StepSpec(name="s", entrypoint="m:s", pool="gpu", timeout=600.0, retry=ir.Retry(**policy))  # type: ignore[arg-type]
     nodes = [ir.Node(key=key, step="s", after=keys[at - 1 : at] if at else ()) for at, key in enumerate(keys)]
     return machine.Plan(ir.Pipeline(name="f", steps={"s": spec}, nodes=tuple(nodes)))
@@ -65,7 +65,7 @@ def reasons(plan: machine.Plan, *facts: Fact, now: float = NOW, **asked: float) 
 
 @st.composite
 def states(draw: st.DrawFn) -> machine.RunState:
-    """The state after any facts, mostly beginning like a run."""
+    """States after arbitrary facts, mostly starting like a run."""
     pipeline = draw(strategies.pipelines())
     state = machine.RunState(strategies.RUN, machine.Plan(pipeline))
     for fact in draw(st.lists(strategies.facts(pipeline), max_size=25)):

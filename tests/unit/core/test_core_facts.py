@@ -1,4 +1,4 @@
-"""Facts: their places in the log, and what they refuse to be."""
+"""Facts: their subjects, and validation."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_every_kind_of_fact_is_in_the_examples_and_the_list() -> None:
 
 
 def test_every_end_of_an_attempt_has_the_same_subject() -> None:
-    """So the broker itself sees to it that only the first end counts."""
+    """So the broker itself ensures that only the first end counts."""
     assert len({fact.tail for fact, _, _ in EXAMPLES if isinstance(fact, AttemptFinished)}) == 1
 
 

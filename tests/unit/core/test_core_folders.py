@@ -1,4 +1,4 @@
-"""Manifests of folders: one form for one content, and nothing in them that leads out of the folder."""
+"""Manifests of folders: one canonical form per content, and no path that escapes the folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_manifests_round_trip(manifest: Manifest) -> None:
 @given(manifests(), st.randoms())
 def test_manifest_bytes_do_not_depend_on_order(manifest: Manifest, random: Any) -> None:
     files = list(manifest.files)
-    # The order of packs is that of the files in them, as it is when they are packed.
+    # Packs are in the order of their files.
     if not any(file.pack for file in files):
         random.shuffle(files)
     other = Manifest(files=tuple(files), folders=manifest.folders[::-1], links=manifest.links[::-1])

@@ -1,4 +1,4 @@
-"""Gates: how they are read, what comes of them, and what is said where they cannot be read."""
+"""Gates: parsing, verdicts and syntax errors."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def test_all_comparisons_are_reported_without_short_circuit() -> None:
 
 
 def python(term: Term, mine: dict[str, float]) -> float:
-    """What Python makes of a term without aliases."""
+    """Evaluate a term without aliases in Python."""
     match term:
         case Number():
             return float(term.text)

@@ -1,4 +1,4 @@
-"""Names and ids: what they may hold, and that derived ids stay what they are."""
+"""Names and ids: validation, and stability of derived ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ir_check.check`: what is wrong with a pipeline is said with the user's file and line."""
+"""`ir_check.check`: errors of a pipeline have the user's file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The book of limits: never above capacity, everybody's turn comes, doing a thing twice is as doing it once."""
+"""The limits ledger: never above capacity, no starvation, idempotent operations."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_waiter_for_several_limits_does_not_starve() -> None:
         now += 5.0
         for offset, name in enumerate("ab"):
             slot_ledger.enqueue(ledger, waiter(n + offset, (Limit(name=name, most=1),), since=now))
-        # a and b are never given back at the same time
+        # a and b are never released at the same time
         back = next((h.slot_key for h in ledger.holders.values() if h.limits == ("ab"[n // 2 % 2],)), None)
         if back is not None:
             slot_ledger.release(ledger, back)
@@ -129,7 +129,7 @@ def test_a_step_that_allows_more_does_not_starve_one_that_allows_less() -> None:
     assert holding(ledger) == {slot_key(1)}
     slot_ledger.release(ledger, slot_key(1))
     slot_ledger.serve(ledger, {}, 3.0)
-    assert holding(ledger) == {slot_key(2), slot_key(3)}  # by its own word there may be two
+    assert holding(ledger) == {slot_key(2), slot_key(3)}  # its own setting allows two
 
 
 def test_ledger_changes_are_idempotent() -> None:
@@ -184,7 +184,7 @@ NEEDS = st.lists(st.sampled_from(NAMES), min_size=1, max_size=3, unique=True)
 
 
 class Books(RuleBasedStateMachine):
-    """A book in any order of asking, leaving, serving, resizing, with everything repeated."""
+    """A ledger under any order of requests, releases, grants and resizes, with everything repeated."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ class Books(RuleBasedStateMachine):
 
     @rule()
     def look_from_outside(self) -> None:
-        """Whoever is first in order and finds room everywhere has been served."""
+        """The first waiter with free slots in all its limits has been served."""
         slot_ledger.serve(self.ledger, self.sizes, self.now)
         waiting = [one for one in self.ledger.waiters.values() if not one.cancel_requested]
         if waiting:
@@ -254,7 +254,7 @@ TestBooks = Books.TestCase
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.integers(1, 3))
 def test_no_waiter_starves_for_any_arrivals(seed: int, slots: int) -> None:
-    """High priorities arrive as fast as they can be served; a low one is served when its time has come."""
+    """High priorities arrive as fast as they can be served; a low one is served once it has aged enough."""
     rng = random.Random(seed)
     need = (Limit(name="gpu", most=slots),)
     ledger, now, n = LimitsLedger(), 0.0, 1
@@ -263,7 +263,7 @@ def test_no_waiter_starves_for_any_arrivals(seed: int, slots: int) -> None:
     ends: dict[SlotKey, float] = {}
     while low.slot_key not in ledger.holders:
         now += 1.0
-        while len(ledger.waiters) < 6:  # there is always somebody more important
+        while len(ledger.waiters) < 6:  # there is always a waiter with higher priority
             slot_ledger.enqueue(ledger, waiter(n, need, priority=rng.randint(1, 10), since=now))
             n += 1
         for one in [one for one, end in ends.items() if end <= now]:

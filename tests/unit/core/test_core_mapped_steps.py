@@ -1,4 +1,4 @@
-"""Mapped steps: how many items there are, which are asked for when, what becomes of their ends."""
+"""Mapped steps: number of items, order of requests, and handling of their ends."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ def test_a_cancel_before_expansion_replaces_the_item_count() -> None:
 
 
 def test_a_replica_unaware_of_the_cancel_requests_only_fenced_attempts() -> None:
-    """It sees an item of the user's cancelled, which frees a place, and asks for the next one at the same moment."""
+    """It sees a cancelled item, which frees a slot of the window, and requests the next one concurrently."""
     each = mapped_node(node("each", x=Inline(list(range(9)))), "x", window=2, min_success=0)
     plan = machine.Plan(pipeline(each))
     known = [RUN, StepExpanded(run_id=R, key="each", count=9)]
@@ -285,7 +285,7 @@ def test_a_mapped_step_is_cancelled_with_all_its_items() -> None:
 
 
 def test_late_grants_are_released() -> None:
-    """Facts that a replica wrote that did not know that the step was over have what they began ended."""
+    """Attempts begun by a replica unaware that the step had finished are ended."""
     driver = mapped(window=1)
     driver(RUN, CANCEL)
     driver.effects()

@@ -1,4 +1,4 @@
-"""When the end of an attempt asks for models to be registered, and when it does not."""
+"""Which ends of attempts register models."""
 
 from __future__ import annotations
 

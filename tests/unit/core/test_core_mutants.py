@@ -1,10 +1,10 @@
-"""The tests notice faults: altered state machines, policies and scheduler habits, each killed by simulation or law.
+"""Mutation tests: altered state machines, policies and scheduler behaviours, each killed by simulation or property.
 
 A mutant is an alteration that a hurried change could make. If one survives, the checks have a hole; if the text that
 it replaces is gone, it fails as stale and must be brought up to date with the source.
 
 `killers.json` remembers what killed each, which is tried first; where that no longer does, all is tried. Run this file
-as a program to write the table anew.
+as a program to rewrite the table.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from penstock_testkit.simulation import driver
 from penstock_testkit.simulation.replica import SchedulerBehavior
 
 HISTORIES, RARE, LAWS = 250, 1_200, 40
-"""How many random histories are tried, how many for what rarely matters, and to how many logs the laws are put."""
+"""Number of random histories, number for rarely relevant mutants, and number of logs for the properties."""
 KILLERS = Path(__file__).with_name("killers.json")
 
 
@@ -514,7 +514,7 @@ HABITS = {
 
 @functools.cache
 def logs(seed: int) -> list[tuple[str, Pipeline, list[Fact]]]:
-    """The logs of a whole history made by the real machine, to put laws to."""
+    """Logs of a complete history of the real machine, to check properties on."""
     simulated = driver.simulate(seed)
     return [
         (key, made, [record.fact for record in simulated.broker.read(key)]) for key, made in simulated.pipelines.items()
@@ -525,7 +525,7 @@ def attempt(trial: str, machine: Machine, behavior: SchedulerBehavior) -> None:
     """Try one thing: a random history, the laws on the log of one, or a run that only loses attempts.
 
     Raises:
-        Violation: it is noticed that the machine or the habit is a bad one.
+        Violation: the altered machine or behaviour is detected.
     """
     what, _, number = trial.partition(" ")
     seed = int(number)
@@ -543,7 +543,7 @@ def attempt(trial: str, machine: Machine, behavior: SchedulerBehavior) -> None:
 
 
 def trials(histories: int, under_laws: int) -> Iterator[str]:
-    """All trials; histories are cheaper than laws, and kill more."""
+    """All trials; histories are cheaper than properties, and kill more."""
     yield "losses 1"
     for seed in range(max(histories, under_laws)):
         if seed < histories:
@@ -553,7 +553,7 @@ def trials(histories: int, under_laws: int) -> Iterator[str]:
 
 
 def hunt(machine: Machine, behavior: SchedulerBehavior, all_of: Iterator[str], known: str | None = None) -> str | None:
-    """What kills a machine or a habit, if anything does; any error but a violation is a fault of the mutant."""
+    """Return the trial that kills a mutant, if any; any error but a violation is a fault of the mutant."""
     for trial in (*([known] if known else ()), *all_of):
         try:
             attempt(trial, machine, behavior)
@@ -624,7 +624,7 @@ def test_a_stale_mutant_is_an_error() -> None:
 
 
 def main() -> None:
-    """Write the table of killers anew, of all or of those whose names are given; survivors are told."""
+    """Rewrite the table of killers, for all or the named mutants; survivors are reported."""
     found: dict[str, str] = json.loads(KILLERS.read_text())
     everything = [(one.name, one.machine(), SchedulerBehavior(), trials(HISTORIES, LAWS)) for one in MUTANTS]
     everything += [(name, Machine.of(machine), behavior, trials(RARE, 0)) for name, behavior in HABITS.items()]

@@ -1,4 +1,4 @@
-"""Runs of a pipeline that would be one too many."""
+"""Overlap policies: runs beyond the limit of a pipeline."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_cancel_previous_also_cancels_waiting_runs() -> None:
     for n in range(4):
         come(ledger, n, Overlap.CANCEL_PREVIOUS)
     assert cancel_requested(ledger) == {slot_key(0), slot_key(1), slot_key(2)}
-    go(ledger, 0)  # run 1 and 2 are not over yet, but get no slot_key any more
+    go(ledger, 0)  # runs 1 and 2 are not finished yet, but are not admitted any more
     assert set(ledger.holders) == {slot_key(3)}
     go(ledger, 1)
     go(ledger, 2)

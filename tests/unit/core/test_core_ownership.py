@@ -1,4 +1,4 @@
-"""Ownership of shards: equal views agree, shares are equal, little moves, and no shard stays without a holder."""
+"""Ownership of shards: equal views agree, shares are equal, few shards move, and no shard stays without a holder."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_replica_that_leaves_moves_its_share_and_few_others(count: int) -> Non
 
 
 class ReplicaGroup:
-    """Replicas that hear one another at once, with a clock."""
+    """Replicas with immediate communication and a clock."""
 
     def __init__(self, count: int) -> None:
         self.now = 100.0
@@ -109,7 +109,7 @@ def test_a_joining_replica_gets_its_share_before_others_release_the_rest() -> No
     for member in replicas.there.values():
         if member is not newcomer:
             member.hold(replicas.now)
-    replicas.check(once=False)  # the newcomer holds nothing yet: the others keep what will be its own
+    replicas.check(once=False)  # the joining replica holds nothing yet: the others keep its future shards
     share = newcomer.hold(replicas.now)
     assert len(share) == 4
     replicas.settle()
@@ -152,7 +152,7 @@ def test_an_owner_that_never_takes_its_shards_is_not_waited_for() -> None:
     waiting = replicas.there["r1"]
     for _ in range(8):
         replicas.now += SILENCE / 4
-        waiting.heard("r0", (), replicas.now)  # it lives, and holds nothing
+        waiting.heard("r0", (), replicas.now)  # it is alive, and holds nothing
         waiting.hold(replicas.now)
     assert waiting.held == ALL
     waiting.heard("r0", replicas.there["r0"].held, replicas.now)
@@ -164,7 +164,7 @@ HEARS = st.lists(st.lists(st.booleans(), min_size=4, max_size=4), min_size=4, ma
 
 @given(HEARS, st.lists(st.floats(0.1, 2.0), min_size=1, max_size=6))
 def test_no_shard_stays_without_a_holder_under_any_partition(hears: list[list[bool]], waits: list[float]) -> None:
-    """Views that differ for good, and not even in the same way for both sides."""
+    """Views that differ permanently and asymmetrically."""
     members = [Membership(f"r{n}") for n in range(4)]
     now = 0.0
     unheld = dict.fromkeys(ALL, 0.0)

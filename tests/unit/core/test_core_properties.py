@@ -1,4 +1,4 @@
-"""The laws of `evolve` and `decide`: for any facts whatever, and for the logs of whole random histories."""
+"""Properties of `evolve` and `decide`, for arbitrary facts and for the logs of random histories."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ A_SKIPPED_RUN = 1_110
 
 @st.composite
 def pipelines_with_facts(draw: st.DrawFn) -> tuple[Pipeline, list[Fact]]:
-    """A pipeline and any facts, which mostly begin like those of a run, so that they get somewhere."""
+    """A pipeline and arbitrary facts, which mostly begin like those of a run, so that they reach later states."""
     pipeline = draw(strategies.pipelines())
     start: list[Fact] = [RunRequested(run_id=strategies.RUN, project="p", pipeline="f", version=1)]
     return pipeline, start[: draw(st.integers(0, 3))] + draw(st.lists(strategies.facts(pipeline), max_size=25))
@@ -77,7 +77,7 @@ def test_facts_of_other_runs_and_of_unknown_steps_change_nothing(drawn: tuple[Pi
 
 @given(pipelines_with_facts())
 def test_a_cancelled_run_always_finishes(drawn: tuple[Pipeline, list[Fact]]) -> None:
-    """Nothing in a log, however absurd, keeps a cancel from ending the run within a few decisions."""
+    """Whatever the log contains, a cancel finishes the run within a few decisions."""
     pipeline, facts = drawn
     request = RunRequested(run_id=strategies.RUN, project="p", pipeline="f", version=1)
     state = machine.fold(
@@ -100,7 +100,7 @@ def logs(simulations: list[SimulatedPlatform]) -> list[tuple[Pipeline, str, list
 
 
 def test_histories_are_varied(histories: list[SimulatedPlatform]) -> None:
-    """The laws below would say little about histories in which nothing happens."""
+    """The properties below would be weak on trivial histories."""
     facts = [fact for _, _, log in logs(histories) for fact in log]
     kinds = {(fact.ce_type, str(getattr(fact, "outcome", ""))) for fact in facts}
     assert {outcome for kind, outcome in kinds if kind == "penstock.attempt.finished.v1"} == set(
@@ -112,7 +112,7 @@ def test_histories_are_varied(histories: list[SimulatedPlatform]) -> None:
         "cancelled",
         "skipped",
     }
-    # What is stored early has no effect on a run, and the janitor comes when it is over.
+    # Commits have no effect on a run, and the janitor acts after it finished.
     others = {fact.ce_type for fact in (ArtifactCommitted, RunArchived, RunDeleted)}
     assert {kind for kind, _ in kinds} == {fact.ce_type for fact in FACTS} - others
     assert max(getattr(fact, "attempt", 0) for fact in facts) >= 4

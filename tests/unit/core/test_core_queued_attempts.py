@@ -1,4 +1,4 @@
-"""Attempts that need slots: held, granted, requested, and given back whatever happens."""
+"""Attempts that need slots: queued, granted, requested, and released in every case."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def test_a_pool_with_a_size_is_a_limit() -> None:
     limited = replace(RUN, limited_pools=("gpu",))
     assert driver(limited) == ["step.train.1.queued", "step.a.1.requested.default"]
     driver = RunDriver(with_options(plain(node("train")), "train", concurrency="licence"))
-    (held,) = driver.facts(limited)
-    assert isinstance(held, AttemptQueued)
-    assert held.limits == (Limit(name="licence"), Limit(name="pool:gpu"))
+    (queued,) = driver.facts(limited)
+    assert isinstance(queued, AttemptQueued)
+    assert queued.limits == (Limit(name="licence"), Limit(name="pool:gpu"))
 
 
 def test_every_attempt_is_queued_separately() -> None:

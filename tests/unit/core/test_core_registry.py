@@ -1,4 +1,4 @@
-"""Registered models: what their facts make of them, what is decided, and that nobody wins unseen."""
+"""Registered models: folded state, decisions, and concurrent changes."""
 
 from __future__ import annotations
 
@@ -263,7 +263,7 @@ def test_an_alias_requested_by_an_attempt_is_decided_once() -> None:
         decide.register(model, origin(2, run="r2"), VersionDetails(), ADA, replace(promotion(), cause="r2/train/1")),
     )
     assert model.aliases["champion"].version == 2
-    # The first end is delivered again: the alias does not go back.
+    # The first end is redelivered: the alias does not move back.
     assert decide.register(model, origin(1), VersionDetails(), ADA, promotion()).facts == ()
 
 
@@ -330,7 +330,7 @@ def decided(model: Model, wanted: Request) -> tuple[ModelFact, ...]:
 
 
 class Log:
-    """The log of a model: each place is written once, and a decision is written whole or not at all."""
+    """The log of a model: each revision is written once, and a decision is written atomically."""
 
     def __init__(self) -> None:
         self.facts: list[ModelFact] = []
@@ -347,8 +347,8 @@ class Log:
 
 
 def check(model: Model, log: Log) -> None:
-    """What is true of every model."""
-    assert model.history == log.facts  # no decision is one that counts for nothing
+    """Check the invariants of a model."""
+    assert model.history == log.facts  # every decision has an effect
     assert sorted(model.versions) == list(range(1, len(model.versions) + 1))
     assert len(model.by_source) == len(model.versions)
     assert all(move.version in model.versions for move in model.aliases.values())
@@ -357,7 +357,7 @@ def check(model: Model, log: Log) -> None:
         stands: int | None = None
         for fact in log.facts:
             if isinstance(fact, ModelPromoted | AliasRemoved) and fact.alias == alias:
-                assert fact.previous == stands  # every move saw the one before
+                assert fact.previous == stands  # every move saw the previous one
                 stands = fact.version if isinstance(fact, ModelPromoted) else None
         assert stands == (model.aliases[alias].version if alias in model.aliases else None)
 
@@ -369,14 +369,14 @@ def test_sequential_decisions(wanted: list[Request]) -> None:
         facts = decided(log.model(), one)
         if facts:
             assert log.append(facts)
-        # The same wish again changes nothing, but for what says where the alias has to stand, or is refused now.
+        # A repeated command changes nothing, unless it states the expected version of the alias, or is rejected now.
         assert not any(isinstance(fact, ModelRegistered) for fact in decided(log.model(), one))
     check(log.model(), log)
 
 
 @given(st.lists(st.tuples(requests(), st.integers(0, 4)), max_size=25))
 def test_decisions_on_a_stale_state_are_rejected_and_repeated(wanted: list[tuple[Request, int]]) -> None:
-    """Replicas that know only a part of the log: what they decide on it counts only where nothing is missing."""
+    """Replicas with a partial log: their decisions count only if nothing is missing."""
     log = Log()
     for one, behind in wanted:
         known = max(0, len(log.facts) - behind)
@@ -390,7 +390,7 @@ def test_decisions_on_a_stale_state_are_rejected_and_repeated(wanted: list[tuple
             assert log.append(facts)
     model = log.model()
     check(model, log)
-    # A champion that has a gate was better than the one before, or was forced.
+    # A champion with a gate was better than the previous one, or was forced.
     for fact in log.facts:
         if isinstance(fact, ModelPromoted) and "champion.accuracy" in fact.gate and not fact.forced:
             before = log.model(fact.revision - 1).standing().get("champion")
@@ -429,7 +429,7 @@ def test_an_unreadable_fact_only_takes_its_revision(wanted: list[Request], data:
     for fact in log.facts:
         evolve(model, fact.revision, fact)  # too late
     assert model == before
-    for one in wanted:  # and it goes on
+    for one in wanted:  # and it continues
         facts = decided(model, one)
         assert all(fact.revision > model.revision for fact in facts)
 

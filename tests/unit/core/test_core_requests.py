@@ -1,4 +1,4 @@
-"""Run requests: one builder checks them, so that a wrong input gives one answer wherever the run is requested."""
+"""Run requests: one builder validates them, so that every request path reports the same errors."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_the_requests_deadline_overrides_the_pipelines() -> None:
 
 
 def test_a_request_records_which_of_its_pools_are_limited() -> None:
-    """Replicas of the scheduler decide by what is recorded, whatever they have read of the limits since."""
+    """Scheduler replicas decide by the recorded limits, regardless of later changes."""
     limited = replace(TARGET, limited_pools={"default", "elsewhere"})
     assert requests.build("r1", limited, Inputs(given={"n": 1}), MANUAL, NOW).limited_pools == ("default",)
 

@@ -1,4 +1,4 @@
-"""Laws of resumed runs, over random pipelines whose steps are functions of their inputs."""
+"""Properties of resumed runs, for random pipelines of deterministic steps."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Runs:
         self.executed: dict[str, set[str]] = {}
 
     def run(self, p: str, seed: int = 0, cancel: int = 0, taken: list[StepReused] | None = None) -> str:
-        """Run it to its end; where a seed is given some steps and items fail, chosen by it."""
+        """Run it to its end; with a seed, some steps and items chosen by it fail."""
         run_id = taken[0].run_id if taken else f"r{len(self.logs)}"
         self.executed[run_id] = set()
         state, log = RunState(run_id, self.plan), self.logs.setdefault(run_id, [])
@@ -73,7 +73,7 @@ class Runs:
         raise AssertionError
 
     def answer(self, run_id: str, fact: Fact, seed: int) -> Fact | None:
-        """What the world says to a decision."""
+        """Return the external facts that follow a decision."""
         match fact:
             case AttemptQueued(key=key, attempt=attempt):
                 return SlotGranted(run_id=run_id, key=key, attempt=attempt)
@@ -81,7 +81,7 @@ class Runs:
                 node = log_index.node_of(self.plan.nodes, key)
                 self.executed[run_id].add(key)
                 mapped = self.plan.nodes[node].mapped
-                # A step that some items may fail is allowed to keep what it has: it need not have all of them.
+                # A step that tolerates failed items may finish without all of them.
                 if (
                     seed
                     and (mapped is None or mapped.min_success is None)
@@ -103,7 +103,7 @@ class Runs:
                 return None
 
     def plain(self, value: Value, run_id: str) -> Any:
-        """What a reader makes of a value."""
+        """Resolve a value like a reader."""
         match value:
             case values.Inline(data):
                 return data
@@ -142,7 +142,7 @@ class Runs:
         return None
 
     def results(self, run_id: str) -> dict[str, Any]:
-        """How each step of the run proper ended, and with what."""
+        """Return status and result of each main step."""
         state = self.states[run_id]
         found: dict[str, Any] = {}
         for key, step in state.steps.items():
@@ -155,13 +155,13 @@ class Runs:
         return found
 
     def outputs(self, run_id: str) -> dict[str, Any]:
-        """What the run gives."""
+        """Return the outputs of the run."""
         over = self.states[run_id].finished
         assert isinstance(over, RunFinished)
         return {name: self.plain(value, run_id) for name, value in over.outputs.items()}
 
     def resumed(self, old: str, p: str, changes: Changes, seed: int = 0) -> tuple[str, Resumption]:
-        """A run that takes over what it can from another one."""
+        """Resume another run, reusing all possible results."""
         new = f"r{len(self.logs)}"
         found = resume(self.states[old], self.plan, new, changes)
         return self.run(p, seed=seed, taken=found.facts), found
@@ -188,10 +188,10 @@ def _result(text: str) -> Value:
 
 @st.composite
 def simulations(draw: st.DrawFn) -> tuple[Runs, str, str, Changes, int]:
-    """A pipeline with a run of it that is over, the value of `p` there and in the new run, and what else changes."""
+    """A pipeline with a finished run, the value of `p` in it and in the new run, and further changes."""
     pipeline = draw(strategies.pipelines(8))
     runs = Runs(pipeline)
-    # A step that some items may fail keeps what it has when a run is cancelled, so such a run need not be the same.
+    # A step that tolerates failed items keeps partial results when a run is cancelled, so such a run may differ.
     partial = any(node.mapped is not None and node.mapped.min_success is not None for node in pipeline.nodes)
     cancel = 0 if partial else draw(st.sampled_from([0, 0, 0, 1, 2, 3, 5]))
     old = runs.run("one", seed=draw(st.integers(0, 1_000)), cancel=cancel)
@@ -220,7 +220,7 @@ def test_a_resumed_run_can_be_resumed(simulated: tuple[Runs, str, str, Changes, 
     scratch = runs.run(p)
     assert runs.results(third) == runs.results(scratch)
     assert runs.outputs(third) == runs.outputs(scratch)
-    # What had a result is not made anew.
+    # Existing results are not recomputed.
     done = {key for key, step in runs.states[second].steps.items() if step.status in SUCCESSFUL_STATUSES}
     for key in done - set(runs.plan.closing):
         if not set(runs.plan.dependencies[key]) & set(again.rerun_steps):

@@ -1,4 +1,4 @@
-"""Which runs go and which are archived: examples, and laws over runs and policies of any kind."""
+"""Which runs are deleted and archived: examples, and properties over arbitrary runs and policies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOW = 1000 * DAY
 
 
 def run(name: str, days: float, **other: Any) -> RunRecord:
-    """A run that ended some days ago."""
+    """A run that finished some days ago."""
     at = NOW - days * DAY
     given_: dict[str, Any] = {"pipeline": "train", "state": "succeeded", "requested_at": at, "finished_at": at, **other}
     return RunRecord(run_id=name, **given_)
@@ -141,7 +141,7 @@ NAMES = [f"r{n}" for n in range(12)]
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[RunRecord]:
-    """Runs in the order in which they were asked for; what one needs of others was there, or is begun by it."""
+    """Runs in the order of their requests; each depends on earlier runs, or on runs that it starts."""
     found: list[RunRecord] = []
     for name in NAMES[: draw(st.integers(0, len(NAMES)))]:
         earlier = [note.run_id for note in found]
@@ -211,7 +211,7 @@ def test_deletions_only_grow_over_time(runs: list[RunRecord], wanted: list[Polic
 
 @given(histories(), policies)
 def test_deciding_on_the_remaining_runs_deletes_nothing_more(runs: list[RunRecord], wanted: list[Policy]) -> None:
-    """So a janitor that was killed halfway, or two at once, come to the same end."""
+    """So an interrupted janitor, or two concurrent ones, reach the same state."""
     gone = going(runs, *wanted)
     left = [note for note in runs if note.run_id not in gone]
     assert going(left, *wanted) == set()

@@ -1,4 +1,4 @@
-"""The retry policy: what is tried again, how often, and after which delay."""
+"""The retry policy: which outcomes are retried, how often, and after which delay."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_jitter_spreads_attempts_deterministically() -> None:
     assert len(set(delays)) > 990
     tenths = [sum(50 + 5 * part <= delay < 55 + 5 * part for delay in delays) for part in range(10)]
     assert min(tenths) > 60, tenths
-    # A literal, so that a change of the spread does not go unseen: runs in flight would wait for another time.
+    # A literal, so that a change of the jitter is detected: it would change the delays of running runs.
     assert retry.delay(policy, history()) == pytest.approx(64.1187, abs=0.0001)
 
 

@@ -1,4 +1,4 @@
-"""Results that a run takes over from another one: of steps, of mapped steps, of some of their items."""
+"""Results that a run reuses from another run: of steps, of mapped steps, of some of their items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What lets a step run: how others ended, and the phase of the run."""
+"""When steps may run: outcomes of their dependencies, and the phase of the run."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_cancel_during_exit_handlers_changes_nothing() -> None:
     driver(end("a", FAILED))
     assert driver(CANCEL) == []
     assert driver(end("tidy"), end("alert")) == ["finished"]
-    assert driver.finished.outcome is FAILED, "as those that ran at the end were told"
+    assert driver.finished.outcome is FAILED, "the outcome that the exit handlers received"
 
 
 def test_a_failing_exit_handler_fails_the_run() -> None:

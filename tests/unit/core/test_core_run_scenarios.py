@@ -1,4 +1,4 @@
-"""Runs told fact by fact: what is decided after each, in the words of a user's pipeline."""
+"""Runs driven fact by fact: the decisions after each fact."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_cancel_while_a_step_is_retrying() -> None:
 
 
 def test_a_request_by_a_replica_unaware_of_the_cancel_is_fenced() -> None:
-    """Both replicas decide at the same moment; whichever order the log has, both come to the same end."""
+    """Both replicas decide at the same moment; both reach the same state in any log order."""
     plan = machine.Plan(pipeline(node("a")))
     stale = machine.decide(machine.fold(R, plan, [RUN]))
     aware = machine.decide(machine.fold(R, plan, [RUN, CANCEL]))
@@ -205,7 +205,7 @@ def test_a_spuriously_cancelled_attempt_is_not_a_success() -> None:
 
 
 def test_a_step_skipped_without_a_cause_is_not_a_success() -> None:
-    """As an unreadable message in the place of a skip counts as one."""
+    """As an unreadable message on the subject of a skip counts as one."""
     driver = RunDriver(pipeline(node("a"), node("b", "a")))
     driver(RUN, StepSkipped(run_id=R, key="b", reason="unreadable"))
     (over,) = driver.facts(end("a"))

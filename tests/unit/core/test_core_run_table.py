@@ -1,4 +1,4 @@
-"""The state table: what it allows happens, what it does not changes nothing, and its page is up to date."""
+"""The state table: allowed transitions happen, others change nothing, and its page is up to date."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def finished(attempt: int, outcome: Outcome) -> AttemptFinished:
 RUN = RunRequested(run_id="r", project="p", pipeline="f", version=1)
 FAILED = Outcome.FAILED
 
-# How to bring step `a` into each state, with `used` failures so far; the table is then tried from there.
+# How to bring step `a` into each state, with `used` failures so far; the table is then checked from there.
 PATHS: dict[Status, list[Fact]] = {
     Status.WAITING: [],
     Status.QUEUED_FOR_LIMIT: [AttemptQueued(**A, attempt=1)],
@@ -82,7 +82,7 @@ def brought_to(status: Status, *, used: bool) -> RunState:
 
 
 def fact_of(event: str, state: RunState) -> Fact:
-    """The fact that means `event` for step `a`, as it would come next."""
+    """Return the next fact that causes `event` for step `a`."""
     step = state.steps["a"]
     attempt = max(step.attempt, 1)
     match event:
@@ -97,7 +97,7 @@ def fact_of(event: str, state: RunState) -> Fact:
         case "reused":
             return StepReused(**A, from_run="r0")
         case "skipped":
-            return StepSkipped(**A, reason="told so")
+            return StepSkipped(**A, reason="requested")
         case "succeeded" | "cached" | "cancelled":
             # The end of the attempt in flight; a cancel may also claim the end of the next one.
             fence = event == "cancelled" and step.status not in IN_FLIGHT
@@ -122,8 +122,8 @@ def test_only_transitions_in_the_table_happen(status: Status, event: str) -> Non
         assert state.steps["a"].status is expected
     else:
         after = dump(state)
-        after["outbox"] = before["outbox"]  # what comes too late is given back
-        after["early"] = before["early"]  # an end before its request is kept aside, and changes nothing yet
+        after["outbox"] = before["outbox"]  # late grants are released
+        after["early"] = before["early"]  # an end before its request is stored, and changes nothing yet
         assert after == before
 
 
@@ -139,7 +139,7 @@ def test_successful_states_are_terminal_and_none_is_in_flight() -> None:
 
 
 def test_every_nonterminal_state_can_finish() -> None:
-    """Whatever happens to a step, it can still be cancelled, so no run hangs on it."""
+    """A step can be cancelled in every state, so no run hangs on it."""
     for status in set(Status) - TERMINAL_STATUSES:
         assert TRANSITIONS[status, "cancelled"] is Status.CANCELLED
 

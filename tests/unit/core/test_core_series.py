@@ -1,4 +1,4 @@
-"""Series: what a thinned one keeps, how values travel."""
+"""Series: downsampling, and serialization of values."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The run state machine in a world where messages are late, come twice, and everybody may die.
+"""The run state machine with late and duplicate messages, and crashes of every process.
 
-Hypothesis chooses what happens next; `penstock_testkit.simulation.driver.SimulatedPlatform` makes it happen and checks
-the promises after
-each step. In the end everything becomes healthy, and then every run must finish.
+Hypothesis chooses the next action; `penstock_testkit.simulation.platform.SimulatedPlatform` performs it and checks the
+invariants after each step. At the end everything becomes healthy, and every run must finish.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ class Cluster(RuleBasedStateMachine):
     def submit(self, pipeline: Pipeline) -> None:
         self.simulated.submit(pipeline)
 
-    # Hypothesis leaves out some rules in each example; either of the next two alone makes progress.
+    # Hypothesis disables some rules in each example; either of the next two alone makes progress.
 
     @rule(replica=REPLICA, executor=EXECUTOR, how=st.integers(0, 10), size=st.integers(0, generators.SIZES - 1))
     def all_is_well(self, replica: int, executor: int, how: int, size: int) -> None:
@@ -188,7 +187,7 @@ TestCluster.settings = settings(max_examples=2 * settings().max_examples, statef
 
 
 def test_invariants_hold_for_many_seeded_histories() -> None:
-    """The same world driven by seeds: fast, so far more histories, and longer ones."""
+    """The same simulation driven by seeds: faster, so it covers more and longer histories."""
     for seed in range(10_000, 10_300):
         driver.simulate(seed)
     for seed in range(20_000, 20_030):

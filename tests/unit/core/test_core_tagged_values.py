@@ -1,4 +1,4 @@
-"""Parts of values as the SDK writes them, and values that nobody should have written."""
+"""Elements of values written by the SDK, and malformed values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values and bindings: what they read, and estimates of their size that are never too small."""
+"""Values and bindings: their sources, and size estimates that are never too small."""
 
 from __future__ import annotations
 

@@ -196,7 +196,7 @@ def test_an_abandoned_child_run_is_cancelled(last: Fact) -> None:
 @pytest.mark.parametrize(("kind", "effect"), [(Kind.RUN, CancelChildRun), (Kind.EVENT, UnsubscribeEvent)])
 @pytest.mark.parametrize("first", ["wait", "fence"])
 def test_a_wait_started_during_a_cancel_is_ended(kind: Kind, effect: Any, first: str) -> None:
-    """A replica that did not know of the cancel wrote it, before or after the other one's fence."""
+    """A replica unaware of the cancel wrote it, before or after the other replica's fence."""
     plan = machine.Plan(waiting(kind, **({"type": Inline("t")} if kind is Kind.EVENT else {})))
     stale, aware = (machine.decide(machine.fold(R, plan, facts)) for facts in ([NOW], [NOW, CANCEL]))
     both = [*stale, *aware] if first == "wait" else [*aware, *stale]

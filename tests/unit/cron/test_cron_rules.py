@@ -1,4 +1,4 @@
-"""The rules of the cron service without a broker: what is armed, what fires, whoever does what at the same time."""
+"""The rules of the cron service without a broker: armed timers, fired ticks, and concurrent replicas."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def unix(text: str) -> float:
 
 @dataclass
 class SharedStore:
-    """What replicas share; each call is a step that others may come before."""
+    """State shared by replicas; each call is a step that may interleave with others."""
 
     now: float = unix("2026-06-01 09:30")
     stored: dict[str, Entry] = field(default_factory=dict)
@@ -104,7 +104,7 @@ class SharedStore:
         self.refused.append((subject, why))
 
     def fire(self, name: str = "s") -> bytes:
-        """The broker takes a timer away as it fires."""
+        """The broker removes a timer when it fires."""
         return self.timers.pop(name).model_dump_json().encode()
 
     def ticks(self) -> list[float]:
@@ -256,7 +256,7 @@ async def test_reconciliation_arms_only_missing_timers(store: SharedStore, servi
 
 
 class Steps:
-    """One call of a replica, moved on step by step by hand."""
+    """One call of a replica, advanced step by step by the test."""
 
     def __init__(self, call: Coroutine[Any, Any, None]) -> None:
         self._steps = call.__await__()
@@ -283,7 +283,7 @@ EVENTS = st.lists(
 @settings(max_examples=300)
 @given(EVENTS)
 def test_timers_follow_stored_schedules(events: list[tuple[str, Any]]) -> None:
-    """Changes and ticks come to any of two replicas, which work at the same time in any order of their steps."""
+    """Changes and ticks reach either of two replicas, whose steps interleave in any order."""
     store = SharedStore()
     replicas = [CronService(store, lambda: store.now) for _ in range(2)]
     calls: list[Steps] = []
@@ -307,7 +307,7 @@ def test_timers_follow_stored_schedules(events: list[tuple[str, Any]]) -> None:
                     call = alive[index % len(alive)]
                     if call.alive:
                         call.step()
-    for call in reversed(calls):  # the oldest last: it has seen least
+    for call in reversed(calls):  # the oldest last: it has the most outdated view
         while call.alive:
             call.step()
     while "s" in store.timers and store.timers["s"].at <= store.now:  # armed late, so the broker fires it at once

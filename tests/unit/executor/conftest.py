@@ -1,4 +1,4 @@
-"""Makes the bench of these tests importable."""
+"""Makes the fakes of these tests importable."""
 
 from __future__ import annotations
 

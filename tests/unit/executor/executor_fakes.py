@@ -1,4 +1,4 @@
-"""The executor's service on a bench: slow surroundings, and processes that only note what they are told."""
+"""Fakes for the executor's service: a slow platform, and an executor that records its calls."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from penstock_executor.service import ExecutorService
 
 
 class FakeEdges:
-    """Implements `Platform`: a log that takes what it is told to take."""
+    """Implements `Platform`: a log that accepts configured facts."""
 
     def __init__(self) -> None:
         self.known: dict[str, Recorded] = {}
@@ -118,7 +118,7 @@ class FakeProcesses:
 
 
 class ServiceHarness:
-    """A service with two slots. `wanted` is what it asked for last."""
+    """A service with two slots. `wanted` is its last number of requested attempts."""
 
     def __init__(self, ahead: int = 0, *, durable: bool = False) -> None:
         self.platform = FakeEdges()

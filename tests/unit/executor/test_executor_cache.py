@@ -1,4 +1,4 @@
-"""The cache of results: what is found, what does not count, what is kept, and that its faults are only said."""
+"""The cache of results: hits, ignored entries, stored entries, and failures that are only reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ MODEL = Stored(ArtifactRef(sha256="a" * 64, size=3, media_type="", format="bytes
 
 
 class FakeStores:
-    """A bucket, a store and a log, all of which can be away."""
+    """A bucket, a store and a log, each of which can be unavailable."""
 
     def __init__(self) -> None:
         self.entries: dict[str, Entry] = {}
@@ -77,7 +77,7 @@ class FakeStores:
         fails: bool = False,
         **more: Any,
     ) -> CacheReport:
-        """One attempt of a step, as the executor does it; returns what its end reports."""
+        """Run one attempt of a step like the executor; return its report."""
         self.runs += 1
         request = dataclasses.replace(
             AttemptRequested(

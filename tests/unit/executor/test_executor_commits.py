@@ -1,4 +1,4 @@
-"""What attempts store reaches the log: the latest of each name, soon, and before the end; failures harm nothing."""
+"""Commits of attempts reach the log: the latest of each name, promptly, before the end; failures are harmless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The interpreter for an environment: found by what is installed, and clear about what is missing."""
+"""The interpreter for an environment: found by installed packages, with clear errors about missing ones."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def interpreters(*hints: InterpreterHint, pythons: tuple[str, ...] = (sys.execut
 
 
 def fake_python(folder: Path, *lines: str) -> str:
-    """A program in the place of an interpreter."""
+    """A program used as an interpreter."""
     path = folder / "python"
     path.write_text("\n".join(["#!/bin/sh", *lines]))
     path.chmod(0o755)
@@ -42,7 +42,7 @@ async def test_an_interpreter_is_cached_until_packages_change(tmp_path: Path, mo
     found = interpreters()
     wanted = here()
     assert (await found.find(wanted)).python == sys.executable
-    monkeypatch.setattr(found, "_hints", None)  # nothing is asked a second time
+    monkeypatch.setattr(found, "_hints", None)  # no interpreter is queried a second time
     assert (await found.find(wanted)).digest == wanted.digest
 
 
@@ -52,7 +52,7 @@ async def test_a_hint_is_trusted_while_its_folders_are_unchanged(tmp_path: Path)
     hint = InterpreterHint(python=python, folders={str(site): site.stat().st_mtime_ns})
     found = interpreters(hint)
     assert (await found.find(here())).python == python
-    os.utime(site, (1, 1))  # something was installed: this one is asked, and does not answer
+    os.utime(site, (1, 1))  # a package was installed: this one is queried, and does not answer
     assert (await found.find(here())).python == sys.executable
 
 

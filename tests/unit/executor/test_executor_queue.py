@@ -30,7 +30,7 @@ async def full(ahead: int = 10) -> ServiceHarness:
 
 async def in_line(bench: ServiceHarness, count: int) -> None:
     await until(lambda: bench.wanted[-1] == 10 - count)
-    for _ in range(20):  # it is looked at before it joins the line
+    for _ in range(20):  # it is checked before it is queued
         await asyncio.sleep(0)
 
 

@@ -1,4 +1,4 @@
-"""The executor's service with surroundings that are slow or refuse: cancels in between, slots, what is remembered."""
+"""The executor's service with a slow or failing platform: concurrent cancels, slots, and state per attempt."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def test_an_attempt_in_a_process_stays_in_flight_until_its_end_is_in_the_l
 
 
 async def test_an_attempt_finished_in_the_log_is_never_submitted_to_a_durable_backend() -> None:
-    """Even at its first delivery: what held it may have been removed since."""
+    """Even at its first delivery: the durable backend may have removed it since."""
     bench = ServiceHarness(durable=True)
     bench.service.horizon = 0
     end = AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.SUCCEEDED)

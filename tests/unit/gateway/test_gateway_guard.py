@@ -1,4 +1,4 @@
-"""Who a request is from, and the audit line that says so."""
+"""The principal of a request, and its audit line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from penstock_gateway.http.principal import acting
 
 
 class MemoryTokens:
-    """A token store that may be out of order."""
+    """A token store that may be unavailable."""
 
     def __init__(self) -> None:
         self.tokens: dict[str, AccessToken] = {}
@@ -42,7 +42,7 @@ class MemoryTokens:
 
 
 class Log:
-    """Keeps audit lines."""
+    """Records audit lines."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -55,7 +55,7 @@ class Log:
 
 
 class Site:
-    """A guard before an application that answers with the principal's name."""
+    """A guard in front of an application that responds with the principal's name."""
 
     def __init__(self) -> None:
         self.store = MemoryTokens()

@@ -48,7 +48,7 @@ def test_invalid_inputs_are_a_problem_with_each_field() -> None:
     ],
 )
 def test_parsing_the_host_header(header: str, name: str) -> None:
-    # `::1` without brackets is no valid header; whatever it is read as, it must be no allowed name.
+    # `::1` without brackets is no valid header; however it is parsed, it must not be an allowed name.
     found = guard.host_name(header)
     assert found == name or (header == "::1" and found not in (guard.allowed_names("127.0.0.1", []) or ()))
 

@@ -16,7 +16,7 @@ from penstock.store import FolderStore
 
 @pytest.fixture(autouse=True)
 def no_context() -> Iterator[None]:
-    """Take away the context that an attempt performed in this process leaves behind; an attempt's own process ends."""
+    """Remove the context left by an attempt in this process; normally the attempt's process exits."""
     yield
     set_context(None)
 

@@ -1,4 +1,4 @@
-"""Steps and pipelines whose names others have too, for the tests of pipelines inside pipelines."""
+"""Steps and pipelines with names used elsewhere too, for the tests of nested pipelines."""
 
 from __future__ import annotations
 

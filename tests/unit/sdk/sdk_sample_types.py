@@ -1,4 +1,4 @@
-"""Classes that values in the SDK's tests are made of. A module of its own, so that they can be found by name."""
+"""Classes that values in the SDK's tests are made of. A separate module, so that they can be imported by name."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Plain:
 
 
 class Special:
-    """Has a registered format of its own in the tests."""
+    """Has a custom registered format in the tests."""
 
     def __init__(self, text: str) -> None:
         self.text = text

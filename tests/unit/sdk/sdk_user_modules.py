@@ -1,4 +1,4 @@
-"""Modules as users would have them, for the tests of what is refused."""
+"""User modules for the tests of rejected definitions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ numbers = itertools.count()
 
 
 class UserModules:
-    """Writes and imports modules as a user would have them."""
+    """Writes and imports user modules."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class UserModules:
         return importlib.import_module(name)
 
     def refused(self, body: str, head: str = HEAD) -> str:
-        """The message of the error, whose place must be the line marked `# here`."""
+        """Return the message of the error, whose line must be the one marked `# here`."""
         text = head + textwrap.dedent(body)
         with pytest.raises(DefinitionError) as caught:
             next(one for one in vars(self.load(body, head)).values() if isinstance(one, Pipeline)).compile()

@@ -1,4 +1,4 @@
-"""The example pipelines, in process: on the data that ships with scikit-learn and on CSV files as users have them."""
+"""The example pipelines, in process: on the data that ships with scikit-learn and on realistic CSV files."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def inference(training: ModuleType) -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
-    """What users' tables are like: empty cells, texts among numbers, names, dates, columns of nothing."""
+    """A realistic table: empty cells, text among numbers, names, dates, empty columns."""
     random = np.random.default_rng(0)
     rows = 240
     income = random.normal(50, 10, rows)
@@ -79,7 +79,7 @@ def table() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def usual(training: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, MemorySink, Path]:
-    """A run on the built-in data: what it returned, what it logged, and where it worked."""
+    """A run on the built-in data: its result, its logs and its folder."""
     folder, before = tmp_path_factory.mktemp("run"), Path.cwd()
     os.chdir(folder)
     try:

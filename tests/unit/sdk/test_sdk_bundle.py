@@ -128,7 +128,7 @@ def test_ignore_patterns(patterns: str, left_out: list[str], kept: list[str]) ->
 
 
 def test_ignore_patterns_match_git(tmp_path: Path) -> None:
-    """The same patterns leave out the same files here and there."""
+    """The same patterns exclude the same files in git and here."""
     patterns = "*.log\n/only_root\nlib/*.so\n**/gen/\n!keep.log\ndocs/**/x.txt\n"
     names = ["a.log", "keep.log", "only_root", "sub/only_root", "lib/a.so", "lib/b/a.so", "gen/x", "a/gen/y"]
     names += ["docs/x.txt", "docs/a/x.txt", "x.txt", "b.py", "sub/keep.log", "sub/c.log"]
@@ -169,7 +169,7 @@ def test_git_metadata_has_commit_branch_remote_and_changes(project: Path) -> Non
     commit = git(project, "rev-parse", "HEAD").strip()
     remote = "https://example.com/acme/models.git"
     assert bundle.git_info(project) == {"commit": commit, "branch": "main", "remote": remote, "dirty": False}
-    # A change elsewhere in the repository is none of this folder's.
+    # A change elsewhere in the repository does not affect this folder.
     write(project / "elsewhere.py")
     assert (bundle.git_info(project / "features") or {})["dirty"] is False
     assert (bundle.git_info(project) or {})["dirty"] is True
@@ -226,7 +226,7 @@ def test_another_interpreter_reports_the_same_environment() -> None:
 
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package folder of its own on the module path."""
+    """A separate package folder on the module path."""
     folder = tmp_path / "site-packages"
     folder.mkdir()
     monkeypatch.setattr(sys, "path", [str(folder)])
@@ -282,7 +282,7 @@ def test_unreadable_folders_on_the_path_are_ignored(tmp_path: Path, monkeypatch:
 
 
 def test_importing_the_package_is_fast() -> None:
-    """What every command waits for: neither the client nor a scientific library is imported."""
+    """Every command waits for it: neither the client nor a scientific library is imported."""
     heavy = [
         "asyncio",
         "nats",

@@ -1,4 +1,4 @@
-"""Checkpoints in unit tests and in local runs: what a lost attempt has saved, the next one restores."""
+"""Checkpoints in unit tests and in local runs: the next attempt restores what a lost one saved."""
 
 from __future__ import annotations
 

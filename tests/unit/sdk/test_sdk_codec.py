@@ -1,4 +1,4 @@
-"""JSON that keeps types: what goes in comes out, through the JSON library that the services use, too."""
+"""JSON that keeps types: round trips, also through the JSON library of the services."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ data = st.recursive(
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality that knows NaN, the sign of zero and types."""
+    """Equality that respects NaN, the sign of zero and types."""
     if type(one) is not type(other):
         return False
     if isinstance(one, float):

@@ -1,4 +1,4 @@
-"""Compiling pipelines: what the IR says, and that plain functions stay plain."""
+"""Compiling pipelines to IR; steps stay plain functions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong in a pipeline is refused when it is compiled, with the user's file, line and names.
+"""Compile errors of pipelines have the user's file, line and names.
 
 Each case is a module of a user; the line that the error must name ends with `# here`.
 """
@@ -159,7 +159,7 @@ def test_invalid_steps(user: UserModules, definition: str, call: str, says: str)
     assert "'a'" in message
 
 
-# What is wrong with a pipeline as a whole is told at the line of its decorator.
+# Errors of a whole pipeline are reported at the line of its decorator.
 WHOLE = [
     ("def p(n: int = 'x'):\n    load()", "default of parameter 'n' of pipeline 'p' does not fit its hint int"),
     ("def p(n=object()):\n    load()", "must be plain data, because it travels as JSON"),

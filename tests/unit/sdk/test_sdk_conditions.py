@@ -1,4 +1,4 @@
-"""Conditions, branches and handlers of the end: what they compile to, and what is refused with the user's line."""
+"""Conditions, branches and exit handlers: compiled form, and errors with the user's line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One element of a list is read without the others, whatever the list is kept as."""
+"""One element of a list is read without the others, in every storage format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fan-out: what `map`, `grid` and `partial` compile to, and what is refused with the user's line."""
+"""Fan-out: what `map`, `grid` and `partial` compile to, and errors with the user's line."""
 
 from __future__ import annotations
 

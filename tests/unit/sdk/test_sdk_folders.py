@@ -1,4 +1,4 @@
-"""Folders that steps give: what unchanged files cost, one file of many, old archives, and faults."""
+"""Folders as step results: deduplication, single files, old archives, and faults."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_reading_one_file_of_many(store: FolderStore, tmp_path: Path) -> None:
         file = folders.relative(manifest, f"./{name}")
         keep = {file.pack or file.sha256}
         for sha256 in objects(store) - keep:
-            store.path(sha256).rename(tmp_path / sha256)  # nothing else is looked at
+            store.path(sha256).rename(tmp_path / sha256)  # nothing else is read
         folders.load_file(file, store, tmp_path / name)
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
         assert (tmp_path / name).stat().st_mode & 0o777 == (0o555 if name == "small-0007" else 0o444)

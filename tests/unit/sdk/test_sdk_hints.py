@@ -1,4 +1,4 @@
-"""Type hints: which fit which, what values fit, how they are shown and what schema they have."""
+"""Type hints: compatibility, matching values, display and schemas."""
 
 from __future__ import annotations
 

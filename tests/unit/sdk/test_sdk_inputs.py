@@ -1,4 +1,4 @@
-"""The inputs of runs: texts from the command line, values from Python, JSON for the platform."""
+"""The inputs of runs: text from the command line, values from Python, JSON for the platform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects of well-known libraries come back as they were, in formats that everybody reads and nobody needs to trust."""
+"""Objects of well-known libraries round-trip in widely readable, safe formats."""
 
 from __future__ import annotations
 

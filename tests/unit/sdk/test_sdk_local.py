@@ -112,25 +112,25 @@ def test_steps_log_to_the_context_around_the_run() -> None:
 
 
 class Recording:
-    """A sink that keeps what it was told."""
+    """A sink that records its calls."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[Any, ...]] = []
+        self.calls: list[tuple[Any, ...]] = []
 
     def metric(self, name: str, value: float, step: int | None) -> None:
-        self.told.append(("metric", name, value, step))
+        self.calls.append(("metric", name, value, step))
 
     def param(self, name: str, value: Any) -> None:
-        self.told.append(("param", name, value))
+        self.calls.append(("param", name, value))
 
     def tag(self, name: str, value: str) -> None:
-        self.told.append(("tag", name, value))
+        self.calls.append(("tag", name, value))
 
     def artifact(self, name: str, value: object) -> None:
-        self.told.append(("artifact", name, value))
+        self.calls.append(("artifact", name, value))
 
     def progress(self, fraction: float, text: str) -> None:
-        self.told.append(("progress", fraction, text))
+        self.calls.append(("progress", fraction, text))
 
 
 def test_a_sink_receives_validated_values() -> None:
@@ -152,9 +152,9 @@ def test_a_sink_receives_validated_values() -> None:
         context().log_artifact("report", Path("x"))
         context().progress(1.5, "done")
     assert context() is outside
-    assert sink.told[:3] == [("metric", "loss", 1.0, 3), ("param", "depths", [1, 2]), ("param", "odd", "x")]
-    assert len(sink.told[3][2]) == 10_000
-    assert sink.told[4:] == [("artifact", "report", Path("x")), ("progress", 1.0, "done")]
+    assert sink.calls[:3] == [("metric", "loss", 1.0, 3), ("param", "depths", [1, 2]), ("param", "odd", "x")]
+    assert len(sink.calls[3][2]) == 10_000
+    assert sink.calls[4:] == [("artifact", "report", Path("x")), ("progress", 1.0, "done")]
 
 
 def test_figures_are_found_through_their_axes() -> None:
@@ -166,7 +166,7 @@ def test_figures_are_found_through_their_axes() -> None:
         context().log_figure("curve", figure.subplots())
         with pytest.raises(TypeError, match="log_figure"):
             context().log_figure("curve", 3)
-    assert sink.told == [("artifact", "curve", figure)]
+    assert sink.calls == [("artifact", "curve", figure)]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`Pipeline.local` of fan-out, conditions, rules, handlers and waits: what the platform does, in this process."""
+"""`Pipeline.local` of fan-out, conditions, rules, handlers and waits: the platform's behaviour, in this process."""
 
 from __future__ import annotations
 

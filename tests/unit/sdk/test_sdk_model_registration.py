@@ -1,4 +1,4 @@
-"""`context().register_model`: what is checked where it is said, and what goes into the end of an attempt."""
+"""`context().register_model`: validation at the call, and the registrations in the end of an attempt."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_an_unsuccessful_end_includes_no_registrations(tmp_path: Path) -> None:
     end = run("fails", tmp_path)
     assert end["outcome"] == "failed"
     assert "models" not in end
-    assert "model-churn" in end["artifacts"]  # it can be looked at
+    assert "model-churn" in end["artifacts"]  # it can be inspected
 
 
 def test_registering_an_object_twice_gives_one_version_with_the_last_details(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Several projects in one process: their modules have the same names and must not be taken for each other."""
+"""Several projects in one process: their modules have the same names and must not be confused."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_module_outside_the_projects_stays_imported(tmp_path: Path) -> None:
 
 
 def test_the_root_is_the_import_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package without `__init__.py`: the name under which a module was imported tells the root."""
+    """A package without `__init__.py`: the name of an imported module determines the root."""
     folder = project(tmp_path / "acme" / "models", "spaced", 3)
     (folder / "pipeline.py").write_text((folder / "pipeline.py").read_text().replace("from helpers", "from .helpers"))
     monkeypatch.syspath_prepend(tmp_path)

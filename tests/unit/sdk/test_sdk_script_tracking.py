@@ -1,4 +1,4 @@
-"""`track`: what a script leaves in the state folder."""
+"""`track`: files written into the state folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of every kind go to the artifact store and come back as they were; damage is found."""
+"""Values of every kind round-trip through the artifact store; damage is detected."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCh
 
 
 def there_and_back(value: Any, hint: Any, store: FolderStore, **more: Any) -> tuple[Any, str]:
-    """The loaded value, and the format it was saved in (`inline`, …); what travels goes through JSON as it will."""
+    """The loaded value, and the format it was saved in (`inline`, …); references pass through JSON as in production."""
     saved = json.loads(json.dumps(serialize.save(value, hint, store), allow_nan=False))
     return serialize.load(saved, hint, store, **more), saved["artifact"]["format"] if "artifact" in saved else next(
         iter(saved)

@@ -147,7 +147,7 @@ Compile = Callable[[], ir.StepSpec]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[dict[str, str]], Compile]:
-    """Write a project; the result compiles its pipeline and gives the specification of step `use`."""
+    """Write a project; return a function that compiles its pipeline and returns the specification of step `use`."""
 
     def make(files: dict[str, str], step: str = "use") -> Compile:
         for name, text in files.items():
@@ -167,7 +167,7 @@ def edit(path: Path, old: str = "* 2", new: str = "* 3") -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
-    # A file that is changed within the clock's tick must not be taken for the former.
+    # A file changed within the resolution of the clock must be detected as changed.
     os.utime(path, ns=(1, path.stat().st_mtime_ns + 10**9))
 
 
@@ -260,7 +260,7 @@ def test_bodies_of_steps_that_the_module_uses_count(
 
 
 def test_options_of_other_steps_count(write: Callable[[dict[str, str]], Compile], tmp_path: Path) -> None:
-    # Whatever is evaluated while the module is imported may change what the step finds.
+    # Everything evaluated at import may change the step's behaviour.
     compiled = write({"main.py": TWO.replace("{more}", "")})
     before = compiled()
     edit(tmp_path / "main.py", "retries=1", "retries=2")
@@ -308,7 +308,7 @@ def test_editable_installations_count_completely(
 
 
 def test_a_pipeline_outside_a_project_module_uses_its_bundle_digest() -> None:
-    # It is not importable by another process either; the registration refuses it with the reason.
+    # It is not importable by another process either; the registration rejects it with the reason.
     from penstock import pipeline, step
     from penstock.authoring import step_code
 

@@ -1,4 +1,4 @@
-"""What `context()` takes and refuses: numbers, tags, tables."""
+"""Values that `context()` accepts and rejects: numbers, tags, tables."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def test_order_between_pipelines_and_steps() -> None:
     found = nodes(samples.ordered.compile())
     first, middle = ("notes-2/note", "notes-2/note-2"), ("notes/note", "notes/note-3")
     assert found["notes-2/note-2"].after == ("notes-2/note-3",)
-    # All that start the one wait for all that end the other.
+    # All first steps of one wait for all last steps of the other.
     assert set(found["notes/note"].after) == set(first)
     assert found["notes/note-2"].after == ("notes/note-3",)
     assert set(found["notes/note-3"].after) == set(first)

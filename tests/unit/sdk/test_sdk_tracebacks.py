@@ -61,7 +61,7 @@ def test_a_syntax_error_has_its_own_location(tmp_path: Path, monkeypatch: pytest
 def test_a_wrong_result_shows_only_user_code() -> None:
     with pytest.raises(TypeError) as caught:
         samples.split.split([1])
-    told = tracebacks.user_traceback(caught.value).split("TypeError")[0]
-    assert "libs/sdk/penstock" not in told
-    assert "site-packages" not in told
-    assert Path(__file__).name in told
+    shown = tracebacks.user_traceback(caught.value).split("TypeError")[0]
+    assert "libs/sdk/penstock" not in shown
+    assert "site-packages" not in shown
+    assert Path(__file__).name in shown

@@ -1,4 +1,4 @@
-"""A project can forbid formats whose loading can run code: nothing is saved or loaded in one then."""
+"""A project can forbid formats whose loading can run code, for saving and loading."""
 
 from __future__ import annotations
 

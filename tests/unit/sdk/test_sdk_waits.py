@@ -1,4 +1,4 @@
-"""What a run can wait for: what it compiles to, and what is refused with the user's line."""
+"""Waiting steps: compiled form, and errors with the user's line."""
 
 from __future__ import annotations
 

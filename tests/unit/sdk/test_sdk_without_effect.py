@@ -1,4 +1,4 @@
-"""Options without effect are said."""
+"""Options without effect are reported."""
 
 from __future__ import annotations
 

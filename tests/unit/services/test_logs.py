@@ -1,4 +1,4 @@
-"""What services write about themselves."""
+"""Logs of services."""
 
 from __future__ import annotations
 
@@ -31,6 +31,6 @@ def test_an_unexpected_pong_is_not_an_error() -> None:
             raise error
         except Exception:
             log.exception("nats: encountered error")
-    told = out.getvalue()
-    assert "broken pipe" in told
-    assert "InvalidStateError" not in told
+    output = out.getvalue()
+    assert "broken pipe" in output
+    assert "InvalidStateError" not in output

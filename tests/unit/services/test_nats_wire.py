@@ -1,4 +1,4 @@
-"""Headers are read and written as nats-py itself does it, only sooner."""
+"""Headers are parsed and encoded like nats-py does, but faster."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_headers_are_parsed_like_nats_py(raw: bytes) -> None:
 
 
 def written(headers: dict[str, str], *, hastened: bool) -> list[bytes] | type[Exception]:
-    """What a client would send."""
+    """Return the bytes that a client would send."""
     sent: list[bytes] = []
 
     async def write() -> None:

@@ -1,4 +1,4 @@
-"""The scheduler's registrar: what becomes of what an end asks for, also where it cannot be registered."""
+"""The scheduler's registrar: handling of registrations in attempt ends, including invalid ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PLACE = subjects.finished("r", "train", 1)
 
 
 class FakeRegistry:
-    """The log of one run, the models, and what is parked. `fails` is raised by changes of the model of that name."""
+    """The log of one run, the models, and parked messages. `fails` is raised by changes of the model of that name."""
 
     def __init__(self, *wanted: Registration) -> None:
         artifact_of = AttemptFinished(
@@ -115,7 +115,7 @@ async def test_registration_is_idempotent() -> None:
     assert (fakes.reads, fakes.changes) == (1, 2)
     for _ in range(2):
         await fakes.register()
-    assert (fakes.reads, fakes.changes) == (3, 2)  # one look at each model, and nothing is written
+    assert (fakes.reads, fakes.changes) == (3, 2)  # one read of each model, and no writes
     kinds = [type(fact) for fact in fakes.models["churn"].history]
     assert kinds == [ModelRegistered, ModelPromoted, ModelRegistered, PromotionRefused]
     assert fakes.models["churn"].versions[2].metrics == {"accuracy": 0.1}

@@ -1,4 +1,4 @@
-"""What the life of a platform must survive: a part that fails to stop, a torn token file, a disk that is full."""
+"""Faults in the lifecycle of a platform: a part that fails to stop, a truncated token file, a full disk."""
 
 from __future__ import annotations
 
