@@ -78,7 +78,7 @@ async def test_a_tracked_script_run_is_a_regular_run(platform: Platform, http: H
     again = await http("POST", f"/v1/runs/{run.run_id}/rerun", {})
     assert (again.status, again.json()["detail"]) == (
         409,
-        "'my-experiment' is the experiment of a script: the platform cannot run it: run the script again",
+        "'my-experiment' is a tracked script, which the platform cannot run: run the script again",
     )
 
 

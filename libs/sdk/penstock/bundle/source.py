@@ -101,8 +101,8 @@ def pack(root: Path, exclude: Iterable[Path] = ()) -> Bundle:
         shown = ", ".join(f"{file.name} ({_size(file.size)})" for file in large[:5])
         more = f" and {len(large) - 5} more" if len(large) > 5 else ""
         warnings.append(
-            f"files larger than {_size(FILE_LIMIT)} are not part of the source and will not be there when steps run: "
-            f"{shown}{more}. Read data from where it lies, or name them in {_IGNORE_FILE}"
+            f"files larger than {_size(FILE_LIMIT)} are not part of the source and are not available to steps: "
+            f"{shown}{more}. Read data from its original location, or list these files in {_IGNORE_FILE}"
         )
         found = [file for file in found if file not in large]
     _check_total(root, found)

@@ -72,8 +72,8 @@ def _from_rows(name: str, rows: Sequence[Any]) -> dict[str, list[Any]]:
         if row.keys() != columns.keys():
             odd = sorted(map(repr, row.keys() ^ columns.keys()))
             raise ValueError(
-                f"log_table({name!r}): row {number} has not the columns of the first one ({', '.join(odd[:5])}); "
-                "give None where there is no value"
+                f"log_table({name!r}): row {number} and row 0 have different columns ({', '.join(odd[:5])}): "
+                "use None for missing values"
             )
         for column, value in row.items():
             columns[column].append(_plain(value))

@@ -128,7 +128,7 @@ class PipelineVersions:
 
 def script_experiment(name: str) -> ConflictError:
     """Return the error of a request to run an experiment, which only its script can run."""
-    return ConflictError(f"{name!r} is the experiment of a script", "the platform cannot run it: run the script again")
+    return ConflictError(f"{name!r} is a tracked script, which the platform cannot run", "run the script again")
 
 
 def _publication(version: Version, published: Publications | None) -> dict[str, Any]:
