@@ -27,6 +27,7 @@ from penstock_core.facts import (
 )
 from penstock_core.pipeline import values
 from penstock_core.pipeline.ir import Pipeline
+from penstock_core.pipeline.tagged import NoSuchPartError
 from penstock_core.pipeline.values import ArtifactRef, Inline, Stored, Value
 from penstock_core.run import effects, machine, value_resolution
 from penstock_core.run.machine import SUCCESSFUL_STATUSES, Plan, RunState, Status
@@ -34,7 +35,9 @@ from penstock_core.run.resume import Changes, Resumption, resume
 from penstock_core.run.state import item_of
 from penstock_testkit import strategies
 from penstock_testkit.checks import log_index
+from penstock_testkit.checks.plain_data import MISSING
 from penstock_testkit.generators import BIG
+from penstock_testkit.run_driver import RUN, R, RunDriver, end, mapped_node, node, pipeline
 
 
 class Runs:
@@ -89,7 +92,11 @@ class Runs:
                 ):
                     error = ErrorInfo(type="ValueError", message="not today")
                     return AttemptFinished(run_id=run_id, key=key, attempt=attempt, outcome=Outcome.FAILED, error=error)
-                given = {name: self.plain(value, run_id) for name, value in sorted(fact.inputs.items())}
+                try:
+                    given = {name: self.plain(value, run_id) for name, value in sorted(fact.inputs.items())}
+                except NoSuchPartError as missing:  # as an executor fails what only it can look into
+                    error = ErrorInfo(type="InputError", message=str(missing))
+                    return AttemptFinished(run_id=run_id, key=key, attempt=attempt, outcome=Outcome.FAILED, error=error)
                 return AttemptFinished(
                     run_id=run_id,
                     key=key,
@@ -103,7 +110,11 @@ class Runs:
                 return None
 
     def plain(self, value: Value, run_id: str) -> Any:
-        """Resolve a value like a reader."""
+        """Resolve a value like a reader.
+
+        Raises:
+            NoSuchPartError: a part of a value does not exist, which only the reader can find out.
+        """
         match value:
             case values.Inline(data):
                 return data
@@ -126,7 +137,10 @@ class Runs:
                 whole = self.plain(of, run_id)
                 if isinstance(whole, str):
                     return f"{whole} {path}"
-                return log_index.part(whole, path)
+                found = log_index.part(whole, path)
+                if found is MISSING:
+                    raise NoSuchPartError(f"{path} is not there")
+                return found
 
     def _find(self, run_id: str, tail: str) -> AttemptFinished | StepReused | None:
         return next(
@@ -155,10 +169,13 @@ class Runs:
         return found
 
     def outputs(self, run_id: str) -> dict[str, Any]:
-        """Return the outputs of the run."""
+        """Return the outputs of the run: none if a part of one does not exist, as the scheduler or the reader finds."""
         over = self.states[run_id].finished
         assert isinstance(over, RunFinished)
-        return {name: self.plain(value, run_id) for name, value in over.outputs.items()}
+        try:
+            return {name: self.plain(value, run_id) for name, value in over.outputs.items()}
+        except NoSuchPartError:
+            return {}
 
     def resumed(self, old: str, p: str, changes: Changes, seed: int = 0) -> tuple[str, Resumption]:
         """Resume another run, reusing all possible results."""
@@ -245,3 +262,18 @@ def test_no_step_downstream_of_a_rerun_step_is_reused(
         step = runs.states[old].steps[key]
         assert key in whole or key in found.rerun_steps or (step.status is Status.SKIPPED and step.expected)
     assert sum(found.items.values()) == len(taken - whole)
+
+
+def test_a_resumed_run_has_the_outcome_of_one_from_the_start_where_an_output_does_not_exist() -> None:
+    """Its items are named one by one, those of the other run together as a list: that has no field either."""
+    big = "x" * 300_000
+    each = mapped_node(node("each", x=values.Inline([1, 2, 3])), "x")
+    made = pipeline(each, out=values.Pick(values.Output("each"), ("a",)))
+    ends = [end(f"each[{n}]", result=big) for n in range(3)]
+    scratch = RunDriver(made, RUN, *ends)
+    old = RunDriver(made, RUN, ends[0], ends[2], end("each[1]", Outcome.FAILED))
+    reused = resume(old.state, old.state.plan, R, Changes()).facts
+    assert [fact.key for fact in reused] == ["each[0]", "each[2]"]
+    resumed = RunDriver(made, *reused, RUN, ends[1])
+    assert resumed.finished == scratch.finished
+    assert scratch.finished.outcome is Outcome.FAILED and "has no element ['a']" in str(scratch.finished.error)

@@ -17,7 +17,19 @@ from penstock_core.facts import (
 )
 from penstock_core.pipeline import values
 from penstock_core.pipeline.ir import Pipeline, Port, Retry
-from penstock_core.pipeline.values import BoundItems, Inline, Items, Output, Param, ResultOf, ResultRef
+from penstock_core.pipeline.tagged import NoSuchPartError
+from penstock_core.pipeline.values import (
+    BoundItems,
+    Collected,
+    CollectedRef,
+    Element,
+    Inline,
+    Items,
+    Output,
+    Param,
+    ResultOf,
+    ResultRef,
+)
 from penstock_core.run import machine, value_resolution
 from penstock_core.run.machine import Status
 from penstock_testkit.run_driver import CANCEL, FAILED, LOST, OK, RUN, R, RunDriver, end, node, pipeline
@@ -260,6 +272,16 @@ def test_results_over_the_request_limit_are_passed_by_reference() -> None:
     big = "x" * (values.INLINE_LIMIT - 2)
     for value in joined(fan_in(5), [big] * 5):
         assert value == Items(tuple(ResultOf(ResultRef(key=f"s-{n}", attempt=1, output="result")) for n in range(5)))
+
+
+@pytest.mark.parametrize(("part", "count"), [("a", 3), (3, 3), (-4, 3), (0, 0)])
+def test_a_list_that_is_named_by_reference_has_no_other_parts_than_its_elements(part: int | str, count: int) -> None:
+    """As for a list at hand, so that a pipeline with such an output fails however large the results are."""
+    named = Collected(CollectedRef(key="each", count=count, output="result"))
+    with pytest.raises(NoSuchPartError, match=f"a list of {count} has no element"):
+        value_resolution.pick(named, (part,))
+    if count:
+        assert value_resolution.pick(named, (-1, "x")) == Element(named, (-1, "x"))
 
 
 def test_the_request_limit_counts_each_read_of_a_result() -> None:

@@ -108,19 +108,26 @@ def pick(value: Value, path: tuple[int | str, ...]) -> Value:
             case values.Inline(data):
                 value = values.Inline(tagged.element(data, part))
             case values.Items(items):
-                if not isinstance(part, int) or not -len(items) <= part < len(items):
-                    raise tagged.NoSuchPartError(f"a list of {len(items)} has no element [{part!r}]")
-                value = items[part]
+                value = items[_index(part, len(items))]
             case values.Fields(fields):
                 if part not in fields:
                     has = ", ".join(map(repr, list(fields)[:10]))
                     raise tagged.NoSuchPartError(f"there is no field {part!r} (fields: {has})")
                 value = fields[str(part)]
+            case values.Collected(ref):
+                _index(part, ref.count)
+                return values.Element(value, path[depth:])
             case values.Element(of, inner):
                 return values.Element(of, (*inner, *path[depth:]))
             case _:
                 return values.Element(value, path[depth:])
     return value
+
+
+def _index(part: int | str, count: int) -> int:
+    if not isinstance(part, int) or not -count <= part < count:
+        raise tagged.NoSuchPartError(f"a list of {count} has no element [{part!r}]")
+    return part
 
 
 def length(state: RunState, binding: Binding) -> int:
