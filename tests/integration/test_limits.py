@@ -438,6 +438,24 @@ async def test_max_active_runs_of_a_pipeline(one: Replica, policy: Overlap) -> N
         assert bool(await one.facts(run, RunAdmitted)) == (n == nxt)
 
 
+async def test_a_run_is_not_skipped_when_its_log_has_more_than_the_replica_knows(bus: Bus, one: Replica) -> None:
+    """A replica that does not know of the skip would run the steps of a finished run, or skip one that is under way."""
+    pipeline = Pipeline(name="stale", max_active=1, overlap=Overlap.SKIP)
+    active, cancelled, skipped = [await one.request(pipeline) for _ in range(3)]
+    await one.do(active, AdmitRun())
+    await one.log.append([CancelRequested(run_id=cancelled.run_id)])
+    with pytest.raises(UnavailableError):
+        await one.do(cancelled, AdmitRun())
+    assert not await one.facts(cancelled, RunFinished)
+    assert len(await one.do(skipped, AdmitRun())) == 1
+    other = Replica(bus)
+    with pytest.raises(UnavailableError):
+        await other.do(skipped, AdmitRun())
+    await one.do(active, ReleaseRun())
+    with pytest.raises(UnavailableError):
+        await other.do(skipped, AdmitRun())
+
+
 def test_a_full_ledger_stays_below_half_a_mebibyte() -> None:
     ledger = LimitsLedger()
     for n in range(20_000):

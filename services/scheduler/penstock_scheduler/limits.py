@@ -20,7 +20,7 @@ from typing import Protocol
 
 from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore
 from penstock_core import access
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import (
     AttemptFinished,
     AttemptQueued,
@@ -44,6 +44,7 @@ _TRIES = 200
 _BACKOFF = 0.02
 _SCHEDULER = access.service("scheduler")
 UNKNOWN = "UnknownLimit"
+_STALE = "the log of the run has facts that this replica does not know yet"
 
 
 class Step(Protocol):
@@ -175,7 +176,8 @@ class Limits:
             The facts of this run that followed, which are in its log already.
 
         Raises:
-            UnavailableError: the server does not answer. A retry is safe.
+            UnavailableError: the server does not answer, or the state of the run is stale. A retry is safe, with the
+                state read from the log.
         """
         requests = [request for effect in effects if (request := _request_of(run, effect, now)) is not None]
         if not requests:
@@ -271,13 +273,24 @@ class Limits:
         facts = {fact.tail: fact for fact in outcome.facts if fact.run_id == run_id}
         for slot_key in [ask.waiter.slot_key for ask in asked]:
             if (why := outcome.skipped.get(slot_key)) is not None:
-                skipped = RunFinished(run_id=run_id, outcome=Outcome.SKIPPED, error=why)
-                if (await self._log.append([skipped]))[0]:
-                    facts[skipped.tail] = skipped
+                end = await self._skip(run_id, why)
+                facts[end.tail] = end
             elif slot_key in outcome.ledger.holders:
                 granted = _notice(slot_key, Notice.GRANTED, now)
+                if isinstance(granted, RunAdmitted) and await self._has(run_id, RunFinished):
+                    raise UnavailableError(_STALE)
                 facts[granted.tail] = granted
         return list(facts.values())
+
+    async def _skip(self, run_id: str, reason: str) -> Fact:
+        """Finish a run as skipped, unless it was cancelled, admitted or finished before."""
+        end = RunFinished(run_id=run_id, outcome=Outcome.SKIPPED, error=reason)
+        if await self._has(run_id, CancelRequested, RunAdmitted) or not (await self._log.append([end]))[0]:
+            raise UnavailableError(_STALE)
+        return end
+
+    async def _has(self, run_id: str, *kinds: type[Fact]) -> bool:
+        return any(isinstance(entry.fact, kinds) for entry in await self._log.read(run_id))
 
     def _unknown(self, waiter: Waiter) -> str | None:
         return None if waiter.cancel_requested else slot_ledger.unknown(waiter, self._sizes.now)

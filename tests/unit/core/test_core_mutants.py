@@ -222,7 +222,7 @@ def the_place_of_a_run_is_kept(state):
 @alters(decide.decide)
 def nobody_waits_to_be_admitted(state):
     with BEFORE:
-        not state.admitted
+        state.awaits_admission
     with AFTER:
         False
 

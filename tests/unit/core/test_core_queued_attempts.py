@@ -17,9 +17,12 @@ from penstock_core.facts import (
     Outcome,
     RunAdmitted,
     RunFinished,
+    StepCancelRequested,
+    StepReused,
 )
-from penstock_core.pipeline.ir import Resources, Retry
+from penstock_core.pipeline.ir import Overlap, Phase, Resources, Retry
 from penstock_core.pipeline.values import Inline, Output, Pick
+from penstock_core.run import machine
 from penstock_core.run.effects import AcquireSlots, AdmitRun, KillAttempt, NotifyCaller, ReleaseRun, ReleaseSlots
 from penstock_testkit.run_driver import (
     CANCEL,
@@ -169,9 +172,30 @@ def test_a_queued_run_can_be_cancelled_and_leaves_the_queue() -> None:
     assert driver.effects() == [ReleaseRun()]
 
 
+@pytest.mark.parametrize("facts", [(RUN, CANCEL), (CANCEL, RUN)])
+def test_a_run_that_is_cancelled_before_it_is_admitted_does_not_request_admission(facts: tuple[Fact, ...]) -> None:
+    """Its pipeline could skip it while its closing steps are in flight."""
+    made = plain(node("a"), replace(node("b"), phase=Phase.ON_EXIT))
+    driver = RunDriver(replace(made, max_active=1, overlap=Overlap.SKIP))
+    for fact in facts:
+        driver.state = machine.evolve(driver.state, fact)
+    assert driver() == ["step.a.1.finished", "step.b.1.requested.default"]
+    assert driver.effects() == []
+
+
+def test_a_run_whose_steps_are_all_reused_does_not_request_admission() -> None:
+    made = plain(node("a"), replace(node("b"), phase=Phase.ON_EXIT))
+    driver = RunDriver(replace(made, max_active=1), StepReused(run_id=R, key="a", from_run="r0"))
+    assert driver(RUN) == ["step.b.1.requested.default"]
+    assert driver.effects() == []
+
+
 def test_a_skipped_run_is_finished() -> None:
     driver = RunDriver(replace(plain(node("a")), max_active=1), RUN)
     assert driver(RunFinished(run_id=R, outcome=Outcome.SKIPPED, error="another run is under way")) == []
+    frontier = dict(driver.state.frontier)
+    assert driver(StepCancelRequested(run_id=R, key="a"), CANCEL) == []
+    assert driver.state.frontier == frontier and driver.state.stop is None
     assert driver.effects() == [ReleaseRun()]
 
 

@@ -6,14 +6,18 @@ invariants after each step. At the end everything becomes healthy, and every run
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from penstock_core.pipeline.ir import Pipeline
+from penstock_core.facts import Fact, Outcome, RunFinished
+from penstock_core.pipeline.ir import Overlap, Phase, Pipeline
 from penstock_testkit import generators, strategies
+from penstock_testkit.run_driver import node, pipeline
 from penstock_testkit.simulation import driver
-from penstock_testkit.simulation.driver import SimulatedPlatform
+from penstock_testkit.simulation.platform import SimulatedPlatform
 
 ANY = st.integers(0, 20)
 REPLICA = st.integers(0, 2)
@@ -180,6 +184,58 @@ class Cluster(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.simulated.settle()
+
+
+def overlapping_runs() -> SimulatedPlatform:
+    """An active run, and one of a pipeline that skips a run while another is active; schedulers know neither yet."""
+    simulated = SimulatedPlatform()
+    simulated.submit(replace(pipeline(node("a")), max_active=1))
+    at_exit = replace(node("b"), phase=Phase.ON_EXIT)
+    simulated.submit(replace(pipeline(node("a"), at_exit), max_active=1, overlap=Overlap.SKIP))
+    return simulated
+
+
+def test_a_scheduler_that_skips_a_run_ignores_its_cancel() -> None:
+    simulated = overlapping_runs()
+    for _ in range(3):
+        simulated.deliver(0, 0)
+        simulated.schedule(0, 7)
+        simulated.admit(0)
+    simulated.cancel(1)
+    simulated.settle()
+    assert [fact.tail for fact in facts_of(simulated, "run1")] == ["requested", "finished", "cancel"]
+
+
+def test_a_run_that_is_cancelled_before_it_is_skipped_is_cancelled() -> None:
+    simulated = overlapping_runs()
+    simulated.deliver(0, 0)
+    simulated.schedule(0, 7)
+    simulated.cancel(1)
+    simulated.settle()
+    assert "admitted" not in [fact.tail for fact in facts_of(simulated, "run1")]
+    (end,) = [fact for fact in facts_of(simulated, "run1") if isinstance(fact, RunFinished)]
+    assert end.outcome is Outcome.CANCELLED
+
+
+def test_a_scheduler_that_is_behind_does_not_admit_a_finished_run() -> None:
+    """It has folded the run and is about to request its admission when another one finishes the run."""
+    simulated = overlapping_runs()
+    simulated.deliver(0, 0)
+    simulated.schedule(0, 1)
+    simulated.expire(0)
+    simulated.deliver(1, 0)
+    simulated.schedule(1, 7)
+    simulated.admit(0)
+    while simulated.environment.active:
+        simulated.deliver(1, 4)
+        simulated.schedule(1, 7)
+        simulated.take(0)
+        simulated.end(0, 0)
+    simulated.settle()
+
+
+def facts_of(simulated: SimulatedPlatform, run_id: str) -> list[Fact]:
+    return [record.fact for record in simulated.broker.read(run_id)]
 
 
 TestCluster = Cluster.TestCase

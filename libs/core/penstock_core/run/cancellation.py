@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from penstock_core.facts import CancelRequested, ClockReached, Outcome, StepCancelRequested
+from penstock_core.run import effects
 from penstock_core.run.state import IN_FLIGHT, TERMINAL_STATUSES, RunState, Status, StepState, Stop, item_of
 from penstock_core.run.transitions import cancel_mapped_step, update_mapped_step
 
 
 def stop_run(state: RunState, stop: Stop) -> None:
     """Stop the main phase. The closing steps run afterwards."""
-    if state.stop is None and state.open_main > 0:
+    if state.finished is None and state.stop is None and state.open_main > 0:
         state.stop = stop
+        # A run whose closing steps are in flight must not be skipped.
+        state.outbox.pop(effects.AdmitRun(), None)
         for step in state.steps.values():
             if step.status not in TERMINAL_STATUSES and state.stopping(step) is not None:
                 _close(state, step)
@@ -18,6 +21,8 @@ def stop_run(state: RunState, stop: Stop) -> None:
 
 def stop_step(state: RunState, fact: StepCancelRequested) -> None:
     """Stop one step or one item."""
+    if state.finished is not None:
+        return
     step = state.find(fact.key)
     if step is None:
         name, index = item_of(fact.key)

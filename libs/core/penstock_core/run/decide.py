@@ -47,7 +47,7 @@ def decide(state: RunState) -> list[Fact]:
         return []
     if state.open == 0:
         return [_run_finished(state)]
-    if not state.admitted and state.stop is None and state.open_main > 0:
+    if state.awaits_admission:
         return []
     facts: list[Fact] = []
     for key in state.frontier:

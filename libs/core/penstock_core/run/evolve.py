@@ -88,7 +88,7 @@ def _of_run(state: RunState, fact: Fact) -> None:
         case RunRequested() if state.requested is None:
             state.requested = fact
             state.now = max(state.now, fact.requested_at)
-            if not state.admitted:
+            if state.awaits_admission:
                 state.outbox[effects.AdmitRun()] = None
             if fact.deadline is not None:
                 state.arm("", 0, fact.deadline)

@@ -237,6 +237,11 @@ class RunState:
         self._heap: list[tuple[float, str, int]] = []
         self.outbox: dict[Effect, None] = {}
 
+    @property
+    def awaits_admission(self) -> bool:
+        """Whether the run does nothing until it is admitted. A stopped run needs no admission to finish."""
+        return not self.admitted and self.stop is None and self.open_main > 0
+
     def find(self, key: str) -> StepState | None:
         """Return the step or item with a key; None if it does not exist (yet)."""
         step = self.steps.get(key)

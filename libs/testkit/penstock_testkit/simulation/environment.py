@@ -45,12 +45,11 @@ class Environment:
     registered: dict[Attempt, None] = field(default_factory=dict[Attempt, None])
     timers: dict[str, float] = field(default_factory=dict[str, float])
 
-    def apply_effect(self, run_id: str, effect: Effect) -> None:
-        """Apply an effect."""
+    def apply_effect(self, run_id: str, effect: Effect) -> bool:
+        """Apply an effect; return whether the run must be read from the log again."""
         match effect:
             case effects.AdmitRun():
-                if run_id not in self.active:
-                    self.queue[run_id] = None
+                return self._request_admission(run_id)
             case effects.ReleaseRun():
                 self.active.pop(run_id, None)
                 self.queue.pop(run_id, None)
@@ -58,6 +57,23 @@ class Environment:
                 pass
             case _:
                 self._apply_attempt_effect((run_id, effect.key, effect.attempt), effect)
+        return False
+
+    def _request_admission(self, run_id: str) -> bool:
+        # A request after the admission comes from an unaware replica; reconciliation with the log would undo it.
+        if self.broker.find(run_id, "admitted") or self.broker.find(run_id, "finished"):
+            return True
+        if run_id in self.active or run_id in self.queue:
+            return False
+        pipeline = self.pipelines[run_id]
+        full = len(self.active) + len(self.queue) >= (pipeline.max_active or 1)
+        if full and pipeline.overlap is Overlap.SKIP:
+            if not self.broker.find(run_id, "cancel"):
+                skipped = RunFinished(run_id=run_id, outcome=Outcome.SKIPPED, error="another run is under way")
+                self.broker.append([skipped])
+            return True
+        self.queue[run_id] = None
+        return False
 
     def _apply_attempt_effect(self, attempt: Attempt, effect: Effect) -> None:
         run_id, key, number = attempt
@@ -96,18 +112,12 @@ class Environment:
             self.holding[attempt] = self.waiting.pop(attempt)
 
     def admit(self, which: int) -> None:
-        """Admit a waiting run, or skip it if its pipeline says so."""
+        """Admit a queued run if fewer than `max_active` runs are active."""
         for run_id in self.queue if which % 3 else reversed(list(self.queue)):
-            full = len(self.active) >= (self.pipelines[run_id].max_active or 1)
-            if not full:
+            if len(self.active) < (self.pipelines[run_id].max_active or 1):
                 self.active[run_id] = None
                 self.queue.pop(run_id)
                 self.broker.append([RunAdmitted(run_id=run_id)])
-                return
-            if self.pipelines[run_id].overlap is Overlap.SKIP and not self.broker.find(run_id, "cancel"):
-                skipped = RunFinished(run_id=run_id, outcome=Outcome.SKIPPED, error="another run is under way")
-                self.broker.append([skipped])
-                self.queue.pop(run_id)
                 return
         for run_id in self.active:
             if not self.broker.find(run_id, "admitted"):

@@ -25,7 +25,6 @@ from penstock_core.facts import (
     Fact,
     Outcome,
     RunAdmitted,
-    RunFinished,
     RunRequested,
     SlotGranted,
     StepCancelRequested,
@@ -316,9 +315,7 @@ class SimulatedPlatform:
                     )
             for replica in self.replicas:
                 for run_id, cached in replica.cached.items():
-                    over = self.broker.find(run_id, "finished")
-                    skipped = isinstance(over, RunFinished) and over.outcome is Outcome.SKIPPED
-                    if replica.current and not skipped:  # a skip of a run is not delivered to schedulers
+                    if replica.current:
                         self._compare(run_id, cached.state)
 
     def _compare(self, run_id: str, cached_state: RunState) -> None:

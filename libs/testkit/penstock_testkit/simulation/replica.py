@@ -104,7 +104,10 @@ class Replica:
                 raise InvariantError(f"{run_id}: {stuck} are in the log, and are decided again")
             yield
             if not facts:
-                break
+                if not (yield from self._carry_out(run_id, cached.state)):
+                    break
+                cached = self._fold(run_id)
+                continue
             how, self.unreachable = self.unreachable, ""
             written = [] if how == "before" else broker.append(facts)
             if how:
@@ -122,10 +125,6 @@ class Replica:
                 cached = self._fold(run_id)
         else:
             raise InvariantError(f"{run_id}: no end of decisions after {_ROUNDS} rounds")
-        for effect in list(cached.state.outbox) if self.shared.behavior.effects_first else ():
-            yield
-            self.shared.environment.apply_effect(run_id, effect)
-        cached.state.outbox.clear()
         self.shared.environment.arm(run_id, cached.state.alarm())
         yield
         if cached.state.finished is not None:
@@ -134,6 +133,14 @@ class Replica:
         for delivery in deliveries:
             self.shared.facts.ack(delivery.seq)
         yield
+
+    def _carry_out(self, run_id: str, state: RunState) -> Generator[None, None, bool]:
+        grown = False
+        for effect in list(state.outbox) if self.shared.behavior.effects_first else ():
+            yield
+            grown |= self.shared.environment.apply_effect(run_id, effect)
+        state.outbox.clear()
+        return grown
 
     def _state(self, run_id: str, deliveries: list[Delivery]) -> Cached:
         cached = self.cached.get(run_id)
