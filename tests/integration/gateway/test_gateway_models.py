@@ -217,7 +217,7 @@ async def test_a_gate_syntax_error_says_where(platform: Platform, http: Http) ->
             await version(http, platform, "unread", b"x")
         answer = await http(method, path, body)
         assert (answer.status, answer.json()["title"]) == (422, "Unprocessable")
-        assert "expected a number or a metric, not nothing, after 'accuracy >'" in answer.json()["detail"]
+        assert "expected a number or a metric, not the end, after 'accuracy >'" in answer.json()["detail"]
 
 
 async def test_a_version_rejected_by_a_gate_is_registered_without_the_alias(platform: Platform, http: Http) -> None:

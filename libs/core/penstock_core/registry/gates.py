@@ -210,7 +210,7 @@ class _Reader:
             parts.append(Comparison(sign, left, right))
             left = right
         if not parts:
-            what = repr(self.token.text) if self.token.text else "nothing"
+            what = repr(self.token.text) if self.token.text else "the end"
             self.fail(f"expected a comparison such as '> 0.9', not {what}")
         return parts[0] if len(parts) == 1 else Every(tuple(parts))
 
@@ -247,7 +247,7 @@ class _Reader:
                 case "word" | "quoted":
                     return self._metric()
                 case _:
-                    what = repr(self.token.text) if self.token.text else "nothing"
+                    what = repr(self.token.text) if self.token.text else "the end"
                     self.fail(f"expected a number or a metric, not {what}")
         finally:
             self._depth -= 1
@@ -266,7 +266,7 @@ class _Reader:
 
     def _close(self) -> None:
         if self.token.kind != ")":
-            what = repr(self.token.text) if self.token.text else "nothing"
+            what = repr(self.token.text) if self.token.text else "the end"
             self.fail(f"expected ')', not {what}")
         self._take()
 
