@@ -295,7 +295,7 @@ def test_every_command_supports_json(workspace: Workspace) -> None:
     [
         (("show", "a b"), "model 'a b' is not valid"),
         (("show", "rules@7"), "alias '7' is not valid"),
-        (("show", "rules:x"), "names no version of a model"),
+        (("show", "rules:x"), "is not a version of a model"),
         (("promote", "rules", "1", "../x"), "alias '../x' is not valid"),
         (("promote", "rules", "0", "best"), "out of range"),
         (("promote", "rules", "x", "best"), "'x' is not a whole number"),
