@@ -142,7 +142,8 @@ def _flag(reference: Comparable, sign: str) -> Condition:
 def _brackets(given: object, sign: str) -> NoReturn:
     shown = repr(given) if isinstance(given, Placeholder) else hints.short_repr(given)
     raise DefinitionError(
-        f"{sign} combines conditions, but {shown} is not a condition. Put each comparison in brackets, as in (a > 1) & (b < 2)",
+        f"{sign} combines conditions, but {shown} is not a condition. "
+        "Put each comparison in brackets, as in (a > 1) & (b < 2)",
         *tracebacks.caller(),
     )
 
