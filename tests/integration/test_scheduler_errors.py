@@ -15,7 +15,7 @@ from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import fact_codec
 from penstock_contracts.commands import EnvironmentInfo, Version
 from penstock_core import ids
-from penstock_core.facts import AttemptFinished, Fact, Outcome, RunFinished, RunRequested
+from penstock_core.facts import AttemptFinished, CancelRequested, Fact, Outcome, RunFinished, RunRequested
 from penstock_core.pipeline.ir import Node, Pipeline, Port, StepSpec
 from penstock_core.pipeline.values import BoundItems, Inline, Output, Param, Value
 from penstock_core.run.machine import RunState
@@ -198,6 +198,18 @@ async def test_an_evicted_run_is_refolded_without_a_sequence_gap(bus: Bus) -> No
     last = await harness.write(end("counted", "b"))
     await harness.scheduler.handle([replace(last, consumer_seq=unseen.consumer_seq)])
     assert "step.c.1.requested.default" in await harness.tails("counted")
+
+
+async def test_a_requested_run_before_a_gap_in_the_same_batch_is_folded(bus: Bus) -> None:
+    """Another replica was sent the run's cancel in between, and no later gap would show that."""
+    harness = SchedulerHarness(bus)
+    first = await harness.write(requested("gap", PLAIN))
+    await harness.write(CancelRequested(run_id="gap"))
+    last = await harness.write(requested("after", PLAIN))
+    await harness.scheduler.handle([first, last])
+    assert (await harness.outcome("gap")).outcome is Outcome.CANCELLED
+    assert "step.a.1.requested.default" not in await harness.tails("gap")
+    assert "step.a.1.requested.default" in await harness.tails("after")
 
 
 async def test_a_run_that_cannot_be_folded_blocks_no_other(bus: Bus) -> None:

@@ -116,6 +116,7 @@ class Scheduler:
         self._runs: OrderedDict[str, _Cached] = OrderedDict()
         self._plans: OrderedDict[tuple[str, str, int], Plan] = OrderedDict()
         self._expected: dict[str, int] = {}
+        self._after_gap: dict[str, int] = {}
         self._shards: dict[str, set[str]] = {}
         self.horizon = 0
         """Log sequence below which a first delivery may be a repetition that others have answered already."""
@@ -231,6 +232,8 @@ class Scheduler:
             and delivery.at - entry.facts[0][1].requested_at < _NEW
             and delivery.delivered == 1
             and delivery.stream_seq > self.horizon
+            # Nor may another replica have been sent more of the run, which a gap after the request shows.
+            and delivery.consumer_seq >= self._after_gap[delivery.consumer]
         )
 
     async def _state(self, run_id: str, entry: _Work) -> RunState | None:
@@ -337,6 +340,7 @@ class Scheduler:
         if delivery.consumer_seq != self._expected.get(delivery.consumer):
             for run_id in list(self._shards.get(delivery.consumer, ())):
                 self._drop(run_id)
+            self._after_gap[delivery.consumer] = delivery.consumer_seq
         self._expected[delivery.consumer] = delivery.consumer_seq + 1
 
     def _remember(self, run_id: str, cached: _Cached) -> None:

@@ -234,6 +234,25 @@ def test_a_scheduler_that_is_behind_does_not_admit_a_finished_run() -> None:
     simulated.settle()
 
 
+def test_a_requested_run_before_a_gap_in_the_same_batch_is_folded() -> None:
+    """Its cancel went to another scheduler, and no later gap would show that the cached state lacks it."""
+    simulated = SimulatedPlatform()
+    simulated.submit(pipeline(node("a")))
+    simulated.deliver(0, 0)
+    simulated.cancel(0)
+    simulated.deliver(1, 0)
+    simulated.schedule(1, 7)
+    simulated.deliver(1, 0)
+    simulated.schedule(1, 7)
+    simulated.submit(pipeline(node("a")))
+    simulated.deliver(0, 0)
+    simulated.schedule(0, 7)
+    simulated.schedule(0, 7)
+    simulated.check()
+    assert "step.a.1.requested.default" not in [fact.tail for fact in facts_of(simulated, "run0")]
+    simulated.settle()
+
+
 def facts_of(simulated: SimulatedPlatform, run_id: str) -> list[Fact]:
     return [record.fact for record in simulated.broker.read(run_id)]
 

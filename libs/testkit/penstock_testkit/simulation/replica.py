@@ -64,6 +64,7 @@ class Replica:
         self.inbox: list[Delivery] = []
         self.unreachable = ""
         self._expected: int | None = None
+        self._after_gap = 0
         self._round: Generator[None, None, None] | None = None
 
     @property
@@ -89,6 +90,7 @@ class Replica:
         for delivery in batch:
             if self.shared.behavior.detect_gaps and self._expected not in (None, delivery.consumer_seq):
                 self.cached.clear()
+                self._after_gap = delivery.consumer_seq
             self._expected = delivery.consumer_seq + 1
             runs.setdefault(delivery.fact.run_id, []).append(delivery)
         for run_id, deliveries in runs.items():
@@ -146,7 +148,9 @@ class Replica:
         cached = self.cached.get(run_id)
         if cached is None:
             first = deliveries[0]
-            new = first.delivered == 1 or self.shared.behavior.restart_redelivered
+            # After a gap in the batch, another replica may have been sent more of the run.
+            complete = first.consumer_seq >= self._after_gap
+            new = complete and (first.delivered == 1 or self.shared.behavior.restart_redelivered)
             if new and len(deliveries) == 1 and isinstance(first.fact, RunRequested) and not first.fact.reuses:
                 # A run that was just requested and reuses nothing: its log need not be read.
                 state = self.shared.machine.fold(run_id, self.shared.plans[run_id], [first.fact])
