@@ -286,8 +286,8 @@ def test_runs_are_deleted_by_policy_or_request_unless_needed(cluster: Cluster, c
         ({"pipeline": "trainig", "keep_for": 5.0}, 404, "Pipeline 'trainig' does not exist"),
         ({"keep_for": -1.0}, 422, "keep_for: -1 seconds: it must be 0 or more"),
         ({"keep_last": -1}, 422, "keep_last: -1 runs"),
-        ({"states": ["running"], "keep_for": 5.0}, 422, "is no end of a run"),
-        ({}, 422, "say how long runs are kept"),
+        ({"states": ["running"], "keep_for": 5.0}, 422, "is not a terminal state of a run"),
+        ({}, 422, "set how long to keep runs"),
         ({"keep_last": 0}, 409, "The policy would delete all"),
     ],
 )

@@ -182,8 +182,8 @@ async def test_a_paused_schedule_does_not_fire(tmp_path: Path) -> None:
         ({"version": 9}, "no version 9"),
         ({"inputs": {}}, "inputs.x: is missing"),
         ({"inputs": {"x": 1, "z": 2}}, "inputs.z: is not a parameter of the pipeline"),
-        ({"cron": "never"}, "no cron expression"),
-        ({"tz": "Mars/Olympus"}, "no time zone"),
+        ({"cron": "never"}, "not a cron expression"),
+        ({"tz": "Mars/Olympus"}, "not a time zone"),
     ],
 )
 async def test_a_tick_without_a_run_records_its_reason(tmp_path: Path, schedule: dict[str, object], why: str) -> None:
