@@ -131,7 +131,7 @@ def first_step(home: Path, rounds: int) -> dict[str, float]:
     for n in range(rounds + 1):
         began = time.time()
         process = subprocess.Popen(
-            [str(Path(sys.executable).parent / "penstock"), "run", f"{HERE / 'noop.py'}:chain50", "--json"],
+            [str(Path(sys.executable).parent / "penstock"), "run", f"{HERE / 'noop_pipelines.py'}:chain50", "--json"],
             env={**os.environ, "PENSTOCK_HOME": str(home)},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
