@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -84,11 +85,13 @@ class Count:
             return trace
 
         before = sys.gettrace()
+        gc.disable()  # a collection would run, and count, the finalizers of objects that other tests left
         sys.settrace(trace)
         try:
             done = work()
         finally:
             sys.settrace(before)
+            gc.enable()
         for fact in done:
             if isinstance(fact, RunFinished):
                 share += len(self._plan.nodes)  # the end of a run looks at every step, once
@@ -195,11 +198,13 @@ def calls(work: Callable[[], object]) -> int:
         nonlocal made
         made += event in ("call", "c_call")
 
+    gc.disable()  # a collection would run, and count, the finalizers of objects that other tests left
     sys.setprofile(profile)
     try:
         work()
     finally:
         sys.setprofile(None)
+        gc.enable()
     return made
 
 
