@@ -8,20 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from penstock.client import (
-    comparison,
-    events,
-    limits,
-    lineage,
-    metrics,
-    models,
-    pipelines,
-    questions,
-    retention,
-    schedules,
-    tokens,
-    views,
-)
+from penstock.client import events, limits, models, pipelines, questions, retention, schedules, tokens, views
+from penstock.client.artifacts import lineage
+from penstock.client.runs import comparison, metrics
 from penstock_contracts import access, api, commands, previews, tracking, waits
 from penstock_contracts import limits as limit_contracts
 from penstock_contracts import models as model_contracts

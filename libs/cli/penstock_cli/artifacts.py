@@ -13,7 +13,7 @@ from penstock_cli.arguments import Json, RunArgument, resolve_run
 from penstock_cli.display import output
 
 if TYPE_CHECKING:
-    from penstock.client.lineage import LineageAttempt, NamedArtifact
+    from penstock.client.artifacts.lineage import LineageAttempt, NamedArtifact
 
 app = typer.Typer(help="Download, preview and trace outputs and artifacts.", no_args_is_help=True)
 

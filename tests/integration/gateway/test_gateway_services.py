@@ -18,8 +18,8 @@ from pydantic import SecretStr
 import penstock_artifacts.app
 import penstock_builder.app
 import penstock_gateway.app
+from penstock.client.http.transport import Transport
 from penstock.client.platform import Address
-from penstock.client.transport import Transport
 from penstock.errors import NotFoundError, RefusedError
 from penstock_artifacts.settings import ArtifactsSettings
 from penstock_builder.settings import BuilderSettings

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.client.metrics import Point, Series
+from penstock.client.runs.metrics import Point, Series
 from penstock.client.views import Run, Step
 from penstock.errors import ClientError
 from penstock_cli.errors import UsageError

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from penstock import serialize
-from penstock.client.result_reader import ResultReader
+from penstock.client.artifacts.result_reader import ResultReader
 from penstock.client.views import Run, Step
 from penstock.store import FolderStore
 

@@ -14,7 +14,7 @@ from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from penstock.client.comparison import Comparison, ComparisonRow
+    from penstock.client.runs.comparison import Comparison, ComparisonRow
     from penstock.client.views import Run
 
 _WIDTH = 40

@@ -14,7 +14,7 @@ from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from penstock.client.metrics import Series
+    from penstock.client.runs.metrics import Series
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN = "_.-=*#"

@@ -27,7 +27,7 @@ from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
-    from penstock.client.metrics import Series
+    from penstock.client.runs.metrics import Series
     from penstock.client.views import Run
 
 _RUN = "penstock.run_id"

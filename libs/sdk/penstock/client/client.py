@@ -18,19 +18,19 @@ import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
-from penstock.client.artifacts import Artifacts
+from penstock.client.artifacts.artifacts import Artifacts
 from penstock.client.events import Events
+from penstock.client.http.transport import Transport
 from penstock.client.limits import Limits
 from penstock.client.models import Models
 from penstock.client.pipelines import Pipelines, Version
 from penstock.client.platform import Address, locator, state_folder
 from penstock.client.questions import Questions
 from penstock.client.retention import Retention
-from penstock.client.run_requests import SubmitOptions
-from penstock.client.runs import Runs
+from penstock.client.runs.requests import SubmitOptions
+from penstock.client.runs.runs import Runs
 from penstock.client.schedules import Schedules
 from penstock.client.tokens import Principal, Tokens
-from penstock.client.transport import Transport
 from penstock.client.views import Run, build
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.client import views
-from penstock.client.transport import Transport
+from penstock.client.http.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, SupportsFloat
 
 from penstock.client import views
-from penstock.client.artifacts import Artifacts
-from penstock.client.lineage import Lineage
-from penstock.client.transport import Transport
+from penstock.client.artifacts.artifacts import Artifacts
+from penstock.client.artifacts.lineage import Lineage
+from penstock.client.http.transport import Transport
 from penstock.step_context.models import check_tags, finite_metrics
 from penstock_core import ids
 from penstock_core.registry import references
@@ -155,14 +155,14 @@ class ModelVersion:
             NotFoundError: the artifact is no longer in the store.
         """
         # The serializers are imported only by clients that load.
-        from penstock.client import result_reader
+        from penstock.client.artifacts import result_reader
 
         cache = self._registry().artifacts.reader().cache
         return result_reader.load_value(self._value, cache, f"model {self.reference}", unsafe=unsafe)
 
     def download(self, to: str | Path = ".") -> Path:
         """Write the artifact into the folder `to`, or as the file or folder `to`; return its path. Loads nothing."""
-        from penstock.client import result_reader
+        from penstock.client.artifacts import result_reader
 
         cache = self._registry().artifacts.reader().cache
         return result_reader.download_value(self._value, cache, Path(to), f"{self.model}-{self.version}")

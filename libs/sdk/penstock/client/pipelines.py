@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from penstock.client import views
-from penstock.client.artifacts import Artifacts
-from penstock.client.transport import Transport
+from penstock.client.artifacts.artifacts import Artifacts
+from penstock.client.http.transport import Transport
 from penstock.errors import NotFoundError
 
 if TYPE_CHECKING:

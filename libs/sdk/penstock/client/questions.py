@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from penstock.client import views
-from penstock.client.transport import Transport
+from penstock.client.http.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from penstock.client import views
-from penstock.client.transport import Transport
+from penstock.client.http.transport import Transport
 from penstock.errors import JobFailedError
 
 _FIRST_POLL = 0.1

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from penstock.client import views
-from penstock.client.transport import Transport
+from penstock.client.http.transport import Transport
 
 
 @dataclass(frozen=True, slots=True)

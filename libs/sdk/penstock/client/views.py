@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from penstock.client.sse import Message
-from penstock.client.transport import Transport
+from penstock.client.http.sse import Message
+from penstock.client.http.transport import Transport
 
 TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 

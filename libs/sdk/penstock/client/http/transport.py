@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from penstock.client import sse
+from penstock.client.http import sse
+from penstock.client.http.sse import Message
 from penstock.client.platform import Address
-from penstock.client.sse import Message
 from penstock.errors import (
     ClientError,
     NoPlatformError,

@@ -17,8 +17,8 @@ from typing import Any, cast
 
 from penstock import serialize, store
 from penstock.client import views
-from penstock.client.atomic_files import write_atomically
-from penstock.client.transport import Transport
+from penstock.client.artifacts.atomic_files import write_atomically
+from penstock.client.http.transport import Transport
 from penstock.client.views import Preview, Run, get_run
 from penstock.errors import ClientError, NotFoundError
 from penstock.serialize import folders

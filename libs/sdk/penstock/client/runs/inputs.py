@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.client.artifacts import Artifacts
+from penstock.client.artifacts.artifacts import Artifacts
 from penstock.client.models import ModelVersion
 from penstock_core.errors import InputError
 

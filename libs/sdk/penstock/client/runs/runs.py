@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any, Unpack
 from urllib.parse import quote
 
-from penstock.client import run_requests, views
-from penstock.client.artifacts import Artifacts
-from penstock.client.atomic_files import write_atomically
-from penstock.client.comparison import Comparison, parse_comparison
-from penstock.client.metrics import Point, Series, parse_series
+from penstock.client import views
+from penstock.client.artifacts.artifacts import Artifacts
+from penstock.client.artifacts.atomic_files import write_atomically
+from penstock.client.http.sse import Message
+from penstock.client.http.transport import Transport
 from penstock.client.retention import JanitorReport, wait_for_job
-from penstock.client.run_requests import RerunOptions, RunFilters, SubmitOptions
-from penstock.client.sse import Message
-from penstock.client.transport import Transport
-from penstock.client.uploads import encode_inputs
+from penstock.client.runs import requests
+from penstock.client.runs.comparison import Comparison, parse_comparison
+from penstock.client.runs.inputs import encode_inputs
+from penstock.client.runs.metrics import Point, Series, parse_series
+from penstock.client.runs.requests import RerunOptions, RunFilters, SubmitOptions
 from penstock.client.views import Event, LogLine, Reasons, Run
 from penstock.errors import ClientError, RunFailedError
 
@@ -57,7 +58,7 @@ class Runs:
             "inputs": encode_inputs(self._artifacts, inputs or {}),
             "labels": dict(options.get("labels") or {}),
             "priority": options.get("priority", 0),
-            **run_requests.cache_fields(options),
+            **requests.cache_fields(options),
         }
         answer = self._transport.json("POST", "/v1/runs", body=body, headers=_idempotency(options))
         return views.parse_accepted(answer)
@@ -120,7 +121,7 @@ class Runs:
             "version": options.get("version"),
             "inputs": encode_inputs(self._artifacts, inputs or {}),
             **resume,
-            **run_requests.cache_fields(options),
+            **requests.cache_fields(options),
         }
         answer = self._transport.json("POST", f"{_path(run_id)}/rerun", body=body, headers=_idempotency(options))
         return self.wait(answer["run_id"]) if wait else views.parse_accepted(answer)
@@ -340,7 +341,7 @@ class Runs:
         Raises:
             RefusedError: a filter is not valid.
         """
-        query = run_requests.list_query(pipeline, state, filters)
+        query = requests.list_query(pipeline, state, filters)
         found: list[Run] = []
         cursor: str | None = None
         while len(found) < limit:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from penstock.client.lineage import Lineage, parse_lineage
-from penstock.client.transport import Transport
+from penstock.client.artifacts.lineage import Lineage, parse_lineage
+from penstock.client.http.transport import Transport
 from penstock.client.views import Preview, get_run
 
 if TYPE_CHECKING:
-    from penstock.client.result_reader import ResultReader
+    from penstock.client.artifacts.result_reader import ResultReader
     from penstock_core.folders import File
 
 
@@ -92,6 +92,6 @@ class Artifacts:
 
     def reader(self) -> ResultReader:
         """Return the reader of results. It imports the serializers, which most clients do not need."""
-        from penstock.client import result_reader
+        from penstock.client.artifacts import result_reader
 
         return result_reader.ResultReader(self._transport, self._home)

@@ -1,0 +1,1 @@
+"""Artifacts and their values: `Client.artifacts`."""
