@@ -21,7 +21,7 @@ from penstock_adapters.nats.bus import Bus
 from penstock_adapters.transfers import TransferError
 from penstock_contracts import subjects
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
-from penstock_core import folders
+from penstock_core.artifacts import folders
 from penstock_core.errors import UnavailableError
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import ArtifactRef, Value

@@ -20,8 +20,8 @@ import orjson
 
 from penstock_contracts import fact_codec, run_history
 from penstock_contracts.run_history import HistoryHeader, InvalidHistoryError
+from penstock_core.artifacts.folders import MEDIA_TYPE as FOLDER
 from penstock_core.errors import PenstockError
-from penstock_core.folders import MEDIA_TYPE as FOLDER
 from penstock_core.ports import Recorded
 
 MEDIA_TYPE = "application/gzip"

@@ -1,6 +1,6 @@
 """The folder artifact store as a step's process sees it: content-addressed files, written once.
 
-The layout is that of the platform's own store, see `penstock_core.artifact_layout`. In: files and bytes. Out: digests
+The layout is that of the platform's own store, see `penstock_core.artifacts.layout`. In: files and bytes. Out: digests
 and paths. Promise: an object is complete and durable, or does not exist; storing the same bytes twice is success.
 """
 
@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from penstock.errors import ArtifactDamagedError, ArtifactMissingError, ArtifactTooLargeError, StoreFullError
-from penstock_core import artifact_layout
+from penstock_core.artifacts import layout
 
 _CHUNK = 1024 * 1024
 _LARGE = 4 * 1024 * 1024
@@ -40,7 +40,7 @@ class FolderStore:
 
     def path(self, sha256: str) -> Path:
         """Return the path of the object with this digest, whether it exists or not."""
-        return self.root / artifact_layout.object_name(sha256)
+        return self.root / layout.object_name(sha256)
 
     def has(self, sha256: str) -> bool:
         """Whether the object exists."""
@@ -73,7 +73,7 @@ class FolderStore:
     @contextmanager
     def temporary(self) -> Generator[Path]:
         """A new empty file inside the store, to write to and then `adopt`; removed at the end if it was not."""
-        folder = self.root / artifact_layout.TEMPORARY
+        folder = self.root / layout.TEMPORARY
         self._make_folder(folder)
         descriptor, name = tempfile.mkstemp(dir=folder)
         os.close(descriptor)
@@ -134,7 +134,7 @@ class FolderStore:
     @contextmanager
     def _lock(self) -> Generator[None]:
         """Hold the shared lock, which excludes the garbage collection."""
-        descriptor = os.open(self.root / artifact_layout.LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self.root / layout.LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
             yield

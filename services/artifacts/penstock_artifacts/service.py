@@ -14,7 +14,7 @@ from penstock_adapters.errors import ArtifactTooLargeError
 from penstock_artifacts.previews.preview_cache import Previews
 from penstock_contracts.commands import Complete, Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, PreviewReply
-from penstock_core import folders
+from penstock_core.artifacts import folders
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.ports import ArtifactStore
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from penstock_contracts import subjects
-from penstock_core import committed_artifacts
+from penstock_core.artifacts import committed
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import ArtifactCommitted, AttemptRequested
 from penstock_core.pipeline.values import Value
@@ -31,9 +31,9 @@ async def latest_checkpoint(
     """
     if request.attempt == 1:
         return None
-    found = await last([subjects.committed(request.run_id, request.key, "*", committed_artifacts.CHECKPOINT)])
+    found = await last([subjects.committed(request.run_id, request.key, "*", committed.CHECKPOINT)])
     facts = [record.fact for record in found.values() if isinstance(record.fact, ArtifactCommitted)]
-    for fact in committed_artifacts.checkpoints(facts, request.attempt):
+    for fact in committed.checkpoints(facts, request.attempt):
         try:
             await fetch([fact.value])
         except UnavailableError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import committed_artifacts, ids
+from penstock_core import ids
+from penstock_core.artifacts import committed
 from penstock_core.facts import ArtifactCommitted
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import ArtifactRef, Element, Fields, Inline, Items, Stored
@@ -15,19 +16,19 @@ NAMES = st.one_of(st.text(max_size=200), st.sampled_from(["checkpoint", "loss", 
 
 @given(NAMES, NAMES)
 def test_names_are_encoded_as_unique_subject_tokens(one: str, other: str) -> None:
-    (first, given_one), (second, _) = committed_artifacts.named(one), committed_artifacts.named(other)
+    (first, given_one), (second, _) = committed.named(one), committed.named(other)
     ids.check_name(first)
     assert (given_one or first) == one or one == ""
     assert (first == second) == (one == other)
-    assert first != committed_artifacts.CHECKPOINT
-    assert committed_artifacts.named(one, checkpoint=True) == (committed_artifacts.CHECKPOINT, "")
+    assert first != committed.CHECKPOINT
+    assert committed.named(one, checkpoint=True) == (committed.CHECKPOINT, "")
 
 
 def test_valid_tokens_are_not_encoded() -> None:
-    assert committed_artifacts.named("loss-2") == ("loss-2", "")
-    word, kept = committed_artifacts.named("confusion matrix.png")
+    assert committed.named("loss-2") == ("loss-2", "")
+    word, kept = committed.named("confusion matrix.png")
     assert word.startswith("confusion_matrix_png-") and kept == "confusion matrix.png"
-    assert committed_artifacts.named("checkpoint")[1] == "checkpoint"
+    assert committed.named("checkpoint")[1] == "checkpoint"
 
 
 def fact(attempt: int, at: float, name: str = "checkpoint") -> ArtifactCommitted:
@@ -36,12 +37,12 @@ def fact(attempt: int, at: float, name: str = "checkpoint") -> ArtifactCommitted
 
 def test_the_latest_previous_attempt_takes_precedence() -> None:
     facts = [fact(1, 9.0), fact(3, 4.0), fact(2, 5.0), fact(2, 6.0, "model"), fact(2, 7.0)]
-    assert [(one.attempt, one.at) for one in committed_artifacts.checkpoints(facts, 3)] == [
+    assert [(one.attempt, one.at) for one in committed.checkpoints(facts, 3)] == [
         (2, 7.0),
         (2, 5.0),
         (1, 9.0),
     ]
-    assert committed_artifacts.checkpoints(facts, 1) == []
+    assert committed.checkpoints(facts, 1) == []
 
 
 def test_nested_artifacts_of_a_value_are_found() -> None:

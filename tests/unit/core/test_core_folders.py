@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import folders
-from penstock_core.folders import File, Manifest, UnsafeFolderError
+from penstock_core.artifacts import folders
+from penstock_core.artifacts.folders import File, Manifest, UnsafeFolderError
 
 A, B, C = (hashlib.sha256(text).hexdigest() for text in (b"a", b"b", b"c"))
 

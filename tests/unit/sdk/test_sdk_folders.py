@@ -16,7 +16,7 @@ from penstock import serialize
 from penstock.errors import ArtifactDamagedError, ArtifactTooLargeError
 from penstock.serialize import UnsavableError, folders
 from penstock.store import FolderStore
-from penstock_core.folders import PACK_LIMIT, SMALL
+from penstock_core.artifacts.folders import PACK_LIMIT, SMALL
 
 
 @pytest.fixture

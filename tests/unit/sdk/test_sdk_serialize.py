@@ -25,7 +25,7 @@ from penstock import serialize
 from penstock.errors import ArtifactDamagedError, ArtifactMissingError, UnloadableError
 from penstock.serialize import UnsavableError, formats
 from penstock.store import FolderStore
-from penstock_core.folders import UnsafeFolderError
+from penstock_core.artifacts.folders import UnsafeFolderError
 
 quick = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 

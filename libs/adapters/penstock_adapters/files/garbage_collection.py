@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 from stat import S_ISREG
 
-from penstock_core import artifact_layout
+from penstock_core.artifacts import layout
 from penstock_core.ports import StoredObject, check_note
 
 NOTES = "notes"
@@ -42,7 +42,7 @@ def exclusive_lock(root: Path) -> Generator[None]:
 @contextlib.contextmanager
 def _locked(root: Path, how: int) -> Generator[None]:
     root.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(root / artifact_layout.LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(root / layout.LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(descriptor, how)
         yield
@@ -100,7 +100,7 @@ def _mark(root: Path, path: Path) -> Path:
 
 def listing(root: Path) -> Iterator[list[StoredObject]]:
     """The objects of a store, one folder at a time."""
-    top = root / artifact_layout.OBJECTS
+    top = root / layout.OBJECTS
     for number in range(256):
         found: list[StoredObject] = []
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(top / f"{number:02x}") as entries:

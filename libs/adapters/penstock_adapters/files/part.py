@@ -19,7 +19,7 @@ from pathlib import Path
 
 from penstock_adapters.errors import ArtifactError, ArtifactMismatchError, StoreFullError, StoreRefusedError
 from penstock_adapters.files import garbage_collection
-from penstock_core import artifact_layout
+from penstock_core.artifacts import layout
 
 _OWN = "put-"
 _OWN_AGE = 5.0
@@ -32,7 +32,7 @@ class PartFile:
     """An object being written. `close` removes it unless it was committed."""
 
     def __init__(self, root: Path) -> None:
-        folder = root / artifact_layout.TEMPORARY
+        folder = root / layout.TEMPORARY
         folder.mkdir(parents=True, exist_ok=True)
         self.size = 0
         self._root = root
@@ -128,9 +128,9 @@ def kept(root: Path, target: Path, size: int) -> bool:
 
 def clean(root: Path, age: float = _OTHERS_AGE) -> None:
     """Create the folders of a store and remove leftovers of dead writers from `tmp`; `age` is that of steps' files."""
-    folder = root / artifact_layout.TEMPORARY
+    folder = root / layout.TEMPORARY
     folder.mkdir(parents=True, exist_ok=True)
-    (root / artifact_layout.OBJECTS).mkdir(exist_ok=True)
+    (root / layout.OBJECTS).mkdir(exist_ok=True)
     sync_folder(root)
     if not os.access(folder, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

@@ -20,7 +20,8 @@ from penstock_adapters.errors import ArtifactMissingError, ArtifactTooLargeError
 from penstock_adapters.files import garbage_collection
 from penstock_adapters.files import part as parts
 from penstock_adapters.files.part import PartFile, translate_errors
-from penstock_core import artifact_layout, ids
+from penstock_core import ids
+from penstock_core.artifacts import layout
 from penstock_core.ports import StoredObject
 
 CHUNK = 2 * 1024 * 1024
@@ -180,7 +181,7 @@ class FolderArtifacts:
         Raises:
             InvalidIdError: `sha256` is no digest, so that no name can lead out of the folder.
         """
-        return self.root / artifact_layout.object_name(sha256)
+        return self.root / layout.object_name(sha256)
 
     async def _run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with translate_errors(self.root):

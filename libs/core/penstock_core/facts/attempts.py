@@ -129,7 +129,7 @@ class ArtifactCommitted:
     """Attempt n stored an artifact while running. Informative; the latest of a name counts. `at` is in Unix seconds.
 
     `name` is a token of the subject. `display_name` is the name that the step gave it, if that cannot be such a token
-    (see `committed_artifacts`).
+    (see `penstock_core.artifacts.committed`).
     """
 
     ce_type: ClassVar[str] = "penstock.artifact.committed.v1"

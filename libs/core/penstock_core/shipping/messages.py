@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from penstock_core import committed_artifacts
+from penstock_core.artifacts import committed
 from penstock_core.queries import series
 from penstock_core.queries.series import Point
 
@@ -103,9 +103,7 @@ def latest(points: Sequence[Point]) -> list[Entry]:
 
 def stored_artifact(attempt: AttemptKey, entry: Entry) -> Entry:
     """The body of the fact `ArtifactCommitted` for a line that the recorder wrote; not validated."""
-    name, display_name = committed_artifacts.named(
-        str(entry.get("artifact", "")), checkpoint=entry.get("checkpoint") is True
-    )
+    name, display_name = committed.named(str(entry.get("artifact", "")), checkpoint=entry.get("checkpoint") is True)
     run_id, key, number = attempt
     head = {"run_id": run_id, "key": key, "attempt": number, "name": name, "display_name": display_name}
     return {**head, "value": entry.get("value"), "at": entry["at"]}

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from penstock.errors import UnsavableError
-from penstock_core import folders
-from penstock_core.folders import UnsafeFolderError
+from penstock_core.artifacts import folders
+from penstock_core.artifacts.folders import UnsafeFolderError
 
 FILE, FOLDER = "file", "folder"
 _CHUNK = 1024 * 1024

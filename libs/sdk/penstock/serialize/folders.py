@@ -1,7 +1,7 @@
-"""Folders that a step gives as a `Path`: a manifest, the objects that it names, and back to files.
+"""Folders that a step returns as a `Path`: stores their files and a manifest, and restores them.
 
-Times and owners are not kept: the same content is the same artifact. `penstock_core.folders` says how a manifest looks,
-and refuses one that leads out of its folder before anything is written.
+Timestamps and owners are not stored, so equal content is the same artifact. `penstock_core.artifacts.folders` defines the
+manifest and refuses paths that lead out of the folder before anything is written.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import IO, Any
 from penstock.errors import ArtifactDamagedError, UnsavableError
 from penstock.serialize import files
 from penstock.store import FolderStore
-from penstock_core import folders
-from penstock_core.folders import File, Manifest
+from penstock_core.artifacts import folders
+from penstock_core.artifacts.folders import File, Manifest
 
 
 def save(folder: Path, store: FolderStore) -> tuple[bytes, Manifest]:

@@ -13,7 +13,7 @@ from penstock.hints import value_check
 from penstock.serialize import files, folders, formats, value_parts
 from penstock.serialize.formats import Format, FormatNotApplicableError
 from penstock.store import FolderStore
-from penstock_core.folders import MEDIA_TYPE as MANIFEST
+from penstock_core.artifacts.folders import MEDIA_TYPE as MANIFEST
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import ArtifactRef
 

@@ -9,7 +9,7 @@ import zipfile
 from typing import Any, cast
 
 from penstock_artifacts.previews.readers import NoPreviewError
-from penstock_core import folders
+from penstock_core.artifacts import folders
 
 _SHOWN = 100
 _MEMBERS = 100_000

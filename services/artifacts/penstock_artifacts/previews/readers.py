@@ -5,7 +5,7 @@ from __future__ import annotations
 import mimetypes
 from typing import NamedTuple
 
-from penstock_core import folders
+from penstock_core.artifacts import folders
 
 
 class NoPreviewError(Exception):

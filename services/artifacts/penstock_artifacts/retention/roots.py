@@ -19,7 +19,7 @@ from penstock_adapters.nats.follower import Followers, StreamMessage
 from penstock_artifacts.retention.archiver import Archiver
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.archives import digests, mentions_folder_manifest
-from penstock_core import folders
+from penstock_core.artifacts import folders
 from penstock_core.errors import PenstockError
 from penstock_core.facts import RunArchived
 from penstock_core.ports import ArtifactStore

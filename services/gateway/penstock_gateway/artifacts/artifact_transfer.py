@@ -22,7 +22,8 @@ from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
 from penstock_contracts.commands import Locate, Location, StoreInfo
 from penstock_contracts.previews import MakePreview, Preview, PreviewReply
-from penstock_core import folders, ids
+from penstock_core import ids
+from penstock_core.artifacts import folders
 from penstock_core.errors import InvalidIdError, InvalidInputsError, UnavailableError
 from penstock_core.pipeline.values import ArtifactRef, Stored, Value
 from penstock_gateway.artifacts.fetch import fetch_object

@@ -15,7 +15,7 @@ from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_contracts import fact_codec
 from penstock_contracts.api import Resumed
 from penstock_contracts.commands import Version
-from penstock_core import folders
+from penstock_core.artifacts import folders
 from penstock_core.facts import Fact, RunRequested, StepReused
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import ArtifactRef

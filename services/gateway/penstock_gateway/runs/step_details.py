@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock_core import committed_artifacts
+from penstock_core.artifacts import committed
 from penstock_core.cache import cached_results
 from penstock_core.facts import (
     SUCCESSFUL,
@@ -31,7 +31,7 @@ class StepDetails:
     def fold(self, fact: Fact) -> None:
         """Update from a fact."""
         match fact:
-            case ArtifactCommitted(name=committed_artifacts.CHECKPOINT):
+            case ArtifactCommitted(name=committed.CHECKPOINT):
                 self.checkpoints[fact.key] = fact
             case ArtifactCommitted():
                 self.artifacts.setdefault(fact.key, {})[fact.effective_name] = fact.value

@@ -13,7 +13,7 @@ from penstock.client.views import Preview, get_run
 
 if TYPE_CHECKING:
     from penstock.client.artifacts.result_reader import ResultReader
-    from penstock_core.folders import File
+    from penstock_core.artifacts.folders import File
 
 
 class Artifacts:

@@ -23,7 +23,7 @@ from penstock.client.views import Preview, Run, get_run
 from penstock.errors import ClientError, NotFoundError
 from penstock.serialize import folders
 from penstock.store import FolderStore
-from penstock_core.folders import File, Manifest
+from penstock_core.artifacts.folders import File, Manifest
 
 _SUFFIXES = {
     "json": ".json", "jsonl": ".jsonl", "text": ".txt", "markdown": ".md", "html": ".html",
