@@ -39,6 +39,8 @@ from penstock_gateway.lineage.artifact_lineage import ArtifactLineage
 from penstock_gateway.lineage.emitter import LineageEmitter
 from penstock_gateway.metrics import routes as metric_routes
 from penstock_gateway.metrics.metric_series import MetricSeries
+from penstock_gateway.model_registration import routes as registration_routes
+from penstock_gateway.model_registration.model_registration import ModelRegistration
 from penstock_gateway.platform import routes as platform_routes
 from penstock_gateway.platform.health import Health
 from penstock_gateway.project import PROJECT
@@ -53,10 +55,8 @@ from penstock_gateway.retention import routes as retention_routes
 from penstock_gateway.retention.retention_service import RetentionService
 from penstock_gateway.run_streams import routes as run_stream_routes
 from penstock_gateway.run_streams.run_streams import RunStreams
-from penstock_gateway.runs import registration_routes
 from penstock_gateway.runs import routes as run_routes
 from penstock_gateway.runs.cancellations import Cancellations
-from penstock_gateway.runs.model_registration import ModelRegistration
 from penstock_gateway.runs.reruns import Reruns
 from penstock_gateway.runs.resumption import Resumptions
 from penstock_gateway.runs.run_reader import RunReader

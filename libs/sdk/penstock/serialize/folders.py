@@ -1,7 +1,7 @@
 """Folders that a step returns as a `Path`: stores their files and a manifest, and restores them.
 
-Timestamps and owners are not stored, so equal content is the same artifact. `penstock_core.artifacts.folders` defines the
-manifest and refuses paths that lead out of the folder before anything is written.
+Timestamps and owners are not stored, so equal content is the same artifact. `penstock_core.artifacts.folders` defines
+the manifest and refuses paths that lead out of the folder before anything is written.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
-from penstock_gateway.runs.model_registration import ModelRegistration
+from penstock_gateway.model_registration.model_registration import ModelRegistration
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute, responses=COMMON)
 

@@ -1,0 +1,1 @@
+"""Register outputs of finished steps as model versions."""
