@@ -1,0 +1,359 @@
+"""The definition of a deployment: which pipeline runs, and which triggers start it.
+
+Triggers differ in where their events come from; all of them are subscriptions to events in the stream `EVENTS`.
+Expressions are CEL (https://cel.dev). They see `data`, the payload of the event, `event`, its attributes
+(`event.type`, `event.source`, `event.id`, `event.time`, `event.subject`, extensions), and, when a window closes,
+`events`, the list of all its events as `{"data": …, "event": …}`.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator
+from dataclasses import field
+from typing import Any, Literal, TypeAlias
+
+from penstock_core import ids
+from penstock_core.errors import InvalidIdError
+from penstock_core.frozen import frozen
+
+CRON_TICK = "penstock.cron.tick.v1"
+"""Type of the event that the cron service publishes for each tick."""
+
+ENDPOINT_CALLED = "penstock.endpoint.called.v1"
+"""Type of the event of a request to an endpoint."""
+
+TRIGGERS_LIMIT = 50
+"""Most triggers of a deployment."""
+
+EXPRESSION_LIMIT = 4_000
+"""Longest CEL expression, in characters."""
+
+EVENT_TYPE_LIMIT = 300
+"""Longest type of an event, in characters."""
+
+_TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
+
+Problem = tuple[str, str]
+"""A path, such as `triggers[0].filter`, and what is wrong there."""
+
+
+class Catchup(enum.StrEnum):
+    """What a cron trigger does with ticks that were missed while the platform was down."""
+
+    NONE = "none"
+    """They are dropped."""
+    LATEST = "latest"
+    """The latest one fires, late."""
+    ALL = "all"
+    """All of them fire, oldest first, up to `catchup_limit`."""
+
+
+class WindowKind(enum.StrEnum):
+    """How a trigger combines several events into one run."""
+
+    DEBOUNCE = "debounce"
+    """One run, once no further event arrived for `seconds`."""
+    THROTTLE = "throttle"
+    """One run for the first event; further events within `seconds` start none."""
+    BATCH = "batch"
+    """One run for `count` events, or for those that arrived within `seconds` of the first one."""
+    ALL_OF = "all_of"
+    """One run once an event of each type arrived within `seconds`."""
+
+
+@frozen(kw_only=True)
+class Window:
+    """How a trigger combines events. `seconds` is a duration; `count` only applies to batches (0: no limit)."""
+
+    kind: WindowKind
+    seconds: float
+    count: int = 0
+
+
+@frozen(kw_only=True)
+class EventTrigger:
+    """Runs for events of the given types.
+
+    Attributes:
+        name: names the trigger within its deployment; runs and decisions refer to it.
+        types: exact types, or prefixes such as `com.acme.*`.
+        filter: CEL; the event counts if it is true. Empty: every event counts.
+        inputs: CEL by parameter of the pipeline.
+        inputs_from: CEL whose value is an object with all inputs; `inputs` override it.
+        key: CEL; events with different keys have separate windows.
+        not_before: CEL; the run starts at this time (a timestamp, RFC 3339 text, or Unix seconds).
+        window: how events are combined. None: one run per event.
+    """
+
+    name: str
+    types: tuple[str, ...]
+    kind: Literal["event"] = "event"
+    filter: str = ""
+    inputs: dict[str, str] = field(default_factory=dict[str, str])
+    inputs_from: str = ""
+    key: str = ""
+    not_before: str = ""
+    window: Window | None = None
+
+
+@frozen(kw_only=True)
+class CronTrigger:
+    """Runs at the ticks of a cron expression or an interval.
+
+    Attributes:
+        cron: five fields, or a nickname such as `@daily`.
+        every: seconds between ticks, instead of `cron`; ticks are multiples of it since 1970, or since `start`.
+        tz: time zone of the expression, such as `Europe/Paris`.
+        jitter: each tick is delayed by up to so many seconds; the delay depends on deployment and tick only.
+        start: no tick before this Unix time.
+        end: no tick after this Unix time.
+    """
+
+    name: str
+    kind: Literal["cron"] = "cron"
+    cron: str = ""
+    every: float = 0.0
+    tz: str = "UTC"
+    jitter: float = 0.0
+    start: float | None = None
+    end: float | None = None
+    catchup: Catchup = Catchup.LATEST
+    catchup_limit: int = 100
+    inputs: dict[str, str] = field(default_factory=dict[str, str])
+
+
+@frozen(kw_only=True)
+class WebhookTrigger:
+    """Runs for requests of another system to `/v1/webhooks/{project}/{deployment}/{name}`.
+
+    Attributes:
+        provider: `github`, `gitlab`, `standard` (Standard Webhooks) or `hmac` (a generic signature).
+        secret: name of the secret that requests are signed with.
+    """
+
+    name: str
+    provider: str
+    kind: Literal["webhook"] = "webhook"
+    secret: str = ""
+    filter: str = ""
+    inputs: dict[str, str] = field(default_factory=dict[str, str])
+    inputs_from: str = ""
+    key: str = ""
+    window: Window | None = None
+
+
+@frozen(kw_only=True)
+class EndpointTrigger:
+    """Runs for requests to `/v1/endpoints/{project}/{deployment}`; the body has the inputs.
+
+    Attributes:
+        timeout: seconds that a request waits for the result, before it is answered with a status address.
+        queue_limit: most requests whose runs have not finished; further ones are answered with 429. 0: no limit.
+        rate_limit: most requests per second. 0: no limit.
+    """
+
+    name: str = "endpoint"
+    kind: Literal["endpoint"] = "endpoint"
+    timeout: float = 30.0
+    queue_limit: int = 0
+    rate_limit: float = 0.0
+
+
+Trigger: TypeAlias = EventTrigger | CronTrigger | WebhookTrigger | EndpointTrigger
+
+
+@frozen(kw_only=True)
+class Definition:
+    """What a revision of a deployment says.
+
+    Attributes:
+        pipeline: the published pipeline that runs.
+        version: its version; None: the latest published one at the time of each run.
+        inputs: inputs of every run, as JSON; those of a trigger override them.
+        labels: labels of every run.
+        deadline: seconds from the request until a run fails; None: as the pipeline defines it.
+    """
+
+    pipeline: str
+    version: int | None = None
+    triggers: tuple[Trigger, ...] = ()
+    inputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    labels: dict[str, str] = field(default_factory=dict[str, str])
+    priority: int = 0
+    deadline: float | None = None
+    description: str = ""
+
+    def trigger(self, name: str) -> Trigger | None:
+        """Return the trigger with this name, or None."""
+        return next((trigger for trigger in self.triggers if trigger.name == name), None)
+
+
+@frozen(kw_only=True)
+class Subscription:
+    """Which events a trigger takes, whatever its kind. `subject` is matched with that of the event, if it is given."""
+
+    trigger: str
+    types: tuple[str, ...]
+    subject: str = ""
+    filter: str = ""
+    inputs: dict[str, str] = field(default_factory=dict[str, str])
+    inputs_from: str = ""
+    key: str = ""
+    not_before: str = ""
+    window: Window | None = None
+
+    def takes(self, type: str, subject: str) -> bool:
+        """Whether it takes events of a type with a subject, before its filter."""
+        return (not self.subject or self.subject == subject) and any(type_matches(known, type) for known in self.types)
+
+
+def subscription(deployment: str, trigger: Trigger) -> Subscription:
+    """Return the subscription of a trigger."""
+    at = event_subject(deployment, trigger.name)
+    match trigger:
+        case EventTrigger():
+            return Subscription(
+                trigger=trigger.name,
+                types=trigger.types,
+                filter=trigger.filter,
+                inputs=trigger.inputs,
+                inputs_from=trigger.inputs_from,
+                key=trigger.key,
+                not_before=trigger.not_before,
+                window=trigger.window,
+            )
+        case CronTrigger():
+            return Subscription(trigger=trigger.name, types=(CRON_TICK,), subject=at, inputs=trigger.inputs)
+        case WebhookTrigger():
+            return Subscription(
+                trigger=trigger.name,
+                types=(f"{webhook_type(trigger.provider)}.*",),
+                subject=at,
+                filter=trigger.filter,
+                inputs=trigger.inputs,
+                inputs_from=trigger.inputs_from,
+                key=trigger.key,
+                window=trigger.window,
+            )
+        case EndpointTrigger():
+            return Subscription(trigger=trigger.name, types=(ENDPOINT_CALLED,), subject=at, inputs_from="data")
+
+
+def event_subject(deployment: str, trigger: str) -> str:
+    """Return the subject of events that are made for one trigger: ticks, webhooks, requests to endpoints."""
+    return f"{deployment}/{trigger}"
+
+
+def webhook_type(provider: str) -> str:
+    """Return the prefix of the types of a webhook provider's events."""
+    return {"github": "com.github", "gitlab": "com.gitlab"}.get(provider, "penstock.webhook")
+
+
+def is_event_type(type: str) -> bool:
+    """Whether a type can be a subject: words of letters, digits, `_` and `-`, separated by dots."""
+    return len(type) <= EVENT_TYPE_LIMIT and _TYPE.match(type) is not None
+
+
+def type_matches(pattern: str, type: str) -> bool:
+    """Whether a type is the pattern, or starts with the part of the pattern before its final `*`."""
+    return pattern == type or (pattern.endswith(".*") and type.startswith(pattern[:-1]))
+
+
+# --------------------------------------------------------------------------------------------------------------- check
+
+
+def problems(definition: Definition) -> list[Problem]:
+    """Return everything that is wrong in a definition by itself: names, types, limits.
+
+    Expressions, cron expressions, time zones and inputs are checked by those who can read them.
+    """
+    found: list[Problem] = []
+    if not ids.is_name(definition.pipeline):
+        found.append(("pipeline", "use 1 to 100 letters, digits, '_' and '-'"))
+    if definition.deadline is not None and not definition.deadline > 0:
+        found.append(("deadline", "must be more than 0 seconds"))
+    if len(definition.triggers) > TRIGGERS_LIMIT:
+        found.append(("triggers", f"has {len(definition.triggers)} triggers; the limit is {TRIGGERS_LIMIT}"))
+    names = [trigger.name for trigger in definition.triggers]
+    for n, trigger in enumerate(definition.triggers):
+        at = f"triggers[{n}]"
+        if trigger.name in names[:n]:
+            found.append((f"{at}.name", f"another trigger of the deployment is called {trigger.name!r}"))
+        found += [(f"{at}.{path}", message) for path, message in _trigger_problems(trigger)]
+    return found
+
+
+def _trigger_problems(trigger: Trigger) -> Iterator[Problem]:
+    try:
+        ids.check_name(trigger.name, "trigger")
+    except InvalidIdError as error:
+        yield "name", str(error)
+    match trigger:
+        case EventTrigger():
+            yield from _event_problems(trigger)
+        case CronTrigger():
+            yield from _cron_problems(trigger)
+        case WebhookTrigger():
+            if trigger.provider not in PROVIDERS:
+                yield "provider", f"{trigger.provider!r} is unknown; use one of {', '.join(PROVIDERS)}"
+            if not trigger.secret:
+                yield "secret", "is missing: name the secret that requests are signed with"
+        case EndpointTrigger():
+            if not 0 <= trigger.timeout <= 600:
+                yield "timeout", "must be between 0 and 600 seconds"
+    if isinstance(trigger, EventTrigger | WebhookTrigger) and trigger.window is not None:
+        yield from _window_problems(trigger.window, trigger)
+    for path, text in expressions(trigger):
+        if len(text) > EXPRESSION_LIMIT:
+            yield path, f"has {len(text)} characters; the limit is {EXPRESSION_LIMIT}"
+
+
+PROVIDERS = ("github", "gitlab", "standard", "hmac")
+"""Systems whose webhooks can be received."""
+
+
+def expressions(trigger: Trigger) -> Iterator[Problem]:
+    """The CEL expressions of a trigger, each with its path in the trigger."""
+    shape = subscription("d", trigger)
+    named = {"filter": shape.filter, "key": shape.key, "not_before": shape.not_before}
+    if isinstance(trigger, EventTrigger | WebhookTrigger):
+        named["inputs_from"] = shape.inputs_from
+    named |= {f"inputs.{name}": text for name, text in shape.inputs.items()}
+    yield from ((path, text) for path, text in named.items() if text)
+
+
+def _event_problems(trigger: EventTrigger) -> Iterator[Problem]:
+    if not trigger.types:
+        yield "types", "is empty: name the types of events, such as 'com.acme.dataset.updated' or 'com.acme.*'"
+    for type in trigger.types:
+        if not is_event_type(type.removesuffix(".*")):
+            yield "types", f"{type[:100]!r} is not a type of events: use words of letters, digits, '_', '-' and dots"
+    if trigger.not_before and trigger.window is not None:
+        yield "not_before", "cannot be combined with a window"
+
+
+def _cron_problems(trigger: CronTrigger) -> Iterator[Problem]:
+    if bool(trigger.cron) == bool(trigger.every):
+        yield "cron", "give either a cron expression or an interval (every)"
+    if trigger.every and not 1 <= trigger.every <= 366 * 86400:
+        yield "every", "must be between 1 second and 366 days"
+    if not 0 <= trigger.jitter <= 86400:
+        yield "jitter", "must be between 0 seconds and 1 day"
+    if trigger.start is not None and trigger.end is not None and trigger.end <= trigger.start:
+        yield "end", "must be after start"
+    if not 1 <= trigger.catchup_limit <= 10_000:
+        yield "catchup_limit", "must be between 1 and 10000"
+
+
+def _window_problems(window: Window, trigger: EventTrigger | WebhookTrigger) -> Iterator[Problem]:
+    if not 0 < window.seconds <= 30 * 86400:
+        yield "window.seconds", "must be more than 0 seconds and at most 30 days, as long as events are kept"
+    if window.kind is WindowKind.BATCH:
+        if not 0 <= window.count <= 10_000:
+            yield "window.count", "must be at most 10000"
+    elif window.count:
+        yield "window.count", "only applies to batches"
+    if window.kind is WindowKind.ALL_OF and (not isinstance(trigger, EventTrigger) or len(trigger.types) < 2):
+        yield "types", "all_of needs at least two types of events"

@@ -1,0 +1,58 @@
+"""Events: CloudEvents 1.0 as triggers see them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import field
+from datetime import UTC, datetime
+from typing import Any
+
+from penstock_core.frozen import frozen
+
+
+@frozen(kw_only=True)
+class Event:
+    """An event in the stream `EVENTS`.
+
+    Attributes:
+        source, id: identify it: the same pair is the same event.
+        time: when it happened, as its source says, in RFC 3339; may be empty.
+        subject: what it is about; may be empty.
+        extensions: other attributes.
+        data: its payload, as JSON.
+        received_at: when it was stored, in Unix seconds.
+        sequence: its place in the stream.
+    """
+
+    project: str
+    type: str
+    source: str
+    id: str
+    time: str = ""
+    subject: str = ""
+    extensions: dict[str, Any] = field(default_factory=dict[str, Any])
+    data: Any = None
+    received_at: float = 0.0
+    sequence: int = 0
+
+    @property
+    def digest(self) -> str:
+        """The identity of the event, as a token of a subject."""
+        return event_digest(self.project, self.source, self.id)
+
+    def scope(self) -> dict[str, Any]:
+        """What expressions see of it: `data`, and its attributes as `event`."""
+        received = datetime.fromtimestamp(self.received_at, UTC).isoformat(timespec="milliseconds")
+        attributes = {
+            "type": self.type,
+            "source": self.source,
+            "id": self.id,
+            "time": self.time or received.replace("+00:00", "Z"),
+            "subject": self.subject,
+        }
+        return {"data": self.data, "event": {**self.extensions, **attributes}}
+
+
+def event_digest(project: str, source: str, id: str) -> str:
+    """Return the identity of an event as a token of a subject."""
+    return hashlib.sha256(f"{project}\0{source}\0{id}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
