@@ -6,9 +6,12 @@ metrics.{run_id}.{key}.{n}             metric series of attempts (stream METRICS
 builds.{project}.{pipeline}.registered pipeline versions registered by the builder (stream BUILDS)
 ticks.{schedule}, armed.{schedule}     timers of the cron service (stream TIMERS)
 wakes.{shard}.{run_id}, alarms.…       timers of runs (stream TIMERS)
-events.{project}.{digest}              events that steps may wait for, by type and key (stream EVENTS)
+events.{project}.{type}                events that start runs and that steps wait for (stream EVENTS)
 models.{project}.{model}.{revision}    facts of registered models (stream MODELS)
-triggers.{project}.{type}              events that may start runs, by type (stream TRIGGERS)
+deployments.{project}.{name}.{revision}      facts of deployments (stream DEPLOYMENTS)
+decisions.{project}.{name}.{event}.{trigger} what triggers decided on events (stream DECISIONS)
+windows.{project}.{name}.{trigger}.{key}.{n} events that are combined into one run (stream DECISIONS)
+trigger-due.{…}, trigger-timers.{…}    timers of triggers (stream TIMERS)
 kills.{run_id}.{key}.{n}               attempts whose processes are to be killed; not stored
 parked.{service}                       unreadable messages, with the error (stream PARKED, the dead-letter stream)
 replicas.{service}                     heartbeats of replicas with their shards; not stored
@@ -17,7 +20,6 @@ commands.{service}.{verb}              requests with a reply; not stored
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
 
@@ -31,7 +33,8 @@ TIMERS = "TIMERS"
 PARKED = "PARKED"
 EVENTS = "EVENTS"
 MODELS = "MODELS"
-TRIGGERS = "TRIGGERS"
+DEPLOYMENTS = "DEPLOYMENTS"
+DECISIONS = "DECISIONS"
 
 VERSIONS_BUCKET = "penstock_versions"
 SCHEDULES_BUCKET = "penstock_schedules"
@@ -56,6 +59,9 @@ WAKES_CONSUMER = "scheduler-wakes"
 MODELS_CONSUMER = "model-events"
 """Durable consumer, on MODELS, that publishes an event for every change of a model."""
 
+TRIGGERS_CONSUMER = "triggers"
+"""Durable consumers, on EVENTS and on TIMERS, of the triggers service."""
+
 LINEAGE_CONSUMER = "openlineage"
 """Durable consumer, on RUNS, that sends finished runs to an OpenLineage service, if one is configured."""
 
@@ -72,7 +78,6 @@ ARTIFACTS_PREVIEW = "commands.artifacts.preview"
 ARTIFACTS_COMPLETE = "commands.artifacts.complete"
 ARTIFACTS_JOB = "commands.artifacts.job"
 ARTIFACTS_DELETE_RUN = "commands.artifacts.delete_run"
-GATEWAY_EVENT = "commands.gateway.event"
 SCHEDULER_REPLICAS = "commands.scheduler.replicas"
 
 
@@ -159,9 +164,24 @@ def wake(run_id: str) -> str:
     return f"wakes.{ids.shard(run_id)}.{run_id}"
 
 
-def event(project: str, digest: str) -> str:
-    """Subject of events of one type and key, as a digest."""
-    return f"events.{project}.{digest}"
+def event(project: str, type: str) -> str:
+    """Subject of events of a type; `type` may end in wildcards."""
+    return f"events.{project}.{type}"
+
+
+def deployments(project: str = "*", name: str = "*") -> str:
+    """Filter for the facts of deployments."""
+    return f"deployments.{project}.{name}.*"
+
+
+def decisions(project: str, deployment: str = "*", event: str = "*") -> str:
+    """Filter for the decisions of deployments on events, by the digest of the event."""
+    return f"decisions.{project}.{deployment}.{event}.*"
+
+
+def windows(project: str, deployment: str, trigger: str = "*", key: str = "*") -> str:
+    """Filter for the windows of a trigger, by the digest of the key."""
+    return f"windows.{project}.{deployment}.{trigger}.{key}.*"
 
 
 def model(project: str, name: str, revision: int | Literal["*"] = "*") -> str:
@@ -181,14 +201,6 @@ def parse_model_subject(subject: str) -> tuple[str, str, int] | None:
             return project, name, int(revision)
         case _:
             return None
-
-
-def trigger(project: str, type: str) -> str:
-    """Subject of events of a type that may start runs. Types that are no valid subjects are digests."""
-    words = type.split(".")
-    if all(word and word.isascii() and word.replace("-", "").replace("_", "").isalnum() for word in words):
-        return f"triggers.{project}.{type}"
-    return f"triggers.{project}.{hashlib.sha256(type.encode()).hexdigest()[:32]}"
 
 
 def rfc3339(at_ms: int) -> str:

@@ -16,6 +16,9 @@ CONSUMER_NOT_FOUND = 10014
 ACK_WAIT = 6.0
 """Seconds until an unacknowledged message is redelivered: how soon a dead replica is noticed."""
 
+EVENT_RETENTION = 30 * 86400
+"""Seconds that events are kept: the same event sent twice within them starts one run."""
+
 _CACHE_BOUNDS: dict[str, Any] = {"max_bytes": 256 * 1024**2, "max_age": 90 * 86400 * SECOND}
 
 
@@ -44,7 +47,7 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
         {
             **common,
             "name": subjects.TIMERS,
-            "subjects": ["armed.>", "ticks.>", "alarms.>", "wakes.>"],
+            "subjects": ["armed.>", "ticks.>", "alarms.>", "wakes.>", "trigger-timers.>", "trigger-due.>"],
             "allow_msg_schedules": True,
             "allow_msg_ttl": True,
             "allow_rollup_hdrs": True,
@@ -55,19 +58,22 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             **common,
             "name": subjects.EVENTS,
             "subjects": ["events.>"],
-            "max_age": 30 * 86400 * SECOND,
-            "max_msgs_per_subject": 10,
+            "max_bytes": 1024**3,
+            "max_age": EVENT_RETENTION * SECOND,
             "duplicate_window": 86400 * SECOND,
         },
         # Registered models are never removed: no limits.
         {**common, **facts, "name": subjects.MODELS, "subjects": ["models.>"], "duplicate_window": SECOND},
+        # Neither are deployments and their history.
+        {**common, **facts, "name": subjects.DEPLOYMENTS, "subjects": ["deployments.>"], "duplicate_window": SECOND},
         {
             **common,
-            "name": subjects.TRIGGERS,
-            "subjects": ["triggers.>"],
-            "max_bytes": 1024**3,
-            "max_age": 30 * 86400 * SECOND,
-            "duplicate_window": 86400 * SECOND,
+            **facts,
+            "name": subjects.DECISIONS,
+            "subjects": ["decisions.>", "windows.>"],
+            # Longer than the events: an event that is published again finds the decision on it.
+            "max_age": (EVENT_RETENTION + 86400) * SECOND,
+            "duplicate_window": SECOND,
         },
         _bucket(common, subjects.WAITS_BUCKET, history=1),
         _bucket(common, subjects.VERSIONS_BUCKET, history=1),
@@ -121,6 +127,9 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
         "max_ack_pending": 1000,
     }
     found.append((subjects.MODELS, changes))
+    triggers = {**common, "durable_name": subjects.TRIGGERS_CONSUMER, "max_ack_pending": 10_000}
+    found.append((subjects.EVENTS, {**triggers, "filter_subject": "events.>"}))
+    found.append((subjects.TIMERS, {**triggers, "filter_subject": "trigger-due.>"}))
     return found
 
 

@@ -8,14 +8,12 @@ serialized, also concurrent ones. Several facts of one decision are one atomic b
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import orjson
 from nats.aio.msg import Msg
 
-from penstock_adapters.nats.bus import Bus, BusError, check
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.revisions import Message, append_all
 from penstock_contracts import model_fact_codec, subjects
 from penstock_contracts.fact_codec import UnreadableFact
 from penstock_core import ids
@@ -29,8 +27,6 @@ from penstock_core.registry.state import Model
 
 TRIES = 100
 """Times that a decision is repeated because another one was faster, before giving up."""
-
-_TAKEN = (10071, 10164)
 
 
 class ModelLog:
@@ -108,24 +104,17 @@ class ModelLog:
             UnavailableError: the server did not confirm; deciding again shows whether they were written.
             BusError: a final refusal, for example because a fact is too large.
         """
-        bodies = [model_fact_codec.encode(fact) for fact in facts]
-        limit = self._bus.client.max_payload - 2048
-        for body in bodies:
-            if len(body) > limit:
-                raise BusError(f"a fact of {len(body)} bytes exceeds the limit of the bus ({limit})")
-        batch = secrets.token_hex(12)
-        for n, (fact, body) in enumerate(zip(facts[:-1], bodies[:-1], strict=True), 1):
-            headers = self._headers(fact) | {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(n)}
-            await self._bus.send(model_fact_codec.subject(fact), body, headers)
-        headers = self._headers(facts[-1])
-        if len(facts) > 1:
-            headers |= {"Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(len(facts)), "Nats-Batch-Commit": "1"}
-        reply = await self._bus.request(model_fact_codec.subject(facts[-1]), bodies[-1], headers=headers)
-        answer: dict[str, Any] = orjson.loads(reply.data)
-        if int(answer.get("error", {}).get("err_code", 0)) in _TAKEN:
-            return False
-        check(answer)
-        return True
+        return await append_all(
+            self._bus,
+            [
+                Message(
+                    model_fact_codec.subject(fact),
+                    model_fact_codec.encode(fact),
+                    model_fact_codec.headers(fact, self._source),
+                )
+                for fact in facts
+            ],
+        )
 
     def _folded(self, facts: Sequence[ModelFact]) -> Model:
         """Apply appended facts to the model: a read may not return them at once."""
@@ -134,9 +123,6 @@ class ModelLog:
             if fact.revision == model.revision + 1:
                 state.evolve(model, fact.revision, fact)
         return model
-
-    def _headers(self, fact: ModelFact) -> dict[str, str]:
-        return model_fact_codec.headers(fact, self._source) | {"Nats-Expected-Last-Subject-Sequence": "0"}
 
     async def _read(self, project: str) -> dict[str, Model]:
         """All models of a project, with new facts applied."""

@@ -1,0 +1,118 @@
+"""The logs of deployments on the stream `DEPLOYMENTS`, append-once, and their folds.
+
+A change folds the log, decides, and appends the next revision. The broker refuses a revision that was written
+meanwhile; then the log is folded again, and the change is decided again. So all changes of a deployment are ordered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from nats.aio.msg import Msg
+
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.revisions import Message, append_all
+from penstock_contracts import deployment_codec, subjects
+from penstock_core import ids
+from penstock_core.deployments import state
+from penstock_core.deployments.facts import DEPLOYMENT_FACTS, DeploymentFact
+from penstock_core.deployments.state import Deployment
+from penstock_core.errors import UnavailableError
+
+TRIES = 100
+"""Times that a change is decided again because another one was faster, before giving up."""
+
+Name = tuple[str, str]
+"""Project and name of a deployment."""
+
+
+class DeploymentLog:
+    """The deployments of all projects. `source` names the writer in the CloudEvents envelope.
+
+    Folded deployments are cached, and only new facts are read. Concurrent reads share one request.
+    """
+
+    def __init__(self, bus: Bus, source: str, changed: Callable[[Deployment], None] = lambda deployment: None) -> None:
+        self._bus = bus
+        self._source = source
+        self._changed = changed
+        self._deployments: dict[Name, Deployment] = {}
+        self._seq = 0
+        self._read: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+
+    async def all(self) -> dict[Name, Deployment]:
+        """All deployments, as new as the last acknowledged change. Deleted ones are among them.
+
+        Raises:
+            UnavailableError: the log does not answer.
+        """
+        # A read that is under way may have begun before a change that the caller knows of: wait for the next one.
+        if self._read is None or self._read.done():
+            self._read, self._next = asyncio.create_task(self._fetch()), None
+            await asyncio.shield(self._read)
+        else:
+            if self._next is None:
+                self._next = asyncio.create_task(self._after(self._read))
+            await asyncio.shield(self._next)
+        return self._deployments
+
+    async def get(self, project: str, name: str) -> Deployment:
+        """Return a deployment; one without revisions where it does not exist.
+
+        Raises:
+            UnavailableError: the log does not answer.
+            InvalidIdError: no deployment can have this name.
+        """
+        ids.check_name(name, "deployment")
+        return (await self.all()).get((project, name)) or Deployment(project, name)
+
+    async def change(
+        self, project: str, name: str, decide: Callable[[Deployment], Sequence[DeploymentFact]]
+    ) -> tuple[bool, Deployment]:
+        """Decide on a deployment and append the facts.
+
+        Returns:
+            Whether anything changed, and the deployment after it.
+
+        Raises:
+            DeploymentError, InvalidInputsError: what `decide` raises.
+            UnavailableError: the log does not answer, or others keep changing the deployment; trying again is safe.
+        """
+        for tried in range(TRIES):
+            deployment = await self.get(project, name)
+            facts = decide(deployment)
+            if not facts:
+                return False, deployment
+            if await append_all(self._bus, [self._message(fact) for fact in facts]):
+                return True, await self.get(project, name)
+            await asyncio.sleep(0.002 * tried)
+        raise UnavailableError(f"deployment {name!r} is being changed by others all the time: try again")
+
+    def _message(self, fact: DeploymentFact) -> Message:
+        return Message(
+            deployment_codec.subject(fact), deployment_codec.encode(fact), deployment_codec.headers(fact, self._source)
+        )
+
+    async def _after(self, read: asyncio.Task[None]) -> None:
+        await asyncio.wait([read])
+        self._read = asyncio.current_task()
+        self._next = None
+        await self._fetch()
+
+    async def _fetch(self) -> None:
+        for message in await self._bus.read(subjects.DEPLOYMENTS, subjects.deployments(), self._seq):
+            self._take(message)
+
+    def _take(self, message: Msg) -> None:
+        headers = message.headers or {}
+        self._seq = int(headers["Nats-Sequence"])
+        at = headers["Nats-Subject"]
+        _, project, name, revision = at.split(".")
+        if not revision.isdecimal():
+            return
+        fact = deployment_codec.read(at, headers.get("ce-type", ""), message.data)
+        known = self._deployments.setdefault((project, name), Deployment(project, name))
+        state.evolve(known, int(revision), fact if isinstance(fact, DEPLOYMENT_FACTS) else None)
+        self._changed(known)
