@@ -174,6 +174,25 @@ def deployments(project: str = "*", name: str = "*") -> str:
     return f"deployments.{project}.{name}.*"
 
 
+def parse_deployment_subject(subject: str) -> tuple[str, str, int] | None:
+    """Parse project, deployment and revision of a subject of `DEPLOYMENTS`; None if it has another form."""
+    match subject.split("."):
+        case ["deployments", project, name, revision] if revision.isdecimal() and len(revision) < 8:
+            return project, name, int(revision)
+        case _:
+            return None
+
+
+def trigger_timer(project: str, deployment: str, trigger: str, token: str) -> str:
+    """Subject of a timer of a trigger: of a window, by the digest of its key, or of a run that starts later."""
+    return f"trigger-timers.{project}.{deployment}.{trigger}.{token}"
+
+
+def trigger_due(project: str, deployment: str, trigger: str, token: str) -> str:
+    """Subject on which a timer of a trigger fires."""
+    return f"trigger-due.{project}.{deployment}.{trigger}.{token}"
+
+
 def decisions(project: str, deployment: str = "*", event: str = "*") -> str:
     """Filter for the decisions of deployments on events, by the digest of the event."""
     return f"decisions.{project}.{deployment}.{event}.*"

@@ -372,7 +372,7 @@ def test_all_of_needs_every_type_within_the_time() -> None:
     log = feed(window, [ref(1, 0), ref(2, 1), ref(3, 9, "b"), ref(4, 20, "b")])
     assert closed(log) == [([1, 2, 3], 9, "complete"), ([4], 30, "time")]
     ends = [fact for fact in log if isinstance(fact, WindowClosed)]
-    assert [windows.starts_run(window, end, tuple(_events(log, end)), ("a", "b")) for end in ends] == [True, False]
+    assert [windows.starts_run(window, _events(log, end), ("a", "b")) for end in ends] == [True, False]
 
 
 def _events(log: list[WindowFact], end: WindowClosed) -> list[EventRef]:

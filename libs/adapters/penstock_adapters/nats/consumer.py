@@ -11,8 +11,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import nats.errors
@@ -34,7 +34,7 @@ EXPIRES = 25.0
 class Delivery:
     """A message from a consumer. `consumer_seq` counts deliveries without gaps, `delivered` the deliveries of this one.
 
-    `ce_type` is the type of event in its headers.
+    `headers` are those of the message; `ce_type` is the type of event in them.
     """
 
     subject: str
@@ -46,6 +46,7 @@ class Delivery:
     reply: str
     at: float
     ce_type: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Puller:
@@ -204,6 +205,7 @@ def delivery_of(message: Msg) -> Delivery | None:
         at=int(parts[7]) / 1e9,
         reply=message.reply,
         ce_type=(message.headers or {}).get("ce-type", ""),
+        headers=message.headers or {},
     )
 
 

@@ -102,17 +102,25 @@ class DeploymentLog:
         await self._fetch()
 
     async def _fetch(self) -> None:
-        for message in await self._bus.read(subjects.DEPLOYMENTS, subjects.deployments(), self._seq):
-            self._take(message)
+        # The leader's last sequence: a direct read may be answered by a replica that lags.
+        last = int((await self._bus.api(f"STREAM.INFO.{subjects.DEPLOYMENTS}"))["state"]["last_seq"])
+        for tried in range(TRIES):
+            if self._seq >= last:
+                return
+            for message in await self._bus.read(subjects.DEPLOYMENTS, "deployments.>", self._seq):
+                self._take(message)
+            await asyncio.sleep(0.001 * tried)
+        raise UnavailableError("the stream of deployments lags behind its leader: try again")
 
     def _take(self, message: Msg) -> None:
         headers = message.headers or {}
         self._seq = int(headers["Nats-Sequence"])
         at = headers["Nats-Subject"]
-        _, project, name, revision = at.split(".")
-        if not revision.isdecimal():
+        parsed = subjects.parse_deployment_subject(at)
+        if parsed is None:
             return
+        project, name, revision = parsed
         fact = deployment_codec.read(at, headers.get("ce-type", ""), message.data)
         known = self._deployments.setdefault((project, name), Deployment(project, name))
-        state.evolve(known, int(revision), fact if isinstance(fact, DEPLOYMENT_FACTS) else None)
+        state.evolve(known, revision, fact if isinstance(fact, DEPLOYMENT_FACTS) else None)
         self._changed(known)

@@ -8,7 +8,7 @@ window twice. Times are those at which the events were stored, so a late deliver
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
@@ -216,7 +216,7 @@ def expire(state: WindowState, window: Window, now: float) -> list[WindowFact]:
     return [_close(state, state.number + 1, state.window, closes_at, "time", state.revision)]
 
 
-def starts_run(window: Window, fact: WindowClosed, events: tuple[EventRef, ...], types: tuple[str, ...]) -> bool:
+def starts_run(window: Window, events: Sequence[EventRef], types: tuple[str, ...]) -> bool:
     """Whether a closed window starts a run: one of kind `all_of` whose time is up has not all types."""
     return window.kind is not WindowKind.ALL_OF or _complete(window, [*events], types) == "complete"
 

@@ -1,13 +1,14 @@
-"""Events that steps wait for: stored by type and key, and matched with the waiting attempts.
+"""Attempts that wait for events, by type and key of the event.
 
-The receiver of an event stores it and then looks for waits; a waiting attempt subscribes and then looks for events. So
-one of the two finds the other, in any order. An end is append-once, so both may find each other.
+The triggers service takes an event from the stream and then looks for waits; a waiting attempt subscribes and then
+looks into the stream. So one of the two finds the other, in any order. An end is append-once, so both may.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -15,11 +16,15 @@ import pydantic
 
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import subjects
-from penstock_contracts.commands import Event, Wait
+from penstock_contracts.commands import Wait
+from penstock_core.deployments.events import Event
 from penstock_core.facts import AttemptFinished, Outcome, StepSuspended
 from penstock_core.pipeline.values import Inline
 from penstock_core.run.suspension import plain
+
+_LOOKED_UP = 500
 
 _WAIT: pydantic.TypeAdapter[Wait] = pydantic.TypeAdapter(Wait)
 
@@ -44,6 +49,12 @@ def about(fact: StepSuspended) -> EventKey:
     return EventKey(fact.project, str(kind), "" if key is None else str(key))
 
 
+def keys(event: Event) -> list[str]:
+    """The keys by which waits find an event: the extensions `key`, and `keys` with several ones."""
+    several = str(event.extensions.get("keys", ""))
+    return [str(event.extensions.get("key", "")), *(key for key in several.split(",") if key)]
+
+
 def wait(fact: StepSuspended) -> Wait:
     """The attempt that waits."""
     return Wait(run_id=fact.run_id, key=fact.key, attempt=fact.attempt)
@@ -57,46 +68,46 @@ def came(waiting: Wait, event: Event, now: float) -> AttemptFinished:
         attempt=waiting.attempt,
         outcome=Outcome.SUCCEEDED,
         outputs={"result": Inline(event.data)},
-        params={"event": event.id or event.type},
+        params={"event": event.id},
         finished_at=now,
     )
 
 
 class Waits:
-    """The attempts that wait for events, and the latest events."""
+    """The attempts that wait for events."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._bucket = Bucket(bus, subjects.WAITS_BUCKET)
+        self._events = EventStream(bus)
 
     async def expect(self, fact: StepSuspended, after: float) -> Event | None:
-        """Subscribe an attempt; returns an event that came already, after a Unix time in seconds."""
+        """Subscribe an attempt; returns an event that was stored already, after a Unix time in seconds."""
         await self._bucket.put(_key(fact), wait(fact).model_dump_json().encode())
-        found = [event for event in await self.events(about(fact)) if event.at >= after]
-        return found[0] if found else None
+        wanted = about(fact)
+        found = await self._events.since(wanted.project, wanted.type, after)
+        return next((event for event in found if wanted.key in keys(event)), None)
 
     async def forget(self, fact: StepSuspended) -> None:
         """Unsubscribe an attempt."""
         if await self._bucket.get(_key(fact)) is not None:
             await self._bucket.delete(_key(fact))
 
-    async def waiting(self, what: EventKey) -> list[Wait]:
-        """The attempts that wait for an event with this key."""
-        entries = await self._bucket.list(f"{what.project}.{what.digest}.*.*.*")
-        return [_WAIT.validate_json(entry.value) for entry in entries]
-
-    async def publish(self, what: EventKey, event: Event) -> bool:
-        """Store an event; False when one of its id is stored already."""
-        name = hashlib.sha256(event.id.encode()).hexdigest()[:32]  # an id may contain characters that a header may not
-        headers = {"Nats-Msg-Id": f"{what.project}.{what.digest}.{name}"} if event.id else {}
-        subject = subjects.event(what.project, what.digest)
-        answer = await self._bus.publish(subject, event.model_dump_json().encode(), headers)
-        return not answer.get("duplicate", False)
-
-    async def events(self, what: EventKey) -> list[Event]:
-        """The latest events, oldest first."""
-        messages = await self._bus.read(subjects.EVENTS, subjects.event(what.project, what.digest))
-        return [Event.model_validate_json(message.data) for message in messages]
+    async def waiting(self, events: Sequence[Event]) -> list[tuple[Wait, Event]]:
+        """The attempts that wait for these events, each with its event."""
+        by_digest = {EventKey(event.project, event.type, key).digest: event for event in events for key in keys(event)}
+        patterns = [
+            f"$KV.{subjects.WAITS_BUCKET}.{event.project}.{digest}.*.*.*" for digest, event in by_digest.items()
+        ]
+        found: list[tuple[Wait, Event]] = []
+        for start in range(0, len(patterns), _LOOKED_UP):
+            query = {"multi_last": patterns[start : start + _LOOKED_UP]}
+            for message in await self._bus.direct_get(f"KV_{subjects.WAITS_BUCKET}", query):
+                headers = message.headers or {}
+                if headers.get("KV-Operation") not in ("DEL", "PURGE"):
+                    digest = headers["Nats-Subject"].split(".")[3]
+                    found.append((_WAIT.validate_json(message.data), by_digest[digest]))
+        return found
 
 
 def _key(fact: StepSuspended) -> str:

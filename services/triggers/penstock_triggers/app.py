@@ -1,0 +1,99 @@
+"""Composition root of the triggers service."""
+
+from __future__ import annotations
+
+import time
+
+import pydantic
+
+from penstock_adapters.cel import CelEvaluator
+from penstock_adapters.nats import event_stream
+from penstock_adapters.nats.buckets.limits import LimitSizes
+from penstock_adapters.nats.buckets.versions import Versions
+from penstock_adapters.nats.buckets.waits import Waits
+from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.nats.decision_log import DecisionLog
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_adapters.nats.model_log import ModelLog
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_contracts import subjects
+from penstock_contracts.event_codec import InvalidEventError
+from penstock_core.deployments.index import TriggerIndex
+from penstock_servicekit.durable_worker import DurableWorker
+from penstock_servicekit.service_context import ServiceContext
+from penstock_triggers.run_starter import RunStarter
+from penstock_triggers.service import TriggerService
+from penstock_triggers.settings import TriggersSettings
+from penstock_triggers.timers import Timers, TriggerTimer
+from penstock_triggers.waiting_steps import WaitingSteps
+
+
+class TriggersApp:
+    """A worker for events, and one for timers."""
+
+    def __init__(self, context: ServiceContext, settings: TriggersSettings) -> None:
+        bus, source = context.bus, f"penstock/triggers/{context.name}"
+        log = NatsRunLog(bus, source)
+        index, evaluator = TriggerIndex(), CelEvaluator()
+        starter = RunStarter(log, Versions(bus), ModelLog(bus, source), LimitSizes(bus), evaluator, time.time)
+        self._context = context
+        self._service = TriggerService(
+            DeploymentLog(bus, source, index.update),
+            index,
+            DecisionLog(bus, source),
+            EventStream(bus),
+            starter,
+            Timers(bus),
+            evaluator,
+            time.time,
+        )
+        self._waiting = WaitingSteps(Waits(bus), log)
+        concurrency = settings.trigger_concurrency
+        self._workers = [
+            DurableWorker(
+                context,
+                subjects.EVENTS,
+                subjects.TRIGGERS_CONSUMER,
+                self._on_event,
+                prefetch=2 * concurrency,
+                concurrency=concurrency,
+            ),
+            DurableWorker(context, subjects.TIMERS, subjects.TRIGGERS_CONSUMER, self._on_timer, concurrency=16),
+        ]
+
+    async def start(self) -> None:
+        """Start the workers."""
+        for worker in self._workers:
+            worker.start()
+
+    async def stop(self) -> None:
+        """Stop. What was not acknowledged is delivered to another replica, or again later."""
+        for worker in self._workers:
+            await worker.stop()
+
+    def ready(self) -> bool:
+        """Whether the workers run."""
+        return all(worker.ready() for worker in self._workers)
+
+    async def _on_event(self, delivery: Delivery) -> None:
+        try:
+            event = event_stream.decode(delivery)
+        except InvalidEventError as error:
+            await self._context.park(delivery.subject, delivery.data, str(error), delivery.stream_seq)
+            return
+        await self._waiting.deliver(event)
+        await self._service.handle(event)
+
+    async def _on_timer(self, delivery: Delivery) -> None:
+        try:
+            timer = TriggerTimer.model_validate_json(delivery.data)
+        except pydantic.ValidationError as error:
+            await self._context.park(delivery.subject, delivery.data, str(error), delivery.stream_seq)
+            return
+        await self._service.timer(timer)
+
+
+def build(context: ServiceContext, settings: TriggersSettings) -> TriggersApp:
+    """Wire the triggers service."""
+    return TriggersApp(context, settings)

@@ -1,0 +1,328 @@
+"""Decides on events: which deployments start runs for them.
+
+In: events, timers. Out: decisions, run requests, ended waits.
+
+Promises: an event that was stored has one decision per deployment and trigger, and one run per decision that starts
+one, however often and wherever it is handled. The decision is appended first, then the run; a redelivered event finds
+the decision and follows it. A trigger whose expressions fail harms only its own deployment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from penstock_core.deployments import decisions, matching, windows
+from penstock_core.deployments.decisions import EventDecided, Outcome
+from penstock_core.deployments.definition import Definition, Subscription, Window
+from penstock_core.deployments.events import Event
+from penstock_core.deployments.index import TriggerIndex
+from penstock_core.deployments.matching import Evaluator, ExpressionError, Failed, Filtered, Matched
+from penstock_core.deployments.state import Deployment, Snapshot
+from penstock_core.deployments.windows import WindowClosed, WindowFact, WindowState
+from penstock_core.errors import InputError, InvalidIdError
+from penstock_core.facts import RunRequested
+from penstock_triggers.run_starter import RunStarter, Start
+from penstock_triggers.timers import Timers, TriggerTimer
+
+
+class Deployments(Protocol):
+    """The deployments, as new as the last acknowledged change."""
+
+    async def all(self) -> dict[tuple[str, str], Deployment]:
+        """Read changes, which update the index."""
+        ...
+
+
+class Decisions(Protocol):
+    """Stored decisions and windows; see `penstock_adapters.nats.decision_log`."""
+
+    async def decide(self, decision: EventDecided) -> EventDecided:
+        """Append a decision, and return the one that counts."""
+        ...
+
+    async def decided(self, project: str, digest: str, deployment: str = "*", trigger: str = "*") -> list[EventDecided]:
+        """Return the decisions on an event."""
+        ...
+
+    async def windows(self, project: str, deployment: str, trigger: str, key: str) -> WindowState:
+        """Return the windows of a trigger and key."""
+        ...
+
+    async def collect(
+        self,
+        project: str,
+        deployment: str,
+        trigger: str,
+        key: str,
+        decide: Callable[[WindowState], Sequence[WindowFact]],
+    ) -> tuple[Sequence[WindowFact], WindowState]:
+        """Decide on windows and append the facts."""
+        ...
+
+
+class Events(Protocol):
+    """Stored events."""
+
+    async def get(self, sequence: int) -> Event | None:
+        """Return the event at a sequence."""
+        ...
+
+    async def get_all(self, references: Sequence[decisions.EventRef]) -> list[Event]:
+        """Return the referenced events that have not expired."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Trigger:
+    """A trigger of a deployment, as a revision defines it."""
+
+    deployment: Deployment
+    snapshot: Snapshot
+    definition: Definition
+    subscription: Subscription
+
+    def start(self, events: Sequence[Event], identity: str) -> Start:
+        return Start(
+            deployment=self.deployment.name,
+            snapshot=self.snapshot,
+            definition=self.definition,
+            subscription=self.subscription,
+            events=events,
+            identity=identity,
+        )
+
+    def decision(self, event: Event, outcome: Outcome, **more: Any) -> EventDecided:
+        return EventDecided(
+            project=event.project,
+            deployment=self.deployment.name,
+            trigger=self.subscription.trigger,
+            revision=self.snapshot.revision,
+            event=decisions.event_ref(event),
+            outcome=outcome,
+            **more,
+        )
+
+
+class TriggerService:
+    """Handles events and timers."""
+
+    def __init__(
+        self,
+        deployments: Deployments,
+        index: TriggerIndex,
+        log: Decisions,
+        events: Events,
+        starter: RunStarter,
+        timers: Timers,
+        evaluator: Evaluator,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._deployments = deployments
+        self._index = index
+        self._log = log
+        self._events = events
+        self._starter = starter
+        self._timers = timers
+        self._evaluator = evaluator
+        self._clock = clock
+        self._keys = _Locks()
+
+    async def handle(self, event: Event) -> None:
+        """Decide on an event for all deployments.
+
+        Raises:
+            UnavailableError: a part of the platform does not answer; handling the event again is safe.
+        """
+        await self._deployments.all()
+        for deployment, snapshot, subscription in [*self._index.candidates(event)]:
+            if snapshot.definition is not None and not snapshot.paused:
+                await self._decide(_Trigger(deployment, snapshot, snapshot.definition, subscription), event)
+
+    async def timer(self, timer: TriggerTimer) -> None:
+        """Handle a timer that fired: close windows, start scheduled runs.
+
+        Raises:
+            UnavailableError: a part of the platform does not answer; handling the timer again is safe.
+        """
+        deployments = await self._deployments.all()
+        deployment = deployments.get((timer.project, timer.deployment))
+        # A window that is due while the deployment is paused closes with the next event after it is resumed.
+        if deployment is None or deployment.current is None or deployment.current.definition is None:
+            return
+        if deployment.current.paused:
+            return
+        if timer.kind == "start":
+            for decision in await self._log.decided(timer.project, timer.digest, timer.deployment, timer.trigger):
+                await self._start_scheduled(deployment, decision)
+            return
+        name = (timer.project, timer.deployment, timer.trigger, timer.key)
+        async with self._keys.lock(name):
+            state = await self._log.windows(*name)
+            trigger = self._at(deployment, timer.trigger, state.revision)
+            if trigger is None or trigger.subscription.window is None:
+                return
+            window, now = trigger.subscription.window, max(timer.at, self._clock())
+            facts, state = await self._log.collect(*name, lambda found: windows.expire(found, window, now))
+            await self._follow(trigger, state, facts)
+
+    # -------------------------------------------------------------------------------------------------------- decisions
+
+    async def _decide(self, trigger: _Trigger, event: Event) -> None:
+        found = matching.match(trigger.subscription, event, self._evaluator)
+        match found:
+            case Filtered():
+                return
+            case Failed():
+                await self._log.decide(trigger.decision(event, Outcome.REJECTED, error=f"{found.where}: {found.error}"))
+            case Matched() if trigger.subscription.window is not None:
+                await self._collect(trigger, trigger.subscription.window, found, event)
+            case Matched() if found.start_at is not None and found.start_at > self._clock():
+                await self._schedule(trigger, found.start_at, event)
+            case Matched():
+                await self._start(trigger, event)
+
+    async def _start(self, trigger: _Trigger, event: Event) -> None:
+        start = trigger.start([event], event.digest)
+        run, error = await self._built(start)
+        outcome = Outcome.REJECTED if run is None else Outcome.STARTED
+        mine = trigger.decision(event, outcome, run_id=run.run_id if run else "", error=error, at=self._clock())
+        counts = await self._log.decide(mine)
+        if counts.outcome is Outcome.STARTED and run is not None:
+            await self._starter.request(run)
+
+    async def _schedule(self, trigger: _Trigger, start_at: float, event: Event) -> None:
+        run_id = trigger.start([event], event.digest).run_id
+        mine = trigger.decision(event, Outcome.SCHEDULED, run_id=run_id, start_at=start_at, at=self._clock())
+        counts = await self._log.decide(mine)
+        if counts.outcome is Outcome.SCHEDULED and counts.start_at is not None:
+            await self._timers.set_start(counts, counts.start_at)
+
+    async def _start_scheduled(self, deployment: Deployment, decision: EventDecided) -> None:
+        if decision.outcome is not Outcome.SCHEDULED:
+            return
+        trigger = self._at(deployment, decision.trigger, decision.revision)
+        event = await self._events.get(decision.event.sequence)
+        if trigger is None or event is None:
+            return
+        run, _ = await self._built(trigger.start([event], event.digest))
+        if run is not None:
+            await self._starter.request(run)
+
+    async def _built(self, start: Start) -> tuple[RunRequested | None, str]:
+        """The request of a run, or the error of the user."""
+        try:
+            return await self._starter.build(start), ""
+        except (ExpressionError, InputError, InvalidIdError) as error:
+            return None, str(error)
+
+    # ---------------------------------------------------------------------------------------------------------- windows
+
+    async def _collect(self, trigger: _Trigger, window: Window, found: Matched, event: Event) -> None:
+        name = (event.project, trigger.deployment.name, trigger.subscription.trigger, found.key)
+        reference = decisions.event_ref(event)
+        async with self._keys.lock(name):
+            state = await self._log.windows(*name)
+            if windows.throttled(state, window, reference):
+                run_id = self._window_run(trigger, state, state.window)
+                await self._log.decide(
+                    trigger.decision(
+                        event, Outcome.THROTTLED, run_id=run_id, key=found.key, window=state.window, at=self._clock()
+                    )
+                )
+                return
+            revision, types = trigger.snapshot.revision, trigger.subscription.types
+            facts, state = await self._log.collect(
+                *name, lambda now: windows.collect(now, window, reference, revision, types)
+            )
+            number = state.window_of(event.digest)
+            await self._follow(trigger, state, facts)
+            await self._log.decide(
+                trigger.decision(
+                    event,
+                    Outcome.COLLECTED,
+                    run_id=self._window_run(trigger, state, number),
+                    key=found.key,
+                    window=number,
+                    at=self._clock(),
+                )
+            )
+
+    async def _follow(self, trigger: _Trigger, state: WindowState, facts: Sequence[WindowFact]) -> None:
+        """Request the runs of the windows that these facts closed, and set the timer of the open window.
+
+        Without facts the message came again: its first handler may have died before it requested the runs.
+        """
+        window = trigger.subscription.window
+        if window is None:
+            return
+        closings = [fact.window for fact in facts if isinstance(fact, WindowClosed)] if facts else [*state.closed]
+        for number in closings:
+            references = state.closed.get(number, ())
+            if windows.starts_run(window, references, trigger.subscription.types):
+                await self._start_window(trigger, state.key, number, references)
+        due = windows.due(state, window)
+        if due is not None:
+            await self._timers.set_window(state, due)
+
+    async def _start_window(
+        self, trigger: _Trigger, key: str, number: int, references: Sequence[decisions.EventRef]
+    ) -> None:
+        events = await self._events.get_all(references)
+        if not events:
+            return
+        run, error = await self._built(trigger.start(events, windows.window_identity(key, number)))
+        if run is not None:
+            await self._starter.request(run)
+        else:
+            await self._reject(trigger, events[-1], key, number, error)
+
+    async def _reject(self, trigger: _Trigger, event: Event, key: str, window: int, error: str) -> None:
+        """Record why a window starts no run, as the decision on its last event."""
+        await self._log.decide(
+            trigger.decision(event, Outcome.REJECTED, key=key, window=window, error=error, at=self._clock())
+        )
+
+    def _window_run(self, trigger: _Trigger, state: WindowState, number: int) -> str:
+        return decisions.run_id(
+            state.project,
+            trigger.definition.pipeline,
+            state.deployment,
+            state.trigger,
+            windows.window_identity(state.key, number),
+        )
+
+    def _at(self, deployment: Deployment, name: str, revision: int) -> _Trigger | None:
+        """A trigger as it was after a revision."""
+        snapshot = next((one for one in deployment.snapshots if one.revision == revision), None)
+        if snapshot is None or snapshot.definition is None:
+            return None
+        shapes = self._index.subscriptions(deployment, snapshot)
+        found = next((shape for shape in shapes if shape.trigger == name), None)
+        return None if found is None else _Trigger(deployment, snapshot, snapshot.definition, found)
+
+
+class _Locks:
+    """A lock for each key of a trigger, while somebody has or wants it."""
+
+    def __init__(self) -> None:
+        self._locks: dict[tuple[str, ...], tuple[asyncio.Lock, int]] = {}
+
+    @contextlib.asynccontextmanager
+    async def lock(self, name: tuple[str, ...]) -> AsyncGenerator[None]:
+        """Take the lock of a key."""
+        found, users = self._locks.get(name) or (asyncio.Lock(), 0)
+        self._locks[name] = found, users + 1
+        try:
+            async with found:
+                yield
+        finally:
+            found, users = self._locks[name]
+            if users == 1:
+                del self._locks[name]
+            else:
+                self._locks[name] = found, users - 1
