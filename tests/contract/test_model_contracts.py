@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_contracts import model_fact_codec, subjects
-from penstock_contracts.commands import Event
+from penstock_contracts import event_codec, model_fact_codec, subjects
 from penstock_contracts.fact_codec import UnreadableFact
 from penstock_contracts.models import ModelChange
 from penstock_core.pipeline.values import INLINE_LIMIT
@@ -101,7 +100,8 @@ def test_events_name_the_version_and_fit_into_a_message(sample: Path) -> None:
     assert (said.model, said.revision) == ("churn", 3)
     assert said.reference == (f"churn:{said.version}" if said.version else None)
     assert ModelChange.model_validate_json(said.model_dump_json()) == said
-    Event(type=fact.ce_type, id=fact.tail, key="churn", data=said.model_dump())
+    attributes = {"type": fact.ce_type, "id": fact.tail, "source": "penstock/models", "keys": "churn"}
+    assert event_codec.event("default", attributes, said.model_dump()).data == said.model_dump()
     assert len(said.model_dump_json()) < INLINE_LIMIT
 
 
@@ -116,21 +116,3 @@ def test_an_event_omits_metrics_when_there_are_too_many() -> None:
     said = views.change(fact)
     assert (said.metrics, said.tags) == ({}, {})
     assert len(said.model_dump_json()) < INLINE_LIMIT
-
-
-@pytest.mark.parametrize(
-    ("type", "subject"),
-    [
-        ("penstock.model.promoted.v1", "triggers.default.penstock.model.promoted.v1"),
-        ("a b", "triggers.default.c8687a08aa5d6ed2044328fa6a697ab8"),
-        ("a..b", None),
-        ("a.>", None),
-        ("*", None),
-        (".", None),
-    ],
-)
-def test_event_types_never_form_reserved_subjects(type: str, subject: str | None) -> None:
-    found = subjects.trigger("default", type)
-    assert subject is None or found == subject
-    assert not set(found) & set("*> ")
-    assert ".." not in found

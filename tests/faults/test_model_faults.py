@@ -12,8 +12,8 @@ import pytest
 
 from penstock import Client
 from penstock_adapters.nats.bus import Bus
-from penstock_contracts import subjects
-from penstock_contracts.commands import Event
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_core.deployments.events import Event
 from penstock_testkit.servers.cluster import Cluster
 
 PIPELINES = """
@@ -78,14 +78,14 @@ def test_models_of_successful_attempts_are_registered_and_published_once(cluster
 
 
 async def events(cluster: Cluster, count: int) -> list[Event]:
-    """Return the events on TRIGGERS once there are that many, or after a timeout."""
+    """Return the events of models once there are that many, or after a timeout."""
     connection = await nats.connect(cluster.nats.url)
     try:
         bus, deadline = Bus(connection), time.monotonic() + 60
         while True:
-            found = await bus.read(subjects.TRIGGERS, "triggers.default.>")
+            found = await EventStream(bus).since("default", "penstock.model.>", 0.0)
             if len(found) >= count or time.monotonic() > deadline:
-                return [Event.model_validate_json(message.data) for message in found]
+                return found
             await asyncio.sleep(0.1)
     finally:
         await connection.close()

@@ -12,12 +12,13 @@ import nats
 
 from penstock import Client
 from penstock.client.schedules import Schedule
-from penstock_adapters.nats.buckets.waits import EventKey, Waits, came
+from penstock_adapters.nats.buckets.waits import Waits, came
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
-from penstock_contracts.commands import Event
 from penstock_core import ids
+from penstock_core.deployments.events import Event
 from penstock_core.facts import AttemptFinished, Fact, Outcome, RunRequested, StepCancelRequested
 from penstock_core.pipeline.values import Inline
 from penstock_testkit.servers.cluster import Cluster
@@ -64,9 +65,8 @@ class Recorder:
         async def publish() -> None:
             connection = await nats.connect(self.cluster.nats.url)
             bus = Bus(connection)
-            waits, what = Waits(bus), EventKey("default", event.type, event.key)
-            await waits.publish(what, event)
-            ends = [came(wait, event, event.at) for wait in await waits.waiting(what)]
+            await EventStream(bus).publish(event)
+            ends = [came(wait, event, event.received_at) for wait, _ in await Waits(bus).waiting([event])]
             await NatsRunLog(bus, "recorder").append(ends)
             await connection.close()
 
@@ -81,6 +81,14 @@ class Recorder:
             await connection.close()
 
         asyncio.run(publish())
+
+
+def labels_ready(key: str, id: str, data: Any, at: float) -> Event:
+    """An event that steps wait for."""
+    return Event(
+        project="default", type="com.acme.labels.ready", source="recorder", id=id, extensions={"key": key}, data=data,
+        received_at=at,
+    )  # fmt: skip
 
 
 Drive = Callable[[Recorder, str, "Scenario"], str]
@@ -154,7 +162,7 @@ def event_comes(recorder: Recorder, name: str, scenario: Scenario) -> str:
     run_id = recorder.ask(name, scenario)
     recorder.await_event(run_id, "attempt.suspended", "wait_for_event")
     url = {"url": "s3://labels/wine"}
-    recorder.publish(Event(type="com.acme.labels.ready", key="wine", id="e-1", data=url, at=time.time()))
+    recorder.publish(labels_ready("wine", "e-1", url, time.time()))
     return run_id
 
 
@@ -163,7 +171,7 @@ def event_before(recorder: Recorder, name: str, scenario: Scenario) -> str:
     recorder.cluster.kill("scheduler")
     run_id = recorder.ask(name, scenario)
     url = {"url": "s3://labels/beer"}
-    recorder.publish(Event(type="com.acme.labels.ready", key="beer", id="e-2", data=url, at=time.time() + 1))
+    recorder.publish(labels_ready("beer", "e-2", url, time.time() + 1))
     recorder.cluster.restart("scheduler")
     return run_id
 

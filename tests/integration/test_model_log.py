@@ -190,7 +190,7 @@ async def test_a_fact_over_the_message_limit_is_rejected(tmp_path: Path) -> None
     async with server(tmp_path) as bus:
         log = ModelLog(bus, "test")
         about = VersionDetails(params={"text": "x" * (bus.client.max_payload + 1)})
-        with pytest.raises(BusError, match="exceeds the limit of the bus"):
+        with pytest.raises(BusError, match="exceeds the limit of the server"):
             await log.change("default", "churn", lambda model: decide.register(model, origin(1), about, WHO))
         assert await register(log, 1) == 1
         with pytest.raises(NotFoundError):

@@ -279,26 +279,3 @@ class Wait(_Model):
     run_id: str
     key: str
     attempt: int
-
-
-class Event(_Model):
-    """An event as it is published: waiting steps get `data`. `at` is when it arrived, in Unix seconds."""
-
-    type: str = Field(min_length=1, max_length=300)
-    key: str = Field(default="", max_length=1000, description="matches the event with waiting steps")
-    id: str = Field(default="", max_length=200, description="equal ids are one event, within a day")
-    source: str = Field(default="", max_length=1000)
-    data: Any = None
-    at: float = 0.0
-
-
-class EventReply(_Model):
-    """Reply to an `Event`: it is stored, with the number of steps that it finished; or why not."""
-
-    id: str = ""
-    duplicate: bool = Field(
-        default=False, description="whether an event with this id was stored before, and counts instead"
-    )
-    delivered: int = 0
-    error: str | None = None
-    unavailable: bool = Field(default=False, description="whether a retry with the same id may succeed")

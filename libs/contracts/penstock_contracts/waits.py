@@ -97,23 +97,21 @@ class StepCancelResult(_Model):
     state: str | None = None
 
 
-class DeliveredStep(_Model):
-    """An attempt that an event finished."""
-
-    run_id: str
-    step: str
-    attempt: int
-
-
 class EventAccepted(_Model):
-    """The event is stored. `duplicate`: an event with this ID was stored before, and counts instead.
+    """The event is stored. `duplicate`: an event with this source and ID was stored before, and counts instead.
 
-    `delivered_to` are the steps that were waiting; others may wait for it later.
+    `sequence` is its place in the stream, `digest` identifies the event in decisions.
     """
 
     id: str
+    source: str
     type: str
-    key: str = ""
-    at: float
+    sequence: int
+    digest: str
     duplicate: bool = False
-    delivered_to: list[DeliveredStep] = Field(default_factory=list[DeliveredStep])
+
+
+class EventsAccepted(_Model):
+    """All events of a batch are stored, in the order of the request."""
+
+    events: list[EventAccepted]

@@ -12,6 +12,7 @@ from penstock_adapters.nats.archived_log import ArchivedLog, Archives
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.follower import Followers
 from penstock_contracts import subjects
 from penstock_core import access
@@ -27,8 +28,6 @@ from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.compare import routes as compare_routes
 from penstock_gateway.compare.comparison import RunComparison
 from penstock_gateway.events import routes as event_routes
-from penstock_gateway.events import subscriber
-from penstock_gateway.events.event_receiver import EventReceiver
 from penstock_gateway.file_owner import owner
 from penstock_gateway.http import problems
 from penstock_gateway.http.server import ListenError, Server, bind
@@ -232,7 +231,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     versions = PipelineVersions(bus, version_store)
     models = Registry(bus, source, PROJECT)
     log = ArchivedLog(bus, source, Archives(artifacts.open))
-    receiver = EventReceiver(bus, log, PROJECT)
+    events = EventStream(bus)
 
     read_model = ReadModel(settings.database())
     archived_rows = ArchivedRows(log.archives, read_model, context.log)
@@ -248,9 +247,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     answers = Answers(log, reader)
     questions = OpenQuestions(followers, log, context.log)
     signer = Signer(settings.links_secret.get_secret_value() or token)
-    announcer = ModelAnnouncer(context, receiver)
+    announcer = ModelAnnouncer(context, events)
 
-    subscriber.subscribe(context, receiver)
     features = (
         settings,
         Tokens(tokens),
@@ -258,7 +256,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         artifacts,
         versions,
         models,
-        receiver,
+        events,
         ReadModelRebuild(projector, series),
         ArtifactLineage(read_model, projector, scripts, versions),
         states,

@@ -1,4 +1,4 @@
-"""Composition root of the platform on one machine: an embedded NATS server and all six services in one process.
+"""Composition root of the platform on one machine: an embedded NATS server and all services in one process.
 
 `--ephemeral` starts a platform that stops when its last client has exited: `penstock run` starts one if none runs.
 """
@@ -115,7 +115,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
 
 
 def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app.Builder]:
-    """The six services with their settings. Imported here, after the NATS server was started, to save time."""
+    """The services with their settings. Imported here, after the NATS server was started, to save time."""
     import penstock_artifacts.app
     import penstock_artifacts.settings
     import penstock_builder.app
@@ -128,6 +128,8 @@ def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app
     import penstock_gateway.settings
     import penstock_scheduler.app
     import penstock_scheduler.settings
+    import penstock_triggers.app
+    import penstock_triggers.settings
 
     home = state.home
     scheduler = penstock_scheduler.settings.SchedulerSettings(home=home)
@@ -137,6 +139,7 @@ def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app
     artifacts = penstock_artifacts.settings.ArtifactsSettings(home=home)
     builder = penstock_builder.settings.BuilderSettings(home=home)
     cron = penstock_cron.settings.CronSettings(home=home)
+    triggers = penstock_triggers.settings.TriggersSettings(home=home)
     # The token is that of the state folder, whatever PENSTOCK_TOKEN says; its principal is the owner of the folder.
     gateway = penstock_gateway.settings.GatewaySettings(home=home, port=settings.port, token=None)
     return {
@@ -145,6 +148,7 @@ def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app
         "scheduler": lambda context: penstock_scheduler.app.build(context, scheduler),
         "executor": lambda context: penstock_executor.app.build(context, executor),
         "cron": lambda context: penstock_cron.app.build(context, cron),
+        "triggers": lambda context: penstock_triggers.app.build(context, triggers),
         "gateway": lambda context: penstock_gateway.app.build(context, gateway),
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import itertools
 from collections.abc import AsyncGenerator
@@ -15,6 +16,7 @@ import nats.errors
 import orjson
 from pydantic import SecretStr
 
+import penstock_triggers.app
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.buckets.kv import Bucket
@@ -38,6 +40,7 @@ from penstock_gateway.settings import GatewaySettings
 from penstock_servicekit import app as servicekit
 from penstock_servicekit import logs
 from penstock_servicekit.service_context import ServiceContext
+from penstock_triggers.settings import TriggersSettings
 
 TOKEN = "a-token-for-tests"
 SOURCE = hashlib.sha256(b"bundle").hexdigest()
@@ -182,10 +185,14 @@ async def running(root: Path, **changes: Any) -> AsyncGenerator[Platform]:
         await _stand_ins(platform)
         await store.put_bytes(b"bundle")
         await platform.add_version(chain())
+        # Events that the gateway stores are delivered to waiting steps by the triggers service.
+        triggers = penstock_triggers.app.build(dataclasses.replace(context, service="triggers"), TriggersSettings())
         await gateway.start()
+        await triggers.start()
         try:
             yield platform
         finally:
+            await triggers.stop()
             await gateway.stop()
     finally:
         with contextlib.suppress(nats.errors.Error):

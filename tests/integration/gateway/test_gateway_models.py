@@ -9,17 +9,17 @@ import orjson
 import pytest
 from gateway_platform import Http, Platform, chain
 
-from penstock_adapters.nats.buckets.waits import EventKey, Waits
+from penstock_adapters.nats.buckets.waits import Waits
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_contracts import subjects
-from penstock_contracts.commands import Event
+from penstock_core.deployments.events import Event
 from penstock_core.facts import AttemptFinished, StepSuspended
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.ir import Kind
 from penstock_core.pipeline.values import ArtifactRef, Element, Inline, Items, Stored
 from penstock_core.registry import decide
 from penstock_core.registry.decide import Actor, Origin, Promotion, VersionDetails
-from penstock_gateway.events.event_receiver import EventReceiver
 from penstock_gateway.registry.announcer import ModelAnnouncer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -358,9 +358,8 @@ def _scoring() -> ir.Pipeline:
 # -------------------------------------------------------------------------------------------------------------- events
 
 
-async def triggers(platform: Platform, type: str, model: str) -> list[Event]:
-    found = await platform.bus.read(subjects.TRIGGERS, subjects.trigger("default", type))
-    events = [Event.model_validate_json(message.data) for message in found]
+async def published(platform: Platform, type: str, model: str) -> list[Event]:
+    events = await EventStream(platform.bus).since("default", type, 0.0)
     return [event for event in events if event.data["model"] == model]
 
 
@@ -383,11 +382,15 @@ async def test_every_change_is_published_once_to_triggers_and_waiting_steps(plat
         await waits.expect(fact, 0.0)
     await version(http, platform, "told", b"told")
     await http("PUT", "/v1/models/told/aliases/champion", {"version": 1, "reason": "first"})
-    (event,) = await until(lambda: triggers(platform, PROMOTED, "told"))
-    assert (event.key, event.id, event.data["reference"]) == ("told@champion", "default.told.2", "told:1")
+    (event,) = await until(lambda: published(platform, PROMOTED, "told"))
+    assert (event.extensions["keys"], event.id, event.data["reference"]) == (
+        "told,told@champion",
+        "default.told.2",
+        "told:1",
+    )
     assert (event.data["alias"], event.data["previous"], event.data["reason"]) == ("champion", None, "first")
-    (made,) = await triggers(platform, "penstock.model.registered.v1", "told")
-    assert (made.key, made.data["metrics"]) == ("told", {"accuracy": 0.9, "loss": 0.2})
+    (made,) = await published(platform, "penstock.model.registered.v1", "told")
+    assert (made.extensions["keys"], made.data["metrics"]) == ("told", {"accuracy": 0.9, "loss": 0.2})
     assert made.data["artifact"]["format"] == "pickle"
 
     async def ended() -> list[str]:
@@ -409,36 +412,30 @@ async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platf
         "killed",
         lambda model: decide.register(model, origin, VersionDetails(), Actor("ada", 1.0), promotion),
     )
-    delivered_to = asyncio.Event()
+    publishing = asyncio.Event()
 
-    class Dies(EventReceiver):
-        """A gateway that stops after publishing the event to triggers."""
+    class Dies(EventStream):
+        """The stream of a gateway that stops before it publishes."""
 
-        async def receive(self, event: Event) -> Any:
-            delivered_to.set()
+        async def publish(self, event: Event) -> Any:
+            publishing.set()
             await asyncio.Event().wait()
 
-    incoming = platform.gateway.feature(EventReceiver)
-    dying = ModelAnnouncer(platform.context, Dies(platform.bus, platform.log, "default"))
+    events = platform.gateway.feature(EventStream)
+    dying = ModelAnnouncer(platform.context, Dies(platform.bus))
     await dying.start()
-    await asyncio.wait_for(delivered_to.wait(), 30)
+    await asyncio.wait_for(publishing.wait(), 30)
     await dying.close()
-    about = EventKey("default", PROMOTED, "killed@champion")
-    assert await Waits(platform.bus).events(about) == []
-    after = ModelAnnouncer(platform.context, incoming)
+    assert await published(platform, PROMOTED, "killed") == []
+    after = ModelAnnouncer(platform.context, events)
     await after.start()
     try:
-
-        async def published() -> list[Event]:
-            return await Waits(platform.bus).events(about)
-
-        (event,) = await until(published)
+        (event,) = await until(lambda: published(platform, PROMOTED, "killed"))
         assert event.data["reference"] == "killed:1"
-        assert len(await triggers(platform, PROMOTED, "killed")) == 1
-        assert len(await triggers(platform, "penstock.model.registered.v1", "killed")) == 1
+        assert len(await until(lambda: published(platform, "penstock.model.registered.v1", "killed"))) == 1
     finally:
         await after.close()
-        replacement = ModelAnnouncer(platform.context, incoming)
+        replacement = ModelAnnouncer(platform.context, events)
         await replacement.start()
         platform.gateway._background.append(replacement)
 
@@ -446,7 +443,7 @@ async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platf
 async def test_unreadable_model_facts_are_parked_and_block_nothing(platform: Platform, http: Http) -> None:
     await platform.bus.publish("models.default.odd.1", b"{}", {"ce-type": PROMOTED})
     await version(http, platform, "after", b"after")
-    await until(lambda: triggers(platform, "penstock.model.registered.v1", "after"))
+    await until(lambda: published(platform, "penstock.model.registered.v1", "after"))
 
     async def parked() -> list[Any]:
         found = [orjson.loads(one.data) for one in await platform.bus.read(subjects.PARKED, "parked.gateway")]

@@ -10,7 +10,8 @@ from urllib.parse import quote
 import pytest
 from gateway_platform import Http, Platform, chain
 
-from penstock_adapters.nats.buckets.waits import EventKey, Waits
+from penstock_adapters.nats.buckets.waits import Waits
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import subjects
 from penstock_core.facts import (
     AttemptFinished,
@@ -74,7 +75,11 @@ async def asks(platform: Platform, run_id: str, key: str = "publish", attempt: i
 
 async def end(platform: Platform, run_id: str, key: str, attempt: int = 1) -> AttemptFinished:
     place = subjects.finished(run_id, key, attempt)
-    found = (await platform.log.last([place]))[place].fact
+    deadline = time.monotonic() + 30
+    while place not in (records := await platform.log.last([place])):
+        assert time.monotonic() < deadline, "the attempt does not end"
+        await asyncio.sleep(0.02)
+    found = records[place].fact
     assert isinstance(found, AttemptFinished)
     return found
 
@@ -227,12 +232,14 @@ async def test_a_suspended_step_shows_what_it_waits_for(platform: Platform, http
 # ------------------------------------------------------------------------------------------------------------- events
 
 
-async def expects(platform: Platform, run_id: str, kind: str, key: str | None = None) -> StepSuspended:
-    """The scheduler's subscription of a step that waits for an event."""
+async def expects(
+    platform: Platform, run_id: str, kind: str, key: str | None = None, since: float | None = None
+) -> Any:
+    """Subscribe a step that waits for an event as the scheduler does; return the data of a stored event."""
     inputs = {"type": Inline(kind), "key": Inline(key)}
     fact = await asks(platform, run_id, "labels", kind=ir.Kind.EVENT, inputs=inputs)
-    await Waits(platform.bus).expect(fact, time.time())
-    return fact
+    found = await Waits(platform.bus).expect(fact, time.time() if since is None else since)
+    return None if found is None else found.data
 
 
 async def test_an_event_finishes_the_steps_that_wait_for_it(
@@ -246,8 +253,7 @@ async def test_an_event_finishes_the_steps_that_wait_for_it(
     answer = await http("POST", "/v1/events", event, headers={"content-type": "application/cloudevents+json"})
     assert answer.status == 202, answer.body
     taken = answer.json()
-    assert (taken["id"], taken["duplicate"]) == ("e-1", False)
-    assert {one["run_id"] for one in taken["delivered_to"]} == set(runs[:2])
+    assert (taken["id"], taken["source"], taken["duplicate"]) == ("e-1", "s", False)
     for run_id in runs[:2]:
         fact = await end(platform, run_id, "labels")
         assert fact.outputs == {"result": Inline({"n": 3})} and fact.params == {"event": "e-1"}
@@ -256,40 +262,56 @@ async def test_an_event_finishes_the_steps_that_wait_for_it(
     )
 
 
-async def test_events_are_deduplicated_by_id(platform: Platform, http: Http, pipelines: set[str]) -> None:
-    event = {"type": "com.acme.twice", "id": "e\r\nx: 1", "key": "k", "data": {"n": 1}}
+async def test_events_are_deduplicated_by_source_and_id(platform: Platform, http: Http, pipelines: set[str]) -> None:
+    event = {"type": "com.acme.twice", "source": "s", "id": "e\r\nx: 1", "key": "k", "data": {"n": 1}}
     early = await begun(platform, pipelines)
     first = await http("POST", "/v1/events", event)
     assert first.status == 202
-    # As left by a gateway killed after it stored an event: the sender retries.
-    await expects(platform, early, "com.acme.twice", "k")
-    await asyncio.sleep(0.01)
-    late = await begun(platform, pipelines)
-    await expects(platform, late, "com.acme.twice", "k")
+    # A wait that begins after the event was stored finds it.
+    assert (await expects(platform, early, "com.acme.twice", "k", time.time() - 60)) == {"n": 1}
     again = await http("POST", "/v1/events", event | {"data": {"n": 2}})
     assert again.status == 200 and again.json()["duplicate"]
-    assert [one["run_id"] for one in again.json()["delivered_to"]] == [early], "a later run waits for another event"
-    assert (await end(platform, early, "labels")).outputs == {"result": Inline({"n": 1})}, "what was stored first"
-    stored = await Waits(platform.bus).events(EventKey("default", "com.acme.twice", "k"))
-    assert [one.data for one in stored] == [{"n": 1}]
+    assert again.json()["sequence"] == first.json()["sequence"]
+    other = await http("POST", "/v1/events", event | {"source": "t", "data": {"n": 3}})
+    assert other.status == 202, "the same id of another source is another event"
+    found = await EventStream(platform.bus).since("default", "com.acme.twice", 0.0)
+    assert [one.data for one in found] == [{"n": 1}, {"n": 3}]
 
 
 async def test_an_event_also_matched_by_the_scheduler(platform: Platform, http: Http, pipelines: set[str]) -> None:
-    run_id = await begun(platform, pipelines)
-    await expects(platform, run_id, "com.acme.race")
+    run_id, other = await begun(platform, pipelines), await begun(platform, pipelines)
+    for waiting in (run_id, other):
+        await expects(platform, waiting, "com.acme.race")
     known = AttemptFinished(run_id=run_id, key="labels", attempt=1, outcome=Outcome.SUCCEEDED, params={"event": "mine"})
     await platform.log.append([known])
-    assert len((await http("POST", "/v1/events", {"type": "com.acme.race", "id": "mine"})).json()["delivered_to"]) == 1
-    assert (await http("POST", "/v1/events", {"type": "com.acme.race", "id": "other"})).json()["delivered_to"] == []
+    event = {"type": "com.acme.race", "source": "s", "id": "later"}
+    assert (await http("POST", "/v1/events", event)).status == 202
+    assert (await end(platform, other, "labels")).params == {"event": "later"}
+    assert (await end(platform, run_id, "labels")).params == {"event": "mine"}
 
 
 async def test_events_in_binary_mode(platform: Platform, http: Http, pipelines: set[str]) -> None:
     run_id = await begun(platform, pipelines)
     await expects(platform, run_id, "com.acme.binary", "d 1")
-    headers = {"ce-specversion": "1.0", "ce-type": "com.acme.binary", "ce-id": "b1", "ce-key": "d%201"}
+    headers = {
+        "ce-specversion": "1.0", "ce-type": "com.acme.binary", "ce-source": "s", "ce-id": "b1", "ce-key": "d%201"
+    }  # fmt: skip
     answer = await http("POST", "/v1/events", {"rows": 5}, headers=headers)
-    assert answer.status == 202 and len(answer.json()["delivered_to"]) == 1
+    assert answer.status == 202, answer.body
     assert (await end(platform, run_id, "labels")).outputs == {"result": Inline({"rows": 5})}
+
+
+async def test_events_in_a_batch(platform: Platform, http: Http) -> None:
+    content = {"content-type": "application/cloudevents-batch+json"}
+    events = [{"type": "com.acme.many", "source": "s", "id": str(n), "data": n} for n in range(3)]
+    answer = await http("POST", "/v1/events", events, headers=content)
+    assert answer.status == 202, answer.body
+    assert [one["id"] for one in answer.json()["events"]] == ["0", "1", "2"]
+    refused = await http("POST", "/v1/events", [*events, {"type": "com.acme.many", "id": "9"}], headers=content)
+    assert refused.status == 422
+    assert [error["field"] for error in refused.json()["errors"]] == ["[3].source"]
+    found = await EventStream(platform.bus).since("default", "com.acme.many", 0.0)
+    assert sorted(one.data for one in found) == [0, 1, 2], "a batch is accepted as a whole or not at all"
 
 
 @pytest.mark.parametrize(
@@ -297,12 +319,18 @@ async def test_events_in_binary_mode(platform: Platform, http: Http, pipelines: 
     [
         ({}, 422),
         ({"type": ""}, 422),
-        ({"type": "x" * 301}, 422),
-        ({"type": "t", "key": "x" * 1001}, 422),
-        ({"type": "t", "data_base64": "aa"}, 422),
+        ({"type": "t"}, 422),
+        ({"type": "t", "id": "1"}, 422),
+        ({"type": "x" * 301, "id": "1", "source": "s"}, 422),
+        ({"type": "a b", "id": "1", "source": "s"}, 422),
+        ({"type": "a.>", "id": "1", "source": "s"}, 422),
+        ({"type": "t", "id": "1", "source": "s", "key": "x" * 1001}, 422),
+        ({"type": "t", "id": "1", "source": "s", "data_base64": "aa"}, 422),
+        ({"type": "t", "id": "1", "source": "s", "Not valid": "aa"}, 422),
+        ({"type": "t", "id": "1", "source": "s", "extension": {}}, 422),
         ([1], 422),
-        ({"type": "t", "data": "x" * 70_000}, 413),
-        ({"type": "t", "data": "x" * 200_000}, 413),
+        ({"type": "t", "id": "1", "source": "s", "data": "x" * 70_000}, 422),
+        ({"type": "t", "id": "1", "source": "s", "data": "x" * 200_000}, 413),
     ],
 )
 async def test_invalid_events(http: Http, body: Any, status: int) -> None:

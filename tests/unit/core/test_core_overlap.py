@@ -117,3 +117,16 @@ def test_cancel_previous_also_cancels_waiting_runs() -> None:
     go(ledger, 1)
     go(ledger, 2)
     assert set(ledger.holders) == {slot_key(3)} and not ledger.waiters
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_an_older_run_that_is_seen_after_newer_ones_finished_is_cancelled(most: int) -> None:
+    ledger = LimitsLedger()
+    for n in range(10, 10 + most):
+        come(ledger, n, Overlap.CANCEL_PREVIOUS, most=most)
+        go(ledger, n)
+    come(ledger, 1, Overlap.CANCEL_PREVIOUS, most=most)
+    assert cancel_requested(ledger) == {slot_key(1)}
+    assert slot_key(1) not in ledger.holders
+    come(ledger, 20, Overlap.CANCEL_PREVIOUS, most=most)
+    assert slot_key(20) in ledger.holders

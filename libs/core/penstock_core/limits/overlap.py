@@ -51,10 +51,19 @@ def admit(ledger: LimitsLedger, run: Waiter, overlap: Overlap) -> str | None:
             slot_ledger.enqueue(ledger, run)
             for _, slot_key in sorted(known)[: max(0, len(known) - most)]:
                 slot_ledger.ask_to_leave(ledger, slot_key)
+            if not _is_new(ledger, limit.name, run.since, most):
+                slot_ledger.ask_to_leave(ledger, run.slot_key)  # newer ones may have finished already
         case _:
             pass
     slot_ledger.enqueue(ledger, run)
     return None
+
+
+def _is_new(ledger: LimitsLedger, name: str, since: float, most: int) -> bool:
+    """Record a run of a pipeline whose newest runs cancel previous ones; return whether it is one of the newest."""
+    newest = tuple(sorted({*ledger.newest.get(name, ()), since})[-most:])
+    ledger.newest[name] = newest
+    return since >= newest[0]
 
 
 def _as_many(most: int) -> str:

@@ -90,6 +90,8 @@ class LimitsLedger:
         pending_notices: notices that may not be in the log yet; every change of the ledger appends them first.
         outside: limits with waiters outside of the ledger, with the count of `sent` when that was last so.
         sent: how many waiters were sent outside so far.
+        newest: when the newest runs were requested, oldest first, by limit of a pipeline whose newest runs cancel
+            previous ones: those that finished are among them.
         floor: sequence in the log up to which every queued attempt is in the ledger or has ended.
         settings: revision of the configured limits by which the ledger was last changed.
         whole: whether it was compared with the log since it was created: it may replace a lost one.
@@ -100,6 +102,7 @@ class LimitsLedger:
     pending_notices: dict[tuple[SlotKey, Notice], None] = field(default_factory=dict[tuple[SlotKey, Notice], None])
     outside: dict[str, int] = field(default_factory=dict[str, int])
     sent: int = 0
+    newest: dict[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
     floor: int = 0
     settings: int = 0
     whole: bool = False
@@ -112,6 +115,7 @@ class LimitsLedger:
             waiters=dict(self.waiters),
             pending_notices=dict(self.pending_notices),
             outside=dict(self.outside),
+            newest=dict(self.newest),
         )
 
     def taken(self) -> Counter[str]:

@@ -1,4 +1,4 @@
-"""Events that steps wait for (`wait_for_event`): `Client.events`."""
+"""Events, which start runs and which steps wait for (`wait_for_event`): `Client.events`."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ class EventReceipt:
     """The platform's confirmation of an event.
 
     Attributes:
-        duplicate: an event with this id had been stored before; this one was ignored.
-        delivered_to: the waiting steps that the event completed at once, as pairs of run id and step key.
+        duplicate: an event with this source and id had been stored before; this one was ignored.
+        sequence: the place of the event in the stream of events.
+        digest: identifies the event in the decisions of deployments.
     """
 
     id: str
+    source: str
     type: str
-    key: str = ""
+    sequence: int
+    digest: str
     duplicate: bool = False
-    delivered_to: tuple[tuple[str, str], ...] = ()
 
 
 class Events:
-    """`Client.events`: send events to waiting steps."""
+    """`Client.events`: send events."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -36,14 +38,15 @@ class Events:
     def send(
         self, type: str, data: Any = None, *, key: str = "", id: str | None = None, source: str = "penstock.Client"
     ) -> EventReceipt:
-        """Send an event to the steps that wait for its type and key, now or later in runs that exist already.
+        """Send an event: deployments start runs for it, and steps that wait for its type and key continue.
+
+        Steps of existing runs may wait for it later. When this returns, the event is stored.
 
         Args:
             type: such as `com.acme.labels.ready`.
-            data: JSON of at most 64 KiB, delivered as the output of the waiting steps; a dictionary for
-                `wait_for_event`.
+            data: JSON of at most 64 KiB; the output of waiting steps, a dictionary for `wait_for_event`.
             key: distinguishes events of one type, such as the id of an order.
-            id: idempotency key: a second event with the same id within a day is ignored; default a new one.
+            id: with `source`, identifies the event: sent twice, it is one event; default a new one.
             source: the sender, as in CloudEvents.
 
         Raises:
@@ -54,9 +57,7 @@ class Events:
             "id": id or secrets.token_hex(16),
             "type": type,
             "source": source,
-            "key": key,
             "data": data,
+            **({"key": key} if key else {}),
         }
-        answer = self._transport.json("POST", "/v1/events", body=event)
-        delivered_to = tuple((row["run_id"], row["step"]) for row in answer.get("delivered_to") or ())
-        return views.build(EventReceipt, answer, delivered_to=delivered_to)
+        return views.build(EventReceipt, self._transport.json("POST", "/v1/events", body=event))

@@ -9,7 +9,7 @@ from pydantic_core import PydanticUndefined
 
 from penstock_servicekit.settings import ServiceSettings
 
-SERVICES = ("gateway", "scheduler", "executor", "artifacts", "builder", "cron", "standalone")
+SERVICES = ("gateway", "scheduler", "executor", "artifacts", "builder", "cron", "triggers", "standalone")
 
 
 def tables() -> dict[str, list[str]]:

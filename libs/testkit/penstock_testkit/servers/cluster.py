@@ -22,11 +22,11 @@ from penstock_testkit.servers.child import Child
 from penstock_testkit.servers.nats import NatsServer
 from penstock_testkit.servers.ports import free_ports
 
-SERVICES = ("artifacts", "builder", "scheduler", "executor", "cron", "gateway")
+SERVICES = ("artifacts", "builder", "scheduler", "executor", "cron", "triggers", "gateway")
 
 
 class Cluster:
-    """Six services and a server. `url` and `token` are the gateway's; replicas are named `scheduler-2` and so on.
+    """All services and a server. `url` and `token` are the gateway's; replicas are named `scheduler-2` and so on.
 
     Args:
         folder: the folder of state and logs.

@@ -96,14 +96,6 @@ REQUESTS = (
         "Delete a finished run.",
     ),
     _Request(
-        subjects.GATEWAY_EVENT,
-        commands.Event,
-        commands.EventReply,
-        "gateway",
-        (),
-        "Send an event to the steps that wait for it.",
-    ),
-    _Request(
         subjects.SCHEDULER_REPLICAS,
         None,
         commands.Replicas,
@@ -130,7 +122,6 @@ MESSAGES = (
     _Message("builds.{project}.{pipeline}.registered", commands.Version, ("builder",), ()),
     _Message("ticks.{schedule}", commands.Tick, ("cron",), ("cron",)),
     _Message("replicas.{service}", commands.Replica, ("scheduler",), ("scheduler",)),
-    _Message("triggers.{project}.{type}", commands.Event, ("gateway",), ()),
     _Message("parked.{service}", commands.Parked, ("scheduler", "executor", "cron"), ()),
 )
 

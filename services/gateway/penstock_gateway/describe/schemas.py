@@ -36,8 +36,6 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     commands.Replicas,
     commands.Schedule,
     commands.Tick,
-    commands.Event,
-    commands.EventReply,
 )
 
 NAME = ids.NAME_PATTERN

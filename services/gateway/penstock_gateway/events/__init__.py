@@ -1,1 +1,1 @@
-"""Events that steps wait for."""
+"""Events that start runs and that steps wait for."""

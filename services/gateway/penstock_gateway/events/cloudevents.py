@@ -1,79 +1,85 @@
-"""CloudEvents 1.0 over HTTP: structured (the body is the event), or binary (attributes as headers, data as body)."""
+"""CloudEvents 1.0 over HTTP: structured (body), binary (attributes as headers, data as body), or a batch of them."""
 
 from __future__ import annotations
 
 from typing import Any, cast
 from urllib.parse import unquote
 
-import orjson
-import pydantic
 from fastapi import Request
 
-from penstock_contracts.commands import Event
+from penstock_contracts import event_codec
+from penstock_contracts.event_codec import InvalidEventError
+from penstock_core.deployments.events import Event
 from penstock_core.json_schema import kind
-from penstock_core.pipeline.values import INLINE_LIMIT
-from penstock_gateway.errors import ContentTooLargeError, UnprocessableError
-from penstock_gateway.http import bodies, problems
+from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.http import bodies
 
-BODY_LIMIT = INLINE_LIMIT + 16 * 1024
-"""Largest body in bytes: data of the size of an inline value, and attributes."""
+BATCH = "application/cloudevents-batch+json"
 
-_ATTRIBUTES = ("id", "type", "source", "key")
+BATCH_LIMIT = 1_000
+"""Most events in a batch."""
+
+BODY_LIMIT = event_codec.DATA_LIMIT + 64 * 1024
+"""Largest body of one event in bytes: its data and attributes."""
+
+BATCH_BODY_LIMIT = 8 * 1024 * 1024
 
 
-async def read(request: Request) -> Event:
-    """Return the event in a request.
+def is_batch(request: Request) -> bool:
+    """Whether the body is a list of events."""
+    return request.headers.get("content-type", "").split(";")[0].strip().lower() == BATCH
+
+
+async def read(request: Request, project: str) -> list[Event]:
+    """Return the events in a request: one, or those of a batch.
 
     Raises:
         RequestError: 400, 413 or 415, the body cannot be read.
         UnprocessableError: with the attributes that are missing or invalid.
-        ContentTooLargeError: the data is too large.
     """
-    binary = "ce-type" in request.headers
+    if is_batch(request):
+        found = bodies.parse_json(await bodies.read_bytes(request, BATCH_BODY_LIMIT))
+        return _batch(project, found)
     raw = await bodies.read_bytes(request, BODY_LIMIT)
-    if binary and not raw.strip():
-        raw = b"{}"
-    else:
+    if "ce-type" not in request.headers:
         bodies.check_media_type(request)
-    data = bodies.parse_json(raw)
-    if binary:
-        found: dict[str, Any] = {name: unquote(request.headers.get(f"ce-{name}", "")) for name in _ATTRIBUTES}
-        return event({**found, "data": data})
-    if not isinstance(data, dict):
-        message = f"must be a CloudEvent, not {kind(data)}"
-        raise UnprocessableError(f"The body {message}", errors=[("body", message)])
-    return event(cast("dict[str, Any]", data))
-
-
-def event(given: dict[str, Any]) -> Event:
-    """Return an event from its attributes; attributes that are not used here are dropped.
-
-    Raises:
-        UnprocessableError: with the attributes that are missing or invalid.
-        ContentTooLargeError: the data is too large.
-    """
-    if "data_base64" in given:
-        message = "is not supported; send JSON as `data`"
-        raise UnprocessableError(f"data_base64 {message}", errors=[("data_base64", message)])
-    named = {name: given[name] for name in (*_ATTRIBUTES, "data") if given.get(name) is not None}
+        return [_event(project, bodies.parse_json(raw))]
+    if raw.strip():
+        bodies.check_media_type(request)
+    attributes = {
+        name[3:]: unquote(value) for name, value in request.headers.items() if name.startswith("ce-") and value
+    }
     try:
-        found = Event.model_validate(named)
-    except pydantic.ValidationError as error:
-        errors = problems.field_errors(error)
-        raise UnprocessableError("The event is invalid", problems.sentence(errors), errors=errors) from error
-    return check(found)
+        return [event_codec.event(project, attributes, bodies.parse_json(raw) if raw.strip() else None)]
+    except InvalidEventError as error:
+        raise _refused(error.errors) from error
 
 
-def check(found: Event) -> Event:
-    """Return the event, if its data fits into an output of a step.
+def _batch(project: str, found: Any) -> list[Event]:
+    if not isinstance(found, list):
+        raise _refused([("body", f"must be a list of CloudEvents, not {kind(found)}")])
+    given = cast("list[Any]", found)
+    if not 0 < len(given) <= BATCH_LIMIT:
+        raise _refused([("body", f"has {len(given)} events; a batch has 1 to {BATCH_LIMIT}")])
+    events: list[Event] = []
+    errors: list[tuple[str, str]] = []
+    for n, one in enumerate(given):
+        try:
+            events.append(event_codec.event(project, *event_codec.structured(one)))
+        except InvalidEventError as error:
+            errors += [(f"[{n}].{attribute}", message) for attribute, message in error.errors]
+    if errors:
+        raise _refused(errors)
+    return events
 
-    Raises:
-        ContentTooLargeError: it does not.
-    """
-    size = len(orjson.dumps(found.data))
-    if size > INLINE_LIMIT:
-        raise ContentTooLargeError(
-            f"The event's data has {size} bytes as JSON, the limit is {INLINE_LIMIT}",
-            "store it as an artifact and send a reference to that",
-        )
-    return found
+
+def _event(project: str, found: Any) -> Event:
+    try:
+        return event_codec.event(project, *event_codec.structured(found))
+    except InvalidEventError as error:
+        raise _refused(error.errors) from error
+
+
+def _refused(errors: list[tuple[str, str]]) -> UnprocessableError:
+    detail = "; ".join(f"{path} {message}" for path, message in errors[:20])
+    return UnprocessableError("The event is invalid", detail, errors=errors[:100])

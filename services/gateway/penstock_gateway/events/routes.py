@@ -1,35 +1,43 @@
-"""`/v1/events`: send an event to the steps that wait for it."""
+"""`/v1/events`: send events, which start runs and complete waiting steps."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
 
-from penstock_contracts.waits import EventAccepted
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_contracts.waits import EventAccepted, EventsAccepted
 from penstock_core.access import Permission
+from penstock_core.deployments.events import Event
 from penstock_gateway.events import cloudevents
-from penstock_gateway.events.event_receiver import EventReceiver
 from penstock_gateway.http.parameters import feature, requires
 from penstock_gateway.http.responses import BODY, COMMON, problems
+from penstock_gateway.project import PROJECT
 
-router = APIRouter(prefix="/v1/events", tags=["waits"], responses=COMMON)
+router = APIRouter(prefix="/v1/events", tags=["events"], responses=COMMON)
 
 _EVENT = {
     "type": "object",
-    "required": ["type"],
+    "required": ["id", "source", "type"],
+    "additionalProperties": {"type": ["string", "integer", "boolean"], "description": "an extension attribute"},
     "properties": {
+        "specversion": {"type": "string"},
+        "id": {"type": "string", "minLength": 1, "description": "with `source`, identifies the event"},
+        "source": {"type": "string", "minLength": 1},
         "type": {"type": "string", "minLength": 1, "maxLength": 300},
-        "id": {"type": "string", "maxLength": 200, "description": "the same ID is the same event, within a day"},
-        "key": {"type": "string", "maxLength": 1000, "description": "extension attribute, matched with the wait's key"},
-        "source": {"type": "string", "maxLength": 1000},
-        "data": {"description": "JSON payload of at most 64 KiB, delivered to the waiting steps"},
+        "time": {"type": "string", "description": "when it happened, in RFC 3339"},
+        "subject": {"type": "string"},
+        "key": {"type": "string", "maxLength": 1000, "description": "matched with the key of waiting steps"},
+        "data": {"description": "JSON payload of at most 64 KiB"},
     },
 }
 _CONTENT = {
     "application/cloudevents+json": {"schema": _EVENT},
+    "application/cloudevents-batch+json": {"schema": {"type": "array", "items": _EVENT}},
     "application/json": {
-        "schema": {"description": "an event; or its data, with `ce-type`, `ce-id` and `ce-key` as headers"}
+        "schema": {"description": "an event; or its data, with `ce-id`, `ce-source` and `ce-type` as headers"}
     },
 }
 
@@ -37,21 +45,31 @@ _CONTENT = {
 @router.post(
     "",
     status_code=202,
-    summary="Send an event to the steps that wait for it",
+    summary="Send an event",
     dependencies=[requires(Permission.EVENTS_SEND)],
     responses={
-        200: {"model": EventAccepted, "description": "An event with this ID was stored before"},
+        200: {"model": EventAccepted, "description": "An event with this source and ID was stored before"},
         **problems(*BODY),
     },
     openapi_extra={"requestBody": {"required": True, "content": _CONTENT}},
 )
 async def send_event(
-    receiver: Annotated[EventReceiver, feature(EventReceiver)], request: Request, response: Response
-) -> EventAccepted:
-    """Stores a CloudEvent and finishes the steps of existing runs that wait for its type and key, now or later.
+    stream: Annotated[EventStream, feature(EventStream)], request: Request, response: Response
+) -> EventAccepted | EventsAccepted:
+    """Stores a CloudEvent, or a batch of them: deployments start runs for it, and steps that wait for it continue.
 
-    Sending it again with the same ID is idempotent, and completes a delivery that a failure interrupted.
+    Answered when it is stored. Sending an event again with the same source and ID is idempotent.
     """
-    received = await receiver.receive(await cloudevents.read(request))
-    response.status_code = 200 if received.duplicate else 202
-    return received
+    events = await cloudevents.read(request, PROJECT)
+    accepted = await asyncio.gather(*(_store(stream, event) for event in events))
+    if cloudevents.is_batch(request):
+        return EventsAccepted(events=accepted)
+    response.status_code = 200 if accepted[0].duplicate else 202
+    return accepted[0]
+
+
+async def _store(stream: EventStream, event: Event) -> EventAccepted:
+    sequence, duplicate = await stream.publish(event)
+    return EventAccepted(
+        id=event.id, source=event.source, type=event.type, sequence=sequence, digest=event.digest, duplicate=duplicate
+    )

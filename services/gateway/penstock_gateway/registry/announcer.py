@@ -1,8 +1,7 @@
 """Publishes every change of a registered model as an event, once it is in the model's log.
 
-In: deliveries of the stream MODELS. Out: an event on `triggers.{project}.{type}`, which can start runs, and the same
-event to the steps that wait for it: without a key, with the model's name, and with `NAME@ALIAS` if it concerns an
-alias.
+In: deliveries of the stream MODELS. Out: an event in the stream EVENTS, which can start runs. Steps can wait for it
+without a key, with the model's name, and with `NAME@ALIAS` if it concerns an alias.
 
 Promise: every fact in the log is published at least once, because its delivery is acknowledged last. Publishing again
 is idempotent: the event's ID is derived from the fact.
@@ -10,12 +9,14 @@ is idempotent: the event's ID is derived from the fact.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import model_fact_codec, subjects
-from penstock_contracts.commands import Event
 from penstock_contracts.fact_codec import UnreadableFact
+from penstock_core.deployments.events import Event
 from penstock_core.registry.facts import ModelFact
-from penstock_gateway.events.event_receiver import EventReceiver
 from penstock_gateway.registry import model_views as views
 from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext
@@ -26,9 +27,9 @@ _PREFETCH = 50
 class ModelAnnouncer:
     """Publishes changes in the order of the stream while it runs."""
 
-    def __init__(self, context: ServiceContext, receiver: EventReceiver) -> None:
+    def __init__(self, context: ServiceContext, events: EventStream) -> None:
         self._context = context
-        self._receiver = receiver
+        self._events = events
         self._worker = DurableWorker(
             context, subjects.MODELS, subjects.MODELS_CONSUMER, self.announce, prefetch=_PREFETCH
         )
@@ -52,21 +53,19 @@ class ModelAnnouncer:
             await self._context.park(delivery.subject, delivery.data, fact.why, delivery.stream_seq)
             return
         event = Event(
+            project=fact.project,
             type=fact.ce_type,
-            id=fact.tail,
             source="penstock/models",
+            id=fact.tail,
+            time=datetime.fromtimestamp(fact.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            subject=fact.model,
+            extensions={"keys": ",".join(_keys(fact))},
             data=views.change(fact).model_dump(),
-            at=fact.at,
         )
-        keys = _keys(fact)
-        headers = {**model_fact_codec.headers(fact, event.source), "Nats-Msg-Id": f"{fact.ce_type}/{fact.tail}"}
-        body = event.model_copy(update={"key": keys[-1]}).model_dump_json().encode()
-        await self._context.bus.publish(subjects.trigger(fact.project, fact.ce_type), body, headers)
-        for key in keys:
-            await self._receiver.receive(event.model_copy(update={"key": key}))
+        await self._events.publish(event)
 
 
 def _keys(fact: ModelFact) -> list[str]:
-    """Return the keys of the waits that match the event."""
+    """Return the keys of the waits that match the event, beside none."""
     alias = getattr(fact, "alias", None)
-    return ["", fact.model, *([f"{fact.model}@{alias}"] if alias else [])]
+    return [fact.model, *([f"{fact.model}@{alias}"] if alias else [])]

@@ -23,7 +23,7 @@ from penstock_core.errors import PenstockError
 from penstock_core.facts import Limit
 from penstock_core.limits.slot_ledger import POOL, Holder, LimitsLedger, Notice, SlotKey, Waiter
 
-_FORM = 2
+_FORM = 3
 _TRIES = 100
 
 
@@ -150,6 +150,7 @@ def pack(ledger: LimitsLedger) -> bytes:
         "pending_notices": [[*slot_key, notice.value] for slot_key, notice in ledger.pending_notices],
         "outside": ledger.outside,
         "sent": ledger.sent,
+        "newest": ledger.newest,
         "floor": ledger.floor,
         "sizes": ledger.settings,
         "whole": ledger.whole,
@@ -192,6 +193,7 @@ def unpack(data: bytes) -> LimitsLedger:
             pending_notices=dict.fromkeys(pending_notices),
             outside=body["outside"],
             sent=body["sent"],
+            newest={str(name): tuple(times) for name, times in body["newest"].items()},
             floor=body["floor"],
             settings=body["sizes"],
             whole=body["whole"],

@@ -19,6 +19,7 @@ from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import subjects
 from penstock_contracts.commands import Wait
+from penstock_core.deployments.definition import is_event_type
 from penstock_core.deployments.events import Event
 from penstock_core.facts import AttemptFinished, Outcome, StepSuspended
 from penstock_core.pipeline.values import Inline
@@ -85,6 +86,8 @@ class Waits:
         """Subscribe an attempt; returns an event that was stored already, after a Unix time in seconds."""
         await self._bucket.put(_key(fact), wait(fact).model_dump_json().encode())
         wanted = about(fact)
+        if not is_event_type(wanted.type):
+            return None  # no event can have it
         found = await self._events.since(wanted.project, wanted.type, after)
         return next((event for event in found if wanted.key in keys(event)), None)
 

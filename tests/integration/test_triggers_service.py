@@ -1,0 +1,348 @@
+"""The triggers service on a real server: an event has one decision and one run per deployment, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+import pytest
+import pytest_asyncio
+
+from penstock_adapters.nats.buckets import versions
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.decision_log import DecisionLog
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_adapters.nats.run_log import from_direct
+from penstock_adapters.nats.server import EmbeddedServer
+from penstock_contracts import subjects
+from penstock_contracts.commands import EnvironmentInfo, Parked, Publication, Publications, Version
+from penstock_core.deployments import state
+from penstock_core.deployments.decisions import EventDecided, Outcome
+from penstock_core.deployments.definition import Definition, EventTrigger, Window, WindowKind
+from penstock_core.deployments.events import Event
+from penstock_core.deployments.facts import DeploymentDeleted, DeploymentPaused, DeploymentResumed
+from penstock_core.deployments.state import Actor
+from penstock_core.facts import RunRequested
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import Inline
+from penstock_servicekit import app
+from penstock_servicekit.settings import ServiceSettings
+from penstock_triggers.app import build
+from penstock_triggers.settings import TriggersSettings
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+T = TypeVar("T")
+PARAMS = (
+    ir.Port(name="url", required=False, default="", schema={"type": "string"}),
+    ir.Port(name="rows", required=False, default=0, schema={"type": "integer"}),
+    ir.Port(name="all", required=False, default=[]),
+)
+
+
+@dataclass
+class Platform:
+    """A server with the triggers service."""
+
+    server: EmbeddedServer
+    home: Path
+    running: list[app.RunningServices]
+
+    @property
+    def bus(self) -> Bus:
+        return self.running[0].bus
+
+    async def deploy(self, name: str, *triggers: EventTrigger, **more: Any) -> None:
+        definition = Definition(pipeline="training", triggers=triggers, **more)
+        actor = Actor(by="user:ada", at=time.time())
+        await DeploymentLog(self.bus, "test").change(
+            "default", name, lambda deployment: state.apply(deployment, definition, actor)
+        )
+
+    async def change(self, name: str, kind: Any) -> None:
+        actor = Actor(by="user:ada", at=time.time())
+        await DeploymentLog(self.bus, "test").change(
+            "default", name, lambda deployment: state.change(deployment, kind, "", actor)
+        )
+
+    async def send(self, type: str, data: Any = None, id: str = "1", **more: Any) -> Event:
+        event = Event(project="default", type=type, source=type, id=id, data=data, **more)
+        sequence, _ = await EventStream(self.bus).publish(event)
+        return replace(event, sequence=sequence)
+
+    async def decisions(self, event: Event) -> list[EventDecided]:
+        return await DecisionLog(self.bus, "test").decided("default", event.digest)
+
+    async def runs(self, deployment: str) -> list[RunRequested]:
+        """The runs that a deployment started, in the order of the log."""
+        messages = await self.bus.read(subjects.RUNS, subjects.requested_runs())
+        facts = [found.fact for message in messages if (found := from_direct(message)) is not None]
+        runs = [fact for fact in facts if isinstance(fact, RunRequested)]
+        return [run for run in runs if run.trigger.get("deployment") == deployment]
+
+    async def started(self, deployment: str, count: int = 1) -> list[RunRequested]:
+        return await until(lambda: self.runs(deployment), lambda found: len(found) >= count)
+
+    async def settled(self) -> None:
+        """Wait until every event and timer so far was acknowledged."""
+
+        async def pending() -> int:
+            left = 0
+            for stream in (subjects.EVENTS, subjects.TIMERS):
+                info = await self.bus.api(f"CONSUMER.INFO.{stream}.{subjects.TRIGGERS_CONSUMER}")
+                left += info["num_pending"] + info["num_ack_pending"]
+            return left
+
+        await until(pending, lambda left: left == 0)
+
+
+async def until(read: Callable[[], Awaitable[T]], enough: Callable[[T], bool]) -> T:
+    deadline = time.monotonic() + 60
+    while not enough(found := await read()):
+        assert time.monotonic() < deadline, f"still {found!r}"
+        await asyncio.sleep(0.02)
+    return found
+
+
+@asynccontextmanager
+async def service(server: EmbeddedServer, home: Path) -> AsyncIterator[app.RunningServices]:
+    settings = ServiceSettings(home=home, ack_wait=1.0)
+    running = await app.compose(
+        server.url, settings, {"triggers": lambda link: build(link, TriggersSettings(home=home))}
+    )
+    try:
+        yield running
+    finally:
+        await app.stop(running, 5)
+
+
+async def put_version(bus: Bus) -> None:
+    pipeline = ir.Pipeline(name="training", params=PARAMS)
+    version = Version(
+        project="default",
+        name="training",
+        version=1,
+        digest="1" * 64,
+        source="2" * 64,
+        environment=EnvironmentInfo(version="3.11", digest="0" * 64),
+        pipeline=pipeline,
+        registered_at=1.0,
+    )
+    bucket = Bucket(bus, subjects.VERSIONS_BUCKET)
+    await bucket.put(versions.key("default", "training", 1), versions.pack(version))
+    published = Publications(latest=1, versions={1: Publication(at=0.0, by="ada")})
+    await bucket.put(versions.published_key("default", "training"), published.model_dump_json().encode())
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def platform(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+    home = tmp_path_factory.mktemp("triggers")
+    server = EmbeddedServer(home, fsync=False)
+    await server.start()
+    try:
+        async with service(server, home) as running:
+            await put_version(running.bus)
+            yield Platform(server, home, [running])
+    finally:
+        await server.stop()
+
+
+def on(type: str, **more: Any) -> EventTrigger:
+    return EventTrigger(name="data", types=(type,), **more)
+
+
+# ------------------------------------------------------------------------------------------------------- single events
+
+
+async def test_an_event_starts_a_run_with_mapped_inputs(platform: Platform) -> None:
+    trigger = on("com.acme.one", filter="data.rows > 1000", inputs={"url": "data.url", "rows": "data.rows"})
+    await platform.deploy("one", trigger, labels={"team": "a"}, inputs={"all": [1]})
+    event = await platform.send("com.acme.one", {"rows": 1001, "url": "s3://a"})
+    [run] = await platform.started("one")
+    assert (run.pipeline, run.version, run.labels, run.requested_by) == ("training", 1, {"team": "a"}, "trigger:one")
+    assert run.inputs == {"url": Inline("s3://a"), "rows": Inline(1001), "all": Inline([1])}
+    assert run.trigger == {
+        "type": "event",
+        "deployment": "one",
+        "trigger": "data",
+        "revision": "1",
+        "event_type": "com.acme.one",
+        "event_source": "com.acme.one",
+        "event_id": "1",
+    }
+    [decision] = await platform.decisions(event)
+    assert (decision.outcome, decision.run_id, decision.revision) == (Outcome.STARTED, run.run_id, 1)
+    await platform.send("com.acme.one", {"rows": 10, "url": "s3://a"}, id="2")
+    await platform.settled()
+    assert len(await platform.runs("one")) == 1
+
+
+async def test_the_same_event_starts_one_run_whenever_it_comes_again(platform: Platform) -> None:
+    await platform.deploy("again", on("com.acme.again"))
+    event = await platform.send("com.acme.again", 1)
+    await platform.started("again")
+    # Without the header by which the broker drops duplicates, as a foreign client publishes.
+    for attribute in ("ce-id", "CE-ID"):
+        headers = {attribute: "1", "ce-source": "com.acme.again", "ce-type": "com.acme.again", "ce-specversion": "1.0"}
+        await platform.bus.publish("events.default.com.acme.again", b"2", headers)
+    structured = {"id": "1", "source": "com.acme.again", "type": "com.acme.again", "data": 3}
+    await platform.bus.publish(
+        "events.default.com.acme.again", orjson.dumps(structured), {"content-type": "application/cloudevents+json"}
+    )
+    await platform.settled()
+    assert len(await platform.runs("again")) == 1
+    assert len(await platform.decisions(event)) == 1
+    await platform.deploy("again", on("com.acme.again"), description="changed")
+    await platform.bus.publish("events.default.com.acme.again", b"4", headers)
+    await platform.settled()
+    assert len(await platform.runs("again")) == 1, "a changed deployment does not decide again"
+
+
+async def test_events_from_before_a_deployment_or_a_revision_meet_what_was_in_force(platform: Platform) -> None:
+    early = await platform.send("com.acme.early")
+    await platform.settled()
+    await platform.deploy("early", on("com.acme.early"))
+    await platform.change("early", DeploymentPaused)
+    paused = await platform.send("com.acme.early", id="2")
+    await platform.settled()
+    await platform.change("early", DeploymentResumed)
+    await platform.send("com.acme.early", id="3")
+    [run] = await platform.started("early")
+    assert run.trigger["event_id"] == "3"
+    await platform.change("early", DeploymentDeleted)
+    deleted = await platform.send("com.acme.early", id="4")
+    await platform.settled()
+    assert len(await platform.runs("early")) == 1
+    for event in (early, paused, deleted):
+        assert await platform.decisions(event) == []
+
+
+async def test_a_failing_expression_or_input_is_rejected_and_harms_no_other_deployment(platform: Platform) -> None:
+    await platform.deploy("bad-filter", on("com.acme.bad", filter="data.rows > 5"))
+    await platform.deploy("bad-mapping", on("com.acme.bad", inputs={"url": "data.url"}))
+    await platform.deploy("bad-input", on("com.acme.bad", inputs={"url": "1"}))
+    await platform.deploy("no-version", on("com.acme.bad"), version=9)
+    await platform.deploy("good", on("com.acme.*"))
+    event = await platform.send("com.acme.bad", {})
+    await platform.started("good")
+    found = await until(lambda: platform.decisions(event), lambda found: len(found) == 5)
+    errors = {one.deployment: one.error for one in found if one.outcome is Outcome.REJECTED}
+    assert errors["bad-filter"] == "filter: there is no field 'rows'"
+    assert errors["bad-mapping"] == "inputs.url: there is no field 'url'"
+    assert "inputs.url: must be text" in errors["bad-input"] or "inputs.url" in errors["bad-input"]
+    assert "has no version 9" in errors["no-version"]
+    await platform.change("good", DeploymentDeleted)
+
+
+async def test_unreadable_events_are_parked(platform: Platform) -> None:
+    await platform.bus.publish("events.default.com.acme.broken", b"{", {"ce-id": "1", "ce-source": "s"})
+    await platform.bus.publish("events.default.com.acme.broken", b"{}", {"ce-source": "s"})
+    messages = await until(lambda: platform.bus.read(subjects.PARKED, "parked.triggers"), lambda found: len(found) >= 2)
+    errors = [Parked.model_validate_json(message.data).error for message in messages]
+    assert any("data is not JSON" in error for error in errors)
+    assert "id is missing" in errors
+
+
+async def test_not_before_starts_the_run_later(platform: Platform) -> None:
+    await platform.deploy("later", on("com.acme.later", not_before="data.at"))
+    at = time.time() + 1.5
+    event = await platform.send("com.acme.later", {"at": datetime.fromtimestamp(at, UTC).isoformat()})
+    [decision] = await until(lambda: platform.decisions(event), bool)
+    assert decision.outcome is Outcome.SCHEDULED and decision.start_at == pytest.approx(at, abs=0.01)
+    assert await platform.runs("later") == []
+    [run] = await platform.started("later")
+    assert run.run_id == decision.run_id and run.requested_at >= at
+    past = await platform.send("com.acme.later", {"at": "2020-01-01T00:00:00Z"}, id="2")
+    await platform.started("later", 2)
+    assert [one.outcome for one in await platform.decisions(past)] == [Outcome.STARTED]
+
+
+# ------------------------------------------------------------------------------------------------------------- windows
+
+
+async def test_debounce_by_key(platform: Platform) -> None:
+    window = Window(kind=WindowKind.DEBOUNCE, seconds=1.0)
+    await platform.deploy(
+        "debounced",
+        on("com.acme.debounced", key="data.customer", inputs={"all": "events.map(e, e.data.n)"}, window=window),
+    )
+    for n in range(5):
+        event = await platform.send("com.acme.debounced", {"customer": "ab"[n % 2], "n": n}, id=str(n))
+    runs = await platform.started("debounced", 2)
+    assert sorted(run.inputs["all"].value for run in runs) == [[0, 2, 4], [1, 3]]  # type: ignore[union-attr]
+    [decision] = await platform.decisions(event)
+    assert (decision.outcome, decision.key, decision.window) == (Outcome.COLLECTED, "a", 1)
+    assert decision.run_id in {run.run_id for run in runs}
+
+
+async def test_batches_and_throttling(platform: Platform) -> None:
+    mapping = {"all": "events.map(e, e.data)"}
+    await platform.deploy(
+        "batch", on("com.acme.stream", inputs=mapping, window=Window(kind=WindowKind.BATCH, seconds=60, count=3))
+    )
+    await platform.deploy(
+        "throttle", on("com.acme.stream", inputs=mapping, window=Window(kind=WindowKind.THROTTLE, seconds=60))
+    )
+    events = [await platform.send("com.acme.stream", n, id=str(n)) for n in range(6)]
+    runs = await platform.started("batch", 2)
+    assert sorted(run.inputs["all"].value for run in runs) == [[0, 1, 2], [3, 4, 5]]  # type: ignore[union-attr]
+    await platform.settled()
+    [first] = await platform.runs("throttle")
+    outcomes = [
+        next(one for one in await platform.decisions(event) if one.deployment == "throttle") for event in events
+    ]
+    assert [one.outcome for one in outcomes] == [Outcome.COLLECTED] + [Outcome.THROTTLED] * 5
+    assert {one.run_id for one in outcomes} == {first.run_id}
+
+
+async def test_all_of(platform: Platform) -> None:
+    window = Window(kind=WindowKind.ALL_OF, seconds=60)
+    trigger = EventTrigger(name="both", types=("com.acme.left", "com.acme.right"), window=window)
+    await platform.deploy("both", trigger)
+    await platform.send("com.acme.left")
+    await platform.send("com.acme.left", id="2")
+    await platform.settled()
+    assert await platform.runs("both") == []
+    await platform.send("com.acme.right")
+    await platform.started("both")
+
+
+# ---------------------------------------------------------------------------------------------------- several replicas
+
+
+async def test_two_replicas_and_a_restart_start_each_run_once(tmp_path: Path) -> None:
+    server = EmbeddedServer(tmp_path, fsync=False)
+    await server.start()
+    try:
+        async with service(server, tmp_path) as one:
+            await put_version(one.bus)
+            platform = Platform(server, tmp_path, [one])
+            await platform.deploy("many", on("com.acme.many", inputs={"rows": "data"}))
+            window = Window(kind=WindowKind.BATCH, seconds=3, count=10)
+            await platform.deploy(
+                "batches", on("com.acme.many", inputs={"all": "events.map(e, e.data)"}, window=window)
+            )
+            async with service(server, tmp_path):
+                for n in range(100):
+                    await platform.send("com.acme.many", n, id=str(n))
+            for n in range(100, 150):
+                await platform.send("com.acme.many", n, id=str(n))
+            runs = await platform.started("many", 150)
+            assert sorted(run.inputs["rows"].value for run in runs) == [*range(150)]  # type: ignore[union-attr]
+            await platform.settled()
+            await until(lambda: collected(platform), lambda found: found == [*range(150)])
+    finally:
+        await server.stop()
+
+
+async def collected(platform: Platform) -> list[int]:
+    return sorted(n for run in await platform.runs("batches") for n in run.inputs["all"].value)  # type: ignore[union-attr]
