@@ -312,7 +312,7 @@ class TestS3Artifacts(ArtifactStoreSuite, SweepingSuite):
             ({"bucket": "no-such-bucket"}, "bucket 'no-such-bucket' does not exist: create it"),
             ({"secret_key": "wrong"}, "credentials are not accepted.*PENSTOCK_S3_SECRET_KEY"),
             ({"access_key": "nobody"}, "credentials are not accepted.*PENSTOCK_S3_ACCESS_KEY"),
-            ({"endpoint": "no address"}, "settings of the artifact store .* are not usable"),
+            ({"endpoint": "no address"}, "settings of the artifact store .* are invalid"),
         ],
     )
     async def test_each_wrong_setting_has_its_own_error(

@@ -163,7 +163,7 @@ class Mirror:
             return []
         path = self._path(ref.sha256)
         if path.stat().st_size > folders.MANIFEST_LIMIT:
-            raise TransferError(f"artifact {ref.sha256} is too large to be a folder's manifest")
+            raise TransferError(f"artifact {ref.sha256} is too large for a folder manifest")
         return folders.decode(path.read_bytes()).objects()
 
     async def missing(self, wanted: Iterable[Value]) -> set[str]:
@@ -186,7 +186,7 @@ class Mirror:
         try:
             location = Location.model_validate_json(reply.data)
         except pydantic.ValidationError as error:
-            raise UnavailableError("the artifacts service gave an unreadable reply") from error
+            raise UnavailableError("the artifacts service sent an invalid reply") from error
         if location.unavailable or location.error:
             raise UnavailableError(location.error or "the artifact store is unavailable")
         return location.size is not None
@@ -200,7 +200,7 @@ class Mirror:
             try:
                 self._info = StoreInfo.model_validate_json(reply.data)
             except pydantic.ValidationError as error:
-                raise UnavailableError("the artifacts service gave an unreadable reply about its store") from error
+                raise UnavailableError("the artifacts service sent an invalid reply about its store") from error
         return self._info
 
     async def _locate(self, command: Locate) -> Location:
@@ -219,7 +219,7 @@ class Mirror:
             except UnavailableError as error:
                 why = str(error)
             except pydantic.ValidationError as error:
-                raise TransferError(f"the artifacts service gave an unreadable reply: {error}") from error
+                raise TransferError(f"the artifacts service sent an invalid reply: {error}") from error
             if attempt == transfers.TRIES - 1:
                 raise UnavailableError(why)
             await asyncio.sleep(min(0.25 * 2**attempt, 10.0))

@@ -34,6 +34,6 @@ def open_store(url: str, home: Path, s3: S3Options | None = None, marks: Marks |
             options = s3 or S3Options(bucket=parts.netloc)
             return S3Artifacts(replace(options, bucket=parts.netloc, prefix=parts.path.strip("/")), marks)
     raise StoreRefusedError(
-        f"{url[:200]!r} is not the URL of an artifact store: use 'folder:/some/path' or 's3://bucket/prefix', "
+        f"{url[:200]!r} is not a URL of an artifact store: use 'folder:/some/path' or 's3://bucket/prefix', "
         "or leave it empty for a folder in the state folder"
     )

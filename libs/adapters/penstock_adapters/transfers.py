@@ -85,8 +85,8 @@ class Download:
         found = self._digest.hexdigest()
         if found != self._sha256:
             raise TransferError(
-                f"artifact {self._sha256} arrived with the SHA-256 {found}: it is damaged in the store. "
-                "Remove the object and run the step that made it again"
+                f"artifact {self._sha256} arrived with the SHA-256 {found}: the stored object is damaged. "
+                "Delete it and rerun the step that produced it"
             )
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._part.chmod(0o444)

@@ -103,7 +103,7 @@ def parse_duration(text: str) -> float:
     except ValueError:
         value = -1.0
     if not 0 < value < 1e9:
-        raise UsageError(f"{text!r} is no duration: write seconds, or a number with s, m, h or d, such as 10m")
+        raise UsageError(f"{text!r} is not a duration: write seconds, or a number with s, m, h or d, such as 10m")
     return value
 
 
@@ -117,5 +117,5 @@ def parse_time(text: str, now: float) -> float:
         return now - parse_duration(text)
     except UsageError:
         raise UsageError(
-            f"{text!r} is no time: write 2026-11-21, 2026-11-21T08:15, or an age such as 2d, 8h or 90m"
+            f"{text!r} is not a time: write 2026-11-21, 2026-11-21T08:15, or an age such as 2d, 8h or 90m"
         ) from None

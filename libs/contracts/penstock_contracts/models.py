@@ -38,7 +38,7 @@ def _finite(metrics: dict[str, float]) -> dict[str, float]:
 def _short(tags: dict[str, str]) -> dict[str, str]:
     for name, text in tags.items():
         if not 1 <= len(name) <= 100 or len(text) > 1000:
-            raise ValueError("a tag has 1 to 100 characters in its name and up to 1000 in its text")
+            raise ValueError("the name of a tag must have 1 to 100 characters, its text at most 1000")
     return tags
 
 

@@ -101,7 +101,7 @@ def read_fact(line: bytes) -> Recorded:
     except InvalidHistoryError:
         raise
     except (PenstockError, ValueError, RecursionError) as error:
-        raise InvalidHistoryError(f"this is not a fact of a history: {_first(error)}") from error
+        raise InvalidHistoryError(f"this is not a fact of a run history: {_first(error)}") from error
     return Recorded(entry.seq, entry.at, fact)
 
 

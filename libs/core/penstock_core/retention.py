@@ -105,7 +105,9 @@ class Policy:
         if self.keep_last is not None and not 0 <= self.keep_last <= _MOST:
             raise InvalidPolicyError("keep_last", f"{self.keep_last} runs: it must be 0 or more")
         if self.forever and (self.keep_for is not None or self.keep_last is not None):
-            raise InvalidPolicyError("forever", "a policy that keeps runs forever has neither an age nor a number")
+            raise InvalidPolicyError(
+                "forever", "a policy that keeps runs forever cannot have an age or a number of runs"
+            )
         if not self.forever and self.keep_for is None and self.keep_last is None:
             raise InvalidPolicyError("keep_for", "set how long to keep runs, how many, or forever")
 

@@ -64,7 +64,7 @@ class ArtifactTooLargeError(PenstockError, ValueError):
 
 
 class StoreFullError(PenstockError):
-    """The disk or its quota is full; nothing half-written is visible."""
+    """The disk or its quota is full; no partial object is visible."""
 
 
 class NotInScriptsError(PenstockError, NotImplementedError):

@@ -132,7 +132,7 @@ def check_inputs(pipeline: Parametrized, values: Mapping[str, Any]) -> dict[str,
     """The inputs of a run as JSON by name, checked against the pipeline's parameters. Paths become absolute.
 
     Raises:
-        InputError: a parameter is unknown or missing, or a value does not fit or has no JSON form.
+        InputError: a parameter is unknown or missing, or a value does not fit or cannot be stored as JSON.
     """
     return {
         name: to_json(value, pipeline.hints[name], _what(pipeline, name))
@@ -144,7 +144,7 @@ def to_json(value: object, hint: Any, what: str = "the value") -> Any:
     """One input as JSON.
 
     Raises:
-        InputError: it has no JSON form.
+        InputError: it cannot be stored as JSON.
     """
     if isinstance(value, Path):
         value = value.absolute()
@@ -155,8 +155,7 @@ def to_json(value: object, hint: Any, what: str = "the value") -> Any:
         return codec.plain(value, hint)
     except codec.NotJsonError as error:
         raise InputError(
-            f"{what} must be plain data, because it travels as JSON, but {error}: give a path or an address, "
-            "and load it in a step"
+            f"{what} must be plain data (it is sent as JSON), but {error}: pass a path or a URL, and load it in a step"
         ) from error
 
 

@@ -80,7 +80,7 @@ def locate(source: str) -> Target:
         path = _in_folder(path)
     if not path.is_file():
         raise SourceError(
-            f"there is no file {str(path)!r}{_near(path)}: name a Python file, or a folder that holds pipeline.py"
+            f"there is no file {str(path)!r}{_near(path)}: pass a Python file, or a folder with a pipeline.py"
         )
     if path.suffix != ".py":
         raise SourceError(f"{path} is not a Python file: its name must end in .py")
@@ -99,9 +99,7 @@ def _in_folder(folder: Path) -> Path:
     if len(found) == 1:
         return found[0]
     shown = ", ".join(str(path) for path in found[:10])
-    raise SourceError(
-        f"folder {folder} has no pipeline.py: name the file" + (f" (there are: {shown})" if shown else "")
-    )
+    raise SourceError(f"folder {folder} has no pipeline.py: pass a file" + (f" (there are: {shown})" if shown else ""))
 
 
 def _near(path: Path) -> str:
@@ -135,7 +133,7 @@ def _import(target: Target) -> ModuleType:
     there = sys.modules.get(target.name)
     if there is not None and not _is_file(there, target.file):
         raise SourceError(
-            f"{target.file} cannot be imported: its name hides the module {target.name!r} "
+            f"{target.file} cannot be imported: its name shadows the module {target.name!r} "
             f"({getattr(there, '__file__', None) or 'built in'}); rename the file"
         )
     if str(target.root) not in sys.path[:1]:
@@ -150,8 +148,8 @@ def _import(target: Target) -> ModuleType:
         raise
     except SystemExit as error:
         raise SourceError(
-            f"{_place(error, target)}: the file ends the program (sys.exit) when it is imported: "
-            "put that under `if __name__ == '__main__':`",
+            f"{_place(error, target)}: the file calls sys.exit when it is imported: move the call "
+            "under `if __name__ == '__main__':`",
             tracebacks.user_traceback(error),
         ) from error
     except Exception as error:
@@ -210,7 +208,7 @@ def choose(module: ModuleType, target: Target) -> Pipeline:
     if not names:
         raise SourceError(f"{target.file} has no pipeline: decorate a function with @pipeline")
     shown = " or ".join(f"{target.file.name}:{name}" for name in names[:6])
-    raise SourceError(f"{target.file} holds {len(names)} pipelines: choose one with {shown}")
+    raise SourceError(f"{target.file} contains {len(names)} pipelines: choose one with {shown}")
 
 
 def is_pipeline(item: object) -> bool:
@@ -230,15 +228,15 @@ def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> PreparedPipeline:
     """
     if not pipeline.file or not Path(pipeline.file).is_file():
         raise SourceError(
-            f"pipeline {pipeline.name!r} was not defined in a file ({pipeline.file or 'unknown'}), so that no other "
-            "process can import its steps: put it into a .py file"
+            f"pipeline {pipeline.name!r} was not defined in a file ({pipeline.file or 'unknown'}), so no other process "
+            "can import its steps: move it into a .py file"
         )
     module = pipeline.function.__module__
     root = bundle.root_of(Path(pipeline.file), module)
     if root is None:
         raise SourceError(
-            f"{pipeline.file} was imported under the name {module!r}, by which no other process finds it: "
-            "import it in the usual way, or name the file"
+            f"{pipeline.file} was imported under the name {module!r}, which other processes cannot import: "
+            "import it under its usual name, or pass the file"
         )
     packed = bundle.pack(root)
     modules = {module, *(spec.entrypoint.partition(":")[0] for spec in compiled.steps.values() if spec.entrypoint)}

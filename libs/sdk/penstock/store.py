@@ -84,8 +84,8 @@ class FolderStore:
             if error.errno not in _FULL:
                 raise
             raise StoreFullError(
-                f"no room is left for artifacts in {self.root} ({error.strerror}): free some space or have the "
-                "administrator raise the quota, then run it again; nothing half-written is visible"
+                f"no room is left for artifacts in {self.root} ({error.strerror}): free some space or ask the "
+                "administrator to raise the quota, then rerun; no partial object is visible"
             ) from error
         finally:
             with suppress(FileNotFoundError):
@@ -117,7 +117,7 @@ class FolderStore:
         if self.limit is not None and size > self.limit:
             raise ArtifactTooLargeError(
                 f"the artifact has {size} bytes, more than the platform's limit of {self.limit} bytes; nothing was "
-                "stored. Give less, or have the administrator raise PENSTOCK_ARTIFACT_LIMIT"
+                "stored. Store less data, or ask the administrator to raise PENSTOCK_ARTIFACT_LIMIT"
             )
 
     def _is_there(self, sha256: str, size: int) -> bool:
@@ -213,7 +213,7 @@ def compare(sha256: str, found: str, path: Path) -> None:
     if found != sha256:
         raise ArtifactDamagedError(
             f"artifact {sha256} is damaged: the bytes in {path} have the SHA-256 {found}. "
-            "Remove the file and run the step that made it again."
+            "Delete the file and rerun the step that produced it."
         )
 
 

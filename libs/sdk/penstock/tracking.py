@@ -202,7 +202,7 @@ def _make(folder: Path, begin: Json) -> int:
     except OSError as error:
         raise PlatformFailedError(
             f"the run cannot be recorded in {folder.parent} ({error.strerror or error}): "
-            "set PENSTOCK_HOME to a folder that you may write, or make room on its disk"
+            "set PENSTOCK_HOME to a writable folder, or free space on its disk"
         ) from error
     return lock
 

@@ -112,7 +112,7 @@ async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[Nat
         if any("authorization" in str(reason).lower() for reason in [error, *seen]):
             raise AccessRefusedError(f"NATS at {where} refuses the token or password in PENSTOCK_NATS_URL") from error
         raise ConnectionFailedError(
-            f"NATS at {where} cannot be reached ({error}): is it running, is the token right?"
+            f"NATS at {where} cannot be reached ({error}): check that it runs and that the token is correct"
         ) from error
     bus = Bus(client)
     holder.append(bus)

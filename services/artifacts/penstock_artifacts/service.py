@@ -113,7 +113,7 @@ class ArtifactsService:
             return Location()
         # Somebody else may have put it long ago.
         if await self._soon(self._store.touch(command.sha256)) is None:
-            raise UnavailableError(f"artifact {command.sha256} was removed right after its upload: upload it again")
+            raise UnavailableError(f"artifact {command.sha256} was deleted right after its upload: upload it again")
         return Location(size=command.size)
 
     async def _soon(self, call: Awaitable[T]) -> T:

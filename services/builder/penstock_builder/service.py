@@ -172,7 +172,9 @@ class BuilderService:
             new = Publications(latest=number, versions=known | {number: Publication(at=self._clock(), by=command.by)})
             if await self._store.put(key, new.model_dump_json().encode(), entry.revision if entry else 0) is not None:
                 return True
-        raise UnavailableError(f"versions of {command.pipeline.name!r} are published all the time: try again")
+        raise UnavailableError(
+            f"versions of {command.pipeline.name!r} changed too often during this request: try again"
+        )
 
     async def _keep_hint(self, command: RegisterVersion) -> None:
         """Remember where the registrant has the environment. Another one's newer hint may win: it is only a hint."""

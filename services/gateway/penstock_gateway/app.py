@@ -195,7 +195,7 @@ class Gateway:
         if self._task.done():
             listening.cancel()
             self._task.result()
-            raise ListenError(f"the HTTP server on {settings.host}:{self.port} ended at once")
+            raise ListenError(f"the HTTP server on {settings.host}:{self.port} exited while starting")
         for worker in self._background:
             await worker.start()
 

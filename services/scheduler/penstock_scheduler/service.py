@@ -213,7 +213,7 @@ class Scheduler:
             if state is None:
                 await self._acknowledge(entry)
             elif any(fact.tail in entry.refused for fact in machine.decide(state)):
-                raise PenstockError("the log refuses a fact that it does not contain")
+                raise PenstockError("the log refused a fact that it does not contain")
             else:
                 ready[run_id] = state
         except Exception as error:

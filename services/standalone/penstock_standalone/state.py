@@ -55,7 +55,7 @@ class StateFolder:
             where = f" (process {note.get('pid')}, {note.get('url')})" if note else ""
             raise StateError(
                 f"a platform already runs on {self.home}{where}: "
-                f"use it, stop it, or choose another folder with PENSTOCK_HOME"
+                f"use it, stop it, or set another folder with PENSTOCK_HOME"
             ) from error
         self._lock = lock
         free = shutil.disk_usage(self.home).free

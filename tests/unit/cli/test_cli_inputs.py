@@ -103,7 +103,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "m", "-1", "0", "ten", "5x", "nan", "inf", "1e99"])
 def test_invalid_durations(text: str) -> None:
-    with pytest.raises(UsageError, match="is no duration"):
+    with pytest.raises(UsageError, match="is not a duration"):
         arguments.parse_duration(text)
 
 

@@ -309,7 +309,7 @@ def test_connection_refused_fails_within_a_bounded_time() -> None:
 
 
 def test_an_invalid_address_is_reported() -> None:
-    with pytest.raises(ClientError, match="is no URL of a platform"):
+    with pytest.raises(ClientError, match="is not a URL of a platform"):
         Client("localhost:80", TOKEN).runs.get(RUN)
 
 
@@ -399,7 +399,7 @@ def test_a_file_is_uploaded_once_as_an_artifact(served: FakePlatform, client: Cl
 
 def test_a_file_inside_a_list_is_rejected_with_a_hint(client: Client, tmp_path: Path) -> None:
     (tmp_path / "f").touch()
-    with pytest.raises(InputError, match="pass each of them as an input of its own"):
+    with pytest.raises(InputError, match="pass each of them as a separate input"):
         client.run("p", {"sources": [tmp_path / "f"]})
 
 

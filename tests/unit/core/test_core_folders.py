@@ -91,7 +91,7 @@ def file(**changes: Any) -> dict[str, Any]:
         (body(files=[file(), file(path="x/y")]), "below 'x', which is not a folder"),
         (body(files=[file(path="l/y")], links={"l": "d"}), "below 'l', which is not a folder"),
         *[
-            (body(links={"a/l": to}), "out of the folder")
+            (body(links={"a/l": to}), "outside of the folder")
             for to in ("../../x", "/etc/passwd", "", "../..", "b/../../../x", "c/..", 7)
         ],
         (body(files=[file(sha256="../../etc/passwd")]), "cannot be read"),

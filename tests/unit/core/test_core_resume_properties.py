@@ -139,7 +139,7 @@ class Runs:
                     return f"{whole} {path}"
                 found = log_index.part(whole, path)
                 if found is MISSING:
-                    raise NoSuchPartError(f"{path} is not there")
+                    raise NoSuchPartError(f"{path} does not exist")
                 return found
 
     def _find(self, run_id: str, tail: str) -> AttemptFinished | StepReused | None:

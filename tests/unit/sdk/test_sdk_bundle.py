@@ -98,7 +98,7 @@ def test_an_oversized_bundle_is_rejected_naming_the_largest_files(project: Path)
 
 def test_a_folder_with_too_many_files_is_rejected(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "MAX_ENTRIES", 5)
-    with pytest.raises(DefinitionError, match="put the pipeline into a folder of its own"):
+    with pytest.raises(DefinitionError, match="move the pipeline into a separate folder"):
         bundle.pack(project)
 
 

@@ -138,7 +138,7 @@ def test_a_missing_element_is_named(store: FolderStore, path: Any) -> None:
         serialize.save(["x" * 70_000, 1, 2], Any, store),
         {"artifact": {"format": "jsonl", "sha256": store.put_bytes(b"1\n2\n3\n")[0]}},
     ):
-        with pytest.raises(UnloadableError, match=r"input 'n' of step 's' is a missing part of a value: .*\["):
+        with pytest.raises(UnloadableError, match=r"input 'n' of step 's' refers to a part that does not exist: .*\["):
             serialize.load(part(saved, *path), Any, store, where="input 'n' of step 's'")
 
 

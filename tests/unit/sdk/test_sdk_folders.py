@@ -129,7 +129,7 @@ def test_a_flipped_byte_is_detected_and_named(store: FolderStore, tmp_path: Path
 def test_a_name_with_control_characters_is_rejected(store: FolderStore, tmp_path: Path) -> None:
     folder = filled(tmp_path / "model", small=1)
     (folder / "a\nb").write_text("x")
-    with pytest.raises(UnsavableError, match=r"holds 'a\\nb', which has control characters in its name: rename it"):
+    with pytest.raises(UnsavableError, match=r"contains 'a\\nb', which has control characters in its name: rename it"):
         save(folder, store)
     (folder / "a\nb").unlink()
     Path(os.fsdecode(os.fsencode(folder) + b"/\xff")).write_text("x")

@@ -171,7 +171,7 @@ def test_objects_cannot_be_inputs() -> None:
     def anything(value: Any) -> None: ...
 
     with pytest.raises(
-        InputError, match="must be plain data, because it travels as JSON, but a Plain has no JSON form"
+        InputError, match=r"must be plain data \(it is sent as JSON\), but a Plain cannot be stored as JSON"
     ):
         check_inputs(anything, {"value": Plain(1)})
 

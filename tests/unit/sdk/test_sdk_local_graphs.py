@@ -269,10 +269,10 @@ def test_waits_receive_the_values_given_by_the_caller() -> None:
     [
         (
             {},
-            r"waits for an event of type 'com.acme.labels.ready': give local\(events={'com.acme.labels.ready': {…}}\)",
+            r"waits for an event of type 'com.acme.labels.ready': pass local\(events={'com.acme.labels.ready': {…}}\)",
         ),
         ({"events": {"com.acme.labels.ready": 3}}, "the event for step 'wait_for_event' must be dict"),
-        ({"events": {"wait_for_event": {}}}, r"step 'ask' asks 'Publish\?': give local\(answers={'ask': 'yes'}\)"),
+        ({"events": {"wait_for_event": {}}}, r"step 'ask' asks 'Publish\?': pass local\(answers={'ask': 'yes'}\)"),
         ({"events": {"wait_for_event": {}}, "answers": {"ask": "x"}}, "the answer 'x' is not one of 'yes', 'no'"),
     ],
 )
@@ -307,7 +307,7 @@ def test_child_pipelines_run_locally_or_are_given() -> None:
         "second": {"text": "m", "n": 9},
     }
     assert scoring.local(model="x", answers=4) == {"text": "x", "n": 16}, "a parameter of that name comes first"
-    with pytest.raises(InputError, match="step 'other' runs pipeline 'other', of which only the name is known here"):
+    with pytest.raises(InputError, match="step 'other' runs pipeline 'other', which is not loaded"):
         p.local()
 
 

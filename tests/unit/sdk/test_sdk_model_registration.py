@@ -119,7 +119,7 @@ def test_invalid_registrations(tmp_path: Path, entrypoint: str, says: str) -> No
         ("churn", {"alias": "latest"}, InvalidIdError, "latest"),
         ("churn", {"alias": "7"}, InvalidIdError, "read as a version number"),
         ("churn", {"alias": "best", "gate": "accuracy >"}, GateError, "after 'accuracy >'"),
-        ("churn", {"gate": "accuracy > 1"}, ValueError, "set alias=, too"),
+        ("churn", {"gate": "accuracy > 1"}, ValueError, "gate= requires alias="),
         ("churn", {"metrics": {"a": "high"}}, TypeError, "metric 'a' must be a number, not 'high'"),
         ("churn", {"metrics": {"a": None}}, TypeError, "must be a number"),
         ("churn", {"metrics": {"a": True}}, TypeError, "must be a number"),

@@ -284,7 +284,7 @@ def test_a_folder_round_trips_and_its_archive_depends_only_on_content(store: Fol
 def test_a_folder_with_an_escaping_link_is_rejected(store: FolderStore, tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
     (folder / "out").symlink_to("../../secret")
-    with pytest.raises(UnsavableError, match="leads out of the folder"):
+    with pytest.raises(UnsavableError, match="outside of the folder"):
         serialize.save(folder, Path, store)
 
 
@@ -403,7 +403,7 @@ def test_unloadable_values_are_reported_with_a_reason(store: FolderStore, value:
 
 def test_without_a_store_only_small_data_is_saved() -> None:
     assert serialize.save({"a": 1}, dict[str, int]) == {"value": {"a": 1}}
-    with pytest.raises(UnsavableError, match="needs an artifact store"):
+    with pytest.raises(UnsavableError, match="requires an artifact store"):
         serialize.save(b"x", bytes)
 
 

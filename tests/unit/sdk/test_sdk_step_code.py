@@ -323,4 +323,4 @@ def test_a_pipeline_outside_a_project_module_uses_its_bundle_digest() -> None:
 
     compiled = ir.Pipeline(name="flow", steps={"use": spec}, nodes=(ir.Node(key="use", step="use"),))
     found = step_code.identify(compiled, flow.function).steps["use"]
-    assert found.dynamic_code == "module 'nowhere' is no module of the project"
+    assert found.dynamic_code == "module 'nowhere' is not a module of the project"

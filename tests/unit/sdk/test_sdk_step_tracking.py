@@ -31,7 +31,7 @@ WRONG_METRICS: dict[str, tuple[tuple[Any, ...], type[Exception], str]] = {
     "a name that is no text": ((3, 1.0), TypeError, "the name must be text, not int"),
     "a list for a name": ((["a"], 1.0), TypeError, "the name must be text, not list"),
     "a control character": (("a\nb", 1.0), ValueError, "control characters"),
-    "half a character": (("a\ud800", 1.0), ValueError, "half of a character"),
+    "half a character": (("a\ud800", 1.0), ValueError, "lone surrogate"),
     "half a step": (("loss", 1.0, 0.5), TypeError, "step must be a whole number, not float"),
     "a huge step": (("loss", 1.0, 2**63), ValueError, "more than 63 bits"),
 }
@@ -60,7 +60,7 @@ def test_metrics_accept_library_numbers_and_special_values() -> None:
 
 
 WRONG_TAGS: dict[str, tuple[tuple[Any, ...], type[Exception], str]] = {
-    "a list": (("stage", ["a"]), TypeError, r"set_tag\('stage'\): the value must be a text or a number, not list"),
+    "a list": (("stage", ["a"]), TypeError, r"set_tag\('stage'\): the value must be a string or a number, not list"),
     "a long text": (("stage", "x" * 1001), ValueError, "at most 1,000 characters"),
     "a control character": (("stage", "a\0"), ValueError, "no control characters"),
     "a long name": (("x" * 101, "a"), ValueError, "1 to 100 characters, not 101"),
@@ -132,9 +132,9 @@ def test_an_empty_table_and_cells_of_all_kinds() -> None:
 
 
 WRONG_TABLES: dict[str, tuple[object, type[Exception], str]] = {
-    "a number": (3, TypeError, r"log_table\('t'\): a int is no table: give a table of pandas"),
-    "a text": ("abc", TypeError, "a str is no table"),
-    "a series": (pd.Series([1]), TypeError, "a Series is no table"),
+    "a number": (3, TypeError, r"log_table\('t'\): a int is not a table: pass a table of pandas"),
+    "a text": ("abc", TypeError, "a str is not a table"),
+    "a series": (pd.Series([1]), TypeError, "a Series is not a table"),
     "a list of numbers": ([1, 2], TypeError, "row 0 must be a dictionary, not int"),
     "a row with another column": (
         [{"a": 1}, {"a": 1, "b": 2}],
@@ -144,9 +144,9 @@ WRONG_TABLES: dict[str, tuple[object, type[Exception], str]] = {
     "a row without a column": ([{"a": 1, "b": 2}, {"a": 1}], ValueError, "use None for missing values"),
     "columns of two lengths": ({"a": [1], "b": [1, 2]}, ValueError, "'a' has 1, 'b' has 2"),
     "a column that is a text": ({"a": "xyz"}, TypeError, "column 'a' must be a list, not str"),
-    "a column without name": ({3: [1]}, TypeError, "names of columns must be texts, not 3"),
+    "a column without name": ({3: [1]}, TypeError, "column names must be strings, not 3"),
     "texts among numbers": ({"a": [1, None, "x"]}, TypeError, r"mixes numbers \(row 0\) with texts \(row 2\)"),
-    "a list in a cell": ([{"a": [1]}], TypeError, "row 0, column 'a': a list fits no cell"),
+    "a list in a cell": ([{"a": [1]}], TypeError, "row 0, column 'a': a list cannot be a cell"),
 }
 
 

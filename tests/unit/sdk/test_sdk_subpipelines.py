@@ -277,7 +277,7 @@ def test_unbounded_recursion_is_rejected(monkeypatch: pytest.MonkeyPatch) -> Non
     grown: Any = one
     for _ in range(6):
         grown = double(grown)
-    with pytest.raises(DefinitionError, match=r"pipeline 'twice' makes more than 100 calls"):
+    with pytest.raises(DefinitionError, match=r"pipeline 'twice' has more than 100 step calls"):
         grown.compile()
 
 

@@ -22,10 +22,10 @@ from penstock.store import FolderStore
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (Plain(3), "Plain that only pickle can keep .*a Plain has no JSON form"),
-        ([Plain(3)], "that only pickle can keep"),
-        (Config(1, more={"x": Plain(1)}), "that only pickle can keep"),
-        (pd.DataFrame({"x": [1, "a"]}), "only pickle can keep .*Parquet cannot keep it"),
+        (Plain(3), "Plain that only pickle can store .*a Plain cannot be stored as JSON"),
+        ([Plain(3)], "that only pickle can store"),
+        (Config(1, more={"x": Plain(1)}), "that only pickle can store"),
+        (pd.DataFrame({"x": [1, "a"]}), "only pickle can store .*Parquet cannot store it"),
         (np.array([{1}]), "its items are Python objects"),
         (np.ma.masked_array([1]), "MaskedArray is more than an array"),
     ],
@@ -33,7 +33,7 @@ from penstock.store import FolderStore
 def test_values_that_need_pickle_are_rejected_with_a_reason(store: FolderStore, value: Any, says: str) -> None:
     serialize.save(value, Any, store)
     with pytest.raises(
-        ForbiddenFormatError, match=f"output 'a' of step 'b' is a .*{says}.*this project forbids.*Give plain data"
+        ForbiddenFormatError, match=f"output 'a' of step 'b' is a .*{says}.*this project forbids.*Return plain data"
     ):
         serialize.save(value, Any, store, where="output 'a' of step 'b'", unsafe=False)
     assert issubclass(ForbiddenFormatError, UnsavableError)
@@ -120,7 +120,7 @@ def test_estimators_are_saved_with_skops_when_pickle_is_forbidden(store: FolderS
 def test_an_estimator_untrusted_by_skops_is_rejected(store: FolderStore) -> None:
     from sklearn.preprocessing import FunctionTransformer
 
-    with pytest.raises(ForbiddenFormatError, match=r"skops does not trust .*data, which it holds"):
+    with pytest.raises(ForbiddenFormatError, match=r"skops does not trust .*data, which it contains"):
         serialize.save(FunctionTransformer(data), Any, store, unsafe=False)
 
 
@@ -150,7 +150,7 @@ def test_a_forged_tree_is_rejected(store: FolderStore, tmp_path: Path) -> None:
                     content = (tmp_path / "one.npy").read_bytes()
             new.writestr(name, content)
     sha256, size = store.put_file(forged)
-    with pytest.raises(UnloadableError, match="its nodes lead out of it"):
+    with pytest.raises(UnloadableError, match="its nodes refer to nodes that do not exist"):
         serialize.load({"artifact": {"sha256": sha256, "size": size, "format": "skops"}}, Any, store)
 
 
@@ -169,7 +169,7 @@ def test_an_attempt_saving_a_forbidden_format_fails_with_step_and_output(store: 
     end = attempt("gives_plain", store, unsafe=False)
     assert end["outcome"] == "failed"
     assert end["error"]["type"] == "ForbiddenFormatError"
-    assert end["error"]["message"].startswith("output 'result' of step 'split' is a Plain that only pickle can keep")
+    assert end["error"]["message"].startswith("output 'result' of step 'split' is a Plain that only pickle can store")
     saved = attempt("gives_plain", store)["outputs"]["result"]
     end = attempt("takes", store, {"value": saved}, unsafe=False)
     assert end["error"]["type"] == "UnsafeFormatError"

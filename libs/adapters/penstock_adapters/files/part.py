@@ -175,8 +175,8 @@ def translate_errors(root: Path) -> Generator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFullError(
-                f"no room is left for artifacts in {root} ({error.strerror}): free some space or have the "
-                "administrator raise the quota, then try again; no partial object is visible"
+                f"no room is left for artifacts in {root} ({error.strerror}): free some space or ask the "
+                "administrator to raise the quota, then try again; no partial object is visible"
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise StoreRefusedError(

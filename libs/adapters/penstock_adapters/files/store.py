@@ -79,7 +79,7 @@ class FolderArtifacts:
         """Stream an object's bytes; see the port."""
         path = self.path(sha256)
         if start < 0 or (end is not None and end < start):
-            raise ValueError(f"no range: {start} to {end}")
+            raise ValueError(f"invalid range: {start} to {end}")
         try:
             file = await self._run(path.open, "rb", buffering=0)
         except FileNotFoundError as error:
@@ -173,7 +173,7 @@ class FolderArtifacts:
         Raises:
             StoreRefusedError: always.
         """
-        raise StoreRefusedError(f"the artifact folder {self.root} takes no objects in parts")
+        raise StoreRefusedError(f"the artifact folder {self.root} does not support multipart uploads")
 
     def path(self, sha256: str) -> Path:
         """Where the object of this digest lies, whether it is there or not.

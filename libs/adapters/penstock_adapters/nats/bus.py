@@ -231,7 +231,7 @@ def is_end(message: Msg) -> bool:
         description = (message.headers or {}).get("Description", "")
         if status == "503":
             raise UnavailableError("the stream has no leader")
-        raise BusError(f"the read was refused: {status} {description}")
+        raise BusError(f"JetStream refused the read: {status} {description}")
     return False
 
 

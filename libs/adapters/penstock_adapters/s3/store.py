@@ -101,7 +101,7 @@ class S3Artifacts:
         """Stream an object's bytes; see the port. A broken connection is resumed where it broke."""
         key = self._key(sha256)
         if start < 0 or (end is not None and end < start):
-            raise ValueError(f"no range: {start} to {end}")
+            raise ValueError(f"invalid range: {start} to {end}")
         if end == start:
             if await self.stat(sha256) is None:
                 raise ArtifactMissingError(sha256, self.options.where)

@@ -30,8 +30,8 @@ def migrate(database: Database) -> None:
             _make(connection)
         elif found > HEAD:
             raise DatabaseError(
-                f"the database of the read model was made by a newer version of Penstock ({found}, this one knows "
-                f"{HEAD}): update, or give this one a database of its own with PENSTOCK_DATABASE_URL"
+                f"the database of the read model was created by a newer version of Penstock ({found}, this one knows "
+                f"{HEAD}): install that version, or choose another database with PENSTOCK_DATABASE_URL"
             )
         elif found < HEAD:
             upgrade(connection)

@@ -182,7 +182,7 @@ def _temp(home: Path) -> Iterator[Finding]:
             file.flush()
         yield Finding("temporary folder", OK, tempfile.gettempdir())
     except OSError as error:
-        yield Finding("temporary folder", FAIL, str(error), "set TMPDIR to a folder that you may write")
+        yield Finding("temporary folder", FAIL, str(error), "set TMPDIR to a writable folder")
 
 
 def _port(home: Path) -> Iterator[Finding]:

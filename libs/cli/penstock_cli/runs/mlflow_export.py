@@ -104,8 +104,8 @@ class Mlflow:
             self._refused: Any = importlib.import_module("mlflow.exceptions").MlflowException
         except ImportError as error:
             raise UsageError(
-                f"mlflow cannot be imported ({error}): install it beside this command, such as "
-                "`pip install 'penstock[mlflow]'`"
+                f"mlflow cannot be imported ({error}): install it beside this command, for example "
+                "with `pip install 'penstock[mlflow]'`"
             ) from error
         self._address = address
         self._client: Any = self._call(lambda: tracking.MlflowClient(tracking_uri=address))

@@ -34,7 +34,7 @@ _ENDS = 64
 
 
 class UnsafeFolderError(PenstockError, ValueError):
-    """A manifest or archive of a folder is invalid, for example because a path leads out of the folder."""
+    """A manifest or archive of a folder is invalid, for example because a path outside of the folder."""
 
     user_fault: ClassVar[bool] = True
 
@@ -170,7 +170,9 @@ def _check_paths(manifest: Manifest) -> None:
                 raise UnsafeFolderError(f"the folder has {path!r} below {above!r}, which is not a folder"[:500])
     for path, target in manifest.links:
         if link_leaves(path, target):
-            raise UnsafeFolderError(f"the folder has the link {path!r} to {target!r}, out of the folder"[:500])
+            raise UnsafeFolderError(
+                f"the folder has the link {path!r} to {target!r}, which is outside of the folder"[:500]
+            )
 
 
 def _above(path: str) -> Iterable[str]:
@@ -183,7 +185,7 @@ def path_problem(path: Any) -> str | None:
     if type(path) is not str or not path:
         return "is not a path"
     if any(part in ("", ".", "..") for part in path.split("/")):
-        return "leads out of the folder"
+        return "outside of the folder"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
         return "has control characters in its name"
     if any(0xD800 <= ord(letter) < 0xE000 for letter in path):

@@ -49,7 +49,7 @@ class RunArchived:
         if self.output is not None:
             ids.check_digest(self.output.sha256)
         if self.facts < 1 or self.last_seq < 1:
-            raise InvalidFactError("an archive has at least the request of its run")
+            raise InvalidFactError("an archive contains at least the request of its run")
 
     @property
     def tail(self) -> str:

@@ -70,7 +70,9 @@ def check(pipeline: Pipeline) -> None:
     _check_cycle(pipeline, nodes)
     if pipeline.nodes and all(node.phase is not Phase.MAIN for node in pipeline.nodes):
         first = pipeline.nodes[0]
-        raise DefinitionError(f"pipeline {pipeline.name!r} has only steps that run at its end", first.file, first.line)
+        raise DefinitionError(
+            f"pipeline {pipeline.name!r} has only on_failure and on_exit steps", first.file, first.line
+        )
 
 
 def _check_id(check: Callable[[str, str], str], name: str, what: str, where: Pipeline | StepSpec | Node) -> None:
@@ -225,9 +227,11 @@ def _check_binding(
         if name not in params:
             raise DefinitionError(f"{what} reads unknown parameter {name!r}", *where)
     if _chooses_from_nothing(binding):
-        raise DefinitionError(f"{what} is a choice without options", *where)
+        raise DefinitionError(f"{what} is one_of() without options", *where)
     if (node is None or node.phase is Phase.MAIN) and _reads_ending(binding):
-        raise DefinitionError(f"{what} reads the outcome of the run, which only steps at its end can", *where)
+        raise DefinitionError(
+            f"{what} reads the outcome of the run, which only on_failure and on_exit steps can", *where
+        )
 
 
 def _reads_ending(binding: values.Binding) -> bool:

@@ -49,7 +49,7 @@ def build_request(
     """
     depth = int(parent.trigger.get("depth", "0")) + 1
     if depth > MAX_DEPTH:
-        raise InputError(f"{MAX_DEPTH} runs have started each other: does pipeline {fact.target!r} start itself?")
+        raise InputError(f"{MAX_DEPTH} nested child runs: does pipeline {fact.target!r} start itself?")
     options = Options(
         trigger={"type": "run", "run": fact.run_id, "step": fact.key, "depth": str(depth)},
         requested_by=access.run_step(fact.run_id, fact.key),

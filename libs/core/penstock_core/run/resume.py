@@ -226,7 +226,7 @@ class _ResultReuse:
         if self._is_lost(step) or (step.mapped and any(self._is_lost(item) for item in step.mapped.items.values())):
             return "an artifact of its result is no longer in the store"
         if step.from_run and any(_is_named_only(step.outputs.get(name)) for name in self.read):
-            return "the scheduler must read its result, which the earlier run holds as a reference only"
+            return "the scheduler must read its result, which the earlier run has as a reference only"
         return None
 
     def whole(self, step: StepState) -> StepReused:

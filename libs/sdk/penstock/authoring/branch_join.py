@@ -40,7 +40,7 @@ def one_of(first: Any, *others: Any) -> Any:
     plain = next((one for one in given[:-1] if not isinstance(one, Reference | Outputs)), None)
     if plain is not None:
         raise options.definition_error(
-            f"one_of(): {hints.short_repr(plain)} is always available, so that arguments after it are never used"
+            f"one_of(): {hints.short_repr(plain)} is always available, so arguments after it are never used"
         )
     foreign = next((one for one in placeholder if references.parts(one)[0] is not tracer), None)
     if foreign is not None:
@@ -68,7 +68,7 @@ def _of_outputs(call: CallBinder, given: tuple[Any, ...]) -> Outputs:
     kinds = {references.whole(one)[1] if isinstance(one, Outputs) else None for one in given}
     if len(kinds) > 1:
         raise call.definition_error(
-            "one_of() takes all outputs of steps only where they are of one NamedTuple: choose one of them"
+            "one_of() takes steps with several outputs only if all return the same NamedTuple: pass one output of each"
         )
     named = references.whole(given[0])[1]
     fields = {name: [references.whole(one)[0][name] for one in given] for name in references.whole(given[0])[0]}
@@ -76,6 +76,6 @@ def _of_outputs(call: CallBinder, given: tuple[Any, ...]) -> Outputs:
         (name for name, several in fields.items() if not all(isinstance(one, Reference) for one in several)), None
     )
     if odd is not None:
-        raise call.definition_error(f"one_of(): output {odd!r} is made of several results: choose among these")
+        raise call.definition_error(f"one_of(): output {odd!r} combines several results: pass these to one_of()")
     chosen = {name: _reference(call, tuple(several)) for name, several in fields.items()}
     return Outputs(call.tracer, None, chosen, named)

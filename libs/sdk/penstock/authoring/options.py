@@ -54,7 +54,7 @@ def duration(value: Any, what: str, *, zero: bool = False) -> float:
             seconds = durations.parse_duration(value)
     if seconds is None or not math.isfinite(seconds) or seconds < 0 or (seconds == 0 and not zero):
         raise definition_error(
-            f"{what} must be a time such as '10m', '1h30m', 2.5 (seconds) or a timedelta, not {value!r}"
+            f"{what} must be a duration such as '10m', '1h30m', 2.5 (seconds) or a timedelta, not {value!r}"
         )
     return seconds
 
@@ -107,7 +107,7 @@ class Resources:
         self.gpu = whole(gpu, "gpu", 0, 1024)
         self.memory_growth = number(memory_growth, "memory_growth", 1.0, 100.0)
         if self.memory_growth != 1 and self.memory is None:
-            raise definition_error("memory_growth multiplies memory, so it needs memory=… too")
+            raise definition_error("memory_growth requires memory=…, which it multiplies")
 
     def __repr__(self) -> str:
         growth = f", memory_growth={self.memory_growth}" if self.memory_growth != 1 else ""
@@ -203,7 +203,7 @@ def number(value: Any, what: str, low: float, high: float = math.inf) -> float:
 def text(value: Any, what: str) -> str:
     """Return a str."""
     if not isinstance(value, str):
-        raise definition_error(f"{what} must be a text, not {hints.short_repr(value)}")
+        raise definition_error(f"{what} must be a string, not {hints.short_repr(value)}")
     return value
 
 
@@ -239,8 +239,8 @@ def texts(value: Any, what: str) -> tuple[str, ...]:
 def environment_variables(value: Any) -> dict[str, str]:
     """Environment variables of the attempt's process."""
     if not isinstance(value, Mapping):
-        raise definition_error(f"env must be a dictionary of texts, not {value!r}")
+        raise definition_error(f"env must be a dictionary of strings, not {value!r}")
     for key, entry in value.items():
         if not isinstance(key, str) or not _ENV_NAME.match(key) or not isinstance(entry, str) or "\0" in entry:
-            raise definition_error(f"env must map names of variables to texts, not {key!r} to {entry!r}")
+            raise definition_error(f"env must map names of variables to strings, not {key!r} to {entry!r}")
     return dict(value)

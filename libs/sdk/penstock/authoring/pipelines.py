@@ -166,8 +166,8 @@ class Pipeline:
                 codec.plain(one.default, one.hint)
             except codec.NotJsonError as error:
                 raise DefinitionError(
-                    f"the default of parameter {one.name!r} of pipeline {self.name!r} must be plain data, because it "
-                    f"travels as JSON, but {error}",
+                    f"the default of parameter {one.name!r} of pipeline {self.name!r} must be plain data (it is sent "
+                    f"as JSON), but {error}",
                     self.file,
                     self.line,
                 ) from error
@@ -240,7 +240,7 @@ def pipeline(function: Callable[..., Any] | None = None, /, **given: Any) -> Any
 
     def decorate(function: Callable[..., Any]) -> Pipeline:
         if isinstance(function, Pipeline | steps.Step):
-            raise options.definition_error(f"{function!r} cannot be made a pipeline: remove one of the decorators")
+            raise options.definition_error(f"{function!r} has two decorators: remove one")
         if not inspect.isfunction(function):
             raise options.definition_error(f"@pipeline takes a function, not {hints.short_repr(function)}")
         if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
@@ -261,7 +261,8 @@ def _settings(given: dict[str, Any]) -> dict[str, Any]:
             read.update(_OPTIONS[name](value))
     if read.get("overlap", ir.Overlap.QUEUE) is not ir.Overlap.QUEUE and "max_active" not in read:
         raise options.definition_error(
-            f"overlap={str(read['overlap'])!r} needs max_active_runs too: how many may run at a time"
+            f"overlap={str(read['overlap'])!r} requires max_active_runs, the number of runs that can be active "
+            f"at the same time"
         )
     return read
 

@@ -34,7 +34,7 @@ def identify(compiled: ir.Pipeline, function: Callable[..., Any]) -> ir.Pipeline
     file = getattr(sys.modules.get(function.__module__), "__file__", None)
     root = root_of(Path(file), function.__module__) if file else None
     if root is None:
-        reason = f"module {function.__module__!r} of the pipeline is no module of a project"
+        reason = f"module {function.__module__!r} of the pipeline is not a module of a project"
         coded = {name: dataclasses.replace(spec, dynamic_code=reason) for name, spec in functions.items()}
         return dataclasses.replace(compiled, steps={**compiled.steps, **coded})
     project = imports.ProjectModules(root)
@@ -52,7 +52,7 @@ def _identified(
     text = json.dumps([own, found.modules | {module: ""}, sorted(libraries.items())], separators=(",", ":"))
     dynamic = found.dynamic.removeprefix(f"{root}{os.sep}")
     if module not in found.modules:
-        dynamic = f"module {module!r} is no module of the project"
+        dynamic = f"module {module!r} is not a module of the project"
     return dataclasses.replace(spec, code=hashlib.sha256(text.encode()).hexdigest(), dynamic_code=dynamic)
 
 

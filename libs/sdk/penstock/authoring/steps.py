@@ -307,7 +307,7 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
 
     def decorate(function: Callable[..., Any]) -> Step[..., Any]:
         if isinstance(function, Step):
-            raise options.definition_error(f"{function!r} is already a step: remove one of the decorators")
+            raise options.definition_error(f"{function!r} is already a step: remove one decorator")
         if not inspect.isfunction(function):
             raise options.definition_error(f"@step takes a function, not {hints.short_repr(function)}")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):

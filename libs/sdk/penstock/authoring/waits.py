@@ -122,7 +122,7 @@ def ask(
     kind: Any = str if known is None else Literal[tuple(known)]  # pyright: ignore[reportInvalidTypeForm] - at run time
     if default is not None and timeout is None:
         raise options.definition_error(
-            "ask(): a default is the answer after the time-out, so timeout=… is required, too"
+            "ask(): default=… requires timeout=…, because the default is the answer after the timeout"
         )
     if known is not None and default is not None and not isinstance(default, Placeholder) and default not in known:
         raise options.definition_error(
@@ -143,7 +143,7 @@ def _choices(choices: Any) -> list[str] | None:
     if any(isinstance(one, Placeholder) for one in several):
         return None
     if not several or not all(isinstance(one, str) and one for one in several) or len(set(several)) < len(several):
-        raise options.definition_error(f"choices of ask() must be a list of different texts, not {choices!r}")
+        raise options.definition_error(f"choices of ask() must be a list of distinct strings, not {choices!r}")
     return several
 
 
@@ -156,7 +156,7 @@ class PartialWait(Mappable):
 
     def _record_mapped(self, given: MappedArguments) -> Any:
         if given.args:
-            raise options.definition_error(f"{given.word}() takes lists by name here")
+            raise options.definition_error(f"{given.word}() takes keyword arguments only")
         waiting = self._make([*self._fixed, *given.lists])
         return mapping.fan_out(waiting, MappedArguments(given.mode, self._fixed, (), given.lists))
 
@@ -191,7 +191,7 @@ class WaitForEvent:
     def _waiting(self, type: Any, names: Iterable[str], timeout: Duration | None, name: str) -> WaitStep:
         if not isinstance(type, Placeholder) and (not isinstance(type, str) or not type):
             raise options.definition_error(
-                f"type of wait_for_event() must be a text such as 'com.acme.labels.ready', not {type!r}"
+                f"type of wait_for_event() must be a string such as 'com.acme.labels.ready', not {type!r}"
             )
         inputs = {"type": str, "key": str} if "key" in names else {"type": str}
         return WaitStep(Kind.EVENT, name, inputs, dict[str, Any], _timeout(timeout))
@@ -247,7 +247,7 @@ def _unix(time: Any) -> float:
     if isinstance(moment, int | float) and not isinstance(moment, bool) and math.isfinite(moment) and moment >= 0:
         return float(moment)
     raise options.definition_error(
-        f"sleep_until() takes a datetime, a text such as '2026-03-01T08:00:00+01:00' or Unix seconds, not {time!r}"
+        f"sleep_until() takes a datetime, a string such as '2026-03-01T08:00:00+01:00' or Unix seconds, not {time!r}"
     )
 
 

@@ -125,8 +125,9 @@ def _walk(root: Path, left_out: set[Path], warnings: list[str]) -> Iterator[_Fil
         seen += len(entries)
         if seen > MAX_ENTRIES:
             raise DefinitionError(
-                f"the folder {root} holds more than {MAX_ENTRIES} files and folders: put the pipeline into a folder of "
-                f"its own, or name what does not belong to it in {root / _IGNORE_FILE}"
+                f"the folder {root} contains more than {MAX_ENTRIES} files and folders: move the pipeline into "
+                f"a separate "
+                f"folder, or list other files in {root / _IGNORE_FILE}"
             )
         for entry in entries:
             name = f"{base}/{entry.name}" if base else entry.name
@@ -166,7 +167,7 @@ def _check_total(root: Path, files: list[_File]) -> None:
         shown = ", ".join(f"{file.name} ({_size(file.size)})" for file in largest)
         raise DefinitionError(
             f"the source in {root} has {_size(total)}, more than {_size(TOTAL_LIMIT)}. The largest files: {shown}. "
-            f"Name what no step needs in {root / _IGNORE_FILE}"
+            f"List files that no step needs in {root / _IGNORE_FILE}"
         )
 
 

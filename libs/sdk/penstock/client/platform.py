@@ -68,7 +68,7 @@ def prepare_home(home: Path) -> None:
     except OSError as error:
         raise PlatformFailedError(
             f"the state folder {home} cannot be written ({error.strerror or error}): "
-            "set PENSTOCK_HOME to a folder that you may write, or make room on its disk"
+            "set PENSTOCK_HOME to a writable folder, or free space on its disk"
         ) from error
 
 
@@ -199,7 +199,7 @@ class EmbeddedPlatform:
         except OSError as error:
             raise PlatformFailedError(
                 f"the state folder {self.home} cannot be written ({error.strerror or error}): "
-                "set PENSTOCK_HOME to a folder that you may write"
+                "set PENSTOCK_HOME to a writable folder"
             ) from error
         deadline = time.monotonic() + LOCK_TIMEOUT
         while True:

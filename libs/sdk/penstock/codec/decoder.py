@@ -129,7 +129,7 @@ def _build(cls: type, data: dict[str, Any], fields: dict[str, Any], count: int |
     try:
         return cls(**values)
     except Exception as error:
-        raise MismatchError(f"no {hints.show(cls)} can be made of it: {error}") from error
+        raise MismatchError(f"it is not a valid {hints.show(cls)}: {error}") from error
 
 
 def _dataclass_hints(cls: type) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def _read(name: str, data: Any) -> Any:
     try:
         return scalars.TEXTS[name].read(data)
     except (ValueError, TypeError, ArithmeticError, AttributeError) as error:
-        raise MismatchError(f"{data!r} is no {name}") from error
+        raise MismatchError(f"{data!r} is not a valid {name}") from error
 
 
 # ---------------------------------------------------------------------------------------------------- tagged forms
@@ -175,7 +175,7 @@ def _read(name: str, data: Any) -> Any:
 def _tagged(data: dict[str, Any]) -> Any:
     name = data[TAG]
     if not isinstance(name, str):
-        raise MismatchError(f"{TAG!r} must be a text, not {name!r}")
+        raise MismatchError(f"{TAG!r} must be a string, not {name!r}")
     try:
         if ":" in name:
             return _object(name, {key: entry for key, entry in data.items() if key != TAG})
@@ -183,7 +183,7 @@ def _tagged(data: dict[str, Any]) -> Any:
             return _read(name, data["value"])
         reader = _READERS.get(name)
         if reader is None:
-            raise MismatchError(f"{name!r} is no known {TAG}")
+            raise MismatchError(f"{name!r} is not a known {TAG}")
         return reader(data)
     except (KeyError, TypeError, LookupError, AttributeError) as error:
         raise MismatchError(f"a value of {TAG} {name!r} cannot be read: {error}") from error
@@ -217,7 +217,7 @@ _READERS: dict[str, Callable[[dict[str, Any]], Any]] = {
 def _object(name: str, data: dict[str, Any]) -> Any:
     cls = scalars.find(name)
     if not isinstance(cls, type):
-        raise MismatchError(f"{name!r} is no class")
+        raise MismatchError(f"{name!r} is not a class")
     if issubclass(cls, enum.Enum):
         return cls.__members__[data["name"]] if "name" in data else cls(decode(data["value"]))
     if _is_pydantic(cls):
@@ -226,10 +226,10 @@ def _object(name: str, data: dict[str, Any]) -> Any:
     if hints.is_named_tuple(cls):
         return cast("Any", cls)(**values)
     if not dataclasses.is_dataclass(cls):
-        raise MismatchError(f"{name!r} is no dataclass, NamedTuple, enumeration or pydantic model")
+        raise MismatchError(f"{name!r} is not a dataclass, NamedTuple, enumeration or pydantic model")
     names = {field.name for field in dataclasses.fields(cls)}
     if names != set(values):
-        raise MismatchError(f"{name!r} has the fields {sorted(names)} now, but was written with {sorted(values)}")
+        raise MismatchError(f"{name!r} has the fields {sorted(names)} now, but was stored with {sorted(values)}")
     # Restored without `__init__` and `__post_init__`: these ran when the object was created.
     made = object.__new__(cls)
     for key, value in values.items():
@@ -246,4 +246,4 @@ def _validate(cls: Any, data: Any) -> Any:
     try:
         return cls.model_validate(data)
     except ValueError as error:
-        raise MismatchError(f"no {hints.show(cls)} can be made of it: {error}") from error
+        raise MismatchError(f"it is not a valid {hints.show(cls)}: {error}") from error

@@ -85,11 +85,11 @@ class _Encoder:
         if name is not None:
             text = scalars.TEXTS[name]
             if not text.exact(value):
-                raise NotJsonError(f"this {cls.__name__} is not kept exactly by its text")
+                raise NotJsonError(f"this {cls.__name__} is not restored exactly from its text")
             return {TAG: name, "value": text.write(value)}
         if cls in scalars.PATHS:
             if not self.paths:
-                raise NotJsonError("it holds a path")
+                raise NotJsonError("it contains a path")
             return {TAG: "path", "value": _text_or_refuse(str(value))}
         number = _numpy_number(value, hint)
         return number if number is not None else self.object(value, cls)
@@ -97,7 +97,7 @@ class _Encoder:
     def object(self, value: Any, cls: type) -> Any:
         known = isinstance(value, enum.Enum) or dataclasses.is_dataclass(cls) or hints.is_named_tuple(cls)
         if not known and not _is_pydantic(value):
-            raise NotJsonError(f"a {cls.__qualname__} has no JSON form")
+            raise NotJsonError(f"a {cls.__qualname__} cannot be stored as JSON")
         name = scalars.name_of(cls)
         if name is None:
             raise NotJsonError(f"the class {cls.__qualname__} cannot be found in its module {cls.__module__!r}")
@@ -116,7 +116,7 @@ class _Encoder:
         names = [field.name for field in dataclasses.fields(cls)]
         more = set(getattr(value, "__dict__", ())) - set(names)
         if isinstance(value, _CONTAINERS) or more or not all(hasattr(value, name) for name in names):
-            raise NotJsonError(f"this {cls.__qualname__} holds more than its fields, or less")
+            raise NotJsonError(f"this {cls.__qualname__} has other attributes than its fields")
         return {name: self.any(getattr(value, name), Any) for name in names}
 
 
@@ -141,7 +141,7 @@ def _text_or_refuse(value: str) -> str:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise NotJsonError("a text is not valid Unicode") from error
+            raise NotJsonError("a string is not valid Unicode") from error
     return value
 
 
@@ -186,7 +186,7 @@ def _pydantic_data(value: Any) -> Any:
         data = json.loads(value.model_dump_json())
         same = bool(type(value).model_validate(data) == value)
     except Exception as error:
-        raise NotJsonError(f"this {type(value).__qualname__} has no JSON form: {error}") from error
+        raise NotJsonError(f"this {type(value).__qualname__} cannot be stored as JSON: {error}") from error
     if not same:
-        raise NotJsonError(f"this {type(value).__qualname__} changes when it is written as JSON")
+        raise NotJsonError(f"this {type(value).__qualname__} changes when stored as JSON")
     return data

@@ -14,8 +14,8 @@ from penstock_core.errors import DefinitionError
 
 MISSING: Any = inspect.Parameter.empty
 _REFUSED = {
-    inspect.Parameter.VAR_POSITIONAL: "takes *{name}: give it a list instead",
-    inspect.Parameter.VAR_KEYWORD: "takes **{name}: give it a dict instead",
+    inspect.Parameter.VAR_POSITIONAL: "takes *{name}: use a list parameter instead",
+    inspect.Parameter.VAR_KEYWORD: "takes **{name}: use a dict parameter instead",
     inspect.Parameter.POSITIONAL_ONLY: "has the positional-only parameter {name!r}: remove the '/'",
 }
 

@@ -100,7 +100,7 @@ def resolve(entrypoint: str) -> Any:
         return functools.reduce(getattr, path.split("."), sys.modules[module])
     except AttributeError as error:
         raise LookupError(
-            f"module {module!r} has no step {path!r}: was it renamed, or is it defined only under some condition?"
+            f"module {module!r} has no step {path!r}: was it renamed, or is it defined conditionally?"
         ) from error
 
 

@@ -104,7 +104,7 @@ def _report(link: socket.socket, number: str, end: dict[str, Any], slot: str, lo
 
 def _too_large(end: dict[str, Any], size: int) -> dict[str, Any]:
     why = f"the result names so many artifacts that it has {size / 2**20:.1f} MiB (the limit is {RESULT_LIMIT >> 20})"
-    error = error_info.plain("ResultTooLarge", f"{why}: give one folder or one table instead of many small values")
+    error = error_info.plain("ResultTooLarge", f"{why}: return one folder or one table instead of many small values")
     return {**end, "outcome": "failed", "outputs": {}, "artifacts": {}, "models": [], "error": error}
 
 

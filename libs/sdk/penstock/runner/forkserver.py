@@ -250,15 +250,17 @@ def _check_origin(module: str, imported: Any, source: str) -> None:
     origin = getattr(imported, "__file__", None) or "part of Python"
     for own in (stem.with_suffix(".py"), stem / "__init__.py"):
         if own.exists() and not (Path(origin).exists() and own.samefile(origin)):
-            raise ImportError(f"module {module!r} is {origin}, which hides the pipeline's {own.name}: rename your file")
+            raise ImportError(
+                f"module {module!r} is {origin}, which shadows the pipeline's {own.name}: rename your file"
+            )
 
 
 def _check_threads(module: str) -> None:
     """Refuse running polars threads: a forked child lacks them, and its next query would wait for them forever."""
     if "polars" in sys.modules and linux.has_threads("polars-0"):
         raise ImportError(
-            f"module {module!r} runs a polars query while it is imported, and polars then hangs in the forked "
-            "processes that steps run in: move the query into a step or a function"
+            f"module {module!r} runs a polars query while it is imported, and polars hangs in forked processes: "
+            "move the query into a step or a function"
         )
 
 

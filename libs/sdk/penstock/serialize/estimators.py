@@ -40,7 +40,7 @@ def write(value: Any, path: Path) -> None:
         FormatNotApplicableError: skops is not there, or something in the estimator is of a type that it does not trust.
     """
     if importlib.util.find_spec("skops") is None:
-        raise FormatNotApplicableError("skops could keep it without pickle, but is not installed: pip install skops")
+        raise FormatNotApplicableError("skops could store it without pickle, but is not installed: pip install skops")
     import skops.io
 
     try:
@@ -48,10 +48,10 @@ def write(value: Any, path: Path) -> None:
     except OSError:
         raise
     except Exception as error:
-        raise FormatNotApplicableError(f"skops cannot keep it: {error}") from error
+        raise FormatNotApplicableError(f"skops cannot store it: {error}") from error
     strange = sorted(set(skops.io.get_untrusted_types(file=path)) - _TRUSTED)
     if strange:
-        raise FormatNotApplicableError(f"skops does not trust {', '.join(strange[:5])}, which it holds")
+        raise FormatNotApplicableError(f"skops does not trust {', '.join(strange[:5])}, which it contains")
 
 
 def read(path: Path) -> Any:
@@ -99,4 +99,4 @@ def _check(tree: Any) -> None:
         bool(np.all((side[inner] > places[inner]) & (side[inner] < tree.node_count))) for side in (left, right)
     ) and bool(np.all((feature[inner] >= 0) & (feature[inner] < tree.n_features)))
     if not sound:
-        raise ValueError("a tree in it is damaged: its nodes lead out of it")
+        raise ValueError("a tree in it is damaged: its nodes refer to nodes that do not exist")

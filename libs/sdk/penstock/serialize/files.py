@@ -1,6 +1,6 @@
 """Files that a step returns as a `Path`, contents of folders, and folders stored as a tar.
 
-Reading an archive trusts nothing: a name or a link that leads out of the folder is refused before anything is written.
+Reading an archive trusts nothing: a name or a link to a path outside of the folder is refused before anything is written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def link_target(root: Path, path: Path) -> str:
     """
     target, resolved = path.readlink(), path.resolve()
     if target.is_absolute() or not resolved.is_relative_to(root):
-        raise UnsavableError(f"{path} is a link that leads out of the folder {root}: copy the file into it instead")
+        raise UnsavableError(
+            f"{path} is a symbolic link to a file outside of the folder {root}: copy the file into the folder"
+        )
     name = path.relative_to(root).as_posix()
     if not folders.link_leaves(name, target.as_posix()):
         return target.as_posix()
@@ -51,7 +53,7 @@ def unpack(archive_path: Path, target: Path) -> None:
     """Write a tar's files into the new folder `target`, made read-only; folders stay writable, so it can be removed.
 
     Raises:
-        UnsafeFolder: a member leads out of the folder. Nothing is written.
+        UnsafeFolderError: a member is outside of the folder. Nothing is written.
     """
     with tarfile.open(archive_path, mode="r:") as archive:
         members = archive.getmembers()
@@ -76,14 +78,14 @@ def unpack(archive_path: Path, target: Path) -> None:
 def _check(member: tarfile.TarInfo) -> None:
     name = PurePosixPath(member.name)
     if name.is_absolute() or ".." in name.parts or not name.parts:
-        raise UnsafeFolderError(f"the archive holds {member.name!r}, which leads out of the folder")
+        raise UnsafeFolderError(f"the archive contains {member.name!r}, which is outside of the folder")
     if member.issym():
         if folders.link_leaves(name.as_posix(), member.linkname):
             raise UnsafeFolderError(
-                f"the archive holds the link {member.name!r} to {member.linkname!r}, out of the folder"
+                f"the archive contains the link {member.name!r} to {member.linkname!r}, which is outside of the folder"
             )
     elif not member.isreg() and not member.isdir():
-        raise UnsafeFolderError(f"the archive holds {member.name!r}, which is neither a file nor a folder")
+        raise UnsafeFolderError(f"the archive contains {member.name!r}, which is neither a file nor a folder")
 
 
 def _write(source: IO[bytes] | None, path: Path, mode: int) -> None:

@@ -24,7 +24,7 @@ def save(folder: Path, store: FolderStore) -> tuple[bytes, Manifest]:
     """Store a folder's files, each durable when this returns. Gives the manifest, which is not stored yet.
 
     Raises:
-        UnsavableError: a link leads out of the folder, a file name cannot be stored, an entry is neither file nor
+        UnsavableError: a link points outside of the folder, a file name cannot be stored, an entry is neither file nor
             folder, or there are more files than a manifest may list.
     """
     root = folder.resolve()
@@ -37,7 +37,7 @@ def save(folder: Path, store: FolderStore) -> tuple[bytes, Manifest]:
         name = path.relative_to(root).as_posix()
         problem = folders.path_problem(name)
         if problem is not None:
-            raise UnsavableError(f"the folder {root} holds {name!r}, which {problem}: rename it")
+            raise UnsavableError(f"the folder {root} contains {name!r}, which {problem}: rename it")
         if path.is_symlink():
             links.append((name, files.link_target(root, path)))
         elif path.is_dir():
@@ -46,12 +46,12 @@ def save(folder: Path, store: FolderStore) -> tuple[bytes, Manifest]:
         elif path.is_file():
             packer.add(name, path)
         else:
-            raise UnsavableError(f"{path} is neither a file nor a folder, so that the folder {root} cannot be kept")
+            raise UnsavableError(f"{path} is neither a file nor a folder: the folder {root} cannot be stored")
     manifest = Manifest(files=tuple(packer.finish()), folders=tuple(empty), links=tuple(links))
     data = folders.encode(manifest)
     if len(data) > folders.MANIFEST_LIMIT:
         raise UnsavableError(
-            f"the folder {root} holds {len(manifest.files)} files, which is too many: give an archive of it"
+            f"the folder {root} contains {len(manifest.files)} files, which is too many: return an archive of it"
         )
     return data, manifest
 
@@ -146,7 +146,7 @@ def load_file(file: File, store: FolderStore, target: Path) -> None:
 def _part(file: File, opened: IO[bytes]) -> bytes:
     """The bytes of a packed file. Its size comes from outside, and no packed file of ours is large."""
     if file.size > folders.SMALL:
-        raise folders.UnsafeFolderError(f"the folder holds {file.path!r} of {file.size} bytes in a pack")
+        raise folders.UnsafeFolderError(f"the manifest has {file.path!r} of {file.size} bytes in a pack")
     opened.seek(file.offset)
     return opened.read(file.size)
 
@@ -157,7 +157,7 @@ def _write(file: File, data: bytes, store: FolderStore, target: Path) -> None:
         assert file.pack is not None  # noqa: S101 - called for packed files only
         raise ArtifactDamagedError(
             f"artifact {file.pack} is damaged: the bytes of {file.path!r} in {store.path(file.pack)} have the SHA-256 "
-            f"{found} instead of {file.sha256}. Remove the file and run the step that made it again."
+            f"{found} instead of {file.sha256}. Delete the file and rerun the step that produced it."
         )
     with target.open("xb") as made:
         made.write(data)

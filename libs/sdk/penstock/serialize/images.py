@@ -91,10 +91,10 @@ def _write(value: Any, path: Path, form: str) -> None:
         found = read_image(path)
         same = found.mode == value.mode and found.size == value.size and found.tobytes() == value.tobytes()
     except (ValueError, KeyError, TypeError, SyntaxError, Image.DecompressionBombError) as error:
-        raise FormatNotApplicableError(f"{form} cannot keep an image of mode {value.mode}: {error}") from error
+        raise FormatNotApplicableError(f"{form} cannot store an image of mode {value.mode}: {error}") from error
     except OSError as error:
         if error.errno is not None:
             raise  # the disk is full, and so on; Pillow's own are without a number
-        raise FormatNotApplicableError(f"{form} cannot keep an image of mode {value.mode}: {error}") from error
+        raise FormatNotApplicableError(f"{form} cannot store an image of mode {value.mode}: {error}") from error
     if not same:
-        raise FormatNotApplicableError(f"{form} does not keep the pixels of an image of mode {value.mode}")
+        raise FormatNotApplicableError(f"{form} does not preserve the pixels of an image of mode {value.mode}")

@@ -93,7 +93,7 @@ class _Loader:
         try:
             return self.part_of(whole, path, hint)
         except value_parts.NoPartError as error:
-            raise UnloadableError(f"{self.where} is a missing part of a value: {error}") from error
+            raise UnloadableError(f"{self.where} refers to a part that does not exist: {error}") from error
 
     def part_of(self, whole: dict[str, Any], path: list[int | str], hint: Any) -> Any:
         match whole:
@@ -110,7 +110,7 @@ class _Loader:
             case {"artifact": dict() as ref}:
                 return self.part_of_artifact(cast("dict[str, Any]", ref), path, hint)
             case {"items": _} | {"fields": _}:
-                raise value_parts.NoPartError(f"[{path[0]!r}] is not there")
+                raise value_parts.NoPartError(f"[{path[0]!r}] does not exist")
             case _:
                 return self.load(whole, hint)  # raises with the words for it
 
@@ -126,7 +126,7 @@ class _Loader:
     def needed_store(self, ref: dict[str, Any]) -> FolderStore:
         if self.store is None:
             raise UnloadableError(
-                f"{self.where} is the artifact {ref.get('sha256')}, and no store was given to load it from"
+                f"{self.where} is the artifact {ref.get('sha256')}, and there is no artifact store to load it from"
             )
         return self.store
 
@@ -156,7 +156,7 @@ class _Loader:
         except ImportError as error:
             library = str(ref.get("python_type", "")).partition(":")[0].partition(".")[0] or name
             raise UnloadableError(
-                f"{self.where} was made with {library}, and cannot be read here from {name}: {error}"
+                f"{self.where} was made with {library}, and cannot be read from {name} here: {error}"
             ) from error
         except Exception as error:
             made_by = f" (a {ref['python_type']})" if ref.get("python_type") else ""

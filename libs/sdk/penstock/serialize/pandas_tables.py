@@ -35,7 +35,7 @@ def write(value: Any, path: Path) -> None:
     # A series' name may be anything; it is kept by pandas' own metadata only when it is a text.
     frame: Any = value.to_frame(_COLUMN) if series else value
     if series and not (value.name is None or type(value.name) is str):
-        raise FormatNotApplicableError("its name is no text")
+        raise FormatNotApplicableError("its name is not a string")
     table = _table(frame)
     metadata: dict[bytes, bytes] = dict(table.schema.metadata or {})
     metadata[_KIND] = b"series" if series else b"frame"
@@ -43,7 +43,9 @@ def write(value: Any, path: Path) -> None:
         metadata[b"penstock.name"] = str(value.name).encode("utf-8", "surrogatepass")
     table = table.replace_schema_metadata(metadata)
     if not _round_trips(table, frame):
-        raise FormatNotApplicableError("Parquet does not keep it: give each column one type and labels that are texts")
+        raise FormatNotApplicableError(
+            "Parquet does not preserve it: give each column one type, and use strings as column names"
+        )
     dictionaries: Any = _repeating(table)
     pq.write_table(table, path, use_dictionary=dictionaries)
 
@@ -66,7 +68,7 @@ def _table(frame: pd.DataFrame) -> Any:
             warnings.simplefilter("error")
             return pa.Table.from_pandas(frame)
     except Exception as error:
-        raise FormatNotApplicableError(f"Parquet cannot keep it: {error}") from error
+        raise FormatNotApplicableError(f"Parquet cannot store it: {error}") from error
 
 
 def _repeating(table: Any) -> bool | list[str]:

@@ -91,7 +91,7 @@ def _write_polars(value: Any, path: Path) -> None:
             raise  # the disk is full, and so on
         raise FormatNotApplicableError(f"polars cannot write it as Parquet: {error}") from error
     if not same:
-        raise FormatNotApplicableError("it has a column whose type Parquet does not keep")
+        raise FormatNotApplicableError("it has a column whose type Parquet does not preserve")
 
 
 def _write_arrow(value: Any, path: Path) -> None:
@@ -102,9 +102,9 @@ def _write_arrow(value: Any, path: Path) -> None:
         pq.write_table(value.replace_schema_metadata({**(value.schema.metadata or {}), KIND: "arrow"}), path)
         same = _restored(pq.read_schema(path)).equals(value.schema, check_metadata=True)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
-        raise FormatNotApplicableError(f"Parquet cannot keep it: {error}") from error
+        raise FormatNotApplicableError(f"Parquet cannot store it: {error}") from error
     if not same:
-        raise FormatNotApplicableError("it has a column whose type Parquet does not keep")
+        raise FormatNotApplicableError("it has a column whose type Parquet does not preserve")
 
 
 def _read_arrow(path: Path) -> Any:

@@ -107,8 +107,8 @@ class _Saver:
     def forbidden(self, value: object, form: str, reason: str = "") -> ForbiddenFormatError:
         why = f" ({reason})" if reason else ""
         return ForbiddenFormatError(
-            f"{self.where} is a {type(value).__qualname__} that only {form} can keep{why}, and this project forbids "
-            "formats whose loading can run code. Give plain data, a dataclass, a table, an array or a file instead, "
+            f"{self.where} is a {type(value).__qualname__} that only {form} can store{why}, and this project forbids "
+            "formats whose loading can run code. Return plain data, a dataclass, a table, an array or a file instead, "
             "or register a format with penstock.serialize.register"
         )
 
@@ -120,9 +120,9 @@ class _Saver:
             if contains_path(value):
                 kind = type(value).__name__
                 raise UnsavableError(
-                    f"{self.where} holds a path inside a {kind}, so that the file would be lost. Give each path as an "
-                    f"output of its own (a NamedTuple's field), in a list or dictionary of up to {MAX_ITEMS}, or "
-                    "give the folder that holds them"
+                    f"{self.where} contains a path inside a {kind}, and the file would be lost. Return each path as a "
+                    f"separate output (a field of a NamedTuple), in a list or dictionary of up to {MAX_ITEMS}, "
+                    f"or return the folder that contains them"
                 ) from error
             return self.first(value, (), str(error))
         if isinstance(tree, bool | int | float | None):
@@ -179,7 +179,7 @@ class _Saver:
             except Exception as error:
                 kind = type(value).__qualname__
                 raise UnsavableError(
-                    f"{self.where}, a {kind}, cannot be saved as {form.name}: {error}. Give plain data instead, or "
+                    f"{self.where}, a {kind}, cannot be saved as {form.name}: {error}. Return plain data instead, or "
                     "register a format for it with penstock.serialize.register"
                 ) from error
             sha256, size = store.adopt(temporary)
@@ -198,7 +198,7 @@ class _Saver:
 
     def needed_store(self) -> FolderStore:
         if self.store is None:
-            raise UnsavableError(f"{self.where} is too large, or no plain data: it needs an artifact store")
+            raise UnsavableError(f"{self.where} is too large, or not plain data: storing it requires an artifact store")
         return self.store
 
 

@@ -45,7 +45,7 @@ def write(value: Any, path: Path) -> bool:
     try:
         save_file(writer.tensors, path, {METADATA_KEY: about})
     except (SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        raise FormatNotApplicableError(f"safetensors cannot keep it: {error}") from error
+        raise FormatNotApplicableError(f"safetensors cannot store it: {error}") from error
     return project_types.any_in_project({one["class"].partition(":")[0] for one in writer.modules})
 
 
@@ -144,7 +144,7 @@ class _Writer:
         state = module.__getstate__() if hasattr(cls, "__getstate__") else None
         state = dict(module.__dict__) if state is None else state
         if type(state) is not dict:
-            raise FormatNotApplicableError(f"{cls.__qualname__} keeps its state in a way of its own")
+            raise FormatNotApplicableError(f"{cls.__qualname__} has custom state (__getstate__ or __reduce__)")
         fresh = torch.nn.Module().__dict__
         encoded = {
             key: self.encode(entry, name if key in _MODULE_STATE else _join(name, key))
@@ -187,7 +187,7 @@ class _Reader:
     def _container(self, data: dict[str, Any]) -> Any:
         kind, entries = next(iter(data.items()))
         if kind not in _CONTAINERS:
-            raise ValueError(f"{kind!r} is of no known form")
+            raise ValueError(f"{kind!r} has an unknown form")
         made: Any = _CONTAINERS[kind](self.decode(entries))
         if "metadata" in data:
             made._metadata = self.decode(data["metadata"])
@@ -207,7 +207,7 @@ class _Reader:
         about = self._modules[number]
         cls: Any = scalars.find(about["class"])
         if not isinstance(cls, type) or not issubclass(cls, torch.nn.Module) or not _allowed(cls):
-            raise ValueError(f"{about['class']!r} is no class of modules")
+            raise ValueError(f"{about['class']!r} is not a subclass of torch.nn.Module")
         made: Any = cast("Any", cls).__new__(cls)
         torch.nn.Module.__init__(made)
         self._built[number] = made

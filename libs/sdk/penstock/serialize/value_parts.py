@@ -52,7 +52,7 @@ def within(tree: Any, path: Steps) -> Any:
         try:
             tree = _child(tree, step)
         except (KeyError, IndexError, TypeError, StopIteration) as error:
-            raise NoPartError(f"{_show(path[: depth + 1])} is not there") from error
+            raise NoPartError(f"{_show(path[: depth + 1])} does not exist") from error
     return tree
 
 
@@ -90,7 +90,7 @@ def inside(value: Any, path: Steps) -> Any:
             named = isinstance(step, str) and not isinstance(value, dict)
             value = getattr(value, str(step)) if named else value[step]
         except (LookupError, TypeError, AttributeError) as error:
-            raise NoPartError(f"{_show(path[: depth + 1])} is not there") from error
+            raise NoPartError(f"{_show(path[: depth + 1])} does not exist") from error
     return value
 
 
@@ -109,7 +109,7 @@ def line(store: FolderStore, sha256: str, index: int) -> bytes:
     places = _known(store, sha256, path) or _indexed(store, sha256, path)
     count = places[_HEAD - 1]
     if not 0 <= index < count:
-        raise NoPartError(f"it has {count} items, and [{index}] is not among them")
+        raise NoPartError(f"it has {count} items and no item [{index}]")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         start = places[_HEAD + index // INDEX_INTERVAL]
         for _ in range(index % INDEX_INTERVAL):

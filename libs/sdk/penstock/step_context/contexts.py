@@ -204,12 +204,12 @@ class Context(ModelRegistrationMixin):
         """
         check_name(name, "set_tag", TAG_NAME_LIMIT)
         if not isinstance(value, str | int | float):  # pyright: ignore[reportUnnecessaryIsInstance] - users' code is not always checked
-            raise TypeError(f"set_tag({name!r}): the value must be a text or a number, not {type(value).__name__}")
+            raise TypeError(f"set_tag({name!r}): the value must be a string or a number, not {type(value).__name__}")
         text = str(value)
         if len(text) > TAG_LIMIT or _CONTROL_CHARACTERS.search(text):
             raise ValueError(
                 f"set_tag({name!r}): the value must have at most {TAG_LIMIT:,} characters and no control characters; "
-                "long texts go to log_param or log_artifact"
+                "long log strings with log_param or log_artifact"
             )
         if name not in self.tags and len(self.tags) >= MAX_TAGS:
             raise ValueError(f"set_tag({name!r}): a step sets at most {MAX_TAGS} tags")
@@ -297,7 +297,7 @@ def check_name(name: object, method: str, limit: int = NAME_LIMIT) -> None:
     if not 1 <= len(name) <= limit:
         raise ValueError(f"{method}: the name must have 1 to {limit} characters, not {len(name)}")
     if _CONTROL_CHARACTERS.search(name):
-        raise ValueError(f"{method}: the name {name[:50]!r} has control characters, or half of a character")
+        raise ValueError(f"{method}: the name {name[:50]!r} has control characters or a lone surrogate")
 
 
 def _number(name: str, value: SupportsFloat) -> float:
@@ -310,7 +310,7 @@ def _number(name: str, value: SupportsFloat) -> float:
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"log_metric({name!r}): the value must be a number, not {type(value).__name__} ({error}); "
-            "texts go to log_param, other objects to log_artifact"
+            "log strings with log_param, other objects with log_artifact"
         ) from error
 
 

@@ -100,7 +100,7 @@ class ModelRegistrationMixin:
 
             gates.parse(gate)
         if gate and alias is None:
-            raise ValueError(f"register_model({name!r}): a gate guards an alias: set alias=, too")
+            raise ValueError(f"register_model({name!r}): gate= requires alias=")
         for what, text in (("reason", reason), ("description", description)):
             if len(text) > TEXT_LIMIT:
                 raise ValueError(f"register_model({name!r}): the {what} has more than {TEXT_LIMIT} characters")
@@ -132,7 +132,9 @@ def finite_metrics(where: str, metrics: Mapping[str, SupportsFloat]) -> tuple[di
     non_finite: dict[str, str] = {}
     for name, value in metrics.items():
         if not isinstance(name, str) or not 1 <= len(name) <= _NAME_LIMIT:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"{where}: a metric is named by a text of 1 to {_NAME_LIMIT} characters, not {name!r:.60}")
+            raise ValueError(
+                f"{where}: the name of a metric must be a string of 1 to {_NAME_LIMIT} characters, not {name!r:.60}"
+            )
         try:
             if isinstance(value, str | bytes | bool):
                 raise TypeError("it has another type")
@@ -160,6 +162,7 @@ def check_tags(where: str, tags: Mapping[str, str]) -> dict[str, str]:
     for name, text in found.items():
         if not 1 <= len(name) <= _TAG_NAME or len(text) > _TAG_TEXT:
             raise ValueError(
-                f"{where}: tag {name[:60]!r} has no name of 1 to {_TAG_NAME} or a text of up to {_TAG_TEXT} characters"
+                f"{where}: tag {name[:60]!r} must have a name of 1 to {_TAG_NAME} and a text of up to "
+                f"{_TAG_TEXT} characters"
             )
     return found

@@ -19,26 +19,26 @@ _KINDS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("times", (datetime.datetime,)),
     ("dates", (datetime.date,)),
 )
-_EXPECTED = "give a table of pandas, polars or pyarrow, a list of dictionaries, or a dictionary of lists"
+_EXPECTED = "pass a table of pandas, polars or pyarrow, a list of dictionaries, or a dictionary of lists"
 
 
 def table(name: str, given: object) -> object:
     """The table to be saved.
 
     Raises:
-        TypeError: it is no table, or a column mixes kinds of values.
+        TypeError: it is not a table, or a column mixes kinds of values.
         ValueError: rows or columns do not fit each other.
     """
     if any(cls.__module__.partition(".")[0] in _LIBRARIES for cls in type(given).__mro__):
         if not hasattr(given, "columns"):
-            raise TypeError(f"log_table({name!r}): a {type(given).__name__} is no table: {_EXPECTED}")
+            raise TypeError(f"log_table({name!r}): a {type(given).__name__} is not a table: {_EXPECTED}")
         return given
     if isinstance(given, Mapping):
         columns = _columns(name, cast("Mapping[Any, Any]", given))
     elif isinstance(given, Sequence) and not isinstance(given, str | bytes):
         columns = _from_rows(name, cast("Sequence[Any]", given))
     else:
-        raise TypeError(f"log_table({name!r}): a {type(given).__name__} is no table: {_EXPECTED}")
+        raise TypeError(f"log_table({name!r}): a {type(given).__name__} is not a table: {_EXPECTED}")
     kinds = {column: _kind(name, column, values) for column, values in columns.items()}
     return _build_table({column: _coerce_numbers(values, kinds[column]) for column, values in columns.items()})
 
@@ -82,7 +82,7 @@ def _from_rows(name: str, rows: Sequence[Any]) -> dict[str, list[Any]]:
 
 def _check_column(name: str, column: object) -> None:
     if not isinstance(column, str):
-        raise TypeError(f"log_table({name!r}): names of columns must be texts, not {column!r}")
+        raise TypeError(f"log_table({name!r}): column names must be strings, not {column!r}")
 
 
 def _plain(value: Any) -> Any:
@@ -100,7 +100,8 @@ def _kind(name: str, column: str, values: list[Any]) -> str:
         kind = next((kind for kind, types in _KINDS if isinstance(value, types)), None)
         if kind is None:
             raise TypeError(
-                f"log_table({name!r}): row {row}, column {column!r}: a {type(value).__name__} fits no cell of a table"
+                f"log_table({name!r}): row {row}, column {column!r}: a {type(value).__name__} cannot be a cell "
+                f"of a table"
             )
         if found and kind != found:
             raise TypeError(

@@ -130,7 +130,7 @@ def _by_beginning(kind: str, head: bytes) -> Choice:
     if head[257:262] == b"ustar":
         return _BY_FORMAT["folder"]
     if kind not in ("", "application/octet-stream"):
-        raise NoPreviewError(f"there is none for {kind}")
+        raise NoPreviewError(f"there is no preview for {kind}")
     start = head.lstrip()
     if b"\0" in head or not start:
         return Choice("texts", "hexadecimal")

@@ -95,7 +95,7 @@ def array(file: io.BufferedReader, size: int) -> dict[str, Any]:
 
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise NoPreviewError(f"it is of version {version} of the npy format")
+        raise NoPreviewError(f"it has version {version} of the npy format")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, by_column, dtype = read(file, max_header_size=100_000)
     if dtype.hasobject:
@@ -129,7 +129,7 @@ def separated(file: io.BufferedReader, size: int) -> dict[str, Any]:
     whole = size <= _PART
     lines = part.splitlines(keepends=True)[: None if whole else -1][: ROWS * 20]
     if not lines:
-        raise NoPreviewError("it has no line")
+        raise NoPreviewError("it has no lines")
     csv.field_size_limit(_PART)
     separator = max(",;\t|", key=lines[0].count)
     rows = [row for _, row in zip(range(ROWS + 1), csv.reader(lines, delimiter=separator), strict=False)]

@@ -45,8 +45,8 @@ def write(folder: Path) -> list[Path]:
             why = compatibility.breaks(json.loads(path.read_text()), json.loads(text))
             if why:
                 raise compatibility.BreakingChangeError(
-                    f"{path.stem} would change incompatibly ({'; '.join(why)}): give the event a new version in its "
-                    "ce_type, and keep reading the old one"
+                    f"{path.stem} has an incompatible change ({'; '.join(why)}): use a new version in its ce_type, and "
+                    "keep reading the old one"
                 )
     changed: list[Path] = []
     for path, text in expected.items():

@@ -38,7 +38,9 @@ class ArtifactLineage:
         await self._projector.wait_until_current(PATIENCE)
         found = await self._read_model.read(lambda model: model.lineage(PROJECT, sha256))
         if found is None:
-            raise NotFoundError(f"No run made or read an artifact {sha256[:80]!r}", "see the outputs of a run's steps")
+            raise NotFoundError(
+                f"No run produced or used an artifact {sha256[:80]!r}", "see the outputs of a run's steps"
+            )
         for row in (*found["up"], *found["down"]):
             version = await self._versions.find(row["pipeline"], row["version"])
             row["source"] = version.source if version else None

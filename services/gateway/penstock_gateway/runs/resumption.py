@@ -132,7 +132,7 @@ class Resumptions:
         existing: list[Fact] = [record.fact for record in await self._log.read(run_id)]
         if any(isinstance(fact, StepReused) and mine.get(fact.tail) != fact_codec.encode(fact) for fact in existing):
             raise ConflictError(
-                "The idempotency key was used for another request", "that one was not accepted: use a new key"
+                "The idempotency key was used for another request", "that request was rejected: use a new key"
             )
 
 

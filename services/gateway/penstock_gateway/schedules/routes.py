@@ -44,7 +44,9 @@ async def put_schedule(schedules: Schedules, name: Name, by: By, body: ScheduleB
     ids.check_name(name, "schedule")
     if body.name not in (None, name):
         message = f"is {body.name[:100]!r} in the body and {name!r} in the path"
-        raise UnprocessableError("The body contradicts the path", f"name {message}", errors=[("name", message)])
+        raise UnprocessableError(
+            "The name in the body differs from the name in the path", f"name {message}", errors=[("name", message)]
+        )
     return await schedules.apply(Schedule.model_validate(body.model_dump() | {"name": name, "owner": by}))
 
 

@@ -52,7 +52,7 @@ class PipelineVersions:
         except pydantic.ValidationError as error:
             raise BadReplyError("The builder sent an invalid reply", sentence(field_errors(error))) from error
         if reply.unavailable:
-            raise UnavailableError(reply.error or "the builder cannot work now")
+            raise UnavailableError(reply.error or "the builder is not available")
         if reply.version is None:
             raise UnprocessableError("The pipeline cannot be registered", reply.error or "the builder gave no reason")
         return VersionRegistered(

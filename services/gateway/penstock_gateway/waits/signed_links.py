@@ -72,7 +72,7 @@ class Signer:
                 raise InvalidLinkError("its signature is wrong")
             return _LINK.validate_json(body)
         except (ValueError, binascii.Error) as error:
-            raise InvalidLinkError("it does not have the form of a link") from error
+            raise InvalidLinkError("it is malformed") from error
 
     def _signature(self, payload: bytes) -> bytes:
         return hmac.new(self._key, payload, hashlib.sha256).digest()

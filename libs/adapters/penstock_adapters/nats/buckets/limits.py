@@ -107,7 +107,7 @@ class LimitSizes:
             body = orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)
             if await self._bucket.put(subjects.LIMITS_SIZES, body, entry.revision if entry else 0) is not None:
                 return True
-        raise PenstockError("the settings of limits are being changed by others all the time: try again")
+        raise PenstockError("the settings of limits changed too often during this request: try again")
 
     async def _heard(self, message: Msg) -> None:
         # A message may not be stored yet: it only triggers a read.
@@ -168,7 +168,9 @@ def unpack(data: bytes) -> LimitsLedger:
     try:
         body: dict[str, Any] = orjson.loads(data)
         if body["form"] != _FORM:
-            raise UnreadableLimitsError(f"the limits ledger has format {body['form']}, and {_FORM} is known here")
+            raise UnreadableLimitsError(
+                f"the limits ledger has format {body['form']}, this version of Penstock reads format {_FORM}"
+            )
         names: list[str] = body["names"]
         holders = [
             Holder((run, key, n), tuple(names[i] for i in held), since, asked, bool(cancel_requested))

@@ -38,7 +38,7 @@ class RetentionStore:
                 return settings
             if await self._bucket.put(subjects.RETENTION_SETTINGS, wanted.model_dump_json().encode(), revision):
                 return wanted
-        raise PenstockError("the settings of retention are being changed by others all the time: try again")
+        raise PenstockError("the settings of retention changed too often during this request: try again")
 
     async def _read(self) -> tuple[RetentionSettings, int]:
         entry = await self._bucket.get_fresh(subjects.RETENTION_SETTINGS)

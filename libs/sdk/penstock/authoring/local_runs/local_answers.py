@@ -44,7 +44,7 @@ def answer(there: LocalAnswers, key: str, waiting: WaitStep, given: Mapping[str,
             if data is _MISSING:
                 raise MissingAnswerError(
                     f"step {key!r} waits for an event of type {given['type']!r}: "
-                    f"give local(events={{{given['type']!r}: {{…}}}})"
+                    f"pass local(events={{{given['type']!r}: {{…}}}})"
                 )
             return _fitting(data, dict[str, Any], f"the event for step {key!r}")
         case Kind.RUN:
@@ -71,7 +71,7 @@ def _choice(there: LocalAnswers, key: str, given: Mapping[str, Any]) -> Any:
         # The question times out.
         choice = given.get("default", _MISSING)
     if choice is _MISSING:
-        raise MissingAnswerError(f"step {key!r} asks {question!r}: give local(answers={{{key!r}: {choices[0]!r}}})")
+        raise MissingAnswerError(f"step {key!r} asks {question!r}: pass local(answers={{{key!r}: {choices[0]!r}}})")
     if choice not in choices:
         known = ", ".join(map(repr, choices))
         raise MissingAnswerError(f"step {key!r} asks {question!r}; the answer {choice!r} is not one of {known}")
@@ -85,7 +85,7 @@ def _output(there: LocalAnswers, key: str, waiting: WaitStep, given: Mapping[str
         return _fitting(output, waiting.signature.returns, f"the output of pipeline {target!r} for step {key!r}")
     if waiting.pipeline is None:
         raise MissingAnswerError(
-            f"step {key!r} runs pipeline {target!r}, of which only the name is known here: give the pipeline itself "
-            f"to run_pipeline(), or local(runs={{{target!r}: …}})"
+            f"step {key!r} runs pipeline {target!r}, which is not loaded: pass the Pipeline object to run_pipeline(), "
+            f"or results with local(runs={{{target!r}: …}})"
         )
     return waiting.pipeline.run_locally(given, there)

@@ -88,7 +88,9 @@ class _Run:
             for fact in decided:
                 self.fold(fact)
             if not decided and not self.waiting:
-                raise AssertionError(f"pipeline {self.pipeline.name!r} waits for nothing and has not finished")
+                raise AssertionError(
+                    f"pipeline {self.pipeline.name!r} has not finished, and no step is ready or waiting"
+                )
             if self.waiting and not decided:
                 self.fold(self.perform(heapq.heappop(self.waiting)[-1]))
         return self.result_of(self.state.finished)

@@ -103,7 +103,7 @@ class CallBinder:
         inner, named = references.whole(value)
         if named not in [hints.class_of(option) for option in hints.members(hint)]:
             raise self.definition_error(
-                f"{what} takes {hints.show(hint)}, but was given {value!r}: give one of them, such as "
+                f"{what} takes {hints.show(hint)}, but was given {value!r}: pass one of them, such as "
                 f".{next(iter(inner), 'name')}"
             )
         fields = hints.fields(named)
@@ -113,7 +113,7 @@ class CallBinder:
         """A list, tuple or dictionary in which references stand: its items are bound one by one."""
         if not isinstance(value, list | tuple | dict):
             raise self.definition_error(
-                f"{what}: references cannot stand in a {type(value).__name__}; use a list or a dictionary"
+                f"{what}: references cannot be inside a {type(value).__name__}; use a list or a dictionary"
             )
         shape: Any = type(value)
         if not hints.is_named_tuple(shape):
@@ -143,7 +143,9 @@ class CallBinder:
             entries = cast("dict[Any, Any]", value)
             odd = [key for key in entries if not isinstance(key, str)]
             if odd:
-                raise self.definition_error(f"{what}: keys of a dictionary of references must be texts, not {odd[0]!r}")
+                raise self.definition_error(
+                    f"{what}: keys of a dictionary of references must be strings, not {odd[0]!r}"
+                )
             inner = hints.entry(hint)[1]
             return values.BoundFields(
                 {key: self.bind(entry, inner, f"{what}, key {key!r}") for key, entry in entries.items()}
@@ -167,8 +169,8 @@ class CallBinder:
             data = codec.plain(value, hint)
         except codec.NotJsonError as error:
             raise self.definition_error(
-                f"{what}: {hints.short_repr(value)} cannot be written into the pipeline, because {error}. "
-                "Make it in a step, or give plain data"
+                f"{what}: {hints.short_repr(value)} cannot be stored in the pipeline definition: {error}. "
+                "Create it in a step, or pass plain data"
             ) from error
         if not isinstance(data, bool | int | float | None) and len(json.dumps(data)) > values.INLINE_LIMIT:
             raise self.definition_error(

@@ -143,7 +143,7 @@ def _brackets(given: object, sign: str) -> NoReturn:
     shown = repr(given) if isinstance(given, Placeholder) else hints.short_repr(given)
     raise DefinitionError(
         f"{sign} combines conditions, but {shown} is not a condition. "
-        "Put each comparison in brackets, as in (a > 1) & (b < 2)",
+        "Put each comparison in parentheses, as in (a > 1) & (b < 2)",
         *tracebacks.caller(),
     )
 
@@ -203,7 +203,7 @@ def _literal(value: object) -> Any:
         data = {}
     if isinstance(data, dict) or (isinstance(data, float) and not math.isfinite(data)):
         raise DefinitionError(
-            f"{hints.short_repr(value)} cannot be compared with in a condition: use numbers, texts, members of "
+            f"{hints.short_repr(value)} cannot be used in a condition: use numbers, strings, members of "
             "enumerations, lists or dictionaries, or compare in a step that returns True or False",
             *tracebacks.caller(),
         )
@@ -250,8 +250,8 @@ def _check_kinds(one: Comparable, name: Operator, other: object, both: tuple[Any
         or other is None
     ):
         raise DefinitionError(
-            f"{one!r} is {hints.show(both[0])}, which cannot be compared by {sign} with {_shown(other)}: numbers and "
-            "texts can. Compare in a step that returns True or False",
+            f"{one!r} is {hints.show(both[0])} and cannot be compared ({sign}) with {_shown(other)}: numbers and "
+            "strings can be. Compare in a step that returns True or False",
             *tracebacks.caller(),
         )
 

@@ -57,7 +57,7 @@ def _part(hint: Any, name: int | str, *, attribute: bool) -> Any:
         if attribute:
             raise NoFieldError(f"is a dictionary: use [{name!r}]")
         if isinstance(name, int):
-            raise NoFieldError(f"has keys of text, not {name}")
+            raise NoFieldError(f"has string keys, not {name}")
         return hints.entry(hint)[1]
     if issubclass(cls, list | tuple) and isinstance(name, int):
         args = typing.get_args(hint)

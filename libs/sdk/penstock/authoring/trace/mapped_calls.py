@@ -79,7 +79,7 @@ def bind(call: CallBinder, step: Definition, given: MappedArguments) -> tuple[di
 
 
 def _example(free: list[str]) -> str:
-    return f"{free[0]}=[…]" if free else "…, but partial() gives all inputs already"
+    return f"{free[0]}=[…]" if free else "…, but partial() has all inputs already"
 
 
 def _list(call: CallBinder, value: Any, hint: Any, name: str) -> values.Binding:
@@ -102,11 +102,11 @@ def _list(call: CallBinder, value: Any, hint: Any, name: str) -> values.Binding:
         return type(call)(call.tracer, call.what, call.file, call.line).reference(value, source, what)
     if isinstance(value, Outputs):
         names = ", ".join(f".{name}" for name in references.whole(value)[0])
-        raise call.definition_error(f"{wants}, but {value!r} are no list: give one of them ({names})")
+        raise call.definition_error(f"{wants}, but {value!r} are not a list: pass one of them ({names})")
     if isinstance(value, tuple | range):
         value = list(cast("tuple[Any, ...]", value))
     if not isinstance(value, list):
-        raise call.definition_error(f"{wants}, but {hints.short_repr(value)} is no list")
+        raise call.definition_error(f"{wants}, but {hints.short_repr(value)} is not a list")
     return call.bind(value, list[hint], what)
 
 

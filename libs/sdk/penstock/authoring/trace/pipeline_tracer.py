@@ -64,7 +64,7 @@ class Scope:
         if len(key) > MAX_KEY:
             raise DefinitionError(
                 f"step key {key[:60] + '…' + key[-40:]!r} would have {len(key)} characters; the limit is {MAX_KEY}. "
-                "Use shorter names of steps and pipelines, or fewer pipelines inside each other",
+                "Use shorter names, or nest fewer pipelines",
                 *tracebacks.caller(),
             )
         return key
@@ -124,7 +124,7 @@ class Tracer(Compilation):
         if self._recorded > MAX_CALLS:
             # Now, not when all is recorded: pipelines that call others twice each double at every level.
             name = self.scopes[0].pipeline.name
-            raise DefinitionError(f"pipeline {name!r} makes more than {MAX_CALLS} calls, which is the limit", *place)
+            raise DefinitionError(f"pipeline {name!r} has more than {MAX_CALLS} step calls, which is the limit", *place)
         return place
 
     def record(self, step: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -214,7 +214,7 @@ class Tracer(Compilation):
             circle = " -> ".join(one.name for one in [*path[path.index(pipeline) :], pipeline])
             raise DefinitionError(
                 f"pipeline {pipeline.name!r} calls itself: {circle}. A pipeline is expanded where it is called, "
-                "so this would never end",
+                "so this recursion would never end",
                 file,
                 line,
             )
@@ -256,7 +256,7 @@ def trace(pipeline: PipelineDefinition) -> Graph:
     """
     if active() is not None:
         raise DefinitionError(
-            f"a pipeline cannot be compiled inside the body of another: to make it a part of it, call it, as in "
+            f"a pipeline cannot be compiled inside the body of another pipeline: call it instead, as in "
             f"{pipeline.function.__name__}(...)",
             *tracebacks.caller(),
         )
@@ -310,7 +310,7 @@ def _returned(
         return cast("values.BoundFields", bound).fields, lambda outputs: make(**outputs)
     if not contains_reference(returned):
         raise call.definition_error(
-            f"pipeline {pipeline.name!r} returns {hints.short_repr(returned)}: it can return what a step returned, "
-            "a NamedTuple or a dictionary of such results, or nothing"
+            f"pipeline {pipeline.name!r} returns {hints.short_repr(returned)}: it can return the result of a step, "
+            "a NamedTuple or dictionary of such results, or nothing"
         )
     return {"result": call.bind(returned, hint, what)}, lambda outputs: outputs["result"]

@@ -14,7 +14,7 @@ from penstock_core.errors import DefinitionError
 
 _CALCULATION = "calculated with"
 _LOOP = "walked through or measured"
-_TEXT = "turned into text"
+_TEXT = "converted to text"
 _CALL = "called"
 _NUMBER = "turned into a number"
 _CHANGE = "changed"
@@ -43,7 +43,7 @@ _TRAPS: dict[str, str] = {
 }
 
 _CHOICE = (
-    "For steps that depend on it, use 'with when(...):' instead of 'if'; and & | ~ with brackets, as in "
+    "For steps that depend on it, use 'with when(...):' instead of 'if'; and & | ~ with parentheses, as in "
     "(a > 1) & (b < 2), instead of 'and', 'or', 'not', 1 < a < 2"
 )
 
@@ -58,7 +58,8 @@ class Placeholder:
 
     def __bool__(self) -> bool:
         raise DefinitionError(
-            f"{self!r} has no value yet while the pipeline is compiled, so Python cannot decide by it here. {_CHOICE}",
+            f"{self!r} has no value yet while the pipeline is compiled, so Python cannot evaluate it as true or "
+            f"false here. {_CHOICE}",
             *tracebacks.caller(),
         )
 
@@ -77,7 +78,7 @@ def refuse(placeholder: object, used: str) -> NoReturn:
     """
     raise DefinitionError(
         f"{placeholder!r} has no value yet while the pipeline is compiled, so it cannot be {used} here. "
-        "Give it to a step, and do this inside the step",
+        "Pass it to a step, and do this inside the step",
         *tracebacks.caller(),
     )
 

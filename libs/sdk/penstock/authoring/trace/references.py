@@ -66,9 +66,7 @@ class Reference(Comparable):
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, int) and not isinstance(key, bool) and key < 0:
-            raise DefinitionError(
-                f"items of {self!r} are counted from 0, not from the end: [{key}]", *tracebacks.caller()
-            )
+            raise DefinitionError(f"items of {self!r} do not support negative indexes: [{key}]", *tracebacks.caller())
         if not isinstance(key, int | str) or isinstance(key, bool):
             refuse(self, "indexed with anything but one index or one name")
         return _pick(self, key, attribute=False)
@@ -217,7 +215,9 @@ def whole(outputs: Outputs) -> tuple[dict[str, Any], type]:
 def _after(placeholder: Reference | Outputs | _OutputCollection, others: tuple[Any, ...]) -> None:
     tracer, owner = parts(placeholder)
     if owner is None:
-        raise DefinitionError(f"{placeholder!r} cannot come after anything: only steps can", *tracebacks.caller())
+        raise DefinitionError(
+            f"{placeholder!r} is not a result of a step: only steps can run after others", *tracebacks.caller()
+        )
     earlier: dict[str, None] = {}
     for other in others:
         if not isinstance(other, Reference | Outputs | _OutputCollection):
@@ -237,5 +237,5 @@ def _not_a_step(other: object) -> NoReturn:
 def _require_calls(owner: Draft | Group, found: list[Draft]) -> list[Draft]:
     """Refuse an order without effect: one side has no calls."""
     if isinstance(owner, Group) and not owner.ordered():
-        raise DefinitionError(f"{owner.what} calls no step, so there is nothing to run in order", *tracebacks.caller())
+        raise DefinitionError(f"{owner.what} calls no step, so .after() has no effect", *tracebacks.caller())
     return found

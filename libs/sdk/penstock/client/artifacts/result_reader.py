@@ -113,7 +113,7 @@ class ResultReader:
                 self.cache.fetch_object(sha256)
                 return folders.read(sha256, self.cache)
             case _:
-                raise ClientError(f"output {output!r} is no folder: do not name a file to get all of it")
+                raise ClientError(f"output {output!r} is not a folder: omit the name of the file to get all of it")
 
     def _resolve(self, run: Run, value: Value) -> Value:
         """Replace the references of a value to results of this run, or of earlier runs, by these results."""
@@ -265,7 +265,7 @@ def write(value: Value, cache: FolderStore, target: Path) -> None:
     match value:
         case {"artifact": {"format": "folder"} as reference}:
             if target.exists():
-                raise ClientError(f"{target} exists already: choose another name for the folder")
+                raise ClientError(f"{target} already exists: choose another folder")
             folders.restore(reference, cache, target)
         case {"artifact": {"sha256": sha256}}:
             write_atomically(target, lambda part: cache.copy_to(sha256, part))

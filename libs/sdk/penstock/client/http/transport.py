@@ -265,7 +265,7 @@ class Transport:
     def _send(self, url: str, method: str, body: bytes | IO[bytes] | None, headers: Mapping[str, str]) -> _Response:
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ClientError(f"{url!r} is no URL of a platform: expected one such as http://127.0.0.1:8765")
+            raise ClientError(f"{url!r} is not a URL of a platform: expected one such as http://127.0.0.1:8765")
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.hostname, parts.port, timeout=self.timeout, blocksize=CHUNK)
         try:

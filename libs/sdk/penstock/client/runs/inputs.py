@@ -46,7 +46,7 @@ def _encode(artifacts: Artifacts, name: str, value: Any) -> Any:
             case _:
                 raise InputError(
                     f"input {name!r} is a {type(value).__name__} that contains files, tables or arrays: "
-                    "pass each of them as an input of its own"
+                    "pass each of them as a separate input"
                 )
 
 
