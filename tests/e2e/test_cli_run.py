@@ -271,7 +271,7 @@ def await_state(client: Client, step: str, state: str, pipeline: str | None = No
         ("wrong.py:unknown_input", r"wrong\.py:18: .*txet"),
         ("wrong.py:missing_input", r"wrong\.py:22: .*text"),
         ("wrong.py:right", r"wrong\.py:\d+: .*needs text \(str\)"),
-        ("wrong.py", "holds 4 pipelines: choose one"),
+        ("wrong.py", "contains 4 pipelines: choose one"),
         ("flows.py:nothing", "no pipeline 'nothing'"),
     ],
 )

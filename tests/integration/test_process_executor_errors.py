@@ -113,4 +113,4 @@ async def test_a_module_shadowed_by_another_is_rejected(executor_harness: OpenHa
     b = await executor_harness("")
     b.write("json", "def mine(): return 1")
     end = await b.run("json:mine")
-    assert end.error is not None and "hides the pipeline's json.py" in end.error.message
+    assert end.error is not None and "shadows the pipeline's json.py" in end.error.message

@@ -185,7 +185,7 @@ def path_problem(path: Any) -> str | None:
     if type(path) is not str or not path:
         return "is not a path"
     if any(part in ("", ".", "..") for part in path.split("/")):
-        return "outside of the folder"
+        return "is outside of the folder"
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
         return "has control characters in its name"
     if any(0xD800 <= ord(letter) < 0xE000 for letter in path):
