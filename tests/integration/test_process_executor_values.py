@@ -176,13 +176,13 @@ async def test_an_attempt_has_its_own_folder_environment_and_random_numbers(
 async def test_platform_secrets_are_not_visible_to_steps(
     executor_harness: OpenHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PENSTOCK_TOKEN", "secret")
-    monkeypatch.setenv("PENSTOCK_NATS_URL", "nats://secret")
+    monkeypatch.setenv("PENSTOCK_TOKEN", "s3cret")
+    monkeypatch.setenv("PENSTOCK_NATS_URL", "nats://s3cret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     b = await executor_harness("def env(): return dict(__import__('os').environ)")
     got = (await b.run("env")).outputs["result"]
     assert isinstance(got, Inline)
-    assert "secret" not in json.dumps(got.value)
+    assert "s3cret" not in json.dumps(got.value)
     assert got.value["LC_ALL"] == "C.UTF-8"
 
 

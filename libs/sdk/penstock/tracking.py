@@ -114,6 +114,7 @@ class Tracking:
         end = {"finished_at": time.time(), **_ending(error)}
         self._about.join(_ENVIRONMENT_TIMEOUT)
         recorder = self._recorder
+        recorder.include_workers()
         end |= {"metrics": recorder.metrics, "params": recorder.params, "tags": recorder.tags}
         _write(self._folder / "end.json", end | {"artifacts": recorder.artifacts})
         os.close(self._lock)

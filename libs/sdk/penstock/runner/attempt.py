@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock import serialize
-from penstock.runner import error_info
+from penstock.runner import error_info, process_end
 from penstock.runner.recorder import Recorder
 from penstock.serialize import formats, saver, value_parts
 from penstock.step_context import contexts
@@ -41,6 +41,7 @@ def perform(
     *,
     limit: int | None = None,
     unsafe: bool = True,
+    own: set[int] | None = None,
 ) -> tuple[Json, Recorder]:
     """Run the attempt that `request` describes.
 
@@ -51,13 +52,16 @@ def perform(
         checkpoint: the value that an earlier attempt saved last.
         limit: largest artifact in bytes; None without one.
         unsafe: whether formats may be used whose loading can run code.
+        own: in a process that ends after the attempt, the platform's file descriptors. What Python does at the end of
+            a program belongs to the attempt then: threads are joined, exit handlers run, buffers are written.
 
     Returns:
         The `AttemptFinished`, and the recorder with the size of its files.
     """
     store = FolderStore(artifacts, limit)
     key = request["key"]
-    recorder = _recorder(key, store, base, unsafe=unsafe)
+    context = open_context(request, store, base, checkpoint, unsafe=unsafe)
+    recorder: Recorder = context.sink  # type: ignore[assignment]
     end: Json = {
         "run_id": request["run_id"],
         "key": key,
@@ -70,22 +74,33 @@ def perform(
     mine = os.getpid()
     try:
         _limit_memory(memory)
-        contexts.set_context(_context(request, recorder, checkpoint))
-        end["outputs"] = _call(request, store, end, unsafe=unsafe)
+        contexts.set_context(context)
+        end["outputs"] = _call(request, store, end, unsafe=unsafe, join=own is not None)
     except BaseException as error:
         _limit_memory(None)  # telling what happened needs some, too
-        end["outcome"] = "failed"
-        end["error"] = _describe(error, memory)
+        _fail(end, error, memory)
     if os.getpid() != mine:
         # The user's function forked and its child came back here: only the parent reports.
         os._exit(0)
     _limit_memory(None)
+    if own is not None:
+        try:
+            process_end.finish(own | recorder.descriptors)
+        except BaseException as error:  # a signal handler of the user's raised it
+            _fail(end, error, memory)
+        recorder.include_workers()
     end["finished_at"] = end["finished_at"] or time.time()
     end["metrics"], end["params"], end["artifacts"] = recorder.metrics, recorder.params, recorder.artifacts
     end["tags"] = recorder.tags
     if recorder.models and end["outcome"] == "succeeded":
         end["models"] = recorder.wanted()
     return end, recorder
+
+
+def _fail(end: Json, error: BaseException, memory: int | None) -> None:
+    end["outcome"] = "failed"
+    end["error"] = _describe(error, memory)
+    end.pop("outputs", None)
 
 
 def resolve(entrypoint: str) -> Any:
@@ -104,7 +119,7 @@ def resolve(entrypoint: str) -> Any:
         ) from error
 
 
-def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool) -> Json:
+def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool, join: bool) -> Json:
     key = request["key"]
     step = resolve(request["entrypoint"])
     function = getattr(step, "function", step)
@@ -118,6 +133,8 @@ def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool) -> Json
         result = function(**inputs)
         if inspect.iscoroutine(result):
             result = _await(result)
+        if join:
+            process_end.join_threads()
     finally:
         end["finished_at"] = time.time()
     outputs = step.split(result) if hasattr(step, "split") else {"result": result}
@@ -164,7 +181,27 @@ def _await(coroutine: Any) -> Any:
     return asyncio.run(coroutine)
 
 
-def _recorder(key: str, store: FolderStore, base: str, *, unsafe: bool) -> Recorder:
+def open_context(
+    request: Json,
+    store: FolderStore,
+    base: str,
+    checkpoint: Json | None,
+    *,
+    unsafe: bool,
+    owner: int | None = None,
+) -> contexts.Context:
+    """The context of an attempt, whose sink is a `Recorder`.
+
+    Args:
+        request: the `AttemptRequested`, of which the names are used.
+        store: where objects are stored.
+        base: path of the recorder's files, without their endings.
+        checkpoint: the value that an earlier attempt saved last.
+        unsafe: whether formats may be used whose loading can run code.
+        owner: process id of the step; default: this process.
+    """
+    key = request["key"]
+
     def save(name: str, value: object) -> Json:
         return serialize.save(value, Any, store, where=f"artifact {name!r} of step {key!r}", unsafe=unsafe)
 
@@ -178,18 +215,14 @@ def _recorder(key: str, store: FolderStore, base: str, *, unsafe: bool) -> Recor
     def whole(saved: Json) -> Json:
         return _stored(saved["value"], store) if "value" in saved else saved
 
-    return Recorder(base, save, slim, load, whole)
-
-
-def _context(request: Json, recorder: Recorder, checkpoint: Json | None) -> contexts.Context:
     return contexts.Context(
         run_id=request["run_id"],
-        step=request["key"],
+        step=key,
         attempt=request["attempt"],
         pipeline=request["pipeline"],
         project=request["project"],
-        sink=recorder,
-        earlier=None if checkpoint is None else lambda: recorder.load(checkpoint),
+        sink=Recorder(base, save, slim, load, whole, owner),
+        earlier=None if checkpoint is None else lambda: load(checkpoint),
     )
 
 

@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-from penstock.runner import error_info, linux, seeds
+from penstock.runner import error_info, linux, process_end, seeds, workers
 from penstock.runner.attempt import perform
 from penstock_core import fork_server_protocol as protocol
 
@@ -61,6 +61,7 @@ def _prepare(parent: int, slot: str) -> int:
     os.dup2(log, 1)
     os.dup2(log, 2)
     seeds.refresh()
+    process_end.adopt()
     return log
 
 
@@ -84,8 +85,9 @@ def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:
     request = order["attempt"]
     sys.argv = [request["entrypoint"]]
     own = {"limit": order.get("limit"), "unsafe": order.get("unsafe", True)}
-    end, recorder = perform(request, order["artifacts"], slot, order.get("checkpoint"), **own)
-    _flush()
+    workers.announce(order, slot)
+    platform = {log, link.fileno()}
+    end, recorder = perform(request, order["artifacts"], slot, order.get("checkpoint"), **own, own=platform)
     return _report(link, number, end, slot, log, recorder.size)
 
 
@@ -121,12 +123,3 @@ def _clean(slot: str) -> bool:
 def rehearse(value: int) -> int:
     """The step that is called when there is nothing to do yet."""
     return value
-
-
-def _flush() -> None:
-    """Write out what Python still buffers; the user may have replaced, closed or broken the streams."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:  # noqa: S112 - nothing is left to tell it to
-            continue

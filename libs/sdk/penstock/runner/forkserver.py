@@ -154,6 +154,7 @@ class ForkServer:
             for stream in (sys.stdout, sys.stderr):
                 with suppress(Exception):
                     stream.flush()
+            linux.flush_c_streams()
         gc.collect()
         gc.freeze()  # imported objects stay; collecting garbage among them in each child would copy their pages
         self._kept.update(linux.children())

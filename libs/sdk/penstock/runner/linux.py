@@ -58,3 +58,8 @@ def raise_oom_score() -> None:
         Path("/proc/self/oom_score_adj").write_text("500")
     except OSError:
         return
+
+
+def flush_c_streams() -> None:
+    """Write what native code has printed and the C library still buffers."""
+    _libc.fflush(None)

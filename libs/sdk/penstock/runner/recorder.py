@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from penstock.step_context.models import MAX_MODELS, ModelRegistration
@@ -54,12 +55,32 @@ class JsonLinesFile:
     def __init__(self, path: str) -> None:
         self._path = path
         self._file: int | None = None
+        self._written = 0
         self._lock = threading.Lock()
 
     @property
     def size(self) -> int:
-        """Bytes written; 0 if there is no file."""
-        return 0 if self._file is None else os.fstat(self._file).st_size
+        """Size of the file in bytes, which other processes of the step may have written, too; 0 if there is none."""
+        try:
+            return os.stat(self._path).st_size  # noqa: PTH116 - for each attempt
+        except OSError:
+            return 0
+
+    @property
+    def descriptor(self) -> int | None:
+        """The file's descriptor in this process; None while it has written nothing."""
+        return self._file
+
+    def lines_of_others(self) -> list[Any]:
+        """All lines, if other processes have written some of them; invalid lines are omitted."""
+        if self.size == self._written:
+            return []
+        found: list[Any] = []
+        with open(self._path, "rb") as file:  # noqa: PTH123
+            for line in file:
+                with suppress(ValueError, RecursionError):
+                    found.append(json.loads(line))
+        return found
 
     def write(self, entry: dict[str, Any]) -> None:
         """Append an object as a line."""
@@ -72,7 +93,7 @@ class JsonLinesFile:
                 if self._file is None:
                     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
                     self._file = os.open(self._path, flags, 0o600)
-        os.write(self._file, line)
+        self._written += os.write(self._file, line)
 
 
 class Recorder:
@@ -84,6 +105,7 @@ class Recorder:
         slim: replaces a long value by a reference, if possible.
         load: loads such a value; also an attribute.
         whole: converts an inline value into an artifact.
+        owner: process id of the step; default: this process.
     """
 
     def __init__(
@@ -93,7 +115,9 @@ class Recorder:
         slim: Callable[[dict[str, Any]], dict[str, Any]],
         load: Callable[[dict[str, Any]], Any],
         whole: Callable[[dict[str, Any]], dict[str, Any]],
+        owner: int | None = None,
     ) -> None:
+        self._owner = owner or os.getpid()
         self.metrics: dict[str, float] = {}
         self.non_finite: dict[str, str] = {}
         self.models: list[dict[str, Any]] = []
@@ -116,16 +140,34 @@ class Recorder:
         """Bytes written."""
         return self._events.size + self._points.size + self._commits.size
 
+    @property
+    def descriptors(self) -> set[int]:
+        """File descriptors of its files in this process."""
+        found = (file.descriptor for file in (self._events, self._points, self._commits))
+        return {one for one in found if one is not None}
+
+    def include_workers(self) -> None:
+        """Include in the last values what other processes of the step have logged, such as a pool's workers."""
+        for line in self._points.lines_of_others():
+            match line:
+                case [str(name), _, _, (int() | float() | "nan" | "inf" | "-inf") as value]:
+                    self._keep_metric(name, series.unspelled(value))
+                case _:
+                    continue
+        for line in self._events.lines_of_others():
+            match line:
+                case {"param": str(name), "value": value}:
+                    self.params.keep(name, value)
+                case {"tag": str(name), "value": str(text)}:
+                    self.tags[name] = text
+                case {"artifact": str(name), "value": dict(saved)}:
+                    self.artifacts.keep(name, saved)
+                case _:
+                    continue
+
     def metric(self, name: str, value: float, step: int | None) -> None:
         """Record a metric. JSON has no NaN or infinity: such values are texts here, and not part of the end."""
-        finite = math.isfinite(value)
-        if not finite:
-            self.metrics.pop(name, None)
-            if len(self.non_finite) < MAX_NAMES:
-                self.non_finite[name] = str(value)
-        elif name in self.metrics or len(self.metrics) < MAX_NAMES:
-            self.non_finite.pop(name, None)
-            self.metrics[name] = value
+        finite = self._keep_metric(name, value)
         spelled = self._names.get(name) or self._spelled(name)
         if not spelled or self._left <= 0:
             self._report_dropped_series()
@@ -135,6 +177,18 @@ class Recorder:
         at = "null" if step is None else step
         # Formatted by hand: training loops call this for each batch.
         self._points.append(f"[{spelled},{at},{time.time():.6f},{number}]\n".encode())
+
+    def _keep_metric(self, name: str, value: float) -> bool:
+        """Keep the last value of a metric; returns whether it is finite."""
+        finite = math.isfinite(value)
+        if not finite:
+            self.metrics.pop(name, None)
+            if len(self.non_finite) < MAX_NAMES:
+                self.non_finite[name] = str(value)
+        elif name in self.metrics or len(self.metrics) < MAX_NAMES:
+            self.non_finite.pop(name, None)
+            self.metrics[name] = value
+        return finite
 
     def _spelled(self, name: str) -> str:
         """Return a name as JSON; empty if there are too many series."""
@@ -171,8 +225,14 @@ class Recorder:
 
         Raises:
             TypeError: it is stored as several artifacts.
+            RuntimeError: this is another process than the step's.
             ValueError: the attempt registers too many versions.
         """
+        if os.getpid() != self._owner:
+            raise RuntimeError(
+                f"register_model({wanted.model!r}) in a worker process: only the step's own process can register "
+                "models; return the model from the worker and register it in the step"
+            )
         name = f"model-{wanted.model}"
         saved = self._whole(self._save(name, wanted.value))
         if "artifact" not in saved:

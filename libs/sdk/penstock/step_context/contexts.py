@@ -26,8 +26,10 @@ where `first` is the context of the lost attempt.
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import math
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Generator
@@ -43,6 +45,9 @@ TAG_NAME_LIMIT = 100
 TAG_LIMIT = 1_000
 MAX_TAGS = 64
 """Tags of one attempt."""
+
+WORKER_VARIABLE = "PENSTOCK_STEP_CONTEXT"
+"""Environment variable that describes the running attempt to processes that its step starts."""
 
 _HISTORY = 100_000
 _MODELS = 100
@@ -336,7 +341,11 @@ _current: Context | None = None
 
 
 def context() -> Context:
-    """Return the context of the step that runs in this process, or one that records in memory."""
+    """Return the context of the step that runs in this process or has started it, or one that records in memory."""
+    if _current is None and WORKER_VARIABLE in os.environ:
+        # A process that a step has started. The step's runner knows how to write to its files.
+        about = json.loads(os.environ[WORKER_VARIABLE])
+        set_context(importlib.import_module(about["opener"]).open_announced(about))
     return _current or _default_context
 
 
