@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -58,7 +60,9 @@ def test_a_missing_item_error_lists_what_exists(data: Any, part: int | str, why:
         ({"$type": "int", "value": "many"}, {"$type": "int", "value": "many"}),
         ({"$type": "float", "value": 10**400}, {"$type": "float", "value": 10**400}),
         ({"$type": "float", "value": [1]}, {"$type": "float", "value": [1]}),
-        ({"$type": "decimal", "value": "1.5"}, "1.5"),
+        ({"$type": "decimal", "value": "1.5"}, Decimal("1.5")),
+        ({"$type": "timedelta", "value": "1 2 3"}, timedelta(1, 2, 3)),
+        ({"$type": "numpy", "dtype": "float32", "value": {"$type": "float", "value": "inf"}}, math.inf),
     ],
 )
 def test_comparisons_match_python(data: Any, found: Any) -> None:

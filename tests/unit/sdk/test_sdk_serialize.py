@@ -94,7 +94,7 @@ def test_numbers_without_a_json_form_round_trip(store: FolderStore, large: bool)
 
 def test_deeply_nested_data_is_not_inline(store: FolderStore) -> None:
     deep: list[Any] = []
-    for _ in range(150):
+    for _ in range(100):
         deep = [deep]
     assert there_and_back(deep, Any, store) == (deep, "json")
 

@@ -6,6 +6,9 @@ user's types are neither known nor needed.
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, ClassVar, cast
 
 from penstock_core.errors import PenstockError
@@ -68,7 +71,10 @@ def mapping(data: Any) -> dict[str, Any] | None:
 
 
 def plain(data: Any) -> Any:
-    """Return a number or text as Python compares it, or lists and dictionaries of such; other values are unchanged."""
+    """Return a value as Python compares it: numbers, texts, dates and times, members of enumerations by name, lists.
+
+    Other values are unchanged.
+    """
     if isinstance(data, list):
         return [plain(entry) for entry in cast("list[Any]", data)]
     if not isinstance(data, dict):
@@ -77,18 +83,28 @@ def plain(data: Any) -> Any:
     tag, value = fields.get(TAG), fields.get("value")
     if tag is None:
         return {key: plain(entry) for key, entry in fields.items()}
-    try:
-        if tag == "float":
-            return float(value)  # type: ignore[arg-type] - a text, or it raises
-        if tag == "int":
-            return int(str(value), 0)
-    except (TypeError, ValueError, OverflowError):
-        return fields
     if tag == "tuple":
         return [plain(entry) for entry in sequence(fields) or ()]
     if set(fields) == {TAG, "name"}:
         return fields["name"]  # a member of an enumeration
-    return value if "value" in fields else fields
+    reader = _READERS.get(str(tag))
+    if reader is not None:
+        try:
+            return reader(cast("str", value))
+        except (TypeError, ValueError, ArithmeticError):
+            return fields
+    return plain(value) if "value" in fields else fields
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "float": float,
+    "int": lambda text: int(str(text), 0),
+    "decimal": Decimal,
+    "datetime": datetime.datetime.fromisoformat,
+    "date": datetime.date.fromisoformat,
+    "time": datetime.time.fromisoformat,
+    "timedelta": lambda text: datetime.timedelta(*map(int, text.split())),
+}
 
 
 def text(data: Any, most: int = 100) -> str:

@@ -11,7 +11,7 @@ Plain JSON data is encoded unchanged. Any other value is an object with the key 
     numpy numbers            {"$type": "numpy", "dtype": "float32", "value": 0.5}
     enumerations             {"$type": "module:Class", "name": "RED"}
     dataclasses, NamedTuples {"$type": "module:Class", "depth": 3, …}
-    pydantic models          {"$type": "module:Class", "model": {…}}
+    pydantic models          {"$type": "module:Class", "model": {…}}; "set" names the fields that were given
 
 Values round-trip whatever the reader's type hint is, and any JSON parser reads them. Promise: `decode` executes no code
 from the data; it only creates instances of data classes that the user's modules define.

@@ -221,7 +221,7 @@ def _object(name: str, data: dict[str, Any]) -> Any:
     if issubclass(cls, enum.Enum):
         return cls.__members__[data["name"]] if "name" in data else cls(decode(data["value"]))
     if _is_pydantic(cls):
-        return _validate(cls, decode(data["model"]))
+        return _model(cls, data)
     values = {key: decode(entry) for key, entry in data.items()}
     if hints.is_named_tuple(cls):
         return cast("Any", cls)(**values)
@@ -234,6 +234,33 @@ def _object(name: str, data: dict[str, Any]) -> Any:
     made = object.__new__(cls)
     for key, value in values.items():
         object.__setattr__(made, key, value)
+    return made
+
+
+def _model(cls: Any, data: dict[str, Any]) -> Any:
+    """Restore a pydantic model without validation, which ran when the object was created."""
+    fields = {name: decode(entry) for name, entry in data["model"].items()}
+    unknown = set(fields) - set(cls.model_fields)
+    if unknown:
+        raise MismatchError(f"{hints.show(cls)} has no field {min(unknown)!r} now, but was written with it")
+    for name, field in cls.model_fields.items():
+        if name not in fields:
+            if field.is_required():
+                raise MismatchError(f"{hints.show(cls)} has the field {name!r} now, but was written without it")
+            fields[name] = field.get_default(call_default_factory=True)
+    others = {
+        key: {name: decode(one) for name, one in data[key].items()} for key in ("extra", "private") if key in data
+    }
+    made = cls.__new__(cls)
+    sys.modules["pydantic"].BaseModel.__setstate__(
+        made,
+        {
+            "__dict__": fields,
+            "__pydantic_fields_set__": set(data.get("set", data["model"])),
+            "__pydantic_extra__": others.get("extra"),
+            "__pydantic_private__": others.get("private"),
+        },
+    )
     return made
 
 

@@ -110,7 +110,7 @@ class _Encoder:
             return {TAG: name, **{key: self.any(getattr(value, key), inner) for key, inner in found.items()}}
         if dataclasses.is_dataclass(cls):
             return {TAG: name, **self.dataclass_fields(value, cls)}
-        return {TAG: name, "model": self.any(_pydantic_data(value), Any)}
+        return {TAG: name, **self.model(value, cls)}
 
     def dataclass_fields(self, value: Any, cls: type) -> dict[str, Any]:
         names = [field.name for field in dataclasses.fields(cls)]
@@ -118,6 +118,24 @@ class _Encoder:
         if isinstance(value, _CONTAINERS) or more or not all(hasattr(value, name) for name in names):
             raise NotJsonError(f"this {cls.__qualname__} has other attributes than its fields")
         return {name: self.any(getattr(value, name), Any) for name in names}
+
+    def model(self, value: Any, cls: Any) -> dict[str, Any]:
+        """The fields of a pydantic model by name, those that were given if not all, and what it holds beside fields."""
+        fields = {name: entry for name, entry in vars(value).items() if name in cls.model_fields}
+        if len(fields) < len(cls.model_fields):
+            raise NotJsonError(f"this {cls.__qualname__} has not all of its fields")
+        found: dict[str, Any] = {"model": self.named(fields)}
+        given, extra = value.model_fields_set, value.model_extra
+        if given != set(fields):
+            found["set"] = sorted(given)
+        if extra is not None:
+            found["extra"] = self.named(extra)
+        if value.__pydantic_private__ is not None:
+            found["private"] = self.named(value.__pydantic_private__)
+        return found
+
+    def named(self, entries: dict[str, Any]) -> dict[str, Any]:
+        return {_text_or_refuse(name): self.any(entry, Any) for name, entry in entries.items()}
 
 
 def _same(value: Any, hint: Any) -> Any:
@@ -161,15 +179,14 @@ def _bytes(value: bytes, hint: Any) -> Any:
 
 
 def _numpy_number(value: Any, hint: Any) -> Any:
-    """A numpy number of at most 64 bits: plain if the reader expects a number, else with its type."""
+    """A numpy number of at most 64 bits: plain if it is declared as a number of Python, else with its type."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(value, numpy.generic) or value.dtype.kind not in "biuf":
         return None
     if value.dtype.itemsize > 8 or type(value) is not value.dtype.type:
         return None
     plain = value.item()
-    # float64 *is* a Python float, only with another name.
-    if value.dtype == "float64" or {float, int, bool} & set(hints.members(hint)):
+    if {float, int, bool} & set(hints.members(hint)):
         return _float(plain, Any) if isinstance(plain, float) else _integer(plain, Any)
     encoded = _float(plain, Any) if isinstance(plain, float) else _integer(plain, Any)
     return {TAG: "numpy", "dtype": value.dtype.name, "value": encoded}
@@ -178,15 +195,3 @@ def _numpy_number(value: Any, hint: Any) -> Any:
 def _is_pydantic(value: Any) -> bool:
     pydantic = sys.modules.get("pydantic")
     return pydantic is not None and isinstance(value, pydantic.BaseModel)
-
-
-def _pydantic_data(value: Any) -> Any:
-    """Return the model's own JSON, if it round-trips."""
-    try:
-        data = json.loads(value.model_dump_json())
-        same = bool(type(value).model_validate(data) == value)
-    except Exception as error:
-        raise NotJsonError(f"this {type(value).__qualname__} cannot be stored as JSON: {error}") from error
-    if not same:
-        raise NotJsonError(f"this {type(value).__qualname__} changes when stored as JSON")
-    return data

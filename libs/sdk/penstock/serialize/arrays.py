@@ -28,7 +28,19 @@ def write_array(value: Any, path: Path) -> None:
     if value.dtype.metadata:
         raise FormatNotApplicableError("its type has metadata")
     with path.open("wb") as file:
-        np.save(file, value, allow_pickle=False)
+        try:
+            np.save(file, value, allow_pickle=False)
+        except ValueError as error:
+            raise FormatNotApplicableError(f"npy cannot store it: {error}") from error
+    if repr(_stored_type(path)) != repr(value.dtype):
+        raise FormatNotApplicableError("npy does not preserve the type of its items")
+
+
+def _stored_type(path: Path) -> Any:
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return read(file)[2]
 
 
 def read_array(path: Path) -> Any:

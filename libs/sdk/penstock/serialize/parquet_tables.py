@@ -17,6 +17,9 @@ from penstock.serialize.formats import FormatNotApplicableError
 KIND = "penstock.kind"
 _NAME = "penstock.name"
 _COLUMN = "value"
+_SMALL = 100_000
+"""Tables of up to so many values are read back whole, of larger ones the first rows."""
+_HEAD = 1_000
 
 
 def write(value: Any, path: Path) -> None:
@@ -51,9 +54,7 @@ def read(path: Path) -> Any:
     """
     kind, name = _kind(path)
     if kind.startswith("polars"):
-        import polars as pl
-
-        frame = pl.read_parquet(path, hive_partitioning=False, glob=False)
+        frame = _read_polars(path)
         return frame if kind == "polars" else frame.to_series().rename(name)
     if kind == "arrow":
         return _read_arrow(path)
@@ -85,13 +86,21 @@ def _write_polars(value: Any, path: Path) -> None:
     about = {KIND: "polars-series", _NAME: value.name} if series else {KIND: "polars"}
     try:
         frame.write_parquet(path, metadata=about)
-        same = pl.read_parquet_schema(path) == frame.schema
+        rows = None if frame.height * (frame.width + 1) <= _SMALL else _HEAD
+        found = _read_polars(path, rows)
+        same = found.schema == frame.schema and found.equals(frame if rows is None else frame.head(rows))
     except (pl.exceptions.PolarsError, TypeError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk is full, and so on
         raise FormatNotApplicableError(f"polars cannot write it as Parquet: {error}") from error
     if not same:
-        raise FormatNotApplicableError("it has a column whose type Parquet does not preserve")
+        raise FormatNotApplicableError("it has a column that Parquet does not preserve")
+
+
+def _read_polars(path: Path, rows: int | None = None) -> Any:
+    import polars as pl
+
+    return pl.read_parquet(path, n_rows=rows, hive_partitioning=False, glob=False)
 
 
 def _write_arrow(value: Any, path: Path) -> None:
@@ -100,17 +109,38 @@ def _write_arrow(value: Any, path: Path) -> None:
 
     try:
         pq.write_table(value.replace_schema_metadata({**(value.schema.metadata or {}), KIND: "arrow"}), path)
-        same = _restored(pq.read_schema(path)).equals(value.schema, check_metadata=True)
+        same = _arrow_round_trips(path, value)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise FormatNotApplicableError(f"Parquet cannot store it: {error}") from error
     if not same:
-        raise FormatNotApplicableError("it has a column whose type Parquet does not preserve")
+        raise FormatNotApplicableError("it has a column that Parquet does not preserve")
+
+
+def _arrow_round_trips(path: Path, value: Any) -> bool:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    if value.num_rows * (value.num_columns + 1) <= _SMALL:
+        found = _read_arrow(path)
+        return found.schema.equals(value.schema, check_metadata=True) and _equal_arrow(found, value)
+    file = pq.ParquetFile(path)
+    head = _unmarked(pa.Table.from_batches([next(file.iter_batches(batch_size=_HEAD))]))
+    same = head.schema.equals(value.schema, check_metadata=True) and _equal_arrow(head, value.slice(0, len(head)))
+    return same and file.metadata.num_rows == value.num_rows
+
+
+def _equal_arrow(one: Any, other: Any) -> bool:
+    """Whether two tables are equal; NaN, which Arrow finds unlike itself, is equal to NaN."""
+    return one.num_rows == other.num_rows and (one.equals(other) or repr(one.to_pylist()) == repr(other.to_pylist()))
 
 
 def _read_arrow(path: Path) -> Any:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    return _unmarked(pq.read_table(path))
+
+
+def _unmarked(table: Any) -> Any:
     return table.cast(_restored(table.schema))
 
 

@@ -20,7 +20,10 @@ from penstock_core.pipeline.values import ArtifactRef
 MAX_ITEMS = 2_000
 """Longest list or dictionary that is saved item by item; each item is an artifact, and their references travel."""
 
-_MAX_DEPTH = 64
+MAX_DEPTH = 150
+"""Deepest JSON data, in levels: readers of any language, and Python's own, have a limit. Deeper data is pickled."""
+
+_INLINE_DEPTH = 64
 _PLAIN = frozenset({int, float, str, bool, type(None)})
 
 
@@ -127,14 +130,17 @@ class _Saver:
             return self.first(value, (), str(error))
         if isinstance(tree, bool | int | float | None):
             return {"value": tree}
+        levels = depth(tree)
+        if levels > MAX_DEPTH:
+            return self.first(value, (), f"it is nested more than {MAX_DEPTH} levels deep")
         text = json.dumps(tree, separators=(",", ":"), ensure_ascii=False)
-        if len(text) <= values.INLINE_LIMIT and len(text.encode()) <= values.INLINE_LIMIT and depth(tree) <= _MAX_DEPTH:
+        if len(text) <= values.INLINE_LIMIT and len(text.encode()) <= values.INLINE_LIMIT and levels <= _INLINE_DEPTH:
             return {"value": tree}
         if type(tree) is str:
             return self.artifact(tree, formats.TEXT)
         return self.artifact(tree, formats.json_format(tree), python_type=formats.type_name(value))
 
-    def needs_items(self, value: object) -> bool:
+    def needs_items(self, value: object, levels: int = _INLINE_DEPTH) -> bool:
         """Whether a list or dictionary holds things that have a format of their own, directly or deeper."""
         if type(value) is list:
             inner = cast("list[object]", value)
@@ -144,7 +150,10 @@ class _Saver:
             return False
         if len(inner) > MAX_ITEMS:
             return False
-        return any(type(entry) not in _PLAIN and (has_format(entry) or self.needs_items(entry)) for entry in inner)
+        return any(
+            type(entry) not in _PLAIN and (has_format(entry) or (levels > 0 and self.needs_items(entry, levels - 1)))
+            for entry in inner
+        )
 
     def items(self, value: Any, hint: Any) -> Any:
         if isinstance(value, dict):
@@ -160,6 +169,11 @@ class _Saver:
             )
         store = self.needed_store()
         filename = path.resolve().name if path.name in ("", "..") else path.name
+        if not (path.is_file() or path.is_dir()):
+            raise UnsavableError(
+                f"{self.where} is the path {str(path)!r}, which is neither a file nor a folder but a pipe, socket or "
+                "device: write what is read from it to a file"
+            )
         if path.is_file():
             sha256, size = store.put_file(path)
             ref = ArtifactRef(sha256=sha256, size=size, media_type=files.media_type(path), format=files.FILE)
@@ -176,6 +190,11 @@ class _Saver:
                 project_types = form.save(value, temporary) is True
             except (FormatNotApplicableError, OSError):
                 raise
+            except RecursionError as error:
+                raise UnsavableError(
+                    f"{self.where}, a {type(value).__qualname__}, is nested too deeply to be saved: give it as a flat "
+                    "list of its parts"
+                ) from error
             except Exception as error:
                 kind = type(value).__qualname__
                 raise UnsavableError(
@@ -217,8 +236,8 @@ def has_format(value: object) -> bool:
     )
 
 
-def contains_path(value: object, levels: int = 8) -> bool:
-    """Whether plain containers and data classes hold a path."""
+def contains_path(value: object, levels: int = MAX_DEPTH) -> bool:
+    """Whether plain containers, data classes and pydantic models hold a path."""
     if isinstance(value, PurePath):
         return True
     if levels == 0:
@@ -229,6 +248,8 @@ def contains_path(value: object, levels: int = 8) -> bool:
         inner = list(cast("list[Any]", value))
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         inner = [getattr(value, field.name, None) for field in dataclasses.fields(value)]
+    elif hasattr(value, "__pydantic_fields_set__"):
+        inner = list(vars(value).values())
     else:
         return False
     return any(contains_path(entry, levels - 1) for entry in inner)

@@ -26,6 +26,7 @@ from penstock_core.pipeline.values import (
     Value,
 )
 
+_LEVELS = 64
 _SCALARS = (bool, int, float, str, type(None))
 
 
@@ -41,27 +42,30 @@ class LiveObjects:
         self._objects: dict[int, tuple[Value, Any]] = {}
         self._count = 0
 
-    def value(self, live: Any) -> Value:
-        """Return a value that refers to an object."""
+    def value(self, live: Any, levels: int = _LEVELS) -> Value:
+        """Return a value that refers to an object, whose parts are values down to so many levels."""
         if type(live) in _SCALARS:
             return Inline(codec.encode(live))
-        made = self._made(live)
+        made = self._made(live, levels) if levels else self._opaque(live)
         self._objects[id(made)] = (made, live)
         return made
 
-    def _made(self, live: Any) -> Value:
+    def _made(self, live: Any, levels: int) -> Value:
         if type(live) is list:
-            return Items(tuple(self.value(entry) for entry in cast("list[Any]", live)))
+            return Items(tuple(self.value(entry, levels - 1) for entry in cast("list[Any]", live)))
         if type(live) is dict and all(type(key) is str for key in cast("dict[Any, Any]", live)):
-            return Fields({key: self.value(entry) for key, entry in cast("dict[str, Any]", live).items()})
+            return Fields({key: self.value(entry, levels - 1) for key, entry in cast("dict[str, Any]", live).items()})
         try:
             return Inline(codec.encode(live, paths=False))
         except codec.NotJsonError:
-            self._count += 1
-            kind = type(live)
-            digest = hashlib.sha256(str(self._count).encode()).hexdigest()
-            name = f"{kind.__module__}:{kind.__qualname__}"
-            return Stored(ArtifactRef(sha256=digest, size=0, media_type="", format="live", python_type=name))
+            return self._opaque(live)
+
+    def _opaque(self, live: Any) -> Value:
+        self._count += 1
+        kind = type(live)
+        digest = hashlib.sha256(str(self._count).encode()).hexdigest()
+        name = f"{kind.__module__}:{kind.__qualname__}"
+        return Stored(ArtifactRef(sha256=digest, size=0, media_type="", format="live", python_type=name))
 
     def load(self, value: Value, hint: Any) -> Any:
         """Return the object of a value, or decode a value that the state machine or the compiler made."""
