@@ -173,7 +173,7 @@ def test_an_event_may_arrive_before_or_after_the_wait(workspace: Workspace) -> N
     output = workspace.call(
         "events", "send", "com.acme.labels.ready", "--key", "after", "--data", '{"url": "s3://a"}', "--id", "1"
     )
-    assert "event 1 stored" in output
+    assert "stored, id 1" in output
     assert client.runs.wait(after.run_id, 60).outputs["result"]["value"] == "s3://a"
     before = client.run(version, {"dataset": "before"})
     sent = client.events.send("com.acme.labels.ready", {"url": "s3://b"}, key="before", id="2")

@@ -1,4 +1,4 @@
-"""The cron service on a real server: each tick starts one run, across changes, restarts and two replicas."""
+"""The cron service on a real server: each tick is one event, across changes, restarts and two replicas."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -18,16 +19,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock_adapters.cron_expressions import ScheduleError, last_tick, next_tick
-from penstock_adapters.nats.buckets import versions
-from penstock_adapters.nats.buckets.kv import Bucket
-from penstock_adapters.nats.run_log import from_direct
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import subjects
-from penstock_contracts.commands import EnvironmentInfo, Parked, Publication, Publications, Schedule, Tick, Version
+from penstock_contracts.commands import Tick
+from penstock_core.deployments import state
+from penstock_core.deployments.definition import CRON_TICK, CronTrigger, Definition
+from penstock_core.deployments.facts import DeploymentDeleted, DeploymentPaused
+from penstock_core.deployments.state import Actor
 from penstock_core.errors import UnavailableError
-from penstock_core.facts import RunRequested
-from penstock_core.pipeline import ir
-from penstock_core.pipeline.values import Inline
 from penstock_cron.app import build
 from penstock_cron.settings import CronSettings
 from penstock_servicekit import app
@@ -54,149 +55,110 @@ async def nats_server(home: Path) -> AsyncIterator[EmbeddedServer]:
         await server.stop()
 
 
-async def put_version(running: app.RunningServices) -> None:
-    pipeline = ir.Pipeline(name="nightly", params=(ir.Port(name="x"), ir.Port(name="y", required=False, default=7)))
-    version = Version(
-        project="default",
-        name="nightly",
-        version=1,
-        digest="0" * 64,
-        source="0" * 64,
-        environment=EnvironmentInfo(version="3", digest="0" * 64),
-        pipeline=pipeline,
-        registered_at=0.0,
+async def deploy(running: app.RunningServices, *triggers: CronTrigger, name: str = "often") -> None:
+    definition = Definition(pipeline="nightly", triggers=triggers)
+    actor = Actor(by="user:ada", at=time.time())
+    await DeploymentLog(running.bus, "test").change(
+        "default", name, lambda found: state.apply(found, definition, actor)
     )
-    bucket = Bucket(running.bus, subjects.VERSIONS_BUCKET)
-    await bucket.put(versions.key("default", "nightly", 1), versions.pack(version))
-    published = Publications(latest=1, versions={1: Publication(at=0.0)})
-    await bucket.put(versions.published_key("default", "nightly"), published.model_dump_json().encode())
 
 
-async def put_schedule(running: app.RunningServices, expression: str = "* * * * * *", **more: object) -> None:
-    schedule = Schedule.model_validate(
-        {"name": "often", "pipeline": "nightly", "cron": expression, "inputs": {"x": 1}} | more
-    )
-    await Bucket(running.bus, subjects.SCHEDULES_BUCKET).put("often", schedule.model_dump_json().encode())
+async def change(running: app.RunningServices, kind: Any, name: str = "often") -> None:
+    actor = Actor(by="user:ada", at=time.time())
+    await DeploymentLog(running.bus, "test").change("default", name, lambda found: state.change(found, kind, "", actor))
 
 
-async def runs(running: app.RunningServices) -> list[RunRequested]:
-    found = [from_direct(message) for message in await running.bus.read(subjects.RUNS, "runs.*.*.requested")]
-    return [entry.fact for entry in found if entry and isinstance(entry.fact, RunRequested)]
+async def ticks(running: app.RunningServices) -> list[float]:
+    found = await EventStream(running.bus).since("default", CRON_TICK, 0.0)
+    return [datetime.fromisoformat(event.time).timestamp() for event in found]
 
 
-async def wait_for_runs(running: app.RunningServices, count: int, seconds: float = 12.0) -> list[RunRequested]:
+async def wait_for_ticks(running: app.RunningServices, count: int, seconds: float = 30.0) -> list[float]:
     deadline = time.monotonic() + seconds
-    while len(found := await runs(running)) < count:
-        assert time.monotonic() < deadline, f"only {len(found)} runs of {count}"
-        await asyncio.sleep(0.1)
+    while len(found := await ticks(running)) < count:
+        assert time.monotonic() < deadline, f"only {len(found)} ticks of {count}"
+        await asyncio.sleep(0.05)
     return found
 
 
-async def test_ticks_start_runs_until_the_schedule_is_deleted(tmp_path: Path) -> None:
+async def armed(running: app.RunningServices) -> list[Tick]:
+    messages = await running.bus.read(subjects.TIMERS, "armed.>")
+    return [Tick.model_validate_json(message.data) for message in messages]
+
+
+async def until_armed(running: app.RunningServices, expected: list[float]) -> None:
+    deadline = time.monotonic() + 30
+    while [tick.at for tick in await armed(running)] != expected:
+        assert time.monotonic() < deadline, await armed(running)
+        await asyncio.sleep(0.05)
+
+
+EVERY_SECOND = CronTrigger(name="c", every=1)
+
+
+async def test_ticks_are_published_until_the_deployment_is_deleted(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server, cron(server, tmp_path) as running:
-        await put_version(running)
-        await put_schedule(running)
-        found = await wait_for_runs(running, 3)
-        ticks = [int(run.trigger["tick"]) for run in found]
-        assert ticks == sorted(set(ticks))
-        assert found[0].inputs == {"x": Inline(1), "y": Inline(7)}
-        assert found[0].trigger["schedule"] == "often"
-        await Bucket(running.bus, subjects.SCHEDULES_BUCKET).delete("often")
-        await asyncio.sleep(1.2)
-        count = len(await runs(running))
+        await deploy(running, EVERY_SECOND)
+        found = await wait_for_ticks(running, 3)
+        assert found == sorted(set(found))
+        assert all(at == int(at) for at in found)
+        await change(running, DeploymentDeleted)
+        await until_armed(running, [])
+        count = len(await ticks(running))
         await asyncio.sleep(2.2)
-        assert len(await runs(running)) == count
+        assert len(await ticks(running)) == count
 
 
-async def test_two_replicas_request_each_run_once(tmp_path: Path) -> None:
+async def test_two_replicas_publish_each_tick_once(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server, cron(server, tmp_path) as running, cron(server, tmp_path):
-        await put_version(running)
-        await put_schedule(running)
-        found = await wait_for_runs(running, 3)
-        ticks = [run.trigger["tick"] for run in found]
-        assert len(ticks) == len(set(ticks))
+        await deploy(running, EVERY_SECOND)
+        found = await wait_for_ticks(running, 3)
+        assert len(found) == len(set(found))
 
 
-async def test_a_tick_missed_during_downtime_fires_once(tmp_path: Path) -> None:
+async def test_of_ticks_missed_during_downtime_the_last_one_fires(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server:
         async with cron(server, tmp_path) as running:
-            await put_version(running)
-            await put_schedule(running)
-            await wait_for_runs(running, 1)
+            await deploy(running, EVERY_SECOND)
+            await wait_for_ticks(running, 1)
         async with cron(server, tmp_path) as running:
-            before = {run.trigger["tick"] for run in await runs(running)}
+            before = set(await ticks(running))
         await asyncio.sleep(3.0)
         again = time.time()
         async with cron(server, tmp_path) as running:
-            found = await wait_for_runs(running, len(before) + 2)
-            missed = min(int(run.trigger["tick"]) for run in found if run.trigger["tick"] not in before)
-            assert missed >= int(again), "of the ticks that were missed the last one fires, not the first nor all"
+            found = await wait_for_ticks(running, len(before) + 2)
+            missed = min(at for at in found if at not in before)
+            assert missed >= int(again), "the last one fires, not the first nor all"
 
 
-async def test_schedule_changes_reach_two_running_replicas(tmp_path: Path) -> None:
+async def test_changes_reach_two_running_replicas(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server, cron(server, tmp_path) as running, cron(server, tmp_path):
-        await put_version(running)
         for n in range(20):
-            await put_schedule(running, f"0 {n} 1 1 *", inputs={"x": n})
-        await put_schedule(running, inputs={"x": 99})
-        [last, *_] = await wait_for_runs(running, 1)
-        assert last.inputs["x"] == Inline(99)
-        await put_schedule(running, "0 0 1 1 *")
-        await asyncio.sleep(1.5)
-        [armed] = await running.bus.read(subjects.TIMERS, "armed.often")
-        assert Tick.model_validate_json(armed.data).at == next_tick("0 0 1 1 *", "UTC", time.time())
+            await deploy(running, CronTrigger(name="c", cron=f"{n} 0 1 1 *"))
+        await deploy(running, EVERY_SECOND)
+        await wait_for_ticks(running, 1)
+        await deploy(running, CronTrigger(name="c", cron="0 0 1 1 *"), CronTrigger(name="d", cron="@yearly"))
+        yearly = next_tick("0 0 1 1 *", "UTC", time.time())
+        await until_armed(running, [yearly, yearly])
+        await change(running, DeploymentPaused)
+        await until_armed(running, [])
 
 
-async def test_a_server_that_is_killed_loses_no_schedule(tmp_path: Path) -> None:
+async def test_a_server_that_is_killed_loses_no_timer(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server, cron(server, tmp_path) as running:
         watch = asyncio.create_task(server.supervise())
-        await put_version(running)
-        await put_schedule(running)
-        count = len(await wait_for_runs(running, 1))
+        await deploy(running, EVERY_SECOND)
+        count = len(await wait_for_ticks(running, 1))
         os.kill(server.pid, signal.SIGKILL)
-        await asyncio.sleep(0.5)
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline:
+        deadline = time.monotonic() + 30
+        while True:
+            assert time.monotonic() < deadline, "no tick after the server's return"
             with contextlib.suppress(UnavailableError):
-                if len(await runs(running)) >= count + 2:
+                if len(await ticks(running)) >= count + 2:
                     break
             await asyncio.sleep(0.1)
-        else:
-            pytest.fail("no tick after the server's return")
         await server.stop()
         await watch
-
-
-async def test_a_paused_schedule_does_not_fire(tmp_path: Path) -> None:
-    async with nats_server(tmp_path) as server, cron(server, tmp_path) as running:
-        await put_version(running)
-        await put_schedule(running, paused=True)
-        await asyncio.sleep(2.2)
-        assert await runs(running) == []
-
-
-@pytest.mark.parametrize(
-    ("schedule", "why"),
-    [
-        ({"pipeline": "absent"}, "pipeline 'absent' has no published version"),
-        ({"version": 9}, "no version 9"),
-        ({"inputs": {}}, "inputs.x: is missing"),
-        ({"inputs": {"x": 1, "z": 2}}, "inputs.z: is not a parameter of the pipeline"),
-        ({"cron": "never"}, "not a cron expression"),
-        ({"tz": "Mars/Olympus"}, "not a time zone"),
-    ],
-)
-async def test_a_tick_without_a_run_records_its_reason(tmp_path: Path, schedule: dict[str, object], why: str) -> None:
-    async with nats_server(tmp_path) as server, cron(server, tmp_path) as running:
-        await put_version(running)
-        expression = str(schedule.pop("cron", "* * * * * *"))
-        await put_schedule(running, expression, **schedule)
-        deadline = time.monotonic() + 6
-        while not (parked := await running.bus.read(subjects.PARKED, "parked.cron")):
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.1)
-        assert why in Parked.model_validate_json(parked[0].data).error
-        assert await runs(running) == []
 
 
 def at(text: str) -> float:

@@ -14,11 +14,11 @@ from penstock_cli import (
     models,
     questions,
     retention,
-    schedules,
     tokens,
     typer_readers,
     versions,
 )
+from penstock_cli.deployments import deploy, group, triggers
 from penstock_cli.platform import doctor, up
 from penstock_cli.runs import (
     cancel,
@@ -66,6 +66,8 @@ def root(
 
 app.command("run")(run.run)
 app.command("register")(register.register)
+app.command("deploy")(deploy.deploy)
+app.command("apply")(deploy.apply)
 app.command("up")(up.up)
 runs.command("list")(list_runs.list_runs)
 runs.command("show")(show.show)
@@ -83,7 +85,8 @@ app.add_typer(runs, name="runs")
 app.add_typer(artifacts.app, name="artifacts")
 app.add_typer(models.app, name="models")
 app.add_typer(versions.app, name="versions")
-app.add_typer(schedules.app, name="schedules")
+app.add_typer(group.app, name="deployments")
+app.add_typer(triggers.app, name="triggers")
 app.add_typer(questions.app, name="questions")
 app.add_typer(events.app, name="events")
 app.add_typer(limits.app, name="limits")

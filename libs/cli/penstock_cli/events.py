@@ -1,4 +1,4 @@
-"""`penstock events`: send events."""
+"""`penstock events`: send and list events."""
 
 from __future__ import annotations
 
@@ -12,12 +12,56 @@ from penstock_cli.arguments import Json
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
-app = typer.Typer(help="Send events.", no_args_is_help=True)
+app = typer.Typer(help="Send and list events.", no_args_is_help=True)
 
 
 @app.callback()
 def group() -> None:
-    """Send events."""
+    """Send and list events."""
+
+
+@app.command("list")
+def list_events(
+    type: Annotated[str, typer.Option("--type", help="Only of this type, or prefix such as com.acme.*.")] = "",
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 20,
+    json: Json = False,
+) -> None:
+    """List stored events, newest first."""
+    from penstock_cli.platform import session
+
+    with session.connect() as connected:
+        found = connected.client.events.list(type, limit=limit)
+    if json:
+        output.as_json([dataclasses.asdict(event) for event in found])
+        return
+    if not found:
+        output.note("no events: send one with `penstock events send TYPE`")
+        return
+    rows = [
+        (str(event.sequence), output.clock(event.received_at), event.type, event.source, event.id, event.subject)
+        for event in found
+    ]
+    output.table(["event", "received", "type", "source", "id", "subject"], rows)
+
+
+@app.command("show")
+def show(
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="Digest or sequence of the event.")], json: Json = False
+) -> None:
+    """Show an event."""
+    from penstock_cli.platform import session
+
+    with session.connect() as connected:
+        found, _ = connected.client.events.explain(event)
+    if json:
+        output.as_json(dataclasses.asdict(found))
+        return
+    for name in ("type", "source", "id", "time", "subject", "digest"):
+        if getattr(found, name):
+            output.line(f"{name}: {getattr(found, name)}")
+    for name, value in found.extensions.items():
+        output.line(f"{name}: {value}")
+    output.line(codec.dumps(found.data, indent=2))
 
 
 @app.command("send")
@@ -41,4 +85,4 @@ def send(
     if json:
         output.as_json(dataclasses.asdict(sent))
         return
-    output.line(f"event {sent.id} {'exists already' if sent.duplicate else 'stored'}")
+    output.line(f"event {sent.sequence} {'was stored before' if sent.duplicate else 'stored'}, id {sent.id}")

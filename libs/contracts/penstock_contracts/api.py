@@ -10,8 +10,6 @@ from penstock_contracts.commands import (
     EnvironmentInfo,
     GitInfo,
     InterpreterHint,
-    Schedule,
-    ScheduleFields,
     StoreInfo,
     Version,
 )
@@ -92,18 +90,6 @@ class VersionList(_Model):
     """Versions, oldest first."""
 
     versions: list[VersionSummary]
-
-
-class ScheduleBody(ScheduleFields):
-    """A schedule; `name` may repeat the one in the path."""
-
-    name: str | None = None
-
-
-class ScheduleList(_Model):
-    """Schedules by name."""
-
-    schedules: list[Schedule]
 
 
 class RunBody(_Model):

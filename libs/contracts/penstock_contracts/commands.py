@@ -244,31 +244,12 @@ class Replicas(_Model):
     replicas: list[Replica]
 
 
-class ScheduleFields(_Model):
-    """What a schedule starts, and when."""
-
-    project: str = "default"
-    pipeline: str
-    version: int | None = Field(
-        default=None, description="a published version; null: the latest published one at each tick"
-    )
-    cron: str = Field(max_length=200, description="five or six fields, as cronsim reads them")
-    tz: str = Field(default="UTC", max_length=64)
-    inputs: dict[str, Any] = Field(default_factory=dict)
-    paused: bool = False
-
-
-class Schedule(ScheduleFields):
-    """A cron schedule: when a pipeline version runs, in which time zone, with which inputs."""
-
-    name: str = Field(pattern=NAME_PATTERN)
-    owner: str = Field(default="", description="the principal that created or last changed it")
-
-
 class Tick(_Model):
-    """An armed tick: it fires `schedule` (as of `revision`) for Unix time `at`."""
+    """An armed tick of a cron trigger, for Unix time `at`; `revision` is that of the deployment."""
 
-    schedule: str
+    project: str
+    deployment: str
+    trigger: str
     revision: int
     at: float
 

@@ -4,7 +4,7 @@ runs.{shard}.{run_id}.{tail}           facts of runs (stream RUNS); `tail` is th
 logs.{run_id}.{key}.{n}                output and latest metrics of attempts (stream LOGS)
 metrics.{run_id}.{key}.{n}             metric series of attempts (stream METRICS)
 builds.{project}.{pipeline}.registered pipeline versions registered by the builder (stream BUILDS)
-ticks.{schedule}, armed.{schedule}     timers of the cron service (stream TIMERS)
+ticks.{project}.{name}.{trigger}, armed.{…}  timers of the cron service (stream TIMERS)
 wakes.{shard}.{run_id}, alarms.…       timers of runs (stream TIMERS)
 events.{project}.{type}                events that start runs and that steps wait for (stream EVENTS)
 models.{project}.{model}.{revision}    facts of registered models (stream MODELS)
@@ -37,7 +37,6 @@ DEPLOYMENTS = "DEPLOYMENTS"
 DECISIONS = "DECISIONS"
 
 VERSIONS_BUCKET = "penstock_versions"
-SCHEDULES_BUCKET = "penstock_schedules"
 LIMITS_BUCKET = "penstock_limits"
 LIMITS_STATE = "state"
 LIMITS_SIZES = "sizes"
@@ -51,7 +50,7 @@ RETENTION_SETTINGS = "settings"
 """Key of the policies in the bucket of retention, which also has the reports of the janitor, by id."""
 
 CRON_CONSUMER = "cron"
-"""Durable consumers, on TIMERS and on the bucket of schedules, of the cron service: ticks and changes."""
+"""Durable consumers, on TIMERS and on DEPLOYMENTS, of the cron service: ticks and changes."""
 
 WAKES_CONSUMER = "scheduler-wakes"
 """Durable consumer, on TIMERS, of the schedulers: timers of runs."""
@@ -181,6 +180,16 @@ def parse_deployment_subject(subject: str) -> tuple[str, str, int] | None:
             return project, name, int(revision)
         case _:
             return None
+
+
+def armed(project: str, deployment: str, trigger: str = "*") -> str:
+    """Subject of the timer of a cron trigger; by default a filter for those of a deployment."""
+    return f"armed.{project}.{deployment}.{trigger}"
+
+
+def tick(project: str, deployment: str, trigger: str) -> str:
+    """Subject on which the timer of a cron trigger fires."""
+    return f"ticks.{project}.{deployment}.{trigger}"
 
 
 def trigger_timer(project: str, deployment: str, trigger: str, token: str) -> str:

@@ -139,6 +139,18 @@ def check_inputs(pipeline: Pipeline, inputs: Inputs) -> dict[str, Value]:
     return values
 
 
+def check_parameters(params: Sequence[Port], inputs: Inputs) -> dict[str, Value]:
+    """Return the values of some parameters, as `check_inputs` does for all of a pipeline.
+
+    Raises:
+        InvalidInputsError: lists each input that is unknown, missing, too large or of the wrong type.
+    """
+    values, problems = _values(params, inputs)
+    if problems:
+        raise InvalidInputsError("Invalid inputs", problems)
+    return values
+
+
 def model_references(params: Sequence[Port], given: Mapping[str, Any]) -> dict[str, str]:
     """Return the references to registered models in the given inputs, by parameter."""
     schemas = {port.name: port.schema for port in params}

@@ -23,6 +23,7 @@ from penstock_core.pipeline.ir import Pipeline as CompiledPipeline
 
 if TYPE_CHECKING:
     from penstock.authoring import Pipeline
+    from penstock.authoring.deployments import Deployment
 
 _USUAL = ("pipeline.py", "main.py", "__init__.py")
 
@@ -68,6 +69,24 @@ def load(source: str | os.PathLike[str]) -> Pipeline:
     """
     target = locate(os.fspath(source))
     return choose(_import(target), target)
+
+
+def load_deployments(source: str | os.PathLike[str]) -> list[Deployment]:
+    """Return the deployments that a file or folder declares, in order.
+
+    Raises:
+        SourceError: there is no such file, it cannot be imported, or it declares none.
+    """
+    from penstock.authoring import deployments
+
+    target = locate(os.fspath(source))
+    sys.modules.pop(target.name, None)  # so that it declares again
+    deployments.DECLARED.clear()
+    module = _import(target)
+    if not deployments.DECLARED:
+        example = 'training.deploy("nightly", triggers=[Cron("0 3 * * *")])'
+        raise SourceError(f"{module.__file__} declares no deployment: add one such as {example}")
+    return [*deployments.DECLARED]
 
 
 def locate(source: str) -> Target:

@@ -1,1 +1,1 @@
-"""Arms and fires the ticks of schedules."""
+"""The cron service: publishes an event for each tick of a cron trigger."""

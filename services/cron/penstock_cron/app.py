@@ -1,34 +1,25 @@
-"""Composition root of the cron service."""
+"""Composition root of the cron service, and its ports on NATS."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
-from datetime import UTC, datetime
 
-import orjson
 import pydantic
 
-from penstock_adapters.nats.buckets.kv import Bucket, Entry
-from penstock_adapters.nats.buckets.limits import LimitSizes
-from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.consumer import Delivery
-from penstock_adapters.nats.model_log import ModelLog
-from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import subjects
-from penstock_contracts.commands import Tick, Version
-from penstock_core.errors import PenstockError
-from penstock_core.facts import RunRequested
-from penstock_core.pipeline.values import ArtifactRef
-from penstock_cron.service import CronService
+from penstock_contracts.commands import Tick
+from penstock_core.deployments.events import Event
+from penstock_core.deployments.state import Deployment
+from penstock_cron.service import CronService, Name
 from penstock_cron.settings import CronSettings
 from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext, cancel
 
-_SCHEDULES = f"KV_{subjects.SCHEDULES_BUCKET}"
-_CHANGED = f"$KV.{subjects.SCHEDULES_BUCKET}."
 _RETRY = 1.0
 
 
@@ -37,63 +28,47 @@ class NatsEdges:
 
     def __init__(self, context: ServiceContext) -> None:
         self._context = context
-        self._schedules = Bucket(context.bus, subjects.SCHEDULES_BUCKET)
-        self._versions = Versions(context.bus)
-        self._limits = LimitSizes(context.bus)
-        self._models = ModelLog(context.bus, f"penstock/cron/{context.name}")
-        self._log = NatsRunLog(context.bus, f"penstock/cron/{context.name}")
+        self._log = DeploymentLog(context.bus, f"penstock/cron/{context.name}")
+        self._events = EventStream(context.bus)
 
-    async def schedule(self, name: str) -> Entry | None:
+    async def deployment(self, project: str, name: str) -> Deployment:
         """See `Edges`."""
-        return await self._schedules.get_fresh(name)
+        return await self._log.get(project, name)
 
-    async def schedules(self) -> list[Entry]:
+    async def deployments(self) -> dict[Name, Deployment]:
         """See `Edges`."""
-        return await self._schedules.list()
+        return await self._log.all()
 
-    async def armed(self, name: str) -> Tick | None:
+    async def armed(self, name: Name | None = None) -> list[Tick]:
         """See `Edges`."""
-        query = orjson.dumps({"last_by_subj": f"armed.{name}"})
-        message = await self._context.bus.request(f"$JS.API.DIRECT.GET.{subjects.TIMERS}", query)
-        if "Nats-Sequence" not in (message.headers or {}):
-            return None
-        try:
-            return Tick.model_validate_json(message.data)
-        except pydantic.ValidationError:
-            return None
+        pattern = subjects.armed(*name) if name else subjects.armed("*", "*")
+        found: list[Tick] = []
+        for message in await self._context.bus.read(subjects.TIMERS, pattern):
+            with contextlib.suppress(pydantic.ValidationError):
+                found.append(Tick.model_validate_json(message.data))
+        return found
 
-    async def arm(self, tick: Tick) -> None:
+    async def arm(self, tick: Tick, at: float) -> None:
         """See `Edges`."""
-        at = datetime.fromtimestamp(tick.at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         headers = {
-            "Nats-Schedule": f"@at {at}",
-            "Nats-Schedule-Target": f"ticks.{tick.schedule}",
+            # A timer must not fire early by the rounding to milliseconds.
+            "Nats-Schedule": f"@at {subjects.rfc3339(int(at * 1000) + 1)}",
+            "Nats-Schedule-Target": subjects.tick(tick.project, tick.deployment, tick.trigger),
             "Nats-Rollup": "sub",
         }
-        await self._context.bus.publish(f"armed.{tick.schedule}", tick.model_dump_json().encode(), headers)
+        place = subjects.armed(tick.project, tick.deployment, tick.trigger)
+        await self._context.bus.publish(place, tick.model_dump_json().encode(), headers)
 
-    async def disarm(self, name: str) -> None:
+    async def disarm(self, tick: Tick) -> None:
         """See `Edges`."""
-        await self._context.bus.api(f"STREAM.PURGE.{subjects.TIMERS}", {"filter": f"armed.{name}"})
+        place = subjects.armed(tick.project, tick.deployment, tick.trigger)
+        await self._context.bus.api(f"STREAM.PURGE.{subjects.TIMERS}", {"filter": place})
 
-    async def version(self, project: str, pipeline: str, version: int | None) -> Version | None:
+    async def publish(self, event: Event) -> None:
         """See `Edges`."""
-        number = version if version is not None else await self._versions.latest(project, pipeline)
-        return None if number is None else await self._versions.get(project, pipeline, number)
-
-    async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
-        """See `Edges`."""
-        return await self._models.resolve(project, names)
-
-    async def limited_pools(self) -> frozenset[str]:
-        """See `Edges`."""
-        return await self._limits.limited_pools()
-
-    async def request(self, run: RunRequested) -> bool:
-        """See `Edges`."""
-        written = (await self._log.append([run]))[0]
-        self._context.log.info("tick", run=run.run_id, pipeline=run.pipeline, schedule=run.trigger["schedule"])
-        return written
+        _, duplicate = await self._events.publish(event)
+        if not duplicate:
+            self._context.log.info("tick", deployment=event.subject, at=event.time)
 
     async def refuse(self, subject: str, body: bytes, why: str) -> None:
         """See `Edges`."""
@@ -101,7 +76,7 @@ class NatsEdges:
 
 
 class CronApp:
-    """The cron service: a worker for ticks, one for changes of schedules, and a periodic check that all are armed.
+    """The cron service: a worker for ticks, one for changes of deployments, and a periodic check that all are armed.
 
     They take turns: ticks, changes and checks are handled one at a time.
     """
@@ -112,7 +87,7 @@ class CronApp:
         self._service = CronService(NatsEdges(context), time.time)
         self._workers = [
             DurableWorker(context, subjects.TIMERS, subjects.CRON_CONSUMER, self._on_tick),
-            DurableWorker(context, _SCHEDULES, subjects.CRON_CONSUMER, self._on_change),
+            DurableWorker(context, subjects.DEPLOYMENTS, subjects.CRON_CONSUMER, self._on_change),
         ]
         self._turn = asyncio.Lock()
         self._check_due = asyncio.Event()
@@ -120,7 +95,7 @@ class CronApp:
         context.bus.on_reconnect(self._check_due.set)
 
     async def start(self) -> None:
-        """Start the workers, and arm the schedules that are not armed."""
+        """Start the workers, and arm the triggers that are not armed."""
         self._check_task = self._context.task(self._check())
         for worker in self._workers:
             worker.start()
@@ -141,8 +116,10 @@ class CronApp:
             await self._service.tick(delivery.data)
 
     async def _on_change(self, delivery: Delivery) -> None:
-        async with self._turn:
-            await self._service.rearm(delivery.subject.removeprefix(_CHANGED))
+        parsed = subjects.parse_deployment_subject(delivery.subject)
+        if parsed is not None:
+            async with self._turn:
+                await self._service.rearm(parsed[0], parsed[1])
 
     async def _check(self) -> None:
         """Arm what is not armed: at start, after a reconnection, and periodically, whatever went wrong before."""
@@ -158,7 +135,7 @@ class CronApp:
                 delay = self._interval
             except Exception as error:
                 self._context.log.warning(
-                    "check of schedules failed, will be retried", error=str(error), exc_info=error
+                    "check of cron triggers failed, will be retried", error=str(error), exc_info=error
                 )
                 delay = _RETRY
 

@@ -1,99 +1,102 @@
-"""The cron service: arms one timer per schedule, and submits a run when it fires.
+"""The cron service: keeps one timer per cron trigger, and publishes an event when it fires.
 
-In: changed schedules, ticks. Out: run requests, the next ticks armed.
+In: changed deployments, timers that fired. Out: events of type `penstock.cron.tick.v1`, the next timers. Which runs an
+event starts is up to the triggers service.
 
-Promises: a tick becomes exactly one run, or a parked message with the reason, however often it is handled: the ID of
-the run is derived from the schedule and the tick. After a downtime, only the last missed tick fires, late; then the
-schedule continues from now. The armed tick always matches the stored schedule, whichever replicas handle changes and
-ticks at the same time: after arming, the schedule is read again.
+Promises: a tick becomes one event, however often and by whichever replica it is handled, because its id derives from
+deployment, trigger and time. A changed trigger never fires a tick of before the change. Missed ticks fire as
+the trigger's `catchup` says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Protocol
 
-import orjson
 import pydantic
 
-from penstock_adapters.cron_expressions import ScheduleError, last_tick, next_tick
-from penstock_adapters.nats.buckets.kv import Entry
-from penstock_contracts.commands import Schedule, Tick, Version
-from penstock_core import access, ids, requests
-from penstock_core.errors import InputError, InvalidIdError, PenstockError
-from penstock_core.facts import RunRequested
-from penstock_core.pipeline.values import ArtifactRef
-from penstock_core.requests import Inputs, Options, Target
+from penstock_adapters import cron_expressions
+from penstock_adapters.cron_expressions import ScheduleError
+from penstock_contracts.commands import Tick
+from penstock_core.deployments import definition as definitions
+from penstock_core.deployments.definition import Catchup, CronTrigger
+from penstock_core.deployments.events import Event
+from penstock_core.deployments.state import Deployment, Snapshot
+
+SOURCE = "penstock/cron"
+
+MISSED_AFTER = 60.0
+"""Seconds after which a tick counts as missed."""
+
+Name = tuple[str, str]
+"""Project and name of a deployment."""
 
 
 class Edges(Protocol):
     """The ports of the cron service."""
 
-    async def schedule(self, name: str) -> Entry | None:
-        """Return a schedule as it is stored now."""
+    async def deployment(self, project: str, name: str) -> Deployment:
+        """Return a deployment, as new as the last acknowledged change."""
         ...
 
-    async def schedules(self) -> list[Entry]:
-        """Return all schedules."""
+    async def deployments(self) -> dict[Name, Deployment]:
+        """Return all deployments."""
         ...
 
-    async def armed(self, name: str) -> Tick | None:
-        """Return the armed tick of a schedule."""
+    async def armed(self, name: Name | None = None) -> list[Tick]:
+        """Return the armed ticks, of a deployment or of all."""
         ...
 
-    async def arm(self, tick: Tick) -> None:
-        """Have the broker deliver a tick at its time; it replaces the armed tick of that schedule."""
+    async def arm(self, tick: Tick, at: float) -> None:
+        """Have the broker deliver a tick at a time; it replaces the armed tick of that trigger."""
         ...
 
-    async def disarm(self, name: str) -> None:
-        """Remove the armed tick of a schedule."""
+    async def disarm(self, tick: Tick) -> None:
+        """Remove the armed tick of a trigger."""
         ...
 
-    async def version(self, project: str, pipeline: str, version: int | None) -> Version | None:
-        """Return a pipeline version; with None, the latest published one."""
-        ...
-
-    async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
-        """Resolve references to registered models, by parameter: to an artifact, or to the error."""
-        ...
-
-    async def limited_pools(self) -> frozenset[str]:
-        """Return the pools whose size is limited."""
-        ...
-
-    async def request(self, run: RunRequested) -> bool:
-        """Append the request of a run; return False if it existed."""
+    async def publish(self, event: Event) -> None:
+        """Store an event; the same one is stored once."""
         ...
 
     async def refuse(self, subject: str, body: bytes, why: str) -> None:
-        """Park a tick or a schedule that cannot be used, with the reason."""
+        """Park a message that cannot be used, with the reason."""
         ...
 
 
 class CronService:
-    """Keeps the next tick of every schedule armed."""
+    """Keeps the next tick of every cron trigger armed."""
 
     def __init__(self, edges: Edges, clock: Callable[[], float]) -> None:
         self._edges = edges
         self._clock = clock
-        self._refused: dict[str, int] = {}
 
     async def arm_all(self) -> None:
-        """Arm every schedule whose armed tick does not match; called at start and periodically."""
-        for entry in await self._edges.schedules():
-            if not await self._is_armed(entry):
-                await self.rearm(entry.key)
+        """Arm every trigger whose armed tick does not match; called at start and periodically."""
+        armed = {(tick.project, tick.deployment, tick.trigger): tick for tick in await self._edges.armed()}
+        for (project, name), deployment in [*(await self._edges.deployments()).items()]:
+            for trigger in _active(deployment):
+                tick = armed.get((project, name, trigger.name))
+                if tick is None or not _is_current(deployment, tick, trigger):
+                    await self.rearm(project, name)
+                    break
 
-    async def rearm(self, name: str, after: float | None = None) -> None:
-        """Arm the next tick of a schedule after a time, by default now; disarm a paused or deleted one."""
-        entry = await self._edges.schedule(name)
+    async def rearm(self, project: str, name: str) -> None:
+        """Arm the triggers of a deployment that changed, and disarm those that are gone or paused."""
         while True:
-            if entry is None or not await self._arm(entry, self._clock() if after is None else after):
-                await self._edges.disarm(name)
-            again = await self._edges.schedule(name)
-            if again == entry:
+            deployment = await self._edges.deployment(project, name)
+            active = {trigger.name: trigger for trigger in _active(deployment)}
+            armed = {tick.trigger: tick for tick in await self._edges.armed((project, name))}
+            for tick in armed.values():
+                if tick.trigger not in active:
+                    await self._edges.disarm(tick)
+            for trigger in active.values():
+                tick = armed.get(trigger.name)
+                if tick is None or not _is_current(deployment, tick, trigger):
+                    await self._arm(deployment, trigger, self._clock())
+            if (await self._edges.deployment(project, name)).revision == deployment.revision:
                 return
-            entry = again
 
     async def tick(self, body: bytes) -> None:
         """Handle a tick that fired.
@@ -106,80 +109,101 @@ class CronService:
         except pydantic.ValidationError as error:
             await self._edges.refuse("ticks", body, f"unreadable tick: {error}")
             return
-        entry = await self._edges.schedule(tick.schedule)
-        if entry is None:
+        deployment = await self._edges.deployment(tick.project, tick.deployment)
+        trigger = next((one for one in _active(deployment) if one.name == tick.trigger), None)
+        if trigger is None:
+            return  # it was paused, deleted or changed: its triggers were armed anew then
+        now = self._clock()
+        if not _is_current(deployment, tick, trigger):
+            await self.rearm(tick.project, tick.deployment)
             return
-        if entry.revision != tick.revision:  # the schedule has changed since it was armed
-            if not await self._is_armed(entry):
-                await self.rearm(entry.key)
-            return
-        schedule = await self._read(entry)
-        if schedule is not None and not schedule.paused:
-            missed = last_tick(schedule.cron, schedule.tz, self._clock())
-            await self._fire(schedule, tick.model_copy(update={"at": max(tick.at, missed)}))
-        await self.rearm(entry.key, after=max(tick.at, self._clock()))
+        ticks, last = _due(trigger, tick.at, now)
+        for at in ticks:
+            await self._edges.publish(_event(tick, at))
+        await self._arm(deployment, trigger, last)
+        # Another replica may have armed a newer revision meanwhile, which this one has replaced then.
+        if (await self._edges.deployment(tick.project, tick.deployment)).revision != deployment.revision:
+            await self.rearm(tick.project, tick.deployment)
 
-    async def _fire(self, schedule: Schedule, tick: Tick) -> None:
-        version = await self._edges.version(schedule.project, schedule.pipeline, schedule.version)
-        if version is None:
-            missing = f"version {schedule.version}" if schedule.version else "published version"
-            await self._refuse(schedule, tick, f"pipeline {schedule.pipeline!r} has no {missing}")
-            return
-        names = requests.model_references(version.pipeline.params, schedule.inputs)
-        models = await self._edges.models(version.project, names)
-        options = Options(
-            trigger={"type": "cron", "schedule": schedule.name, "tick": f"{tick.at:.0f}"},
-            requested_by=access.trigger(schedule.name),
-        )
-        run_id = ids.run_id_from_key(schedule.project, schedule.pipeline, f"\0cron:{schedule.name}:{tick.at:.0f}")
-        target = Target(
-            project=schedule.project,
-            pipeline=version.pipeline,
-            version=version.version,
-            limited_pools=await self._edges.limited_pools(),
-        )
+    async def _arm(self, deployment: Deployment, trigger: CronTrigger, after: float) -> None:
+        """Arm the first tick of a trigger after a time."""
         try:
-            run = requests.build(run_id, target, Inputs(given=schedule.inputs, models=models), options, self._clock())
-        except (InputError, InvalidIdError) as error:
-            await self._refuse(schedule, tick, str(error))
-            return
-        await self._edges.request(run)
-
-    async def _arm(self, entry: Entry, after: float) -> bool:
-        """Arm the first tick after a time; return False if the schedule has none."""
-        schedule = await self._read(entry)
-        if schedule is None or schedule.paused:
-            return False
-        try:
-            at = next_tick(schedule.cron, schedule.tz, after)
+            at = cron_expressions.trigger_tick(trigger, after)
         except ScheduleError as error:
-            await self._refuse_schedule(entry, str(error))
-            return False
-        await self._edges.arm(Tick(schedule=entry.key, revision=entry.revision, at=at))
+            place = f"deployments.{deployment.project}.{deployment.name}"
+            await self._edges.refuse(place, trigger.name.encode(), str(error))
+            return
+        if at is None:
+            return
+        tick = Tick(
+            project=deployment.project,
+            deployment=deployment.name,
+            trigger=trigger.name,
+            revision=deployment.revision,
+            at=at,
+        )
+        await self._edges.arm(tick, at + cron_expressions.delay(trigger, deployment.name, at))
+
+
+def _active(deployment: Deployment) -> list[CronTrigger]:
+    """The cron triggers that fire now."""
+    current = deployment.current
+    if current is None or current.paused:
+        return []
+    return _cron_triggers(current)
+
+
+def _cron_triggers(snapshot: Snapshot) -> list[CronTrigger]:
+    triggers = snapshot.definition.triggers if snapshot.definition else ()
+    return [trigger for trigger in triggers if isinstance(trigger, CronTrigger)]
+
+
+def _is_current(deployment: Deployment, tick: Tick, trigger: CronTrigger) -> bool:
+    """Whether a tick was armed for the trigger as it is, without a pause since."""
+    if tick.revision == deployment.revision:
         return True
+    since = [snapshot for snapshot in deployment.snapshots if snapshot.revision >= tick.revision]
+    return bool(since) and all(
+        not snapshot.paused and any(one == trigger for one in _cron_triggers(snapshot)) for snapshot in since
+    )
 
-    async def _is_armed(self, entry: Entry) -> bool:
-        """Return whether the armed tick matches a schedule, without computing its ticks."""
-        armed = await self._edges.armed(entry.key)
-        if armed is not None:
-            return armed.revision == entry.revision
-        if self._refused.get(entry.key) == entry.revision:
-            return True
-        schedule = await self._read(entry)
-        return schedule is None or schedule.paused
 
-    async def _read(self, entry: Entry) -> Schedule | None:
-        try:
-            return Schedule.model_validate_json(entry.value)
-        except pydantic.ValidationError as error:
-            await self._refuse_schedule(entry, f"unreadable schedule: {error}")
-            return None
+def _due(trigger: CronTrigger, first: float, now: float) -> tuple[list[float], float]:
+    """The ticks that fire for a timer, with missed ones, and the time after which the next one is armed."""
+    if trigger.catchup is Catchup.ALL:
+        ticks = [first]
+        while len(ticks) < trigger.catchup_limit:
+            at = cron_expressions.trigger_tick(trigger, ticks[-1])
+            if at is None or at > now:
+                break
+            ticks.append(at)
+        else:
+            return ticks, max(ticks[-1], now)
+        return ticks, ticks[-1]
+    latest = max(first, _latest(trigger, first, now))
+    if trigger.catchup is Catchup.NONE and now - latest > MISSED_AFTER + trigger.jitter:
+        return [], max(latest, now)
+    return [latest], max(latest, now)
 
-    async def _refuse_schedule(self, entry: Entry, why: str) -> None:
-        """Park a schedule once per revision."""
-        if self._refused.get(entry.key) != entry.revision:
-            await self._edges.refuse(f"schedules.{entry.key}", entry.value, why)
-            self._refused[entry.key] = entry.revision
 
-    async def _refuse(self, schedule: Schedule, tick: Tick, why: str) -> None:
-        await self._edges.refuse(f"ticks.{schedule.name}", orjson.dumps(tick.model_dump()), why)
+def _latest(trigger: CronTrigger, first: float, now: float) -> float:
+    """The last tick up to now; `first` if none followed it."""
+    if trigger.every:
+        base = trigger.start or 0.0
+        found = base + (now - base) // trigger.every * trigger.every
+    else:
+        found = cron_expressions.last_tick(trigger.cron, trigger.tz, now)
+    return found if found > first and (trigger.end is None or found <= trigger.end) else first
+
+
+def _event(tick: Tick, at: float) -> Event:
+    scheduled = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return Event(
+        project=tick.project,
+        type=definitions.CRON_TICK,
+        source=SOURCE,
+        id=f"{tick.deployment}/{tick.trigger}/{at:.3f}",
+        time=scheduled,
+        subject=definitions.event_subject(tick.deployment, tick.trigger),
+        data={"deployment": tick.deployment, "trigger": tick.trigger, "scheduled_at": scheduled},
+    )

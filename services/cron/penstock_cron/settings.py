@@ -10,4 +10,4 @@ from penstock_servicekit.settings import ServiceSettings
 class CronSettings(ServiceSettings):
     """Settings of the cron service."""
 
-    cron_check: float = Field(default=30.0, gt=0, description="seconds between checks that all schedules are armed")
+    cron_check: float = Field(default=60.0, gt=0, description="seconds between checks that all cron triggers are armed")

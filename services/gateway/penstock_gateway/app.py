@@ -8,13 +8,14 @@ from typing import Protocol, TypeVar
 import uvicorn
 from fastapi import FastAPI
 
+from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
-from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
+from penstock_adapters.nats.decision_log import DecisionLog
+from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.follower import Followers
-from penstock_contracts import subjects
 from penstock_core import access
 from penstock_core.access import Principal
 from penstock_core.errors import PenstockError
@@ -27,6 +28,10 @@ from penstock_gateway.artifacts import routes as artifact_routes
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.compare import routes as compare_routes
 from penstock_gateway.compare.comparison import RunComparison
+from penstock_gateway.deployments import event_routes as deployment_event_routes
+from penstock_gateway.deployments import routes as deployment_routes
+from penstock_gateway.deployments.deployments_service import Deployments
+from penstock_gateway.deployments.explanations import Explanations
 from penstock_gateway.events import routes as event_routes
 from penstock_gateway.file_owner import owner
 from penstock_gateway.http import problems
@@ -62,8 +67,6 @@ from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.runs.run_search import RunSearch
 from penstock_gateway.runs.run_states import RunStates
-from penstock_gateway.schedules import routes as schedule_routes
-from penstock_gateway.schedules.schedules import Schedules
 from penstock_gateway.settings import GatewaySettings
 from penstock_gateway.tracked.importer import TrackedRunImporter
 from penstock_gateway.versions import routes as version_routes
@@ -91,7 +94,8 @@ ROUTERS = tuple(
         wait_routes,
         link_page_routes,
         event_routes,
-        schedule_routes,
+        deployment_routes,
+        deployment_event_routes,
         limit_routes,
         registry_routes,
         registration_routes,
@@ -249,6 +253,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     signer = Signer(settings.links_secret.get_secret_value() or token)
     announcer = ModelAnnouncer(context, events)
 
+    evaluator = CelEvaluator()
+    deployments = Deployments(DeploymentLog(bus, source), versions, evaluator, PROJECT)
     features = (
         settings,
         Tokens(tokens),
@@ -272,8 +278,9 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         answers,
         LinkPages(reader, answers, signer),
         questions,
-        Schedules(Bucket(bus, subjects.SCHEDULES_BUCKET), versions, models, artifacts),
         LimitsService(bus),
+        deployments,
+        Explanations(deployments, DecisionLog(bus, source), events, evaluator),
         RetentionService(bus, versions),
         announcer,
     )

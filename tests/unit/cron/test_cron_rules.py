@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -13,19 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock_adapters.cron_expressions import next_tick
-from penstock_adapters.nats.buckets.kv import Entry
-from penstock_contracts.commands import EnvironmentInfo, Schedule, Tick, Version
-from penstock_core import requests
-from penstock_core.errors import InvalidInputsError, PenstockError
-from penstock_core.facts import RunRequested
-from penstock_core.pipeline import ir
-from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
-from penstock_core.registry.errors import NotFoundError
-from penstock_core.requests import Inputs, Options, Target
-from penstock_cron.service import CronService
+from penstock_adapters import cron_expressions
+from penstock_contracts.commands import Tick
+from penstock_core.deployments import state
+from penstock_core.deployments.definition import Catchup, CronTrigger, Definition
+from penstock_core.deployments.events import Event
+from penstock_core.deployments.facts import DeploymentDeleted, DeploymentPaused, DeploymentResumed
+from penstock_core.deployments.state import Actor, Deployment
+from penstock_cron.service import CronService, Name
 
-HOURLY = "0 * * * *"
+HOURLY = CronTrigger(name="c", cron="0 * * * *")
+HALF_PAST = CronTrigger(name="c", cron="30 * * * *")
+P = "default"
 
 
 def unix(text: str) -> float:
@@ -37,78 +36,66 @@ class SharedStore:
     """State shared by replicas; each call is a step that may interleave with others."""
 
     now: float = unix("2026-06-01 09:30")
-    stored: dict[str, Entry] = field(default_factory=dict)
-    timers: dict[str, Tick] = field(default_factory=dict)
-    runs: dict[str, RunRequested] = field(default_factory=dict)
+    stored: dict[Name, Deployment] = field(default_factory=dict)
+    timers: dict[tuple[str, str], tuple[Tick, float]] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
-    revision: int = 0
-    params: tuple[ir.Port, ...] = ()
-    registered: dict[str, ArtifactRef] = field(default_factory=dict)
 
-    def put(self, name: str = "s", **more: Any) -> None:
-        self.revision += 1
-        schedule = Schedule.model_validate({"name": name, "pipeline": "p", "cron": HOURLY} | more)
-        self.stored[name] = Entry(name, schedule.model_dump_json().encode(), self.revision)
+    def put(self, *triggers: CronTrigger, name: str = "s") -> None:
+        found = self._deployment(name)
+        for fact in state.apply(found, Definition(pipeline="p", triggers=triggers), self._actor()):
+            state.evolve(found, fact.revision, fact)
 
-    async def schedule(self, name: str) -> Entry | None:
+    def change(self, kind: Any, name: str = "s") -> None:
+        found = self._deployment(name)
+        for fact in state.change(found, kind, "", self._actor()) if found.exists else []:
+            state.evolve(found, fact.revision, fact)
+
+    def _deployment(self, name: str) -> Deployment:
+        return self.stored.setdefault((P, name), Deployment(P, name))
+
+    def _actor(self) -> Actor:
+        return Actor(by="user:ada", at=self.now)
+
+    async def deployment(self, project: str, name: str) -> Deployment:
         await asyncio.sleep(0)
-        return self.stored.get(name)
+        found = self.stored.get((project, name)) or Deployment(project, name)
+        return replace(found, snapshots=[*found.snapshots])
 
-    async def schedules(self) -> list[Entry]:
+    async def deployments(self) -> dict[Name, Deployment]:
         await asyncio.sleep(0)
-        return list(self.stored.values())
+        return dict(self.stored)
 
-    async def armed(self, name: str) -> Tick | None:
+    async def armed(self, name: Name | None = None) -> list[Tick]:
         await asyncio.sleep(0)
-        return self.timers.get(name)
+        return [tick for (owner, _), (tick, _) in self.timers.items() if name in (None, (P, owner))]
 
-    async def arm(self, tick: Tick) -> None:
+    async def arm(self, tick: Tick, at: float) -> None:
         await asyncio.sleep(0)
-        self.timers[tick.schedule] = tick
+        self.timers[tick.deployment, tick.trigger] = tick, at
 
-    async def disarm(self, name: str) -> None:
+    async def disarm(self, tick: Tick) -> None:
         await asyncio.sleep(0)
-        self.timers.pop(name, None)
+        self.timers.pop((tick.deployment, tick.trigger), None)
 
-    async def version(self, project: str, pipeline: str, version: int | None) -> Version | None:
+    async def publish(self, event: Event) -> None:
         await asyncio.sleep(0)
-        if pipeline != "p":
-            return None
-        environment = EnvironmentInfo(version="3", digest="0" * 64)
-        return Version(
-            project=project,
-            name=pipeline,
-            version=version or 7,
-            digest="d",
-            source="s",
-            environment=environment,
-            pipeline=ir.Pipeline(name="p", params=self.params),
-            registered_at=0.0,
-        )
-
-    async def models(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
-        await asyncio.sleep(0)
-        absent = {name: NotFoundError(f"there is no model {text!r}") for name, text in names.items()}
-        return {**absent, **{name: self.registered[text] for name, text in names.items() if text in self.registered}}
-
-    async def limited_pools(self) -> frozenset[str]:
-        await asyncio.sleep(0)
-        return frozenset()
-
-    async def request(self, run: RunRequested) -> bool:
-        await asyncio.sleep(0)
-        return self.runs.setdefault(run.run_id, run) is run
+        if event.id not in [known.id for known in self.events]:
+            self.events.append(event)
 
     async def refuse(self, subject: str, body: bytes, why: str) -> None:
         await asyncio.sleep(0)
         self.refused.append((subject, why))
 
-    def fire(self, name: str = "s") -> bytes:
+    def fire(self, name: str = "s", trigger: str = "c") -> bytes:
         """The broker removes a timer when it fires."""
-        return self.timers.pop(name).model_dump_json().encode()
+        return self.timers.pop((name, trigger))[0].model_dump_json().encode()
+
+    def at(self, name: str = "s", trigger: str = "c") -> float:
+        return self.timers[name, trigger][1]
 
     def ticks(self) -> list[float]:
-        return sorted(float(run.trigger["tick"]) for run in self.runs.values())
+        return [datetime.fromisoformat(event.time).timestamp() for event in self.events]
 
 
 @pytest.fixture
@@ -121,67 +108,58 @@ def service(store: SharedStore) -> CronService:
     return CronService(store, lambda: store.now)
 
 
-async def test_a_tick_requests_a_run_and_arms_the_next_tick(store: SharedStore, service: CronService) -> None:
-    store.put()
-    await service.rearm("s")
-    assert store.timers["s"].at == unix("2026-06-01 10:00")
+async def test_a_tick_publishes_an_event_and_arms_the_next_tick(store: SharedStore, service: CronService) -> None:
+    store.put(HOURLY)
+    await service.rearm(P, "s")
+    assert store.at() == unix("2026-06-01 10:00")
     store.now = unix("2026-06-01 10:00")
     await service.tick(store.fire())
-    assert store.ticks() == [unix("2026-06-01 10:00")]
-    [run] = store.runs.values()
-    assert (run.pipeline, run.version, run.requested_at) == ("p", 7, store.now)
-    assert store.timers["s"].at == unix("2026-06-01 11:00")
+    [event] = store.events
+    assert (event.type, event.source, event.subject) == ("penstock.cron.tick.v1", "penstock/cron", "s/c")
+    assert event.time == "2026-06-01T10:00:00.000Z"
+    assert event.data == {"deployment": "s", "trigger": "c", "scheduled_at": event.time}
+    assert store.at() == unix("2026-06-01 11:00")
 
 
-async def test_model_references_are_resolved_at_each_tick(store: SharedStore, service: CronService) -> None:
-    store.params = (ir.Port(name="model", type="Model"), ir.Port(name="text", type="str", schema={"type": "string"}))
-    store.put(inputs={"model": "model:churn@champion", "text": "model:churn"})
-    first, second = (ArtifactRef(sha256=digit * 64, size=1, media_type="x", format="pickle") for digit in ("a", "b"))
-    for artifact in (first, second):
-        store.registered["churn@champion"] = artifact
-        await service.arm_all()
-        store.now = store.timers["s"].at
-        await service.tick(store.fire())
-    inputs = [store.runs[run].inputs for run in sorted(store.runs, key=lambda run: store.runs[run].requested_at)]
-    assert inputs == [
-        {"model": Stored(first), "text": Inline("model:churn")},
-        {"model": Stored(second), "text": Inline("model:churn")},
-    ]
-    store.registered.clear()
-    store.now = store.timers["s"].at
-    await service.tick(store.fire())
-    why = "inputs.model: does not refer to a registered model: there is no model 'churn@champion'"
-    assert store.refused == [("ticks.s", f"Invalid run request for pipeline 'p': {why}")]
-
-
-async def test_wrong_inputs_are_refused_with_the_text_of_every_run_request(
-    store: SharedStore, service: CronService
-) -> None:
-    store.params = (ir.Port(name="n", type="int", schema={"type": "integer"}),)
-    store.put(inputs={"n": "3", "m": 1})
-    await service.arm_all()
-    store.now = store.timers["s"].at
-    await service.tick(store.fire())
-    target = Target(project="default", pipeline=ir.Pipeline(name="p", params=store.params), version=7)
-    with pytest.raises(InvalidInputsError) as caught:
-        requests.build("r", target, Inputs(given={"n": "3", "m": 1}), Options(trigger={}), store.now)
-    assert store.refused == [("ticks.s", str(caught.value))] and not store.runs
-    assert "s" in store.timers  # the next one may find it
-
-
-async def test_only_the_last_missed_tick_fires_once(store: SharedStore, service: CronService) -> None:
-    store.put()
-    await service.rearm("s")
+@pytest.mark.parametrize(
+    ("catchup", "expected"),
+    [
+        (Catchup.NONE, []),
+        (Catchup.LATEST, ["2026-06-01 15:00"]),
+        (Catchup.ALL, [f"2026-06-01 {hour}:00" for hour in (10, 11, 12, 13, 14, 15)]),
+    ],
+)
+async def test_missed_ticks(store: SharedStore, service: CronService, catchup: Catchup, expected: list[str]) -> None:
+    store.put(replace(HOURLY, catchup=catchup))
+    await service.rearm(P, "s")
     body = store.fire()
-    store.now = unix("2026-06-03 15:30")
+    store.now = unix("2026-06-01 15:30")
     await service.tick(body)
-    assert store.ticks() == [unix("2026-06-03 15:00")]
-    assert store.timers["s"].at == unix("2026-06-03 16:00")
+    assert store.ticks() == [unix(text) for text in expected]
+    assert store.at() == unix("2026-06-01 16:00")
+
+
+async def test_the_number_of_missed_ticks_is_bounded(store: SharedStore, service: CronService) -> None:
+    store.put(replace(HOURLY, catchup=Catchup.ALL, catchup_limit=2))
+    await service.rearm(P, "s")
+    body = store.fire()
+    store.now = unix("2026-06-01 15:30")
+    await service.tick(body)
+    assert store.ticks() == [unix("2026-06-01 10:00"), unix("2026-06-01 11:00")]
+    assert store.at() == unix("2026-06-01 16:00")
+
+
+async def test_a_tick_that_is_a_little_late_is_not_missed(store: SharedStore, service: CronService) -> None:
+    store.put(replace(HOURLY, catchup=Catchup.NONE))
+    await service.rearm(P, "s")
+    store.now = unix("2026-06-01 10:00:30")
+    await service.tick(store.fire())
+    assert store.ticks() == [unix("2026-06-01 10:00")]
 
 
 async def test_a_redelivered_tick_changes_nothing(store: SharedStore, service: CronService) -> None:
-    store.put()
-    await service.rearm("s")
+    store.put(HOURLY)
+    await service.rearm(P, "s")
     body = store.fire()
     store.now = unix("2026-06-01 10:00:05")
     for _ in range(3):
@@ -190,69 +168,90 @@ async def test_a_redelivered_tick_changes_nothing(store: SharedStore, service: C
 
 
 async def test_a_clock_behind_the_brokers_arms_no_tick_twice(store: SharedStore, service: CronService) -> None:
-    store.put()
-    await service.rearm("s")
+    store.put(HOURLY)
+    await service.rearm(P, "s")
     store.now = unix("2026-06-01 09:59:58")
     await service.tick(store.fire())
     assert store.ticks() == [unix("2026-06-01 10:00")]
-    assert store.timers["s"].at == unix("2026-06-01 11:00")
+    assert store.at() == unix("2026-06-01 11:00")
 
 
-async def test_a_stale_tick_of_a_changed_schedule_only_rearms(store: SharedStore, service: CronService) -> None:
-    store.put()
-    await service.rearm("s")
+async def test_a_changed_trigger_never_fires_a_past_tick(store: SharedStore, service: CronService) -> None:
+    store.put(HOURLY)
+    await service.rearm(P, "s")
     body = store.fire()
-    store.put(cron="30 * * * *")
+    store.now = unix("2026-06-01 10:00:01")
+    store.put(HALF_PAST)
     await service.tick(body)
-    assert store.runs == {}
-    assert store.timers["s"].at == unix("2026-06-01 10:30")
-    assert store.timers["s"].revision == 2
+    assert store.events == []
+    assert store.at() == unix("2026-06-01 10:30")
 
 
-async def test_a_paused_or_deleted_schedule_has_no_timer(store: SharedStore, service: CronService) -> None:
-    store.put()
-    await service.rearm("s")
-    store.put(paused=True)
-    await service.rearm("s")
+async def test_a_change_that_leaves_the_trigger_keeps_its_tick(store: SharedStore, service: CronService) -> None:
+    store.put(HOURLY)
+    await service.rearm(P, "s")
+    body = store.fire()
+    store.put(HOURLY, replace(HALF_PAST, name="d"))
+    store.now = unix("2026-06-01 10:00")
+    await service.tick(body)
+    assert store.ticks() == [unix("2026-06-01 10:00")]
+
+
+async def test_a_paused_or_deleted_deployment_has_no_timers(store: SharedStore, service: CronService) -> None:
+    store.put(HOURLY)
+    await service.rearm(P, "s")
+    store.change(DeploymentPaused)
+    await service.rearm(P, "s")
     assert store.timers == {}
-    store.put()
-    await service.rearm("s")
+    store.now = unix("2026-06-01 12:30")
+    store.change(DeploymentResumed)
+    await service.rearm(P, "s")
+    assert store.at() == unix("2026-06-01 13:00"), "ticks during a pause are not missed ones"
     body = store.fire()
-    del store.stored["s"]
-    await service.rearm("s")
+    store.change(DeploymentDeleted)
+    await service.rearm(P, "s")
     await service.tick(body)
-    assert (store.timers, store.runs) == ({}, {})
+    assert (store.timers, store.events) == ({}, [])
 
 
-async def test_an_invalid_schedule_is_reported_once_per_revision(store: SharedStore, service: CronService) -> None:
-    store.put(cron="61 * * * *")
-    store.stored["garbage"] = Entry("garbage", b"\xff", 99)
-    for _ in range(3):
-        await service.arm_all()
-        await service.rearm("s")
-    assert [subject for subject, _ in store.refused] == ["schedules.s", "schedules.garbage"]
-    assert "61 * * * *" in store.refused[0][1]
-    store.put(cron="62 * * * *")
-    await service.arm_all()
-    assert len(store.refused) == 3
-
-
-async def test_invalid_tick_messages_are_rejected(store: SharedStore, service: CronService) -> None:
+async def test_invalid_tick_messages_are_parked(store: SharedStore, service: CronService) -> None:
     await service.tick(b"\x00")
     [(subject, why)] = store.refused
     assert subject == "ticks"
     assert "unreadable tick" in why
 
 
-async def test_reconciliation_arms_only_missing_timers(store: SharedStore, service: CronService) -> None:
+async def test_the_check_arms_only_missing_timers(store: SharedStore, service: CronService) -> None:
     for n in range(3):
-        store.put(f"s{n}")
+        store.put(HOURLY, name=f"s{n}")
     await service.arm_all()
     before = dict(store.timers)
-    del store.timers["s1"]
+    del store.timers["s1", "c"]
     store.now += 60
     await service.arm_all()
     assert store.timers == before
+
+
+async def test_intervals_start_and_end(store: SharedStore, service: CronService) -> None:
+    start, end = unix("2026-06-01 10:07"), unix("2026-06-01 10:40")
+    store.put(CronTrigger(name="c", every=900, start=start, end=end))
+    await service.rearm(P, "s")
+    while store.timers:
+        store.now = store.at()
+        await service.tick(store.fire())
+    assert store.ticks() == [start, start + 900, start + 1800]
+
+
+async def test_jitter_delays_each_tick_by_its_own_time(store: SharedStore, service: CronService) -> None:
+    store.put(replace(HOURLY, jitter=600))
+    await service.rearm(P, "s")
+    delays: list[float] = []
+    for hour in (10, 11, 12):
+        store.now = store.at()
+        delays.append(store.now - unix(f"2026-06-01 {hour}:00"))
+        await service.tick(store.fire())
+    assert all(0 <= delay < 600 for delay in delays) and len(set(delays)) == 3
+    assert store.ticks() == [unix(f"2026-06-01 {hour}:00") for hour in (10, 11, 12)]
 
 
 class Steps:
@@ -269,7 +268,7 @@ class Steps:
         self.alive = False
 
 
-CHANGES = st.sampled_from([{}, {"cron": "30 * * * *"}, {"paused": True}, None])
+CHANGES = st.sampled_from([HOURLY, HALF_PAST, DeploymentPaused, DeploymentResumed, DeploymentDeleted])
 EVENTS = st.lists(
     st.one_of(
         st.tuples(st.just("change"), CHANGES),
@@ -282,7 +281,7 @@ EVENTS = st.lists(
 
 @settings(max_examples=300)
 @given(EVENTS)
-def test_timers_follow_stored_schedules(events: list[tuple[str, Any]]) -> None:
+def test_timers_follow_stored_deployments(events: list[tuple[str, Any]]) -> None:
     """Changes and ticks reach either of two replicas, whose steps interleave in any order."""
     store = SharedStore()
     replicas = [CronService(store, lambda: store.now) for _ in range(2)]
@@ -291,14 +290,14 @@ def test_timers_follow_stored_schedules(events: list[tuple[str, Any]]) -> None:
         service = replicas[n % 2]
         match kind:
             case "change":
-                if what is None:
-                    store.stored.pop("s", None)
+                if isinstance(what, CronTrigger):
+                    store.put(what)
                 else:
-                    store.put(**what)
-                calls.append(Steps(service.rearm("s")))
+                    store.change(what)
+                calls.append(Steps(service.rearm(P, "s")))
             case "fire":
-                if "s" in store.timers:
-                    store.now = max(store.now, store.timers["s"].at)
+                if store.timers:
+                    store.now = max(store.now, store.at())
                     calls.append(Steps(service.tick(store.fire())))
             case _:
                 alive = [call for call in calls if call.alive]
@@ -310,15 +309,16 @@ def test_timers_follow_stored_schedules(events: list[tuple[str, Any]]) -> None:
     for call in reversed(calls):  # the oldest last: it has the most outdated view
         while call.alive:
             call.step()
-    while "s" in store.timers and store.timers["s"].at <= store.now:  # armed late, so the broker fires it at once
+    while store.timers and store.at() <= store.now:  # armed late, so the broker fires it at once
         call = Steps(replicas[0].tick(store.fire()))
         while call.alive:
             call.step()
-    entry = store.stored.get("s")
-    schedule = Schedule.model_validate_json(entry.value) if entry else None
-    if entry is None or schedule is None or schedule.paused:
+    deployment = store.stored.get((P, "s"))
+    current = deployment.current if deployment else None
+    if current is None or current.definition is None or current.paused:
         assert store.timers == {}
     else:
-        expected = Tick(schedule="s", revision=entry.revision, at=next_tick(schedule.cron, "UTC", store.now))
-        assert store.timers == {"s": expected}
+        [trigger] = current.definition.triggers
+        assert isinstance(trigger, CronTrigger)
+        assert store.at() == cron_expressions.trigger_tick(trigger, store.now)
     assert len(store.ticks()) == len(set(store.ticks()))

@@ -77,7 +77,6 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
         },
         _bucket(common, subjects.WAITS_BUCKET, history=1),
         _bucket(common, subjects.VERSIONS_BUCKET, history=1),
-        _bucket(common, subjects.SCHEDULES_BUCKET, history=8),
         _bucket(common, subjects.LIMITS_BUCKET, history=1),
         _bucket(common, subjects.MARKS_BUCKET, history=1),
         _bucket(common, subjects.RETENTION_BUCKET, history=1),
@@ -115,11 +114,10 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
         for pool in pools
     ]
     cron = {**common, "durable_name": subjects.CRON_CONSUMER, "max_ack_pending": 1000}
-    schedules = {"filter_subject": f"$KV.{subjects.SCHEDULES_BUCKET}.>", "deliver_policy": "last_per_subject"}
     found.append((subjects.TIMERS, {**cron, "filter_subject": "ticks.>"}))
     wakes = {**common, "durable_name": subjects.WAKES_CONSUMER, "filter_subject": "wakes.>", "max_ack_pending": 10_000}
     found.append((subjects.TIMERS, wakes))
-    found.append((f"KV_{subjects.SCHEDULES_BUCKET}", {**cron, **schedules}))
+    found.append((subjects.DEPLOYMENTS, {**cron, "filter_subject": "deployments.>"}))
     changes = {
         **common,
         "durable_name": subjects.MODELS_CONSUMER,

@@ -16,6 +16,7 @@ from penstock_core.deployments.decisions import EventRef
 from penstock_core.deployments.events import Event
 
 _PAGE = 200
+_SECTION = 20_000
 
 
 class EventStream:
@@ -49,6 +50,41 @@ class EventStream:
         """Return the referenced events that have not expired, in the same order."""
         found = [await self.get(reference.sequence) for reference in references]
         return [event for event in found if event is not None]
+
+    async def by_digest(self, project: str, digest: str) -> Event | None:
+        """Return the first stored event with a digest, or None. Searches the events of the project, newest first."""
+        before: int | None = None
+        while page := await self.newest(project, ">", _PAGE, before):
+            for event in page:
+                if event.digest == digest:
+                    return event
+            before = page[-1].sequence
+        return None
+
+    async def newest(self, project: str, pattern: str, limit: int, before: int | None = None) -> list[Event]:
+        """Return the newest events whose types match a subject pattern, below a sequence, newest first."""
+        state = (await self._bus.api(f"STREAM.INFO.{subjects.EVENTS}"))["state"]
+        end = int(state["last_seq"]) + 1 if before is None else before
+        first, step = int(state["first_seq"]), max(2 * limit, _PAGE)
+        found: list[Event] = []
+        # The stream can be read forwards only: read sections from its end on, each twice as long as the one before.
+        while end > first and len(found) < limit:
+            start = max(first, end - step)
+            found += (await self._section(project, pattern, start, end))[::-1]
+            end, step = start, min(step * 2, _SECTION)
+        return found[:limit]
+
+    async def _section(self, project: str, pattern: str, start: int, end: int) -> list[Event]:
+        found: list[Event] = []
+        seq = start
+        while seq < end:
+            query = {"seq": seq, "batch": _PAGE, "next_by_subj": subjects.event(project, pattern)}
+            page = await self._bus.direct_get(subjects.EVENTS, query)
+            found += [event for message in page if _sequence(message) < end and (event := read(message)) is not None]
+            if len(page) < _PAGE:
+                break
+            seq = _sequence(page[-1]) + 1
+        return found
 
     async def since(self, project: str, type: str, after: float) -> list[Event]:
         """Return the events of a type that were stored after a Unix time in seconds, oldest first."""

@@ -6,6 +6,7 @@ intermediate representation that the platform runs. Every mistake is a `Definiti
 
 from penstock.authoring.blocks import on_exit, on_failure, otherwise, when
 from penstock.authoring.branch_join import one_of
+from penstock.authoring.deployments import Cron, On, Webhook
 from penstock.authoring.options import Cache, Resources
 from penstock.authoring.pipelines import Pipeline, pipeline
 from penstock.authoring.steps import Step, step
@@ -13,9 +14,12 @@ from penstock.authoring.waits import ask, run_pipeline, sleep, sleep_until, wait
 
 __all__ = [
     "Cache",
+    "Cron",
+    "On",
     "Pipeline",
     "Resources",
     "Step",
+    "Webhook",
     "ask",
     "on_exit",
     "on_failure",

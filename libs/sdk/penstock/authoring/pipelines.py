@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from penstock import codec, hints
@@ -19,6 +19,7 @@ from penstock_core.errors import DefinitionError
 from penstock_core.pipeline import ir, ir_check
 
 if TYPE_CHECKING:
+    from penstock.authoring.deployments import Deployment, Trigger
     from penstock.authoring.local_runs.local_answers import LocalAnswers
 
 _COMING = ("answers", "events", "runs")
@@ -122,6 +123,25 @@ class Pipeline:
         ir_check.check(compiled)
         limit_sizes.check(compiled)
         return dataclasses.replace(compiled, nodes=tuple(draft.node() for draft in in_order(graph)))
+
+    def deploy(self, name: str, *, triggers: Sequence[Trigger] = (), **settings: Any) -> Deployment:
+        """Declare a deployment: when and how the pipeline runs by itself.
+
+        `penstock deploy FILE` registers the pipelines of a file and applies its deployments;
+        `Client.deployments.apply` applies one.
+
+        Args:
+            name: of the deployment, unique in a project.
+            triggers: `Cron`, `On` and `Webhook` objects.
+            **settings: `version` (default: the latest published one at each run), `inputs` as JSON by parameter,
+                `labels`, `priority`, `deadline`, `description`.
+
+        Raises:
+            DefinitionError: the name, a trigger or a setting is not valid; with the user's file and line.
+        """
+        from penstock.authoring import deployments  # imported only for deployments
+
+        return deployments.declare(self, name, triggers, settings)
 
     def local(self, **inputs: Any) -> Any:
         """Run the pipeline in this process, one step at a time, for tests and debugging.

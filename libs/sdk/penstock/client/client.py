@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from penstock.client.artifacts.artifacts import Artifacts
+from penstock.client.deployments import Deployments
 from penstock.client.events import Events
 from penstock.client.http.transport import Transport
 from penstock.client.limits import Limits
@@ -29,7 +30,6 @@ from penstock.client.questions import Questions
 from penstock.client.retention import Retention
 from penstock.client.runs.requests import SubmitOptions
 from penstock.client.runs.runs import Runs
-from penstock.client.schedules import Schedules
 from penstock.client.tokens import Principal, Tokens
 from penstock.client.views import Run, build
 
@@ -52,7 +52,7 @@ class Client:
     Attributes:
         runs: submit, list, watch, cancel, rerun and compare runs.
         pipelines: register pipelines and read their versions.
-        schedules: cron schedules.
+        deployments: what starts runs by itself.
         models: registered models, their versions, aliases and gates.
         artifacts: outputs and artifacts of runs.
         events: events that steps wait for.
@@ -78,7 +78,7 @@ class Client:
         self.artifacts = Artifacts(transport, self.home)
         self.runs = Runs(transport, self.artifacts)
         self.pipelines = Pipelines(transport, self.artifacts)
-        self.schedules = Schedules(transport)
+        self.deployments = Deployments(transport)
         self.models = Models(transport, self.artifacts)
         self.events = Events(transport)
         self.questions = Questions(transport)

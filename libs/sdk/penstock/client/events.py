@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.client import views
+from penstock.client import deployments, views
 from penstock.client.http.transport import Transport
 
 
@@ -29,8 +29,24 @@ class EventReceipt:
     duplicate: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A stored event. `sequence` is its place in the stream, `digest` identifies it in decisions."""
+
+    digest: str
+    sequence: int
+    type: str
+    source: str
+    id: str
+    received_at: float
+    time: str = ""
+    subject: str = ""
+    extensions: dict[str, Any] = field(default_factory=dict[str, Any])
+    data: Any = None
+
+
 class Events:
-    """`Client.events`: send events."""
+    """`Client.events`: send and list events, and explain what deployments made of them."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -61,3 +77,27 @@ class Events:
             **({"key": key} if key else {}),
         }
         return views.build(EventReceipt, self._transport.json("POST", "/v1/events", body=event))
+
+    def list(self, type: str = "", *, limit: int = 100, before: int | None = None) -> list[Event]:
+        """Return stored events, newest first.
+
+        Args:
+            type: a type, or a prefix such as `com.acme.*`; empty: all.
+            limit: at most so many.
+            before: only events before this sequence.
+        """
+        query = {"type": type, "limit": limit, "before": before}
+        return [views.build(Event, row) for row in self._transport.json("GET", "/v1/events", query=query)["events"]]
+
+    def explain(self, event: str | int, deployment: str | None = None) -> tuple[Event, list[deployments.Decision]]:
+        """Return an event, and what each deployment, or one, made of it.
+
+        Args:
+            event: its digest or its sequence.
+            deployment: only of this one.
+
+        Raises:
+            NotFoundError: the event is not stored, or no longer.
+        """
+        found = self._transport.json("GET", f"/v1/events/{event}", query={"deployment": deployment})
+        return views.build(Event, found["event"]), [deployments.decision(row) for row in found["decisions"]]

@@ -120,7 +120,7 @@ MESSAGES = (
     _Message("logs.{run_id}.{key}.{attempt}", commands.AttemptOutput, ("executor",), ("gateway",)),
     _Message("metrics.{run_id}.{key}.{attempt}", commands.Measurements, ("executor", "gateway"), ("gateway",)),
     _Message("builds.{project}.{pipeline}.registered", commands.Version, ("builder",), ()),
-    _Message("ticks.{schedule}", commands.Tick, ("cron",), ("cron",)),
+    _Message("ticks.{project}.{deployment}.{trigger}", commands.Tick, ("cron",), ("cron",)),
     _Message("replicas.{service}", commands.Replica, ("scheduler",), ("scheduler",)),
     _Message("parked.{service}", commands.Parked, ("scheduler", "executor", "cron"), ()),
 )

@@ -34,7 +34,6 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     commands.Measurements,
     commands.Replica,
     commands.Replicas,
-    commands.Schedule,
     commands.Tick,
 )
 

@@ -24,6 +24,8 @@ from penstock_adapters.errors import (
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.sql.errors import DatabaseError
 from penstock_contracts.archives import ArchiveDamagedError
+from penstock_core.deployments.state import ConflictError as DeploymentConflictError
+from penstock_core.deployments.state import DeploymentError, NoDeploymentError
 from penstock_core.errors import (
     DefinitionError,
     InputError,
@@ -77,6 +79,9 @@ _STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (StoreFullError, 507),
     (ArtifactError, 500),
     (ArchiveDamagedError, 500),
+    (NoDeploymentError, 404),
+    (DeploymentConflictError, 409),
+    (DeploymentError, 422),
     (registry.NotFoundError, 404),
     (registry.RegistryError, 409),
     (registry.GateError, 422),

@@ -1,0 +1,1 @@
+"""`penstock deploy`, `apply`, `deployments`, `triggers`: what starts runs by itself."""

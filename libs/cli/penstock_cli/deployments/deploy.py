@@ -1,0 +1,134 @@
+"""`penstock deploy FILE` and `penstock apply`: register pipelines and apply deployments."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from penstock_cli.arguments import Json
+from penstock_cli.display import output
+from penstock_cli.errors import UsageError
+from penstock_cli.runs import run
+
+if TYPE_CHECKING:
+    from penstock.client.client import Client
+    from penstock.client.deployments import Deployment
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and show what would change; change nothing.")]
+
+
+def deploy(
+    source: Annotated[str, typer.Argument(metavar="FILE", help="File or folder that declares deployments.")],
+    dry_run: DryRun = False,
+    json: Json = False,
+) -> None:
+    """Register the pipelines of a file and apply the deployments that it declares.
+
+    A file declares a deployment with `training.deploy("nightly", triggers=[Cron("0 3 * * *")])`. An equal deployment
+    stays as it is. Deployments start runs only while a platform is running: see `penstock up`.
+    """
+    # Heavy imports stay out of `--help`.
+    from penstock import sources
+    from penstock_cli.platform import session
+
+    with run.json_errors(wanted=json):
+        sources.locate(source)
+        with session.ensure_platform() as embedded:
+            with run.stdout_to_stderr() if json else contextlib.nullcontext():
+                declared = sources.load_deployments(source)
+                definitions = {one.name: one.definition() for one in declared}
+                pipelines = {one.pipeline.name: one.pipeline for one in declared}
+                prepared = [sources.prepare(pipeline) for pipeline in pipelines.values()]
+            opened = session.open_session(embedded)
+            for one in prepared:
+                run.print_warnings(one)
+                if not dry_run:
+                    version = opened.client.pipelines.register(one)
+                    if not json:
+                        output.line(f"published {version.pipeline} v{version.version}")
+            applied = _apply_all(opened.client, definitions, dry_run=dry_run)
+    _print(applied, dry_run=dry_run, json=json)
+    if opened.ephemeral and not dry_run and not json:
+        output.note("no platform is running here, so the deployments start no runs: start one with `penstock up`")
+
+
+def apply(
+    file: Annotated[Path, typer.Argument(metavar="[FILE]", help="File with deployments, in YAML or JSON.")] = Path(
+        "penstock.yaml"
+    ),
+    dry_run: DryRun = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete deployments that are not in the file.")] = False,
+    json: Json = False,
+) -> None:
+    """Apply the deployments of a penstock.yaml. Their pipelines must be registered."""
+    from penstock_cli.platform import session
+
+    with run.json_errors(wanted=json):
+        definitions = _read(file)
+        with session.connect() as connected:
+            client = connected.client
+            applied = _apply_all(client, definitions, dry_run=dry_run)
+            extra = [one.name for one in client.deployments.list() if one.name not in definitions] if prune else []
+            for name in extra:
+                if not dry_run:
+                    client.deployments.delete(name, reason=f"not in {file.name}")
+    _print(applied, dry_run=dry_run, json=json, deleted=extra)
+
+
+def _read(file: Path) -> dict[str, dict[str, Any]]:
+    import yaml
+
+    from penstock.authoring import deployments
+
+    class Loader(yaml.SafeLoader):
+        """Reads `on`, `off`, `yes` and `no` as text, as YAML 1.2 does: `on` is the key of a trigger."""
+
+    Loader.yaml_implicit_resolvers = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
+    try:
+        found = yaml.load(file.read_text(), Loader)  # noqa: S506 - a subclass of the safe loader
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise UsageError(f"{file} is not YAML: {error}") from error
+    listed = found.get("deployments") if isinstance(found, dict) else None
+    if not isinstance(listed, Mapping):
+        raise UsageError(f"{file} has no deployments: write them as `deployments: {{NAME: {{pipeline: …}}}}`")
+    return {str(name): deployments.from_mapping(str(name), _object(name, one)) for name, one in listed.items()}
+
+
+def _object(name: object, found: Any) -> dict[str, Any]:
+    if not isinstance(found, dict):
+        raise UsageError(f"deployment {name} must be an object with a pipeline and triggers")
+    return found
+
+
+def _apply_all(client: Client, definitions: Mapping[str, dict[str, Any]], *, dry_run: bool) -> list[Deployment]:
+    """Check all before any is changed."""
+    if not dry_run:
+        for name, definition in definitions.items():
+            client.deployments.apply(name, definition, dry_run=True)
+    return [client.deployments.apply(name, one, dry_run=dry_run) for name, one in definitions.items()]
+
+
+def _print(applied: list[Deployment], *, dry_run: bool, json: bool, deleted: list[str] | None = None) -> None:
+    if json:
+        output.as_json(
+            {"deployments": [dataclasses.asdict(one) for one in applied], "deleted": deleted or [], "dry_run": dry_run}
+        )
+        return
+    for one in applied:
+        change = ("would change" if dry_run else "applied") if one.changed else "unchanged"
+        triggers = ", ".join(trigger["name"] for trigger in one.definition["triggers"]) or "no triggers"
+        output.line(f"{change:<12} {one.name}  {one.definition['pipeline']}, {triggers}, revision {one.revision}")
+    for name in deleted or []:
+        output.line(f"{'would delete' if dry_run else 'deleted':<12} {name}")

@@ -1,0 +1,75 @@
+"""`penstock triggers`: what triggers made, or would make, of events."""
+
+from __future__ import annotations
+
+import dataclasses
+import json as codec
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from penstock_cli.arguments import Json
+from penstock_cli.deployments.group import print_decisions
+from penstock_cli.display import output
+from penstock_cli.errors import UsageError
+
+app = typer.Typer(help="Explain and test what triggers make of events.", no_args_is_help=True)
+
+
+@app.command("explain")
+def explain(
+    event: Annotated[str, typer.Argument(metavar="EVENT", help="Digest or sequence of the event.")],
+    deployment: Annotated[
+        str | None, typer.Argument(metavar="[DEPLOYMENT]", help="Only what this deployment made of it.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what each deployment made of an event: its run, or the part of a filter that was false."""
+    # Heavy imports stay out of `--help`.
+    from penstock_cli.platform import session
+
+    with session.connect() as connected:
+        found, decisions = connected.client.events.explain(event, deployment)
+    if json:
+        output.as_json(
+            {"event": dataclasses.asdict(found), "decisions": [dataclasses.asdict(one) for one in decisions]}
+        )
+        return
+    output.line(f"event {found.sequence}: {found.type} from {found.source}, id {found.id}")
+    if not decisions:
+        output.note("no deployment takes events of this type")
+    print_decisions(decisions)
+
+
+@app.command("test")
+def test(
+    deployment: Annotated[str, typer.Argument(metavar="DEPLOYMENT", help="Name of the deployment.")],
+    event: Annotated[Path, typer.Option("--event", metavar="FILE", help="CloudEvent as JSON; - for standard input.")],
+    json: Json = False,
+) -> None:
+    """Show what a deployment would make of an event. Nothing is stored, no run starts."""
+    from penstock_cli.platform import session
+
+    given = _read(event)
+    with session.connect() as connected:
+        decisions = connected.client.deployments.test(deployment, given)
+    if json:
+        output.as_json([dataclasses.asdict(one) for one in decisions])
+        return
+    if not decisions:
+        output.note(f"no trigger of deployment {deployment} takes events of type {given.get('type')!r}")
+    print_decisions(decisions)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        found = codec.loads(sys.stdin.read() if str(file) == "-" else file.read_text())
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise UsageError(f"{file} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise UsageError(f"{file} must be a CloudEvent as a JSON object")
+    return found

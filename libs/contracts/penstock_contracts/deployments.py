@@ -1,0 +1,279 @@
+"""Deployments over HTTP: their definitions as JSON, their revisions, and what they decided on events."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, cast
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from penstock_core import durations
+from penstock_core.deployments.decisions import Outcome
+from penstock_core.deployments.definition import (
+    CronTrigger,
+    Definition,
+    EndpointTrigger,
+    EventTrigger,
+    Trigger,
+    WebhookTrigger,
+    Window,
+)
+from penstock_core.errors import InvalidInputsError
+from penstock_core.json_schema import kind
+
+
+class DeploymentBody(BaseModel):
+    """Create or update a deployment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    definition: dict[str, Any] = Field(description="what runs, and what starts it; see deployment.schema.json")
+    revision: int | None = Field(
+        default=None,
+        ge=0,
+        description="the revision that you have read, 0 for a new one; another is refused",
+    )
+    dry_run: bool = Field(default=False, description="check it, and change nothing")
+
+
+class DeploymentChange(BaseModel):
+    """Pause, resume or delete a deployment."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reason: str = Field(default="", max_length=4_000)
+    revision: int | None = Field(default=None, ge=0, description="the revision that you have read; another is refused")
+
+
+class RollbackBody(BaseModel):
+    """Restore the definition of an earlier revision, as a new revision."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    to: int = Field(ge=1, description="the revision whose definition is restored")
+    revision: int | None = Field(default=None, ge=0, description="the revision that you have read; another is refused")
+
+
+class DeploymentView(BaseModel):
+    """A deployment as it is now."""
+
+    name: str
+    revision: int
+    definition: Definition
+    paused: bool = False
+    by: str = Field(default="", description="the principal that changed it last")
+    at: float = Field(default=0.0, description="when, in Unix seconds")
+    next: dict[str, float] = Field(
+        default_factory=dict[str, float], description="the next tick of each cron trigger, in Unix seconds"
+    )
+    changed: bool = Field(default=False, description="whether this request changed it")
+
+
+class DeploymentList(BaseModel):
+    """Deployments by name."""
+
+    deployments: list[DeploymentView]
+
+
+class RevisionView(BaseModel):
+    """A revision of a deployment. `change` is `applied`, `paused`, `resumed` or `deleted`."""
+
+    revision: int
+    change: str
+    by: str = ""
+    at: float = 0.0
+    reason: str = ""
+    restores: int = Field(default=0, description="the revision that it was rolled back to; 0 if it was not")
+    definition: Definition | None = None
+
+
+class RevisionList(BaseModel):
+    """All revisions of a deployment, oldest first."""
+
+    name: str
+    revisions: list[RevisionView]
+
+
+class TicksView(BaseModel):
+    """The next ticks of the cron triggers of a deployment, in Unix seconds, by name of the trigger."""
+
+    ticks: dict[str, list[float]]
+
+
+class ClauseView(BaseModel):
+    """A part of a filter. `holds` is null if it could not be evaluated; `error` says why."""
+
+    text: str
+    holds: bool | None
+    values: dict[str, Any] = Field(default_factory=dict[str, Any])
+    error: str = ""
+
+
+class DecisionView(BaseModel):
+    """What a trigger made of an event."""
+
+    deployment: str
+    trigger: str
+    revision: int
+    outcome: Outcome
+    run_id: str | None = None
+    error: str = ""
+    clauses: list[ClauseView] = Field(default_factory=list[ClauseView])
+    key: str = ""
+    window: int = Field(default=0, description="the window that the event is part of, counted from 1 for each key")
+    start_at: float | None = Field(default=None, description="when the run starts, in Unix seconds")
+    waits_for: str = Field(default="", description="what an open window waits for")
+    inputs: dict[str, Any] | None = Field(default=None, description="inputs of the run; only in tests of a trigger")
+    event: str = Field(default="", description="digest of the event")
+    at: float = 0.0
+
+
+class EventView(BaseModel):
+    """A stored event."""
+
+    digest: str
+    sequence: int
+    type: str
+    source: str
+    id: str
+    time: str = ""
+    subject: str = ""
+    extensions: dict[str, Any] = Field(default_factory=dict[str, Any])
+    received_at: float
+    data: Any = None
+
+
+class EventList(BaseModel):
+    """Events, newest first. `before` is the sequence to continue with; null at the end."""
+
+    events: list[EventView]
+    before: int | None = None
+
+
+class ExplanationView(BaseModel):
+    """What the deployments of the project made of an event."""
+
+    event: EventView
+    decisions: list[DecisionView]
+
+
+class DecisionList(BaseModel):
+    """Stored decisions, newest first."""
+
+    decisions: list[DecisionView]
+
+
+class TestBody(BaseModel):
+    """An event to try on a deployment: nothing is stored, no run starts."""
+
+    __test__ = False
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    event: dict[str, Any] = Field(description="a CloudEvent; id and source may be omitted")
+
+
+# -------------------------------------------------------------------------------------------------------------- parsing
+
+_KINDS: dict[str, type[Trigger]] = {
+    "event": EventTrigger,
+    "cron": CronTrigger,
+    "webhook": WebhookTrigger,
+    "endpoint": EndpointTrigger,
+}
+_DURATIONS = ("every", "jitter", "seconds", "deadline", "timeout")
+_TIMES = ("start", "end")
+_ADAPTERS: dict[type[Any], pydantic.TypeAdapter[Any]] = {}
+
+
+def parse_definition(found: Any) -> Definition:
+    """Return a definition from JSON. Durations may be written as `10m`, times in RFC 3339.
+
+    Raises:
+        InvalidInputsError: with the path of everything that is unknown, missing or of the wrong type.
+    """
+    errors: list[tuple[str, str]] = []
+    if not isinstance(found, dict):
+        raise _invalid([("definition", f"must be an object, not {kind(found)}")])
+    given = cast("dict[str, Any]", found)
+    triggers = given.get("triggers", [])
+    parsed: list[Any] = []
+    if isinstance(triggers, list):
+        for n, one in enumerate(cast("list[Any]", triggers)):
+            parsed.append(_trigger(f"triggers[{n}]", one, errors))
+    else:
+        errors.append(("triggers", f"must be a list, not {kind(triggers)}"))
+    rest = {name: value for name, value in given.items() if name != "triggers"}
+    definition = _parsed(Definition, "", rest, errors)
+    if errors or definition is None:
+        raise _invalid(errors)
+    return dataclasses.replace(definition, triggers=tuple(parsed))
+
+
+def _trigger(path: str, found: Any, errors: list[tuple[str, str]]) -> Any:
+    if not isinstance(found, dict):
+        errors.append((path, f"must be an object, not {kind(found)}"))
+        return None
+    given = cast("dict[str, Any]", found)
+    shape = _KINDS.get(str(given.get("kind")))
+    if shape is None:
+        errors.append((f"{path}.kind", f"must be one of {', '.join(_KINDS)}"))
+        return None
+    window = given.get("window")
+    if isinstance(window, dict):
+        given = {**given, "window": _parsed(Window, f"{path}.window.", cast("dict[str, Any]", window), errors)}
+        if given["window"] is None:
+            return None
+    return _parsed(shape, f"{path}.", given, errors)
+
+
+def _parsed(shape: type[Any], path: str, given: Mapping[str, Any], errors: list[tuple[str, str]]) -> Any:
+    known = [field.name for field in dataclasses.fields(shape)]
+    unknown = [name for name in given if name not in known]
+    errors += [(f"{path}{name[:100]}", f"is unknown (fields: {', '.join(known)})") for name in unknown]
+    read = {name: value for name, value in given.items() if name in known}
+    for name, convert in _conversions(read):
+        try:
+            read[name] = convert(read[name])
+        except ValueError as error:
+            errors.append((f"{path}{name}", str(error)))
+            del read[name]
+    adapter = _ADAPTERS.setdefault(shape, pydantic.TypeAdapter(shape))
+    try:
+        return adapter.validate_python(read)
+    except pydantic.ValidationError as error:
+        for one in error.errors(include_url=False, include_input=False):
+            where = ".".join(str(part) for part in one["loc"])
+            errors.append((f"{path}{where}", "is missing" if one["type"] == "missing" else one["msg"]))
+        return None
+
+
+def _conversions(read: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[str], float]]]:
+    for name, value in [*read.items()]:
+        if isinstance(value, str) and name in _DURATIONS:
+            yield name, _duration
+        elif isinstance(value, str) and name in _TIMES:
+            yield name, _time
+
+
+def _duration(text: str) -> float:
+    try:
+        return durations.parse_duration(text)
+    except ValueError as error:
+        raise ValueError(f"{text[:50]!r} is not a duration; use one such as '90s', '10m' or '1h30m'") from error
+
+
+def _time(text: str) -> float:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ValueError(f"{text[:50]!r} is not a time; use one such as '2026-01-31T12:00:00Z'") from error
+    if found.tzinfo is None:
+        raise ValueError(f"{text[:50]!r} has no time zone; add 'Z' or '+01:00'")
+    return found.timestamp()
+
+
+def _invalid(errors: list[tuple[str, str]]) -> InvalidInputsError:
+    return InvalidInputsError("Invalid deployment", errors)

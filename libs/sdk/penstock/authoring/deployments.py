@@ -1,0 +1,314 @@
+"""Deployments: `training.deploy("nightly", triggers=[Cron("0 3 * * *"), On("com.acme.dataset.updated")])`.
+
+A deployment in a file is a declaration: `penstock deploy FILE` registers the pipeline and applies it. Expressions in
+triggers are CEL (https://cel.dev): `data` is the payload of the event, `event` has its attributes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from penstock import tracebacks
+from penstock.authoring import options
+from penstock.authoring.options import Duration
+from penstock_core.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from penstock.authoring.pipelines import Pipeline
+
+Inputs = Mapping[str, str] | str | None
+"""CEL by parameter; or one expression whose value is an object with all inputs, such as `"data"`."""
+
+
+@dataclass(frozen=True)
+class Cron:
+    """Run at the times of a cron expression, or every so often.
+
+    Attributes:
+        cron: five fields such as `0 3 * * *`, or `@daily`, `@hourly`, `@weekly`, `@monthly`, `@yearly`.
+        every: an interval such as "15m", instead of `cron`.
+        tz: time zone, such as `Europe/Paris`.
+        jitter: delays each tick by up to this duration, differently for each deployment.
+        start: no tick before this time.
+        end: no tick after this time.
+        catchup: ticks that were missed while the platform was down: `none`, `latest` (one run), or `all`.
+        catchup_limit: the most missed ticks that `all` runs.
+        inputs: CEL by parameter; `event.time` is the time of the tick.
+        name: of the trigger.
+    """
+
+    cron: str = ""
+    every: Duration | None = None
+    tz: str = "UTC"
+    jitter: Duration = 0
+    start: datetime | str | None = None
+    end: datetime | str | None = None
+    catchup: str = "latest"
+    catchup_limit: int = 100
+    inputs: Mapping[str, str] = field(default_factory=dict[str, str])
+    name: str = ""
+
+    def definition(self, name: str) -> dict[str, Any]:
+        """Return the trigger as JSON."""
+        return {
+            "kind": "cron",
+            "name": self.name or name,
+            "cron": self.cron,
+            "every": _seconds(self.every, "every"),
+            "tz": self.tz,
+            "jitter": _seconds(self.jitter, "jitter"),
+            "start": _time(self.start),
+            "end": _time(self.end),
+            "catchup": self.catchup,
+            "catchup_limit": self.catchup_limit,
+            "inputs": dict(self.inputs),
+        }
+
+
+@dataclass(frozen=True)
+class On:
+    """Run for events.
+
+    Attributes:
+        types: a type such as `com.acme.dataset.updated`, a prefix `com.acme.*`, or several.
+        filter: the event counts if this expression is true, such as `data.rows > 1000`.
+        inputs: CEL by parameter; or one expression whose value is an object with all inputs, such as `"data"`.
+        key: events with different values have separate windows, such as `data.customer`.
+        not_before: start the run at this time, such as `data.at`.
+        debounce: one run, once no event arrived for this duration.
+        throttle: one run for the first event, and none for those within this duration.
+        batch: one run for so many events; `within` bounds how long the first one waits.
+        all_of: one run once an event of each of `types` arrived; `within` bounds the time between them.
+        within: the duration for `batch` and `all_of`.
+        name: of the trigger.
+    """
+
+    types: str | Sequence[str]
+    filter: str = ""
+    inputs: Inputs = None
+    key: str = ""
+    not_before: str = ""
+    debounce: Duration | None = None
+    throttle: Duration | None = None
+    batch: int = 0
+    all_of: bool = False
+    within: Duration | None = None
+    name: str = ""
+
+    def definition(self, name: str) -> dict[str, Any]:
+        """Return the trigger as JSON."""
+        return {
+            "kind": "event",
+            "name": self.name or name,
+            "types": [self.types] if isinstance(self.types, str) else list(self.types),
+            "filter": self.filter,
+            **_inputs(self.inputs),
+            "key": self.key,
+            "not_before": self.not_before,
+            "window": _window(self),
+        }
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Run for webhooks of another system.
+
+    Attributes:
+        provider: `github`, `gitlab`, `standard` (Standard Webhooks) or `hmac`.
+        secret: name of the secret that the requests are signed with.
+        filter, inputs, key, debounce, throttle, batch, within: as in `On`.
+        name: of the trigger.
+    """
+
+    provider: str
+    secret: str = ""
+    filter: str = ""
+    inputs: Inputs = None
+    key: str = ""
+    debounce: Duration | None = None
+    throttle: Duration | None = None
+    batch: int = 0
+    within: Duration | None = None
+    name: str = ""
+    all_of: bool = field(default=False, init=False)
+
+    def definition(self, name: str) -> dict[str, Any]:
+        """Return the trigger as JSON."""
+        return {
+            "kind": "webhook",
+            "name": self.name or name,
+            "provider": self.provider,
+            "secret": self.secret,
+            "filter": self.filter,
+            **_inputs(self.inputs),
+            "key": self.key,
+            "window": _window(self),
+        }
+
+
+Trigger = Cron | On | Webhook
+"""What starts the runs of a deployment."""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A declaration: when and how a pipeline runs by itself. Made by `Pipeline.deploy`.
+
+    Attributes:
+        version: a published version; None: the latest published one at the time of each run.
+        inputs: JSON values by parameter; triggers override them.
+        labels: labels of its runs.
+        deadline: a run fails if it has not finished after this duration.
+        file, line: where it is declared.
+    """
+
+    name: str
+    pipeline: Pipeline = field(repr=False)
+    triggers: tuple[Trigger, ...] = ()
+    version: int | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    priority: int = 0
+    deadline: Duration | None = None
+    description: str = ""
+    file: str | None = field(default=None, repr=False, compare=False)
+    line: int | None = field(default=None, repr=False, compare=False)
+
+    def definition(self) -> dict[str, Any]:
+        """Return the definition as JSON, for `Client.deployments.apply`.
+
+        Raises:
+            DefinitionError: a trigger is not valid; with the user's file and line.
+        """
+        triggers = [self._trigger(n, trigger) for n, trigger in enumerate(self.triggers)]
+        return {
+            "pipeline": self.pipeline.name,
+            "version": self.version,
+            "triggers": triggers,
+            "inputs": dict(self.inputs),
+            "labels": dict(self.labels),
+            "priority": self.priority,
+            "deadline": None if self.deadline is None else _seconds(self.deadline, "deadline"),
+            "description": self.description,
+        }
+
+    def _trigger(self, n: int, trigger: Any) -> dict[str, Any]:
+        if not isinstance(trigger, Cron | On | Webhook):
+            raise DefinitionError(
+                f"trigger {n + 1} of deployment {self.name!r} must be a Cron, On or Webhook, not {trigger!r}",
+                self.file,
+                self.line,
+            )
+        kinds = [type(one) for one in self.triggers[: n + 1]].count(type(trigger))
+        name = type(trigger).__name__.lower()
+        try:
+            return trigger.definition(name if kinds == 1 else f"{name}-{kinds}")
+        except DefinitionError as error:
+            raise DefinitionError(f"deployment {self.name!r}: {error.message}", self.file, self.line) from error
+
+
+_ARGUMENTS = ("name", "pipeline", "triggers", "file", "line")
+
+DECLARED: list[Deployment] = []
+"""The deployments that were declared in this process, in order."""
+
+
+def declare(pipeline: Pipeline, name: str, triggers: Sequence[Trigger], settings: Mapping[str, Any]) -> Deployment:
+    """Declare a deployment of a pipeline; `settings` are further fields of `Deployment`.
+
+    Raises:
+        DefinitionError: the name or an option is not valid; with the user's file and line.
+    """
+    known = [one.name for one in dataclasses.fields(Deployment)]
+    options.known(settings, [one for one in known if one not in _ARGUMENTS], f"{pipeline!r}.deploy")
+    file, line = tracebacks.caller()
+    made = Deployment(
+        options.name(name, "deployment name"), pipeline, tuple(triggers), **settings, file=file, line=line
+    )
+    made.definition()
+    DECLARED.append(made)
+    return made
+
+
+def _seconds(value: Duration | None, name: str) -> float:
+    return 0.0 if not value else options.duration(value, name)
+
+
+def _time(value: datetime | str | None) -> str | None:
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise options.definition_error(f"{value!r} has no time zone: use datetime(…, tzinfo=UTC)")
+        return value.isoformat()
+    return value
+
+
+def _inputs(inputs: Inputs) -> dict[str, Any]:
+    if isinstance(inputs, str):
+        return {"inputs_from": inputs}
+    return {"inputs": dict(inputs or {})}
+
+
+def _window(trigger: On | Webhook) -> dict[str, Any] | None:
+    given = [name for name in ("debounce", "throttle", "batch", "all_of") if getattr(trigger, name)]
+    if len(given) > 1:
+        raise options.definition_error(f"{' and '.join(given)} cannot be combined: use one of them")
+    if not given:
+        if trigger.within is not None:
+            raise options.definition_error("within needs batch or all_of")
+        return None
+    kind = given[0]
+    if kind in ("debounce", "throttle"):
+        return {"kind": kind, "seconds": _seconds(getattr(trigger, kind), kind), "count": 0}
+    if trigger.within is None:
+        raise options.definition_error(f"{kind} needs within, such as within='10m'")
+    count = trigger.batch if kind == "batch" else 0
+    return {"kind": kind, "seconds": _seconds(trigger.within, "within"), "count": count}
+
+
+# ----------------------------------------------------------------------------------------------------------------- YAML
+
+
+def from_mapping(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the definition of a deployment in a `penstock.yaml`, as JSON.
+
+    Each trigger is an object with one of the keys `cron`, `every`, `on` or `webhook`, and the options of the class of
+    that name.
+
+    Raises:
+        DefinitionError: a trigger has no such key, or an unknown option.
+    """
+    triggers: list[dict[str, Any]] = []
+    listed = given.get("triggers") or []
+    if not isinstance(listed, list):
+        raise DefinitionError(f"deployment {name!r}: triggers must be a list")
+    counts: dict[str, int] = {}
+    for n, one in enumerate(listed):
+        if not isinstance(one, dict):
+            raise DefinitionError(f"deployment {name!r}: trigger {n + 1} must be an object such as {{every: 15m}}")
+        trigger = _from_yaml(name, n, dict(one))
+        kind = type(trigger).__name__.lower()
+        counts[kind] = counts.get(kind, 0) + 1
+        triggers.append(trigger.definition(kind if counts[kind] == 1 else f"{kind}-{counts[kind]}"))
+    return {**given, "triggers": triggers}
+
+
+def _from_yaml(name: str, n: int, given: dict[str, Any]) -> Trigger:
+    if "on" in given:
+        shape, given = On, {"types": given.pop("on"), **given}
+    elif "webhook" in given:
+        shape, given = Webhook, {"provider": given.pop("webhook"), **given}
+    elif "cron" in given or "every" in given:
+        shape = Cron
+    else:
+        raise DefinitionError(f"deployment {name!r}: trigger {n + 1} needs one of the keys cron, every, on, webhook")
+    known = [one.name for one in dataclasses.fields(shape) if one.init]
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        raise DefinitionError(
+            f"deployment {name!r}: trigger {n + 1} has the unknown option {unknown[0]!r} (options: {', '.join(known)})"
+        )
+    return shape(**given)

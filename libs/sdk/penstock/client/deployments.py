@@ -1,0 +1,196 @@
+"""Deployments: what starts runs by itself: `Client.deployments`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from penstock.client import views
+from penstock.client.http.transport import Transport
+
+if TYPE_CHECKING:
+    from penstock.authoring.deployments import Deployment as Declaration
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A deployment as the platform has it. Times are Unix seconds.
+
+    Attributes:
+        revision: its number of changes; each change is a revision.
+        definition: pipeline, version, triggers, inputs, labels, priority, deadline, as JSON.
+        by: the principal that changed it last, at time `at`.
+        next: the next tick of each cron trigger, by name of the trigger.
+        changed: whether the request changed it.
+    """
+
+    name: str
+    revision: int
+    definition: dict[str, Any] = field(repr=False)
+    paused: bool = False
+    by: str = ""
+    at: float = 0.0
+    next: dict[str, float] = field(default_factory=dict[str, float])
+    changed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A change of a deployment: `applied`, `paused`, `resumed` or `deleted`.
+
+    Attributes:
+        restores: the revision that it was rolled back to; 0 if it was not.
+        definition: the new definition of an applied one.
+    """
+
+    revision: int
+    change: str
+    by: str = ""
+    at: float = 0.0
+    reason: str = ""
+    restores: int = 0
+    definition: dict[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A part of a filter: whether it is true (None: it failed with `error`), and the values that it saw."""
+
+    text: str
+    holds: bool | None
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a trigger of a deployment made of an event.
+
+    Attributes:
+        revision: the revision of the deployment that was in force.
+        outcome: `started`, `scheduled`, `collected`, `throttled`, `rejected`, `filtered` or `paused`.
+        run_id: the run that it started or will start.
+        error: why it was rejected.
+        clauses: the parts of a filter that is false.
+        key, window: the window that the event is part of; windows of a key are counted from 1.
+        start_at: when the run starts at the latest, if it has not.
+        waits_for: what an open window waits for.
+        inputs: inputs of the run; only in tests of an event.
+        event: digest of the event.
+    """
+
+    deployment: str
+    trigger: str
+    revision: int
+    outcome: str
+    run_id: str | None = None
+    error: str = ""
+    clauses: tuple[Clause, ...] = ()
+    key: str = ""
+    window: int = 0
+    start_at: float | None = None
+    waits_for: str = ""
+    inputs: dict[str, Any] | None = None
+    event: str = ""
+    at: float = 0.0
+
+
+class Deployments:
+    """`Client.deployments`: manage deployments."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self) -> list[Deployment]:
+        """Return all deployments by name."""
+        rows = self._transport.json("GET", "/v1/deployments")["deployments"]
+        return [views.build(Deployment, row) for row in rows]
+
+    def get(self, name: str) -> Deployment:
+        """Return a deployment.
+
+        Raises:
+            NotFoundError: there is no deployment of this name.
+        """
+        return views.build(Deployment, self._transport.json("GET", _path(name)))
+
+    def apply(
+        self,
+        deployment: Declaration | str,
+        definition: Mapping[str, Any] | None = None,
+        *,
+        revision: int | None = None,
+        dry_run: bool = False,
+    ) -> Deployment:
+        """Create a deployment, or update the one of the same name. An equal definition changes nothing.
+
+        Args:
+            deployment: a declaration (`Pipeline.deploy`), or a name with a `definition` as JSON.
+            definition: pipeline, triggers and so on; see docs/deployments.md.
+            revision: the revision that you have read, 0 for a new deployment: refused if it has changed meanwhile.
+            dry_run: check it, and change nothing.
+
+        Raises:
+            RefusedError: the definition is not valid, or the deployment is at another revision.
+            NotFoundError: the pipeline or the version does not exist.
+        """
+        name = deployment if isinstance(deployment, str) else deployment.name
+        if not isinstance(deployment, str):
+            definition = deployment.definition()
+        body = {"definition": dict(definition or {}), "revision": revision, "dry_run": dry_run}
+        return views.build(Deployment, self._transport.json("PUT", _path(name), body=body))
+
+    def pause(self, name: str, reason: str = "") -> Deployment:
+        """Pause a deployment: its triggers start no runs until it is resumed. Raises as `get`."""
+        return views.build(Deployment, self._transport.json("POST", _path(name, "pause"), body={"reason": reason}))
+
+    def resume(self, name: str, reason: str = "") -> Deployment:
+        """Resume a deployment. Raises as `get`."""
+        return views.build(Deployment, self._transport.json("POST", _path(name, "resume"), body={"reason": reason}))
+
+    def roll_back(self, name: str, to: int) -> Deployment:
+        """Restore the definition of an earlier revision, as a new revision. Raises as `get`."""
+        return views.build(Deployment, self._transport.json("POST", _path(name, "rollback"), body={"to": to}))
+
+    def delete(self, name: str, reason: str = "") -> None:
+        """Delete a deployment; its history stays, and its runs continue. Raises as `get`."""
+        self._transport.json("DELETE", _path(name), query={"reason": reason})
+
+    def revisions(self, name: str) -> list[Revision]:
+        """Return all changes of a deployment, oldest first; also of a deleted one. Raises as `get`."""
+        rows = self._transport.json("GET", _path(name, "revisions"))["revisions"]
+        return [views.build(Revision, row) for row in rows]
+
+    def ticks(self, name: str, count: int = 10) -> dict[str, list[float]]:
+        """Return the next ticks of the cron triggers, in Unix seconds by name of the trigger. Raises as `get`."""
+        ticks: dict[str, list[float]] = self._transport.json("GET", _path(name, "ticks"), query={"count": count})[
+            "ticks"
+        ]
+        return ticks
+
+    def decisions(self, name: str, limit: int = 100) -> list[Decision]:
+        """Return what a deployment made of events, newest first; events that its filters dropped are not stored."""
+        rows = self._transport.json("GET", _path(name, "decisions"), query={"limit": limit})["decisions"]
+        return [decision(row) for row in rows]
+
+    def test(self, name: str, event: Mapping[str, Any]) -> list[Decision]:
+        """Return what the triggers of a deployment would make of an event. Nothing is stored, no run starts.
+
+        Args:
+            name: the deployment.
+            event: a CloudEvent as JSON; `id` and `source` may be omitted.
+        """
+        rows = self._transport.json("POST", _path(name, "test"), body={"event": dict(event)})["decisions"]
+        return [decision(row) for row in rows]
+
+
+def decision(row: Mapping[str, Any]) -> Decision:
+    """Return a decision from its JSON."""
+    clauses = tuple(views.build(Clause, one) for one in row.get("clauses") or ())
+    return views.build(Decision, row, clauses=clauses)
+
+
+def _path(name: str, verb: str = "") -> str:
+    return f"/v1/deployments/{quote(name, safe='')}" + (f"/{verb}" if verb else "")

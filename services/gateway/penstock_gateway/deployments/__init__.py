@@ -1,0 +1,1 @@
+"""Deployments: definitions and revisions, and what they decided on events."""

@@ -1,0 +1,276 @@
+"""Deployments as the API reads and changes them. Invalid definitions are refused before they are stored."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+from penstock_adapters import cron_expressions
+from penstock_adapters.cel import CelEvaluator
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_contracts.deployments import (
+    DeploymentBody,
+    DeploymentChange,
+    DeploymentList,
+    DeploymentView,
+    RevisionList,
+    RevisionView,
+    RollbackBody,
+    TicksView,
+    parse_definition,
+)
+from penstock_core import ids, requests
+from penstock_core.deployments import definition as definitions
+from penstock_core.deployments import state
+from penstock_core.deployments.definition import CronTrigger, Definition
+from penstock_core.deployments.facts import (
+    DeploymentApplied,
+    DeploymentDeleted,
+    DeploymentFact,
+    DeploymentPaused,
+    DeploymentResumed,
+)
+from penstock_core.deployments.matching import ExpressionError
+from penstock_core.deployments.state import Actor, Deployment, NoDeploymentError
+from penstock_core.errors import InvalidInputsError
+from penstock_core.pipeline.ir import Port
+from penstock_core.requests import Inputs
+from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.versions.pipeline_versions import PipelineVersions
+
+TICKS_LIMIT = 1_000
+"""Most ticks that are computed ahead, per trigger."""
+
+_KINDS: dict[type[DeploymentFact], str] = {
+    DeploymentApplied: "applied",
+    DeploymentPaused: "paused",
+    DeploymentResumed: "resumed",
+    DeploymentDeleted: "deleted",
+}
+
+
+class Deployments:
+    """The deployments of one project."""
+
+    def __init__(self, log: DeploymentLog, versions: PipelineVersions, evaluator: CelEvaluator, project: str) -> None:
+        self.log = log
+        self.project = project
+        self._versions = versions
+        self._evaluator = evaluator
+
+    async def list(self) -> DeploymentList:
+        """Return the deployments that are not deleted, by name."""
+        found = sorted((await self.log.all()).items())
+        return DeploymentList(
+            deployments=[_view(one) for (project, _), one in found if project == self.project and one.exists]
+        )
+
+    async def get(self, name: str) -> DeploymentView:
+        """Return a deployment.
+
+        Raises:
+            NoDeploymentError: it does not exist.
+        """
+        return _view(await self._known(name))
+
+    async def history(self, name: str) -> RevisionList:
+        """Return all revisions of a deployment, also of a deleted one.
+
+        Raises:
+            NoDeploymentError: there never was one.
+        """
+        deployment = await self.log.get(self.project, name)
+        if not deployment.facts:
+            deployment.require()
+        return RevisionList(name=name, revisions=[_revision(fact) for fact in deployment.facts.values()])
+
+    async def apply(self, name: str, body: DeploymentBody, by: str) -> DeploymentView:
+        """Create or update a deployment that would work now.
+
+        Raises:
+            InvalidInputsError: with everything that is wrong in the definition.
+            NotFoundError: the pipeline or its version does not exist.
+            ConflictError: the deployment is at another revision.
+        """
+        ids.check_name(name, "deployment")
+        definition = parse_definition(body.definition)
+        actor = Actor(by=by, at=time.time())
+        await self._check(name, definition)
+        if body.dry_run:
+            deployment = await self.log.get(self.project, name)
+            facts = state.apply(deployment, definition, actor, body.revision)
+            known = deployment.current
+            return DeploymentView(
+                name=name,
+                revision=deployment.revision,
+                definition=definition,
+                paused=known is not None and known.paused,
+                changed=bool(facts),
+            )
+        changed, deployment = await self.log.change(
+            self.project, name, lambda found: state.apply(found, definition, actor, body.revision)
+        )
+        return _view(deployment, changed)
+
+    async def roll_back(self, name: str, body: RollbackBody, by: str) -> DeploymentView:
+        """Restore the definition of an earlier revision.
+
+        Raises:
+            NoDeploymentError: the deployment or the revision does not exist.
+            ConflictError: the deployment is at another revision.
+        """
+        actor = Actor(by=by, at=time.time())
+        changed, deployment = await self.log.change(
+            self.project, name, lambda found: state.roll_back(found, body.to, actor, body.revision)
+        )
+        return _view(deployment, changed)
+
+    async def pause(self, name: str, body: DeploymentChange, by: str) -> DeploymentView:
+        """Pause a deployment: its triggers start no runs.
+
+        Raises:
+            NoDeploymentError: it does not exist.
+            ConflictError: the deployment is at another revision.
+        """
+        return await self._change(name, DeploymentPaused, body, by)
+
+    async def resume(self, name: str, body: DeploymentChange, by: str) -> DeploymentView:
+        """Resume a paused deployment. Raises as `pause`."""
+        return await self._change(name, DeploymentResumed, body, by)
+
+    async def delete(self, name: str, body: DeploymentChange, by: str) -> None:
+        """Delete a deployment; its history stays. Raises as `pause`."""
+        actor = Actor(by=by, at=time.time())
+        await self.log.change(
+            self.project,
+            name,
+            lambda found: state.change(found, DeploymentDeleted, body.reason, actor, body.revision),
+        )
+
+    async def next_ticks(self, name: str, count: int) -> TicksView:
+        """Return the next ticks of the cron triggers of a deployment.
+
+        Raises:
+            NoDeploymentError: it does not exist.
+        """
+        definition = (await self._known(name)).require()
+        return TicksView(
+            ticks={trigger.name: [*_ticks(trigger, name, count)] for trigger in _cron_triggers(definition)}
+        )
+
+    async def _change(
+        self,
+        name: str,
+        kind: type[DeploymentPaused] | type[DeploymentResumed],
+        body: DeploymentChange,
+        by: str,
+    ) -> DeploymentView:
+        actor = Actor(by=by, at=time.time())
+        changed, deployment = await self.log.change(
+            self.project, name, lambda found: state.change(found, kind, body.reason, actor, body.revision)
+        )
+        return _view(deployment, changed)
+
+    async def _known(self, name: str) -> Deployment:
+        deployment = await self.log.get(self.project, name)
+        deployment.require()
+        return deployment
+
+    # ------------------------------------------------------------------------------------------------------------ check
+
+    async def _check(self, name: str, definition: Definition) -> None:
+        """Refuse a definition whose triggers could never start a run."""
+        problems = definitions.problems(definition)
+        for n, trigger in enumerate(definition.triggers):
+            at = f"triggers[{n}]"
+            problems += [(f"{at}.{path}", message) for path, message in self._expression_problems(trigger)]
+            if isinstance(trigger, CronTrigger):
+                problems += [(f"{at}.{field}", message) for field, message in cron_expressions.check(trigger)]
+        if problems:
+            raise InvalidInputsError(f"Invalid deployment {name!r}", problems)
+        version = await self._versions.get(definition.pipeline, definition.version)
+        published = await self._versions.publications(definition.pipeline)
+        if published is None or version.version not in published.versions:
+            message = f"version {version.version} of pipeline {definition.pipeline!r} is an experiment"
+            raise UnprocessableError(message, "publish it with `penstock register FILE`", errors=[("version", message)])
+        problems = [*_input_problems(version.pipeline.params, definition)]
+        if problems:
+            raise InvalidInputsError(f"Invalid deployment {name!r}", problems)
+
+    def _expression_problems(self, trigger: definitions.Trigger) -> Iterator[tuple[str, str]]:
+        for path, expression in definitions.expressions(trigger):
+            try:
+                self._evaluator.check(expression, "bool" if path == "filter" else "")
+            except ExpressionError as error:
+                yield path, str(error)
+
+
+def _input_problems(params: tuple[Port, ...], definition: Definition) -> Iterator[tuple[str, str]]:
+    """What is wrong with fixed inputs, mappings to unknown parameters, and parameters that nothing sets."""
+    known = {port.name: port for port in params}
+    fixed = tuple(port if port.name in definition.inputs else replace(port, required=False) for port in params)
+    try:
+        requests.check_parameters(fixed, Inputs(given=definition.inputs))
+    except InvalidInputsError as error:
+        yield from error.errors
+    for n, trigger in enumerate(definition.triggers):
+        shape = definitions.subscription("d", trigger)
+        for name in shape.inputs:
+            if name not in known:
+                names = ", ".join(known) or "none"
+                yield f"triggers[{n}].inputs.{name[:100]}", f"is not a parameter of the pipeline (parameters: {names})"
+        if shape.inputs_from:
+            continue
+        missing = [
+            name for name, port in known.items() if port.required and name not in {*definition.inputs, *shape.inputs}
+        ]
+        for name in missing:
+            yield (
+                f"triggers[{n}].inputs",
+                f"parameter {name!r} has no default: map it to the event, or give the deployment an input",
+            )
+
+
+def _view(deployment: Deployment, changed: bool = False) -> DeploymentView:
+    current = deployment.current
+    if current is None or current.definition is None:
+        raise NoDeploymentError(f"there is no deployment {deployment.name!r}")
+    fact = deployment.facts[current.revision]
+    ticks = {trigger.name: [*_ticks(trigger, deployment.name, 1)] for trigger in _cron_triggers(current.definition)}
+    return DeploymentView(
+        name=deployment.name,
+        revision=deployment.revision,
+        definition=current.definition,
+        paused=current.paused,
+        by=fact.by,
+        at=fact.at,
+        next={} if current.paused else {name: found[0] for name, found in ticks.items() if found},
+        changed=changed,
+    )
+
+
+def _revision(fact: DeploymentFact) -> RevisionView:
+    return RevisionView(
+        revision=fact.revision,
+        change=_KINDS[type(fact)],
+        by=fact.by,
+        at=fact.at,
+        reason=getattr(fact, "reason", ""),
+        restores=fact.restores if isinstance(fact, DeploymentApplied) else 0,
+        definition=fact.definition if isinstance(fact, DeploymentApplied) else None,
+    )
+
+
+def _cron_triggers(definition: Definition) -> list[CronTrigger]:
+    return [trigger for trigger in definition.triggers if isinstance(trigger, CronTrigger)]
+
+
+def _ticks(trigger: CronTrigger, deployment: str, count: int) -> Iterator[float]:
+    after = time.time()
+    for _ in range(count):
+        found = cron_expressions.trigger_tick(trigger, after)
+        if found is None:
+            return
+        yield found + cron_expressions.delay(trigger, deployment, found)
+        after = found

@@ -1,0 +1,123 @@
+"""`/v1/deployments`: what starts runs by itself, its revisions, and its decisions on events."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from penstock_contracts.deployments import (
+    DecisionList,
+    DeploymentBody,
+    DeploymentChange,
+    DeploymentList,
+    DeploymentView,
+    RevisionList,
+    RollbackBody,
+    TestBody,
+    TicksView,
+)
+from penstock_core.access import Permission
+from penstock_gateway.deployments.deployments_service import TICKS_LIMIT, Deployments
+from penstock_gateway.deployments.explanations import LISTED, Explanations
+from penstock_gateway.http.bodies import JsonRoute
+from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.principal import By
+from penstock_gateway.http.responses import BODY, COMMON, problems
+
+router = APIRouter(prefix="/v1/deployments", tags=["deployments"], route_class=JsonRoute, responses=COMMON)
+
+Name = Annotated[str, Path(description="name of the deployment")]
+Service = Annotated[Deployments, feature(Deployments)]
+
+_READ = [requires(Permission.DEPLOYMENTS_READ)]
+_WRITE = [requires(Permission.DEPLOYMENTS_WRITE)]
+
+
+@router.get("", summary="List deployments", dependencies=_READ)
+async def list_deployments(deployments: Service) -> DeploymentList:
+    """All deployments by name, with the next ticks of their cron triggers."""
+    return await deployments.list()
+
+
+@router.get("/{name}", summary="Get a deployment", dependencies=_READ, responses=problems(404))
+async def read_deployment(deployments: Service, name: Name) -> DeploymentView:
+    """The deployment as it is now."""
+    return await deployments.get(name)
+
+
+@router.put(
+    "/{name}", summary="Create or update a deployment", dependencies=_WRITE, responses=problems(404, 409, *BODY)
+)
+async def put_deployment(deployments: Service, name: Name, by: By, body: DeploymentBody) -> DeploymentView:
+    """Checked as a whole: the pipeline must be published, expressions must compile, inputs must fit its parameters.
+
+    An equal definition is no new revision. With `revision`, the update is refused if somebody else was faster.
+    """
+    return await deployments.apply(name, body, by)
+
+
+@router.delete(
+    "/{name}", status_code=204, summary="Delete a deployment", dependencies=_WRITE, responses=problems(404, 409)
+)
+async def delete_deployment(
+    deployments: Service,
+    name: Name,
+    by: By,
+    reason: Annotated[str, Query(max_length=4_000, description="why; kept in its history")] = "",
+    revision: Annotated[int | None, Query(ge=0, description="the revision that you have read")] = None,
+) -> None:
+    """Its history stays. Runs that it started continue."""
+    await deployments.delete(name, DeploymentChange(reason=reason, revision=revision), by)
+
+
+@router.post("/{name}/pause", summary="Pause a deployment", dependencies=_WRITE, responses=problems(404, 409, *BODY))
+async def pause_deployment(deployments: Service, name: Name, by: By, body: DeploymentChange) -> DeploymentView:
+    """Its triggers start no runs until it is resumed. Events that arrive meanwhile start none later."""
+    return await deployments.pause(name, body, by)
+
+
+@router.post("/{name}/resume", summary="Resume a deployment", dependencies=_WRITE, responses=problems(404, 409, *BODY))
+async def resume_deployment(deployments: Service, name: Name, by: By, body: DeploymentChange) -> DeploymentView:
+    """Its triggers start runs again."""
+    return await deployments.resume(name, body, by)
+
+
+@router.post(
+    "/{name}/rollback", summary="Roll back a deployment", dependencies=_WRITE, responses=problems(404, 409, *BODY)
+)
+async def roll_back_deployment(deployments: Service, name: Name, by: By, body: RollbackBody) -> DeploymentView:
+    """A new revision with the definition of an earlier one."""
+    return await deployments.roll_back(name, body, by)
+
+
+@router.get("/{name}/revisions", summary="List revisions", dependencies=_READ, responses=problems(404))
+async def list_revisions(deployments: Service, name: Name) -> RevisionList:
+    """Every change, oldest first; also of a deleted deployment."""
+    return await deployments.history(name)
+
+
+@router.get("/{name}/ticks", summary="List next ticks", dependencies=_READ, responses=problems(404))
+async def list_ticks(
+    deployments: Service, name: Name, count: Annotated[int, Query(ge=1, le=TICKS_LIMIT)] = 10
+) -> TicksView:
+    """The next ticks of its cron triggers, with their jitter."""
+    return await deployments.next_ticks(name, count)
+
+
+@router.get("/{name}/decisions", summary="List decisions", dependencies=_READ)
+async def list_decisions(
+    explanations: Annotated[Explanations, feature(Explanations)],
+    name: Name,
+    limit: Annotated[int, Query(ge=1, le=LISTED)] = 100,
+) -> DecisionList:
+    """What it made of events, newest first. Those that its filters dropped are not stored: explain the event."""
+    return await explanations.of_deployment(name, limit)
+
+
+@router.post("/{name}/test", summary="Test an event", dependencies=_READ, responses=problems(404, *BODY))
+async def test_event(
+    explanations: Annotated[Explanations, feature(Explanations)], name: Name, body: TestBody
+) -> DecisionList:
+    """What its triggers would make of an event, with the inputs of the run. Nothing is stored, no run starts."""
+    return DecisionList(decisions=await explanations.test(name, body.event))
