@@ -125,7 +125,7 @@ def test_core_imports_only_the_standard_library() -> None:
 
 def test_client_depends_only_on_nats_and_cli_libraries() -> None:
     """The SDK and the runner need fewer dependencies: `.importlinter` keeps typer and rich out of `penstock`."""
-    assert names(GROUPS["client"]) == {"nats-py", "typer", "rich"}
+    assert names(GROUPS["client"]) == {"nats-py", "typer", "rich", "pyyaml"}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from penstock.client import events, limits, models, pipelines, questions, retention, schedules, tokens, views
+from penstock.client import deployments, events, limits, models, pipelines, questions, retention, tokens, views
 from penstock.client.artifacts import lineage
 from penstock.client.runs import comparison, metrics
-from penstock_contracts import access, api, commands, previews, tracking, waits
+from penstock_contracts import access, api, previews, tracking, waits
+from penstock_contracts import deployments as deployment_contracts
 from penstock_contracts import limits as limit_contracts
 from penstock_contracts import models as model_contracts
 from penstock_contracts import retention as retention_contracts
@@ -48,7 +49,11 @@ VIEWS: list[tuple[type[Any], type[BaseModel]]] = [
     (retention.RetentionPolicy, retention_contracts.PolicyView),
     (retention.RetentionSettings, retention_contracts.RetentionSettings),
     (retention.JanitorReport, retention_contracts.JanitorReport),
-    (schedules.Schedule, commands.Schedule),
+    (deployments.Deployment, deployment_contracts.DeploymentView),
+    (deployments.Revision, deployment_contracts.RevisionView),
+    (deployments.Decision, deployment_contracts.DecisionView),
+    (deployments.Clause, deployment_contracts.ClauseView),
+    (events.Event, deployment_contracts.EventView),
     (tokens.Token, access.TokenCreated),
     (tokens.Principal, access.WhoAmI),
 ]

@@ -468,24 +468,21 @@ def test_versions_are_listed(up: Workspace, finished: dict[str, Any]) -> None:
     assert "hello" in up.call("versions", "list").stdout
 
 
-def test_schedules_are_created_and_deleted(up: Workspace, finished: dict[str, Any]) -> None:
+def test_deployments_are_created_and_deleted(up: Workspace, finished: dict[str, Any]) -> None:
     published = up.json("register", "flows.py:hello")
     assert (published["pipeline"], published["created"], published["published"]) == ("hello", False, True)
     assert "(latest)" in up.call("versions", "list", "hello").stdout
-    put = ["schedules", "apply", "nightly", "--pipeline", "hello", "--cron", "0 3 * * *", "--tz", "Europe/Paris"]
-    stored = up.json(*put, "-p", "n=2")
-    assert (stored["cron"], stored["tz"], stored["inputs"], stored["version"]) == (
-        "0 3 * * *",
-        "Europe/Paris",
-        {"n": 2},
-        None,
-    )
-    assert [schedule["name"] for schedule in up.json("schedules", "list")] == ["nightly"]
-    assert "Europe/Paris" in up.call("schedules", "list").stdout
-    bad = up.call("schedules", "apply", "odd", "--pipeline", "hello", "--cron", "every day", code=2)
+    put = ["deployments", "create", "nightly", "--pipeline", "hello", "--cron", "0 3 * * *", "--tz", "Europe/Paris"]
+    definition = up.json(*put, "-p", "n=2")["definition"]
+    [trigger] = definition["triggers"]
+    assert (trigger["cron"], trigger["tz"]) == ("0 3 * * *", "Europe/Paris")
+    assert (definition["inputs"], definition["version"]) == ({"n": 2}, None)
+    assert [found["name"] for found in up.json("deployments", "list")] == ["nightly"]
+    assert "Europe/Paris" in up.call("deployments", "list").stdout
+    bad = up.call("deployments", "create", "odd", "--pipeline", "hello", "--cron", "every day", code=2)
     assert "cron" in bad.stderr
-    assert up.call("schedules", "delete", "nightly").stdout == "schedule nightly deleted\n"
-    assert up.json("schedules", "list") == []
+    assert up.call("deployments", "delete", "nightly").stdout == "deployment nightly deleted\n"
+    assert up.json("deployments", "list") == []
 
 
 def test_doctor_finds_the_platform(up: Workspace) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from penstock import Client
-from penstock.client.schedules import Schedule
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -112,9 +111,10 @@ def test_an_experiment_run_does_not_change_scheduled_versions(up: Workspace) -> 
     (theirs / "helpers.py").write_text("VALUE = 'theirs, later'\n")
     assert up.call("run", theirs / "flow.py:told")["outputs"] == {"result": "theirs, later"}
 
-    up.client.schedules.apply(Schedule("often", "told", "* * * * * *"))
+    trigger = {"kind": "cron", "name": "often", "every": 1}
+    up.client.deployments.apply("often", {"pipeline": "told", "triggers": [trigger]})
     [ticked] = eventually(lambda: up.client.runs.list(trigger="cron", limit=1))
-    up.client.schedules.delete("often")
+    up.client.deployments.delete("often")
     assert up.result(ticked.run_id) == "mine"
     assert up.result(up.client.run("parent").run_id) == "mine"
     assert up.result(up.client.run("told").run_id) == "mine"

@@ -82,7 +82,9 @@ def test_garbage_on_every_subject_affects_no_run(cluster: Cluster, client: Clien
             await bus.publish(f"ticks.none{n}", body)
             await bus.publish(f"logs.{run_id}.slow.1", body)
             await bus.publish(f"builds.default.none.registered{n}", body)
-            await bus.publish(f"$KV.{subjects.SCHEDULES_BUCKET}.broken{n}", body)
+            await bus.publish(f"deployments.default.broken.{n + 1}", body)
+            await bus.publish("events.default.broken", body)
+            await bus.publish(f"trigger-due.none{n}", body)
             for command in (subjects.BUILDER_REGISTER, subjects.ARTIFACTS_LOCATE, subjects.ARTIFACTS_STAT):
                 answer = json.loads((await bus.request(command, body)).data)
                 assert answer["error"], command
@@ -94,7 +96,7 @@ def test_garbage_on_every_subject_affects_no_run(cluster: Cluster, client: Clien
     for name in cluster.names:
         assert cluster.alive(name), cluster.log(name)
     found = parked(cluster)
-    assert {"scheduler", "executor", "cron"} <= {entry.service for entry in found}
+    assert {"scheduler", "executor", "cron", "triggers"} <= {entry.service for entry in found}
     assert all(entry.error for entry in found)
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import nats
 
 from penstock import Client
-from penstock.client.schedules import Schedule
 from penstock_adapters.nats.buckets.waits import Waits, came
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.event_stream import EventStream
@@ -250,13 +249,14 @@ def while_nobody_decides(act: Callable[[Recorder, str], None]) -> Drive:
 
 def cron(recorder: Recorder, name: str, scenario: Scenario) -> str:
     pipeline = scenario.pipeline or name
-    schedule = Schedule(name="every-second", pipeline=pipeline, cron="* * * * * *", inputs=scenario.inputs)
-    recorder.client.schedules.apply(schedule)
+    trigger = {"kind": "cron", "name": "every-second", "every": 1}
+    definition = {"pipeline": pipeline, "triggers": [trigger], "inputs": dict(scenario.inputs)}
+    recorder.client.deployments.apply("every-second", definition)
     deadline = time.monotonic() + 20
     while True:
         ticks = [run for run in recorder.client.runs.list(pipeline, limit=100) if run.trigger.get("type") == "cron"]
         if ticks:
-            recorder.client.schedules.delete("every-second")
+            recorder.client.deployments.delete("every-second")
             return ticks[-1].run_id
         assert time.monotonic() < deadline, "no tick came"
         time.sleep(0.05)

@@ -141,7 +141,7 @@ async def test_a_fact_over_the_servers_limit_is_rejected_permanently(tmp_path: P
 
 async def test_bucket_writes_compare_and_set(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
-        bucket = Bucket(bus, subjects.SCHEDULES_BUCKET)
+        bucket = Bucket(bus, subjects.RETENTION_BUCKET)
         assert await bucket.get("a") is None
         first = await bucket.put("a", b"1", 0)
         assert first

@@ -27,7 +27,7 @@ def list_versions(
 ) -> None:
     """List versions, newest first. Versions that are not published are experiments.
 
-    PUBLISHED has the time of the last publication; `latest` marks the version that schedules and child runs use.
+    PUBLISHED has the time of the last publication; `latest` marks the version that deployments and child runs use.
     """
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session

@@ -33,7 +33,7 @@ class PrincipalKind(enum.StrEnum):
     TOKEN = "token"  # noqa: S105
     """A named access token: a script, a CI job, another service."""
     TRIGGER = "trigger"
-    """A schedule, or anything else that starts runs by itself."""
+    """A deployment, whose triggers start runs."""
     RUN = "run"
     """A step of a run, which starts a child run or registers a model."""
     SERVICE = "service"
@@ -61,9 +61,9 @@ class Principal:
         return f"{self.kind.value}:{self.name}"
 
 
-def trigger(schedule: str) -> str:
-    """The principal of runs that a schedule starts."""
-    return str(Principal(PrincipalKind.TRIGGER, schedule))
+def trigger(deployment: str) -> str:
+    """The principal of runs that a deployment starts."""
+    return str(Principal(PrincipalKind.TRIGGER, deployment))
 
 
 def run_step(run_id: str, key: str) -> str:

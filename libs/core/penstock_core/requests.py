@@ -1,9 +1,9 @@
 """Build run requests: the only code that makes a `RunRequested` for a pipeline version.
 
-In: the pipeline version, the inputs as a client, a schedule, an earlier run or a step gives them, and the options of
+In: the pipeline version, the inputs as a client, a trigger, an earlier run or a step gives them, and the options of
 the run. Out: a complete `RunRequested`, or an `InvalidInputsError` that lists every problem with its path.
 
-HTTP requests, reruns, schedules and child runs all use `build`, so the same wrong input gives the same errors wherever
+HTTP requests, reruns, triggers and child runs all use `build`, so the same wrong input gives the same errors wherever
 a run is requested. Registered models are resolved beforehand: `model_references` lists the references in the inputs,
 the caller looks them up, and `Inputs.models` passes the results in.
 """
@@ -139,16 +139,9 @@ def check_inputs(pipeline: Pipeline, inputs: Inputs) -> dict[str, Value]:
     return values
 
 
-def check_parameters(params: Sequence[Port], inputs: Inputs) -> dict[str, Value]:
-    """Return the values of some parameters, as `check_inputs` does for all of a pipeline.
-
-    Raises:
-        InvalidInputsError: lists each input that is unknown, missing, too large or of the wrong type.
-    """
-    values, problems = _values(params, inputs)
-    if problems:
-        raise InvalidInputsError("Invalid inputs", problems)
-    return values
+def check_parameters(params: Sequence[Port], inputs: Inputs) -> tuple[dict[str, Value], list[Problem]]:
+    """Return the values of some parameters, and what is wrong: unknown, missing, too large or of the wrong type."""
+    return _values(params, inputs)
 
 
 def model_references(params: Sequence[Port], given: Mapping[str, Any]) -> dict[str, str]:

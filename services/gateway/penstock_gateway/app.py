@@ -254,7 +254,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     announcer = ModelAnnouncer(context, events)
 
     evaluator = CelEvaluator()
-    deployments = Deployments(DeploymentLog(bus, source), versions, evaluator, PROJECT)
+    deployments = Deployments(DeploymentLog(bus, source), versions, models, artifacts, evaluator, PROJECT)
     features = (
         settings,
         Tokens(tokens),

@@ -1,7 +1,7 @@
 """Errors of the gateway's features, without HTTP; `http.problems` maps each to a status.
 
 GatewayError
-├── NotFoundError           the run, step, version, schedule, ... does not exist
+├── NotFoundError           the run, step, version, ... does not exist
 ├── ConflictError           the request contradicts the present state
 ├── UnprocessableError      the request is well-formed and its content is invalid
 ├── ContentTooLargeError    the content exceeds a limit
@@ -36,7 +36,7 @@ class GatewayError(PenstockError):
 
 
 class NotFoundError(GatewayError):
-    """The run, step, version, schedule or other object does not exist."""
+    """The run, step, version or other object does not exist."""
 
 
 class ConflictError(GatewayError):

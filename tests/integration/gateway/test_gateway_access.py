@@ -149,9 +149,9 @@ async def test_model_changes_accept_no_author_field(http: Http, method: str, pat
     assert (answer.status, answer.fields) == (422, {"by"})
 
 
-async def test_a_schedule_is_owned_by_the_principal_that_applied_it(http: Http) -> None:
+async def test_a_deployment_records_the_principal_that_changed_it(http: Http) -> None:
     token = await _create(http)
-    body = {"pipeline": "chain", "cron": "0 3 * * *", "inputs": {"n": 1}, "owner": "user:root"}
-    for sent, owner in ((TOKEN, "token:default"), (token, "token:ci")):
-        assert (await http("PUT", "/v1/schedules/nightly", body, token=sent)).json()["owner"] == owner
-        assert (await http("GET", "/v1/schedules/nightly")).json()["owner"] == owner
+    for n, (sent, by) in enumerate(((TOKEN, "token:default"), (token, "token:ci"))):
+        body = {"definition": {"pipeline": "chain", "inputs": {"n": n}}}
+        assert (await http("PUT", "/v1/deployments/nightly", body, token=sent)).json()["by"] == by
+        assert (await http("GET", "/v1/deployments/nightly")).json()["by"] == by

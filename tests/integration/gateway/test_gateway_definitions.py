@@ -1,16 +1,17 @@
-"""Versions and schedules over HTTP."""
+"""Versions and deployments over HTTP."""
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import time
 from typing import Any
 
 import orjson
 import pytest
 from gateway_platform import SOURCE, Http, Platform, chain
 
-from penstock_adapters.nats.buckets.kv import Bucket
-from penstock_contracts import commands, subjects
+from penstock_contracts import commands
 from penstock_core.pipeline import ir
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -140,80 +141,167 @@ async def test_an_experiment_is_listed_but_never_the_latest(platform: Platform, 
     assert run.json()["version"] == 2
 
 
-# ---------------------------------------------------------------------------------------------------------- schedules
+# -------------------------------------------------------------------------------------------------------- deployments
 
 
-async def test_schedules_accept_only_published_versions(platform: Platform, http: Http) -> None:
+def cron(**changes: Any) -> dict[str, Any]:
+    return {"kind": "cron", "name": "cron", "cron": "0 3 * * *", "tz": "Europe/Paris"} | changes
+
+
+def on(**changes: Any) -> dict[str, Any]:
+    return {"kind": "event", "name": "on", "types": ["com.acme.updated"]} | changes
+
+
+def deployment(*triggers: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    return {"definition": {"pipeline": "chain", "inputs": {"n": 1}, "triggers": [*triggers]} | changes}
+
+
+async def test_deployments_accept_only_published_versions(platform: Platform, http: Http) -> None:
     await platform.add_version(chain("timed"), publish=False)
-    assert (await http("PUT", "/v1/schedules/t", schedule(pipeline="timed"))).status == 404
+    assert (await http("PUT", "/v1/deployments/t", deployment(pipeline="timed"))).status == 404
     await platform.add_version(chain("timed"), 2)
     for version in (None, 2):
-        assert (await http("PUT", "/v1/schedules/t", schedule(pipeline="timed", version=version))).status == 200
-    answer = await http("PUT", "/v1/schedules/t", schedule(pipeline="timed", version=1))
+        answer = await http("PUT", "/v1/deployments/t", deployment(pipeline="timed", version=version))
+        assert answer.status == 200
+    answer = await http("PUT", "/v1/deployments/t", deployment(pipeline="timed", version=1))
     assert (answer.status, answer.fields) == (422, {"version"})
-    assert "version 1 of pipeline 'timed' is an experiment (published versions: 2)" in answer.json()["detail"]
+    assert "version 1 of pipeline 'timed' is an experiment" in answer.json()["detail"]
     assert "penstock register FILE" in answer.json()["detail"]
-    await http("DELETE", "/v1/schedules/t")
+    assert (await http("DELETE", "/v1/deployments/t")).status == 204
 
 
-def schedule(**changes: Any) -> dict[str, Any]:
-    return {"pipeline": "chain", "cron": "0 3 * * *", "tz": "Europe/Paris", "inputs": {"n": 1}} | changes
-
-
-async def test_schedules_are_created_read_replaced_and_deleted(platform: Platform, http: Http) -> None:
-    path = "/v1/schedules/nightly"
+async def test_deployments_are_created_updated_paused_rolled_back_and_deleted(http: Http) -> None:
+    path = "/v1/deployments/nightly"
     assert (await http("GET", path)).status == 404
-    put = await http("PUT", path, schedule())
-    expected = commands.Schedule(name="nightly", owner="token:default", **schedule())
-    assert (put.status, put.json()) == (200, expected.model_dump())
-    entry = await Bucket(platform.bus, subjects.SCHEDULES_BUCKET).get("nightly")
-    assert entry
-    assert commands.Schedule.model_validate_json(entry.value) == expected
-    await http("PUT", path, schedule(paused=True, name="nightly"))
-    assert (await http("GET", path)).json()["paused"] is True
-    await http("PUT", "/v1/schedules/a-first", schedule())
-    listed = (await http("GET", "/v1/schedules")).json()["schedules"]
+    put = await http("PUT", path, deployment(cron()) | {"revision": 0})
+    assert put.status == 200, put.body
+    made = put.json()
+    assert (made["revision"], made["changed"], made["paused"], made["by"]) == (1, True, False, "token:default")
+    assert made["definition"]["triggers"][0]["tz"] == "Europe/Paris"
+    assert made["next"]["cron"] > time.time()
+    assert (await http("PUT", path, deployment(cron()))).json()["changed"] is False
+    assert (await http("PUT", path, deployment() | {"revision": 0})).status == 409
+    assert (await http("PUT", path, deployment() | {"dry_run": True})).json()["changed"] is True
+    assert (await http("GET", path)).json()["revision"] == 1
+    assert (await http("PUT", path, deployment() | {"revision": 1})).json()["revision"] == 2
+    paused = (await http("POST", f"{path}/pause", {"reason": "holiday"})).json()
+    assert (paused["paused"], paused["revision"]) == (True, 3)
+    assert (await http("POST", f"{path}/resume", {})).json()["paused"] is False
+    back = (await http("POST", f"{path}/rollback", {"to": 1})).json()
+    assert (back["revision"], len(back["definition"]["triggers"])) == (5, 1)
+    ticks = (await http("GET", f"{path}/ticks?count=3")).json()["ticks"]["cron"]
+    assert ticks == sorted(set(ticks)) and len(ticks) == 3
+    await http("PUT", "/v1/deployments/a-first", deployment())
+    listed = (await http("GET", "/v1/deployments")).json()["deployments"]
     assert [row["name"] for row in listed] == ["a-first", "nightly"]
-    assert (await http("DELETE", path)).status == 204
+    assert (await http("DELETE", f"{path}?reason=done")).status == 204
     for method in ("GET", "DELETE"):
         assert (await http(method, path)).status == 404
-    assert [row["name"] for row in (await http("GET", "/v1/schedules")).json()["schedules"]] == ["a-first"]
+    revisions = (await http("GET", f"{path}/revisions")).json()["revisions"]
+    assert [(row["change"], row["reason"], row["restores"]) for row in revisions] == [
+        ("applied", "", 0),
+        ("applied", "", 0),
+        ("paused", "holiday", 0),
+        ("resumed", "", 0),
+        ("applied", "", 1),
+        ("deleted", "done", 0),
+    ]
 
 
-async def test_a_schedule_stores_complete_artifact_references(platform: Platform, http: Http) -> None:
+async def test_a_deployment_stores_complete_artifact_references(platform: Platform, http: Http) -> None:
     sha256 = await platform.store.put_bytes(b"rows")
     inputs = {"n": {"artifact": {"sha256": sha256, "size": 4}}}
-    put = await http("PUT", "/v1/schedules/stored", schedule(inputs=inputs))
-    kept = put.json()["inputs"]
+    put = await http("PUT", "/v1/deployments/stored", deployment(inputs=inputs))
+    kept = put.json()["definition"]["inputs"]
     assert kept["n"]["artifact"] | {"sha256": sha256, "format": "file"} == kept["n"]["artifact"]
-    assert "label" not in kept
+
+
+async def test_durations_and_times_are_read_as_people_write_them(http: Http) -> None:
+    trigger = {"kind": "cron", "name": "c", "every": "1h30m", "jitter": "30s", "start": "2030-01-01T00:00:00Z"}
+    put = await http("PUT", "/v1/deployments/often", deployment(trigger, deadline="2h"))
+    definition = put.json()["definition"]
+    [found] = definition["triggers"]
+    assert (found["every"], found["jitter"], found["start"], definition["deadline"]) == (5400, 30, 1893456000, 7200)
 
 
 @pytest.mark.parametrize(
-    ("changes", "status", "field"),
+    ("body", "status", "field"),
     [
-        ({"cron": "often"}, 422, "cron"),
-        ({"cron": "61 * * * *"}, 422, "cron"),
-        ({"cron": "0 0 30 2 *"}, 422, "cron"),
-        ({"cron": ""}, 422, "cron"),
-        ({"tz": "Mars/Olympus"}, 422, "tz"),
-        ({"tz": "../../etc/passwd"}, 422, "tz"),
-        ({"tz": ""}, 422, "tz"),
-        ({"name": "other"}, 422, "name"),
-        ({"project": "elsewhere"}, 422, "project"),
-        ({"pipeline": "none"}, 404, None),
-        ({"version": 9}, 404, None),
-        ({"inputs": {}}, 422, "inputs.n"),
-        ({"inputs": {"n": "x"}}, 422, "inputs.n"),
-        ({"inputs": {"n": {"artifact": {"sha256": "0" * 64, "size": 1}}}}, 422, "inputs.n"),
-        ({"paused": "perhaps"}, 422, "paused"),
+        (deployment(cron(cron="often")), 422, "triggers[0].cron"),
+        (deployment(cron(cron="61 * * * *")), 422, "triggers[0].cron"),
+        (deployment(cron(cron="0 0 30 2 *")), 422, "triggers[0].cron"),
+        (deployment(cron(cron="")), 422, "triggers[0].cron"),
+        (deployment(cron(tz="Mars/Olympus")), 422, "triggers[0].tz"),
+        (deployment(cron(tz="../../etc/passwd")), 422, "triggers[0].tz"),
+        (deployment(cron(tz="")), 422, "triggers[0].tz"),
+        (deployment(cron(start="soon")), 422, "triggers[0].start"),
+        (deployment(cron(cron="", every="often")), 422, "triggers[0].every"),
+        (deployment(on(filter="data.x >")), 422, "triggers[0].filter"),
+        (deployment(on(filter="1 + 1")), 422, "triggers[0].filter"),
+        (deployment(on(filters="true")), 422, "triggers[0].filters"),
+        (deployment(on(inputs={"m": "1"})), 422, "triggers[0].inputs.m"),
+        (deployment(on(inputs={"n": "unknown.x"})), 422, "triggers[0].inputs.n"),
+        (deployment(on(window={"kind": "debounce"})), 422, "triggers[0].window.seconds"),
+        (deployment(on(window={"kind": "never", "seconds": 1})), 422, "triggers[0].window.kind"),
+        (deployment({"name": "x"}), 422, "triggers[0].kind"),
+        (deployment(on(), inputs={}), 422, "triggers[0].inputs"),
+        (deployment(triggers={}), 422, "triggers"),
+        (deployment(inputs={"n": "x"}), 422, "inputs.n"),
+        (deployment(inputs={"n": {"artifact": {"sha256": "0" * 64, "size": 1}}}), 422, "inputs.n"),
+        (deployment(schedule="@daily"), 422, "schedule"),
+        (deployment(pipeline="none"), 404, None),
+        (deployment(version=9), 404, None),
+        ({"definition": []}, 422, "definition"),
+        ({"definition": {}}, 422, "pipeline"),
+        (deployment() | {"revision": "x"}, 422, "revision"),
     ],
 )
-async def test_an_invalid_schedule_is_rejected(
-    http: Http, changes: dict[str, Any], status: int, field: str | None
+async def test_an_invalid_deployment_is_rejected(
+    http: Http, body: dict[str, Any], status: int, field: str | None
 ) -> None:
-    answer = await http("PUT", "/v1/schedules/wrong", schedule(**changes))
+    answer = await http("PUT", "/v1/deployments/wrong", body)
     assert answer.status == status, answer.json()
     if field:
         assert answer.fields == {field}
-    assert (await http("GET", "/v1/schedules/wrong")).status == 404
+    assert (await http("GET", "/v1/deployments/wrong")).status == 404
+
+
+async def test_events_are_explained_by_the_deployments_that_took_them(platform: Platform, http: Http) -> None:
+    rule = on(types=["com.acme.explained"], filter="data.rows > 10 && data.rows < 100", inputs={"n": "data.rows"})
+    await http("PUT", "/v1/deployments/explained", deployment(rule))
+    event = {"type": "com.acme.explained", "source": "s", "data": {"rows": 500}}
+    sent = (await http("POST", "/v1/events", event | {"id": "1"})).json()
+    found = (await http("GET", f"/v1/events/{sent['digest']}")).json()
+    assert found["event"]["data"] == {"rows": 500}
+    [decision] = [one for one in found["decisions"] if one["deployment"] == "explained"]
+    assert (decision["outcome"], decision["revision"]) == ("filtered", 1)
+    assert [(one["text"], one["holds"], one["values"]) for one in decision["clauses"]] == [
+        ("data.rows > 10", True, {"data.rows": 500}),
+        ("data.rows < 100", False, {"data.rows": 500}),
+    ]
+    started = (await http("POST", "/v1/events", event | {"id": "2", "data": {"rows": 50}})).json()
+    deadline = time.monotonic() + 30
+    while True:
+        found = (await http("GET", f"/v1/events/{started['sequence']}?deployment=explained")).json()
+        [decision] = found["decisions"]
+        if decision["run_id"]:
+            break
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+    run = (await http("GET", f"/v1/runs/{decision['run_id']}")).json()
+    assert (run["requested_by"], run["trigger"]["event_id"]) == ("trigger:explained", "2")
+    decisions = (await http("GET", "/v1/deployments/explained/decisions")).json()["decisions"]
+    assert [one["run_id"] for one in decisions] == [decision["run_id"]]
+    test = {"event": {"type": "com.acme.explained", "data": {"rows": 11}}}
+    [tried] = (await http("POST", "/v1/deployments/explained/test", test)).json()["decisions"]
+    assert (tried["outcome"], tried["inputs"], tried["run_id"]) == ("started", {"n": 11}, None)
+    listed = (await http("GET", "/v1/events?type=com.acme.explained")).json()["events"]
+    assert [one["id"] for one in listed] == ["2", "1"]
+    page = (await http("GET", "/v1/events?type=com.acme.*&limit=1")).json()
+    assert len(page["events"]) == 1
+    # The decision of that time, although the deployment is another one now.
+    await http("PUT", "/v1/deployments/explained", deployment(on(types=["com.acme.other"])))
+    found = (await http("GET", f"/v1/events/{sent['digest']}")).json()
+    assert [one["outcome"] for one in found["decisions"] if one["deployment"] == "explained"] == ["filtered"]
+    assert (await http("GET", f"/v1/events/{'0' * 32}")).status == 404
+    assert (await http("GET", "/v1/events/99999999")).status == 404

@@ -70,7 +70,7 @@ async def test_the_authorization_scheme_is_case_insensitive(http: Http) -> None:
 
 async def test_a_request_without_token_changes_nothing(platform: Platform, http: Http) -> None:
     before = (await platform.bus.api("STREAM.INFO.RUNS"))["state"]["last_seq"]
-    for method, path in (("POST", "/v1/runs"), ("PUT", "/v1/schedules/x"), ("PUT", "/v1/artifacts/" + "0" * 64)):
+    for method, path in (("POST", "/v1/runs"), ("PUT", "/v1/deployments/x"), ("PUT", "/v1/artifacts/" + "0" * 64)):
         is_problem(await http(method, path, RUN, token=None), 401)
     assert (await platform.bus.api("STREAM.INFO.RUNS"))["state"]["last_seq"] == before
 
@@ -227,9 +227,9 @@ HOSTILE = [
         ("GET", "/v1/versions/{}/1"),
         ("GET", "/v1/versions?pipeline={}"),
         ("GET", "/v1/versions/chain/{}"),
-        ("GET", "/v1/schedules/{}"),
-        ("PUT", "/v1/schedules/{}"),
-        ("DELETE", "/v1/schedules/{}"),
+        ("GET", "/v1/deployments/{}"),
+        ("PUT", "/v1/deployments/{}"),
+        ("DELETE", "/v1/deployments/{}"),
         ("GET", "/v1/{}"),
     ],
     ids=lambda part: part,

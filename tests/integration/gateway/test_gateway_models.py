@@ -332,14 +332,14 @@ async def test_an_input_with_an_unknown_model(platform: Platform, http: Http, gi
     assert says in answer.json()["detail"]
 
 
-async def test_a_schedule_keeps_its_model_reference_unresolved(platform: Platform, http: Http) -> None:
+async def test_a_deployment_keeps_its_model_reference_unresolved(platform: Platform, http: Http) -> None:
     await platform.add_version(_scoring())
     await version(http, platform, "nightly", b"nightly")
-    body = {"pipeline": "scoring", "cron": "0 3 * * *", "inputs": {"model": "model:nightly", "text": ""}}
-    stored = await http("PUT", "/v1/schedules/nightly", body)
-    assert stored.json()["inputs"] == {"model": "model:nightly", "text": ""}
-    body["inputs"] = {"model": "model:nosuch", "text": ""}
-    refused = await http("PUT", "/v1/schedules/nightly", body)
+    definition = {"pipeline": "scoring", "inputs": {"model": "model:nightly", "text": ""}}
+    stored = await http("PUT", "/v1/deployments/nightly", {"definition": definition})
+    assert stored.json()["definition"]["inputs"] == {"model": "model:nightly", "text": ""}
+    definition["inputs"] = {"model": "model:nosuch", "text": ""}
+    refused = await http("PUT", "/v1/deployments/nightly", {"definition": definition})
     assert (refused.status, refused.fields) == (422, {"inputs.model"})
 
 

@@ -119,7 +119,7 @@ def test_the_cli_does_not_import_pydantic() -> None:
 def test_every_command_has_help() -> None:
     names = [["run"], ["up"], ["doctor"], ["artifacts", "get"], ["versions", "list"]]
     names += [["runs", name] for name in ("list", "show", "logs", "cancel")]
-    names += [["schedules", name] for name in ("list", "apply", "delete")]
+    names += [["deployments", name] for name in ("list", "show", "create", "pause", "history", "next", "delete")]
     for name in names:
         done = CliRunner().invoke(app, [*name, "--help"])
         assert done.exit_code == 0 and "Usage:" in done.output and "--json" in done.output, name

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
+from penstock import Cron, pipeline
 from penstock.client import platform
 from penstock.client.client import Client
 from penstock.client.pipelines import Version
-from penstock.client.schedules import Schedule
 from penstock.errors import (
     ClientError,
     NoPlatformError,
@@ -156,8 +156,8 @@ class Handler(BaseHTTPRequestHandler):
         elif path == f"/v1/runs/{RUN}/logs":
             after = int(headers.get("last-event-id", 0))
             self.stream([(entry["seq"], "output", entry) for entry in server.logs if entry["seq"] > after], None)
-        elif path.startswith("/v1/schedules/") and self.command == "PUT":
-            self.json(200, json.loads(body))
+        elif path.startswith("/v1/deployments/") and self.command == "PUT":
+            self.json(200, {**json.loads(body), "name": path.rpartition("/")[2], "revision": 3, "changed": True})
         else:
             self.problem(404, "There is nothing at this address", "look elsewhere")
 
@@ -364,9 +364,15 @@ def test_unknown_fields_of_a_newer_platform_are_ignored(client: Client) -> None:
     assert run.steps["a"].state == "succeeded" and repr(run) == f"Run('{RUN}', p v1, succeeded)"
 
 
-def test_schedules_round_trip(client: Client) -> None:
-    schedule = Schedule("nightly", "p", "0 3 * * *", tz="Europe/Paris", inputs={"n": 1})
-    assert client.schedules.apply(schedule) == schedule
+def test_deployments_are_applied_from_declarations_and_json(client: Client) -> None:
+    @pipeline
+    def training(n: int = 1) -> None: ...
+
+    declared = training.deploy("nightly", triggers=[Cron("0 3 * * *", tz="Europe/Paris")], inputs={"n": 1})
+    applied = client.deployments.apply(declared)
+    assert (applied.name, applied.revision, applied.changed) == ("nightly", 3, True)
+    assert applied.definition == declared.definition()
+    assert client.deployments.apply("nightly", declared.definition()) == applied
 
 
 def test_reasons_are_mapped_by_step(client: Client) -> None:

@@ -204,9 +204,7 @@ def _clock(home: Path) -> Iterator[Finding]:
     with tempfile.NamedTemporaryFile() as file:
         skew = Path(file.name).stat().st_mtime - time.time()
     if not 2025 <= year <= 2100:
-        yield Finding(
-            "clock", FAIL, time.strftime("%F %T %z"), "set the clock of this machine: ids and schedules need it"
-        )
+        yield Finding("clock", FAIL, time.strftime("%F %T %z"), "set the clock of this machine: ids and timers need it")
     elif abs(skew) > 2:
         yield Finding(
             "clock",

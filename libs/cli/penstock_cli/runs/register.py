@@ -16,7 +16,7 @@ def register(
     source: Annotated[str, typer.Argument(metavar="FILE[:PIPELINE]", help="File or folder with the pipeline.")],
     json: Json = False,
 ) -> None:
-    """Register a pipeline and publish the version: schedules, child runs and `latest` use it from now on.
+    """Register a pipeline and publish the version: deployments, child runs and `latest` use it from now on.
 
     An equal version keeps its number. `penstock run` registers experiments, which these never use.
     """

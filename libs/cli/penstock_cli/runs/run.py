@@ -68,7 +68,7 @@ def run(
 ) -> None:
     """Run a pipeline and show its progress.
 
-    The version that it registers is an experiment: schedules and child runs use published versions only (see
+    The version that it registers is an experiment: deployments and child runs use published versions only (see
     `penstock register`).
 
     Uses the running platform (see `penstock up`), or starts an embedded one for the time of the run.

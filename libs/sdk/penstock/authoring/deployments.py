@@ -10,15 +10,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from penstock import tracebacks
 from penstock.authoring import options
 from penstock.authoring.options import Duration
 from penstock_core.errors import DefinitionError
-
-if TYPE_CHECKING:
-    from penstock.authoring.pipelines import Pipeline
 
 Inputs = Mapping[str, str] | str | None
 """CEL by parameter; or one expression whose value is an object with all inputs, such as `"data"`."""
@@ -159,6 +156,7 @@ class Deployment:
     """A declaration: when and how a pipeline runs by itself. Made by `Pipeline.deploy`.
 
     Attributes:
+        pipeline: the `Pipeline`.
         version: a published version; None: the latest published one at the time of each run.
         inputs: JSON values by parameter; triggers override them.
         labels: labels of its runs.
@@ -167,7 +165,7 @@ class Deployment:
     """
 
     name: str
-    pipeline: Pipeline = field(repr=False)
+    pipeline: Any = field(repr=False)
     triggers: tuple[Trigger, ...] = ()
     version: int | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -217,7 +215,7 @@ DECLARED: list[Deployment] = []
 """The deployments that were declared in this process, in order."""
 
 
-def declare(pipeline: Pipeline, name: str, triggers: Sequence[Trigger], settings: Mapping[str, Any]) -> Deployment:
+def declare(pipeline: Any, name: str, triggers: Sequence[Trigger], settings: Mapping[str, Any]) -> Deployment:
     """Declare a deployment of a pipeline; `settings` are further fields of `Deployment`.
 
     Raises:

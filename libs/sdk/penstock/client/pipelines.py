@@ -25,7 +25,7 @@ class Version:
         created: False when an equal version existed already; only after `Pipelines.register`.
         digest: digest of the version's identity; `source` is the digest of its source bundle.
         registered_by: the principal that registered it first.
-        published: whether schedules and child runs may use it; a version that is not is an experiment.
+        published: whether deployments and child runs may use it; a version that is not is an experiment.
         published_at: when it was published last, in Unix seconds, and `published_by` by whom; not after `register`.
         latest: whether it was published last of all; not after `register`.
         git: commit, branch and whether there were uncommitted changes, for a source in a Git repository.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from penstock_adapters import cron_expressions
 from penstock_adapters.cel import CelEvaluator
@@ -35,8 +35,11 @@ from penstock_core.deployments.matching import ExpressionError
 from penstock_core.deployments.state import Actor, Deployment, NoDeploymentError
 from penstock_core.errors import InvalidInputsError
 from penstock_core.pipeline.ir import Port
-from penstock_core.requests import Inputs
+from penstock_core.pipeline.values import Stored
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.registry import model_inputs
+from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
 
 TICKS_LIMIT = 1_000
@@ -53,10 +56,20 @@ _KINDS: dict[type[DeploymentFact], str] = {
 class Deployments:
     """The deployments of one project."""
 
-    def __init__(self, log: DeploymentLog, versions: PipelineVersions, evaluator: CelEvaluator, project: str) -> None:
+    def __init__(
+        self,
+        log: DeploymentLog,
+        versions: PipelineVersions,
+        models: Registry,
+        artifacts: Artifacts,
+        evaluator: CelEvaluator,
+        project: str,
+    ) -> None:
         self.log = log
         self.project = project
         self._versions = versions
+        self._models = models
+        self._artifacts = artifacts
         self._evaluator = evaluator
 
     async def list(self) -> DeploymentList:
@@ -96,7 +109,7 @@ class Deployments:
         ids.check_name(name, "deployment")
         definition = parse_definition(body.definition)
         actor = Actor(by=by, at=time.time())
-        await self._check(name, definition)
+        definition = await self._checked(name, definition)
         if body.dry_run:
             deployment = await self.log.get(self.project, name)
             facts = state.apply(deployment, definition, actor, body.revision)
@@ -179,8 +192,8 @@ class Deployments:
 
     # ------------------------------------------------------------------------------------------------------------ check
 
-    async def _check(self, name: str, definition: Definition) -> None:
-        """Refuse a definition whose triggers could never start a run."""
+    async def _checked(self, name: str, definition: Definition) -> Definition:
+        """Return a definition with complete references to artifacts; refuse one that could never start a run."""
         problems = definitions.problems(definition)
         for n, trigger in enumerate(definition.triggers):
             at = f"triggers[{n}]"
@@ -194,9 +207,22 @@ class Deployments:
         if published is None or version.version not in published.versions:
             message = f"version {version.version} of pipeline {definition.pipeline!r} is an experiment"
             raise UnprocessableError(message, "publish it with `penstock register FILE`", errors=[("version", message)])
-        problems = [*_input_problems(version.pipeline.params, definition)]
-        if problems:
-            raise InvalidInputsError(f"Invalid deployment {name!r}", problems)
+        params = version.pipeline.params
+        problems = [*_mapping_problems(params, definition)]
+        resolved = await model_inputs.resolve(self._models, version, definition.inputs)
+        fixed = tuple(port if port.name in definition.inputs else replace(port, required=False) for port in params)
+        values, wrong = requests.check_parameters(fixed, resolved)
+        if wrong or problems:
+            raise InvalidInputsError(f"Invalid deployment {name!r}", [*wrong, *problems])
+        await self._artifacts.check_inputs(values)
+        # References to artifacts are stored complete. Models are resolved for each run.
+        given = {
+            parameter: asdict(values[parameter])
+            if isinstance(values[parameter], Stored) and parameter not in (resolved.models or {})
+            else plain
+            for parameter, plain in definition.inputs.items()
+        }
+        return replace(definition, inputs=given)
 
     def _expression_problems(self, trigger: definitions.Trigger) -> Iterator[tuple[str, str]]:
         for path, expression in definitions.expressions(trigger):
@@ -206,14 +232,9 @@ class Deployments:
                 yield path, str(error)
 
 
-def _input_problems(params: tuple[Port, ...], definition: Definition) -> Iterator[tuple[str, str]]:
-    """What is wrong with fixed inputs, mappings to unknown parameters, and parameters that nothing sets."""
+def _mapping_problems(params: tuple[Port, ...], definition: Definition) -> Iterator[tuple[str, str]]:
+    """Mappings to unknown parameters, and parameters that nothing sets."""
     known = {port.name: port for port in params}
-    fixed = tuple(port if port.name in definition.inputs else replace(port, required=False) for port in params)
-    try:
-        requests.check_parameters(fixed, Inputs(given=definition.inputs))
-    except InvalidInputsError as error:
-        yield from error.errors
     for n, trigger in enumerate(definition.triggers):
         shape = definitions.subscription("d", trigger)
         for name in shape.inputs:

@@ -141,7 +141,8 @@ _PARAMETERS: dict[str, Json] = {
     "model": {"description": "The model.", "location": "$message.payload#/model"},
     "revision": {"description": "Index in the model's log, from 1.", "location": "$message.payload#/revision"},
     "type": {"description": "Type of the event.", "location": "$message.payload#/type"},
-    "schedule": {"description": "Name of the schedule.", "location": "$message.payload#/schedule"},
+    "deployment": {"description": "Name of the deployment.", "location": "$message.payload#/deployment"},
+    "trigger": {"description": "Name of the trigger.", "location": "$message.payload#/trigger"},
     "service": {"description": "The sending service."},
 }
 
@@ -151,7 +152,8 @@ _SERVICES = {
     "executor": "Runs attempts.",
     "builder": "Registers pipeline versions.",
     "artifacts": "Grants access to the artifact store.",
-    "cron": "Starts the runs of schedules.",
+    "cron": "Publishes an event for each tick of a cron trigger.",
+    "triggers": "Matches events with deployments, and starts their runs.",
 }
 
 

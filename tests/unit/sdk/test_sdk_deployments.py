@@ -1,0 +1,125 @@
+"""Declarations of deployments: triggers as JSON, names, YAML, and errors with the user's line."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Cron, DefinitionError, On, Webhook, pipeline, sources
+from penstock.authoring import deployments
+from penstock.errors import SourceError
+from penstock_contracts.deployments import parse_definition
+from penstock_core.deployments.definition import CronTrigger, EventTrigger, WebhookTrigger, Window, WindowKind, problems
+
+
+@pipeline
+def training(url: str = "", rows: int = 0) -> None: ...
+
+
+def test_a_declaration_is_a_definition_that_the_platform_reads() -> None:
+    made = training.deploy(
+        "nightly",
+        triggers=[
+            Cron("0 3 * * *", tz="Europe/Paris", jitter="5m", start=datetime(2030, 1, 1, tzinfo=UTC)),
+            Cron(every=timedelta(minutes=15), name="often"),
+            On("com.acme.a", filter="data.rows > 1", inputs={"rows": "data.rows"}, key="data.c", debounce="5m"),
+            On(["com.acme.a", "com.acme.b"], inputs="data", all_of=True, within="1h"),
+            Webhook("github", secret="github", batch=3, within=60),
+        ],
+        labels={"team": "risk"},
+        deadline="2h",
+        inputs={"url": "s3://a"},
+    )
+    definition = parse_definition(made.definition())
+    assert problems(definition) == []
+    assert (definition.pipeline, definition.labels, definition.deadline) == ("training", {"team": "risk"}, 7200)
+    assert definition.triggers == (
+        CronTrigger(name="cron", cron="0 3 * * *", tz="Europe/Paris", jitter=300, start=1893456000),
+        CronTrigger(name="often", every=900),
+        EventTrigger(
+            name="on",
+            types=("com.acme.a",),
+            filter="data.rows > 1",
+            inputs={"rows": "data.rows"},
+            key="data.c",
+            window=Window(kind=WindowKind.DEBOUNCE, seconds=300),
+        ),
+        EventTrigger(
+            name="on-2",
+            types=("com.acme.a", "com.acme.b"),
+            inputs_from="data",
+            window=Window(kind=WindowKind.ALL_OF, seconds=3600),
+        ),
+        WebhookTrigger(
+            name="webhook",
+            provider="github",
+            secret="github",
+            window=Window(kind=WindowKind.BATCH, seconds=60, count=3),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("trigger", "words"),
+    [
+        (On("a", debounce="5m", throttle="5m"), "debounce and throttle cannot be combined"),
+        (On("a", batch=3), "batch needs within"),
+        (On("a", within="5m"), "within needs batch or all_of"),
+        (On("a", debounce="often"), "debounce must be a duration such as '10m'"),
+        (Cron(every="x"), "every must be a duration"),
+        (Cron("0 3 * * *", start=datetime(2030, 1, 1)), "has no time zone"),
+        ("0 3 * * *", "trigger 1 of deployment 'nightly' must be a Cron, On or Webhook"),
+    ],
+)
+def test_a_wrong_trigger_names_the_line_of_the_deployment(trigger: Any, words: str) -> None:
+    with pytest.raises(DefinitionError, match="nightly") as caught:
+        training.deploy("nightly", triggers=[trigger])
+    assert words in str(caught.value)
+    assert caught.value.file == __file__
+
+
+def test_names_and_settings_are_checked() -> None:
+    with pytest.raises(DefinitionError, match="deployment name"):
+        training.deploy("a b")
+    with pytest.raises(DefinitionError, match="did you mean 'labels'"):
+        training.deploy("nightly", label={})
+
+
+def test_the_deployments_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "deployed_flows.py"
+    text = "from penstock import Cron, pipeline\n\n@pipeline\ndef flow(): ...\n"
+    file.write_text(text)
+    with pytest.raises(SourceError, match="declares no deployment"):
+        sources.load_deployments(file)
+    file.write_text(f"{text}flow.deploy('a', triggers=[Cron('@daily')])\nflow.deploy('b')\n")
+    for _ in range(2):
+        assert [one.name for one in sources.load_deployments(file)] == ["a", "b"]
+
+
+def test_yaml_has_the_options_of_the_classes() -> None:
+    given = {
+        "pipeline": "training",
+        "triggers": [
+            {"cron": "@daily", "tz": "Europe/Paris"},
+            {"every": "15m"},
+            {"on": "com.acme.a", "debounce": "5m", "inputs": {"rows": "data.rows"}},
+            {"webhook": "gitlab", "secret": "s"},
+        ],
+    }
+    definition = parse_definition(deployments.from_mapping("nightly", given))
+    assert [trigger.name for trigger in definition.triggers] == ["cron", "cron-2", "on", "webhook"]
+    for wrong, words in (
+        ([{"crom": "@daily"}], "trigger 1 needs one of the keys cron, every, on, webhook"),
+        ([{"on": "a", "filters": ""}], "trigger 1 has the unknown option 'filters'"),
+        (["@daily"], "must be an object"),
+        ({}, None),
+        ("@daily", "triggers must be a list"),
+    ):
+        if words is None:
+            assert deployments.from_mapping("nightly", {"triggers": wrong})["triggers"] == []
+            continue
+        with pytest.raises(DefinitionError, match=words):
+            deployments.from_mapping("nightly", {"triggers": wrong})
