@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pydantic
@@ -82,8 +83,7 @@ class TriggersApp:
         except InvalidEventError as error:
             await self._context.park(delivery.subject, delivery.data, str(error), delivery.stream_seq)
             return
-        await self._waiting.deliver(event)
-        await self._service.handle(event)
+        await asyncio.gather(self._service.handle(event), self._waiting.deliver(event))
 
     async def _on_timer(self, delivery: Delivery) -> None:
         try:

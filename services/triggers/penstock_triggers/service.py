@@ -139,9 +139,15 @@ class TriggerService:
             UnavailableError: a part of the platform does not answer; handling the event again is safe.
         """
         await self._deployments.all()
-        for deployment, snapshot, subscription in [*self._index.candidates(event)]:
-            if snapshot.definition is not None and not snapshot.paused:
-                await self._decide(_Trigger(deployment, snapshot, snapshot.definition, subscription), event)
+        # All at once: events that are handled concurrently reach the windows of a key in the order of the stream,
+        # because nothing that takes different times precedes the lock of the key.
+        await asyncio.gather(
+            *(
+                self._decide(_Trigger(deployment, snapshot, snapshot.definition, subscription), event)
+                for deployment, snapshot, subscription in self._index.candidates(event)
+                if snapshot.definition is not None and not snapshot.paused
+            )
+        )
 
     async def timer(self, timer: TriggerTimer) -> None:
         """Handle a timer that fired: close windows, start scheduled runs.
@@ -275,6 +281,7 @@ class TriggerService:
         events = await self._events.get_all(references)
         if not events:
             return
+        events.sort(key=lambda event: event.sequence)
         run, error = await self._built(trigger.start(events, windows.window_identity(key, number)))
         if run is not None:
             await self._starter.request(run)
