@@ -390,7 +390,7 @@ def test_s3_addresses(tmp_path: Path, url: str, prefix: str) -> None:
 
 @pytest.mark.parametrize("url", ["s3://", "s3:bucket", "s3://key:secret@bucket", "http://x", "/data", "s3://b?x=1"])
 def test_invalid_addresses(tmp_path: Path, url: str) -> None:
-    with pytest.raises(StoreRefusedError, match="not the URL of an artifact store: use"):
+    with pytest.raises(StoreRefusedError, match="not a URL of an artifact store: use"):
         open_store(url, tmp_path)
 
 

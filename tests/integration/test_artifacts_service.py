@@ -250,7 +250,7 @@ def test_the_service_reports_why_it_cannot_start(nats_server: NatsServer, tmp_pa
     env = {"PENSTOCK_NATS_URL": nats_server.url, "PENSTOCK_ARTIFACTS_URL": "nonsense", "PENSTOCK_HOME": str(tmp_path)}
     child = Child("artifacts", [sys.executable, "-m", "penstock_artifacts"], tmp_path / "log", tmp_path, env)
     assert child.process.wait(20) == 1
-    assert "'nonsense' is not the URL of an artifact store" in child.tail()
+    assert "'nonsense' is not a URL of an artifact store" in child.tail()
 
 
 async def http(method: str, place: Location, body: bytes | None = None) -> bytes:

@@ -80,12 +80,15 @@ def file(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        *[(body(files=[file(path=path)]), "leads out") for path in ("../x", "/x", "a/../x", "a//x", "./x", "..", "a/")],
+        *[
+            (body(files=[file(path=path)]), "outside of the folder")
+            for path in ("../x", "/x", "a/../x", "a//x", "./x", "..", "a/")
+        ],
         *[(body(files=[file(path=path)]), "control characters") for path in ("a\nb", "a\x00", "\x1b[2J", "\x7f")],
         (body(files=[file(path="")]), "is not a path"),
         (body(files=[file(path=1)]), "is not a path"),
         (body(files=[file(path="a\ud800")]), "UTF-8"),
-        (body(folders=["../x"]), "leads out"),
+        (body(folders=["../x"]), "outside of the folder"),
         (body(files=[file(), file()]), "twice"),
         (body(files=[file()], folders=["x"]), "twice"),
         (body(files=[file(), file(path="x/y")]), "below 'x', which is not a folder"),

@@ -104,7 +104,7 @@ def fact_of(event: str, state: RunState) -> Fact:
             return finished(step.attempt + 1 if fence else attempt, Outcome(event))
         case "failed" if step.status is Status.WAITING:
             return StepSkipped(**A, reason="it cannot run", error=BAD)
-        case "again" | "failed":
+        case "retry" | "failed":
             return finished(attempt, FAILED)
         case _:
             raise AssertionError(event)

@@ -334,7 +334,7 @@ def _unsuccessful(state: RunState, step: StepState, fact: AttemptFinished) -> No
     decision = retry.decide(state.plan.specs[step.node].retry, history, fact.outcome, fact.error)
     step.reason = _why(fact, decision.reason) if fact.outcome is Outcome.CANCELLED else decision.reason
     if decision.again:
-        move(step, "again")
+        move(step, "retry")
         step.not_before = fact.finished_at + decision.delay if decision.delay and fact.finished_at else None
         state.frontier[step.key] = None
     else:

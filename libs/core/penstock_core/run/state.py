@@ -49,7 +49,7 @@ IN_FLIGHT = frozenset({Status.QUEUED_FOR_LIMIT, Status.QUEUED, Status.RUNNING, S
 _ENDS = {
     "succeeded": Status.SUCCEEDED,
     "cached": Status.CACHED,
-    "again": Status.RETRYING,
+    "retry": Status.RETRYING,
     "failed": Status.FAILED,
     "cancelled": Status.CANCELLED,
 }

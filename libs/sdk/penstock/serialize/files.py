@@ -1,6 +1,6 @@
 """Files that a step returns as a `Path`, contents of folders, and folders stored as a tar.
 
-Reading an archive trusts nothing: a name or a link to a path outside of the folder is refused before anything is written.
+An archive with a name or a link outside of its folder is refused before anything is written.
 """
 
 from __future__ import annotations

@@ -10,32 +10,32 @@ from penstock_core.run.machine import IN_FLIGHT, SUCCESSFUL_STATUSES, TERMINAL_S
 PAGE = Path("docs/run-states.md")
 
 _STATES = {
-    Status.WAITING: "Not every step that it depends on has succeeded yet, or its first attempt is being requested.",
+    Status.WAITING: "An upstream step has not finished yet, or the first attempt is about to be requested.",
     Status.QUEUED_FOR_LIMIT: "An attempt waits for a slot of each of its limits.",
-    Status.SUSPENDED: "It waits for an answer, an event, a time or a child run, without a process.",
-    Status.QUEUED: "An attempt is requested; no executor has reported its start.",
+    Status.SUSPENDED: "The attempt waits for an answer, an event, a time or a child run. It uses no process.",
+    Status.QUEUED: "An attempt was requested; no executor has reported its start yet.",
     Status.RUNNING: "An executor has started the attempt.",
-    Status.RETRYING: "The last attempt did not succeed; another one will be requested.",
-    Status.SUCCEEDED: "An attempt succeeded. Its results are final.",
-    Status.CACHED: "A cached result, or a reused result of another run, is its result.",
-    Status.FAILED: "The last attempt failed and the retry policy allows no more.",
-    Status.SKIPPED: "It did not run: a step that it depends on has no result, or its condition is false.",
-    Status.CANCELLED: "The run was cancelled before it had a result.",
+    Status.RETRYING: "The last attempt failed or was lost; the next one is requested after the retry delay.",
+    Status.SUCCEEDED: "An attempt succeeded.",
+    Status.CACHED: "The step was not executed: its result comes from the cache or from a resumed run.",
+    Status.FAILED: "The last attempt failed and no retries are left.",
+    Status.SKIPPED: "The step did not run: an upstream step has no result, or its condition is false.",
+    Status.CANCELLED: "The step or its run was cancelled before the step had a result.",
 }
 
 _EVENTS = {
     "queued_for_limit": "a scheduler queues the next attempt for slots of its limits",
     "suspended": "a scheduler suspends the next attempt until an answer, an event, a time or the end of a child run",
     "expanded": "the number of items of a mapped step is known",
-    "reused": "its result in another run is reused",
+    "reused": "the step reuses its result of an earlier run",
     "requested": "a scheduler requests the next attempt",
     "started": "an executor reports that the attempt runs",
     "succeeded": "the attempt ends with results",
     "cached": "the attempt ends with a cached result",
-    "again": "the attempt fails with retries left, or is lost",
+    "retry": "the attempt fails with retries left, or is lost",
     "failed": "the attempt fails without retries left",
-    "skipped": "a scheduler decides that it does not run",
-    "cancelled": "the present or the next attempt ends as cancelled",
+    "skipped": "a scheduler decides that the step does not run",
+    "cancelled": "the current or the next attempt ends as cancelled",
 }
 
 
@@ -46,7 +46,8 @@ def page() -> str:
         "",
         "<!-- Generated from TRANSITIONS in penstock_core.run.state: `python -m penstock_testkit.docs.run_states`. -->",
         "",
-        "A fact without a transition here is ignored.",
+        "A step moves from one state to the next when a fact is appended to the run's log. Facts",
+        "without a transition in this diagram are ignored.",
         "",
         "```mermaid",
         "stateDiagram-v2",
@@ -66,7 +67,13 @@ def page() -> str:
             if status in group
         ]
         lines.append(f"| `{status}` | {_STATES[status]} | {', '.join(kinds)} |")
-    lines += ["", "By default, only *successful* upstream steps let a step run.", "", "| event | when |", "|---|---|"]
+    lines += [
+        "",
+        "By default, a step runs only if all its upstream steps are *successful*. The arrows are these events:",
+        "",
+        "| event | when |",
+        "|---|---|",
+    ]
     lines += [f"| `{event}` | {_EVENTS[event]} |" for event in dict.fromkeys(event for _, event in TRANSITIONS)]
     return "\n".join(lines) + "\n"
 
