@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from penstock.step_context import seeding
 from penstock_core.facts import Outcome
 from penstock_core.pipeline.values import Fields, Inline, Items, Stored
-from penstock_testkit.executor_harness import OpenHarness
+from penstock_testkit.executor_harness import ExecutorHarness, OpenHarness
 
 # ------------------------------------------------------------------------------------------------ values in and out
 
@@ -199,6 +201,54 @@ async def test_random_generators_seeded_by_the_module_keep_their_seed(executor_h
     assert draws[0] == draws[1]
     assert isinstance(draws[0], Inline)
     assert draws[0].value[0] == random.Random(7).random()
+
+
+_GENERATORS = """
+    import random
+    import numpy as np
+    from penstock import context
+
+    PLAIN = random.Random()
+    RNG = np.random.default_rng()
+    STATE = np.random.RandomState()
+    SEQUENCE = np.random.SeedSequence()
+    CHILD = np.random.default_rng(SEQUENCE.spawn(1)[0])
+    SEEDED = [random.Random(1), np.random.default_rng(1), np.random.RandomState(1)]
+    RESEEDED = random.Random()
+    RESEEDED.seed(3)
+
+    def draw():
+        spawned = np.random.default_rng(SEQUENCE.spawn(1)[0])
+        return [
+            [PLAIN.random(), STATE.rand(), random.random(), np.random.rand(), context().seed]
+            + [one.random() for one in (RNG, CHILD, spawned, RNG.spawn(1)[0])],
+            [SEEDED[0].random(), SEEDED[1].random(), SEEDED[2].rand(), RESEEDED.random()],
+        ]
+"""
+
+
+async def test_generators_made_at_import_differ_between_attempts(executor_harness: OpenHarness) -> None:
+    b = await executor_harness(_GENERATORS)
+    draws = [(await b.run("draw", key=f"draw[{n}]")).outputs["result"] for n in range(3)]
+    fresh, seeded = zip(*(draw.value for draw in draws if isinstance(draw, Inline)), strict=True)
+    assert all(len(set(column)) == 3 for column in zip(*fresh, strict=True))
+    assert seeded[0] == seeded[1] == seeded[2]
+    assert seeded[0][0] == random.Random(1).random() and seeded[0][3] == random.Random(3).random()
+
+
+async def test_the_seed_of_a_step_makes_all_generators_reproducible(
+    executor_harness: OpenHarness, tmp_path: Path
+) -> None:
+    b = await executor_harness(_GENERATORS)
+    ends = [await b.run("draw", key=key, seed=7) for key in ("draw[0]", "draw[1]")]
+    async with ExecutorHarness(tmp_path / "other", _GENERATORS) as c:
+        await c.executor.submit(replace(c.request("draw", key="draw[0]", seed=7), run_id="run2", attempt=2))
+        ends.append(await c.events.until("ends", "draw[0]"))
+    first, other_item, other_run = (end.outputs["result"] for end in ends)
+    assert first == other_run
+    assert isinstance(first, Inline) and isinstance(other_item, Inline)
+    assert all(one != two for one, two in zip(first.value[0], other_item.value[0], strict=True))
+    assert first.value[0][4] == seeding.derive(7, "draw[0]")
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers

@@ -64,6 +64,7 @@ class AttemptRequested:
         not_before: earliest start.
         start_by: latest start; the attempt times out if it has not started by then.
         cache: what the cache key of its result is made of; None if its result is not cached.
+        seed: what random generators start from, together with `key`; None: from entropy.
         closing: whether it runs after the main phase of the run, so that a cancel of the run does not stop it.
     """
 
@@ -84,6 +85,7 @@ class AttemptRequested:
     resources: Resources = field(default_factory=Resources)
     env: dict[str, str] = field(default_factory=dict[str, str])
     secrets: tuple[str, ...] = ()
+    seed: int | None = None
     priority: int = 0
     not_before: float | None = None
     start_by: float | None = None

@@ -92,6 +92,7 @@ class StepSpec:
         concurrency_max: slots of that limit as this step defines it; None: as configured.
         cache: whether results are cached, for `cache_ttl` seconds; `cache_salt` is the user's part of the key and
             `code` that of the source, see `penstock.authoring.step_code`.
+        seed: what random generators start from, together with the key of the step; None: from entropy.
         dynamic_code: `file:line: reason` if the source does not show which code the step runs; else empty.
         target: pipeline of the child run of a step of kind `run`, in version `target_version` (None: the latest).
     """
@@ -117,6 +118,7 @@ class StepSpec:
     environment: str | None = None
     secrets: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict[str, str])
+    seed: int | None = None
     code: str = ""
     dynamic_code: str = ""
     file: str | None = None

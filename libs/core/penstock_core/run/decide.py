@@ -260,6 +260,7 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
         resources=_resources(spec, step),
         env=spec.env,
         secrets=spec.secrets,
+        seed=spec.seed,
         priority=run.priority + spec.priority,
         not_before=step.not_before,
         start_by=start_by,

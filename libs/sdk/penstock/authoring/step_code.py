@@ -49,7 +49,9 @@ def _identified(
     module, _, path = spec.entrypoint.partition(":")
     found = project.closure(module)
     own = _own_code(module, path.partition(".")[0], found, project)
-    text = json.dumps([own, found.modules | {module: ""}, sorted(libraries.items())], separators=(",", ":"))
+    parts: list[Any] = [own, found.modules | {module: ""}, sorted(libraries.items())]
+    # The seed changes what the code computes. Without one, the digest is that of the code alone.
+    text = json.dumps([*parts, *([] if spec.seed is None else [spec.seed])], separators=(",", ":"))
     dynamic = found.dynamic.removeprefix(f"{root}{os.sep}")
     if module not in found.modules:
         dynamic = f"module {module!r} is not a module of the project"

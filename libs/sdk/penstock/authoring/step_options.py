@@ -33,6 +33,7 @@ class StepOptions(TypedDict, total=False):
     environment: str | None
     secrets: Sequence[str] | None
     env: Mapping[str, str] | None
+    seed: int | None
     trigger_rule: Literal["all_succeeded", "all_done", "any_failed"] | None
     window: int | None
     min_success: float | None
@@ -90,6 +91,7 @@ _OPTIONS: dict[str, tuple[str, Callable[[Any], dict[str, Any]]]] = {
     "environment": ("spec", _one("environment", lambda value: options.name(value, "environment"))),
     "secrets": ("spec", _one("secrets", lambda value: options.texts(value, "secrets"))),
     "env": ("spec", _one("env", options.environment_variables)),
+    "seed": ("spec", _one("seed", lambda value: options.whole(value, "seed", 0, 2**63 - 1))),
     "trigger_rule": ("call", _one("rule", options.trigger_rule)),
     "window": ("call", _one("window", lambda value: options.whole(value, "window", 1, ir_check.MAX_WINDOW))),
     "min_success": ("call", _one("min_success", options.min_success)),

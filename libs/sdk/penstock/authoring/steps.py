@@ -295,6 +295,7 @@ def step(function: Callable[..., Any] | None = None, /, **given: Any) -> Any:
             `environment`: name of an environment.
             `secrets`: names of secrets.
             `env`: environment variables.
+            `seed`: seeds `random`, NumPy, torch and the generators of the module, with this number and the step's key.
             `trigger_rule`: which upstream outcomes let the step run: `all_succeeded`, `all_done` or `any_failed`.
             `window`: of a mapped step: how many items run concurrently.
             `min_success`: of a mapped step: how many items must succeed, as a number or a fraction.

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock import serialize
-from penstock.runner import error_info, process_end
+from penstock.runner import error_info, process_end, seeds
 from penstock.runner.recorder import Recorder
 from penstock.serialize import formats, saver, value_parts
 from penstock.step_context import contexts
@@ -121,13 +121,16 @@ def resolve(entrypoint: str) -> Any:
 
 def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool, join: bool) -> Json:
     key = request["key"]
-    step = resolve(request["entrypoint"])
+    with seeds.watch_imports(request["entrypoint"].partition(":")[0]):
+        step = resolve(request["entrypoint"])
     function = getattr(step, "function", step)
     hints: Mapping[str, Any] = getattr(step, "hints", {})
     inputs = {
         name: serialize.load(value, hints.get(name, Any), store, where=f"input {name!r} of step {key!r}", unsafe=unsafe)
         for name, value in request["inputs"].items()
     }
+    if request.get("seed") is not None:
+        seeds.refresh(contexts.context().seed)
     end["started_at"] = time.time()
     try:
         result = function(**inputs)
@@ -222,6 +225,7 @@ def open_context(
         pipeline=request["pipeline"],
         project=request["project"],
         sink=Recorder(base, save, slim, load, whole, owner),
+        seed=request.get("seed"),
         earlier=None if checkpoint is None else lambda: load(checkpoint),
     )
 

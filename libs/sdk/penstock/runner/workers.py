@@ -17,7 +17,7 @@ from penstock.store import FolderStore
 _CHECKPOINT_LIMIT = 32 * 1024
 """Longest JSON text of a checkpoint in the variable: the kernel allows 128 KiB for each."""
 
-_NAMES = ("run_id", "key", "attempt", "pipeline", "project")
+_NAMES = ("run_id", "key", "attempt", "pipeline", "project", "seed")
 
 
 def announce(order: dict[str, Any], base: str) -> None:
@@ -26,7 +26,7 @@ def announce(order: dict[str, Any], base: str) -> None:
     short = checkpoint is not None and len(json.dumps(checkpoint)) <= _CHECKPOINT_LIMIT
     about = {
         "opener": __name__,
-        "request": {name: order["attempt"][name] for name in _NAMES},
+        "request": {name: order["attempt"].get(name) for name in _NAMES},
         "artifacts": order["artifacts"],
         "limit": order.get("limit"),
         "unsafe": order.get("unsafe", True),

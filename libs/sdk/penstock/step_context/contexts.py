@@ -37,6 +37,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, SupportsFloat
 
+from penstock.step_context import seeding
 from penstock.step_context.models import ModelRegistration, ModelRegistrationMixin, ModelSink
 
 PARAM_LIMIT = 10_000
@@ -147,6 +148,7 @@ class Context(ModelRegistrationMixin):
         metrics: last value of each metric logged through this context.
         params: last value of each parameter logged through this context.
         tags: tags set through this context.
+        fixed_seed: the option `seed` of the step; None without it.
 
     The argument `earlier` loads the last checkpoint of earlier attempts; None if there is none.
     """
@@ -161,6 +163,7 @@ class Context(ModelRegistrationMixin):
         project: str = "default",
         sink: Sink | None = None,
         earlier: Callable[[], Any] | None = None,
+        seed: int | None = None,
     ) -> None:
         self.run_id = run_id
         self.step = step
@@ -171,8 +174,21 @@ class Context(ModelRegistrationMixin):
         self.metrics: dict[str, float] = {}
         self.params: dict[str, Any] = {}
         self.tags: dict[str, str] = {}
+        self.fixed_seed = seed
         self._earlier = earlier
         self._saved: Callable[[], Any] | None = None
+
+    @property
+    def seed(self) -> int:
+        """A seed of 32 bits for random generators, such as `numpy.random.default_rng(context().seed)`.
+
+        With the option `seed` of the step, it is derived from that number and the step's key: equal in each run and
+        attempt, different for each item of a mapped step. Otherwise it is derived from the run's id, the step's key and
+        the number of the attempt.
+        """
+        if self.fixed_seed is not None:
+            return seeding.derive(self.fixed_seed, self.step)
+        return seeding.derive(self.run_id, self.step, self.attempt)
 
     def log_metric(self, name: str, value: SupportsFloat, step: int | None = None) -> None:
         """Log a metric, such as `log_metric("loss", 0.1, step=3)`; the value may be NaN or infinite.
@@ -287,6 +303,7 @@ class Context(ModelRegistrationMixin):
             project=self.project,
             sink=self.sink,
             earlier=self._saved or self._earlier,
+            seed=self.fixed_seed,
         )
 
 

@@ -22,7 +22,7 @@ from penstock.authoring.steps import Step
 from penstock.authoring.trace.pipeline_tracer import Graph
 from penstock.authoring.waits import WaitStep
 from penstock.errors import MissingAnswerError, RunFailedError
-from penstock.step_context import contexts
+from penstock.step_context import contexts, seeding
 from penstock.step_context.contexts import Context, use_context
 from penstock_core.facts import (
     AttemptFinished,
@@ -157,9 +157,20 @@ class _Run:
         # It logs to where the caller's own context logs, so that tests find it in `context()` afterwards.
         sink = contexts.context().sink
         before = self.contexts.get(fact.key)
-        context = before.next_attempt() if before else Context(step=fact.key, pipeline=self.pipeline.name, sink=sink)
+        context = (
+            before.next_attempt()
+            if before
+            else Context(
+                step=fact.key,
+                pipeline=self.pipeline.name,
+                sink=sink,
+                seed=fact.seed if isinstance(fact, AttemptRequested) else None,
+            )
+        )
         self.contexts[fact.key] = context
         with use_context(context):
+            if context.fixed_seed is not None:
+                seeding.seed_libraries(context.seed)
             result = step.function(**arguments)
             return asyncio.run(_wait_for(result)) if inspect.isawaitable(result) else result
 
