@@ -25,6 +25,7 @@ from penstock_core.facts import (
     AttemptQueued,
     AttemptRequested,
     AttemptStarted,
+    AttemptStopped,
     CancelRequested,
     ClockReached,
     ErrorInfo,
@@ -67,6 +68,7 @@ _BY_KIND: dict[str, type[Fact]] = {
     "attempt.started": AttemptStarted,
     "attempt.artifact": ArtifactCommitted,
     "attempt.finished": AttemptFinished,
+    "attempt.stopped": AttemptStopped,
 }
 
 
@@ -202,5 +204,9 @@ def _simple_placeholder(parsed: subjects.RunSubject, unreadable: UnreadableFact)
             return AttemptQueued(run_id=run_id, key=key, attempt=attempt)
         case "attempt.granted":
             return SlotGranted(run_id=run_id, key=key, attempt=attempt)
+        case "attempt.started":
+            return AttemptStarted(run_id=run_id, key=key, attempt=attempt, executor="")
+        case "attempt.stopped":
+            return AttemptStopped(run_id=run_id, key=key, attempt=attempt)
         case _:
             return None

@@ -13,6 +13,7 @@ decisions.{project}.{name}.{event}.{trigger} what triggers decided on events (st
 windows.{project}.{name}.{trigger}.{key}.{n} events that are combined into one run (stream DECISIONS)
 trigger-due.{…}, trigger-timers.{…}    timers of triggers (stream TIMERS)
 kills.{run_id}.{key}.{n}               attempts whose processes are to be killed; not stored
+owners.{executor}                      questions of other executors whether it has an attempt; not stored
 parked.{service}                       unreadable messages, with the error (stream PARKED, the dead-letter stream)
 replicas.{service}                     heartbeats of replicas with their shards; not stored
 commands.{service}.{verb}              requests with a reply; not stored
@@ -46,6 +47,7 @@ CACHE_BUCKET = "penstock_cache"
 MARKS_BUCKET = "penstock_marks"
 RETENTION_BUCKET = "penstock_retention"
 TOKENS_BUCKET = "penstock_tokens"
+LEASES_BUCKET = "penstock_leases"
 RETENTION_SETTINGS = "settings"
 """Key of the policies in the bucket of retention, which also has the reports of the janitor, by id."""
 
@@ -146,6 +148,21 @@ def requested_runs() -> str:
 def kill(run_id: str, key: str, attempt: int) -> str:
     """Subject on which executors are told to kill an attempt's process."""
     return f"kills.{run_id}.{key}.{attempt}"
+
+
+def owner_question(executor: str) -> str:
+    """Subject on which an executor answers whether it has an attempt."""
+    return f"owners.{executor}"
+
+
+def lease(executor: str) -> str:
+    """Key of the lease of an executor. A name may have dots, which would separate tokens."""
+    return executor.replace(".", "=")
+
+
+def lease_holder(key: str) -> str:
+    """Return the executor that has the lease with a key."""
+    return key.replace("=", ".")
 
 
 def alarm(run_id: str, at_ms: int) -> str:
@@ -250,6 +267,7 @@ def scheduler_filters(shard: int) -> list[str]:
     """Filters for the facts that a scheduler acts on; its own decisions and `started` are not among them."""
     prefix = f"runs.{shard:02d}.*"
     tails = ("requested", "admitted", "cancel", "clock.*", "step.*.cancel", "step.*.*.granted", "step.*.*.finished")
+    tails += ("step.*.*.stopped",)
     return [f"{prefix}.{tail}" for tail in tails]
 
 
@@ -291,5 +309,6 @@ _ATTEMPT_KINDS = {
     ("started", 0),
     ("artifact", 1),
     ("finished", 0),
+    ("stopped", 0),
 }
 """The kinds of facts about an attempt, with the number of tokens that follow in their subjects."""

@@ -7,6 +7,8 @@ executor → fork server
     import MODULE                       import it; answered by `imported` or `refused`
     run ID MODULE       + order JSON    fork an attempt; the body is `@PATH` when the JSON is in a file
     signal ID NUMBER                    send a signal to the attempt's process group
+    lease ID DEADLINE                   kill the attempt at this time of the machine's boot clock, in seconds, unless a
+                                        later deadline comes before
     (end of file)                       kill every attempt and exit
 
 fork server → executor
@@ -14,8 +16,8 @@ fork server → executor
     refused MODULE      + error JSON    the module cannot be imported; the body is an `ErrorInfo`
     started ID PID SLOT                 sent before the attempt may begin
     unforked ID         + text          no process could be created
-    exit ID STATUS                      wait status; its process group is dead by then. After a result, 0 says that it
-                                        left no files
+    exit ID STATUS EXPIRED              wait status; no process of it is left. After a result, 0 says that it left no
+                                        files. EXPIRED is 1 if it was killed at its deadline
 
 attempt → executor, over the same socket
     result ID WROTE     + JSON          `AttemptFinished`; WROTE is 1 when it wrote to any of its files; the body is
@@ -31,7 +33,7 @@ from __future__ import annotations
 PACKET = 96 * 1024
 """Largest message in bytes."""
 
-IMPORT, RUN, SIGNAL = "import", "run", "signal"
+IMPORT, RUN, SIGNAL, LEASE = "import", "run", "signal", "lease"
 IMPORTED, REFUSED, STARTED, UNFORKED, EXIT = "imported", "refused", "started", "unforked", "exit"
 RESULT = "result"
 

@@ -20,6 +20,9 @@ class ActiveAttempt:
 
     Attributes:
         has_slot: whether it occupies a slot; otherwise it waits for one.
+        judged: whether it is known that no other executor has it.
+        owned: whether the log says that this executor owns it.
+        disowned: whether the log says that another executor owns it: nothing is recorded of its process.
         acknowledged: whether its delivery is acknowledged, because something durable holds the attempt.
         shipped: done as each part of its output is stored.
     """
@@ -27,6 +30,9 @@ class ActiveAttempt:
     request: AttemptRequested
     delivery: Delivery
     has_slot: bool = False
+    judged: bool = False
+    owned: bool = False
+    disowned: bool = False
     acknowledged: bool = False
     started: AttemptStarted | None = None
     started_sent: bool = False

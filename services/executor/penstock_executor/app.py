@@ -18,17 +18,19 @@ from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.run_log import from_direct
 from penstock_adapters.process import AttemptEnvironment, ProcessExecutor, ProcessOptions
-from penstock_contracts import subjects
+from penstock_contracts import fact_codec, subjects
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import (
     ArtifactCommitted,
     AttemptFinished,
     AttemptRequested,
+    AttemptStarted,
     CacheReport,
     CacheRule,
     CancelRequested,
     Fact,
 )
+from penstock_core.ownership import Standing
 from penstock_core.pipeline.values import Stored
 from penstock_core.ports import Recorded
 from penstock_core.shipping.commits import CommitPublisher
@@ -38,6 +40,7 @@ from penstock_executor import subscribers
 from penstock_executor.cache import CacheLookup, ResultCache
 from penstock_executor.checkpoints import latest_checkpoint
 from penstock_executor.interpreters import Interpreters
+from penstock_executor.lease import Lease
 from penstock_executor.service import ExecutorService
 from penstock_executor.settings import ExecutorSettings
 from penstock_executor.sources import Sources
@@ -49,6 +52,8 @@ _EXTENSIONS_PER_CHECK = 5
 
 class NatsPlatform:
     """Implements `Platform` on NATS and the artifact store."""
+
+    lease: Lease
 
     def __init__(self, context: ServiceContext, settings: ExecutorSettings) -> None:
         self._context = context
@@ -74,6 +79,24 @@ class NatsPlatform:
     async def facts(self, subjects: list[str]) -> dict[str, Recorded]:
         """See the protocol."""
         return await self._log.last(subjects)
+
+    async def latest(self, subject: str) -> Fact | None:
+        """See the protocol."""
+        message = await self._context.bus.last(subjects.RUNS, subject)
+        return fact_codec.read(subject, message.data) if message is not None else None
+
+    @property
+    def fence(self) -> int:
+        """See the protocol."""
+        return self.lease.fence
+
+    async def standing(self, started: AttemptStarted) -> Standing:
+        """See the protocol."""
+        return await self.lease.standing(started)
+
+    async def others(self, attempt: AttemptKey) -> list[Standing]:
+        """See the protocol."""
+        return await self.lease.others(attempt)
 
     async def ack(self, delivery: Delivery) -> None:
         """See the protocol."""
@@ -166,8 +189,19 @@ class ExecutorApp:
                 servers=settings.fork_servers,
                 unsafe=settings.unsafe_allowed,
             ),
+            self._service.own,
         )
         self._service.use(self._executor)
+        self._platform.lease = Lease(
+            context.bus,
+            context.name,
+            self._executor.mark,
+            settings.lease,
+            self._service.has,
+            self._executor.extend,
+            self._executor.end_limited,
+            lambda event, **kw: context.log.warning(event, **kw),
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._catching_up: asyncio.Task[None] | None = None
         self._stopped = False
@@ -176,8 +210,10 @@ class ExecutorApp:
 
     async def start(self) -> None:
         """Start to take attempts."""
+        await self._platform.lease.start()
         await self._catch_up()
         loops = [self._platform.appender.run(), self._platform.publisher.run(), self._puller.run(), self._extend()]
+        loops.append(self._platform.lease.run())
         self._tasks = [self._context.task(loop) for loop in loops]
         self._service.open()
         self._context.log.info("executor ready", pool=self._settings.pool, slots=self._settings.slots)
@@ -187,6 +223,7 @@ class ExecutorApp:
         self._stopped = True
         await self._service.stop(self._settings.drain)
         await cancel(self._tasks)
+        await self._platform.lease.release()
 
     def ready(self) -> bool:
         """Whether the loops run."""

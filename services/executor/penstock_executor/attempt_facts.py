@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from dataclasses import replace
 
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
 from penstock_core.pipeline import values
+
+HOST = socket.gethostname()
+"""Name of this machine in facts."""
 
 
 def bad_end(

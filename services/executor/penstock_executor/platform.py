@@ -7,7 +7,16 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from penstock_adapters.nats.consumer import Delivery
-from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, CacheReport, CacheRule, Fact
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    CacheReport,
+    CacheRule,
+    Fact,
+)
+from penstock_core.ownership import Standing
 from penstock_core.ports import Recorded
 from penstock_core.shipping.messages import AttemptKey, Message
 from penstock_executor.cache import CacheLookup
@@ -22,6 +31,23 @@ class Platform(Protocol):
 
     async def facts(self, subjects: list[str]) -> dict[str, Recorded]:
         """The facts of the log on these subjects."""
+        ...
+
+    async def latest(self, subject: str) -> Fact | None:
+        """The fact of the log on a subject, at least as new as this executor's last write; slower than `facts`."""
+        ...
+
+    @property
+    def fence(self) -> int:
+        """Fencing number of this executor's lease; 0 while it has no valid one."""
+        ...
+
+    async def standing(self, started: AttemptStarted) -> Standing:
+        """What is known of the owner of an attempt."""
+        ...
+
+    async def others(self, attempt: AttemptKey) -> list[Standing]:
+        """What is known of all other executors and an attempt."""
         ...
 
     async def ack(self, delivery: Delivery) -> None:

@@ -4,9 +4,10 @@ In: deliveries of `attempt.requested`, only as many as there are free slots, and
 slot by priority. Out: `started`, `finished`, output, metrics, stored artifacts.
 
 Promises: a delivery is acknowledged only after the attempt's end is in the log, or something durable holds the attempt.
-A redelivered attempt whose start is in the log, but that nothing holds, is reported as lost, so that the scheduler
-decides on the next one; one that never started simply runs. An attempt whose end is in the log never runs again. The
-broker stores the first end only, so the end that a second executor reports is refused.
+A redelivered attempt may be another executor's: its owner, or every other executor, is asked before it runs here or is
+reported lost (`penstock_core.ownership`). An attempt with slots of limits starts only once the log says that this
+executor owns it. An attempt whose end is in the log never runs again. The broker stores the first end only, so the end
+that a second executor reports is refused.
 """
 
 from __future__ import annotations
@@ -21,9 +22,17 @@ from dataclasses import replace
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.results import resolve_inputs
 from penstock_contracts import fact_codec, subjects
-from penstock_core import script_runs
+from penstock_core import ownership, script_runs
 from penstock_core.errors import PenstockError, UnavailableError
-from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptRequested,
+    AttemptStarted,
+    AttemptStopped,
+    Outcome,
+)
+from penstock_core.ownership import Standing, Verdict
 from penstock_core.ports import Executor
 from penstock_core.run import retry
 from penstock_core.shipping.messages import AttemptKey, Message
@@ -44,6 +53,13 @@ _ENVIRONMENT_HANDBACKS = 3
 """How often an attempt whose environment is not on this machine is handed back before it fails."""
 
 _ENVIRONMENT_DELAY = 0.5
+_HAND_BACK_DELAY = 1.0
+_JUDGE_DELAY = 1.0
+"""Seconds until an attempt is judged again that may be another executor's."""
+
+
+class _NotOursError(PenstockError):
+    """The attempt must not start here: another executor owns it, or its end is in the log."""
 
 
 class ExecutorService:
@@ -80,6 +96,7 @@ class ExecutorService:
         self._active_attempts: dict[AttemptKey, ActiveAttempt] = {}
         self._ended: OrderedDict[AttemptKey, None] = OrderedDict()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
+        self._handed_back: OrderedDict[AttemptKey, None] = OrderedDict()
         self._background = BackgroundTasks(warn)
         self._stopping = False
         self._running = 0
@@ -122,7 +139,8 @@ class ExecutorService:
         if self._stopping:
             self._background.spawn(self._platform.return_delivery(delivery, 0.0))
             return
-        self._active_attempts[attempt] = ActiveAttempt(request, delivery)
+        judged = not self._may_be_repeated(delivery)
+        self._active_attempts[attempt] = ActiveAttempt(request, delivery, judged=judged)
         self._idle.clear()
         if self._running < self._slots or not self._look_ahead:
             self._start(attempt)
@@ -142,10 +160,12 @@ class ExecutorService:
         """Submit an attempt, or queue it if it has no slot; report an end or hand it back on errors."""
         try:
             await self._submit_or_enqueue(attempt, request, delivery)
+        except _NotOursError:
+            self._release(attempt)
+            await self._platform.return_delivery(delivery, _JUDGE_DELAY)
         except UnavailableError as error:
             self._warn("attempt handed back", attempt="/".join(map(str, attempt)), error=str(error))
-            self._release(attempt)
-            await self._platform.return_delivery(delivery, 1.0)
+            await self._hand_back(attempt)
         except EnvironmentMissingError as error:
             if delivery.delivered <= _ENVIRONMENT_HANDBACKS:  # another executor of the pool may have it
                 self._release(attempt)
@@ -159,14 +179,30 @@ class ExecutorService:
             message = f"the executor could not start the attempt: {error}"
             self._end(attempt_facts.bad_end(request, Outcome.LOST, type(error).__name__, message))
 
+    async def _hand_back(self, attempt: AttemptKey) -> None:
+        """Have an attempt without a process delivered again, here or to another executor."""
+        active = self._active_attempts.get(attempt)
+        if active is None:
+            return
+        self._handed_back[attempt] = None
+        while len(self._handed_back) > _REMEMBERED:
+            self._handed_back.popitem(last=False)
+        self._release(attempt)
+        await self._platform.return_delivery(active.delivery, _HAND_BACK_DELAY)
+
     async def _submit_or_enqueue(self, attempt: AttemptKey, request: AttemptRequested, delivery: Delivery) -> None:
+        active = self._active_attempts.get(attempt)
+        if active is None or active.ended:
+            return
+        if not active.judged:
+            if not await self._judge(request):
+                return
+            active.judged = True
         if self._was_cancelled(request):
             return
         if request.not_before is not None and (delay := request.not_before - time.time()) > 0:
             self._release(attempt)
             await self._platform.return_delivery(delivery, delay)
-            return
-        if self._may_be_repeated(delivery) and await self._is_known(request):
             return
         if request.start_by is not None and time.time() >= request.start_by:
             self._end(attempt_facts.queue_timeout(request))
@@ -236,20 +272,92 @@ class ExecutorService:
         )
         return True
 
-    async def _is_known(self, request: AttemptRequested) -> bool:
-        """Whether the log has the end of an attempt, or its start and nothing holds it: then it must not run."""
+    async def _judge(self, request: AttemptRequested) -> bool:
+        """Return whether an attempt runs here that may be another executor's; otherwise do what is to be done."""
+        attempt = (request.run_id, request.key, request.attempt)
         prefix = subjects.run(request.run_id, f"step.{request.key}.{request.attempt}")
-        known = await self._platform.facts([f"{prefix}.started", f"{prefix}.finished"])
-        if f"{prefix}.finished" in known:
-            self._done((request.run_id, request.key, request.attempt))
-            return True
-        started = known.get(f"{prefix}.started")
-        durable = self._executor is not None and self._executor.durable
-        if not durable and started is not None and isinstance(started.fact, AttemptStarted):
-            message = f"the executor {started.fact.executor} that ran the attempt has stopped"
-            self._end(attempt_facts.bad_end(request, Outcome.LOST, "Lost", message, started.fact.started_at))
-            return True
+        known = await self._platform.facts([f"{prefix}.{tail}" for tail in ("started", "finished", "stopped")])
+        facts = [known[subject].fact for subject in known]
+        started = next((fact for fact in facts if isinstance(fact, AttemptStarted)), None)
+        finished = next((fact for fact in facts if isinstance(fact, AttemptFinished)), None)
+        stopped = any(isinstance(fact, AttemptStopped) for fact in facts)
+        standings: list[Standing] = []
+        if self._executor is not None and self._executor.durable:
+            started = None  # what holds its attempts is asked by `submit`
+        elif started is not None:
+            if finished is None or ownership.awaits_stop(limited=request.limited, finished=finished, stopped=stopped):
+                standings = [await self._platform.standing(started)]
+        elif finished is None:
+            standings = await self._platform.others(attempt)
+        match ownership.judge(
+            limited=request.limited, started=started, finished=finished, stopped=stopped, standings=standings
+        ):
+            case Verdict.RUN:
+                return True
+            case Verdict.WAIT:
+                raise _NotOursError("another executor may have the attempt")
+            case Verdict.LOST if started is not None and not self._may_go_on(started, attempt):
+                message = f"the executor {started.executor} that ran the attempt has stopped"
+                self._end(attempt_facts.bad_end(request, Outcome.LOST, "Lost", message, started.started_at))
+            case Verdict.LOST:
+                return True
+            case Verdict.STOPPED:
+                await self._record_stop(attempt)
+                self._done(attempt)
+            case Verdict.DONE:
+                self._done(attempt)
         return False
+
+    def _may_go_on(self, started: AttemptStarted, attempt: AttemptKey) -> bool:
+        """Whether this executor owns an attempt, and had handed it back before it had a process."""
+        return self._is_ours(started) and attempt in self._handed_back
+
+    def _is_ours(self, started: AttemptStarted) -> bool:
+        return started.executor == self.name and started.fence == self._platform.fence
+
+    async def _record_stop(self, attempt: AttemptKey) -> None:
+        run_id, key, number = attempt
+        await self._platform.submit(AttemptStopped(run_id=run_id, key=key, attempt=number))
+
+    async def own(self, request: AttemptRequested) -> None:
+        """Record that this executor owns an attempt, if it may be started by others or has slots of limits.
+
+        Other attempts start at once, to save a write: their owner is recorded a moment later.
+
+        Raises:
+            UnavailableError: this executor has no valid lease.
+        """
+        attempt = (request.run_id, request.key, request.attempt)
+        active = self._active_attempts.get(attempt)
+        if active is None or not (request.limited or self._may_be_repeated(active.delivery)):
+            return
+        fence = self._platform.fence
+        if not fence:
+            raise UnavailableError("this executor has no valid lease")
+        fact = AttemptStarted(
+            run_id=request.run_id,
+            key=request.key,
+            attempt=request.attempt,
+            executor=self.name,
+            fence=fence,
+            host=attempt_facts.HOST,
+            started_at=time.time(),
+        )
+        if not await self._owns(fact):
+            raise _NotOursError("another executor owns the attempt")
+        if request.limited and await self._platform.latest(subjects.finished(*attempt)) is not None:
+            # Its end was recorded before anybody owned it, so its slots are released: see the scheduler.
+            raise _NotOursError("the attempt has ended")
+        if fence != self._platform.fence:
+            raise UnavailableError("the lease of this executor has ended")
+        active.owned = active.started_sent = True
+
+    async def _owns(self, fact: AttemptStarted) -> bool:
+        """Write the owner of an attempt; returns whether it is this executor."""
+        if await self._platform.submit(fact):
+            return True
+        known = await self._platform.latest(subjects.run(fact.run_id, fact.tail))
+        return isinstance(known, AttemptStarted) and self._is_ours(known)
 
     async def _corrupt(self, delivery: Delivery, corrupt: fact_codec.UnreadableFact) -> None:
         """Park an unreadable request. Its attempt ends as lost, so that the scheduler requests another one."""
@@ -266,8 +374,8 @@ class ExecutorService:
     def started(self, fact: AttemptStarted) -> None:
         """Write the fact in a moment, unless the attempt ends before: its end has the same information."""
         active = self._active_attempts.get((fact.run_id, fact.key, fact.attempt))
-        if active is not None:
-            active.started = fact
+        if active is not None and not active.owned:
+            active.started = replace(fact, fence=self._platform.fence)
             active.timer = asyncio.get_running_loop().call_later(STARTED_DELAY, self._send_started, active)
 
     def publish(self, message: Message) -> None:
@@ -297,6 +405,10 @@ class ExecutorService:
         active = self._active_attempts.get(attempt)
         if active is not None:
             if active.ended:
+                return
+            if active.disowned:
+                self._background.spawn(self._platform.ack(active.delivery))
+                self._release(attempt)
                 return
             # The slot is free now; the delivery stays in flight until the end is in the log.
             active.ended = True
@@ -334,15 +446,28 @@ class ExecutorService:
                 if active is not None:
                     await self._platform.return_delivery(active.delivery, _REFUSED_DELAY)
                 return
+        active = self._active_attempts.get(attempt)
+        if error is None and not written.result() and active is not None and active.request.limited:
+            await self._record_stop(attempt)  # others had recorded the end, and wait for this
         self._done(attempt)
 
     def _send_started(self, active: ActiveAttempt) -> None:
         if active.started is not None and not active.started_sent:
             active.started_sent = True
-            self._platform.submit(active.started)
+            self._background.spawn(self._record_owner(active, active.started))
+
+    async def _record_owner(self, active: ActiveAttempt, fact: AttemptStarted) -> None:
+        """Record that this executor owns an attempt that runs; end its process if another one owns it."""
+        if await self._owns(fact) or active.ended:
+            return
+        self._warn("another executor owns the attempt; its process here is ended", attempt=fact.tail, run=fact.run_id)
+        active.disowned = True
+        if self._executor is not None:
+            await self._executor.cancel(fact.run_id, fact.key, fact.attempt, "another executor owns the attempt")
 
     def _done(self, attempt: AttemptKey) -> None:
         self._ended[attempt] = None
+        self._handed_back.pop(attempt, None)
         while len(self._ended) > _REMEMBERED:
             self._ended.popitem(last=False)
         active = self._active_attempts.get(attempt)
@@ -383,9 +508,9 @@ class ExecutorService:
             active = self._active_attempts.get(attempt)
             if active is None or active.request.closing:
                 continue
-            if not active.has_slot:
+            if not active.has_slot and active.judged:
                 self._was_cancelled(active.request)
-            elif self._executor is not None:
+            elif active.has_slot and self._executor is not None:
                 await self._executor.cancel(*attempt, reason)
 
     async def kill(self, attempt: AttemptKey) -> None:
@@ -393,9 +518,9 @@ class ExecutorService:
         active = self._active_attempts.get(attempt)
         if active is not None and not active.ended and not active.killed:
             active.killed = True
-            if not active.has_slot:
+            if not active.has_slot and active.judged:
                 self._was_cancelled(active.request)
-            elif self._executor is not None:
+            elif active.has_slot and self._executor is not None:
                 await self._executor.cancel(*attempt, "the platform has ended the attempt")
 
     async def extend_deliveries(self) -> None:
@@ -428,6 +553,11 @@ class ExecutorService:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), 5.0)
         await self._background.wait(5.0)
+
+    def has(self, attempt: AttemptKey) -> bool:
+        """Whether an attempt is here, with or without a process."""
+        active = self._active_attempts.get(attempt)
+        return active is not None and active.judged
 
     @property
     def active_count(self) -> int:

@@ -37,6 +37,12 @@ class ExecutorSettings(ServiceSettings):
         description="interpreters, or folders of virtual environments, that may run steps, in addition to the "
         "executor's own and those that pipelines were registered with; separated by colons",
     )
+    lease: float = Field(
+        default=30.0,
+        gt=1,
+        description="seconds without contact to NATS after which the processes of attempts with slots of limits are "
+        "killed, and after which other executors take over",
+    )
     fork_servers: int = Field(default=4, ge=1, description="idle fork servers to keep")
 
     def interpreters(self) -> list[str]:

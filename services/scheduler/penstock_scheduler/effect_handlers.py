@@ -16,9 +16,9 @@ from typing import Protocol
 
 from penstock_adapters.nats.buckets.waits import Alarms, Waits, came, wait
 from penstock_adapters.nats.bus import Bus
-from penstock_contracts import subjects
+from penstock_contracts import fact_codec, subjects
 from penstock_contracts.commands import Version
-from penstock_core import access, requests
+from penstock_core import access, ownership, requests
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import CancelRequested, ClockReached, Fact, StepSuspended
 from penstock_core.pipeline.values import ArtifactRef
@@ -41,6 +41,8 @@ from penstock_core.run.effects import (
 )
 from penstock_core.run.machine import RunState, Status
 from penstock_scheduler.model_registration import Registrar
+
+_LIMITS = AcquireSlots | ReleaseSlots | AdmitRun | ReleaseRun
 
 
 class Log(RunLog, Protocol):
@@ -129,10 +131,12 @@ class EffectHandlers:
             UnavailableError: a service did not answer; the outbox is unchanged.
         """
         wanted = list(state.outbox)
-        slots = [effect for effect in wanted if isinstance(effect, AcquireSlots | ReleaseSlots | AdmitRun | ReleaseRun)]
-        others = [
-            effect for effect in wanted if not isinstance(effect, AcquireSlots | ReleaseSlots | AdmitRun | ReleaseRun)
-        ]
+        slots: list[Effect] = [effect for effect in wanted if isinstance(effect, _LIMITS)]
+        releases = [effect for effect in slots if isinstance(effect, ReleaseSlots)]
+        if releases:
+            kept = set(releases) - set(await self._without_process(state.run_id, releases))
+            slots = [effect for effect in slots if effect not in kept]
+        others = [effect for effect in wanted if not isinstance(effect, _LIMITS)]
         done = await asyncio.gather(
             *([self._limiter.carry_out(state, slots, self._clock())] if slots else []),
             *(self._one(state, effect) for effect in others),
@@ -158,6 +162,32 @@ class EffectHandlers:
             case _:
                 pass
         return []
+
+    async def _without_process(self, run_id: str, releases: list[ReleaseSlots]) -> list[ReleaseSlots]:
+        """Return the releases of attempts of which no process can be left.
+
+        An executor that owns an attempt reads whether it has ended before it starts a process, and here `started` is
+        read after the end: so an attempt that nobody owned by then gets no process.
+        """
+        subjects_of = {
+            release: [
+                subjects.run(run_id, f"step.{release.key}.{release.attempt}.{tail}")
+                for tail in ("started", "finished", "stopped")
+            ]
+            for release in releases
+        }
+        known = await self._log.last([subject for group in subjects_of.values() for subject in group])
+        return [
+            release
+            for release, group in subjects_of.items()
+            if ownership.is_stopped(*(known[one].fact if one in known else None for one in group))
+            or ownership.is_stopped(*[await self._latest(one) for one in group], certain=True)
+        ]
+
+    async def _latest(self, subject: str) -> Fact | None:
+        """Return the fact on a subject as the leader knows it: a replica may lack the latest ones."""
+        message = await self._bus.last(subjects.RUNS, subject)
+        return fact_codec.read(subject, message.data) if message is not None else None
 
     # ------------------------------------------------------------------------------------------------------- child runs
 

@@ -20,7 +20,7 @@ from penstock_adapters.nats.run_log import NatsRunLog, from_direct
 from penstock_contracts import subjects
 from penstock_contracts.commands import Version
 from penstock_core.errors import PenstockError
-from penstock_core.facts import AttemptQueued, RunRequested
+from penstock_core.facts import AttemptFinished, AttemptQueued, RunRequested
 from penstock_core.limits import overlap, slot_ledger
 from penstock_core.limits.slot_ledger import LimitsLedger, SlotKey, Waiter
 from penstock_core.ports import Recorded
@@ -44,7 +44,7 @@ class VersionSource(Protocol):
 
 @dataclass(slots=True)
 class _Found:
-    """What the log says of keys: which have ended, which have slots, which exist."""
+    """What the log says of keys: which have ended without a process left, which have slots, which exist."""
 
     over: set[SlotKey] = field(default_factory=set[SlotKey])
     granted: set[SlotKey] = field(default_factory=set[SlotKey])
@@ -184,18 +184,25 @@ class LimitsReconciler:
     async def _look_up(self, slot_keys: Iterable[SlotKey]) -> _Found:
         spots: dict[str, tuple[SlotKey, set[SlotKey]]] = {}
         found = _Found()
+        may_run, stopped = set[SlotKey](), set[SlotKey]()
         for slot_key in slot_keys:
             run_id, key, attempt = slot_key
             first, granted = ("requested", "admitted")
             if key:
-                first, granted = (f"step.{key}.{attempt}.queued", f"step.{key}.{attempt}.granted")
+                prefix = f"step.{key}.{attempt}"
+                first, granted = (f"{prefix}.queued", f"{prefix}.granted")
                 spots[subjects.finished(run_id, key, attempt)] = (slot_key, found.over)
+                spots[subjects.run(run_id, f"{prefix}.started")] = (slot_key, may_run)
+                spots[subjects.run(run_id, f"{prefix}.stopped")] = (slot_key, stopped)
             else:
                 spots[subjects.run(run_id, "finished")] = (slot_key, found.over)
             spots[subjects.run(run_id, first)] = (slot_key, found.known)
             spots[subjects.run(run_id, granted)] = (slot_key, found.granted)
         there: dict[str, Recorded] = await self._log.last(list(spots))
-        for subject in there:
+        for subject, recorded in there.items():
             slot_key, group = spots[subject]
             group.add(slot_key)
+            if isinstance(recorded.fact, AttemptFinished) and recorded.fact.executor:
+                stopped.add(slot_key)  # its executor records its end when no process is left
+        found.over -= may_run - stopped
         return found

@@ -19,6 +19,7 @@ from penstock_core.facts import (
     AttemptQueued,
     AttemptRequested,
     AttemptStarted,
+    AttemptStopped,
     CancelRequested,
     ClockReached,
     Fact,
@@ -52,7 +53,8 @@ def requested(**other: Any) -> AttemptRequested:
 EXAMPLES: list[tuple[Fact, str, bool]] = [
     (RunRequested(**RUN, project="p", pipeline="f", version=1), "requested", True),
     (AttemptRequested(**REQUESTED), "step.features/split-2[3].4.requested.gpu", True),
-    (AttemptStarted(**STEP, executor="e"), "step.features/split-2[3].4.started", False),
+    (AttemptStarted(**STEP, executor="e"), "step.features/split-2[3].4.started", True),
+    (AttemptStopped(**STEP), "step.features/split-2[3].4.stopped", True),
     *((AttemptFinished(**STEP, outcome=outcome), "step.features/split-2[3].4.finished", True) for outcome in Outcome),
     (StepSkipped(**RUN, key="a", reason="no"), "step.a.skipped", True),
     (CancelRequested(**RUN), "cancel", True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from penstock_core.facts import (
     Fact,
     Outcome,
 )
+from penstock_core.ownership import Standing
 from penstock_core.ports import Recorded
 from penstock_core.shipping.messages import Message
 from penstock_executor.cache import CacheLookup
@@ -33,6 +34,9 @@ class FakeEdges:
         self.known: dict[str, Recorded] = {}
         self.log: list[Fact] = []
         self.refuses = 0
+        self.fencing_number = 7
+        self.owner = Standing.GONE
+        self.rivals: list[Standing] = []
         self.acked: list[Delivery] = []
         self.back: list[Delivery] = []
         self.extended: list[Delivery] = []
@@ -45,12 +49,27 @@ class FakeEdges:
             self.refuses -= 1
             future.set_exception(BusError("refused"))
         else:
-            self.log.append(fact)
-            future.set_result(True)
+            taken = fact.append_once and any(fact_codec.subject(fact) == fact_codec.subject(one) for one in self.log)
+            if not taken:
+                self.log.append(fact)
+            future.set_result(not taken)
         return future
 
     async def facts(self, places: list[str]) -> dict[str, Recorded]:
         return {place: self.known[place] for place in places if place in self.known}
+
+    async def latest(self, subject: str) -> Fact | None:
+        return next((fact for fact in self.log if fact_codec.subject(fact) == subject), None)
+
+    @property
+    def fence(self) -> int:
+        return self.fencing_number
+
+    async def standing(self, started: AttemptStarted) -> Standing:
+        return self.owner
+
+    async def others(self, attempt: tuple[str, str, int]) -> list[Standing]:
+        return self.rivals
 
     async def ack(self, delivery: Delivery) -> None:
         self.acked.append(delivery)
@@ -98,6 +117,7 @@ class FakeProcesses:
     def __init__(self, *, durable: bool = False) -> None:
         self.durable = durable
         self.error: Exception | None = None
+        self.own: Callable[[AttemptRequested], Awaitable[None]] | None = None
         self.started: list[str] = []
         self.cancelled: list[str] = []
         self.ready = asyncio.Event()
@@ -108,6 +128,12 @@ class FakeProcesses:
         await self.ready.wait()
         if self.error is not None:
             raise self.error
+        if self.own is not None:
+            try:
+                await self.own(attempt)
+            except BaseException:
+                self.started.remove(attempt.key)
+                raise
 
     async def cancel(self, run_id: str, key: str, attempt: int, reason: str) -> None:
         if key in self.started:
@@ -128,6 +154,8 @@ class ServiceHarness:
             "e", 2, self.platform, self.wanted.append, lambda *_, **__: None, look_ahead=ahead
         )
         self.service.use(self.processes)
+        if not durable:
+            self.processes.own = self.service.own
 
     def deliver(
         self, key: str, *, body: bytes | None = None, seq: int = 1, delivered: int = 1, at: float = 0.0, **given: Any

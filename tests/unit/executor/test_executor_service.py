@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
 
+import pytest
 from executor_fakes import ServiceHarness
 
 from penstock_contracts import subjects
-from penstock_core.facts import AttemptFinished, AttemptStarted, Outcome
+from penstock_core.facts import AttemptFinished, AttemptStarted, AttemptStopped, Outcome
+from penstock_core.ownership import Standing
 from penstock_core.ports import Recorded
 from penstock_core.shipping.messages import Messages
 from penstock_executor.interpreters import EnvironmentMissingError
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 async def _settle() -> None:
@@ -123,6 +133,97 @@ async def test_an_attempt_finished_in_the_log_is_never_submitted_to_a_durable_ba
     delivery = bench.deliver("a")
     await _settle()
     assert (bench.processes.started, bench.platform.acked) == ([], [delivery])
+
+
+OWNED = AttemptStarted(run_id="r", key="a", attempt=1, executor="other", fence=3)
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("standing", [Standing.ACTIVE, Standing.SILENT])
+async def test_a_repeated_attempt_waits_while_another_executor_may_have_it(known: bool, standing: Standing) -> None:
+    bench = ServiceHarness()
+    if known:
+        bench.platform.known[subjects.run("r", OWNED.tail)] = Recorded(1, 0.0, OWNED)
+    bench.platform.owner, bench.platform.rivals = standing, [Standing.GONE, standing]
+    delivery = bench.deliver("a", delivered=2)
+    await _settle()
+    assert (bench.processes.started, bench.platform.log, bench.platform.back) == ([], [], [delivery])
+
+
+async def test_a_repeated_attempt_is_owned_before_it_starts_and_lost_if_its_owner_is_gone() -> None:
+    bench = ServiceHarness()
+    bench.deliver("b", delivered=2)
+    await _settle()
+    [owner] = [fact for fact in bench.platform.log if isinstance(fact, AttemptStarted)]
+    assert (owner.key, owner.executor, owner.fence, bench.processes.started) == ("b", "e", 7, ["b"])
+    bench.platform.known[subjects.run("r", OWNED.tail)] = Recorded(1, 0.0, OWNED)
+    bench.deliver("a", delivered=2)
+    await _settle()
+    [end] = [fact for fact in bench.platform.log if isinstance(fact, AttemptFinished)]
+    assert (end.key, end.outcome, bench.processes.started) == ("a", Outcome.LOST, ["b"])
+
+
+async def test_a_cancelled_attempt_that_another_executor_has_gets_no_end_here() -> None:
+    """Its slots would be released while its process goes on."""
+    bench = ServiceHarness()
+    await bench.service.cancel("r", "enough")
+    bench.platform.known[subjects.run("r", OWNED.tail)] = Recorded(1, 0.0, OWNED)
+    bench.platform.owner = Standing.ACTIVE
+    delivery = bench.deliver("a", delivered=2, limited=True)
+    await _settle()
+    assert (bench.platform.log, bench.platform.back) == ([], [delivery])
+
+
+async def test_an_attempt_with_slots_starts_only_with_a_lease_and_as_its_owner() -> None:
+    bench = ServiceHarness()
+    bench.platform.fencing_number = 0
+    first = bench.deliver("a", limited=True)
+    await _settle()
+    bench.platform.fencing_number = 7
+    bench.platform.log.append(replace(OWNED, key="b"))
+    second = bench.deliver("b", limited=True)
+    await _settle()
+    assert (bench.processes.started, bench.platform.back) == ([], [first, second])
+    bench.deliver("c", limited=True)
+    await _settle()
+    assert bench.processes.started == ["c"]
+
+
+async def test_an_attempt_with_slots_that_has_ended_does_not_start_and_is_recorded_as_stopped() -> None:
+    bench = ServiceHarness()
+    end = AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.CANCELLED)
+    bench.platform.log.append(end)
+    delivery = bench.deliver("a", limited=True)
+    await _settle()
+    assert (bench.processes.started, bench.platform.back) == ([], [delivery])
+    for fact in bench.platform.log:
+        bench.platform.known[subjects.run("r", fact.tail)] = Recorded(1, 0.0, fact)
+    again = bench.deliver("a", limited=True, delivered=2)
+    await _settle()
+    assert bench.platform.log[-1] == AttemptStopped(run_id="r", key="a", attempt=1)
+    assert (bench.processes.started, bench.platform.acked) == ([], [again])
+
+
+async def test_a_process_of_an_attempt_that_another_executor_owns_is_ended_and_records_nothing() -> None:
+    bench = ServiceHarness()
+    delivery = bench.deliver("a")
+    await _settle()
+    bench.platform.log.append(OWNED)
+    bench.service.started(AttemptStarted(run_id="r", key="a", attempt=1, executor="e"))
+    await until(lambda: bench.processes.cancelled == ["a"])
+    bench.service.finished(AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.CANCELLED))
+    await _settle()
+    assert (bench.platform.log, bench.platform.acked, bench.service.active_count) == ([OWNED], [delivery], 0)
+
+
+async def test_an_end_that_others_recorded_before_is_followed_by_the_stop() -> None:
+    bench = ServiceHarness()
+    bench.deliver("a", limited=True)
+    await _settle()
+    bench.platform.log.append(AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.CANCELLED))
+    bench.service.finished(AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.CANCELLED))
+    await _settle()
+    assert bench.platform.log[-1] == AttemptStopped(run_id="r", key="a", attempt=1)
 
 
 async def test_a_started_attempt_on_a_durable_backend_is_resubmitted_and_not_lost() -> None:

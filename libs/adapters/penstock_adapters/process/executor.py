@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import os
 import signal
 import time
@@ -44,6 +45,8 @@ POLL_INTERVAL = 0.2
 _HANDOVER = 60.0
 _LINGER = 1.0
 _UNKILLABLE = 5.0
+
+_LEASE_ENDED = "the executor could not renew its lease, so the attempt, which has slots of limits, was ended"
 
 _ABOUT_IMPORTS = (protocol.IMPORTED, protocol.REFUSED)
 
@@ -82,6 +85,7 @@ class ProcessExecutor:
             raises `UnavailableError` where trying again may help, and another `PenstockError` where it does not.
         home: the state folder; attempts work below `<home>/work`. What dead executors left there is removed first.
         options: the options.
+        own: called when everything but the process is there; it raises a `PenstockError` if the attempt must not start.
     """
 
     durable = False
@@ -94,9 +98,12 @@ class ProcessExecutor:
         prepare: Callable[[AttemptRequested], Awaitable[AttemptEnvironment]],
         home: Path,
         options: ProcessOptions | None = None,
+        own: Callable[[AttemptRequested], Awaitable[None]] | None = None,
     ) -> None:
         self._reporter = AttemptReporter(executor_id, events, outbox)
         self._prepare = prepare
+        self._own = own
+        self._deadline = math.inf
         self._options = options or ProcessOptions()
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[int, Job] = {}
@@ -122,6 +129,8 @@ class ProcessExecutor:
         self._cancelled_while_preparing[name] = None
         try:
             where = await self._prepare(attempt)
+            if self._own is not None and name not in self._by_attempt:
+                await self._own(attempt)
         finally:
             cancelled = self._cancelled_while_preparing.pop(name)
         self._check_open()
@@ -161,6 +170,32 @@ class ProcessExecutor:
             self._cancelled_while_preparing[name] = reason
         if (job := self._by_attempt.get(name)) is not None:
             self._stop(job, Outcome.CANCELLED, ErrorInfo(type="Cancelled", message=reason))
+
+    @property
+    def mark(self) -> str:
+        """What marks the processes of its attempts, see `orphans`."""
+        return self._work.mark
+
+    def extend(self, deadline: float) -> None:
+        """Let attempts with slots of limits run until `deadline`, in seconds of the machine's boot clock.
+
+        Their fork servers kill them then, also if this process is stopped.
+        """
+        self._deadline = deadline
+        for job in self._jobs.values():
+            if job.request.limited and job.stage in (Stage.SENT, Stage.RUNNING):
+                self._send_deadline(job)
+
+    def end_limited(self) -> None:
+        """End the attempts with slots of limits: others may have these slots now."""
+        for job in [job for job in self._jobs.values() if job.request.limited]:
+            self._stop(job, Outcome.LOST, ErrorInfo(type="Lost", message=_LEASE_ENDED))
+            if job.stage is Stage.RUNNING:
+                self._signal(job, signal.SIGKILL)
+
+    def _send_deadline(self, job: Job) -> None:
+        if job.request.limited and self._deadline != math.inf:
+            job.server.send(protocol.encode(protocol.LEASE, job.number, self._deadline))
 
     async def close(self) -> None:
         """End all attempts, report them as lost, and leave no process and no folder behind."""
@@ -206,6 +241,7 @@ class ProcessExecutor:
             body = b"@" + os.fsencode(path)
         job.stage, job.since = Stage.SENT, self._loop.time()
         job.server.send(protocol.encode(protocol.RUN, job.number, job.module, body=body))
+        self._send_deadline(job)
         self._schedule_poll()
 
     def _signal(self, job: Job, number: int) -> None:
@@ -251,7 +287,9 @@ class ProcessExecutor:
                 self._started(job, int(pid), slot)
             case protocol.RESULT, [wrote]:
                 self._result(job, body, wrote=wrote != "0")
-            case protocol.EXIT, [status]:
+            case protocol.EXIT, [status, expired]:
+                if expired == "1":
+                    job.reason = job.reason or (Outcome.LOST, ErrorInfo(type="Lost", message=_LEASE_ENDED))
                 self._exited(job, int(status))
             case protocol.UNFORKED, []:
                 why = f"no process could be created for the step: {body.decode(errors='replace')[:500]}"
@@ -374,6 +412,9 @@ class ProcessExecutor:
             self._loop.call_soon(self._drain, job, shipper, fact)
 
     def _on_reported(self, job: Job, fact: AttemptFinished) -> None:
+        if job.request.limited and not job.reaped:
+            job.end = fact  # reported when no process is left: then its slots are granted to others
+            return
         job.end_reported = True
         del self._by_attempt[job.name]
         self._reporter.finished(fact)
@@ -385,7 +426,10 @@ class ProcessExecutor:
             return
         job.reaped = True
         job.server.jobs -= 1
-        self._clean(job)
+        if job.end is not None:
+            self._on_reported(job, job.end)
+        else:
+            self._clean(job)
         self._pool.released(job.server)
         if self._closing and not self._jobs:
             self._empty.set()
@@ -406,7 +450,7 @@ class ProcessExecutor:
         now = self._loop.time()
         for job in list(self._jobs.values()):
             age = now - job.since
-            if job.killed and age > _UNKILLABLE:
+            if job.killed and age > _UNKILLABLE and not job.request.limited:
                 self._abort(
                     job, ErrorInfo(type="Lost", message="the step's process does not end although it was killed")
                 )

@@ -16,7 +16,7 @@ import pydantic
 from penstock_adapters.process.attempt_environment import AttemptEnvironment
 from penstock_adapters.process.fork_server import ForkServer
 from penstock_core import fork_server_protocol as protocol
-from penstock_core.facts import AttemptRequested, ErrorInfo, Outcome
+from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
 from penstock_core.shipping.shipper import Shipper
 
 _CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGILL, signal.SIGFPE)
@@ -24,7 +24,7 @@ _ERROR = pydantic.TypeAdapter(ErrorInfo)
 
 
 class Stage(Enum):
-    """Progress of a job. `ENDED`: its end is reported or about to be; its process may not be reaped yet."""
+    """Progress of a job. `ENDED`: its end is reported or about to be (`end`); its process may not be reaped yet."""
 
     WAITING = auto()
     SENT = auto()
@@ -50,6 +50,7 @@ class Job:
     reason: tuple[Outcome, ErrorInfo] | None = None
     killed: bool = False
     dirty: bool = True
+    end: AttemptFinished | None = None
     end_reported: bool = False
     reaped: bool = False
     timers: list[asyncio.TimerHandle] = field(default_factory=list[asyncio.TimerHandle])

@@ -20,7 +20,7 @@ from pathlib import Path
 
 VARIABLE = "PENSTOCK_FORKSERVER"
 
-_ROUNDS = 20
+_ROUNDS = 250
 _PAUSE = 0.02
 
 
@@ -76,6 +76,11 @@ def sweep(home: Path) -> int:
 def kill_marked(mark: str) -> int:
     """Kill every process with exactly this mark; returns how many."""
     return _kill(lambda found: found == mark)
+
+
+def kill_marked_below(mark: str) -> int:
+    """Kill every process of an executor with this mark, of any of its fork servers; returns how many."""
+    return _kill(lambda found: found.startswith(f"{mark}."))
 
 
 def _kill(wanted: Callable[[str], bool]) -> int:

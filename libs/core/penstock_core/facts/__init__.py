@@ -14,6 +14,7 @@ from penstock_core.facts.attempts import (
     AttemptQueued,
     AttemptRequested,
     AttemptStarted,
+    AttemptStopped,
     SlotGranted,
 )
 from penstock_core.facts.parts import (
@@ -47,6 +48,7 @@ Fact = (
     | AttemptStarted
     | ArtifactCommitted
     | AttemptFinished
+    | AttemptStopped
     | RunFinished
     | RunArchived
     | RunDeleted
@@ -63,6 +65,7 @@ __all__ = [
     "AttemptQueued",
     "AttemptRequested",
     "AttemptStarted",
+    "AttemptStopped",
     "CacheMode",
     "CacheReport",
     "CacheRule",

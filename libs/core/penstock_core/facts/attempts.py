@@ -66,6 +66,7 @@ class AttemptRequested:
         cache: what the cache key of its result is made of; None if its result is not cached.
         seed: what random generators start from, together with `key`; None: from entropy.
         closing: whether it runs after the main phase of the run, so that a cancel of the run does not stop it.
+        limited: whether it has slots of limits, which are released when no process of it is left.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.requested.v1"
@@ -91,6 +92,7 @@ class AttemptRequested:
     start_by: float | None = None
     cache: CacheRule | None = None
     closing: bool = False
+    limited: bool = False
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)
@@ -104,15 +106,22 @@ class AttemptRequested:
 
 @frozen(kw_only=True)
 class AttemptStarted:
-    """Attempt n started. Informative: no decision depends on it."""
+    """An executor owns attempt n, and runs it. The first one counts, so an attempt has one owner.
+
+    Attributes:
+        executor: name of the executor.
+        fence: fencing number of the executor's lease, see `penstock_core.ownership`.
+        pid: id of the process; 0 if the fact was written before the process existed.
+    """
 
     ce_type: ClassVar[str] = "penstock.attempt.started.v1"
-    append_once: ClassVar[bool] = False
+    append_once: ClassVar[bool] = True
 
     run_id: str
     key: str
     attempt: int
     executor: str
+    fence: int = 0
     host: str = ""
     pid: int = 0
     started_at: float = 0.0
@@ -124,6 +133,26 @@ class AttemptStarted:
     def tail(self) -> str:
         """End of the subject."""
         return f"step.{self.key}.{self.attempt}.started"
+
+
+@frozen(kw_only=True)
+class AttemptStopped:
+    """No process of attempt n is left. Written if it has slots of limits and not its executor recorded its end."""
+
+    ce_type: ClassVar[str] = "penstock.attempt.stopped.v1"
+    append_once: ClassVar[bool] = True
+
+    run_id: str
+    key: str
+    attempt: int
+
+    def __post_init__(self) -> None:
+        check_attempt(self.run_id, self.key, self.attempt)
+
+    @property
+    def tail(self) -> str:
+        """End of the subject."""
+        return f"step.{self.key}.{self.attempt}.stopped"
 
 
 @frozen(kw_only=True)

@@ -266,6 +266,7 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
         start_by=start_by,
         cache=_cache(spec, step, run),
         closing=node.phase is not Phase.MAIN,
+        limited=bool(limits),
     )
 
 

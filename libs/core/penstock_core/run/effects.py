@@ -32,7 +32,11 @@ class AcquireSlots:
 
 @frozen()
 class ReleaseSlots:
-    """Release the slots of a finished attempt, or remove it from the queues for them."""
+    """Release the slots of a finished attempt, or remove it from the queues for them.
+
+    Its slots stay taken while a process of it may be left: if an executor owned it, until that one has recorded its end
+    or `AttemptStopped`.
+    """
 
     key: str
     attempt: int

@@ -15,6 +15,7 @@ from penstock_core.facts import (
     AttemptQueued,
     AttemptRequested,
     AttemptStarted,
+    AttemptStopped,
     CancelRequested,
     ClockReached,
     Fact,
@@ -68,6 +69,8 @@ def evolve(state: RunState, fact: Fact) -> RunState:
             _started(state, fact)
         case AttemptQueued():
             _queued(state, fact)
+        case AttemptStopped():
+            state.outbox[effects.ReleaseSlots(fact.key, fact.attempt)] = None
         case SlotGranted():
             _granted(state, fact)
         case StepSkipped():

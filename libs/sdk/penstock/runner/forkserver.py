@@ -12,6 +12,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import json
+import math
 import os
 import resource
 import selectors
@@ -50,13 +51,18 @@ _NO_FORK = 0.05
 
 @dataclass(slots=True)
 class Child:
-    """A child process. `number` is that of its attempt; None while it is spare, and for an adopted orphan."""
+    """A child process. `number` is that of its attempt; None while it is spare, and for an adopted orphan.
+
+    It is killed at its `deadline`, in seconds of the machine's boot clock.
+    """
 
     pid: int
     pidfd: int
     orders: socket.socket | None
     slot: str = ""
     number: str | None = None
+    deadline: float = math.inf
+    expired: bool = False
 
     def signal(self, number: int) -> None:
         """Signal the whole process group. Its id cannot have been reused: the leader is not reaped yet."""
@@ -84,13 +90,15 @@ class ForkServer:
         self._open = True
         self._ready = False
         self._kept: set[int] = set()
+        self._orphans: set[int] = set()
+        self._exits: list[tuple[str, int, int]] = []
 
     def serve(self) -> None:
         """Serve until the executor's end of the link closes, then kill everything."""
         self._selector.register(self._link, selectors.EVENT_READ, self._read)
         while self._open:
             no_spare = self._spare is None and self._ready
-            happened = self._selector.select(0 if no_spare else None)
+            happened = self._selector.select(0 if no_spare else self._until_deadline())
             for key, _ in happened:
                 key.data()
             if no_spare and not happened:
@@ -102,6 +110,18 @@ class ForkServer:
                 except OSError:  # the next attempt tries again, and reports it
                     time.sleep(_NO_FORK)
         self._stop()
+
+    def _until_deadline(self) -> float | None:
+        """Kill the attempts whose deadline has come; returns the seconds until the next one."""
+        if all(one.deadline == math.inf for one in self._running.values()):
+            return None
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        for one in self._running.values():
+            if one.deadline <= now:
+                one.deadline, one.expired = math.inf, True
+                one.signal(signal.SIGKILL)
+        soonest = min((one.deadline for one in self._running.values()), default=math.inf)
+        return None if soonest == math.inf else max(0.0, soonest - now)
 
     # ----------------------------------------------------------------------------------------------- the executor
 
@@ -122,6 +142,9 @@ class ForkServer:
             case [protocol.SIGNAL, number, signum]:
                 if (running := self._running.get(number)) is not None:
                     running.signal(int(signum))
+            case [protocol.LEASE, number, deadline]:
+                if (running := self._running.get(number)) is not None:
+                    running.deadline = float(deadline)
             case [protocol.IMPORT, module]:
                 self._import(module)
             case _:
@@ -222,10 +245,15 @@ class ForkServer:
             self._spare = None
         if ended.orders is not None:
             ended.orders.close()
+        self._orphans.discard(ended.pid)
         self._kill_orphans()
         if ended.number is not None:
             del self._running[ended.number]
-            self._send(protocol.EXIT, ended.number, status)
+            self._exits.append((ended.number, status, int(ended.expired)))
+        if not self._orphans:  # nothing is left of the attempts that ended
+            for words in self._exits:
+                self._send(protocol.EXIT, *words)
+            self._exits.clear()
 
     def _kill_orphans(self) -> None:
         """Kill processes that an ended attempt left behind in other sessions: this server has adopted them."""
@@ -234,6 +262,7 @@ class ForkServer:
                 with suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
                     self._watch(pid, None)
+                    self._orphans.add(pid)
 
     def _stop(self) -> None:
         deadline = time.monotonic() + _STOP_LIMIT

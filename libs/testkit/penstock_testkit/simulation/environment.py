@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+from penstock_core import ownership
 from penstock_core.facts import (
     AttemptQueued,
     ClockReached,
@@ -83,6 +84,8 @@ class Environment:
                 # A request after the grant comes from an unaware replica; reconciliation with the log would undo it.
                 if isinstance(held, AttemptQueued) and attempt not in self.holding and not self._known(attempt):
                     self.waiting[attempt] = held
+            case effects.ReleaseSlots() if self.process_left(attempt):
+                pass
             case effects.ReleaseSlots():
                 self.waiting.pop(attempt, None)
                 self.holding.pop(attempt, None)
@@ -99,6 +102,12 @@ class Environment:
                 self.registered[attempt] = None
             case _:
                 self.killed[attempt] = None
+
+    def process_left(self, attempt: Attempt) -> bool:
+        """Return whether a process of a finished attempt may be left."""
+        run_id, key, number = attempt
+        facts = [self.broker.find(run_id, f"step.{key}.{number}.{tail}") for tail in ("started", "finished", "stopped")]
+        return not ownership.is_stopped(*facts, certain=True)
 
     def grant(self, which: int) -> None:
         """Grant slots to a waiting attempt, or repeat the grant of one that has them."""

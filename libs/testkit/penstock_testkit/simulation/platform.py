@@ -15,10 +15,13 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field
 
+from penstock_core import ownership
 from penstock_core.facts import (
     AttemptFinished,
+    AttemptQueued,
     AttemptRequested,
     AttemptStarted,
+    AttemptStopped,
     CancelRequested,
     ClockReached,
     ErrorInfo,
@@ -30,6 +33,7 @@ from penstock_core.facts import (
     StepCancelRequested,
     StepReused,
 )
+from penstock_core.ownership import Standing, Verdict
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.pipeline.values import Collected, CollectedRef, Inline, Value
 from penstock_core.run.machine import Plan, RunState
@@ -41,13 +45,25 @@ from penstock_testkit.simulation.broker import Broker, Consumer, Delivery
 from penstock_testkit.simulation.environment import Environment
 from penstock_testkit.simulation.replica import Replica, SchedulerBehavior, SharedState
 
-SENT = RunRequested | RunAdmitted | CancelRequested | ClockReached | StepCancelRequested | SlotGranted | AttemptFinished
+SENT = (
+    RunRequested
+    | RunAdmitted
+    | CancelRequested
+    | ClockReached
+    | StepCancelRequested
+    | SlotGranted
+    | AttemptFinished
+    | AttemptStopped
+)
 """Facts that are delivered to schedulers."""
 
 
 @dataclass(slots=True)
 class Execution:
-    """An attempt that an executor runs. The executor of a zombie is presumed dead but still reports."""
+    """An attempt that an executor runs. The executor of a zombie is presumed dead but still reports.
+
+    An attempt with slots has a process once it has started; others have one from the beginning.
+    """
 
     request: AttemptRequested
     delivery: Delivery
@@ -190,7 +206,6 @@ class SimulatedPlatform:
             self.attempts.nack(delivery.seq)
             return
         attempt = (request.run_id, request.key, request.attempt)
-        prefix = f"step.{request.key}.{request.attempt}"
         for execution in self.executions:
             if execution.executor == executor and execution.request == request:
                 execution.delivery = delivery
@@ -202,16 +217,21 @@ class SimulatedPlatform:
             self.broker.append([late])
             self.attempts.ack(delivery.seq)
             return
-        lost = invariants.unreadable(request)
-        if delivery.delivered > 1:
-            if self.broker.find(request.run_id, f"{prefix}.finished"):
-                self.attempts.ack(delivery.seq)
-                return
-            lost = lost or self.broker.find(request.run_id, f"{prefix}.started") is not None
-        if lost:
+        verdict = self._judge(request, executor) if delivery.delivered > 1 else Verdict.RUN
+        if verdict is Verdict.WAIT:
+            self.attempts.nack(delivery.seq)
+            return
+        if verdict in (Verdict.DONE, Verdict.STOPPED):
+            if verdict is Verdict.STOPPED:
+                self._record_stop(attempt)
+            self.attempts.ack(delivery.seq)
+            return
+        if verdict is Verdict.LOST or invariants.unreadable(request):
             error = ErrorInfo(type="Lost", message="its executor is gone")
             run_id, key, number = attempt
-            lost_end = AttemptFinished(run_id=run_id, key=key, attempt=number, outcome=Outcome.LOST, error=error)
+            lost_end = AttemptFinished(
+                run_id=run_id, key=key, attempt=number, outcome=Outcome.LOST, error=error, executor=f"e{executor}"
+            )
             self.broker.append([lost_end])
             self.attempts.ack(delivery.seq)
             return
@@ -221,39 +241,85 @@ class SimulatedPlatform:
     def start(self, which: int) -> None:
         """Start a taken attempt."""
         if self.executions:
-            execution = self.executions[which % len(self.executions)]
-            request = execution.request
-            execution.started = True
-            run_id, key, number = request.run_id, request.key, request.attempt
-            mark, at = execution.mark, self.broker.at
-            fact = AttemptStarted(run_id=run_id, key=key, attempt=number, executor=mark, started_at=at)
-            self.broker.append([fact])
+            self._start(self.executions[which % len(self.executions)])
+
+    def _start(self, execution: Execution) -> bool:
+        """Own an attempt; return whether it goes on: it is another's, or it has ended."""
+        if execution.started:
+            return True
+        run_id, key, number = attempt = _attempt(execution)
+        fact = AttemptStarted(
+            run_id=run_id, key=key, attempt=number, executor=execution.mark, started_at=self.broker.at
+        )
+        if not self.broker.append([fact])[0]:
+            self.executions.remove(execution)
+            self.attempts.nack(execution.delivery.seq)
+            return False
+        if execution.request.limited and self.broker.find(run_id, f"step.{key}.{number}.finished"):
+            self.executions.remove(execution)
+            self._record_stop(attempt)
+            self.attempts.ack(execution.delivery.seq)
+            return False
+        execution.started = True
+        return True
+
+    def _judge(self, request: AttemptRequested, executor: int) -> Verdict:
+        """Judge an attempt that is delivered again. The lease of a zombie ends: an attempt with slots is killed."""
+        attempt = (request.run_id, request.key, request.attempt)
+        if request.limited:
+            self.executions = [one for one in self.executions if one.executor >= 0 or _attempt(one) != attempt]
+        started, finished, stopped = (
+            self.broker.find(request.run_id, f"step.{request.key}.{request.attempt}.{tail}")
+            for tail in ("started", "finished", "stopped")
+        )
+        living = any(_attempt(one) == attempt and one.executor not in (-1, executor) for one in self.executions)
+        return ownership.judge(
+            limited=request.limited,
+            started=started if isinstance(started, AttemptStarted) else None,
+            finished=finished if isinstance(finished, AttemptFinished) else None,
+            stopped=stopped is not None,
+            standings=[Standing.ACTIVE if living else Standing.GONE],
+        )
+
+    def _record_stop(self, attempt: tuple[str, str, int]) -> None:
+        run_id, key, number = attempt
+        self.broker.append([AttemptStopped(run_id=run_id, key=key, attempt=number)])
 
     def end(self, which: int, how: int, size: int = 0, acknowledged: int = 1) -> None:
         """End an attempt with any outcome. Its executor may crash between report and acknowledgement."""
         if not self.executions:
             return
-        execution = self.executions.pop(which % len(self.executions))
+        execution = self.executions[which % len(self.executions)]
         request = execution.request
+        if request.limited and not self._start(execution):
+            return
+        self.executions.remove(execution)
         spec = self.plans[request.run_id].specs[invariants.node_of(self.plans[request.run_id].nodes, request.key)]
         attempt = (request.run_id, request.key, request.attempt)
         fact = generators.end(attempt, spec, generators.Ending(how, size), self.broker.at, execution.mark)
         if how % 11 == 10 and self.broker.find(request.run_id, "cancel"):
-            fact = AttemptFinished(run_id=attempt[0], key=attempt[1], attempt=attempt[2], outcome=Outcome.CANCELLED)
-        self.broker.append([fact])
+            fact = AttemptFinished(
+                run_id=attempt[0],
+                key=attempt[1],
+                attempt=attempt[2],
+                outcome=Outcome.CANCELLED,
+                executor=execution.mark if request.limited else "",
+            )
+        if not self.broker.append([fact])[0] and request.limited:
+            self._record_stop(attempt)
         if acknowledged % 4:
             self.attempts.ack(execution.delivery.seq)
         else:
             self.attempts.nack(execution.delivery.seq)
 
     def die(self, executor: int, zombie: int) -> None:
-        """Crash an executor, or presume it dead; its messages in flight are redelivered."""
+        """Crash an executor, or presume it dead, or only redeliver its messages in flight, which a crash also does."""
         executor %= self.size[1]
         for execution in [execution for execution in self.executions if execution.executor == executor]:
             self.attempts.nack(execution.delivery.seq)
-            if zombie % 2:
+            if zombie % 3 == 1:
                 execution.executor = -1
-            else:
+            elif zombie % 3 == 0:
                 self.executions.remove(execution)
 
     def stop_process(self, which: int) -> None:
@@ -262,6 +328,8 @@ class SimulatedPlatform:
         if doomed:
             execution = doomed[which % len(doomed)]
             self.executions.remove(execution)
+            if execution.started and execution.request.limited:
+                self._record_stop(_attempt(execution))
             self.attempts.ack(execution.delivery.seq)
 
     # --------------------------------------------------------------------------------------------- all others
@@ -306,6 +374,7 @@ class SimulatedPlatform:
         self.checked = len(self.broker.records)
         for run_id in sorted(grown):
             invariants.check(self.pipelines[run_id], [record.fact for record in self.broker.read(run_id)])
+        self._check_slots()
         if self.facts.idle:
             for run_id in self.pipelines:
                 late = any(node.phase != "main" for node in self.pipelines[run_id].nodes)
@@ -317,6 +386,19 @@ class SimulatedPlatform:
                 for run_id, cached in replica.cached.items():
                     if replica.current:
                         self._compare(run_id, cached.state)
+
+    def _check_slots(self) -> None:
+        """Check that no more processes exist than their limits have slots."""
+        taken: dict[str, list[int]] = {}
+        for execution in self.executions:
+            request = execution.request
+            queued = self.broker.find(request.run_id, f"step.{request.key}.{request.attempt}.queued")
+            if execution.started and request.limited and isinstance(queued, AttemptQueued):
+                for limit in queued.limits:
+                    taken.setdefault(limit.name, []).append(limit.most or 2)
+        for name, sizes in taken.items():
+            if len(sizes) > max(sizes):
+                raise InvariantError(f"{len(sizes)} processes have a slot of {name}")
 
     def _compare(self, run_id: str, cached_state: RunState) -> None:
         replay = self.replay(run_id)
@@ -339,7 +421,7 @@ class SimulatedPlatform:
                     if all(execution.delivery.seq != seq for execution in self.executions) or consumer is self.facts:
                         consumer.nack(seq)
             self.deliver(number, 4)
-            while self.attempts.again or self.attempts.waiting:
+            for _ in range(len(self.attempts.again) + len(self.attempts.waiting)):
                 self.broker.at += 10_000.0
                 self.take(number)
             while self.executions:

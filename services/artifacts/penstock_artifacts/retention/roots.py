@@ -33,6 +33,7 @@ _WITHOUT_REFERENCES = {
     f"KV_{subjects.LIMITS_BUCKET}",
     f"KV_{subjects.RETENTION_BUCKET}",
     f"KV_{subjects.TOKENS_BUCKET}",
+    f"KV_{subjects.LEASES_BUCKET}",
 }
 _STREAM_NOT_FOUND = 10059
 _UNPACKED = 256 * 1024 * 1024

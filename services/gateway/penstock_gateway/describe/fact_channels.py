@@ -10,6 +10,7 @@ from penstock_core.facts import (
     AttemptQueued,
     AttemptRequested,
     AttemptStarted,
+    AttemptStopped,
     CancelRequested,
     ClockReached,
     Fact,
@@ -57,6 +58,7 @@ FACTS = (
     FactChannel(
         AttemptFinished, f"{_ATTEMPT}.finished", ("executor", "scheduler", "gateway"), ("scheduler", "gateway")
     ),
+    FactChannel(AttemptStopped, f"{_ATTEMPT}.stopped", ("executor",), ("scheduler",)),
     FactChannel(RunFinished, "finished", ("scheduler",), ("gateway",)),
     FactChannel(RunArchived, "archived", ("artifacts",), ("gateway", "executor", "artifacts")),
     FactChannel(RunDeleted, "deleted", ("artifacts",), ("gateway", "artifacts")),

@@ -72,9 +72,22 @@ class Bucket:
             raise
         return int(answer["seq"])
 
-    async def delete(self, key: str) -> None:
-        """Delete a key; a marker stays, so that watchers learn of it."""
-        await self._bus.publish(self._prefix + key, b"", {"KV-Operation": "DEL"})
+    async def delete(self, key: str, revision: int | None = None) -> bool:
+        """Delete a key; a marker stays, so that watchers learn of it. With `revision`, only if that is its revision.
+
+        Returns:
+            False when the key has changed meanwhile.
+        """
+        headers = {"KV-Operation": "DEL"}
+        if revision is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
+        try:
+            await self._bus.publish(self._prefix + key, b"", headers)
+        except BusError as error:
+            if error.code == WRONG_LAST:
+                return False
+            raise
+        return True
 
     async def purge(self, key: str) -> None:
         """Purge a key with its history."""
