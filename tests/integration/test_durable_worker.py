@@ -16,8 +16,8 @@ from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import subjects
 from penstock_core.errors import UnavailableError
-from penstock_servicekit.app import connect
 from penstock_servicekit.durable_worker import DurableWorker
+from penstock_servicekit.nats_connection import connect, servers
 from penstock_servicekit.service_context import ServiceContext
 
 
@@ -27,7 +27,7 @@ async def service(home: Path) -> AsyncIterator[ServiceContext]:
     server = EmbeddedServer(home, fsync=False)
     await server.start()
     watch = asyncio.create_task(server.supervise())
-    broker, bus = await connect(server.url, "test", asyncio.get_running_loop().create_future())
+    broker, bus = await connect(servers(server.url), "test", asyncio.get_running_loop().create_future())
     try:
         await bootstrap(bus, pools=["default"], ack_wait=1.0)
         yield ServiceContext("test", bus, broker, structlog.get_logger(), "test")

@@ -36,7 +36,7 @@ from penstock_core.pipeline.ir import Overlap, Pipeline, StepSpec
 from penstock_core.run.effects import AcquireSlots, AdmitRun, Effect, ReleaseRun, ReleaseSlots
 from penstock_scheduler.limits import Limits
 from penstock_scheduler.limits_reconciler import LimitsReconciler
-from penstock_servicekit.app import connect
+from penstock_servicekit.nats_connection import connect, servers
 from penstock_testkit.servers.nats import NatsServer
 
 GPU = (Limit(name="gpu", most=2),)
@@ -45,7 +45,7 @@ _RUNS = itertools.count(1)
 
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    broker, bus = await connect(nats_server.url, "test", asyncio.get_running_loop().create_future())
+    broker, bus = await connect(servers(nats_server.url), "test", asyncio.get_running_loop().create_future())
     await bootstrap(bus, pools=["default"])
     for stream in (subjects.RUNS, f"KV_{subjects.LIMITS_BUCKET}"):
         await bus.api(f"STREAM.PURGE.{stream}", {})

@@ -23,7 +23,7 @@ from penstock_core.registry.decide import Actor, Decision, Origin, Promotion, Ve
 from penstock_core.registry.errors import GateRefusedError, NotFoundError
 from penstock_core.registry.facts import ModelPromoted, ModelRegistered
 from penstock_core.registry.state import Model
-from penstock_servicekit.app import connect
+from penstock_servicekit.nats_connection import connect, servers
 
 WHO = Actor("ada", 1.0)
 
@@ -33,7 +33,7 @@ async def server(home: Path) -> AsyncIterator[Bus]:
     running = EmbeddedServer(home, fsync=False)
     await running.start()
     watch = asyncio.create_task(running.supervise())
-    broker, bus = await connect(running.url, "test", asyncio.get_running_loop().create_future())
+    broker, bus = await connect(servers(running.url), "test", asyncio.get_running_loop().create_future())
     try:
         await bootstrap(bus, pools=["default"])
         yield bus

@@ -24,7 +24,7 @@ from penstock_contracts import fact_codec, subjects
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, CancelRequested, Outcome, RunRequested
 from penstock_core.pipeline.values import Inline
-from penstock_servicekit.app import AccessRefusedError, ConnectionFailedError, connect
+from penstock_servicekit.nats_connection import AccessRefusedError, ConnectionFailedError, connect, servers
 
 
 @asynccontextmanager
@@ -34,7 +34,7 @@ async def platform(home: Path) -> AsyncIterator[tuple[EmbeddedServer, Bus]]:
     await server.start()
     watch = asyncio.create_task(server.supervise())
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    broker, bus = await connect(server.url, "test", failed)
+    broker, bus = await connect(servers(server.url), "test", failed)
     try:
         await bootstrap(bus, pools=["default"], ack_wait=1.0)
         yield server, bus
@@ -46,7 +46,7 @@ async def platform(home: Path) -> AsyncIterator[tuple[EmbeddedServer, Bus]]:
 
 @asynccontextmanager
 async def _connection(server: EmbeddedServer) -> AsyncIterator[Bus]:
-    broker, bus = await connect(server.url, "other", asyncio.get_running_loop().create_future())
+    broker, bus = await connect(servers(server.url), "other", asyncio.get_running_loop().create_future())
     try:
         yield bus
     finally:
@@ -298,15 +298,15 @@ async def test_everything_resumes_after_a_killed_server_restarts(tmp_path: Path)
 async def test_a_missing_server_is_reported(tmp_path: Path) -> None:
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     with pytest.raises(ConnectionFailedError, match=r"127\.0\.0\.1:1 cannot be reached"):
-        await connect("nats://secret@127.0.0.1:1", "test", failed)
+        await connect(servers("nats://secret@127.0.0.1:1"), "test", failed)
 
 
 async def test_a_wrong_token_is_reported(tmp_path: Path) -> None:
     async with platform(tmp_path) as (server, _):
         failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         wrong = "nats://wrong@" + server.url.rpartition("@")[2]
-        with pytest.raises(AccessRefusedError, match="refuses the token"):
-            await connect(wrong, "test", failed)
+        with pytest.raises(AccessRefusedError, match="refuses the credentials in PENSTOCK_NATS_URL"):
+            await connect(servers(wrong), "test", failed)
 
 
 async def test_a_server_that_cannot_start_reports_why(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from penstock_adapters.nats.run_log import FactTooLargeError, NatsRunLog
 from penstock_contracts import fact_codec, subjects
 from penstock_core.facts import AttemptFinished, Outcome
 from penstock_core.pipeline.values import Inline, Value
-from penstock_servicekit.app import connect
+from penstock_servicekit.nats_connection import connect, servers
 from penstock_testkit.servers.nats import NatsServer
 
 
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    broker, bus = await connect(nats_server.url, "test", asyncio.get_running_loop().create_future())
+    broker, bus = await connect(servers(nats_server.url), "test", asyncio.get_running_loop().create_future())
     await bootstrap(bus, pools=["default"])
     yield bus
     await broker.stop()

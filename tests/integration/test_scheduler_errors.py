@@ -20,13 +20,13 @@ from penstock_core.pipeline.ir import Node, Pipeline, Port, StepSpec
 from penstock_core.pipeline.values import BoundItems, Inline, Output, Param, Value
 from penstock_core.run.machine import RunState
 from penstock_scheduler.service import Scheduler
-from penstock_servicekit.app import connect
+from penstock_servicekit.nats_connection import connect, servers
 from penstock_testkit.servers.nats import NatsServer
 
 
 @pytest.fixture
 async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
-    broker, bus = await connect(nats_server.url, "test", asyncio.get_running_loop().create_future())
+    broker, bus = await connect(servers(nats_server.url), "test", asyncio.get_running_loop().create_future())
     await bootstrap(bus, pools=["default"])
     yield bus
     await broker.stop()

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import os.path
 import sys
+import sysconfig
 import traceback
 from types import FrameType
 
@@ -16,6 +17,7 @@ _FOLDERS = tuple(
     for name in _OURS
     if name in sys.modules and sys.modules[name].__file__
 )
+_LIBRARIES = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
 _MACHINERY = ("<frozen importlib", "<frozen runpy", str(importlib.__file__))
 
 
@@ -25,6 +27,18 @@ def caller() -> tuple[str | None, int | None]:
     while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _OURS:
         frame = frame.f_back
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else (None, None)
+
+
+def called_by_user() -> bool:
+    """Whether the function that calls this one was called by user code itself, not by a library or the platform.
+
+    Built-in functions have no frames: `repr([x])` in the user's code calls `x.__repr__` for the user.
+    """
+    frame = inspect.currentframe()
+    frame = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
+    while frame is not None and frame.f_code.co_filename == "<frozen abc>":
+        frame = frame.f_back
+    return frame is not None and not frame.f_code.co_filename.startswith((*_FOLDERS, *_LIBRARIES, "<frozen "))
 
 
 def is_platform(filename: str) -> bool:

@@ -15,16 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import nats
-import nats.errors
 from faststream import FastStream
-from faststream.nats import NatsBroker
 
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.bus import Bus
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_servicekit import logs
 from penstock_servicekit.health import HealthServer
+from penstock_servicekit.nats_connection import connect, servers
 from penstock_servicekit.service_context import Service, ServiceContext, StatusReporter, replica_name
 from penstock_servicekit.settings import ServiceSettings
 
@@ -49,82 +47,16 @@ class RunningServices:
         return {name: part.about() for name, part in self.services.items() if isinstance(part, StatusReporter)}
 
 
-class ConnectionFailedError(UnavailableError):
-    """NATS could not be reached at start."""
-
-
-class AccessRefusedError(PenstockError):
-    """NATS refuses the credentials."""
-
-
-async def connect(url: str, name: str, failed: asyncio.Future[str]) -> tuple[NatsBroker, Bus]:
-    """Connect to NATS and keep reconnecting forever; `failed` is set when the connection is closed for good.
-
-    Raises:
-        ConnectionFailedError: the server cannot be reached.
-        AccessRefusedError: it refuses the token.
-    """
-    log = logs.get(name)
-    holder: list[Bus] = []
-
-    async def reconnected() -> None:
-        log.info("reconnected to NATS")
-        for bus in holder:
-            bus.reconnected()
-
-    async def disconnected() -> None:
-        if not failed.done():
-            log.warning("connection to NATS lost")
-
-    async def closed() -> None:
-        if not failed.done():
-            failed.set_result("the connection to NATS was closed for good")
-
-    broker = NatsBroker(
-        url,
-        name=f"penstock-{name}",
-        max_reconnect_attempts=-1,
-        reconnect_time_wait=0.1,  # pyright: ignore[reportArgumentType] - seconds; the library only sleeps them
-        connect_timeout=5,
-        ping_interval=20,
-        max_outstanding_pings=3,
-        pending_size=64 * 1024 * 1024,
-        reconnected_cb=reconnected,
-        disconnected_cb=disconnected,
-        closed_cb=closed,
-        logger=None,
-    )
-    seen: list[Exception] = []
-
-    async def note(error: Exception) -> None:
-        seen.append(error)  # errors of the first connection are raised, and need no log
-
-    try:
-        # A connection that reconnects forever also retries its first connect forever, whatever the error. So another
-        # connection, which does not, tries the address and the token first.
-        probe = await asyncio.wait_for(
-            nats.connect(url, max_reconnect_attempts=1, reconnect_time_wait=0.1, error_cb=note), 10
-        )
-        await probe.close()
-        client = await asyncio.wait_for(broker.connect(), 10)
-    except (nats.errors.Error, OSError, TimeoutError) as error:
-        where = url.rpartition("@")[2] or url
-        if any("authorization" in str(reason).lower() for reason in [error, *seen]):
-            raise AccessRefusedError(f"NATS at {where} refuses the token or password in PENSTOCK_NATS_URL") from error
-        raise ConnectionFailedError(
-            f"NATS at {where} cannot be reached ({error}): check that it runs and that the token is correct"
-        ) from error
-    bus = Bus(client)
-    holder.append(bus)
-    return broker, bus
-
-
 async def compose(url: str, settings: ServiceSettings, builders: dict[str, Builder]) -> RunningServices:
-    """Connect, declare streams, build the services and start them; what was started is stopped if one cannot be."""
+    """Connect, declare streams, build the services and start them; what was started is stopped if one cannot be.
+
+    The files with credentials and certificates belong to the servers of `PENSTOCK_NATS_URL`, not to the embedded one.
+    """
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     suffix = secrets.token_hex(4)
     name = next(iter(builders)) if len(builders) == 1 else "standalone"
-    broker, bus = await connect(url, name, failed)
+    where = servers(url, settings if settings.nats_url is not None else None)
+    broker, bus = await connect(where, name, failed, settings.reconnect_patience)
     running = RunningServices(FastStream(broker, logger=None), bus, {}, failed)
 
     def fail(why: str) -> None:

@@ -15,7 +15,17 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PENSTOCK_", extra="ignore", frozen=True)
 
     home: Path = Field(default=Path(".penstock"), description="state folder")
-    nats_url: SecretStr | None = Field(default=None, description="URL of a NATS server; by default the embedded one")
+    nats_url: SecretStr | None = Field(
+        default=None,
+        description="URLs of the servers of a NATS system, separated by commas; by default the embedded server",
+    )
+    nats_creds: Path | None = Field(default=None, description="NATS credentials file, with a JWT and its seed")
+    nats_nkey: Path | None = Field(default=None, description="file with the seed of an nkey, to authenticate to NATS")
+    nats_ca: Path | None = Field(
+        default=None, description="certificates of the authorities that sign those of NATS servers; implies TLS"
+    )
+    nats_cert: Path | None = Field(default=None, description="client certificate for NATS servers")
+    nats_key: Path | None = Field(default=None, description="private key of that certificate")
     log_level: str = Field(default="info", description="debug, info, warning or error")
     log_format: Literal["json", "human", "auto"] = Field(
         default="auto", description="json, human, or auto: human on a terminal"
@@ -28,6 +38,9 @@ class ServiceSettings(BaseSettings):
         default=6.0, gt=0.5, description="seconds until unacknowledged messages are redelivered to another replica"
     )
     start_patience: float = Field(default=60.0, ge=0, description="seconds a service waits for NATS when it starts")
+    reconnect_patience: float = Field(
+        default=300.0, gt=0, description="seconds a service tries to reconnect to NATS until it exits with an error"
+    )
     stop_timeout: float = Field(default=20.0, gt=0, description="seconds a service may take to stop gracefully")
 
     def pool_names(self) -> list[str]:

@@ -177,15 +177,15 @@ def test_steps_with_the_same_name_get_unique_keys() -> None:
 
 
 def test_references_have_a_readable_repr() -> None:
-    shown: list[str] = []
+    seen: list[Any] = []
 
     @pipeline
     def p(n: int) -> None:
         parts = samples.split(samples.repeat(n))
-        shown.extend(map(repr, (n, samples.repeat(1), parts, parts.train)))
+        seen.extend((n, samples.repeat(1), parts, parts.train))
 
     p.local(n=1)
-    assert shown == [
+    assert list(map(repr, seen)) == [
         "parameter 'n'",
         "the result of step 'repeat-2'",
         "the outputs (train, test) of step 'split'",

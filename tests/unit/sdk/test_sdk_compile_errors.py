@@ -26,7 +26,7 @@ CALLS = [
     ("pick([train([1]), 'x'])", "item 1 takes float, but 'x' (str) is not float"),
     ("pick([], names={'a': load()})", "key 'a' takes float"),
     ("pick([], names={1: train([1])})", "keys of a dictionary of references must be strings, not 1"),
-    ("pick({train([1])})", "references cannot be inside a set"),
+    ("pick({train([1])})", "it cannot be a key of a dictionary, or an element of a set"),
     ("pick({'a': train([1])})", "takes list[float], but was given a dict of references"),
     ("train([1], depth=object)", "is not int"),
     ("loose(object())", "cannot be stored in the pipeline definition: a object cannot be stored as JSON"),

@@ -70,10 +70,10 @@ def _traced(made: Any) -> tuple[ir.Node, ...]:
 def test_options_of_mapping() -> None:
     @pipeline
     def p() -> int:
-        some = samples.square.with_options(window=50, min_success=0.9).map([1, 2])
+        samples.square.with_options(window=50, min_success=0.9).map([1, 2])
         more = samples.add.partial(y=2).with_options(min_success=1).map(some_numbers())
         samples.square.with_options(min_success=1.0).map([1])
-        return samples.tolerant(more) if some is not None else 0
+        return samples.tolerant(more)
 
     def some_numbers() -> Any:
         return samples.numbers(4)

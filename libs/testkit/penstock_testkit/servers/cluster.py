@@ -20,6 +20,7 @@ from penstock_core.pipeline.ir import Pipeline
 from penstock_core.ports import Recorded
 from penstock_testkit.servers.child import Child
 from penstock_testkit.servers.nats import NatsServer
+from penstock_testkit.servers.nats_cluster import NatsCluster
 from penstock_testkit.servers.ports import free_ports
 
 SERVICES = ("artifacts", "builder", "scheduler", "executor", "cron", "triggers", "gateway")
@@ -32,10 +33,16 @@ class Cluster:
         folder: the folder of state and logs.
         replicas: number of processes by service name, if more than one.
         env: additional settings of all services.
+        nats: the NATS system; by default one server.
     """
 
     def __init__(
-        self, folder: Path, *, replicas: Mapping[str, int] | None = None, env: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        replicas: Mapping[str, int] | None = None,
+        env: Mapping[str, str] | None = None,
+        nats: NatsServer | NatsCluster | None = None,
     ) -> None:
         self.home = folder / "home"
         self.home.mkdir(parents=True)
@@ -43,7 +50,7 @@ class Cluster:
         """The folder of the pipelines of tests."""
         self.src.mkdir()
         self.token = "test-token"
-        self.nats = NatsServer(folder / "nats")
+        self.nats = nats or NatsServer(folder / "nats")
         self._folder = folder
         self._env = dict(env or {})
         self._port, *ports = free_ports(1 + len(SERVICES) * 4)
@@ -116,7 +123,7 @@ class Cluster:
         """Read a run's pipeline and log from the server."""
 
         async def read() -> tuple[Pipeline, list[Recorded]]:
-            client = await nats.connect(self.nats.url)
+            client = await nats.connect(self.nats.urls)
             bus = Bus(client)
             try:
                 found = await Versions(bus).get("default", pipeline, version)
@@ -134,6 +141,10 @@ class Cluster:
     def pid(self, name: str) -> int:
         """Process id of a service or of `nats`."""
         return self.nats.pid if name == "nats" else self._children[name].pid
+
+    def wait_exit(self, name: str, timeout: float = 30.0) -> int:
+        """Wait until a service's process has ended by itself; returns its exit status."""
+        return self._children[name].process.wait(timeout)
 
     def log(self, name: str, length: int = 3000) -> str:
         """The end of a service's log."""

@@ -18,19 +18,40 @@ class NatsServer:
     Args:
         folder: the folder of its store, settings and log.
         sync_interval: `always`, or a duration such as `10s`; None leaves the server's default (fast, for tests).
+        credentials: the part of the URL before `@`; by default a token.
+        options: more of the server's configuration, in its own syntax. It includes `authorization` if `credentials`
+            is given.
+        store: folder of the streams; by default in `folder`.
     """
 
-    def __init__(self, folder: Path, *, sync_interval: str | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sync_interval: str | None = None,
+        credentials: str | None = None,
+        options: str = "",
+        store: Path | None = None,
+    ) -> None:
         self._folder = folder
+        self._store = store or folder / "store"
         self._sync_interval = sync_interval
+        self._credentials = credentials
+        self._options = options
         self._token = secrets.token_hex(8)
         self._child: Child | None = None
         self.port = free_ports(1)[0]
 
     @property
     def url(self) -> str:
-        """URL that includes the token."""
-        return f"nats://{self._token}@127.0.0.1:{self.port}"
+        """URL that includes the credentials."""
+        credentials = self._token if self._credentials is None else self._credentials
+        return f"nats://{credentials}{'@' if credentials else ''}127.0.0.1:{self.port}"
+
+    @property
+    def urls(self) -> list[str]:
+        """The URL as a list, like that of a cluster."""
+        return [self.url]
 
     @property
     def pid(self) -> int:
@@ -76,12 +97,14 @@ class NatsServer:
 
     def _settings(self, ports: Path) -> str:
         sync = f", sync_interval: {self._sync_interval}" if self._sync_interval else ""
+        token = f'authorization {{ token: "{self._token}" }}\n' if self._credentials is None else ""
         return (
             f"listen: 127.0.0.1:{self.port}\n"
             f'ports_file_dir: "{ports}"\n'
             f"max_payload: {MAX_PAYLOAD}\n"
-            f'authorization {{ token: "{self._token}" }}\n'
-            f'jetstream {{ store_dir: "{self._folder / "store"}"{sync} }}\n'
+            f"{token}"
+            f'jetstream {{ store_dir: "{self._store}"{sync} }}\n'
+            f"{self._options}\n"
         )
 
 

@@ -34,7 +34,7 @@ class Condition(Placeholder):
         self._tracer = tracer
         self._condition = condition
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         return f"the condition '{conditions.describe(self._condition)}'"
 
     def __and__(self, other: Any) -> Condition:

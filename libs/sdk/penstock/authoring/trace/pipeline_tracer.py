@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from penstock import hints, tracebacks
-from penstock.authoring.trace import inlined_pipelines, mapped_calls, references
+from penstock.authoring.trace import body_check, inlined_pipelines, mapped_calls, references
 from penstock.authoring.trace.calls import CallBinder, contains_reference
 from penstock.authoring.trace.drafts import Compilation, Definition, Draft, Group, PipelineDefinition
+from penstock.authoring.trace.placeholders import is_compiling
 from penstock.authoring.trace.references import Outputs, Reference
 from penstock.hints import value_check
 from penstock_core.errors import DefinitionError
@@ -111,10 +112,11 @@ class Tracer(Compilation):
     @contextmanager
     def activate(self) -> Generator[None]:
         """Calls of steps are recorded here for the time of a `with` block."""
-        token = _active.set(self)
+        token, compiling = _active.set(self), is_compiling.set(True)
         try:
             yield
         finally:
+            is_compiling.reset(compiling)
             _active.reset(token)
 
     def _place(self) -> tuple[str | None, int | None]:
@@ -272,6 +274,7 @@ def trace(pipeline: PipelineDefinition) -> Graph:
 
 def _body(pipeline: PipelineDefinition, given: dict[str, Reference]) -> Any:
     """What the function of a pipeline returns."""
+    body_check.check(pipeline.function, f"pipeline {pipeline.name!r}")
     try:
         return pipeline.function(**given)
     except DefinitionError:

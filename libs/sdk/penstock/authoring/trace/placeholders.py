@@ -7,6 +7,7 @@ does something else.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, NoReturn
 
 from penstock import tracebacks
@@ -48,13 +49,38 @@ _CHOICE = (
 )
 
 
+is_compiling: ContextVar[bool] = ContextVar("penstock_is_compiling", default=False)
+"""Whether the body of a pipeline is running."""
+
+
 class Placeholder:
     """A placeholder for a value that is known when the run executes."""
 
     __slots__ = ()
 
+    def _describe(self) -> str:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        if is_compiling.get() and tracebacks.called_by_user():
+            refuse(self, _TEXT)
+        return self._describe()
+
     def __hash__(self) -> int:
+        if is_compiling.get() and tracebacks.called_by_user():
+            refuse(self, "a key of a dictionary, or an element of a set")
         return id(self)
+
+    @property
+    def __class__(self) -> type:
+        # `isinstance` reads it where the type does not fit, and `case float():` does.
+        if is_compiling.get() and tracebacks.called_by_user():
+            refuse(self, "tested for its type")
+        return type(self)
+
+    @__class__.setter
+    def __class__(self, value: type) -> None:
+        refuse(self, _CHANGE)
 
     def __bool__(self) -> bool:
         raise DefinitionError(

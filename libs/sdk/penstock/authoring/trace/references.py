@@ -7,6 +7,7 @@ for `when`, and nothing else: see `traps`.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
@@ -41,7 +42,7 @@ class Reference(Comparable):
         self._owner = owner
         self._text = text
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         if self._text:
             return self._text
         match self._binding:
@@ -63,6 +64,17 @@ class Reference(Comparable):
         if name.startswith("__") and name.endswith("__"):
             raise AttributeError(name)
         return _pick(self, name, attribute=True)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The items of a tuple of known length: `low, high = limits()`."""
+        hint = hints.strip(target(self)[1])
+        items = typing.get_args(hint) if hints.class_of(hint) is tuple else ()
+        if not items or items[-1] is Ellipsis:
+            refuse(self, "walked through or measured")
+        return iter([self[index] for index in range(len(items))])
+
+    def __len__(self) -> int:
+        return len(list(self))
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, int) and not isinstance(key, bool) and key < 0:
@@ -119,7 +131,7 @@ class Outputs(Placeholder):
         self._references = references
         self._named = named
 
-    def __repr__(self) -> str:
+    def _describe(self) -> str:
         return f"the outputs ({', '.join(self._references)}) of {self._what()}"
 
     def _what(self) -> str:
