@@ -241,7 +241,8 @@ def outcome_matches_steps(log: Log) -> None:
         true = {
             Outcome.SUCCEEDED: all(_skipped_by_cancel(log, key, index) for key in bad),
             Outcome.FAILED: bool(bad) or missing,
-            Outcome.CANCELLED: bool(bad) and (log.cancel_index() < index or any(_cancelled(log, key) for key in bad)),
+            Outcome.CANCELLED: bool(bad)
+            and (log.cancel_index() < index or any(_cancelled(log, key, index) for key in bad)),
         }
         if not true.get(end.outcome):
             raise InvariantError(f"the run {end.outcome}: {bad} of {len(log.nodes)} steps did not succeed")
@@ -273,7 +274,7 @@ def branches_finish(log: Log) -> None:
         ran = bool(log.begun[key]) or expanded is not None
         failed = key in log.skips and log.skips[key][1].error is not None
         if node.phase is Phase.ON_FAILURE and (
-            log.cancel is not None or any(_cancelled(log, one) for one in log.nodes)
+            log.cancel is not None or any(_cancelled(log, one, NEVER) for one in log.nodes)
         ):
             continue  # such a run may either fail or be cancelled
         if log.may_run(node) and not (ran or failed):
@@ -314,7 +315,10 @@ def check(pipeline: Pipeline, facts: Sequence[Fact]) -> None:
         invariant(log)
 
 
-def _cancelled(log: Log, key: str) -> bool:
+def _cancelled(log: Log, key: str, before: int) -> bool:
+    """Whether a step that did not succeed was cancelled: a mapped one also if a cancel came before its last item."""
+    if log.is_mapped(key) and log.stopped(key, before):
+        return True
     known = [key, *log.items(key)] if log.is_mapped(key) else [key]
     expanded = log.expanded.get(key)
     fenced = expanded is not None and expanded[1].error is not None and expanded[1].error.type == "Cancelled"
