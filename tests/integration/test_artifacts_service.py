@@ -101,7 +101,7 @@ async def test_a_bucket_store_grants_presigned_urls_per_object(
         assert put.size is None
         assert await http("PUT", put, DATA) == b""
         again = await ask(parts.bus, subjects.ARTIFACTS_LOCATE, sha256=SHA256, write=True, size=len(DATA))
-        assert again.size == len(DATA), "whoever wants to put it can see that it is there"
+        assert again.size == len(DATA), "a writer sees that the object exists"
         assert await ask(parts.bus, subjects.ARTIFACTS_STAT, sha256=SHA256) == Location(size=len(DATA))
         assert await http("GET", await ask(parts.bus, subjects.ARTIFACTS_LOCATE, sha256=SHA256)) == DATA
         none = await ask(parts.bus, subjects.ARTIFACTS_LOCATE, sha256=MISSING)

@@ -146,7 +146,7 @@ def requested_runs() -> str:
 
 
 def kill(run_id: str, key: str, attempt: int) -> str:
-    """Subject on which executors are told to kill an attempt's process."""
+    """Subject of the notice to executors to kill an attempt's process."""
     return f"kills.{run_id}.{key}.{attempt}"
 
 

@@ -133,7 +133,7 @@ class _Words:
     """What the policies say about one run: the first one that keeps it, and those that do not."""
 
     keeps: str = ""
-    lets_go: list[str] = field(default_factory=list[str])
+    exceeded: list[str] = field(default_factory=list[str])
 
 
 def decide(
@@ -162,7 +162,7 @@ def decide(
             keep = "no policy matches it"
         else:
             keep = words.keeps
-        reason = keep or f"it is older than {_listed(words.lets_go if words else [])} keeps"
+        reason = keep or f"it is older than {_listed(words.exceeded if words else [])} keeps"
         found[run.run_id] = Decision(run.run_id, not keep, reason)
     _keep_what_is_needed(runs, found)
     return found
@@ -188,7 +188,7 @@ def _ask(policy: Policy, runs: Sequence[RunRecord], now: float, said: dict[str, 
         elif run.run_id in counted:
             words.keeps = words.keeps or f"policy {policy.name!r} keeps the latest {policy.keep_last}"
         else:
-            words.lets_go.append(policy.name)
+            words.exceeded.append(policy.name)
 
 
 def _age(run: RunRecord) -> tuple[float, str]:

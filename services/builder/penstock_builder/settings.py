@@ -1,4 +1,4 @@
-"""What the builder can be told."""
+"""Settings of the builder."""
 
 from __future__ import annotations
 

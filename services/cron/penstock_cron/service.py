@@ -112,7 +112,7 @@ class CronService:
         deployment = await self._edges.deployment(tick.project, tick.deployment)
         trigger = next((one for one in _active(deployment) if one.name == tick.trigger), None)
         if trigger is None:
-            return  # it was paused, deleted or changed: its triggers were armed anew then
+            return  # it was paused, deleted or changed: its triggers were armed again then
         now = self._clock()
         if not _is_current(deployment, tick, trigger):
             await self.rearm(tick.project, tick.deployment)

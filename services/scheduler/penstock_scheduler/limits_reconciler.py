@@ -46,7 +46,7 @@ class VersionSource(Protocol):
 class _Found:
     """What the log says of keys: which have ended without a process left, which have slots, which exist."""
 
-    over: set[SlotKey] = field(default_factory=set[SlotKey])
+    finished: set[SlotKey] = field(default_factory=set[SlotKey])
     granted: set[SlotKey] = field(default_factory=set[SlotKey])
     known: set[SlotKey] = field(default_factory=set[SlotKey])
 
@@ -118,9 +118,11 @@ class LimitsReconciler:
         await self._read_held(seen)
         slot_keys = {*seen.holders, *seen.waiters, *self._open, *runs}
         found = await self._look_up(slot_keys)
-        for slot_key in found.over:
+        for slot_key in found.finished:
             self._open.pop(slot_key, None)
-        suspects = {slot_key for slot_key in slot_keys if slot_key not in found.known and slot_key not in found.over}
+        suspects = {
+            slot_key for slot_key in slot_keys if slot_key not in found.known and slot_key not in found.finished
+        }
         gone = suspects & self._suspects  # a lagging replica of the log may lack it: not at the first comparison
         self._suspects = suspects - gone
         for slot_key in gone:
@@ -132,12 +134,12 @@ class LimitsReconciler:
             slot_key: waiter
             for slot_key, waiter in missing.items()
             if slot_key in found.known
-            and not (slot_key in found.over or slot_key in seen.holders or slot_key in seen.waiters)
+            and not (slot_key in found.finished or slot_key in seen.holders or slot_key in seen.waiters)
         }
         floor = min((seq for seq, _ in self._open.values()), default=self._read_to + 1) - 1
 
         def amend(ledger: LimitsLedger) -> None:
-            for slot_key in found.over | gone:
+            for slot_key in found.finished | gone:
                 slot_ledger.release(ledger, slot_key)
             for name, sent in seen.outside.items():
                 if ledger.outside.get(name) == sent:  # all waiters outside are among the missing
@@ -191,11 +193,11 @@ class LimitsReconciler:
             if key:
                 prefix = f"step.{key}.{attempt}"
                 first, granted = (f"{prefix}.queued", f"{prefix}.granted")
-                spots[subjects.finished(run_id, key, attempt)] = (slot_key, found.over)
+                spots[subjects.finished(run_id, key, attempt)] = (slot_key, found.finished)
                 spots[subjects.run(run_id, f"{prefix}.started")] = (slot_key, may_run)
                 spots[subjects.run(run_id, f"{prefix}.stopped")] = (slot_key, stopped)
             else:
-                spots[subjects.run(run_id, "finished")] = (slot_key, found.over)
+                spots[subjects.run(run_id, "finished")] = (slot_key, found.finished)
             spots[subjects.run(run_id, first)] = (slot_key, found.known)
             spots[subjects.run(run_id, granted)] = (slot_key, found.granted)
         there: dict[str, Recorded] = await self._log.last(list(spots))
@@ -204,5 +206,5 @@ class LimitsReconciler:
             group.add(slot_key)
             if isinstance(recorded.fact, AttemptFinished) and recorded.fact.executor:
                 stopped.add(slot_key)  # its executor records its end when no process is left
-        found.over -= may_run - stopped
+        found.finished -= may_run - stopped
         return found

@@ -120,8 +120,8 @@ def _decision(
         description=wanted.description,
     )
     who = Actor(access.run_step(run.run_id, end.key), end.finished_at)
-    wish = None
+    promotion = None
     if wanted.alias:
         cause = origin.attempt_id
-        wish = Promotion(alias=wanted.alias, version=0, reason=wanted.reason, gate=wanted.gate, cause=cause)
-    return lambda model: decide.register(model, origin, about, who, wish)
+        promotion = Promotion(alias=wanted.alias, version=0, reason=wanted.reason, gate=wanted.gate, cause=cause)
+    return lambda model: decide.register(model, origin, about, who, promotion)

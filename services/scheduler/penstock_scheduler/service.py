@@ -188,8 +188,8 @@ class Scheduler:
                     await self._put_off(run_id, work[run_id], error)
             quiet = [run_id for run_id, facts in decided.items() if not facts]
             settled = await asyncio.gather(*(self._settle(run_id, work[run_id], ready[run_id]) for run_id in quiet))
-            for run_id, over in zip(quiet, settled, strict=True):
-                if over:
+            for run_id, is_settled in zip(quiet, settled, strict=True):
+                if is_settled:
                     del ready[run_id]
             written, failed = await append(self._log, {run_id: decided[run_id] for run_id in ready if decided[run_id]})
             for run_id, error in failed.items():

@@ -27,10 +27,10 @@ LEAVE = 2.0
 """Seconds that the end of a subscription waits for the server."""
 
 PAGE = 500
-"""Messages asked for in one batched read."""
+"""Maximum number of messages per batched read."""
 
 PAGE_BYTES = 16 * 1024 * 1024
-"""Bytes asked for in one batched read. The server also ends a batch at its own limit, without an error."""
+"""Maximum number of bytes per batched read. The server also ends a batch at its own limit, without an error."""
 
 WRONG_LAST = 10071
 """Error code: another message was written to the subject meanwhile."""

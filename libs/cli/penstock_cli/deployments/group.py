@@ -17,7 +17,7 @@ from penstock_cli.errors import UsageError
 if TYPE_CHECKING:
     from penstock.client.deployments import Clause, Decision
 
-app = typer.Typer(help="Manage deployments: what starts runs by itself.", no_args_is_help=True)
+app = typer.Typer(help="Manage deployments: pipelines with triggers and inputs.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the deployment.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in its history.")]

@@ -15,7 +15,7 @@ from penstock_cli.deployments.group import print_decisions
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
-app = typer.Typer(help="Explain and test what triggers make of events.", no_args_is_help=True)
+app = typer.Typer(help="Explain and test how triggers handle events.", no_args_is_help=True)
 
 
 @app.command("explain")
@@ -26,7 +26,7 @@ def explain(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what each deployment made of an event: its run, or the part of a filter that was false."""
+    """Show how each deployment handled an event: its run, or the part of a filter that was false."""
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
 
@@ -49,7 +49,7 @@ def test(
     event: Annotated[Path, typer.Option("--event", metavar="FILE", help="CloudEvent as JSON; - for standard input.")],
     json: Json = False,
 ) -> None:
-    """Show what a deployment would make of an event. Nothing is stored, no run starts."""
+    """Show how a deployment would handle an event. Nothing is stored, no run starts."""
     from penstock_cli.platform import session
 
     given = _read(event)

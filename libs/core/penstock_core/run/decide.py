@@ -192,8 +192,8 @@ def _with_values(state: RunState, condition: conditions.Condition) -> str:
                 found[conditions.name_of(binding)] = tagged.text(value_resolution.read(state, binding))
             except ConditionError:
                 continue
-    told = ", ".join(f"{name} is {value}" for name, value in found.items())
-    return f"{conditions.describe(condition)} ({told})" if told else conditions.describe(condition)
+    values_text = ", ".join(f"{name} is {value}" for name, value in found.items())
+    return f"{conditions.describe(condition)} ({values_text})" if values_text else conditions.describe(condition)
 
 
 # ------------------------------------------------------------------------------------------------------------ attempts

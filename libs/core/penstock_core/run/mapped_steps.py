@@ -62,8 +62,8 @@ def count(state: RunState, node: Node) -> int:
     if node.mapped.mode == "grid":
         total = math.prod(lengths.values())
     elif len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
-        raise UnresolvableBindingError(f"the lists have different lengths: {told}")
+        lengths_text = ", ".join(f"{name!r} has {length}" for name, length in lengths.items())
+        raise UnresolvableBindingError(f"the lists have different lengths: {lengths_text}")
     else:
         total = next(iter(lengths.values()))
     if total > MAX_ITEMS:

@@ -78,7 +78,7 @@ def order_is_irrelevant(
     cancelled = any(isinstance(fact, CancelRequested) for fact in facts)
     _same(agreed(one, cancelled=cancelled), agreed(other, cancelled=cancelled), "another order")
     if machine.decide(one) or machine.decide(other):
-        raise InvariantError("a run that is over has something to decide")
+        raise InvariantError("a finished run has something to decide")
 
 
 def cancel_at_any_time(machine: Machine, pipeline: Pipeline, run_id: str, facts: Sequence[Fact]) -> None:

@@ -455,7 +455,7 @@ class SimulatedPlatform:
     def _check_quiescent(self) -> None:
         self.check()
         if left := self.environment.leaked_resources():
-            raise InvariantError(f"when all is over, {left}")
+            raise InvariantError(f"after all runs have finished, {left}")
         for run_id in self.pipelines:
             replay = self.replay(run_id)
             if replay.finished is None:

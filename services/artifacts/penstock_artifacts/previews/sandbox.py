@@ -77,7 +77,7 @@ def _start(source: int) -> str:
 
 
 async def _read(process: asyncio.subprocess.Process, limit: int) -> bytes:
-    assert process.stdout is not None  # noqa: S101 - it was asked for
+    assert process.stdout is not None  # noqa: S101 - opened with PIPE
     text = b""
     while chunk := await process.stdout.read(_CHUNK):
         text += chunk

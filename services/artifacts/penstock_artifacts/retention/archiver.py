@@ -237,7 +237,7 @@ class Archiver:
 
     async def _fetched(self, ref: ArtifactRef) -> IO[bytes]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - whoever asked closes it
+        file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 - the caller closes it
         try:
             async for chunk in self._store.open(ref.sha256):
                 await threads.run(None, file.write, chunk)
