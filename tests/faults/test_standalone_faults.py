@@ -156,6 +156,25 @@ def test_a_second_platform_on_one_state_folder_is_rejected(tmp_path: Path) -> No
         assert Client(home=home).runs.list() == []
 
 
+def test_a_second_platform_is_rejected_although_every_lock_file_was_deleted(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with standalone(home):
+        for path in (*home.glob("*.lock"), home / "platform.json"):
+            path.unlink(missing_ok=True)
+        status, words = failed_start(home)
+        assert (status, "a platform already runs on" in words) == (3, True)
+
+
+def test_a_platform_stops_when_its_state_folder_is_replaced(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with standalone(home) as first:
+        home.rename(tmp_path / "away")
+        assert first.process.wait(timeout=60) == 1
+        assert "was deleted, moved or replaced" in first.tail()
+        with standalone(home):
+            assert Client(home=home).runs.list() == []
+
+
 def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

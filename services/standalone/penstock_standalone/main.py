@@ -97,6 +97,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
             }
         )
         log.info("platform is up", url=f"http://127.0.0.1:{port}", home=str(state.home))
+        tasks.append(asyncio.create_task(state.watch()))
         others = [_no_clients(state)] if ephemeral else []
         failure = await app.wait_for_end(running.failed, [*others, *tasks])
     except (PenstockError, OSError) as error:
@@ -108,7 +109,7 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
     await server.stop()
     for task in tasks:
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, NatsServerError):
+        with contextlib.suppress(asyncio.CancelledError, NatsServerError, StateError):
             await task
     log.info("platform stopped")
     return 1 if failure else 0

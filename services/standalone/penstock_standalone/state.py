@@ -1,11 +1,13 @@
 """The state folder of a platform: its locks, its token, and the file with the address of the platform.
 
-Only one platform may use a folder: it locks `platform.lock` while it runs. Clients of an ephemeral platform share a
-lock on `clients.lock` while they run; the platform stops when it gets that lock alone, also after a client was killed.
+Only one platform may use a folder: it locks the folder itself while it runs, as a lock file could be deleted, and stops
+when the folder is deleted or replaced. Clients of an ephemeral platform share a lock on `clients.lock` while they run;
+the platform stops when it gets that lock alone, also after a client was killed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -13,12 +15,15 @@ import json
 import os
 import secrets
 import shutil
+import time
 from pathlib import Path
 from typing import IO, Any
 
 from penstock_core.errors import PenstockError
 
 _LEAST_FREE = 64 * 1024 * 1024
+_PROBES, _PROBE_PAUSE = 5, 0.05
+_WATCH_INTERVAL = 1.0
 
 
 class StateError(PenstockError):
@@ -30,7 +35,7 @@ class StateFolder:
 
     def __init__(self, home: Path) -> None:
         self.home = home.resolve()
-        self._lock: IO[str] | None = None
+        self._lock = -1
         self._alone: IO[str] | None = None
 
     def hold(self) -> None:
@@ -41,28 +46,60 @@ class StateFolder:
         """
         try:
             self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self.home / "platform.lock").open("a")
+            lock = os.open(self.home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             probe = self.home / ".writable"
             probe.write_bytes(b"x" * 4096)
             probe.unlink()
         except OSError as error:
             raise StateError(_explain(self.home, error)) from error
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._acquire(lock)
         except OSError as error:
-            lock.close()
-            note = self.read_note()
-            where = f" (process {note.get('pid')}, {note.get('url')})" if note else ""
-            raise StateError(
-                f"a platform already runs on {self.home}{where}: "
-                f"use it, stop it, or set another folder with PENSTOCK_HOME"
-            ) from error
+            os.close(lock)
+            raise StateError(self._refusal(error)) from error
         self._lock = lock
         free = shutil.disk_usage(self.home).free
         if free < _LEAST_FREE:
             raise StateError(
                 f"the disk of {self.home} has only {free // 1024**2} MiB left: free some space, or set PENSTOCK_HOME"
             )
+
+    def _acquire(self, lock: int) -> None:
+        for attempt in range(_PROBES):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if attempt == _PROBES - 1:
+                    raise
+                time.sleep(_PROBE_PAUSE)  # a client may just be probing whether a platform runs
+
+    def _refusal(self, error: OSError) -> str:
+        if not isinstance(error, BlockingIOError):
+            return f"the state folder {self.home} cannot be locked ({error.strerror}): put it on a local disk"
+        note = self.read_note()
+        where = f" (process {note.get('pid')}, {note.get('url')})" if note else ""
+        return (
+            f"a platform already runs on {self.home}{where}: use it, stop it, or set another folder with PENSTOCK_HOME"
+        )
+
+    async def watch(self) -> None:
+        """Return never: check that the folder at its path stays the locked one.
+
+        Raises:
+            StateError: the folder was deleted, moved or replaced.
+        """
+        while True:
+            if not self._is_in_place():
+                raise StateError(f"the state folder {self.home} was deleted, moved or replaced while the platform ran")
+            await asyncio.sleep(_WATCH_INTERVAL)
+
+    def _is_in_place(self) -> bool:
+        """Whether the locked folder is still the one at its path."""
+        try:
+            return os.path.samestat(os.fstat(self._lock), self.home.stat())
+        except OSError:
+            return False
 
     def token(self) -> str:
         """Return the token of the HTTP API; created at the first start, readable by its owner only."""
@@ -96,9 +133,11 @@ class StateFolder:
 
     def release(self) -> None:
         """Remove the address and unlock."""
-        (self.home / "platform.json").unlink(missing_ok=True)
-        if self._lock is not None:
-            self._lock.close()
+        if self._lock >= 0:
+            if self._is_in_place():
+                (self.home / "platform.json").unlink(missing_ok=True)
+            os.close(self._lock)
+            self._lock = -1
 
     def wait_for_no_clients(self) -> IO[str]:
         """Block until no client has `clients.lock`; returns it, locked exclusively.

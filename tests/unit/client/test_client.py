@@ -248,7 +248,7 @@ class Home:
         self.folder = folder
         folder.mkdir()
         (folder / "token").write_text(TOKEN)
-        self.lock = (folder / "platform.lock").open("w")
+        self.lock = os.open(folder, os.O_RDONLY)
 
     def up(self, url: str, **more: Any) -> None:
         fcntl.flock(self.lock, fcntl.LOCK_EX)
@@ -263,7 +263,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     monkeypatch.delenv("PENSTOCK_URL", raising=False)
     made = Home(tmp_path / ".penstock")
     yield made
-    made.lock.close()
+    os.close(made.lock)
 
 
 # --------------------------------------------------------------------------------------------------------- finding
@@ -623,7 +623,7 @@ READY = """
 import fcntl, json, os, sys, time
 home = sys.argv[sys.argv.index("--home") + 1]
 assert "--ephemeral" in sys.argv
-lock = open(home + "/platform.lock", "a")
+lock = os.open(home, os.O_RDONLY)
 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 open(home + "/token", "w").write("t")
 open(home + "/started", "a").write("x")

@@ -75,7 +75,7 @@ def prepare_home(home: Path) -> None:
 def is_locked(home: Path) -> bool:
     """Whether a platform process has locked the state folder. Probes with a shared lock: probes do not collide."""
     try:
-        handle = os.open(home / "platform.lock", os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
