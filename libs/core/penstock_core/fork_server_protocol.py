@@ -5,6 +5,7 @@ socket. A message is a header line of words, then a body that may be empty, of a
 
 executor → fork server
     import MODULE                       import it; answered by `imported` or `refused`
+    isolate MODULE                      do not import it: each attempt imports it by itself; answered by `imported`
     run ID MODULE       + order JSON    fork an attempt; the body is `@PATH` when the JSON is in a file
     signal ID NUMBER                    send a signal to the attempt's process group
     lease ID DEADLINE                   kill the attempt at this time of the machine's boot clock, in seconds, unless a
@@ -12,6 +13,8 @@ executor → fork server
     (end of file)                       kill every attempt and exit
 
 fork server → executor
+    threaded MODULE + text              importing it starts threads, which no forked process would have; the body names
+                                        them. The executor starts another fork server and has it `isolate` the module
     imported MODULE BYTES               BYTES: size of the server's own log, so that what an import prints is not lost
     refused MODULE      + error JSON    the module cannot be imported; the body is an `ErrorInfo`
     started ID PID SLOT                 sent before the attempt may begin
@@ -30,23 +33,30 @@ while it ran) and SLOT.result.
 
 from __future__ import annotations
 
+from urllib.parse import quote, unquote
+
 PACKET = 96 * 1024
 """Largest message in bytes."""
 
 IMPORT, RUN, SIGNAL, LEASE = "import", "run", "signal", "lease"
 IMPORTED, REFUSED, STARTED, UNFORKED, EXIT = "imported", "refused", "started", "unforked", "exit"
+ISOLATE, THREADED = "isolate", "threaded"
 RESULT = "result"
+
+_SAFE = "/.:_-"
 
 SUFFIXES = ("log", "events", "points", "commits", "result")
 """Of the files beside a working folder."""
 
 
 def encode(kind: str, *words: object, body: bytes = b"") -> bytes:
-    """A message; no word may contain white space."""
-    return " ".join((kind, *map(str, words))).encode() + b"\n" + body
+    """A message. Words are percent-encoded where needed: a module is named after its file, which may have any name."""
+    return " ".join((kind, *(quote(str(word), safe=_SAFE, errors="surrogatepass") for word in words))).encode() + (
+        b"\n" + body
+    )
 
 
 def decode(message: bytes) -> tuple[list[str], bytes]:
     """The words of a message, its kind first, and its body."""
     head, _, body = message.partition(b"\n")
-    return head.decode(errors="replace").split(), body
+    return [unquote(word, errors="surrogatepass") for word in head.decode(errors="replace").split()], body

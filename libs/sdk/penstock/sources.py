@@ -10,6 +10,7 @@ import difflib
 import importlib
 import os
 import sys
+import threading
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from penstock import bundle, tracebacks
+from penstock.bundle import project_paths
 from penstock.errors import SourceError
 from penstock_core.errors import PenstockError
 from penstock_core.pipeline.ir import Pipeline as CompiledPipeline
@@ -48,6 +50,7 @@ class PreparedPipeline:
     environment: dict[str, Any]
     interpreter: dict[str, Any]
     git: dict[str, Any] | None
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(source: Pipeline | str | os.PathLike[str]) -> PreparedPipeline:
@@ -129,6 +132,9 @@ def _near(path: Path) -> str:
     return ""
 
 
+_threads: dict[str, list[str]] = {}
+"""Names of the threads that modules started while they were imported."""
+
 _roots: set[Path] = set()
 """Roots of projects that were imported in this process."""
 
@@ -158,6 +164,7 @@ def _import(target: Target) -> ModuleType:
     if str(target.root) not in sys.path[:1]:
         sys.path.insert(0, str(target.root))
     importlib.invalidate_caches()
+    before = set(threading.enumerate())
     try:
         with _script_arguments(target.file):
             # Unlike importlib.import_module, this leaves no frame of its own in the user's traceback.
@@ -176,6 +183,7 @@ def _import(target: Target) -> ModuleType:
             f"{_place(error, target)}: {type(error).__name__}: {error}{_advice(error)}",
             tracebacks.user_traceback(error),
         ) from error
+    _threads[target.name] = [one.name for one in threading.enumerate() if one not in before]
     if not _is_file(module, target.file):
         raise SourceError(
             f"{target.file} cannot be imported: {target.name!r} is {getattr(module, '__file__', None) or 'built in'}; "
@@ -258,6 +266,7 @@ def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> PreparedPipeline:
             "import it under its usual name, or pass the file"
         )
     packed = bundle.pack(root)
+    compiled, path_warnings = project_paths.relocate(compiled, root.resolve(), frozenset(packed.files))
     modules = {module, *(spec.entrypoint.partition(":")[0] for spec in compiled.steps.values() if spec.entrypoint)}
     return PreparedPipeline(
         compiled,
@@ -266,4 +275,14 @@ def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> PreparedPipeline:
         bundle.environment_info(),
         bundle.interpreter_info(),
         bundle.git_info(root),
+        (*packed.warnings, *path_warnings, *_thread_warnings(pipeline, module)),
     )
+
+
+def _thread_warnings(pipeline: Pipeline, module: str) -> list[str]:
+    if not (names := _threads.get(module)):
+        return []
+    return [
+        f"{pipeline.file}: importing it starts the thread {', '.join(map(repr, names[:5]))}: each attempt imports the "
+        "module by itself, which takes longer. Start threads in a step instead"
+    ]

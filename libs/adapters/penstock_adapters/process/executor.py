@@ -48,7 +48,7 @@ _UNKILLABLE = 5.0
 
 _LEASE_ENDED = "the executor could not renew its lease, so the attempt, which has slots of limits, was ended"
 
-_ABOUT_IMPORTS = (protocol.IMPORTED, protocol.REFUSED)
+_ABOUT_IMPORTS = (protocol.IMPORTED, protocol.REFUSED, protocol.THREADED)
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +111,7 @@ class ProcessExecutor:
         self._cancelled_while_preparing: dict[AttemptKey, str | None] = {}
         self._numbers = itertools.count(1)
         self._poll_timer: asyncio.TimerHandle | None = None
+        self._isolated: set[tuple[str, str]] = set()
         self._closing = False
         self._empty = asyncio.Event()
         home = home.absolute()
@@ -228,7 +229,8 @@ class ProcessExecutor:
             return
         timer = self._loop.call_later(self._options.import_timeout, self._import_timed_out, server, module)
         server.importing[module] = timer
-        server.send(protocol.encode(protocol.IMPORT, module))
+        isolated = (server.source, module) in self._isolated
+        server.send(protocol.encode(protocol.ISOLATE if isolated else protocol.IMPORT, module))
 
     def _send(self, job: Job) -> None:
         where = job.where
@@ -276,6 +278,8 @@ class ProcessExecutor:
                 raise ValueError(f"process {sender} is not a child process of this executor")
             if job is not None and job.server is server:
                 self._handle_message(job, kind, rest, body)
+            elif kind == protocol.THREADED:
+                self._isolate(server, subject, body.decode(errors="replace"))
             elif kind in _ABOUT_IMPORTS:
                 self._import_ended(server, subject, body if kind == protocol.REFUSED else None)
         except ValueError as error:
@@ -304,7 +308,7 @@ class ProcessExecutor:
         waiting = [job for job in self._jobs.values() if job.server is server and job.stage is Stage.WAITING]
         waiting = [job for job in waiting if job.module == module]
         if waiting:
-            waiting[0].preface = server.new_log()
+            waiting[0].preface += server.new_log()
         if refused is None:
             server.imported.add(module)
             for job in waiting:
@@ -314,6 +318,26 @@ class ProcessExecutor:
         error = jobs.read_error(refused)
         for job in waiting:
             self._abort(job, error, Outcome.FAILED)
+
+    def _isolate(self, server: ForkServer, module: str, threads: str) -> None:
+        """Move the attempts of a module that starts threads at import to a server that leaves the import to them."""
+        if (timer := server.importing.pop(module, None)) is not None:
+            timer.cancel()
+        self._isolated.add((server.source, module))
+        self._pool.retire(server)
+        waiting = [job for job in self._jobs.values() if job.server is server and job.stage is Stage.WAITING]
+        for job in waiting:
+            self._reaped(job)
+            self._by_attempt.pop(job.name)
+            self._start(job.request, job.where)
+        note = (
+            f"[penstock] importing module {module!r} starts the thread {threads[:500]}: each attempt imports the "
+            "module by itself, which takes longer. Start threads in a step instead\n"
+        )
+        moved = [self._by_attempt[job.name] for job in waiting if job.name in self._by_attempt]
+        for job in moved:
+            if job.module == module:
+                job.preface = note
 
     def _import_timed_out(self, server: ForkServer, module: str) -> None:
         why = f"importing module {module!r} took longer than {self._options.import_timeout:g} s"

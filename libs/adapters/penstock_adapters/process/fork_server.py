@@ -63,6 +63,7 @@ class ForkServer:
         self, owner: ForkServerListener, where: AttemptEnvironment, folder: Path, env: Mapping[str, str], mark: str
     ) -> None:
         self.folder = folder
+        self.source = where.source
         self.mark = mark
         self.imported: set[str] = set()
         self.importing: dict[str, asyncio.TimerHandle] = {}

@@ -120,7 +120,7 @@ def print_warnings(prepared: PreparedPipeline) -> None:
     """Print what was left out of the source, and options that have no effect here."""
     from penstock.authoring import unsupported_options
 
-    for warning in [*prepared.source.warnings, *unsupported_options.unsupported_option_warnings(prepared.ir)]:
+    for warning in [*prepared.warnings, *unsupported_options.unsupported_option_warnings(prepared.ir)]:
         output.note(f"warning: {warning}")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock import serialize
+from penstock.bundle import project_paths, source
 from penstock.runner import error_info, process_end, seeds
 from penstock.runner.recorder import Recorder
 from penstock.serialize import formats, saver, value_parts
@@ -78,7 +79,7 @@ def perform(
         end["outputs"] = _call(request, store, end, unsafe=unsafe, join=own is not None)
     except BaseException as error:
         _limit_memory(None)  # telling what happened needs some, too
-        _fail(end, error, memory)
+        _fail(end, error, request)
     if os.getpid() != mine:
         # The user's function forked and its child came back here: only the parent reports.
         os._exit(0)
@@ -87,7 +88,7 @@ def perform(
         try:
             process_end.finish(own | recorder.descriptors)
         except BaseException as error:  # a signal handler of the user's raised it
-            _fail(end, error, memory)
+            _fail(end, error, request)
         recorder.include_workers()
     end["finished_at"] = end["finished_at"] or time.time()
     end["metrics"], end["params"], end["artifacts"] = recorder.metrics, recorder.params, recorder.artifacts
@@ -97,9 +98,9 @@ def perform(
     return end, recorder
 
 
-def _fail(end: Json, error: BaseException, memory: int | None) -> None:
+def _fail(end: Json, error: BaseException, request: Json) -> None:
     end["outcome"] = "failed"
-    end["error"] = _describe(error, memory)
+    end["error"] = _describe(error, request["resources"]["memory"], request["entrypoint"])
     end.pop("outputs", None)
 
 
@@ -129,6 +130,10 @@ def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool, join: b
         name: serialize.load(value, hints.get(name, Any), store, where=f"input {name!r} of step {key!r}", unsafe=unsafe)
         for name, value in request["inputs"].items()
     }
+    root = _source_root(request["entrypoint"])
+    for name in inputs:
+        if "Path" in str(hints.get(name)):
+            inputs[name] = project_paths.find_in_source(inputs[name], root)
     if request.get("seed") is not None:
         seeds.refresh(contexts.context().seed)
     end["started_at"] = time.time()
@@ -149,6 +154,13 @@ def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool, join: b
         for name, value in outputs.items()
     }
     return saved if len(saved) * INLINE_LIMIT <= REQUEST_LIMIT else _fitting(saved, store)
+
+
+def _source_root(entrypoint: str) -> Path | None:
+    """The root of the project in this process."""
+    module = entrypoint.partition(":")[0]
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return None if file is None else source.root_of(Path(file), module)
 
 
 def _fitting(outputs: Json, store: FolderStore) -> Json:
@@ -230,8 +242,15 @@ def open_context(
     )
 
 
-def _describe(error: BaseException, memory: int | None) -> Json:
+def _describe(error: BaseException, memory: int | None, entrypoint: str) -> Json:
     described = error_info.describe(error)
+    if isinstance(error, FileNotFoundError) and isinstance(error.filename, str):
+        root = _source_root(entrypoint)
+        if root is not None and not os.path.isabs(error.filename) and (root / error.filename).exists():  # noqa: PTH117
+            described["message"] += (
+                ". Steps run in a folder of their own; this file lies beside the pipeline: "
+                f"open Path(__file__).parent / {error.filename!r}, or make it a parameter of type Path"
+            )
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         why = f"the step's process called exit with code {code} before the step returned"

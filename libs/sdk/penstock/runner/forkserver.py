@@ -19,6 +19,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 import warnings
 from contextlib import suppress
@@ -147,6 +148,9 @@ class ForkServer:
                     running.deadline = float(deadline)
             case [protocol.IMPORT, module]:
                 self._import(module)
+            case [protocol.ISOLATE, module]:
+                self._ready = True
+                self._send(protocol.IMPORTED, module, os.fstat(1).st_size)
             case _:
                 return
 
@@ -178,6 +182,10 @@ class ForkServer:
                 with suppress(Exception):
                     stream.flush()
             linux.flush_c_streams()
+        if threads := [one.name for one in threading.enumerate() if one is not threading.main_thread()]:
+            names = ", ".join(map(repr, threads[:5]))
+            self._send(protocol.THREADED, module, body=names.encode(errors="replace"))
+            return
         gc.collect()
         gc.freeze()  # imported objects stay; collecting garbage among them in each child would copy their pages
         self._kept.update(linux.children())
