@@ -91,7 +91,7 @@ class DecisionLog:
             if not facts or await append_all(self._bus, [self._message(fact) for fact in facts]):
                 return facts, windows.fold(state, facts)
             await asyncio.sleep(0.002 * tried)
-        raise UnavailableError(f"the windows of trigger {trigger!r} are being changed by others all the time")
+        raise UnavailableError(f"the windows of trigger {trigger!r} changed too often during this request: try again")
 
     def _message(self, fact: EventDecided | WindowFact) -> Message:
         return Message(

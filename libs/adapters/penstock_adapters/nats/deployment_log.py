@@ -88,7 +88,7 @@ class DeploymentLog:
             if await append_all(self._bus, [self._message(fact) for fact in facts]):
                 return True, await self.get(project, name)
             await asyncio.sleep(0.002 * tried)
-        raise UnavailableError(f"deployment {name!r} is being changed by others all the time: try again")
+        raise UnavailableError(f"deployment {name!r} changed too often during this request: try again")
 
     def _message(self, fact: DeploymentFact) -> Message:
         return Message(
