@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from nats.aio.msg import Msg
 
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.buckets.kv import Bucket
@@ -454,6 +455,44 @@ async def test_a_run_is_not_skipped_when_its_log_has_more_than_the_replica_knows
     await one.do(active, ReleaseRun())
     with pytest.raises(UnavailableError):
         await other.do(skipped, AdmitRun())
+
+
+async def test_a_run_that_another_replica_admits_meanwhile_is_not_skipped(bus: Bus, one: Replica) -> None:
+    pipeline = Pipeline(name="raced", max_active=1, overlap=Overlap.SKIP)
+    active, raced = [await one.request(pipeline) for _ in range(2)]
+    await one.do(active, AdmitRun())
+
+    class RacedBus(Bus):
+        async def read(self, stream: str, subject: str, after: int = 0) -> list[Msg]:
+            found = await super().read(stream, subject, after)
+            await one.do(active, ReleaseRun())
+            await one.do(raced, AdmitRun())
+            return found
+
+    slow = Replica(bus)
+    slow.handler = Limits(slow.store, slow.sizes, NatsRunLog(RacedBus(bus.client), "test"), time.time)
+    with pytest.raises(UnavailableError):
+        await slow.do(raced, AdmitRun())
+    assert await one.facts(raced, RunAdmitted)
+    assert not await one.facts(raced, RunFinished)
+
+
+@pytest.mark.parametrize("policy", [Overlap.QUEUE, Overlap.SKIP, Overlap.CANCEL_PREVIOUS])
+async def test_a_new_ledger_keeps_the_overlap_policy_of_new_runs(bus: Bus, one: Replica, policy: Overlap) -> None:
+    """The comparison of a new ledger reads runs from the log whose requests are being delivered at the same time."""
+    pipeline = Pipeline(name=f"early-{policy}", max_active=1, overlap=policy)
+    runs = [await one.request(pipeline) for _ in range(3)]
+    await bus.api(f"STREAM.PURGE.KV_{subjects.LIMITS_BUCKET}", {})
+    new = Replica(bus, one.versions)
+    await new.compare()
+    for run in runs:
+        await new.do(run, AdmitRun())
+    admitted = [bool(await one.facts(run, RunAdmitted)) for run in runs]
+    assert admitted == ([False, False, True] if policy is Overlap.CANCEL_PREVIOUS else [True, False, False])
+    cancelled = [bool(await one.facts(run, CancelRequested)) for run in runs]
+    assert cancelled == [policy is Overlap.CANCEL_PREVIOUS] * 2 + [False]
+    finished = [bool(await one.facts(run, RunFinished)) for run in runs]
+    assert finished == [False, policy is Overlap.SKIP, policy is Overlap.SKIP]
 
 
 def test_a_full_ledger_stays_below_half_a_mebibyte() -> None:

@@ -30,6 +30,13 @@ class RunLog(Protocol):
         """Append facts. Returns for each whether it was written; False if its subject was taken already."""
         ...
 
+    async def append_unless(self, fact: Fact, kinds: tuple[type[Fact], ...]) -> bool:
+        """Append a fact unless the run's log contains a fact of one of these kinds or at its subject.
+
+        Nothing is appended to the log of the run between the check and the write. Returns whether it was written.
+        """
+        ...
+
     async def read(self, run_id: str, after: int = 0) -> list[Recorded]:
         """Return the facts of a run with a sequence above `after`, in log order."""
         ...

@@ -1,8 +1,8 @@
 """Carries out the effects of runs on limits: admission of runs, and slots of attempts.
 
 In: effects of runs. Out: a changed limits ledger, and the facts that follow in the logs of all runs concerned:
-    releasing
-a slot notifies the next waiter's run, whose shard's consumer then delivers that fact to a scheduler. Nothing polls.
+releasing a slot notifies the next waiter's run, whose shard's consumer then delivers that fact to a scheduler. Nothing
+polls.
 
 Requests that arrive during one change are combined into the next one, which is one compare-and-set, so any number of
 replicas agree. The ledger keeps a notice until it is known to be in the log: after a crash between the two, the next
@@ -277,7 +277,7 @@ class Limits:
                 facts[end.tail] = end
             elif slot_key in outcome.ledger.holders:
                 granted = _notice(slot_key, Notice.GRANTED, now)
-                if isinstance(granted, RunAdmitted) and await self._has(run_id, RunFinished):
+                if isinstance(granted, RunAdmitted) and await self._has_finished(run_id):
                     raise UnavailableError(_STALE)
                 facts[granted.tail] = granted
         return list(facts.values())
@@ -285,12 +285,12 @@ class Limits:
     async def _skip(self, run_id: str, reason: str) -> Fact:
         """Finish a run as skipped, unless it was cancelled, admitted or finished before."""
         end = RunFinished(run_id=run_id, outcome=Outcome.SKIPPED, error=reason)
-        if await self._has(run_id, CancelRequested, RunAdmitted) or not (await self._log.append([end]))[0]:
+        if not await self._log.append_unless(end, (CancelRequested, RunAdmitted, RunFinished)):
             raise UnavailableError(_STALE)
         return end
 
-    async def _has(self, run_id: str, *kinds: type[Fact]) -> bool:
-        return any(isinstance(entry.fact, kinds) for entry in await self._log.read(run_id))
+    async def _has_finished(self, run_id: str) -> bool:
+        return any(isinstance(entry.fact, RunFinished) for entry in await self._log.read(run_id))
 
     def _unknown(self, waiter: Waiter) -> str | None:
         return None if waiter.cancel_requested else slot_ledger.unknown(waiter, self._sizes.now)
@@ -300,10 +300,8 @@ def _request_of(run: Run, effect: Effect, now: float) -> SlotRequest | SlotRelea
     match effect:
         case AcquireSlots(key, attempt):
             step = run.find(key)
-            if (
-                step is None or not attempt == step.attempt == step.queued_attempt
-            ):  # it has ended, and its release follows
-                return None
+            if step is None or not attempt == step.attempt == step.queued_attempt:
+                return None  # it has ended, and its release follows
             priority = (run.requested.priority if run.requested else 0) + run.plan.specs[step.node].priority
             slot_key = (run.run_id, key, attempt)
             return SlotRequest(Waiter(slot_key, slot_ledger.once_each(step.limits), priority, step.since or now))

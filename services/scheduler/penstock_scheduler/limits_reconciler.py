@@ -22,10 +22,10 @@ from penstock_contracts.commands import Version
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptFinished, AttemptQueued, RunRequested
 from penstock_core.limits import overlap, slot_ledger
-from penstock_core.limits.slot_ledger import LimitsLedger, SlotKey, Waiter
+from penstock_core.limits.slot_ledger import LimitsLedger, SlotKey
 from penstock_core.ports import Recorded
 from penstock_scheduler import limits as handling
-from penstock_scheduler.limits import Limits
+from penstock_scheduler.limits import Limits, SlotRequest
 
 _PAUSE = 1.0
 """Seconds until a requested comparison, so that many waiters outside do not cause one after the other."""
@@ -127,15 +127,17 @@ class LimitsReconciler:
         self._suspects = suspects - gone
         for slot_key in gone:
             self._open.pop(slot_key, None)
-        missing = {
-            slot_key: handling.waiter_of(queued_attempt, now) for slot_key, (_, queued_attempt) in self._open.items()
-        } | runs
-        missing = {
-            slot_key: waiter
-            for slot_key, waiter in missing.items()
+        waiting = {
+            slot_key: SlotRequest(handling.waiter_of(queued, now)) for slot_key, (_, queued) in self._open.items()
+        }
+        missing = [
+            request
+            for slot_key, request in (waiting | runs).items()
             if slot_key in found.known
             and not (slot_key in found.finished or slot_key in seen.holders or slot_key in seen.waiters)
-        }
+        ]
+        # First those that have slots, then the others in the order of their requests: overlap policies need both.
+        missing.sort(key=lambda request: (request.waiter.slot_key not in found.granted, request.waiter.since))
         floor = min((seq for seq, _ in self._open.values()), default=self._read_to + 1) - 1
 
         def amend(ledger: LimitsLedger) -> None:
@@ -144,11 +146,13 @@ class LimitsReconciler:
             for name, sent in seen.outside.items():
                 if ledger.outside.get(name) == sent:  # all waiters outside are among the missing
                     del ledger.outside[name]
-            for slot_key, waiter in missing.items():
-                if slot_key in found.granted:
-                    slot_ledger.hold(ledger, waiter, now)
+            for request in missing:
+                if request.waiter.slot_key in found.granted:
+                    slot_ledger.hold(ledger, request.waiter, now)
+                elif request.overlap is not None:
+                    overlap.restore(ledger, request.waiter, request.overlap)
                 else:
-                    slot_ledger.enqueue(ledger, waiter)
+                    slot_ledger.enqueue(ledger, request.waiter)
             if rebuilding or floor > ledger.floor + _FLOOR_STEP:
                 ledger.floor = max(ledger.floor, floor)
             ledger.whole = True
@@ -165,12 +169,12 @@ class LimitsReconciler:
                 self._open[fact.run_id, fact.key, fact.attempt] = (recorded.seq, fact)
         self._read_to = after
 
-    async def _runs_outside(self, seen: LimitsLedger, rebuilding: bool, now: float) -> dict[SlotKey, Waiter]:
+    async def _runs_outside(self, seen: LimitsLedger, rebuilding: bool, now: float) -> dict[SlotKey, SlotRequest]:
         """Return the runs that wait outside, or all unfinished ones when the ledger is rebuilt."""
         wanted = {name for name in seen.outside if name.startswith(overlap.RUNS)}
         if not wanted and not rebuilding:
             return {}
-        found: dict[SlotKey, Waiter] = {}
+        found: dict[SlotKey, SlotRequest] = {}
         for message in await self._bus.read(subjects.RUNS, subjects.requested_runs()):
             recorded = from_direct(message)
             if recorded is None or not isinstance(fact := recorded.fact, RunRequested):
@@ -180,7 +184,7 @@ class LimitsReconciler:
             version = await self._versions.get(fact.project, fact.pipeline, fact.version)
             ask = handling.admission_request(fact, version.pipeline, now) if version is not None else None
             if ask is not None:
-                found[ask.waiter.slot_key] = ask.waiter
+                found[ask.waiter.slot_key] = ask
         return found
 
     async def _look_up(self, slot_keys: Iterable[SlotKey]) -> _Found:

@@ -284,6 +284,26 @@ def test_a_mapped_step_is_cancelled_with_all_its_items() -> None:
     assert driver.finished.outcome is Outcome.CANCELLED
 
 
+@pytest.mark.parametrize(
+    ("last", "status", "outcome"),
+    [
+        (end("each[3]"), "succeeded", Outcome.SUCCEEDED),
+        (end("each[3]", FAILED), "cancelled", Outcome.CANCELLED),
+        (end("each[3]", Outcome.CANCELLED), "cancelled", Outcome.CANCELLED),
+    ],
+)
+def test_a_mapped_step_cancelled_before_its_last_item_is_cancelled_unless_all_succeed(
+    last: Fact, status: str, outcome: Outcome
+) -> None:
+    driver = mapped()
+    driver.state = machine.fold(
+        R, driver.state.plan, [RUN, *driver.facts(RUN), *(end(f"each[{n}]") for n in range(3)), cancel("each"), last]
+    )
+    assert driver.statuses["each"] == status
+    driver(end("last"))
+    assert driver.finished.outcome is outcome
+
+
 def test_late_grants_are_released() -> None:
     """Attempts begun by a replica unaware that the step had finished are ended."""
     driver = mapped(window=1)

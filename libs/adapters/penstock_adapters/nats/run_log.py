@@ -29,6 +29,8 @@ BATCH_FROM = 10
 
 BATCH_LIMIT = 1000
 READ_LIMIT = 500
+_TRIES = 20
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _WRONG_LAST = (10071, 10164)
 _HEADERS = 2048
 """Room for headers: the server counts them too, and closes the connection of a client that exceeds its limit."""
@@ -67,6 +69,32 @@ class NatsRunLog:
             else:
                 written += await self._batch(part)
         return written
+
+    async def append_unless(self, fact: Fact, kinds: tuple[type[Fact], ...]) -> bool:
+        """Append a fact unless the run's log contains a fact of one of these kinds. See the port.
+
+        The broker stores it only if the log of the run is still as it was read.
+
+        Raises:
+            UnavailableError: the server did not confirm, or the log keeps changing. Appending again is safe.
+        """
+        place, everything = fact_codec.subject(fact), subjects.run_all(fact.run_id)
+        body = self._body(fact)
+        for _ in range(_TRIES):
+            messages = await self._bus.read(subjects.RUNS, everything)
+            recorded = [entry.fact for message in messages if (entry := from_direct(message)) is not None]
+            if any(isinstance(known, kinds) or known.tail == fact.tail for known in recorded):
+                return False
+            last = _headers(messages[-1])["Nats-Sequence"] if messages else "0"
+            condition = {_EXPECTED: last, f"{_EXPECTED}-Subject": everything}
+            try:
+                await self._bus.publish(place, body, self._headers(fact) | condition)
+            except BusError as error:
+                if error.code not in _WRONG_LAST:
+                    raise
+            else:
+                return True
+        raise UnavailableError(f"the log of run {fact.run_id} changes too fast to append {fact.tail}")
 
     async def read(self, run_id: str, after: int = 0) -> list[Recorded]:
         """The readable facts of a run above `after`, in log order; unreadable ones as their placeholders."""
@@ -148,7 +176,7 @@ class NatsRunLog:
     def _headers(self, fact: Fact) -> dict[str, str]:
         headers = fact_codec.headers(fact, self._source)
         if fact.append_once:
-            headers["Nats-Expected-Last-Subject-Sequence"] = "0"
+            headers[_EXPECTED] = "0"
         if isinstance(fact, ArtifactCommitted):
             # Only the latest of a name counts; frequent checkpoints must not fill the log.
             headers["Nats-Rollup"] = "sub"

@@ -59,6 +59,18 @@ def admit(ledger: LimitsLedger, run: Waiter, overlap: Overlap) -> str | None:
     return None
 
 
+def restore(ledger: LimitsLedger, run: Waiter, overlap: Overlap) -> None:
+    """Queue a run that waits to be admitted by its log but not in the ledger, whether or not it was ever in it."""
+    match overlap:
+        case Overlap.SKIP:
+            pass  # such a run never waits: its request, which is not handled yet, decides
+        case Overlap.CANCEL_PREVIOUS:
+            admit(ledger, run, overlap)
+        case _:
+            # One buffered run too many is better than one that nobody ever admits.
+            slot_ledger.enqueue(ledger, run)
+
+
 def _is_new(ledger: LimitsLedger, name: str, since: float, most: int) -> bool:
     """Record a run of a pipeline whose newest runs cancel previous ones; return whether it is one of the newest."""
     newest = tuple(sorted({*ledger.newest.get(name, ()), since})[-most:])

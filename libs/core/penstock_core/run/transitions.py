@@ -116,6 +116,7 @@ def _finish_mapped_step(state: RunState, step: StepState, mapped: MappedState) -
     spec = state.plan.nodes[step.key].mapped
     reason = state.stopping(step)
     # Items cut short by a cancel make it cancelled, whatever `min_success` says: how many finished depends on timing.
+    # So do items that fail after the cancel: whether they fail or are cut short depends on timing, too.
     cut = reason is not None and any(item.status is Status.CANCELLED for item in mapped.items.values())
     if not cut and not mapped_steps.cannot_succeed(spec, mapped) and mapped.following >= mapped.count:
         end(state, step, "succeeded")
