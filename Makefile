@@ -19,7 +19,7 @@ $(STAMP): constraints.txt pyproject.toml hatch_build.py
 	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Penstock needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv hatchling editables
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv hatchling editables setuptools wheel
 	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --no-build-isolation --constraint constraints.txt \
 		--group dev --group examples --editable .
 	@touch $@
