@@ -33,9 +33,9 @@ from penstock import context, pipeline, step
 
 
 @step
-def train(depth: int) -> dict:
+def train(depth: int, name: str) -> dict:
     context().log_metric("accuracy", depth / 10)
-    context().register_model("rules", {"depth": depth}, alias="champion", gate="accuracy > champion.accuracy")
+    context().register_model(name, {"depth": depth}, alias="champion", gate="accuracy > champion.accuracy")
     return {"depth": depth}
 
 
@@ -65,8 +65,8 @@ def count(model: Path) -> int:
 
 
 @pipeline
-def training(depth: int = 3):
-    return train(depth)
+def training(depth: int = 3, name: str = "rules"):
+    return train(depth, name)
 
 
 @pipeline
@@ -143,25 +143,33 @@ def trained(workspace: Workspace, pipeline: str, **inputs: Any) -> str:
     return run.run_id
 
 
-def test_each_run_registers_plain_data_as_one_version(workspace: Workspace) -> None:
-    first = trained(workspace, "training", depth=3)
-    second = trained(workspace, "training", depth=2)
+@pytest.fixture(scope="module")
+def rules(workspace: Workspace) -> str:
+    """The name of a registered model whose version 2 is the champion."""
+    trained(workspace, "training", depth=4)
     trained(workspace, "training", depth=5)
-    shown = workspace.json("models", "show", "rules")
+    return "rules"
+
+
+def test_each_run_registers_plain_data_as_one_version(workspace: Workspace) -> None:
+    first = trained(workspace, "training", depth=3, name="plain")
+    second = trained(workspace, "training", depth=2, name="plain")
+    trained(workspace, "training", depth=5, name="plain")
+    shown = workspace.json("models", "show", "plain")
     assert [(one["version"], one["metrics"], one["aliases"]) for one in shown["versions"]] == [
         (3, {"accuracy": 0.5}, ["champion"]),
         (2, {"accuracy": 0.2}, []),
         (1, {"accuracy": 0.3}, []),
     ]
-    assert (shown["versions"][-1]["run_id"], shown["versions"][-1]["output"]) == (first, "model-rules")
-    history = workspace.json("models", "history", "rules")
+    assert (shown["versions"][-1]["run_id"], shown["versions"][-1]["output"]) == (first, "model-plain")
+    history = workspace.json("models", "history", "plain")
     assert [entry["kind"] for entry in history] == [
         "registered", "promoted", "registered", "promotion-refused", "registered", "promoted",
     ]  # fmt: skip
     assert history[3]["clauses"] == ["accuracy > champion.accuracy: 0.2 > 0.3 is false"]
     assert history[3]["cause"].endswith("/train/1")
-    assert workspace.client.models.get("rules@champion").load() == {"depth": 5}
-    text = workspace.call("models", "history", "rules")
+    assert workspace.client.models.get("plain@champion").load() == {"depth": 5}
+    text = workspace.call("models", "history", "plain")
     assert f"v2 not promoted to champion, a gate failed, by run:{second}/train" in text
     assert "accuracy > champion.accuracy: 0.2 > 0.3 is false" in text
 
@@ -181,7 +189,7 @@ def test_a_folder_can_be_a_model_and_a_pinned_cached_input(workspace: Workspace)
     assert (model.download(workspace.folder / "copy") / "weights.json").is_file()
     found = workspace.json("run", "flows.py:counting", "-p", "model=model:folder")
     assert found["outputs"] == {"result": 6}
-    again = workspace.json("run", "flows.py:counting", "-p", "model=model:folder:1")
+    again = workspace.json("run", "flows.py:counting", "-p", f"model=model:{model.reference}")
     assert again["steps"]["count"]["state"] == "cached"
     wrong = workspace.call("run", "flows.py:counting", "-p", "model=model:nosuch", code=2)
     assert "inputs.model: does not refer to a registered model: there is no model 'nosuch'" in wrong
@@ -190,14 +198,13 @@ def test_a_folder_can_be_a_model_and_a_pinned_cached_input(workspace: Workspace)
     assert "count" in {attempt.key for attempt in lineage.down}
 
 
-def test_a_model_version_can_be_an_input_from_python(workspace: Workspace) -> None:
-    trained(workspace, "training", depth=4)
+def test_a_model_version_can_be_an_input_from_python(workspace: Workspace, rules: str) -> None:
     client = workspace.client
-    rules = client.models.get("rules")
+    model = client.models.get(rules)
     version = client.pipelines.register(workspace.folder / "flows.py:scoring")
-    run = client.run(version, {"rules": rules, "x": 10}, wait=True)
-    assert run.outputs["result"] == {"value": rules.load()["depth"] * 10}
-    assert run.inputs["rules"]["artifact"]["sha256"] == rules.sha256
+    run = client.run(version, {"rules": model, "x": 10}, wait=True)
+    assert run.outputs["result"] == {"value": model.load()["depth"] * 10}
+    assert run.inputs["rules"]["artifact"]["sha256"] == model.sha256
 
 
 TRYING = """
@@ -311,9 +318,8 @@ def test_every_command_supports_json(workspace: Workspace) -> None:
         (("get", "nosuch"), "there is no model 'nosuch'"),
     ],
 )
+@pytest.mark.usefixtures("rules")
 def test_usage_errors_exit_with_2_and_a_hint(workspace: Workspace, arguments: tuple[str, ...], says: str) -> None:
-    if not any(model.name == "rules" for model in workspace.client.models.list()):
-        trained(workspace, "training")
     assert says in workspace.call("models", *arguments, code=2)
 
 
@@ -343,6 +349,7 @@ def test_unsafe_formats_can_be_rejected(workspace: Workspace) -> None:
         ModelVersion("made", 1, "made:1", artifact=artifact).load()
 
 
+@pytest.mark.usefixtures("rules")
 def test_the_client_validates_arguments(workspace: Workspace) -> None:
     client = workspace.client
     with pytest.raises(InvalidIdError):
