@@ -110,6 +110,24 @@ async def test_a_thread_that_never_ends_is_named_and_bounded_by_the_timeout(exec
     assert "waits for its threads: poller" in b.events.text("forever")
 
 
+async def test_an_exit_is_a_system_exit_and_surrogates_cost_one_parameter(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
+        import sys
+        from penstock import context
+
+        def leaves(): sys.exit(3)
+
+        def logs():
+            context().log_param("bad", {"a": ["\\ud800"]})
+            context().log_param("good", 1)
+    """)
+    end = await b.run("leaves")
+    assert end.error is not None and end.error.type == "Exit" and "SystemExit" in end.error.bases
+    end = await b.run("logs")
+    assert end.outcome is Outcome.SUCCEEDED, end.error
+    assert end.params == {"bad": "{'a': ['\\ud800']}", "good": 1}
+
+
 _WORKERS = """
     import multiprocessing, os, subprocess, sys
     from penstock import context

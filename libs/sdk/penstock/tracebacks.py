@@ -26,6 +26,10 @@ def caller() -> tuple[str | None, int | None]:
     frame: FrameType | None = inspect.currentframe()
     while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] in _OURS:
         frame = frame.f_back
+    first = frame
+    while frame is not None and is_library(frame.f_code.co_filename):  # a decorator of a library, say
+        frame = frame.f_back
+    frame = frame or first
     return (frame.f_code.co_filename, frame.f_lineno) if frame is not None else (None, None)
 
 
@@ -46,15 +50,19 @@ def is_platform(filename: str) -> bool:
     return filename.startswith(_FOLDERS) or filename.startswith(_MACHINERY)
 
 
+def is_library(filename: str) -> bool:
+    """Whether code in `filename` is part of Python or of an installed package."""
+    return filename.startswith((*_LIBRARIES, "<frozen "))
+
+
 def where(error: BaseException) -> tuple[str | None, int | None]:
     """File and line of the user's code in which `error` was raised, innermost first; a syntax error has its own."""
     if isinstance(error, SyntaxError) and error.filename:
         return error.filename, error.lineno
-    found: tuple[str | None, int | None] = (None, None)
-    for frame, line in traceback.walk_tb(error.__traceback__):
-        if not is_platform(frame.f_code.co_filename):
-            found = (frame.f_code.co_filename, line)
-    return found
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    outside = [one for one in frames if not is_platform(one[0])]
+    own = [one for one in outside if not is_library(one[0])]
+    return (own or outside or [(None, None)])[-1]
 
 
 def user_traceback(error: BaseException, limit: int = 20_000) -> str:

@@ -73,6 +73,13 @@ def test_retry_on_matches_the_type_and_its_bases(on: tuple[str, ...], error: Err
         assert on[0] in decision.reason
 
 
+@pytest.mark.parametrize("name", ["Timeout", "TimeoutError", "Exception"])
+def test_the_time_out_of_a_step_is_a_timeout_error(name: str) -> None:
+    error = ErrorInfo(type="Timeout", message="too long")
+    assert retry.decide(Retry(retries=1, on=(name,)), history(), Outcome.TIMED_OUT, error).again
+    assert not retry.decide(Retry(retries=1, on=("ValueError",)), history(), Outcome.TIMED_OUT, error).again
+
+
 def test_an_attempt_with_a_missing_environment_is_not_retried() -> None:
     error = ErrorInfo(type=retry.ENVIRONMENT_MISSING, message="numpy 2.0 is missing")
     assert not retry.decide(Retry(retries=9), history(), Outcome.FAILED, error).again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_tracebacks_have_no_platform_frames() -> None:
     assert file == __file__
     assert line is not None
     assert 'raise ValueError("outer")' in Path(__file__).read_text().splitlines()[line - 1]
+
+
+def test_the_place_of_an_error_is_the_users_line_not_a_librarys() -> None:
+    with pytest.raises(ValueError, match="Expecting") as caught:
+        json.loads("{")
+    file, line = tracebacks.where(caught.value)
+    assert file == __file__
+    assert line is not None and 'json.loads("{")' in Path(__file__).read_text().splitlines()[line - 1]
 
 
 def test_long_tracebacks_are_truncated_in_the_middle() -> None:

@@ -254,7 +254,7 @@ def _describe(error: BaseException, memory: int | None, entrypoint: str) -> Json
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         why = f"the step's process called exit with code {code} before the step returned"
-        return error_info.plain("Exit", why, traceback=described["traceback"])
+        return error_info.plain("Exit", why, ("SystemExit", "BaseException"), traceback=described["traceback"])
     if isinstance(error, MemoryError) and memory is not None:
         why = f"the step needed more than its memory limit of {memory / 2**20:.0f} MiB ({described['message']})"
         bases = (described["type"], *described["bases"])

@@ -345,8 +345,8 @@ def _step(name: str, step: Any) -> int:
 def plain(value: object) -> Any:
     """Return JSON data as it is, any other object as its `str`, truncated to `PARAM_LIMIT` characters."""
     try:
-        text = json.dumps(value, allow_nan=False)
-        text.encode()
+        text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        text.encode()  # refuses lone surrogates, which no JSON reader accepts
         data = json.loads(text)
     except (TypeError, ValueError, RecursionError):
         text = data = str(value).encode(errors="replace").decode()
