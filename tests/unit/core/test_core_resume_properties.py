@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import zlib
 from typing import Any
@@ -277,3 +278,14 @@ def test_a_resumed_run_has_the_outcome_of_one_from_the_start_where_an_output_doe
     resumed = RunDriver(made, *reused, RUN, ends[1])
     assert resumed.finished == scratch.finished
     assert scratch.finished.outcome is Outcome.FAILED and "has no element ['a']" in str(scratch.finished.error)
+
+
+def test_a_step_runs_again_if_the_source_changed_and_it_reads_objects_of_project_classes() -> None:
+    made = pipeline(node("train"), node("use", x=values.Output("train")), out=values.Output("use"))
+    known = {name: dataclasses.replace(spec, code="c") for name, spec in made.steps.items()}
+    made = dataclasses.replace(made, steps=known)
+    model = Stored(ArtifactRef(sha256="1" * 64, size=1, media_type="a/b", format="pickle", project_types=True))
+    for result, again in ((model, ["use"]), (values.Inline(1), [])):
+        old = RunDriver(made, RUN, dataclasses.replace(end("train"), outputs={"result": result}), end("use"))
+        assert list(resume(old.state, old.state.plan, R, Changes(source=True)).rerun_steps) == again
+        assert resume(old.state, old.state.plan, R, Changes()).steps == 2

@@ -73,20 +73,21 @@ def needs_bundle(dynamic_code: str, inputs: Mapping[str, Value]) -> str:
     """
     if dynamic_code:
         return dynamic_code
-    named = next((name for name, value in sorted(inputs.items()) if _has_project_types(value)), None)
+    named = next((name for name, value in sorted(inputs.items()) if has_project_types(value)), None)
     return "" if named is None else f"input {named!r} contains objects of project classes"
 
 
-def _has_project_types(value: Value) -> bool:
+def has_project_types(value: Value) -> bool:
+    """Whether a value may contain objects of project classes."""
     match value:
         case values.Inline(inline):
             return _names_class(inline)
         case values.Items(items):
-            return any(_has_project_types(item) for item in items)
+            return any(has_project_types(item) for item in items)
         case values.Fields(fields):
-            return any(_has_project_types(item) for item in fields.values())
+            return any(has_project_types(item) for item in fields.values())
         case values.Element(of):
-            return _has_project_types(of)
+            return has_project_types(of)
         case values.Stored(artifact):
             return artifact.project_types
         case values.ResultOf() | values.Collected():

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from penstock_core.cache import cache_key
 from penstock_core.facts import StepReused
 from penstock_core.pipeline import conditions, values
 from penstock_core.pipeline.ir import Kind, Node, Phase, StepSpec
@@ -127,7 +128,23 @@ def _differs(old: RunState, plan: Plan, key: str, changes: Changes, rerun_steps:
     follows = next((other for other in plan.dependencies[key] if other in rerun_steps), None)
     if follows is not None:
         return f"its upstream step {follows!r} runs again"
-    return _defined_otherwise(old.plan, plan, key, changes)
+    return _defined_otherwise(old.plan, plan, key, changes) or _reads_objects(old, plan, key, changes)
+
+
+def _reads_objects(old: RunState, plan: Plan, key: str, changes: Changes) -> str | None:
+    """Whether the source changed and an input has objects of its classes, whose code the step runs; see `cache_key`."""
+    if not changes.source or plan.specs[key].kind is not Kind.FUNCTION:
+        return None
+    for binding in plan.nodes[key].inputs.values():
+        given = old.requested.inputs if old.requested is not None else {}
+        read = [given[name] for name in values.params(binding) if name in given]
+        for source in values.sources(binding):
+            step = old.steps.get(source.node)
+            made = [] if step is None else [step, *(step.mapped.items.values() if step.mapped is not None else ())]
+            read += [value for one in made for value in one.outputs.values()]
+        if any(cache_key.has_project_types(value) for value in read):
+            return "the source changed, and an input contains objects of project classes"
+    return None
 
 
 def _defined_otherwise(old: Plan, new: Plan, key: str, changes: Changes) -> str | None:

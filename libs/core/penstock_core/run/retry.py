@@ -15,7 +15,7 @@ MAX_LOSSES = 20
 _LOSS_DELAY = 0.0
 
 _PYTHON_NAMES = {"Timeout": ("TimeoutError", "OSError", "Exception", "BaseException")}
-"""Classes of Python that name an error which no exception of a step reports: `retry_on=TimeoutError` is the time-out."""
+"""Python's classes of errors that no exception of the step reports: `retry_on=TimeoutError` matches its time-out."""
 
 ENVIRONMENT_MISSING = "EnvironmentMissing"
 """Type of the error of an attempt for which no executor had the environment. Another attempt would meet the same."""
@@ -72,4 +72,7 @@ def delay(policy: Retry, history: History) -> float:
 
 
 def _matches(names: tuple[str, ...], error: ErrorInfo | None) -> bool:
-    return error is not None and bool({error.type, *error.bases, *_PYTHON_NAMES.get(error.type, ())} & set(names))
+    if error is None:
+        return False
+    kinds = {error.type, *error.bases}
+    return bool((kinds | {*_PYTHON_NAMES.get(error.type, ())}) & set(names))
