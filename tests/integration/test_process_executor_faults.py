@@ -139,7 +139,7 @@ async def test_an_oversized_result_is_rejected(executor_harness: OpenHarness) ->
     assert end.outcome is Outcome.SUCCEEDED  # too large to be inline together: some became artifacts
     kinds = [type(value).__name__ for value in end.outputs.values()]
     assert kinds.count("Inline") == 8 and kinds.count("Stored") == 12
-    failed(await b.run("files", {"parts": 6}), "ResultTooLarge", "MiB", "give one folder")
+    failed(await b.run("files", {"parts": 6}), "ResultTooLarge", "MiB", "return one folder")
 
 
 # ------------------------------------------------------------------------------------------------- timeout and cancel

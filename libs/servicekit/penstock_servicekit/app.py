@@ -20,7 +20,7 @@ from faststream import FastStream
 from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.bus import Bus
 from penstock_core.errors import PenstockError, UnavailableError
-from penstock_servicekit import logs
+from penstock_servicekit import logs, process_secrets
 from penstock_servicekit.health import HealthServer
 from penstock_servicekit.nats_connection import connect, servers
 from penstock_servicekit.service_context import Service, ServiceContext, StatusReporter, replica_name
@@ -151,6 +151,7 @@ async def _compose_with_retry(settings: ServiceSettings, builders: dict[str, Bui
 
 async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
     """Run one service until SIGINT or SIGTERM; returns the process's exit status."""
+    process_secrets.protect()
     logs.configure(settings.log_level, settings.log_format)
     log = logs.get(name)
     if settings.nats_url is None:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from penstock_servicekit import process_secrets
 
 
 class ServiceSettings(BaseSettings):
@@ -42,6 +44,19 @@ class ServiceSettings(BaseSettings):
         default=300.0, gt=0, description="seconds a service tries to reconnect to NATS until it exits with an error"
     )
     stop_timeout: float = Field(default=20.0, gt=0, description="seconds a service may take to stop gracefully")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the secrets that were taken out of the environment, too."""
+        taken = {name.removeprefix("PENSTOCK_").lower(): value for name, value in process_secrets.taken().items()}
+        return init_settings, env_settings, InitSettingsSource(settings_cls, taken)
 
     def pool_names(self) -> list[str]:
         """The pools as a list."""

@@ -17,7 +17,7 @@ from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_adapters.nats.run_log import from_direct
-from penstock_adapters.process import AttemptEnvironment, ProcessExecutor, ProcessOptions
+from penstock_adapters.process import AttemptEnvironment, ProcessExecutor, ProcessOptions, step_user
 from penstock_contracts import fact_codec, subjects
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import (
@@ -188,6 +188,7 @@ class ExecutorApp:
                 grace=settings.grace,
                 servers=settings.fork_servers,
                 unsafe=settings.unsafe_allowed,
+                user=step_user.find(settings.step_user) if settings.step_user else None,
             ),
             self._service.own,
         )

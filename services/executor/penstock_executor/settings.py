@@ -37,6 +37,10 @@ class ExecutorSettings(ServiceSettings):
         description="interpreters, or folders of virtual environments, that may run steps, in addition to the "
         "executor's own and those that pipelines were registered with; separated by colons",
     )
+    step_user: str = Field(
+        default="",
+        description="user that steps run as, by name or number, if the executor runs as root; by default its own",
+    )
     lease: float = Field(
         default=30.0,
         gt=1,

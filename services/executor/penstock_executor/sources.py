@@ -94,8 +94,17 @@ def _unpack(bundle: Path, target: Path) -> None:
     try:
         with tarfile.open(bundle) as tar:
             tar.extractall(part, filter="data")
+        _protect(part)
         part.rename(target)
     except (tarfile.TarError, OSError) as error:
         shutil.rmtree(part, ignore_errors=True)
         if not target.is_dir():
             raise WorkplaceError(f"the source bundle {bundle.name[:12]} cannot be unpacked: {error}") from error
+
+
+def _protect(folder: Path) -> None:
+    """Make files read-only, and all of it readable for whoever may enter the folder above."""
+    for path in folder.rglob("*"):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222 | 0o444 if path.is_file() else path.stat().st_mode | 0o055)
+    folder.chmod(folder.stat().st_mode | 0o055)

@@ -20,7 +20,7 @@ from pydantic import Field
 from penstock_adapters.nats.server import EmbeddedServer, NatsServerError
 from penstock_core.errors import PenstockError
 from penstock_core.version import VERSION
-from penstock_servicekit import app, logs
+from penstock_servicekit import app, logs, process_secrets
 from penstock_servicekit.settings import ServiceSettings
 from penstock_standalone.state import StateError, StateFolder
 
@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ephemeral", action="store_true", help="stop when the last client has exited")
     options = parser.parse_args(arguments)
     changes = {name: value for name in ("home", "port") if (value := getattr(options, name)) is not None}
+    process_secrets.protect()
     settings = StandaloneSettings(**changes)
     logs.configure(settings.log_level, settings.log_format)
     state = StateFolder(settings.home)

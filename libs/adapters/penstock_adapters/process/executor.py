@@ -25,12 +25,13 @@ import orjson
 
 from penstock_adapters.files.growing_file import tail_of
 from penstock_adapters.process import job as jobs
-from penstock_adapters.process import orphans
+from penstock_adapters.process import orphans, step_user
 from penstock_adapters.process.attempt_environment import AttemptEnvironment
 from penstock_adapters.process.fork_server import ForkServer
 from penstock_adapters.process.fork_server_pool import ForkServerPool
 from penstock_adapters.process.job import Job, Stage
 from penstock_adapters.process.reporter import AttemptOutbox, AttemptReporter
+from penstock_adapters.process.step_user import StepUser
 from penstock_contracts import fact_codec as codec
 from penstock_core import fork_server_protocol as protocol
 from penstock_core.errors import UnavailableError
@@ -63,6 +64,7 @@ class ProcessOptions:
         servers: idle fork servers that are kept.
         idle: seconds after which an idle fork server is ended.
         import_timeout: seconds that importing a module may take.
+        user: the user that attempts run as; by default that of this process.
         unsafe: whether a project's steps may use formats whose loading can run code; all may by default.
     """
 
@@ -72,6 +74,7 @@ class ProcessOptions:
     idle: float = 900.0
     import_timeout: float = 300.0
     unsafe: Callable[[str], bool] = lambda project: True
+    user: StepUser | None = None
 
 
 class ProcessExecutor:
@@ -116,8 +119,15 @@ class ProcessExecutor:
         self._empty = asyncio.Event()
         home = home.absolute()
         orphans.sweep(home)
+        user = self._options.user
+        if user is not None:
+            step_user.share(home, user)
         self._work = orphans.WorkFolder(home)
-        self._pool = ForkServerPool(self, self._work, self._options.env, self._options.servers, self._options.idle)
+        if user is not None:
+            step_user.pass_through(self._work.path, user)
+        self._pool = ForkServerPool(
+            self, self._work, self._options.env, self._options.servers, self._options.idle, user
+        )
 
     # ------------------------------------------------------------------------------------------------- the port
 
@@ -240,6 +250,8 @@ class ProcessExecutor:
         if len(body) > protocol.PACKET - 1000:
             path = job.server.folder / f"{job.number}.request"
             path.write_bytes(body)
+            if self._options.user is not None:
+                os.chown(path, self._options.user.uid, self._options.user.gid)
             body = b"@" + os.fsencode(path)
         job.stage, job.since = Stage.SENT, self._loop.time()
         job.server.send(protocol.encode(protocol.RUN, job.number, job.module, body=body))

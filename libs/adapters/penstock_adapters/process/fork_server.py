@@ -14,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from penstock_adapters.process import step_user
 from penstock_adapters.process.attempt_environment import AttemptEnvironment
+from penstock_adapters.process.step_user import StepUser
 from penstock_core.fork_server_protocol import PACKET, decode
 
 _LOG_SHOWN = 8 * 1024
@@ -53,6 +55,7 @@ class ForkServer:
         folder: new folder for its log and its children's files.
         env: all environment variables of the process.
         mark: the value in `env` that identifies the processes of this server.
+        user: the user that it runs as; by default that of this process.
 
     Raises:
         OSError: the interpreter could not be started.
@@ -60,7 +63,13 @@ class ForkServer:
     """
 
     def __init__(
-        self, owner: ForkServerListener, where: AttemptEnvironment, folder: Path, env: Mapping[str, str], mark: str
+        self,
+        owner: ForkServerListener,
+        where: AttemptEnvironment,
+        folder: Path,
+        env: Mapping[str, str],
+        mark: str,
+        user: StepUser | None = None,
     ) -> None:
         self.folder = folder
         self.source = where.source
@@ -74,6 +83,8 @@ class ForkServer:
         self._unsent: deque[bytes] = deque()
         self._log_shown = 0
         folder.mkdir()
+        if user is not None:
+            step_user.own_folder(folder, user)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [where.python, "-P", "-m", "penstock.runner.forkserver"]
         try:
@@ -87,6 +98,9 @@ class ForkServer:
                     env=env,
                     pass_fds=[theirs.fileno()],
                     start_new_session=True,
+                    user=user.uid if user is not None else None,
+                    group=user.gid if user is not None else None,
+                    extra_groups=user.groups if user is not None else None,
                 )
         except BaseException:
             ours.close()

@@ -12,6 +12,7 @@ from contextlib import suppress
 from penstock_adapters.process.attempt_environment import AttemptEnvironment
 from penstock_adapters.process.fork_server import ForkServer, ForkServerListener, environment
 from penstock_adapters.process.orphans import VARIABLE, WorkFolder
+from penstock_adapters.process.step_user import StepUser
 
 _END_LIMIT = 3.0
 
@@ -22,13 +23,20 @@ class ForkServerPool:
     """Keeps at most `most` idle fork servers, each for at most `idle` seconds."""
 
     def __init__(
-        self, owner: ForkServerListener, work: WorkFolder, env: Mapping[str, str], most: int, idle: float
+        self,
+        owner: ForkServerListener,
+        work: WorkFolder,
+        env: Mapping[str, str],
+        most: int,
+        idle: float,
+        user: StepUser | None = None,
     ) -> None:
         self._owner = owner
         self._work = work
         self._env = dict(env)
         self._most = most
         self._idle = idle
+        self._user = user
         self._loop = asyncio.get_running_loop()
         self._serving: dict[_Key, ForkServer] = {}
         self._alive: set[ForkServer] = set()
@@ -49,9 +57,9 @@ class ForkServerPool:
         if server is None:
             number = next(self._numbers)
             mark = f"{self._work.mark}.{number}"
-            given = {**self._env, **env, VARIABLE: mark}
+            given = {**self._env, **(self._user.variables if self._user else {}), **env, VARIABLE: mark}
             folder = self._work.path / str(number)
-            server = ForkServer(self._owner, where, folder, environment(given, os.environ), mark)
+            server = ForkServer(self._owner, where, folder, environment(given, os.environ), mark, self._user)
             self._alive.add(server)
         self._serving[key] = server  # last in order: the one used last
         return server
