@@ -1,0 +1,165 @@
+"""Every acknowledged event has one decision and one run, while the services that handle it are killed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, TypeVar
+
+import nats
+import pytest
+
+from penstock import Client
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.decision_log import DecisionLog
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_core.deployments.decisions import Outcome
+from penstock_testkit.servers.cluster import Cluster
+
+FLOWS = """
+from penstock import pipeline, step
+
+@step
+def double(n: int) -> int:
+    return n * 2
+
+@pipeline
+def doubling(n: int):
+    return double(n)
+
+@step
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+@pipeline
+def totals(numbers: list[int]):
+    return total(numbers)
+"""
+EVENTS = 60
+T = TypeVar("T")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    with Cluster(folder, replicas={"triggers": 2, "scheduler": 2, "cron": 2}) as running:
+        running.source("flows.py", FLOWS)
+        yield running
+
+
+def deployed(cluster: Cluster) -> Client:
+    client = Client(url=cluster.url, token=cluster.token)
+    for name in ("doubling", "totals"):
+        client.pipelines.register(f"{cluster.src / 'flows.py'}:{name}")
+    every = {"kind": "event", "name": "on", "types": ["com.acme.number"], "inputs": {"n": "data.n"}}
+    client.deployments.apply("each", {"pipeline": "doubling", "triggers": [every]})
+    window = {"kind": "batch", "seconds": 4, "count": 7}
+    mapping = {"numbers": "events.map(e, e.data.n)"}
+    batches = {**every, "window": window, "key": "data.n % 2", "inputs": mapping}
+    client.deployments.apply("batches", {"pipeline": "totals", "triggers": [batches]})
+    broken = {**every, "filter": "data.unknown > 1"}
+    client.deployments.apply("broken", {"pipeline": "doubling", "triggers": [broken]})
+    return client
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_events_start_each_run_once_despite_kills(cluster: Cluster) -> None:
+    client = deployed(cluster)
+    chance = random.Random(7)
+    victims = ["triggers", "triggers-2", "scheduler", "gateway", "executor", "nats"]
+    chance.shuffle(victims)
+    digests: list[str] = []
+    for n in range(EVENTS):
+        if n % 10 == 5 and victims:
+            victim = victims.pop()
+            cluster.kill(victim)
+            cluster.restart(victim)
+        receipt = persistent(
+            lambda n=n: client.events.send("com.acme.number", {"n": n}, id=str(n), source="test")  # type: ignore[misc]
+        )
+        digests.append(receipt.digest)
+
+    def numbers() -> list[int]:
+        runs = [run for run in client.runs.list("totals", limit=500) if run.trigger.get("deployment") == "batches"]
+        inputs = [client.runs.get(run.run_id).inputs["numbers"] for run in runs]
+        return sorted(n for value in inputs for n in value["value"])
+
+    until(lambda: numbers() == [*range(EVENTS)], numbers)
+    runs = [run for run in client.runs.list("doubling", limit=500) if run.trigger.get("deployment") == "each"]
+    assert Counter(run.trigger["event_id"] for run in runs) == Counter(str(n) for n in range(EVENTS))
+    for run in runs:
+        assert client.runs.wait(run.run_id, timeout=90).state == "succeeded"
+        assert client.artifacts.load(run.run_id) == 2 * int(run.trigger["event_id"])
+
+    async def decided(bus: Bus) -> list[list[Any]]:
+        return [await DecisionLog(bus, "test").decided("default", digest) for digest in digests]
+
+    for found in on_bus(cluster, decided):
+        assert Counter(one.deployment for one in found) == {"each": 1, "batches": 1, "broken": 1}
+        outcomes = {one.deployment: one.outcome for one in found}
+        assert outcomes == {"each": Outcome.STARTED, "batches": Outcome.COLLECTED, "broken": Outcome.REJECTED}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_tick_is_one_event_and_one_run_despite_kills(cluster: Cluster) -> None:
+    client = deployed(cluster)
+    trigger = {"kind": "cron", "name": "c", "every": 1, "catchup": "all"}
+    client.deployments.apply("often", {"pipeline": "doubling", "triggers": [trigger], "inputs": {"n": 1}})
+
+    async def ticks(bus: Bus) -> list[str]:
+        found = await EventStream(bus).since("default", "penstock.cron.tick.v1", 0.0)
+        return [event.id for event in found if event.subject == "often/c"]
+
+    for victim in ("cron", "triggers", "cron-2", "nats"):
+        seen = len(on_bus(cluster, ticks))
+        until(lambda seen=seen: len(on_bus(cluster, ticks)) > seen, lambda: "no tick")  # type: ignore[misc]
+        cluster.kill(victim)
+        cluster.restart(victim)
+    seen = len(on_bus(cluster, ticks))
+    until(lambda: len(on_bus(cluster, ticks)) > seen, lambda: "no tick")
+    client.deployments.delete("often")
+    times = sorted(float(id.rpartition("/")[2]) for id in set(on_bus(cluster, ticks)))
+    assert times == [times[0] + n for n in range(len(times))], "no tick is missing"
+
+    def started() -> list[str]:
+        runs = client.runs.list("doubling", limit=500)
+        return sorted(run.trigger["event_id"] for run in runs if run.trigger.get("deployment") == "often")
+
+    expected = sorted(set(on_bus(cluster, ticks)))
+    until(lambda: len(started()) >= len(expected) - 1, started)
+    assert len(started()) == len(set(started()))
+
+
+def on_bus(cluster: Cluster, work: Callable[[Bus], Coroutine[Any, Any, T]]) -> T:
+    async def run() -> T:
+        client = await nats.connect(cluster.nats.url)
+        try:
+            return await work(Bus(client))
+        finally:
+            await client.close()
+
+    return asyncio.run(run())
+
+
+def persistent(send: Callable[[], T]) -> T:
+    """Send again until it is acknowledged, as a sender does."""
+    deadline = time.monotonic() + 90
+    while True:
+        try:
+            return send()
+        except Exception:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def until(condition: Callable[[], bool], shown: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, shown()
+        time.sleep(0.1)
