@@ -37,8 +37,7 @@ from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline, Output, Param, Value
 from penstock_gateway.app import Gateway, build
 from penstock_gateway.settings import GatewaySettings
-from penstock_servicekit import app as servicekit
-from penstock_servicekit import logs
+from penstock_servicekit import logs, nats_connection
 from penstock_servicekit.service_context import ServiceContext
 from penstock_triggers.settings import TriggersSettings
 
@@ -173,7 +172,7 @@ async def running(root: Path, **changes: Any) -> AsyncGenerator[Platform]:
     await server.start()
     supervisor = asyncio.create_task(server.supervise())
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    broker, bus = await servicekit.connect(server.url, "gateway-test", failed)
+    broker, bus = await nats_connection.connect(nats_connection.servers(server.url), "gateway-test", failed)
     try:
         await bootstrap(bus, pools=["default"])
         context = ServiceContext("gateway", bus, broker, logs.get("gateway"), "gateway-test")
