@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -55,12 +56,16 @@ def endless(note: str) -> int:
 
 
 @contextmanager
-def standalone(home: Path, *arguments: str, env: dict[str, str] | None = None) -> Iterator[Child]:
-    """A ready platform, stopped at the end."""
+def standalone(
+    home: Path, *arguments: str, env: dict[str, str] | None = None, descriptors: int | None = None
+) -> Iterator[Child]:
+    """A ready platform, stopped at the end; with so many file descriptors."""
     home.mkdir(parents=True, exist_ok=True)
     note = home / "platform.json"
     note.unlink(missing_ok=True)
     command = [sys.executable, "-m", "penstock_standalone", "--home", str(home), *arguments]
+    if descriptors is not None:
+        command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
     settings = {"PENSTOCK_ACK_WAIT": "1.5", "PENSTOCK_GRACE": "1", "PENSTOCK_DRAIN": "0.5", **(env or {})}
     child = Child("platform", command, home.parent / "platform.log", home.parent, settings)
     try:
@@ -173,6 +178,29 @@ def test_a_platform_stops_when_its_state_folder_is_replaced(tmp_path: Path) -> N
         assert "was deleted, moved or replaced" in first.tail()
         with standalone(home):
             assert Client(home=home).runs.list() == []
+
+
+@pytest.mark.slow
+def test_idle_connections_without_a_token_exhaust_nothing(tmp_path: Path) -> None:
+    """Neither runs nor requests fail, although there are more connections than the platform has descriptors."""
+    home = tmp_path / "home"
+    with standalone(home, descriptors=200) as child:
+        client = client_with(home, "chain")
+        port = int(json.loads((home / "platform.json").read_text())["url"].rpartition(":")[2])
+        idle: list[socket.socket] = []
+        try:
+            run = client.run("chain", {"note": str(tmp_path / "note")})
+            while client.runs.get(run.run_id).state == "running" or len(idle) < 400:
+                with contextlib.suppress(OSError):
+                    idle.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            assert client.runs.wait(run.run_id, timeout=60).state == "succeeded"
+            again = client.run("chain", {"note": str(tmp_path / "note")})
+            assert client.runs.wait(again.run_id, timeout=60).state == "succeeded"
+        finally:
+            for one in idle:
+                one.close()
+        assert child.process.poll() is None
+        assert "Too many open files" not in child.tail(100_000)
 
 
 def test_a_port_in_use_is_reported(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 
 from penstock_adapters.nats.consumer import Delivery
+from penstock_core import exhaustion
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptFinished, AttemptRequested, AttemptStarted, CacheReport, ErrorInfo, Outcome
 from penstock_executor.platform import Platform
@@ -55,7 +56,10 @@ async def finalize_end(platform: Platform, active: ActiveAttempt, fact: AttemptF
         await platform.publish_artifacts(fact)
     except PenstockError as error:
         reason = ErrorInfo(type="StoreError", message=f"the artifacts of the attempt could not be stored: {error}")
-        fact = replace(fact, outcome=Outcome.FAILED, outputs={}, artifacts={}, models=(), error=reason)
+        outcome = Outcome.FAILED
+        if exhaustion.is_exhaustion(error):
+            outcome, reason = Outcome.LOST, replace(reason, type=exhaustion.OUT_OF_RESOURCES)
+        fact = replace(fact, outcome=outcome, outputs={}, artifacts={}, models=(), error=reason)
     if active.cache is not None:
         # Before the end is reported: a run that then makes the same call finds the result.
         fact = replace(fact, cache=await platform.store_result(active.request, active.cache, fact))

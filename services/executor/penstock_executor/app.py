@@ -7,6 +7,7 @@ import contextlib
 import sys
 from collections.abc import Awaitable
 from dataclasses import replace
+from typing import Any
 
 from penstock_adapters.mirror import Mirror
 from penstock_adapters.nats import consumer
@@ -225,6 +226,10 @@ class ExecutorApp:
         await self._service.stop(self._settings.drain)
         await cancel(self._tasks)
         await self._platform.lease.release()
+
+    def about(self) -> dict[str, Any]:
+        """Status details: `shortages`, how often the machine had run out of something for an attempt."""
+        return {"attempts": self._service.active_count, "shortages": self._service.shortages}
 
     def ready(self) -> bool:
         """Whether the loops run."""

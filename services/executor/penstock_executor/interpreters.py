@@ -19,9 +19,9 @@ import pydantic
 
 from penstock_adapters.process.fork_server import environment as inherited
 from penstock_contracts.commands import EnvironmentInfo, InterpreterHint, InterpreterHints
-from penstock_core import environments
+from penstock_core import environments, exhaustion
 from penstock_core.environments import Environment
-from penstock_core.errors import PenstockError
+from penstock_core.errors import PenstockError, UnavailableError
 
 _TIMEOUT = 60.0
 _CODE = "from penstock.bundle import environment; environment.main()"
@@ -94,6 +94,8 @@ class Interpreters:
             try:
                 answer = await self._ask(python)
             except (OSError, ValueError, TimeoutError) as error:
+                if exhaustion.is_exhaustion(error):
+                    raise UnavailableError(f"{python} cannot be asked what it has installed: {error}") from error
                 lacking.append((python, [f"it does not say what it has installed: {error}"]))
                 continue
             if answer.environment.digest == wanted.digest:

@@ -22,7 +22,7 @@ from dataclasses import replace
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.results import resolve_inputs
 from penstock_contracts import fact_codec, subjects
-from penstock_core import ownership, script_runs
+from penstock_core import exhaustion, ownership, script_runs
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import (
     ArtifactCommitted,
@@ -54,6 +54,9 @@ _ENVIRONMENT_HANDBACKS = 3
 
 _ENVIRONMENT_DELAY = 0.5
 _HAND_BACK_DELAY = 1.0
+_SHORTAGES = 30
+"""How often an attempt is handed back for want of resources before it counts as lost."""
+
 _JUDGE_DELAY = 1.0
 """Seconds until an attempt is judged again that may be another executor's."""
 
@@ -96,12 +99,14 @@ class ExecutorService:
         self._active_attempts: dict[AttemptKey, ActiveAttempt] = {}
         self._ended: OrderedDict[AttemptKey, None] = OrderedDict()
         self._cancelled: OrderedDict[str, None] = OrderedDict()
-        self._handed_back: OrderedDict[AttemptKey, None] = OrderedDict()
+        self._handed_back: OrderedDict[AttemptKey, int] = OrderedDict()
         self._background = BackgroundTasks(warn)
         self._stopping = False
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self.shortages = 0
+        """How often an attempt was handed back because the machine had run out of something."""
         self.horizon = 0
         """Log sequence up to which even a first delivery may be a repeated one: the server may have lost its count."""
 
@@ -172,19 +177,36 @@ class ExecutorService:
                 await self._platform.return_delivery(delivery, _ENVIRONMENT_DELAY)
                 return
             self._end(attempt_facts.bad_end(request, Outcome.FAILED, retry.ENVIRONMENT_MISSING, str(error)))
-        except PenstockError as error:
+        except (PenstockError, OSError) as error:
+            if exhaustion.is_exhaustion(error):
+                await self._out_of_resources(attempt, str(error))
+                return
             self._end(attempt_facts.bad_end(request, Outcome.FAILED, type(error).__name__, str(error)))
         except Exception as error:
             self._warn("attempt could not be started", attempt="/".join(map(str, attempt)), error=repr(error))
             message = f"the executor could not start the attempt: {error}"
             self._end(attempt_facts.bad_end(request, Outcome.LOST, type(error).__name__, message))
 
+    async def _out_of_resources(self, attempt: AttemptKey, why: str) -> None:
+        """Hand back an attempt without a process because the machine has run out of something."""
+        active = self._active_attempts.get(attempt)
+        if active is None:
+            return
+        self.shortages += 1
+        self._warn("attempt handed back: out of resources", attempt="/".join(map(str, attempt)), error=why)
+        times = self._handed_back.get(attempt, 0)
+        if times < _SHORTAGES:
+            await self._hand_back(attempt)
+        else:  # not for ever: what the user's module does while it is imported may be the reason
+            self._handed_back.pop(attempt, None)
+            self._end(attempt_facts.bad_end(active.request, Outcome.LOST, exhaustion.OUT_OF_RESOURCES, why))
+
     async def _hand_back(self, attempt: AttemptKey) -> None:
         """Have an attempt without a process delivered again, here or to another executor."""
         active = self._active_attempts.get(attempt)
         if active is None:
             return
-        self._handed_back[attempt] = None
+        self._handed_back[attempt] = self._handed_back.get(attempt, 0) + 1
         while len(self._handed_back) > _REMEMBERED:
             self._handed_back.popitem(last=False)
         self._release(attempt)
@@ -393,7 +415,12 @@ class ExecutorService:
             self._platform.commit(fact)
 
     def finished(self, fact: AttemptFinished) -> None:
-        """Report the end of an attempt."""
+        """Report the end of an attempt. It is handed back if there was no room for its process."""
+        attempt = (fact.run_id, fact.key, fact.attempt)
+        active = self._active_attempts.get(attempt)
+        if active is not None and fact.error is not None and _had_no_room(fact):
+            self._background.spawn(self._out_of_resources(attempt, fact.error.message))
+            return
         self._end(fact)
 
     # ----------------------------------------------------------------------------------------------------- ends
@@ -563,3 +590,12 @@ class ExecutorService:
     def active_count(self) -> int:
         """Attempts that are here, with or without a slot."""
         return len(self._active_attempts)
+
+
+def _had_no_room(fact: AttemptFinished) -> bool:
+    return (
+        fact.outcome is Outcome.LOST
+        and fact.error is not None
+        and fact.error.type == exhaustion.OUT_OF_RESOURCES
+        and not fact.started_at
+    )

@@ -34,7 +34,7 @@ from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.deployments.explanations import Explanations
 from penstock_gateway.events import routes as event_routes
 from penstock_gateway.file_owner import owner
-from penstock_gateway.http import problems
+from penstock_gateway.http import connections, problems
 from penstock_gateway.http.server import ListenError, Server, bind
 from penstock_gateway.limits import routes as limit_routes
 from penstock_gateway.limits.limits_service import LimitsService
@@ -184,7 +184,7 @@ class Gateway:
         self.port = int(listener.getsockname()[1])
         config = uvicorn.Config(
             self._app,
-            http="h11",
+            http=connections.protocol(settings.max_connections or connections.default_limit()),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -36,6 +36,9 @@ class GatewaySettings(ServiceSettings):
         default=None, description="OpenLineage service, such as Marquez, that receives the lineage of finished runs"
     )
     openlineage_key: SecretStr | None = Field(default=None, description="API key of the OpenLineage service")
+    max_connections: int = Field(
+        default=0, ge=0, description="HTTP connections at the same time; by default half of the file descriptors"
+    )
     stream_timeout: float = Field(
         default=60.0, gt=0, description="seconds after which a client that does not read its stream is disconnected"
     )

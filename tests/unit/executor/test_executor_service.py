@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,11 +11,13 @@ import pytest
 from executor_fakes import ServiceHarness
 
 from penstock_contracts import subjects
-from penstock_core.facts import AttemptFinished, AttemptStarted, AttemptStopped, Outcome
+from penstock_core import exhaustion
+from penstock_core.facts import AttemptFinished, AttemptStarted, AttemptStopped, ErrorInfo, Outcome
 from penstock_core.ownership import Standing
 from penstock_core.ports import Recorded
 from penstock_core.shipping.messages import Messages
 from penstock_executor.interpreters import EnvironmentMissingError
+from penstock_executor.sources import WorkplaceError
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -214,6 +217,33 @@ async def test_a_process_of_an_attempt_that_another_executor_owns_is_ended_and_r
     bench.service.finished(AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.CANCELLED))
     await _settle()
     assert (bench.platform.log, bench.platform.acked, bench.service.active_count) == ([OWNED], [delivery], 0)
+
+
+async def test_an_attempt_without_room_for_its_process_is_handed_back_and_never_fails() -> None:
+    bench = ServiceHarness()
+    shortage = ErrorInfo(type=exhaustion.OUT_OF_RESOURCES, message="no process")
+    end = AttemptFinished(run_id="r", key="a", attempt=1, outcome=Outcome.LOST, error=shortage)
+    for number in range(30):
+        delivery = bench.deliver("a", limited=True, delivered=number + 1)
+        await _settle()
+        bench.service.finished(end)
+        await _settle()
+        assert (bench.platform.back[-1], bench.service.shortages) == (delivery, number + 1)
+    bench.processes.error = OSError(errno.ENOSPC, "No space left on device")
+    bench.deliver("a", limited=True, delivered=31)
+    await _settle()
+    [last] = [fact for fact in bench.platform.log if isinstance(fact, AttemptFinished)]
+    assert (last.outcome, last.error and last.error.type) == (Outcome.LOST, exhaustion.OUT_OF_RESOURCES)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC])
+async def test_errors_of_an_exhausted_machine_are_not_the_users(number: int) -> None:
+    bench = ServiceHarness()
+    bench.processes.error = WorkplaceError("the source bundle cannot be unpacked")
+    bench.processes.error.__cause__ = OSError(number, "")
+    delivery = bench.deliver("a")
+    await _settle()
+    assert (bench.platform.back, bench.platform.log) == ([delivery], [])
 
 
 async def test_an_end_that_others_recorded_before_is_followed_by_the_stop() -> None:

@@ -33,6 +33,7 @@ from penstock_adapters.process.job import Job, Stage
 from penstock_adapters.process.reporter import AttemptOutbox, AttemptReporter
 from penstock_adapters.process.step_user import StepUser
 from penstock_contracts import fact_codec as codec
+from penstock_core import exhaustion
 from penstock_core import fork_server_protocol as protocol
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptFinished, AttemptRequested, ErrorInfo, Outcome
@@ -159,6 +160,8 @@ class ProcessExecutor:
         try:
             server = self._pool.get(where, attempt.env)
         except (OSError, ValueError) as error:
+            if exhaustion.is_exhaustion(error):
+                raise UnavailableError(f"no process can be created for the step: {error}") from error
             why = f"the interpreter {where.python} cannot be started: {error}"
             self._reporter.finished(
                 self._reporter.end(attempt, Outcome.FAILED, ErrorInfo(type="EnvironmentUnusable", message=why))
@@ -309,7 +312,7 @@ class ProcessExecutor:
                 self._exited(job, int(status))
             case protocol.UNFORKED, []:
                 why = f"no process could be created for the step: {body.decode(errors='replace')[:500]}"
-                self._abort(job, ErrorInfo(type="Lost", message=why))
+                self._abort(job, ErrorInfo(type=exhaustion.OUT_OF_RESOURCES, message=why))
             case _:
                 raise ValueError("unknown message")
 
@@ -328,8 +331,9 @@ class ProcessExecutor:
             return
         self._pool.retire(server)
         error = jobs.read_error(refused)
+        outcome = Outcome.LOST if error.type == exhaustion.OUT_OF_RESOURCES else Outcome.FAILED
         for job in waiting:
-            self._abort(job, error, Outcome.FAILED)
+            self._abort(job, error, outcome)
 
     def _isolate(self, server: ForkServer, module: str, threads: str) -> None:
         """Move the attempts of a module that starts threads at import to a server that leaves the import to them."""

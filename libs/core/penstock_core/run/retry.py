@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from penstock_core import ids
+from penstock_core import exhaustion, ids
 from penstock_core.facts import ErrorInfo, Outcome
 from penstock_core.pipeline.ir import Retry
 
@@ -13,6 +13,7 @@ MAX_LOSSES = 20
 """How many attempts of a step may be lost to the infrastructure before the step fails."""
 
 _LOSS_DELAY = 0.0
+_LONGEST_SHORTAGE = 60.0
 
 _PYTHON_NAMES = {"Timeout": ("TimeoutError", "OSError", "Exception", "BaseException")}
 """Python's classes of errors that no exception of the step reports: `retry_on=TimeoutError` matches its time-out."""
@@ -46,7 +47,9 @@ def decide(policy: Retry, history: History, outcome: Outcome, error: ErrorInfo |
     if outcome is Outcome.LOST:
         if history.losses > MAX_LOSSES:
             return Decision(again=False, reason=f"lost {history.losses} times; the limit is {MAX_LOSSES}")
-        return Decision(again=True, delay=_LOSS_DELAY, reason="lost to the infrastructure")
+        short = error is not None and error.type == exhaustion.OUT_OF_RESOURCES
+        delay = min(2.0**history.losses, _LONGEST_SHORTAGE) if short else _LOSS_DELAY
+        return Decision(again=True, delay=delay, reason="lost to the infrastructure")
     if outcome is Outcome.CANCELLED:
         return Decision(again=False, reason="cancelled")
     if error is not None and error.type == ENVIRONMENT_MISSING:

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.runner import child, error_info, linux, seeds
+from penstock_core import exhaustion
 from penstock_core import fork_server_protocol as protocol
 
 _STOP_LIMIT = 2.0
@@ -172,6 +173,8 @@ class ForkServer:
             _warm(imported)
         except BaseException as error:
             info = error_info.describe(error)
+            if exhaustion.is_exhaustion(error):
+                info["type"] = exhaustion.OUT_OF_RESOURCES
             if isinstance(error, SystemExit):
                 info["message"] = f"module {module!r} called exit with code {error.code} while it was imported"
             self._send(protocol.REFUSED, module, body=json.dumps(info).encode())
