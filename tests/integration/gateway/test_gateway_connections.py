@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,47 +13,43 @@ from gateway_platform import Http, running
 
 from penstock_gateway.http.connections import LimitedConnection
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 LIMIT = 20
 
 
-@asynccontextmanager
-async def idle(port: int, count: int, data: bytes = b"") -> AsyncGenerator[list[asyncio.StreamReader]]:
+@contextmanager
+def idle(port: int, count: int, data: bytes = b"") -> Generator[list[socket.socket]]:
     """Connections that send `data` and nothing else."""
-    opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
-    try:
-        for _, writer in opened:
-            writer.write(data)
-        yield [reader for reader, _ in opened]
-    finally:
-        for _, writer in opened:
-            writer.transport.abort()
+    with ExitStack() as stack:
+        opened = [stack.enter_context(socket.create_connection(("127.0.0.1", port), 10)) for _ in range(count)]
+        for one in opened:
+            one.setblocking(False)
+            one.send(data)
+        yield opened
 
 
-async def closed(reader: asyncio.StreamReader) -> bool:
+async def closed(connection: socket.socket) -> bool:
     try:
         async with asyncio.timeout(60):
-            return await reader.read() == b""
+            return await asyncio.get_running_loop().sock_recv(connection, 1000) == b""
     except ConnectionResetError:
         return True
 
 
 @pytest.mark.parametrize("data", [b"", b"GET /v1/runs HTTP/1.1\r\nHost: "])
 async def test_a_request_takes_the_place_of_the_oldest_idle_connection(tmp_path: Path, data: bytes) -> None:
-    async with (
-        running(tmp_path, max_connections=LIMIT) as platform,
-        idle(platform.gateway.port, 2 * LIMIT, data) as all_,
-    ):
-        assert all([await closed(reader) for reader in all_[:LIMIT]])
-        for _ in range(3):
-            assert (await Http(platform)("GET", "/v1/runs")).status == 200
+    async with running(tmp_path, max_connections=LIMIT) as platform:
+        with idle(platform.gateway.port, 2 * LIMIT, data) as connections:
+            assert all([await closed(one) for one in connections[:LIMIT]])
+            for _ in range(3):
+                assert (await Http(platform)("GET", "/v1/runs")).status == 200
 
 
 async def test_a_connection_without_complete_headers_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LimitedConnection, "header_timeout", 0.2)
-    async with (
-        running(tmp_path) as platform,
-        idle(platform.gateway.port, 2) as silent,
-        idle(platform.gateway.port, 2, b"GET / HTTP/1.1\r\nX: ") as slow,
-    ):
-        assert all([await closed(reader) for reader in [*silent, *slow]])
-        assert (await Http(platform)("GET", "/v1/runs")).status == 200
+    async with running(tmp_path) as platform:
+        port = platform.gateway.port
+        with idle(port, 2) as silent, idle(port, 2, b"GET / HTTP/1.1\r\nX: ") as slow:
+            assert all([await closed(one) for one in [*silent, *slow]])
+            assert (await Http(platform)("GET", "/v1/runs")).status == 200

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock_core import exhaustion
 from penstock_core.facts import ErrorInfo, Outcome
 from penstock_core.pipeline.ir import Retry
 from penstock_core.run import retry
@@ -139,3 +140,11 @@ def test_a_decision_is_total(
     assert decision.reason
     assert decision.delay >= 0
     assert decision.again or decision.delay == 0
+
+
+def test_a_shortage_of_the_machine_is_retried_later_and_later() -> None:
+    short = ErrorInfo(type=exhaustion.OUT_OF_RESOURCES, message="no space left on device")
+    histories = [history(failures=0, losses=losses) for losses in range(1, MAX_LOSSES + 1)]
+    decisions = [retry.decide(Retry(), one, Outcome.LOST, short) for one in histories]
+    assert all(decision.again for decision in decisions)
+    assert [decision.delay for decision in decisions][:7] == [2, 4, 8, 16, 32, 60, 60]

@@ -48,8 +48,8 @@ def decide(policy: Retry, history: History, outcome: Outcome, error: ErrorInfo |
         if history.losses > MAX_LOSSES:
             return Decision(again=False, reason=f"lost {history.losses} times; the limit is {MAX_LOSSES}")
         short = error is not None and error.type == exhaustion.OUT_OF_RESOURCES
-        delay = min(2.0**history.losses, _LONGEST_SHORTAGE) if short else _LOSS_DELAY
-        return Decision(again=True, delay=delay, reason="lost to the infrastructure")
+        wait = min(2.0**history.losses, _LONGEST_SHORTAGE) if short else _LOSS_DELAY
+        return Decision(again=True, delay=wait, reason="lost to the infrastructure")
     if outcome is Outcome.CANCELLED:
         return Decision(again=False, reason="cancelled")
     if error is not None and error.type == ENVIRONMENT_MISSING:
