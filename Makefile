@@ -34,7 +34,7 @@ test: $(STAMP) ## Set everything up and run all tests
 	@$(BIN)/python -m pytest -n auto --durations=20
 
 test-fast: $(STAMP) ## Unit and contract tests only
-	@$(BIN)/python -m pytest -n auto tests/unit tests/contract tests/architecture
+	@$(BIN)/python -m pytest -n logical tests/unit tests/contract tests/architecture
 
 lint: $(STAMP) ## Check style
 	@$(BIN)/ruff check .

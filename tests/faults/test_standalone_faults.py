@@ -69,7 +69,7 @@ def standalone(
     settings = {"PENSTOCK_ACK_WAIT": "1.5", "PENSTOCK_GRACE": "1", "PENSTOCK_DRAIN": "0.5", **(env or {})}
     child = Child("platform", command, home.parent / "platform.log", home.parent, settings)
     try:
-        child.wait_until(note.exists, 20)
+        child.wait_until(note.exists, 60)
         yield child
     finally:
         child.stop(timeout=20)
@@ -78,7 +78,7 @@ def standalone(
 def failed_start(home: Path, *arguments: str) -> tuple[int, str]:
     """Return exit status and output of a platform that cannot start."""
     command = [sys.executable, "-m", "penstock_standalone", "--home", str(home), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     return done.returncode, done.stderr
 
 
@@ -102,13 +102,13 @@ def test_a_run_continues_after_kill_9(tmp_path: Path, victim: str) -> None:
             time.sleep(0.02)
         if victim == "nats":
             os.kill(json.loads((home / "platform.json").read_text())["nats_pid"], signal.SIGKILL)
-            assert Client(home=home).runs.wait(run_id, timeout=60).state == "succeeded"
+            assert Client(home=home).runs.wait(run_id, timeout=120).state == "succeeded"
         else:
             child.kill()
     if victim == "platform":
         assert not [pid for pid in processes_with(str(home)) if not gone(pid)], "something outlived the platform"
         with standalone(home):
-            run = Client(home=home).runs.wait(run_id, timeout=60)
+            run = Client(home=home).runs.wait(run_id, timeout=120)
             assert (run.state, Client(home=home).artifacts.load(run_id)) == ("succeeded", 8)
             assert len(note.read_text().splitlines()) <= 8 + sum(s.attempts - 1 for s in run.steps.values()) + 1
 
@@ -127,7 +127,7 @@ def test_killing_the_platform_leaves_no_step_process(tmp_path: Path) -> None:
         assert gone(grandchild), "a process that the user's step had started outlived the restart"
         client = Client(home=home)
         client.runs.cancel(run_id)
-        assert client.runs.wait(run_id, timeout=30).state == "cancelled"
+        assert client.runs.wait(run_id, timeout=90).state == "cancelled"
 
 
 def test_a_stop_hands_running_attempts_back(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_a_stop_hands_running_attempts_back(tmp_path: Path) -> None:
         client = Client(home=home)
         assert client.runs.get(run_id).steps["forever"].attempts == 2
         client.runs.cancel(run_id)
-        assert client.runs.wait(run_id, timeout=30).state == "cancelled"
+        assert client.runs.wait(run_id, timeout=90).state == "cancelled"
 
 
 def test_a_second_platform_on_one_state_folder_is_rejected(tmp_path: Path) -> None:
@@ -276,5 +276,5 @@ def test_a_disk_that_fills_up_only_delays_the_run(tmp_path: Path) -> None:
             ballast = fill(disk)
             time.sleep(2.0)
             ballast.unlink()
-            run = Client(home=home).runs.wait(run_id, timeout=60)
+            run = Client(home=home).runs.wait(run_id, timeout=120)
             assert (run.state, Client(home=home).artifacts.load(run_id)) == ("succeeded", 8)

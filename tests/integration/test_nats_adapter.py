@@ -54,7 +54,7 @@ async def _connection(server: EmbeddedServer) -> AsyncIterator[Bus]:
 
 
 async def _stop(broker: NatsBroker) -> None:
-    await asyncio.wait_for(broker.stop(), 5)
+    await asyncio.wait_for(broker.stop(), 30)
 
 
 def end(run: str, key: str = "a", attempt: int = 1, value: object = 1) -> AttemptFinished:

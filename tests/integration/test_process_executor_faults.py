@@ -149,7 +149,7 @@ async def test_a_timeout(executor_harness: OpenHarness) -> None:
     b = await executor_harness("import time\n\ndef sleep():\n    print('began')\n    time.sleep(60)")
     end = await b.run("sleep", timeout=0.3)
     failed(end, "Timeout", "ran longer than its timeout of 0.3 s", outcome=Outcome.TIMED_OUT)
-    assert 0.25 < end.finished_at - b.events.began["sleep"].started_at < 5
+    assert 0.25 < end.finished_at - b.events.began["sleep"].started_at < 30
     assert b.events.text("sleep") == "began\n"
 
 

@@ -70,7 +70,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, s3_server: S3Server) -> It
 def test_frames_travel_through_s3(cluster: Cluster, s3_server: S3Server) -> None:
     client = Client(url=cluster.url, token=cluster.token)
     version = client.pipelines.register(f"{cluster.src / 'remote_frames.py'}:frames")
-    run = client.runs.wait(client.run("frames", version=version.version).run_id, timeout=60, check=True)
+    run = client.runs.wait(client.run("frames", version=version.version).run_id, timeout=120, check=True)
     # Everything that a reader needs is in the remote store.
     shutil.rmtree(cluster.home / "artifacts")
     expected = pd.DataFrame({"x": range(0, 40_000, 2), "y": ["text"] * 20_000})
@@ -98,7 +98,7 @@ def test_an_executor_without_the_inputs_fetches_them(cluster: Cluster) -> None:
     shutil.rmtree(cluster.home / "artifacts", ignore_errors=True)
     shutil.rmtree(cluster.home / "sources", ignore_errors=True)
     cluster.restart("executor")
-    assert client.runs.wait(run_id, timeout=60, check=True).state == "succeeded"
+    assert client.runs.wait(run_id, timeout=120, check=True).state == "succeeded"
     assert len(client.artifacts.load(run_id)) == 30_000
 
 
@@ -111,7 +111,7 @@ def test_an_unavailable_store_delays_a_run(cluster: Cluster, s3_server: S3Server
             client.runs.wait(run_id, timeout=3)
     finally:
         s3_server.start()
-    assert client.runs.wait(run_id, timeout=90, check=True).state == "succeeded"
+    assert client.runs.wait(run_id, timeout=120, check=True).state == "succeeded"
 
 
 def test_cached_results_are_reused_from_the_remote_store(cluster: Cluster) -> None:
@@ -148,7 +148,7 @@ def test_a_checkpoint_is_in_the_store_before_the_next_attempt(cluster: Cluster) 
     client = Client(url=cluster.url, token=cluster.token)
     cluster.source("remote_growing.py", CHECKPOINTED)
     version = client.pipelines.register(f"{cluster.src / 'remote_growing.py'}:growing")
-    run = client.runs.wait(client.run(version).run_id, timeout=60, check=True)
+    run = client.runs.wait(client.run(version).run_id, timeout=120, check=True)
     assert client.artifacts.load(run.run_id) == 5000
     shutil.rmtree(cluster.home / "artifacts", ignore_errors=True)
     assert len(client.artifacts.load(run.run_id, "grow", "checkpoint")) == 5000

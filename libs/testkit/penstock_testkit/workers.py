@@ -59,9 +59,12 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of workers for `-n auto`."""
-    return max(LEAST_WORKERS, round(len(os.sched_getaffinity(0)) * WORKERS_PER_CORE))
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the number of workers for `-n auto`, and for `-n logical`, which is for tests that compute."""
+    cores = len(os.sched_getaffinity(0))
+    if config.option.numprocesses == "logical":
+        return cores + 1
+    return max(LEAST_WORKERS, round(cores * WORKERS_PER_CORE))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -49,7 +49,10 @@ class FakeLog:
         self.published += values
 
 
-async def test_the_first_commit_is_published_at_once_and_only_the_last_of_many() -> None:
+async def test_the_first_commit_is_published_at_once_and_only_the_last_of_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commits, "INTERVAL", 10.0)
     fake_log = FakeLog()
     began = time.monotonic()
     fake_log.commits.commit(fact(0))

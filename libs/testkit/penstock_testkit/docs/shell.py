@@ -38,7 +38,7 @@ class BackgroundCommand:
         """Return the output so far, as pages show it."""
         return self._log.read_text(errors="replace").replace(str(self._folder), USER)
 
-    def wait_for_lines(self, shown: tuple[str, ...], timeout: float = 40.0) -> list[str]:
+    def wait_for_lines(self, shown: tuple[str, ...], timeout: float = 90.0) -> list[str]:
         """Wait until the lines are printed; return those that are missing at the timeout."""
         deadline = time.monotonic() + timeout
         while lacking := pages.missing(shown, self.output()):
@@ -47,7 +47,7 @@ class BackgroundCommand:
             time.sleep(0.02)
         return []
 
-    def interrupt(self, timeout: float = 20.0) -> int:
+    def interrupt(self, timeout: float = 60.0) -> int:
         """Send SIGINT and wait for the exit; return the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
@@ -103,7 +103,7 @@ class Shell:
         path.write_text(self.substitute(text))
         return path
 
-    def run(self, command: str, timeout: float = 60.0) -> tuple[int, str]:
+    def run(self, command: str, timeout: float = 120.0) -> tuple[int, str]:
         """Run a command; return its exit code (124: timeout) and its output, as pages show it."""
         done = subprocess.run(
             [

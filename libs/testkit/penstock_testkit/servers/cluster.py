@@ -99,7 +99,7 @@ class Cluster:
         command = [sys.executable, "-m", module]
         self._children[name] = Child(name, command, self._folder / f"{name}.log", self._folder, env)
 
-    def wait_ready(self, name: str, timeout: float = 30.0) -> None:
+    def wait_ready(self, name: str, timeout: float = 60.0) -> None:
         """Wait until a service reports that it is ready."""
         self._children[name].wait_until(lambda: _answer(self._ports[name]) is not None, timeout)
 

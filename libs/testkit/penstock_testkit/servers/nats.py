@@ -59,7 +59,7 @@ class NatsServer:
         assert self._child is not None, "the server was not started"
         return self._child.pid
 
-    def start(self, timeout: float = 15.0) -> None:
+    def start(self, timeout: float = 60.0) -> None:
         """Start it and wait until it accepts connections.
 
         Raises:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 
-def gone(pid: int, seconds: float = 10.0) -> bool:
+def gone(pid: int, seconds: float = 30.0) -> bool:
     """Whether a process exits within `seconds` (a zombie counts as exited)."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

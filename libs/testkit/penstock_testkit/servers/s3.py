@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,10 @@ class S3Server:
 
     def client(self) -> Any:
         """Return a plain boto3 client, to inspect the bucket without an adapter."""
+        return self._client
+
+    @cached_property
+    def _client(self) -> Any:
         return Session().client(
             "s3",
             endpoint_url=self.endpoint,
@@ -49,7 +54,7 @@ class S3Server:
             config=Config(retries={"total_max_attempts": 1}, connect_timeout=2, read_timeout=20),
         )
 
-    def start(self, timeout: float = 40.0) -> None:
+    def start(self, timeout: float = 90.0) -> None:
         """Start it and wait until the bucket exists.
 
         Raises:
