@@ -155,7 +155,7 @@ async def test_bucket_writes_compare_and_set(tmp_path: Path) -> None:
         assert [entry.key for entry in await bucket.list()] == ["b.c"]
 
 
-async def _until(condition: object, seconds: float = 10.0) -> None:
+async def _until(condition: object, seconds: float = 20.0) -> None:  # less than a pull request stays open
     async with asyncio.timeout(seconds):
         while not condition():  # type: ignore[operator]
             await asyncio.sleep(0.01)
