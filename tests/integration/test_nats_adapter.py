@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from faststream.nats import NatsBroker
+from nats.aio.msg import Msg
 
 from penstock_adapters.nats import consumer
 from penstock_adapters.nats.appender import Appender
@@ -225,6 +226,23 @@ async def test_a_lost_connection_does_not_exceed_the_free_slots(tmp_path: Path) 
         assert len(got) == 3
         task.cancel()
         await asyncio.wait([task])
+
+
+async def test_a_request_fails_when_its_connection_is_lost(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (server, bus), _connection(server) as other:
+        received = asyncio.Event()
+
+        async def never_reply(_: Msg) -> None:
+            received.set()
+
+        await other.subscribe("silent", never_reply)
+        await other.client.flush()
+        asked = asyncio.create_task(bus.request("silent", timeout=250))
+        await received.wait()
+        bus.client._transport._io_writer.transport.abort()  # the server keeps running
+        with pytest.raises(UnavailableError, match="the connection to NATS is lost"):
+            await asyncio.wait_for(asked, 60)
+        assert (await bus.api("STREAM.INFO.RUNS"))["config"]["name"] == "RUNS"
 
 
 async def test_a_withdrawn_pull_request_frees_messages_for_others_at_once(tmp_path: Path) -> None:

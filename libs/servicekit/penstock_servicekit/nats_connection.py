@@ -130,6 +130,8 @@ class _Watch:
             logs.get(self.name).warning("cannot reconnect to NATS, will be retried", error=text(error))
 
     async def disconnected(self) -> None:
+        if self.bus is not None:
+            self.bus.disconnected()
         if not self.failed.done() and self.timer is None:
             logs.get(self.name).warning("connection to NATS lost")
             self.timer = asyncio.get_running_loop().call_later(self.patience, self.give_up)

@@ -69,6 +69,12 @@ class Bus:
         """Call `callback` after each reconnection, when the server may have lost subscriptions and requests."""
         self._reconnected.append(callback)
 
+    def disconnected(self) -> None:
+        """To be called by the connection's owner when the connection is lost: no reply to an open request will come."""
+        for reply in list(self.client._resp_map.values()):  # pyright: ignore[reportPrivateUsage]
+            if not reply.done():
+                reply.set_exception(nats.errors.StaleConnectionError())
+
     def reconnected(self) -> None:
         """To be called by the connection's owner after a reconnection."""
         for callback in self._reconnected:
