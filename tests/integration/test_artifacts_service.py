@@ -216,7 +216,7 @@ async def test_a_misconfigured_store_fails_the_start(
     with pytest.raises(StoreRefusedError, match="'no-such-bucket' does not exist"):
         async with running(nats_server, wrong):
             pass
-    with pytest.raises(StoreRefusedError, match="not the URL"):
+    with pytest.raises(StoreRefusedError, match="not a URL"):
         async with running(nats_server, ArtifactsSettings(home=tmp_path, artifacts_url="ftp://x")):
             pass
 

@@ -259,7 +259,7 @@ async def test_damaged_files_and_bombs_give_a_reason(maker: Maker, tmp_path: Pat
         "no weights": (b"\xff" * 100, "safetensors", "header is damaged"),
         "no archive": (b"PK\x03\x04 nothing", "", "cannot be read"),
         "a film": (b"\0\0\0\x18ftypmp42", "", None),
-        "a document": (b"%PDF-1.7\0", "file", "there is none for application/pdf"),
+        "a document": (b"%PDF-1.7\0", "file", "there is no preview for application/pdf"),
     }  # fmt: skip
     for name, (data, form, reason) in cases.items():
         found = await maker.bytes(data, form, filename="a.pdf" if reason and "pdf" in reason else "")

@@ -90,7 +90,7 @@ async def test_metrics_can_be_given_explicitly(platform: Platform, http: Http) -
         ({"metrics": {"a": True}}, 422, "metrics.a"),
         ({"metrics": {"": 1}}, 422, "1 to 200 characters"),
         ({"metrics": {str(n): n for n in range(501)}}, 422, "metrics"),
-        ({"tags": {"a": "x" * 1001}}, 422, "a tag has"),
+        ({"tags": {"a": "x" * 1001}}, 422, "the name of a tag must have"),
         ({"tags": {"a": 1}}, 422, "tags.a"),
         ({"description": "x" * 4001}, 422, "description"),
         ({"alias": "3"}, 422, "read as a version number"),

@@ -145,9 +145,8 @@ def _array(draw: st.DrawFn, rows: int) -> Any:
         lambda: np.array(numbers, dtype=draw(st.sampled_from(["i1", "u2", "i4", "i8", "u8", "f2", "f4", "f8", "?"]))),
         lambda: np.array([-0.0 if n == 0 else np.nan if n == 1 else n for n in numbers]),
         lambda: np.array(numbers, dtype="c16"),
-        lambda: pd.array(
-            maybe, dtype=draw(st.sampled_from(["Int8", "UInt32", "Int64", "Float32", "Float64", "boolean"]))
-        ),
+        lambda: pd.array(maybe, dtype=draw(st.sampled_from(["Int8", "UInt32", "Int64", "Float32", "Float64"]))),
+        lambda: pd.array([None if n is None else bool(n) for n in maybe], dtype="boolean"),
         lambda: pd.array(
             [None if n is None else "abc"[n] for n in maybe], dtype=draw(st.sampled_from(["str", "string"]))
         ),
