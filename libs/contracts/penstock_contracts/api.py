@@ -14,6 +14,7 @@ from penstock_contracts.commands import (
     Version,
 )
 from penstock_contracts.waits import WaitView
+from penstock_core.facts import CacheReport
 
 Json = Any
 
@@ -182,29 +183,12 @@ class StepError(_Model):
     traceback: str = ""
 
 
-class CacheView(_Model):
-    """What the cache did for a step: hit or miss, and the run and step of the cached result.
-
-    On a miss, `differs` lists the parts of the key (`code`, `environment`, `salt`, `input NAME`) in which the nearest
-    cached result differs, and `note` says why there was no key, or why a cached result was not used.
-    """
-
-    key: str = ""
-    hit: bool = False
-    parts: dict[str, str] = Field(default_factory=dict, description="digests of the parts of the key")
-    differs: list[str] = Field(default_factory=list)
-    from_run: str = ""
-    from_step: str = ""
-    stored_at: float = 0.0
-    note: str = ""
-
-
 class CheckpointView(_Model):
     """The last checkpoint of a step: which attempt saved it, when, and the value."""
 
     attempt: int
     at: float
-    value: dict[str, Json]
+    value: Json
 
 
 class StepView(_Model):
@@ -226,7 +210,7 @@ class StepView(_Model):
         description="logged artifacts; of a running step, those that the attempt has stored so far",
     )
     checkpoint: CheckpointView | None = None
-    cache: CacheView | None = None
+    cache: CacheReport | None = None
     waits_for: WaitView | None = Field(default=None, description="of a suspended step")
     from_run: str | None = Field(default=None, description="the run whose result is reused")
     depends_on: list[str] = Field(default_factory=list)

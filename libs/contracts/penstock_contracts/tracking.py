@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from penstock_contracts.api import RunSummary
-
-Number = float | Literal["nan", "inf", "-inf"]
-"""A number, or the text of a non-finite one."""
+from penstock_core.queries.series import Number
 
 
 class _Model(BaseModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 POINTS = 1_000_000
 """Most points of one attempt; further ones are dropped."""
@@ -26,6 +26,10 @@ SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 """Values without a JSON number, by their text."""
 
 
+Number: TypeAlias = float | Literal["nan", "inf", "-inf"]
+"""A number, or the text of a non-finite one."""
+
+
 class Point(NamedTuple):
     """A point: its series, its step (None if none was given), when in Unix seconds, and the value."""
 
@@ -35,7 +39,7 @@ class Point(NamedTuple):
     value: float
 
 
-def spelled(value: float) -> float | str:
+def spelled(value: float) -> Number:
     """Encode a value for JSON."""
     return value if math.isfinite(value) else "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
 

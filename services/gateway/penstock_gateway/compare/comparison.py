@@ -10,7 +10,9 @@ from typing import Any
 
 import orjson
 
+from penstock_contracts.api import RunSummary
 from penstock_contracts.commands import Version
+from penstock_contracts.tracking import Comparison, Difference, Present
 from penstock_core import script_runs
 from penstock_core.pipeline import values
 from penstock_core.pipeline.values import Inline, Stored, Value
@@ -18,6 +20,7 @@ from penstock_core.queries import comparison
 from penstock_core.queries.comparison import MISSING, Name, Row
 from penstock_core.run.machine import StepState
 from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.runs import views
 from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.run_states import FoldedRun
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
@@ -38,8 +41,8 @@ class RunComparison:
         self._reader = reader
         self._versions = versions
 
-    async def compare(self, run_ids: Sequence[str], *, everything: bool) -> dict[str, Any]:
-        """Return the fields of `tracking.Comparison`; with `everything`, also the rows without a difference.
+    async def compare(self, run_ids: Sequence[str], *, everything: bool) -> Comparison:
+        """Return runs side by side; with `everything`, also the rows without a difference.
 
         Raises:
             NotFoundError: a run does not exist.
@@ -49,15 +52,12 @@ class RunComparison:
             message = f"expected 2 to {comparison.MOST} run IDs separated by commas, got {len(run_ids)}"
             raise UnprocessableError(f"runs: {message}", errors=[("query.runs", message)])
         sides: list[dict[str, Part]] = []
-        runs: list[dict[str, Any]] = []
+        runs: list[RunSummary] = []
         for run_id in run_ids:
             run = await self._reader.get(run_id)
-            request = run.requested
-            version = await self._versions.find(request.pipeline, request.version)
+            version = await self._versions.find(run.requested.pipeline, run.requested.version)
             sides.append(await asyncio.to_thread(side, run, version))
-            shown = {name: getattr(request, name) for name in ("run_id", "project", "pipeline", "version", "labels")}
-            times = {"created_at": run.requested_at, "finished_at": run.finished_at}
-            runs.append({**shown, **times, "state": run.name, "trigger": request.trigger})
+            runs.append(views.summary(run))
         if not all(any(name.startswith(_PACKAGE) for _, name in one["environment"]) for one in sides):
             # The packages of one run are unknown: a comparison would show only noise.
             for one in sides:
@@ -65,12 +65,13 @@ class RunComparison:
                     at: text for at, text in one["environment"].items() if not at[1].startswith(_PACKAGE)
                 }
         rows = comparison.compare(sides)
-        return {"runs": runs, "rows": [_row(row) for row in rows if everything or not row.same], "compared": len(rows)}
+        shown = [_difference(row) for row in rows if everything or not row.same]
+        return Comparison(runs=runs, rows=shown, compared=len(rows))
 
 
-def _row(row: Row) -> dict[str, Any]:
-    given = [None if value is MISSING else {"value": value} for value in row.values]
-    return {"section": row.section, "step": row.step, "name": row.name, "values": given, "same": row.same}
+def _difference(row: Row) -> Difference:
+    values = [None if value is MISSING else Present(value=value) for value in row.values]
+    return Difference(section=row.section, step=row.step, name=row.name, values=values, same=row.same)
 
 
 def side(folded: FoldedRun, version: Version | None) -> dict[str, Part]:

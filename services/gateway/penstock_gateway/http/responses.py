@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
+import pydantic
 from fastapi import Response
 
 from penstock_gateway.http.problems import MEDIA_TYPE, TITLES
@@ -53,7 +54,17 @@ def lines(*names: str) -> dict[str, Any]:
     return {"application/x-ndjson": {"schema": {"oneOf": [reference(name) for name in names]}}}
 
 
+def to_json(value: Any) -> bytes:
+    """Return the JSON of models, core dataclasses and plain data. Fields of models are not validated again."""
+    return orjson.dumps(value, default=_fields)
+
+
+def _fields(value: object) -> dict[str, Any]:
+    if isinstance(value, pydantic.BaseModel):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} has no JSON")
+
+
 def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Respond with the JSON of plain data and core dataclasses; bytes are JSON already."""
-    body = value if isinstance(value, bytes) else orjson.dumps(value)
-    return Response(body, status, headers, "application/json")
+    """Respond with the JSON of `value`; bytes are JSON already."""
+    return Response(value if isinstance(value, bytes) else to_json(value), status, headers, "application/json")

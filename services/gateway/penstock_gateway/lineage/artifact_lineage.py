@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from penstock_contracts.api import Lineage
 from penstock_gateway.errors import NotFoundError
 from penstock_gateway.project import PROJECT
 from penstock_gateway.read_model.database import ReadModel
@@ -26,8 +25,8 @@ class ArtifactLineage:
         self._scripts = scripts
         self._versions = versions
 
-    async def get(self, sha256: str) -> dict[str, Any]:
-        """Return the fields of `api.Lineage`, with the digest of each attempt's source bundle.
+    async def get(self, sha256: str) -> Lineage:
+        """Return the lineage of an artifact, with the digest of each attempt's source bundle.
 
         Raises:
             NotFoundError: no fact refers to the artifact.
@@ -44,4 +43,4 @@ class ArtifactLineage:
         for row in (*found["up"], *found["down"]):
             version = await self._versions.find(row["pipeline"], row["version"])
             row["source"] = version.source if version else None
-        return found
+        return Lineage(**found)

@@ -1,11 +1,12 @@
-"""Metric series of a run as JSON: summaries of all, or the points of those with one name."""
+"""Metric series of a run: summaries of all, or the points of those with one name."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from penstock_contracts.tracking import SeriesPage, SeriesView
 from penstock_core.queries import series
 from penstock_core.queries.search import InvalidQueryError
 from penstock_gateway.errors import NotFoundError, UnprocessableError
@@ -67,8 +68,8 @@ class MetricSeries:
         self._read_model = read_model
         self._projector = projector
 
-    async def page(self, run_id: str, query: SeriesQuery) -> dict[str, Any]:
-        """Return the fields of `tracking.SeriesPage`.
+    async def page(self, run_id: str, query: SeriesQuery) -> SeriesPage:
+        """Return the series with a name, with points, or the summaries of all.
 
         Raises:
             NotFoundError: the run or the series does not exist.
@@ -88,20 +89,26 @@ class MetricSeries:
         if query.paged and len(found) > 1:
             steps = ", ".join(repr(one.key) for one in found[:20])
             raise UnprocessableError(f"Several steps have a series {name!r}", f"set `step` to one of {steps}")
-        page: dict[str, Any] = {"run_id": run_id, "series": [], "next": None, "more": len(found) > most}
-        page["lag"] = self._projector.missing(sequence)
+        following: str | None = None
+        shown: list[SeriesView] = []
         after, limit = _parse_cursor(query.after), query.limit or 10_000
         for one in found[:most]:
             points = None
             if query.paged:
                 points = await self._read_model.read(lambda model, one=one: model.points(run_id, one, after, limit))
-                page["next"] = f"{points.end[0]}.{points.end[1]}" if points.end else None
+                following = f"{points.end[0]}.{points.end[1]}" if points.end else None
             elif name is not None:
                 points = await self._read_model.read(
                     lambda model, one=one: model.thinned(run_id, one, query.points or 500)
                 )
-            page["series"].append(_view(one, points, thinned=not query.paged))
-        return page
+            shown.append(_view(one, points, thinned=not query.paged))
+        return SeriesPage(
+            run_id=run_id,
+            series=shown,
+            next=following,
+            more=len(found) > most,
+            lag=self._projector.missing(sequence),
+        )
 
     async def _names(self, run_id: str, step: str | None) -> str:
         known = await self._read_model.read(lambda model: model.summaries(run_id, None, step, None, 20))
@@ -109,24 +116,20 @@ class MetricSeries:
         return f"it has: {', '.join(map(repr, names))}" if names else "it has no metrics (yet)"
 
 
-def _view(one: Series, points: PointRange | None, *, thinned: bool) -> dict[str, Any]:
-    view: dict[str, Any] = {
-        "name": one.name,
-        "step": one.key,
-        "attempt": one.attempt,
-        "count": one.count,
-        "min": None if one.low is None else series.spelled(one.low),
-        "max": None if one.high is None else series.spelled(one.high),
-        "last": series.spelled(one.last),
-        "last_step": one.last_step,
-        "last_at": one.last_at,
-        "points": None,
-        "thinned": False,
-    }
-    if points is not None:
-        view["points"] = [[point.step, point.at, series.spelled(point.value)] for point in points.points]
-        view["thinned"] = thinned and len(points.points) < one.count
-    return view
+def _view(one: Series, points: PointRange | None, *, thinned: bool) -> SeriesView:
+    return SeriesView(
+        name=one.name,
+        step=one.key,
+        attempt=one.attempt,
+        count=one.count,
+        min=None if one.low is None else series.spelled(one.low),
+        max=None if one.high is None else series.spelled(one.high),
+        last=series.spelled(one.last),
+        last_step=one.last_step,
+        last_at=one.last_at,
+        points=None if points is None else [(at.step, at.at, series.spelled(at.value)) for at in points.points],
+        thinned=points is not None and thinned and len(points.points) < one.count,
+    )
 
 
 def _parse_cursor(after: str | None) -> tuple[int, int] | None:

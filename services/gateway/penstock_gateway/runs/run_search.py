@@ -1,4 +1,4 @@
-"""The list of runs: query parameters become a `RunQuery`, rows become JSON."""
+"""The list of runs: query parameters become a `RunQuery`, rows become models."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import orjson
 
+from penstock_contracts.api import RunPage, RunSummary
 from penstock_core.queries import search
 from penstock_core.queries.search import InvalidQueryError, RunQuery
 from penstock_gateway.project import PROJECT
@@ -61,8 +62,8 @@ class RunSearch:
         self._projector = projector
         self._scripts = scripts
 
-    async def page(self, query: RunQuery) -> dict[str, Any]:
-        """Return the fields of `api.RunPage`.
+    async def page(self, query: RunQuery) -> RunPage:
+        """Return a page of runs.
 
         Raises:
             UnavailableError: the log or the database does not answer.
@@ -71,16 +72,17 @@ class RunSearch:
         await self._scripts.import_runs()
         sequence = await self._projector.wait_until_current(PATIENCE)
         found = await self._read_model.read(lambda model: model.page(query))
-        return {
-            "runs": [_summary(row) for row in found.rows],
-            "next": search.cursor(query.sort, found.end) if found.end else None,
-            "lag": max(0, sequence - found.last_seq),
-        }
+        return RunPage(
+            runs=[_summary(row) for row in found.rows],
+            next=search.cursor(query.sort, found.end) if found.end else None,
+            lag=max(0, sequence - found.last_seq),
+        )
 
 
-def _summary(row: dict[str, Any]) -> dict[str, Any]:
+def _summary(row: dict[str, Any]) -> RunSummary:
+    """Return a run as it is in the database, whose JSON is not parsed."""
     plain = {name: value for name, value in row.items() if name != "sorted_by"}
-    return plain | {name: orjson.Fragment(row[name]) for name in _JSON}
+    return RunSummary.model_construct(None, **plain | {name: orjson.Fragment(row[name]) for name in _JSON})
 
 
 def _time(text: str | None, name: str) -> float | None:

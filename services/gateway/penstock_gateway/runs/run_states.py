@@ -10,11 +10,21 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import orjson
-
+from penstock_contracts import api
+from penstock_contracts.api import RunReasons
 from penstock_contracts.commands import Version
 from penstock_core import script_runs
-from penstock_core.facts import AttemptRequested, RunDeleted, RunFinished, RunRequested
+from penstock_core.facts import (
+    ArtifactCommitted,
+    AttemptFinished,
+    AttemptQueued,
+    AttemptRequested,
+    AttemptStarted,
+    RunDeleted,
+    RunFinished,
+    RunRequested,
+    StepSuspended,
+)
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.pipeline.values import Value
 from penstock_core.ports import Recorded, RunLog
@@ -24,6 +34,7 @@ from penstock_core.run.machine import Plan, RunState, Status
 from penstock_gateway.runs.step_details import StepDetails, describe_cache
 
 _PLANS = 64
+_OF_ATTEMPTS = (AttemptQueued, AttemptRequested, StepSuspended, AttemptStarted, ArtifactCommitted, AttemptFinished)
 _STEPS = 50_000
 """Most steps of all cached runs together; about a kilobyte each."""
 
@@ -42,6 +53,7 @@ class FoldedRun:
 
     Attributes:
         state: read-only.
+        started_at: when the first attempt was queued or requested.
         attempt_times: when attempts were requested, by step.
         outputs: those of a finished run with their references resolved, once they were requested.
     """
@@ -49,6 +61,7 @@ class FoldedRun:
     state: RunState
     requested: RunRequested
     requested_at: float
+    started_at: float | None = None
     finished_at: float | None = None
     last_seq: int = 0
     view: bytes = b""
@@ -115,7 +128,8 @@ class RunStates:
             if isinstance(record.fact, RunRequested):
                 plan = await self._plan(record.fact)
                 at = record.fact.requested_at or record.at
-                return FoldedRun(RunState(run_id, plan), record.fact, at)
+                started = at if record.fact.version == script_runs.VERSION else None
+                return FoldedRun(RunState(run_id, plan), record.fact, at, started)
         return None
 
     async def _plan(self, request: RunRequested) -> Plan:
@@ -150,14 +164,16 @@ def _fold(folded: FoldedRun, records: list[Recorded]) -> None:
         folded.details.fold(record.fact)
         if isinstance(record.fact, RunFinished) and folded.finished_at is None:
             folded.finished_at = record.fact.finished_at or record.at
+        if folded.started_at is None and isinstance(record.fact, _OF_ATTEMPTS):
+            folded.started_at = record.at
         if isinstance(record.fact, AttemptRequested):
             folded.attempt_times[record.fact.key] = record.at
     if records:
         folded.view = b""
 
 
-def reasons(folded: FoldedRun, now: float, key: str | None = None) -> bytes:
-    """Return the JSON of `api.RunReasons`; with a key, of that step or item alone.
+def reasons(folded: FoldedRun, now: float, key: str | None = None) -> RunReasons:
+    """Return why the steps of a run are in their states; with a key, that step or item alone.
 
     Raises:
         LookupError: the step does not exist.
@@ -169,24 +185,22 @@ def reasons(folded: FoldedRun, now: float, key: str | None = None) -> bytes:
         if one is None:
             raise LookupError(key)
         found = [one]
-    return orjson.dumps(
-        {
-            "run_id": folded.requested.run_id,
-            "pipeline": folded.requested.pipeline,
-            "version": folded.requested.version,
-            "state": folded.name,
-            "at": now,
-            "steps": [
-                {
-                    "key": reason.key,
-                    "state": reason.status.value,
-                    "sentence": _sentence(folded, reason, now),
-                    "caused_by": reason.caused_by,
-                    "since": reason.since,
-                }
-                for reason in found
-            ],
-        }
+    return RunReasons(
+        run_id=folded.requested.run_id,
+        pipeline=folded.requested.pipeline,
+        version=folded.requested.version,
+        state=folded.name,
+        at=now,
+        steps=[
+            api.StepReason(
+                key=reason.key,
+                state=reason.status.value,
+                sentence=_sentence(folded, reason, now),
+                caused_by=list(reason.caused_by),
+                since=reason.since,
+            )
+            for reason in found
+        ],
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from penstock_contracts.api import CheckpointView
 from penstock_core.artifacts import committed
 from penstock_core.cache import cached_results
 from penstock_core.facts import (
@@ -42,10 +42,10 @@ class StepDetails:
             case _:
                 pass
 
-    def checkpoint(self, key: str) -> dict[str, Any] | None:
-        """Return the fields of `api.CheckpointView`."""
+    def checkpoint(self, key: str) -> CheckpointView | None:
+        """Return the last checkpoint of a step."""
         fact = self.checkpoints.get(key)
-        return {"attempt": fact.attempt, "at": fact.at, "value": fact.value} if fact is not None else None
+        return CheckpointView(attempt=fact.attempt, at=fact.at, value=fact.value) if fact is not None else None
 
 
 def describe_cache(report: CacheReport | None, spec: StepSpec, request: RunRequested, now: float) -> str:

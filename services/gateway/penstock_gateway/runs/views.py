@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
-import orjson
-
+from penstock_contracts.api import ItemPage, RunSummary, RunView, StepError, StepView
+from penstock_core.pipeline.values import Value
 from penstock_core.run.machine import SUCCESSFUL_STATUSES, MappedState, Status, StepState
 from penstock_gateway.errors import UnprocessableError
+from penstock_gateway.http.responses import to_json
 from penstock_gateway.runs import wait_views
 from penstock_gateway.runs.run_states import FoldedRun
 from penstock_gateway.runs.steps import no_step
@@ -19,39 +19,51 @@ SHOWN = 1_000
 
 
 def view(folded: FoldedRun) -> bytes:
-    """Return the JSON of `api.RunView`; made once for each state."""
+    """Return the JSON of a run; made once for each state."""
     if not folded.view:
-        state, request = folded.state, folded.requested
-        folded.view = orjson.dumps(
-            {
-                "run_id": request.run_id,
-                "project": request.project,
-                "pipeline": request.pipeline,
-                "version": request.version,
-                "state": folded.name,
-                "created_at": folded.requested_at,
-                "finished_at": folded.finished_at,
-                "labels": request.labels,
-                "trigger": request.trigger,
-                "requested_by": request.requested_by,
-                "error": state.finished.error if state.finished else None,
-                "inputs": request.inputs,
-                "outputs": outputs(folded),
-                "steps": {step.key: _step(folded, step) for step in _shown(folded)},
-                "last_seq": folded.last_seq,
-            }
-        )
+        folded.view = to_json(_run(folded))
     return folded.view
 
 
-def outputs(folded: FoldedRun) -> dict[str, Any]:
+def _run(folded: FoldedRun) -> RunView:
+    return RunView(
+        **dict(summary(folded)),
+        inputs=folded.requested.inputs,
+        outputs=outputs(folded),
+        steps={step.key: _step(folded, step) for step in _shown(folded)},
+        last_seq=folded.last_seq,
+    )
+
+
+def summary(folded: FoldedRun) -> RunSummary:
+    """Return a run without its steps."""
+    request, finished = folded.requested, folded.state.finished
+    return RunSummary(
+        run_id=request.run_id,
+        project=request.project,
+        pipeline=request.pipeline,
+        version=request.version,
+        state=folded.name,
+        created_at=folded.requested_at,
+        started_at=folded.started_at,
+        finished_at=folded.finished_at,
+        duration=None if folded.finished_at is None else max(0.0, folded.finished_at - folded.requested_at),
+        labels=request.labels,
+        trigger=request.trigger,
+        deployment=request.trigger.get("deployment"),
+        requested_by=request.requested_by,
+        error=finished.error if finished else None,
+    )
+
+
+def outputs(folded: FoldedRun) -> dict[str, Value]:
     """Return the outputs of a run."""
     ended = folded.state.finished
     return {} if ended is None else ended.outputs if folded.outputs is None else folded.outputs
 
 
-def page(folded: FoldedRun, key: str, state: str | None, after: int, limit: int) -> dict[str, Any]:
-    """Return the fields of `api.ItemPage`: items of a mapped step above an index, in order.
+def page(folded: FoldedRun, key: str, state: str | None, after: int, limit: int) -> ItemPage:
+    """Return items of a mapped step above an index, in order.
 
     Raises:
         NotFoundError: the step does not exist.
@@ -65,10 +77,10 @@ def page(folded: FoldedRun, key: str, state: str | None, after: int, limit: int)
     items = sorted(step.mapped.items.items()) if step.mapped is not None else []
     found = [item for index, item in items if index > after and (state is None or item.status == state)]
     more = len(found) > limit
-    return {
-        "items": {item.key: _step(folded, item) for item in found[:limit]},
-        "next": found[limit - 1].index if more else None,
-    }
+    return ItemPage(
+        items={item.key: _step(folded, item) for item in found[:limit]},
+        next=found[limit - 1].index if more else None,
+    )
 
 
 def _shown(folded: FoldedRun) -> Iterator[StepState]:
@@ -95,26 +107,26 @@ def _counts(mapped: MappedState) -> dict[str, int]:
     return {"count": mapped.count, **{status.value: number for status, number in known.items() if number}}
 
 
-def _step(folded: FoldedRun, step: StepState) -> dict[str, Any]:
+def _step(folded: FoldedRun, step: StepState) -> StepView:
     state, details, error = folded.state, folded.details, step.error
-    return {
-        "state": step.status.value,
-        "attempts": step.attempt,
-        "started_at": step.started_at or None,
-        "finished_at": step.finished_at or None,
-        "metrics": step.metrics,
-        "params": step.params,
-        "tags": step.tags,
-        "reason": step.reason,
-        "error": {"type": error.type, "message": error.message, "traceback": error.traceback} if error else None,
-        "executor": step.executor or None,
-        "outputs": step.outputs,
-        "artifacts": {**details.artifacts.get(step.key, {}), **step.artifacts},
-        "checkpoint": details.checkpoint(step.key),
-        "cache": step.cache,
-        "waits_for": wait_views.view(step),
-        "from_run": step.from_run or None,
-        "depends_on": state.plan.dependencies[step.node],
-        "items": _counts(step.mapped) if step.mapped is not None else None,
-        "item_of": step.node if step.index is not None else None,
-    }
+    return StepView(
+        state=step.status.value,
+        attempts=step.attempt,
+        started_at=step.started_at or None,
+        finished_at=step.finished_at or None,
+        metrics=step.metrics,
+        params=step.params,
+        tags=step.tags,
+        reason=step.reason,
+        error=StepError(type=error.type, message=error.message, traceback=error.traceback) if error else None,
+        executor=step.executor or None,
+        outputs=step.outputs,
+        artifacts={**details.artifacts.get(step.key, {}), **step.artifacts},
+        checkpoint=details.checkpoint(step.key),
+        cache=step.cache,
+        waits_for=wait_views.view(step),
+        from_run=step.from_run or None,
+        depends_on=list(state.plan.dependencies[step.node]),
+        items=_counts(step.mapped) if step.mapped is not None else None,
+        item_of=step.node if step.index is not None else None,
+    )

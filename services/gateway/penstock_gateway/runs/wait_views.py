@@ -1,9 +1,8 @@
-"""What a suspended step waits for, as the API shows it: `penstock_contracts.waits.WaitView`."""
+"""What a suspended step waits for, as the API shows it."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from penstock_contracts.waits import WaitView
 from penstock_core.facts import StepSuspended
 from penstock_core.pipeline.ir import Kind
 from penstock_core.run import child_runs
@@ -11,31 +10,42 @@ from penstock_core.run.machine import Status, StepState
 from penstock_core.run.suspension import choices, plain
 
 
-def view(step: StepState) -> dict[str, Any] | None:
-    """Return the fields of `WaitView`; None for a step that is not suspended."""
+def view(step: StepState) -> WaitView | None:
+    """Return what a step waits for; None for a step that is not suspended."""
     fact = step.suspended
     if fact is None or step.status is not Status.SUSPENDED:
         return None
-    shown: dict[str, Any] = {
-        "kind": fact.kind.value,
-        "attempt": step.attempt,
-        "since": step.since,
-        "until": fact.until,
-    }
     match fact.kind:
         case Kind.ASK:
-            shown |= {
-                "question": question(fact),
-                "choices": [str(choice) for choice in choices(fact)],
-                "default": text(fact, "default"),
-            }
+            return WaitView(
+                kind="ask",
+                attempt=step.attempt,
+                since=step.since,
+                until=fact.until,
+                question=question(fact),
+                choices=[str(choice) for choice in choices(fact)],
+                default=text(fact, "default"),
+            )
         case Kind.EVENT:
-            shown |= {"type": text(fact, "type"), "key": text(fact, "key")}
+            return WaitView(
+                kind="event",
+                attempt=step.attempt,
+                since=step.since,
+                until=fact.until,
+                type=text(fact, "type"),
+                key=text(fact, "key"),
+            )
         case Kind.RUN:
-            shown |= {"run_id": child_runs.run_id(fact), "pipeline": fact.target}
+            return WaitView(
+                kind="run",
+                attempt=step.attempt,
+                since=step.since,
+                until=fact.until,
+                run_id=child_runs.run_id(fact),
+                pipeline=fact.target,
+            )
         case _:
-            pass
-    return shown
+            return WaitView(kind="sleep", attempt=step.attempt, since=step.since, until=fact.until)
 
 
 def question(fact: StepSuspended) -> str:
