@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from penstock_adapters.process import executor
+from penstock_core import exhaustion
 from penstock_core.facts import Outcome
 from penstock_core.pipeline.ir import Resources
 from penstock_core.pipeline.values import Inline
@@ -36,6 +37,37 @@ async def test_exiting_without_a_result(executor_harness: OpenHarness, body: str
     if "SEGV" in text:
         assert "steps.py" in b.events.text("end")  # Python's stack, by faulthandler
     assert (await b.run("fine")).outputs == {"result": Inline(1)}
+
+
+FULL = """
+import errno, os
+import penstock.store
+from penstock.runner import child
+
+def refuse(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+def own():
+    raise OSError(errno.EMFILE, "Too many open files")
+
+def large():
+    penstock.store.FolderStore.temporary = refuse
+    return "x" * 1_000_000
+"""
+
+
+async def test_a_full_disk_of_the_platform_is_not_the_steps_failure(executor_harness: OpenHarness) -> None:
+    b = await executor_harness(FULL)
+    end = await b.run("large")
+    assert (end.outcome, end.error and end.error.type) == (Outcome.LOST, exhaustion.OUT_OF_RESOURCES)
+    failed(await b.run("own"), "OSError", "Too many open files")
+
+
+async def test_an_attempt_without_room_for_its_files_is_lost_before_it_starts(executor_harness: OpenHarness) -> None:
+    b = await executor_harness(FULL + "child._prepare = refuse\n")
+    end = await b.run("own")
+    assert (end.outcome, end.error and end.error.type) == (Outcome.LOST, exhaustion.OUT_OF_RESOURCES)
+    assert end.started_at == 0
 
 
 async def test_a_child_killed_externally(executor_harness: OpenHarness) -> None:

@@ -15,6 +15,7 @@ import orjson
 from penstock_adapters.process.job import Job
 from penstock_contracts import fact_codec as codec
 from penstock_contracts import subjects
+from penstock_core import exhaustion
 from penstock_core.facts import (
     ArtifactCommitted,
     AttemptFinished,
@@ -107,7 +108,8 @@ class AttemptReporter:
         except (OSError, ValueError) as error:
             fact = codec.UnreadableFact(subject, str(error))
         if isinstance(fact, AttemptFinished) and fact.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
-            return replace(fact, executor=self._id)
+            short = fact.error is not None and fact.error.type == exhaustion.OUT_OF_RESOURCES
+            return replace(fact, executor=self._id, outcome=Outcome.LOST if short else fact.outcome)
         why = fact.why if isinstance(fact, codec.UnreadableFact) else "a step cannot end like this"
         error = ErrorInfo(type="BadResult", message=f"the result of the step is invalid: {why}")
         return self.end(job.request, Outcome.FAILED, error, job.started_at)

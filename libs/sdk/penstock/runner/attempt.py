@@ -24,6 +24,7 @@ from penstock.runner.recorder import Recorder
 from penstock.serialize import formats, saver, value_parts
 from penstock.step_context import contexts
 from penstock.store import FolderStore
+from penstock_core import exhaustion
 from penstock_core.pipeline.values import INLINE_LIMIT, REQUEST_LIMIT, ArtifactRef, json_weight
 
 Json = dict[str, Any]
@@ -79,7 +80,11 @@ def perform(
         end["outputs"] = _call(request, store, end, unsafe=unsafe, join=own is not None)
     except BaseException as error:
         _limit_memory(None)  # telling what happened needs some, too
+        by_step = end.pop("by_step", False)
         _fail(end, error, request)
+        if not by_step and exhaustion.is_exhaustion(error):
+            # Its inputs could not be loaded, or its outputs not be stored: that is not the step's failure.
+            end["error"]["type"] = exhaustion.OUT_OF_RESOURCES
     if os.getpid() != mine:
         # The user's function forked and its child came back here: only the parent reports.
         os._exit(0)
@@ -143,6 +148,9 @@ def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool, join: b
             result = _await(result)
         if join:
             process_end.join_threads()
+    except BaseException:
+        end["by_step"] = True
+        raise
     finally:
         end["finished_at"] = time.time()
     outputs = step.split(result) if hasattr(step, "split") else {"result": result}

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 from penstock.runner import error_info, linux, process_end, seeds, workers
 from penstock.runner.attempt import perform
+from penstock_core import exhaustion
 from penstock_core import fork_server_protocol as protocol
 
 RESULT_LIMIT = 2 * 1024 * 1024
@@ -40,7 +41,11 @@ def run_child(parent: int, orders: socket.socket, link: socket.socket, slot: str
     """
     code = 70  # EX_SOFTWARE: a fault of the runner itself, unless the result was sent
     try:
-        log = _prepare(parent, slot)
+        try:
+            log = _prepare(parent, slot)
+        except OSError as error:
+            _out_of_resources(orders.recv(protocol.PACKET), link, error)
+            raise
         message = _wait(orders)
         orders.close()
         read = bool(message) and _attempt(message, link, slot, log)
@@ -65,6 +70,28 @@ def _prepare(parent: int, slot: str) -> int:
     return log
 
 
+def _out_of_resources(message: bytes, link: socket.socket, error: OSError) -> None:
+    """Report that there was no room for the attempt's files."""
+    if message and exhaustion.is_exhaustion(error):
+        (_, number, _), body = protocol.decode(message)
+        request = json.loads(_read_order(body))["attempt"]
+        end = {name: request[name] for name in ("run_id", "key", "attempt")}
+        end["error"] = error_info.plain(exhaustion.OUT_OF_RESOURCES, f"no room for the files of the attempt: {error}")
+        link.sendall(
+            protocol.encode(protocol.RESULT, number, 0, body=json.dumps({**end, "outcome": "failed"}).encode())
+        )
+
+
+def _read_order(body: bytes) -> bytes:
+    """The order itself, which is in a file if it is large."""
+    if not body.startswith(b"@"):
+        return body
+    path = Path(os.fsdecode(body[1:]))
+    order = path.read_bytes()
+    path.unlink()
+    return order
+
+
 def _wait(orders: socket.socket) -> bytes:
     """The `run` message. While there is none, the way is walked once, so that its memory pages are this child's own."""
     try:
@@ -77,11 +104,7 @@ def _wait(orders: socket.socket) -> bytes:
 def _attempt(message: bytes, link: socket.socket, slot: str, log: int) -> bool:
     """Run what `message` says and report; returns whether the executor has files to read."""
     (_, number, _), body = protocol.decode(message)
-    if body.startswith(b"@"):
-        path = Path(os.fsdecode(body[1:]))
-        body = path.read_bytes()
-        path.unlink()
-    order = json.loads(body)
+    order = json.loads(_read_order(body))
     request = order["attempt"]
     sys.argv = [request["entrypoint"]]
     own = {"limit": order.get("limit"), "unsafe": order.get("unsafe", True)}
