@@ -214,4 +214,4 @@ def test_a_run_past_its_deadline_is_stopped(workspace: Workspace, tmp_path: Path
     until(lambda: all(dead(pid) for pid in pids))
     output = workspace.call("run", "flows.py:publishing", "--deadline", "1", code=1)
     assert "the run did not finish by its deadline" in output
-    assert "no duration" in workspace.call("run", "flows.py:publishing", "--deadline", "0", code=2)
+    assert "is not a duration" in workspace.call("run", "flows.py:publishing", "--deadline", "0", code=2)
