@@ -18,6 +18,7 @@ from penstock_core import ids
 from penstock_core.facts import AttemptFinished, CancelRequested, Fact, Outcome, RunFinished, RunRequested
 from penstock_core.pipeline.ir import Node, Pipeline, Port, StepSpec
 from penstock_core.pipeline.values import BoundItems, Inline, Output, Param, Value
+from penstock_core.ports import Recorded
 from penstock_core.run.machine import RunState
 from penstock_scheduler.service import Scheduler
 from penstock_servicekit.nats_connection import connect, servers
@@ -94,6 +95,9 @@ class RecordedEffects:
             fails, self.fails = self.fails, None
             raise fails
 
+    async def is_stored(self, delivery: Delivery) -> bool:
+        return True
+
     def warn(self, event: str, **details: object) -> None:
         pass
 
@@ -110,11 +114,21 @@ class RecordedEffects:
         )
 
 
+class LaggingLog(NatsRunLog):
+    """A log whose reads come from a replica that lacks the last `lag` facts."""
+
+    lag = 0
+
+    async def read(self, run_id: str, after: int = 0) -> list[Recorded]:
+        found = await super().read(run_id, after)
+        return found[: len(found) - self.lag]
+
+
 class SchedulerHarness:
     """A scheduler with its log, and the deliveries that a server would make to it."""
 
     def __init__(self, bus: Bus) -> None:
-        self.log = NatsRunLog(bus, "test")
+        self.log = LaggingLog(bus, "test")
         self.edges = RecordedEffects()
         self.scheduler = Scheduler(self.log, self.edges, self.edges, NoEffects())
         self._bus = bus
@@ -198,6 +212,22 @@ async def test_an_evicted_run_is_refolded_without_a_sequence_gap(bus: Bus) -> No
     last = await harness.write(end("counted", "b"))
     await harness.scheduler.handle([replace(last, consumer_seq=unseen.consumer_seq)])
     assert "step.c.1.requested.default" in await harness.tails("counted")
+
+
+async def test_a_fold_of_a_lagging_replica_is_not_acknowledged(bus: Bus) -> None:
+    harness = SchedulerHarness(bus)
+    await harness.scheduler.handle([await harness.write(requested("lag", PLAIN))])
+    await harness.scheduler.handle([await harness.write(end("lag", "b"))])
+    harness.scheduler.forget([0, int(ids.shard("lag"))])
+    last = await harness.write(end("lag", "a"))
+    harness.log.lag = 1
+    await harness.scheduler.handle([last])
+    assert harness.edges.later == [last.stream_seq]
+    assert last.stream_seq not in harness.edges.acked
+    harness.log.lag = 0
+    await harness.scheduler.handle([harness.again(last)])
+    assert last.stream_seq in harness.edges.acked
+    assert "step.c.1.requested.default" in await harness.tails("lag")
 
 
 async def test_a_requested_run_before_a_gap_in_the_same_batch_is_folded(bus: Bus) -> None:

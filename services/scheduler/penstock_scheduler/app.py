@@ -51,6 +51,10 @@ class Edges:
         """See the protocol."""
         await self._context.park(delivery.subject, delivery.data, error, delivery.stream_seq)
 
+    async def is_stored(self, delivery: Delivery) -> bool:
+        """See the protocol."""
+        return await self._context.bus.holds(subjects.RUNS, delivery.stream_seq)
+
     def warn(self, event: str, **details: object) -> None:
         """See the protocol."""
         self._context.log.warning(event, **details)

@@ -60,6 +60,10 @@ class DeliveryHandling(Protocol):
         """Send an unreadable message to the dead-letter stream."""
         ...
 
+    async def is_stored(self, delivery: Delivery) -> bool:
+        """Return whether the leader of the log has the message of a delivery."""
+        ...
+
     def warn(self, event: str, **details: object) -> None:
         """Log a warning."""
         ...
@@ -209,7 +213,7 @@ class Scheduler:
         """Fold a run from the log again, because another replica has decided; fails if there is no progress."""
         del ready[run_id]
         try:
-            state = await self._fold(run_id)
+            state = await self._fold(run_id, entry)
             if state is None:
                 await self._acknowledge(entry)
             elif any(fact.tail in entry.refused for fact in machine.decide(state)):
@@ -247,7 +251,7 @@ class Scheduler:
                 seq, requested = entry.facts[0]
                 assert isinstance(requested, RunRequested)  # noqa: S101 - what `_is_new` says
                 return await self._begin(requested, seq)
-            return await self._fold(run_id)
+            return await self._fold(run_id, entry)
         self._runs.move_to_end(run_id)
         for seq, fact in entry.facts:
             if seq > cached.seq:
@@ -264,9 +268,14 @@ class Scheduler:
         self._remember(requested.run_id, _Cached(state, seq))
         return state
 
-    async def _fold(self, run_id: str) -> RunState | None:
+    async def _fold(self, run_id: str, entry: _Work) -> RunState | None:
         self._drop(run_id)
         recorded = await self._log.read(run_id)
+        latest = max(entry.deliveries, key=lambda delivery: delivery.stream_seq)
+        if (not recorded or recorded[-1].seq < latest.stream_seq) and await self._edges.is_stored(latest):
+            # Any replica of the stream answers reads. One that lags lacks these facts: they would be acknowledged
+            # without the decisions that follow from them.
+            raise UnavailableError("the replica of the log that answered lacks facts that were delivered")
         requested = next((entry.fact for entry in recorded if isinstance(entry.fact, RunRequested)), None)
         if requested is None:
             if recorded:

@@ -147,6 +147,16 @@ class Bus:
             answer["seq"], base64.b64decode(answer.get("data", "")), base64.b64decode(answer.get("hdrs", ""))
         )
 
+    async def holds(self, stream: str, seq: int) -> bool:
+        """Whether the stream's leader has the message with a sequence number."""
+        try:
+            await self.api(f"STREAM.MSG.GET.{stream}", {"seq": seq})
+        except BusError as error:
+            if error.code == _NO_MESSAGE:
+                return False
+            raise
+        return True
+
     async def direct_get(self, stream: str, query: dict[str, Any], timeout: float = TIMEOUT) -> list[Msg]:
         """A batched direct get; returns its messages, which carry `Nats-Subject`, `Nats-Sequence`, `Nats-Time-Stamp`.
 
