@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from alembic.script import ScriptDirectory
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock_adapters.sql import engine, lineage, migrate, run_details, tables, writer
+from penstock_adapters.sql import engine, fact_copy, lineage, migrate, run_details, tables, writer
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import DatabaseError, SequenceGapError, UnwritableFactError
+from penstock_adapters.sql.fact_copy import CopiedFact, DamagedRun
 from penstock_adapters.sql.read_model import open_read_model
+from penstock_contracts import fact_codec, subjects
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import (
     AttemptFinished,
@@ -26,6 +28,7 @@ from penstock_core.facts import (
     Fact,
     Outcome,
     RunAdmitted,
+    RunDeleted,
     RunFinished,
     RunRequested,
     StepSkipped,
@@ -358,16 +361,44 @@ def test_a_replaced_log_is_projected_from_its_beginning(database: Database) -> N
     assert run_details.run(database, "old") is not None
 
 
-def test_rows_beyond_a_truncated_log_are_removed(database: Database) -> None:
+def copied(facts: Sequence[Recorded]) -> list[CopiedFact]:
+    return [CopiedFact(fact_codec.subject(one.fact), one.seq, fact_codec.encode(one.fact)) for one in facts]
+
+
+def test_rows_beyond_a_truncated_log_are_kept_and_their_facts_marked_as_lost(database: Database) -> None:
     facts = at.recorded([*at.whole("a", metrics={}), at.requested("b"), at.attempt("b"), at.requested("c")])
-    at.apply(database, facts)
+    writer.apply(database, at.STREAM, 0, 7, lambda _: facts, copied(facts))
     # The log lost the attempt of run b, and all facts of run c.
-    assert writer.begin(database, at.STREAM, "log", 5) == 4
-    assert [row[0] for row in at.rows(database)["runs"]] == ["a"]
-    at.apply(database, facts[4:5])
-    row = run_details.run(database, "b")
-    assert row is not None
-    assert (row["state"], row["attempts"]) == ("queued", [])
+    assert writer.begin(database, at.STREAM, "log", 5) == 0
+    assert {row[0] for row in at.rows(database)["runs"]} == {"a", "b", "c"}
+    assert fact_copy.damaged_runs(database) == [DamagedRun("b", 1), DamagedRun("c", 1)]
+    # New messages have the sequence numbers of lost ones. One of them is on the subject of a lost fact.
+    new = at.recorded([at.attempt("b"), at.ended("b")], 6)
+    writer.apply(database, at.STREAM, 0, 7, lambda _: new, copied(new))
+    [request, attempt, end] = fact_copy.begin_restore(database, "b", [])
+    assert [one.seq for one in (request, attempt, end)] == [5, 6, 7]
+    assert attempt.data == fact_codec.encode(facts[5].fact)
+    assert fact_copy.damaged_runs(database) == [DamagedRun("b", 3), DamagedRun("c", 1)]
+    fact_copy.end_restore(database, "b")
+    assert fact_copy.damaged_runs(database) == [DamagedRun("c", 1)]
+
+
+def test_the_copy_of_the_log_follows_archives_and_deletions(database: Database) -> None:
+    facts = at.recorded(
+        [
+            *at.whole("a", metrics={}),
+            *at.whole("b", metrics={}),
+            RunDeleted(run_id="b", project="default", pipeline="p", deleted_at=1.0, reason=""),
+        ]
+    )
+    writer.apply(database, at.STREAM, 0, 8, lambda _: facts[:-1], copied(facts[:-1]))
+    assert len(fact_copy.between(database, 0, 100)) == 8
+    writer.apply(database, at.STREAM, 8, 9, lambda _: facts[-1:], copied(facts[-1:]))
+    assert {subject.split(".")[2] for _, subject in fact_copy.between(database, 0, 100)} == {"a"}
+    archived = CopiedFact(subjects.run("a", "archived"), 10, b"{}")
+    writer.apply(database, at.STREAM, 9, 10, lambda _: [], [archived])
+    tails = [subject.rpartition(".")[2] for _, subject in fact_copy.between(database, 0, 100)]
+    assert sorted(tails) == ["archived", "finished", "requested"]
 
 
 def test_a_rebuild_gives_the_same_rows(database: Database) -> None:

@@ -120,12 +120,12 @@ def test_the_last_attempt_is_used_unless_one_is_given(database: Database) -> Non
     assert series.summaries(database, "another") == []
 
 
-def test_rows_beyond_a_truncated_stream_are_removed(database: Database) -> None:
+def test_rows_beyond_a_truncated_stream_are_kept(database: Database) -> None:
     measure(database, [part(1, 1.0), part(2, 2.0, first=1), part(3, 3.0, first=2)])
-    assert writer.begin(database, STREAM, "log", 2) == 2
-    assert values(database) == [1.0, 2.0]
+    assert writer.begin(database, STREAM, "log", 2) == 0
+    assert values(database) == [1.0, 2.0, 3.0]
     assert writer.begin(database, STREAM, "a new stream", 7) == 0
-    assert values(database) == [1.0, 2.0]
+    assert values(database) == [1.0, 2.0, 3.0]
 
 
 def test_clearing_one_stream_keeps_the_other(database: Database) -> None:

@@ -48,6 +48,41 @@ def rebuild(
         output.line(f"read model {'rebuilt' if wait else 'is being rebuilt'} from {rebuild_status['upto']} facts")
 
 
+@app.command("verify")
+def verify(
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Accept the loss of messages that could not be restored.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Verify the streams of the broker.
+
+    Reads all messages, and repairs the log of runs from its copy in the read model. Exits with 1 if messages are
+    missing.
+    """
+    from penstock_cli.platform import session
+
+    with session.connect() as connected:
+        transport = connected.client.transport
+        if accept:
+            found = transport.json("POST", "/v1/admin/integrity/accept")
+        else:
+            found = transport.json("POST", "/v1/admin/integrity/verify")
+            while found["verifying"] or found["repairing"]:
+                time.sleep(_POLL_INTERVAL)
+                found = transport.json("GET", "/v1/admin/integrity")
+    if json:
+        output.as_json(found)
+    else:
+        for damage in found["damages"]:
+            state = "missing" if damage["open"] else "accepted" if damage["accepted"] else "restored"
+            output.line(f"{state}: {damage['description']}")
+        if not found["damages"]:
+            output.line("all messages of all streams are there")
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
 @app.command("gc")
 def collect_garbage(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")] = False,

@@ -360,6 +360,31 @@ class Readiness(_Model):
     parts: dict[str, bool]
 
 
+class DamageView(_Model):
+    """Messages that a stream has lost."""
+
+    stream: str
+    kind: Literal["truncated", "replaced", "incomplete", "unreadable"] = Field(
+        description="`truncated`: its end is missing; `replaced`: it was created again; `incomplete`: the broker "
+        "dropped messages when it read them; `unreadable`: messages are stored, but cannot be read"
+    )
+    found_at: float
+    lost: int = Field(description="messages, as far as known")
+    restored: int = Field(description="messages that were appended again")
+    accepted: bool
+    open: bool = Field(description="messages are missing, and nobody accepted that")
+    description: str
+
+
+class IntegrityView(_Model):
+    """Whether the streams have everything that was stored in them."""
+
+    ok: bool = Field(description="no damage is open")
+    verifying: bool = Field(description="a verification that was requested is in progress")
+    repairing: bool
+    damages: list[DamageView]
+
+
 class ByteLimits(_Model):
     """Limits in bytes: of an inline value, a JSON body, an artifact."""
 

@@ -80,6 +80,10 @@ class UnreadableFact:
     why: str
 
 
+RESTORED = "Penstock-Restored"
+"""Header of facts that were appended again after the log had lost them: services may have handled them before."""
+
+
 def subject(fact: Fact) -> str:
     """Return the subject of a fact."""
     return subjects.run(fact.run_id, fact.tail)

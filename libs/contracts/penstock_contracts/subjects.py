@@ -47,9 +47,15 @@ CACHE_BUCKET = "penstock_cache"
 MARKS_BUCKET = "penstock_marks"
 RETENTION_BUCKET = "penstock_retention"
 TOKENS_BUCKET = "penstock_tokens"
+INTEGRITY_BUCKET = "penstock_integrity"
+INTEGRITY_RECORD = "record"
+"""Key of the positions of all streams, and of the damages that were found."""
 LEASES_BUCKET = "penstock_leases"
 RETENTION_SETTINGS = "settings"
 """Key of the policies in the bucket of retention, which also has the reports of the janitor, by id."""
+
+APPEND_ONLY = (MODELS, DEPLOYMENTS, BUILDS, EVENTS, DECISIONS, f"KV_{VERSIONS_BUCKET}")
+"""Streams of which messages are deleted only by their age, or replaced by newer ones: others cannot get fewer."""
 
 CRON_CONSUMER = "cron"
 """Durable consumers, on TIMERS and on DEPLOYMENTS, of the cron service: ticks and changes."""

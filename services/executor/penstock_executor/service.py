@@ -254,7 +254,8 @@ class ExecutorService:
     def _may_be_repeated(self, delivery: Delivery) -> bool:
         """Whether the log must be asked before an attempt is submitted."""
         durable = self._executor is not None and self._executor.durable
-        return durable or delivery.delivered > 1 or delivery.stream_seq <= self.horizon
+        repeated = delivery.delivered > 1 or delivery.stream_seq <= self.horizon
+        return durable or repeated or fact_codec.RESTORED in delivery.headers
 
     async def _enqueue(self, attempt: AttemptKey, request: AttemptRequested, delivery: Delivery) -> None:
         if self._stopping:  # another executor starts it, or this one later

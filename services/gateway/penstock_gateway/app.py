@@ -36,6 +36,9 @@ from penstock_gateway.events import routes as event_routes
 from penstock_gateway.file_owner import owner
 from penstock_gateway.http import connections, problems
 from penstock_gateway.http.server import ListenError, Server, bind
+from penstock_gateway.integrity import routes as integrity_routes
+from penstock_gateway.integrity.auditor import Auditor
+from penstock_gateway.integrity.run_repair import RunRepair
 from penstock_gateway.limits import routes as limit_routes
 from penstock_gateway.limits.limits_service import LimitsService
 from penstock_gateway.lineage import routes as lineage_routes
@@ -83,6 +86,7 @@ ROUTERS = tuple(
     module.router
     for module in (
         platform_routes,
+        integrity_routes,
         access_routes,
         artifact_routes,
         lineage_routes,
@@ -239,8 +243,11 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
 
     read_model = ReadModel(settings.database())
     archived_rows = ArchivedRows(log.archives, read_model, context.log)
-    projector = Projector(context, followers, read_model, feeds.FACTS, archived_rows)
-    series = Projector(context, followers, read_model, feeds.SERIES)
+    checked = asyncio.Event()
+    projector = Projector(context, followers, read_model, feeds.FACTS, checked, archived_rows)
+    series = Projector(context, followers, read_model, feeds.SERIES, checked)
+    repair = RunRepair(bus, read_model, version_store, source)
+    auditor = Auditor(context, followers, read_model, repair, projector.reread, checked)
 
     scripts = TrackedRunImporter(settings.home, PROJECT, bus, log, context.log)
     states = RunStates(log, version_store, settings.gateway_runs)
@@ -258,7 +265,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     features = (
         settings,
         Tokens(tokens),
-        Health(bus, artifacts, settings.max_blob),
+        Health(bus, artifacts, auditor, settings.max_blob),
+        auditor,
         artifacts,
         versions,
         models,
@@ -284,7 +292,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         RetentionService(bus, versions),
         announcer,
     )
-    background: list[Background] = [read_model, questions, projector, series, announcer]
+    background: list[Background] = [read_model, auditor, questions, projector, series, announcer]
     if settings.openlineage_url:
         key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None
         background.append(LineageEmitter(context, states, settings.openlineage_url, key))

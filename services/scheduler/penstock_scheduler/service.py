@@ -235,6 +235,7 @@ class Scheduler:
             # Nor can it have an end, as the log of a restored run does.
             and delivery.at - entry.facts[0][1].requested_at < _NEW
             and delivery.delivered == 1
+            and fact_codec.RESTORED not in delivery.headers
             and delivery.stream_seq > self.horizon
             # Nor may another replica have been sent more of the run, which a gap after the request shows.
             and delivery.consumer_seq >= self._after_gap[delivery.consumer]

@@ -65,6 +65,11 @@ class Bus:
         """Settings of the durable consumers declared on this connection, by stream and name."""
         self._reconnected: list[Callable[[], None]] = []
 
+    @property
+    def server_id(self) -> str:
+        """Identifies the server process that this connection uses; another one after a restart."""
+        return str(self.client._server_info.get("server_id", ""))  # pyright: ignore[reportPrivateUsage]
+
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` after each reconnection, when the server may have lost subscriptions and requests."""
         self._reconnected.append(callback)

@@ -6,12 +6,13 @@ Importing this module imports SQLAlchemy, which takes a while: use a thread for 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from penstock_adapters.sql import engine, lineage, migrate, run_details, search, series, writer
+from penstock_adapters.sql import engine, fact_copy, lineage, migrate, run_details, search, series, writer
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import DatabaseDamagedError
+from penstock_adapters.sql.fact_copy import CopiedFact, DamagedRun
 from penstock_adapters.sql.search import Page, Row
 from penstock_adapters.sql.series import PointRange, Series
 from penstock_core.ports import Recorded
@@ -33,9 +34,37 @@ class ReadModelStore:
         """See `writer.begin`."""
         return writer.begin(self._database, stream, log, log_last)
 
-    def apply(self, stream: str, after: int, upto: int, read: writer.Read) -> int:
+    def apply(self, stream: str, after: int, upto: int, read: writer.Read, copied: Sequence[CopiedFact] = ()) -> int:
         """See `writer.apply`."""
-        return writer.apply(self._database, stream, after, upto, read)
+        return writer.apply(self._database, stream, after, upto, read, copied)
+
+    def reread(self, stream: str) -> None:
+        """See `writer.reread`."""
+        writer.reread(self._database, stream)
+
+    def copied_between(self, after: int, upto: int) -> list[tuple[int, str]]:
+        """See `fact_copy.between`."""
+        return fact_copy.between(self._database, after, upto)
+
+    def mark_lost(self, lost: Collection[str], after: int) -> None:
+        """See `fact_copy.mark`."""
+        fact_copy.mark(self._database, lost, after)
+
+    def damaged_runs(self) -> list[DamagedRun]:
+        """See `fact_copy.damaged_runs`."""
+        return fact_copy.damaged_runs(self._database)
+
+    def unfinished_runs(self) -> list[str]:
+        """See `fact_copy.unfinished_runs`."""
+        return fact_copy.unfinished_runs(self._database)
+
+    def begin_restore(self, run_id: str, survivors: Sequence[CopiedFact]) -> list[CopiedFact]:
+        """See `fact_copy.begin_restore`."""
+        return fact_copy.begin_restore(self._database, run_id, survivors)
+
+    def end_restore(self, run_id: str) -> None:
+        """See `fact_copy.end_restore`."""
+        fact_copy.end_restore(self._database, run_id)
 
     def measure(self, stream: str, after: int, upto: int, read: writer.ReadParts) -> int:
         """See `writer.measure`."""

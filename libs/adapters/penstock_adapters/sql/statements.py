@@ -40,7 +40,7 @@ def write(connection: sa.Connection, found: Changes) -> None:
     upsert(connection, tables.uses, list(found.uses.values()))
     _write_links(connection, found.links)
     for run_id in found.deleted:
-        for table in (*tables.OF_RUNS, tables.series):
+        for table in (*tables.OF_RUNS, tables.series, tables.facts):
             connection.execute(sa.delete(table).where(table.c.run_id == run_id))
 
 

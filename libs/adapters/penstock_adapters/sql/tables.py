@@ -8,6 +8,7 @@
     metrics       the last value of each metric of each step
     artifacts     artifacts that facts refer to
     uses          which attempt read (`in`), made (`out`, `logged`) or reused (`reused`) which artifact
+    facts         the facts of runs that are not archived, as the log has them: with them a damaged log is repaired
 
 Children are clustered by run, so that a run's page is a few ranges. Each filter has an index that begins with what it
 compares and ends with what lists are sorted by, so that no page needs more than its own rows and a bounded search.
@@ -170,6 +171,20 @@ uses = sa.Table(
     sa.Index("uses_by_artifact", "sha256", "direction", "seq"),
     sqlite_with_rowid=False,
 )
+
+facts = sa.Table(
+    "facts",
+    metadata,
+    sa.Column("subject", Text, primary_key=True),
+    sa.Column("run_id", Text, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("data", sa.LargeBinary, nullable=False),
+    sa.Column("lost_after", sa.BigInteger),
+    sa.Index("facts_by_run", "run_id"),
+    sa.Index("facts_by_seq", "seq"),
+    sa.Index("lost_facts", "lost_after", sqlite_where=sa.text("lost_after IS NOT NULL")),
+)
+"""The copy of the log: see `fact_copy`. `lost_after` is set for facts of runs that the log has lost in part."""
 
 OF_RUNS = (labels, params, metrics, uses, attempts, runs)
 """Tables whose rows belong to one run each."""

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 
-from penstock_adapters.sql import engine, projection, series, statements, tables
+from penstock_adapters.sql import engine, fact_copy, projection, series, statements, tables
 from penstock_adapters.sql.changes import Changes
 from penstock_adapters.sql.engine import Database
 from penstock_adapters.sql.errors import SequenceGapError, UnwritableFactError
+from penstock_adapters.sql.fact_copy import CopiedFact
 from penstock_core.ports import Recorded
 
 Read = Callable[[int], Sequence[Recorded]]
@@ -34,34 +35,41 @@ def begin(database: Database, stream: str, log: str, log_last: int) -> int:
         log: identifies this stream among others of its name, such as its time of creation.
         log_last: its last sequence number.
 
-    Rows of a replaced log are kept: nothing else is left of it. Where the log has lost its end, in a power failure
-    without syncing, the rows of the lost facts are removed.
+    Rows are never removed here: of facts that the log has lost they are the better copy, and those of a replaced log
+    are all that is left of it. The lost facts are marked in the copy of the log, and the log is read from its start,
+    because its new messages have the sequence numbers of lost ones.
+
     There are two streams: RUNS, and METRICS, which has the series.
     """
     with engine.errors("the read model cannot be read"), database.write.begin() as connection:
         known = statements.insert(connection, tables.checkpoints).on_conflict_do_nothing()
         connection.execute(known, [{"stream": stream, "last_seq": 0, "log": log}])
         last, of = connection.execute(_locked(stream)).one()
-        start = last
-        if of != log:
-            start = 0
-        elif last > log_last:
-            forget = _forget_parts if stream == series.STREAM else _forget_runs
-            start = min(log_last, forget(connection, log_last))
+        replaced = of != log
+        start = 0 if replaced or last > log_last else last
+        if start != last and stream != series.STREAM:
+            fact_copy.mark_lost(connection, 0 if replaced else log_last)
         if (start, log) != (last, of):
             _advance(connection, stream, start, log)
         return start
 
 
-def apply(database: Database, stream: str, after: int, upto: int, read: Read) -> int:
+def apply(database: Database, stream: str, after: int, upto: int, read: Read, copied: Sequence[CopiedFact] = ()) -> int:
     """Write the facts of a stream above `after` and up to `upto`; returns up to which sequence the tables have it.
+
+    `copied` are the messages of the batch for the copy of the log.
 
     Raises:
         SequenceGapError: the tables lack facts up to `after`.
         UnwritableFactError: a fact of the batch cannot be written.
         UnavailableError, DatabaseError: nothing can be written.
     """
-    return _apply(database, stream, after, upto, lambda to, last: statements.write(to, _projected(read(last))))
+
+    def write(connection: sa.Connection, last: int) -> None:
+        statements.write(connection, _projected(read(last)))
+        fact_copy.write(connection, [fact for fact in copied if fact.seq > last])
+
+    return _apply(database, stream, after, upto, write)
 
 
 def measure(database: Database, stream: str, after: int, upto: int, read: ReadParts) -> int:
@@ -119,18 +127,8 @@ def _advance(connection: sa.Connection, stream: str, last: int, log: str | None 
     connection.execute(sa.update(tables.checkpoints).where(_CHECKPOINTS.stream == stream).values(values))
 
 
-def _forget_parts(connection: sa.Connection, log_last: int) -> int:
-    """Remove the parts of series above `log_last`."""
-    connection.execute(sa.delete(tables.series).where(tables.series.c.seq > log_last))
-    return log_last
-
-
-def _forget_runs(connection: sa.Connection, log_last: int) -> int:
-    """Remove the runs with facts above `log_last`; returns the sequence number after which they must be read again."""
-    lost = sa.select(tables.runs.c.run_id).where(tables.runs.c.last_seq > log_last)
-    first = connection.execute(
-        sa.select(sa.func.min(tables.runs.c.seq)).where(tables.runs.c.last_seq > log_last)
-    ).scalar()
-    for table in tables.OF_RUNS:
-        connection.execute(sa.delete(table).where(table.c.run_id.in_(lost)))
-    return log_last if first is None else max(0, first - 1)
+def reread(database: Database, stream: str) -> None:
+    """Have a stream read from its beginning, without deleting anything."""
+    with engine.errors("the read model cannot be written"), database.write.begin() as connection:
+        connection.execute(_locked(stream))
+        _advance(connection, stream, 0)

@@ -234,8 +234,10 @@ def _platform(home: Path) -> Iterator[Finding]:
                 "platform", OK, "not running: `penstock run` starts an embedded one, `penstock up` a permanent one"
             )
         return
+    client = Client(timeout=5.0, patience=3.0)
     try:
-        about = Client(timeout=5.0, patience=3.0).platform_info()
+        about = client.platform_info()
+        integrity = client.transport.json("GET", "/v1/admin/integrity")
     except UnauthorizedError as error:
         yield Finding(
             "platform", FAIL, f"{address.url} rejects the token: {error}", "set PENSTOCK_TOKEN to the platform's token"
@@ -251,6 +253,7 @@ def _platform(home: Path) -> Iterator[Finding]:
         yield Finding("platform", OK, f"running at {address.url}{process}, version {about.get('version', '?')}")
         if "schedulers" in about:
             yield _schedulers(about["schedulers"])
+        yield from _streams(integrity)
 
 
 def _schedulers(replicas: list[dict[str, Any]]) -> Finding:
@@ -259,6 +262,18 @@ def _schedulers(replicas: list[dict[str, Any]]) -> Finding:
         return Finding("schedulers", FAIL, "none answers: runs do not progress", "start one, or see its log")
     shards = ", ".join(f"{replica['name']} has {len(replica['shards'])}" for replica in replicas)
     return Finding("schedulers", OK, f"{len(replicas)} running; of the shards of runs, {shards}")
+
+
+def _streams(integrity: dict[str, Any]) -> Iterator[Finding]:
+    """Check that no stream has lost messages."""
+    for damage in integrity["damages"]:
+        if damage["open"]:
+            advice = "restore a backup (docs/backup.md), or accept the loss: penstock admin verify --accept"
+            yield Finding("streams", FAIL, damage["description"], advice)
+        else:
+            yield Finding("streams", WARN, damage["description"], "check the disk of the broker")
+    if not integrity["damages"]:
+        yield Finding("streams", OK, "all messages are there")
 
 
 CHECKS: tuple[Callable[[Path], Iterator[Finding]], ...] = (

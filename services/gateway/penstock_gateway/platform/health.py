@@ -15,6 +15,7 @@ from penstock_core.pipeline.values import INLINE_LIMIT
 from penstock_core.version import VERSION
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.http.bodies import JSON_LIMIT
+from penstock_gateway.integrity.auditor import Auditor
 from penstock_gateway.project import PROJECT
 
 
@@ -24,19 +25,22 @@ class Health:
     Args:
         bus: the message bus.
         artifacts: the artifact store.
+        auditor: knows whether streams are damaged.
         max_blob: largest artifact in bytes.
     """
 
-    def __init__(self, bus: Bus, artifacts: Artifacts, max_blob: int) -> None:
+    def __init__(self, bus: Bus, artifacts: Artifacts, auditor: Auditor, max_blob: int) -> None:
         self._bus = bus
         self._artifacts = artifacts
+        self._auditor = auditor
         self._max_blob = max_blob
         self._started_at = time.time()
 
     async def readiness(self) -> Readiness:
-        """Return whether each part that the gateway needs answers."""
+        """Return whether each part that the gateway needs answers, and whether no stream has lost messages."""
         connected = self._bus.client.is_connected
-        parts = {"nats": connected, "log": connected and await self._log_answers()}
+        intact = not self._auditor.is_repairing() and not self._auditor.damages()
+        parts = {"nats": connected, "log": connected and await self._log_answers(), "integrity": intact}
         return Readiness(ready=all(parts.values()), parts=parts)
 
     async def platform(self) -> PlatformView:

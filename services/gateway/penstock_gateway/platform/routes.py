@@ -26,7 +26,7 @@ async def healthz() -> HealthView:
 
 @router.get("/readyz", summary="Readiness probe", responses={503: {"model": Readiness, "description": "Not ready"}})
 async def readyz(health: Healthy, response: Response) -> Readiness:
-    """Needs no token. 503 says which part does not answer."""
+    """Needs no token. 503 says which part does not answer, or that messages of a stream are lost (`integrity`)."""
     readiness = await health.readiness()
     response.status_code = 200 if readiness.ready else 503
     return readiness

@@ -44,7 +44,11 @@ def _facts(model: ReadModelStore, after: int, upto: int, items: Sequence[StreamM
             if item.seq > last and (fact := fact_codec.read(item.subject, item.data)) is not None
         ]
 
-    return model.apply(subjects.RUNS, after, upto, read)
+    # Imported with the read model, in the thread that writes: see `database`.
+    from penstock_adapters.sql.fact_copy import CopiedFact
+
+    copied = [CopiedFact(item.subject, item.seq, item.data) for item in items]
+    return model.apply(subjects.RUNS, after, upto, read, copied)
 
 
 def _series(model: ReadModelStore, after: int, upto: int, items: Sequence[StreamMessage]) -> int:

@@ -45,6 +45,7 @@ class Projector:
         followers: Followers,
         model: ReadModel,
         feed: Feed,
+        checked: asyncio.Event,
         prepare: Prepare | None = None,
     ) -> None:
         self._context = context
@@ -52,6 +53,7 @@ class Projector:
         self._followers = followers
         self._model = model
         self._feed = feed
+        self._checked = checked
         self._prepare = prepare
         self._task: asyncio.Task[None] | None = None
         self._follower: Follower | None = None
@@ -112,16 +114,26 @@ class Projector:
         """Delete all rows and read the stream from its beginning; return the last sequence of the stream."""
         target = await self._last()
         await self._model.write(lambda model: model.clear(self._feed.stream))
+        self._start_again()
+        return target
+
+    async def reread(self) -> None:
+        """Read the stream from its beginning, without deleting rows."""
+        await self._model.write(lambda model: model.reread(self._feed.stream))
+        self._start_again()
+
+    def _start_again(self) -> None:
         self._at, self._restart = 0, True
         self._wanted.set()
         if self._follower is not None:
             self._follower.nudge()
-        return target
 
     async def _run(self) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_START):
                 await self._wanted.wait()
+        # A truncated log is noticed before its new messages take the sequence numbers of lost ones.
+        await self._checked.wait()
         failures = 0
         while True:
             try:

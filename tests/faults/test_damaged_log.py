@@ -1,0 +1,129 @@
+"""A damaged store of the broker: a flipped bit or a truncated block is never a silent loss."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import Client
+
+from .test_standalone_faults import standalone
+
+SOURCE = """
+from penstock import ask, pipeline, step
+
+@step
+def double(x: int) -> int:
+    return 2 * x
+
+@pipeline
+def chain(x: int) -> int:
+    return double(double(double(x)))
+
+@pipeline
+def gated(x: int) -> int:
+    first = ask("Train?", name="first")
+    value = double(x).after(first)
+    second = ask("Publish?", name="second").after(value)
+    return double(value).after(second)
+"""
+RUNS = 6
+
+
+def wait_for(condition: Callable[[], Any], what: str, timeout: float = 90) -> Any:
+    deadline = time.monotonic() + timeout
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"timeout: {what}"
+        time.sleep(0.1)
+    return found
+
+
+def prepare(home: Path) -> dict[str, str]:
+    """Run pipelines; one run waits at its second question. Returns the expected states."""
+    source = home.parent / f"damaged_{abs(hash(home))}.py"
+    source.write_text(SOURCE)
+    client = Client(home=home)
+    client.pipelines.register(f"{source}:chain")
+    client.pipelines.register(f"{source}:gated")
+    runs = [client.run("chain", {"x": n}).run_id for n in range(RUNS)]
+    gated = client.run("gated", {"x": 5}).run_id
+    answer(client, gated, "first")
+    for run_id in runs:
+        assert client.runs.wait(run_id, timeout=60).state == "succeeded"
+    wait_for(lambda: is_asked(client, gated, "second"), "the second question")
+    assert len(client.runs.list(limit=100)) == RUNS + 1  # waits until the read model is current
+    return dict.fromkeys(runs, "succeeded") | {gated: "running"}
+
+
+def is_asked(client: Client, run_id: str, key: str) -> bool:
+    return client.runs.get(run_id).steps[key].state == "suspended"
+
+
+def answer(client: Client, run_id: str, key: str) -> None:
+    wait_for(lambda: is_asked(client, run_id, key), f"question {key}")
+    client.questions.answer(run_id, key, "yes")
+
+
+def blocks(home: Path, stream: str = "RUNS") -> list[Path]:
+    return sorted(home.glob(f"nats/jetstream/*/streams/{stream}/msgs/*.blk"))
+
+
+def flip(file: Path, at: int, bit: int) -> None:
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1 << bit
+    file.write_bytes(data)
+
+
+def integrity(client: Client) -> dict[str, Any]:
+    return client.transport.json("GET", "/v1/admin/integrity")
+
+
+def verified(client: Client) -> dict[str, Any]:
+    """Verify all streams, and return what was found."""
+    client.transport.json("POST", "/v1/admin/integrity/verify")
+
+    def done() -> dict[str, Any] | None:
+        found = integrity(client)
+        return None if found["verifying"] or found["repairing"] else found
+
+    return wait_for(done, "verification")
+
+
+def check(home: Path, expected: dict[str, str]) -> list[dict[str, Any]]:
+    """Everything that was acknowledged is there, and the unfinished run continues; returns the damages."""
+    client = Client(home=home)
+    found = verified(client)
+    for run_id, state in expected.items():
+        assert client.runs.get(run_id).state == state, (run_id, found)
+    assert {run.run_id for run in client.runs.list(limit=100)} == set(expected)
+    for run in client.runs.list("gated"):
+        answer(client, run.run_id, "second")
+        assert client.runs.wait(run.run_id, timeout=60).state == "succeeded"
+        assert client.artifacts.load(run.run_id) == 20
+    assert found["ok"], found
+    return found["damages"]
+
+
+@pytest.mark.parametrize("stop", ["terminated", "killed"])
+@pytest.mark.parametrize("damage", ["bit", "truncated"])
+def test_a_damaged_log_of_runs_is_repaired(tmp_path: Path, damage: str, stop: str) -> None:
+    home = tmp_path / "home"
+    with standalone(home) as child:
+        expected = prepare(home)
+        if stop == "killed":
+            child.kill()
+    [file] = blocks(home)
+    if damage == "bit":
+        flip(file, file.stat().st_size // 3, 3)
+    else:
+        os.truncate(file, file.stat().st_size // 3)
+    with standalone(home):
+        damages = check(home, expected)
+        assert damages
+        assert {one["stream"] for one in damages} == {"RUNS"}
+        assert sum(one["restored"] for one in damages) > 0
