@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -127,3 +128,21 @@ def test_a_damaged_log_of_runs_is_repaired(tmp_path: Path, damage: str, stop: st
         assert damages
         assert {one["stream"] for one in damages} == {"RUNS"}
         assert sum(one["restored"] for one in damages) > 0
+
+
+def test_a_lost_store_is_reported_and_its_rows_are_kept(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with standalone(home):
+        expected = prepare(home)
+    shutil.rmtree(home / "nats/jetstream")
+    with standalone(home):
+        client = Client(home=home)
+        assert {run.run_id for run in client.runs.list(limit=100)} == set(expected)
+        found = verified(client)
+        assert not found["ok"]
+        [damage] = found["damages"]
+        assert (damage["stream"], damage["restored"]) == ("RUNS", 0)
+        assert "version 1 of pipeline 'chain' is lost" in damage["description"]
+        assert {run.run_id for run in client.runs.list(limit=100)} == set(expected)
+        accepted = client.transport.json("POST", "/v1/admin/integrity/accept")
+        assert accepted["ok"]

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from penstock_cli import tokens
 from penstock_cli.arguments import Json
 from penstock_cli.display import output
-from penstock_cli.errors import UsageError
+from penstock_cli.errors import PLATFORM, UsageError
 from penstock_core.retention import duration
 
 if TYPE_CHECKING:
@@ -81,6 +83,80 @@ def verify(
             output.line("all messages of all streams are there")
     if not found["ok"]:
         raise typer.Exit(1)
+
+
+@app.command("backup")
+def backup(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.", show_default=False)],
+    artifacts: Annotated[
+        bool, typer.Option("--artifacts/--no-artifacts", help="Copy artifacts, or only list them.")
+    ] = True,
+    json: Json = False,
+) -> None:
+    """Back up the platform, running or not.
+
+    Saves all streams and buckets, and the artifacts that the folder does not have yet. Run it on the machine of the
+    platform, or with the settings of its services.
+    """
+    import asyncio
+
+    from penstock.client import platform
+
+    platform.check_installed()
+    from penstock_standalone import backup
+
+    manifest = _offline(lambda: asyncio.run(backup.back_up(platform.state_folder(), folder, artifacts=artifacts)))
+    _print_manifest(manifest, folder, "saved to", json=json)
+    for problem in manifest["artifacts"]["missing"]:
+        output.note(f"error: artifact {problem}")
+    if manifest["artifacts"]["missing"]:
+        raise typer.Exit(1)
+
+
+@app.command("restore")
+def restore(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of the backup.", show_default=False)],
+    force: Annotated[bool, typer.Option("--force", help="Delete the streams of the platform first.")] = False,
+    json: Json = False,
+) -> None:
+    """Restore a backup into an empty platform that is not running."""
+    import asyncio
+
+    from penstock.client import platform
+
+    platform.check_installed()
+    from penstock_standalone import backup
+
+    home = platform.state_folder()
+    platform.prepare_home(home)
+    manifest = _offline(lambda: asyncio.run(backup.restore(home, folder, force=force)))
+    _print_manifest(manifest, folder, "restored from", json=json)
+
+
+def _offline(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Do the work; exits with an error message if it fails."""
+    from penstock_core.errors import PenstockError
+
+    try:
+        return work()
+    except (PenstockError, OSError) as error:
+        output.note(f"error: {error}")
+        raise typer.Exit(PLATFORM) from error
+
+
+def _print_manifest(manifest: dict[str, Any], folder: Path, done: str, *, json: bool) -> None:
+    from penstock_cli.display.formats import size
+
+    if json:
+        output.as_json({name: manifest[name] for name in ("version", "started_at", "finished_at", "artifacts")})
+        return
+    messages = sum(one["state"]["messages"] for one in manifest["streams"])
+    stored = manifest["artifacts"]
+    copied = "" if stored["copied"] else ", not copied"
+    output.line(
+        f"{done} {folder}: {len(manifest['streams'])} streams with {messages} messages, "
+        f"{stored['objects']} artifacts ({size(stored['bytes'])}{copied})"
+    )
 
 
 @app.command("gc")

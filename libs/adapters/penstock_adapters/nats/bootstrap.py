@@ -163,6 +163,8 @@ async def declare_consumer(bus: Bus, stream: str, wanted: dict[str, Any]) -> Non
         if error.code != CONSUMER_NOT_FOUND:
             raise
         have = {}
+    if have:  # where it starts cannot be changed, and a restored one starts after what was acknowledged
+        wanted = {name: value for name, value in wanted.items() if name != "deliver_policy"}
     if _differs(have, wanted):
         body = {"stream_name": stream, "config": {**have, **wanted}, "action": ""}
         await bus.api(f"CONSUMER.CREATE.{stream}.{name}", body)

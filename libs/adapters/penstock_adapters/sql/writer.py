@@ -45,10 +45,9 @@ def begin(database: Database, stream: str, log: str, log_last: int) -> int:
         known = statements.insert(connection, tables.checkpoints).on_conflict_do_nothing()
         connection.execute(known, [{"stream": stream, "last_seq": 0, "log": log}])
         last, of = connection.execute(_locked(stream)).one()
-        replaced = of != log
-        start = 0 if replaced or last > log_last else last
+        start = 0 if of != log or last > log_last else last
         if start != last and stream != series.STREAM:
-            fact_copy.mark_lost(connection, 0 if replaced else log_last)
+            fact_copy.mark_lost(connection, log_last)
         if (start, log) != (last, of):
             _advance(connection, stream, start, log)
         return start

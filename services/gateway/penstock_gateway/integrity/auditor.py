@@ -140,7 +140,7 @@ class Auditor:
                     await self._check_runs(pause)
                 else:
                     lost = await unreadable(self._bus, self._followers, name, pause=pause)
-                await self._add([self._missing(name, "unreadable", lost)] if lost else [])
+                await self._add([self._missing(name, lost)] if lost else [])
             self._last = await self._store.read()
             return self._last
 
@@ -209,19 +209,19 @@ class Auditor:
     async def _check_runs(self, pause: float, must_repair: bool = False) -> None:
         """Compare the log of runs with its copy, and repair it."""
         last = int((await self._bus.api(f"STREAM.INFO.{subjects.RUNS}"))["state"]["last_seq"])
-        copied_lost: list[int] = []
-        on_page = partial(self._compare_page, copied_lost, last)
+        on_page = partial(self._compare_page, last)
         lost = await unreadable(self._bus, self._followers, subjects.RUNS, on_page, pause)
-        await self._compare_page(copied_lost, last, last, _END, ())
+        await self._compare_page(last, last, _END, ())
         damaged = await self._model.read(lambda model: model.damaged_runs())
-        if not any(damage.stream == subjects.RUNS for damage in self.damages()):
-            gone = sorted({*copied_lost} - {*lost})  # otherwise these are the messages of that damage
-            await self._add([self._missing(subjects.RUNS, "incomplete", gone)] if gone else [])
-        await self._add([self._missing(subjects.RUNS, "unreadable", lost)] if lost else [])
+        await self._add([self._missing(subjects.RUNS, lost)] if lost else [])
+        if damaged and not any(damage.stream == subjects.RUNS for damage in self.damages()):
+            count = sum(run.lost for run in damaged)
+            id = f"{subjects.RUNS}:incomplete:{damaged[0].run_id}:{count}"
+            await self._add([Damage(id, subjects.RUNS, "incomplete", time.time(), count)])
         if not (damaged or must_repair):
             return
         self._context.log.warning("repairing the log of runs", runs=len(damaged))
-        report = await self._repair.repair()
+        report = await self._repair.repair(resume=must_repair)
         self._last = await self._store.change(
             lambda record: integrity.repaired(record, subjects.RUNS, report.restored, report.notes)
         )
@@ -231,17 +231,15 @@ class Auditor:
             "log of runs repaired", restored=report.restored, notes=list(report.notes), missing=missing
         )
 
-    async def _compare_page(
-        self, lost: list[int], last: int, after: int, upto: int, items: Sequence[StreamMessage]
-    ) -> None:
+    async def _compare_page(self, last: int, after: int, upto: int, items: Sequence[StreamMessage]) -> None:
         """Mark the copied facts between two sequences that the log lacks as lost."""
         stored = {(item.seq, item.subject) for item in items}
         copied = await self._model.read(lambda model: model.copied_between(after, upto))
         candidates = [(seq, subject) for seq, subject in copied if (seq, subject) not in stored]
-        missing = [one for one in candidates if await self._bus.last(subjects.RUNS, one[1]) is None]
+        missing = [subject for _, subject in candidates if await self._bus.last(subjects.RUNS, subject) is None]
         if missing:
-            lost += [seq for seq, _ in missing]
-            await self._model.write(lambda model: model.mark_lost([subject for _, subject in missing], last))
+            await self._model.write(lambda model: model.mark_lost(missing, last))
 
-    def _missing(self, stream: str, kind: integrity.Kind, lost: list[int]) -> Damage:
-        return Damage(f"{stream}:{kind}:{lost[0]}-{lost[-1]}:{len(lost)}", stream, kind, time.time(), len(lost))
+    def _missing(self, stream: str, lost: list[int]) -> Damage:
+        id = f"{stream}:unreadable:{lost[0]}-{lost[-1]}:{len(lost)}"
+        return Damage(id, stream, "unreadable", time.time(), len(lost))

@@ -64,14 +64,14 @@ class RunRepair:
         self._versions = versions
         self._log = RestoringLog(bus, source)
 
-    async def repair(self) -> RepairReport:
-        """Restore all damaged runs, and have unfinished runs continue.
+    async def repair(self, *, resume: bool) -> RepairReport:
+        """Restore all damaged runs; with `resume`, write all unfinished runs again, so that they continue.
 
         Raises:
             UnavailableError: the log or the read model does not answer. Repeat the call.
         """
         damaged = {run.run_id: run.lost for run in await self._model.read(lambda model: model.damaged_runs())}
-        unfinished = await self._model.read(lambda model: model.unfinished_runs())
+        unfinished = await self._model.read(lambda model: model.unfinished_runs()) if resume else []
         restored = 0
         notes: list[str] = []
         async with self._paused_consumers() as renew:
