@@ -236,7 +236,7 @@ async def test_a_request_fails_when_its_connection_is_lost(tmp_path: Path) -> No
             received.set()
 
         await other.subscribe("silent", never_reply)
-        await other.client.flush()
+        await other.api("INFO")  # unlike a flush, its reply shows that the server knows the subscription
         asked = asyncio.create_task(bus.request("silent", timeout=250))
         await received.wait()
         bus.client._transport._io_writer.transport.abort()  # the server keeps running

@@ -48,14 +48,15 @@ class DeploymentLog:
         Raises:
             UnavailableError: the log does not answer.
         """
-        # A read that is under way may have begun before a change that the caller knows of: wait for the next one.
-        if self._read is None or self._read.done():
-            self._read, self._next = asyncio.create_task(self._fetch()), None
-            await asyncio.shield(self._read)
-        else:
-            if self._next is None:
-                self._next = asyncio.create_task(self._after(self._read))
+        # A read that is under way may have begun before a change that the caller knows of: wait for the next one. A
+        # next one that has not begun serves all callers, in their order.
+        if self._next is None and self._read is not None and not self._read.done():
+            self._next = asyncio.create_task(self._after(self._read))
+        if self._next is not None:
             await asyncio.shield(self._next)
+        else:
+            self._read = asyncio.create_task(self._fetch())
+            await asyncio.shield(self._read)
         return self._deployments
 
     async def get(self, project: str, name: str) -> Deployment:
