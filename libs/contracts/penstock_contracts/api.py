@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
@@ -15,6 +16,7 @@ from penstock_contracts.commands import (
 )
 from penstock_contracts.waits import WaitView
 from penstock_core.facts import CacheReport
+from penstock_core.frozen import frozen
 
 Json = Any
 
@@ -175,7 +177,8 @@ class RunAccepted(_Model):
     resumed: Resumed | None = None
 
 
-class StepError(_Model):
+@frozen(kw_only=True)
+class StepError:
     """Why a step failed: type and message of the exception or reason, and the user's traceback."""
 
     type: str
@@ -183,7 +186,8 @@ class StepError(_Model):
     traceback: str = ""
 
 
-class CheckpointView(_Model):
+@frozen(kw_only=True)
+class CheckpointView:
     """The last checkpoint of a step: which attempt saved it, when, and the value."""
 
     attempt: int
@@ -191,33 +195,37 @@ class CheckpointView(_Model):
     value: Json
 
 
-class StepView(_Model):
+# A dataclass: a run may have thousands of steps, and pydantic takes ten times as long to create models of them.
+@frozen(kw_only=True)
+class StepView:
     """A step of a run in its present state."""
 
     state: str
     attempts: int
     started_at: float | None = None
     finished_at: float | None = None
-    metrics: dict[str, float] = Field(default_factory=dict)
-    params: dict[str, Json] = Field(default_factory=dict)
-    tags: dict[str, str] = Field(default_factory=dict, description="searchable like labels")
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    params: dict[str, Json] = field(default_factory=dict[str, Any])
+    tags: Annotated[dict[str, str], Field(description="searchable like labels")] = field(default_factory=dict[str, str])
     reason: str | None = None
     error: StepError | None = None
     executor: str | None = None
-    outputs: dict[str, Json] = Field(default_factory=dict, description="values: inline JSON, or an artifact reference")
-    artifacts: dict[str, Json] = Field(
-        default_factory=dict,
-        description="logged artifacts; of a running step, those that the attempt has stored so far",
+    outputs: Annotated[dict[str, Json], Field(description="values: inline JSON, or an artifact reference")] = field(
+        default_factory=dict[str, Any]
     )
+    artifacts: Annotated[
+        dict[str, Json],
+        Field(description="logged artifacts; of a running step, those that the attempt has stored so far"),
+    ] = field(default_factory=dict[str, Any])
     checkpoint: CheckpointView | None = None
     cache: CacheReport | None = None
-    waits_for: WaitView | None = Field(default=None, description="of a suspended step")
-    from_run: str | None = Field(default=None, description="the run whose result is reused")
-    depends_on: list[str] = Field(default_factory=list)
-    items: dict[str, int] | None = Field(
-        default=None, description="of a mapped step: `count`, and the number of items per state"
-    )
-    item_of: str | None = Field(default=None, description="of an item: the mapped step")
+    waits_for: Annotated[WaitView | None, Field(description="of a suspended step")] = None
+    from_run: Annotated[str | None, Field(description="the run whose result is reused")] = None
+    depends_on: list[str] = field(default_factory=list[str])
+    items: Annotated[
+        dict[str, int] | None, Field(description="of a mapped step: `count`, and the number of items per state")
+    ] = None
+    item_of: Annotated[str | None, Field(description="of an item: the mapped step")] = None
 
 
 class ItemPage(_Model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from gateway_platform import TOKEN, Http, Platform, running
 
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
-from penstock_core.pipeline.values import ArtifactRef, Stored
+from penstock_core.facts import Outcome, RunFinished
+from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
 from penstock_gateway.app import build
 from penstock_gateway.settings import GatewaySettings
 
@@ -29,6 +31,17 @@ async def test_a_list_is_rebuilt_from_the_log(platform: Platform, http: Http) ->
     assert begun.status == 202
     assert begun.json()["upto"] >= 5
     assert await listed(http, "pipeline=rebuilt&label=a=b&sort=created_at") == run_ids
+
+
+async def test_a_run_has_the_same_summary_alone_and_in_a_list(platform: Platform, http: Http) -> None:
+    run_id = await platform.request("alike", labels={"a": "b"}, trigger={"type": "cron", "deployment": "nightly"})
+    await platform.run_step(run_id, "double", {"result": Inline(4)})
+    await platform.log.append([RunFinished(run_id=run_id, outcome=Outcome.SUCCEEDED, finished_at=time.time() + 60)])
+    (row,) = (await http("GET", "/v1/runs?pipeline=alike")).json()["runs"]
+    alone = (await http("GET", f"/v1/runs/{run_id}")).json()
+    assert {name: alone[name] for name in row} == row
+    assert row["duration"] > 30
+    assert row["started_at"] >= row["created_at"]
 
 
 async def test_the_lineage_of_an_artifact(platform: Platform, http: Http) -> None:
