@@ -14,6 +14,7 @@ All but `BadReplyError` are the caller's to fix; none succeeds when retried unch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from penstock_core.errors import PenstockError
 
@@ -29,6 +30,8 @@ class GatewayError(PenstockError):
         advice: how to fix it.
         errors: the fields of the request that are invalid.
     """
+
+    user_fault: ClassVar[bool] = True
 
     def __init__(self, message: str, advice: str = "", *, errors: FieldErrors = ()) -> None:
         self.errors = errors
@@ -53,3 +56,5 @@ class ContentTooLargeError(GatewayError):
 
 class BadReplyError(GatewayError):
     """Another service sent a reply that cannot be used."""
+
+    user_fault: ClassVar[bool] = False

@@ -9,9 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core.errors import InvalidInputsError
+from penstock_adapters.errors import ArtifactDamagedError, ArtifactMissingError
+from penstock_adapters.nats.bus import BusError
+from penstock_adapters.nats.run_log import FactTooLargeError
+from penstock_core.errors import InvalidIdError, InvalidInputsError, PenstockError, UnavailableError
 from penstock_core.pipeline.values import ArtifactRef
+from penstock_core.retention import InvalidPolicyError
 from penstock_gateway.access import guard
+from penstock_gateway.errors import BadReplyError, ConflictError, UnprocessableError
 from penstock_gateway.http import bodies, downloads, problems
 from penstock_gateway.http.problems import RequestError
 
@@ -28,6 +33,30 @@ def test_invalid_inputs_are_a_problem_with_each_field() -> None:
         "detail": "Invalid run request for pipeline 'p': inputs.n: is missing",
         "errors": [{"field": "inputs.n", "message": "is missing"}],
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (UnavailableError("down"), 503),
+        (InvalidIdError("odd"), 422),
+        (UnprocessableError("odd"), 422),
+        (BadReplyError("odd"), 502),
+        (ArtifactMissingError("0" * 64, "store"), 404),
+        (ArtifactDamagedError("0" * 64, "1" * 64, "store"), 500),
+        (BusError("refused"), 502),
+        (FactTooLargeError("2 MiB"), 413),
+        (ConflictError("changed"), 409),
+        (InvalidPolicyError("age", "odd"), 422),
+        (PenstockError("a bug"), None),
+        (KeyError("a bug"), None),
+    ],
+)
+def test_the_class_of_an_error_determines_its_status(error: Exception, status: int | None) -> None:
+    response = problems.response_to(error)
+    assert (response and response.status_code) == status == problems.status_of(error)
+    if response is not None:
+        assert ("retry-after" in response.headers) == (status == 503)
 
 
 # -------------------------------------------------------------------------------------------------------------- hosts

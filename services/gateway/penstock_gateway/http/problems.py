@@ -22,18 +22,12 @@ from penstock_adapters.errors import (
     StoreFullError,
 )
 from penstock_adapters.nats.bus import BusError
+from penstock_adapters.nats.run_log import FactTooLargeError
 from penstock_adapters.sql.errors import DatabaseError
 from penstock_contracts.archives import ArchiveDamagedError
 from penstock_core.deployments.state import ConflictError as DeploymentConflictError
-from penstock_core.deployments.state import DeploymentError, NoDeploymentError
-from penstock_core.errors import (
-    DefinitionError,
-    InputError,
-    InvalidIdError,
-    InvalidInputsError,
-    PenstockError,
-    UnavailableError,
-)
+from penstock_core.deployments.state import NoDeploymentError
+from penstock_core.errors import InvalidInputsError, PenstockError
 from penstock_core.registry import errors as registry
 from penstock_gateway.errors import (
     BadReplyError,
@@ -42,7 +36,6 @@ from penstock_gateway.errors import (
     FieldErrors,
     GatewayError,
     NotFoundError,
-    UnprocessableError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -66,32 +59,28 @@ TITLES = {
     507: "Insufficient storage",
 }
 
-_STATUSES: tuple[tuple[type[Exception], int], ...] = (
-    (NotFoundError, 404),
-    (ConflictError, 409),
-    (UnprocessableError, 422),
-    (ContentTooLargeError, 413),
-    (BadReplyError, 502),
-    (UnavailableError, 503),
-    (ArtifactMissingError, 404),
-    (ArtifactTooLargeError, 413),
-    (ArtifactMismatchError, 422),
-    (StoreFullError, 507),
-    (ArtifactError, 500),
-    (ArchiveDamagedError, 500),
-    (NoDeploymentError, 404),
-    (DeploymentConflictError, 409),
-    (DeploymentError, 422),
-    (registry.NotFoundError, 404),
-    (registry.RegistryError, 409),
-    (registry.GateError, 422),
-    (InvalidIdError, 422),
-    (InputError, 422),
-    (DefinitionError, 422),
-    (DatabaseError, 503),
-    (BusError, 502),
-)
-"""The status of each expected error; the first entry that matches counts."""
+_STATUSES: dict[type[BaseException], int] = {
+    NotFoundError: 404,
+    ConflictError: 409,
+    ContentTooLargeError: 413,
+    BadReplyError: 502,
+    ArtifactError: 500,
+    ArtifactMissingError: 404,
+    ArtifactMismatchError: 422,
+    ArtifactTooLargeError: 413,
+    StoreFullError: 507,
+    ArchiveDamagedError: 500,
+    NoDeploymentError: 404,
+    DeploymentConflictError: 409,
+    registry.RegistryError: 409,
+    registry.NotFoundError: 404,
+    DatabaseError: 503,
+    BusError: 502,
+    FactTooLargeError: 413,
+}
+"""The statuses of errors, and of their subclasses, that `user_fault` and `retryable` do not determine."""
+
+_RETRY_AFTER = {"retry-after": "1"}
 
 
 class RequestError(HTTPException):
@@ -122,7 +111,12 @@ def problem(status: int, detail: str, errors: FieldErrors = (), headers: dict[st
 
 def status_of(error: Exception) -> int | None:
     """Return the status of an expected error of the domain; None for a bug."""
-    return next((status for kind, status in _STATUSES if isinstance(error, kind)), None)
+    for kind in type(error).__mro__:
+        if kind in _STATUSES:
+            return _STATUSES[kind]
+    if not isinstance(error, PenstockError):
+        return None
+    return 503 if error.retryable else 422 if error.user_fault else None
 
 
 def response_to(error: Exception) -> Response | None:
@@ -135,19 +129,25 @@ def response_to(error: Exception) -> Response | None:
         case RequestValidationError():
             errors = field_errors(error)
             return problem(422, sentence(errors), errors)
-        case GatewayError():
-            return problem(status_of(error) or 500, str(error), error.errors)
-        case InvalidInputsError():
-            return problem(422, str(error), error.errors)
-        case registry.GateRefusedError():
-            return problem(409, str(error), [("gate", clause) for clause in error.clauses])
-        case registry.GateError():
-            return problem(422, f"The gate is invalid: {error}", [("gate", str(error))])
-        case UnavailableError():
-            return problem(503, f"{error}; try again", headers={"retry-after": "1"})
+        case PenstockError() if (status := status_of(error)) is not None:
+            if error.retryable:
+                return problem(status, f"{error}; try again", headers=_RETRY_AFTER)
+            text = f"The gate is invalid: {error}" if isinstance(error, registry.GateError) else str(error)
+            return problem(status, text, _invalid_fields(error))
         case _:
-            status = status_of(error)
-            return None if status is None else problem(status, str(error))
+            return None
+
+
+def _invalid_fields(error: PenstockError) -> FieldErrors:
+    match error:
+        case GatewayError() | InvalidInputsError():
+            return error.errors
+        case registry.GateRefusedError():
+            return [("gate", clause) for clause in error.clauses]
+        case registry.GateError():
+            return [("gate", str(error))]
+        case _:
+            return ()
 
 
 def install(app: FastAPI) -> None:
