@@ -15,12 +15,12 @@ import hashlib
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import orjson
 import pydantic
 
-from penstock_adapters.nats.buckets.kv import Entry
+from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_contracts import subjects
 from penstock_core.cache import cache_key, cached_results
 from penstock_core.cache.cached_results import CachedResult, CacheRecord
@@ -34,18 +34,6 @@ REFRESHED = "the run requested a refresh"
 _TRIES = 3
 _KEPT = pydantic.TypeAdapter(CachedResult)
 _TRACES = pydantic.TypeAdapter(list[CacheRecord])
-
-
-class CacheTable(Protocol):
-    """The bucket."""
-
-    async def get(self, key: str) -> Entry | None:
-        """Read a key."""
-        ...
-
-    async def put(self, key: str, value: bytes, revision: int | None = None) -> int | None:
-        """Write a key; None when its revision is not `revision`."""
-        ...
 
 
 class CacheLookup(NamedTuple):
@@ -67,7 +55,7 @@ class ResultCache:
 
     def __init__(
         self,
-        table: CacheTable,
+        table: Bucket,
         missing: Callable[[Iterable[Value]], Awaitable[set[str]]],
         facts: Callable[[list[str]], Awaitable[dict[str, Recorded]]],
         warn: Callable[..., None],

@@ -18,6 +18,7 @@ from penstock_adapters.nats.buckets.waits import Alarms, Waits, came, wait
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.commands import Version
+from penstock_contracts.ports import VersionReader
 from penstock_core import access, ownership, requests
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import CancelRequested, ClockReached, Fact, StepSuspended
@@ -53,12 +54,8 @@ class Log(RunLog, Protocol):
         ...
 
 
-class VersionSource(Protocol):
-    """Reads pipeline versions."""
-
-    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
-        """Return the version, or None."""
-        ...
+class VersionSource(VersionReader, Protocol):
+    """Reads pipeline versions, and which of them are published."""
 
     async def latest(self, project: str, pipeline: str) -> int | None:
         """Return the number of the latest published version; None if none is published."""

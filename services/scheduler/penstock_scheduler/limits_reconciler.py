@@ -12,13 +12,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.run_log import NatsRunLog, from_direct
 from penstock_contracts import subjects
-from penstock_contracts.commands import Version
+from penstock_contracts.ports import VersionReader
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptFinished, AttemptQueued, RunRequested
 from penstock_core.limits import overlap, slot_ledger
@@ -34,14 +33,6 @@ _FLOOR_STEP = 1000
 """The floor is raised in steps, so that the ledger is not written for it alone all the time."""
 
 
-class VersionSource(Protocol):
-    """Reads pipeline versions."""
-
-    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
-        """Return the version, or None."""
-        ...
-
-
 @dataclass(slots=True)
 class _Found:
     """What the log says of keys: which have ended without a process left, which have slots, which exist."""
@@ -55,7 +46,7 @@ class LimitsReconciler:
     """Compares the ledger with the log. `run` is its loop."""
 
     def __init__(
-        self, bus: Bus, handler: Limits, store: LimitsStore, sizes: LimitSizes, versions: VersionSource, every: float
+        self, bus: Bus, handler: Limits, store: LimitsStore, sizes: LimitSizes, versions: VersionReader, every: float
     ) -> None:
         self._bus = bus
         self._log = NatsRunLog(bus, "penstock/scheduler/limits")

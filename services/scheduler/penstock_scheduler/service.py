@@ -17,7 +17,7 @@ from typing import Protocol
 
 from penstock_adapters.nats.consumer import Delivery
 from penstock_contracts import fact_codec, subjects
-from penstock_contracts.commands import Version
+from penstock_contracts.ports import VersionReader
 from penstock_core import ids, script_runs
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import ClockReached, Fact, Outcome, RunFinished, RunRequested
@@ -35,14 +35,6 @@ _NEW = 60.0
 
 _FACTS = 4_000
 """Facts appended at once for one run; a wider fan-out is split."""
-
-
-class VersionSource(Protocol):
-    """Reads pipeline versions."""
-
-    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
-        """Return the version, or None."""
-        ...
 
 
 class DeliveryHandling(Protocol):
@@ -110,7 +102,7 @@ class Scheduler:
     """Handles rounds of deliveries; see the module."""
 
     def __init__(
-        self, log: RunLog, versions: VersionSource, edges: DeliveryHandling, outside: Effects, *, keep: int = 4_000
+        self, log: RunLog, versions: VersionReader, edges: DeliveryHandling, outside: Effects, *, keep: int = 4_000
     ) -> None:
         self._log = log
         self._outside = outside

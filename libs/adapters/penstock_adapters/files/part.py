@@ -19,6 +19,7 @@ from pathlib import Path
 
 from penstock_adapters.errors import ArtifactError, ArtifactMismatchError, StoreFullError, StoreRefusedError
 from penstock_adapters.files import garbage_collection
+from penstock_adapters.files.lock import try_lock
 from penstock_core.artifacts import layout
 
 _OWN = "put-"
@@ -136,10 +137,12 @@ def clean(root: Path, age: float = _OTHERS_AGE) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
     now = time.time()
     for path in folder.iterdir():
-        with contextlib.suppress(FileNotFoundError, BlockingIOError):
+        with contextlib.suppress(FileNotFoundError):
             idle = now - path.stat().st_mtime
             if idle > (_OWN_AGE if path.name.startswith(_OWN) else age) and path.is_file():
-                _remove_unlocked(path)
+                with try_lock(path) as locked:
+                    if locked:
+                        path.unlink()
 
 
 def put_note(root: Path, path: Path, data: bytes) -> None:
@@ -148,12 +151,6 @@ def put_note(root: Path, path: Path, data: bytes) -> None:
     with contextlib.closing(PartFile(root)) as part:
         part.write(data)
         part.name(path)
-
-
-def _remove_unlocked(path: Path) -> None:
-    with path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from penstock_adapters.files.lock import try_lock
+
 VARIABLE = "PENSTOCK_FORKSERVER"
 
 _ROUNDS = 250
@@ -150,17 +152,8 @@ def _is_ours(pid: int) -> bool:
 
 def is_locked(folder: Path) -> bool:
     """Whether another process holds a lock on a folder."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    with try_lock(folder) as locked:
+        return folder.is_dir() and not locked
 
 
 def _digest(home: Path) -> str:

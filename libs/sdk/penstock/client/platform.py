@@ -73,24 +73,19 @@ def prepare_home(home: Path) -> None:
 
 
 def is_locked(home: Path) -> bool:
-    """Whether a platform process has locked the state folder. Probes with a shared lock: probes do not collide."""
-    try:
-        handle = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    """Whether a platform process has locked the state folder."""
+    return _has_exclusive_lock(home)
 
 
 def is_stopping(home: Path) -> bool:
     """Whether an embedded platform holds `clients.lock` exclusively, because its last client has exited."""
+    return _has_exclusive_lock(home / "clients.lock")
+
+
+def _has_exclusive_lock(path: Path) -> bool:
+    """Probe with a shared lock: probes do not collide."""
     try:
-        handle = os.open(home / "clients.lock", os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return False
     try:

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from penstock_contracts import api
 from penstock_contracts.api import RunReasons
-from penstock_contracts.commands import Version
+from penstock_contracts.ports import VersionReader
 from penstock_core import script_runs
 from penstock_core.facts import (
     ArtifactCommitted,
@@ -37,14 +36,6 @@ _PLANS = 64
 _OF_ATTEMPTS = (AttemptQueued, AttemptRequested, StepSuspended, AttemptStarted, ArtifactCommitted, AttemptFinished)
 _STEPS = 50_000
 """Most steps of all cached runs together; about a kilobyte each."""
-
-
-class VersionReader(Protocol):
-    """Reads pipeline versions."""
-
-    async def get(self, project: str, pipeline: str, version: int) -> Version | None:
-        """Return a version, or None when it does not exist."""
-        ...
 
 
 @dataclass(slots=True)

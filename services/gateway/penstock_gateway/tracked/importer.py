@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import time
@@ -23,6 +22,7 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger
 
 from penstock_adapters.files.growing_file import AppendedFile
+from penstock_adapters.files.lock import try_lock
 from penstock_adapters.mirror import Mirror
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.run_log import NatsRunLog
@@ -123,17 +123,6 @@ def _names(root: Path) -> list[str]:
 @contextlib.contextmanager
 def _locked(path: Path) -> Generator[_Folder | None]:
     """Yield a run's folder while nobody else imports it; None if its script runs or somebody does."""
-    try:
-        lock = os.open(path / "lock", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        yield None
-        return
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        yield None
-    else:
+    with try_lock(path / "lock") as locked:
         # Another gateway may have imported it between the listing and the lock.
-        yield _Folder(path) if (path / "begin.json").exists() else None
-    finally:
-        os.close(lock)
+        yield _Folder(path) if locked and (path / "begin.json").exists() else None
