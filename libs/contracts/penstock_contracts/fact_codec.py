@@ -10,8 +10,9 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import pydantic
@@ -44,6 +45,8 @@ from penstock_core.facts import (
     StepSuspended,
 )
 from penstock_core.pipeline.ir import Kind
+
+_T = TypeVar("_T")
 
 MAX_BODY = 4 * 1024 * 1024
 
@@ -95,23 +98,12 @@ def headers(fact: Fact, source: str) -> dict[str, str]:
     The ids of facts that replace each other on one subject include the time.
     """
     several = f".{fact.at:.6f}" if isinstance(fact, ArtifactCommitted) else ""
-    return {
-        "ce-specversion": "1.0",
-        "ce-id": f"{fact.run_id}.{fact.tail}{several}",
-        "ce-type": fact.ce_type,
-        "ce-source": source,
-        "ce-subject": fact.run_id,
-        "content-type": "application/json",
-    }
+    return cloud_event(f"{fact.run_id}.{fact.tail}{several}", fact.ce_type, source, fact.run_id)
 
 
 def encode(fact: Fact) -> bytes:
     """Encode a fact as JSON."""
-    try:
-        return orjson.dumps(fact, option=orjson.OPT_SERIALIZE_NUMPY)
-    except TypeError:
-        # An integer beyond 64 bits: `decode` accepts it, so it must be encodable.
-        return ADAPTERS[type(fact)].dump_json(fact)
+    return to_json(ADAPTERS[type(fact)], fact)
 
 
 def decode(at: str, body: bytes) -> Fact | UnreadableFact:
@@ -119,18 +111,7 @@ def decode(at: str, body: bytes) -> Fact | UnreadableFact:
     parsed = subjects.parse(at)
     if parsed is None:
         return UnreadableFact(at, "the subject is not that of a fact")
-    if len(body) > MAX_BODY:
-        return UnreadableFact(at, f"the body has {len(body)} bytes; the limit is {MAX_BODY}")
-    try:
-        fact: Fact = ADAPTERS[_BY_KIND[parsed.kind]].validate_json(body)
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return UnreadableFact(at, f"{'.'.join(str(p) for p in first['loc']) or 'body'}: {first['msg']}")
-    except (PenstockError, ValueError, RecursionError) as error:
-        return UnreadableFact(at, str(error) or type(error).__name__)
-    if subject(fact) != at:
-        return UnreadableFact(at, f"the body is that of subject {subject(fact)}")
-    return fact
+    return from_json(ADAPTERS[_BY_KIND[parsed.kind]], at, body, subject)
 
 
 def read(at: str, body: bytes) -> Fact | None:
@@ -214,3 +195,43 @@ def _simple_placeholder(parsed: subjects.RunSubject, unreadable: UnreadableFact)
             return AttemptStopped(run_id=run_id, key=key, attempt=attempt)
         case _:
             return None
+
+
+# ----------------------------------------------------------------------------------------------- of all codecs of facts
+
+
+def cloud_event(ident: str, ce_type: str, source: str, about: str) -> dict[str, str]:
+    """Return the CloudEvents 1.0 attributes in the NATS binding."""
+    return {
+        "ce-specversion": "1.0",
+        "ce-id": ident,
+        "ce-type": ce_type,
+        "ce-source": source,
+        "ce-subject": about,
+        "content-type": "application/json",
+    }
+
+
+def to_json(adapter: pydantic.TypeAdapter[Any], fact: object) -> bytes:
+    """Encode a fact as JSON."""
+    try:
+        return orjson.dumps(fact, option=orjson.OPT_SERIALIZE_NUMPY)
+    except TypeError:
+        # An integer beyond 64 bits: `from_json` accepts it, so it must be encodable.
+        return adapter.dump_json(fact)
+
+
+def from_json(
+    adapter: pydantic.TypeAdapter[_T], at: str, body: bytes, subject: Callable[[_T], str]
+) -> _T | UnreadableFact:
+    """Decode the body of the message with subject `at`; `subject` returns that of a fact."""
+    if len(body) > MAX_BODY:
+        return UnreadableFact(at, f"the body has {len(body)} bytes; the limit is {MAX_BODY}")
+    try:
+        fact = adapter.validate_json(body)
+    except pydantic.ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        return UnreadableFact(at, f"{'.'.join(str(part) for part in first['loc']) or 'body'}: {first['msg']}")
+    except (PenstockError, ValueError, RecursionError) as error:
+        return UnreadableFact(at, str(error) or type(error).__name__)
+    return fact if subject(fact) == at else UnreadableFact(at, f"the body is that of subject {subject(fact)}")

@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
 import pydantic
 
-from penstock_contracts import subjects
-from penstock_contracts.fact_codec import MAX_BODY, UnreadableFact
-from penstock_core.errors import PenstockError
+from penstock_contracts import fact_codec, subjects
+from penstock_contracts.fact_codec import UnreadableFact
 from penstock_core.registry.facts import MODEL_FACTS, ModelFact
 
 ADAPTERS: dict[type[ModelFact], pydantic.TypeAdapter[Any]] = {fact: pydantic.TypeAdapter(fact) for fact in MODEL_FACTS}
@@ -27,23 +25,12 @@ def subject(fact: ModelFact) -> str:
 
 def headers(fact: ModelFact, source: str) -> dict[str, str]:
     """Return the CloudEvents 1.0 attributes in the NATS binding. The id is that of the subject: one fact, one id."""
-    return {
-        "ce-specversion": "1.0",
-        "ce-id": fact.tail,
-        "ce-type": fact.ce_type,
-        "ce-source": source,
-        "ce-subject": f"{fact.project}.{fact.model}",
-        "content-type": "application/json",
-    }
+    return fact_codec.cloud_event(fact.tail, fact.ce_type, source, f"{fact.project}.{fact.model}")
 
 
 def encode(fact: ModelFact) -> bytes:
     """Encode a fact as JSON."""
-    try:
-        return orjson.dumps(fact)
-    except TypeError:
-        # An integer beyond 64 bits in the parameters.
-        return ADAPTERS[type(fact)].dump_json(fact)
+    return fact_codec.to_json(ADAPTERS[type(fact)], fact)
 
 
 def read(at: str, ce_type: str, body: bytes) -> ModelFact | UnreadableFact:
@@ -51,13 +38,4 @@ def read(at: str, ce_type: str, body: bytes) -> ModelFact | UnreadableFact:
     kind = _BY_TYPE.get(ce_type)
     if subjects.parse_model_subject(at) is None or kind is None:
         return UnreadableFact(at, "unknown type of fact")
-    if len(body) > MAX_BODY:
-        return UnreadableFact(at, f"the body has {len(body)} bytes; the limit is {MAX_BODY}")
-    try:
-        fact: ModelFact = ADAPTERS[kind].validate_json(body)
-    except pydantic.ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        return UnreadableFact(at, f"{'.'.join(str(part) for part in first['loc']) or 'body'}: {first['msg']}")
-    except (PenstockError, ValueError, RecursionError) as error:
-        return UnreadableFact(at, str(error) or type(error).__name__)
-    return fact if subject(fact) == at else UnreadableFact(at, f"the body is that of subject {subject(fact)}")
+    return fact_codec.from_json(ADAPTERS[kind], at, body, subject)

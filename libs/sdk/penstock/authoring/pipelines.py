@@ -14,7 +14,7 @@ from penstock.authoring.options import Duration
 from penstock.authoring.trace import pipeline_tracer
 from penstock.authoring.trace.drafts import Definition, Draft
 from penstock.authoring.trace.pipeline_tracer import Graph
-from penstock.hints import signature, value_check
+from penstock.hints import signature
 from penstock_core.errors import DefinitionError
 from penstock_core.pipeline import ir, ir_check
 
@@ -71,15 +71,7 @@ class Pipeline:
     @functools.cached_property
     def _signature(self) -> signature.Signature:
         found = self._local or signature.read(self.function, f"pipeline {self.name!r}")
-        for one in found.inputs.values():
-            problem = None if one.required else value_check.problem(one.default, one.hint)
-            if problem is not None:
-                raise DefinitionError(
-                    f"the default of parameter {one.name!r} of pipeline {self.name!r} does not fit its hint "
-                    f"{hints.show(one.hint)}: {problem}",
-                    self.file,
-                    self.line,
-                )
+        signature.check_defaults(found, "parameter", f"pipeline {self.name!r}", self.file, self.line)
         return found
 
     @property

@@ -97,15 +97,7 @@ class Step(Mappable, Generic[P, R]):
     @functools.cached_property
     def _signature(self) -> signature.Signature:
         found = self._local or signature.read(self.function, f"step {self.name!r}")
-        for one in found.inputs.values():
-            problem = None if one.required else value_check.problem(one.default, one.hint)
-            if problem is not None:
-                raise DefinitionError(
-                    f"the default of input {one.name!r} of step {self.name!r} does not fit its hint "
-                    f"{hints.show(one.hint)}: {problem}",
-                    self.file,
-                    self.line,
-                )
+        signature.check_defaults(found, "input", f"step {self.name!r}", self.file, self.line)
         return found
 
     @property

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock import hints
+from penstock.hints import value_check
 from penstock_core.errors import DefinitionError
 
 MISSING: Any = inspect.Parameter.empty
@@ -119,3 +120,19 @@ def read_local(function: Callable[..., Any], what: str) -> Signature | None:
 def _named_tuple(hint: Any) -> type | None:
     cls = typing.get_origin(hint) or hints.strip(hint)
     return cls if hints.is_named_tuple(cls) and not isinstance(cls, types.UnionType) else None
+
+
+def check_defaults(found: Signature, kind: str, of: str, file: str | None, line: int | None) -> None:
+    """Check that the defaults fit their hints. `kind` and `of` name what has them: `input` of `step 'train'`.
+
+    Raises:
+        DefinitionError: one does not.
+    """
+    for one in found.inputs.values():
+        problem = None if one.required else value_check.problem(one.default, one.hint)
+        if problem is not None:
+            raise DefinitionError(
+                f"the default of {kind} {one.name!r} of {of} does not fit its hint {hints.show(one.hint)}: {problem}",
+                file,
+                line,
+            )

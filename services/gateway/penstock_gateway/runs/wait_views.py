@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from penstock_contracts.waits import WaitView
 from penstock_core.facts import StepSuspended
 from penstock_core.pipeline.ir import Kind
@@ -15,37 +17,17 @@ def view(step: StepState) -> WaitView | None:
     fact = step.suspended
     if fact is None or step.status is not Status.SUSPENDED:
         return None
+    wait = partial(WaitView, attempt=step.attempt, since=step.since, until=fact.until)
     match fact.kind:
         case Kind.ASK:
-            return WaitView(
-                kind="ask",
-                attempt=step.attempt,
-                since=step.since,
-                until=fact.until,
-                question=question(fact),
-                choices=[str(choice) for choice in choices(fact)],
-                default=text(fact, "default"),
-            )
+            offered = [str(choice) for choice in choices(fact)]
+            return wait(kind="ask", question=question(fact), choices=offered, default=text(fact, "default"))
         case Kind.EVENT:
-            return WaitView(
-                kind="event",
-                attempt=step.attempt,
-                since=step.since,
-                until=fact.until,
-                type=text(fact, "type"),
-                key=text(fact, "key"),
-            )
+            return wait(kind="event", type=text(fact, "type"), key=text(fact, "key"))
         case Kind.RUN:
-            return WaitView(
-                kind="run",
-                attempt=step.attempt,
-                since=step.since,
-                until=fact.until,
-                run_id=child_runs.run_id(fact),
-                pipeline=fact.target,
-            )
+            return wait(kind="run", run_id=child_runs.run_id(fact), pipeline=fact.target)
         case _:
-            return WaitView(kind="sleep", attempt=step.attempt, since=step.since, until=fact.until)
+            return wait(kind="sleep")
 
 
 def question(fact: StepSuspended) -> str:
