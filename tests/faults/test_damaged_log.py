@@ -130,6 +130,27 @@ def test_a_damaged_log_of_runs_is_repaired(tmp_path: Path, damage: str, stop: st
         assert sum(one["restored"] for one in damages) > 0
 
 
+def test_a_log_that_the_server_shortens_without_a_word_is_repaired_at_the_start(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with standalone(home):
+        expected = prepare(home)
+    [file] = blocks(home)
+    # Truncated between two messages, the server counts the others as deleted: only the copy has them.
+    data = file.read_bytes()
+    at = 0
+    while at < len(data) // 2:
+        at += int.from_bytes(data[at : at + 4], "little") & 0x7FFFFFFF
+    os.truncate(file, at)
+    with standalone(home):
+        client = Client(home=home)
+        found = wait_for(
+            lambda: (seen := integrity(client))["damages"] and not seen["repairing"] and seen, "repair", 15
+        )
+        assert found["ok"]
+        for run_id, state in expected.items():
+            assert client.runs.get(run_id).state == state
+
+
 def test_a_lost_store_is_reported_and_its_rows_are_kept(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with standalone(home):

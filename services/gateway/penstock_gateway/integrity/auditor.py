@@ -74,6 +74,7 @@ class Auditor:
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()
         self._repairs = False
+        self._runs_shrank = False
         self._last: IntegrityRecord | None = None
         self._checked = checked
 
@@ -151,11 +152,11 @@ class Auditor:
                 left = not self._checked.is_set() and any(one.stream == subjects.RUNS for one in self.damages())
                 self._checked.set()
                 new = any(damage.stream in _WAKES_RUNS for damage in found)
-                if self._repairs or new or left:
+                if self._repairs or new or left or self._runs_shrank:
                     self._repairs = True
                     async with self._lock:
                         await self._check_runs(0.0, must_repair=new)
-                    self._repairs = False
+                    self._repairs = self._runs_shrank = False
             except PenstockError as error:
                 if self._repairs:
                     self._context.log.warning("repair of the log postponed", error=str(error))
@@ -183,6 +184,9 @@ class Auditor:
             await asyncio.sleep(_CONFIRM)
             now = await self._positions(record)
             found = integrity.compare(record, now, found[0].found_at, subjects.APPEND_ONLY)
+        if self._server != self._bus.server_id and subjects.RUNS in record.positions and subjects.RUNS in now:
+            # Also runs that were archived just before: the copy tells.
+            self._runs_shrank = now[subjects.RUNS].messages < record.positions[subjects.RUNS].messages
         self._server = self._bus.server_id
         if record.positions != now or found:
             await self._add(found, now)
