@@ -17,11 +17,12 @@ import pytest_asyncio
 
 from penstock_adapters.nats.buckets import versions
 from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.waits import Waits
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
-from penstock_adapters.nats.run_log import from_direct
+from penstock_adapters.nats.run_log import NatsRunLog, from_direct
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import subjects
 from penstock_contracts.commands import EnvironmentInfo, Parked, Publication, Publications, Version
@@ -31,13 +32,14 @@ from penstock_core.deployments.definition import Definition, EventTrigger, Windo
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.facts import DeploymentDeleted, DeploymentPaused, DeploymentResumed
 from penstock_core.deployments.state import Actor
-from penstock_core.facts import RunRequested
+from penstock_core.facts import AttemptFinished, RunRequested, StepSuspended
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline
 from penstock_servicekit import app
 from penstock_servicekit.settings import ServiceSettings
 from penstock_triggers.app import build
 from penstock_triggers.settings import TriggersSettings
+from penstock_triggers.waiting_steps import WaitingSteps
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -346,3 +348,47 @@ async def test_two_replicas_and_a_restart_start_each_run_once(tmp_path: Path) ->
 
 async def collected(platform: Platform) -> list[int]:
     return sorted(n for run in await platform.runs("batches") for n in run.inputs["all"].value)  # type: ignore[union-attr]
+
+
+# ------------------------------------------------------------------------------------------------------- waiting steps
+
+
+async def wait_for(platform: Platform, type: str, run_id: str, key: str) -> None:
+    """Have a step of a run wait for an event, as the scheduler does."""
+    fact = StepSuspended(
+        run_id=run_id, key=key, attempt=1, kind=ir.Kind.EVENT, project="default", inputs={"type": Inline(type)}
+    )
+    await Waits(platform.bus).expect(fact, time.time())
+
+
+async def ended(platform: Platform, run_id: str) -> dict[str, Any]:
+    """The data that the waiting steps of a run received, by key."""
+    facts = [record.fact for record in await NatsRunLog(platform.bus, "test").read(run_id)]
+    return {fact.key: fact.outputs["result"].value for fact in facts if isinstance(fact, AttemptFinished)}  # type: ignore[union-attr]
+
+
+async def request(platform: Platform, run_id: str) -> None:
+    run = RunRequested(run_id=run_id, project="default", pipeline="training", version=1, requested_at=time.time())
+    await NatsRunLog(platform.bus, "test").append([run])
+
+
+async def test_more_waiting_steps_than_one_answer_of_the_server_holds(platform: Platform) -> None:
+    await request(platform, "crowd")
+    for start in range(0, 1100, 100):
+        await asyncio.gather(*(wait_for(platform, "com.acme.crowd", "crowd", f"w[{start + n}]") for n in range(100)))
+    await platform.send("com.acme.crowd", 7)
+    found = await until(lambda: ended(platform, "crowd"), lambda found: len(found) == 1100)
+    assert set(found.values()) == {7}
+
+
+async def test_a_step_gets_the_first_event_after_its_run_was_requested(platform: Platform) -> None:
+    waits, log = Waits(platform.bus), NatsRunLog(platform.bus, "test")
+    await request(platform, "late")
+    await wait_for(platform, "com.acme.late", "late", "w")
+    now = time.time()
+    before = Event(project="default", type="com.acme.late", source="s", id="1", data="old", received_at=now - 60)
+    after = replace(before, id="2", data="new", received_at=now)
+    # As after a downtime: both are handled together.
+    steps = WaitingSteps(waits, log)
+    await asyncio.gather(steps.deliver(before), steps.deliver(after))
+    assert await ended(platform, "late") == {"w": "new"}

@@ -53,17 +53,17 @@ class WaitingSteps:
     async def _finish(self, events: list[Event]) -> None:
         waiting = await self._waits.waiting(events)
         for start in range(0, len(waiting), _CHUNK):
-            part = await self._requested_before(waiting[start : start + _CHUNK])
+            part = await self._first_after_request(waiting[start : start + _CHUNK])
             if part:
                 await self._log.append([came(wait, event, time.time()) for wait, event in part])
 
-    async def _requested_before(self, waiting: list[tuple[Wait, Event]]) -> list[tuple[Wait, Event]]:
-        """Those whose run was requested before the event: an event that is delivered late is not for later runs."""
+    async def _first_after_request(self, waiting: list[tuple[Wait, list[Event]]]) -> list[tuple[Wait, Event]]:
+        """Each wait with the first event that arrived after its run was requested; earlier ones are for others."""
         names = sorted({subjects.run(wait.run_id, "requested") for wait, _ in waiting})
-        records = (await self._log.last(names)).values()
-        requested = {
-            record.fact.run_id: record.fact.requested_at for record in records if isinstance(record.fact, RunRequested)
-        }
-        return [
-            (wait, event) for wait, event in waiting if requested.get(wait.run_id, float("inf")) <= event.received_at
-        ]
+        facts = [record.fact for record in (await self._log.last(names)).values()]
+        requested = {fact.run_id: fact.requested_at for fact in facts if isinstance(fact, RunRequested)}
+        found: list[tuple[Wait, Event]] = []
+        for wait, events in waiting:
+            since = requested.get(wait.run_id, float("inf"))
+            found += [(wait, event) for event in events if event.received_at >= since][:1]
+        return found

@@ -5,6 +5,7 @@ Listing reads the stream of the bucket, which avoids a race between a snapshot a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -56,6 +57,21 @@ class Bucket:
             deleted = headers.get("KV-Operation") in ("DEL", "PURGE")
             latest[key] = None if deleted else Entry(key, message.data, int(headers["Nats-Sequence"]))
         return [entry for entry in latest.values() if entry is not None]
+
+    async def latest(self, patterns: Sequence[str]) -> list[Entry]:
+        """The entries whose keys match any of several patterns, by one request.
+
+        Raises:
+            BusError: there are more than the server's limit of an answer, 1024.
+        """
+        query = {"multi_last": [self._prefix + pattern for pattern in patterns]}
+        found: list[Entry] = []
+        for message in await self._bus.direct_get(self._stream, query):
+            headers = message.headers or {}
+            if headers.get("KV-Operation") not in ("DEL", "PURGE"):
+                key = headers["Nats-Subject"].removeprefix(self._prefix)
+                found.append(Entry(key, message.data, int(headers["Nats-Sequence"])))
+        return found
 
     async def put(self, key: str, value: bytes, revision: int | None = None) -> int | None:
         """Write a key; with `revision` only if that is its revision (0: never written).

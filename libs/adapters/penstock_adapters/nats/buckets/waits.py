@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import orjson
 import pydantic
 
-from penstock_adapters.nats.buckets.kv import Bucket
-from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.buckets.kv import Bucket, Entry
+from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_contracts import subjects
 from penstock_contracts.commands import Wait
@@ -96,21 +96,24 @@ class Waits:
         if await self._bucket.get(_key(fact)) is not None:
             await self._bucket.delete(_key(fact))
 
-    async def waiting(self, events: Sequence[Event]) -> list[tuple[Wait, Event]]:
-        """The attempts that wait for these events, each with its event."""
-        by_digest = {EventKey(event.project, event.type, key).digest: event for event in events for key in keys(event)}
-        patterns = [
-            f"$KV.{subjects.WAITS_BUCKET}.{event.project}.{digest}.*.*.*" for digest, event in by_digest.items()
-        ]
-        found: list[tuple[Wait, Event]] = []
+    async def waiting(self, events: Sequence[Event]) -> list[tuple[Wait, list[Event]]]:
+        """The attempts that wait for these events, each with those that it waits for, in the same order."""
+        by_digest: dict[str, list[Event]] = {}
+        for event in events:
+            for key in keys(event):
+                by_digest.setdefault(EventKey(event.project, event.type, key).digest, []).append(event)
+        patterns = [f"{found[0].project}.{digest}.*.*.*" for digest, found in by_digest.items()]
+        entries: list[Entry] = []
         for start in range(0, len(patterns), _LOOKED_UP):
-            query = {"multi_last": patterns[start : start + _LOOKED_UP]}
-            for message in await self._bus.direct_get(f"KV_{subjects.WAITS_BUCKET}", query):
-                headers = message.headers or {}
-                if headers.get("KV-Operation") not in ("DEL", "PURGE"):
-                    digest = headers["Nats-Subject"].split(".")[3]
-                    found.append((_WAIT.validate_json(message.data), by_digest[digest]))
-        return found
+            entries += await self._find(patterns[start : start + _LOOKED_UP])
+        return [(_WAIT.validate_json(entry.value), by_digest[entry.key.split(".")[1]]) for entry in entries]
+
+    async def _find(self, patterns: Sequence[str]) -> list[Entry]:
+        """The waits at several patterns: by one request, or page by page if these are too many for one answer."""
+        try:
+            return await self._bucket.latest(patterns)
+        except BusError:
+            return [entry for pattern in patterns for entry in await self._bucket.list(pattern)]
 
 
 def _key(fact: StepSuspended) -> str:
