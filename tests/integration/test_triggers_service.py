@@ -240,7 +240,7 @@ async def test_a_failing_expression_or_input_is_rejected_and_harms_no_other_depl
     errors = {one.deployment: one.error for one in found if one.outcome is Outcome.REJECTED}
     assert errors["bad-filter"] == "filter: there is no field 'rows'"
     assert errors["bad-mapping"] == "inputs.url: there is no field 'url'"
-    assert "inputs.url: must be text" in errors["bad-input"] or "inputs.url" in errors["bad-input"]
+    assert errors["bad-input"].endswith("inputs.url: must be text, not 1")
     assert "has no version 9" in errors["no-version"]
     await platform.change("good", DeploymentDeleted)
 
@@ -348,6 +348,18 @@ async def test_two_replicas_and_a_restart_start_each_run_once(tmp_path: Path) ->
 
 async def collected(platform: Platform) -> list[int]:
     return sorted(n for run in await platform.runs("batches") for n in run.inputs["all"].value)  # type: ignore[union-attr]
+
+
+async def test_a_window_whose_inputs_do_not_fit_says_so_and_the_next_one_starts(platform: Platform) -> None:
+    window = Window(kind=WindowKind.BATCH, seconds=60, count=2)
+    await platform.deploy("fits", on("com.acme.fits", inputs={"rows": "data"}, window=window))
+    for n, data in enumerate([1, "text", 2, 3]):
+        await platform.send("com.acme.fits", data, id=str(n))
+    [run] = await platform.started("fits")
+    assert run.inputs["rows"] == Inline(3)
+    await platform.settled()
+    state = await DecisionLog(platform.bus, "test").windows("default", "fits", "data", "")
+    assert [*state.rejected] == [1] and "inputs.rows" in state.rejected[1]
 
 
 # ------------------------------------------------------------------------------------------------------- waiting steps

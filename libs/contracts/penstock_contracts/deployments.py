@@ -15,10 +15,8 @@ from penstock_core.deployments.decisions import Outcome
 from penstock_core.deployments.definition import (
     CronTrigger,
     Definition,
-    EndpointTrigger,
     EventTrigger,
     Trigger,
-    WebhookTrigger,
     Window,
 )
 from penstock_core.errors import InvalidInputsError
@@ -180,8 +178,6 @@ class TestBody(BaseModel):
 _KINDS: dict[str, type[Trigger]] = {
     "event": EventTrigger,
     "cron": CronTrigger,
-    "webhook": WebhookTrigger,
-    "endpoint": EndpointTrigger,
 }
 _DURATIONS = ("every", "jitter", "seconds", "deadline", "timeout")
 _TIMES = ("start", "end")

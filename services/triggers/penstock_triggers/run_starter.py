@@ -12,7 +12,7 @@ from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts.commands import Version
 from penstock_core import access, requests
 from penstock_core.deployments import decisions, matching
-from penstock_core.deployments.definition import CRON_TICK, ENDPOINT_CALLED, Definition, Subscription
+from penstock_core.deployments.definition import CRON_TICK, Definition, Subscription
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.matching import Evaluator
 from penstock_core.deployments.state import Snapshot
@@ -43,9 +43,6 @@ class Start:
         return decisions.run_id(
             project, self.definition.pipeline, self.deployment, self.subscription.trigger, self.identity
         )
-
-
-_KINDS = {CRON_TICK: "cron", ENDPOINT_CALLED: "endpoint"}
 
 
 class RunStarter:
@@ -81,7 +78,7 @@ class RunStarter:
         names = requests.model_references(version.pipeline.params, given)
         options = Options(
             trigger={
-                "type": _KINDS.get(event.type, "event"),
+                "type": "cron" if event.type == CRON_TICK else "event",
                 "deployment": start.deployment,
                 "trigger": start.subscription.trigger,
                 "revision": str(start.snapshot.revision),

@@ -14,8 +14,11 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from penstock_adapters.nats.decision_log import DecisionLog
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_core.deployments import decisions, matching, windows
 from penstock_core.deployments.decisions import EventDecided, Outcome
 from penstock_core.deployments.definition import Definition, Subscription, Window
@@ -28,53 +31,6 @@ from penstock_core.errors import InputError, InvalidIdError
 from penstock_core.facts import RunRequested
 from penstock_triggers.run_starter import RunStarter, Start
 from penstock_triggers.timers import Timers, TriggerTimer
-
-
-class Deployments(Protocol):
-    """The deployments, as new as the last acknowledged change."""
-
-    async def all(self) -> dict[tuple[str, str], Deployment]:
-        """Read changes, which update the index."""
-        ...
-
-
-class Decisions(Protocol):
-    """Stored decisions and windows; see `penstock_adapters.nats.decision_log`."""
-
-    async def decide(self, decision: EventDecided) -> EventDecided:
-        """Append a decision, and return the one that counts."""
-        ...
-
-    async def decided(self, project: str, digest: str, deployment: str = "*", trigger: str = "*") -> list[EventDecided]:
-        """Return the decisions on an event."""
-        ...
-
-    async def windows(self, project: str, deployment: str, trigger: str, key: str) -> WindowState:
-        """Return the windows of a trigger and key."""
-        ...
-
-    async def collect(
-        self,
-        project: str,
-        deployment: str,
-        trigger: str,
-        key: str,
-        decide: Callable[[WindowState], Sequence[WindowFact]],
-    ) -> tuple[Sequence[WindowFact], WindowState]:
-        """Decide on windows and append the facts."""
-        ...
-
-
-class Events(Protocol):
-    """Stored events."""
-
-    async def get(self, sequence: int) -> Event | None:
-        """Return the event at a sequence."""
-        ...
-
-    async def get_all(self, references: Sequence[decisions.EventRef]) -> list[Event]:
-        """Return the referenced events that have not expired."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +69,10 @@ class TriggerService:
 
     def __init__(
         self,
-        deployments: Deployments,
+        deployments: DeploymentLog,
         index: TriggerIndex,
-        log: Decisions,
-        events: Events,
+        log: DecisionLog,
+        events: EventStream,
         starter: RunStarter,
         timers: Timers,
         evaluator: Evaluator,
@@ -285,14 +241,10 @@ class TriggerService:
         run, error = await self._built(trigger.start(events, windows.window_identity(key, number)))
         if run is not None:
             await self._starter.request(run)
-        else:
-            await self._reject(trigger, events[-1], key, number, error)
-
-    async def _reject(self, trigger: _Trigger, event: Event, key: str, window: int, error: str) -> None:
-        """Record why a window starts no run, as the decision on its last event."""
-        await self._log.decide(
-            trigger.decision(event, Outcome.REJECTED, key=key, window=window, error=error, at=self._clock())
-        )
+            return
+        revision = trigger.snapshot.revision
+        place = (events[-1].project, trigger.deployment.name, trigger.subscription.trigger, key)
+        await self._log.collect(*place, lambda state: windows.reject(state, number, error, revision, self._clock()))
 
     def _window_run(self, trigger: _Trigger, state: WindowState, number: int) -> str:
         return decisions.run_id(

@@ -16,10 +16,8 @@ from penstock_core.deployments.decisions import EventRef
 from penstock_core.deployments.definition import (
     CronTrigger,
     Definition,
-    EndpointTrigger,
     EventTrigger,
     Trigger,
-    WebhookTrigger,
     Window,
     WindowKind,
     problems,
@@ -109,9 +107,6 @@ def test_types_match_exactly_or_by_prefix() -> None:
         (CronTrigger(name="c", every=60, start=9, end=9), "triggers[0].end", "after start"),
         (CronTrigger(name="c", every=60, jitter=-1), "triggers[0].jitter", "between"),
         (CronTrigger(name="c", every=60, catchup_limit=0), "triggers[0].catchup_limit", "between"),
-        (WebhookTrigger(name="w", provider="git", secret="s"), "triggers[0].provider", "github"),
-        (WebhookTrigger(name="w", provider="github"), "triggers[0].secret", "missing"),
-        (EndpointTrigger(timeout=-1), "triggers[0].timeout", "between"),
     ],
 )
 def test_what_is_wrong_in_a_definition_is_named(trigger: Trigger, path: str, words: str) -> None:
@@ -419,6 +414,18 @@ def test_redeliveries_late_timers_and_restarts_change_no_window(kind: WindowKind
         log += facts
     assert closed(log) == closed(expected)
     assert [fact.number for fact in log] == [*range(1, len(log) + 1)]
+
+
+def test_a_rejected_window_is_recorded_once() -> None:
+    state = new_state()
+    window = Window(kind=WindowKind.BATCH, seconds=10, count=1)
+    windows.fold(state, windows.collect(state, window, ref(1, 0), 1))
+    facts = windows.reject(state, 1, "inputs.n: is missing", 1, 5.0)
+    windows.fold(state, facts)
+    assert state.rejected == {1: "inputs.n: is missing"}
+    assert windows.reject(state, 1, "again", 1, 6.0) == []
+    windows.fold(state, windows.collect(state, window, ref(2, 7), 1))
+    assert (state.window, state.number) == (2, 5)
 
 
 def test_run_ids_differ_by_deployment_trigger_event_and_window() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from penstock import Cron, DefinitionError, On, Webhook, pipeline, sources
+from penstock import Cron, DefinitionError, On, pipeline, sources
 from penstock.authoring import deployments
 from penstock.errors import SourceError
 from penstock_contracts.deployments import parse_definition
-from penstock_core.deployments.definition import CronTrigger, EventTrigger, WebhookTrigger, Window, WindowKind, problems
+from penstock_core.deployments.definition import CronTrigger, EventTrigger, Window, WindowKind, problems
 
 
 @pipeline
@@ -27,7 +27,7 @@ def test_a_declaration_is_a_definition_that_the_platform_reads() -> None:
             Cron(every=timedelta(minutes=15), name="often"),
             On("com.acme.a", filter="data.rows > 1", inputs={"rows": "data.rows"}, key="data.c", debounce="5m"),
             On(["com.acme.a", "com.acme.b"], inputs="data", all_of=True, within="1h"),
-            Webhook("github", secret="github", batch=3, within=60),
+            On("com.acme.c", batch=3, within=60),
         ],
         labels={"team": "risk"},
         deadline="2h",
@@ -53,12 +53,7 @@ def test_a_declaration_is_a_definition_that_the_platform_reads() -> None:
             inputs_from="data",
             window=Window(kind=WindowKind.ALL_OF, seconds=3600),
         ),
-        WebhookTrigger(
-            name="webhook",
-            provider="github",
-            secret="github",
-            window=Window(kind=WindowKind.BATCH, seconds=60, count=3),
-        ),
+        EventTrigger(name="on-3", types=("com.acme.c",), window=Window(kind=WindowKind.BATCH, seconds=60, count=3)),
     )
 
 
@@ -71,7 +66,7 @@ def test_a_declaration_is_a_definition_that_the_platform_reads() -> None:
         (On("a", debounce="often"), "debounce must be a duration such as '10m'"),
         (Cron(every="x"), "every must be a duration"),
         (Cron("0 3 * * *", start=datetime(2030, 1, 1)), "has no time zone"),
-        ("0 3 * * *", "trigger 1 of deployment 'nightly' must be a Cron, On or Webhook"),
+        ("0 3 * * *", "trigger 1 of deployment 'nightly' must be a Cron or On"),
     ],
 )
 def test_a_wrong_trigger_names_the_line_of_the_deployment(trigger: Any, words: str) -> None:
@@ -106,13 +101,12 @@ def test_yaml_has_the_options_of_the_classes() -> None:
             {"cron": "@daily", "tz": "Europe/Paris"},
             {"every": "15m"},
             {"on": "com.acme.a", "debounce": "5m", "inputs": {"rows": "data.rows"}},
-            {"webhook": "gitlab", "secret": "s"},
         ],
     }
     definition = parse_definition(deployments.from_mapping("nightly", given))
-    assert [trigger.name for trigger in definition.triggers] == ["cron", "cron-2", "on", "webhook"]
+    assert [trigger.name for trigger in definition.triggers] == ["cron", "cron-2", "on"]
     for wrong, words in (
-        ([{"crom": "@daily"}], "trigger 1 needs one of the keys cron, every, on, webhook"),
+        ([{"crom": "@daily"}], "trigger 1 needs one of the keys cron, every, on"),
         ([{"on": "a", "filters": ""}], "trigger 1 has the unknown option 'filters'"),
         (["@daily"], "must be an object"),
         ({}, None),

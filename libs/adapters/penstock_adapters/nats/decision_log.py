@@ -13,7 +13,7 @@ from penstock_adapters.nats.revisions import Message, append_all
 from penstock_contracts import deployment_codec, subjects
 from penstock_core.deployments import windows
 from penstock_core.deployments.decisions import EventDecided
-from penstock_core.deployments.windows import EventCollected, WindowClosed, WindowFact, WindowState
+from penstock_core.deployments.windows import WINDOW_FACTS, WindowFact, WindowState
 from penstock_core.errors import UnavailableError
 
 TRIES = 100
@@ -61,7 +61,7 @@ class DecisionLog:
         for message in await self._bus.read(subjects.DECISIONS, at, seq):
             fact = _read(message)
             seq = _sequence(message)
-            if isinstance(fact, EventCollected | WindowClosed):
+            if isinstance(fact, WINDOW_FACTS):
                 windows.evolve(state, fact)
         self._states[name] = state, seq
         self._states.move_to_end(name)

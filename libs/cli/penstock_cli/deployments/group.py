@@ -263,8 +263,6 @@ def describe(trigger: dict[str, Any]) -> str:
             return f"cron {trigger['cron']}{zone}"
         case "event":
             return f"on {', '.join(trigger['types'])}{combined}"
-        case "webhook":
-            return f"webhook {trigger['provider']}{combined}"
         case kind:
             return str(kind)
 

@@ -8,7 +8,7 @@ again from the event and the definition that was in force when it arrived.
 from __future__ import annotations
 
 import enum
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 from penstock_core import ids
 from penstock_core.deployments.events import Event
@@ -95,9 +95,6 @@ class EventDecided:
     def tail(self) -> str:
         """End of the subject, and the fact's identity."""
         return f"{self.project}.{self.deployment}.{self.event.digest}.{self.trigger}"
-
-
-Decision: TypeAlias = EventDecided
 
 
 def run_id(project: str, pipeline: str, deployment: str, trigger: str, identity: str) -> str:

@@ -21,9 +21,6 @@ from penstock_core.frozen import frozen
 CRON_TICK = "penstock.cron.tick.v1"
 """Type of the event that the cron service publishes for each tick."""
 
-ENDPOINT_CALLED = "penstock.endpoint.called.v1"
-"""Type of the event of a request to an endpoint."""
-
 TRIGGERS_LIMIT = 50
 """Most triggers of a deployment."""
 
@@ -124,44 +121,7 @@ class CronTrigger:
     inputs: dict[str, str] = field(default_factory=dict[str, str])
 
 
-@frozen(kw_only=True)
-class WebhookTrigger:
-    """Runs for requests of another system to `/v1/webhooks/{project}/{deployment}/{name}`.
-
-    Attributes:
-        provider: `github`, `gitlab`, `standard` (Standard Webhooks) or `hmac` (a generic signature).
-        secret: name of the secret that requests are signed with.
-    """
-
-    name: str
-    provider: str
-    kind: Literal["webhook"] = "webhook"
-    secret: str = ""
-    filter: str = ""
-    inputs: dict[str, str] = field(default_factory=dict[str, str])
-    inputs_from: str = ""
-    key: str = ""
-    window: Window | None = None
-
-
-@frozen(kw_only=True)
-class EndpointTrigger:
-    """Runs for requests to `/v1/endpoints/{project}/{deployment}`; the body has the inputs.
-
-    Attributes:
-        timeout: seconds that a request waits for the result, before it is answered with a status address.
-        queue_limit: most requests whose runs have not finished; further ones are answered with 429. 0: no limit.
-        rate_limit: most requests per second. 0: no limit.
-    """
-
-    name: str = "endpoint"
-    kind: Literal["endpoint"] = "endpoint"
-    timeout: float = 30.0
-    queue_limit: int = 0
-    rate_limit: float = 0.0
-
-
-Trigger: TypeAlias = EventTrigger | CronTrigger | WebhookTrigger | EndpointTrigger
+Trigger: TypeAlias = EventTrigger | CronTrigger
 
 
 @frozen(kw_only=True)
@@ -226,29 +186,11 @@ def subscription(deployment: str, trigger: Trigger) -> Subscription:
             )
         case CronTrigger():
             return Subscription(trigger=trigger.name, types=(CRON_TICK,), subject=at, inputs=trigger.inputs)
-        case WebhookTrigger():
-            return Subscription(
-                trigger=trigger.name,
-                types=(f"{webhook_type(trigger.provider)}.*",),
-                subject=at,
-                filter=trigger.filter,
-                inputs=trigger.inputs,
-                inputs_from=trigger.inputs_from,
-                key=trigger.key,
-                window=trigger.window,
-            )
-        case EndpointTrigger():
-            return Subscription(trigger=trigger.name, types=(ENDPOINT_CALLED,), subject=at, inputs_from="data")
 
 
 def event_subject(deployment: str, trigger: str) -> str:
-    """Return the subject of events that are made for one trigger: ticks, webhooks, requests to endpoints."""
+    """Return the subject of events that are made for one trigger, such as its ticks."""
     return f"{deployment}/{trigger}"
-
-
-def webhook_type(provider: str) -> str:
-    """Return the prefix of the types of a webhook provider's events."""
-    return {"github": "com.github", "gitlab": "com.gitlab"}.get(provider, "penstock.webhook")
 
 
 def is_event_type(type: str) -> bool:
@@ -295,31 +237,20 @@ def _trigger_problems(trigger: Trigger) -> Iterator[Problem]:
             yield from _event_problems(trigger)
         case CronTrigger():
             yield from _cron_problems(trigger)
-        case WebhookTrigger():
-            if trigger.provider not in PROVIDERS:
-                yield "provider", f"{trigger.provider!r} is unknown; use one of {', '.join(PROVIDERS)}"
-            if not trigger.secret:
-                yield "secret", "is missing: name the secret that requests are signed with"
-        case EndpointTrigger():
-            if not 0 <= trigger.timeout <= 600:
-                yield "timeout", "must be between 0 and 600 seconds"
-    if isinstance(trigger, EventTrigger | WebhookTrigger) and trigger.window is not None:
-        yield from _window_problems(trigger.window, trigger)
     for path, text in expressions(trigger):
         if len(text) > EXPRESSION_LIMIT:
             yield path, f"has {len(text)} characters; the limit is {EXPRESSION_LIMIT}"
 
 
-PROVIDERS = ("github", "gitlab", "standard", "hmac")
-"""Systems whose webhooks can be received."""
-
-
 def expressions(trigger: Trigger) -> Iterator[Problem]:
     """The CEL expressions of a trigger, each with its path in the trigger."""
     shape = subscription("d", trigger)
-    named = {"filter": shape.filter, "key": shape.key, "not_before": shape.not_before}
-    if isinstance(trigger, EventTrigger | WebhookTrigger):
-        named["inputs_from"] = shape.inputs_from
+    named = {
+        "filter": shape.filter,
+        "key": shape.key,
+        "not_before": shape.not_before,
+        "inputs_from": shape.inputs_from,
+    }
     named |= {f"inputs.{name}": text for name, text in shape.inputs.items()}
     yield from ((path, text) for path, text in named.items() if text)
 
@@ -330,8 +261,10 @@ def _event_problems(trigger: EventTrigger) -> Iterator[Problem]:
     for type in trigger.types:
         if not is_event_type(type.removesuffix(".*")):
             yield "types", f"{type[:100]!r} is not a type of events: use words of letters, digits, '_', '-' and dots"
-    if trigger.not_before and trigger.window is not None:
-        yield "not_before", "cannot be combined with a window"
+    if trigger.window is not None:
+        yield from _window_problems(trigger.window, trigger)
+        if trigger.not_before:
+            yield "not_before", "cannot be combined with a window"
 
 
 def _cron_problems(trigger: CronTrigger) -> Iterator[Problem]:
@@ -347,7 +280,7 @@ def _cron_problems(trigger: CronTrigger) -> Iterator[Problem]:
         yield "catchup_limit", "must be between 1 and 10000"
 
 
-def _window_problems(window: Window, trigger: EventTrigger | WebhookTrigger) -> Iterator[Problem]:
+def _window_problems(window: Window, trigger: EventTrigger) -> Iterator[Problem]:
     if not 0 < window.seconds <= 30 * 86400:
         yield "window.seconds", "must be more than 0 seconds and at most 30 days, as long as events are kept"
     if window.kind is WindowKind.BATCH:
@@ -355,5 +288,5 @@ def _window_problems(window: Window, trigger: EventTrigger | WebhookTrigger) -> 
             yield "window.count", "must be at most 10000"
     elif window.count:
         yield "window.count", "only applies to batches"
-    if window.kind is WindowKind.ALL_OF and (not isinstance(trigger, EventTrigger) or len(trigger.types) < 2):
+    if window.kind is WindowKind.ALL_OF and len(trigger.types) < 2:
         yield "types", "all_of needs at least two types of events"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from penstock_core.deployments.definition import Definition, problems
 from penstock_core.deployments.facts import (
@@ -180,17 +180,7 @@ def apply(
     _check_revision(deployment, expected)
     if deployment.current is not None and deployment.current.definition == definition:
         return []
-    return [
-        DeploymentApplied(
-            project=deployment.project,
-            deployment=deployment.name,
-            revision=deployment.revision + 1,
-            by=actor.by,
-            at=actor.at,
-            definition=definition,
-            restores=restores,
-        )
-    ]
+    return [DeploymentApplied(**_next(deployment, actor), definition=definition, restores=restores)]
 
 
 def roll_back(deployment: Deployment, revision: int, actor: Actor, expected: int | None = None) -> list[DeploymentFact]:
@@ -224,16 +214,18 @@ def change(
     paused = deployment.current is not None and deployment.current.paused
     if (kind is DeploymentPaused and paused) or (kind is DeploymentResumed and not paused):
         return []
-    return [
-        kind(
-            project=deployment.project,
-            deployment=deployment.name,
-            revision=deployment.revision + 1,
-            by=actor.by,
-            at=actor.at,
-            reason=reason,
-        )
-    ]
+    return [kind(**_next(deployment, actor), reason=reason)]
+
+
+def _next(deployment: Deployment, actor: Actor) -> dict[str, Any]:
+    """The fields that all facts have, for the next revision."""
+    return {
+        "project": deployment.project,
+        "deployment": deployment.name,
+        "revision": deployment.revision + 1,
+        "by": actor.by,
+        "at": actor.at,
+    }
 
 
 def _check_revision(deployment: Deployment, expected: int | None) -> None:

@@ -20,6 +20,9 @@ from penstock_core.frozen import frozen
 KEPT_WINDOWS = 20
 """Closed windows that a state remembers, for events that are delivered again."""
 
+ERROR_LIMIT = 2_000
+"""Longest error of a rejected window, in characters."""
+
 BATCH_LIMIT = 10_000
 """Most events of any window; it closes when it has so many."""
 
@@ -69,9 +72,19 @@ class WindowClosed(_InWindow):
     revision: int
 
 
-WindowFact: TypeAlias = EventCollected | WindowClosed
+@frozen(kw_only=True)
+class WindowRejected(_InWindow):
+    """A closed window starts no run: a mapping failed, or the inputs do not fit the pipeline."""
 
-WINDOW_FACTS: tuple[type[WindowFact], ...] = (EventCollected, WindowClosed)
+    ce_type: ClassVar[str] = "penstock.trigger.window_rejected.v1"
+
+    error: str
+    revision: int
+
+
+WindowFact: TypeAlias = EventCollected | WindowClosed | WindowRejected
+
+WINDOW_FACTS: tuple[type[WindowFact], ...] = (EventCollected, WindowClosed, WindowRejected)
 
 
 @dataclass(slots=True)
@@ -84,6 +97,7 @@ class WindowState:
         open: the events of the open window, in the order of their arrival.
         closed: the last closed windows with their events, by number.
         known: the window of each of these events, by digest.
+        rejected: why closed windows started no run, by number.
         last_at: when the latest event of the open window arrived.
         closed_at: when the last window closed.
         revision: the revision of the deployment of the last event.
@@ -98,6 +112,7 @@ class WindowState:
     open: list[EventRef] = field(default_factory=list[EventRef])
     closed: dict[int, tuple[EventRef, ...]] = field(default_factory=dict[int, tuple[EventRef, ...]])
     known: dict[str, int] = field(default_factory=dict[str, int])
+    rejected: dict[int, str] = field(default_factory=dict[int, str])
     last_at: float = 0.0
     closed_at: float = 0.0
     revision: int = 0
@@ -143,6 +158,10 @@ def evolve(state: WindowState, fact: WindowFact) -> WindowState:
             for old in [*state.closed][:-KEPT_WINDOWS]:
                 for event in state.closed.pop(old):
                     del state.known[event.digest]
+        case WindowRejected():
+            state.rejected[fact.window] = fact.error
+            for old in [*state.rejected][:-KEPT_WINDOWS]:
+                del state.rejected[old]
         case _:
             pass
     return state
@@ -214,6 +233,17 @@ def expire(state: WindowState, window: Window, now: float) -> list[WindowFact]:
     if closes_at is None or now < closes_at:
         return []
     return [_close(state, state.number + 1, state.window, closes_at, "time", state.revision)]
+
+
+def reject(state: WindowState, window: int, error: str, revision: int, at: float) -> list[WindowFact]:
+    """Return the fact that a closed window starts no run; none if it is known."""
+    if window in state.rejected:
+        return []
+    return [
+        WindowRejected(
+            **_of(state), number=state.number + 1, window=window, at=at, error=error[:ERROR_LIMIT], revision=revision
+        )
+    ]
 
 
 def starts_run(window: Window, events: Sequence[EventRef], types: tuple[str, ...]) -> bool:

@@ -110,44 +110,7 @@ class On:
         }
 
 
-@dataclass(frozen=True)
-class Webhook:
-    """Run for webhooks of another system.
-
-    Attributes:
-        provider: `github`, `gitlab`, `standard` (Standard Webhooks) or `hmac`.
-        secret: name of the secret that the requests are signed with.
-        filter, inputs, key, debounce, throttle, batch, within: as in `On`.
-        name: of the trigger.
-    """
-
-    provider: str
-    secret: str = ""
-    filter: str = ""
-    inputs: Inputs = None
-    key: str = ""
-    debounce: Duration | None = None
-    throttle: Duration | None = None
-    batch: int = 0
-    within: Duration | None = None
-    name: str = ""
-    all_of: bool = field(default=False, init=False)
-
-    def definition(self, name: str) -> dict[str, Any]:
-        """Return the trigger as JSON."""
-        return {
-            "kind": "webhook",
-            "name": self.name or name,
-            "provider": self.provider,
-            "secret": self.secret,
-            "filter": self.filter,
-            **_inputs(self.inputs),
-            "key": self.key,
-            "window": _window(self),
-        }
-
-
-Trigger = Cron | On | Webhook
+Trigger = Cron | On
 """What starts the runs of a deployment."""
 
 
@@ -195,9 +158,9 @@ class Deployment:
         }
 
     def _trigger(self, n: int, trigger: Any) -> dict[str, Any]:
-        if not isinstance(trigger, Cron | On | Webhook):
+        if not isinstance(trigger, Cron | On):
             raise DefinitionError(
-                f"trigger {n + 1} of deployment {self.name!r} must be a Cron, On or Webhook, not {trigger!r}",
+                f"trigger {n + 1} of deployment {self.name!r} must be a Cron or On, not {trigger!r}",
                 self.file,
                 self.line,
             )
@@ -250,7 +213,7 @@ def _inputs(inputs: Inputs) -> dict[str, Any]:
     return {"inputs": dict(inputs or {})}
 
 
-def _window(trigger: On | Webhook) -> dict[str, Any] | None:
+def _window(trigger: On) -> dict[str, Any] | None:
     given = [name for name in ("debounce", "throttle", "batch", "all_of") if getattr(trigger, name)]
     if len(given) > 1:
         raise options.definition_error(f"{' and '.join(given)} cannot be combined: use one of them")
@@ -273,7 +236,7 @@ def _window(trigger: On | Webhook) -> dict[str, Any] | None:
 def from_mapping(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the definition of a deployment in a `penstock.yaml`, as JSON.
 
-    Each trigger is an object with one of the keys `cron`, `every`, `on` or `webhook`, and the options of the class of
+    Each trigger is an object with one of the keys `cron`, `every` or `on`, and the options of the class of
     that name.
 
     Raises:
@@ -297,12 +260,10 @@ def from_mapping(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 def _from_yaml(name: str, n: int, given: dict[str, Any]) -> Trigger:
     if "on" in given:
         shape, given = On, {"types": given.pop("on"), **given}
-    elif "webhook" in given:
-        shape, given = Webhook, {"provider": given.pop("webhook"), **given}
     elif "cron" in given or "every" in given:
         shape = Cron
     else:
-        raise DefinitionError(f"deployment {name!r}: trigger {n + 1} needs one of the keys cron, every, on, webhook")
+        raise DefinitionError(f"deployment {name!r}: trigger {n + 1} needs one of the keys cron, every, on")
     known = [one.name for one in dataclasses.fields(shape) if one.init]
     unknown = [key for key in given if key not in known]
     if unknown:

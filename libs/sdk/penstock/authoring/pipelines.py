@@ -124,7 +124,7 @@ class Pipeline:
 
         Args:
             name: of the deployment, unique in a project.
-            triggers: `Cron`, `On` and `Webhook` objects.
+            triggers: `Cron` and `On` objects.
             **settings: `version` (default: the latest published one at each run), `inputs` as JSON by parameter,
                 `labels`, `priority`, `deadline`, `description`.
 

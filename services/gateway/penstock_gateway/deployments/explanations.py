@@ -141,10 +141,18 @@ class Explanations:
         if known.outcome is not Outcome.COLLECTED or shape.window is None:
             return view
         state = await self._decisions.windows(known.project, known.deployment, known.trigger, known.key)
-        if known.window != state.window or not state.open:
-            return view
-        due = windows.due(state, shape.window)
-        return view.model_copy(update={"run_id": None, "start_at": due, "waits_for": _waits_for(state, shape)})
+        if known.window in state.rejected:
+            return view.model_copy(
+                update={"outcome": Outcome.REJECTED, "run_id": None, "error": state.rejected[known.window]}
+            )
+        if known.window == state.window and state.open:
+            due = windows.due(state, shape.window)
+            return view.model_copy(update={"run_id": None, "start_at": due, "waits_for": _waits_for(state, shape)})
+        events = state.closed.get(known.window, ())
+        if events and not windows.starts_run(shape.window, events, shape.types):
+            error = "the window ended without an event of each type"
+            return view.model_copy(update={"outcome": Outcome.REJECTED, "run_id": None, "error": error})
+        return view
 
     def _computed(self, deployment: Deployment, snapshot: Snapshot, shape: Subscription, event: Event) -> DecisionView:
         base = DecisionView(
