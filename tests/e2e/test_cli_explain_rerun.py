@@ -184,17 +184,17 @@ def test_a_failing_rerun_shows_the_reason(up: Workspace, broken: str) -> None:
 
 def test_a_rerun_requires_a_version_choice_when_a_newer_one_exists(up: Workspace) -> None:
     code = "from penstock import pipeline, step\n\n@step\ndef tell() -> str:\n    return '{}'\n\n"
-    code += "@pipeline\ndef told():\n    return tell()\n"
-    (up.folder / "told.py").write_text(code.format("old"))
-    first = up.json("run", "told.py")["run_id"]
+    code += "@pipeline\ndef greeting():\n    return tell()\n"
+    (up.folder / "greeting.py").write_text(code.format("old"))
+    first = up.json("run", "greeting.py")["run_id"]
     assert "no published version" in up.call("runs", "rerun", first, "--version", "latest", code=2)
-    assert up.call("register", "told.py") == "published told v1, which was registered before\n"
-    (up.folder / "told.py").write_text(code.format("new"))
-    assert up.json("run", "told.py")["outputs"] == {"result": "new"}
+    assert up.call("register", "greeting.py") == "published greeting v1, which was registered before\n"
+    (up.folder / "greeting.py").write_text(code.format("new"))
+    assert up.json("run", "greeting.py")["outputs"] == {"result": "new"}
     assert up.json("runs", "rerun", first)["outputs"] == {"result": "old"}
-    assert up.call("register", "told.py") == "published told v2, which was registered before\n"
+    assert up.call("register", "greeting.py") == "published greeting v2, which was registered before\n"
     error = up.call("runs", "rerun", first, code=2)
-    assert "has version 1 of 'told', but the latest is 2: pass --version same or --version latest" in error
+    assert "has version 1 of 'greeting', but the latest is 2: pass --version same or --version latest" in error
     assert up.json("runs", "rerun", first, "--version", "same")["outputs"] == {"result": "old"}
     assert up.json("runs", "rerun", first, "--version", "latest")["outputs"] == {"result": "new"}
     assert up.json("runs", "rerun", first, "--version", "2")["outputs"] == {"result": "new"}

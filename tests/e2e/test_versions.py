@@ -28,12 +28,12 @@ def value() -> str:
     return VALUE
 
 @pipeline
-def told():
+def greeting():
     return value()
 
 @pipeline
 def parent():
-    return run_pipeline("told")
+    return run_pipeline("greeting")
 """
 
 
@@ -105,29 +105,29 @@ def eventually(found: Callable[[], Any], timeout: float = 60.0) -> Any:
 
 def test_an_experiment_run_does_not_change_scheduled_versions(up: Workspace) -> None:
     mine, theirs = up.project("mine", "mine"), up.project("theirs", "theirs")
-    tried = up.call("run", theirs / "flow.py:told")
-    assert up.call("register", mine / "flow.py:told")["published"]
+    tried = up.call("run", theirs / "flow.py:greeting")
+    assert up.call("register", mine / "flow.py:greeting")["published"]
     up.call("register", mine / "flow.py:parent")
     (theirs / "helpers.py").write_text("VALUE = 'theirs, later'\n")
-    assert up.call("run", theirs / "flow.py:told")["outputs"] == {"result": "theirs, later"}
+    assert up.call("run", theirs / "flow.py:greeting")["outputs"] == {"result": "theirs, later"}
 
     trigger = {"kind": "cron", "name": "often", "every": 1}
-    up.client.deployments.apply("often", {"pipeline": "told", "triggers": [trigger]})
+    up.client.deployments.apply("often", {"pipeline": "greeting", "triggers": [trigger]})
     [ticked] = eventually(lambda: up.client.runs.list(trigger="cron", limit=1))
     up.client.deployments.delete("often")
     assert up.result(ticked.run_id) == "mine"
     assert up.result(up.client.run("parent").run_id) == "mine"
-    assert up.result(up.client.run("told").run_id) == "mine"
+    assert up.result(up.client.run("greeting").run_id) == "mine"
     assert up.call("runs", "rerun", tried["run_id"], "--version", "latest")["outputs"] == {"result": "mine"}
     assert up.call("runs", "rerun", tried["run_id"])["outputs"] == {"result": "theirs"}
-    listed = up.call("versions", "list", "told")
+    listed = up.call("versions", "list", "greeting")
     assert [(one["version"], one["latest"]) for one in listed] == [(3, False), (2, True), (1, False)]
     assert [bool(one["published_by"]) for one in listed] == [False, True, False]
 
 
 def test_a_project_has_the_same_version_in_any_folder(up: Workspace) -> None:
     first = up.project("first", "here")
-    (first / "flow.py").write_text(FLOW.replace("told", "moved"))
+    (first / "flow.py").write_text(FLOW.replace("greeting", "moved"))
     number = up.run(f"{first}/flow.py:moved")
     for name, text in (("notes.md", "to do"), ("other.py", "x = 1"), ("data.csv", "1,2")):
         (first / name).write_text(text)
@@ -141,7 +141,7 @@ def test_a_project_has_the_same_version_in_any_folder(up: Workspace) -> None:
 
 def test_changing_a_data_file_creates_a_version(up: Workspace) -> None:
     root = up.project("reading", "")
-    (root / "flow.py").write_text(FLOW.replace("told", "reading"))
+    (root / "flow.py").write_text(FLOW.replace("greeting", "reading"))
     (root / "helpers.py").write_text(
         "from pathlib import Path\nVALUE = (Path(__file__).parent / 'value.txt').read_text()\n"
     )
@@ -156,7 +156,7 @@ def test_a_version_with_an_unavailable_environment_reports_missing_packages(up: 
     from penstock_core.environments import Environment
 
     root = up.project("lacking", "x")
-    (root / "flow.py").write_text(FLOW.replace("told", "lacking").replace("@step", "@step(retries=5)"))
+    (root / "flow.py").write_text(FLOW.replace("greeting", "lacking").replace("@step", "@step(retries=5)"))
     prepared = sources.prepare(f"{root / 'flow.py'}:lacking")
     info = bundle.environment_info()
     packages = info["packages"] | {"a-library": "9.1", "numpy": "0.1"}

@@ -1,7 +1,4 @@
-"""An attempt has one process: never two at once where a limit forbids it, whatever is killed and whatever is slow.
-
-The steps write to a file when they start and, every 20 ms, that they go on: what really ran, whatever the log says.
-"""
+"""A limit never has more processes than slots, also while services and the server are killed or suspended."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def group() -> None:
 @app.command("list")
 def list_events(
     type: Annotated[str, typer.Option("--type", help="Only of this type, or prefix such as com.acme.*.")] = "",
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="At most so many.")] = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="Maximum number of events.")] = 20,
     json: Json = False,
 ) -> None:
     """List stored events, newest first."""

@@ -111,7 +111,7 @@ class ClauseView(BaseModel):
 
 
 class DecisionView(BaseModel):
-    """What a trigger made of an event."""
+    """The decision of a trigger on an event."""
 
     deployment: str
     trigger: str
@@ -152,7 +152,7 @@ class EventList(BaseModel):
 
 
 class ExplanationView(BaseModel):
-    """What the deployments of the project made of an event."""
+    """An event, and what the deployments of the project decided on it."""
 
     event: EventView
     decisions: list[DecisionView]

@@ -20,7 +20,7 @@ from enum import StrEnum
 from penstock_core.facts import AttemptFinished, AttemptStarted, Fact
 
 
-class Standing(StrEnum):
+class OwnerStatus(StrEnum):
     """What is known of an executor and an attempt.
 
     `ACTIVE`: it answers that it has the attempt. `GONE`: it answers that it has not, or its lease has ended. `SILENT`:
@@ -32,7 +32,7 @@ class Standing(StrEnum):
     SILENT = "silent"
 
 
-class Verdict(StrEnum):
+class Action(StrEnum):
     """What to do with an attempt that may be another executor's.
 
     `RUN`: own it, then start it. `DONE`: acknowledge it. `STOPPED`: record that no process of it is left, then
@@ -67,8 +67,8 @@ def judge(
     started: AttemptStarted | None,
     finished: AttemptFinished | None,
     stopped: bool,
-    standings: Iterable[Standing],
-) -> Verdict:
+    statuses: Iterable[OwnerStatus],
+) -> Action:
     """Return what to do with an attempt that may be another executor's.
 
     Args:
@@ -76,12 +76,12 @@ def judge(
         started: the fact that names its owner.
         finished: its end.
         stopped: whether the log says that no process is left.
-        standings: of its owner; of all other executors if the log names none.
+        statuses: of its owner; of all other executors if the log names none.
     """
     if finished is not None:
         if started is None or not awaits_stop(limited=limited, finished=finished, stopped=stopped):
-            return Verdict.DONE
-        gone = Verdict.STOPPED
+            return Action.DONE
+        gone = Action.STOPPED
     else:
-        gone = Verdict.RUN if started is None else Verdict.LOST
-    return gone if all(standing is Standing.GONE for standing in standings) else Verdict.WAIT
+        gone = Action.RUN if started is None else Action.LOST
+    return gone if all(status is OwnerStatus.GONE for status in statuses) else Action.WAIT

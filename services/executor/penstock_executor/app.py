@@ -31,7 +31,7 @@ from penstock_core.facts import (
     CancelRequested,
     Fact,
 )
-from penstock_core.ownership import Standing
+from penstock_core.ownership import OwnerStatus
 from penstock_core.pipeline.values import Stored
 from penstock_core.ports import Recorded
 from penstock_core.shipping.commits import CommitPublisher
@@ -91,11 +91,11 @@ class NatsPlatform:
         """See the protocol."""
         return self.lease.fence
 
-    async def standing(self, started: AttemptStarted) -> Standing:
+    async def owner_status(self, started: AttemptStarted) -> OwnerStatus:
         """See the protocol."""
-        return await self.lease.standing(started)
+        return await self.lease.owner_status(started)
 
-    async def others(self, attempt: AttemptKey) -> list[Standing]:
+    async def others(self, attempt: AttemptKey) -> list[OwnerStatus]:
         """See the protocol."""
         return await self.lease.others(attempt)
 

@@ -27,7 +27,7 @@ from penstock_adapters.process import orphans
 from penstock_contracts import subjects
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import AttemptStarted
-from penstock_core.ownership import Standing
+from penstock_core.ownership import OwnerStatus
 from penstock_core.shipping.messages import AttemptKey
 
 RENEWALS = 6
@@ -156,20 +156,20 @@ class Lease:
 
     # ------------------------------------------------------------------------------------------------- of others
 
-    async def standing(self, started: AttemptStarted) -> Standing:
+    async def owner_status(self, started: AttemptStarted) -> OwnerStatus:
         """Return what is known of the owner of an attempt.
 
         Raises:
             UnavailableError: the server does not answer.
         """
         if started.executor == self._name:
-            return Standing.GONE  # only attempts that this executor does not have are judged
+            return OwnerStatus.GONE  # only attempts that this executor does not have are judged
         entry = await self._bucket.get_fresh(subjects.lease(started.executor)) if started.executor else None
         if entry is None:
-            return Standing.GONE
+            return OwnerStatus.GONE
         return await self._ask(started.executor, entry, (started.run_id, started.key, started.attempt))
 
-    async def others(self, attempt: AttemptKey) -> list[Standing]:
+    async def others(self, attempt: AttemptKey) -> list[OwnerStatus]:
         """Return what is known of all other executors with a lease.
 
         Raises:
@@ -178,12 +178,12 @@ class Lease:
         entries = [entry for entry in await self._bucket.list() if entry.key != self._key]
         return await asyncio.gather(*(self._ask(subjects.lease_holder(one.key), one, attempt) for one in entries))
 
-    async def _ask(self, executor: str, entry: Entry, attempt: AttemptKey) -> Standing:
+    async def _ask(self, executor: str, entry: Entry, attempt: AttemptKey) -> OwnerStatus:
         try:
             answer = await self._bus.request(subjects.owner_question(executor), orjson.dumps(attempt), timeout=_ANSWER)
         except UnavailableError:
-            return Standing.GONE if await self._has_ended(entry) else Standing.SILENT
-        return Standing.ACTIVE if answer.data == b"1" else Standing.GONE
+            return OwnerStatus.GONE if await self._has_ended(entry) else OwnerStatus.SILENT
+        return OwnerStatus.ACTIVE if answer.data == b"1" else OwnerStatus.GONE
 
     async def _has_ended(self, entry: Entry) -> bool:
         """End the lease of a silent executor if its process is gone, or if it was not renewed in time."""

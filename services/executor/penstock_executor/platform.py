@@ -16,7 +16,7 @@ from penstock_core.facts import (
     CacheRule,
     Fact,
 )
-from penstock_core.ownership import Standing
+from penstock_core.ownership import OwnerStatus
 from penstock_core.ports import Recorded
 from penstock_core.shipping.messages import AttemptKey, Message
 from penstock_executor.cache import CacheLookup
@@ -42,11 +42,11 @@ class Platform(Protocol):
         """Fencing number of this executor's lease; 0 while it has no valid one."""
         ...
 
-    async def standing(self, started: AttemptStarted) -> Standing:
+    async def owner_status(self, started: AttemptStarted) -> OwnerStatus:
         """What is known of the owner of an attempt."""
         ...
 
-    async def others(self, attempt: AttemptKey) -> list[Standing]:
+    async def others(self, attempt: AttemptKey) -> list[OwnerStatus]:
         """What is known of all other executors and an attempt."""
         ...
 

@@ -32,7 +32,7 @@ from penstock_core.facts import (
     AttemptStopped,
     Outcome,
 )
-from penstock_core.ownership import Standing, Verdict
+from penstock_core.ownership import Action, OwnerStatus
 from penstock_core.ports import Executor
 from penstock_core.run import retry
 from penstock_core.shipping.messages import AttemptKey, Message
@@ -304,30 +304,30 @@ class ExecutorService:
         started = next((fact for fact in facts if isinstance(fact, AttemptStarted)), None)
         finished = next((fact for fact in facts if isinstance(fact, AttemptFinished)), None)
         stopped = any(isinstance(fact, AttemptStopped) for fact in facts)
-        standings: list[Standing] = []
+        statuses: list[OwnerStatus] = []
         if self._executor is not None and self._executor.durable:
             started = None  # what holds its attempts is asked by `submit`
         elif started is not None:
             if finished is None or ownership.awaits_stop(limited=request.limited, finished=finished, stopped=stopped):
-                standings = [await self._platform.standing(started)]
+                statuses = [await self._platform.owner_status(started)]
         elif finished is None:
-            standings = await self._platform.others(attempt)
+            statuses = await self._platform.others(attempt)
         match ownership.judge(
-            limited=request.limited, started=started, finished=finished, stopped=stopped, standings=standings
+            limited=request.limited, started=started, finished=finished, stopped=stopped, statuses=statuses
         ):
-            case Verdict.RUN:
+            case Action.RUN:
                 return True
-            case Verdict.WAIT:
+            case Action.WAIT:
                 raise _NotOursError("another executor may have the attempt")
-            case Verdict.LOST if started is not None and not self._may_go_on(started, attempt):
+            case Action.LOST if started is not None and not self._may_go_on(started, attempt):
                 message = f"the executor {started.executor} that ran the attempt has stopped"
                 self._end(attempt_facts.bad_end(request, Outcome.LOST, "Lost", message, started.started_at))
-            case Verdict.LOST:
+            case Action.LOST:
                 return True
-            case Verdict.STOPPED:
+            case Action.STOPPED:
                 await self._record_stop(attempt)
                 self._done(attempt)
-            case Verdict.DONE:
+            case Action.DONE:
                 self._done(attempt)
         return False
 

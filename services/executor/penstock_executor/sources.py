@@ -103,7 +103,7 @@ def _unpack(bundle: Path, target: Path) -> None:
 
 
 def _protect(folder: Path) -> None:
-    """Make files read-only, and all of it readable for whoever may enter the folder above."""
+    """Make files read-only, and readable by every user who can enter the parent folder."""
     for path in folder.rglob("*"):
         if not path.is_symlink():
             path.chmod(path.stat().st_mode & ~0o222 | 0o444 if path.is_file() else path.stat().st_mode | 0o055)

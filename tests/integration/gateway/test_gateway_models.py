@@ -374,24 +374,24 @@ async def until(condition: Any, timeout: float = 30.0) -> Any:
 async def test_every_change_is_published_once_to_triggers_and_waiting_steps(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     waits = Waits(platform.bus)
-    for n, key in enumerate(("", "told", "told@champion", "other"), 1):
+    for n, key in enumerate(("", "announced", "announced@champion", "other"), 1):
         fact = StepSuspended(
             run_id=run_id, key=f"double[{n}]", attempt=1, kind=Kind.EVENT, project="default",
             inputs={"type": Inline(PROMOTED), **({"key": Inline(key)} if key else {})},
         )  # fmt: skip
         await waits.expect(fact, 0.0)
-    await version(http, platform, "told", b"told")
-    await http("PUT", "/v1/models/told/aliases/champion", {"version": 1, "reason": "first"})
-    (event,) = await until(lambda: published(platform, PROMOTED, "told"))
+    await version(http, platform, "announced", b"announced")
+    await http("PUT", "/v1/models/announced/aliases/champion", {"version": 1, "reason": "first"})
+    (event,) = await until(lambda: published(platform, PROMOTED, "announced"))
     assert (event.extensions["keys"], event.id, event.data["reference"]) == (
-        "told,told@champion",
-        "default.told.2",
-        "told:1",
+        "announced,announced@champion",
+        "default.announced.2",
+        "announced:1",
     )
     assert (event.data["alias"], event.data["previous"], event.data["reason"]) == ("champion", None, "first")
-    (made,) = await published(platform, "penstock.model.registered.v1", "told")
-    assert (made.extensions["keys"], made.data["metrics"]) == ("told", {"accuracy": 0.9, "loss": 0.2})
-    assert made.data["artifact"]["format"] == "pickle"
+    (registered,) = await published(platform, "penstock.model.registered.v1", "announced")
+    assert (registered.extensions["keys"], registered.data["metrics"]) == ("announced", {"accuracy": 0.9, "loss": 0.2})
+    assert registered.data["artifact"]["format"] == "pickle"
 
     async def ended() -> list[str]:
         places = [subjects.finished(run_id, f"double[{n}]", 1) for n in range(1, 5)]

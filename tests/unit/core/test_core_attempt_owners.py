@@ -13,7 +13,7 @@ import pytest
 
 from penstock_core import ownership
 from penstock_core.facts import AttemptFinished, AttemptStarted, Outcome
-from penstock_core.ownership import Standing, Verdict
+from penstock_core.ownership import Action, OwnerStatus
 from penstock_core.pipeline.ir import Retry
 from penstock_testkit.checks.invariants import InvariantError
 from penstock_testkit.run_driver import node, with_options
@@ -44,34 +44,34 @@ def judge(
     started: AttemptStarted | None = STARTED,
     finished: AttemptFinished | None = None,
     stopped: bool = False,
-    standings: tuple[Standing, ...] = (Standing.GONE,),
-) -> Verdict:
-    return ownership.judge(limited=limited, started=started, finished=finished, stopped=stopped, standings=standings)
+    statuses: tuple[OwnerStatus, ...] = (OwnerStatus.GONE,),
+) -> Action:
+    return ownership.judge(limited=limited, started=started, finished=finished, stopped=stopped, statuses=statuses)
 
 
 @pytest.mark.parametrize("limited", [True, False])
-@pytest.mark.parametrize("standing", [Standing.ACTIVE, Standing.SILENT])
+@pytest.mark.parametrize("standing", [OwnerStatus.ACTIVE, OwnerStatus.SILENT])
 @pytest.mark.parametrize("started", [STARTED, None])
 def test_nothing_is_decided_while_another_executor_may_have_the_attempt(
-    limited: bool, standing: Standing, started: AttemptStarted | None
+    limited: bool, standing: OwnerStatus, started: AttemptStarted | None
 ) -> None:
-    assert judge(limited=limited, started=started, standings=(Standing.GONE, standing)) is Verdict.WAIT
+    assert judge(limited=limited, started=started, statuses=(OwnerStatus.GONE, standing)) is Action.WAIT
 
 
 def test_an_attempt_whose_owner_is_gone_is_lost_and_one_without_an_owner_runs() -> None:
-    assert judge() is Verdict.LOST
-    assert judge(started=None) is Verdict.RUN
-    assert judge(started=None, standings=()) is Verdict.RUN
+    assert judge() is Action.LOST
+    assert judge(started=None) is Action.RUN
+    assert judge(started=None, statuses=()) is Action.RUN
 
 
 def test_a_finished_attempt_is_done_unless_its_slots_wait_for_its_process() -> None:
-    assert judge(finished=BY_ITS_EXECUTOR, standings=(Standing.ACTIVE,)) is Verdict.DONE
-    assert judge(finished=BY_OTHERS, limited=False, standings=(Standing.ACTIVE,)) is Verdict.DONE
-    assert judge(finished=BY_OTHERS, stopped=True, standings=(Standing.ACTIVE,)) is Verdict.DONE
-    assert judge(finished=BY_OTHERS, started=None) is Verdict.DONE
-    assert judge(finished=BY_OTHERS, standings=(Standing.ACTIVE,)) is Verdict.WAIT
-    assert judge(finished=BY_OTHERS, standings=(Standing.SILENT,)) is Verdict.WAIT
-    assert judge(finished=BY_OTHERS) is Verdict.STOPPED
+    assert judge(finished=BY_ITS_EXECUTOR, statuses=(OwnerStatus.ACTIVE,)) is Action.DONE
+    assert judge(finished=BY_OTHERS, limited=False, statuses=(OwnerStatus.ACTIVE,)) is Action.DONE
+    assert judge(finished=BY_OTHERS, stopped=True, statuses=(OwnerStatus.ACTIVE,)) is Action.DONE
+    assert judge(finished=BY_OTHERS, started=None) is Action.DONE
+    assert judge(finished=BY_OTHERS, statuses=(OwnerStatus.ACTIVE,)) is Action.WAIT
+    assert judge(finished=BY_OTHERS, statuses=(OwnerStatus.SILENT,)) is Action.WAIT
+    assert judge(finished=BY_OTHERS) is Action.STOPPED
 
 
 def test_no_end_is_decided_while_a_process_may_exist() -> None:
@@ -79,9 +79,9 @@ def test_no_end_is_decided_while_a_process_may_exist() -> None:
         (True, False), (None, BY_OTHERS, BY_ITS_EXECUTOR), (True, False), (STARTED, None)
     ):
         verdict = judge(
-            limited=limited, finished=finished, stopped=stopped, started=started, standings=(Standing.SILENT,)
+            limited=limited, finished=finished, stopped=stopped, started=started, statuses=(OwnerStatus.SILENT,)
         )
-        assert verdict in (Verdict.WAIT, Verdict.DONE)
+        assert verdict in (Action.WAIT, Action.DONE)
 
 
 def simulate(seed: int) -> None:
@@ -122,7 +122,7 @@ def release_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def ask_nobody(patch: pytest.MonkeyPatch) -> None:
     original = ownership.judge
-    patch.setattr(ownership, "judge", lambda **known: original(**{**known, "standings": ()}))
+    patch.setattr(ownership, "judge", lambda **known: original(**{**known, "statuses": ()}))
 
 
 def start_without_reading_the_log(patch: pytest.MonkeyPatch) -> None:

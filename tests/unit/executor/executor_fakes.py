@@ -20,7 +20,7 @@ from penstock_core.facts import (
     Fact,
     Outcome,
 )
-from penstock_core.ownership import Standing
+from penstock_core.ownership import OwnerStatus
 from penstock_core.ports import Recorded
 from penstock_core.shipping.messages import Message
 from penstock_executor.cache import CacheLookup
@@ -35,8 +35,8 @@ class FakeEdges:
         self.log: list[Fact] = []
         self.refuses = 0
         self.fencing_number = 7
-        self.owner = Standing.GONE
-        self.rivals: list[Standing] = []
+        self.owner = OwnerStatus.GONE
+        self.rivals: list[OwnerStatus] = []
         self.acked: list[Delivery] = []
         self.back: list[Delivery] = []
         self.extended: list[Delivery] = []
@@ -65,10 +65,10 @@ class FakeEdges:
     def fence(self) -> int:
         return self.fencing_number
 
-    async def standing(self, started: AttemptStarted) -> Standing:
+    async def owner_status(self, started: AttemptStarted) -> OwnerStatus:
         return self.owner
 
-    async def others(self, attempt: tuple[str, str, int]) -> list[Standing]:
+    async def others(self, attempt: tuple[str, str, int]) -> list[OwnerStatus]:
         return self.rivals
 
     async def ack(self, delivery: Delivery) -> None:

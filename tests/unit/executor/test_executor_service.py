@@ -13,7 +13,7 @@ from executor_fakes import ServiceHarness
 from penstock_contracts import subjects
 from penstock_core import exhaustion
 from penstock_core.facts import AttemptFinished, AttemptStarted, AttemptStopped, ErrorInfo, Outcome
-from penstock_core.ownership import Standing
+from penstock_core.ownership import OwnerStatus
 from penstock_core.ports import Recorded
 from penstock_core.shipping.messages import Messages
 from penstock_executor.interpreters import EnvironmentMissingError
@@ -142,12 +142,12 @@ OWNED = AttemptStarted(run_id="r", key="a", attempt=1, executor="other", fence=3
 
 
 @pytest.mark.parametrize("known", [True, False])
-@pytest.mark.parametrize("standing", [Standing.ACTIVE, Standing.SILENT])
-async def test_a_repeated_attempt_waits_while_another_executor_may_have_it(known: bool, standing: Standing) -> None:
+@pytest.mark.parametrize("standing", [OwnerStatus.ACTIVE, OwnerStatus.SILENT])
+async def test_a_repeated_attempt_waits_while_another_executor_may_have_it(known: bool, standing: OwnerStatus) -> None:
     bench = ServiceHarness()
     if known:
         bench.platform.known[subjects.run("r", OWNED.tail)] = Recorded(1, 0.0, OWNED)
-    bench.platform.owner, bench.platform.rivals = standing, [Standing.GONE, standing]
+    bench.platform.owner, bench.platform.rivals = standing, [OwnerStatus.GONE, standing]
     delivery = bench.deliver("a", delivered=2)
     await _settle()
     assert (bench.processes.started, bench.platform.log, bench.platform.back) == ([], [], [delivery])
@@ -171,7 +171,7 @@ async def test_a_cancelled_attempt_that_another_executor_has_gets_no_end_here() 
     bench = ServiceHarness()
     await bench.service.cancel("r", "enough")
     bench.platform.known[subjects.run("r", OWNED.tail)] = Recorded(1, 0.0, OWNED)
-    bench.platform.owner = Standing.ACTIVE
+    bench.platform.owner = OwnerStatus.ACTIVE
     delivery = bench.deliver("a", delivered=2, limited=True)
     await _settle()
     assert (bench.platform.log, bench.platform.back) == ([], [delivery])

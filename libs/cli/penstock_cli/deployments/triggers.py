@@ -1,4 +1,4 @@
-"""`penstock triggers`: what triggers made, or would make, of events."""
+"""`penstock triggers`: what triggers decided on events, or would decide."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ app = typer.Typer(help="Explain and test how triggers handle events.", no_args_i
 def explain(
     event: Annotated[str, typer.Argument(metavar="EVENT", help="Digest or sequence of the event.")],
     deployment: Annotated[
-        str | None, typer.Argument(metavar="[DEPLOYMENT]", help="Only what this deployment made of it.")
+        str | None, typer.Argument(metavar="[DEPLOYMENT]", help="Only the decision of this deployment.")
     ] = None,
     json: Json = False,
 ) -> None:

@@ -16,7 +16,7 @@ from penstock_core.frozen import frozen
 
 
 class Outcome(enum.StrEnum):
-    """What a trigger made of an event."""
+    """The decision of a trigger on an event."""
 
     STARTED = "started"
     """It started a run."""

@@ -22,13 +22,13 @@ CRON_TICK = "penstock.cron.tick.v1"
 """Type of the event that the cron service publishes for each tick."""
 
 TRIGGERS_LIMIT = 50
-"""Most triggers of a deployment."""
+"""Maximum number of triggers of a deployment."""
 
 EXPRESSION_LIMIT = 4_000
-"""Longest CEL expression, in characters."""
+"""Maximum length of a CEL expression, in characters."""
 
 EVENT_TYPE_LIMIT = 300
-"""Longest type of an event, in characters."""
+"""Maximum length of a type of events, in characters."""
 
 _TYPE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*\Z")
 
@@ -103,7 +103,7 @@ class CronTrigger:
         cron: five fields, or a nickname such as `@daily`.
         every: seconds between ticks, instead of `cron`; ticks are multiples of it since 1970, or since `start`.
         tz: time zone of the expression, such as `Europe/Paris`.
-        jitter: each tick is delayed by up to so many seconds; the delay depends on deployment and tick only.
+        jitter: maximum delay of each tick in seconds; the delay depends on deployment and tick only.
         start: no tick before this Unix time.
         end: no tick after this Unix time.
     """

@@ -10,10 +10,10 @@ from penstock_core.errors import InvalidFactError
 from penstock_core.frozen import frozen
 
 REVISIONS_LIMIT = 1_000_000
-"""Most revisions of a deployment."""
+"""Maximum number of revisions of a deployment."""
 
 REASON_LIMIT = 4_000
-"""Longest reason, in characters."""
+"""Maximum length of a reason, in characters."""
 
 
 @frozen(kw_only=True)

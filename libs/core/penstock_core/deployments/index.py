@@ -70,7 +70,7 @@ class TriggerIndex:
 
 
 _REVISIONS = 20
-"""Latest revisions of a deployment that are indexed: events wait for minutes at most, not for so many changes."""
+"""Number of latest revisions of a deployment that are indexed: a delayed event meets an earlier revision."""
 
 
 def _patterns(type: str) -> Iterator[str]:

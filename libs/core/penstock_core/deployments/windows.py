@@ -21,10 +21,10 @@ KEPT_WINDOWS = 20
 """Closed windows that a state remembers, for events that are delivered again."""
 
 ERROR_LIMIT = 2_000
-"""Longest error of a rejected window, in characters."""
+"""Maximum length of the error of a rejected window, in characters."""
 
 BATCH_LIMIT = 10_000
-"""Most events of any window; it closes when it has so many."""
+"""Maximum number of events of a window, which closes when it is full."""
 
 
 @frozen(kw_only=True)

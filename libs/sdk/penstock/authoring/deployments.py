@@ -78,7 +78,7 @@ class On:
         not_before: start the run at this time, such as `data.at`.
         debounce: one run, once no event arrived for this duration.
         throttle: one run for the first event, and none for those within this duration.
-        batch: one run for so many events; `within` bounds how long the first one waits.
+        batch: the number of events of one run; `within` bounds how long the first one waits.
         all_of: one run once an event of each of `types` arrived; `within` bounds the time between them.
         within: the duration for `batch` and `all_of`.
         name: of the trigger.

@@ -66,7 +66,7 @@ class Clause:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a trigger of a deployment made of an event.
+    """The decision of a trigger of a deployment on an event.
 
     Attributes:
         revision: the revision of the deployment that was in force.
@@ -171,12 +171,12 @@ class Deployments:
         return ticks
 
     def decisions(self, name: str, limit: int = 100) -> list[Decision]:
-        """Return what a deployment made of events, newest first; events that its filters dropped are not stored."""
+        """Return the decisions of a deployment, newest first, without those on events that its filters dropped."""
         rows = self._transport.json("GET", _path(name, "decisions"), query={"limit": limit})["decisions"]
         return [decision(row) for row in rows]
 
     def test(self, name: str, event: Mapping[str, Any]) -> list[Decision]:
-        """Return what the triggers of a deployment would make of an event. Nothing is stored, no run starts.
+        """Return what the triggers of a deployment would decide on an event. Nothing is stored, no run starts.
 
         Args:
             name: the deployment.

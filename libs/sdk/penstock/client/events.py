@@ -46,7 +46,7 @@ class Event:
 
 
 class Events:
-    """`Client.events`: send and list events, and explain what deployments made of them."""
+    """`Client.events`: send and list events, and explain decisions on them."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -83,14 +83,14 @@ class Events:
 
         Args:
             type: a type, or a prefix such as `com.acme.*`; empty: all.
-            limit: at most so many.
+            limit: maximum number of events.
             before: only events before this sequence.
         """
         query = {"type": type, "limit": limit, "before": before}
         return [views.build(Event, row) for row in self._transport.json("GET", "/v1/events", query=query)["events"]]
 
     def explain(self, event: str | int, deployment: str | None = None) -> tuple[Event, list[deployments.Decision]]:
-        """Return an event, and what each deployment, or one, made of it.
+        """Return an event, and what each deployment, or one, decided on it.
 
         Args:
             event: its digest or its sequence.

@@ -28,7 +28,7 @@ _FREQUENCY = b"penstock.frequency"
 _COLUMN = "value"
 _SAMPLE = 1000
 _SMALL = 100_000
-"""Tables of up to so many values are read back whole."""
+"""Maximum number of values of a table that is read back as a whole."""
 _LARGEST_TYPES = 8 * 1024 * 1024
 """Largest size of the categories of a table in the metadata of its file, in bytes."""
 

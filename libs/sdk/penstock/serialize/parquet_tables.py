@@ -18,7 +18,7 @@ KIND = "penstock.kind"
 _NAME = "penstock.name"
 _COLUMN = "value"
 _SMALL = 100_000
-"""Tables of up to so many values are read back whole, of larger ones the first rows."""
+"""Maximum number of values of a table that is read back as a whole; of larger ones, the first rows are."""
 _HEAD = 1_000
 
 

@@ -33,7 +33,7 @@ from penstock_core.facts import (
     StepCancelRequested,
     StepReused,
 )
-from penstock_core.ownership import Standing, Verdict
+from penstock_core.ownership import Action, OwnerStatus
 from penstock_core.pipeline.ir import Pipeline
 from penstock_core.pipeline.values import Collected, CollectedRef, Inline, Value
 from penstock_core.run.machine import Plan, RunState
@@ -217,16 +217,16 @@ class SimulatedPlatform:
             self.broker.append([late])
             self.attempts.ack(delivery.seq)
             return
-        verdict = self._judge(request, executor) if delivery.delivered > 1 else Verdict.RUN
-        if verdict is Verdict.WAIT:
+        verdict = self._judge(request, executor) if delivery.delivered > 1 else Action.RUN
+        if verdict is Action.WAIT:
             self.attempts.nack(delivery.seq)
             return
-        if verdict in (Verdict.DONE, Verdict.STOPPED):
-            if verdict is Verdict.STOPPED:
+        if verdict in (Action.DONE, Action.STOPPED):
+            if verdict is Action.STOPPED:
                 self._record_stop(attempt)
             self.attempts.ack(delivery.seq)
             return
-        if verdict is Verdict.LOST or invariants.unreadable(request):
+        if verdict is Action.LOST or invariants.unreadable(request):
             error = ErrorInfo(type="Lost", message="its executor is gone")
             run_id, key, number = attempt
             lost_end = AttemptFinished(
@@ -263,7 +263,7 @@ class SimulatedPlatform:
         execution.started = True
         return True
 
-    def _judge(self, request: AttemptRequested, executor: int) -> Verdict:
+    def _judge(self, request: AttemptRequested, executor: int) -> Action:
         """Judge an attempt that is delivered again. The lease of a zombie ends: an attempt with slots is killed."""
         attempt = (request.run_id, request.key, request.attempt)
         if request.limited:
@@ -278,7 +278,7 @@ class SimulatedPlatform:
             started=started if isinstance(started, AttemptStarted) else None,
             finished=finished if isinstance(finished, AttemptFinished) else None,
             stopped=stopped is not None,
-            standings=[Standing.ACTIVE if living else Standing.GONE],
+            statuses=[OwnerStatus.ACTIVE if living else OwnerStatus.GONE],
         )
 
     def _record_stop(self, attempt: tuple[str, str, int]) -> None:
@@ -388,7 +388,7 @@ class SimulatedPlatform:
                         self._compare(run_id, cached.state)
 
     def _check_slots(self) -> None:
-        """Check that no more processes exist than their limits have slots."""
+        """Check that no limit has more processes than slots."""
         taken: dict[str, list[int]] = {}
         for execution in self.executions:
             request = execution.request

@@ -1,4 +1,4 @@
-"""`GET /v1/events`: stored events, and what deployments made of each."""
+"""`GET /v1/events`: stored events, and what deployments decided on each."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ async def explain_event(
     event: Annotated[str, Path(description="digest or sequence of the event")],
     deployment: Annotated[str | None, Query(description="only of this deployment")] = None,
 ) -> ExplanationView:
-    """What each deployment made of it: the run that it started, or the part of a filter that was false."""
+    """What each deployment decided: the run that it started, or the part of a filter that was false."""
     return await explanations.explain(event, deployment)

@@ -1,4 +1,4 @@
-"""What deployments made of an event: stored decisions, and those that are computed again.
+"""What deployments decided on an event: stored decisions, and those that are computed again.
 
 The stored event and the revision that was in force when it arrived give the same answer as then, by the same function.
 """
@@ -57,7 +57,7 @@ class Explanations:
         return EventList(events=[_event(event) for event in found[:limit]], before=more)
 
     async def explain(self, which: str, deployment: str | None) -> ExplanationView:
-        """Return what each deployment, or one, made of an event.
+        """Return what each deployment, or one, decided on an event.
 
         Args:
             which: the digest of the event, or its sequence.
@@ -90,7 +90,7 @@ class Explanations:
         return DecisionList(decisions=[_view(one) for _, one in found[::-1][:limit]])
 
     async def test(self, name: str, given: Mapping[str, Any]) -> list[DecisionView]:
-        """Return what a deployment would make of an event now. Nothing is stored.
+        """Return what a deployment would decide on an event now. Nothing is stored.
 
         Raises:
             NoDeploymentError: it does not exist.

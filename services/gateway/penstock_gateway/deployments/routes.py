@@ -111,7 +111,7 @@ async def list_decisions(
     name: Name,
     limit: Annotated[int, Query(ge=1, le=LISTED)] = 100,
 ) -> DecisionList:
-    """What it made of events, newest first. Those that its filters dropped are not stored: explain the event."""
+    """Its decisions, newest first. Those on events that its filters dropped are not stored: explain the event."""
     return await explanations.of_deployment(name, limit)
 
 
@@ -119,5 +119,5 @@ async def list_decisions(
 async def test_event(
     explanations: Annotated[Explanations, feature(Explanations)], name: Name, body: TestBody
 ) -> DecisionList:
-    """What its triggers would make of an event, with the inputs of the run. Nothing is stored, no run starts."""
+    """What its triggers would decide on an event, with the inputs of the run. Nothing is stored, no run starts."""
     return DecisionList(decisions=await explanations.test(name, body.event))

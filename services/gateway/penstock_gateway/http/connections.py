@@ -1,8 +1,8 @@
 """HTTP connections that cannot exhaust the process: a cap on their number, and a time limit for headers.
 
-A connection costs a file descriptor, whoever opens it, with or without a token. The cap leaves descriptors for the rest
-of the process. At the cap, the oldest connection without a request in progress is closed for a new one; if all have
-one, the new one is answered with 503.
+Each connection uses a file descriptor, even without a token. The cap leaves descriptors for the rest of the process. At
+the cap, the oldest connection without a request in progress is closed for a new one; if all have one, the new one is
+answered with 503.
 """
 
 from __future__ import annotations

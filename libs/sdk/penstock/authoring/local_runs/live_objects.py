@@ -43,7 +43,7 @@ class LiveObjects:
         self._count = 0
 
     def value(self, live: Any, levels: int = _LEVELS) -> Value:
-        """Return a value that refers to an object, whose parts are values down to so many levels."""
+        """Return a value that refers to an object, whose parts are values down to a number of levels."""
         if type(live) in _SCALARS:
             return Inline(codec.encode(live))
         made = self._made(live, levels) if levels else self._opaque(live)
