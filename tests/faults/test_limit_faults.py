@@ -86,13 +86,16 @@ def test_three_runs_share_two_slots_despite_kills(cluster: Cluster, victims: tup
 @pytest.mark.timeout(240)
 def test_queued_runs_are_admitted_despite_kills(cluster: Cluster) -> None:
     client = connected(cluster, "queued")
-    runs = [client.run("queued", {"seconds": 0.3}).run_id for _ in range(4)]
-    for victim in ("scheduler", "scheduler-2"):
-        before = sum(client.runs.get(run_id).state == "succeeded" for run_id in runs)
-        until(lambda before=before: sum(client.runs.get(run_id).state == "succeeded" for run_id in runs) > before)
+    runs = [client.run("queued", {"seconds": 0.3}).run_id for _ in range(8)]
+
+    def succeeded() -> int:
+        return sum(client.runs.get(run_id).state == "succeeded" for run_id in runs)
+
+    for number, victim in enumerate(("scheduler", "scheduler-2"), 1):
+        until(lambda number=number: succeeded() >= 2 * number)
         cluster.kill(victim)
         cluster.restart(victim)
-    assert [client.runs.wait(run_id, timeout=120).state for run_id in runs] == ["succeeded"] * 4
+    assert [client.runs.wait(run_id, timeout=120).state for run_id in runs] == ["succeeded"] * len(runs)
     active: set[str] = set()
     for entry in facts(cluster):
         if isinstance(entry.fact, RunAdmitted) and entry.fact.run_id in runs:

@@ -21,6 +21,7 @@ from penstock.errors import (
 from penstock_cli import errors, typer_readers
 from penstock_cli.app import app
 from penstock_cli.errors import DetachedError, UsageError
+from penstock_cli.platform import session
 from penstock_core.errors import DefinitionError, InputError
 
 
@@ -123,3 +124,16 @@ def test_every_command_has_help() -> None:
     for name in names:
         done = CliRunner().invoke(app, [*name, "--help"])
         assert done.exit_code == 0 and "Usage:" in done.output and "--json" in done.output, name
+
+
+def test_a_command_says_once_that_the_platform_does_not_answer(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(session.time, "monotonic", lambda: now)
+    notice = session.RetryNotice(60.0)
+    for seconds in (0.0, 1.0, 1.5, 5.0):
+        now += seconds
+        notice("HTTP 503")
+    expected = "the platform does not answer yet (HTTP 503); trying for up to 60 s\n"
+    assert capsys.readouterr().err == expected

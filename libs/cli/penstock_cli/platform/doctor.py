@@ -235,6 +235,14 @@ def _platform(home: Path) -> Iterator[Finding]:
             )
         return
     client = Client(timeout=5.0, patience=3.0)
+    if _is_without_nats(address.url):
+        yield Finding(
+            "platform",
+            FAIL,
+            f"running at {address.url}, but its NATS server does not answer",
+            "start the NATS server, or see its log: the platform reconnects by itself, and accepted runs continue then",
+        )
+        return
     try:
         about = client.platform_info()
         integrity = client.transport.json("GET", "/v1/admin/integrity")
@@ -254,6 +262,24 @@ def _platform(home: Path) -> Iterator[Finding]:
         if "schedulers" in about:
             yield _schedulers(about["schedulers"])
         yield from _streams(integrity)
+
+
+def _is_without_nats(url: str) -> bool:
+    """Whether a platform answers that it has no connection to NATS."""
+    import json
+    import urllib.error
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=3):  # noqa: S310 - the address of the platform
+            return False
+    except urllib.error.HTTPError as error:
+        try:
+            return json.load(error)["parts"]["nats"] is False
+        except (ValueError, KeyError, TypeError, OSError):
+            return False
+    except (OSError, ValueError):
+        return False
 
 
 def _schedulers(replicas: list[dict[str, Any]]) -> Finding:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
 from penstock.client import platform
 from penstock.client.client import Client
 from penstock.errors import NoPlatformError
+from penstock_cli.display import output
 from penstock_cli.platform import prestart
+
+_QUIET = 2.0
+"""Seconds of repeated requests after which the user is notified."""
 
 
 @dataclass(slots=True)
@@ -67,4 +72,24 @@ def connect() -> Generator[Session]:
             "set PENSTOCK_HOME, or set PENSTOCK_URL and PENSTOCK_TOKEN to use a platform elsewhere"
         )
     with ensure_platform() as embedded:
-        yield open_session(embedded)
+        opened = open_session(embedded)
+        transport = opened.client.transport
+        transport.on_retry = RetryNotice(transport.patience)
+        yield opened
+
+
+class RetryNotice:
+    """Tells the user once why a command takes long: the platform does not answer, and requests are repeated."""
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._since: float | None = None
+        self._printed = False
+
+    def __call__(self, why: str) -> None:
+        """To be called before each repetition, with the reason."""
+        now = time.monotonic()
+        self._since = now if self._since is None else self._since
+        if now - self._since > _QUIET and not self._printed:
+            self._printed = True
+            output.note(f"the platform does not answer yet ({why}); trying for up to {self._patience:.0f} s")

@@ -24,13 +24,12 @@ from penstock_core.frozen import frozen
 
 
 class DeploymentError(PenstockError):
-    """A change of a deployment is refused. `hint` says what to do."""
+    """A change of a deployment is refused. `advice` says what to do."""
 
     user_fault: ClassVar[bool] = True
 
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(f"{message}: {advice}" if advice else message)
 
 
 class NoDeploymentError(DeploymentError):
