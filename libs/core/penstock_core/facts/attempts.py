@@ -137,7 +137,10 @@ class AttemptStarted:
 
 @frozen(kw_only=True)
 class AttemptStopped:
-    """No process of attempt n is left. Written if it has slots of limits and not its executor recorded its end."""
+    """No process of attempt n is left.
+
+    Written for an attempt that holds slots of limits, where another service than its executor recorded its end.
+    """
 
     ce_type: ClassVar[str] = "penstock.attempt.stopped.v1"
     append_once: ClassVar[bool] = True
