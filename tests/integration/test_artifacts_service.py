@@ -73,7 +73,7 @@ async def store_info(bus: Bus) -> StoreInfo:
 async def test_a_folder_store_returns_paths(nats_server: NatsServer, tmp_path: Path) -> None:
     settings = ArtifactsSettings(home=tmp_path, artifact_limit=1000)
     async with running(nats_server, settings) as parts:
-        assert parts.ready() == {"nats": True, "artifacts": True}
+        assert parts.ready() == {"nats": True, "streams": True, "artifacts": True}
         root = tmp_path / "artifacts"
         assert await store_info(parts.bus) == StoreInfo(kind="folder", root=str(root), limit=1000)
         await FolderArtifacts(root).put_bytes(DATA)

@@ -362,10 +362,11 @@ class HealthView(_Model):
 
 
 class Readiness(_Model):
-    """Whether requests can be served, and which parts answer."""
+    """Whether requests can be served, which parts work, and what an operator must know about the streams."""
 
     ready: bool
     parts: dict[str, bool]
+    problems: list[str] = Field(default_factory=list[str])
 
 
 class DamageView(_Model):

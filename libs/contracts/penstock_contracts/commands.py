@@ -244,6 +244,14 @@ class Replicas(_Model):
     replicas: list[Replica]
 
 
+class Problems(_Model):
+    """What a process has noticed about the streams, one sentence each: `broken` ones, and contents that are `lost`."""
+
+    service: str
+    broken: list[str]
+    lost: list[str]
+
+
 class Tick(_Model):
     """An armed tick of a cron trigger, for Unix time `at`; `revision` is that of the deployment."""
 

@@ -15,6 +15,7 @@ trigger-due.{…}, trigger-timers.{…}    timers of triggers (stream TIMERS)
 kills.{run_id}.{key}.{n}               attempts whose processes are to be killed; not stored
 owners.{executor}                      questions of other executors whether it has an attempt; not stored
 parked.{service}                       unreadable messages, with the error (stream PARKED, the dead-letter stream)
+problems.{service}                     problems of streams that a process has noticed; not stored
 replicas.{service}                     heartbeats of replicas with their shards; not stored
 commands.{service}.{verb}              requests with a reply; not stored
 """
@@ -71,6 +72,8 @@ TRIGGERS_CONSUMER = "triggers"
 
 LINEAGE_CONSUMER = "openlineage"
 """Durable consumer, on RUNS, that sends finished runs to an OpenLineage service, if one is configured."""
+
+PROBLEMS = "problems.*"
 
 RUNS_FINISHED = "runs.*.*.finished"
 """Filter for the ends of all runs."""
@@ -318,3 +321,8 @@ _ATTEMPT_KINDS = {
     ("stopped", 0),
 }
 """The kinds of facts about an attempt, with the number of tokens that follow in their subjects."""
+
+
+def problems(service: str) -> str:
+    """Subject on which a process reports problems of streams."""
+    return f"problems.{service}"

@@ -23,8 +23,9 @@ from penstock_core.errors import PenstockError, UnavailableError
 from penstock_servicekit import logs, process_secrets
 from penstock_servicekit.health import HealthServer
 from penstock_servicekit.nats_connection import connect, servers
-from penstock_servicekit.service_context import Service, ServiceContext, StatusReporter, replica_name
+from penstock_servicekit.service_context import Service, ServiceContext, StatusReporter, cancel, replica_name
 from penstock_servicekit.settings import ServiceSettings
+from penstock_servicekit.stream_monitor import StreamMonitor
 
 Builder = Callable[[ServiceContext], Service]
 
@@ -37,10 +38,13 @@ class RunningServices:
     bus: Bus
     services: dict[str, Service]
     failed: asyncio.Future[str]
+    monitor: StreamMonitor
+    watch: asyncio.Task[None] | None = None
 
     def ready(self) -> dict[str, bool]:
         """Which services are ready."""
-        return {"nats": self.bus.client.is_connected} | {name: part.ready() for name, part in self.services.items()}
+        nats = {"nats": self.bus.client.is_connected, "streams": self.monitor.working}
+        return nats | {name: part.ready() for name, part in self.services.items()}
 
     def about(self) -> dict[str, dict[str, Any]]:
         """Status details of the services that report them."""
@@ -57,7 +61,8 @@ async def compose(url: str, settings: ServiceSettings, builders: dict[str, Build
     name = next(iter(builders)) if len(builders) == 1 else "standalone"
     where = servers(url, settings if settings.nats_url is not None else None)
     broker, bus = await connect(where, name, failed, settings.reconnect_patience)
-    running = RunningServices(FastStream(broker, logger=None), bus, {}, failed)
+    monitor = StreamMonitor(bus, settings.replicas, name, logs.get(name))
+    running = RunningServices(FastStream(broker, logger=None), bus, {}, failed, monitor)
 
     def fail(why: str) -> None:
         if not failed.done():
@@ -76,6 +81,7 @@ async def compose(url: str, settings: ServiceSettings, builders: dict[str, Build
         # A reply to this request shows that the server has processed all subscriptions sent before it. `flush` does
         # not, because nats-py's PING overtakes what is still in its buffer.
         await bus.api("INFO")
+        running.watch = asyncio.create_task(monitor.run())
     except BaseException:
         await stop(running, settings.stop_timeout)
         raise
@@ -95,6 +101,8 @@ async def _declare(bus: Bus, settings: ServiceSettings) -> None:
 
 async def stop(running: RunningServices, timeout: float) -> None:
     """Stop the services, last started first, then the connection."""
+    if running.watch is not None:
+        await cancel([running.watch])
     for name, service in reversed(running.services.items()):
         try:
             await asyncio.wait_for(service.stop(), timeout)
@@ -164,7 +172,9 @@ async def serve(name: str, settings: ServiceSettings, build: Builder) -> int:
         return 1
     health: HealthServer | None = None
     if settings.health_port is not None:
-        health = HealthServer(settings.health_host, settings.health_port, running.ready, running.about)
+        health = HealthServer(
+            settings.health_host, settings.health_port, running.ready, running.about, lambda: running.monitor.problems
+        )
         port = await health.start()
         log.info("health", port=port)
     log.info("started", replica=name)

@@ -13,7 +13,7 @@ import orjson
 class HealthServer:
     """Serves `/healthz` (the process runs) and `/readyz` (200 when all services are ready, otherwise 503).
 
-    `about` gives status details, such as the shards of a scheduler.
+    `about` gives status details, such as the shards of a scheduler, `problems` what an operator must know.
     """
 
     def __init__(
@@ -22,11 +22,13 @@ class HealthServer:
         port: int,
         ready: Callable[[], dict[str, bool]],
         about: Callable[[], dict[str, dict[str, Any]]] = dict,
+        problems: Callable[[], list[str]] = list,
     ) -> None:
         self._host = host
         self._port = port
         self._ready = ready
         self._about = about
+        self._problems = problems
         self._server: asyncio.Server | None = None
 
     async def start(self) -> int:
@@ -55,5 +57,7 @@ class HealthServer:
         if path == b"/readyz":
             parts = self._ready()
             ready = all(parts.values())
-            return (200 if ready else 503), orjson.dumps({"ready": ready, "parts": parts, "about": self._about()})
+            return (200 if ready else 503), orjson.dumps(
+                {"ready": ready, "parts": parts, "problems": self._problems(), "about": self._about()}
+            )
         return 404, orjson.dumps({"title": "not found"})

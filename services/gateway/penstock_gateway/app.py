@@ -16,6 +16,7 @@ from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.follower import Followers
+from penstock_contracts import subjects
 from penstock_core import access
 from penstock_core.access import Principal
 from penstock_core.errors import PenstockError
@@ -80,6 +81,7 @@ from penstock_gateway.waits.answers import Answers
 from penstock_gateway.waits.link_pages import LinkPages
 from penstock_gateway.waits.open_questions import OpenQuestions
 from penstock_gateway.waits.signed_links import Signer
+from penstock_servicekit.request_handlers import listen
 from penstock_servicekit.service_context import ServiceContext
 
 ROUTERS = tuple(
@@ -262,10 +264,12 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
 
     evaluator = CelEvaluator()
     deployments = Deployments(DeploymentLog(bus, source), versions, models, artifacts, evaluator, PROJECT)
+    health = Health(bus, artifacts, auditor, settings.max_blob)
+    listen(context, subjects.PROBLEMS, health.report)
     features = (
         settings,
         Tokens(tokens),
-        Health(bus, artifacts, auditor, settings.max_blob),
+        health,
         auditor,
         artifacts,
         versions,

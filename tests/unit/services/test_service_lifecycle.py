@@ -50,7 +50,7 @@ async def test_one_failing_stop_does_not_prevent_the_others() -> None:
     }
     stub: Any = SimpleNamespace(stop=nothing)
     failed: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    await app.stop(app.RunningServices(stub, stub, parts, failed), 5)
+    await app.stop(app.RunningServices(stub, stub, parts, failed, stub), 5)
     assert stopped == ["third", "second", "first", "connection"]
 
 

@@ -12,6 +12,7 @@ from penstock_core import ids
 SECOND = 1_000_000_000
 STREAM_NOT_FOUND = 10059
 CONSUMER_NOT_FOUND = 10014
+_STREAM_EXISTS = 10058
 
 ACK_WAIT = 6.0
 """Seconds until an unacknowledged message is redelivered: how soon a dead replica is noticed."""
@@ -151,6 +152,32 @@ async def _stream(bus: Bus, wanted: dict[str, Any]) -> None:
         return
     if _differs(have, wanted):
         await bus.api(f"STREAM.UPDATE.{name}", {**have, **wanted})
+
+
+async def restore_stream(bus: Bus, wanted: dict[str, Any], first_seq: int) -> tuple[bool, dict[str, Any]]:
+    """Create a stream that was deleted. Raises as `bootstrap` does.
+
+    Args:
+        bus: the connection.
+        wanted: settings of the stream.
+        first_seq: the first sequence number of the new stream.
+
+    Returns:
+        Whether this call created it, and the information about it.
+    """
+    name = wanted["name"]
+    created = False
+    try:
+        return False, await bus.api(f"STREAM.INFO.{name}")
+    except BusError as error:
+        if error.code != STREAM_NOT_FOUND:
+            raise
+    try:
+        created = bool((await bus.api(f"STREAM.CREATE.{name}", {**wanted, "first_seq": first_seq})).get("did_create"))
+    except BusError as error:
+        if error.code != _STREAM_EXISTS:  # another process was faster
+            raise
+    return created, await bus.api(f"STREAM.INFO.{name}")
 
 
 async def declare_consumer(bus: Bus, stream: str, wanted: dict[str, Any]) -> None:

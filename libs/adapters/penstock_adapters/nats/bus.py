@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,9 @@ WRONG_LAST = 10071
 
 _NO_MESSAGE = 10037
 
+_NO_ROOM = (10002, 10023, 10028, 10047, 10077)
+"""Error codes of a server that has no room, or whose last write failed: later it may succeed."""
+
 
 class BusError(PenstockError):
     """A final refusal by JetStream. `code` is its err_code."""
@@ -63,6 +67,9 @@ class Bus:
         self.client = client
         self.durable_consumers: dict[tuple[str, str], dict[str, Any]] = {}
         """Settings of the durable consumers declared on this connection, by stream and name."""
+        self.unstored: dict[str, tuple[float, float, str]] = {}
+        """Streams that did not confirm the last message, by the first part of its subject, or `$KV.BUCKET`: times of
+        the first and of the latest such message, of `time.monotonic()`, and the error."""
         self._reconnected: list[Callable[[], None]] = []
 
     @property
@@ -118,9 +125,24 @@ class Bus:
 
     async def publish(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """Publish to a stream and wait until it is stored; returns the acknowledgement."""
-        reply = await self.request(subject, body, headers=headers)
-        answer: dict[str, Any] = orjson.loads(reply.data)
+        answer = await self.store(subject, body, headers)
         check(answer)
+        return answer
+
+    async def store(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """The same; returns the answer unchecked, except for those after which trying again may help."""
+        first_part = ".".join(subject.split(".", 2)[:2]) if subject.startswith("$KV.") else subject.partition(".")[0]
+        try:
+            answer: dict[str, Any] = orjson.loads((await self.request(subject, body, headers=headers)).data)
+            if "error" in answer:
+                with contextlib.suppress(BusError):
+                    check(answer)
+        except UnavailableError as error:
+            now = time.monotonic()
+            first, _, _ = self.unstored.get(first_part, (now, now, ""))
+            self.unstored[first_part] = (first, now, str(error))
+            raise
+        self.unstored.pop(first_part, None)
         return answer
 
     async def send(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> None:
@@ -260,6 +282,6 @@ def check(answer: dict[str, Any]) -> None:
     """Raise the error of a JetStream answer, if there is one."""
     error = answer.get("error")
     if error:
-        if error.get("code") == 503:
+        if error.get("code") == 503 or error.get("err_code") in _NO_ROOM:
             raise UnavailableError(f"JetStream: {error.get('description')}")
         raise BusError(f"JetStream: {error.get('description')}", int(error.get("err_code", 0)))

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-import orjson
 from nats.aio.msg import Msg
 
 from penstock_adapters.nats.bus import Bus, BusError, check
@@ -153,8 +152,7 @@ class NatsRunLog:
         fact, body = last
         if first:
             numbered |= {"Nats-Batch-Sequence": str(len(facts)), "Nats-Batch-Commit": "1"}
-        reply = await self._bus.request(fact_codec.subject(fact), body, headers=self._headers(fact) | numbered)
-        return orjson.loads(reply.data)
+        return await self._bus.store(fact_codec.subject(fact), body, self._headers(fact) | numbered)
 
     async def _taken(self, facts: Sequence[Fact]) -> set[str]:
         places = [fact_codec.subject(fact) for fact in facts]

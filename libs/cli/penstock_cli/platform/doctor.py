@@ -259,6 +259,8 @@ def _platform(home: Path) -> Iterator[Finding]:
     else:
         process = f", process {address.pid}" if address.pid else ""
         yield Finding("platform", OK, f"running at {address.url}{process}, version {about.get('version', '?')}")
+        for problem in about.get("problems", []):
+            yield Finding("streams", FAIL, problem, "docs/configuration.md describes back-ups and full disks")
         if "schedulers" in about:
             yield _schedulers(about["schedulers"])
         yield from _streams(integrity)

@@ -22,6 +22,7 @@ class NatsServer:
         options: more of the server's configuration, in its own syntax. It includes `authorization` if `credentials`
             is given.
         store: folder of the streams; by default in `folder`.
+        max_file_store: space that streams may reserve, such as `10GB`; by default what the disk has.
     """
 
     def __init__(
@@ -32,9 +33,11 @@ class NatsServer:
         credentials: str | None = None,
         options: str = "",
         store: Path | None = None,
+        max_file_store: str | None = None,
     ) -> None:
         self._folder = folder
         self._store = store or folder / "store"
+        self._max_file_store = max_file_store
         self._sync_interval = sync_interval
         self._credentials = credentials
         self._options = options
@@ -97,13 +100,14 @@ class NatsServer:
 
     def _settings(self, ports: Path) -> str:
         sync = f", sync_interval: {self._sync_interval}" if self._sync_interval else ""
+        space = f", max_file_store: {self._max_file_store}" if self._max_file_store else ""
         token = f'authorization {{ token: "{self._token}" }}\n' if self._credentials is None else ""
         return (
             f"listen: 127.0.0.1:{self.port}\n"
             f'ports_file_dir: "{ports}"\n'
             f"max_payload: {MAX_PAYLOAD}\n"
             f"{token}"
-            f'jetstream {{ store_dir: "{self._store}"{sync} }}\n'
+            f'jetstream {{ store_dir: "{self._store}"{sync}{space} }}\n'
             f"{self._options}\n"
         )
 

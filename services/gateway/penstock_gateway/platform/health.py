@@ -9,7 +9,7 @@ import pydantic
 from penstock_adapters.nats.bus import Bus
 from penstock_contracts import subjects
 from penstock_contracts.api import ByteLimits, PlatformView, Readiness, SchedulerView
-from penstock_contracts.commands import Replicas
+from penstock_contracts.commands import Problems, Replicas
 from penstock_core.errors import UnavailableError
 from penstock_core.pipeline.values import INLINE_LIMIT
 from penstock_core.version import VERSION
@@ -17,6 +17,9 @@ from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.http.bodies import JSON_LIMIT
 from penstock_gateway.integrity.auditor import Auditor
 from penstock_gateway.project import PROJECT
+
+_REPORTS_COUNT = 15.0
+"""Seconds for which a report of problems counts; it is repeated while there are any."""
 
 
 class Health:
@@ -30,6 +33,7 @@ class Health:
     """
 
     def __init__(self, bus: Bus, artifacts: Artifacts, auditor: Auditor, max_blob: int) -> None:
+        self._reports: dict[str, tuple[float, Problems]] = {}
         self._bus = bus
         self._artifacts = artifacts
         self._auditor = auditor
@@ -39,9 +43,21 @@ class Health:
     async def readiness(self) -> Readiness:
         """Return whether each part that the gateway needs answers, and whether no stream has lost messages."""
         connected = self._bus.client.is_connected
-        intact = not self._auditor.is_repairing() and not self._auditor.damages()
-        parts = {"nats": connected, "log": connected and await self._log_answers(), "integrity": intact}
-        return Readiness(ready=all(parts.values()), parts=parts)
+        now = time.monotonic()
+        reports = [report for at, report in self._reports.values() if now - at < _REPORTS_COUNT]
+        streams = not any(report.broken for report in reports)
+        parts = {
+            "nats": connected,
+            "log": connected and await self._log_answers(),
+            "integrity": not self._auditor.is_repairing() and not self._auditor.damages(),
+            "streams": streams,
+        }
+        problems = sorted({problem for report in reports for problem in [*report.broken, *report.lost]})
+        return Readiness(ready=all(parts.values()), parts=parts, problems=problems)
+
+    async def report(self, report: Problems) -> None:
+        """Note what a process has noticed about the streams."""
+        self._reports[report.service] = (time.monotonic(), report)
 
     async def platform(self) -> PlatformView:
         """Return the description of the platform.
@@ -55,6 +71,7 @@ class Health:
             project=PROJECT,
             ready=readiness.ready,
             parts=readiness.parts,
+            problems=readiness.problems,
             store=await self._artifacts.store(),
             started_at=self._started_at,
             schedulers=await self._schedulers(),
