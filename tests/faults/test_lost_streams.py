@@ -41,7 +41,7 @@ CONSUMERS = [(stream, str(settings["durable_name"])) for stream, settings in boo
 RECOVERED = {
     subjects.TIMERS,
     *(f"KV_{bucket}" for bucket in (subjects.WAITS_BUCKET, subjects.LIMITS_BUCKET)),
-    *(f"KV_{bucket}" for bucket in (subjects.CACHE_BUCKET, subjects.MARKS_BUCKET)),
+    *(f"KV_{bucket}" for bucket in (subjects.CACHE_BUCKET, subjects.MARKS_BUCKET, subjects.INTEGRITY_BUCKET)),
 }
 
 

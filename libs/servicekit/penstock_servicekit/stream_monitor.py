@@ -37,7 +37,10 @@ _ROOM = 1000
 _DERIVED = (subjects.TIMERS, f"KV_{subjects.WAITS_BUCKET}", f"KV_{subjects.LIMITS_BUCKET}")
 """Streams whose contents follow from the log."""
 
-_EXPENDABLE = (f"KV_{subjects.CACHE_BUCKET}", f"KV_{subjects.MARKS_BUCKET}")
+_EXPENDABLE = tuple(
+    f"KV_{bucket}" for bucket in (subjects.CACHE_BUCKET, subjects.MARKS_BUCKET, subjects.INTEGRITY_BUCKET)
+)
+"""Streams that fill up again by themselves."""
 
 _CONTENTS: Mapping[str, str] = {
     subjects.RUNS: "all runs: unfinished ones do not continue",
@@ -93,6 +96,8 @@ class StreamMonitor:
                     await self.check()
                 except (UnavailableError, BusError) as error:
                     self._log.warning("streams could not be checked, will be retried", error=str(error))
+                except Exception:  # a bug must not end the checks silently
+                    self._log.exception("streams could not be checked, will be retried")
             await asyncio.sleep(EVERY)
 
     async def check(self) -> None:
@@ -146,7 +151,7 @@ class StreamMonitor:
         elif name in _EXPENDABLE:
             self._log.error(text)
         else:
-            self._lost[name] = f"{text}, empty. Lost: {_CONTENTS[name]}. Restore a copy of the store of NATS"
+            self._lost[name] = f"{text}, empty. Lost: {_CONTENTS.get(name, 'its messages')}. Restore a backup"
             self._log.error(self._lost[name])
 
     async def _deliver_again(self) -> None:

@@ -222,7 +222,8 @@ class ExecutorService:
             active.judged = True
         if self._was_cancelled(request):
             return
-        if request.not_before is not None and (delay := request.not_before - time.time()) > 0:
+        not_before = request.not_before or 0.0
+        if (delay := retry.remaining_delay(not_before, delivery.at, time.time(), delivery.delivered)) > 0:
             self._release(attempt)
             await self._platform.return_delivery(delivery, delay)
             return

@@ -148,3 +148,18 @@ def test_a_shortage_of_the_machine_is_retried_later_and_later() -> None:
     decisions = [retry.decide(Retry(), one, Outcome.LOST, short) for one in histories]
     assert all(decision.again for decision in decisions)
     assert [decision.delay for decision in decisions][:7] == [2, 4, 8, 16, 32, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("now", "deliveries", "wait"),
+    [
+        (1000.0, 1, 10.0),
+        (1004.0, 1, 6.0),
+        (1011.0, 2, 0.0),
+        (999.5, 1, 10.0),  # the clock of another machine is a little behind
+        (1000.0 - 3600, 1, 10.0),  # the clock was set back by an hour
+        (1010.0 - 3600, 2, 0.0),
+    ],
+)
+def test_a_clock_that_is_set_back_does_not_delay_a_retry(now: float, deliveries: int, wait: float) -> None:
+    assert retry.remaining_delay(1010.0, 1000.0, now, deliveries) == wait

@@ -61,6 +61,23 @@ def decide(policy: Retry, history: History, outcome: Outcome, error: ErrorInfo |
     return Decision(again=True, delay=delay(policy, history), reason=f"retry {history.failures} of {policy.retries}")
 
 
+def remaining_delay(not_before: float, requested_at: float, now: float, deliveries: int) -> float:
+    """Return the seconds until a requested attempt may start.
+
+    A clock that was set back after the request shows a time before it. The time that has passed is unknown then: the
+    attempt waits for its whole delay once, instead of until the clock has caught up.
+
+    Args:
+        not_before: Unix time of its earliest start.
+        requested_at: Unix time at which the request was stored.
+        now: Unix time.
+        deliveries: how often the request has been delivered, with this time.
+    """
+    if now >= requested_at:
+        return max(0.0, not_before - now)
+    return max(0.0, not_before - requested_at) if deliveries == 1 else 0.0
+
+
 def delay(policy: Retry, history: History) -> float:
     """Return the seconds before the next attempt: delay x backoff^(failures - 1), bounded, jitter by attempt id."""
     if policy.delay <= 0:
