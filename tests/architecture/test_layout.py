@@ -148,6 +148,48 @@ def test_only_the_cli_prints() -> None:
     assert not found
 
 
+def writes_to_the_terminal(node: ast.AST) -> bool:
+    """Whether an expression names what prints: a standard stream, `print`, or what typer and Rich offer for it."""
+    match node:
+        case ast.Attribute(value=ast.Name("sys"), attr="stdout" | "stderr" | "__stdout__" | "__stderr__"):
+            return True
+        case ast.Attribute(value=ast.Name("typer"), attr="echo" | "secho" | "confirm" | "prompt" | "launch"):
+            return True
+        case ast.Call(func=ast.Name("print" | "input")) | ast.Attribute(value=ast.Name("os"), attr="write"):
+            return True
+        case ast.ImportFrom(module="rich.text" | "rich" | "rich.prompt" | "sys" | "click"):
+            return True
+        case ast.ImportFrom(module="rich.console", names=names):
+            return any(name.name == "Console" for name in names)
+        case _:
+            return False
+
+
+def test_commands_print_at_one_place() -> None:
+    """`display/output.py` removes what could control the terminal from everything that is printed."""
+    allowed = {
+        "display/output.py": "prints",
+        "main.py": "sets the errors of the streams, flushes them",
+        "runs/run.py": "redirects what the user's module prints while it is imported, flushes",
+    }
+    found: list[str] = []
+    root = PACKAGES["penstock_cli"]
+    for path in root.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        typed_only = {
+            below
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+            for below in ast.walk(node)
+        }
+        for node in ast.walk(tree):
+            if node in typed_only or not writes_to_the_terminal(node):
+                continue
+            if str(path.relative_to(root)) not in allowed:
+                found.append(f"{relative(path)}:{getattr(node, 'lineno', 0)}: use penstock_cli.display.output")
+    assert not found
+
+
 def test_no_todo_comments() -> None:
     later = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b")
     found = [f"{relative(path)}: {m.group()}" for path in SOURCES for m in later.finditer(path.read_text())]

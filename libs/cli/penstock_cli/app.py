@@ -19,6 +19,7 @@ from penstock_cli import (
     versions,
 )
 from penstock_cli.deployments import deploy, group, triggers
+from penstock_cli.display import output
 from penstock_cli.platform import doctor, up
 from penstock_cli.runs import (
     cancel,
@@ -51,7 +52,7 @@ runs = typer.Typer(help="List, show, follow, cancel and rerun runs.", no_args_is
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"penstock {VERSION}")
+        output.line(f"penstock {VERSION}")
         raise typer.Exit
 
 

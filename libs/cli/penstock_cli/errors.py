@@ -6,7 +6,7 @@ DetachedError  the user left a run that continues: exit code 130
 
 from __future__ import annotations
 
-import sys
+import typer
 
 from penstock.errors import RefusedError, RunFailedError, SourceError, UnauthorizedError
 from penstock_core.errors import DefinitionError, InputError, InvalidIdError, PenstockError
@@ -44,6 +44,8 @@ def exit_code(error: BaseException) -> int:
             return USAGE
         case KeyboardInterrupt() | DetachedError():
             return INTERRUPTED
+        case typer.Abort():
+            return FAILED
         case _:
             return PLATFORM
 
@@ -53,6 +55,8 @@ def message(error: BaseException) -> str:
     match error:
         case KeyboardInterrupt():
             return str(error) or "interrupted"
+        case typer.Abort():
+            return "aborted"
         case PenstockError():
             return str(error)
         case OSError() if error.filename:
@@ -64,16 +68,3 @@ def message(error: BaseException) -> str:
                 f"internal error: {type(error).__name__}: {error}\n"
                 "Set PENSTOCK_DEBUG=1 to print the traceback, and please report it."
             )
-
-
-def report(error: BaseException) -> int:
-    """Write an error to standard error; return its exit code."""
-    trace = error.trace if isinstance(error, SourceError) else ""
-    if trace:
-        sys.stderr.write(trace.rstrip() + "\n")
-    prefix = "error: " if not isinstance(error, KeyboardInterrupt | DetachedError) else ""
-    if prefix and sys.stderr.isatty():
-        prefix = f"\x1b[1;31m{prefix}\x1b[0m"
-    sys.stderr.write(f"{prefix}{message(error)}\n")
-    sys.stderr.flush()
-    return exit_code(error)

@@ -19,7 +19,7 @@ def main() -> None:
     from penstock_cli.platform import prestart
 
     prestart.start(sys.argv[1:])
-    from penstock_cli import errors
+    from penstock_cli import error_report
 
     for stream in (sys.stdout, sys.stderr):
         # A terminal without Unicode symbols shows question marks instead of failing.
@@ -28,14 +28,12 @@ def main() -> None:
     try:
         from penstock_cli.app import command
 
-        command()(prog_name="penstock")
-        code = 0
+        # A usage error is raised instead of printed by typer, so that everything is printed at one place.
+        code = command()(prog_name="penstock", standalone_mode=False) or 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 2
     except BaseException as error:
-        if os.environ.get("PENSTOCK_DEBUG"):
-            raise
-        code = errors.report(error)
+        code = error_report.report(error, traced=bool(os.environ.get("PENSTOCK_DEBUG")))
     finally:
         prestart.release()
     _exit(code)

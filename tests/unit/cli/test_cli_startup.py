@@ -18,7 +18,7 @@ from penstock.errors import (
     SourceError,
     UnauthorizedError,
 )
-from penstock_cli import errors, typer_readers
+from penstock_cli import error_report, errors, typer_readers
 from penstock_cli.app import app
 from penstock_cli.errors import DetachedError, UsageError
 from penstock_cli.platform import session
@@ -92,7 +92,7 @@ def test_errors_map_to_exit_codes(error: BaseException, code: int) -> None:
 
 
 def test_internal_errors_show_no_traceback(capsys: pytest.CaptureFixture[str]) -> None:
-    assert errors.report(RuntimeError("odd")) == 3
+    assert error_report.report(RuntimeError("odd")) == 3
     output = capsys.readouterr().err
     assert "internal error: RuntimeError: odd" in output and "PENSTOCK_DEBUG=1" in output and "Traceback" not in output
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.live import Live as RichLive
 from rich.table import Table
-from rich.text import Text
 
 from penstock.client.views import LogLine
 from penstock_cli.display import output
 from penstock_cli.display.formats import duration, metrics
 from penstock_cli.display.progress import Change, Progress
 from penstock_core.run.machine import Status, StepState
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 MANY = 40
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -64,12 +67,12 @@ class Live:
     def on_change(self, change: Change) -> None:
         """Draw a change with the next refresh; print one that needs action above the steps."""
         if change.needs_action:
-            self._console.print(Text.assemble((f"{change.key} ", "bold"), change.text), soft_wrap=True)
+            self._console.print(output.styled((f"{change.key} ", "bold"), (change.text, "")), soft_wrap=True)
 
     def on_log_line(self, line: LogLine) -> None:
         """Print a line of a step's output above the steps."""
         for text in line.text.splitlines() if line.metric is None else ():
-            self._console.print(Text.assemble((f"{line.step} | ", "dim"), text), soft_wrap=True)
+            self._console.print(output.styled_log_line(f"{line.step} | ", text), soft_wrap=True)
 
     def note(self, text: str, at: float | None = None) -> None:
         """Show a note below the steps."""
@@ -103,29 +106,32 @@ class Live:
         progress = self.progress
         since = progress.created_at or now
         state = progress.outcome
-        return Text.assemble(
+        return output.styled(
             (progress.pipeline.name, "bold"),
-            f" v{progress.version}  ",
+            (f" v{progress.version}  ", ""),
             (progress.run_id, "dim"),
-            "  ",
+            ("  ", ""),
             (state, output.STYLES.get(state, "")),
-            f"  {duration((progress.finished_at or now) - since)}",
-            no_wrap=True,
-            overflow="ellipsis",
+            (f"  {duration((progress.finished_at or now) - since)}", ""),
+            one_line=True,
         )
 
     def _counts(self) -> Text:
         counts = self.progress.counts
-        text = Text("  ", no_wrap=True, overflow="ellipsis")
         total = len(self.progress.step_histories)
         filled = round(30 * self.progress.finished_count / max(total, 1))
-        text.append("━" * filled if self._unicode else "#" * filled, "green")
-        text.append("━" * (30 - filled) if self._unicode else "-" * (30 - filled), "dim")
-        text.append(f"  {self.progress.finished_count}/{total}  ")
-        for status in Status:
-            if counts[status]:
-                text.append(f" {counts[status]} {status.value}", output.STYLES[status.value])
-        return text
+        return output.styled(
+            ("  ", ""),
+            ("━" * filled if self._unicode else "#" * filled, "green"),
+            ("━" * (30 - filled) if self._unicode else "-" * (30 - filled), "dim"),
+            (f"  {self.progress.finished_count}/{total}  ", ""),
+            *(
+                (f" {counts[status]} {status.value}", output.STYLES[status.value])
+                for status in Status
+                if counts[status]
+            ),
+            one_line=True,
+        )
 
     def _chosen(self, room: int) -> list[StepState]:
         """Select the failed, running and retrying steps of a large run."""
@@ -146,8 +152,8 @@ class Live:
             elapsed = self.progress.elapsed(step.key, now)
             style = output.STYLES[step.status.value]
             table.add_row(
-                Text(self._icon(step.status, now), style),
-                Text(output.short(step.key, label), "dim" if step.status is Status.WAITING else ""),
+                output.styled((self._icon(step.status, now), style)),
+                output.styled((output.short(step.key, label), "dim" if step.status is Status.WAITING else "")),
                 duration(elapsed) if elapsed is not None else "",
                 self._detail(step, now),
             )
@@ -175,11 +181,8 @@ class Live:
             measured = step.metrics or self.progress.step_histories[step.key].live
             if measured:
                 parts.append((metrics(measured), "dim"))
-        text = Text(no_wrap=True, overflow="ellipsis")
-        for i, (part, style) in enumerate(parts):
-            text.append("  " if i else "")
-            text.append(part, style)
-        return text
+        spaced = [(f"  {part}" if i else part, style) for i, (part, style) in enumerate(parts)]
+        return output.styled(*spaced, one_line=True)
 
     def _footer(self, hidden: int) -> Text:
         counts = self.progress.counts
@@ -188,9 +191,9 @@ class Live:
             parts.append(f"{counts[Status.RUNNING]} running")
         if hidden:
             parts.append(f"{hidden} not shown")
-        text = Text("   " + ", ".join(parts) + "   ", "dim", no_wrap=True, overflow="ellipsis")
-        return (
-            text.append(f"waiting for the platform: {self._connection_error}", "yellow")
+        last = (
+            (f"waiting for the platform: {self._connection_error}", "yellow")
             if self._connection_error
-            else text.append(self.footer)
+            else (self.footer, "")
         )
+        return output.styled(("   " + ", ".join(parts) + "   ", "dim"), last, one_line=True)

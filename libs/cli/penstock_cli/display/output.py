@@ -1,19 +1,28 @@
 """Output: coloured on a terminal, plain text elsewhere, or one JSON value.
 
-Rich is imported only when it is used, because the import would delay the first step of `penstock run`.
+Everything that a command prints is printed here, without characters that control the terminal: labels, reasons,
+answers, logs and errors come from others. Rich is imported only when it is used, because the import would delay the
+first step of `penstock run`.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import typer
+
+from penstock_core.terminal_text import coloured, printable, printable_json, printable_line, without_colours
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 Segments = list[tuple[str, str]]
 """A line as pairs of text and style."""
@@ -71,48 +80,113 @@ def short(key: str, width: int) -> str:
 def line(text: str = "", style: str | None = None) -> None:
     """Write one line to standard output."""
     if style and sys.stdout.isatty():
-        console().print(text, style=style)
+        console().print(styled((text, style)))
     else:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write(printable(text) + "\n")
 
 
 def show(lines: Iterable[Segments]) -> None:
     """Write lines to standard output, coloured on a terminal."""
-    if not terminal():
-        for parts in lines:
+    for parts in lines:
+        if terminal():
+            console().print(styled(*parts), soft_wrap=True)
+        else:
             line("".join(text for text, _ in parts).rstrip())
-        return
+
+
+def styled(*parts: tuple[str, str], one_line: bool = False) -> Text:
+    """Return pairs of text and style as a text of Rich; one of `one_line` is cut at the width of the terminal."""
     # Imported only on terminals.
     from rich.text import Text
 
-    for parts in lines:
-        console().print(Text.assemble(*parts, no_wrap=False), soft_wrap=True)
+    text = Text(no_wrap=True, overflow="ellipsis") if one_line else Text()
+    for part, style in parts:
+        text.append(printable_line(part) if one_line else printable(part), style)
+    return text
+
+
+def log_line(prefix: str, text: str) -> None:
+    """Write one line of a step's output after a prefix; it keeps its colours on a terminal."""
+    if terminal():
+        sys.stdout.write(f"\x1b[2m{printable(prefix)}\x1b[0m {coloured(text)}\n")
+    else:
+        sys.stdout.write(f"{printable(prefix)} {without_colours(text)}\n")
+
+
+def styled_log_line(prefix: str, text: str) -> Text:
+    """Return one line of a step's output, with its colours, as a text of Rich."""
+    # Imported only on terminals.
+    from rich.text import Text
+
+    return styled((prefix, "dim")).append_text(Text.from_ansi(coloured(text)))
+
+
+def flush() -> None:
+    """Flush standard output."""
+    sys.stdout.flush()
 
 
 def note(text: str) -> None:
     """Write a note to standard error."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(printable(text) + "\n")
+    sys.stderr.flush()
+
+
+def error(text: str) -> None:
+    """Write an error to standard error, after a prefix that is red on a terminal."""
+    prefix = "\x1b[1;31merror: \x1b[0m" if sys.stderr.isatty() else "error: "
+    sys.stderr.write(f"{prefix}{printable(text)}\n")
     sys.stderr.flush()
 
 
 def as_json(value: Any) -> None:
     """Write one JSON value to standard output."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+    sys.stdout.write(printable_json(json.dumps(value, indent=2, default=str, ensure_ascii=False)) + "\n")
     sys.stdout.flush()
+
+
+def json_line(value: Any) -> None:
+    """Write one JSON value in one line to standard output."""
+    sys.stdout.write(printable_json(json.dumps(value, default=str, ensure_ascii=False)) + "\n")
+
+
+def json_file(path: Path) -> None:
+    """Write a file of JSON lines to standard output: byte by byte, unless it is a terminal."""
+    if not sys.stdout.isatty():
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    with path.open(encoding="utf-8") as lines:
+        for text in lines:
+            sys.stdout.write(printable_json(text))
+    sys.stdout.flush()
+
+
+def confirm(question: str) -> None:
+    """Ask the user to confirm.
+
+    Raises:
+        typer.Abort: the user does not.
+    """
+    typer.confirm(printable(question), abort=True)
 
 
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[str]], states: str | None = None, *, data: bool = False
 ) -> None:
-    """Write a table with the column `states` coloured. Column heads are upper-case, except those of `data`."""
+    """Write a table with the column `states` coloured. Column heads are upper-case, except those of `data`.
+
+    Each row is one line: newlines in cells become spaces.
+    """
     at = columns.index(states) if states else -1
-    columns = columns if data else [column.upper() for column in columns]
+    columns = [printable_line(column if data else column.upper()) for column in columns]
+    rows = [[printable_line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
-        _plain_table(columns, list(rows))
+        _plain_table(columns, rows)
         return
     # Imported only on terminals.
     from rich.table import Table
-    from rich.text import Text
 
     shown = Table(box=None, header_style="bold", pad_edge=False)
     for column in columns:
@@ -120,12 +194,12 @@ def table(
             column, overflow="fold" if column == columns[-1] else "ellipsis", no_wrap=column != columns[-1]
         )
     for row in rows:
-        shown.add_row(*(Text(cell, STYLES.get(cell, "") if i == at else "") for i, cell in enumerate(row)))
+        shown.add_row(*(styled((cell, STYLES.get(cell, "") if i == at else "")) for i, cell in enumerate(row)))
     console().print(shown)
 
 
-def _plain_table(columns: Sequence[str], rows: list[Sequence[str]]) -> None:
-    widths = [max(len(str(row[i])) for row in [columns, *rows]) for i in range(len(columns))]
+def _plain_table(columns: list[str], rows: list[list[str]]) -> None:
+    widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
     for row in [columns, *rows]:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         sys.stdout.write("  ".join(cells).rstrip() + "\n")

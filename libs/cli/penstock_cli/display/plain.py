@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
 
@@ -36,7 +35,7 @@ class Plain:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        sys.stdout.flush()
+        output.flush()
 
     def on_change(self, change: Change) -> None:
         """Print a change."""
@@ -63,7 +62,9 @@ class Plain:
     def on_log_line(self, line: LogLine) -> None:
         """Print a line of a step's output."""
         for text in line.text.splitlines() if line.metric is None else ():
-            self.note(f"{line.step:<{self._width}}  | {text}", line.at)
+            if not self.quiet:
+                output.log_line(f"{output.clock(line.at, precise=True)}  {line.step:<{self._width}}  |", text)
+                output.flush()
 
     def connection_state(self, why: str | None) -> None:
         """Report once that the platform does not answer (with the reason), or answers again (None)."""
@@ -76,5 +77,5 @@ class Plain:
     def note(self, text: str, at: float | None = None) -> None:
         """Print a line with the time."""
         if not self.quiet:
-            sys.stdout.write(f"{output.clock(at or time.time(), precise=True)}  {text}\n")
-            sys.stdout.flush()
+            output.line(f"{output.clock(at or time.time(), precise=True)}  {text}")
+            output.flush()

@@ -28,7 +28,7 @@ def show(preview: Preview, written: Path | None) -> None:
         hint = f"thumbnail in {written}" if written else "write a thumbnail with --to FILE"
         output.line(hint)
     else:
-        output.line(_printable(preview.text.rstrip("\n")))
+        output.line(preview.text.rstrip("\n"))
     if preview.truncated or len(preview.columns) > _COLUMNS:
         output.line("…", style="dim")
 
@@ -45,14 +45,9 @@ def write_picture(preview: Preview, to: Path) -> None:
 
 
 def _head(column: dict[str, str]) -> str:
-    return _printable(f"{column['name']} ({column['type']})" if column.get("type") else column["name"])
+    return f"{column['name']} ({column['type']})" if column.get("type") else column["name"]
 
 
 def _cell(value: Any) -> str:
-    text = "" if value is None else _printable(str(value)).replace("\n", " ")
+    text = "" if value is None else str(value)
     return text if len(text) <= _CELL else text[: _CELL - 1] + "…"
-
-
-def _printable(text: str) -> str:
-    """Remove control characters, which could move the cursor or change the title of a terminal."""
-    return "".join(one if one.isprintable() or one in "\n\t" else "\N{REPLACEMENT CHARACTER}" for one in text)

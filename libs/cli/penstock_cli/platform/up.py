@@ -116,6 +116,4 @@ def _announce(home: Path, json: bool) -> None:
     output.line(f"         export PENSTOCK_URL={address.url} PENSTOCK_TOKEN=$(cat {home / 'token'})")
     output.line(f"  stop   Ctrl-C, or kill {address.pid}")
     # Standard output may be a pipe.
-    import sys
-
-    sys.stdout.flush()
+    output.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +20,6 @@ def export(
     The history is the pipeline and all facts of the run.
     """
     # Heavy imports stay out of `--help`.
-    import shutil
     import tempfile
 
     from penstock_cli.platform import session
@@ -33,6 +31,4 @@ def export(
             output.line(str(path))
             return
         # Complete before the first byte is printed: a broken connection leaves no partial history in a pipe.
-        with path.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        output.json_file(path)

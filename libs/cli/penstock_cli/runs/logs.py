@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json as codec
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -27,7 +25,6 @@ def logs(
     # Heavy imports stay out of `--help`.
     from penstock_cli.platform import session
 
-    colour = output.terminal()
     with session.connect() as connected:
         client = connected.client
         run_id = resolve_run(client, name)
@@ -36,18 +33,18 @@ def logs(
         for line in client.runs.logs(run_id, step, follow):
             if json:
                 shown = {k: getattr(line, k) for k in ("at", "step", "attempt", "stream", "text", "metric", "value")}
-                sys.stdout.write(codec.dumps(shown, ensure_ascii=False) + "\n")
+                output.json_line(shown)
             elif line.metric is None or metrics:
-                _print_line(line, colour=colour)
+                _print_line(line)
             if follow:
-                sys.stdout.flush()
+                output.flush()
 
 
-def _print_line(line: LogLine, *, colour: bool) -> None:
+def _print_line(line: LogLine) -> None:
     attempt = f"#{line.attempt}" if line.attempt > 1 else ""
     prefix = f"{output.clock(line.at, precise=True)}  {line.step}{attempt} |"
     for text in str(line).splitlines():
-        sys.stdout.write(f"\x1b[2m{prefix}\x1b[0m {text}\n" if colour else f"{prefix} {text}\n")
+        output.log_line(prefix, text)
 
 
 def _check_step(run: Run, step: str) -> None:

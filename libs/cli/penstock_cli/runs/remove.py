@@ -48,7 +48,7 @@ def delete(
         if not yes:
             if not sys.stdin.isatty():
                 raise UsageError(f"deleting {what} cannot be undone: confirm with --yes")
-            typer.confirm(f"Delete {what}?", abort=True)
+            output.confirm(f"Delete {what}?")
         connected.client.runs.delete(run.run_id)
     if json:
         output.as_json({"run_id": run.run_id, "deleted": True})

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from penstock.client import deployments, views
 from penstock.client.http.transport import Transport
@@ -99,5 +100,7 @@ class Events:
         Raises:
             NotFoundError: the event is not stored, or no longer.
         """
-        found = self._transport.json("GET", f"/v1/events/{event}", query={"deployment": deployment})
+        found = self._transport.json(
+            "GET", f"/v1/events/{quote(str(event), safe='')}", query={"deployment": deployment}
+        )
         return views.build(Event, found["event"]), [deployments.decision(row) for row in found["decisions"]]
