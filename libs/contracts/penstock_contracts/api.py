@@ -205,6 +205,9 @@ class StepView:
     started_at: float | None = None
     finished_at: float | None = None
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+    non_finite: Annotated[
+        dict[str, str], Field(description="metrics that are NaN or infinite, as `nan`, `inf` or `-inf`")
+    ] = field(default_factory=dict[str, str])
     params: dict[str, Json] = field(default_factory=dict[str, Any])
     tags: Annotated[dict[str, str], Field(description="searchable like labels")] = field(default_factory=dict[str, str])
     reason: str | None = None

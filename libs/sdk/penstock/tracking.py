@@ -115,8 +115,9 @@ class Tracking:
         self._about.join(_ENVIRONMENT_TIMEOUT)
         recorder = self._recorder
         recorder.include_workers()
-        end |= {"metrics": recorder.metrics, "params": recorder.params, "tags": recorder.tags}
-        _write(self._folder / "end.json", end | {"artifacts": recorder.artifacts})
+        for name in ("metrics", "non_finite", "params", "tags", "artifacts"):
+            end[name] = getattr(recorder, name)
+        _write(self._folder / "end.json", end)
         os.close(self._lock)
 
     def _begin(self, run_id: str) -> Json:

@@ -141,8 +141,8 @@ class ResultCache:
         end = recorded.fact if recorded is not None else None
         if not isinstance(end, AttemptFinished) or end.outcome is not Outcome.SUCCEEDED:
             return None
-        parts = {"outputs": end.outputs, "metrics": end.metrics, "params": end.params, "tags": end.tags}
-        return replace(kept, whole=True, artifacts=end.artifacts, **parts)
+        names = ("outputs", "metrics", "non_finite", "params", "artifacts", "tags")
+        return replace(kept, whole=True, **{name: getattr(end, name) for name in names})
 
     async def _gone(self, kept: CachedResult) -> str:
         missing = await self._missing([*kept.outputs.values(), *kept.artifacts.values()])

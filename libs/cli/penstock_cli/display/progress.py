@@ -188,7 +188,7 @@ def describe(step: StepState, fact: Fact, at: float) -> str:
             return f"attempt {fact.attempt}"
         case facts.AttemptFinished() if fact.outcome in facts.SUCCESSFUL:
             took = duration(fact.finished_at - fact.started_at) if fact.started_at else ""
-            return "  ".join(part for part in (took, metrics(fact.metrics)) if part)
+            return "  ".join(part for part in (took, metrics(fact.metrics | fact.non_finite)) if part)
         case facts.AttemptFinished(outcome=Outcome.CANCELLED):
             return fact.error.message if fact.error else ""
         case facts.AttemptFinished():

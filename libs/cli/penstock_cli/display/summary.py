@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from penstock.store import FolderStore
 from penstock_cli.display import output
 from penstock_cli.display.formats import number, size
 from penstock_cli.display.output import Segments
+from penstock_core.pipeline import tagged
 
 SUCCESSFUL_STATES = ("succeeded", "cached")
 _LABEL_LIMIT = 28
@@ -112,7 +114,7 @@ def _value(value: Any, artifacts: FolderStore | None) -> Segments:
             where = str(path) if path else f"sha256:{digest[:16]}…"
             return [(f"{kind}, {size(about.get('total') or about.get('size', 0))}  ", "dim"), (where, "cyan")]
         case _:
-            text = json.dumps(plain(value, None), ensure_ascii=False, default=str)
+            text = json.dumps(tagged.plain(plain(value, None)), ensure_ascii=False, default=str)
             return [(text if len(text) <= _TEXT_LIMIT else text[: _TEXT_LIMIT - 1] + "…", "")]
 
 
@@ -145,6 +147,11 @@ def plain_values(values: Mapping[str, Any], artifacts: FolderStore | None) -> di
     return {name: plain(value, artifacts) for name, value in values.items()}
 
 
+def finite_or_text(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    """Return metrics as JSON, which has no NaN and no infinity: those are texts."""
+    return {name: value if math.isfinite(value) else str(value) for name, value in metrics.items()}
+
+
 def run_fields(run: Run) -> dict[str, object]:
     """Return a run without its steps as JSON."""
     names = (
@@ -167,7 +174,7 @@ def as_object(run: Run, artifacts: FolderStore | None) -> dict[str, Any]:
                 "attempts": step.attempts,
                 "started_at": step.started_at,
                 "finished_at": step.finished_at,
-                "metrics": step.metrics,
+                "metrics": finite_or_text(step.metrics),
             }
             for key, step in run.steps.items()
         },

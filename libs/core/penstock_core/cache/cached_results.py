@@ -34,6 +34,7 @@ class CachedResult:
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     artifacts: dict[str, Value] = field(default_factory=dict[str, Value])
     tags: dict[str, str] = field(default_factory=dict[str, str])
+    non_finite: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @frozen(kw_only=True)
@@ -50,7 +51,7 @@ def keep(end: AttemptFinished, now: float) -> CachedResult:
     """Return what to store of a successful end."""
     kept = CachedResult(run_id=end.run_id, key=end.key, attempt=end.attempt, stored_at=now, whole=False)
     size = sum(weight(value) for part in (end.outputs, end.artifacts) for value in part.values())
-    if size + json_weight(end.metrics) + json_weight(end.params) + json_weight(end.tags) > INLINE_BYTES_LIMIT:
+    if size + sum(map(json_weight, (end.metrics, end.non_finite, end.params, end.tags))) > INLINE_BYTES_LIMIT:
         return kept
     return CachedResult(
         run_id=end.run_id,
@@ -59,6 +60,7 @@ def keep(end: AttemptFinished, now: float) -> CachedResult:
         stored_at=now,
         outputs=end.outputs,
         metrics=end.metrics,
+        non_finite=end.non_finite,
         params=end.params,
         artifacts=end.artifacts,
         tags=end.tags,
@@ -74,6 +76,7 @@ def cached_end(request: AttemptRequested, kept: CachedResult, report: CacheRepor
         outcome=Outcome.CACHED,
         outputs=kept.outputs,
         metrics=kept.metrics,
+        non_finite=kept.non_finite,
         params=kept.params,
         artifacts=kept.artifacts,
         tags=kept.tags,

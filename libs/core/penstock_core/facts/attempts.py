@@ -196,6 +196,7 @@ class ArtifactCommitted:
 class AttemptFinished:
     """Attempt n ended; the first end counts. `metrics` and `params` are the last logged values.
 
+    `non_finite` are the metrics that are NaN or infinite, as `nan`, `inf` or `-inf`: JSON has no such numbers.
     `tags` are texts to search the run by. `started_at` and `finished_at` enclose the user's function, in Unix seconds;
     0 if it never started. `models` are the model versions to register.
     """
@@ -218,6 +219,7 @@ class AttemptFinished:
     cache: CacheReport | None = None
     tags: dict[str, str] = field(default_factory=dict[str, str])
     models: tuple[Registration, ...] = ()
+    non_finite: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, self.attempt)

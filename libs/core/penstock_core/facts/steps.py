@@ -51,6 +51,7 @@ class StepReused:
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     artifacts: dict[str, Value] = field(default_factory=dict[str, Value])
     tags: dict[str, str] = field(default_factory=dict[str, str])
+    non_finite: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         check_attempt(self.run_id, self.key, 1)

@@ -302,7 +302,7 @@ def _finished(state: RunState, fact: AttemptFinished) -> None:
     step.executor = fact.executor or step.executor
     step.started_at, step.finished_at = fact.started_at or step.started_at, fact.finished_at
     step.metrics, step.params, step.artifacts, step.error = fact.metrics, fact.params, fact.artifacts, fact.error
-    step.cache, step.tags = fact.cache, fact.tags
+    step.cache, step.tags, step.non_finite = fact.cache, fact.tags, fact.non_finite
     if fact.outcome in SUCCESSFUL:
         step.outputs = fact.outputs
         step.weight = sum(values.weight(value) for value in fact.outputs.values())
@@ -410,7 +410,7 @@ def _reused(state: RunState, fact: StepReused) -> None:
 def _reuse(step: StepState, fact: StepReused) -> None:
     step.outputs, step.metrics, step.params, step.artifacts = fact.outputs, fact.metrics, fact.params, fact.artifacts
     step.weight = sum(values.weight(value) for value in fact.outputs.values())
-    step.tags = fact.tags
+    step.tags, step.non_finite = fact.tags, fact.non_finite
     step.from_run, step.reason = fact.from_run, f"reused its result from run {fact.from_run}"
 
 

@@ -278,6 +278,7 @@ class _ResultReuse:
             outputs=self._outputs(step),
             count=count,
             metrics=step.metrics,
+            non_finite=step.non_finite,
             params=step.params,
             tags=step.tags,
             artifacts={name: values.with_run_id(value, self.old.run_id) for name, value in step.artifacts.items()},

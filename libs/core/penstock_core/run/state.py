@@ -127,6 +127,7 @@ class StepState:
     weight: int = 0
     error: ErrorInfo | None = None
     metrics: dict[str, float] = field(default_factory=_nothing)
+    non_finite: dict[str, str] = field(default_factory=_nothing)
     params: dict[str, Any] = field(default_factory=_nothing)
     artifacts: dict[str, Value] = field(default_factory=_nothing)
     tags: dict[str, str] = field(default_factory=_nothing)

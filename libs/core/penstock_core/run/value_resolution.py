@@ -173,7 +173,7 @@ def element(state: RunState, binding: Binding, index: int, *, by_reference: bool
             case values.Output(node, output) if state.steps[node].mapped is not None:
                 return item_result(state, state.steps[node], index, output, by_reference=by_reference)
             case values.BoundItems(items):
-                return resolve(state, items[index], by_reference=by_reference)
+                return resolve(state, items[_index(index, len(items))], by_reference=by_reference)
             case _:
                 return pick(resolve(state, binding, by_reference=by_reference), (index,))
     except tagged.NoSuchPartError as error:

@@ -18,7 +18,7 @@ class Mappable:
     def _record_mapped(self, given: MappedArguments) -> Any:
         raise NotImplementedError
 
-    def map(self, *args: Any, **lists: Any) -> Any:
+    def map(self, /, *args: Any, **lists: Any) -> Any:
         """Run the step once for each item of lists of equal length, taken pairwise.
 
         Args:
@@ -34,7 +34,7 @@ class Mappable:
         """
         return self._record_mapped(MappedArguments("zip", {}, args, lists))
 
-    def grid(self, *args: Any, **lists: Any) -> Any:
+    def grid(self, /, *args: Any, **lists: Any) -> Any:
         """Run the step for all combinations of the items of lists; the last input changes fastest. See `map`."""
         return self._record_mapped(MappedArguments("grid", {}, args, lists))
 

@@ -51,7 +51,7 @@ class Pipeline:
     def __reduce__(self) -> str:
         return self.function.__qualname__
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Inline the pipeline into the one being compiled; elsewhere, run it in this process, as `local` does."""
         tracer = pipeline_tracer.active()
         if tracer is not None:
@@ -135,7 +135,7 @@ class Pipeline:
 
         return deployments.declare(self, name, triggers, settings)
 
-    def local(self, **inputs: Any) -> Any:
+    def local(self, /, **inputs: Any) -> Any:
         """Run the pipeline in this process, one step at a time, for tests and debugging.
 
         Conditions, retries and mapped steps work as on the platform. Steps receive the very objects that other steps

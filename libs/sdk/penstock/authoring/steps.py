@@ -43,14 +43,14 @@ class Step(Mappable, Generic[P, R]):
         self._origin: Step[..., Any] = self
         self._local = signature.read_local(function, f"step {name!r}")
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Record a call in the pipeline whose body runs now, or run the function."""
         tracer = pipeline_tracer.active()
         if tracer is None:
             return self.function(*args, **kwargs)
         return tracer.record(self, args, kwargs)
 
-    def partial(self, *args: Any, **inputs: Any) -> Partial:
+    def partial(self, /, *args: Any, **inputs: Any) -> Partial:
         """Bind some inputs: `train.partial(data=data).map(depth=[2, 4])`.
 
         Raises:
@@ -200,7 +200,7 @@ class Partial(Mappable):
     def __repr__(self) -> str:
         return f"<{self._step!r} with {', '.join(self._fixed) or 'no inputs'} given>"
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Call the step with the bound inputs and these."""
         free = [name for name in self._step.signature.inputs if name not in self._fixed]
         if len(args) > len(free):
@@ -211,7 +211,7 @@ class Partial(Mappable):
             raise options.definition_error(f"input {twice!r} of step {self._step.name!r} is given twice")
         return self._step(**self._fixed, **dict(zip(free, args, strict=False)), **kwargs)
 
-    def partial(self, *args: Any, **inputs: Any) -> Partial:
+    def partial(self, /, *args: Any, **inputs: Any) -> Partial:
         """Bind further inputs."""
         free = [name for name in self._step.signature.inputs if name not in self._fixed]
         if len(args) > len(free):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import datetime
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict, Unpack
 
 from penstock import hints, tracebacks
 from penstock.authoring import mapping, options
@@ -251,26 +251,41 @@ def _unix(time: Any) -> float:
     )
 
 
+class RunOptions(TypedDict, total=False):
+    """Options of `run_pipeline`.
+
+    Attributes:
+        version: which version; None: the latest published one when the run is started.
+        timeout: time limit, after which the run is cancelled and the step fails; None: no limit.
+        name: key of the step; default: the name of the pipeline.
+    """
+
+    version: int | None
+    timeout: Duration | None
+    name: str | None
+
+
 class RunPipeline:
     """Run another pipeline: `run_pipeline("scoring", model=model)`."""
 
-    def __call__(
-        self,
-        pipeline: str | PipelineDefinition,
-        *,
-        version: int | None = None,
-        timeout: Duration | None = None,
-        name: str | None = None,
-        **inputs: Any,
-    ) -> Any:
+    def __init__(self, chosen: RunOptions | None = None) -> None:
+        self._options = chosen
+
+    def with_options(self, **changed: Unpack[RunOptions]) -> RunPipeline:
+        """Return a copy with these options, whose keyword arguments are all inputs.
+
+        For a pipeline that is given by its name and has a parameter called like an option:
+        `run_pipeline.with_options(timeout="1h")("scoring", version="v2")`.
+        """
+        return RunPipeline({**(self._options or {}), **changed})
+
+    def __call__(self, pipeline: str | PipelineDefinition, /, **given: Any) -> Any:
         """Start a run of another pipeline of the project, and wait for its output.
 
         Args:
             pipeline: the pipeline, or its name. Given the pipeline, the types of inputs and output are checked.
-            version: which version; None: the latest published one when the run is started.
-            timeout: time limit, after which the run is cancelled and the step fails; None: no limit.
-            name: key of the step; default: the name of the pipeline.
-            **inputs: its inputs.
+            **given: its inputs; and the options `version`, `timeout` and `name` (see `RunOptions`), except those that
+                are parameters of the given pipeline.
 
         Returns:
             A reference of its output; of a dictionary, or the NamedTuple, where it has several.
@@ -278,33 +293,37 @@ class RunPipeline:
         Raises:
             DefinitionError: an argument is not valid, or it is used outside a pipeline body; with the user's line.
         """
-        return _record(_run(pipeline, inputs, version, timeout, name), inputs)
+        chosen, inputs = self._split(pipeline, given)
+        return _record(_run(pipeline, inputs, chosen), inputs)
 
-    def partial(
-        self,
-        pipeline: str | PipelineDefinition,
-        *,
-        version: int | None = None,
-        timeout: Duration | None = None,
-        name: str | None = None,
-        **inputs: Any,
-    ) -> PartialWait:
+    def partial(self, pipeline: str | PipelineDefinition, /, **given: Any) -> PartialWait:
         """Run it once for each item of lists: `run_pipeline.partial("scoring", model=model).map(day=days)`."""
-        return PartialWait(lambda names: _run(pipeline, names, version, timeout, name), inputs)
+        chosen, inputs = self._split(pipeline, given)
+        return PartialWait(lambda names: _run(pipeline, names, chosen), inputs)
 
+    def _split(self, pipeline: str | PipelineDefinition, given: dict[str, Any]) -> tuple[RunOptions, dict[str, Any]]:
+        if self._options is not None:
+            return self._options, given
+        own = {} if isinstance(pipeline, str) else getattr(pipeline, "signature", _NO_SIGNATURE).inputs
+        names = [name for name in given if name in RunOptions.__annotations__ and name not in own]
+        chosen: Any = {name: given[name] for name in names}
+        return chosen, {name: value for name, value in given.items() if name not in names}
+
+
+_NO_SIGNATURE = Signature({}, {}, Any, None)
 
 run_pipeline = RunPipeline()
 
 
-def _run(
-    pipeline: Any, names: Iterable[str], version: int | None, timeout: Duration | None, name: str | None
-) -> WaitStep:
-    settings = _timeout(timeout)
+def _run(pipeline: Any, names: Iterable[str], given: RunOptions) -> WaitStep:
+    settings, version = _timeout(given.get("timeout")), given.get("version")
     if version is not None:
         settings["target_version"] = options.whole(version, "version", 1, 2**31)
     known = getattr(pipeline, "signature", None)
     target = options.name(pipeline.name if known is not None else pipeline, "pipeline of run_pipeline()")
-    waiting = WaitStep(Kind.RUN, name or target, dict.fromkeys(names, Any), Any, {**settings, "target": target})
+    waiting = WaitStep(
+        Kind.RUN, given.get("name") or target, dict.fromkeys(names, Any), Any, {**settings, "target": target}
+    )
     if isinstance(known, Signature):
         waiting.pipeline = pipeline
         waiting.signature = Signature(known.inputs, {"result": known.returns}, known.returns, None)

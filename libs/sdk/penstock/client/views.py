@@ -82,6 +82,7 @@ class Step:
     """The state of a step of a run.
 
     Attributes:
+        metrics: the last values; `non_finite` are those that are NaN or infinite, as text.
         outputs: values as JSON: inline, or a reference to an artifact.
         artifacts: logged artifacts, in the same form; of a running attempt those stored so far.
         checkpoint: the last one of any attempt.
@@ -96,6 +97,7 @@ class Step:
     started_at: float | None = None
     finished_at: float | None = None
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+    non_finite: dict[str, str] = field(default_factory=dict[str, str])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     tags: dict[str, str] = field(default_factory=dict[str, str])
     reason: str | None = None
@@ -326,6 +328,10 @@ def parse_reasons(data: Mapping[str, Any]) -> Reasons:
     return build(Reasons, data, steps={row.key: row for row in rows})
 
 
+def _numbers(non_finite: Mapping[str, str]) -> dict[str, float]:
+    return {name: float(text) for name, text in non_finite.items()}
+
+
 def parse_step(key: str, data: Mapping[str, Any]) -> Step:
     """Read a step from the API's JSON."""
     error = build(StepError, data["error"]) if data.get("error") else None
@@ -334,6 +340,7 @@ def parse_step(key: str, data: Mapping[str, Any]) -> Step:
         Step,
         data,
         key=key,
+        metrics={**(data.get("metrics") or {}), **_numbers(data.get("non_finite") or {})},
         error=error,
         checkpoint=build(Checkpoint, saved) if saved else None,
         cache=build(Cache, cache, differs=tuple(cache.get("differs") or ())) if cache else None,

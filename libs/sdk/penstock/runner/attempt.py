@@ -97,7 +97,7 @@ def perform(
         recorder.include_workers()
     end["finished_at"] = end["finished_at"] or time.time()
     end["metrics"], end["params"], end["artifacts"] = recorder.metrics, recorder.params, recorder.artifacts
-    end["tags"] = recorder.tags
+    end["tags"], end["non_finite"] = recorder.tags, recorder.non_finite
     if recorder.models and end["outcome"] == "succeeded":
         end["models"] = recorder.wanted()
     return end, recorder

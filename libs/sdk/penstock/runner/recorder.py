@@ -166,7 +166,7 @@ class Recorder:
                     continue
 
     def metric(self, name: str, value: float, step: int | None) -> None:
-        """Record a metric. JSON has no NaN or infinity: such values are texts here, and not part of the end."""
+        """Record a metric. JSON has no NaN or infinity: such values are texts."""
         finite = self._keep_metric(name, value)
         spelled = self._names.get(name) or self._spelled(name)
         if not spelled or self._left <= 0:
@@ -181,13 +181,12 @@ class Recorder:
     def _keep_metric(self, name: str, value: float) -> bool:
         """Keep the last value of a metric; returns whether it is finite."""
         finite = math.isfinite(value)
-        if not finite:
-            self.metrics.pop(name, None)
-            if len(self.non_finite) < MAX_NAMES:
+        (self.non_finite if finite else self.metrics).pop(name, None)
+        if name in self.metrics or name in self.non_finite or len(self.metrics) + len(self.non_finite) < MAX_NAMES:
+            if finite:
+                self.metrics[name] = value
+            else:
                 self.non_finite[name] = str(value)
-        elif name in self.metrics or len(self.metrics) < MAX_NAMES:
-            self.non_finite.pop(name, None)
-            self.metrics[name] = value
         return finite
 
     def _spelled(self, name: str) -> str:
@@ -250,8 +249,7 @@ class Recorder:
 
     def wanted(self) -> list[dict[str, Any]]:
         """Return the registrations for the attempt's end; those that use the logged metrics include non-finite ones."""
-        non_finite = {name: text for name, text in self.non_finite.items() if name not in self.metrics}
-        return [one if one["metrics"] is not None else {**one, "non_finite": non_finite} for one in self.models]
+        return [one if one["metrics"] is not None else {**one, "non_finite": self.non_finite} for one in self.models]
 
     def _stored(self, name: str, saved: dict[str, Any]) -> None:
         self.artifacts.keep(name, saved)

@@ -93,7 +93,9 @@ def side(folded: FoldedRun, version: Version | None) -> dict[str, Part]:
         "params": {(step.key, name): _short(value) for step in steps for name, value in step.params.items()},
         "tags": {("", name): text for name, text in request.labels.items()}
         | {(step.key, name): text for step in steps for name, text in step.tags.items()},
-        "metrics": {(step.key, name): value for step in steps for name, value in step.metrics.items()},
+        "metrics": {
+            (step.key, name): value for step in steps for name, value in (step.metrics | step.non_finite).items()
+        },
         "outputs": {
             (step.key, name): _value(value)
             for step in steps

@@ -63,6 +63,7 @@ class ModelRegistration:
         )
         details = VersionDetails(
             metrics=dict(step.metrics if body.metrics is None else body.metrics),
+            non_finite=dict(step.non_finite if body.metrics is None else {}),
             params=dict(step.params),
             tags=body.tags,
             description=body.description,

@@ -115,6 +115,7 @@ def _step(folded: FoldedRun, step: StepState) -> StepView:
         started_at=step.started_at or None,
         finished_at=step.finished_at or None,
         metrics=step.metrics,
+        non_finite=step.non_finite,
         params=step.params,
         tags=step.tags,
         reason=step.reason,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -165,8 +166,10 @@ def _killed(folder: Path, begin: _Begin) -> AttemptFinished:
     error = {"type": "Lost", "message": KILLED}
     attempt = {"run_id": begin.run_id, "key": script_runs.STEP, "attempt": 1, "executor": script_runs.STEP}
     when = {"started_at": begin.began_at, "finished_at": max([begin.began_at, *times])}
-    finite = {name: value for name, value in list(found["metrics"].items())[:500] if abs(value) < float("inf")}
-    return _fact(found | {"metrics": finite} | attempt | when | {"outcome": "failed", "error": error})
+    logged = dict(list(found["metrics"].items())[:500])
+    found["metrics"] = {name: value for name, value in logged.items() if math.isfinite(value)}
+    found["non_finite"] = {name: str(value) for name, value in logged.items() if not math.isfinite(value)}
+    return _fact(found | attempt | when | {"outcome": "failed", "error": error})
 
 
 def _fact(fields: Json) -> AttemptFinished:
