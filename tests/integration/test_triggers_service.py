@@ -35,6 +35,7 @@ from penstock_core.deployments.state import Actor
 from penstock_core.facts import AttemptFinished, RunRequested, StepSuspended
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline
+from penstock_core.run_events import HOPS_LIMIT
 from penstock_servicekit import app
 from penstock_servicekit.settings import ServiceSettings
 from penstock_triggers.app import build
@@ -77,7 +78,7 @@ class Platform:
         )
 
     async def send(self, type: str, data: Any = None, id: str = "1", **more: Any) -> Event:
-        event = Event(project="default", type=type, source=type, id=id, data=data, **more)
+        event = Event(**({"project": "default", "type": type, "source": type, "id": id, "data": data} | more))
         sequence, _ = await EventStream(self.bus).publish(event)
         return replace(event, sequence=sequence)
 
@@ -180,6 +181,7 @@ async def test_an_event_starts_a_run_with_mapped_inputs(platform: Platform) -> N
         "event_type": "com.acme.one",
         "event_source": "com.acme.one",
         "event_id": "1",
+        "hops": "0",
     }
     [decision] = await platform.decisions(event)
     assert (decision.outcome, decision.run_id, decision.revision) == (Outcome.STARTED, run.run_id, 1)
@@ -226,6 +228,18 @@ async def test_events_from_before_a_deployment_or_a_revision_meet_what_was_in_fo
     assert len(await platform.runs("early")) == 1
     for event in (early, paused, deleted):
         assert await platform.decisions(event) == []
+
+
+async def test_deployments_that_run_for_their_own_events_end_after_a_bounded_number_of_runs(platform: Platform) -> None:
+    await platform.deploy("own", on("com.acme.own"))
+    await platform.send("com.acme.own", id="1", extensions={"hops": HOPS_LIMIT - 2}, source="penstock/runs")
+    [run] = await platform.started("own")
+    assert run.trigger["hops"] == str(HOPS_LIMIT - 1)
+    last = await platform.send("com.acme.own", id="2", extensions={"hops": HOPS_LIMIT - 1}, source="penstock/runs")
+    [decision] = await until(lambda: platform.decisions(last), lambda found: len(found) == 1)
+    assert decision.outcome is Outcome.REJECTED
+    assert "started each other" in decision.error
+    assert len(await platform.runs("own")) == 1
 
 
 async def test_a_failing_expression_or_input_is_rejected_and_harms_no_other_deployment(platform: Platform) -> None:

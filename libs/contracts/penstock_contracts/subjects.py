@@ -67,6 +67,9 @@ WAKES_CONSUMER = "scheduler-wakes"
 MODELS_CONSUMER = "model-events"
 """Durable consumer, on MODELS, that publishes an event for every change of a model."""
 
+RUN_EVENTS_CONSUMER = "run-events"
+"""Durable consumer, on RUNS, that publishes an event for the end of every run."""
+
 TRIGGERS_CONSUMER = "triggers"
 """Durable consumers, on EVENTS and on TIMERS, of the triggers service."""
 

@@ -64,6 +64,7 @@ from penstock_gateway.retention.retention_service import RetentionService
 from penstock_gateway.run_streams import routes as run_stream_routes
 from penstock_gateway.run_streams.run_streams import RunStreams
 from penstock_gateway.runs import routes as run_routes
+from penstock_gateway.runs.announcer import RunAnnouncer
 from penstock_gateway.runs.cancellations import Cancellations
 from penstock_gateway.runs.reruns import Reruns
 from penstock_gateway.runs.resumption import Resumptions
@@ -260,7 +261,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     answers = Answers(log, reader)
     questions = OpenQuestions(followers, log, context.log)
     signer = Signer(settings.links_secret.get_secret_value() or token)
-    announcer = ModelAnnouncer(context, events)
+    run_announcer = RunAnnouncer(context, log, version_store, events)
+    announcer = ModelAnnouncer(context, log, events)
 
     evaluator = CelEvaluator()
     deployments = Deployments(DeploymentLog(bus, source), versions, models, artifacts, evaluator, PROJECT)
@@ -295,8 +297,9 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         Explanations(deployments, DecisionLog(bus, source), events, evaluator),
         RetentionService(bus, versions),
         announcer,
+        run_announcer,
     )
-    background: list[Background] = [read_model, auditor, questions, projector, series, announcer]
+    background: list[Background] = [read_model, auditor, questions, projector, series, announcer, run_announcer]
     if settings.openlineage_url:
         key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None
         background.append(LineageEmitter(context, states, settings.openlineage_url, key))

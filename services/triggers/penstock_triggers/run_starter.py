@@ -10,7 +10,7 @@ from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts.commands import Version
-from penstock_core import access, requests
+from penstock_core import access, requests, run_events
 from penstock_core.deployments import decisions, matching
 from penstock_core.deployments.definition import CRON_TICK, Definition, Subscription
 from penstock_core.deployments.events import Event
@@ -69,10 +69,17 @@ class RunStarter:
 
         Raises:
             ExpressionError: a mapping to an input failed.
-            InputError: the inputs do not fit the pipeline, or there is no such published version.
+            InputError: the inputs do not fit the pipeline, there is no such published version, or too many runs
+                started each other.
             UnavailableError: a part of the platform does not answer.
         """
         definition, event = start.definition, start.events[-1]
+        hops = run_events.next_hop(start.events)
+        if hops >= run_events.HOPS_LIMIT:
+            raise InputError(
+                f"{hops} runs started each other by their events: the trigger may run for events of its own runs; "
+                "filter them, such as data.deployment != 'NAME'"
+            )
         version = await self._version(event.project, definition)
         given = matching.run_inputs(start.subscription, start.events, definition.inputs, self._evaluator)
         names = requests.model_references(version.pipeline.params, given)
@@ -85,6 +92,7 @@ class RunStarter:
                 "event_type": event.type,
                 "event_source": event.source,
                 "event_id": event.id,
+                "hops": str(hops),
             },
             requested_by=access.trigger(start.deployment),
             labels=definition.labels,

@@ -422,12 +422,12 @@ async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platf
             await asyncio.Event().wait()
 
     events = platform.gateway.feature(EventStream)
-    dying = ModelAnnouncer(platform.context, Dies(platform.bus))
+    dying = ModelAnnouncer(platform.context, platform.log, Dies(platform.bus))
     await dying.start()
     await asyncio.wait_for(publishing.wait(), 30)
     await dying.close()
     assert await published(platform, PROMOTED, "killed") == []
-    after = ModelAnnouncer(platform.context, events)
+    after = ModelAnnouncer(platform.context, platform.log, events)
     await after.start()
     try:
         (event,) = await until(lambda: published(platform, PROMOTED, "killed"))
@@ -435,7 +435,7 @@ async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platf
         assert len(await until(lambda: published(platform, "penstock.model.registered.v1", "killed"))) == 1
     finally:
         await after.close()
-        replacement = ModelAnnouncer(platform.context, events)
+        replacement = ModelAnnouncer(platform.context, platform.log, events)
         await replacement.start()
         platform.gateway._background.append(replacement)
 

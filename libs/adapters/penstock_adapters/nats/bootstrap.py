@@ -129,6 +129,8 @@ def consumers(pools: list[str], ack_wait: float = ACK_WAIT) -> list[tuple[str, d
         "max_ack_pending": 1000,
     }
     found.append((subjects.MODELS, changes))
+    ends = {**common, "durable_name": subjects.RUN_EVENTS_CONSUMER, "filter_subject": subjects.RUNS_FINISHED}
+    found.append((subjects.RUNS, {**ends, "max_ack_pending": 1000}))
     triggers = {**common, "durable_name": subjects.TRIGGERS_CONSUMER, "max_ack_pending": 10_000}
     found.append((subjects.EVENTS, {**triggers, "filter_subject": "events.>"}))
     found.append((subjects.TIMERS, {**triggers, "filter_subject": "trigger-due.>"}))

@@ -10,13 +10,17 @@ is idempotent: the event's ID is derived from the fact.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.event_stream import EventStream
+from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import model_fact_codec, subjects
 from penstock_contracts.fact_codec import UnreadableFact
+from penstock_core import run_events
 from penstock_core.deployments.events import Event
-from penstock_core.registry.facts import ModelFact
+from penstock_core.facts import RunRequested
+from penstock_core.registry.facts import ModelFact, ModelRegistered
 from penstock_gateway.registry import model_views as views
 from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext
@@ -27,8 +31,9 @@ _PREFETCH = 50
 class ModelAnnouncer:
     """Publishes changes in the order of the stream while it runs."""
 
-    def __init__(self, context: ServiceContext, events: EventStream) -> None:
+    def __init__(self, context: ServiceContext, log: NatsRunLog, events: EventStream) -> None:
         self._context = context
+        self._log = log
         self._events = events
         self._worker = DurableWorker(
             context, subjects.MODELS, subjects.MODELS_CONSUMER, self.announce, prefetch=_PREFETCH
@@ -59,10 +64,18 @@ class ModelAnnouncer:
             id=fact.tail,
             time=datetime.fromtimestamp(fact.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             subject=fact.model,
-            extensions={"keys": ",".join(_keys(fact))},
+            extensions={"keys": ",".join(_keys(fact)), **await self._hops(fact)},
             data=views.change(fact).model_dump(),
         )
         await self._events.publish(event)
+
+    async def _hops(self, fact: ModelFact) -> dict[str, Any]:
+        """Return the extension of events that the run caused which registered the version."""
+        if not isinstance(fact, ModelRegistered):
+            return {}
+        name = subjects.run(fact.run_id, "requested")
+        record = (await self._log.last([name])).get(name)
+        return run_events.hops_of(record.fact.trigger) if record and isinstance(record.fact, RunRequested) else {}
 
 
 def _keys(fact: ModelFact) -> list[str]:

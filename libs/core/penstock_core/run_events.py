@@ -1,0 +1,97 @@
+"""The event about the end of a run, which triggers and waiting steps can take. Pure.
+
+Events that runs cause carry `hops`: how many deployments started each other before. It bounds chains that never end,
+such as a deployment that runs for the end of its own runs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from penstock_core.deployments.events import Event
+from penstock_core.facts import AttemptFinished, Outcome, RunFinished, RunRequested
+from penstock_core.pipeline.values import Inline, Stored, Value
+
+SOURCE = "penstock/runs"
+"""Source of the events about runs; their id is that of the run."""
+
+HOPS_LIMIT = 32
+"""Maximum number of runs in a chain in which each one was started for an event that the one before caused."""
+
+_HOPS = "hops"
+
+
+def run_finished(requested: RunRequested, finished: RunFinished, ends: Iterable[AttemptFinished], at: float) -> Event:
+    """Return the event about a finished run.
+
+    Args:
+        requested: its request.
+        finished: its end.
+        ends: ends of attempts, whose metrics are included; of a step that ran several times the last one counts.
+        at: when it finished, in Unix seconds.
+    """
+    return Event(
+        project=requested.project,
+        type=RunFinished.ce_type,
+        source=SOURCE,
+        id=requested.run_id,
+        time=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        subject=requested.pipeline,
+        extensions={"keys": f"{requested.pipeline},{requested.run_id}", **hops_of(requested.trigger)},
+        data={
+            "run_id": requested.run_id,
+            "pipeline": requested.pipeline,
+            "version": requested.version,
+            "state": finished.outcome.value,
+            "error": finished.error,
+            "deployment": requested.trigger.get("deployment", ""),
+            "labels": requested.labels,
+            "requested_by": requested.requested_by,
+            "duration": round(max(0.0, at - requested.requested_at), 3),
+            "outputs": _outputs(finished.outputs),
+            "metrics": _metrics(ends),
+        },
+    )
+
+
+def hops_of(trigger: Mapping[str, str]) -> dict[str, Any]:
+    """Return the extension of events that a run with this trigger causes."""
+    hops = trigger.get(_HOPS, "")
+    return {_HOPS: int(hops)} if hops.isdecimal() else {}
+
+
+def next_hop(events: Sequence[Event]) -> int:
+    """Return which run of a chain a run for these events is; 0 if none of them was caused by a triggered run."""
+    found = [event.extensions.get(_HOPS) for event in events if event.source.startswith("penstock/")]
+    known = [int(hops) for hops in found if isinstance(hops, int) or (isinstance(hops, str) and hops.isdecimal())]
+    return max(known, default=-1) + 1
+
+
+def _outputs(outputs: Mapping[str, Value]) -> dict[str, Any]:
+    """Return outputs as inputs of another run take them: JSON, or the reference to an artifact.
+
+    Lists and dictionaries with stored parts, and values by reference, are left out.
+    """
+    found: dict[str, Any] = {}
+    for name, value in outputs.items():
+        if isinstance(value, Inline):
+            found[name] = value.value
+        elif isinstance(value, Stored):
+            found[name] = {"artifact": asdict(value.artifact)}
+    return found
+
+
+def _metrics(ends: Iterable[AttemptFinished]) -> dict[str, float]:
+    """Return the finite metrics of successful attempts by name.
+
+    Of several steps with the same metric, the last by key counts, as in lists of runs.
+    """
+    good = [end for end in ends if end.outcome in (Outcome.SUCCEEDED, Outcome.CACHED)]
+    found: dict[str, float] = {}
+    for end in sorted(good, key=lambda end: (end.key, end.attempt)):
+        found |= {name: value for name, value in end.metrics.items() if math.isfinite(value)}
+    return found

@@ -1,0 +1,73 @@
+"""Publishes the end of every run as an event, once it is in the log.
+
+In: ends of runs from the stream RUNS. Out: an event in the stream EVENTS, which can start runs. Steps can wait for it
+without a key, with the name of the pipeline, and with the id of the run.
+
+Promise: every end is published at least once, because its delivery is acknowledged last. Publishing again is
+idempotent: the event's id is that of the run.
+"""
+
+from __future__ import annotations
+
+from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_contracts import subjects
+from penstock_contracts.ports import VersionReader
+from penstock_core import run_events, script_runs
+from penstock_core.facts import AttemptFinished, RunFinished, RunRequested
+from penstock_core.pipeline.ir import Pipeline
+from penstock_servicekit.durable_worker import DurableWorker
+from penstock_servicekit.service_context import ServiceContext
+
+_PREFETCH = 200
+_CONCURRENCY = 16
+
+
+class RunAnnouncer:
+    """Publishes ends of runs while it runs; all gateways share the work."""
+
+    def __init__(self, context: ServiceContext, log: NatsRunLog, versions: VersionReader, events: EventStream) -> None:
+        self._log = log
+        self._versions = versions
+        self._events = events
+        self._worker = DurableWorker(
+            context,
+            subjects.RUNS,
+            subjects.RUN_EVENTS_CONSUMER,
+            self._announce,
+            prefetch=_PREFETCH,
+            concurrency=_CONCURRENCY,
+        )
+
+    async def start(self) -> None:
+        """Start to publish."""
+        self._worker.start()
+
+    async def close(self) -> None:
+        """Stop; another gateway publishes the rest, or this one after a restart."""
+        await self._worker.stop()
+
+    async def _announce(self, delivery: Delivery) -> None:
+        run_id = delivery.subject.split(".")[2]
+        names = [subjects.run(run_id, tail) for tail in ("requested", "finished")]
+        found = await self._log.last(names)
+        requested, finished = (found[name].fact if name in found else None for name in names)
+        if not isinstance(requested, RunRequested) or not isinstance(finished, RunFinished):
+            return  # unreadable, or deleted meanwhile
+        ends = await self._ends(requested)
+        at = finished.finished_at or delivery.at
+        await self._events.publish(run_events.run_finished(requested, finished, ends, at))
+
+    async def _ends(self, requested: RunRequested) -> list[AttemptFinished]:
+        """Return the ends of attempts of steps that are not mapped; a mapped step may have 10,000 items."""
+        pipeline = await self._pipeline(requested)
+        keys = [node.key for node in pipeline.nodes if node.mapped is None] if pipeline else []
+        records = await self._log.last([subjects.run(requested.run_id, f"step.{key}.*.finished") for key in keys])
+        return [record.fact for record in records.values() if isinstance(record.fact, AttemptFinished)]
+
+    async def _pipeline(self, requested: RunRequested) -> Pipeline | None:
+        if requested.version == script_runs.VERSION:
+            return script_runs.pipeline(requested.pipeline)
+        version = await self._versions.get(requested.project, requested.pipeline, requested.version)
+        return version.pipeline if version else None
