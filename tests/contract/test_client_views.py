@@ -22,6 +22,7 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
     (views.StepError, api.StepError),
     (views.Cache, CacheReport),
     (views.Checkpoint, api.CheckpointView),
+    (views.FailedItem, api.FailedItem),
     (views.WaitsFor, waits.WaitView),
     (views.Step, api.StepView),
     (views.Run, api.RunView),

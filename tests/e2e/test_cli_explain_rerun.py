@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -51,6 +52,16 @@ def retried(n: int = 4):
 @step
 def size(source: Path, times: int, note: str) -> str:
     return f"{len(source.read_text()) * times} {note}"
+
+@step
+def odd(n: int) -> int:
+    if n % 2 == 0:
+        raise ValueError(f"{n} is even")
+    return n
+
+@pipeline
+def fanned():
+    return odd.with_options(min_success=0.5).map([1, 2, 3, 4])
 
 @pipeline
 def sized(source: Path, times: int = 1, note: str = "plain"):
@@ -180,6 +191,22 @@ def test_a_failing_rerun_shows_the_reason(up: Workspace, broken: str) -> None:
     assert "step fails failed: ValueError: no 9s today" in text
     assert 'File "flows.py"' in text
     assert up.call("runs", "rerun", "k" + "0" * 25, code=2).startswith("error: ")
+
+
+def test_a_rerun_shows_what_a_run_shows(up: Workspace) -> None:
+    def shown(*arguments: str) -> list[list[str]]:
+        """Return the changes of steps, and the lines of the chart, without times."""
+        lines = [line.split() for line in up.call(*arguments).splitlines() if line]
+        changes = [line[1:3] for line in lines[1:] if re.match(r"\d\d:", line[0])]
+        return sorted(changes + [line[:2] for line in lines if line[0].startswith("odd")])
+
+    run, rerun = shown("run", "flows.py:fanned"), shown("runs", "rerun", "last")
+    failed = [["odd[1]", "failed"], ["odd[3]", "failed"]]
+    assert run == rerun == sorted([["odd", "running"], *[["odd", "succeeded"], *failed] * 2, ["run", "succeeded"]])
+    view = up.client.runs.get(up.client.runs.list("fanned", limit=1)[0].run_id).steps["odd"]
+    assert view.items == {"count": 4, "finished": 4, "succeeded": 2, "failed": 2}
+    assert view.last_failed is not None and view.last_failed.key in ("odd[1]", "odd[3]")
+    assert str(view.last_failed).endswith(f": ValueError: {int(view.last_failed.key[4]) + 1} is even")
 
 
 def test_a_rerun_requires_a_version_choice_when_a_newer_one_exists(up: Workspace) -> None:

@@ -145,7 +145,7 @@ def _offline(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _print_manifest(manifest: dict[str, Any], folder: Path, done: str, *, json: bool) -> None:
-    from penstock_cli.display.formats import size
+    from penstock_cli.display.formats import plural, size
 
     if json:
         output.as_json({name: manifest[name] for name in ("version", "started_at", "finished_at", "artifacts")})
@@ -154,8 +154,8 @@ def _print_manifest(manifest: dict[str, Any], folder: Path, done: str, *, json: 
     stored = manifest["artifacts"]
     copied = "" if stored["copied"] else ", not copied"
     output.line(
-        f"{done} {folder}: {len(manifest['streams'])} streams with {messages} messages, "
-        f"{stored['objects']} artifacts ({size(stored['bytes'])}{copied})"
+        f"{done} {folder}: {plural(len(manifest['streams']), 'stream')} with {plural(messages, 'message')}, "
+        f"{plural(stored['objects'], 'artifact')} ({size(stored['bytes'])}{copied})"
     )
 
 
@@ -193,6 +193,7 @@ def restore_runs(
 
     Use it when the log of the platform was lost.
     """
+    from penstock_cli.display.formats import plural
     from penstock_cli.platform import session
 
     if (run is None) is not every:
@@ -202,14 +203,14 @@ def restore_runs(
     if json:
         output.as_json(dataclasses.asdict(report))
     else:
-        output.line(f"{report.restored_count} run{_plural(report.restored_count)} restored")
+        output.line(f"{plural(report.restored_count, 'run')} restored")
         _print_problems(report)
     if report.problems:
         raise typer.Exit(1)
 
 
 def _print_report(report: JanitorReport) -> None:
-    from penstock_cli.display.formats import size
+    from penstock_cli.display.formats import plural, size
 
     would = "would be " if report.dry_run else ""
     for row in report.deleted_runs[:_SHOWN]:
@@ -231,8 +232,8 @@ def _print_report(report: JanitorReport) -> None:
     )
     if report.predates_log:
         output.line(
-            f"{report.predates_log} unreferenced artifacts are older than the log, which may have been replaced: "
-            "they are kept (--older-than-log removes them)"
+            f"{plural(report.predates_log, 'unreferenced artifact')} older than the log, which may have been replaced: "
+            "kept (--older-than-log removes them)"
         )
     _print_problems(report)
 
@@ -240,7 +241,3 @@ def _print_report(report: JanitorReport) -> None:
 def _print_problems(report: JanitorReport) -> None:
     for problem in report.problems:
         output.note(f"error: {problem}")
-
-
-def _plural(count: int) -> str:
-    return "" if count == 1 else "s"

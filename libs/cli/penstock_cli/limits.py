@@ -10,6 +10,7 @@ import typer
 
 from penstock_cli.arguments import Json
 from penstock_cli.display import output
+from penstock_cli.display.formats import plural
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
@@ -115,7 +116,7 @@ def _slots(limit: Limit) -> str:
 def _slots_text(limit: Limit) -> str:
     if limit.slots is None:
         return "slots as each step states"
-    return f"{limit.slots} slot{'' if limit.slots == 1 else 's'}"
+    return plural(limit.slots, "slot")
 
 
 def _row(holder: SlotHolder) -> tuple[str, str, str]:

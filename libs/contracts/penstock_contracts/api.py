@@ -187,6 +187,15 @@ class StepError:
 
 
 @frozen(kw_only=True)
+class FailedItem:
+    """An item of a mapped step that failed, with type and message of its error."""
+
+    key: str
+    type: str
+    message: str
+
+
+@frozen(kw_only=True)
 class CheckpointView:
     """The last checkpoint of a step: which attempt saved it, when, and the value."""
 
@@ -226,8 +235,10 @@ class StepView:
     from_run: Annotated[str | None, Field(description="the run whose result is reused")] = None
     depends_on: list[str] = field(default_factory=list[str])
     items: Annotated[
-        dict[str, int] | None, Field(description="of a mapped step: `count`, and the number of items per state")
+        dict[str, int] | None,
+        Field(description="of a mapped step: `count`, how many have `finished`, and the number of items per state"),
     ] = None
+    last_failed: Annotated[FailedItem | None, Field(description="of a mapped step: the item that failed last")] = None
     item_of: Annotated[str | None, Field(description="of an item: the mapped step")] = None
 
 

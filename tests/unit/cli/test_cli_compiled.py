@@ -24,6 +24,9 @@ COMPILED: dict[str, Any] = {
             "step": "s",
             "inputs": {"x": {"items": [{"node": "a", "output": "r"}, {"fields": {"k": {"node": "c", "output": "r"}}}]}},
             "after": ["a", "d"],
+            "mapped": {"over": ["x"], "window": 7, "min_success": 0.5, "new": 3},
+            "rule": "all_done",
+            "phase": "on_exit",
         },
     ],
     "outputs": {},
@@ -34,6 +37,13 @@ def test_the_outline_shows_dependencies_and_retries() -> None:
     outline = compiled.outline(COMPILED)
     assert [ir.dependencies(node) for node in outline.nodes] == [[], ["a", "c", "d"]]
     assert outline.steps["s"].retry == ir.Retry(retries=2, on=("OSError",))
+
+
+def test_the_outline_shows_mapped_and_closing_steps() -> None:
+    first, second = compiled.outline(COMPILED).nodes
+    assert (first.mapped, first.rule, first.phase) == (None, ir.Rule.ALL_SUCCEEDED, ir.Phase.MAIN)
+    assert second.mapped == ir.MapSpec(over=("x",), window=7, min_success=0.5)
+    assert (second.rule, second.phase) == (ir.Rule.ALL_DONE, ir.Phase.ON_EXIT)
 
 
 SCHEMAS: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from penstock.client import views
 from penstock.client.views import Event, LogLine, Run
 from penstock_cli.display import chart, formats, output, plain, summary
 from penstock_cli.display.progress import Progress
-from penstock_core.pipeline.ir import Node, Pipeline, Port, Retry, StepSpec
+from penstock_core.pipeline.ir import MapSpec, Node, Pipeline, Port, Retry, StepSpec
 from penstock_core.pipeline.values import Output
 
 SPEC = {"entrypoint": "m:f", "outputs": (Port(name="result"),)}
@@ -120,7 +121,7 @@ def view() -> Run:
 
 def show_plain(events: list[Event]) -> tuple[Progress, list[str]]:
     progress = Progress("r1", PIPELINE, 1)
-    changes = [change for event in events if (change := progress.apply(event))]
+    changes = [change for event in events for change in progress.apply(event)]
     return progress, [f"{change.key or 'run'} {change.state} {change.text}".strip() for change in changes]
 
 
@@ -190,10 +191,10 @@ def test_the_live_table_shows_every_step(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "attempt 2" in text and "step 'train' failed" in text
 
 
-def render(shown: Any) -> str:
+def render(shown: Any, width: int = 100) -> str:
     from rich.console import Console
 
-    plain_console = Console(file=io.StringIO(), width=100, height=30, markup=False)
+    plain_console = Console(file=io.StringIO(), width=width, height=30, markup=False)
     with plain_console.capture() as captured:
         plain_console.print(shown._render())
     return captured.get()
@@ -222,12 +223,102 @@ def test_a_large_run_shows_counts_and_relevant_steps(monkeypatch: pytest.MonkeyP
     assert len(text.splitlines()) < 30
 
 
+MAPPED = Pipeline(
+    name="fan",
+    steps=PIPELINE.steps,
+    nodes=(
+        Node(key="load", step="load"),
+        Node(key="train", step="train", inputs={"x": Output("load")}, mapped=MapSpec(over=("x",))),
+    ),
+)
+
+
+def mapped_run(finished: int, *, failed: int | None = None) -> EventSequence:
+    """A run whose mapped step has 30 items, of which some have finished, and one has failed."""
+    story = EventSequence()
+    story.tell(0, "run.requested", requested_at=BASE, project="d", pipeline="fan", version=1)
+    story.request(0, "load")
+    story.finish(0, 1, "load")
+    story.tell(1, "step.expanded", key="train", count=30)
+    for n in range(30):
+        story.request(1, f"train[{n}]")
+    for n in range(finished):
+        story.finish(1, 2 + n / 10, f"train[{n}]")
+    if failed is not None:
+        story.finish(1, 5, f"train[{failed}]", outcome="failed", error=ERROR)
+        story.request(5, f"train[{failed}]", 2)
+        story.finish(6, 7, f"train[{failed}]", 2, outcome="failed", error=ERROR)
+    return story
+
+
+def test_the_live_view_counts_the_items_of_a_mapped_step_and_shows_the_last_failed_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from rich.console import Console
+
+    from penstock_cli.display.live import Live
+
+    monkeypatch.setattr(output, "console", lambda: Console(file=io.StringIO(), width=160, height=30))
+    monkeypatch.setattr(time, "time", lambda: BASE + 11)
+    progress = Progress("r1", MAPPED, 1)
+    for event in mapped_run(16, failed=20).events:
+        progress.apply(event)
+    lines = render(Live(progress), width=160).splitlines()
+    assert "running  11.0 s" in lines[0]
+    assert "17/30 items, 1 without a result" in lines[2] and "10.0 s" in lines[2]
+    assert lines[3].split()[1] == "train[20]" and "ValueError: bad [row]" in lines[3] and "attempt 2" in lines[3]
+    assert "1/2 finished, 1 running" in lines[4], "items are no steps"
+    # The chart ends now: a tenth of it is before the items began.
+    width = lines[2].count("█") + lines[1].count("█")
+    assert 36 <= width <= 41 and lines[2].rstrip().index("█") > lines[1].index("█")
+
+
+def test_plain_lines_count_the_items_of_a_mapped_step_every_two_seconds(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress("r1", MAPPED, 1)
+    with plain.Plain(progress, quiet=False) as display:
+        for event in mapped_run(30).events:
+            now[0] += 0.1
+            for change in progress.apply(event):
+                display.on_change(change)
+    lines = [line[14:] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert lines[:2] == ["load      succeeded  1.00 s", "train     running    30 items"]
+    assert lines[-1] == "train     succeeded  30 items"
+    counts = [line for line in lines if "/30" in line]
+    assert 1 <= len(counts) <= 4 and all(line.startswith("train     running    ") for line in counts)
+
+
+def test_the_chart_of_a_running_run_ends_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: BASE + 10)
+    steps: dict[str, Any] = {
+        "load": {"state": "succeeded", "attempts": 1, "started_at": BASE, "finished_at": BASE + 2},
+        "train": {
+            "state": "running",
+            "started_at": BASE + 2,
+            "items": {"count": 30, "finished": 17, "succeeded": 16, "failed": 1, "running": 4},
+            "last_failed": {"key": "train[3]", "type": "ValueError", "message": "no"},
+        },
+        "report": {"state": "running", "attempts": 1, "started_at": BASE + 6},
+    }
+    run = views.parse_run(
+        {"run_id": "r1", "pipeline": "p", "version": 1, "state": "running", "created_at": BASE, "steps": steps}
+    )
+    lines = text_of(chart.chart(run, {}))
+    assert lines[0].endswith("10.0 s")
+    assert "8.00 s" in lines[2] and lines[2].endswith("17/30 items, 1 failed (last: train[3]: ValueError: no)")
+    assert "4.00 s" in lines[3]
+    load, train, report = (line.count("█") for line in lines[1:])
+    assert train > report > load > 0
+
+
 def test_plain_lines_carry_time_and_state(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress("r1", PIPELINE, 1)
     with plain.Plain(progress, quiet=False) as display:
         for event in failing():
-            change = progress.apply(event)
-            if change:
+            for change in progress.apply(event):
                 display.on_change(change)
         display.on_log_line(LogLine("train", 1, BASE, "stdout", "hello\n"))
     lines = capsys.readouterr().out.splitlines()
@@ -244,8 +335,7 @@ def test_quiet_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     progress = Progress("r1", PIPELINE, 1)
     with plain.Plain(progress, quiet=True) as display:
         for event in failing():
-            change = progress.apply(event)
-            if change:
+            for change in progress.apply(event):
                 display.on_change(change)
     assert capsys.readouterr().out == ""
 

@@ -1,33 +1,38 @@
-"""A finished run as a Gantt chart: one line per step, on a common time scale."""
+"""A run as a Gantt chart: one line per step, on a common time scale. The scale of an unfinished run ends now."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.client.views import Run, Step
 from penstock_cli.display import output
-from penstock_cli.display.formats import duration, metrics
+from penstock_cli.display.formats import duration, metrics, plural
 from penstock_cli.display.output import Segments
 from penstock_cli.display.progress import Attempt, StepHistory
+from penstock_core.run.machine import TERMINAL_STATUSES
 
 CHART_LIMIT = 40
 _EXCERPT = 24
 _LABEL_LIMIT = 28
 _METRICS = 2
 _METRICS_LIMIT = 36
+_BAR_STYLES = {"succeeded": "green", "cached": "cyan", "running": "blue"}
+_ACTIVE = ("running", "suspended")
 _UNSUCCESSFUL = ("failed", "cancelled")
 """States of items of a mapped step that get a line of their own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """The time span of a chart, and its width in characters."""
+    """The time span of a chart, and its width in characters. `now`: whether it ends now, in an unfinished run."""
 
     start: float
     end: float
     width: int
+    now: bool = False
 
     def column(self, at: float) -> int:
         """Return the column of a time."""
@@ -50,12 +55,13 @@ def chart(run: Run, step_histories: Mapping[str, StepHistory]) -> Iterable[Segme
     yield [(f"  {'STEP':<{label}}  {'STATE':<9}  {'DURATION':>9}  ", "dim"), (ruler, "dim")]
     for step in shown:
         key = output.short(step.key, label)
-        took = _duration_of(step, step_histories.get(step.key))
+        history = step_histories.get(step.key)
+        took = _duration_of(step, history, span)
         yield [
             (f"  {key:<{label}}  ", ""),
             (f"{step.state:<9}", output.STYLES.get(step.state, "")),
             (f"  {took:>9}  ", ""),
-            *_bar(step, step_histories.get(step.key), span),
+            *bar(_attempts(step, history), step.state, span),
             (f"  {_details(step)}" if step.metrics or step.items else "", "dim"),
         ]
     if len(shown) < len(steps):
@@ -63,11 +69,13 @@ def chart(run: Run, step_histories: Mapping[str, StepHistory]) -> Iterable[Segme
 
 
 def _details(step: Step) -> str:
-    """Return the metrics of a step; of a mapped step, the number of its items and of those that failed."""
+    """Return the metrics of a step; of a mapped step, how many items have finished and how many of them failed."""
     if step.items is None:
         return metrics(step.metrics, _METRICS)
     bad = [f"{step.items[state]} {state}" for state in _UNSUCCESSFUL if step.items.get(state)]
-    return ", ".join([f"{step.items.get('count', 0)} items", *bad])
+    done = f"{step.items.get('finished', 0)}/" if step.state not in TERMINAL_STATUSES else ""
+    failed = f" (last: {step.last_failed})" if done and step.last_failed is not None else ""
+    return ", ".join([f"{done}{plural(step.items.get('count', 0), 'item')}", *bad]) + failed
 
 
 def _excerpt(steps: list[Step]) -> list[Step]:
@@ -78,12 +86,14 @@ def _excerpt(steps: list[Step]) -> list[Step]:
     return [step for step in steps if step.key in chosen]
 
 
-def _duration_of(step: Step, history: StepHistory | None) -> str:
-    """Return the duration of the last attempt of a step; of a cancelled one until it was stopped."""
+def _duration_of(step: Step, history: StepHistory | None, span: Span) -> str:
+    """Return the duration of the last attempt of a step; of one that runs, until now."""
     if step.seconds is not None:
         return duration(step.seconds)
     last = history.last if history else None
-    return duration(last.finished_at - last.started_at) if last and last.started_at and last.finished_at else ""
+    if last and last.started_at and last.finished_at:
+        return duration(last.finished_at - last.started_at)
+    return duration(span.end - step.started_at) if span.now and step.started_at and step.state in _ACTIVE else ""
 
 
 def _span(run: Run, step_histories: Mapping[str, StepHistory], width: int) -> Span:
@@ -94,21 +104,25 @@ def _span(run: Run, step_histories: Mapping[str, StepHistory], width: int) -> Sp
     ends = [step.finished_at for step in run.steps.values() if step.finished_at]
     ends += [attempt.finished_at for attempt in attempts if attempt.finished_at]
     ends += [run.finished_at] if run.finished_at and not ends else []
+    ends += [] if run.finished else [time.time()]
     start = min(starts, default=0.0)
-    return Span(start, max([start + 1e-3, *ends]), width)
+    return Span(start, max([start + 1e-3, *ends]), width, now=not run.finished)
 
 
-def _bar(step: Step, history: StepHistory | None, span: Span) -> Segments:
-    """Return a bar: light shade while the step was queued, solid while it ran; failed attempts in red."""
+def _attempts(step: Step, history: StepHistory | None) -> list[Attempt]:
+    if history is not None and history.attempts:
+        return list(history.attempts.values())
+    return [Attempt(1, 0.0, step.started_at, step.finished_at or 0.0, step.state)] if step.started_at else []
+
+
+def bar(attempts: Sequence[Attempt], state: str, span: Span) -> Segments:
+    """Return the bar of a step: light shade while it was queued, solid while it ran; failed attempts in red."""
     cells: list[tuple[str, str]] = [(" ", "")] * span.width
     waiting, running = output.symbols("░█", ".#")
-    attempts = list(history.attempts.values()) if history else []
-    if not attempts and step.started_at:
-        attempts = [Attempt(1, 0.0, step.started_at, step.finished_at or 0.0, step.state)]
     for attempt in attempts:
-        style = {"succeeded": "green", "cached": "cyan"}.get(attempt.outcome or step.state, "red")
+        style = _BAR_STYLES.get(attempt.outcome or (state if attempt.finished_at else "running"), "red")
         if attempt.requested_at:
-            until = attempt.started_at or attempt.finished_at or attempt.requested_at
+            until = attempt.started_at or attempt.finished_at or (span.end if span.now else attempt.requested_at)
             _fill(cells, span, attempt.requested_at, until, (waiting, "dim"), least=0)
         if attempt.started_at:
             _fill(cells, span, attempt.started_at, attempt.finished_at or span.end, (running, style), least=1)

@@ -31,9 +31,9 @@ def metrics(values: Mapping[str, Any], limit: int = 4) -> str:
     return " ".join(shown) + (" …" if len(values) > limit else "")
 
 
-def steps(count: int) -> str:
+def plural(count: int, noun: str) -> str:
     """Return `1 step` or `2 steps`."""
-    return f"{count} step" if count == 1 else f"{count} steps"
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def number(value: Any) -> str:

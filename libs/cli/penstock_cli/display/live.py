@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,22 @@ from rich.live import Live as RichLive
 from rich.table import Table
 
 from penstock.client.views import LogLine
-from penstock_cli.display import output
+from penstock_cli.display import chart, output
 from penstock_cli.display.formats import duration, metrics
-from penstock_cli.display.progress import Change, Progress
-from penstock_core.run.machine import Status, StepState
+from penstock_cli.display.output import Segments
+from penstock_cli.display.progress import Change, Progress, items
+from penstock_core.run.machine import MappedState, Status, StepState
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 MANY = 40
+_CHART_WIDTH = 40
+_LEAST_CHART_WIDTH = 16
+_WIDTH_WITHOUT_CHART = 90
+"""Columns that the other parts of a line need, before there is room for a chart."""
+
+_GAUGE_WIDTH = 20
 _SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _ASCII_SPINNER = "|/-\\"
 ICONS = {
@@ -87,14 +95,15 @@ class Live:
     def _render(self) -> RenderableType:
         now = time.time()
         progress = self.progress
-        many = len(progress.step_histories) > MANY
+        many = len(progress.steps) > MANY
         room = max(3, self._console.height - 4)
         rows = self._chosen(room - 2) if many else list(progress.steps.values())
         hidden = 0
         if len(rows) > room:
             # Finished steps are hidden first on a small terminal.
             rows = [row for row in rows if row.status in _SHOWN][:room] or rows[:room]
-            hidden = len(progress.step_histories) - len(rows)
+            hidden = len(progress.steps) - len(rows)
+        rows = [row for step in rows for row in (step, *self._last_failed(step))]
         parts: list[RenderableType] = [self._header(now)]
         if many:
             parts.append(self._counts())
@@ -118,12 +127,10 @@ class Live:
 
     def _counts(self) -> Text:
         counts = self.progress.counts
-        total = len(self.progress.step_histories)
-        filled = round(30 * self.progress.finished_count / max(total, 1))
+        total = len(self.progress.steps)
         return output.styled(
             ("  ", ""),
-            ("━" * filled if self._unicode else "#" * filled, "green"),
-            ("━" * (30 - filled) if self._unicode else "-" * (30 - filled), "dim"),
+            *self._gauge(self.progress.finished_count / max(total, 1), 30),
             (f"  {self.progress.finished_count}/{total}  ", ""),
             *(
                 (f" {counts[status]} {status.value}", output.STYLES[status.value])
@@ -147,6 +154,9 @@ class Live:
         label = max(16, self._console.width // 3)
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=label)
         table.add_column(no_wrap=True, justify="right", min_width=8)
+        span = self._span(now)
+        if span is not None:
+            table.add_column(no_wrap=True, width=span.width)
         table.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
         for step in rows:
             elapsed = self.progress.elapsed(step.key, now)
@@ -155,9 +165,29 @@ class Live:
                 output.styled((self._icon(step.status, now), style)),
                 output.styled((output.short(step.key, label), "dim" if step.status is Status.WAITING else "")),
                 duration(elapsed) if elapsed is not None else "",
+                *(
+                    [output.styled(*chart.bar(self.progress.attempts(step.key), step.status.value, span))]
+                    if span is not None
+                    else []
+                ),
                 self._detail(step, now),
             )
         return table
+
+    def _span(self, now: float) -> chart.Span | None:
+        """Return the time span of the chart; None on a terminal that is too narrow for one."""
+        width = min(_CHART_WIDTH, self._console.width - _WIDTH_WITHOUT_CHART)
+        if width < _LEAST_CHART_WIDTH:
+            return None
+        start = self.progress.created_at or now
+        end = max(self.progress.finished_at or now, start + 1e-3)
+        return chart.Span(start, end, width, now=not self.progress.finished_at)
+
+    def _gauge(self, fraction: float, width: int) -> Segments:
+        """Return a progress bar."""
+        filled = round(width * min(max(fraction, 0.0), 1.0))
+        done, rest = "━━" if self._unicode else "#-"
+        return [(done * filled, "green"), (rest * (width - filled), "dim")]
 
     def _icon(self, status: Status, now: float) -> str:
         if status is Status.RUNNING:
@@ -166,27 +196,40 @@ class Live:
         return (ICONS if self._unicode else _ASCII)[status.value]
 
     def _detail(self, step: StepState, now: float) -> Text:
-        parts: list[tuple[str, str]] = []
+        parts: list[Segments] = []
         if step.status not in (Status.RUNNING, Status.SUCCEEDED, Status.WAITING):
-            parts.append((step.status.value, output.STYLES[step.status.value]))
+            parts.append([(step.status.value, output.STYLES[step.status.value])])
         if step.attempt > 1:
-            parts.append((f"attempt {step.attempt}", "yellow"))
+            parts.append([(f"attempt {step.attempt}", "yellow")])
         if step.not_before and step.not_before > now and step.status in (Status.RETRYING, Status.QUEUED):
-            parts.append((f"in {duration(step.not_before - now)}", "yellow"))
-        if step.status is Status.FAILED and step.error is not None:
-            parts.append((f"{step.error.type}: {step.error.message}", ""))
+            parts.append([(f"in {duration(step.not_before - now)}", "yellow")])
+        if step.mapped is not None:
+            parts.append(self._items(step, step.mapped))
+        elif step.status is Status.FAILED and step.error is not None:
+            parts.append([(f"{step.error.type}: {step.error.message}", "")])
         elif step.status in (Status.SKIPPED, Status.CANCELLED) and step.reason:
-            parts.append((step.reason, "dim"))
+            parts.append([(step.reason, "dim")])
         else:
             measured = step.metrics or self.progress.step_histories[step.key].live
             if measured:
-                parts.append((metrics(measured), "dim"))
-        spaced = [(f"  {part}" if i else part, style) for i, (part, style) in enumerate(parts)]
-        return output.styled(*spaced, one_line=True)
+                parts.append([(metrics(measured), "dim")])
+        gap = ("  ", "")
+        return output.styled(*(part for i, one in enumerate(parts) for part in ([gap] * (i > 0) + one)), one_line=True)
+
+    def _items(self, step: StepState, mapped: MappedState) -> Segments:
+        """Return how many items of a mapped step have finished."""
+        gauge = self._gauge(mapped.done / max(mapped.count, 1), _GAUGE_WIDTH) if step.status is Status.RUNNING else []
+        return [*gauge, (f" {items(step)}" if gauge else items(step), "")]
+
+    def _last_failed(self, step: StepState) -> Iterable[StepState]:
+        """Yield the item of a running mapped step that failed last."""
+        failed = self.progress.step_histories[step.key].last_failed
+        if failed is not None and step.status is Status.RUNNING:
+            yield failed
 
     def _footer(self, hidden: int) -> Text:
         counts = self.progress.counts
-        parts = [f"{self.progress.finished_count}/{len(self.progress.step_histories)} finished"]
+        parts = [f"{self.progress.finished_count}/{len(self.progress.steps)} finished"]
         if counts[Status.RUNNING]:
             parts.append(f"{counts[Status.RUNNING]} running")
         if hidden:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from penstock_cli.display import output
-from penstock_cli.display.formats import size
+from penstock_cli.display.formats import plural, size
 
 if TYPE_CHECKING:
     from penstock.client.models import Alias, HistoryEntry, ModelVersion
@@ -26,8 +26,7 @@ def as_object(version: ModelVersion) -> dict[str, Any]:
 
 def model(name: str, versions: Sequence[ModelVersion], aliases: Sequence[Alias]) -> None:
     """Print a model with its versions and aliases."""
-    count = f"{len(versions)} version{'' if len(versions) == 1 else 's'}"
-    output.line(f"model {name}: {count}")
+    output.line(f"model {name}: {plural(len(versions), 'version')}")
     for alias in aliases:
         target = f"version {alias.version}" if alias.version else "unset"
         why = f" ({alias.reason})" if alias.reason else ""

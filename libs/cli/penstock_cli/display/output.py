@@ -61,8 +61,10 @@ def terminal() -> bool:
 
 def symbols(better: str, plain: str) -> str:
     """Return `better` if standard output can encode it, else `plain`."""
+    # While Rich redraws, its stand-in for standard output has no encoding.
+    stream = sys.stdout if sys.stdout.encoding else sys.__stdout__
     try:
-        better.encode(sys.stdout.encoding or "ascii")
+        better.encode((stream.encoding if stream is not None else None) or "ascii")
     except (UnicodeEncodeError, LookupError):
         return plain
     return better

@@ -1,4 +1,7 @@
-"""Progress as plain text: one line per change, with the time. Large runs print failures and counts only."""
+"""Progress as plain text: one line per change, with the time; counts of items every two seconds.
+
+Large runs print failures and counts only.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from types import TracebackType
 
 from penstock.client.views import LogLine
 from penstock_cli.display import output
-from penstock_cli.display.formats import steps
+from penstock_cli.display.formats import plural
 from penstock_cli.display.progress import Change, Progress
 
 LARGE = 200
@@ -23,14 +26,16 @@ class Plain:
     def __init__(self, progress: Progress, *, quiet: bool) -> None:
         self.progress = progress
         self.quiet = quiet
-        self._width = min(40, max((len(key) for key in progress.step_histories), default=0))
-        self._large = len(progress.step_histories) > LARGE
-        self._last_count_at = time.monotonic()
+        lengths = [len(node.key) + len("[0]") * (node.mapped is not None) for node in progress.pipeline.nodes]
+        self._width = min(40, max(lengths, default=0))
+        self._large = len(progress.steps) > LARGE
+        self._started_at = time.monotonic()
+        self._counted_at: dict[str | None, float] = {}
         self._disconnected = False
 
     def __enter__(self) -> Plain:
         progress = self.progress
-        count = steps(len(progress.step_histories))
+        count = plural(len(progress.steps), "step")
         self.note(f"run {progress.run_id} of {progress.pipeline.name} v{progress.version}, {count}")
         return self
 
@@ -44,6 +49,8 @@ class Plain:
         if self._large and change.key is not None and change.state not in _NOTABLE and not change.needs_action:
             self._count()
             return
+        if change.counts and not self._is_due(change.key):
+            return
         if change.key is None:
             why = change.text.removeprefix(f"{change.state}: ")
             self.note(f"run {change.state}" + (f": {why}" if why else ""), change.at)
@@ -52,12 +59,16 @@ class Plain:
         self.note(text, change.at)
 
     def _count(self) -> None:
-        if time.monotonic() - self._last_count_at > _EVERY:
-            self._last_count_at = time.monotonic()
+        if self._is_due(None):
             counts = ", ".join(f"{count} {status}" for status, count in self.progress.counts.items() if count)
-            self.note(
-                f"{self.progress.finished_count} of {len(self.progress.step_histories)} steps finished ({counts})"
-            )
+            self.note(f"{self.progress.finished_count} of {len(self.progress.steps)} steps finished ({counts})")
+
+    def _is_due(self, key: str | None) -> bool:
+        """Whether counts of a step, or of the run, are to be printed again."""
+        due = time.monotonic() - self._counted_at.setdefault(key, self._started_at) > _EVERY
+        if due:
+            self._counted_at[key] = time.monotonic()
+        return due
 
     def on_log_line(self, line: LogLine) -> None:
         """Print a line of a step's output."""

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.client import views
 from penstock.client.views import Event, LogLine
 from penstock_cli.display import waits
-from penstock_cli.display.formats import duration, metrics
+from penstock_cli.display.formats import duration, metrics, plural
 from penstock_core import facts
 from penstock_core.facts import ErrorInfo, Fact, Outcome
 from penstock_core.pipeline.ir import Kind, Pipeline
@@ -34,11 +34,19 @@ class Attempt:
 
 @dataclass(slots=True)
 class StepHistory:
-    """What the state machine does not record: the attempts of a step, and its metrics while it runs."""
+    """What the state machine does not record.
+
+    Attributes:
+        attempts: the attempts of the step by number.
+        live: its metrics while it runs.
+        last_failed: of a mapped step, the item that failed last.
+        reported: of a mapped step, whether its end was reported as a change.
+    """
 
     attempts: dict[int, Attempt] = field(default_factory=dict[int, Attempt])
     live: dict[str, Any] = field(default_factory=dict[str, Any])
-    note: str = ""
+    last_failed: StepState | None = None
+    reported: bool = False
 
     def attempt(self, number: int) -> Attempt:
         """Return the attempt of this number."""
@@ -52,13 +60,19 @@ class StepHistory:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of a step, or of the run if `key` is None. `needs_action`: it requires an action of the user."""
+    """A change of a step, or of the run if `key` is None.
+
+    Attributes:
+        needs_action: it requires an action of the user.
+        counts: it only says how many items of a mapped step have finished; a later one replaces it.
+    """
 
     at: float
     key: str | None
     state: str
     text: str = ""
     needs_action: bool = False
+    counts: bool = False
 
 
 class Progress:
@@ -89,11 +103,11 @@ class Progress:
         """The steps by key, in the order of the pipeline."""
         return self.state.steps
 
-    def apply(self, event: Event) -> Change | None:
-        """Apply an event; return the change to print, or None."""
+    def apply(self, event: Event) -> list[Change]:
+        """Apply an event; return the changes to print."""
         fact = fact_of(event) if event.seq > self.last_seq else None
         if fact is None:
-            return None
+            return []
         self.last_seq = event.seq
         key: str | None = getattr(fact, "key", None)
         step = self.state.steps.get(key) if key is not None else None
@@ -106,43 +120,44 @@ class Progress:
             self.finished_at = event.at
         if isinstance(fact, facts.StepSuspended) and (step is None or step.status is not before):
             self._count(before, step)
-            return Change(event.at, key, Status.SUSPENDED.value, waits.describe(event.data), fact.kind is Kind.ASK)
+            question = fact.kind is Kind.ASK
+            return [Change(event.at, key, Status.SUSPENDED.value, waits.describe(event.data), question)]
         if step is None and key is not None:
-            return self._item(event.at, fact, key)
+            return list(self._item(event.at, fact, key))
         if step is not None and before is not None:
             if step.status is before:
-                return None
+                return []
             self._count(before, step)
-            return Change(event.at, key, step.status.value, describe(step, fact, event.at))
+            self.step_histories[step.key].reported = step.status in TERMINAL_STATUSES
+            return [Change(event.at, key, step.status.value, describe(step, fact, event.at))]
         if isinstance(fact, facts.RunFinished):
-            return Change(event.at, None, fact.outcome.value, fact.error or "")
+            return [Change(event.at, None, fact.outcome.value, fact.error or "")]
         if isinstance(fact, facts.CancelRequested):
-            return Change(event.at, None, "cancelling", fact.reason)
-        return None
+            return [Change(event.at, None, "cancelling", fact.reason)]
+        return []
 
     def _count(self, before: Status | None, step: StepState | None) -> None:
         if before is not None and step is not None:
             self.counts[before] -= 1
             self.counts[step.status] += 1
 
-    def _item(self, at: float, fact: Fact, key: str) -> Change | None:
-        """Return the change of an item that failed, or of its mapped step that finished."""
+    def _item(self, at: float, fact: Fact, key: str) -> Iterator[Change]:
+        """Yield the change of an item that failed, and that of its mapped step."""
         item = self.state.find(key)
         if item is None or item.index is None:
-            return None
-        owner = self.state.steps[item.node]
-        if (
-            owner.status in TERMINAL_STATUSES
-            and self.counts[Status.RUNNING]
-            and self.step_histories[owner.key].note != owner.status
-        ):
-            self.step_histories[owner.key].note = owner.status
+            return
+        owner, history = self.state.steps[item.node], self.step_histories[item.node]
+        if item.status is Status.FAILED and item.error is not None:
+            history.last_failed = item
+        if isinstance(fact, facts.AttemptFinished) and fact.outcome not in facts.SUCCESSFUL:
+            yield Change(at, key, item.status.value, describe(item, fact, at))
+        if owner.status in TERMINAL_STATUSES and not history.reported:
+            history.reported = True
             self.counts[Status.RUNNING] -= 1
             self.counts[owner.status] += 1
-            return Change(at, owner.key, owner.status.value, items(owner))
-        if isinstance(fact, facts.AttemptFinished) and fact.outcome not in facts.SUCCESSFUL:
-            return Change(at, key, item.status.value, describe(item, fact, at))
-        return None
+            yield Change(at, owner.key, owner.status.value, items(owner))
+        elif item.status in TERMINAL_STATUSES and owner.status not in TERMINAL_STATUSES:
+            yield Change(at, owner.key, owner.status.value, items(owner), counts=True)
 
     def record_metric(self, line: LogLine) -> None:
         """Record a metric of a running step."""
@@ -151,13 +166,24 @@ class Progress:
             history.live[line.metric] = line.value
 
     def elapsed(self, key: str, now: float) -> float | None:
-        """Return the seconds that the last attempt of a step has run; None if it has not started."""
-        last = self.step_histories[key].last
+        """Return the seconds that the last attempt of a step has run; None if it has not started.
+
+        The time of a mapped step is that of all its items together.
+        """
+        attempts = self.attempts(key)
+        last = attempts[-1] if attempts else None
         if last is None or not last.started_at:
             return None
         if last.finished_at:
             return max(0.0, last.finished_at - last.started_at)
         return max(0.0, now - last.started_at) if self.state.finished is None else None
+
+    def attempts(self, key: str) -> list[Attempt]:
+        """Return the attempts of a step or an item; a mapped step counts as one attempt."""
+        step = self.state.steps.get(key)
+        if step is not None and step.mapped is not None and step.started_at:
+            return [Attempt(1, 0.0, step.started_at, step.finished_at, step.status.value)]
+        return list(self.step_histories[key].attempts.values())
 
     @property
     def finished_count(self) -> int:
@@ -166,16 +192,13 @@ class Progress:
 
 
 def items(step: StepState) -> str:
-    """Return the progress of a mapped step: `12 of 100 items, 1 failed`."""
+    """Return the progress of a mapped step: `12/100 items, 1 without a result`."""
     mapped = step.mapped
     if mapped is None:
         return ""
+    done = f"{mapped.done}/" if step.status not in TERMINAL_STATUSES else ""
     bad = f", {mapped.bad} without a result" if mapped.bad else ""
-    return (
-        f"{mapped.done} of {mapped.count} items{bad}"
-        if step.status not in TERMINAL_STATUSES
-        else f"{mapped.count} items{bad}"
-    )
+    return f"{done}{plural(mapped.count, 'item')}{bad}"
 
 
 def describe(step: StepState, fact: Fact, at: float) -> str:
@@ -198,7 +221,7 @@ def describe(step: StepState, fact: Fact, at: float) -> str:
         case facts.StepSkipped():
             return fact.reason
         case facts.StepExpanded():
-            return fact.error.message if fact.error is not None else f"{fact.count} items"
+            return fact.error.message if fact.error is not None else plural(fact.count, "item")
         case facts.AttemptQueued():
             return "waits for a slot of its limits"
         case facts.StepReused():

@@ -15,7 +15,7 @@ from typing import Any, cast
 from penstock.client import views
 from penstock_cli.arguments import parse_pairs
 from penstock_core.errors import InputError
-from penstock_core.pipeline.ir import Node, Pipeline, Retry, StepSpec
+from penstock_core.pipeline.ir import MapSpec, Node, Phase, Pipeline, Retry, Rule, StepSpec
 
 Json = Mapping[str, Any]
 
@@ -32,15 +32,21 @@ _WORDS = {"true": True, "false": False, "none": None}
 
 
 def outline(compiled: Json) -> Pipeline:
-    """Build the pipeline without its values: the steps with their retries, and the dependencies of the nodes."""
-    nodes = tuple(
-        Node(
-            key=node["key"], step=node["step"], after=tuple(dict.fromkeys([*_sources(node["inputs"]), *node["after"]]))
-        )
-        for node in compiled["nodes"]
-    )
+    """Build the pipeline without its values: what the states of its steps depend on."""
     steps = {name: _spec(name, spec) for name, spec in compiled["steps"].items()}
-    return Pipeline(name=compiled["name"], nodes=nodes, steps=steps)
+    return Pipeline(name=compiled["name"], nodes=tuple(_node(node) for node in compiled["nodes"]), steps=steps)
+
+
+def _node(node: Json) -> Node:
+    mapped = node.get("mapped")
+    return Node(
+        key=node["key"],
+        step=node["step"],
+        after=tuple(dict.fromkeys([*_sources(node["inputs"]), *node["after"]])),
+        rule=Rule(node.get("rule") or Rule.ALL_SUCCEEDED),
+        phase=Phase(node.get("phase") or Phase.MAIN),
+        mapped=views.build(MapSpec, mapped, over=tuple(mapped["over"])) if mapped else None,
+    )
 
 
 def _spec(name: str, spec: Json) -> StepSpec:

@@ -106,8 +106,7 @@ def _show_events(connected: Session, progress: Progress, display: Live | Plain, 
         display.connection_state(None)
         if event is None:
             return
-        change = progress.apply(event)
-        if change is not None:
+        for change in progress.apply(event):
             display.on_change(change)
 
 

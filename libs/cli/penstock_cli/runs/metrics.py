@@ -11,6 +11,7 @@ import typer
 
 from penstock_cli.arguments import Json, RunArgument, StepOption, resolve_run
 from penstock_cli.display import output
+from penstock_cli.display.formats import plural
 from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _show(one: Series) -> None:
     output.line(f"  {sparkline([point.value for point in one.points], _WIDTH)}")
     ends = f"{number(one.points[0].value)} to {number(one.last)}" if one.points else number(one.last)
     at = "" if one.last_step is None else f" at step {one.last_step}"
-    output.line(f"  {one.count} points, {ends}{at}, min {number(one.min)}, max {number(one.max)}")
+    output.line(f"  {plural(one.count, 'point')}, {ends}{at}, min {number(one.min)}, max {number(one.max)}")
 
 
 def _as_object(one: Series) -> dict[str, object]:

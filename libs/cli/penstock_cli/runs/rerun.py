@@ -136,11 +136,11 @@ def _parse_version(text: str | None) -> str | int | None:
 
 def _print_resumed(resumed: Resumed, count: int) -> None:
     """Print what is reused, and why the other steps run again."""
-    from penstock_cli.display.formats import steps
+    from penstock_cli.display.formats import plural
 
-    output.line(f"resumes run {resumed.from_run}: {resumed.steps} of {steps(count)} reused")
+    output.line(f"resumes run {resumed.from_run}: {resumed.steps} of {plural(count, 'step')} reused")
     for key, items in resumed.items.items():
-        output.line(f"  {key}: {items} {'item' if items == 1 else 'items'} reused")
+        output.line(f"  {key}: {plural(items, 'item')} reused")
     for key, why in list(resumed.rerun_steps.items())[:_REASONS]:
         output.line(f"  {key} runs again: {why}")
     if len(resumed.rerun_steps) > _REASONS:

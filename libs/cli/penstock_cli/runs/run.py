@@ -178,8 +178,9 @@ def artifact_folder(connected: Session) -> Any:
 
 def _print_result(ended: Run, progress: Progress, connected: Session, root: Path | None) -> None:
     from penstock_cli.display import chart, summary
-    from penstock_cli.display.formats import duration, steps
+    from penstock_cli.display.formats import duration, plural
 
+    count = sum(step.item_of is None for step in ended.steps.values())
     took = (progress.finished_at or ended.finished_at or 0.0) - (progress.created_at or ended.created_at)
     output.show([[]])
     output.show(
@@ -189,7 +190,7 @@ def _print_result(ended: Run, progress: Progress, connected: Session, root: Path
                 (f" v{ended.version} ", ""),
                 (ended.state, output.STYLES.get(ended.state, "")),
                 (f" in {duration(took)}", ""),
-                (f"  {steps(sum(step.item_of is None for step in ended.steps.values()))}, run {ended.run_id}", "dim"),
+                (f"  {plural(count, 'step')}, run {ended.run_id}", "dim"),
             ]
         ]
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import TYPE_CHECKING, Any
 
 from penstock_cli.arguments import Json, RunArgument, resolve_run
@@ -45,10 +46,14 @@ def show(name: RunArgument, json: Json = False) -> None:
 
 
 def _header(run: Run) -> Segments:
-    from penstock_cli.display.formats import duration, steps
+    from penstock_cli.display.formats import duration, plural
 
-    took = f" in {duration(run.finished_at - run.created_at)}" if run.finished_at else ""
-    count = steps(sum(step.item_of is None for step in run.steps.values()))
+    took = (
+        f" in {duration(run.finished_at - run.created_at)}"
+        if run.finished_at
+        else f" for {duration(time.time() - run.created_at)}"
+    )
+    count = plural(sum(step.item_of is None for step in run.steps.values()), "step")
     return [
         (run.pipeline, "bold"),
         (f" v{run.version} " if run.version else " ", ""),
@@ -58,7 +63,7 @@ def _header(run: Run) -> Segments:
 
 
 def _properties(run: Run) -> list[Segments]:
-    from penstock_cli.display.formats import steps
+    from penstock_cli.display.formats import plural
     from penstock_cli.display.summary import plain
 
     found: list[tuple[str, str]] = []
@@ -68,7 +73,9 @@ def _properties(run: Run) -> list[Segments]:
         begin = f" from {run.trigger['from']}" if run.trigger.get("from") else ""
         nodes = [step for step in run.steps.values() if step.item_of is None]
         reused = sum(step.from_run is not None for step in nodes)
-        found.append(("resumes", f"{run.trigger.get('parent', '')}{begin}, {reused} of {steps(len(nodes))} reused"))
+        found.append(
+            ("resumes", f"{run.trigger.get('parent', '')}{begin}, {reused} of {plural(len(nodes), 'step')} reused")
+        )
     if run.requested_by:
         found.append(("by", run.requested_by))
     tags = {name: text for step in run.steps.values() for name, text in step.tags.items()}
@@ -95,6 +102,8 @@ def _object(run: Run, store: FolderStore | None) -> dict[str, Any]:
             "cache": _optional(step.cache),
             "waits_for": _optional(step.waits_for),
             "depends_on": list(step.depends_on),
+            "items": step.items,
+            "last_failed": _optional(step.last_failed),
         }
     return {**summary.run_fields(run), **whole, "inputs": summary.plain_values(run.inputs, store)}
 

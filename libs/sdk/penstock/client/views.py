@@ -46,6 +46,18 @@ class Cache:
 
 
 @dataclass(frozen=True, slots=True)
+class FailedItem:
+    """An item of a mapped step that failed, with type and message of its error."""
+
+    key: str
+    type: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.type}: {self.message}"
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The last checkpoint of a step: the attempt that saved it, the time, and its value as JSON."""
 
@@ -87,7 +99,8 @@ class Step:
         artifacts: logged artifacts, in the same form; of a running attempt those stored so far.
         checkpoint: the last one of any attempt.
         from_run: the run whose result the step reuses.
-        items: of a mapped step, the number of its items by state.
+        items: of a mapped step, `count`, how many items have `finished`, and the number of items by state.
+        last_failed: of a mapped step, the item that failed last.
         item_of: of an item, the key of the mapped step.
     """
 
@@ -111,6 +124,7 @@ class Step:
     from_run: str | None = None
     depends_on: tuple[str, ...] = ()
     items: dict[str, int] | None = None
+    last_failed: FailedItem | None = None
     item_of: str | None = None
 
     @property
@@ -344,6 +358,7 @@ def parse_step(key: str, data: Mapping[str, Any]) -> Step:
         error=error,
         checkpoint=build(Checkpoint, saved) if saved else None,
         cache=build(Cache, cache, differs=tuple(cache.get("differs") or ())) if cache else None,
+        last_failed=build(FailedItem, data["last_failed"]) if data.get("last_failed") else None,
         waits_for=build(WaitsFor, waits, choices=tuple(waits.get("choices") or ())) if waits else None,
         depends_on=tuple(data.get("depends_on") or ()),
     )

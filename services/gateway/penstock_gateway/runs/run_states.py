@@ -152,7 +152,7 @@ def _fold(folded: FoldedRun, records: list[Recorded]) -> None:
     for record in records:
         folded.state = machine.evolve(folded.state, record.fact)
         folded.last_seq = record.seq
-        folded.details.fold(record.fact)
+        folded.details.fold(record.fact, folded.state)
         if isinstance(record.fact, RunFinished) and folded.finished_at is None:
             folded.finished_at = record.fact.finished_at or record.at
         if folded.started_at is None and isinstance(record.fact, _OF_ATTEMPTS):

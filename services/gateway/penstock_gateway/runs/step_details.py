@@ -1,4 +1,4 @@
-"""Details of steps beside their state: checkpoints, artifacts of running attempts, cache reports."""
+"""Details of steps beside their state: checkpoints, artifacts of running attempts, failed items, cache reports."""
 
 from __future__ import annotations
 
@@ -19,17 +19,20 @@ from penstock_core.facts import (
 )
 from penstock_core.pipeline.ir import StepSpec
 from penstock_core.pipeline.values import Value
+from penstock_core.run.machine import RunState, Status
 
 
 @dataclass(slots=True)
 class StepDetails:
-    """By step key: the latest checkpoint, and the artifacts of the running attempt by name."""
+    """By step key: the latest checkpoint, the artifacts of the running attempt by name, the item that failed last."""
 
     checkpoints: dict[str, ArtifactCommitted] = field(default_factory=dict[str, ArtifactCommitted])
     artifacts: dict[str, dict[str, Value]] = field(default_factory=dict[str, dict[str, Value]])
 
-    def fold(self, fact: Fact) -> None:
-        """Update from a fact."""
+    last_failed: dict[str, str] = field(default_factory=dict[str, str])
+
+    def fold(self, fact: Fact, state: RunState) -> None:
+        """Update from a fact; `state` is that of the run after it."""
         match fact:
             case ArtifactCommitted(name=committed.CHECKPOINT):
                 self.checkpoints[fact.key] = fact
@@ -39,6 +42,10 @@ class StepDetails:
                 self.artifacts.pop(fact.key, None)  # those of the previous attempt
             case AttemptFinished() if fact.outcome in SUCCESSFUL:
                 self.artifacts.pop(fact.key, None)  # the fact has them all
+            case AttemptFinished():
+                step = state.find(fact.key)
+                if step is not None and step.index is not None and step.status is Status.FAILED:
+                    self.last_failed[step.node] = step.key
             case _:
                 pass
 

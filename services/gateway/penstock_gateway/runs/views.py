@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from penstock_contracts.api import ItemPage, RunSummary, RunView, StepError, StepView
+from penstock_contracts.api import FailedItem, ItemPage, RunSummary, RunView, StepError, StepView
 from penstock_core.pipeline.values import Value
 from penstock_core.run.machine import SUCCESSFUL_STATUSES, MappedState, Status, StepState
 from penstock_gateway.errors import UnprocessableError
@@ -100,11 +100,23 @@ def _some(mapped: MappedState) -> list[StepState]:
 
 
 def _counts(mapped: MappedState) -> dict[str, int]:
-    """Return the number of items, and how many of the started ones are in which state."""
+    """Return the number of items, how many have finished, and how many of the started ones are in which state."""
     known = Counter(item.status for item in mapped.items.values())
     if mapped.source:
         known[Status.CACHED] = mapped.count
-    return {"count": mapped.count, **{status.value: number for status, number in known.items() if number}}
+    return {
+        "count": mapped.count,
+        "finished": mapped.done,
+        **{status.value: number for status, number in known.items() if number},
+    }
+
+
+def _last_failed(folded: FoldedRun, step: StepState) -> FailedItem | None:
+    key = folded.details.last_failed.get(step.key)
+    item = folded.state.find(key) if key is not None else None
+    if item is None or item.error is None:
+        return None
+    return FailedItem(key=item.key, type=item.error.type, message=item.error.message)
 
 
 def _step(folded: FoldedRun, step: StepState) -> StepView:
@@ -129,5 +141,6 @@ def _step(folded: FoldedRun, step: StepState) -> StepView:
         from_run=step.from_run or None,
         depends_on=list(state.plan.dependencies[step.node]),
         items=_counts(step.mapped) if step.mapped is not None else None,
+        last_failed=_last_failed(folded, step),
         item_of=step.node if step.index is not None else None,
     )
