@@ -37,6 +37,7 @@ from penstock_contracts.commands import EnvironmentInfo, Version
 from penstock_core.facts import AttemptFinished, AttemptRequested, Outcome, RunRequested
 from penstock_core.pipeline.ir import Node, Pipeline, Port, StepSpec
 from penstock_core.pipeline.values import Inline, Output
+from penstock_servicekit import event_loop
 from penstock_testkit.servers.nats import NatsServer
 
 PROJECT = "default"
@@ -170,7 +171,7 @@ def main() -> None:
                 stderr=subprocess.DEVNULL,
             )
             try:
-                results = asyncio.run(measure(server.url, scheduler.pid, options.runs, options.length))
+                results = event_loop.run(measure(server.url, scheduler.pid, options.runs, options.length))
             finally:
                 scheduler.send_signal(signal.SIGTERM)
                 scheduler.wait(30)

@@ -105,6 +105,14 @@ async def test_a_batch_rejected_for_duplicates_is_written_without_them(tmp_path:
         assert len(await log.read("r1")) == 60
 
 
+async def test_a_fact_that_is_twice_in_a_batch_is_written_once(tmp_path: Path) -> None:
+    async with platform(tmp_path) as (_, bus):
+        log = NatsRunLog(bus, "test")
+        facts = [end("r1", f"s-{n}") for n in range(20)]
+        assert await log.append([*facts, end("r1", "s-3", value="other")]) == [*[True] * 20, False]
+        assert [entry.fact for entry in await log.read("r1")] == facts
+
+
 async def test_more_facts_than_one_batch_or_page(tmp_path: Path) -> None:
     async with platform(tmp_path) as (_, bus):
         log = NatsRunLog(bus, "test")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 from penstock_artifacts.app import build
 from penstock_artifacts.settings import ArtifactsSettings
+from penstock_servicekit import event_loop
 from penstock_servicekit.app import serve
 
 if __name__ == "__main__":
     settings = ArtifactsSettings()
-    sys.exit(asyncio.run(serve("artifacts", settings, lambda context: build(context, settings))))
+    sys.exit(event_loop.run(serve("artifacts", settings, lambda context: build(context, settings))))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 from penstock_builder.app import build
 from penstock_builder.settings import BuilderSettings
+from penstock_servicekit import event_loop
 from penstock_servicekit.app import serve
 
 if __name__ == "__main__":
     settings = BuilderSettings()
-    sys.exit(asyncio.run(serve("builder", settings, lambda context: build(context, settings))))
+    sys.exit(event_loop.run(serve("builder", settings, lambda context: build(context, settings))))

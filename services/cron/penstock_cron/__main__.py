@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 from penstock_cron.app import build
 from penstock_cron.settings import CronSettings
+from penstock_servicekit import event_loop
 from penstock_servicekit.app import serve
 
 if __name__ == "__main__":
     settings = CronSettings()
-    sys.exit(asyncio.run(serve("cron", settings, lambda context: build(context, settings))))
+    sys.exit(event_loop.run(serve("cron", settings, lambda context: build(context, settings))))

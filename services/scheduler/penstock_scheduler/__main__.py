@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 from penstock_scheduler.app import build
 from penstock_scheduler.settings import SchedulerSettings
+from penstock_servicekit import event_loop
 from penstock_servicekit.app import serve
 
 if __name__ == "__main__":
     settings = SchedulerSettings()
-    sys.exit(asyncio.run(serve("scheduler", settings, lambda context: build(context, settings))))
+    sys.exit(event_loop.run(serve("scheduler", settings, lambda context: build(context, settings))))

@@ -20,7 +20,7 @@ from pydantic import Field
 from penstock_adapters.nats.server import EmbeddedServer, NatsServerError
 from penstock_core.errors import PenstockError
 from penstock_core.version import VERSION
-from penstock_servicekit import app, logs, process_secrets
+from penstock_servicekit import app, event_loop, logs, process_secrets
 from penstock_servicekit.settings import ServiceSettings
 from penstock_standalone.state import StateError, StateFolder
 
@@ -55,13 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"penstock: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person reads
         return 3
     try:
-        import uvloop
-
-        run = uvloop.run
-    except ImportError:  # not on every platform
-        run = asyncio.run
-    try:
-        return run(_run(settings, state, ephemeral=options.ephemeral))
+        return event_loop.run(_run(settings, state, ephemeral=options.ephemeral))
     finally:
         state.release()
 

@@ -88,6 +88,28 @@ async def test_concurrent_requests_with_one_key_create_one_run(platform: Platfor
     await requested(platform, answers[0].json()["run_id"])
 
 
+async def test_many_requests_at_the_same_time_are_answered_one_by_one(platform: Platform, http: Http) -> None:
+    body = {"pipeline": "chain", "inputs": {"n": 1}}
+    known = await http("POST", "/v1/runs", body, headers={"idempotency-key": "0"})
+    keys = [None] * 20 + [str(number) for number in range(20)] * 2
+    answers = await asyncio.gather(
+        *(
+            http(
+                "POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1}}, headers=key and {"idempotency-key": key}
+            )
+            for key in keys
+        )
+    )
+    assert sorted(answer.status for answer in answers) == [200] * 21 + [202] * 39
+    assert len({answer.json()["run_id"] for answer in answers}) == 40
+    assert {answers[20].json()["run_id"], answers[40].json()["run_id"]} == {known.json()["run_id"]}
+    wrong = [{"pipeline": "chain", "inputs": {"n": n if n % 3 else "x"}} for n in range(60)]
+    answers = await asyncio.gather(*(http("POST", "/v1/runs", body) for body in wrong))
+    assert [answer.status for answer in answers] == [202 if n % 3 else 422 for n in range(60)]
+    for answer in answers[1:3]:
+        assert (await requested(platform, answer.json()["run_id"])).pipeline == "chain"
+
+
 @pytest.mark.parametrize("key", ["x" * 256, "a\tb"])
 async def test_an_invalid_idempotency_key_is_rejected(http: Http, key: str) -> None:
     answer = await http("POST", "/v1/runs", {"pipeline": "chain"}, headers={"idempotency-key": key})

@@ -63,8 +63,7 @@ class NatsRunLog:
         for start in range(0, len(facts), BATCH_LIMIT):
             part = facts[start : start + BATCH_LIMIT]
             if len(part) < BATCH_FROM:
-                bodies = [self._body(fact) for fact in part]  # encode all before any is sent
-                written += await asyncio.gather(*map(self._single, part, bodies))
+                written += await self._singles(part)
             else:
                 written += await self._batch(part)
         return written
@@ -112,6 +111,10 @@ class NatsRunLog:
                     found[_headers(message)["Nats-Subject"]] = recorded
         return found
 
+    async def _singles(self, facts: Sequence[Fact]) -> list[bool]:
+        bodies = [self._body(fact) for fact in facts]  # encode all before any is sent
+        return await asyncio.gather(*map(self._single, facts, bodies))
+
     async def _single(self, fact: Fact, body: bytes) -> bool:
         headers = self._headers(fact)
         try:
@@ -123,7 +126,11 @@ class NatsRunLog:
         return True
 
     async def _batch(self, facts: Sequence[Fact]) -> list[bool]:
-        """One atomic batch; when it is refused because some subjects are taken, again without those."""
+        """One atomic batch; when it is refused because some subjects are taken, again without those.
+
+        The refusal does not say which. If no subject can be seen to be taken, because two of these facts have the same
+        one or the replica that was read lags, each fact is published on its own.
+        """
         left = list(facts)
         while left:
             answer = await self._send(left)
@@ -135,7 +142,9 @@ class NatsRunLog:
             taken = await self._taken([fact for fact in left if fact.append_once])
             rest = [fact for fact in left if fact_codec.subject(fact) not in taken]
             if len(rest) == len(left):
-                raise UnavailableError(f"a batch of {len(left)} facts was refused without a known reason")
+                written = await self._singles(left)
+                left = [fact for fact, was_written in zip(left, written, strict=True) if was_written]
+                break
             left = rest
         kept = {id(fact) for fact in left}
         return [id(fact) in kept for fact in facts]

@@ -5,10 +5,11 @@ A request with an idempotency key can be repeated: the same key and the same bod
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ import orjson
 from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.gathered_appends import GatheredAppends
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.api import RunAccepted, RunBody
 from penstock_contracts.commands import Version
@@ -47,6 +49,7 @@ class RunRequests:
     ) -> None:
         self._bus = bus
         self._log = log
+        self._appends = GatheredAppends(log)
         self._reader = reader
         self._versions = versions
         self._models = models
@@ -66,7 +69,9 @@ class RunRequests:
         run_id, existing = await self.claim(body.pipeline, key, request)
         if existing is not None:
             return existing
-        version = await self._versions.get(body.pipeline, body.version)
+        version, pools = await asyncio.gather(
+            self._versions.get(body.pipeline, body.version), self._limit_sizes.limited_pools()
+        )
         options = Options(
             trigger={"type": "manual", "request": request},
             requested_by=by,
@@ -76,7 +81,7 @@ class RunRequests:
             cache=CacheMode(body.cache),
             refresh=body.refresh,
         )
-        return await self.append(await self.build(run_id, version, body.inputs, options))
+        return await self.append(await self.build(run_id, version, body.inputs, options, pools=pools))
 
     async def build(
         self,
@@ -85,6 +90,7 @@ class RunRequests:
         given: Mapping[str, Any],
         options: Options,
         earlier: Mapping[str, Value] | None = None,
+        pools: Collection[str] | None = None,
     ) -> RunRequested:
         """Build the request of a run.
 
@@ -94,6 +100,7 @@ class RunRequests:
             given: JSON inputs by parameter.
             options: of the run.
             earlier: inputs of an earlier run, for parameters that are not given.
+            pools: names of the pools with a limited size; None: they are read.
 
         Raises:
             InvalidInputsError: inputs, labels or steps to refresh are invalid.
@@ -103,7 +110,7 @@ class RunRequests:
             project=PROJECT,
             pipeline=version.pipeline,
             version=version.version,
-            limited_pools=await self._limit_sizes.limited_pools(),
+            limited_pools=await self._limit_sizes.limited_pools() if pools is None else pools,
         )
         fact = requests.build(run_id, target, inputs, options, time.time())
         await self._artifacts.check_inputs(fact.inputs)
@@ -118,10 +125,18 @@ class RunRequests:
         if key is None:
             return ids.run_id(time.time_ns() // 1_000_000, os.urandom(10)), None
         run_id = ids.run_id_from_key(PROJECT, pipeline, key)
-        existing = await self._reader.find_request(run_id)
-        if existing is None:
-            await self._check_not_deleted(run_id)
-        return run_id, _existing(existing, request) if existing is not None else None
+        requested, deleted = subjects.run(run_id, "requested"), subjects.run(run_id, "deleted")
+        known = {subject: record.fact for subject, record in (await self._log.last([requested, deleted])).items()}
+        existing = known.get(requested)
+        if isinstance(existing, RunRequested):
+            return run_id, _existing(existing, request)
+        deletion = known.get(deleted)
+        if isinstance(deletion, RunDeleted):
+            raise ConflictError(
+                f"The idempotency key belongs to run {run_id}, which was deleted",
+                f"{deletion.reason or 'deleted'}; use a new key for a new run",
+            )
+        return run_id, None
 
     async def append(self, fact: RunRequested) -> RunAccepted:
         """Append the request of a run, whose trigger has the fingerprint as `request`.
@@ -132,22 +147,13 @@ class RunRequests:
             ContentTooLargeError: the request does not fit into a message.
         """
         self._check_readable(fact)
-        if (await self._log.append([fact]))[0]:
+        if await self._appends.append(fact):
             return RunAccepted(run_id=fact.run_id, pipeline=fact.pipeline, version=fact.version, created=True)
         # Another request with the same key was faster.
         existing = await self._reader.find_request(fact.run_id)
         if existing is None:
             raise ConflictError("The log has an unreadable request under this run ID", "use another idempotency key")
         return _existing(existing, fact.trigger["request"])
-
-    async def _check_not_deleted(self, run_id: str) -> None:
-        subject = subjects.run(run_id, "deleted")
-        record = (await self._log.last([subject])).get(subject)
-        if record is not None and isinstance(record.fact, RunDeleted):
-            raise ConflictError(
-                f"The idempotency key belongs to run {run_id}, which was deleted",
-                f"{record.fact.reason or 'deleted'}; use a new key for a new run",
-            )
 
     def _check_readable(self, fact: RunRequested) -> None:
         """Refuse a fact that cannot be read back: its subject in the log could never be used again."""

@@ -18,6 +18,7 @@ from nats.aio.subscription import Subscription
 
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.shared_reads import SharedReads
 from penstock_contracts import subjects
 from penstock_core.errors import PenstockError
 from penstock_core.facts import Limit
@@ -58,6 +59,7 @@ class LimitSizes:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._bucket = Bucket(bus, subjects.LIMITS_BUCKET)
+        self._reads = SharedReads(self._bucket.get_fresh)
         self._subscription: Subscription | None = None
         self._changed: Callable[[], None] = lambda: None
         self.now: Mapping[str, int] = {}
@@ -67,7 +69,7 @@ class LimitSizes:
 
     async def read(self) -> Mapping[str, int]:
         """The settings as they were last acknowledged."""
-        entry = await self._bucket.get_fresh(subjects.LIMITS_SIZES)
+        entry = await self._reads.get(subjects.LIMITS_SIZES)
         if entry is not None:
             self._take(entry.value, entry.revision)
         return self.now

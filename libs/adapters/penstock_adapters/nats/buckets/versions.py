@@ -14,6 +14,7 @@ import pydantic
 
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.shared_reads import SharedReads
 from penstock_contracts import subjects
 from penstock_contracts.commands import InterpreterHints, Publications, Version
 from penstock_core.errors import PenstockError
@@ -87,6 +88,7 @@ class Versions:
 
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, subjects.VERSIONS_BUCKET)
+        self._reads = SharedReads(self._bucket.get)
         self._kept: OrderedDict[str, Version] = OrderedDict()
 
     async def get(self, project: str, pipeline: str, version: int) -> Version | None:
@@ -112,7 +114,7 @@ class Versions:
 
     async def published(self, project: str, pipeline: str) -> Publications | None:
         """The published versions of a pipeline, or None when there are none."""
-        entry = await self._bucket.get(published_key(project, pipeline))
+        entry = await self._reads.get(published_key(project, pipeline))
         return Publications.model_validate_json(entry.value) if entry else None
 
     async def is_experiment(self, project: str, pipeline: str, version: int) -> bool:
