@@ -15,6 +15,7 @@ from penstock_core.deployments.decisions import Outcome
 from penstock_core.deployments.definition import (
     CronTrigger,
     Definition,
+    EndpointTrigger,
     EventTrigger,
     Trigger,
     Window,
@@ -178,8 +179,9 @@ class TestBody(BaseModel):
 _KINDS: dict[str, type[Trigger]] = {
     "event": EventTrigger,
     "cron": CronTrigger,
+    "endpoint": EndpointTrigger,
 }
-_DURATIONS = ("every", "jitter", "seconds", "deadline", "timeout")
+_DURATIONS = ("every", "jitter", "seconds", "deadline", "wait")
 _TIMES = ("start", "end")
 _ADAPTERS: dict[type[Any], pydantic.TypeAdapter[Any]] = {}
 

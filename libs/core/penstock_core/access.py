@@ -91,22 +91,31 @@ def user(name: str) -> Principal:
 class AccessToken:
     """A named token as it is stored. The token itself is not stored: only `digest`, its SHA-256.
 
-    A plain hash is enough, because tokens are random and have 256 bits: there is nothing to guess.
+    A plain hash is enough, because tokens are random and have 256 bits: there is nothing to guess. `endpoint` is the
+    deployment whose endpoint is all that the token may use; empty: the token is not limited to one.
     """
 
     name: str
     digest: str
     created_at: float
     created_by: str = ""
+    endpoint: str = ""
 
     def __post_init__(self) -> None:
         ids.check_name(self.name, "token name")
         ids.check_digest(self.digest)
+        if self.endpoint:
+            ids.check_name(self.endpoint, "deployment")
+
+    @property
+    def full_name(self) -> str:
+        """The name by which the token is stored and acts: `ci`, or `nightly/ci` for an endpoint."""
+        return f"{self.endpoint}/{self.name}" if self.endpoint else self.name
 
     @property
     def principal(self) -> Principal:
         """Who acts with this token."""
-        return Principal(PrincipalKind.TOKEN, self.name)
+        return Principal(PrincipalKind.TOKEN, self.full_name)
 
 
 def token_digest(token: str) -> str:
@@ -126,16 +135,16 @@ class TokenStore(Protocol):
         """Return the token with this digest, or None."""
         ...
 
-    async def list(self) -> list[AccessToken]:
-        """Return all tokens by name."""
+    async def list(self, endpoint: str = "") -> list[AccessToken]:
+        """Return the tokens of an endpoint, or those that are not limited to one, by name."""
         ...
 
     async def create(self, token: AccessToken) -> bool:
         """Store a token; False if the name is taken."""
         ...
 
-    async def revoke(self, name: str) -> bool:
-        """Delete the token of this name; False if there is none."""
+    async def revoke(self, name: str, endpoint: str = "") -> bool:
+        """Delete the token of this name, of an endpoint or of none; False if there is none."""
         ...
 
 
@@ -160,6 +169,7 @@ class Permission(enum.StrEnum):
     EVENTS_SEND = "events.send"
     DEPLOYMENTS_READ = "deployments.read"
     DEPLOYMENTS_WRITE = "deployments.write"
+    ENDPOINTS_CALL = "endpoints.call"
     ARTIFACTS_READ = "artifacts.read"
     ARTIFACTS_CREATE = "artifacts.create"
     MODELS_READ = "models.read"

@@ -24,8 +24,21 @@ _NAMES = {
 _SHOWN = 60
 
 
-def mismatch(value: Any, schema: Any, where: str = "") -> str | None:
+Mismatch = tuple[str, str]
+"""A path in a value, such as `[1].a` or empty, and what is wrong there."""
+
+
+def mismatch(value: Any, schema: Any) -> str | None:
     """Describe how a value violates its schema, such as `[1].a must be text, not 3`; None where it conforms."""
+    found = find_mismatch(value, schema)
+    if found is None:
+        return None
+    path, message = found
+    return f"{path.removeprefix('.')} {message}".lstrip()
+
+
+def find_mismatch(value: Any, schema: Any, where: str = "") -> Mismatch | None:
+    """Return where a value violates its schema, and how; None where it conforms. Paths begin with `where`."""
     if not isinstance(schema, dict):
         return None
     if isinstance(value, dict) and "$type" in value:
@@ -58,22 +71,21 @@ def dump(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _mismatch(value: Any, schema: Schema, where: str) -> str | None:
-    at = f"{where} " if where else ""
+def _mismatch(value: Any, schema: Schema, where: str) -> Mismatch | None:
     options = schema.get("anyOf")
     if isinstance(options, list):
-        found = [mismatch(value, option, where) for option in cast("list[Any]", options)]
+        found = [find_mismatch(value, option, where) for option in cast("list[Any]", options)]
         if found and all(found):
-            return f"{at}must be {_expected(schema)}, not {_shown(value)}"
+            return where, f"must be {_expected(schema)}, not {_shown(value)}"
     if "const" in schema and not _same(value, schema["const"]):
-        return f"{at}must be {_shown(schema['const'])}, not {_shown(value)}"
+        return where, f"must be {_shown(schema['const'])}, not {_shown(value)}"
     allowed = schema.get("enum")
     if isinstance(allowed, list) and not any(_same(value, item) for item in cast("list[Any]", allowed)):
         options = ", ".join(_shown(item) for item in cast("list[Any]", allowed)[:20])
-        return f"{at}must be one of {options}, not {_shown(value)}"
+        return where, f"must be one of {options}, not {_shown(value)}"
     types = _types(schema)
     if types and not any(_is(value, name) for name in types):
-        return f"{at}must be {_expected(schema)}, not {_shown(value)}"
+        return where, f"must be {_expected(schema)}, not {_shown(value)}"
     if isinstance(value, list):
         return _in_list(cast("list[Any]", value), schema, where)
     if isinstance(value, dict):
@@ -81,29 +93,29 @@ def _mismatch(value: Any, schema: Schema, where: str) -> str | None:
     return None
 
 
-def _in_list(value: list[Any], schema: Schema, where: str) -> str | None:
+def _in_list(value: list[Any], schema: Schema, where: str) -> Mismatch | None:
     items = schema.get("items")
     if isinstance(items, dict):
         for n, item in enumerate(value):
-            problem = mismatch(item, items, f"{where}[{n}]")
+            problem = find_mismatch(item, items, f"{where}[{n}]")
             if problem:
                 return problem
     return None
 
 
-def _in_object(value: dict[str, Any], schema: Schema, where: str) -> str | None:
+def _in_object(value: dict[str, Any], schema: Schema, where: str) -> Mismatch | None:
     known: Any = schema.get("properties")
     properties = cast("dict[str, Any]", known) if isinstance(known, dict) else {}
     required: Any = schema.get("required")
     for name in cast("list[Any]", required) if isinstance(required, list) else []:
         if isinstance(name, str) and name not in value:
-            return f"{where}.{name} is missing".lstrip(".")
+            return f"{where}.{name}", "is missing"
     others = schema.get("additionalProperties")
     for name, item in value.items():
-        path = f"{where}.{name[:100]}".lstrip(".")
+        path = f"{where}.{name[:100]}"
         if name not in properties and others is False:
-            return f"{path} is not a known field"
-        problem = mismatch(item, properties.get(name, others), path)
+            return path, "is not a known field"
+        problem = find_mismatch(item, properties.get(name, others), path)
         if problem:
             return problem
     return None

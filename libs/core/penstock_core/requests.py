@@ -154,6 +154,14 @@ def model_references(params: Sequence[Port], given: Mapping[str, Any]) -> dict[s
 # -------------------------------------------------------------------------------------------------------------- inputs
 
 
+class _PartError(InputError):
+    """A part of an input is wrong. `path` is where in the input, such as `[1].a`; empty for all of it."""
+
+    def __init__(self, path: str, message: str) -> None:
+        self.path = path
+        super().__init__(message)
+
+
 def _values(params: Sequence[Port], inputs: Inputs) -> tuple[dict[str, Value], list[Problem]]:
     known = [port.name for port in params]
     names: list[str] = [*dict.fromkeys([*inputs.given, *(inputs.earlier or {})])]
@@ -162,6 +170,8 @@ def _values(params: Sequence[Port], inputs: Inputs) -> tuple[dict[str, Value], l
     for port in params:
         try:
             values[port.name] = _value(port, inputs)
+        except _PartError as error:
+            problems.append((f"inputs.{port.name}{error.path}", str(error)))
         except InputError as error:
             problems.append((f"inputs.{port.name}", str(error)))
     return values, problems
@@ -194,10 +204,16 @@ def _given(port: Port, given: Any) -> Value:
             return Stored(_reference(cast("dict[str, Any]", reference)))
         case _:
             pass
-    problem = _too_large(value) or json_schema.mismatch(value, port.schema)
-    if problem:
+    if problem := _too_large(value):
         raise InputError(problem)
+    _check_schema(value, port)
     return Inline(value)
+
+
+def _check_schema(value: Any, port: Port) -> None:
+    found = json_schema.find_mismatch(value, port.schema)
+    if found is not None:
+        raise _PartError(*found)
 
 
 def _json(given: Any) -> Any:
@@ -207,9 +223,7 @@ def _json(given: Any) -> Any:
 def _earlier(port: Port, value: Value) -> Value:
     # A default may violate the schema of its parameter: `depth: int = None`.
     if isinstance(value, Inline) and (port.required or value.value != port.default):
-        problem = json_schema.mismatch(value.value, port.schema)
-        if problem:
-            raise InputError(problem)
+        _check_schema(value.value, port)
     return value
 
 

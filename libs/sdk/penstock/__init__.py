@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from penstock.authoring import (
         Cache,
         Cron,
+        Endpoint,
         On,
         Pipeline,
         Resources,
@@ -59,6 +60,7 @@ __all__ = [
     "Context",
     "Cron",
     "DefinitionError",
+    "Endpoint",
     "Html",
     "InputError",
     "Markdown",
@@ -89,6 +91,7 @@ _LAZY_EXPORTS = {
     "Cache": "penstock.authoring",
     "Client": "penstock.client.client",
     "Cron": "penstock.authoring",
+    "Endpoint": "penstock.authoring",
     "On": "penstock.authoring",
     "Context": "penstock.step_context.contexts",
     "DefinitionError": "penstock_core.errors",

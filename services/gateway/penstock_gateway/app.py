@@ -33,6 +33,11 @@ from penstock_gateway.deployments import event_routes as deployment_event_routes
 from penstock_gateway.deployments import routes as deployment_routes
 from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.deployments.explanations import Explanations
+from penstock_gateway.endpoints import routes as endpoint_routes
+from penstock_gateway.endpoints import token_routes as endpoint_token_routes
+from penstock_gateway.endpoints.call_tracker import CallTracker
+from penstock_gateway.endpoints.endpoints_service import Endpoints
+from penstock_gateway.endpoints.outputs import Outputs
 from penstock_gateway.events import routes as event_routes
 from penstock_gateway.file_owner import owner
 from penstock_gateway.http import connections, problems
@@ -103,6 +108,8 @@ ROUTERS = tuple(
         event_routes,
         deployment_routes,
         deployment_event_routes,
+        endpoint_routes,
+        endpoint_token_routes,
         limit_routes,
         registry_routes,
         registration_routes,
@@ -268,6 +275,9 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     deployments = Deployments(DeploymentLog(bus, source), versions, models, artifacts, evaluator, PROJECT)
     health = Health(bus, artifacts, auditor, settings.max_blob)
     listen(context, subjects.PROBLEMS, health.report)
+    decisions = DecisionLog(bus, source)
+    runs = RunSearch(read_model, projector, scripts)
+    tracker = CallTracker(bus, followers, log, runs, context.log)
     features = (
         settings,
         Tokens(tokens),
@@ -285,7 +295,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         Reruns(requests, reader, versions, resumptions),
         Cancellations(log, reader),
         ModelRegistration(reader, models, versions, artifacts),
-        RunSearch(read_model, projector, scripts),
+        runs,
         MetricSeries(reader, read_model, series),
         RunComparison(reader, versions),
         RunStreams(log, followers, reader, versions, closing, settings.stream_timeout),
@@ -294,12 +304,23 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         questions,
         LimitsService(bus),
         deployments,
-        Explanations(deployments, DecisionLog(bus, source), events, evaluator),
+        Explanations(deployments, decisions, events, evaluator),
+        Endpoints(deployments.log, versions, requests, events, decisions, log, tracker, closing),
+        Outputs(log, artifacts),
         RetentionService(bus, versions),
         announcer,
         run_announcer,
     )
-    background: list[Background] = [read_model, auditor, questions, projector, series, announcer, run_announcer]
+    background: list[Background] = [
+        read_model,
+        auditor,
+        questions,
+        projector,
+        series,
+        announcer,
+        run_announcer,
+        tracker,
+    ]
     if settings.openlineage_url:
         key = settings.openlineage_key.get_secret_value() if settings.openlineage_key else None
         background.append(LineageEmitter(context, states, settings.openlineage_url, key))

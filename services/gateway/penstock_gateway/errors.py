@@ -5,10 +5,12 @@ GatewayError
 ├── ConflictError           the request contradicts the present state
 ├── UnprocessableError      the request is well-formed and its content is invalid
 ├── ContentTooLargeError    the content exceeds a limit
+├── TooManyRequestsError    a limit of requests is exceeded: retry later
+├── RunFailedError          the run whose output was requested did not succeed
 └── BadReplyError           another service sent a reply that cannot be used
 
-All but `BadReplyError` are the caller's to fix; none succeeds when retried unchanged. The core has two more:
-`InvalidInputsError` for an invalid run request, and `UnavailableError`, which can be retried.
+All but `BadReplyError` are the caller's to fix; only after `TooManyRequestsError` it helps to retry unchanged. The core
+has two more: `InvalidInputsError` for an invalid run request, and `UnavailableError`, which can be retried.
 """
 
 from __future__ import annotations
@@ -52,6 +54,18 @@ class UnprocessableError(GatewayError):
 
 class ContentTooLargeError(GatewayError):
     """The content exceeds a limit."""
+
+
+class TooManyRequestsError(GatewayError):
+    """A limit of requests is exceeded. `retry_after` is when it may be repeated, in seconds."""
+
+    def __init__(self, message: str, advice: str = "", *, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__(message, advice)
+
+
+class RunFailedError(GatewayError):
+    """The run whose output was requested did not succeed."""
 
 
 class BadReplyError(GatewayError):

@@ -12,7 +12,7 @@ from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts.commands import Version
 from penstock_core import access, requests, run_events
 from penstock_core.deployments import decisions, matching
-from penstock_core.deployments.definition import CRON_TICK, Definition, Subscription
+from penstock_core.deployments.definition import CRON_TICK, ENDPOINT_CALLED, Definition, Subscription
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.matching import Evaluator
 from penstock_core.deployments.state import Snapshot
@@ -20,6 +20,9 @@ from penstock_core.errors import InputError
 from penstock_core.facts import RunRequested
 from penstock_core.frozen import frozen
 from penstock_core.requests import Inputs, Options, Target
+
+_KINDS = {CRON_TICK: "cron", ENDPOINT_CALLED: "endpoint"}
+"""The kind of trigger of a run, by the type of its event, where it is not `event`."""
 
 
 @frozen(kw_only=True)
@@ -85,7 +88,7 @@ class RunStarter:
         names = requests.model_references(version.pipeline.params, given)
         options = Options(
             trigger={
-                "type": "cron" if event.type == CRON_TICK else "event",
+                "type": _KINDS.get(event.type, "event"),
                 "deployment": start.deployment,
                 "trigger": start.subscription.trigger,
                 "revision": str(start.snapshot.revision),

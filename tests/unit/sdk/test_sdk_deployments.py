@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock import Cron, DefinitionError, On, pipeline, sources
+from penstock import Cron, DefinitionError, Endpoint, On, pipeline, sources
 from penstock.authoring import deployments
 from penstock.errors import SourceError
 from penstock_contracts.deployments import parse_definition
@@ -66,7 +66,7 @@ def test_a_declaration_is_a_definition_that_the_platform_reads() -> None:
         (On("a", debounce="often"), "debounce must be a duration such as '10m'"),
         (Cron(every="x"), "every must be a duration"),
         (Cron("0 3 * * *", start=datetime(2030, 1, 1)), "has no time zone"),
-        ("0 3 * * *", "trigger 1 of deployment 'nightly' must be a Cron or On"),
+        ("0 3 * * *", "trigger 1 of deployment 'nightly' must be a Cron, On or Endpoint"),
     ],
 )
 def test_a_wrong_trigger_names_the_line_of_the_deployment(trigger: Any, words: str) -> None:
@@ -117,3 +117,13 @@ def test_yaml_has_the_options_of_the_classes() -> None:
             continue
         with pytest.raises(DefinitionError, match=words):
             deployments.from_mapping("nightly", {"triggers": wrong})
+
+
+def test_an_endpoint_has_a_wait_and_limits() -> None:
+    declared = training.deploy("scorer", triggers=[Endpoint(wait="1m", rate=5, queue=7)])
+    [trigger] = declared.definition()["triggers"]
+    assert trigger == {"kind": "endpoint", "name": "endpoint", "wait": 60.0, "rate": 5, "queue": 7}
+    written = deployments.from_mapping("scorer", {"pipeline": "training", "triggers": [{"endpoint": True, "rate": 5}]})
+    assert written["triggers"][0] == {**trigger, "wait": 30.0, "queue": 100}
+    with pytest.raises(DefinitionError, match="endpoint: true"):
+        deployments.from_mapping("scorer", {"pipeline": "training", "triggers": [{"endpoint": "yes"}]})

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json as codec
 import re
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -53,7 +55,10 @@ def deploy(
                     if not json:
                         output.line(f"published {version.pipeline} v{version.version}")
             applied = _apply_all(opened.client, definitions, dry_run=dry_run)
+            calls = [] if dry_run or json else [line for one in applied for line in _calls(opened.client, one)]
     _print(applied, dry_run=dry_run, json=json)
+    for text in calls:
+        output.line(text)
     if opened.ephemeral and not dry_run and not json:
         output.note("no platform is running here, so the deployments start no runs: start one with `penstock up`")
 
@@ -79,6 +84,21 @@ def apply(
                 if not dry_run:
                     client.deployments.delete(name, reason=f"not in {file.name}")
     _print(applied, dry_run=dry_run, json=json, deleted=extra)
+
+
+def _calls(client: Client, deployment: Deployment) -> list[str]:
+    """How to call the endpoint of a deployment, if it has one."""
+    if all(trigger["kind"] != "endpoint" for trigger in deployment.definition["triggers"]):
+        return []
+    name = deployment.name
+    example = client.endpoints.schema(name)["example"]
+    url = f"{client.transport.locate().url}/v1/endpoints/default/{name}"
+    body = shlex.quote(codec.dumps(example, ensure_ascii=False))
+    return [
+        f"call {name} with a token of `penstock deployments tokens create {name} TOKEN`:",
+        f'  curl {url} -H "Authorization: Bearer $TOKEN" --json {body}',
+        f"  Client(token=TOKEN).endpoints.call({name!r}, {example!r})",
+    ]
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

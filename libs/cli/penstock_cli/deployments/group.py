@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock_cli.arguments import Json, parse_pairs
+from penstock_cli.deployments import endpoint_tokens
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from penstock.client.deployments import Clause, Decision
 
 app = typer.Typer(help="Manage deployments: pipelines with triggers and inputs.", no_args_is_help=True)
+app.add_typer(endpoint_tokens.app, name="tokens")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the deployment.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in its history.")]
@@ -263,6 +265,8 @@ def describe(trigger: dict[str, Any]) -> str:
             return f"cron {trigger['cron']}{zone}"
         case "event":
             return f"on {', '.join(trigger['types'])}{combined}"
+        case "endpoint" if trigger["rate"]:
+            return f"endpoint, {trigger['rate']:g} requests/s"
         case kind:
             return str(kind)
 

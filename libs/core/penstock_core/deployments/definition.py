@@ -21,6 +21,15 @@ from penstock_core.frozen import frozen
 CRON_TICK = "penstock.cron.tick.v1"
 """Type of the event that the cron service publishes for each tick."""
 
+ENDPOINT_CALLED = "penstock.endpoint.called.v1"
+"""Type of the event that the gateway publishes for each request to an endpoint."""
+
+WAIT_LIMIT = 300.0
+"""Longest time that a request to an endpoint waits for its run, in seconds."""
+
+QUEUE_LIMIT = 10_000
+"""Largest number of unfinished requests of an endpoint."""
+
 TRIGGERS_LIMIT = 50
 """Maximum number of triggers of a deployment."""
 
@@ -121,7 +130,24 @@ class CronTrigger:
     inputs: dict[str, str] = field(default_factory=dict[str, str])
 
 
-Trigger: TypeAlias = EventTrigger | CronTrigger
+@frozen(kw_only=True)
+class EndpointTrigger:
+    """Runs for HTTP requests to the endpoint of the deployment. The body of a request has the inputs of its run.
+
+    Attributes:
+        wait: seconds that a request waits for its run, unless it says otherwise; then it is answered later.
+        rate: requests per second that each gateway accepts on average; 0: any number.
+        queue: unfinished requests; further ones are refused.
+    """
+
+    name: str
+    kind: Literal["endpoint"] = "endpoint"
+    wait: float = 30.0
+    rate: float = 0.0
+    queue: int = 100
+
+
+Trigger: TypeAlias = EventTrigger | CronTrigger | EndpointTrigger
 
 
 @frozen(kw_only=True)
@@ -148,6 +174,11 @@ class Definition:
     def trigger(self, name: str) -> Trigger | None:
         """Return the trigger with this name, or None."""
         return next((trigger for trigger in self.triggers if trigger.name == name), None)
+
+    @property
+    def endpoint(self) -> EndpointTrigger | None:
+        """The endpoint of the deployment, if it has one."""
+        return next((trigger for trigger in self.triggers if isinstance(trigger, EndpointTrigger)), None)
 
 
 @frozen(kw_only=True)
@@ -186,6 +217,8 @@ def subscription(deployment: str, trigger: Trigger) -> Subscription:
             )
         case CronTrigger():
             return Subscription(trigger=trigger.name, types=(CRON_TICK,), subject=at, inputs=trigger.inputs)
+        case EndpointTrigger():
+            return Subscription(trigger=trigger.name, types=(ENDPOINT_CALLED,), subject=at, inputs_from="data")
 
 
 def event_subject(deployment: str, trigger: str) -> str:
@@ -223,6 +256,8 @@ def problems(definition: Definition) -> list[Problem]:
         at = f"triggers[{n}]"
         if trigger.name in names[:n]:
             found.append((f"{at}.name", f"another trigger of the deployment is called {trigger.name!r}"))
+        if isinstance(trigger, EndpointTrigger) and trigger is not definition.endpoint:
+            found.append((at, "a deployment has at most one endpoint"))
         found += [(f"{at}.{path}", message) for path, message in _trigger_problems(trigger)]
     return found
 
@@ -237,6 +272,8 @@ def _trigger_problems(trigger: Trigger) -> Iterator[Problem]:
             yield from _event_problems(trigger)
         case CronTrigger():
             yield from _cron_problems(trigger)
+        case EndpointTrigger():
+            yield from _endpoint_problems(trigger)
     for path, text in expressions(trigger):
         if len(text) > EXPRESSION_LIMIT:
             yield path, f"has {len(text)} characters; the limit is {EXPRESSION_LIMIT}"
@@ -278,6 +315,15 @@ def _cron_problems(trigger: CronTrigger) -> Iterator[Problem]:
         yield "end", "must be after start"
     if not 1 <= trigger.catchup_limit <= 10_000:
         yield "catchup_limit", "must be between 1 and 10000"
+
+
+def _endpoint_problems(trigger: EndpointTrigger) -> Iterator[Problem]:
+    if not 0 <= trigger.wait <= WAIT_LIMIT:
+        yield "wait", f"must be between 0 and {WAIT_LIMIT:g} seconds"
+    if not 0 <= trigger.rate <= 100_000:
+        yield "rate", "must be between 0 (any number) and 100000 requests per second"
+    if not 1 <= trigger.queue <= QUEUE_LIMIT:
+        yield "queue", f"must be between 1 and {QUEUE_LIMIT}"
 
 
 def _window_problems(window: Window, trigger: EventTrigger) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ intermediate representation that the platform runs. Every mistake is a `Definiti
 
 from penstock.authoring.blocks import on_exit, on_failure, otherwise, when
 from penstock.authoring.branch_join import one_of
-from penstock.authoring.deployments import Cron, On
+from penstock.authoring.deployments import Cron, Endpoint, On
 from penstock.authoring.options import Cache, Resources
 from penstock.authoring.pipelines import Pipeline, pipeline
 from penstock.authoring.steps import Step, step
@@ -15,6 +15,7 @@ from penstock.authoring.waits import ask, run_pipeline, sleep, sleep_until, wait
 __all__ = [
     "Cache",
     "Cron",
+    "Endpoint",
     "On",
     "Pipeline",
     "Resources",

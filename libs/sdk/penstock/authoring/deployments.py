@@ -110,7 +110,29 @@ class On:
         }
 
 
-Trigger = Cron | On
+@dataclass(frozen=True)
+class Endpoint:
+    """Run for HTTP requests, and answer them with the output of the run: `POST /v1/endpoints/default/NAME`.
+
+    Attributes:
+        wait: how long a request waits for its run, unless it says otherwise; then its answer is at a status address.
+        rate: requests per second that each gateway accepts on average; 0: any number.
+        queue: the number of unfinished requests at which further ones are refused.
+        name: of the trigger.
+    """
+
+    wait: Duration = 30
+    rate: float = 0
+    queue: int = 100
+    name: str = ""
+
+    def definition(self, name: str) -> dict[str, Any]:
+        """Return the trigger as JSON."""
+        wait = _seconds(self.wait, "wait")
+        return {"kind": "endpoint", "name": self.name or name, "wait": wait, "rate": self.rate, "queue": self.queue}
+
+
+Trigger = Cron | On | Endpoint
 """What starts the runs of a deployment."""
 
 
@@ -158,9 +180,9 @@ class Deployment:
         }
 
     def _trigger(self, n: int, trigger: Any) -> dict[str, Any]:
-        if not isinstance(trigger, Cron | On):
+        if not isinstance(trigger, Trigger):
             raise DefinitionError(
-                f"trigger {n + 1} of deployment {self.name!r} must be a Cron or On, not {trigger!r}",
+                f"trigger {n + 1} of deployment {self.name!r} must be a Cron, On or Endpoint, not {trigger!r}",
                 self.file,
                 self.line,
             )
@@ -236,8 +258,8 @@ def _window(trigger: On) -> dict[str, Any] | None:
 def from_mapping(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the definition of a deployment in a `penstock.yaml`, as JSON.
 
-    Each trigger is an object with one of the keys `cron`, `every` or `on`, and the options of the class of
-    that name.
+    Each trigger is an object with one of the keys `cron`, `every`, `on` or `endpoint` (with the value true), and the
+    options of the class of that name.
 
     Raises:
         DefinitionError: a trigger has no such key, or an unknown option.
@@ -262,8 +284,13 @@ def _from_yaml(name: str, n: int, given: dict[str, Any]) -> Trigger:
         shape, given = On, {"types": given.pop("on"), **given}
     elif "cron" in given or "every" in given:
         shape = Cron
+    elif given.get("endpoint") is True:
+        shape = Endpoint
+        del given["endpoint"]
     else:
-        raise DefinitionError(f"deployment {name!r}: trigger {n + 1} needs one of the keys cron, every, on")
+        raise DefinitionError(
+            f"deployment {name!r}: trigger {n + 1} needs one of the keys cron, every, on, or endpoint: true"
+        )
     known = [one.name for one in dataclasses.fields(shape) if one.init]
     unknown = [key for key in given if key not in known]
     if unknown:

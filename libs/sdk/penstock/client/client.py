@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from penstock.client.artifacts.artifacts import Artifacts
 from penstock.client.deployments import Deployments
+from penstock.client.endpoints import Endpoints
 from penstock.client.events import Events
 from penstock.client.http.transport import Transport
 from penstock.client.limits import Limits
@@ -53,6 +54,7 @@ class Client:
         runs: submit, list, watch, cancel, rerun and compare runs.
         pipelines: register pipelines and read their versions.
         deployments: what starts runs by itself.
+        endpoints: deployments that are called as functions.
         models: registered models, their versions, aliases and gates.
         artifacts: outputs and artifacts of runs.
         events: events that steps wait for.
@@ -80,6 +82,7 @@ class Client:
         self.pipelines = Pipelines(transport, self.artifacts)
         self.deployments = Deployments(transport)
         self.models = Models(transport, self.artifacts)
+        self.endpoints = Endpoints(transport, self.artifacts)
         self.events = Events(transport)
         self.questions = Questions(transport)
         self.limits = Limits(transport)

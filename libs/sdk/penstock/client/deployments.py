@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from penstock.client import views
 from penstock.client.http.transport import Transport
+from penstock.client.tokens import Token
 
 if TYPE_CHECKING:
     from penstock.authoring.deployments import Deployment as Declaration
@@ -174,6 +175,27 @@ class Deployments:
         """Return the decisions of a deployment, newest first, without those on events that its filters dropped."""
         rows = self._transport.json("GET", _path(name, "decisions"), query={"limit": limit})["decisions"]
         return [decision(row) for row in rows]
+
+    def tokens(self, name: str) -> list[Token]:
+        """Return the tokens of the endpoint of a deployment, by name. Raises as `get`."""
+        return [views.build(Token, row) for row in self._transport.json("GET", _path(name, "tokens"))["tokens"]]
+
+    def create_token(self, name: str, token: str) -> Token:
+        """Create a token that may only call the endpoint of a deployment. It cannot be read again: store it.
+
+        Args:
+            name: the deployment.
+            token: name of the token, such as that of its user.
+
+        Raises:
+            NotFoundError: the deployment does not exist or has no endpoint.
+            RefusedError: the name of the token is taken.
+        """
+        return views.build(Token, self._transport.json("POST", _path(name, "tokens"), body={"name": token}))
+
+    def revoke_token(self, name: str, token: str) -> None:
+        """Revoke a token of the endpoint of a deployment: requests with it are refused from now on. Raises as `get`."""
+        self._transport.json("DELETE", _path(name, f"tokens/{quote(token, safe='')}"))
 
     def test(self, name: str, event: Mapping[str, Any]) -> list[Decision]:
         """Return what the triggers of a deployment would decide on an event. Nothing is stored, no run starts.

@@ -3,7 +3,7 @@
 - The `Host` header must be an allowed name of this gateway, else 421. This blocks DNS rebinding: a web page whose name
   now resolves to 127.0.0.1.
 - `/v1` needs a bearer token, which is resolved to the principal of the request; links under `/v1/answers` have
-  signatures instead.
+  signatures instead. A token of an endpoint opens only that endpoint.
 - Every refused request and every request that may change something is one audit line in the log: who, what, outcome.
 - An unexpected error becomes a problem document and a line in the log, never a traceback for the client.
 """
@@ -17,7 +17,7 @@ import ipaddress
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from penstock_gateway.access.authentication import Authenticator
+from penstock_gateway.access.authentication import Authenticator, TokenScopeError
 from penstock_gateway.http import principal, problems
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -114,7 +114,10 @@ class Guard:
         scheme, _, token = authorization.partition(b" ")
         found = None
         if scheme.lower() == b"bearer" and token.strip():
-            found = await self._authenticator.principal(token.strip().decode(errors="surrogateescape"))
+            try:
+                found = await self._authenticator.principal(token.strip().decode(errors="surrogateescape"), path)
+            except TokenScopeError as error:
+                return problems.problem(403, str(error))
         if found is None:
             return problems.problem(
                 401,

@@ -12,11 +12,14 @@ from penstock_gateway.http.problems import RequestError
 
 T = TypeVar("T")
 
+_KEY_LIMIT = 255
+
 RunId = Annotated[str, Path(description="ID of the run")]
 StepKey = Annotated[str, Path(description="key of a step, such as `train`, `train[3]` or `features/split`")]
 PipelineName = Annotated[str, Path(description="name of the pipeline")]
 PipelineFilter = Annotated[str | None, Query(description="only of this pipeline")]
 Sha256 = Annotated[str, Path(description="SHA-256 of the content, 64 lower-case hexadecimal digits")]
+IdempotencyKey = Annotated[str | None, Header(description="requests with the same key submit one run")]
 LastEventId = Annotated[str | None, Header(description="resume after the event with this ID")]
 
 _bearer = HTTPBearer(
@@ -36,6 +39,17 @@ def feature(kind: type[T]) -> Any:
 def requires(permission: Permission) -> Any:
     """Return the dependency that names the permission an operation needs. All principals have all permissions yet."""
     return Security(_bearer, scopes=[permission.value])
+
+
+def check_key(key: str | None) -> None:
+    """Check an idempotency key.
+
+    Raises:
+        RequestError: 422, it is empty, too long or not printable.
+    """
+    if key is not None and not (0 < len(key) <= _KEY_LIMIT and key.isprintable()):
+        message = f"must have 1 to {_KEY_LIMIT} printable characters"
+        raise RequestError(422, f"Idempotency-Key {message}", errors=[("header.idempotency-key", message)])
 
 
 def last_event(text: str | None) -> int:

@@ -6,6 +6,7 @@ the reason of the status, `detail` says what happened and how to fix it, `errors
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import orjson
@@ -36,6 +37,8 @@ from penstock_gateway.errors import (
     FieldErrors,
     GatewayError,
     NotFoundError,
+    RunFailedError,
+    TooManyRequestsError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -53,6 +56,7 @@ TITLES = {
     416: "Range not satisfiable",
     421: "Misdirected request",
     422: "Unprocessable",
+    429: "Too many requests",
     500: "Internal server error",
     502: "Bad gateway",
     503: "Service unavailable",
@@ -63,6 +67,8 @@ _STATUSES: dict[type[BaseException], int] = {
     NotFoundError: 404,
     ConflictError: 409,
     ContentTooLargeError: 413,
+    TooManyRequestsError: 429,
+    RunFailedError: 500,
     BadReplyError: 502,
     ArtifactError: 500,
     ArtifactMissingError: 404,
@@ -132,6 +138,8 @@ def response_to(error: Exception) -> Response | None:
         case PenstockError() if (status := status_of(error)) is not None:
             if error.retryable:
                 return problem(status, f"{error}; try again", headers=_RETRY_AFTER)
+            if isinstance(error, TooManyRequestsError):
+                return problem(status, str(error), headers={"retry-after": str(max(1, math.ceil(error.retry_after)))})
             text = f"The gate is invalid: {error}" if isinstance(error, registry.GateError) else str(error)
             return problem(status, text, _invalid_fields(error))
         case _:

@@ -24,9 +24,16 @@ from penstock_core.access import Permission
 from penstock_core.queries import search
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import PipelineFilter, RunId, StepKey, feature, requires
+from penstock_gateway.http.parameters import (
+    IdempotencyKey,
+    PipelineFilter,
+    RunId,
+    StepKey,
+    check_key,
+    feature,
+    requires,
+)
 from penstock_gateway.http.principal import By
-from penstock_gateway.http.problems import RequestError
 from penstock_gateway.http.responses import BODY, BYTES, COMMON, content, json_response, no_content, problems
 from penstock_gateway.runs import run_search, run_states, values, views
 from penstock_gateway.runs.cancellations import Cancellations
@@ -38,10 +45,8 @@ from penstock_gateway.runs.steps import no_step
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=JsonRoute, responses=COMMON)
 
-_KEY_LIMIT = 255
 _NONE: list[str] = []
 
-IdempotencyKey = Annotated[str | None, Header(description="requests with the same key submit one run")]
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "skipped"]
 Reader = Annotated[RunReader, feature(RunReader)]
 Cancel = Annotated[CancelBody, Body(default_factory=CancelBody)]
@@ -72,14 +77,8 @@ async def request_run(
     Omitted inputs take their defaults. Put an input that is larger than 64 KiB as JSON as an artifact first and pass
     `{"artifact": {"sha256": …, "size": …}}`.
     """
-    _check_key(idempotency_key)
+    check_key(idempotency_key)
     return _accepted(await requests.submit(body, idempotency_key, by), response)
-
-
-def _check_key(key: str | None) -> None:
-    if key is not None and not (0 < len(key) <= _KEY_LIMIT and key.isprintable()):
-        message = f"must have 1 to {_KEY_LIMIT} printable characters"
-        raise RequestError(422, f"Idempotency-Key {message}", errors=[("header.idempotency-key", message)])
 
 
 def _accepted(run: RunAccepted, response: Response) -> RunAccepted:
@@ -261,7 +260,7 @@ async def rerun(
     The new run has the labels and the priority of that run; its trigger has its ID as `parent`. With `resume` it reuses
     the valid results of that run, which must have finished, and runs the other steps.
     """
-    _check_key(idempotency_key)
+    check_key(idempotency_key)
     return _accepted(await reruns.rerun(run_id, body, idempotency_key, by), response)
 
 

@@ -1,6 +1,7 @@
 """`access.TokenStore` in a bucket.
 
-Keys: `by-name.{name}` holds the token's record; `by-digest.{digest}` holds the name. A token is accepted only while
+Keys: `by-name.{name}` holds the token's record, `by-name.{endpoint}.{name}` that of a token of an endpoint;
+`by-digest.{digest}` holds the rest of that key. A token is accepted only while
 both exist: what a crash leaves half done is not accepted, and `revoke` removes it.
 """
 
@@ -32,26 +33,33 @@ class NatsTokens:
         entry = await self._bucket.get_fresh(f"by-name.{named.value.decode()}") if named is not None else None
         return _read(entry) if entry is not None else None
 
-    async def list(self) -> list[AccessToken]:
+    async def list(self, endpoint: str = "") -> list[AccessToken]:
         """See the port."""
-        return sorted((_read(entry) for entry in await self._bucket.list("by-name.*")), key=lambda token: token.name)
+        found = await self._bucket.list(f"by-name.{_path('*', endpoint)}")
+        return sorted((_read(entry) for entry in found), key=lambda token: token.name)
 
     async def create(self, token: AccessToken) -> bool:
         """See the port."""
         record = orjson.dumps(dataclasses.asdict(token))
-        if await self._bucket.put(f"by-name.{token.name}", record, revision=0) is None:
+        path = _path(token.name, token.endpoint)
+        if await self._bucket.put(f"by-name.{path}", record, revision=0) is None:
             return False
-        await self._bucket.put(f"by-digest.{token.digest}", token.name.encode())
+        await self._bucket.put(f"by-digest.{token.digest}", path.encode())
         return True
 
-    async def revoke(self, name: str) -> bool:
+    async def revoke(self, name: str, endpoint: str = "") -> bool:
         """See the port."""
-        entry = await self._bucket.get_fresh(f"by-name.{name}")
+        path = _path(name, endpoint)
+        entry = await self._bucket.get_fresh(f"by-name.{path}")
         if entry is None:
             return False
         await self._bucket.purge(f"by-digest.{_read(entry).digest}")
-        await self._bucket.purge(f"by-name.{name}")
+        await self._bucket.purge(f"by-name.{path}")
         return True
+
+
+def _path(name: str, endpoint: str) -> str:
+    return f"{endpoint}.{name}" if endpoint else name
 
 
 def _read(entry: Entry) -> AccessToken:

@@ -1,0 +1,75 @@
+"""Endpoints: call deployments as functions: `Client.endpoints`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+
+from penstock.client.artifacts.artifacts import Artifacts
+from penstock.client.http.transport import Transport
+from penstock.client.runs.inputs import encode_inputs
+
+_WAIT = 20.0
+"""Seconds that one request waits for the run; shorter than the timeout of a response."""
+
+
+class Endpoints:
+    """`Client.endpoints`: call endpoints, and read their types."""
+
+    def __init__(self, transport: Transport, artifacts: Artifacts) -> None:
+        self._transport = transport
+        self._artifacts = artifacts
+
+    def call(
+        self,
+        name: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """Call an endpoint and return the output of its run, as JSON data.
+
+        A request that is repeated because the connection broke starts no second run. While the endpoint is at one of
+        its limits, the call is repeated, for as long as other requests of this client are.
+
+        Args:
+            name: name of the deployment.
+            inputs: values by parameter; see `Runs.submit`.
+            timeout: seconds to wait for the run; None: until it has finished.
+            idempotency_key: calls with the same key are one request; default a new one.
+
+        Raises:
+            RefusedError: the inputs do not fit, the deployment is paused, or the run did not succeed.
+            NotFoundError: there is no such endpoint.
+            TimeoutError: the run has not finished in time; it continues.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
+        path, body = _path(name), encode_inputs(self._artifacts, inputs or {})
+        method = "POST"
+        while True:
+            wait = _WAIT if deadline is None else max(0.0, min(_WAIT, deadline - time.monotonic()))
+            status, received, answer = self._transport.response(
+                method, f"{path}?wait={wait:.3f}", body=body if method == "POST" else None, headers=headers
+            )
+            if status != 202:
+                return answer
+            method, path = "GET", received["location"]
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TimeoutError(f"the run of endpoint {name} has not finished; its answer will be at {path}")
+
+    def schema(self, name: str) -> dict[str, Any]:
+        """Return JSON Schemas of `input` and `output`, and an `example` of the inputs.
+
+        Raises:
+            NotFoundError: there is no such endpoint.
+        """
+        return self._transport.json("GET", f"{_path(name)}/schema")
+
+
+def _path(name: str) -> str:
+    return f"/v1/endpoints/default/{quote(name, safe='')}"

@@ -1,0 +1,1 @@
+"""Endpoints: HTTP requests that run a deployment and are answered with its output."""

@@ -1,0 +1,321 @@
+"""Calls of endpoints: a request becomes an event, whose decision starts a run, whose output is the answer.
+
+The gateway checks the request and stores the event. The triggers service decides and requests the run, as for every
+event. So a stored request has one run, also if this gateway is killed: the request can be repeated with its
+idempotency key, and its run can be read at its status address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from penstock_adapters.nats.archived_log import ArchivedLog
+from penstock_adapters.nats.decision_log import DecisionLog
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_contracts import event_codec, subjects
+from penstock_contracts.commands import Version
+from penstock_contracts.event_codec import InvalidEventError
+from penstock_core.deployments.decisions import EventDecided, Outcome
+from penstock_core.deployments.definition import ENDPOINT_CALLED, Definition, EndpointTrigger, event_subject
+from penstock_core.deployments.events import Event, event_digest
+from penstock_core.deployments.state import Deployment
+from penstock_core.errors import InvalidInputsError
+from penstock_core.facts import RunFinished
+from penstock_core.frozen import frozen
+from penstock_core.requests import Options
+from penstock_gateway.endpoints.call_tracker import CallTracker
+from penstock_gateway.endpoints.rate_limit import TokenBucket
+from penstock_gateway.errors import ConflictError, NotFoundError, TooManyRequestsError, UnprocessableError
+from penstock_gateway.project import PROJECT
+from penstock_gateway.runs.run_requests import RunRequests
+from penstock_gateway.versions.pipeline_versions import PipelineVersions
+
+T = TypeVar("T")
+
+_BUSY_RETRY = 1.0
+"""Seconds after which a request that found the queue full may be repeated."""
+
+
+@frozen(kw_only=True)
+class Endpoint:
+    """An endpoint as it is now."""
+
+    name: str
+    deployment: Deployment
+    definition: Definition
+    trigger: EndpointTrigger
+    paused: bool
+
+    @property
+    def source(self) -> str:
+        """The source of its events."""
+        return f"penstock/endpoints/{self.name}"
+
+
+@frozen(kw_only=True)
+class Call:
+    """A stored request to an endpoint. `end` is the end of its run, None while it has not finished."""
+
+    endpoint: str
+    event: Event
+    run_id: str = ""
+    end: RunFinished | None = None
+
+    @property
+    def id(self) -> str:
+        """Identifies the request; others than its sender cannot guess it."""
+        return f"{self.event.sequence}-{self.event.digest}"
+
+    @property
+    def trigger(self) -> str:
+        """The name of the endpoint's trigger when the request arrived."""
+        return self.event.subject.partition("/")[2]
+
+    @property
+    def decision_subject(self) -> str:
+        """The subject of the decision on it."""
+        return f"decisions.{PROJECT}.{self.endpoint}.{self.event.digest}.{self.trigger}"
+
+
+class Endpoints:
+    """See the module."""
+
+    def __init__(
+        self,
+        deployments: DeploymentLog,
+        versions: PipelineVersions,
+        requests: RunRequests,
+        events: EventStream,
+        log: DecisionLog,
+        runs: ArchivedLog,
+        tracker: CallTracker,
+        closing: asyncio.Event,
+    ) -> None:
+        self._deployments = deployments
+        self._versions = versions
+        self._requests = requests
+        self._events = events
+        self._log = log
+        self._runs = runs
+        self._tracker = tracker
+        self._closing = closing
+        self._buckets: dict[str, TokenBucket] = {}
+
+    async def get(self, project: str, name: str) -> Endpoint:
+        """Return an endpoint.
+
+        Raises:
+            NotFoundError: the deployment does not exist, or has no endpoint.
+        """
+        deployment = await self._deployments.get(PROJECT, name) if project == PROJECT else None
+        current = deployment.current if deployment is not None else None
+        trigger = current.definition.endpoint if current is not None and current.definition is not None else None
+        if deployment is None or current is None or current.definition is None or trigger is None:
+            raise NotFoundError(
+                f"There is no endpoint {project[:100]}/{name[:100]}",
+                "deployments that have one are those with an Endpoint() among their triggers",
+            )
+        return Endpoint(
+            name=name,
+            deployment=deployment,
+            definition=current.definition,
+            trigger=trigger,
+            paused=current.paused,
+        )
+
+    async def version(self, endpoint: Endpoint) -> Version:
+        """Return the version that an endpoint runs now.
+
+        Raises:
+            NotFoundError: it does not exist, or none is published.
+        """
+        return await self._versions.get(endpoint.definition.pipeline, endpoint.definition.version)
+
+    async def call(self, endpoint: Endpoint, inputs: dict[str, Any], key: str | None, wait: float, by: str) -> Call:
+        """Store a request, and wait for its run for up to `wait` seconds.
+
+        Args:
+            endpoint: the endpoint.
+            inputs: of the run, which override those of the deployment.
+            key: requests with the same idempotency key are one request.
+            wait: seconds; 0 returns when the request is stored.
+            by: the principal that makes the request.
+
+        Raises:
+            InvalidInputsError: the inputs do not fit the pipeline; fields are named by their paths in the body.
+            TooManyRequestsError: a limit of the endpoint is exceeded; nothing was stored.
+            ConflictError: the deployment is paused, or the key was used for another request.
+            UnprocessableError: the request is too large to be stored.
+        """
+        deadline = time.monotonic() + wait
+        earlier = await self._earlier(endpoint, inputs, key) if key is not None else None
+        if earlier is not None:
+            return await self._outcome(earlier, deadline)
+        call = Call(endpoint=endpoint.name, event=self._event(endpoint, inputs, key, by))
+        await self._admit(endpoint)
+        async with self._tracker.watch(call.decision_subject) as decided:
+            call, duplicate = await self._store(endpoint, call)
+            self._check_equal(call.event, inputs)
+            if wait > 0 and not duplicate:
+                await self._set(decided, deadline)
+        return await self._outcome(call, deadline)
+
+    async def _store(self, endpoint: Endpoint, call: Call) -> tuple[Call, bool]:
+        """Store an admitted request; returns it as it is stored, and whether it was stored before."""
+        digest = call.event.digest
+        # It counts from its admission on, so that concurrent requests cannot exceed the limit together.
+        self._tracker.add(endpoint.name, digest)
+        try:
+            await self._check(endpoint, call.event.data)
+            sequence, duplicate = await self._events.publish(call.event)
+        except BaseException:
+            self._tracker.drop(endpoint.name, digest)
+            raise
+        if not duplicate:
+            stored = replace(call.event, sequence=sequence, received_at=time.time())
+            return replace(call, event=stored), False
+        self._tracker.drop(endpoint.name, digest)
+        known = await self._events.get(sequence)
+        if known is None:
+            raise ConflictError("The request was stored before and has expired", "use another idempotency key")
+        return replace(call, event=known), True
+
+    async def status(self, endpoint: Endpoint, id: str, wait: float) -> Call:
+        """Return a request, and wait for its run for up to `wait` seconds.
+
+        Raises:
+            NotFoundError: there is no such request, or it has expired.
+            ConflictError, UnprocessableError: as `call`, if the request could not become a run.
+        """
+        sequence, _, digest = id.partition("-")
+        event = await self._events.get(int(sequence)) if sequence.isdecimal() and len(sequence) < 16 else None
+        at = event_subject(endpoint.name, endpoint.trigger.name)
+        if event is None or event.digest != digest or (event.type, event.subject) != (ENDPOINT_CALLED, at):
+            raise NotFoundError(f"Endpoint {endpoint.name!r} has no request {id[:100]!r}", "requests expire")
+        return await self._outcome(Call(endpoint=endpoint.name, event=event), time.monotonic() + wait)
+
+    # ----------------------------------------------------------------------------------------------------------- checks
+
+    async def _earlier(self, endpoint: Endpoint, inputs: dict[str, Any], key: str) -> Call | None:
+        """Return the stored request with this key, if there was a decision on it."""
+        digest = event_digest(PROJECT, endpoint.source, key)
+        found = await self._log.decided(PROJECT, digest, endpoint.name, endpoint.trigger.name)
+        event = await self._events.get(found[0].event.sequence) if found else None
+        if event is None:
+            return None
+        self._check_equal(event, inputs)
+        return Call(endpoint=endpoint.name, event=event)
+
+    def _check_equal(self, event: Event, inputs: dict[str, Any]) -> None:
+        if event.data != inputs:
+            raise ConflictError(
+                "The idempotency key was used for another request", "use a new key for a request with other inputs"
+            )
+
+    async def _admit(self, endpoint: Endpoint) -> None:
+        if endpoint.paused:
+            raise ConflictError(
+                f"Deployment {endpoint.name!r} is paused",
+                f"resume it with `penstock deployments resume {endpoint.name}`",
+            )
+        trigger, now = endpoint.trigger, time.monotonic()
+        bucket = self._buckets.get(endpoint.name)
+        if trigger.rate:
+            if bucket is None or bucket.rate != trigger.rate:
+                bucket = self._buckets[endpoint.name] = TokenBucket.full(trigger.rate, now)
+            seconds = bucket.take(now)
+            if seconds:
+                raise TooManyRequestsError(
+                    f"Endpoint {endpoint.name!r} accepts {trigger.rate:g} requests per second", retry_after=seconds
+                )
+        if await self._tracker.full(endpoint.name, trigger.queue):
+            raise TooManyRequestsError(
+                f"Endpoint {endpoint.name!r} has {trigger.queue} unfinished requests, which is its limit",
+                retry_after=_BUSY_RETRY,
+            )
+
+    async def _check(self, endpoint: Endpoint, inputs: dict[str, Any]) -> None:
+        """Check the inputs as the triggers service will, and that the artifacts they refer to exist."""
+        version = await self.version(endpoint)
+        given = {**endpoint.definition.inputs, **inputs}
+        try:
+            await self._requests.build("check", version, given, Options(trigger={}))
+        except InvalidInputsError as error:
+            errors = [(field.removeprefix("inputs."), message) for field, message in error.errors]
+            raise InvalidInputsError(f"Invalid request to endpoint {endpoint.name!r}", errors) from error
+
+    def _event(self, endpoint: Endpoint, inputs: dict[str, Any], key: str | None, by: str) -> Event:
+        attributes = {
+            "type": ENDPOINT_CALLED,
+            "source": endpoint.source,
+            "id": key or secrets.token_hex(16),
+            "subject": event_subject(endpoint.name, endpoint.trigger.name),
+            "principal": by,
+        }
+        try:
+            return event_codec.event(PROJECT, attributes, inputs)
+        except InvalidEventError as error:
+            raise UnprocessableError("The request cannot be stored", str(error), errors=error.errors) from error
+
+    # ---------------------------------------------------------------------------------------------------------- outcome
+
+    async def _outcome(self, call: Call, deadline: float) -> Call:
+        """Return the request with the run and its end, as far as they are known at the deadline.
+
+        Raises:
+            ConflictError: the deployment was paused or changed when the request arrived.
+            UnprocessableError: the request was rejected.
+        """
+        decision = await self._await(call.decision_subject, lambda: self._decision(call), deadline)
+        if decision is None:
+            return call
+        if decision.outcome is Outcome.REJECTED:
+            raise UnprocessableError("The request was rejected", decision.error)
+        run_id = decision.run_id
+        end = await self._await(subjects.run(run_id, "finished"), lambda: self._end(run_id), deadline)
+        return replace(call, run_id=run_id, end=end)
+
+    async def _decision(self, call: Call) -> EventDecided | None:
+        found = await self._log.decided(PROJECT, call.event.digest, call.endpoint, call.trigger)
+        if found:
+            return found[0]
+        deployment = await self._deployments.get(PROJECT, call.endpoint)
+        then = deployment.at(call.event.received_at)
+        if then is not None and (then.paused or then.definition is None or then.definition.endpoint is None):
+            raise ConflictError(
+                f"Deployment {call.endpoint!r} was paused or changed when the request arrived", "no run was started"
+            )
+        return None
+
+    async def _end(self, run_id: str) -> RunFinished | None:
+        subject = subjects.run(run_id, "finished")
+        record = (await self._runs.last([subject])).get(subject)
+        return record.fact if record is not None and isinstance(record.fact, RunFinished) else None
+
+    async def _await(self, subject: str, read: Callable[[], Awaitable[T | None]], deadline: float) -> T | None:
+        """Return what `read` finds now, or once a message on the subject arrives; None at the deadline."""
+        if deadline <= time.monotonic():
+            return await read()
+        async with self._tracker.watch(subject) as arrived:
+            found = await read()
+            if found is None and not self._closing.is_set():
+                await self._set(arrived, deadline)
+                found = await read()
+            return found
+
+    async def _set(self, arrived: asyncio.Event, deadline: float) -> None:
+        """Wait until an event is set, the gateway stops, or the deadline."""
+        tasks = [asyncio.create_task(one.wait()) for one in (arrived, self._closing)]
+        try:
+            await asyncio.wait(
+                tasks, timeout=max(0.0, deadline - time.monotonic()), return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            for task in tasks:
+                task.cancel()

@@ -1,0 +1,196 @@
+"""`/v1/endpoints`: call deployments as functions over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from starlette.datastructures import URL
+
+from penstock_contracts.endpoints import CallPending, EndpointSchema
+from penstock_core.access import Permission
+from penstock_core.deployments.definition import WAIT_LIMIT
+from penstock_core.facts import Outcome
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
+from penstock_gateway.endpoints import call_bodies, interface
+from penstock_gateway.endpoints.endpoints_service import Call, Endpoints
+from penstock_gateway.endpoints.outputs import Outputs
+from penstock_gateway.errors import ConflictError, NotFoundError, RunFailedError
+from penstock_gateway.http.parameters import IdempotencyKey, check_key, feature, requires
+from penstock_gateway.http.principal import By
+from penstock_gateway.http.problems import RequestError
+from penstock_gateway.http.responses import BODY, BYTES, COMMON, content, json_response, no_content, problems
+from penstock_gateway.settings import GatewaySettings
+
+router = APIRouter(prefix="/v1/endpoints/{project}/{name}", tags=["endpoints"], responses=COMMON)
+
+Project = Annotated[str, Path(description="name of the project")]
+Name = Annotated[str, Path(description="name of the deployment")]
+RequestId = Annotated[str, Path(description="ID of the request")]
+Service = Annotated[Endpoints, feature(Endpoints)]
+OutputReader = Annotated[Outputs, feature(Outputs)]
+Prefer = Annotated[
+    str | None, Header(description="`respond-async`, or `wait=10`: seconds to wait for the run (RFC 7240)")
+]
+Wait = Annotated[float | None, Query(ge=0, le=WAIT_LIMIT, description="seconds to wait for the run; precedes `Prefer`")]
+
+_CALL = [requires(Permission.ENDPOINTS_CALL)]
+_ANSWERS = {
+    **content(200, "The output of the run", {"application/json": {"schema": {}}}),
+    202: {"model": CallPending, "description": "The run has not finished; Location is the status address"},
+    **problems(404, 409, 500),
+}
+
+
+@router.post(
+    "",
+    summary="Call an endpoint",
+    dependencies=_CALL,
+    responses={**_ANSWERS, **problems(429, *BODY)},
+    openapi_extra={"requestBody": {"content": call_bodies.CONTENT}},
+)
+async def call_endpoint(
+    endpoints: Service,
+    outputs: OutputReader,
+    artifacts: Annotated[Artifacts, feature(Artifacts)],
+    request: Request,
+    by: By,
+    project: Project,
+    name: Name,
+    idempotency_key: IdempotencyKey = None,
+    prefer: Prefer = None,
+    wait: Wait = None,
+) -> Response:
+    """Runs the deployment with the inputs in the body, and answers with the output of the run.
+
+    If the run takes longer than `wait`, the answer is 202 with a status address. Artifacts are links. Requests with the
+    same `Idempotency-Key` are one request. The OpenAPI document of an endpoint describes its body and its answer.
+    """
+    check_key(idempotency_key)
+    endpoint = await endpoints.get(project, name)
+    inputs = await call_bodies.read(request, artifacts)
+    seconds = _seconds(prefer, wait, endpoint.trigger.wait)
+    return await _answer(request, outputs, await endpoints.call(endpoint, inputs, idempotency_key, seconds, by))
+
+
+@router.get("/requests/{request_id}", summary="Get the answer to a request", dependencies=_CALL, responses={**_ANSWERS})
+async def read_request(
+    endpoints: Service,
+    outputs: OutputReader,
+    request: Request,
+    project: Project,
+    name: Name,
+    request_id: RequestId,
+    prefer: Prefer = None,
+    wait: Wait = None,
+) -> Response:
+    """The answer that the request would have got if it had waited; 202 while the run has not finished."""
+    endpoint = await endpoints.get(project, name)
+    call = await endpoints.status(endpoint, request_id, _seconds(prefer, wait, 0.0))
+    return await _answer(request, outputs, call)
+
+
+@router.get(
+    "/requests/{request_id}/artifacts/{sha256}",
+    summary="Get an artifact of an answer",
+    dependencies=_CALL,
+    response_class=Response,
+    responses={
+        **content(200, "The content", BYTES),
+        **no_content(307, "Redirect to a presigned URL of the store"),
+        **problems(404, 416),
+    },
+)
+async def read_output_artifact(
+    endpoints: Service,
+    outputs: OutputReader,
+    artifacts: Annotated[Artifacts, feature(Artifacts)],
+    request: Request,
+    project: Project,
+    name: Name,
+    request_id: RequestId,
+    sha256: Annotated[str, Path(description="SHA-256 of the artifact")],
+) -> Response:
+    """An artifact to which the output of the run refers."""
+    call = await endpoints.status(await endpoints.get(project, name), request_id, 0.0)
+    found = await outputs.artifact(call.end, sha256) if call.end is not None else None
+    if found is None:
+        raise NotFoundError(f"The answer has no artifact {sha256[:12]!r}", "use the links in the answer")
+    return await artifacts.get(request, found.sha256, found)
+
+
+@router.get("/schema", summary="Get the types of an endpoint", dependencies=_CALL, responses=problems(404))
+async def read_schema(endpoints: Service, project: Project, name: Name) -> EndpointSchema:
+    """JSON Schema of the body and of the answer, and an example, from the types of the pipeline."""
+    endpoint = await endpoints.get(project, name)
+    pipeline = (await endpoints.version(endpoint)).pipeline
+    return EndpointSchema(
+        input=interface.input_schema(pipeline, endpoint.definition),
+        output=interface.output_schema(pipeline),
+        example=interface.example(pipeline, endpoint.definition),
+    )
+
+
+@router.get(
+    "/openapi.json",
+    summary="Describe an endpoint",
+    dependencies=_CALL,
+    response_class=Response,
+    responses={**content(200, "OpenAPI 3.1", {"application/json": {"schema": {}}}), **problems(404)},
+)
+async def read_endpoint_openapi(
+    endpoints: Service,
+    settings: Annotated[GatewaySettings, feature(GatewaySettings)],
+    request: Request,
+    project: Project,
+    name: Name,
+) -> Response:
+    """OpenAPI 3.1 of this endpoint alone, to generate clients from."""
+    endpoint = await endpoints.get(project, name)
+    pipeline = (await endpoints.version(endpoint)).pipeline
+    url = settings.public_url.rstrip("/") or str(URL(scope=request.scope).replace(path="", query="")).rstrip("/")
+    return json_response(interface.openapi(name, url, _path(project, name), pipeline, endpoint.definition))
+
+
+# --------------------------------------------------------------------------------------------------------------- answer
+
+
+async def _answer(request: Request, outputs: Outputs, call: Call) -> Response:
+    status_url = f"{_path(request.path_params['project'], call.endpoint)}/requests/{call.id}"
+    headers = {"location": status_url} | ({"penstock-run": call.run_id} if call.run_id else {})
+    end = call.end
+    if end is None:
+        pending = CallPending(id=call.id, status_url=status_url, run_id=call.run_id or None)
+        return json_response(pending, 202, {**headers, "retry-after": "1"})
+    match end.outcome:
+        case Outcome.SUCCEEDED:
+            return json_response(await outputs.answer(end, f"{status_url}/artifacts/"), 200, headers)
+        case Outcome.FAILED:
+            raise RunFailedError(f"Run {end.run_id} failed", end.error or "")
+        case outcome:
+            raise ConflictError(f"Run {end.run_id} was {outcome.value}", end.error or "it has no output")
+
+
+def _path(project: str, name: str) -> str:
+    return f"/v1/endpoints/{project}/{name}"
+
+
+def _seconds(prefer: str | None, wait: float | None, default: float) -> float:
+    """Return how long a request waits for its run.
+
+    Raises:
+        RequestError: 422, `Prefer` has a wait that is no number of seconds.
+    """
+    if wait is not None:
+        return wait
+    given = {
+        name.strip().lower(): value.strip().strip('"')
+        for name, _, value in (one.partition(";")[0].partition("=") for one in (prefer or "").split(","))
+    }
+    if "wait" in given:
+        text = given["wait"]
+        if not text.isascii() or not text.isdecimal() or len(text) > 9:
+            message = "must be a whole number of seconds"
+            raise RequestError(422, f"Prefer: wait {message}", errors=[("header.prefer", f"wait {message}")])
+        return min(float(text), WAIT_LIMIT)
+    return 0.0 if "respond-async" in given else default

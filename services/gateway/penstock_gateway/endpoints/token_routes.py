@@ -1,0 +1,61 @@
+"""`/v1/deployments/{name}/tokens`: tokens that may only call the endpoint of a deployment."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path
+
+from penstock_contracts.access import CreateTokenBody, TokenCreated, TokenList
+from penstock_core.access import Permission
+from penstock_gateway.access.tokens import Tokens
+from penstock_gateway.endpoints.endpoints_service import Endpoints
+from penstock_gateway.http.bodies import JsonRoute
+from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.principal import By
+from penstock_gateway.http.responses import BODY, COMMON, problems
+from penstock_gateway.project import PROJECT
+
+router = APIRouter(prefix="/v1/deployments/{name}/tokens", tags=["endpoints"], route_class=JsonRoute, responses=COMMON)
+
+Name = Annotated[str, Path(description="name of the deployment")]
+NamedTokens = Annotated[Tokens, feature(Tokens)]
+
+_READ = [requires(Permission.TOKENS_READ)]
+_WRITE = [requires(Permission.TOKENS_WRITE)]
+
+
+@router.get("", summary="List the tokens of an endpoint", dependencies=_READ, responses=problems(404))
+async def list_endpoint_tokens(
+    tokens: NamedTokens, endpoints: Annotated[Endpoints, feature(Endpoints)], name: Name
+) -> TokenList:
+    """The tokens themselves are not stored."""
+    return await tokens.list((await endpoints.get(PROJECT, name)).name)
+
+
+@router.post(
+    "",
+    status_code=201,
+    summary="Create a token of an endpoint",
+    dependencies=_WRITE,
+    responses=problems(404, 409, *BODY),
+)
+async def create_endpoint_token(
+    tokens: NamedTokens,
+    endpoints: Annotated[Endpoints, feature(Endpoints)],
+    name: Name,
+    by: By,
+    body: CreateTokenBody,
+) -> TokenCreated:
+    """A token that may only call this endpoint. The response is the only place that shows it."""
+    return await tokens.create(body.name, by, (await endpoints.get(PROJECT, name)).name)
+
+
+@router.delete(
+    "/{token}", status_code=204, summary="Revoke a token of an endpoint", dependencies=_WRITE, responses=problems(404)
+)
+async def revoke_endpoint_token(
+    tokens: NamedTokens, name: Name, token: Annotated[str, Path(description="name of the token")]
+) -> None:
+    """Requests with it are refused from now on."""
+    await tokens.revoke(token, name)

@@ -1,0 +1,381 @@
+"""Endpoints: a request becomes an event and a run, and is answered with the output of the run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+from gateway_platform import Http, Platform, running
+
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_adapters.nats.run_log import from_direct
+from penstock_contracts import subjects
+from penstock_core.deployments.definition import ENDPOINT_CALLED
+from penstock_core.facts import Outcome, RunRequested
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import (
+    ArtifactRef,
+    Fields,
+    Inline,
+    Items,
+    Param,
+    Stored,
+    Value,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+ROWS = {"type": "array", "items": {"type": "object", "properties": {"price": {"type": "number"}}}}
+
+
+async def deploy(http: Http, name: str, pipeline: str = "chain", **more: Any) -> str:
+    """Deploy a pipeline with an endpoint; return the path of the endpoint."""
+    options = {option: more.pop(option) for option in ("wait", "rate", "queue") if option in more}
+    trigger = {"kind": "endpoint", "name": "endpoint", **options}
+    body = {"definition": {"pipeline": pipeline, "triggers": [trigger], **more}}
+    answer = await http("PUT", f"/v1/deployments/{name}", body)
+    assert answer.status == 200, answer.body
+    return f"/v1/endpoints/default/{name}"
+
+
+async def runs(platform: Platform, deployment: str) -> list[RunRequested]:
+    messages = await platform.bus.read(subjects.RUNS, subjects.requested_runs())
+    facts = [found.fact for message in messages if (found := from_direct(message)) is not None]
+    requested = [fact for fact in facts if isinstance(fact, RunRequested)]
+    return [fact for fact in requested if fact.trigger.get("deployment") == deployment]
+
+
+async def started(platform: Platform, deployment: str, count: int = 1) -> list[RunRequested]:
+    deadline = time.monotonic() + 30
+    while len(found := await runs(platform, deployment)) < count:
+        assert time.monotonic() < deadline, f"{len(found)} runs"
+        await asyncio.sleep(0.02)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def finishing(
+    platform: Platform, deployment: str, output: Callable[[RunRequested], dict[str, Value]], delay: float = 0.0
+) -> AsyncGenerator[None]:
+    """Finish every run of a deployment, as a scheduler would."""
+    done: set[str] = set()
+
+    async def work() -> None:
+        while True:
+            for run in await runs(platform, deployment):
+                if run.run_id not in done:
+                    done.add(run.run_id)
+                    await asyncio.sleep(delay)
+                    await platform.finish(run.run_id, outputs=output(run))
+            await asyncio.sleep(0.01)
+
+    task = asyncio.create_task(work())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def doubled(run: RunRequested) -> dict[str, Value]:
+    number = run.inputs["n"]
+    assert isinstance(number, Inline)
+    return {"result": Inline(number.value * 2)}
+
+
+async def events(platform: Platform) -> int:
+    return len(await EventStream(platform.bus).newest("default", ENDPOINT_CALLED, 1000))
+
+
+# ---------------------------------------------------------------------------------------------------------------- calls
+
+
+async def test_a_request_is_answered_with_the_output_of_its_run(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "doubler", labels={"team": "risk"}, priority=3)
+    async with finishing(platform, "doubler", doubled):
+        answer = await http("POST", path, {"n": 21})
+    assert (answer.status, answer.json()) == (200, 42)
+    [run] = await runs(platform, "doubler")
+    assert answer.headers["penstock-run"] == run.run_id
+    assert run.trigger["type"] == "endpoint"
+    assert (run.labels, run.priority, run.requested_by) == ({"team": "risk"}, 3, "trigger:doubler")
+    [decision] = (await http("GET", "/v1/deployments/doubler/decisions")).json()["decisions"]
+    assert (decision["outcome"], decision["run_id"]) == ("started", run.run_id)
+    explained = (await http("GET", f"/v1/events/{decision['event']}")).json()
+    assert explained["event"]["data"] == {"n": 21}
+    assert explained["event"]["extensions"] == {"principal": "token:default"}
+
+
+async def test_a_slow_run_is_answered_at_the_status_address(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "slow", wait=0.2)
+    answer = await http("POST", path, {"n": 4})
+    assert answer.status == 202
+    status = answer.headers["location"]
+    pending = answer.json()
+    assert (pending["status_url"], answer.headers["retry-after"]) == (status, "1")
+    [run] = await started(platform, "slow")
+    again = await http("GET", status)
+    assert (again.status, again.json()["run_id"]) == (202, run.run_id)
+    waiting = asyncio.create_task(http("GET", status, headers={"prefer": "wait=20"}))
+    await asyncio.sleep(0.1)
+    await platform.finish(run.run_id, outputs={"result": Inline(8)})
+    assert ((found := await waiting).status, found.json()) == (200, 8)
+    assert (await http("GET", status)).json() == 8
+
+
+async def test_the_caller_says_how_long_to_wait(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "patient", wait=30)
+    assert (await http("POST", path, {"n": 1}, headers={"prefer": "respond-async"})).status == 202
+    assert (await http("POST", path, {"n": 2}, headers={"prefer": "respond-async, wait=0"})).status == 202
+    assert (await http("POST", f"{path}?wait=0", {"n": 3})).status == 202
+    assert (await http("POST", f"{path}?wait=0.1", {"n": 4}, headers={"prefer": "wait=30"})).status == 202
+    refused = await http("POST", path, {"n": 5}, headers={"prefer": "wait=long"})
+    assert (refused.status, refused.fields) == (422, {"header.prefer"})
+    assert (await http("POST", f"{path}?wait=301", {"n": 5})).status == 422
+    assert len(await started(platform, "patient", 4)) == 4
+
+
+async def test_requests_with_the_same_key_are_one_run(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "once", wait=0)
+    headers = {"idempotency-key": "order-17"}
+    first = await asyncio.gather(*(http("POST", path, {"n": 7}, headers=headers) for _ in range(5)))
+    [run] = await started(platform, "once")
+    assert {answer.status for answer in first} == {202}
+    assert len({answer.headers["location"] for answer in first}) == 1
+    await platform.finish(run.run_id, outputs={"result": Inline(14)})
+    again = await http("POST", f"{path}?wait=10", {"n": 7}, headers=headers)
+    assert (again.status, again.json(), again.headers["location"]) == (200, 14, first[0].headers["location"])
+    other = await http("POST", path, {"n": 8}, headers=headers)
+    assert other.status == 409
+    assert "used for another request" in other.json()["detail"]
+    assert len(await runs(platform, "once")) == 1
+
+
+async def test_inputs_of_the_deployment_are_defaults(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "fixed", wait=0, inputs={"n": 5, "label": "a"})
+    assert (await http("POST", path, {"label": "b"})).status == 202
+    assert (await http("POST", path)).status == 202
+    found = await started(platform, "fixed", 2)
+    assert [run.inputs["label"] for run in found] == [Inline("b"), Inline("a")]
+    assert {run.inputs["n"] for run in found} == {Inline(5)}
+
+
+async def test_a_body_that_does_not_fit_is_refused_with_the_path(platform: Platform, http: Http) -> None:
+    params = (ir.Port(name="rows", type="list[Row]", schema=ROWS), ir.Port(name="n", type="int", required=False))
+    await platform.add_version(ir.Pipeline(name="priced", params=params, outputs={"result": Param("n")}))
+    path = await deploy(http, "priced", "priced")
+    before = await events(platform)
+    cases: list[tuple[Any, int, set[str]]] = [
+        ({"rows": [{"price": 1}, {"price": "x"}]}, 422, {"rows[1].price"}),
+        ({"rows": [], "m": 1}, 422, {"m"}),
+        ({}, 422, {"rows"}),
+        ([1], 422, {"body"}),
+        ({"rows": {"artifact": {"sha256": "0" * 64, "size": 3}}}, 422, {"rows"}),
+    ]
+    for body, status, fields in cases:
+        answer = await http("POST", path, body)
+        assert (answer.status, answer.fields) == (status, fields), answer.body
+    assert (await http("POST", path, b"{", headers={"content-type": "application/json"})).status == 400
+    assert (await http("POST", path, b"<a/>", headers={"content-type": "text/xml"})).status == 415
+    assert (await http("POST", path, {"rows": []}, headers={"idempotency-key": "\t"})).status in (400, 422)
+    assert await events(platform) == before
+
+
+async def test_a_failed_run_is_an_error(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "failing", wait=0)
+    expected = {Outcome.FAILED: 500, Outcome.CANCELLED: 409}
+    for n, (outcome, status) in enumerate(expected.items()):
+        location = (await http("POST", path, {"n": n})).headers["location"]
+        run = (await started(platform, "failing", n + 1))[n]
+        await platform.finish(run.run_id, outcome, error="step 'double': ValueError: no")
+        answer = await http("GET", location)
+        assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json")
+        assert run.run_id in answer.json()["detail"]
+        assert "ValueError: no" in answer.json()["detail"]
+
+
+async def test_outputs_are_plain_json_with_links_to_artifacts(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "linked", wait=0)
+    location = (await http("POST", path, {"n": 1})).headers["location"]
+    [run] = await started(platform, "linked")
+    stored = {}
+    for name, data in {"model": b"weights", "long": b'{"a":[1,2]}', "lines": b"1\n2\n"}.items():
+        stored[name] = await platform.store.put_bytes(data)
+
+    def reference(name: str, size: int, form: str) -> Stored:
+        return Stored(
+            ArtifactRef(sha256=stored[name], size=size, media_type="text/x", format=form, filename=f"{name}.x")
+        )
+
+    outputs: dict[str, Value] = {
+        "files": Items((reference("model", 7, "file"), Inline(None))),
+        "long": reference("long", 11, "json"),
+        "lines": Fields({"x": reference("lines", 4, "jsonl")}),
+    }
+    await platform.finish(run.run_id, outputs=outputs)
+    answer = (await http("GET", location)).json()
+    assert (answer["long"], answer["lines"]) == ({"a": [1, 2]}, {"x": [1, 2]})
+    link = answer["files"][0]
+    assert (link["size"], link["filename"], answer["files"][1]) == (7, "model.x", None)
+    assert (await http("GET", link["href"])).body == b"weights"
+    secret = await platform.store.put_bytes(b"of another run")
+    assert (await http("GET", link["href"].replace(stored["model"], secret))).status == 404
+
+
+async def test_only_endpoints_can_be_called(platform: Platform, http: Http) -> None:
+    on = {"kind": "event", "name": "on", "types": ["com.acme.x"], "inputs": {"n": "data.n"}}
+    await http("PUT", "/v1/deployments/plain", {"definition": {"pipeline": "chain", "triggers": [on]}})
+    path = await deploy(http, "real", wait=0)
+    for missing in ("default/plain", "default/nothing", "other/real", "default/a.b"):
+        assert (await http("POST", f"/v1/endpoints/{missing}", {"n": 1})).status in (404, 422)
+    for id in ("1-00", "x", "99999-" + "0" * 32, "-", "1"):
+        assert (await http("GET", f"{path}/requests/{id}")).status == 404
+    two = [{"kind": "endpoint", "name": name} for name in ("a", "b")]
+    refused = await http("PUT", "/v1/deployments/two", {"definition": {"pipeline": "chain", "triggers": two}})
+    assert refused.status == 422
+    assert "at most one endpoint" in refused.json()["detail"]
+
+
+async def test_the_types_of_an_endpoint_are_described(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "typed", inputs={"label": "x"})
+    schema = (await http("GET", f"{path}/schema")).json()
+    assert schema["input"]["required"] == ["n"]
+    assert schema["input"]["properties"]["label"]["default"] == "x"
+    assert schema["example"] == {"n": 1, "label": "x"}
+    document = (await http("GET", f"{path}/openapi.json")).json()
+    operation = document["paths"][path]["post"]
+    assert operation["requestBody"]["content"]["application/json"]["schema"]["required"] == ["n"]
+    assert {"200", "202", "422", "429"} <= operation["responses"].keys()
+
+
+# --------------------------------------------------------------------------------------------------------------- limits
+
+
+async def test_a_paused_deployment_refuses_requests_and_answers_earlier_ones(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "resting", wait=0)
+    key = {"idempotency-key": "before"}
+    location = (await http("POST", path, {"n": 1}, headers=key)).headers["location"]
+    [run] = await started(platform, "resting")
+    await http("POST", "/v1/deployments/resting/pause", {"reason": "night"})
+    answer = await http("POST", path, {"n": 2})
+    assert answer.status == 409
+    assert "is paused" in answer.json()["detail"]
+    await platform.finish(run.run_id, outputs={"result": Inline(2)})
+    assert (await http("GET", location)).json() == 2
+    assert (await http("POST", path, {"n": 1}, headers=key)).json() == 2
+    await http("POST", "/v1/deployments/resting/resume", {})
+    assert (await http("POST", path, {"n": 2})).status == 202
+
+
+async def test_a_full_queue_refuses_requests_until_runs_finish(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "busy", wait=0, queue=3)
+    answers = await asyncio.gather(*(http("POST", path, {"n": n}) for n in range(12)))
+    accepted = [answer for answer in answers if answer.status == 202]
+    refused = [answer for answer in answers if answer.status == 429]
+    assert (len(accepted), len(refused)) == (3, 9)
+    assert all(int(answer.headers["retry-after"]) >= 1 for answer in refused)
+    found = await started(platform, "busy", 3)
+    assert (await http("POST", path, {"n": 1})).status == 429
+    assert (await http("POST", path, {"n": "x"})).status == 429
+    await platform.finish(found[0].run_id, outputs={"result": Inline(0)})
+    await _until(lambda: http("POST", path, {"n": 1}), lambda answer: answer.status == 202)
+    assert (await http("POST", path, {"n": 1})).status == 429
+    assert len(await runs(platform, "busy")) == 4
+
+
+async def test_an_invalid_request_takes_no_place_in_the_queue(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "strict", wait=0, queue=1)
+    for _ in range(3):
+        assert (await http("POST", path, {"n": "x"})).status == 422
+    key = {"idempotency-key": "a"}
+    assert (await http("POST", path, {"n": 1}, headers=key)).status == 202
+    assert (await http("POST", path, {"n": 1}, headers=key)).status == 202
+    assert (await http("POST", path, {"n": 2})).status == 429
+
+
+async def test_the_rate_is_limited(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "metered", wait=0, rate=0.01)
+    assert (await http("POST", path, {"n": 1})).status == 202
+    answer = await http("POST", path, {"n": 2})
+    assert (answer.status, answer.json()["title"]) == (429, "Too many requests")
+    assert 1 < int(answer.headers["retry-after"]) <= 100
+
+
+async def test_another_gateway_knows_the_queue(tmp_path: Any) -> None:
+    async with running(tmp_path) as platform:
+        http = Http(platform)
+        path = await deploy(http, "shared", wait=0, queue=2)
+        for n in range(2):
+            assert (await http("POST", path, {"n": n})).status == 202
+        await started(platform, "shared", 2)
+        tracker = _fresh_tracker(platform)
+        try:
+            assert await tracker.full("shared", 2)
+            assert not await tracker.full("shared", 3)
+            [first, _] = await runs(platform, "shared")
+            await platform.finish(first.run_id, outputs={"result": Inline(0)})
+            await _until(lambda: tracker.full("shared", 2), lambda full: not full)
+        finally:
+            await tracker.close()
+
+
+def _fresh_tracker(platform: Platform) -> Any:
+    from penstock_adapters.nats.follower import Followers
+    from penstock_gateway.endpoints.call_tracker import CallTracker
+    from penstock_gateway.runs.run_search import RunSearch
+    from penstock_servicekit import logs
+
+    return CallTracker(
+        platform.bus, Followers(platform.bus), platform.log, platform.gateway.feature(RunSearch), logs.get("test")
+    )
+
+
+async def _until(read: Callable[[], Any], enough: Callable[[Any], bool]) -> Any:
+    deadline = time.monotonic() + 30
+    while not enough(found := await read()):
+        assert time.monotonic() < deadline, f"still {found!r}"
+        await asyncio.sleep(0.05)
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------- tokens
+
+
+async def test_a_token_of_an_endpoint_opens_that_endpoint_alone(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "guarded", wait=0)
+    other = await deploy(http, "guarded-too", wait=0)
+    created = (await http("POST", "/v1/deployments/guarded/tokens", {"name": "web"})).json()
+    token = created["token"]
+    assert created["principal"] == "token:guarded/web"
+    answer = await http("POST", path, {"n": 1}, token=token)
+    assert answer.status == 202
+    assert (await http("GET", answer.headers["location"], token=token)).status == 202
+    assert (await http("GET", f"{path}/schema", token=token)).status == 200
+    for method, forbidden in [("POST", other), ("GET", f"{other}/schema"), ("GET", "/v1/runs"), ("GET", "/v1/tokens")]:
+        assert (await http(method, forbidden, {"n": 1} if method == "POST" else None, token=token)).status == 403
+    [listed] = (await http("GET", "/v1/deployments/guarded/tokens")).json()["tokens"]
+    assert (listed["name"], "token" in listed) == ("web", False)
+    assert (await http("GET", "/v1/tokens")).json()["tokens"] == []
+    event = (await EventStream(platform.bus).newest("default", ENDPOINT_CALLED, 1))[0]
+    assert event.extensions["principal"] == "token:guarded/web"
+
+
+async def test_tokens_of_an_endpoint_are_revoked_one_by_one_and_with_the_deployment(http: Http) -> None:
+    path = await deploy(http, "keyed", wait=0)
+    tokens = {}
+    for name in ("a", "b", "c"):
+        tokens[name] = (await http("POST", "/v1/deployments/keyed/tokens", {"name": name})).json()["token"]
+    assert (await http("POST", "/v1/deployments/keyed/tokens", {"name": "a"})).status == 409
+    assert (await http("DELETE", "/v1/deployments/keyed/tokens/a")).status == 204
+    assert (await http("DELETE", "/v1/deployments/keyed/tokens/a")).status == 404
+    assert (await http("POST", path, {"n": 1}, token=tokens["a"])).status == 401
+    assert (await http("POST", path, {"n": 1}, token=tokens["b"])).status == 202
+    assert (await http("DELETE", "/v1/deployments/keyed")).status == 204
+    await deploy(http, "keyed", wait=0)
+    assert (await http("POST", path, {"n": 1}, token=tokens["c"])).status == 401
+    assert (await http("POST", "/v1/deployments/nothing/tokens", {"name": "a"})).status == 404
