@@ -16,7 +16,14 @@ import pytest
 
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.nats.buckets.kv import Bucket
-from penstock_adapters.nats.buckets.versions import Versions, digest_key, highest_key, key
+from penstock_adapters.nats.buckets.versions import (
+    Versions,
+    digest_key,
+    highest_key,
+    interpreters_key,
+    key,
+    published_key,
+)
 from penstock_adapters.nats.bus import Bus
 from penstock_artifacts.app import build as build_artifacts
 from penstock_artifacts.settings import ArtifactsSettings
@@ -82,6 +89,37 @@ async def announced(bus: Bus, name: str) -> list[int]:
     return [Version.model_validate_json(message.data).version for message in messages]
 
 
+async def test_unreadable_entries_of_buckets_and_streams_are_written_again(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with platform(nats_server, tmp_path) as bus:
+        bucket = Bucket(bus, subjects.VERSIONS_BUCKET)
+        environment = ENVIRONMENT.model_copy(update={"digest": "7" * 64})
+        first = command("spoilt", publish=True, environment=environment, interpreter=InterpreterHint(python="/python"))
+        assert (await register(bus, first)).version == 1
+        stored = await Versions(bus).get("default", "spoilt", 1)
+        assert stored is not None
+        names = [
+            highest_key("default", "spoilt"),
+            published_key("default", "spoilt"),
+            digest_key("default", "spoilt", stored.digest),
+            interpreters_key(environment.digest),
+        ]
+        for name in names:
+            assert await bucket.get(name) is not None
+            await bucket.put(name, b"\xffgarbage")
+        await bus.publish("builds.default.spoilt.registered", b"garbage")
+        assert await register(bus, first) == VersionReply(version=1, published=True)
+        assert await highest(bus, "spoilt") == 1
+        assert await register(bus, command("spoilt", description="new")) == VersionReply(version=2, created=True)
+        assert await highest(bus, "spoilt") == 2
+        assert await Versions(bus).latest("default", "spoilt") == 1
+        for name in names:
+            entry = await bucket.get(name)
+            assert entry is not None and b"garbage" not in entry.value, name
+        await bucket.delete(published_key("default", "spoilt"))
+
+
 async def test_a_version_is_stored_numbered_and_published(nats_server: NatsServer, tmp_path: Path) -> None:
     async with platform(nats_server, tmp_path) as bus:
         git = GitInfo(commit="c" * 40, branch="main", dirty=True)
@@ -99,7 +137,7 @@ async def test_a_version_is_stored_numbered_and_published(nats_server: NatsServe
         assert (stored.pipeline, stored.source, stored.git) == (first.pipeline, SOURCE, git)
         assert await versions.latest("default", "numbered") is None
         assert await versions.exists("default", "numbered")
-        assert [version.version for version in await versions.list("default", "numbered")] == [1, 2, 3]
+        assert [version.version for version in (await versions.list("default", "numbered"))[0]] == [1, 2, 3]
         assert await announced(bus, "numbered") == [1, 2, 3]
         [event, *_] = await bus.read(subjects.BUILDS, "builds.default.numbered.registered")
         headers = event.headers or {}
@@ -147,7 +185,7 @@ async def test_publishing_an_experiment_keeps_its_number_and_makes_it_the_latest
         assert found is not None
         assert (found.latest, {number: one.by for number, one in found.versions.items()}) == (1, {1: "ada", 2: ""})
         assert await versions.publications("default") == {"released": found}
-        assert [version.version for version in await versions.list("default", "released")] == [1, 2]
+        assert [version.version for version in (await versions.list("default", "released"))[0]] == [1, 2]
 
 
 async def test_concurrent_publications_lose_none(nats_server: NatsServer, tmp_path: Path) -> None:
@@ -200,7 +238,7 @@ async def test_a_registration_left_by_a_killed_builder_is_completed(
         await register(bus, command(name))
         bucket = Bucket(bus, subjects.VERSIONS_BUCKET)
         entry = await bucket.get(key("default", name, 1))
-        digest = (await Versions(bus).list("default", name))[0].digest
+        digest = (await Versions(bus).list("default", name))[0][0].digest
         assert entry is not None
         # As if it had been killed after that many writes: number, digest, announcement, highest.
         await bus.api(

@@ -90,9 +90,10 @@ class VersionView(Version):
 
 
 class VersionList(_Model):
-    """Versions, oldest first."""
+    """Versions, oldest first. `unreadable` names those whose stored bytes are damaged, such as `train v3`."""
 
     versions: list[VersionSummary]
+    unreadable: list[str] = []
 
 
 class RunBody(_Model):

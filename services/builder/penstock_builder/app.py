@@ -37,7 +37,7 @@ class NatsEdges:
         body = version.model_dump_json(exclude={"pipeline": {"nodes", "steps"}}).encode()
         while True:
             last = await self._bus.last(subjects.BUILDS, subject)
-            if last is not None and int(orjson.loads(last.data)["version"]) >= version.version:
+            if last is not None and _announced(last.data) >= version.version:
                 return
             headers = {
                 "Nats-Expected-Last-Subject-Sequence": str(last.seq if last else 0),
@@ -54,6 +54,14 @@ class NatsEdges:
             except BusError as error:
                 if error.code != WRONG_LAST:
                     raise
+
+
+def _announced(data: bytes) -> int:
+    """Return the version of an announcement; 0 if it is unreadable."""
+    try:
+        return int(orjson.loads(data)["version"])
+    except (ValueError, TypeError, LookupError):
+        return 0
 
 
 class FreshBucket:

@@ -99,11 +99,11 @@ class BuilderService:
         project, name = command.project, command.pipeline.name
         # In this order: what others complete between the two reads has a number above `highest` and is met below.
         number = await self._highest(project, name) + 1
-        known = await self._store.get(versions.digest_key(project, name, content))
+        known = versions.read_number(await self._store.get(versions.digest_key(project, name, content)))
         if known is not None:
-            for incomplete in range(number, int(known.value) + 1):
+            for incomplete in range(number, known + 1):
                 await self._complete(project, name, incomplete)
-            return VersionReply(version=int(known.value))
+            return VersionReply(version=known)
         for _ in range(_TRIES):
             version = Version(
                 project=project,
@@ -142,20 +142,22 @@ class BuilderService:
 
     async def _finish(self, version: Version) -> None:
         key = versions.digest_key(version.project, version.name, version.digest)
-        await self._store.put(key, str(version.version).encode(), 0)
+        if await self._store.put(key, str(version.version).encode(), 0) is None:
+            entry = await self._store.get(key)
+            if entry is not None and versions.read_number(entry) is None:  # unreadable
+                await self._store.put(key, str(version.version).encode(), entry.revision)
         await self._edges.announce(version)
         await self._point(version.project, version.name, version.version)
 
     async def _highest(self, project: str, name: str) -> int:
-        highest = await self._store.get(versions.highest_key(project, name))
-        return int(highest.value) if highest else 0
+        return versions.read_number(await self._store.get(versions.highest_key(project, name))) or 0
 
     async def _point(self, project: str, name: str, number: int) -> None:
         """Make `highest` at least `number`."""
         key = versions.highest_key(project, name)
         while True:
             highest = await self._store.get(key)
-            if highest is not None and int(highest.value) >= number:
+            if (versions.read_number(highest) or 0) >= number:
                 return
             if await self._store.put(key, str(number).encode(), highest.revision if highest else 0) is not None:
                 return
@@ -165,7 +167,7 @@ class BuilderService:
         key = versions.published_key(command.project, command.pipeline.name)
         for _ in range(_TRIES):
             entry = await self._store.get(key)
-            before = Publications.model_validate_json(entry.value) if entry else None
+            before = versions.read_publications(entry)
             known = before.versions if before else {}
             if not command.publish or (before and before.latest == number):
                 return number in known
@@ -182,7 +184,7 @@ class BuilderService:
             return
         key = versions.interpreters_key(command.environment.digest)
         entry = await self._store.get(key)
-        known = InterpreterHints.model_validate_json(entry.value).interpreters if entry else []
+        known = versions.read_interpreters(entry).interpreters
         if known[:1] != [command.interpreter]:
             others = [hint for hint in known if hint.python != command.interpreter.python]
             new = InterpreterHints(interpreters=[command.interpreter, *others][:_HINTS])

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
+import zlib
 from typing import Any
 
 import orjson
 import pytest
 from gateway_platform import SOURCE, Http, Platform, chain
 
-from penstock_contracts import commands
+from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_contracts import commands, subjects
 from penstock_core.pipeline import ir
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -110,12 +112,35 @@ async def test_versions_are_listed_and_read(platform: Platform, http: Http) -> N
     listed = (await http("GET", "/v1/versions?pipeline=read")).json()["versions"]
     assert [(row["pipeline"], row["version"], row["steps"]) for row in listed] == [("read", 1, 2), ("read", 2, 5)]
     assert "read" in {row["pipeline"] for row in (await http("GET", "/v1/versions")).json()["versions"]}
-    assert (await http("GET", "/v1/versions?pipeline=none")).json() == {"versions": []}
+    assert (await http("GET", "/v1/versions?pipeline=none")).json() == {"versions": [], "unreadable": []}
     whole = await http("GET", "/v1/versions/read/2")
     assert commands.Version.model_validate_json(whole.body).pipeline == chain("read", 5)
     for path in ("/v1/versions/read/3", "/v1/versions/none/1"):
         assert (await http("GET", path)).status == 404
     assert (await http("GET", "/v1/versions/read/0")).fields == {"path.version"}
+
+
+async def test_an_unreadable_version_costs_its_own_entry(platform: Platform, http: Http) -> None:
+    bucket = Bucket(platform.bus, subjects.VERSIONS_BUCKET)
+    await platform.add_version(chain("spoilt"))
+    await platform.add_version(chain("spoilt", 3), 2)
+    await bucket.put("default.spoilt.1", b"garbage")
+    await bucket.put("default.other.1", zlib.compress(b"{}"))
+    await bucket.put("default.other.published", b"\xff")
+    for query in ("", "?pipeline=spoilt"):
+        listed = (await http("GET", f"/v1/versions{query}")).json()
+        found = [(row["version"], row["latest"]) for row in listed["versions"] if row["pipeline"] == "spoilt"]
+        assert found == [(2, True)]
+        assert listed["unreadable"] == ["spoilt v1", *([] if query else ["other v1"])]
+    answer = await http("GET", "/v1/versions/spoilt/1")
+    assert answer.status == 500 and "a stored pipeline version is unreadable" in answer.json()["detail"]
+    assert (await http("POST", "/v1/runs", {"pipeline": "spoilt", "inputs": {"n": 1}})).status == 202
+    assert (await http("POST", "/v1/runs", {"pipeline": "other", "inputs": {"n": 1}})).status == 404
+    await bucket.put("default.spoilt.published", b"garbage")
+    assert (await http("POST", "/v1/runs", {"pipeline": "spoilt", "inputs": {"n": 1}})).status == 404
+    assert (await http("GET", "/v1/versions/spoilt/2")).status == 200
+    for name in ("spoilt", "other"):
+        await bucket.delete(f"default.{name}.1")
 
 
 async def test_an_experiment_is_listed_but_never_the_latest(platform: Platform, http: Http) -> None:

@@ -22,6 +22,7 @@ from penstock_adapters.errors import (
     ArtifactTooLargeError,
     StoreFullError,
 )
+from penstock_adapters.nats.buckets.versions import UnreadableVersionError
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.run_log import FactTooLargeError
 from penstock_adapters.sql.errors import DatabaseError
@@ -81,6 +82,7 @@ _STATUSES: dict[type[BaseException], int] = {
     registry.RegistryError: 409,
     registry.NotFoundError: 404,
     DatabaseError: 503,
+    UnreadableVersionError: 500,
     BusError: 502,
     FactTooLargeError: 413,
 }

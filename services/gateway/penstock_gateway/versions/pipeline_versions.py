@@ -64,12 +64,13 @@ class PipelineVersions:
         )
 
     async def list(self, pipeline: str | None) -> VersionList:
-        """Return all versions, or those of one pipeline, oldest first."""
+        """Return all versions, or those of one pipeline, oldest first; unreadable ones by name and number."""
         if pipeline is not None:
             ids.check_name(pipeline, "pipeline")
         published = await self._store.publications(PROJECT, pipeline)
-        found = await self._store.list(PROJECT, pipeline)
-        return VersionList(versions=[_summary(version, published.get(version.name)) for version in found])
+        found, unreadable = await self._store.list(PROJECT, pipeline)
+        summaries = [_summary(version, published.get(version.name)) for version in found]
+        return VersionList(versions=summaries, unreadable=unreadable)
 
     async def view(self, pipeline: str, number: int) -> VersionView:
         """Return a version, and whether it is published.

@@ -3,16 +3,21 @@
 Keys: `{project}.{pipeline}.{n}` holds version n, compressed; `{project}.{pipeline}.highest` and
 `{project}.{pipeline}.by-digest.{digest}` hold a number; `{project}.{pipeline}.published` holds `Publications`;
 `interpreters.{digest}` holds `InterpreterHints` of an environment. Versions are immutable, so readers cache them.
+
+An unreadable value costs its own entry only: an unreadable version is listed apart, an unreadable number or list of
+publications counts as missing, so that the builder writes it again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from collections import OrderedDict
+from typing import TypeVar
 
 import pydantic
 
-from penstock_adapters.nats.buckets.kv import Bucket
+from penstock_adapters.nats.buckets.kv import Bucket, Entry
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.shared_reads import SharedReads
 from penstock_contracts import subjects
@@ -24,6 +29,12 @@ LIMIT = 900 * 1024
 
 _UNPACKED_LIMIT = 256 * 1024 * 1024
 _KEPT = 256
+
+M = TypeVar("M", bound=pydantic.BaseModel)
+
+
+class UnreadableVersionError(PenstockError):
+    """A stored version cannot be read."""
 
 
 class VersionTooLargeError(PenstockError):
@@ -74,13 +85,36 @@ def unpack(data: bytes) -> Version:
     """Read a stored version.
 
     Raises:
-        PenstockError: the bytes are not a version.
+        UnreadableVersionError: the bytes are not a version.
     """
     try:
         text = zlib.decompressobj().decompress(data, _UNPACKED_LIMIT)
         return Version.model_validate_json(text)
     except (zlib.error, pydantic.ValidationError) as error:
-        raise PenstockError(f"a stored pipeline version is unreadable: {error}") from error
+        raise UnreadableVersionError(f"a stored pipeline version is unreadable: {error}") from error
+
+
+def read_number(entry: Entry | None) -> int | None:
+    """Return the number that an entry holds; None if it holds none."""
+    return int(entry.value) if entry is not None and entry.value.isdigit() and len(entry.value) < 16 else None
+
+
+def read_publications(entry: Entry | None) -> Publications | None:
+    """Return the publications that an entry holds; None if it holds none."""
+    return _read(Publications, entry)
+
+
+def read_interpreters(entry: Entry | None) -> InterpreterHints:
+    """Return the interpreters that an entry holds; without any if it holds none."""
+    return _read(InterpreterHints, entry) or InterpreterHints()
+
+
+def _read(model: type[M], entry: Entry | None) -> M | None:
+    if entry is None:
+        return None
+    with contextlib.suppress(pydantic.ValidationError):
+        return model.model_validate_json(entry.value)
+    return None
 
 
 class Versions:
@@ -92,7 +126,11 @@ class Versions:
         self._kept: OrderedDict[str, Version] = OrderedDict()
 
     async def get(self, project: str, pipeline: str, version: int) -> Version | None:
-        """A version, or None when there is none of that number."""
+        """A version, or None when there is none of that number.
+
+        Raises:
+            UnreadableVersionError: the stored bytes are not a version.
+        """
         name = key(project, pipeline, version)
         kept = self._kept.get(name)
         if kept is not None:
@@ -114,8 +152,7 @@ class Versions:
 
     async def published(self, project: str, pipeline: str) -> Publications | None:
         """The published versions of a pipeline, or None when there are none."""
-        entry = await self._reads.get(published_key(project, pipeline))
-        return Publications.model_validate_json(entry.value) if entry else None
+        return read_publications(await self._reads.get(published_key(project, pipeline)))
 
     async def is_experiment(self, project: str, pipeline: str, version: int) -> bool:
         """Whether a version is not published now. That of scripts never is."""
@@ -126,17 +163,25 @@ class Versions:
         """Whether a pipeline has any version, published or not."""
         return await self._bucket.get(highest_key(project, pipeline)) is not None
 
-    async def list(self, project: str, pipeline: str | None = None) -> list[Version]:
-        """All versions of a project, or of one of its pipelines, oldest first."""
-        entries = await self._bucket.list(f"{project}.{pipeline or '*'}.*")
-        return [unpack(entry.value) for entry in entries if entry.key.rpartition(".")[2].isdecimal()]
+    async def list(self, project: str, pipeline: str | None = None) -> tuple[list[Version], list[str]]:
+        """All versions of a project, or of one of its pipelines, oldest first; and unreadable ones as `train v3`."""
+        found: list[Version] = []
+        unreadable: list[str] = []
+        for entry in await self._bucket.list(f"{project}.{pipeline or '*'}.*"):
+            _, name, number = entry.key.split(".")
+            if number.isdecimal():
+                try:
+                    found.append(unpack(entry.value))
+                except UnreadableVersionError:
+                    unreadable.append(f"{name} v{number}")
+        return found, unreadable
 
     async def publications(self, project: str, pipeline: str | None = None) -> dict[str, Publications]:
         """The published versions of a project's pipelines, or of one of them, by name of the pipeline."""
         entries = await self._bucket.list(f"{project}.{pipeline or '*'}.published")
-        return {entry.key.split(".")[1]: Publications.model_validate_json(entry.value) for entry in entries}
+        found = {entry.key.split(".")[1]: read_publications(entry) for entry in entries}
+        return {name: published for name, published in found.items() if published is not None}
 
     async def interpreters(self, digest: str) -> InterpreterHints:
         """Where registrants had an environment installed."""
-        entry = await self._bucket.get(interpreters_key(digest))
-        return InterpreterHints.model_validate_json(entry.value) if entry else InterpreterHints()
+        return read_interpreters(await self._bucket.get(interpreters_key(digest)))
