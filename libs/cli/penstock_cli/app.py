@@ -24,6 +24,7 @@ from penstock_cli.platform import doctor, up
 from penstock_cli.runs import (
     cancel,
     compare,
+    debug,
     explain,
     export,
     list_runs,
@@ -69,6 +70,7 @@ app.command("run")(run.run)
 app.command("register")(register.register)
 app.command("deploy")(deploy.deploy)
 app.command("apply")(deploy.apply)
+app.command("debug")(debug.debug)
 app.command("up")(up.up)
 runs.command("list")(list_runs.list_runs)
 runs.command("show")(show.show)

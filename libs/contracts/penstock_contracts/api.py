@@ -283,6 +283,20 @@ class RunView(RunSummary):
     last_seq: int = 0
 
 
+class AttemptInputs(_Model):
+    """What an attempt was given: enough to call its function again.
+
+    `interpreters` are the paths of interpreters that had the environment on the machines of those who registered it.
+    """
+
+    request: dict[str, Json] = Field(description="the fact `attempt.requested`, with all references resolved")
+    checkpoint: Json = Field(default=None, description="what `context().restore()` returns, as a stored value")
+    state: str
+    source: str = Field(description="SHA-256 of the source bundle")
+    environment: EnvironmentInfo
+    interpreters: list[str] = Field(default_factory=list)
+
+
 class StepReason(_Model):
     """Why a step is in its state.
 

@@ -117,6 +117,11 @@ def run_all(run_id: str) -> str:
     return f"runs.{ids.shard(run_id)}.{run_id}.>"
 
 
+def requested(run_id: str, key: str, attempt: int, pool: str) -> str:
+    """Subject of the request of an attempt."""
+    return run(run_id, f"step.{key}.{attempt}.requested.{pool}")
+
+
 def finished(run_id: str, key: str, attempt: int) -> str:
     """Subject of the end of an attempt."""
     return run(run_id, f"step.{key}.{attempt}.finished")

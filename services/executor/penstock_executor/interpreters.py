@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 import pydantic
 
-from penstock_adapters.process.fork_server import environment as inherited
 from penstock_contracts.commands import EnvironmentInfo, InterpreterHint, InterpreterHints
-from penstock_core import environments, exhaustion
+from penstock_core import environments, exhaustion, step_environment
 from penstock_core.environments import Environment
 from penstock_core.errors import PenstockError, UnavailableError
 
@@ -118,7 +117,7 @@ class Interpreters:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=inherited({}, os.environ),
+            env=step_environment.variables({}, os.environ),
         )
         try:
             output, errors = await asyncio.wait_for(process.communicate(), _TIMEOUT)

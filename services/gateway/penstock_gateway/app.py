@@ -70,6 +70,7 @@ from penstock_gateway.run_streams import routes as run_stream_routes
 from penstock_gateway.run_streams.run_streams import RunStreams
 from penstock_gateway.runs import routes as run_routes
 from penstock_gateway.runs.announcer import RunAnnouncer
+from penstock_gateway.runs.attempt_inputs import AttemptInputsReader
 from penstock_gateway.runs.cancellations import Cancellations
 from penstock_gateway.runs.reruns import Reruns
 from penstock_gateway.runs.resumption import Resumptions
@@ -293,6 +294,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         reader,
         requests,
         Reruns(requests, reader, versions, resumptions),
+        AttemptInputsReader(reader, log, versions, version_store),
         Cancellations(log, reader),
         ModelRegistration(reader, models, versions, artifacts),
         runs,

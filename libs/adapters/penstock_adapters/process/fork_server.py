@@ -23,16 +23,6 @@ _LOG_SHOWN = 8 * 1024
 _CREDENTIALS = struct.Struct("iII")
 _CREDENTIALS_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
 
-# fmt: off
-_PASSED = frozenset({
-    "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "VIRTUAL_ENV",
-    "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONHASHSEED",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-    "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy",
-})
-# fmt: on
-_PASSED_PREFIXES = ("LC_", "XDG_", "CONDA_", "CUDA_", "NVIDIA_", "OMP_", "OPENBLAS_", "MKL_", "NUMEXPR_", "HF_")
-
 
 class ForkServerListener(Protocol):
     """Receives the messages of fork servers, and their ends."""
@@ -197,14 +187,3 @@ class ForkServer:
         self._readable(limit=10_000)
         self.close()
         self._owner.on_exit(self, code)
-
-
-def environment(given: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a fork server: `given`, and what it inherits of `base`, the executor's own environment.
-
-    Only variables that programs need are inherited: an attempt must not see the platform's credentials, and its result
-    should not depend on the shell that started the platform.
-    """
-    passed = {k: v for k, v in base.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}
-    # Steps have no display.
-    return {"MPLBACKEND": "Agg", **passed, **given}

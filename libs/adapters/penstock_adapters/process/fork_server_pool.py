@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from penstock_adapters.process.attempt_environment import AttemptEnvironment
-from penstock_adapters.process.fork_server import ForkServer, ForkServerListener, environment
+from penstock_adapters.process.fork_server import ForkServer, ForkServerListener
 from penstock_adapters.process.orphans import VARIABLE, WorkFolder
 from penstock_adapters.process.step_user import StepUser
+from penstock_core import step_environment
 
 _END_LIMIT = 3.0
 
@@ -58,8 +59,9 @@ class ForkServerPool:
             number = next(self._numbers)
             mark = f"{self._work.mark}.{number}"
             given = {**self._env, **(self._user.variables if self._user else {}), **env, VARIABLE: mark}
+            variables = step_environment.variables(given, os.environ)
             folder = self._work.path / str(number)
-            server = ForkServer(self._owner, where, folder, environment(given, os.environ), mark, self._user)
+            server = ForkServer(self._owner, where, folder, variables, mark, self._user)
             self._alive.add(server)
         self._serving[key] = server  # last in order: the one used last
         return server

@@ -212,6 +212,27 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptInputs:
+    """What an attempt was given.
+
+    Attributes:
+        request: the fact `attempt.requested` as JSON: the entrypoint, the inputs as stored values, the variables.
+        checkpoint: what `context().restore()` returns, as a stored value; None without one.
+        state: the present state of the step.
+        source: SHA-256 of the source bundle.
+        environment: of the version; implementation, version, digest and packages.
+        interpreters: paths of interpreters that had this environment when the version was registered.
+    """
+
+    request: dict[str, Any]
+    source: str
+    environment: dict[str, Any]
+    state: str = ""
+    checkpoint: dict[str, Any] | None = None
+    interpreters: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StepReason:
     """Why a step is in its state.
 

@@ -6,6 +6,7 @@ either travels, and nothing the user's code raises leaves this module.
 
 from __future__ import annotations
 
+import bdb
 import functools
 import inspect
 import json
@@ -13,13 +14,13 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from penstock import serialize
 from penstock.bundle import project_paths, source
-from penstock.runner import error_info, process_end, seeds
+from penstock.runner import breakpoints, error_info, process_end, seeds
 from penstock.runner.recorder import Recorder
 from penstock.serialize import formats, saver, value_parts
 from penstock.step_context import contexts
@@ -75,11 +76,11 @@ def perform(
     memory: int | None = request["resources"]["memory"]
     mine = os.getpid()
     try:
-        _limit_memory(memory)
+        limit_memory(memory)
         contexts.set_context(context)
-        end["outputs"] = _call(request, store, end, unsafe=unsafe, join=own is not None)
+        end["outputs"] = call(request, store, end, unsafe=unsafe, join=own is not None)
     except BaseException as error:
-        _limit_memory(None)  # telling what happened needs some, too
+        limit_memory(None)  # telling what happened needs some, too
         by_step = end.pop("by_step", False)
         _fail(end, error, request)
         if not by_step and exhaustion.is_exhaustion(error):
@@ -88,7 +89,7 @@ def perform(
     if os.getpid() != mine:
         # The user's function forked and its child came back here: only the parent reports.
         os._exit(0)
-    _limit_memory(None)
+    limit_memory(None)
     if own is not None:
         try:
             process_end.finish(own | recorder.descriptors)
@@ -125,7 +126,28 @@ def resolve(entrypoint: str) -> Any:
         ) from error
 
 
-def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool, join: bool) -> Json:
+def call(
+    request: Json,
+    store: FolderStore,
+    end: Json,
+    *,
+    unsafe: bool,
+    join: bool = False,
+    before: Callable[[Json], None] | None = None,
+) -> Json:
+    """Load the inputs, call the step's function, and store its outputs.
+
+    Args:
+        request: the `AttemptRequested`.
+        store: has the inputs, and gets the outputs.
+        end: gets `started_at` and `finished_at`, and `by_step` if the function raised.
+        unsafe: whether formats may be used whose loading can run code.
+        join: wait for the threads that the function started.
+        before: called with the inputs, just before the function.
+
+    Returns:
+        The stored outputs by name.
+    """
     key = request["key"]
     with seeds.watch_imports(request["entrypoint"].partition(":")[0]):
         step = resolve(request["entrypoint"])
@@ -141,6 +163,8 @@ def _call(request: Json, store: FolderStore, end: Json, *, unsafe: bool, join: b
             inputs[name] = project_paths.find_in_source(inputs[name], root)
     if request.get("seed") is not None:
         seeds.refresh(contexts.context().seed)
+    if before is not None:
+        before(inputs)
     end["started_at"] = time.time()
     try:
         result = function(**inputs)
@@ -212,6 +236,7 @@ def open_context(
     *,
     unsafe: bool,
     owner: int | None = None,
+    recorder: type[Recorder] = Recorder,
 ) -> contexts.Context:
     """The context of an attempt, whose sink is a `Recorder`.
 
@@ -222,6 +247,7 @@ def open_context(
         checkpoint: the value that an earlier attempt saved last.
         unsafe: whether formats may be used whose loading can run code.
         owner: process id of the step; default: this process.
+        recorder: class of the sink.
     """
     key = request["key"]
 
@@ -244,7 +270,7 @@ def open_context(
         attempt=request["attempt"],
         pipeline=request["pipeline"],
         project=request["project"],
-        sink=Recorder(base, save, slim, load, whole, owner),
+        sink=recorder(base, save, slim, load, whole, owner),
         seed=request.get("seed"),
         earlier=None if checkpoint is None else lambda: load(checkpoint),
     )
@@ -259,6 +285,9 @@ def _describe(error: BaseException, memory: int | None, entrypoint: str) -> Json
                 ". Steps run in a folder of their own; this file lies beside the pipeline: "
                 f"open Path(__file__).parent / {error.filename!r}, or make it a parameter of type Path"
             )
+    if isinstance(error, bdb.BdbQuit):
+        why = f"the debugger found no input: {breakpoints.advice()}"
+        return error_info.plain("BdbQuit", why, ("Exception", "BaseException"), described["traceback"])
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         why = f"the step's process called exit with code {code} before the step returned"
@@ -270,7 +299,7 @@ def _describe(error: BaseException, memory: int | None, entrypoint: str) -> Json
     return described
 
 
-def _limit_memory(limit: int | None) -> None:
+def limit_memory(limit: int | None) -> None:
     """Bound the memory that this process can use; None lifts the bound.
 
     The kernel can bound what is reserved for writing (`RLIMIT_DATA`), not what is used of it, and libraries reserve

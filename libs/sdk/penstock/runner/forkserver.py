@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.runner import child, error_info, linux, seeds
+from penstock.runner import breakpoints, child, error_info, linux, seeds
 from penstock_core import exhaustion
 from penstock_core import fork_server_protocol as protocol
 
@@ -331,6 +331,7 @@ def main() -> None:
         stream.reconfigure(encoding="utf-8", line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
     sys.path.insert(0, source)
     sys.argv = [""]
+    breakpoints.refuse()
     link = socket.socket(fileno=descriptor)
     link.set_inheritable(False)
     linux.outlive_parent()

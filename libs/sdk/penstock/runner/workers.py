@@ -11,6 +11,7 @@ import os
 from typing import Any
 
 from penstock.runner.attempt import open_context
+from penstock.runner.recorder import Recorder
 from penstock.step_context import contexts
 from penstock.store import FolderStore
 
@@ -20,12 +21,18 @@ _CHECKPOINT_LIMIT = 32 * 1024
 _NAMES = ("run_id", "key", "attempt", "pipeline", "project", "seed")
 
 
-def announce(order: dict[str, Any], base: str) -> None:
-    """Make the attempt's context available to the processes that this one starts."""
+def announce(order: dict[str, Any], base: str, opener: str = __name__) -> None:
+    """Make the attempt's context available to the processes that this one starts.
+
+    Args:
+        order: the attempt, its artifact store and its checkpoint.
+        base: path of the recorder's files, without their endings.
+        opener: module whose `open_announced` opens the context.
+    """
     checkpoint = order.get("checkpoint")
     short = checkpoint is not None and len(json.dumps(checkpoint)) <= _CHECKPOINT_LIMIT
     about = {
-        "opener": __name__,
+        "opener": opener,
         "request": {name: order["attempt"].get(name) for name in _NAMES},
         "artifacts": order["artifacts"],
         "limit": order.get("limit"),
@@ -37,8 +44,8 @@ def announce(order: dict[str, Any], base: str) -> None:
     os.environ[contexts.WORKER_VARIABLE] = json.dumps(about)
 
 
-def open_announced(about: dict[str, Any]) -> contexts.Context:
-    """The context that `announce` has described."""
+def open_announced(about: dict[str, Any], recorder: type[Recorder] = Recorder) -> contexts.Context:
+    """The context that `announce` has described, whose sink is a `recorder`."""
     return open_context(
         about["request"],
         FolderStore(about["artifacts"], about["limit"]),
@@ -46,4 +53,5 @@ def open_announced(about: dict[str, Any]) -> contexts.Context:
         about["checkpoint"],
         unsafe=about["unsafe"],
         owner=about["owner"],
+        recorder=recorder,
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
 from penstock_contracts.api import (
+    AttemptInputs,
     CancelBody,
     CancelResult,
     ItemPage,
@@ -36,6 +37,7 @@ from penstock_gateway.http.parameters import (
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, BYTES, COMMON, content, json_response, no_content, problems
 from penstock_gateway.runs import run_search, run_states, values, views
+from penstock_gateway.runs.attempt_inputs import AttemptInputsReader
 from penstock_gateway.runs.cancellations import Cancellations
 from penstock_gateway.runs.reruns import Reruns
 from penstock_gateway.runs.run_reader import RunReader
@@ -196,6 +198,26 @@ async def explain_run(
     except LookupError as error:
         raise no_step(run, step or "") from error
     return json_response(found, headers={"cache-control": "no-store"})
+
+
+@router.get(
+    "/{run_id}/attempt",
+    summary="Get what an attempt was given",
+    dependencies=_READ,
+    response_model=AttemptInputs,
+    responses=problems(404, 409),
+)
+async def read_attempt(
+    attempts: Annotated[AttemptInputsReader, feature(AttemptInputsReader)],
+    run_id: RunId,
+    step: Annotated[str, Query(description="key of the step, or of an item of a mapped step")],
+    attempt: Annotated[
+        int | None, Query(ge=1, le=2**53, description="number of the attempt; default: the last")
+    ] = None,
+) -> Response:
+    """Inputs, checkpoint, source and environment of an attempt: what `penstock debug` calls the function with."""
+    ids.check_step_key(step)
+    return json_response(await attempts.get(run_id, step, attempt), headers={"cache-control": "no-store"})
 
 
 @router.post(

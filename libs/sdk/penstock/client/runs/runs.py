@@ -21,7 +21,7 @@ from penstock.client.runs.comparison import Comparison, parse_comparison
 from penstock.client.runs.inputs import encode_inputs
 from penstock.client.runs.metrics import Point, Series, parse_series
 from penstock.client.runs.requests import RerunOptions, RunFilters, SubmitOptions
-from penstock.client.views import Event, LogLine, Reasons, Run
+from penstock.client.views import AttemptInputs, Event, LogLine, Reasons, Run
 from penstock.errors import ClientError, RunFailedError
 
 _VIEW_LAG = 10.0
@@ -157,6 +157,22 @@ class Runs:
         """
         query = {"step": step}
         return views.parse_reasons(self._transport.json("GET", f"{_path(run_id)}/explain", query=query))
+
+    def attempt(self, run_id: str, step: str, number: int | None = None) -> AttemptInputs:
+        """Return what an attempt of a step or item was given: inputs, checkpoint, source and environment.
+
+        Args:
+            run_id: the run.
+            step: key of the step, such as `train[3]`.
+            number: of the attempt, from 1; default the last one.
+
+        Raises:
+            NotFoundError: there is no such run, step or attempt.
+            RefusedError: the step calls no function: it waits, is mapped, or reuses the result of another run.
+        """
+        query = {"step": step, "attempt": None if number is None else str(number)}
+        found = self._transport.json("GET", f"{_path(run_id)}/attempt", query=query)
+        return views.build(AttemptInputs, found, interpreters=tuple(found["interpreters"]))
 
     def wait(self, run_id: str, timeout: float | None = None, *, check: bool = False) -> Run:
         """Return a run when it has finished.
