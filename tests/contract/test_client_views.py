@@ -23,6 +23,7 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
     (views.Cache, CacheReport),
     (views.Checkpoint, api.CheckpointView),
     (views.FailedItem, api.FailedItem),
+    (views.Progress, api.ProgressView),
     (views.WaitsFor, waits.WaitView),
     (views.Step, api.StepView),
     (views.Run, api.RunView),

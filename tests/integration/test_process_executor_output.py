@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -105,7 +106,6 @@ async def test_metrics_are_shipped_and_their_last_values_are_in_the_result(execu
             c.log_param("depth", 4)
             c.set_tag("stage", "candidate")
             c.log_artifact("note", {"a": 1})
-            c.progress(0.5, "half")
             return [c.run_id, c.step, c.attempt, c.pipeline, c.project]
     """)
     end = await b.run("train")
@@ -118,8 +118,67 @@ async def test_metrics_are_shipped_and_their_last_values_are_in_the_result(execu
     assert [(p.name, series.spelled(p.value), p.step) for p in b.events.points["train"]] == wanted
     assert all(time.time() - 600 < point.at <= time.time() for point in b.events.points["train"])
     rest = [e for e in b.events.entries["train"] if "metric" not in e]
-    expected = [["param", "value"], ["tag", "value"], ["artifact", "value"], ["progress", "text"]]
+    expected = [["param", "value"], ["tag", "value"], ["artifact", "value"]]
     assert sorted(sorted(set(e) - {"at"}) for e in rest) == sorted(expected)
+
+
+async def test_the_latest_progress_is_shipped_once_a_second(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
+        from penstock import context
+
+        def train():
+            for n in range(100_000):
+                context().progress(n + 1, 100_000, "é\\n" * 300)
+    """)
+    began = time.monotonic()
+    await b.run("train")
+    took = time.monotonic() - began
+    reports = b.events.progress["train"]
+    last = reports[-1]
+    assert (last.run_id, last.key, last.attempt) == ("run1", "train", 1)
+    assert (last.done, last.total, last.text) == (100_000, 100_000, "é\n" * 100)
+    assert len(reports) <= took / tail.PROGRESS_INTERVAL + 2
+    assert [report.done for report in reports] == sorted(report.done for report in reports)
+    assert "train" not in b.events.entries
+    async with asyncio.timeout(60):
+        while list((b.home / "work").rglob("*.progress")):
+            await asyncio.sleep(0.01)
+
+
+async def test_progress_of_worker_processes(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
+        import multiprocessing, subprocess, sys
+        from penstock import context
+
+        def report(n):
+            context().progress(n, 4, "forked")
+
+        def fan():
+            context().progress(1, 4)
+            with multiprocessing.get_context("fork").Pool(1) as pool:
+                pool.map(report, [2, 3])
+
+        def starts():
+            code = "from penstock import context; context().progress(4, 4, 'started')"
+            subprocess.run([sys.executable, "-c", code], check=True)
+    """)
+    await asyncio.gather(b.run("fan"), b.run("starts"))
+    last = [(b.events.progress[key][-1].done, b.events.progress[key][-1].text) for key in ("fan", "starts")]
+    assert last == [(3, "forked"), (4, "started")]
+
+
+async def test_invalid_progress_is_dropped(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
+        import glob, os
+        from penstock import context
+
+        def scribble():
+            context().progress(1, 4)
+            with open(os.getcwd() + ".progress", "r+b") as file:
+                file.write(b'[1, 5, 4, ""]'.ljust(2047) + b"\\n")
+    """)
+    await b.run("scribble")
+    assert [report.done for report in b.events.progress.get("scribble", [])] in ([], [1])
 
 
 async def test_a_hundred_thousand_metrics(executor_harness: OpenHarness) -> None:

@@ -197,6 +197,16 @@ class FailedItem:
 
 
 @frozen(kw_only=True)
+class ProgressView:
+    """How far an attempt is, as its step reported it at `at`: `done` of `total`."""
+
+    done: float
+    total: float
+    text: str = ""
+    at: float = 0.0
+
+
+@frozen(kw_only=True)
 class CheckpointView:
     """The last checkpoint of a step: which attempt saved it, when, and the value."""
 
@@ -238,6 +248,9 @@ class StepView:
     items: Annotated[
         dict[str, int] | None,
         Field(description="of a mapped step: `count`, how many have `finished`, and the number of items per state"),
+    ] = None
+    progress: Annotated[
+        ProgressView | None, Field(description="the latest that the present attempt reported; null once it succeeded")
     ] = None
     last_failed: Annotated[FailedItem | None, Field(description="of a mapped step: the item that failed last")] = None
     item_of: Annotated[str | None, Field(description="of an item: the mapped step")] = None

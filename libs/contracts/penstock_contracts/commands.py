@@ -189,6 +189,18 @@ class AttemptOutput(_Model):
     entries: list[dict[str, Any]]
 
 
+class AttemptProgress(_Model):
+    """How far an attempt is, as its step reported it at `at`: `done` of `total`."""
+
+    run_id: str
+    key: str
+    attempt: int
+    at: float = Field(allow_inf_nan=False)
+    done: float = Field(ge=0, allow_inf_nan=False)
+    total: float = Field(gt=0, allow_inf_nan=False)
+    text: str = ""
+
+
 class Measurements(_Model):
     """Points of the metric series of an attempt, in order, as columns: point i is value[i] of names[name[i]].
 

@@ -2,6 +2,7 @@
 
 runs.{shard}.{run_id}.{tail}           facts of runs (stream RUNS); `tail` is that of the fact
 logs.{run_id}.{key}.{n}                output and latest metrics of attempts (stream LOGS)
+logs.{run_id}.{key}.{n}.progress       latest progress of attempts (stream LOGS)
 metrics.{run_id}.{key}.{n}             metric series of attempts (stream METRICS)
 builds.{project}.{pipeline}.registered pipeline versions registered by the builder (stream BUILDS)
 ticks.{project}.{name}.{trigger}, armed.{…}  timers of the cron service (stream TIMERS)
@@ -137,8 +138,23 @@ def logs(run_id: str, key: str, attempt: int) -> str:
     return f"logs.{run_id}.{key}.{attempt}"
 
 
+def logs_of_step(run_id: str, key: str) -> list[str]:
+    """Filters for the output and the progress of the attempts of a step."""
+    return [f"logs.{run_id}.{key}.*", f"logs.{run_id}.{key}.*.progress"]
+
+
+def progress_all(run_id: str) -> str:
+    """Filter for the latest progress of all attempts of a run."""
+    return f"logs.{run_id}.*.*.progress"
+
+
+def is_progress(subject: str) -> bool:
+    """Whether a subject of `LOGS` is that of the progress of an attempt."""
+    return subject.endswith(".progress")
+
+
 def logs_all(run_id: str) -> str:
-    """Filter for the output of all attempts of a run."""
+    """Filter for the output and the progress of all attempts of a run."""
     return f"logs.{run_id}.>"
 
 

@@ -27,8 +27,8 @@ attempt → executor, over the same socket
                                         empty when the JSON is in the file SLOT.result
 
 SLOT names the attempt's working folder inside WORK. Beside it are SLOT.log (its output), SLOT.events (JSON lines of
-parameters, progress and artifacts), SLOT.points (JSON lines of metrics), SLOT.commits (JSON lines of what it stored
-while it ran) and SLOT.result.
+parameters and artifacts), SLOT.points (JSON lines of metrics), SLOT.commits (JSON lines of what it stored while it
+ran), SLOT.progress (its latest progress) and SLOT.result.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ RESULT = "result"
 
 _SAFE = "/.:_-"
 
-SUFFIXES = ("log", "events", "points", "commits", "result")
+SUFFIXES = ("log", "events", "points", "commits", "progress", "result")
 """Of the files beside a working folder."""
 
 

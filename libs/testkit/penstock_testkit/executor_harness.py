@@ -15,7 +15,7 @@ from typing import Any, Self
 import pytest
 
 from penstock_adapters.process import AttemptEnvironment, ProcessExecutor, ProcessOptions
-from penstock_contracts.commands import AttemptOutput, Measurements
+from penstock_contracts.commands import AttemptOutput, AttemptProgress, Measurements
 from penstock_core.facts import ArtifactCommitted, AttemptFinished, AttemptRequested, AttemptStarted, Outcome
 from penstock_core.pipeline.values import Fields, Inline, Items, ResultOf, Stored, Value
 from penstock_core.queries.series import Point
@@ -34,6 +34,7 @@ class RecordedAttempts:
         self.entries: dict[str, list[dict[str, Any]]] = {}
         self.points: dict[str, list[Point]] = {}
         self.commits: dict[str, list[ArtifactCommitted]] = {}
+        self.progress: dict[str, list[AttemptProgress]] = {}
         self._changed = asyncio.Condition()
         self._wakers: set[asyncio.Task[None]] = set()
 
@@ -48,9 +49,14 @@ class RecordedAttempts:
         """Record the entries or points of a message."""
         run_id, key, attempt = message.attempt
         stream, _, name = message.subject.partition(".")
-        assert name == f"{run_id}.{key}.{attempt}"
         assert key not in self.ends, f"{key} wrote after its end"
         assert len(message.body) < 1024 * 1024, "over the message limit"
+        if message.latest:
+            assert message.subject == f"logs.{run_id}.{key}.{attempt}.progress"
+            self.progress.setdefault(key, []).append(AttemptProgress.model_validate_json(message.body))
+            self._wake()
+            return
+        assert name == f"{run_id}.{key}.{attempt}"
         if stream == "logs":
             output = AttemptOutput.model_validate_json(message.body)
             kept, new, first = self.entries.setdefault(key, []), output.entries, output.first
@@ -83,7 +89,7 @@ class RecordedAttempts:
         return [entry for entry in self.entries.get(key, []) if "metric" in entry]
 
     async def until(self, what: str, key: str) -> Any:
-        """Wait until `began`, `ends`, `entries`, `points` or `commits` has the key."""
+        """Wait until `began`, `ends`, `entries`, `points`, `commits` or `progress` has the key."""
         async with asyncio.timeout(WAIT), self._changed:
             kept: dict[str, Any] = getattr(self, what)
             await self._changed.wait_for(lambda: key in kept)

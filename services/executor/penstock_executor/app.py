@@ -148,8 +148,13 @@ class NatsPlatform:
         """See the protocol."""
         return self.publisher.submit(message)
 
+    def replace(self, message: Message) -> None:
+        """See the protocol."""
+        self.publisher.replace(message)
+
     async def _publish(self, message: Message) -> None:
-        await self._context.bus.publish(message.subject, message.body, {"Nats-Msg-Id": message.message_id})
+        headers = {"Nats-Msg-Id": message.message_id} | ({"Nats-Rollup": "sub"} if message.latest else {})
+        await self._context.bus.publish(message.subject, message.body, headers)
 
     def forget(self, attempt: AttemptKey) -> None:
         """See the protocol."""

@@ -82,6 +82,10 @@ class Platform(Protocol):
         """Publish a part of an attempt's output or metrics; the awaitable is done when it is stored."""
         ...
 
+    def replace(self, message: Message) -> None:
+        """Publish a message that replaces earlier ones on its subject, such as the progress of an attempt."""
+        ...
+
     def commit(self, fact: ArtifactCommitted) -> None:
         """Put an object that an attempt has stored into the shared store, and announce it."""
         ...

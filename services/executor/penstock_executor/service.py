@@ -403,7 +403,10 @@ class ExecutorService:
             active.timer = asyncio.get_running_loop().call_later(STARTED_DELAY, self._send_started, active)
 
     def publish(self, message: Message) -> None:
-        """Publish a part of an attempt's output or metrics."""
+        """Publish a part of an attempt's output or metrics, or its progress."""
+        if message.latest:  # nobody waits for it: the next one comes soon
+            self._platform.replace(message)
+            return
         active = self._active_attempts.get(message.attempt)
         shipped = self._platform.publish(message)
         if active is not None:

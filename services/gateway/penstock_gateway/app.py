@@ -78,6 +78,7 @@ from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.runs.run_search import RunSearch
 from penstock_gateway.runs.run_states import RunStates
+from penstock_gateway.runs.step_progress import StepProgress
 from penstock_gateway.settings import GatewaySettings
 from penstock_gateway.tracked.importer import TrackedRunImporter
 from penstock_gateway.versions import routes as version_routes
@@ -292,6 +293,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         ArtifactLineage(read_model, projector, scripts, versions),
         states,
         reader,
+        StepProgress(bus),
         requests,
         Reruns(requests, reader, versions, resumptions),
         AttemptInputsReader(reader, log, versions, version_store),

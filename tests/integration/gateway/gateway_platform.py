@@ -111,6 +111,12 @@ class Platform:
         output = commands.AttemptOutput(run_id=run_id, key=step, attempt=1, first=first, entries=entries)
         await self.bus.publish(subjects.logs(run_id, step, 1), output.model_dump_json().encode())
 
+    async def reports_progress(self, run_id: str, step: str, done: float, total: float, text: str = "") -> None:
+        """Publish the progress of a step, as an executor does."""
+        report = commands.AttemptProgress(run_id=run_id, key=step, attempt=1, at=1.0, done=done, total=total, text=text)
+        subject = f"{subjects.logs(run_id, step, 1)}.progress"
+        await self.bus.publish(subject, report.model_dump_json().encode(), {"Nats-Rollup": "sub"})
+
     async def consumers(self) -> set[str]:
         """Return the names of the existing ephemeral consumers."""
         found: set[str] = set()

@@ -8,7 +8,17 @@ import time
 import pytest
 from gateway_platform import Http, Platform, attempt_finished, attempt_requested, attempt_started
 
-from penstock_core.facts import ArtifactCommitted, CacheMode, CacheReport, Outcome, RunRequested
+from penstock_contracts import subjects
+from penstock_core.facts import (
+    ArtifactCommitted,
+    CacheMode,
+    CacheReport,
+    ErrorInfo,
+    Outcome,
+    RunRequested,
+    StepExpanded,
+)
+from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -103,3 +113,59 @@ async def test_artifacts_of_a_running_step_are_shown(platform: Platform, http: H
         ("plain", Inline(2)),
         ("checkpoint", Inline({"epoch": 2})),
     ]
+
+
+async def test_the_progress_of_a_running_step_is_in_the_view_until_it_succeeds(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    await platform.log.append([attempt_requested(run_id, "double"), attempt_started(run_id, "double")])
+    path = f"/v1/runs/{run_id}"
+    first = await http("GET", path)
+    assert first.json()["steps"]["double"]["progress"] is None
+    for done in range(1, 4):
+        await platform.reports_progress(run_id, "double", done, 10, f"epoch {done}")
+    changed = await http("GET", path, headers={"if-none-match": first.headers["etag"]})
+    assert changed.status == 200
+    progress = {"done": 3, "total": 10, "text": "epoch 3", "at": 1.0}
+    assert changed.json()["steps"]["double"]["progress"] == progress
+    assert changed.json()["steps"]["double-2"]["progress"] is None
+    assert (await http("GET", path, headers={"if-none-match": changed.headers["etag"]})).status == 304
+    # Only the latest is kept, and followers get it with the output.
+    await platform.wrote(run_id, "double", "hello")
+    logs = (await http("GET", f"{path}/logs?follow=false&step=double")).body.decode()
+    assert logs.count("event: progress") == 1 and '"done":3' in logs and "hello" in logs
+    await platform.log.append([attempt_finished(run_id, "double", outputs={"result": Inline(2)})])
+    assert (await http("GET", path)).json()["steps"]["double"]["progress"] is None
+
+
+async def test_progress_of_an_earlier_attempt_and_unreadable_progress_are_not_shown(
+    platform: Platform, http: Http
+) -> None:
+    run_id = await platform.request()
+    await platform.log.append([attempt_requested(run_id, "double"), attempt_started(run_id, "double")])
+    await platform.reports_progress(run_id, "double", 4, 10)
+    await platform.bus.publish(f"{subjects.logs(run_id, 'double', 2)}.progress", b"{}")
+    lost = attempt_finished(run_id, "double", outcome=Outcome.LOST)
+    await platform.log.append([lost])
+    view = (await http("GET", f"/v1/runs/{run_id}")).json()
+    assert (view["steps"]["double"]["state"], view["steps"]["double"]["progress"]["done"]) == ("retrying", 4)
+    await platform.log.append([attempt_requested(run_id, "double", 2), attempt_started(run_id, "double", 2)])
+    assert (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["double"]["progress"] is None
+
+
+async def test_a_mapped_step_shows_how_many_items_have_finished_and_which_failed_last(
+    platform: Platform, http: Http
+) -> None:
+    spec = ir.StepSpec(name="double", entrypoint="steps:double", inputs=(ir.Port(name="n", type="int"),))
+    node = ir.Node(key="each", step="double", inputs={"n": Inline([1, 2, 3])}, mapped=ir.MapSpec(over=("n",)))
+    await platform.add_version(ir.Pipeline(name="fan", steps={"double": spec}, nodes=(node,)))
+    run_id = await platform.request("fan")
+    await platform.log.append([StepExpanded(run_id=run_id, key="each", count=3)])
+    await platform.log.append([attempt_requested(run_id, f"each[{n}]") for n in range(3)])
+    await platform.log.append([attempt_finished(run_id, "each[0]")])
+    step = (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["each"]
+    assert step["items"] == {"count": 3, "finished": 1, "succeeded": 1, "queued": 2} and step["last_failed"] is None
+    error = ErrorInfo(type="ValueError", message="no", traceback="...")
+    await platform.log.append([attempt_finished(run_id, "each[2]", outcome=Outcome.FAILED, error=error)])
+    step = (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["each"]
+    assert step["items"] == {"count": 3, "finished": 2, "succeeded": 1, "failed": 1, "queued": 1}
+    assert step["last_failed"] == {"key": "each[2]", "type": "ValueError", "message": "no"}

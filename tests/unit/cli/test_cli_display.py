@@ -165,8 +165,8 @@ def test_elapsed_time_is_of_the_last_attempt() -> None:
 
 def test_live_metrics_of_a_step() -> None:
     progress, _ = show_plain(failing()[:6])
-    progress.record_metric(LogLine("train", 1, BASE, metric="loss", value=0.25))
-    progress.record_metric(LogLine("nobody", 1, BASE, metric="loss", value=0.25))
+    progress.record(LogLine("train", 1, BASE, metric="loss", value=0.25))
+    progress.record(LogLine("nobody", 1, BASE, metric="loss", value=0.25))
     assert progress.step_histories["train"].live == {"loss": 0.25}
 
 
@@ -178,7 +178,7 @@ def test_the_live_table_shows_every_step(monkeypatch: pytest.MonkeyPatch) -> Non
     screen = io.StringIO()
     monkeypatch.setattr(output, "console", lambda: Console(file=screen, width=100, height=30, force_terminal=True))
     progress, _ = show_plain(failing()[:6])
-    progress.record_metric(LogLine("train", 1, BASE, metric="loss", value=0.25))
+    progress.record(LogLine("train", 1, BASE, metric="loss", value=0.25))
     shown = Live(progress)
     text = render(shown)
     assert "training" in text and "running" in text
@@ -271,6 +271,24 @@ def test_the_live_view_counts_the_items_of_a_mapped_step_and_shows_the_last_fail
     # The chart ends now: a tenth of it is before the items began.
     width = lines[2].count("█") + lines[1].count("█")
     assert 36 <= width <= 41 and lines[2].rstrip().index("█") > lines[1].index("█")
+
+
+def test_the_progress_that_a_step_reports_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from penstock_cli.display.live import Live
+
+    monkeypatch.setattr(output, "console", lambda: Console(file=io.StringIO(), width=100, height=30))
+    progress, _ = show_plain(failing()[:6])
+    progress.record(LogLine("train", 1, BASE, progress=views.Progress(3, 10, "epoch [3]")))
+    line = render(Live(progress)).splitlines()[2]
+    assert "3/10 epoch [3]" in line and line.count("━") == 20
+    for event in failing()[6:10]:  # the next attempt has reported nothing yet
+        progress.apply(event)
+    assert "3/10" not in render(Live(progress))
+    step = {"state": "running", "attempts": 1, "started_at": BASE, "progress": {"done": 0.25, "total": 1}}
+    run = views.parse_run({"run_id": "r1", "pipeline": "p", "version": 1, "state": "running", "steps": {"train": step}})
+    assert text_of(chart.chart(run, {}))[1].endswith("  ━━━━━━━━━━  25%")
 
 
 def test_plain_lines_count_the_items_of_a_mapped_step_every_two_seconds(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import sdk_sample_pipelines as samples
@@ -129,8 +130,8 @@ class Recording:
     def artifact(self, name: str, value: object) -> None:
         self.calls.append(("artifact", name, value))
 
-    def progress(self, fraction: float, text: str) -> None:
-        self.calls.append(("progress", fraction, text))
+    def progress(self, done: float, total: float, text: str) -> None:
+        self.calls.append(("progress", done, total, text))
 
 
 def test_a_sink_receives_validated_values() -> None:
@@ -150,11 +151,30 @@ def test_a_sink_receives_validated_values() -> None:
         context().log_param("odd", Path("x"))
         context().log_param("long", "x" * 20_000)
         context().log_artifact("report", Path("x"))
-        context().progress(1.5, "done")
+        context().progress(1.5)
+        context().progress(np.int64(3), 10, "epoch 3")
+        context().progress(-1, 2.5)
     assert context() is outside
     assert sink.calls[:3] == [("metric", "loss", 1.0, 3), ("param", "depths", [1, 2]), ("param", "odd", "x")]
     assert len(sink.calls[3][2]) == 10_000
-    assert sink.calls[4:] == [("artifact", "report", Path("x")), ("progress", 1.0, "done")]
+    progress = [("progress", 1.0, 1, ""), ("progress", 3, 10, "epoch 3"), ("progress", 0, 2.5, "")]
+    assert sink.calls[4:] == [("artifact", "report", Path("x")), *progress]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((float("nan"), 1), ValueError, "progress: done is nan"),
+        ((1, float("inf")), ValueError, "progress: total is inf"),
+        ((1, 0), ValueError, "progress: total must be positive, got 0"),
+        (("1", "two"), TypeError, "progress: total must be a number, not str"),
+        ((0.5, "half"), TypeError, "progress: total must be a number, not str"),
+        ((1, 2, 3), TypeError, "progress: the text must be a string, not int"),
+    ],
+)
+def test_progress_that_is_no_number_is_refused(arguments: Any, error: type[Exception], message: str) -> None:
+    with use_context(Context(sink=Recording())), pytest.raises(error, match=message):
+        context().progress(*arguments)
 
 
 def test_figures_are_found_through_their_axes() -> None:

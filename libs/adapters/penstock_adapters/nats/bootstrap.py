@@ -36,6 +36,8 @@ def streams(replicas: int = 1) -> list[dict[str, Any]]:
             "max_bytes": 1024**3,
             "max_age": 30 * 86400 * SECOND,
             "max_msgs_per_subject": 20_000,
+            # The progress of an attempt replaces the one before.
+            "allow_rollup_hdrs": True,
         },
         {
             **common,

@@ -16,6 +16,7 @@ from penstock_core.run.machine import TERMINAL_STATUSES
 
 CHART_LIMIT = 40
 _EXCERPT = 24
+_GAUGE_WIDTH = 10
 _LABEL_LIMIT = 28
 _METRICS = 2
 _METRICS_LIMIT = 36
@@ -56,22 +57,28 @@ def chart(run: Run, step_histories: Mapping[str, StepHistory]) -> Iterable[Segme
     for step in shown:
         key = output.short(step.key, label)
         history = step_histories.get(step.key)
-        took = _duration_of(step, history, span)
+        took, details = _duration_of(step, history, span), _details(step)
         yield [
             (f"  {key:<{label}}  ", ""),
             (f"{step.state:<9}", output.STYLES.get(step.state, "")),
             (f"  {took:>9}  ", ""),
             *bar(_attempts(step, history), step.state, span),
-            (f"  {_details(step)}" if step.metrics or step.items else "", "dim"),
+            *_gauge(step),
+            (f"  {details}" if details else "", "dim"),
         ]
     if len(shown) < len(steps):
         yield [(f"  … and {len(steps) - len(shown)} more; failed and longest steps are shown", "dim")]
 
 
+def _gauge(step: Step) -> Segments:
+    return [("  ", ""), *output.gauge(step.progress.fraction, _GAUGE_WIDTH)] if step.progress is not None else []
+
+
 def _details(step: Step) -> str:
-    """Return the metrics of a step; of a mapped step, how many items have finished and how many of them failed."""
+    """Return progress and metrics of a step; of a mapped step, how many items have finished and how many failed."""
     if step.items is None:
-        return metrics(step.metrics, _METRICS)
+        progress = [str(step.progress)] if step.progress is not None else []
+        return "  ".join([*progress, metrics(step.metrics, _METRICS)]).rstrip()
     bad = [f"{step.items[state]} {state}" for state in _UNSUCCESSFUL if step.items.get(state)]
     done = f"{step.items.get('finished', 0)}/" if step.state not in TERMINAL_STATUSES else ""
     failed = f" (last: {step.last_failed})" if done and step.last_failed is not None else ""

@@ -79,7 +79,7 @@ class Live:
 
     def on_log_line(self, line: LogLine) -> None:
         """Print a line of a step's output above the steps."""
-        for text in line.text.splitlines() if line.metric is None else ():
+        for text in line.text.splitlines() if line.metric is None and line.progress is None else ():
             self._console.print(output.styled_log_line(f"{line.step} | ", text), soft_wrap=True)
 
     def note(self, text: str, at: float | None = None) -> None:
@@ -130,7 +130,7 @@ class Live:
         total = len(self.progress.steps)
         return output.styled(
             ("  ", ""),
-            *self._gauge(self.progress.finished_count / max(total, 1), 30),
+            *output.gauge(self.progress.finished_count / max(total, 1), 30),
             (f"  {self.progress.finished_count}/{total}  ", ""),
             *(
                 (f" {counts[status]} {status.value}", output.STYLES[status.value])
@@ -183,12 +183,6 @@ class Live:
         end = max(self.progress.finished_at or now, start + 1e-3)
         return chart.Span(start, end, width, now=not self.progress.finished_at)
 
-    def _gauge(self, fraction: float, width: int) -> Segments:
-        """Return a progress bar."""
-        filled = round(width * min(max(fraction, 0.0), 1.0))
-        done, rest = "━━" if self._unicode else "#-"
-        return [(done * filled, "green"), (rest * (width - filled), "dim")]
-
     def _icon(self, status: Status, now: float) -> str:
         if status is Status.RUNNING:
             frames = _SPINNER if self._unicode else _ASCII_SPINNER
@@ -210,6 +204,9 @@ class Live:
         elif step.status in (Status.SKIPPED, Status.CANCELLED) and step.reason:
             parts.append([(step.reason, "dim")])
         else:
+            progress = self.progress.step_histories[step.key].progress
+            if progress is not None and step.status is Status.RUNNING:
+                parts.append([*output.gauge(progress.fraction, _GAUGE_WIDTH), (f" {progress}", "")])
             measured = step.metrics or self.progress.step_histories[step.key].live
             if measured:
                 parts.append([(metrics(measured), "dim")])
@@ -218,7 +215,7 @@ class Live:
 
     def _items(self, step: StepState, mapped: MappedState) -> Segments:
         """Return how many items of a mapped step have finished."""
-        gauge = self._gauge(mapped.done / max(mapped.count, 1), _GAUGE_WIDTH) if step.status is Status.RUNNING else []
+        gauge = output.gauge(mapped.done / max(mapped.count, 1), _GAUGE_WIDTH) if step.status is Status.RUNNING else []
         return [*gauge, (f" {items(step)}" if gauge else items(step), "")]
 
     def _last_failed(self, step: StepState) -> Iterable[StepState]:

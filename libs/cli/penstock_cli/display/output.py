@@ -70,6 +70,13 @@ def symbols(better: str, plain: str) -> str:
     return better
 
 
+def gauge(fraction: float, width: int) -> Segments:
+    """Return a progress bar."""
+    filled = round(width * min(max(fraction, 0.0), 1.0))
+    done, rest = symbols("━━", "#-")
+    return [(done * filled, "green"), (rest * (width - filled), "dim")]
+
+
 def short(key: str, width: int) -> str:
     """Shorten the key of a step; a key inside a sub-pipeline keeps its end, with the number of the call."""
     if len(key) <= width:

@@ -72,7 +72,7 @@ class Plain:
 
     def on_log_line(self, line: LogLine) -> None:
         """Print a line of a step's output."""
-        for text in line.text.splitlines() if line.metric is None else ():
+        for text in line.text.splitlines() if line.metric is None and line.progress is None else ():
             if not self.quiet:
                 output.log_line(f"{output.clock(line.at, precise=True)}  {line.step:<{self._width}}  |", text)
                 output.flush()

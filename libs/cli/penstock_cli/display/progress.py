@@ -39,12 +39,14 @@ class StepHistory:
     Attributes:
         attempts: the attempts of the step by number.
         live: its metrics while it runs.
+        progress: what its present attempt reported last.
         last_failed: of a mapped step, the item that failed last.
         reported: of a mapped step, whether its end was reported as a change.
     """
 
     attempts: dict[int, Attempt] = field(default_factory=dict[int, Attempt])
     live: dict[str, Any] = field(default_factory=dict[str, Any])
+    progress: views.Progress | None = None
     last_failed: StepState | None = None
     reported: bool = False
 
@@ -159,11 +161,13 @@ class Progress:
         elif item.status in TERMINAL_STATUSES and owner.status not in TERMINAL_STATUSES:
             yield Change(at, owner.key, owner.status.value, items(owner), counts=True)
 
-    def record_metric(self, line: LogLine) -> None:
-        """Record a metric of a running step."""
+    def record(self, line: LogLine) -> None:
+        """Record a metric or the progress of a running step."""
         history = self.step_histories.get(line.step)
         if history is not None and line.metric is not None:
             history.live[line.metric] = line.value
+        if history is not None and line.progress is not None:
+            history.progress = line.progress
 
     def elapsed(self, key: str, now: float) -> float | None:
         """Return the seconds that the last attempt of a step has run; None if it has not started.
@@ -240,6 +244,7 @@ def record_time(step_histories: dict[str, StepHistory], event: Event, fact: Fact
         case facts.AttemptRequested():
             attempt.requested_at = max(event.at, fact.not_before or 0.0)
             history.live.clear()
+            history.progress = None
         case facts.AttemptStarted():
             attempt.started_at = fact.started_at or event.at
         case facts.AttemptFinished():

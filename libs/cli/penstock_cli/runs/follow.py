@@ -125,7 +125,7 @@ def _detached(connected: Session, progress: Progress) -> DetachedError:
 
 @contextlib.contextmanager
 def _logs(connected: Session, progress: Progress, display: Live | Plain, options: Options) -> Generator[None]:
-    """Show output and metrics of the steps in a background thread while the block runs."""
+    """Show output, metrics and progress of the steps in a background thread while the block runs."""
     if not (display.live or options.logs) or options.quiet or options.json:
         yield
         return
@@ -141,7 +141,7 @@ def _logs(connected: Session, progress: Progress, display: Live | Plain, options
     def read() -> None:
         with contextlib.suppress(ClientError):
             for line in client.runs.logs(progress.run_id):
-                progress.record_metric(line)
+                progress.record(line)
                 if options.logs:
                     display.on_log_line(line)
 

@@ -31,6 +31,8 @@ def logs(
         if step is not None:
             _check_step(client.runs.get(run_id), step)
         for line in client.runs.logs(run_id, step, follow):
+            if line.progress is not None:
+                continue
             if json:
                 shown = {k: getattr(line, k) for k in ("at", "step", "attempt", "stream", "text", "metric", "value")}
                 output.json_line(shown)

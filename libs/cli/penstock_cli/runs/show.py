@@ -103,6 +103,7 @@ def _object(run: Run, store: FolderStore | None) -> dict[str, Any]:
             "waits_for": _optional(step.waits_for),
             "depends_on": list(step.depends_on),
             "items": step.items,
+            "progress": _optional(step.progress),
             "last_failed": _optional(step.last_failed),
         }
     return {**summary.run_fields(run), **whole, "inputs": summary.plain_values(run.inputs, store)}

@@ -1,4 +1,4 @@
-"""Ships what an attempt writes: output, parameters, metrics and checkpoints, from its files to the platform.
+"""Ships what an attempt writes: output, parameters, metrics, progress and checkpoints, from its files to the platform.
 
     files of an attempt ──Tail──▶ entries, points ──Shipper──▶ Outbox: messages for LOGS and METRICS, stored artifacts
                                                                  └─ MessagePublisher, CommitPublisher

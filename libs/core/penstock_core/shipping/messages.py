@@ -14,6 +14,7 @@ from typing import Any
 from penstock_core.artifacts import committed
 from penstock_core.queries import series
 from penstock_core.queries.series import Point
+from penstock_core.shipping.progress import Report
 
 BATCH = 128 * 1024
 """Characters of text in one message: JSON needs up to six bytes for one."""
@@ -29,12 +30,16 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A part of an attempt's output or metrics. The broker stores one `message_id` of a stream once."""
+    """A part of an attempt's output or metrics, or its progress. The broker stores one `message_id` of a stream once.
+
+    `latest`: it replaces earlier messages on its subject.
+    """
 
     attempt: AttemptKey
     subject: str
     body: bytes
     message_id: str
+    latest: bool = False
 
 
 class Messages:
@@ -44,6 +49,7 @@ class Messages:
         self._attempt = attempt
         self._entries = 0
         self._points = 0
+        self._reports = 0
 
     def output(self, entries: Sequence[Entry]) -> Iterator[Message]:
         """Messages with these entries, each small enough for the broker."""
@@ -58,6 +64,14 @@ class Messages:
         if points:
             yield self._message("metrics", self._points, measurements(*self._attempt, self._points, points))
             self._points += len(points)
+
+    def progress(self, report: Report) -> Message:
+        """The message with the progress of the attempt."""
+        run_id, key, attempt = self._attempt
+        name = f"{run_id}.{key}.{attempt}"
+        body = _json({"run_id": run_id, "key": key, "attempt": attempt, **report._asdict()})
+        self._reports += 1
+        return Message(self._attempt, f"logs.{name}.progress", body, f"{name}.progress.{self._reports}", latest=True)
 
     def _message(self, stream: str, first: int, body: bytes) -> Message:
         run_id, key, attempt = self._attempt

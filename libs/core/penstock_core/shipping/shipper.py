@@ -12,7 +12,7 @@ class Outbox(Protocol):
     """Takes what a `Shipper` has read, in order; returns at once."""
 
     def publish(self, message: Message) -> None:
-        """Publish a part of the output or of the metrics."""
+        """Publish a part of the output or of the metrics, or the progress."""
         ...
 
     def commit(self, attempt: AttemptKey, body: Entry) -> None:
@@ -47,6 +47,9 @@ class Shipper:
             self._outbox.publish(message)
         for message in self._messages.output(latest(points) + entries):
             self._outbox.publish(message)
+        report = self._tail.progress(last=last)
+        if report is not None:
+            self._outbox.publish(self._messages.progress(report))
         for entry in self._tail.commits(last=last):
             self._outbox.commit(self._attempt, stored_artifact(self._attempt, entry))
         return self._tail.exhausted

@@ -13,19 +13,24 @@ from typing import Any, Protocol
 
 from penstock_core.queries import series
 from penstock_core.queries.series import Point
+from penstock_core.shipping import progress
 from penstock_core.shipping.messages import BATCH, Entry
+from penstock_core.shipping.progress import Report
 
 OUTPUT_LIMIT = 4 * 1024 * 1024
 """Bytes of output per attempt that are shipped."""
 
 EVENTS_LIMIT = 16 * 1024 * 1024
-"""Bytes of parameters, progress reports and the like per attempt that are shipped."""
+"""Bytes of parameters and the like per attempt that are shipped."""
 
 POINTS_LIMIT = 256 * 1024 * 1024
 """Bytes of metrics per attempt that are shipped: enough for more than a million points."""
 
 COMMITS_LIMIT = 256 * 1024 * 1024
 """Bytes of lines about stored artifacts per attempt that are shipped."""
+
+PROGRESS_INTERVAL = 1.0
+"""Seconds between two reports of the progress of one attempt that are shipped."""
 
 _ENTRY = 16 * 1024
 _DISK_LIMIT = 16 * 1024 * 1024
@@ -51,7 +56,7 @@ class Tail:
     """Reads one attempt's files in order, each byte once.
 
     Args:
-        opener: gives the file with a suffix: `log`, `events`, `points` or `commits`.
+        opener: gives the file with a suffix: `log`, `events`, `points`, `commits` or `progress`.
         clock: gives Unix seconds, for the time of output.
         preface: output that precedes that of the log.
     """
@@ -62,6 +67,9 @@ class Tail:
         self._events = _LineReader(opener("events"), EVENTS_LIMIT, (b"\n",), whole=True)
         self._points = PointReader(opener("points"))
         self._commits = _LineReader(opener("commits"), COMMITS_LIMIT, (b"\n",), whole=True)
+        self._progress = opener("progress")
+        self._progress_content = b""
+        self._progress_at = 0.0
         self._clock = clock
         self._preface = preface
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
@@ -88,6 +96,17 @@ class Tail:
     def commits(self, *, last: bool = False) -> list[Entry]:
         """The next lines about stored artifacts."""
         return _entries(self._commits.read(last))
+
+    def progress(self, *, last: bool = False) -> Report | None:
+        """The latest progress, if it is new and, except with `last`, some time has passed since the one before."""
+        now = self._clock()
+        if (not last and 0 <= now - self._progress_at < PROGRESS_INTERVAL) or not self._progress.size():
+            return None
+        content = self._progress.read(0, progress.SIZE)
+        if content == self._progress_content:
+            return None
+        self._progress_content, self._progress_at = content, now
+        return progress.decode(content)
 
     def _read_events(self, last: bool) -> list[Entry]:
         entries = _entries(self._events.read(last))

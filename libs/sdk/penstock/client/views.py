@@ -58,6 +58,25 @@ class FailedItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an attempt is, as its step reported it at `at`: `done` of `total`."""
+
+    done: float
+    total: float
+    text: str = ""
+    at: float = 0.0
+
+    @property
+    def fraction(self) -> float:
+        """Progress from 0 to 1."""
+        return self.done / self.total
+
+    def __str__(self) -> str:
+        amount = f"{self.fraction:.0%}" if self.total == 1 else f"{self.done:g}/{self.total:g}"
+        return f"{amount} {self.text}".rstrip()
+
+
+@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The last checkpoint of a step: the attempt that saved it, the time, and its value as JSON."""
 
@@ -100,6 +119,7 @@ class Step:
         checkpoint: the last one of any attempt.
         from_run: the run whose result the step reuses.
         items: of a mapped step, `count`, how many items have `finished`, and the number of items by state.
+        progress: the latest that the present attempt reported; None once it succeeded.
         last_failed: of a mapped step, the item that failed last.
         item_of: of an item, the key of the mapped step.
     """
@@ -124,6 +144,7 @@ class Step:
     from_run: str | None = None
     depends_on: tuple[str, ...] = ()
     items: dict[str, int] | None = None
+    progress: Progress | None = None
     last_failed: FailedItem | None = None
     item_of: str | None = None
 
@@ -289,7 +310,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line that a step printed, or a metric that it logged (`metric`, `value`). `step` is the key of the step."""
+    """A line that a step printed, a metric that it logged (`metric`, `value`), or its progress.
+
+    `step` is the key of the step.
+    """
 
     step: str
     attempt: int
@@ -299,8 +323,11 @@ class LogLine:
     metric: str | None = None
     value: Any = None
     seq: int = 0
+    progress: Progress | None = None
 
     def __str__(self) -> str:
+        if self.progress is not None:
+            return str(self.progress)
         return self.text if self.metric is None else f"{self.metric} = {self.value}"
 
 
@@ -379,6 +406,7 @@ def parse_step(key: str, data: Mapping[str, Any]) -> Step:
         error=error,
         checkpoint=build(Checkpoint, saved) if saved else None,
         cache=build(Cache, cache, differs=tuple(cache.get("differs") or ())) if cache else None,
+        progress=build(Progress, data["progress"]) if data.get("progress") else None,
         last_failed=build(FailedItem, data["last_failed"]) if data.get("last_failed") else None,
         waits_for=build(WaitsFor, waits, choices=tuple(waits.get("choices") or ())) if waits else None,
         depends_on=tuple(data.get("depends_on") or ()),
@@ -387,7 +415,12 @@ def parse_step(key: str, data: Mapping[str, Any]) -> Step:
 
 def parse_log_lines(message: Message) -> Iterator[LogLine]:
     """Read the lines in a message of a run's log stream."""
-    if message.event == "output":
-        key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
+    if message.event not in ("output", "progress"):
+        return
+    key, attempt = str(message.data.get("key", "")), int(message.data.get("attempt", 1))
+    if message.event == "progress":
+        progress = build(Progress, message.data)
+        yield LogLine(key, attempt, progress.at, seq=message.id, progress=progress)
+    else:
         for entry in message.data.get("entries", ()):
             yield build(LogLine, entry, step=key, attempt=attempt, seq=message.id)

@@ -20,6 +20,7 @@ from typing import Any
 
 from penstock.step_context.models import MAX_MODELS, ModelRegistration
 from penstock_core.queries import series
+from penstock_core.shipping import progress
 
 MAX_NAMES = 500
 MAX_CHARACTERS = 64 * 1024
@@ -49,13 +50,18 @@ class LastValues(dict[str, Any]):
             self[name] = value
 
 
-class JsonLinesFile:
-    """A file of JSON lines, created by the first write."""
+class _LazyFile:
+    """A file that the first write creates.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: its path.
+        flags: for `os.open`, besides those to write and create it.
+    """
+
+    def __init__(self, path: str, flags: int = 0) -> None:
         self._path = path
+        self._flags = flags
         self._file: int | None = None
-        self._written = 0
         self._lock = threading.Lock()
 
     @property
@@ -70,6 +76,31 @@ class JsonLinesFile:
     def descriptor(self) -> int | None:
         """The file's descriptor in this process; None while it has written nothing."""
         return self._file
+
+    def open(self) -> int:
+        """Return the descriptor; the file is opened by the first call."""
+        if self._file is None:
+            with self._lock:
+                if self._file is None:
+                    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | self._flags
+                    self._file = os.open(self._path, flags, 0o600)
+        return self._file
+
+
+class LatestValueFile(_LazyFile):
+    """A file that has the latest of several values of the same size."""
+
+    def write(self, value: bytes) -> None:
+        """Replace the value."""
+        os.pwrite(self.open(), value, 0)
+
+
+class JsonLinesFile(_LazyFile):
+    """A file of JSON lines."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, os.O_APPEND)
+        self._written = 0
 
     def lines_of_others(self) -> list[Any]:
         """All lines, if other processes have written some of them; invalid lines are omitted."""
@@ -88,19 +119,14 @@ class JsonLinesFile:
 
     def append(self, line: bytes) -> None:
         """Append a line with its line break."""
-        if self._file is None:
-            with self._lock:
-                if self._file is None:
-                    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-                    self._file = os.open(self._path, flags, 0o600)
-        self._written += os.write(self._file, line)
+        self._written += os.write(self.open(), line)
 
 
 class Recorder:
     """Implements `penstock.step_context.contexts.Sink`.
 
     Args:
-        base: path of its files without `.events`, `.points` and `.commits`.
+        base: path of its files without `.events`, `.points`, `.commits` and `.progress`.
         save: stores an object logged under a name, and returns its value as JSON.
         slim: replaces a long value by a reference, if possible.
         load: loads such a value; also an attribute.
@@ -134,17 +160,22 @@ class Recorder:
         self._left = series.POINTS
         self._warned = False
         self._commits = JsonLinesFile(f"{base}.commits")
+        self._progress = LatestValueFile(f"{base}.progress")
 
     @property
     def size(self) -> int:
         """Bytes written."""
-        return self._events.size + self._points.size + self._commits.size
+        return sum(file.size for file in self._files)
 
     @property
     def descriptors(self) -> set[int]:
         """File descriptors of its files in this process."""
-        found = (file.descriptor for file in (self._events, self._points, self._commits))
+        found = (file.descriptor for file in self._files)
         return {one for one in found if one is not None}
+
+    @property
+    def _files(self) -> tuple[JsonLinesFile | LatestValueFile, ...]:
+        return (self._events, self._points, self._commits, self._progress)
 
     def include_workers(self) -> None:
         """Include in the last values what other processes of the step have logged, such as a pool's workers."""
@@ -256,9 +287,9 @@ class Recorder:
         self._events.write({"at": time.time(), "artifact": name, "value": saved})
         self._commit({"artifact": name}, saved)
 
-    def progress(self, fraction: float, text: str) -> None:
+    def progress(self, done: float, total: float, text: str) -> None:
         """Record progress."""
-        self._events.write({"at": time.time(), "progress": fraction, "text": text})
+        self._progress.write(progress.encode(progress.Report(time.time(), done, total, text)))
 
     def checkpoint(self, value: object) -> Callable[[], Any]:
         """Store an object for the next attempt and record its reference."""

@@ -15,7 +15,7 @@ safe to call from several, and must not block for long. Its arguments are alread
 - `param(name, value)`: plain JSON of at most `PARAM_LIMIT` characters as text.
 - `artifact(name, value)`: a live object; save it at once with `penstock.serialize.save(value, Any, store)`.
 - `model(wanted)`: a model version to register when the attempt succeeds; save `wanted.value` at once.
-- `progress(fraction, text)`: 0 to 1.
+- `progress(done, total, text)`: finite numbers, 0 to `total`.
 - `checkpoint(value)`: a live object; save it before returning, and return a function that loads it.
 
 Outside a step, `context()` returns a context that records in memory (`context().metrics` and so on), so that unit tests
@@ -75,8 +75,8 @@ class Sink(ModelSink, Protocol):
         """An object to store beside the step's outputs."""
         ...
 
-    def progress(self, fraction: float, text: str) -> None:
-        """Progress of the step, from 0 to 1."""
+    def progress(self, done: float, total: float, text: str) -> None:
+        """Progress of the step."""
         ...
 
     def checkpoint(self, value: object) -> Callable[[], Any]:
@@ -102,7 +102,7 @@ class MemorySink:
     artifacts: dict[str, object] = field(default_factory=dict[str, object])
     models: deque[ModelRegistration] = field(default_factory=lambda: deque[ModelRegistration](maxlen=_MODELS))
     history: deque[Metric] = field(default_factory=lambda: deque[Metric](maxlen=_HISTORY))
-    last_progress: tuple[float, str] = (0.0, "")
+    last_progress: tuple[float, float, str] = (0.0, 1.0, "")
 
     def metric(self, name: str, value: float, step: int | None) -> None:
         """Keep a measurement."""
@@ -125,9 +125,9 @@ class MemorySink:
         """Keep a request to register a model."""
         self.models.append(wanted)
 
-    def progress(self, fraction: float, text: str) -> None:
+    def progress(self, done: float, total: float, text: str) -> None:
         """Keep the last progress."""
-        self.last_progress = (fraction, text)
+        self.last_progress = (done, total, text)
 
     def checkpoint(self, value: object) -> Callable[[], Any]:
         """Keep a copy."""
@@ -269,15 +269,26 @@ class Context(ModelRegistrationMixin):
             raise TypeError(f"log_figure({name!r}) takes a matplotlib or plotly figure, not {type(figure).__name__}")
         self.log_artifact(name, owner)
 
-    def progress(self, fraction: float, text: str = "") -> None:
-        """Report progress from 0 to 1; other values are clipped.
+    def progress(self, done: float, total: float = 1.0, text: str = "") -> None:
+        """Report how far the step is, such as `progress(3, 10, "epoch 3")`: it is shown as a bar while the step runs.
+
+        Only the latest report counts, so it can be called as often as needed; the platform shows one each second.
+
+        Args:
+            done: what is done, in any unit; values outside of 0 to `total` are clipped.
+            total: what there is to do.
+            text: what the step is doing, truncated to 200 characters.
 
         Raises:
-            ValueError: `fraction` is not a number.
+            TypeError: `done` or `total` is not a number, or `text` not a string.
+            ValueError: `done` or `total` is not finite, or `total` is not positive.
         """
-        if math.isnan(fraction):
-            raise ValueError("progress: the fraction is NaN")
-        self.sink.progress(min(max(float(fraction), 0.0), 1.0), str(text)[:PARAM_LIMIT])
+        finished, whole = _amount("done", done), _amount("total", total)
+        if whole <= 0:
+            raise ValueError(f"progress: total must be positive, got {total!r}")
+        if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - users' code is not always checked
+            raise TypeError(f"progress: the text must be a string, not {type(text).__name__}")
+        self.sink.progress(min(max(finished, 0), whole), whole, text)
 
     def checkpoint(self, value: object) -> None:
         """Save a checkpoint, from which the next attempt can resume if this one fails or is lost.
@@ -334,6 +345,17 @@ def _number(name: str, value: SupportsFloat) -> float:
             f"log_metric({name!r}): the value must be a number, not {type(value).__name__} ({error}); "
             "log strings with log_param, other objects with log_artifact"
         ) from error
+
+
+def _amount(name: str, value: Any) -> float:
+    """Return a number for `progress`; whole numbers remain whole."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(f"progress: {name} must be a number, not {type(value).__name__}") from error
+    if not math.isfinite(number):
+        raise ValueError(f"progress: {name} is {number}")
+    return int(number) if number.is_integer() else number
 
 
 def _step(name: str, step: Any) -> int:

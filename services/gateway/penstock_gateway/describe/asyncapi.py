@@ -118,6 +118,7 @@ class _Message:
 
 MESSAGES = (
     _Message("logs.{run_id}.{key}.{attempt}", commands.AttemptOutput, ("executor",), ("gateway",)),
+    _Message("logs.{run_id}.{key}.{attempt}.progress", commands.AttemptProgress, ("executor",), ("gateway",)),
     _Message("metrics.{run_id}.{key}.{attempt}", commands.Measurements, ("executor", "gateway"), ("gateway",)),
     _Message("builds.{project}.{pipeline}.registered", commands.Version, ("builder",), ()),
     _Message("ticks.{project}.{deployment}.{trigger}", commands.Tick, ("cron",), ("cron",)),

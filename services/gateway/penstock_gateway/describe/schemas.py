@@ -31,6 +31,7 @@ COMMANDS: tuple[type[pydantic.BaseModel], ...] = (
     retention.DeleteReply,
     commands.Parked,
     commands.AttemptOutput,
+    commands.AttemptProgress,
     commands.Measurements,
     commands.Replica,
     commands.Replicas,

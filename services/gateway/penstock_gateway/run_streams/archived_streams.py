@@ -32,13 +32,13 @@ def _fact(record: Recorded) -> list[bytes]:
 
 
 async def output(archives: Archives, archived: RunArchived, step: str | None, after: int) -> sse.Frames:
-    """Yield the output of the steps of an archived run, or of one of them."""
+    """Yield output and progress of the steps of an archived run, or of one of them."""
     yield [sse.OPENING]
     prefix = f"logs.{archived.run_id}.{step}." if step else ""
     async with contextlib.aclosing(archives.output(archived)) as parts:
         async for part in parts:
             yield [
-                sse.frame(line.seq, "output", line.data)
+                sse.frame(line.seq, "progress" if subjects.is_progress(line.subject) else "output", line.data)
                 for line in part
                 if line.seq > after and line.subject.startswith(prefix)
             ]

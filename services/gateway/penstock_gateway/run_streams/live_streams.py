@@ -69,10 +69,10 @@ async def history(followers: Followers, header: HistoryHeader, patience: float) 
 
 
 async def output(followers: Followers, run_id: str, step: str | None, after: int, *, follow: bool) -> sse.Frames:
-    """Yield the output of the attempts of a run, or of one step; with `follow`, until the end of the run."""
-    subject = f"logs.{run_id}.{step}.*" if step else subjects.logs_all(run_id)
+    """Yield output and progress of the attempts of a run, or of one step; with `follow`, until the end of the run."""
+    filters = subjects.logs_of_step(run_id, step) if step else [subjects.logs_all(run_id)]
     async with contextlib.AsyncExitStack() as stack:
-        follower = await stack.enter_async_context(followers.follow(subjects.LOGS, [subject], after))
+        follower = await stack.enter_async_context(followers.follow(subjects.LOGS, filters, after))
         finished = asyncio.Event()
         if follow:
             end = await stack.enter_async_context(followers.follow(subjects.RUNS, [subjects.run(run_id, "finished")]))
@@ -105,4 +105,4 @@ def _output(item: StreamMessage) -> list[bytes]:
         data = orjson.dumps(orjson.loads(item.data))
     except orjson.JSONDecodeError:
         return []
-    return [sse.frame(item.seq, "output", data)]
+    return [sse.frame(item.seq, "progress" if subjects.is_progress(item.subject) else "output", data)]

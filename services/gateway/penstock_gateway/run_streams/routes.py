@@ -44,13 +44,16 @@ async def follow_events(streams: Streams, run_id: RunId, last_event_id: LastEven
 
 @router.get(
     "/{run_id}/logs",
-    summary="Follow the output and the metrics of the steps of a run",
+    summary="Follow output, metrics and progress of the steps of a run",
     response_class=Response,
     responses={
         **content(
             200,
             "The output",
-            events("`id`: sequence in the stream of logs; `event`: `output`; `data`: an AttemptOutput"),
+            events(
+                "`id`: sequence in the stream of logs; `event` and `data`: `output` with an AttemptOutput, or "
+                "`progress` with an AttemptProgress, of which only the latest of each attempt is kept"
+            ),
         ),
         **problems(404),
     },

@@ -43,6 +43,7 @@ from penstock_gateway.runs.reruns import Reruns
 from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.runs.run_search import RunSearch
+from penstock_gateway.runs.step_progress import StepProgress
 from penstock_gateway.runs.steps import no_step
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=JsonRoute, responses=COMMON)
@@ -51,6 +52,7 @@ _NONE: list[str] = []
 
 State = Literal["queued", "running", "succeeded", "failed", "cancelled", "skipped"]
 Reader = Annotated[RunReader, feature(RunReader)]
+Progress = Annotated[StepProgress, feature(StepProgress)]
 Cancel = Annotated[CancelBody, Body(default_factory=CancelBody)]
 
 _READ = [requires(Permission.RUNS_READ)]
@@ -148,12 +150,15 @@ async def list_runs(
 )
 async def read_run(
     reader: Reader,
+    progress: Progress,
     run_id: RunId,
     if_none_match: Annotated[str | None, Header(description="an ETag: 304 if the run has not changed")] = None,
 ) -> Response:
     """The present state of the run, with its steps in the order of the pipeline."""
     run = await reader.get(run_id)
-    tag = {"etag": f'"{run.last_seq}"', "cache-control": "no-cache"}
+    await progress.refresh(run)
+    changed = f"{run.last_seq}.{run.progress_seq}" if run.progress_seq else str(run.last_seq)
+    tag = {"etag": f'"{changed}"', "cache-control": "no-cache"}
     if if_none_match == tag["etag"]:
         return Response(status_code=304, headers=tag)
     return json_response(views.view(run), headers=tag)
@@ -168,6 +173,7 @@ async def read_run(
 )
 async def list_items(
     reader: Reader,
+    progress: Progress,
     run_id: RunId,
     step: Annotated[str, Query(description="key of the mapped step")],
     state: Annotated[str | None, Query(description="only in this state")] = None,
@@ -176,7 +182,9 @@ async def list_items(
 ) -> Response:
     """Started items by index."""
     ids.check_step_key(step)
-    return json_response(views.page(await reader.get(run_id), step, state, after, limit))
+    run = await reader.get(run_id)
+    await progress.refresh(run)
+    return json_response(views.page(run, step, state, after, limit))
 
 
 @router.get(

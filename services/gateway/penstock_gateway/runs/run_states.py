@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from penstock_contracts import api
 from penstock_contracts.api import RunReasons
+from penstock_contracts.commands import AttemptProgress
 from penstock_contracts.ports import VersionReader
 from penstock_core import script_runs
 from penstock_core.facts import (
@@ -47,6 +48,7 @@ class FoldedRun:
         started_at: when the first attempt was queued or requested.
         attempt_times: when attempts were requested, by step.
         outputs: those of a finished run with their references resolved, once they were requested.
+        progress: what attempts reported last, by step, up to `progress_seq` of their stream; see `step_progress`.
     """
 
     state: RunState
@@ -59,6 +61,9 @@ class FoldedRun:
     attempt_times: dict[str, float] = field(default_factory=dict[str, float])
     details: StepDetails = field(default_factory=StepDetails)
     outputs: dict[str, Value] | None = None
+    progress: dict[str, AttemptProgress] = field(default_factory=dict[str, AttemptProgress])
+    progress_seq: int = 0
+    progress_complete: bool = False
 
     @property
     def name(self) -> str:

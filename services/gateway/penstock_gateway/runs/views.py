@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from penstock_contracts.api import FailedItem, ItemPage, RunSummary, RunView, StepError, StepView
+from penstock_contracts.api import FailedItem, ItemPage, ProgressView, RunSummary, RunView, StepError, StepView
 from penstock_core.pipeline.values import Value
 from penstock_core.run.machine import SUCCESSFUL_STATUSES, MappedState, Status, StepState
 from penstock_gateway.errors import UnprocessableError
@@ -119,6 +119,14 @@ def _last_failed(folded: FoldedRun, step: StepState) -> FailedItem | None:
     return FailedItem(key=item.key, type=item.error.type, message=item.error.message)
 
 
+def _progress(folded: FoldedRun, step: StepState) -> ProgressView | None:
+    """Return what the present attempt of a step without a result reported last."""
+    report = folded.progress.get(step.key)
+    if report is None or report.attempt != step.attempt or step.status in SUCCESSFUL_STATUSES:
+        return None
+    return ProgressView(done=report.done, total=report.total, text=report.text, at=report.at)
+
+
 def _step(folded: FoldedRun, step: StepState) -> StepView:
     state, details, error = folded.state, folded.details, step.error
     return StepView(
@@ -142,5 +150,6 @@ def _step(folded: FoldedRun, step: StepState) -> StepView:
         depends_on=list(state.plan.dependencies[step.node]),
         items=_counts(step.mapped) if step.mapped is not None else None,
         last_failed=_last_failed(folded, step),
+        progress=_progress(folded, step),
         item_of=step.node if step.index is not None else None,
     )

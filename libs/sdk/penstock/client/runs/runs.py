@@ -230,7 +230,10 @@ class Runs:
             yield Event(message.id or int(data.get("seq") or 0), message.event, at, data)
 
     def logs(self, run_id: str, step: str | None = None, follow: bool = True, after: int = 0) -> Iterator[LogLine]:
-        """Stream the printed lines and logged metrics of steps, in order; with `follow`, until the run has finished."""
+        """Stream what steps print, their metrics and progress, in order; with `follow`, until the run has finished.
+
+        Of the progress of a step, only what was reported last is kept.
+        """
         path = f"{_path(run_id)}/logs"
         last = after
         if follow and not self._logs_complete(run_id):
