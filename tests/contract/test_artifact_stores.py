@@ -18,7 +18,14 @@ from typing import Any
 
 import pytest
 
-from penstock_adapters.errors import ArtifactError, ArtifactTooLargeError, StoreFullError, StoreRefusedError
+from penstock_adapters.errors import (
+    ArtifactDamagedError,
+    ArtifactError,
+    ArtifactMissingError,
+    ArtifactTooLargeError,
+    StoreFullError,
+    StoreRefusedError,
+)
 from penstock_adapters.files import FolderArtifacts
 from penstock_adapters.s3 import S3Artifacts, S3Options
 from penstock_adapters.stores import open_store
@@ -63,6 +70,55 @@ class TestFolderArtifacts(ArtifactStoreSuite, SweepingSuite):
 
     def half_written(self) -> list[str]:
         return [path.name for path in (self.root / "tmp").iterdir()]
+
+    @pytest.mark.parametrize("put", ["bytes", "file", "stream"])
+    async def test_a_damaged_object_is_replaced_by_the_next_good_copy(
+        self, store: ArtifactStore, tmp_path: Path, put: str
+    ) -> None:
+        data, sha256 = make(3 * MIB)
+        await store.put_bytes(data)
+        self.flip(sha256, MIB)
+        file = tmp_path / "file"
+        file.write_bytes(data)
+        if put == "bytes":
+            await store.put_bytes(data)
+        elif put == "file":
+            await store.put_file(str(file), sha256, len(data))
+        else:
+            await store.put_stream(pieces(data, [MIB]), sha256)
+        assert await read(store.open(sha256)) == data
+
+    async def test_ranges_of_a_damaged_object_are_refused(self, store: ArtifactStore) -> None:
+        data, sha256 = make(3 * MIB)
+        await store.put_bytes(data)
+        assert await read(store.open(sha256, 10, 20)) == data[10:20]
+        self.flip(sha256, 2 * MIB)
+        with pytest.raises(ArtifactDamagedError):
+            await read(store.open(sha256, 10, 20))
+        with pytest.raises(ArtifactMissingError):
+            await read(store.open(sha256, 10, 20))
+
+    async def test_a_damaged_object_is_set_aside_when_it_is_found(self, store: ArtifactStore) -> None:
+        data, sha256 = make(1000)
+        await store.put_bytes(data)
+        self.flip(sha256, 5)
+        with pytest.raises(ArtifactDamagedError):
+            await read(store.open(sha256))
+        assert await store.stat(sha256) is None
+        assert (self.root / "damaged" / sha256).stat().st_size == 1000
+        await store.put_bytes(data)
+        assert await read(store.open(sha256)) == data
+
+    async def test_a_good_copy_that_replaced_a_damaged_object_is_not_set_aside(self, store: ArtifactStore) -> None:
+        data, sha256 = make(5 * MIB)
+        await store.put_bytes(data)
+        self.flip(sha256, MIB)
+        reader = store.open(sha256)
+        await anext(reader)
+        await store.put_bytes(data)
+        with pytest.raises(ArtifactDamagedError):
+            await read(reader)
+        assert await read(store.open(sha256)) == data
 
     async def test_location_is_the_path(self, store: ArtifactStore) -> None:
         sha256 = await store.put_bytes(b"here")

@@ -54,7 +54,7 @@ class ArtifactDamagedError(ArtifactError):
         self.found = found
         super().__init__(
             f"artifact {sha256} is damaged: its bytes in {where} have the SHA-256 {found} instead of {sha256}. "
-            "Remove the object and run the step that made it again"
+            "Rerun the step that produced it: the next good copy takes its place"
         )
 
 

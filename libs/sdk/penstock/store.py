@@ -64,7 +64,7 @@ class FolderStore:
             with Path(path).open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
                 size = os.fstat(file.fileno()).st_size
-            if self._is_there(sha256, size):
+            if self._keep(sha256, size):
                 return sha256, size
         with self.temporary() as temporary:
             shutil.copyfile(path, temporary)
@@ -98,13 +98,14 @@ class FolderStore:
             self.check_size(size)
             if size < _LARGE:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                if not self._is_there(sha256, size):
-                    os.fsync(file.fileno())
+                if self._keep(sha256, size):
+                    return sha256, size
+                os.fsync(file.fileno())
             else:
                 sha256 = _hash_and_sync(file)
+                if self._keep(sha256, size):
+                    return sha256, size
         target = self.path(sha256)
-        if self._is_there(sha256, size):
-            return sha256, size
         self._make_folder(target.parent)
         temporary.chmod(0o444)
         with self._lock():
@@ -120,23 +121,25 @@ class FolderStore:
                 "stored. Store less data, or ask the administrator to raise PENSTOCK_ARTIFACT_LIMIT"
             )
 
-    def _is_there(self, sha256: str, size: int) -> bool:
-        """Whether it need not be written again; one that has lost its tail (a crash of the disk) is."""
+    def _keep(self, sha256: str, size: int) -> bool:
+        """Whether there is a good object, so that it need not be written again; a damaged one is replaced."""
         target = self.path(sha256)
         if not target.is_file() or target.stat().st_size != size:
             return False
-        with suppress(OSError), self._lock():
-            # Renew its time, so that it is not swept before something refers to it.
-            os.utime(target)
-            return target.stat().st_size == size
+        with suppress(OSError):
+            with self._lock():
+                # Renew its time, so that it is not swept before something refers to it.
+                os.utime(target)
+            with target.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest() == sha256
         return False  # removed meanwhile, or owned by another user: it is rewritten
 
     @contextmanager
-    def _lock(self) -> Generator[None]:
-        """Hold the shared lock, which excludes the garbage collection."""
+    def _lock(self, how: int = fcntl.LOCK_SH) -> Generator[None]:
+        """Hold the lock: shared, it excludes the garbage collection; exclusive, all writers."""
         descriptor = os.open(self.root / layout.LOCK, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            fcntl.flock(descriptor, how)
             yield
         finally:
             os.close(descriptor)
@@ -156,11 +159,28 @@ class FolderStore:
             ArtifactMissingError: it is not there.
             ArtifactDamagedError: its bytes have another digest.
         """
-        path = self.path(sha256)
         with self.open(sha256) as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-        compare(sha256, found, path)
-        return path
+            self.compare(sha256, hashlib.file_digest(file, "sha256").hexdigest(), file)
+        return self.path(sha256)
+
+    def compare(self, sha256: str, found: str, file: io.BufferedReader) -> None:
+        """Compare the digest of an object with the one of its open file; a damaged object is set aside.
+
+        Raises:
+            ArtifactDamagedError: they differ.
+        """
+        if found != sha256:
+            self.set_aside(sha256, file)
+            compare(sha256, found, self.path(sha256))
+
+    def set_aside(self, sha256: str, file: io.BufferedReader) -> None:
+        """Move an object whose open file is damaged, unless another file has taken its place meanwhile."""
+        path, aside = self.path(sha256), self.root / layout.DAMAGED / sha256
+        # A step that may not write to the store leaves it: the next writer of these bytes replaces it.
+        with suppress(OSError), self._lock(fcntl.LOCK_EX):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                aside.parent.mkdir(exist_ok=True)
+                path.replace(aside)
 
     def open(self, sha256: str) -> io.BufferedReader:
         """An object's bytes, which the caller compares with its digest.
@@ -183,9 +203,9 @@ class FolderStore:
         """
         with self.open(sha256) as file:
             data = file.read(limit + 1)
-        if len(data) > limit:
-            raise ValueError(f"artifact {sha256} has more than {limit} bytes")
-        compare(sha256, hashlib.sha256(data).hexdigest(), self.path(sha256))
+            if len(data) > limit:
+                raise ValueError(f"artifact {sha256} has more than {limit} bytes")
+            self.compare(sha256, hashlib.sha256(data).hexdigest(), file)
         return data
 
     def copy_to(self, sha256: str, target: Path) -> None:
@@ -195,17 +215,16 @@ class FolderStore:
             ArtifactMissingError: it is not there.
             ArtifactDamagedError: its bytes have another digest; `target` is removed again.
         """
-        path = self.path(sha256)
         digest = hashlib.sha256()
         with self.open(sha256) as source, target.open("xb") as copy:
             while chunk := source.read(_CHUNK):
                 digest.update(chunk)
                 copy.write(chunk)
-        try:
-            compare(sha256, digest.hexdigest(), path)
-        except ArtifactDamagedError:
-            target.unlink()
-            raise
+            try:
+                self.compare(sha256, digest.hexdigest(), source)
+            except ArtifactDamagedError:
+                target.unlink()
+                raise
 
 
 def compare(sha256: str, found: str, path: Path) -> None:
@@ -213,7 +232,7 @@ def compare(sha256: str, found: str, path: Path) -> None:
     if found != sha256:
         raise ArtifactDamagedError(
             f"artifact {sha256} is damaged: the bytes in {path} have the SHA-256 {found}. "
-            "Delete the file and rerun the step that produced it."
+            "Rerun the step that produced it: the next good copy takes its place."
         )
 
 

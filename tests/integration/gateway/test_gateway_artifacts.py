@@ -42,6 +42,21 @@ async def test_uploaded_objects_can_be_downloaded(platform: Platform, http: Http
     assert lies.read_bytes() == data
 
 
+async def test_a_damaged_object_is_refused_and_replaced(platform: Platform, http: Http) -> None:
+    data = bytes(range(256)) * 900
+    path = named(data)
+    for asked in ({"range": "bytes=0-9"}, {}):
+        assert (await http("PUT", path, data)).status in (200, 201)
+        lies = platform.store.path(path[-64:])
+        lies.chmod(0o644)
+        lies.write_bytes(b"x" + data[1:])
+        answer = await http("GET", path, headers=asked)
+        assert answer.status == 500 and "is damaged" in answer.json()["detail"]
+        assert (await http("HEAD", path)).status == 404, "a client that looks first puts it again"
+    assert (await http("PUT", path, data)).status == 201
+    assert (await http("GET", path)).body == data
+
+
 async def test_an_empty_object(http: Http) -> None:
     path = named(b"")
     assert (await http("PUT", path, b"")).status == 201

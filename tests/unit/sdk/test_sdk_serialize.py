@@ -350,6 +350,25 @@ def test_a_flipped_byte_is_detected_and_named(store: FolderStore, tmp_path: Path
     path.write_bytes(data)
     with pytest.raises(ArtifactDamagedError, match=f"artifact {sha256} is damaged"):
         serialize.load(saved, Any, store, folder=tmp_path)
+    assert not store.has(sha256) and (store.root / "damaged" / sha256).read_bytes() == data
+
+
+@pytest.mark.parametrize("size", [1000, 5_000_000])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_damaged_artifact_is_replaced_by_the_next_good_copy(
+    store: FolderStore, tmp_path: Path, size: int, known: bool
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(os.urandom(size))
+    sha256, _ = store.put_file(file)
+    path = store.path(sha256)
+    path.chmod(0o644)
+    path.write_bytes(bytes(size))
+    assert store.put_file(file, known=known) == (sha256, size)
+    assert store.read(sha256, size) == file.read_bytes()
+    before = path.stat().st_ino
+    assert store.put_file(file, known=known) == (sha256, size)
+    assert path.stat().st_ino == before, "a good copy stays"
 
 
 def test_a_missing_artifact_is_named(store: FolderStore, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from penstock_adapters.errors import ArtifactError, ArtifactMismatchError, StoreFullError, StoreRefusedError
-from penstock_adapters.files import garbage_collection
+from penstock_adapters.files import damage, garbage_collection
 from penstock_adapters.files.lock import try_lock
 from penstock_core.artifacts import layout
 
@@ -79,7 +79,7 @@ class PartFile:
             syncing.result()
 
     def commit(self, target: Path, sha256: str, size: int | None = None) -> None:
-        """Make it the object `target`, durable when this returns; an existing complete object is not replaced.
+        """Make it the object `target`, durable when this returns; an existing good object is not replaced.
 
         Raises:
             ArtifactMismatchError: it has another digest or size.
@@ -91,7 +91,7 @@ class PartFile:
                 f"the bytes given for artifact {sha256}{expected} are {self.size} bytes with the SHA-256 {found}: "
                 "they changed while they were read or sent; nothing was stored"
             )
-        if kept(self._root, target, self.size):
+        if kept(self._root, target, self.size, sha256):
             return
         self._path.chmod(0o444)
         self._synced_ahead()
@@ -119,11 +119,11 @@ class PartFile:
             self._file.close()
 
 
-def kept(root: Path, target: Path, size: int) -> bool:
-    """Whether a complete object exists and could be touched; that of another user cannot."""
+def kept(root: Path, target: Path, size: int, sha256: str) -> bool:
+    """Whether a good object exists and could be touched; that of another user cannot, a damaged one is replaced."""
     try:
-        return garbage_collection.touch(root, target) == size
-    except PermissionError:
+        return garbage_collection.touch(root, target) == size and damage.is_good(target, sha256)
+    except (PermissionError, FileNotFoundError):
         return False
 
 

@@ -16,8 +16,13 @@ from stat import S_ISREG
 from typing import Any, ParamSpec, TypeVar
 
 from penstock_adapters import threads, verification
-from penstock_adapters.errors import ArtifactMissingError, ArtifactTooLargeError, StoreRefusedError
-from penstock_adapters.files import garbage_collection
+from penstock_adapters.errors import (
+    ArtifactDamagedError,
+    ArtifactMissingError,
+    ArtifactTooLargeError,
+    StoreRefusedError,
+)
+from penstock_adapters.files import damage, garbage_collection
 from penstock_adapters.files import part as parts
 from penstock_adapters.files.part import PartFile, translate_errors
 from penstock_core import ids
@@ -38,6 +43,7 @@ class FolderArtifacts:
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
+        self._verified = damage.Verified()
 
     async def prepare(self) -> None:
         """Create the folders and remove leftovers of interrupted writers.
@@ -52,7 +58,7 @@ class FolderArtifacts:
         """Nothing to release."""
 
     async def put_file(self, path: str, sha256: str, size: int) -> None:
-        """Store the file at `path`; see the port. An existing object of this size is not read again."""
+        """Store the file at `path`; see the port. An existing good object stays."""
         target = self.path(sha256)
         await self._run(self._put_file, Path(path), target, sha256, size)
 
@@ -76,7 +82,7 @@ class FolderArtifacts:
             part.close()
 
     async def open(self, sha256: str, start: int = 0, end: int | None = None) -> AsyncGenerator[bytes]:
-        """Stream an object's bytes; see the port."""
+        """Stream an object's bytes; see the port. An object that is found to be damaged is set aside."""
         path = self.path(sha256)
         if start < 0 or (end is not None and end < start):
             raise ValueError(f"invalid range: {start} to {end}")
@@ -87,13 +93,34 @@ class FolderArtifacts:
         with file:
             size = os.fstat(file.fileno()).st_size
             stop = size if end is None else min(end, size)
-            digest = hashlib.sha256() if start == 0 and stop == size else None
-            chunks = self._read(file.fileno(), start, stop, digest.update if digest else None)
-            if digest is not None:
-                chunks = verification.withhold_last_chunk(chunks, sha256, str(path), digest.hexdigest)
-            async with contextlib.aclosing(chunks):
-                async for chunk in chunks:
-                    yield chunk
+            try:
+                if start == 0 and stop == size:
+                    chunks = self._whole(file.fileno(), size, sha256)
+                else:
+                    # A range cannot be compared with the digest.
+                    await self._verify(file.fileno(), size, sha256)
+                    chunks = self._read(file.fileno(), start, stop, None)
+                async with contextlib.aclosing(chunks):
+                    async for chunk in chunks:
+                        yield chunk
+            except ArtifactDamagedError:
+                await self._run(damage.set_aside, self.root, path, file.fileno())
+                raise
+
+    async def _whole(self, descriptor: int, size: int, sha256: str) -> AsyncGenerator[bytes]:
+        digest = hashlib.sha256()
+        chunks = self._read(descriptor, 0, size, digest.update)
+        chunks = verification.withhold_last_chunk(chunks, sha256, str(self.path(sha256)), digest.hexdigest)
+        async with contextlib.aclosing(chunks):
+            async for chunk in chunks:
+                yield chunk
+        self._verified.add(sha256, descriptor)
+
+    async def _verify(self, descriptor: int, size: int, sha256: str) -> None:
+        if not self._verified.has(sha256, descriptor):
+            async with contextlib.aclosing(self._whole(descriptor, size, sha256)) as chunks:
+                async for _ in chunks:
+                    pass
 
     async def stat(self, sha256: str) -> int | None:
         """The object's size in bytes, or None when it is not there."""
@@ -188,7 +215,7 @@ class FolderArtifacts:
             return await threads.run(None, function, *args, **kwargs)
 
     def _put_file(self, source: Path, target: Path, sha256: str, size: int) -> None:
-        if parts.kept(self.root, target, size):
+        if parts.kept(self.root, target, size, sha256):
             return
         with source.open("rb", buffering=0) as file, contextlib.closing(PartFile(self.root)) as part:
             buffer = memoryview(bytearray(CHUNK))
@@ -199,7 +226,7 @@ class FolderArtifacts:
     def _put_bytes(self, data: bytes) -> str:
         sha256 = hashlib.sha256(data).hexdigest()
         target = self.path(sha256)
-        if not parts.kept(self.root, target, len(data)):
+        if not parts.kept(self.root, target, len(data), sha256):
             with contextlib.closing(PartFile(self.root)) as part:
                 part.write(data)
                 part.commit(target, sha256, len(data))

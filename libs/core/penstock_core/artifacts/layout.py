@@ -1,6 +1,7 @@
 """The layout of an artifact folder, which the platform's store and a step's process use at the same time.
 
     ROOT/sha256/<first two digits>/<64 digits>   an object, complete and durable
+    ROOT/damaged/<64 digits>                     an object whose bytes were found to have another digest, set aside
     ROOT/tmp/                                    files that are being written; renamed to become objects
     ROOT/lock                                    flock: shared while an object is renamed or its time is renewed,
                                                  exclusive while the garbage collection removes one
@@ -15,6 +16,7 @@ from penstock_core import ids
 
 OBJECTS = "sha256"
 TEMPORARY = "tmp"
+DAMAGED = "damaged"
 LOCK = "lock"
 
 

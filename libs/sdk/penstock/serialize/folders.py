@@ -10,6 +10,7 @@ import hashlib
 import os
 from contextlib import ExitStack
 from dataclasses import replace
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -115,7 +116,7 @@ def load(manifest: Manifest, store: FolderStore, target: Path) -> None:
         (target / name).mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         pack: str | None = None
-        opened: IO[bytes] | None = None
+        opened: BufferedReader | None = None
         for file in manifest.files:
             path = target / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +126,7 @@ def load(manifest: Manifest, store: FolderStore, target: Path) -> None:
             if opened is None or file.pack != pack:
                 stack.close()
                 pack, opened = file.pack, stack.enter_context(store.open(file.pack))
-            _write(file, _part(file, opened), store, path)
+            _write(file, opened, store, path)
     # Links last: nothing can be written through them.
     for name, to in manifest.links:
         path = target / name
@@ -137,7 +138,7 @@ def load_file(file: File, store: FolderStore, target: Path) -> None:
     """Write one file of a folder as the new file `target`, read-only."""
     if file.pack is not None:
         with store.open(file.pack) as opened:
-            _write(file, _part(file, opened), store, target)
+            _write(file, opened, store, target)
     else:
         store.copy_to(file.sha256, target)
         target.chmod(_mode(file))
@@ -151,13 +152,15 @@ def _part(file: File, opened: IO[bytes]) -> bytes:
     return opened.read(file.size)
 
 
-def _write(file: File, data: bytes, store: FolderStore, target: Path) -> None:
+def _write(file: File, opened: BufferedReader, store: FolderStore, target: Path) -> None:
+    data = _part(file, opened)
     found = hashlib.sha256(data).hexdigest()
     if found != file.sha256:
         assert file.pack is not None  # noqa: S101 - called for packed files only
+        store.set_aside(file.pack, opened)
         raise ArtifactDamagedError(
             f"artifact {file.pack} is damaged: the bytes of {file.path!r} in {store.path(file.pack)} have the SHA-256 "
-            f"{found} instead of {file.sha256}. Delete the file and rerun the step that produced it."
+            f"{found} instead of {file.sha256}. Rerun the step that produced it: the next good copy takes its place."
         )
     with target.open("xb") as made:
         made.write(data)

@@ -18,7 +18,7 @@ from typing import Any, cast
 
 from penstock import codec
 from penstock.codec.scalars import TAG
-from penstock.store import FolderStore, compare
+from penstock.store import FolderStore
 
 INDEX_INTERVAL = 256
 """The index has the offset of every n-th line."""
@@ -155,8 +155,8 @@ def _indexed(store: FolderStore, sha256: str, path: Path) -> array[int]:
                     starts.append(offset + place + 1)
             offset += len(chunk)
             last = chunk[-1:]
+        store.compare(sha256, digest.hexdigest(), file)
     count += last != b"\n"
-    compare(sha256, digest.hexdigest(), path)
     places = array("q", [*stamp, count]) + starts
     with suppress(OSError):  # a store that cannot be written: the next reader makes it again
         _keep(store, sha256, places)
