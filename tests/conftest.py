@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
+
+from penstock_testkit.environment import platforms_below
+
+# An embedded platform stops with its last command, so that no test leaves one behind.
+os.environ["PENSTOCK_IDLE"] = "0"
 
 pytest_plugins = ["penstock_testkit.fixtures", "penstock_testkit.executor_harness", "penstock_testkit.workers"]
 pytest.register_assert_rewrite("penstock_testkit.suites.artifact_store")
@@ -23,3 +30,13 @@ settings.register_profile(
     "ci", settings.get_profile("dev"), derandomize=True, max_examples=120, database=None, print_blob=True
 )
 settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_platform_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fail if a test left an embedded platform behind."""
+    yield
+    deadline = time.monotonic() + 30
+    while left := platforms_below(tmp_path_factory.getbasetemp()):
+        assert time.monotonic() < deadline, f"platforms are left: {left}"
+        time.sleep(0.1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +10,10 @@ import pexpect
 import pytest
 
 from penstock import Client
-from penstock.client import platform
+from penstock.client.embedded import EmbeddedPlatform
 from penstock.client.views import Run
 from penstock.errors import NotFoundError, RefusedError
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -139,9 +139,8 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.client = Client(home=folder / ".penstock")
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
         self.environment = {
-            **mine,
+            **user_environment(),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "TMPDIR": str(folder / "temporary"),
             "SHELL_ONLY": "secret",
@@ -182,7 +181,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
             patch.delenv(name, raising=False)
         made = Project(tmp_path_factory.mktemp("debug"))
         patch.setenv("TMPDIR", made.environment["TMPDIR"])
-        kept = platform.EmbeddedPlatform(made.folder / ".penstock")
+        kept = EmbeddedPlatform(made.folder / ".penstock")
         kept.start()
         kept.wait()
         yield made

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from penstock import Client
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -75,8 +75,7 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.client = Client(home=folder / ".penstock")
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-        self.environment = {**mine, "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "140"}
+        self.environment = {**user_environment(), "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "140"}
         (folder / "flows.py").write_text(FLOWS)
         (folder / "short.txt").write_text("abc")
         (folder / "long.txt").write_text("abcdef")

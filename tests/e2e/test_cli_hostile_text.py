@@ -26,6 +26,7 @@ from penstock.errors import RefusedError
 from penstock_cli import error_report
 from penstock_cli.app import command
 from penstock_cli.display import output
+from penstock_testkit.environment import user_environment
 
 T = TypeVar("T")
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
@@ -108,8 +109,12 @@ class Workspace:
         self.folder = folder
         (folder / "flows.py").write_text(FLOWS)
         (folder / "broken.py").write_text(BROKEN)
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-        self.environment = {**environment, "XDG_CACHE_HOME": str(folder / "cache"), "TERM": "xterm", "COLUMNS": "200"}
+        self.environment = {
+            **user_environment(),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            "TERM": "xterm",
+            "COLUMNS": "200",
+        }
         self.client = Client(home=folder / ".penstock")
         self.process = subprocess.Popen(
             [PENSTOCK, "up", "--json"],
@@ -258,8 +263,8 @@ SHOW_HOSTILE = {
 
 
 def test_every_command_is_called() -> None:
-    # The output of `penstock up` is its address, and the log of the services: see test_logs.py.
-    assert set(CALLS) == set(COMMANDS) - {"up"}
+    # `penstock up` prints its address and the log of the services (see test_logs.py), `down` the folder.
+    assert set(CALLS) == set(COMMANDS) - {"up", "down"}
 
 
 def call(arguments: list[str], *, on_terminal: bool, workspace: Workspace, patch: pytest.MonkeyPatch) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import signal
 import subprocess
@@ -22,6 +21,7 @@ from penstock.client.models import ModelVersion
 from penstock.errors import NotFoundError, RefusedError
 from penstock.serialize import UnsafeFormatError
 from penstock_core.errors import InvalidIdError
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -97,7 +97,7 @@ class Workspace:
         self.folder = folder
         (folder / "flows.py").write_text(FLOWS)
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")},
+            **user_environment(),
             "XDG_CACHE_HOME": str(folder / "cache"),
         }
 

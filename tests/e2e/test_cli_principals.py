@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from penstock import Client
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 USER = f"user:{getpass.getuser()}"
@@ -45,7 +45,7 @@ class Workspace:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "flows.py").write_text(FLOWS)
-        self.environment = {name: text for name, text in os.environ.items() if not name.startswith("PENSTOCK_")}
+        self.environment = user_environment()
         self.environment["XDG_CACHE_HOME"] = str(folder / "cache")
         self.up: subprocess.Popen[str] | None = None
         self.url = ""

@@ -21,6 +21,7 @@ import pytest
 from penstock import Client
 from penstock.client import platform
 from penstock.errors import NotFoundError
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -141,8 +142,7 @@ class Workspace:
         return self.folder / ".penstock"
 
     def environment(self) -> dict[str, str]:
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-        return {**mine, "XDG_CACHE_HOME": str(self.folder / "cache"), "COLUMNS": "140"}
+        return {**user_environment(), "XDG_CACHE_HOME": str(self.folder / "cache"), "COLUMNS": "140"}
 
     def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": self.environment()}
@@ -234,7 +234,7 @@ def test_a_killed_embedded_platform_restarts_and_the_run_succeeds(workspace: Wor
         "run", "flows.py:short", "--json", env={**workspace.environment(), "PENSTOCK_ACK_WAIT": "1"}
     )
     address = await_address(workspace)
-    assert address.pid is not None and address.ephemeral
+    assert address.pid is not None and address.embedded
     client = Client(home=workspace.home)
     await_state(client, "pause", "running")
     os.kill(address.pid, signal.SIGKILL)
@@ -529,7 +529,7 @@ def test_up_does_not_replace_an_embedded_platform_in_use(workspace: Workspace) -
     while platform.find(workspace.home) is None:
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert "has started an embedded platform" in workspace.call("up", code=3).stderr
+    assert "a command uses the embedded platform" in workspace.call("up", code=3).stderr
     _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from penstock import Client
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -80,8 +80,7 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-        self.environment = {**mine, "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "140"}
+        self.environment = {**user_environment(), "XDG_CACHE_HOME": str(folder / "cache"), "COLUMNS": "140"}
         (folder / "flows.py").write_text(FLOWS)
 
     def call(self, *arguments: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from penstock import Client
 from penstock.client import platform
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -94,7 +94,7 @@ class Workspace:
         self.folder = folder
         (folder / "flows.py").write_text(FLOWS)
         self.environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")},
+            **user_environment(),
             "XDG_CACHE_HOME": str(folder / "cache"),
             "COLUMNS": "140",
         }

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from penstock.client import platform
-from penstock.errors import ClientError
+from penstock.client import embedded
 from penstock_testkit.docs import pages
 from penstock_testkit.docs.pages import Block, Command
 from penstock_testkit.docs.shell import BackgroundCommand, Shell
@@ -23,16 +20,11 @@ S3_PORT = "9000"
 
 
 class Reader:
-    """Runs the blocks of a page, from top to bottom, in a separate folder.
-
-    An embedded platform is kept alive meanwhile, as a second `penstock run` would do: the output is the same, and no
-    command waits for its start. It is released before the page starts a background command.
-    """
+    """Runs the blocks of a page, from top to bottom, in a separate folder."""
 
     def __init__(self, shell: Shell) -> None:
         self.shell = shell
         self.problems: list[str] = []
-        self._held: platform.EmbeddedPlatform | None = None
 
     def read(self, text: str) -> None:
         """Run all blocks of the page."""
@@ -68,16 +60,12 @@ class Reader:
         self.keep(block.commands[len(done) :])
 
     def command(self, command: Command, block: Block) -> None:
-        if command.text.startswith("penstock"):
-            self.hold()
         code, output = self.shell.run(command.text)
         wanted = int(block.marks.get("exits", 0))
         self.expect(code == wanted, command.line, f"`{command.text}` ends with {code}, not {wanted}", output)
         self.expect_lines(command, pages.missing(command.shown, output), output)
 
     def keep(self, commands: list[Command]) -> None:
-        if commands:
-            self.let_go()
         for command, kept in [(command, self.shell.keep(command.text)) for command in commands]:
             before, after = _parted(command.shown)
             self.expect_lines(command, kept.wait_for_lines(before), kept.output())
@@ -88,21 +76,6 @@ class Reader:
         code = kept.interrupt()
         self.expect(code == 0, command.line, f"after Ctrl-C `{command.text}` ends with {code}", kept.output())
         self.expect_lines(command, kept.wait_for_lines(shown), kept.output())
-
-    def hold(self) -> None:
-        home = self.shell.folder / ".penstock"
-        if self._held is None and platform.find(home) is None and not self.shell.has("PENSTOCK_URL"):
-            self._held = platform.EmbeddedPlatform(home)
-            with suppress(ClientError):  # the page describes that
-                self._held.start()
-
-    def let_go(self) -> None:
-        if self._held is not None:
-            self._held.close()
-            deadline = time.monotonic() + 20
-            while platform.is_locked(self._held.home) and time.monotonic() < deadline:
-                time.sleep(0.02)
-            self._held = None
 
     def expect_lines(self, command: Command, missing: list[str], output: str) -> None:
         shown = "\n".join(f"    {line}" for line in missing)
@@ -116,7 +89,8 @@ class Reader:
 
     def close(self) -> None:
         self.shell.close()
-        self.let_go()
+        for note in self.shell.folder.parent.rglob("platform.json"):
+            embedded.stop_unused(note.parent)
 
 
 def _parted(shown: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:

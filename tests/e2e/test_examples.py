@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,13 +12,15 @@ import pandas as pd
 import pytest
 from sklearn.datasets import load_breast_cancer
 
+from penstock_testkit.environment import user_environment
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMAND = Path(sys.executable).with_name("penstock")
 
 
 def penstock(folder: Path, *arguments: str) -> dict[str, Any]:
     """Run `penstock run … --json` in a folder; return its output and its exit code."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    environment = user_environment()
     done = subprocess.run(
         [str(COMMAND), "run", *arguments, "--json"],
         cwd=folder,
@@ -58,7 +59,7 @@ def test_training_produces_model_report_and_metrics(folder: Path, trained: dict[
 
 
 def test_training_registers_its_model(folder: Path, trained: dict[str, Any]) -> None:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    environment = user_environment()
     command = [str(COMMAND), "models", "show", "classifier@champion", "--json"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
     model = json.loads(done.stdout)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 from penstock import Client
 from penstock.client import platform
 from penstock.errors import NotFoundError
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -41,7 +41,7 @@ def training(seed: int):
 @pytest.mark.timeout(240)
 def test_registered_versions_outlive_their_runs_and_unreferenced_artifacts_are_deleted(tmp_path: Path) -> None:
     (tmp_path / "flows.py").write_text(FLOWS)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    environment = user_environment()
     environment |= {"PENSTOCK_GC_GRACE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     up = subprocess.Popen([PENSTOCK, "up"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
     try:

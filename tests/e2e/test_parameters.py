@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from penstock import Client
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -60,14 +60,13 @@ class Workspace:
         return Client(home=self.folder / ".penstock")
 
     def start(self, *arguments: str, errors: Any = subprocess.PIPE) -> subprocess.Popen[str]:
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
         return subprocess.Popen(
             [PENSTOCK, *arguments],
             cwd=self.folder,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**mine, "COLUMNS": "140"},
+            env={**user_environment(), "COLUMNS": "140"},
         )
 
     def call(self, *arguments: str, code: int = 0) -> tuple[str, str]:

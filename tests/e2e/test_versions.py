@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 import pytest
 
 from penstock import Client
+from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
@@ -42,8 +42,7 @@ class Workspace:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        mine = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
-        self.environment = {**mine, "PENSTOCK_HOME": str(folder / "home"), "COLUMNS": "140"}
+        self.environment = {**user_environment(), "PENSTOCK_HOME": str(folder / "home"), "COLUMNS": "140"}
         self.client = Client(home=folder / "home")
 
     def project(self, name: str, value: str) -> Path:

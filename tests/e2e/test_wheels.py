@@ -54,7 +54,7 @@ class Environment:
 
     def variables(self, **more: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
-        return {**kept, "PATH": f"{self.prefix / 'bin'}{os.pathsep}{os.defpath}", **more}
+        return {**kept, "PENSTOCK_IDLE": "0", "PATH": f"{self.prefix / 'bin'}{os.pathsep}{os.defpath}", **more}
 
     def call(self, *arguments: str, code: int = 0, **variables: str) -> subprocess.CompletedProcess[str]:
         command = [str(self.prefix / "bin" / arguments[0]), *arguments[1:]]

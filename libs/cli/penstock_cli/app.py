@@ -20,7 +20,7 @@ from penstock_cli import (
 )
 from penstock_cli.deployments import deploy, group, triggers
 from penstock_cli.display import output
-from penstock_cli.platform import doctor, up
+from penstock_cli.platform import doctor, down, up
 from penstock_cli.runs import (
     cancel,
     compare,
@@ -72,6 +72,7 @@ app.command("deploy")(deploy.deploy)
 app.command("apply")(deploy.apply)
 app.command("debug")(debug.debug)
 app.command("up")(up.up)
+app.command("down")(down.down)
 runs.command("list")(list_runs.list_runs)
 runs.command("show")(show.show)
 runs.command("logs")(logs.logs)

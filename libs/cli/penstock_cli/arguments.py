@@ -35,6 +35,7 @@ Timeout = Annotated[
     str | None,
     typer.Option("--timeout", metavar="TIME", help="Cancel the run after this time, e.g. 90, 10m, 2h."),
 ]
+Detach = Annotated[bool, typer.Option("--detach", help="Return when the run is accepted; do not wait for it.")]
 Logs = Annotated[bool, typer.Option("--logs", help="Print the output of the steps.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 JsonResult = Annotated[bool, typer.Option("--json", help="Print one JSON object at the end, and nothing else.")]
@@ -67,6 +68,12 @@ def run_options(no_cache: bool, refresh: list[str] | None, deadline: str | None)
         "refresh": refresh or [],
         "deadline": parse_duration(deadline) if deadline else None,
     }
+
+
+def check_detach(detach: bool, timeout: str | None, logs: bool) -> None:
+    """Refuse options that follow a run with `--detach`."""
+    if detach and (timeout or logs):
+        raise UsageError("--detach excludes --timeout and --logs, which follow the run")
 
 
 def parse_pairs(option: str, given: Sequence[str], *, unique: bool = False) -> dict[str, str]:

@@ -24,10 +24,10 @@ class UsageError(PenstockError):
 class DetachedError(PenstockError):
     """The user left a run that continues."""
 
-    def __init__(self, run_id: str, *, embedded: bool) -> None:
+    def __init__(self, run_id: str, *, stops: bool) -> None:
         how = (
             "its platform stops with this command; the run continues when one is started here, such as by `penstock up`"
-            if embedded
+            if stops
             else "the run continues"
         )
         super().__init__(f"left run {run_id}: {how}; show it with `penstock runs show {run_id}`")

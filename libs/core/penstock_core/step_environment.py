@@ -19,8 +19,12 @@ _PASSED = frozenset({
 _PASSED_PREFIXES = ("LC_", "XDG_", "CONDA_", "CUDA_", "NVIDIA_", "OMP_", "OPENBLAS_", "MKL_", "NUMEXPR_", "HF_")
 
 
+def inherited(base: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of `base` that steps inherit."""
+    return {k: v for k, v in base.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}
+
+
 def variables(given: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a step's process: `given`, and what it inherits of `base`, its parent's environment."""
-    passed = {k: v for k, v in base.items() if k in _PASSED or k.startswith(_PASSED_PREFIXES)}
     # Steps have no display.
-    return {"MPLBACKEND": "Agg", **passed, **given}
+    return {"MPLBACKEND": "Agg", **inherited(base), **given}

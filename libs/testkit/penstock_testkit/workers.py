@@ -18,7 +18,12 @@ if TYPE_CHECKING:
     from xdist.scheduler.protocol import Scheduling
     from xdist.workermanage import Producer
 
-SPREAD = ("tests/e2e/test_docs.py", "tests/faults/test_retention_faults.py", "tests/faults/test_standalone_faults.py")
+SPREAD = (
+    "tests/e2e/test_docs.py",
+    "tests/faults/test_idle_platform.py",
+    "tests/faults/test_retention_faults.py",
+    "tests/faults/test_standalone_faults.py",
+)
 """Files whose tests share no server."""
 
 ORDER = ("tests/e2e/test_docs.py", "tests/faults/", "tests/e2e/", "tests/histories/", "tests/integration/")

@@ -228,6 +228,17 @@ class Gateway:
         for worker in reversed(self._background):
             await worker.close()
 
+    def requests(self) -> tuple[int, int]:
+        """Return how many requests have arrived, and how many are in progress."""
+        if self._server is None:
+            return 0, 0
+        state = self._server.server_state
+        return state.total_requests, sum(getattr(one, "has_request", False) for one in state.connections)
+
+    async def has_active_runs(self) -> bool:
+        """Return whether a run has not finished."""
+        return await self.feature(RunSearch).has_active_runs()
+
     def ready(self) -> bool:
         """Return whether requests can be served."""
         return self._task is not None and not self._task.done() and self._context.bus.client.is_connected

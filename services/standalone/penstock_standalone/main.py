@@ -1,6 +1,6 @@
 """Composition root of the platform on one machine: an embedded NATS server and all services in one process.
 
-`--ephemeral` starts a platform that stops when its last client has exited: `penstock run` starts one if none runs.
+`--embedded` starts a platform that stops when it is idle: commands start one if none runs.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import secrets
 import sys
-import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from pydantic import Field
 
@@ -22,7 +23,11 @@ from penstock_core.errors import PenstockError
 from penstock_core.version import VERSION
 from penstock_servicekit import app, event_loop, logs, process_secrets
 from penstock_servicekit.settings import ServiceSettings
+from penstock_standalone.idle import wait_until_idle
 from penstock_standalone.state import StateError, StateFolder
+
+if TYPE_CHECKING:
+    from penstock_gateway.app import Gateway
 
 
 class StandaloneSettings(ServiceSettings):
@@ -34,6 +39,11 @@ class StandaloneSettings(ServiceSettings):
     look_ahead: int = Field(
         default=1000, ge=0, le=10_000, description="steps that wait for a free slot by priority; others by their age"
     )
+    idle: float = Field(
+        default=600.0,
+        ge=0,
+        description="seconds without use until a platform stops that a command started; 0: with its last command",
+    )
     fsync: bool = Field(default=True, description="false: faster; a power failure may lose the latest writes")
 
 
@@ -42,8 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="penstock_standalone", description=__doc__)
     parser.add_argument("--home", type=Path, help="state folder (default: $PENSTOCK_HOME or .penstock)")
     parser.add_argument("--port", type=int, help="port of the HTTP API on 127.0.0.1 (default: a free one)")
-    parser.add_argument("--ephemeral", action="store_true", help="stop when the last client has exited")
+    parser.add_argument("--embedded", action="store_true", help="stop when it is idle (PENSTOCK_IDLE)")
     options = parser.parse_args(arguments)
+    if options.embedded:
+        # It outlives the command that started it, whose caller may wait until the other ends of its pipes are closed.
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     changes = {name: value for name in ("home", "port") if (value := getattr(options, name)) is not None}
     process_secrets.protect()
     settings = StandaloneSettings(**changes)
@@ -55,14 +68,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"penstock: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person reads
         return 3
     try:
-        return event_loop.run(_run(settings, state, ephemeral=options.ephemeral))
+        return event_loop.run(_run(settings, state, embedded=options.embedded))
     finally:
         state.release()
 
 
-async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: bool) -> int:
+async def _run(settings: StandaloneSettings, state: StateFolder, *, embedded: bool) -> int:
     log = logs.get("standalone")
     os.environ["PENSTOCK_HOME"] = str(state.home)
+    launch = json.loads(os.environ.pop("PENSTOCK_LAUNCH", "{}"))
     server = EmbeddedServer(
         state.home, fsync=settings.fsync, on_restart=lambda status: log.warning("nats-server ended", status=status)
     )
@@ -78,23 +92,25 @@ async def _run(settings: StandaloneSettings, state: StateFolder, *, ephemeral: b
             url = settings.nats_url.get_secret_value()
         state.token()
         running = await app.compose(url, settings, _builders(settings, state))
-        port = getattr(running.services["gateway"], "port", 0)
+        gateway = cast("Gateway", running.services["gateway"])
         state.write_note(
             {
                 "pid": os.getpid(),
-                "url": f"http://127.0.0.1:{port}",
+                "url": f"http://127.0.0.1:{gateway.port}",
                 "nats_url": url,
                 "nats_pid": server.pid,
                 "version": VERSION,
                 "started_at": time.time(),
-                "ephemeral": ephemeral,
+                "idle": settings.idle if embedded else None,
+                "launch": launch if embedded else None,
                 "instance": secrets.token_hex(8),
             }
         )
-        log.info("platform is up", url=f"http://127.0.0.1:{port}", home=str(state.home))
+        log.info("platform is up", url=f"http://127.0.0.1:{gateway.port}", home=str(state.home))
         tasks.append(asyncio.create_task(state.watch()))
-        others = [_no_clients(state)] if ephemeral else []
-        failure = await app.wait_for_end(running.failed, [*others, *tasks])
+        if embedded:
+            tasks.append(asyncio.create_task(wait_until_idle(state, settings.idle, gateway)))
+        failure = await app.wait_for_end(running.failed, tasks)
     except (PenstockError, OSError) as error:
         failure = str(error)
     if failure:
@@ -147,17 +163,3 @@ def _builders(settings: StandaloneSettings, state: StateFolder) -> dict[str, app
         "triggers": lambda context: penstock_triggers.app.build(context, triggers),
         "gateway": lambda context: penstock_gateway.app.build(context, gateway),
     }
-
-
-def _no_clients(state: StateFolder) -> asyncio.Future[object]:
-    """Complete when the last client has exited. The waiting thread holds the lock until this process ends."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[object] = loop.create_future()
-
-    def wait() -> None:
-        lock = state.wait_for_no_clients()
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(done.set_result, lock)
-
-    threading.Thread(target=wait, name="clients", daemon=True).start()
-    return done

@@ -1,8 +1,8 @@
 """The state folder of a platform: its locks, its token, and the file with the address of the platform.
 
 Only one platform may use a folder: it locks the folder itself while it runs, as a lock file could be deleted, and stops
-when the folder is deleted or replaced. Clients of an ephemeral platform share a lock on `clients.lock` while they run;
-the platform stops when it gets that lock alone, also after a client was killed.
+when the folder is deleted or replaced. Commands that use an embedded platform share a lock on `clients.lock` while they
+run, which the kernel releases when they exit for any reason.
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ class StateFolder:
             os.close(lock)
             raise StateError(self._refusal(error)) from error
         self._lock = lock
+        # A platform that was killed has left its address.
+        (self.home / "platform.json").unlink(missing_ok=True)
         free = shutil.disk_usage(self.home).free
         if free < _LEAST_FREE:
             raise StateError(
@@ -139,15 +141,39 @@ class StateFolder:
             os.close(self._lock)
             self._lock = -1
 
-    def wait_for_no_clients(self) -> IO[str]:
-        """Block until no client has `clients.lock`; returns it, locked exclusively.
+    def wait_for_no_clients(self) -> None:
+        """Block until no command uses the platform, and lock them out."""
+        self._alone = (self.home / "clients.lock").open("a")
+        fcntl.flock(self._alone, fcntl.LOCK_EX)
 
-        It stays locked until the process ends: a client that comes while this platform stops waits for its end.
+    def has_clients(self) -> bool:
+        """Whether a command uses the platform."""
+        with (self.home / "clients.lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def lock_clients_out(self) -> bool:
+        """Make commands that come from now on wait; return False if one uses the platform.
+
+        The lock stays until `let_clients_in` or the end of the process: such a command then starts a new platform.
         """
         lock = (self.home / "clients.lock").open("a")
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            return False
         self._alone = lock
-        return lock
+        return True
+
+    def let_clients_in(self) -> None:
+        """Undo `lock_clients_out`."""
+        if self._alone is not None:
+            self._alone.close()
+            self._alone = None
 
 
 def _explain(home: Path, error: OSError) -> str:

@@ -83,7 +83,7 @@ def test_usage_errors_are_reported(arguments: list[str], message: str) -> None:
         (ClientError("x"), 3),
         (OSError("x"), 3),
         (RuntimeError("x"), 3),
-        (DetachedError("r", embedded=False), 130),
+        (DetachedError("r", stops=False), 130),
         (KeyboardInterrupt(), 130),
     ],
 )
@@ -100,7 +100,7 @@ def test_internal_errors_show_no_traceback(capsys: pytest.CaptureFixture[str]) -
 def test_the_platform_starts_before_heavy_imports() -> None:
     heavy = "{'typer', 'rich', 'pydantic', 'http.client', 'penstock.authoring', 'asyncio'}"
     code = (
-        "import sys; from penstock_cli.platform import prestart; from penstock.client import platform; "
+        "import sys; from penstock_cli.platform import prestart; from penstock.client import embedded; "
         f"print(*{heavy} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"

@@ -20,6 +20,7 @@ import pytest
 from penstock import Cron, pipeline
 from penstock.client import platform
 from penstock.client.client import Client
+from penstock.client.embedded import EmbeddedPlatform
 from penstock.client.pipelines import Version
 from penstock.errors import (
     ClientError,
@@ -607,27 +608,26 @@ def test_a_log_stream_is_resumed_after_a_platform_restart(served: FakePlatform, 
 # -------------------------------------------------------------------------------------------------------- embedded
 
 
-def placeholder_fact(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str
-) -> Callable[[], platform.EmbeddedPlatform]:
+def placeholder_fact(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> Callable[[], EmbeddedPlatform]:
     """An `EmbeddedPlatform` that starts this program instead of the platform."""
     fake = tmp_path / "modules" / "penstock_standalone"
     fake.mkdir(parents=True)
     (fake / "__init__.py").touch()
     (fake / "__main__.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
-    return lambda: platform.EmbeddedPlatform(tmp_path / "home")
+    return lambda: EmbeddedPlatform(tmp_path / "home")
 
 
 READY = """
 import fcntl, json, os, sys, time
 home = sys.argv[sys.argv.index("--home") + 1]
-assert "--ephemeral" in sys.argv
+assert "--embedded" in sys.argv
 lock = os.open(home, os.O_RDONLY)
 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 open(home + "/token", "w").write("t")
 open(home + "/started", "a").write("x")
-with open(home + "/p", "w") as f: json.dump({"pid": os.getpid(), "url": "http://x", "ephemeral": True}, f)
+launch = json.loads(os.environ["PENSTOCK_LAUNCH"])
+with open(home + "/p", "w") as f: json.dump({"pid": os.getpid(), "url": "http://x", "idle": 0, "launch": launch}, f)
 os.rename(home + "/p", home + "/platform.json")
 clients = open(home + "/clients.lock", "a")
 fcntl.flock(clients, fcntl.LOCK_EX)
@@ -678,4 +678,4 @@ def test_a_platform_that_does_not_start_shows_the_end_of_its_log(
 def test_an_uncreatable_state_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Exception, match=r"state folder .* cannot be written.*PENSTOCK_HOME"):
-        platform.EmbeddedPlatform(tmp_path / "file" / "home")
+        EmbeddedPlatform(tmp_path / "file" / "home")

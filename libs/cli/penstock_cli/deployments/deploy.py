@@ -59,8 +59,8 @@ def deploy(
     _print(applied, dry_run=dry_run, json=json)
     for text in calls:
         output.line(text)
-    if opened.ephemeral and not dry_run and not json:
-        output.note("no platform is running here, so the deployments start no runs: start one with `penstock up`")
+    if not (dry_run or json):
+        session.note_triggers(opened)
 
 
 def apply(
@@ -84,6 +84,8 @@ def apply(
                 if not dry_run:
                     client.deployments.delete(name, reason=f"not in {file.name}")
     _print(applied, dry_run=dry_run, json=json, deleted=extra)
+    if not (dry_run or json):
+        session.note_triggers(connected)
 
 
 def _calls(client: Client, deployment: Deployment) -> list[str]:

@@ -125,14 +125,12 @@ def create(
     definition = {"pipeline": pipeline, "version": version, "triggers": triggers, "inputs": inputs}
     with session.connect() as connected:
         applied = connected.client.deployments.apply(name, definition)
-        short_lived = connected.ephemeral
     if json:
         output.as_json(dataclasses.asdict(applied))
     else:
         listed = ", ".join(describe(trigger) for trigger in applied.definition["triggers"]) or "no triggers"
         output.line(f"deployment {applied.name}: {_pipeline(applied.definition)}, {listed}")
-    if short_lived:
-        output.note("no platform is running here, so the deployment starts no runs: start one with `penstock up`")
+    session.note_triggers(connected)
 
 
 @app.command("pause")

@@ -251,13 +251,14 @@ def _platform(home: Path) -> Iterator[Finding]:
             "platform", FAIL, f"{address.url} rejects the token: {error}", "set PENSTOCK_TOKEN to the platform's token"
         )
     except ClientError as error:
-        if not remote and (address.ephemeral or platform.find(home) is None):
+        if not remote and (address.embedded or platform.find(home) is None):
             yield Finding("platform", OK, "an embedded one is stopping")
             return
         where = "check PENSTOCK_URL" if remote else f"stop process {address.pid} and start it again"
         yield Finding("platform", FAIL, str(error), where if remote else f"{where}; see {home / 'platform.log'}")
     else:
         process = f", process {address.pid}" if address.pid else ""
+        process += ", embedded" if address.embedded else ""
         yield Finding("platform", OK, f"running at {address.url}{process}, version {about.get('version', '?')}")
         for problem in about.get("problems", []):
             yield Finding("streams", FAIL, problem, "docs/configuration.md describes back-ups and full disks")

@@ -1,7 +1,6 @@
 """Starts the embedded platform before anything else is imported, because `penstock run` waits for it longest.
 
-The decision is a guess from the raw arguments; the command checks them. A platform that was started for a wrong command
-stops when its only client exits.
+The decision is a guess from the raw arguments; the command checks them.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from penstock.client.platform import EmbeddedPlatform
+    from penstock.client.embedded import EmbeddedPlatform
 
 _embedded: EmbeddedPlatform | None = None
 
@@ -25,10 +24,10 @@ def start(arguments: list[str]) -> None:
     if "--help" in rest or not any(_is_source(item) for item in rest):
         return
     from penstock import errors
-    from penstock.client import platform
+    from penstock.client.embedded import EmbeddedPlatform
 
     try:
-        _embedded = platform.EmbeddedPlatform()
+        _embedded = EmbeddedPlatform()
         _embedded.start()
     except (errors.ClientError, OSError):
         # The command meets the same error again and reports it.

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from penstock.client import platform
 from penstock.client.client import Client
+from penstock.client.embedded import EmbeddedPlatform
 from penstock.errors import NoPlatformError
 from penstock_cli.display import output
+from penstock_cli.display.formats import duration
 from penstock_cli.platform import prestart
 
 _QUIET = 2.0
@@ -23,7 +25,7 @@ class Session:
     """A client, and the lock that keeps its platform running (None for a platform given by URL)."""
 
     client: Client
-    embedded: platform.EmbeddedPlatform | None
+    embedded: EmbeddedPlatform | None
 
     @property
     def local(self) -> bool:
@@ -31,26 +33,34 @@ class Session:
         return self.embedded is not None
 
     @property
-    def ephemeral(self) -> bool:
-        """Whether the platform stops with its last client."""
-        return self.embedded is not None and self.embedded.embedded
+    def idle(self) -> float | None:
+        """After how many seconds without use the platform stops; None if no command started it."""
+        return self.embedded.idle if self.embedded is not None else None
 
 
 @contextlib.contextmanager
-def ensure_platform() -> Generator[platform.EmbeddedPlatform | None]:
-    """Keep a platform running during the block, starting one if none runs; yield None for one given by URL."""
+def ensure_platform(*, steps: bool = True) -> Generator[EmbeddedPlatform | None]:
+    """Keep a platform running during the block, starting one if none runs; yield None for one given by URL.
+
+    `steps` is whether the command causes steps to run: their variables must be those of the command, then.
+    """
     if os.environ.get("PENSTOCK_URL"):
         yield None
         return
-    embedded = prestart.embedded() or platform.EmbeddedPlatform()
+    embedded = prestart.embedded() or EmbeddedPlatform(steps=steps)
     try:
+        if embedded.differing:
+            output.note(
+                f"note: the embedded platform is in use, and was started with other values of "
+                f"{', '.join(embedded.differing)}: this command uses those"
+            )
         embedded.start()
         yield embedded
     finally:
         embedded.close()
 
 
-def open_session(embedded: platform.EmbeddedPlatform | None) -> Session:
+def open_session(embedded: EmbeddedPlatform | None) -> Session:
     """Wait for the platform and return a session with it."""
     if embedded is None:
         return Session(Client(), None)
@@ -59,8 +69,11 @@ def open_session(embedded: platform.EmbeddedPlatform | None) -> Session:
 
 
 @contextlib.contextmanager
-def connect() -> Generator[Session]:
+def connect(*, steps: bool = False) -> Generator[Session]:
     """Open a session for a command other than `penstock run`.
+
+    Args:
+        steps: see `ensure_platform`.
 
     Raises:
         NoPlatformError: there is no state folder, so no platform has ever run here.
@@ -71,11 +84,22 @@ def connect() -> Generator[Session]:
             f"no state folder at {home}: change to the folder where you ran `penstock run`, "
             "set PENSTOCK_HOME, or set PENSTOCK_URL and PENSTOCK_TOKEN to use a platform elsewhere"
         )
-    with ensure_platform() as embedded:
+    with ensure_platform(steps=steps) as embedded:
         opened = open_session(embedded)
         transport = opened.client.transport
         transport.on_retry = RetryNotice(transport.patience)
         yield opened
+
+
+def note_triggers(session: Session) -> None:
+    """Tell the user that triggers need a platform that stays up, if the one in use does not."""
+    if session.idle == 0:
+        output.note("no platform is running here, so deployments start no runs: start one with `penstock up`")
+    elif session.idle is not None:
+        output.note(
+            f"the embedded platform stops after {duration(session.idle)} without use, and deployments start no runs "
+            "then: keep one running with `penstock up`"
+        )
 
 
 class RetryNotice:

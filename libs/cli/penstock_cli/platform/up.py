@@ -15,9 +15,6 @@ from penstock_cli.errors import PLATFORM, UsageError
 
 _READY_LIMIT = 60.0
 
-_NOTICE = 0.3
-"""Seconds in which an embedded platform notices that its last client has exited."""
-
 
 def up(
     port: Annotated[
@@ -50,34 +47,23 @@ def up(
 
 
 def _refuse_second(home: Path) -> None:
-    from penstock.client import platform
+    from penstock.client import embedded, platform
     from penstock.errors import PlatformFailedError
 
     there = platform.find(home)
-    if there is None or (there.ephemeral and _wait_for_stop(home)):
+    if there is None:
         return
-    if there.ephemeral:
+    if there.embedded:
+        if embedded.stop_unused(home):
+            return
         raise PlatformFailedError(
-            f"`penstock run` has started an embedded platform on {home} (process {there.pid}, {there.url}): "
-            "try again after that run, or choose another folder with PENSTOCK_HOME"
+            f"a command uses the embedded platform on {home} (process {there.pid}, {there.url}): "
+            "try again when it has finished, or choose another folder with PENSTOCK_HOME"
         )
     raise PlatformFailedError(
         f"a platform is already running on {home} (process {there.pid}, {there.url}): use it, stop it with "
-        f"`kill {there.pid}`, or choose another folder with PENSTOCK_HOME"
+        f"`penstock down`, or choose another folder with PENSTOCK_HOME"
     )
-
-
-def _wait_for_stop(home: Path) -> bool:
-    """Wait until an embedded platform without clients has stopped; return False if it has a client."""
-    from penstock.client import platform
-
-    began = time.monotonic()
-    while platform.is_locked(home):
-        stopping = platform.is_stopping(home)
-        if time.monotonic() - began > (platform.LOCK_TIMEOUT if stopping else _NOTICE):
-            return False
-        time.sleep(0.02)
-    return True
 
 
 def _check_port(port: int) -> None:
@@ -114,6 +100,6 @@ def _announce(home: Path, json: bool) -> None:
     output.line(f"  state  {home}")
     output.line("  use    penstock run FILE and penstock runs list in this folder; in others, after")
     output.line(f"         export PENSTOCK_URL={address.url} PENSTOCK_TOKEN=$(cat {home / 'token'})")
-    output.line(f"  stop   Ctrl-C, or kill {address.pid}")
+    output.line("  stop   Ctrl-C, or penstock down")
     # Standard output may be a pipe.
     output.flush()

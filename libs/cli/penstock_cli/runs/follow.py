@@ -120,7 +120,7 @@ def _cancel(connected: Session, progress: Progress, display: Live | Plain, stops
 
 
 def _detached(connected: Session, progress: Progress) -> DetachedError:
-    return DetachedError(progress.run_id, embedded=connected.ephemeral)
+    return DetachedError(progress.run_id, stops=connected.idle == 0)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import typer
 
 from penstock_cli.arguments import (
     Deadline,
+    Detach,
     JsonResult,
     Logs,
     NoCache,
@@ -16,6 +17,7 @@ from penstock_cli.arguments import (
     Refresh,
     RunArgument,
     Timeout,
+    check_detach,
     parse_duration,
     resolve_run,
     run_options,
@@ -63,7 +65,7 @@ def rerun(
     no_cache: NoCache = False,
     refresh: Refresh = None,
     deadline: Deadline = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not wait for the run.")] = False,
+    detach: Detach = False,
     timeout: Timeout = None,
     logs: Logs = False,
     quiet: Quiet = False,
@@ -82,11 +84,10 @@ def rerun(
     from penstock_cli.runs import compiled, run
 
     choice = _parse_version(version)
-    if detach and (timeout or logs):
-        raise UsageError("--detach excludes --timeout and --logs, which follow the run")
+    check_detach(detach, timeout, logs)
     more: dict[str, Any] = {"version": choice, **run_options(no_cache, refresh, deadline)}
     options = Options(json, quiet, logs, parse_duration(timeout) if timeout else None)
-    with run.json_errors(wanted=json), run.exit_on_sigterm(), session.connect() as connected:
+    with run.json_errors(wanted=json), run.exit_on_sigterm(), session.connect(steps=True) as connected:
         client = connected.client
         parent = client.runs.get(resolve_run(client, name))
         number = _number(client, parent, choice)
@@ -101,7 +102,8 @@ def rerun(
         if not (options.json or options.quiet) and accepted.resumed is not None:
             _print_resumed(accepted.resumed, len(definition["nodes"]))
         if detach:
-            _print_accepted(accepted, parent, short_lived=connected.ephemeral, options=options)
+            resumed = {"resumed": dataclasses.asdict(accepted.resumed)} if accepted.resumed is not None else {}
+            run.print_accepted(accepted, connected, options, {"parent": parent.run_id} | resumed)
             return
         pipeline = compiled.outline(definition)
         ended = run.watch(connected, Progress(accepted.run_id, pipeline, accepted.version), options)
@@ -145,14 +147,3 @@ def _print_resumed(resumed: Resumed, count: int) -> None:
         output.line(f"  {key} runs again: {why}")
     if len(resumed.rerun_steps) > _REASONS:
         output.line(f"  … and {len(resumed.rerun_steps) - _REASONS} more")
-
-
-def _print_accepted(accepted: Run, parent: Run, *, short_lived: bool, options: Options) -> None:
-    if options.json:
-        names = ("run_id", "pipeline", "version", "state")
-        resumed = {"resumed": dataclasses.asdict(accepted.resumed)} if accepted.resumed is not None else {}
-        output.as_json({name: getattr(accepted, name) for name in names} | {"parent": parent.run_id} | resumed)
-    elif not options.quiet:
-        output.line(f"run {accepted.run_id} of {accepted.pipeline} v{accepted.version}")
-    if short_lived:
-        output.note("no platform is running here: the run continues while one is, such as with `penstock up`")

@@ -16,12 +16,14 @@ import typer
 from penstock_cli import errors
 from penstock_cli.arguments import (
     Deadline,
+    Detach,
     JsonResult,
     Logs,
     NoCache,
     Quiet,
     Refresh,
     Timeout,
+    check_detach,
     parse_duration,
     parse_pairs,
     run_options,
@@ -31,7 +33,7 @@ from penstock_cli.runs import follow
 from penstock_cli.runs.follow import Options
 
 if TYPE_CHECKING:
-    from penstock.client.platform import EmbeddedPlatform
+    from penstock.client.embedded import EmbeddedPlatform
     from penstock.client.views import Run
     from penstock.sources import PreparedPipeline
     from penstock_cli.display.live import Live
@@ -62,6 +64,7 @@ def run(
     priority: Annotated[
         int, typer.Option("--priority", min=-1000, max=1000, help="Runs of higher priority are served first.")
     ] = 0,
+    detach: Detach = False,
     logs: Logs = False,
     quiet: Quiet = False,
     json: JsonResult = False,
@@ -71,14 +74,17 @@ def run(
     The version that it registers is an experiment: deployments and child runs use published versions only (see
     `penstock register`).
 
-    Uses the running platform (see `penstock up`), or starts an embedded one for the time of the run.
+    Uses the running platform (see `penstock up`), or starts an embedded one, which stops 10 minutes after its last use
+    (see `penstock down`).
     Exit codes: 0 succeeded; 1 failed or cancelled; 2 wrong usage, or the pipeline does not compile;
-    3 the platform is missing, broken or rejected the request.
+    3 the platform is missing, broken or rejected the request. With --detach, 0 means that the run was accepted.
     """
     # Imported after the embedded platform was started.
     from penstock import sources
+    from penstock_cli.display.progress import Progress
     from penstock_cli.platform import session
 
+    check_detach(detach, timeout, logs)
     options = Options(json, quiet, logs, parse_duration(timeout) if timeout else None)
     labels = parse_pairs("--label", label or []) | ({"name": name} if name is not None else {})
     more = run_options(no_cache, refresh, deadline)
@@ -87,7 +93,12 @@ def run(
         with exit_on_sigterm(), session.ensure_platform() as embedded:
             prepared, inputs = prepare(source, param or [], quiet_stdout=json)
             wanted = {"inputs": inputs, "labels": labels, "priority": priority, **more}
-            ended = _run(embedded, prepared, wanted, options)
+            connected, accepted, version = _submit(embedded, prepared, wanted)
+            if detach:
+                print_accepted(accepted, connected, options)
+                return
+            progress = Progress(accepted.run_id, prepared.ir, version)
+            ended = watch(connected, progress, options, prepared.source.root)
     raise typer.Exit(0 if ended.succeeded else errors.FAILED)
 
 
@@ -124,19 +135,27 @@ def print_warnings(prepared: PreparedPipeline) -> None:
         output.note(f"warning: {warning}")
 
 
-def _run(
-    embedded: EmbeddedPlatform | None, prepared: PreparedPipeline, wanted: dict[str, Any], options: Options
-) -> Run:
+def _submit(
+    embedded: EmbeddedPlatform | None, prepared: PreparedPipeline, wanted: dict[str, Any]
+) -> tuple[Session, Run, int]:
     from penstock_cli import limits
-    from penstock_cli.display.progress import Progress
     from penstock_cli.platform import session
 
     connected = session.open_session(embedded)
     version = connected.client.pipelines.register(prepared, publish=False)
     limits.warn_unknown_limits(connected.client, prepared.ir)
-    accepted = connected.client.run(version, **wanted)
-    progress = Progress(accepted.run_id, prepared.ir, version.version)
-    return watch(connected, progress, options, prepared.source.root)
+    return connected, connected.client.run(version, **wanted), version.version
+
+
+def print_accepted(accepted: Run, connected: Session, options: Options, more: dict[str, Any] | None = None) -> None:
+    """Print the run of `--detach`, with `more` fields in JSON."""
+    if options.json:
+        names = ("run_id", "pipeline", "version", "state")
+        output.as_json({name: getattr(accepted, name) for name in names} | (more or {}))
+    elif not options.quiet:
+        output.line(f"run {accepted.run_id} of {accepted.pipeline} v{accepted.version}")
+    if connected.idle == 0:
+        output.note("no platform is running here: the run continues while one is, such as with `penstock up`")
 
 
 def watch(connected: Session, progress: Progress, options: Options, root: Path | None = None) -> Run:

@@ -77,6 +77,7 @@ class Shell:
             "TZ": "UTC",
             "TERM": "dumb",
             "COLUMNS": "140",
+            "PENSTOCK_IDLE": "120",
             "PENSTOCK_ACK_WAIT": "1.5",  # attempts of a killed platform are redelivered sooner
         }
 

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from penstock_contracts.api import RunPage, RunSummary
+from penstock_core.errors import PenstockError
 from penstock_core.queries import search
 from penstock_core.queries.search import InvalidQueryError, RunQuery
 from penstock_gateway.project import PROJECT
@@ -77,6 +78,17 @@ class RunSearch:
             next=search.cursor(query.sort, found.end) if found.end else None,
             lag=max(0, sequence - found.last_seq),
         )
+
+    async def has_active_runs(self) -> bool:
+        """Return whether a run has not finished; also if that is unknown, because the read model is behind."""
+        try:
+            for state in ("running", "queued"):
+                found = await self.page(RunQuery(project=PROJECT, state=state, limit=1))
+                if found.runs or found.lag:
+                    return True
+        except PenstockError:
+            return True
+        return False
 
 
 def _summary(row: dict[str, Any]) -> RunSummary:
