@@ -89,18 +89,20 @@ class FakeExecutor:
             task.cancel()
         await asyncio.wait(self._tasks)
 
+    def end(self, request: AttemptRequested) -> AttemptFinished:
+        """Return the end of an attempt."""
+        return AttemptFinished(
+            run_id=request.run_id,
+            key=request.key,
+            attempt=1,
+            outcome=Outcome.SUCCEEDED,
+            outputs={"result": Inline(request.attempt)},
+        )
+
     def _receive(self, delivery: Delivery) -> None:
         request = fact_codec.decode(delivery.subject, delivery.data)
         assert isinstance(request, AttemptRequested)
-        self._appender.submit(
-            AttemptFinished(
-                run_id=request.run_id,
-                key=request.key,
-                attempt=1,
-                outcome=Outcome.SUCCEEDED,
-                outputs={"result": Inline(request.attempt)},
-            )
-        )
+        self._appender.submit(self.end(request))
         task = asyncio.create_task(consumer.ack(self._bus, delivery))
         self._acks.add(task)
         task.add_done_callback(self._acks.discard)

@@ -72,6 +72,7 @@ from penstock_gateway.runs import routes as run_routes
 from penstock_gateway.runs.announcer import RunAnnouncer
 from penstock_gateway.runs.attempt_inputs import AttemptInputsReader
 from penstock_gateway.runs.cancellations import Cancellations
+from penstock_gateway.runs.large_runs import LargeRuns
 from penstock_gateway.runs.reruns import Reruns
 from penstock_gateway.runs.resumption import Resumptions
 from penstock_gateway.runs.run_reader import RunReader
@@ -267,13 +268,14 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     read_model = ReadModel(settings.database())
     archived_rows = ArchivedRows(log.archives, read_model, context.log)
     checked = asyncio.Event()
-    projector = Projector(context, followers, read_model, feeds.FACTS, checked, archived_rows)
+    states = RunStates(log, version_store, settings.gateway_runs)
+    large_runs = LargeRuns(context, states)
+    projector = Projector(context, followers, read_model, feeds.FACTS, checked, archived_rows, large_runs.observe)
     series = Projector(context, followers, read_model, feeds.SERIES, checked)
     repair = RunRepair(bus, read_model, version_store, source)
     auditor = Auditor(context, followers, read_model, repair, projector.reread, checked)
 
     scripts = TrackedRunImporter(settings.home, PROJECT, bus, log, context.log)
-    states = RunStates(log, version_store, settings.gateway_runs)
     reader = RunReader(log, states, scripts)
     requests = RunRequests(bus, log, reader, versions, models, artifacts)
     resumptions = Resumptions(log, reader, versions, artifacts)
@@ -330,6 +332,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         read_model,
         auditor,
         questions,
+        large_runs,
         projector,
         series,
         announcer,

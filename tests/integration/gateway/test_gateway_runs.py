@@ -11,10 +11,10 @@ from gateway_platform import Http, Platform, attempt_finished, attempt_requested
 
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
-from penstock_core.facts import CancelRequested, ErrorInfo, Outcome, RunRequested, StepSkipped
+from penstock_core.facts import CancelRequested, ErrorInfo, Outcome, RunRequested, StepExpanded, StepSkipped
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import ArtifactRef, Fields, Inline, Items, Output, ResultOf, ResultRef, Stored
-from penstock_gateway.runs import run_states
+from penstock_gateway.runs import large_runs, run_states
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -252,6 +252,24 @@ async def test_polling_reads_only_new_facts(platform: Platform, http: Http, read
     assert (changed.status, changed.json()["last_seq"]) == (200, int(changed.headers["etag"].strip('"')))
     assert [count for _, count in reads] == [1, 0, 1]
     assert reads[1][0] == reads[2][0] > 0
+
+
+async def test_a_run_with_many_facts_is_folded_while_it_runs(tmp_path: Path, reads: list[tuple[int, int]]) -> None:
+    node = ir.Node(key="each", step="double", inputs={"n": Inline(list(range(400)))}, mapped=ir.MapSpec(over=("n",)))
+    async with running(tmp_path) as platform:
+        await platform.add_version(ir.Pipeline(name="many", steps=chain().steps, nodes=(node,)))
+        run_id = await platform.request("many")
+        await platform.log.append([StepExpanded(run_id=run_id, key="each", count=400)])
+        for index in range(400):
+            key = f"each[{index}]"
+            await platform.log.append([attempt_requested(run_id, key), attempt_finished(run_id, key)])
+        async with asyncio.timeout(60):
+            while sum(count for _, count in reads) < large_runs.EVERY * 3:
+                await asyncio.sleep(0.02)
+        reads.clear()
+        run = await view(Http(platform), run_id)
+        assert run["steps"]["each"]["items"] == {"count": 400, "finished": 400, "succeeded": 400}
+        assert sum(count for _, count in reads) <= 802 - large_runs.EVERY * 3
 
 
 async def test_concurrent_readers_share_one_read(platform: Platform, http: Http, reads: list[tuple[int, int]]) -> None:

@@ -10,7 +10,7 @@ import asyncio
 import base64
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,18 +201,22 @@ class Bus:
         return found
 
     async def read(self, stream: str, subject: str, after: int = 0) -> list[Msg]:
-        """All messages of a stream on `subject` (wildcards allowed) with a sequence above `after`, in order.
+        """All messages of a stream on `subject` (wildcards allowed) with a sequence above `after`, in order."""
+        return [message async for page in self.pages(stream, subject, after) for message in page]
+
+    async def pages(self, stream: str, subject: str, after: int = 0) -> AsyncGenerator[list[Msg]]:
+        """The same in pages, for callers that process them one by one.
 
         Pages of the "next message" kind: unlike `multi_last` they have no limit on how many subjects match. A page
         that is not full need not be the last one: it may have reached the limit of bytes.
         """
-        found: list[Msg] = []
         seq = after + 1
         while True:
             page, end = await self._page(stream, {"seq": seq, "batch": PAGE, "next_by_subj": subject}, TIMEOUT)
-            found += page
+            if page:
+                yield page
             if not page or end.get("Nats-Num-Pending", "0") == "0":
-                return found
+                return
             seq = int((page[-1].headers or {})["Nats-Sequence"]) + 1
 
     async def _page(self, stream: str, query: dict[str, Any], timeout: float) -> tuple[list[Msg], dict[str, str]]:

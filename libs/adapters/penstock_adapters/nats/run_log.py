@@ -96,8 +96,11 @@ class NatsRunLog:
 
     async def read(self, run_id: str, after: int = 0) -> list[Recorded]:
         """The readable facts of a run above `after`, in log order; unreadable ones as their placeholders."""
-        messages = await self._bus.read(subjects.RUNS, subjects.run_all(run_id), after)
-        return [recorded for message in messages if (recorded := from_direct(message)) is not None]
+        found: list[Recorded] = []
+        # Page by page, because decoding hundreds of thousands of facts at once would block the process for seconds.
+        async for page in self._bus.pages(subjects.RUNS, subjects.run_all(run_id), after):
+            found += [recorded for message in page if (recorded := from_direct(message)) is not None]
+        return found
 
     async def last(self, places: Sequence[str]) -> dict[str, Recorded]:
         """The facts at these subjects, by subject; subjects without a fact are missing."""

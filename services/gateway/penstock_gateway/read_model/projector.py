@@ -37,7 +37,10 @@ Prepare = Callable[[Sequence[StreamMessage]], Awaitable[Sequence[StreamMessage]]
 
 
 class Projector:
-    """Follows a stream while it runs. Messages that cannot be written are parked; a missing database is retried."""
+    """Follows a stream while it runs. Messages that cannot be written are parked; a missing database is retried.
+
+    `observe` is called with the messages that were written.
+    """
 
     def __init__(
         self,
@@ -47,6 +50,7 @@ class Projector:
         feed: Feed,
         checked: asyncio.Event,
         prepare: Prepare | None = None,
+        observe: Callable[[Sequence[StreamMessage]], None] | None = None,
     ) -> None:
         self._context = context
         self._bus: Bus = context.bus
@@ -55,6 +59,7 @@ class Projector:
         self._feed = feed
         self._checked = checked
         self._prepare = prepare
+        self._observe = observe
         self._task: asyncio.Task[None] | None = None
         self._follower: Follower | None = None
         self._at = 0
@@ -164,6 +169,8 @@ class Projector:
                 items = await self._batch(follower)
                 if items:
                     await self._apply(items)
+                    if self._observe is not None:
+                        self._observe(items)
                     await self._pause()
 
     async def _batch(self, follower: Follower) -> list[StreamMessage]:

@@ -35,8 +35,11 @@ from penstock_gateway.runs.step_details import StepDetails, describe_cache
 
 _PLANS = 64
 _OF_ATTEMPTS = (AttemptQueued, AttemptRequested, StepSuspended, AttemptStarted, ArtifactCommitted, AttemptFinished)
-_STEPS = 50_000
-"""Most steps of all cached runs together; about a kilobyte each."""
+_STEPS = 150_000
+"""Most steps and items of all cached runs together; about a kilobyte each."""
+
+_PART = 2_000
+"""Facts that are folded without a pause for other requests."""
 
 
 @dataclass(slots=True)
@@ -105,7 +108,7 @@ class RunStates:
                 if slot.folded is None:
                     slot.folded = await self._begin(run_id, records)
                 if slot.folded is not None:
-                    _fold(slot.folded, records)
+                    await _fold(slot.folded, records)
                 return slot.folded
         finally:
             if slot.folded is None:
@@ -153,19 +156,25 @@ def _size(slot: _Slot) -> int:
     return sum(1 + (len(step.mapped.items) if step.mapped is not None else 0) for step in steps)
 
 
-def _fold(folded: FoldedRun, records: list[Recorded]) -> None:
-    for record in records:
-        folded.state = machine.evolve(folded.state, record.fact)
-        folded.last_seq = record.seq
-        folded.details.fold(record.fact, folded.state)
-        if isinstance(record.fact, RunFinished) and folded.finished_at is None:
-            folded.finished_at = record.fact.finished_at or record.at
-        if folded.started_at is None and isinstance(record.fact, _OF_ATTEMPTS):
-            folded.started_at = record.at
-        if isinstance(record.fact, AttemptRequested):
-            folded.attempt_times[record.fact.key] = record.at
-    if records:
+async def _fold(folded: FoldedRun, records: list[Recorded]) -> None:
+    for start in range(0, len(records), _PART):
+        if start:
+            await asyncio.sleep(0)
+        for record in records[start : start + _PART]:
+            _fold_one(folded, record)
         folded.view = b""
+
+
+def _fold_one(folded: FoldedRun, record: Recorded) -> None:
+    folded.state = machine.evolve(folded.state, record.fact)
+    folded.last_seq = record.seq
+    folded.details.fold(record.fact, folded.state)
+    if isinstance(record.fact, RunFinished) and folded.finished_at is None:
+        folded.finished_at = record.fact.finished_at or record.at
+    if folded.started_at is None and isinstance(record.fact, _OF_ATTEMPTS):
+        folded.started_at = record.at
+    if isinstance(record.fact, AttemptRequested):
+        folded.attempt_times[record.fact.key] = record.at
 
 
 def reasons(folded: FoldedRun, now: float, key: str | None = None) -> RunReasons:

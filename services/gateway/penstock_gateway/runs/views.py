@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
+from operator import attrgetter
 
 from penstock_contracts.api import FailedItem, ItemPage, ProgressView, RunSummary, RunView, StepError, StepView
 from penstock_core.pipeline.values import Value
@@ -91,17 +93,18 @@ def _shown(folded: FoldedRun) -> Iterator[StepState]:
 
 
 def _some(mapped: MappedState) -> list[StepState]:
-    items = [mapped.items[index] for index in sorted(mapped.items)]
-    if len(items) <= SHOWN:
-        return items
-    notable = [item for item in items if item.status not in SUCCESSFUL_STATUSES][:SHOWN]
-    rest = [item for item in items if item.status in SUCCESSFUL_STATUSES][: SHOWN - len(notable)]
-    return sorted([*notable, *rest], key=lambda item: item.index or 0)
+    if len(mapped.items) <= SHOWN:
+        return [mapped.items[index] for index in sorted(mapped.items)]
+    in_order = sorted(mapped.items)
+    bad = (mapped.items[index] for index in in_order if mapped.items[index].status not in SUCCESSFUL_STATUSES)
+    notable = list(islice(bad, SHOWN))
+    good = (mapped.items[index] for index in in_order if mapped.items[index].status in SUCCESSFUL_STATUSES)
+    return sorted([*notable, *islice(good, SHOWN - len(notable))], key=lambda item: item.index or 0)
 
 
 def _counts(mapped: MappedState) -> dict[str, int]:
     """Return the number of items, how many have finished, and how many of the started ones are in which state."""
-    known = Counter(item.status for item in mapped.items.values())
+    known = Counter(map(attrgetter("status"), mapped.items.values()))
     if mapped.source:
         known[Status.CACHED] = mapped.count
     return {
