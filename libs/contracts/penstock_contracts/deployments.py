@@ -18,6 +18,7 @@ from penstock_core.deployments.definition import (
     EndpointTrigger,
     EventTrigger,
     Trigger,
+    WebhookTrigger,
     Window,
 )
 from penstock_core.errors import InvalidInputsError
@@ -180,6 +181,7 @@ _KINDS: dict[str, type[Trigger]] = {
     "event": EventTrigger,
     "cron": CronTrigger,
     "endpoint": EndpointTrigger,
+    "webhook": WebhookTrigger,
 }
 _DURATIONS = ("every", "jitter", "seconds", "deadline", "wait")
 _TIMES = ("start", "end")

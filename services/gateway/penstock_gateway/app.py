@@ -90,6 +90,8 @@ from penstock_gateway.waits.answers import Answers
 from penstock_gateway.waits.link_pages import LinkPages
 from penstock_gateway.waits.open_questions import OpenQuestions
 from penstock_gateway.waits.signed_links import Signer
+from penstock_gateway.webhooks import routes as webhook_routes
+from penstock_gateway.webhooks.webhook_receiver import WebhookReceiver
 from penstock_servicekit.request_handlers import listen
 from penstock_servicekit.service_context import ServiceContext
 
@@ -113,6 +115,7 @@ ROUTERS = tuple(
         deployment_event_routes,
         endpoint_routes,
         endpoint_token_routes,
+        webhook_routes,
         limit_routes,
         registry_routes,
         registration_routes,
@@ -324,6 +327,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         Explanations(deployments, decisions, events, evaluator),
         Endpoints(deployments.log, versions, requests, events, decisions, log, tracker, closing),
         Outputs(log, artifacts),
+        WebhookReceiver(deployments.log, events, context.log),
         RetentionService(bus, versions),
         announcer,
         run_announcer,

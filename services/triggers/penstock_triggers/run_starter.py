@@ -12,7 +12,7 @@ from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts.commands import Version
 from penstock_core import access, requests, run_events
 from penstock_core.deployments import decisions, matching
-from penstock_core.deployments.definition import CRON_TICK, ENDPOINT_CALLED, Definition, Subscription
+from penstock_core.deployments.definition import Definition, Subscription
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.matching import Evaluator
 from penstock_core.deployments.state import Snapshot
@@ -20,9 +20,6 @@ from penstock_core.errors import InputError
 from penstock_core.facts import RunRequested
 from penstock_core.frozen import frozen
 from penstock_core.requests import Inputs, Options, Target
-
-_KINDS = {CRON_TICK: "cron", ENDPOINT_CALLED: "endpoint"}
-"""The kind of trigger of a run, by the type of its event, where it is not `event`."""
 
 
 @frozen(kw_only=True)
@@ -88,7 +85,7 @@ class RunStarter:
         names = requests.model_references(version.pipeline.params, given)
         options = Options(
             trigger={
-                "type": _KINDS.get(event.type, "event"),
+                "type": _kind(start),
                 "deployment": start.deployment,
                 "trigger": start.subscription.trigger,
                 "revision": str(start.snapshot.revision),
@@ -128,3 +125,9 @@ class RunStarter:
             missing = f"version {definition.version}" if definition.version else "published version"
             raise InputError(f"pipeline {pipeline!r} has no {missing}: publish one with `penstock register FILE`")
         return version
+
+
+def _kind(start: Start) -> str:
+    """The kind of trigger, as runs show it."""
+    trigger = start.definition.trigger(start.subscription.trigger)
+    return trigger.kind if trigger is not None else "event"

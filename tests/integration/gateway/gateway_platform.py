@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.buckets.kv import Bucket
 from penstock_adapters.nats.buckets.versions import Versions, highest_key, key, pack, published_key
 from penstock_adapters.nats.bus import Bus
-from penstock_adapters.nats.run_log import NatsRunLog
+from penstock_adapters.nats.run_log import NatsRunLog, from_direct
 from penstock_adapters.nats.server import EmbeddedServer
 from penstock_contracts import commands, subjects
 from penstock_core.facts import (
@@ -124,6 +125,23 @@ class Platform:
             answer = await self.bus.api(f"CONSUMER.NAMES.{stream}")
             found |= {name for name in answer.get("consumers") or [] if name.startswith("follow-")}
         return found
+
+
+async def runs(platform: Platform, deployment: str) -> list[RunRequested]:
+    """Return the runs that a deployment started."""
+    messages = await platform.bus.read(subjects.RUNS, subjects.requested_runs())
+    facts = [found.fact for message in messages if (found := from_direct(message)) is not None]
+    requested = [fact for fact in facts if isinstance(fact, RunRequested)]
+    return [fact for fact in requested if fact.trigger.get("deployment") == deployment]
+
+
+async def started(platform: Platform, deployment: str, count: int = 1) -> list[RunRequested]:
+    """Wait until a deployment has started `count` runs."""
+    deadline = time.monotonic() + 30
+    while len(found := await runs(platform, deployment)) < count:
+        assert time.monotonic() < deadline, f"{len(found)} runs"
+        await asyncio.sleep(0.02)
+    return found
 
 
 def attempt_requested(run_id: str, step: str, attempt: int = 1) -> AttemptRequested:

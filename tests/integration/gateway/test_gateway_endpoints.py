@@ -9,11 +9,9 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
-from gateway_platform import Http, Platform, running
+from gateway_platform import Http, Platform, running, runs, started
 
 from penstock_adapters.nats.event_stream import EventStream
-from penstock_adapters.nats.run_log import from_direct
-from penstock_contracts import subjects
 from penstock_core.deployments.definition import ENDPOINT_CALLED
 from penstock_core.facts import Outcome, RunRequested
 from penstock_core.pipeline import ir
@@ -40,21 +38,6 @@ async def deploy(http: Http, name: str, pipeline: str = "chain", **more: Any) ->
     answer = await http("PUT", f"/v1/deployments/{name}", body)
     assert answer.status == 200, answer.body
     return f"/v1/endpoints/default/{name}"
-
-
-async def runs(platform: Platform, deployment: str) -> list[RunRequested]:
-    messages = await platform.bus.read(subjects.RUNS, subjects.requested_runs())
-    facts = [found.fact for message in messages if (found := from_direct(message)) is not None]
-    requested = [fact for fact in facts if isinstance(fact, RunRequested)]
-    return [fact for fact in requested if fact.trigger.get("deployment") == deployment]
-
-
-async def started(platform: Platform, deployment: str, count: int = 1) -> list[RunRequested]:
-    deadline = time.monotonic() + 30
-    while len(found := await runs(platform, deployment)) < count:
-        assert time.monotonic() < deadline, f"{len(found)} runs"
-        await asyncio.sleep(0.02)
-    return found
 
 
 @contextlib.asynccontextmanager

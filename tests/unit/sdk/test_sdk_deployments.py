@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
-from penstock import Cron, DefinitionError, Endpoint, On, pipeline, sources
+from penstock import Cron, DefinitionError, Endpoint, On, Webhook, pipeline, sources
 from penstock.authoring import deployments
 from penstock.errors import SourceError
 from penstock_contracts.deployments import parse_definition
-from penstock_core.deployments.definition import CronTrigger, EventTrigger, Window, WindowKind, problems
+from penstock_core.deployments.definition import CronTrigger, EventTrigger, WebhookTrigger, Window, WindowKind
+from penstock_core.deployments.definition_problems import problems
+from penstock_core.deployments.webhooks import Provider
+from penstock_core.errors import InvalidInputsError
 
 
 @pipeline
@@ -66,7 +69,7 @@ def test_a_declaration_is_a_definition_that_the_platform_reads() -> None:
         (On("a", debounce="often"), "debounce must be a duration such as '10m'"),
         (Cron(every="x"), "every must be a duration"),
         (Cron("0 3 * * *", start=datetime(2030, 1, 1)), "has no time zone"),
-        ("0 3 * * *", "trigger 1 of deployment 'nightly' must be a Cron, On or Endpoint"),
+        ("0 3 * * *", "trigger 1 of deployment 'nightly' must be a Cron, On, Endpoint or Webhook"),
     ],
 )
 def test_a_wrong_trigger_names_the_line_of_the_deployment(trigger: Any, words: str) -> None:
@@ -127,3 +130,18 @@ def test_an_endpoint_has_a_wait_and_limits() -> None:
     assert written["triggers"][0] == {**trigger, "wait": 30.0, "queue": 100}
     with pytest.raises(DefinitionError, match="endpoint: true"):
         deployments.from_mapping("scorer", {"pipeline": "training", "triggers": [{"endpoint": "yes"}]})
+
+
+def test_a_webhook_names_its_sender_and_where_its_secret_is() -> None:
+    hook = Webhook("github", secret_env="SECRET", events="push", inputs={"url": "data.ref"}, debounce="1m")
+    [trigger] = training.deploy("pushed", triggers=[hook]).definition()["triggers"]
+    assert (trigger["kind"], trigger["provider"], trigger["events"]) == ("webhook", "github", ["push"])
+    assert trigger["window"] == {"kind": "debounce", "seconds": 60.0, "count": 0}
+    yaml = {"webhook": "github", "secret_env": "SECRET", "events": ["push"], "inputs": {"url": "data.ref"}}
+    written = deployments.from_mapping("pushed", {"pipeline": "training", "triggers": [{**yaml, "debounce": "1m"}]})
+    assert written["triggers"] == [trigger]
+    [parsed] = parse_definition(written).triggers
+    assert isinstance(parsed, WebhookTrigger)
+    assert parsed.provider is Provider.GITHUB
+    with pytest.raises(InvalidInputsError, match="provider"):
+        parse_definition({"pipeline": "training", "triggers": [{**trigger, "provider": "githup"}]})

@@ -89,18 +89,28 @@ def apply(
 
 
 def _calls(client: Client, deployment: Deployment) -> list[str]:
-    """How to call the endpoint of a deployment, if it has one."""
-    if all(trigger["kind"] != "endpoint" for trigger in deployment.definition["triggers"]):
-        return []
+    """Where a deployment receives webhooks, and how to call its endpoint, if it has them."""
+    triggers, url = deployment.definition["triggers"], client.transport.locate().url
+    hooks = [trigger for trigger in triggers if trigger["kind"] == "webhook"]
     name = deployment.name
+    lines = [
+        f"send {hook['provider']} webhooks to {url}/v1/webhooks/default/{name}{_last(hook, hooks)}" for hook in hooks
+    ]
+    if all(trigger["kind"] != "endpoint" for trigger in triggers):
+        return lines
     example = client.endpoints.schema(name)["example"]
-    url = f"{client.transport.locate().url}/v1/endpoints/default/{name}"
     body = shlex.quote(codec.dumps(example, ensure_ascii=False))
     return [
+        *lines,
         f"call {name} with a token of `penstock deployments tokens create {name} TOKEN`:",
-        f'  curl {url} -H "Authorization: Bearer $TOKEN" --json {body}',
+        f'  curl {url}/v1/endpoints/default/{name} -H "Authorization: Bearer $TOKEN" --json {body}',
         f"  Client(token=TOKEN).endpoints.call({name!r}, {example!r})",
     ]
+
+
+def _last(hook: Mapping[str, Any], hooks: list[Any]) -> str:
+    """The last part of the path of a webhook: the name of the trigger, if there are several."""
+    return f"/{hook['name']}" if len(hooks) > 1 else ""
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

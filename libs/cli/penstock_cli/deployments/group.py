@@ -263,6 +263,8 @@ def describe(trigger: dict[str, Any]) -> str:
             return f"cron {trigger['cron']}{zone}"
         case "event":
             return f"on {', '.join(trigger['types'])}{combined}"
+        case "webhook":
+            return f"webhook {trigger['provider']}{combined}"
         case "endpoint" if trigger["rate"]:
             return f"endpoint, {trigger['rate']:g} requests/s"
         case kind:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import field
 from typing import Any, Literal, TypeAlias
 
-from penstock_core import ids
-from penstock_core.errors import InvalidIdError
+from penstock_core.deployments import webhooks
+from penstock_core.deployments.webhooks import Provider, Verification
 from penstock_core.frozen import frozen
 
 CRON_TICK = "penstock.cron.tick.v1"
@@ -147,7 +147,42 @@ class EndpointTrigger:
     queue: int = 100
 
 
-Trigger: TypeAlias = EventTrigger | CronTrigger | EndpointTrigger
+@frozen(kw_only=True)
+class WebhookTrigger:
+    """Runs for webhooks: verified HTTP requests of another system, each of which becomes an event.
+
+    Attributes:
+        provider: who sends them.
+        secret_env, secret_file: where the gateway finds the secret: the name of an environment variable or of a file.
+        events: the provider's events that start runs, such as `push` or `release.published`; empty: all.
+        header, algorithm: of `hmac`: the header with the signature, and the hash function.
+        id_header: of `hmac`: the header with the id of a delivery; empty: each delivery is an event of its own.
+        filter, inputs, inputs_from, key, not_before, window: as in `EventTrigger`.
+    """
+
+    name: str
+    provider: Provider
+    kind: Literal["webhook"] = "webhook"
+    secret_env: str = ""
+    secret_file: str = ""
+    events: tuple[str, ...] = ()
+    header: str = ""
+    algorithm: str = "sha256"
+    id_header: str = ""
+    filter: str = ""
+    inputs: dict[str, str] = field(default_factory=dict[str, str])
+    inputs_from: str = ""
+    key: str = ""
+    not_before: str = ""
+    window: Window | None = None
+
+    @property
+    def verification(self) -> Verification:
+        """How its deliveries are verified."""
+        return Verification(provider=self.provider, header=self.header, algorithm=self.algorithm)
+
+
+Trigger: TypeAlias = EventTrigger | CronTrigger | EndpointTrigger | WebhookTrigger
 
 
 @frozen(kw_only=True)
@@ -219,6 +254,18 @@ def subscription(deployment: str, trigger: Trigger) -> Subscription:
             return Subscription(trigger=trigger.name, types=(CRON_TICK,), subject=at, inputs=trigger.inputs)
         case EndpointTrigger():
             return Subscription(trigger=trigger.name, types=(ENDPOINT_CALLED,), subject=at, inputs_from="data")
+        case WebhookTrigger():
+            return Subscription(
+                trigger=trigger.name,
+                types=webhooks.event_types(trigger.provider, trigger.events),
+                subject=at,
+                filter=trigger.filter,
+                inputs=trigger.inputs,
+                inputs_from=trigger.inputs_from,
+                key=trigger.key,
+                not_before=trigger.not_before,
+                window=trigger.window,
+            )
 
 
 def event_subject(deployment: str, trigger: str) -> str:
@@ -236,49 +283,6 @@ def type_matches(pattern: str, type: str) -> bool:
     return pattern == type or (pattern.endswith(".*") and type.startswith(pattern[:-1]))
 
 
-# --------------------------------------------------------------------------------------------------------------- check
-
-
-def problems(definition: Definition) -> list[Problem]:
-    """Return everything that is wrong in a definition by itself: names, types, limits.
-
-    Expressions, cron expressions, time zones and inputs are checked by those who can read them.
-    """
-    found: list[Problem] = []
-    if not ids.is_name(definition.pipeline):
-        found.append(("pipeline", "use 1 to 100 letters, digits, '_' and '-'"))
-    if definition.deadline is not None and not definition.deadline > 0:
-        found.append(("deadline", "must be more than 0 seconds"))
-    if len(definition.triggers) > TRIGGERS_LIMIT:
-        found.append(("triggers", f"has {len(definition.triggers)} triggers; the limit is {TRIGGERS_LIMIT}"))
-    names = [trigger.name for trigger in definition.triggers]
-    for n, trigger in enumerate(definition.triggers):
-        at = f"triggers[{n}]"
-        if trigger.name in names[:n]:
-            found.append((f"{at}.name", f"another trigger of the deployment is called {trigger.name!r}"))
-        if isinstance(trigger, EndpointTrigger) and trigger is not definition.endpoint:
-            found.append((at, "a deployment has at most one endpoint"))
-        found += [(f"{at}.{path}", message) for path, message in _trigger_problems(trigger)]
-    return found
-
-
-def _trigger_problems(trigger: Trigger) -> Iterator[Problem]:
-    try:
-        ids.check_name(trigger.name, "trigger")
-    except InvalidIdError as error:
-        yield "name", str(error)
-    match trigger:
-        case EventTrigger():
-            yield from _event_problems(trigger)
-        case CronTrigger():
-            yield from _cron_problems(trigger)
-        case EndpointTrigger():
-            yield from _endpoint_problems(trigger)
-    for path, text in expressions(trigger):
-        if len(text) > EXPRESSION_LIMIT:
-            yield path, f"has {len(text)} characters; the limit is {EXPRESSION_LIMIT}"
-
-
 def expressions(trigger: Trigger) -> Iterator[Problem]:
     """The CEL expressions of a trigger, each with its path in the trigger."""
     shape = subscription("d", trigger)
@@ -290,49 +294,3 @@ def expressions(trigger: Trigger) -> Iterator[Problem]:
     }
     named |= {f"inputs.{name}": text for name, text in shape.inputs.items()}
     yield from ((path, text) for path, text in named.items() if text)
-
-
-def _event_problems(trigger: EventTrigger) -> Iterator[Problem]:
-    if not trigger.types:
-        yield "types", "is empty: name the types of events, such as 'com.acme.dataset.updated' or 'com.acme.*'"
-    for type in trigger.types:
-        if not is_event_type(type.removesuffix(".*")):
-            yield "types", f"{type[:100]!r} is not a type of events: use words of letters, digits, '_', '-' and dots"
-    if trigger.window is not None:
-        yield from _window_problems(trigger.window, trigger)
-        if trigger.not_before:
-            yield "not_before", "cannot be combined with a window"
-
-
-def _cron_problems(trigger: CronTrigger) -> Iterator[Problem]:
-    if bool(trigger.cron) == bool(trigger.every):
-        yield "cron", "give either a cron expression or an interval (every)"
-    if trigger.every and not 1 <= trigger.every <= 366 * 86400:
-        yield "every", "must be between 1 second and 366 days"
-    if not 0 <= trigger.jitter <= 86400:
-        yield "jitter", "must be between 0 seconds and 1 day"
-    if trigger.start is not None and trigger.end is not None and trigger.end <= trigger.start:
-        yield "end", "must be after start"
-    if not 1 <= trigger.catchup_limit <= 10_000:
-        yield "catchup_limit", "must be between 1 and 10000"
-
-
-def _endpoint_problems(trigger: EndpointTrigger) -> Iterator[Problem]:
-    if not 0 <= trigger.wait <= WAIT_LIMIT:
-        yield "wait", f"must be between 0 and {WAIT_LIMIT:g} seconds"
-    if not 0 <= trigger.rate <= 100_000:
-        yield "rate", "must be between 0 (any number) and 100000 requests per second"
-    if not 1 <= trigger.queue <= QUEUE_LIMIT:
-        yield "queue", f"must be between 1 and {QUEUE_LIMIT}"
-
-
-def _window_problems(window: Window, trigger: EventTrigger) -> Iterator[Problem]:
-    if not 0 < window.seconds <= 30 * 86400:
-        yield "window.seconds", "must be more than 0 seconds and at most 30 days, as long as events are kept"
-    if window.kind is WindowKind.BATCH:
-        if not 0 <= window.count <= 10_000:
-            yield "window.count", "must be at most 10000"
-    elif window.count:
-        yield "window.count", "only applies to batches"
-    if window.kind is WindowKind.ALL_OF and len(trigger.types) < 2:
-        yield "types", "all_of needs at least two types of events"

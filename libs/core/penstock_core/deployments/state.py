@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from penstock_core.deployments.definition import Definition, problems
+from penstock_core.deployments.definition import Definition
+from penstock_core.deployments.definition_problems import problems
 from penstock_core.deployments.facts import (
     REASON_LIMIT,
     DeploymentApplied,

@@ -132,7 +132,60 @@ class Endpoint:
         return {"kind": "endpoint", "name": self.name or name, "wait": wait, "rate": self.rate, "queue": self.queue}
 
 
-Trigger = Cron | On | Endpoint
+@dataclass(frozen=True)
+class Webhook:
+    """Run for webhooks, which other systems send to `POST /v1/webhooks/default/NAME`. Each becomes an event.
+
+    Attributes:
+        provider: `github`, `gitlab`, `standard` (Standard Webhooks) or `hmac` (any sender that signs with HMAC).
+        secret_env: name of the environment variable of the gateway that has the secret.
+        secret_file: absolute path of a file on the gateway's machine that has it, instead.
+        events: of GitHub and GitLab: those that start runs, such as "push" or "release.published"; default: all.
+        header: of `hmac`: the header with the signature, in hexadecimal or Base64; default `X-Signature`.
+        algorithm: of `hmac`: `sha256`, `sha512` or `sha1`.
+        id_header: of `hmac`: the header that identifies a delivery; default: every delivery is new.
+        filter, inputs, key, not_before, debounce, throttle, batch, within: as in `On`.
+        name: of the trigger.
+    """
+
+    provider: str
+    secret_env: str = ""
+    secret_file: str = ""
+    events: str | Sequence[str] = ()
+    header: str = ""
+    algorithm: str = "sha256"
+    id_header: str = ""
+    filter: str = ""
+    inputs: Inputs = None
+    key: str = ""
+    not_before: str = ""
+    debounce: Duration | None = None
+    throttle: Duration | None = None
+    batch: int = 0
+    within: Duration | None = None
+    name: str = ""
+
+    def definition(self, name: str) -> dict[str, Any]:
+        """Return the trigger as JSON."""
+        return {
+            "kind": "webhook",
+            "name": self.name or name,
+            "provider": self.provider,
+            "secret_env": self.secret_env,
+            "secret_file": self.secret_file,
+            "events": [self.events] if isinstance(self.events, str) else list(self.events),
+            "header": self.header,
+            "algorithm": self.algorithm,
+            "id_header": self.id_header,
+            "filter": self.filter,
+            **_inputs(self.inputs),
+            "key": self.key,
+            "not_before": self.not_before,
+            "window": _window(self),
+        }
+
+
+Trigger = Cron | On | Endpoint | Webhook
 """What starts the runs of a deployment."""
 
 
@@ -182,7 +235,7 @@ class Deployment:
     def _trigger(self, n: int, trigger: Any) -> dict[str, Any]:
         if not isinstance(trigger, Trigger):
             raise DefinitionError(
-                f"trigger {n + 1} of deployment {self.name!r} must be a Cron, On or Endpoint, not {trigger!r}",
+                f"trigger {n + 1} of deployment {self.name!r} must be a Cron, On, Endpoint or Webhook, not {trigger!r}",
                 self.file,
                 self.line,
             )
@@ -235,8 +288,8 @@ def _inputs(inputs: Inputs) -> dict[str, Any]:
     return {"inputs": dict(inputs or {})}
 
 
-def _window(trigger: On) -> dict[str, Any] | None:
-    given = [name for name in ("debounce", "throttle", "batch", "all_of") if getattr(trigger, name)]
+def _window(trigger: On | Webhook) -> dict[str, Any] | None:
+    given = [name for name in ("debounce", "throttle", "batch", "all_of") if getattr(trigger, name, None)]
     if len(given) > 1:
         raise options.definition_error(f"{' and '.join(given)} cannot be combined: use one of them")
     if not given:
@@ -258,8 +311,8 @@ def _window(trigger: On) -> dict[str, Any] | None:
 def from_mapping(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the definition of a deployment in a `penstock.yaml`, as JSON.
 
-    Each trigger is an object with one of the keys `cron`, `every`, `on` or `endpoint` (with the value true), and the
-    options of the class of that name.
+    Each trigger is an object with one of the keys `cron`, `every`, `on`, `webhook` or `endpoint` (with the value true),
+    and the options of the class of that name.
 
     Raises:
         DefinitionError: a trigger has no such key, or an unknown option.
@@ -284,12 +337,14 @@ def _from_yaml(name: str, n: int, given: dict[str, Any]) -> Trigger:
         shape, given = On, {"types": given.pop("on"), **given}
     elif "cron" in given or "every" in given:
         shape = Cron
+    elif "webhook" in given:
+        shape, given = Webhook, {"provider": given.pop("webhook"), **given}
     elif given.get("endpoint") is True:
         shape = Endpoint
         del given["endpoint"]
     else:
         raise DefinitionError(
-            f"deployment {name!r}: trigger {n + 1} needs one of the keys cron, every, on, or endpoint: true"
+            f"deployment {name!r}: trigger {n + 1} needs one of the keys cron, every, on, webhook, or endpoint: true"
         )
     known = [one.name for one in dataclasses.fields(shape) if one.init]
     unknown = [key for key in given if key not in known]

@@ -2,8 +2,8 @@
 
 - The `Host` header must be an allowed name of this gateway, else 421. This blocks DNS rebinding: a web page whose name
   now resolves to 127.0.0.1.
-- `/v1` needs a bearer token, which is resolved to the principal of the request; links under `/v1/answers` have
-  signatures instead. A token of an endpoint opens only that endpoint.
+- `/v1` needs a bearer token, which is resolved to the principal of the request; links under `/v1/answers` and
+  webhooks have signatures instead. A token of an endpoint opens only that endpoint.
 - Every refused request and every request that may change something is one audit line in the log: who, what, outcome.
 - An unexpected error becomes a problem document and a line in the log, never a traceback for the client.
 """
@@ -21,8 +21,11 @@ from penstock_gateway.access.authentication import Authenticator, TokenScopeErro
 from penstock_gateway.http import principal, problems
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
-_SIGNED = "/v1/answers/"
-"""Paths below this need a signature instead of the token."""
+_SIGNED_LINKS = "/v1/answers/"
+"""Paths below this have a signature, which replaces the token. They are secret."""
+
+_SIGNED = (_SIGNED_LINKS, "/v1/webhooks/")
+"""Requests for paths below these need a signature, or another proof of a secret, instead of the token."""
 
 _REFUSED = frozenset({401, 403, 421})
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -91,7 +94,7 @@ class Guard:
             principal=str(principal.known(scope) or "") or None,
             operation=getattr(endpoint, "__name__", None),
             method=scope["method"],
-            path=_SIGNED if path.startswith(_SIGNED) else path,  # the rest is a secret
+            path=_SIGNED_LINKS if path.startswith(_SIGNED_LINKS) else path,
             outcome="refused" if status in _REFUSED else "failed" if failed else "done",
             status=status,
         )

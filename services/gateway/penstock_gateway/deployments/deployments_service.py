@@ -22,8 +22,8 @@ from penstock_contracts.deployments import (
 )
 from penstock_core import ids, requests
 from penstock_core.deployments import definition as definitions
-from penstock_core.deployments import state
-from penstock_core.deployments.definition import CronTrigger, Definition
+from penstock_core.deployments import definition_problems, state
+from penstock_core.deployments.definition import CronTrigger, Definition, WebhookTrigger
 from penstock_core.deployments.facts import (
     DeploymentApplied,
     DeploymentDeleted,
@@ -41,6 +41,7 @@ from penstock_gateway.errors import UnprocessableError
 from penstock_gateway.registry import model_inputs
 from penstock_gateway.registry.model_registry import Registry
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
+from penstock_gateway.webhooks import secrets
 
 TICKS_LIMIT = 1_000
 """Most ticks that are computed ahead, per trigger."""
@@ -194,10 +195,12 @@ class Deployments:
 
     async def _checked(self, name: str, definition: Definition) -> Definition:
         """Return a definition with complete references to artifacts; refuse one that could never start a run."""
-        problems = definitions.problems(definition)
+        problems = definition_problems.problems(definition)
         for n, trigger in enumerate(definition.triggers):
             at = f"triggers[{n}]"
             problems += [(f"{at}.{path}", message) for path, message in self._expression_problems(trigger)]
+            if isinstance(trigger, WebhookTrigger):
+                problems += [(f"{at}.{field}", message) for field, message in secrets.check(trigger)]
             if isinstance(trigger, CronTrigger):
                 problems += [(f"{at}.{field}", message) for field, message in cron_expressions.check(trigger)]
         if problems:

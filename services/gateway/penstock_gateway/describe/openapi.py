@@ -21,6 +21,7 @@ _TAGS = {
     "waits": "What steps wait for: answers to questions, events.",
     "deployments": "When pipelines run by themselves: triggers, revisions, decisions on events.",
     "endpoints": "Deployments as functions over HTTP.",
+    "webhooks": "Webhooks of other systems, each of which becomes an event.",
     "events": "Events, which start runs and which steps wait for.",
     "retention": "Retention policies and garbage collection.",
     "limits": "Limits of steps and runs that run at the same time.",

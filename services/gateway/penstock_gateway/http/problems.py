@@ -40,6 +40,7 @@ from penstock_gateway.errors import (
     NotFoundError,
     RunFailedError,
     TooManyRequestsError,
+    UnverifiedError,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -69,6 +70,7 @@ _STATUSES: dict[type[BaseException], int] = {
     ConflictError: 409,
     ContentTooLargeError: 413,
     TooManyRequestsError: 429,
+    UnverifiedError: 401,
     RunFailedError: 500,
     BadReplyError: 502,
     ArtifactError: 500,

@@ -1,0 +1,147 @@
+"""What is wrong in the definition of a deployment by itself: names, types, limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from penstock_core import ids
+from penstock_core.deployments import webhooks
+from penstock_core.deployments.definition import (
+    EXPRESSION_LIMIT,
+    QUEUE_LIMIT,
+    TRIGGERS_LIMIT,
+    WAIT_LIMIT,
+    CronTrigger,
+    Definition,
+    EndpointTrigger,
+    EventTrigger,
+    Problem,
+    Trigger,
+    WebhookTrigger,
+    Window,
+    WindowKind,
+    expressions,
+    is_event_type,
+)
+from penstock_core.deployments.webhooks import Provider
+from penstock_core.errors import InvalidIdError
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}\Z")
+
+
+def problems(definition: Definition) -> list[Problem]:
+    """Return everything that is wrong in a definition by itself: names, types, limits.
+
+    Expressions, cron expressions, time zones and inputs are checked by those who can read them.
+    """
+    found: list[Problem] = []
+    if not ids.is_name(definition.pipeline):
+        found.append(("pipeline", "use 1 to 100 letters, digits, '_' and '-'"))
+    if definition.deadline is not None and not definition.deadline > 0:
+        found.append(("deadline", "must be more than 0 seconds"))
+    if len(definition.triggers) > TRIGGERS_LIMIT:
+        found.append(("triggers", f"has {len(definition.triggers)} triggers; the limit is {TRIGGERS_LIMIT}"))
+    names = [trigger.name for trigger in definition.triggers]
+    for n, trigger in enumerate(definition.triggers):
+        at = f"triggers[{n}]"
+        if trigger.name in names[:n]:
+            found.append((f"{at}.name", f"another trigger of the deployment is called {trigger.name!r}"))
+        if isinstance(trigger, EndpointTrigger) and trigger is not definition.endpoint:
+            found.append((at, "a deployment has at most one endpoint"))
+        found += [(f"{at}.{path}", message) for path, message in _trigger_problems(trigger)]
+    return found
+
+
+def _trigger_problems(trigger: Trigger) -> Iterator[Problem]:
+    try:
+        ids.check_name(trigger.name, "trigger")
+    except InvalidIdError as error:
+        yield "name", str(error)
+    match trigger:
+        case EventTrigger():
+            yield from _event_problems(trigger)
+        case CronTrigger():
+            yield from _cron_problems(trigger)
+        case EndpointTrigger():
+            yield from _endpoint_problems(trigger)
+        case WebhookTrigger():
+            yield from _webhook_problems(trigger)
+    for path, text in expressions(trigger):
+        if len(text) > EXPRESSION_LIMIT:
+            yield path, f"has {len(text)} characters; the limit is {EXPRESSION_LIMIT}"
+
+
+def _event_problems(trigger: EventTrigger) -> Iterator[Problem]:
+    if not trigger.types:
+        yield "types", "is empty: name the types of events, such as 'com.acme.dataset.updated' or 'com.acme.*'"
+    for type in trigger.types:
+        if not is_event_type(type.removesuffix(".*")):
+            yield "types", f"{type[:100]!r} is not a type of events: use words of letters, digits, '_', '-' and dots"
+    yield from _combination_problems(trigger)
+
+
+def _cron_problems(trigger: CronTrigger) -> Iterator[Problem]:
+    if bool(trigger.cron) == bool(trigger.every):
+        yield "cron", "give either a cron expression or an interval (every)"
+    if trigger.every and not 1 <= trigger.every <= 366 * 86400:
+        yield "every", "must be between 1 second and 366 days"
+    if not 0 <= trigger.jitter <= 86400:
+        yield "jitter", "must be between 0 seconds and 1 day"
+    if trigger.start is not None and trigger.end is not None and trigger.end <= trigger.start:
+        yield "end", "must be after start"
+    if not 1 <= trigger.catchup_limit <= 10_000:
+        yield "catchup_limit", "must be between 1 and 10000"
+
+
+def _endpoint_problems(trigger: EndpointTrigger) -> Iterator[Problem]:
+    if not 0 <= trigger.wait <= WAIT_LIMIT:
+        yield "wait", f"must be between 0 and {WAIT_LIMIT:g} seconds"
+    if not 0 <= trigger.rate <= 100_000:
+        yield "rate", "must be between 0 (any number) and 100000 requests per second"
+    if not 1 <= trigger.queue <= QUEUE_LIMIT:
+        yield "queue", f"must be between 1 and {QUEUE_LIMIT}"
+
+
+def _webhook_problems(trigger: WebhookTrigger) -> Iterator[Problem]:
+    yield from _secret_problems(trigger)
+    for event in trigger.events:
+        if trigger.provider not in webhooks.TYPED:
+            yield "events", f"a {trigger.provider.value} webhook has no types of events: use a filter"
+        elif not is_event_type(event):
+            yield "events", f"{event[:100]!r} is not an event of {trigger.provider.value}, such as 'push'"
+    if trigger.algorithm not in webhooks.ALGORITHMS:
+        yield "algorithm", f"must be one of {', '.join(webhooks.ALGORITHMS)}"
+    if trigger.provider is not Provider.HMAC:
+        for option in ("header", "id_header"):
+            if getattr(trigger, option):
+                yield option, "only applies to 'hmac'"
+    yield from _combination_problems(trigger)
+
+
+def _secret_problems(trigger: WebhookTrigger) -> Iterator[Problem]:
+    if bool(trigger.secret_env) == bool(trigger.secret_file):
+        yield "secret_env", "name the environment variable (secret_env) or the file (secret_file) of the secret"
+    if trigger.secret_env and not _VARIABLE.match(trigger.secret_env):
+        yield "secret_env", "must be the name of an environment variable of the gateway, not the secret itself"
+    if trigger.secret_file and not trigger.secret_file.startswith("/"):
+        yield "secret_file", "must be an absolute path on the machine of the gateway"
+
+
+def _combination_problems(trigger: EventTrigger | WebhookTrigger) -> Iterator[Problem]:
+    if trigger.window is not None:
+        yield from _window_problems(trigger.window, trigger)
+        if trigger.not_before:
+            yield "not_before", "cannot be combined with a window"
+
+
+def _window_problems(window: Window, trigger: EventTrigger | WebhookTrigger) -> Iterator[Problem]:
+    if not 0 < window.seconds <= 30 * 86400:
+        yield "window.seconds", "must be more than 0 seconds and at most 30 days, as long as events are kept"
+    if window.kind is WindowKind.BATCH:
+        if not 0 <= window.count <= 10_000:
+            yield "window.count", "must be at most 10000"
+    elif window.count:
+        yield "window.count", "only applies to batches"
+    if window.kind is WindowKind.ALL_OF and (isinstance(trigger, WebhookTrigger) or len(trigger.types) < 2):
+        yield "types", "all_of needs at least two types of events"

@@ -1,0 +1,1 @@
+"""Webhooks of other systems: verified, stored as events."""

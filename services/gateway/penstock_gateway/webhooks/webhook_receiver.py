@@ -1,0 +1,121 @@
+"""Receives webhooks: verifies a delivery, and stores it as an event before it is acknowledged."""
+
+from __future__ import annotations
+
+import secrets as random
+import time
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+from structlog.typing import FilteringBoundLogger
+
+from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_contracts import event_codec
+from penstock_contracts.event_codec import InvalidEventError
+from penstock_contracts.waits import EventAccepted
+from penstock_core.deployments import webhooks
+from penstock_core.deployments.definition import WebhookTrigger, event_subject
+from penstock_core.deployments.events import Event
+from penstock_core.deployments.webhooks import InvalidDeliveryError, UnusableSecretError
+from penstock_core.errors import UnavailableError
+from penstock_gateway.errors import NotFoundError, UnprocessableError, UnverifiedError
+from penstock_gateway.http import bodies
+from penstock_gateway.project import PROJECT
+from penstock_gateway.webhooks import secrets
+
+_FORM = "application/x-www-form-urlencoded"
+
+
+class WebhookReceiver:
+    """See the module."""
+
+    def __init__(self, deployments: DeploymentLog, events: EventStream, logger: FilteringBoundLogger) -> None:
+        self._deployments = deployments
+        self._events = events
+        self._logger = logger
+
+    async def trigger(self, project: str, name: str, trigger: str | None) -> WebhookTrigger:
+        """Return the webhook trigger of a deployment; the only one, if none is named.
+
+        Raises:
+            NotFoundError: it does not exist, or there are several.
+        """
+        deployment = await self._deployments.get(PROJECT, name) if project == PROJECT else None
+        definition = deployment.current.definition if deployment is not None and deployment.current else None
+        found = [
+            one
+            for one in (definition.triggers if definition is not None else ())
+            if isinstance(one, WebhookTrigger) and trigger in (None, one.name)
+        ]
+        if len(found) != 1:
+            advice = "add the name of the trigger to the path" if found else "deploy one with a Webhook() trigger"
+            raise NotFoundError(f"There is no webhook {project[:100]}/{name[:100]}", advice)
+        return found[0]
+
+    async def receive(
+        self, deployment: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes
+    ) -> EventAccepted:
+        """Verify a delivery and store its event.
+
+        Args:
+            deployment: name of the deployment.
+            trigger: its webhook.
+            headers: of the request, with lower-case names.
+            body: of the request.
+
+        Raises:
+            UnverifiedError: it was not sent by somebody who knows the secret, or is too old.
+            UnprocessableError: it is not of the form that the provider uses.
+            UnavailableError: the gateway does not have the secret, or the event cannot be stored; a retry may help.
+        """
+        try:
+            verified = webhooks.verify(trigger.verification, secrets.read(trigger), headers, body, time.time())
+        except UnusableSecretError as error:
+            self._logger.error(
+                "the secret of a webhook cannot be used", deployment=deployment, trigger=trigger.name, error=str(error)
+            )
+            raise UnavailableError("the gateway cannot use the secret of this webhook: see its log") from error
+        if not verified:
+            raise UnverifiedError(
+                "The signature or token is missing, wrong or too old", f"it must be that of {trigger.provider.value}"
+            )
+        event = self._event(deployment, trigger, headers, body)
+        sequence, duplicate = await self._events.publish(event)
+        return EventAccepted(
+            id=event.id,
+            source=event.source,
+            type=event.type,
+            sequence=sequence,
+            digest=event.digest,
+            duplicate=duplicate,
+        )
+
+    def _event(self, deployment: str, trigger: WebhookTrigger, headers: Mapping[str, str], body: bytes) -> Event:
+        whole = bodies.parse_json(_json(headers, body))
+        subject = event_subject(deployment, trigger.name)
+        origin = f"penstock/webhooks/{subject}"
+        try:
+            found = webhooks.read(trigger.provider, headers, whole, origin, trigger.id_header)
+            data, omitted = webhooks.shrink(whole, event_codec.DATA_LIMIT)
+            attributes = {
+                "type": found.type,
+                "source": found.source,
+                # Providers send one delivery, with one id, to each of their webhooks.
+                "id": f"{subject}/{found.id or random.token_hex(16)}",
+                "subject": subject,
+                **({"omitted": ",".join(omitted)} if omitted else {}),
+            }
+            return event_codec.event(PROJECT, attributes, data)
+        except InvalidDeliveryError as error:
+            raise UnprocessableError("The webhook cannot be read", str(error)) from error
+        except InvalidEventError as error:
+            raise UnprocessableError("The webhook cannot be stored", str(error), errors=error.errors) from error
+
+
+def _json(headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return the JSON of a body; GitHub may send it as a field of a form."""
+    if headers.get("content-type", "").partition(";")[0].strip().lower() == _FORM:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+        return fields.get("payload", [""])[0].encode()
+    return body
