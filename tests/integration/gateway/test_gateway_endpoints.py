@@ -268,7 +268,7 @@ async def test_a_full_queue_refuses_requests_until_runs_finish(platform: Platfor
     await platform.finish(found[0].run_id, outputs={"result": Inline(0)})
     await _until(lambda: http("POST", path, {"n": 1}), lambda answer: answer.status == 202)
     assert (await http("POST", path, {"n": 1})).status == 429
-    assert len(await runs(platform, "busy")) == 4
+    assert len(await started(platform, "busy", 4)) == 4
 
 
 async def test_an_invalid_request_takes_no_place_in_the_queue(platform: Platform, http: Http) -> None:

@@ -20,10 +20,10 @@ from penstock_core.deployments.definition import (
     Trigger,
     Window,
     WindowKind,
-    problems,
     subscription,
     type_matches,
 )
+from penstock_core.deployments.definition_problems import problems
 from penstock_core.deployments.events import Event
 from penstock_core.deployments.facts import (
     DeploymentApplied,

@@ -96,6 +96,10 @@ class CallTracker:
             if not self._waiting[subject]:
                 del self._waiting[subject]
 
+    def waits(self, deployment: str, digest: str) -> bool:
+        """Return whether a request was accepted, and has no decision yet."""
+        return digest in self._undecided[deployment]
+
     def add(self, deployment: str, digest: str) -> None:
         """Count a request until its decision arrives."""
         self._undecided[deployment][digest] = time.monotonic()

@@ -158,29 +158,37 @@ class Endpoints:
         if earlier is not None:
             return await self._outcome(earlier, deadline)
         call = Call(endpoint=endpoint.name, event=self._event(endpoint, inputs, key, by))
-        await self._admit(endpoint)
+        repeated = self._tracker.waits(endpoint.name, call.event.digest)
+        if not repeated:
+            await self._admit(endpoint)
         async with self._tracker.watch(call.decision_subject) as decided:
-            call, duplicate = await self._store(endpoint, call)
+            call, duplicate = await self._store(endpoint, call, counts=not repeated)
             self._check_equal(call.event, inputs)
             if wait > 0 and not duplicate:
                 await self._set(decided, deadline)
         return await self._outcome(call, deadline)
 
-    async def _store(self, endpoint: Endpoint, call: Call) -> tuple[Call, bool]:
-        """Store an admitted request; returns it as it is stored, and whether it was stored before."""
+    async def _store(self, endpoint: Endpoint, call: Call, *, counts: bool) -> tuple[Call, bool]:
+        """Store an admitted request; returns it as it is stored, and whether it was stored before.
+
+        It `counts` from its admission on, so that concurrent requests cannot exceed the limit together; a repeated one
+        is counted already.
+        """
         digest = call.event.digest
-        # It counts from its admission on, so that concurrent requests cannot exceed the limit together.
-        self._tracker.add(endpoint.name, digest)
+        if counts:
+            self._tracker.add(endpoint.name, digest)
         try:
             await self._check(endpoint, call.event.data)
             sequence, duplicate = await self._events.publish(call.event)
         except BaseException:
-            self._tracker.drop(endpoint.name, digest)
+            if counts:
+                self._tracker.drop(endpoint.name, digest)
             raise
         if not duplicate:
             stored = replace(call.event, sequence=sequence, received_at=time.time())
             return replace(call, event=stored), False
-        self._tracker.drop(endpoint.name, digest)
+        if counts:
+            self._tracker.drop(endpoint.name, digest)
         known = await self._events.get(sequence)
         if known is None:
             raise ConflictError("The request was stored before and has expired", "use another idempotency key")
