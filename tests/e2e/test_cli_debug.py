@@ -84,7 +84,7 @@ def logs(folder: Path, n: int) -> Path:
     context().set_tag("stage", "trial")
     context().log_artifact("rows", pd.DataFrame({"x": [os.getpid()]}))
     context().register_model("never-registered", {"weights": [os.getpid()]})
-    context().progress(0.5, "half")
+    context().progress(1, 2, "half")
     context().checkpoint({"epoch": context().attempt})
     if context().attempt == 1:
         raise ConnectionError("try again")
@@ -282,7 +282,7 @@ def test_nothing_is_written_and_everything_logged_is_printed(project: Project, l
         "tag stage = trial",
         "artifact rows = parquet, ",
         "model never-registered: not registered",
-        "progress 50% half",
+        "progress 1/2 half",
         "result = file, ",
     ):
         assert line in out

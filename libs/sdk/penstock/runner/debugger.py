@@ -79,10 +79,10 @@ class PrintingRecorder(Recorder):
         super().model(wanted)
         _say(f"model {wanted.model}: not registered, because this is a debugger")
 
-    def progress(self, fraction: float, text: str) -> None:
+    def progress(self, done: float, total: float, text: str) -> None:
         """Record and print progress."""
-        super().progress(fraction, text)
-        _say(f"progress {fraction:.0%} {text}".rstrip())
+        super().progress(done, total, text)
+        _say(f"progress {done:g}/{total:g} {text}".rstrip())
 
 
 def debug(order: DebugOrder, folder: Path) -> int:
