@@ -1,54 +1,105 @@
-"""The command tree."""
+"""The command tree.
+
+Importing all commands and building their parsers takes longer than most commands: only those that the arguments may
+call are imported.
+"""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
 
-from penstock_cli import (
-    admin,
-    artifacts,
-    events,
-    limits,
-    models,
-    questions,
-    retention,
-    tokens,
-    typer_readers,
-    versions,
-)
-from penstock_cli.deployments import deploy, group, triggers
+from penstock_cli import typer_readers
 from penstock_cli.display import output
-from penstock_cli.platform import doctor, down, up
-from penstock_cli.runs import (
-    cancel,
-    compare,
-    debug,
-    explain,
-    export,
-    list_runs,
-    logs,
-    metrics,
-    mlflow_export,
-    register,
-    remove,
-    rerun,
-    run,
-    show,
-)
 from penstock_core.version import VERSION
 
-app = typer.Typer(
-    name="penstock",
-    help="Run machine-learning pipelines written in plain Python.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-runs = typer.Typer(help="List, show, follow, cancel and rerun runs.", no_args_is_help=True)
+COMMANDS = {
+    "run": "penstock_cli.runs.run:run",
+    "register": "penstock_cli.runs.register:register",
+    "deploy": "penstock_cli.deployments.deploy:deploy",
+    "apply": "penstock_cli.deployments.deploy:apply",
+    "debug": "penstock_cli.runs.debug:debug",
+    "up": "penstock_cli.platform.up:up",
+    "down": "penstock_cli.platform.down:down",
+    "runs": "",
+    "artifacts": "penstock_cli.artifacts:app",
+    "models": "penstock_cli.models:app",
+    "versions": "penstock_cli.versions:app",
+    "deployments": "penstock_cli.deployments.group:app",
+    "triggers": "penstock_cli.deployments.triggers:app",
+    "questions": "penstock_cli.questions:app",
+    "events": "penstock_cli.events:app",
+    "limits": "penstock_cli.limits:app",
+    "retention": "penstock_cli.retention:app",
+    "admin": "penstock_cli.admin:app",
+    "doctor": "penstock_cli.platform.doctor:doctor",
+    "whoami": "penstock_cli.tokens:whoami",
+}
+"""Where the function or the group of each command is, in the order of the help; `runs` is in `RUNS`."""
+
+RUNS = {
+    "list": "penstock_cli.runs.list_runs:list_runs",
+    "show": "penstock_cli.runs.show:show",
+    "logs": "penstock_cli.runs.logs:logs",
+    "explain": "penstock_cli.runs.explain:explain",
+    "metrics": "penstock_cli.runs.metrics:metrics",
+    "compare": "penstock_cli.runs.compare:compare",
+    "cancel": "penstock_cli.runs.cancel:cancel",
+    "rerun": "penstock_cli.runs.rerun:rerun",
+    "archive": "penstock_cli.runs.remove:archive",
+    "delete": "penstock_cli.runs.remove:delete",
+    "export": "penstock_cli.runs.export:export",
+    "export-mlflow": "penstock_cli.runs.mlflow_export:export_mlflow",
+}
+
+
+def command(arguments: Sequence[str] = ()) -> Any:
+    """Return the command, ready to be called with these arguments; without arguments, with all subcommands."""
+    return typer_readers.replace_readers(typer.main.get_command(app(arguments)))
+
+
+def app(arguments: Sequence[str] = ()) -> typer.Typer:
+    """Return the command as `command` does, before Typer compiles it."""
+    made = typer.Typer(
+        name="penstock",
+        help="Run machine-learning pipelines written in plain Python.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    made.callback()(_root)
+    for name in _called(COMMANDS, arguments):
+        if name == "runs":
+            made.add_typer(_runs(arguments[1:]), name=name)
+        else:
+            _add(made, name, COMMANDS[name])
+    return made
+
+
+def _runs(arguments: Sequence[str]) -> typer.Typer:
+    made = typer.Typer(help="List, show, follow, cancel and rerun runs.", no_args_is_help=True)
+    for name in _called(RUNS, arguments):
+        _add(made, name, RUNS[name])
+    return made
+
+
+def _called(commands: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
+    """Return the commands that the arguments may call: one, if they begin with its name."""
+    return [arguments[0]] if arguments and arguments[0] in commands else list(commands)
+
+
+def _add(parent: typer.Typer, name: str, where: str) -> None:
+    module, _, attribute = where.partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    if isinstance(found, typer.Typer):
+        parent.add_typer(found, name=name)
+    else:
+        parent.command(name)(found)
 
 
 def _version(wanted: bool) -> None:
@@ -57,49 +108,9 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
     """Run machine-learning pipelines written in plain Python."""
-
-
-app.command("run")(run.run)
-app.command("register")(register.register)
-app.command("deploy")(deploy.deploy)
-app.command("apply")(deploy.apply)
-app.command("debug")(debug.debug)
-app.command("up")(up.up)
-app.command("down")(down.down)
-runs.command("list")(list_runs.list_runs)
-runs.command("show")(show.show)
-runs.command("logs")(logs.logs)
-runs.command("explain")(explain.explain)
-runs.command("metrics")(metrics.metrics)
-runs.command("compare")(compare.compare)
-runs.command("cancel")(cancel.cancel)
-runs.command("rerun")(rerun.rerun)
-runs.command("archive")(remove.archive)
-runs.command("delete")(remove.delete)
-runs.command("export")(export.export)
-runs.command("export-mlflow")(mlflow_export.export_mlflow)
-app.add_typer(runs, name="runs")
-app.add_typer(artifacts.app, name="artifacts")
-app.add_typer(models.app, name="models")
-app.add_typer(versions.app, name="versions")
-app.add_typer(group.app, name="deployments")
-app.add_typer(triggers.app, name="triggers")
-app.add_typer(questions.app, name="questions")
-app.add_typer(events.app, name="events")
-app.add_typer(limits.app, name="limits")
-app.add_typer(retention.app, name="retention")
-app.add_typer(admin.app, name="admin")
-app.command("doctor")(doctor.doctor)
-app.command("whoami")(tokens.whoami)
-
-
-def command() -> Any:
-    """Return the command, ready to be called."""
-    return typer_readers.replace_readers(typer.main.get_command(app))

@@ -29,7 +29,7 @@ def main() -> None:
         from penstock_cli.app import command
 
         # A usage error is raised instead of printed by typer, so that everything is printed at one place.
-        code = command()(prog_name="penstock", standalone_mode=False) or 0
+        code = command(sys.argv[1:])(prog_name="penstock", standalone_mode=False) or 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else 2
     except BaseException as error:

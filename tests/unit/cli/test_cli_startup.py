@@ -19,7 +19,7 @@ from penstock.errors import (
     UnauthorizedError,
 )
 from penstock_cli import error_report, errors, typer_readers
-from penstock_cli.app import app
+from penstock_cli.app import COMMANDS, RUNS, app, command
 from penstock_cli.errors import DetachedError, UsageError
 from penstock_cli.platform import session
 from penstock_core.errors import DefinitionError, InputError
@@ -58,7 +58,7 @@ def test_other_types_are_left_to_typer(annotation: type) -> None:
     ],
 )
 def test_usage_errors_are_reported(arguments: list[str], message: str) -> None:
-    done = CliRunner().invoke(app, arguments)
+    done = CliRunner().invoke(app(), arguments)
     code, text = done.exit_code, done.output
     if "whole number" in message or "out of range" in message:
         command = [str(Path(sys.executable).parent / "penstock"), *arguments]
@@ -117,12 +117,29 @@ def test_the_cli_does_not_import_pydantic() -> None:
     assert done.stdout == "2\n" and "expected one of queued" in done.stderr
 
 
+def test_a_command_imports_no_other_commands_and_no_unused_parts_of_the_client() -> None:
+    unused = {"penstock_cli.models", "penstock_cli.runs.run", "penstock.client.models", "penstock.authoring", "rich"}
+    code = (
+        "import sys; from penstock_cli.app import command; command(['runs', 'list', '--json'])\n"
+        "import penstock_cli.platform.session, penstock_cli.display.summary\n"
+        f"print(*{unused} & set(sys.modules), 'penstock_cli.runs.list_runs' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "True\n"
+
+
+def test_wrong_names_are_reported_with_all_commands() -> None:
+    assert set(command().commands) == set(COMMANDS) and set(command().commands["runs"].commands) == set(RUNS)
+    for arguments, meant in ((["rums"], "runs"), (["runs", "lits"], "list")):
+        done = CliRunner().invoke(app(arguments), arguments)
+        assert done.exit_code == 2 and f"Did you mean '{meant}'" in done.output
+
+
 def test_every_command_has_help() -> None:
     names = [["run"], ["up"], ["doctor"], ["artifacts", "get"], ["versions", "list"]]
     names += [["runs", name] for name in ("list", "show", "logs", "cancel")]
     names += [["deployments", name] for name in ("list", "show", "create", "pause", "history", "next", "delete")]
     for name in names:
-        done = CliRunner().invoke(app, [*name, "--help"])
+        done = CliRunner().invoke(app(), [*name, "--help"])
         assert done.exit_code == 0 and "Usage:" in done.output and "--json" in done.output, name
 
 

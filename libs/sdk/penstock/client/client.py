@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
 from penstock.client.artifacts.artifacts import Artifacts
-from penstock.client.deployments import Deployments
-from penstock.client.endpoints import Endpoints
 from penstock.client.events import Events
 from penstock.client.http.transport import Transport
 from penstock.client.limits import Limits
-from penstock.client.models import Models
 from penstock.client.pipelines import Pipelines, Version
 from penstock.client.platform import Address, locator, state_folder
 from penstock.client.questions import Questions
@@ -36,6 +34,9 @@ from penstock.client.views import Run, build
 
 if TYPE_CHECKING:
     from penstock.authoring import Pipeline
+    from penstock.client.deployments import Deployments
+    from penstock.client.endpoints import Endpoints
+    from penstock.client.models import Models
 
 
 class Client:
@@ -53,9 +54,6 @@ class Client:
     Attributes:
         runs: submit, list, watch, cancel, rerun and compare runs.
         pipelines: register pipelines and read their versions.
-        deployments: what starts runs by itself.
-        endpoints: deployments that are called as functions.
-        models: registered models, their versions, aliases and gates.
         artifacts: outputs and artifacts of runs.
         events: events that steps wait for.
         questions: questions that steps ask, and their answers.
@@ -80,14 +78,34 @@ class Client:
         self.artifacts = Artifacts(transport, self.home)
         self.runs = Runs(transport, self.artifacts)
         self.pipelines = Pipelines(transport, self.artifacts)
-        self.deployments = Deployments(transport)
-        self.models = Models(transport, self.artifacts)
-        self.endpoints = Endpoints(transport, self.artifacts)
         self.events = Events(transport)
         self.questions = Questions(transport)
         self.limits = Limits(transport)
         self.retention = Retention(transport)
         self.tokens = Tokens(transport)
+
+    # These are imported when they are used: importing them takes longer than most requests.
+
+    @cached_property
+    def deployments(self) -> Deployments:
+        """What starts runs by itself."""
+        from penstock.client.deployments import Deployments
+
+        return Deployments(self.transport)
+
+    @cached_property
+    def endpoints(self) -> Endpoints:
+        """Deployments that are called as functions."""
+        from penstock.client.endpoints import Endpoints
+
+        return Endpoints(self.transport, self.artifacts)
+
+    @cached_property
+    def models(self) -> Models:
+        """Registered models, their versions, aliases and gates."""
+        from penstock.client.models import Models
+
+        return Models(self.transport, self.artifacts)
 
     def __repr__(self) -> str:
         return f"Client(home={str(self.home)!r})"

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.client.artifacts.artifacts import Artifacts
-from penstock.client.models import ModelVersion
 from penstock_core.errors import InputError
 
 _INLINE_LIMIT = 16_000
@@ -24,14 +23,15 @@ def encode_inputs(artifacts: Artifacts, values: Mapping[str, Any]) -> dict[str, 
 
 
 def _encode(artifacts: Artifacts, name: str, value: Any) -> Any:
-    if isinstance(value, ModelVersion):
-        return {"artifact": value.artifact}
     if _is_plain(value):
         return value
-    # The serializers are imported only for values that are more than numbers and texts.
+    # Imported only for values that are more than numbers and texts.
     from penstock import serialize
+    from penstock.client.models import ModelVersion
     from penstock.store import FolderStore
 
+    if isinstance(value, ModelVersion):
+        return {"artifact": value.artifact}
     with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
         store = FolderStore(folder)
         saved = serialize.save(value, Any, store, where=f"input {name!r}")
