@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from faststream.nats import NatsBroker
@@ -82,7 +84,7 @@ async def test_bootstrap_is_idempotent_and_updates_what_differs(tmp_path: Path) 
             await bootstrap(bus, pools=["default", "gpu"], ack_wait=2.5)
             assert (await bus.api(f"STREAM.INFO.{settings['name']}"))["created"] == created
             break
-        assert len(consumers(["default"])) == 23
+        assert len(consumers(["default"])) == 24
 
 
 async def test_the_first_fact_on_a_subject_wins(tmp_path: Path) -> None:
@@ -121,6 +123,23 @@ async def test_more_facts_than_one_batch_or_page(tmp_path: Path) -> None:
         read = await log.read("r1")
         assert [entry.fact for entry in read] == facts
         assert [entry.seq for entry in await log.read("r1", after=read[2000].seq)] == [e.seq for e in read[2001:]]
+
+
+async def test_a_read_ends_although_facts_are_appended_faster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with platform(tmp_path) as (_, bus):
+        log = NatsRunLog(bus, "test")
+        await log.append([end("r1", f"s-{n}") for n in range(1200)])
+        page, pages = bus._page, itertools.count(1)
+
+        async def slow_page(*query: Any) -> Any:
+            number = next(pages)
+            assert number < 10
+            await log.append([end("r1", f"late-{number}-{n}") for n in range(600)])
+            return await page(*query)
+
+        monkeypatch.setattr(bus, "_page", slow_page)
+        facts = [entry.fact for entry in await log.read("r1")]
+        assert [fact.key for fact in facts[:1200]] == [f"s-{n}" for n in range(1200)]
 
 
 async def test_concurrent_writers_have_one_winner(tmp_path: Path) -> None:

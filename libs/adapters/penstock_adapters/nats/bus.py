@@ -207,16 +207,18 @@ class Bus:
     async def pages(self, stream: str, subject: str, after: int = 0) -> AsyncGenerator[list[Msg]]:
         """The same in pages, for callers that process them one by one.
 
-        Pages of the "next message" kind: unlike `multi_last` they have no limit on how many subjects match. A page
-        that is not full need not be the last one: it may have reached the limit of bytes.
+        Messages that are stored while this reads are not awaited: the reader of a busy stream would never end. Pages of
+        the "next message" kind have no limit on how many subjects match, unlike `multi_last`. A page that is not full
+        need not be the last one: it may have reached the limit of bytes.
         """
-        seq = after + 1
-        while True:
+        seq, remaining = after + 1, None
+        while remaining is None or remaining > 0:
             page, end = await self._page(stream, {"seq": seq, "batch": PAGE, "next_by_subj": subject}, TIMEOUT)
-            if page:
-                yield page
-            if not page or end.get("Nats-Num-Pending", "0") == "0":
+            if not page:
                 return
+            yield page
+            pending = int(end.get("Nats-Num-Pending", "0"))
+            remaining = min(pending, pending if remaining is None else remaining - len(page))
             seq = int((page[-1].headers or {})["Nats-Sequence"]) + 1
 
     async def _page(self, stream: str, query: dict[str, Any], timeout: float) -> tuple[list[Msg], dict[str, str]]:
