@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock_contracts.bodies import RequestBody
 from penstock_core.ids import NAME_PATTERN
 
 
@@ -19,10 +20,8 @@ class WhoAmI(_Model):
     name: str
 
 
-class CreateTokenBody(BaseModel):
+class CreateTokenBody(RequestBody):
     """Create a named token."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=NAME_PATTERN)
 

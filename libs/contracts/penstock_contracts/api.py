@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
+from penstock_contracts.bodies import RequestBody
 from penstock_contracts.commands import (
     EnvironmentInfo,
     GitInfo,
@@ -33,7 +34,19 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class RegisterBody(_Model):
+class EnvironmentBody(EnvironmentInfo, RequestBody):
+    """The environment that the pipeline was compiled in and runs in, without any path."""
+
+
+class InterpreterBody(InterpreterHint, RequestBody):
+    """Where the environment is installed on this machine; no part of a version's identity."""
+
+
+class GitBody(GitInfo, RequestBody):
+    """The commit of the source bundle, if its folder is a Git work tree."""
+
+
+class RegisterBody(RequestBody):
     """Register a version of a pipeline. `pipeline` is the IR; put `source` to `/v1/artifacts/{sha256}` first.
 
     Without `publish` the version is an experiment: it is listed and can be run by its number, but it is never `latest`.
@@ -46,9 +59,9 @@ class RegisterBody(_Model):
         pattern=r"^[0-9a-f]{64}$",
         description="SHA-256 of the project modules that the pipeline imports; null: the whole bundle",
     )
-    environment: EnvironmentInfo
-    interpreter: InterpreterHint | None = None
-    git: GitInfo | None = None
+    environment: EnvironmentBody
+    interpreter: InterpreterBody | None = None
+    git: GitBody | None = None
     publish: bool = False
 
 
@@ -96,7 +109,7 @@ class VersionList(_Model):
     unreadable: list[str] = []
 
 
-class RunBody(_Model):
+class RunBody(RequestBody):
     """Submit a run. `inputs` are JSON values by parameter name; `version` null is the latest published one.
 
     `cache` applies to steps with a cache: `use` reads and writes cached results, `refresh` ignores and overwrites them,
@@ -114,7 +127,7 @@ class RunBody(_Model):
     deadline: float | None = Field(default=None, gt=0, le=MAX_DEADLINE)
 
 
-class RerunBody(_Model):
+class RerunBody(RequestBody):
     """Run an earlier run's pipeline again, as a new run with the same labels and priority.
 
     `version` is that of the earlier run (`same`), the `latest` published one, or a number. It may be omitted unless the
@@ -143,7 +156,7 @@ class RerunBody(_Model):
         raise ValueError("must be 'same', 'latest' or the number of a version")
 
 
-class CancelBody(_Model):
+class CancelBody(RequestBody):
     """Cancel a run or a step: why."""
 
     reason: str = Field(default="", max_length=1000)

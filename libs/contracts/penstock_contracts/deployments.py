@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Any, cast
 
 import pydantic
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
+from penstock_contracts.bodies import RequestBody
 from penstock_core import durations
 from penstock_core.deployments.decisions import Outcome
 from penstock_core.deployments.definition import (
@@ -25,10 +26,8 @@ from penstock_core.errors import InvalidInputsError
 from penstock_core.json_schema import kind
 
 
-class DeploymentBody(BaseModel):
+class DeploymentBody(RequestBody):
     """Create or update a deployment."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     definition: dict[str, Any] = Field(description="what runs, and what starts it; see deployment.schema.json")
     revision: int | None = Field(
@@ -39,19 +38,15 @@ class DeploymentBody(BaseModel):
     dry_run: bool = Field(default=False, description="check it, and change nothing")
 
 
-class DeploymentChange(BaseModel):
+class DeploymentChange(RequestBody):
     """Pause, resume or delete a deployment."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     reason: str = Field(default="", max_length=4_000)
     revision: int | None = Field(default=None, ge=0, description="the revision that you have read; another is refused")
 
 
-class RollbackBody(BaseModel):
+class RollbackBody(RequestBody):
     """Restore the definition of an earlier revision, as a new revision."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     to: int = Field(ge=1, description="the revision whose definition is restored")
     revision: int | None = Field(default=None, ge=0, description="the revision that you have read; another is refused")
@@ -166,11 +161,10 @@ class DecisionList(BaseModel):
     decisions: list[DecisionView]
 
 
-class TestBody(BaseModel):
+class TestBody(RequestBody):
     """An event to try on a deployment: nothing is stored, no run starts."""
 
     __test__ = False
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     event: dict[str, Any] = Field(description="a CloudEvent; id and source may be omitted")
 

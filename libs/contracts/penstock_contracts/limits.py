@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
+
+from penstock_contracts.bodies import RequestBody
 
 MOST_SLOTS = 100_000
 
 
-class LimitBody(BaseModel):
+class LimitBody(RequestBody):
     """Set a limit. With 0 slots, no attempt gets a slot until the limit is set again."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     slots: int = Field(ge=0, le=MOST_SLOTS, strict=True)
 

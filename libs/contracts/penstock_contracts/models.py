@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
+from penstock_contracts.bodies import RequestBody
 from penstock_core.ids import NAME_PATTERN
 from penstock_core.registry.facts import TAGS_LIMIT, TEXT_LIMIT
 
@@ -20,9 +21,7 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _Body(RequestBody):
     reason: Text = ""
 
 

@@ -6,14 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock_contracts.bodies import RequestBody
 from penstock_core import retention
 from penstock_core.retention import Policy
 
 
-class PolicyBody(BaseModel):
+class PolicyBody(RequestBody):
     """Which runs a policy matches, and how long to keep them. Any rule of a matching policy keeps a run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     project: str = Field(default="*", max_length=100, description="a pattern: `*` matches any characters, `?` one")
     pipeline: str = Field(default="*", max_length=100, description="a pattern: `*` matches any characters, `?` one")
@@ -62,10 +61,8 @@ class RetentionSettings(BaseModel):
     policies: list[PolicyView] = Field(default_factory=list[PolicyView])
 
 
-class ArchiveAfterBody(BaseModel):
+class ArchiveAfterBody(RequestBody):
     """Set when runs move from the log to the archive: seconds after their end; null: never."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     after: float | None = Field(ge=0, le=1e10)
 
@@ -85,19 +82,15 @@ class JanitorJob(BaseModel):
     settings: RetentionSettings | None = Field(default=None, description="used instead of the stored settings")
 
 
-class CollectBody(BaseModel):
+class CollectBody(RequestBody):
     """Start a garbage collection."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     dry_run: bool = False
     older_than_log: bool = False
 
 
-class RestoreBody(BaseModel):
+class RestoreBody(RequestBody):
     """Restore one archived run into the log, or all of them (null)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     run_id: str | None = Field(default=None, max_length=100)
 

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock_contracts.bodies import RequestBody
+
 NAME_LIMIT = 200
 COMMENT_LIMIT = 2000
 
@@ -53,7 +55,7 @@ class QuestionList(_Model):
     questions: list[Question]
 
 
-class AnswerBody(_Model):
+class AnswerBody(RequestBody):
     """An answer to a question of a step: one of its choices, and a comment."""
 
     choice: str = Field(max_length=10_000)

@@ -6,7 +6,7 @@ import asyncio
 from typing import Protocol, TypeVar
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
@@ -41,6 +41,7 @@ from penstock_gateway.endpoints.outputs import Outputs
 from penstock_gateway.events import routes as event_routes
 from penstock_gateway.file_owner import owner
 from penstock_gateway.http import connections, problems
+from penstock_gateway.http.parameters import refuse_unknown_parameters
 from penstock_gateway.http.server import ListenError, Server, bind
 from penstock_gateway.integrity import routes as integrity_routes
 from penstock_gateway.integrity.auditor import Auditor
@@ -156,7 +157,9 @@ def create_app() -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
     )
     for router in ROUTERS:
-        app.include_router(router)
+        # Links are opened by people, to whose addresses mail services may add parameters.
+        checks = [] if router is link_page_routes.router else [Depends(refuse_unknown_parameters)]
+        app.include_router(router, dependencies=checks)
     problems.install(app)
     return app
 

@@ -117,7 +117,7 @@ async def test_a_run_belongs_to_the_principal_that_requested_it(http: Http) -> N
         ("POST", "/v1/runs/{run}/steps/double-2/cancel", {"reason": "wrong data"}),
     ],
 )
-async def test_principals_claimed_by_clients_are_ignored(
+async def test_principals_claimed_by_clients_are_refused_or_ignored(
     platform: Platform, http: Http, method: str, path: str, body: dict[str, Any]
 ) -> None:
     token = await _create(http)
@@ -125,6 +125,8 @@ async def test_principals_claimed_by_clients_are_ignored(
     claims = {"by": "user:root", "requested_by": "user:root", "principal": "user:root"}
     headers = {"x-forwarded-user": "root", "from": "root@example.com"}
     answer = await http(method, path.format(run=run_id), body | claims, token=token, headers=headers)
+    assert (answer.status, answer.fields) == (422, set(claims))
+    answer = await http(method, path.format(run=run_id), body, token=token, headers=headers)
     assert answer.status == 202, answer.body
     records = await platform.log.read(answer.json()["run_id"])
     acted = {

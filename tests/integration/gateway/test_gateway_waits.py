@@ -97,7 +97,7 @@ async def test_an_answer_finishes_the_step(platform: Platform, http: Http, pipel
     if key == "each[1]":
         await platform.log.append([StepExpanded(run_id=run_id, key="each", count=2)])
     await asks(platform, run_id, key)
-    body = {"choice": "yes", "by": "ada", "comment": "looks good"}
+    body = {"choice": "yes", "comment": "looks good"}
     answer = await http("POST", path(run_id, key), body)
     assert answer.status == 200, answer.body
     first = answer.json()
@@ -110,9 +110,9 @@ async def test_an_answer_finishes_the_step(platform: Platform, http: Http, pipel
     fact = await end(platform, run_id, key)
     assert fact.outcome is Outcome.SUCCEEDED and fact.outputs == {"result": Inline("yes")}
     assert fact.params == {"answered_by": "token:default", "comment": "looks good"}
-    again = await http("POST", path(run_id, key), {"choice": "yes", "by": "grace"})
+    again = await http("POST", path(run_id, key), {"choice": "yes"})
     assert (again.status, again.json()) == (200, first | {"created": False})
-    other = await http("POST", path(run_id, key), {"choice": "no", "by": "grace"})
+    other = await http("POST", path(run_id, key), {"choice": "no"})
     assert other.status == 409
     assert other.json()["title"] == "Conflict"
     assert other.json()["detail"] == f"Step {key!r} was already answered 'yes': by token:default (looks good)"
@@ -155,7 +155,7 @@ async def test_answering_a_step_without_a_question_is_rejected(
 async def test_one_of_many_concurrent_answers_is_used(platform: Platform, http: Http, pipelines: set[str]) -> None:
     run_id = await begun(platform, pipelines)
     await asks(platform, run_id)
-    bodies = [{"choice": "yes" if n % 2 else "no", "by": f"user-{n}"} for n in range(10)]
+    bodies = [{"choice": "yes" if n % 2 else "no"} for n in range(10)]
     answers = await asyncio.gather(*(http("POST", path(run_id, "publish"), body) for body in bodies))
     created = [answer.json() for answer in answers if answer.status == 200 and answer.json()["created"]]
     assert len(created) == 1
@@ -224,7 +224,7 @@ async def test_a_suspended_step_shows_what_it_waits_for(platform: Platform, http
     assert (awaited["kind"], awaited["type"], awaited["key"]) == ("event", "labels.ready", "d1")
     child = steps["scoring"]["waits_for"]
     assert (child["kind"], child["run_id"], child["pipeline"]) == ("run", child_runs.run_id(run), "scoring")
-    await http("POST", path(run_id, "publish"), {"choice": "yes", "by": "ada"})
+    await http("POST", path(run_id, "publish"), {"choice": "yes"})
     step = (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["publish"]
     assert (step["state"], step["waits_for"], step["params"]) == ("succeeded", None, {"answered_by": "token:default"})
 
@@ -343,7 +343,7 @@ async def test_invalid_events(http: Http, body: Any, status: int) -> None:
 async def test_cancelling_one_step(platform: Platform, http: Http, pipelines: set[str]) -> None:
     run_id = await begun(platform, pipelines)
     await asks(platform, run_id)
-    answer = await http("POST", path(run_id, "publish", "cancel"), {"reason": "not now", "by": "ada"})
+    answer = await http("POST", path(run_id, "publish", "cancel"), {"reason": "not now"})
     assert (answer.status, answer.json()) == (202, {"run_id": run_id, "step": "publish", "state": None})
     assert (await http("POST", path(run_id, "publish", "cancel"))).status == 202
     facts = [record.fact for record in await platform.log.read(run_id)]
@@ -365,7 +365,7 @@ async def test_the_principal_that_cancels_a_run_is_recorded(
     platform: Platform, http: Http, pipelines: set[str]
 ) -> None:
     run_id = await begun(platform, pipelines)
-    await http("POST", f"/v1/runs/{run_id}/cancel", {"by": "ada", "reason": "wrong data"})
+    await http("POST", f"/v1/runs/{run_id}/cancel", {"reason": "wrong data"})
     facts = [record.fact for record in await platform.log.read(run_id)]
     assert [(fact.by, fact.reason) for fact in facts if isinstance(fact, CancelRequested)] == [
         ("token:default", "wrong data")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Header, Path, Query, Request, Security
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPBearer
 
 from penstock_core.access import Permission
-from penstock_gateway.http.problems import RequestError
+from penstock_gateway.http.problems import RequestError, sentence
 
 T = TypeVar("T")
 
@@ -25,6 +27,28 @@ LastEventId = Annotated[str | None, Header(description="resume after the event w
 _bearer = HTTPBearer(
     scheme_name="token", description="token of the platform: the file `token` in its state folder", auto_error=False
 )
+
+
+async def refuse_unknown_parameters(request: Request) -> None:
+    """Refuse a request whose query has a parameter that its operation lacks: a misspelt filter would match everything.
+
+    Raises:
+        RequestError: 422, naming the parameters.
+    """
+    if not request.query_params:
+        return
+    known = frozenset(_query_parameters(request.scope["route"].dependant))
+    unknown = [name for name in dict.fromkeys(request.query_params) if name not in known]
+    if unknown:
+        message = f"is unknown (parameters: {', '.join(sorted(known)) or 'none'})"
+        errors = [(f"query.{name[:100]}", message) for name in unknown[:20]]
+        raise RequestError(422, sentence(errors), errors=errors)
+
+
+def _query_parameters(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for below in dependant.dependencies:
+        yield from _query_parameters(below)
 
 
 def feature(kind: type[T]) -> Any:

@@ -90,6 +90,7 @@ _STATUSES: dict[type[BaseException], int] = {
 }
 """The statuses of errors, and of their subclasses, that `user_fault` and `retryable` do not determine."""
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 _RETRY_AFTER = {"retry-after": "1"}
 
 
@@ -182,7 +183,8 @@ def field_errors(error: pydantic.ValidationError | RequestValidationError) -> li
         where = [str(part) for part in item["loc"]]
         if len(where) > 1 and where[0] == "body":
             del where[0]
-        found.append((".".join(where) or "body", str(item["msg"])))
+        message = "is unknown" if item["type"] in _UNKNOWN else str(item["msg"])
+        found.append((".".join(where) or "body", message))
     return found
 
 

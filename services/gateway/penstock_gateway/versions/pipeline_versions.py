@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import orjson
 import pydantic
@@ -40,10 +41,13 @@ class PipelineVersions:
             ContentTooLargeError: the pipeline does not fit into a message.
         """
         try:
-            _PIPELINE.validate_python(body.pipeline)
+            pipeline = _PIPELINE.validate_python(body.pipeline)
         except pydantic.ValidationError as error:
             errors = [(f"pipeline.{field}", message) for field, message in field_errors(error)]
             raise UnprocessableError("Invalid pipeline definition", sentence(errors), errors=errors) from error
+        unknown = [(field, "is unknown") for field in unknown_fields(body.pipeline, _PIPELINE.dump_python(pipeline))]
+        if unknown:
+            raise UnprocessableError("Invalid pipeline definition", sentence(unknown), errors=unknown)
         message = orjson.dumps({"project": PROJECT, **body.model_dump(), "by": by})
         check_message_size(self._bus, len(message), "pass large constants as files or artifacts, or split the pipeline")
         answer = await self._bus.request(subjects.BUILDER_REGISTER, message, timeout=REGISTER_TIMEOUT)
@@ -125,6 +129,24 @@ class PipelineVersions:
             "publish one with `penstock register FILE`; versions made by `penstock run` are experiments, which run by "
             "their number only",
         )
+
+
+def unknown_fields(given: Any, read: Any, path: str = "pipeline") -> Iterator[str]:
+    """Yield the paths of fields in JSON that are not in what was read from it: a newer client may send them."""
+    match given, read:
+        case (dict(), dict()):
+            fields, known = cast("dict[str, Any]", given), cast("dict[str, Any]", read)
+            for name, value in fields.items():
+                if name in known:
+                    yield from unknown_fields(value, known[name], f"{path}.{name}")
+                else:
+                    yield f"{path}.{name}"
+        case (list(), list() | tuple()):
+            pairs = zip(cast("list[Any]", given), cast("Sequence[Any]", read), strict=False)
+            for number, (value, known_value) in enumerate(pairs):
+                yield from unknown_fields(value, known_value, f"{path}.{number}")
+        case _:
+            pass
 
 
 def script_experiment(name: str) -> ConflictError:

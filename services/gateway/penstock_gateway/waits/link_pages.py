@@ -23,6 +23,7 @@ from penstock_gateway.waits import answers, link_html
 from penstock_gateway.waits.answers import Answers
 from penstock_gateway.waits.signed_links import InvalidLinkError, Link, Signer
 
+_FORM_FIELDS = {"choice", "name", "comment"}
 FORM_LIMIT = 64 * 1024
 PATH = "/v1/answers/"
 
@@ -98,6 +99,8 @@ class LinkPages:
         if isinstance(link, Response):
             return link
         fields = _fields(form)
+        if unknown := sorted(fields.keys() - _FORM_FIELDS):
+            return link_html.result_page(422, "This is not an answer", f"The form has unknown fields: {unknown[:5]}.")
         choice = fields.get("choice", link.choice)
         if choice is None or (link.choice is not None and choice != link.choice):
             return link_html.result_page(422, "This is not an answer", "Choose one of the answers on the page.")
