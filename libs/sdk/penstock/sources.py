@@ -6,6 +6,7 @@ The user's module is imported here, in the user's own process; the platform neve
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import importlib
 import os
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from penstock import bundle, tracebacks
 from penstock.bundle import project_paths
 from penstock.errors import SourceError
+from penstock.interactive import main_classes, session_folder
 from penstock_core.errors import PenstockError
 from penstock_core.pipeline.ir import Pipeline as CompiledPipeline
 
@@ -60,8 +62,72 @@ def prepare(source: Pipeline | str | os.PathLike[str]) -> PreparedPipeline:
         SourceError: the file cannot be imported, or holds no pipeline.
         DefinitionError: the pipeline does not compile.
     """
-    pipeline = load(source) if isinstance(source, str | os.PathLike) else source
+    if isinstance(source, str | os.PathLike):
+        pipeline = load(source)
+    elif source.function.__module__ == main_classes.MAIN:
+        return _prepare_main(source)
+    else:
+        pipeline = source
+    _refuse_while_imported(pipeline)
     return pack(pipeline, pipeline.compile())
+
+
+_imported_main: list[Path] = []
+"""The script that is being imported once more, because it registers one of its pipelines."""
+
+
+def _prepare_main(pipeline: Pipeline) -> PreparedPipeline:
+    """Prepare a pipeline of `__main__`, which other processes cannot import: as a module of its file or session."""
+    main = sys.modules[main_classes.MAIN]
+    script = getattr(main, "__file__", None)
+    own = script is not None and pipeline.file is not None and Path(script).resolve() == Path(pipeline.file).resolve()
+    if not own:
+        return _prepare_session(pipeline, main)
+    file = Path(str(script)).resolve()
+    root, module = bundle.project_of(file)
+    target = Target(file, root, module, pipeline.name)
+    _imported_main.append(file)
+    try:
+        imported = _import(target)
+    finally:
+        _imported_main.pop()
+    found = choose(imported, target)
+    prepared = pack(found, found.compile())
+    main_classes.share(imported)
+    return prepared
+
+
+def _refuse_while_imported(pipeline: Pipeline) -> None:
+    """Raise `SourceError` in the import of a script by `_prepare_main`: it would be repeated by every step."""
+    if _imported_main:
+        file, line = tracebacks.caller()
+        raise SourceError(
+            f"{file}:{line}: the script registers or runs pipeline {pipeline.name!r} whenever it is imported, and "
+            "steps import it: move the call under `if __name__ == '__main__':`"
+        )
+
+
+def _prepare_session(pipeline: Pipeline, main: ModuleType) -> PreparedPipeline:
+    """Prepare a pipeline of a notebook or a session: write its definitions to a module beside the folder's files."""
+    # Imported only in sessions.
+    from penstock.interactive import cells, session_module
+
+    name = next((name for name, one in vars(main).items() if one is pipeline), None)
+    if name is None:
+        raise SourceError(f"pipeline {pipeline.name!r} has no name in this session: assign it to a variable")
+    written = session_module.write(name, vars(main), cells.history())
+    here = Path.cwd()
+    folder = session_folder.make(bundle.pack(here, exclude=sorted(here.glob("*.ipynb"))), written.text)
+    file = folder / f"{session_folder.MODULE}.py"
+    target = Target(file, folder, session_folder.MODULE, pipeline.name)
+    sys.modules.pop(session_folder.MODULE, None)
+    with contextlib.chdir(folder):  # as steps import it
+        imported = _import(target)
+    session_module.check_values(written.assigned, vars(main), vars(imported))
+    found = choose(imported, target)
+    prepared = dataclasses.replace(pack(found, found.compile()), git=bundle.git_info(here))
+    main_classes.share(imported)
+    return prepared
 
 
 def load(source: str | os.PathLike[str]) -> Pipeline:

@@ -169,7 +169,10 @@ class Step(Mappable, Generic[P, R]):
         elif "<lambda>" in path:
             why = "it is a lambda: write it as a function"
         elif module == "__main__":
-            why = "it is defined in the script that was started: run the file with 'penstock run FILE' instead"
+            why = (
+                "it is defined in __main__, the script or session that runs: pass the pipeline to Client().run(), or "
+                "run the file with 'penstock run FILE'"
+            )
         elif (found := self._find(module, path)) is not None:
             return f"{module}:{found}"
         else:

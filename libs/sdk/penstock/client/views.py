@@ -11,8 +11,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
 
+from penstock.client import html
 from penstock.client.http.sse import Message
 from penstock.client.http.transport import Transport
+
+_HTML_STEPS = 30
+_HTML_METRICS = 6
+"""Most steps, and most metrics of each, that notebooks show."""
 
 TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 
@@ -230,6 +235,31 @@ class Run:
     def __repr__(self) -> str:
         why = f", error={self.error!r}" if self.error else ""
         return f"Run({self.run_id!r}, {self.title}, {self.state}{why})"
+
+    def _repr_html_(self) -> str:
+        """Return the run and its steps for notebooks, without items of mapped steps."""
+        took = "" if self.duration is None or not self.finished else f" in {self.duration:.3g} s"
+        headline = (
+            f"<b>{html.text(self.title)}</b> {html.state(self.state)}{took} "
+            f'<span style="opacity:.65">run {html.text(self.run_id)}</span>'
+        )
+        steps = [step for step in self.steps.values() if step.item_of is None]
+        notes = [html.text(self.error, 500)] if self.error else []
+        if len(steps) > _HTML_STEPS:
+            notes.append(f"the first {_HTML_STEPS} of {len(steps)} steps")
+        rows = [_html_row(step) for step in steps[:_HTML_STEPS]]
+        return html.block(headline, notes, ["step", "state", "duration", "metrics"], rows)
+
+
+def _html_row(step: Step) -> list[str]:
+    items = dict(step.items or {})
+    count = items.pop("count", None)
+    counts = (
+        "" if count is None else f" ({', '.join(f'{number} {state}' for state, number in items.items())} of {count})"
+    )
+    seconds = "" if step.seconds is None else f"{step.seconds:.3g} s"
+    metrics = ", ".join(f"{name}={value:.4g}" for name, value in list(step.metrics.items())[:_HTML_METRICS])
+    return [html.text(step.key), html.state(step.state) + html.text(counts), seconds, html.text(metrics)]
 
 
 @dataclass(frozen=True, slots=True)

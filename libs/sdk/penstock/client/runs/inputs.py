@@ -28,11 +28,12 @@ def _encode(artifacts: Artifacts, name: str, value: Any) -> Any:
     # Imported only for values that are more than numbers and texts.
     from penstock import serialize
     from penstock.client.models import ModelVersion
+    from penstock.interactive import main_classes
     from penstock.store import FolderStore
 
     if isinstance(value, ModelVersion):
         return {"artifact": value.artifact}
-    with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+    with tempfile.TemporaryDirectory(prefix="penstock-") as folder, main_classes.named_for_steps():
         store = FolderStore(folder)
         saved = serialize.save(value, Any, store, where=f"input {name!r}")
         match saved:

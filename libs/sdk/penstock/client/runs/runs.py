@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 from urllib.parse import quote
 
 from penstock.client import views
@@ -16,13 +16,16 @@ from penstock.client.artifacts.atomic_files import write_atomically
 from penstock.client.http.sse import Message
 from penstock.client.http.transport import Transport
 from penstock.client.retention import JanitorReport, wait_for_job
-from penstock.client.runs import requests
+from penstock.client.runs import frame, requests
 from penstock.client.runs.comparison import Comparison, parse_comparison
 from penstock.client.runs.inputs import encode_inputs
 from penstock.client.runs.metrics import Point, Series, parse_series
 from penstock.client.runs.requests import RerunOptions, RunFilters, SubmitOptions
 from penstock.client.views import AttemptInputs, Event, LogLine, Reasons, Run
 from penstock.errors import ClientError, RunFailedError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 _VIEW_LAG = 10.0
 """Seconds that the view of a run may lag behind its last event."""
@@ -371,6 +374,22 @@ class Runs:
             if not cursor or not page["runs"]:
                 break
         return found[:limit]
+
+    def frame(
+        self, pipeline: str | None = None, state: str | None = None, limit: int = 100, **filters: Unpack[RunFilters]
+    ) -> DataFrame:
+        """Return runs as a `pandas.DataFrame`, one row for each; the arguments are those of `list`.
+
+        Columns: `run` (id), `pipeline`, `version`, `state`, `created` (UTC), `duration` (seconds; NaN while the run is
+        unfinished), then `inputs.NAME`, `metrics.NAME` and `labels.NAME`. An input that is an artifact is its digest. A
+        metric that several steps log has a column for each, `metrics.STEP.NAME`; items of mapped steps are left out.
+        Each run is fetched by one request.
+
+        Raises:
+            ClientError: pandas is not installed.
+            RefusedError: a filter is not valid.
+        """
+        return frame.frame([self.get(run.run_id) for run in self.list(pipeline, state, limit, **filters)])
 
 
 def _path(run_id: str) -> str:

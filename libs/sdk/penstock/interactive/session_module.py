@@ -1,0 +1,345 @@
+"""Writes the module of a pipeline that is defined in a notebook or an interactive session.
+
+The module has the definitions that the pipeline and its steps use, transitively: imports, functions, classes, and
+assignments at the top level of a cell. Of a name that was defined several times the present definition counts. Other
+statements do not travel: calls such as `client.run(…)` or `plt.show()`, magics, loops, and everything under
+`if __name__ == "__main__":`. A name whose value could differ when its assignment runs again is refused.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import math
+import symtable
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+from penstock.authoring import Pipeline, Step
+from penstock.errors import SourceError
+from penstock.interactive.cells import Cell
+
+_NUMBERS = (bool, int, float, type(None))
+_COMPOUND = (ast.If, ast.Try, ast.With)
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_SHELL = "get_ipython"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionModule:
+    """The text of a module, and the names in it that were assigned, whose values must be those of the session."""
+
+    text: str
+    assigned: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Definition:
+    """A statement that defines names: its source, the names it needs at once, and those that it needs when called."""
+
+    source: str
+    label: str
+    at_once: frozenset[str]
+    later: frozenset[str] = frozenset()
+    assigns: bool = False
+
+
+@dataclass(slots=True)
+class _Bindings:
+    """The statements of a session by the names that they bind, oldest first, and those that change a name."""
+
+    bound: dict[str, list[tuple[Cell, ast.stmt]]] = field(default_factory=dict[str, list[tuple[Cell, ast.stmt]]])
+    changed: dict[str, tuple[Cell, ast.stmt]] = field(default_factory=dict[str, tuple[Cell, ast.stmt]])
+
+
+def write(name: str, namespace: Mapping[str, Any], history: list[Cell]) -> SessionModule:
+    """Write the module of the pipeline that is called `name` in the session.
+
+    Raises:
+        SourceError: a definition is not kept, or cannot be repeated; the message says which.
+    """
+    return _Writer(namespace, history).write(name)
+
+
+class _Writer:
+    def __init__(self, namespace: Mapping[str, Any], history: list[Cell]) -> None:
+        self._namespace = namespace
+        self._history = history
+        self._bindings = _bindings(history)
+        self._parts: dict[str, None] = {}
+        self._assigned: list[str] = []
+        self._seen: set[str] = set()
+
+    def write(self, name: str) -> SessionModule:
+        waiting = [(name, "")]
+        while waiting:
+            waiting += self._add(*waiting.pop(0))
+        future = "from __future__ import annotations\n\n" if self._has_future_annotations() else ""
+        return SessionModule(future + "\n\n".join(self._parts) + "\n", tuple(self._assigned))
+
+    def _has_future_annotations(self) -> bool:
+        statements = (one for cell in self._history for one in cell.statements())
+        return any(
+            isinstance(one, ast.ImportFrom) and one.module == "__future__" and one.names[0].name == "annotations"
+            for one in statements
+        )
+
+    def _add(self, name: str, user: str) -> list[tuple[str, str]]:
+        """Add the definition of a name after those that it needs at once; returns the names that it needs later."""
+        if name == _SHELL:
+            raise SourceError(f"{user!r} uses a magic or a shell command, which steps cannot: write it as plain Python")
+        if name in self._seen or name not in self._namespace or self._is_given(name):
+            return []
+        self._seen.add(name)
+        later: list[tuple[str, str]] = []
+        for one in self._definitions(name, user):
+            for needed in sorted(one.at_once):
+                later += self._add(needed, name)
+            if one.assigns and name not in self._assigned:
+                self._assigned.append(name)
+            self._parts[one.source] = None
+            later += [(needed, name) for needed in sorted(one.later)]
+        return later
+
+    def _is_given(self, name: str) -> bool:
+        """Whether every module has the name."""
+        special = name.startswith("__") and name.endswith("__")
+        return special or (hasattr(builtins, name) and getattr(builtins, name) is self._namespace[name])
+
+    def _definitions(self, name: str, user: str) -> list[_Definition]:
+        value = self._namespace[name]
+        if isinstance(value, ModuleType):
+            return self._imports(name, value)
+        function = _function(value)
+        if function is not None and function.__module__ == "__main__" and function.__name__ == name:
+            return [self._function(name, function)]
+        if type(value) in _NUMBERS and (value is None or math.isfinite(value)):
+            return [_Definition(f"{name} = {value!r}", "value when the run was submitted", frozenset())]
+        return self._statement(name, value, user)
+
+    def _imports(self, name: str, module: ModuleType) -> list[_Definition]:
+        """Return every import of a name: `import a.b` and `import a.c` both bind `a`."""
+        found = [(cell, one) for cell, one in self._bindings.bound.get(name, []) if _is_import(one)]
+        if not found:
+            return [_Definition(f"import {module.__name__} as {name}", "import", frozenset())]
+        return [_Definition(ast.unparse(one), cell.label, frozenset()) for cell, one in found]
+
+    def _function(self, name: str, function: FunctionType) -> _Definition:
+        try:
+            source = textwrap.dedent(inspect.getsource(function))
+            return _definition(source, f"function {name}")
+        except (OSError, TypeError, SyntaxError):
+            pass
+        for cell, one in reversed(self._bindings.bound.get(name, [])):
+            if isinstance(one, _DEFINITIONS) and _is_code_of(cell.source, function):
+                return _definition(_segment(cell, one), cell.label)
+        raise SourceError(
+            f"the source of {name!r} is not kept by this session: define it in a notebook, in IPython, or in a file"
+        )
+
+    def _statement(self, name: str, value: object, user: str) -> list[_Definition]:
+        found = self._bindings.bound.get(name)
+        where = f"{user!r} uses {name!r}, a {type(value).__name__}"
+        if not found:
+            module = getattr(value, "__module__", None)
+            if isinstance(module, str) and module != "__main__":  # a star import
+                return [_Definition(f"from {module} import {name}", "import", frozenset())]
+            raise SourceError(f"{where} that no assignment at the top level of a cell makes: pass it as an input")
+        cell, one = found[-1]
+        if (change := self._bindings.changed.get(name)) is not None:
+            raise SourceError(
+                f"{where} that {change[0].label} changes (line {change[1].lineno}): pass it as an input, or make it in "
+                "a function or in one assignment"
+            )
+        made = _definition(
+            _segment(cell, one), cell.label, assigns=not isinstance(one, (*_DEFINITIONS, ast.ImportFrom))
+        )
+        if _SHELL in made.at_once:
+            raise SourceError(
+                f"{where} that {cell.label} makes with a magic or a shell command (line {one.lineno}): pass it as an "
+                "input, or write it as plain Python"
+            )
+        if name in made.at_once and not isinstance(one, _DEFINITIONS):
+            raise SourceError(
+                f"{where} that {cell.label} makes from its own earlier value (line {one.lineno}): pass it as an input, "
+                "or use another name"
+            )
+        return [made]
+
+
+def _function(value: Any) -> FunctionType | None:
+    """Return the function of a step, of a pipeline or of a decorated function."""
+    if isinstance(value, Pipeline | Step):
+        value = value.function
+    inner = inspect.unwrap(value) if callable(value) else None
+    return inner if isinstance(inner, FunctionType) else None
+
+
+def _bindings(history: list[Cell]) -> _Bindings:
+    found = _Bindings()
+    for cell in history:
+        for one in cell.statements():
+            for name in _bound(one):
+                found.bound.setdefault(name, []).append((cell, one))
+                found.changed.pop(name, None)
+            for name in _changed(one):
+                found.changed[name] = (cell, one)
+    return found
+
+
+def _bound(one: ast.stmt) -> Iterator[str]:
+    """Yield the names that a top-level statement binds in a way that can be repeated."""
+    match one:
+        case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
+            yield name
+        case ast.Import(names) | ast.ImportFrom(names=names):
+            yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
+        case ast.Assign() | ast.AnnAssign(value=ast.expr()):
+            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
+            yield from (name for target in targets for name in _stored(target))
+        case ast.If() | ast.Try() | ast.With() if not _is_main_guard(one):
+            yield from (name for inner in ast.iter_child_nodes(one) for name in _bound_inside(inner))
+        case _:
+            pass
+
+
+def _bound_inside(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.stmt):
+        yield from _bound(node)
+    elif isinstance(node, ast.ExceptHandler | ast.withitem):
+        yield from (name for inner in ast.iter_child_nodes(node) for name in _bound_inside(inner))
+
+
+def _changed(one: ast.stmt) -> Iterator[str]:
+    """Yield the names that a top-level statement changes: `x += 1`, `x[0] = 1`, `x.a = 1`, `del x`, `for x in …`."""
+    if isinstance(one, _DEFINITIONS) or _is_main_guard(one):
+        return
+    for node in ast.walk(one):
+        match node:
+            case ast.AugAssign(target=target):
+                yield from _root(target)
+            case ast.Assign(targets=targets):
+                yield from (name for target in targets if not isinstance(target, ast.Name) for name in _root(target))
+            case ast.Delete(targets=targets):
+                yield from (name for target in targets for name in _root(target))
+            case ast.For() | ast.While() | ast.Match():
+                yield from _stored(node)
+            case _:
+                pass
+
+
+def _root(target: ast.expr) -> Iterator[str]:
+    while isinstance(target, ast.Subscript | ast.Attribute):
+        target = target.value
+    if isinstance(target, ast.Name):
+        yield target.id
+
+
+def _stored(node: ast.AST) -> list[str]:
+    return [one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
+
+
+def _is_import(one: ast.stmt) -> bool:
+    return isinstance(one, ast.Import | ast.ImportFrom)
+
+
+def _is_main_guard(one: ast.stmt) -> bool:
+    return isinstance(one, ast.If) and any(
+        isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(one.test)
+    )
+
+
+def _segment(cell: Cell, one: ast.stmt) -> str:
+    """Return the source of a statement, with its decorators."""
+    lines = cell.source.splitlines()
+    decorators = one.decorator_list if isinstance(one, _DEFINITIONS) else []
+    first = min([one.lineno, *(node.lineno for node in decorators)])
+    if len(lines) < (one.end_lineno or 0) or not decorators:
+        return ast.get_source_segment(cell.source, one) or ast.unparse(one)
+    return "\n".join(lines[first - 1 : one.end_lineno])
+
+
+def _definition(source: str, label: str, *, assigns: bool = False) -> _Definition:
+    """Read the global names that a statement uses: at once, and in the bodies of functions.
+
+    Raises:
+        SyntaxError: it is no complete statement.
+    """
+    source = source.rstrip()
+    top = symtable.symtable(source, "<session>", "exec")
+    at_once, later = set(_text_annotations(source)), set[str]()
+    waiting = [(top, True)]
+    while waiting:
+        table, immediate = waiting.pop()
+        names = {
+            one.get_name() for one in table.get_symbols() if one.is_referenced() and (table is top or one.is_global())
+        }
+        (at_once if immediate else later).update(names)
+        for inner in table.get_children():
+            runs = inner.get_type() == "class" or inner.get_name() in ("listcomp", "setcomp", "dictcomp", "genexpr")
+            waiting.append((inner, immediate and runs))
+    return _Definition(source, label, frozenset(at_once), frozenset(later - at_once), assigns)
+
+
+def _text_annotations(source: str) -> Iterator[str]:
+    """Yield the names in annotations that are texts."""
+    for node in ast.walk(ast.parse(source)):
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None)):
+            if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
+                try:
+                    inner = ast.parse(annotation.value, mode="eval")
+                except SyntaxError:
+                    continue
+                yield from (one.id for one in ast.walk(inner) if isinstance(one, ast.Name))
+
+
+def _is_code_of(source: str, function: FunctionType) -> bool:
+    """Whether a function was compiled from a statement."""
+    wanted = _shape(function.__code__)
+    waiting = [compile(source, "<session>", "exec")]
+    while waiting:
+        code = waiting.pop()
+        if code.co_name == function.__name__ and _shape(code) == wanted:
+            return True
+        waiting += [one for one in code.co_consts if isinstance(one, CodeType)]
+    return False
+
+
+def _shape(code: CodeType) -> tuple[Any, ...]:
+    consts = tuple(_shape(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts)
+    return code.co_code, consts, code.co_names, code.co_varnames
+
+
+def check_values(names: tuple[str, ...], session: Mapping[str, Any], module: Mapping[str, Any]) -> None:
+    """Check that assignments which ran again in the module gave the values that the session has.
+
+    Raises:
+        SourceError: one gave another value.
+    """
+    for name in names:
+        if name in module and not _may_be_equal(session[name], module[name]):
+            raise SourceError(
+                f"{name!r} is another value in this session than its assignment gives when it runs again: "
+                "it was changed since, or is random. Pass it as an input of the pipeline"
+            )
+
+
+def _may_be_equal(first: Any, second: Any) -> bool:
+    """Whether two values are equal, as far as can be known: objects that compare by identity may be."""
+    if type(first).__eq__ is object.__eq__ or callable(first) or _is_of_session(first):
+        return True
+    try:
+        if hasattr(first, "equals"):  # tables of pandas and polars
+            return bool(first.equals(second))
+        found = first == second
+        return bool(found.all()) if hasattr(found, "all") else bool(found)
+    except Exception:
+        return True  # it cannot be compared
+
+
+def _is_of_session(value: object) -> bool:
+    return type(value).__module__ == "__main__"
