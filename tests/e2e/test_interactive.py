@@ -16,7 +16,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
 
 from penstock import Client
-from penstock.client import platform
+from penstock.client.embedded import EmbeddedPlatform
 from penstock_testkit.docs import pages
 
 DEFINITIONS = """
@@ -91,7 +91,7 @@ class Project:
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     made = Project(tmp_path_factory.mktemp("interactive"))
-    kept = platform.EmbeddedPlatform(made.folder / ".penstock")
+    kept = EmbeddedPlatform(made.folder / ".penstock")
     kept.start()
     kept.wait()
     yield made
