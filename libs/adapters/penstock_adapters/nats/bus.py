@@ -225,17 +225,27 @@ class Bus:
         """One batched direct get: its messages, and the headers of the closing message."""
         inbox = self.client.new_inbox()
         found: list[Msg] = []
+        end: asyncio.Future[dict[str, str]] = asyncio.get_running_loop().create_future()
+
+        # A callback: `next_msg` needs a task and a turn of the event loop for each message.
+        async def receive(message: Msg) -> None:
+            if end.done():
+                return
+            try:
+                if is_end(message):
+                    end.set_result(message.headers or {})
+                else:
+                    found.append(message)
+            except (BusError, UnavailableError) as error:
+                end.set_exception(error)
+
         try:
-            subscription = await self.client.subscribe(inbox, pending_msgs_limit=-1, pending_bytes_limit=-1)
+            subscription = await self.subscribe(inbox, receive)
             try:
                 body = orjson.dumps({"max_bytes": PAGE_BYTES, **query})
                 await self.client.publish(f"$JS.API.DIRECT.GET.{stream}", body, reply=inbox)
                 async with asyncio.timeout(timeout):
-                    while True:
-                        message = await subscription.next_msg(timeout=None)
-                        if is_end(message):
-                            return found, message.headers or {}
-                        found.append(message)
+                    return found, await end
             finally:
                 await subscription.unsubscribe()
         except TimeoutError as error:

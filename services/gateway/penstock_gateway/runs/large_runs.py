@@ -33,7 +33,7 @@ class LargeRuns:
         self._context = context
         self._states = states
         self._counts: OrderedDict[str, int] = OrderedDict()
-        self._due: dict[str, None] = {}
+        self._due: dict[str, int] = {}
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -55,7 +55,7 @@ class LargeRuns:
             count = self._counts.pop(run_id, 0) + 1
             self._counts[run_id] = count % EVERY
             if count == EVERY:
-                self._due[run_id] = None
+                self._due[run_id] = message.seq
                 self._wake.set()
         while len(self._counts) > _COUNTED:
             self._counts.popitem(last=False)
@@ -65,7 +65,8 @@ class LargeRuns:
             await self._wake.wait()
             self._wake.clear()
             while self._due:
-                run_id = next(iter(self._due))
-                del self._due[run_id]
+                run_id, sequence = self._due.popitem()
+                if self._states.last_seq(run_id) >= sequence:
+                    continue  # a reader was faster
                 with contextlib.suppress(PenstockError):  # a reader would get the error
                     await self._states.get(run_id)

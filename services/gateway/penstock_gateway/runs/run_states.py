@@ -115,6 +115,11 @@ class RunStates:
                 self._slots.pop(run_id, None)
             self._shrink()
 
+    def last_seq(self, run_id: str) -> int:
+        """Return the sequence up to which a run is folded; 0 if it is not cached."""
+        slot = self._slots.get(run_id)
+        return slot.folded.last_seq if slot is not None and slot.folded is not None else 0
+
     def _shrink(self) -> None:
         """Evict the least recently used runs, but never the last one."""
         steps = sum(_size(slot) for slot in self._slots.values())
