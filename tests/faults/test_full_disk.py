@@ -15,10 +15,13 @@ from penstock_testkit.servers.cluster import Cluster
 from penstock_testkit.servers.nats import NatsServer
 
 PIPELINE = """
+import time
+
 from penstock import pipeline, step
 
 @step
 def inc(x: int) -> int:
+    time.sleep(0.3)
     return x + 1
 
 @pipeline
@@ -58,7 +61,7 @@ def test_a_full_disk_is_reported_and_runs_go_on_after_a_restart(tmp_path: Path, 
         cluster.source("full.py", PIPELINE)
         client = Client(url=cluster.url, token=cluster.token, patience=1)
         client.pipelines.register(f"{cluster.src / 'full.py'}:chain")
-        accepted: list[str] = []
+        accepted = [client.run("chain", {"start": start}).run_id for start in range(6)]
         ballast = disk / "ballast"
         ballast.write_bytes(b"x" * (SIZE // 2))
 
@@ -79,6 +82,7 @@ def test_a_full_disk_is_reported_and_runs_go_on_after_a_restart(tmp_path: Path, 
         until(blocked, cluster)
         until(lambda: any("stores nothing" in text for text in client.platform_info()["problems"]), cluster)
         assert not client.platform_info()["ready"]
+        assert any(client.runs.get(run_id).state == "running" for run_id in accepted)
         ballast.unlink()
         nats.stop()
         cluster.restart("nats")

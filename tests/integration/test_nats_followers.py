@@ -14,6 +14,7 @@ import pytest_asyncio
 from penstock_adapters.nats import follower as follower_module
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.follower import Follower, Followers
+from penstock_core.errors import UnavailableError
 from penstock_testkit.servers.nats import NatsServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -142,6 +143,23 @@ async def test_a_killed_server(bus: Bus, nats_server: NatsServer) -> None:
         expected += await publish(bus, "s.killed", "3")
         found += await take(follower, 1)
         assert [item.seq for item in found] == expected
+
+
+async def test_it_recovers_at_once_when_a_failed_attempt_hid_the_reconnection(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Followers(bus).follow("S", ["s.hidden"]) as follower:
+        opens = follower.open
+
+        async def fails_first() -> None:
+            monkeypatch.setattr(follower, "open", opens)
+            raise UnavailableError("the server stops")
+
+        monkeypatch.setattr(follower, "open", fails_first)
+        follower.reset()
+        waiting = asyncio.create_task(follower.take(8.0))
+        [seq] = await publish(bus, "s.hidden", "1")
+        assert [item.seq for item in await waiting] == [seq]
 
 
 async def test_a_nudge_only_ends_the_wait(bus: Bus) -> None:

@@ -68,8 +68,8 @@ class Bus:
         self.durable_consumers: dict[tuple[str, str], dict[str, Any]] = {}
         """Settings of the durable consumers declared on this connection, by stream and name."""
         self.unstored: dict[str, tuple[float, float, str]] = {}
-        """Streams that did not confirm the last message, by the first part of its subject, or `$KV.BUCKET`: times of
-        the first and of the latest such message, of `time.monotonic()`, and the error."""
+        """Streams that did not confirm the last message, by the first part of its subject, or `$KV.BUCKET`: when the first
+        such message was sent, when the latest one was refused, both of `time.monotonic()`, and the error."""
         self._reconnected: list[Callable[[], None]] = []
 
     @property
@@ -89,6 +89,7 @@ class Bus:
 
     def reconnected(self) -> None:
         """To be called by the connection's owner after a reconnection."""
+        self.unstored.clear()  # a restarted server may store again
         for callback in self._reconnected:
             callback()
 
@@ -132,15 +133,15 @@ class Bus:
     async def store(self, subject: str, body: bytes, headers: dict[str, str] | None = None) -> dict[str, Any]:
         """The same; returns the answer unchecked, except for those after which trying again may help."""
         first_part = ".".join(subject.split(".", 2)[:2]) if subject.startswith("$KV.") else subject.partition(".")[0]
+        sent = time.monotonic()
         try:
             answer: dict[str, Any] = orjson.loads((await self.request(subject, body, headers=headers)).data)
             if "error" in answer:
                 with contextlib.suppress(BusError):
                     check(answer)
         except UnavailableError as error:
-            now = time.monotonic()
-            first, _, _ = self.unstored.get(first_part, (now, now, ""))
-            self.unstored[first_part] = (first, now, str(error))
+            first, _, _ = self.unstored.get(first_part, (sent, sent, ""))
+            self.unstored[first_part] = (first, time.monotonic(), str(error))
             raise
         self.unstored.pop(first_part, None)
         return answer

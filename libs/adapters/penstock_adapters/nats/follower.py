@@ -154,7 +154,7 @@ class Follower:
             if now >= deadline or self._nudged:
                 return []
             self._wake.clear()
-            if self._items:
+            if self._items or self._broken:  # it may have been reset while it recovered
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(deadline - now, _SILENCE)):
