@@ -257,11 +257,10 @@ class Replicas(_Model):
 
 
 class Problems(_Model):
-    """What a process has noticed about the streams, one sentence each: `broken` ones, and contents that are `lost`."""
+    """What a process has noticed about the streams, one sentence each."""
 
     service: str
-    broken: list[str]
-    lost: list[str]
+    problems: list[str]
 
 
 class Tick(_Model):

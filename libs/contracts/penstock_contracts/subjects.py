@@ -59,6 +59,12 @@ RETENTION_SETTINGS = "settings"
 APPEND_ONLY = (MODELS, DEPLOYMENTS, BUILDS, EVENTS, DECISIONS, f"KV_{VERSIONS_BUCKET}")
 """Streams of which messages are deleted only by their age, or replaced by newer ones: others cannot get fewer."""
 
+FROM_LOG = (TIMERS, f"KV_{WAITS_BUCKET}")
+"""Streams whose contents follow from the log of runs, from events and from deployments."""
+
+EXPENDABLE = tuple(f"KV_{bucket}" for bucket in (CACHE_BUCKET, MARKS_BUCKET, LEASES_BUCKET, INTEGRITY_BUCKET))
+"""Streams that fill up again by themselves: the loss of their messages costs time only."""
+
 CRON_CONSUMER = "cron"
 """Durable consumers, on TIMERS and on DEPLOYMENTS, of the cron service: ticks and changes."""
 

@@ -88,11 +88,7 @@ def compare(
         append_only: streams of which only the oldest messages are ever deleted, or that replace messages by newer ones.
     """
     found = (_damage(name, record.positions.get(name), new, at, name in append_only) for name, new in now.items())
-    missing = [
-        Damage(f"{name}:{known.created}:missing", name, "replaced", at, known.messages)
-        for name, known in record.positions.items()
-        if name not in now and known.messages
-    ]
+    missing = [_replaced(name, known, at) for name, known in record.positions.items() if name not in now]
     return [*missing, *(damage for damage in found if damage is not None)]
 
 
@@ -102,8 +98,7 @@ def _damage(
     if known is None:
         return Damage(f"{name}:{now.dropped}", name, "incomplete", at, 1) if now.dropped else None
     if known.created != now.created:
-        id = f"{name}:{known.created}:replaced"
-        return Damage(id, name, "replaced", at, known.messages) if known.messages else None
+        return _replaced(name, known, at)
     lost = max(1, known.messages - now.messages)
     if now.last_seq < known.last_seq:
         return Damage(f"{name}:{now.created}:{known.last_seq}:{now.last_seq}", name, "truncated", at, lost)
@@ -113,6 +108,12 @@ def _damage(
     if append_only and gone > 0:
         return Damage(f"{name}:{now.created}:{now.last_seq}:-{gone}", name, "incomplete", at, gone)
     return None
+
+
+def _replaced(name: str, known: StreamPosition, at: float) -> Damage:
+    """Return the loss of a stream that was created again; messages after the recorded position are not known."""
+    lost = max(1, known.messages) if known.last_seq else 0
+    return Damage(f"{name}:{known.created}:replaced", name, "replaced", at, lost)
 
 
 def update(record: IntegrityRecord, positions: Mapping[str, StreamPosition], damages: list[Damage]) -> IntegrityRecord:

@@ -1,25 +1,25 @@
 """Checks that all streams and durable consumers exist and that streams store messages; re-creates what was deleted.
 
 Promise: a deleted consumer is created again and delivers its messages once more, which every handler tolerates. A
-deleted stream is created again with the next sequence numbers, so that positions in it stay valid. Streams whose
-contents follow from the log of runs are filled again, by delivering that log once more. What cannot be recovered is
-reported as a problem, like a stream that stores nothing.
+deleted stream is created again with higher sequence numbers, so that positions in it stay valid; the gateway restores
+its contents or reports them as lost. A stream that stores nothing is reported as a problem.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nats.aio.msg import Msg
 from structlog.typing import FilteringBoundLogger
 
 from penstock_adapters.nats import bootstrap
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_contracts import subjects
 from penstock_contracts.commands import Problems
-from penstock_core import ids
 from penstock_core.errors import UnavailableError
 
 EVERY = 5.0
@@ -31,31 +31,11 @@ _UNSTORED_FOR = 10.0
 _UNSTORED_UNTIL = 45.0
 """Seconds after the last refusal until it is forgotten: all that waits is retried sooner."""
 
-_ROOM = 1000
+_ROOM = 1_000_000
 """Sequence numbers left out by a new stream: the last known one may be a few seconds old."""
 
-_DERIVED = (subjects.TIMERS, f"KV_{subjects.WAITS_BUCKET}", f"KV_{subjects.LIMITS_BUCKET}")
-"""Streams whose contents follow from the log."""
-
-_EXPENDABLE = tuple(
-    f"KV_{bucket}" for bucket in (subjects.CACHE_BUCKET, subjects.MARKS_BUCKET, subjects.INTEGRITY_BUCKET)
-)
-"""Streams that fill up again by themselves."""
-
-_CONTENTS: Mapping[str, str] = {
-    subjects.RUNS: "all runs: unfinished ones do not continue",
-    subjects.LOGS: "output of steps",
-    subjects.METRICS: "metric series",
-    subjects.BUILDS: "the history of registrations",
-    subjects.PARKED: "parked messages",
-    subjects.EVENTS: "events that were not handled yet",
-    subjects.MODELS: "all registered models",
-    subjects.DEPLOYMENTS: "all deployments",
-    subjects.DECISIONS: "decisions on events: an event that is sent again may start a second run",
-    f"KV_{subjects.VERSIONS_BUCKET}": "all pipeline versions: register the pipelines again",
-    f"KV_{subjects.RETENTION_BUCKET}": "retention policies",
-    f"KV_{subjects.TOKENS_BUCKET}": "tokens of the API",
-}
+_DELETED = "$JS.EVENT.ADVISORY.STREAM.DELETED.*"
+"""On which the server announces that a stream was deleted."""
 
 
 class StreamMonitor:
@@ -75,13 +55,13 @@ class StreamMonitor:
         self._log = log
         self._created: dict[str, str] = {}
         self._last: dict[str, int] = {}
-        self._lost: dict[str, str] = {}
         self._broken: dict[str, str] = {}
+        self._wake = asyncio.Event()
 
     @property
     def problems(self) -> list[str]:
-        """Present problems, and losses since the start of this process."""
-        return [*self._broken.values(), *self._lost.values()]
+        """The present problems."""
+        return list(self._broken.values())
 
     @property
     def working(self) -> bool:
@@ -90,7 +70,9 @@ class StreamMonitor:
 
     async def run(self) -> None:
         """Check until cancelled."""
+        await self._bus.subscribe(_DELETED, self._deleted)
         while True:
+            self._wake.clear()
             if self._bus.client.is_connected:
                 try:
                     await self.check()
@@ -98,7 +80,12 @@ class StreamMonitor:
                     self._log.warning("streams could not be checked, will be retried", error=str(error))
                 except Exception:  # a bug must not end the checks silently
                     self._log.exception("streams could not be checked, will be retried")
-            await asyncio.sleep(EVERY)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(EVERY):
+                    await self._wake.wait()
+
+    async def _deleted(self, _: Msg) -> None:
+        self._wake.set()
 
     async def check(self) -> None:
         """Check once, re-create what is missing, and report problems.
@@ -117,52 +104,25 @@ class StreamMonitor:
             await self._check_consumers()
         finally:
             if self.problems:
-                report = Problems(
-                    service=self._service, broken=list(self._broken.values()), lost=list(self._lost.values())
-                )
+                report = Problems(service=self._service, problems=self.problems)
                 await self._bus.send(subjects.problems(self._service), report.model_dump_json().encode())
 
     async def _check_streams(self) -> None:
         present = {str(info["config"]["name"]): info for info in await self._pages("STREAM.LIST", "streams")}
-        replaced: list[str] = []
-        replay = False
+        replaced = False
         for name, wanted in self._wanted.items():
             info = present.get(name)
             if info is None:
-                created_here, info = await bootstrap.restore_stream(self._bus, wanted, self._last.get(name, 0) + _ROOM)
-                replay |= created_here and name in _DERIVED
+                info = await bootstrap.restore_stream(self._bus, wanted, self._last.get(name, 0) + _ROOM)
             created = str(info["created"])
             if self._created.setdefault(name, created) != created:
                 self._created[name] = created
-                replaced.append(name)
+                self._log.error("stream was deleted; it has been created again", stream=name)
+                replaced = True
             self._last[name] = max(self._last.get(name, 0), int(info["state"]["last_seq"]))
-        for name in replaced:
-            self._report_loss(name)
-        if replay:
-            await self._deliver_again()
         if replaced:
             # Whatever was read from these streams is unknown now, as after a restart of the server.
             self._bus.reconnected()
-
-    def _report_loss(self, name: str) -> None:
-        text = f"stream {name} was deleted; it has been created again"
-        if name in _DERIVED:
-            self._log.error(f"{text}, and is filled again from the log of runs")
-        elif name in _EXPENDABLE:
-            self._log.error(text)
-        else:
-            self._lost[name] = f"{text}, empty. Lost: {_CONTENTS.get(name, 'its messages')}. Restore a backup"
-            self._log.error(self._lost[name])
-
-    async def _deliver_again(self) -> None:
-        """Delete the consumers of the log; their users create them again, from the beginning of the log."""
-        names = [(subjects.RUNS, subjects.scheduler_consumer(shard)) for shard in range(ids.SHARDS)]
-        for stream, name in [*names, (subjects.EVENTS, subjects.TRIGGERS_CONSUMER)]:
-            try:
-                await self._bus.api(f"CONSUMER.DELETE.{stream}.{name}")
-            except BusError as error:
-                if error.code not in (bootstrap.CONSUMER_NOT_FOUND, bootstrap.STREAM_NOT_FOUND):
-                    raise
 
     async def _check_consumers(self) -> None:
         for stream in sorted({stream for stream, _ in self._bus.durable_consumers}):

@@ -38,7 +38,8 @@ def test_streams_from_which_only_the_oldest_messages_are_deleted() -> None:
 
 def test_a_loss_is_found_once_and_an_empty_stream_can_be_replaced() -> None:
     assert kinds({"S": at(9, 9, dropped="x")}, {"S": at(9, 9, dropped="x")}) == []
-    assert kinds({"S": at(0, 0)}, {"S": at(0, 0, "later")}) == []
+    assert kinds({"S": at(0, 0)}, {"S": at(0, 0, "later")}) == [("S", "replaced", 0)]
+    assert kinds({"S": at(7, 0)}, {"S": at(0, 0, "later")}) == [("S", "replaced", 1)]
     damage = Damage("id", "S", "truncated", 1.0, 4)
     record = integrity.update(IntegrityRecord(), {"S": at(5, 5)}, [damage])
     assert integrity.update(record, {"S": at(6, 6)}, [damage]).damages == (damage,)

@@ -158,30 +158,26 @@ async def _stream(bus: Bus, wanted: dict[str, Any]) -> None:
         await bus.api(f"STREAM.UPDATE.{name}", {**have, **wanted})
 
 
-async def restore_stream(bus: Bus, wanted: dict[str, Any], first_seq: int) -> tuple[bool, dict[str, Any]]:
-    """Create a stream that was deleted. Raises as `bootstrap` does.
+async def restore_stream(bus: Bus, wanted: dict[str, Any], first_seq: int) -> dict[str, Any]:
+    """Create a stream that was deleted, and return the information about it. Raises as `bootstrap` does.
 
     Args:
         bus: the connection.
         wanted: settings of the stream.
         first_seq: the first sequence number of the new stream.
-
-    Returns:
-        Whether this call created it, and the information about it.
     """
     name = wanted["name"]
-    created = False
     try:
-        return False, await bus.api(f"STREAM.INFO.{name}")
+        return await bus.api(f"STREAM.INFO.{name}")
     except BusError as error:
         if error.code != STREAM_NOT_FOUND:
             raise
     try:
-        created = bool((await bus.api(f"STREAM.CREATE.{name}", {**wanted, "first_seq": first_seq})).get("did_create"))
+        await bus.api(f"STREAM.CREATE.{name}", {**wanted, "first_seq": first_seq})
     except BusError as error:
         if error.code != _STREAM_EXISTS:  # another process was faster
             raise
-    return created, await bus.api(f"STREAM.INFO.{name}")
+    return await bus.api(f"STREAM.INFO.{name}")
 
 
 async def declare_consumer(bus: Bus, stream: str, wanted: dict[str, Any]) -> None:
@@ -218,6 +214,16 @@ async def restore_consumer(bus: Bus, stream: str, name: str) -> bool:
             raise
     await declare_consumer(bus, stream, wanted)
     return True
+
+
+async def redeliver(bus: Bus, stream: str, name: str) -> None:
+    """Have a durable consumer deliver all messages once more. Raises as `bootstrap` does."""
+    try:
+        await bus.api(f"CONSUMER.DELETE.{stream}.{name}")
+    except BusError as error:
+        if error.code not in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+            raise
+    await restore_consumer(bus, stream, name)
 
 
 def _differs(have: dict[str, Any], wanted: dict[str, Any]) -> bool:

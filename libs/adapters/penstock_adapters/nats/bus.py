@@ -68,8 +68,8 @@ class Bus:
         self.durable_consumers: dict[tuple[str, str], dict[str, Any]] = {}
         """Settings of the durable consumers declared on this connection, by stream and name."""
         self.unstored: dict[str, tuple[float, float, str]] = {}
-        """Streams that did not confirm the last message, by the first part of its subject, or `$KV.BUCKET`: when the first
-        such message was sent, when the latest one was refused, both of `time.monotonic()`, and the error."""
+        """Streams that did not confirm the last message, by the first part of its subject, or `$KV.BUCKET`: when the
+        first such message was sent, when the latest one was refused, both of `time.monotonic()`, and the error."""
         self._reconnected: list[Callable[[], None]] = []
 
     @property
@@ -184,6 +184,16 @@ class Bus:
                 return False
             raise
         return True
+
+    async def next_seq(self, stream: str, subject: str, after: int) -> int | None:
+        """The sequence of the next message on `subject` (wildcards allowed) above `after`, asked of the leader."""
+        try:
+            found = await self.api(f"STREAM.MSG.GET.{stream}", {"seq": after + 1, "next_by_subj": subject})
+        except BusError as error:
+            if error.code == _NO_MESSAGE:
+                return None
+            raise
+        return int(found["message"]["seq"])
 
     async def direct_get(self, stream: str, query: dict[str, Any], timeout: float = TIMEOUT) -> list[Msg]:
         """A batched direct get; returns its messages, which carry `Nats-Subject`, `Nats-Sequence`, `Nats-Time-Stamp`.

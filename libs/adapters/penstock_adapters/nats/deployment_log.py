@@ -39,6 +39,7 @@ class DeploymentLog:
         self._changed = changed
         self._deployments: dict[Name, Deployment] = {}
         self._seq = 0
+        self._created = ""
         self._read: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
@@ -104,14 +105,26 @@ class DeploymentLog:
 
     async def _fetch(self) -> None:
         # The leader's last sequence: a direct read may be answered by a replica that lags.
-        last = int((await self._bus.api(f"STREAM.INFO.{subjects.DEPLOYMENTS}"))["state"]["last_seq"])
+        info = await self._bus.api(f"STREAM.INFO.{subjects.DEPLOYMENTS}")
+        last = int(info["state"]["last_seq"])
+        if self._created != info["created"]:
+            self._forget()
+            self._created = info["created"]
         for tried in range(TRIES):
             if self._seq >= last:
                 return
             for message in await self._bus.read(subjects.DEPLOYMENTS, "deployments.>", self._seq):
                 self._take(message)
+            if self._seq < last and await self._bus.next_seq(subjects.DEPLOYMENTS, "deployments.>", self._seq) is None:
+                self._seq = last  # the last messages are lost
             await asyncio.sleep(0.001 * tried)
         raise UnavailableError("the stream of deployments lags behind its leader: try again")
+
+    def _forget(self) -> None:
+        """Start again: the stream was created again."""
+        known, self._deployments, self._seq = self._deployments, {}, 0
+        for name in known:
+            self._changed(Deployment(*name))
 
     def _take(self, message: Msg) -> None:
         headers = message.headers or {}

@@ -20,7 +20,7 @@ import orjson
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.bus import Bus
 from penstock_core.errors import UnavailableError
 
 BATCH = 256
@@ -34,7 +34,6 @@ _INACTIVE = 60.0
 _RETRY = 0.25
 _PATIENCE = 2.0
 _SILENT_TAKES = 15
-_NO_MESSAGE = 10037
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,13 +178,8 @@ class Follower:
 
     async def _is_at_end(self) -> bool:
         for one in self._filters:
-            try:
-                query = {"seq": self._last + 1, "next_by_subj": one}
-                await self._bus.api(f"STREAM.MSG.GET.{self._stream}", query)
+            if await self._bus.next_seq(self._stream, one, self._last) is not None:
                 return False
-            except BusError as error:
-                if error.code != _NO_MESSAGE:
-                    raise
         return True
 
     def reset(self) -> None:

@@ -39,6 +39,11 @@ class ModelLog:
         self._bus = bus
         self._source = source
         self._projects: dict[str, _Project] = {}
+        bus.on_reconnect(self._forget)
+
+    def _forget(self) -> None:
+        """Read all again: the server may have lost what it had."""
+        self._projects = {}
 
     async def get(self, project: str, name: str) -> Model:
         """Return a model; one without versions where it does not exist.
@@ -118,7 +123,7 @@ class ModelLog:
 
     def _folded(self, facts: Sequence[ModelFact]) -> Model:
         """Apply appended facts to the model: a read may not return them at once."""
-        model = self._projects[facts[0].project].model(facts[0].model)
+        model = self._projects.setdefault(facts[0].project, _Project(facts[0].project)).model(facts[0].model)
         for fact in facts:
             if fact.revision == model.revision + 1:
                 state.evolve(model, fact.revision, fact)

@@ -28,6 +28,8 @@ class TriggerIndex:
         """Take the state of a deployment."""
         name = (deployment.project, deployment.name)
         self._deployments[name] = deployment
+        if not deployment.snapshots:  # its log is lost: another one will have the same revisions
+            self._subscriptions = {key: shapes for key, shapes in self._subscriptions.items() if key[0] != name}
         for key in self._keys.pop(name, ()):
             self._by_key[key].discard(name)
             if not self._by_key[key]:

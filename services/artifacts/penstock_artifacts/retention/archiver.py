@@ -23,7 +23,7 @@ from typing import IO
 from penstock_adapters import threads
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
 from penstock_adapters.nats.buckets.versions import Versions
-from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.follower import Followers, StreamMessage
 from penstock_contracts import archives, fact_codec, run_history, subjects
 from penstock_contracts.archives import ArchiveDamagedError
@@ -40,7 +40,6 @@ NOTES = "archives/"
 _MOVED = ("step.>", "clock.>", "admitted", "cancel")
 """Facts of an archived run that are purged from the log."""
 
-_NO_MESSAGE = 10037
 _YOUNG = 300.0
 
 
@@ -204,14 +203,8 @@ class Archiver:
     async def _is_left(self, archived: RunArchived) -> bool:
         run = subjects.run(archived.run_id, "")
         for tail in _MOVED:
-            try:
-                query = {"seq": 1, "next_by_subj": f"{run}{tail}"}
-                found = (await self._bus.api(f"STREAM.MSG.GET.{subjects.RUNS}", query))["message"]
-            except BusError as error:
-                if error.code != _NO_MESSAGE:
-                    raise
-                continue
-            if int(found["seq"]) <= archived.last_seq:
+            found = await self._bus.next_seq(subjects.RUNS, f"{run}{tail}", 0)
+            if found is not None and found <= archived.last_seq:
                 return True
         return False
 

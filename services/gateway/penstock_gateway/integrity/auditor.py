@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from penstock_adapters.nats.bootstrap import streams
+from penstock_adapters.nats.bootstrap import redeliver, streams
 from penstock_adapters.nats.buckets.integrity import IntegrityStore
 from penstock_adapters.nats.follower import Followers, StreamMessage
 from penstock_adapters.nats.stream_check import positions, unreadable, with_dropped
 from penstock_contracts import subjects
-from penstock_core import integrity
+from penstock_core import ids, integrity
 from penstock_core.errors import PenstockError
 from penstock_core.integrity import Damage, IntegrityRecord, StreamPosition
 from penstock_gateway.integrity.run_repair import RunRepair
@@ -33,10 +33,10 @@ _END = 2**62
 _READ_PAUSE = 4.0
 """How long the reading of streams in the background pauses, in reading times."""
 
-_WAKES_RUNS = (subjects.RUNS, subjects.TIMERS)
-"""Streams whose loss can leave runs without anything that continues them."""
+_LOOKUPS = 200
+"""How many messages are looked up at the same time."""
 
-_RECORD_STREAM = f"KV_{subjects.INTEGRITY_BUCKET}"
+_LIMITS_STREAM = f"KV_{subjects.LIMITS_BUCKET}"
 
 
 class Auditor:
@@ -67,13 +67,15 @@ class Auditor:
         self._repair = repair
         self._reread = reread
         self._store = IntegrityStore(context.bus)
-        self._names = [name for one in streams() if (name := str(one["name"])) != _RECORD_STREAM]
+        self._names = [name for one in streams() if (name := str(one["name"])) not in subjects.EXPENDABLE]
         self._tasks: list[asyncio.Task[None]] = []
         self._server = ""
         self._verification: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._lock = asyncio.Lock()
+        self._comparing = asyncio.Lock()
         self._repairs = False
+        self._unhandled: set[str] = set()
         self._runs_shrank = False
         self._last: IntegrityRecord | None = None
         self._checked = checked
@@ -134,6 +136,8 @@ class Auditor:
         Raises:
             UnavailableError: the broker does not answer.
         """
+        await self._checked.wait()
+        await self._compare()  # so that a loss is recorded once, as what it is
         async with self._lock:
             for name in self._names:
                 lost: list[int] = []
@@ -148,15 +152,15 @@ class Auditor:
     async def _watch(self) -> None:
         while True:
             try:
-                found = await self._compare()
+                await self._compare()
                 left = not self._checked.is_set() and any(one.stream == subjects.RUNS for one in self.damages())
                 self._checked.set()
-                new = any(damage.stream in _WAKES_RUNS for damage in found)
-                if self._repairs or new or left or self._runs_shrank:
+                if self._repairs or subjects.RUNS in self._unhandled or left or self._runs_shrank:
                     self._repairs = True
                     async with self._lock:
-                        await self._check_runs(0.0, must_repair=new)
+                        await self._check_runs(0.0)
                     self._repairs = self._runs_shrank = False
+                await self._refill()
             except PenstockError as error:
                 if self._repairs:
                     self._context.log.warning("repair of the log postponed", error=str(error))
@@ -175,8 +179,12 @@ class Auditor:
                 self._context.log.warning("streams could not be read completely", error=str(error))
                 await asyncio.sleep(_READ_AFTER)
 
-    async def _compare(self) -> list[Damage]:
-        """Compare the positions with the recorded ones, and record them; returns the new damages."""
+    async def _compare(self) -> None:
+        """Compare the positions with the recorded ones, and record them and new damages."""
+        async with self._comparing:
+            await self._compare_once()
+
+    async def _compare_once(self) -> None:
         record = await self._store.read()  # before the positions, so that these are never the older ones
         now = await self._positions(record)
         found = integrity.compare(record, now, time.time(), subjects.APPEND_ONLY)
@@ -188,11 +196,29 @@ class Auditor:
             # Also runs that were archived just before: the copy tells.
             self._runs_shrank = now[subjects.RUNS].messages < record.positions[subjects.RUNS].messages
         self._server = self._bus.server_id
+        self._unhandled |= {damage.stream for damage in found}
         if record.positions != now or found:
             await self._add(found, now)
         else:
             self._last = record
-        return found
+
+    async def _refill(self) -> None:
+        """Have streams filled again whose contents follow from the log; note what schedulers have filled again."""
+        for stream in sorted(self._unhandled | {damage.stream for damage in self.damages()}):
+            lost = sum(damage.lost - damage.restored for damage in self.damages() if damage.stream == stream)
+            if stream in subjects.FROM_LOG:
+                for shard in range(ids.SHARDS):
+                    await redeliver(self._bus, subjects.RUNS, subjects.scheduler_consumer(shard))
+                await redeliver(self._bus, subjects.EVENTS, subjects.TRIGGERS_CONSUMER)
+            elif stream != _LIMITS_STREAM or not await self._has_messages(stream, lost):
+                continue
+            self._last = await self._store.change(partial(integrity.repaired, stream=stream, restored=lost, notes=()))
+            self._context.log.warning("stream filled again from the log of runs", stream=stream)
+        self._unhandled &= {subjects.RUNS}
+
+    async def _has_messages(self, stream: str, count: int) -> bool:
+        found = await positions(self._bus, [stream])
+        return stream in found and found[stream].messages >= count
 
     async def _positions(self, record: IntegrityRecord) -> dict[str, StreamPosition]:
         now = await positions(self._bus, self._names)
@@ -210,11 +236,14 @@ class Auditor:
             lambda record: integrity.update(record, record.positions if now is None else now, damages)
         )
 
-    async def _check_runs(self, pause: float, must_repair: bool = False) -> None:
+    async def _check_runs(self, pause: float) -> None:
         """Compare the log of runs with its copy, and repair it."""
-        last = int((await self._bus.api(f"STREAM.INFO.{subjects.RUNS}"))["state"]["last_seq"])
+        must_repair = subjects.RUNS in self._unhandled
+        state = (await self._bus.api(f"STREAM.INFO.{subjects.RUNS}"))["state"]
+        first, last = int(state["first_seq"]), int(state["last_seq"])
         on_page = partial(self._compare_page, last)
         lost = await unreadable(self._bus, self._followers, subjects.RUNS, on_page, pause)
+        await self._compare_page(last, 0, first - 1, ())
         await self._compare_page(last, last, _END, ())
         damaged = await self._model.read(lambda model: model.damaged_runs())
         await self._add([self._missing(subjects.RUNS, lost)] if lost else [])
@@ -229,6 +258,7 @@ class Auditor:
         self._last = await self._store.change(
             lambda record: integrity.repaired(record, subjects.RUNS, report.restored, report.notes)
         )
+        self._unhandled.discard(subjects.RUNS)
         await self._reread()
         missing = [integrity.describe(damage) for damage in self.damages()]
         self._context.log.warning(
@@ -239,10 +269,13 @@ class Auditor:
         """Mark the copied facts between two sequences that the log lacks as lost."""
         stored = {(item.seq, item.subject) for item in items}
         copied = await self._model.read(lambda model: model.copied_between(after, upto))
-        candidates = [(seq, subject) for seq, subject in copied if (seq, subject) not in stored]
-        missing = [subject for _, subject in candidates if await self._bus.last(subjects.RUNS, subject) is None]
-        if missing:
-            await self._model.write(lambda model: model.mark_lost(missing, last))
+        candidates = [subject for seq, subject in copied if (seq, subject) not in stored]
+        for start in range(0, len(candidates), _LOOKUPS):
+            part = candidates[start : start + _LOOKUPS]
+            found = await asyncio.gather(*(self._bus.last(subjects.RUNS, subject) for subject in part))
+            missing = [subject for subject, message in zip(part, found, strict=True) if message is None]
+            if missing:
+                await self._model.write(lambda model, missing=missing: model.mark_lost(missing, last))
 
     def _missing(self, stream: str, lost: list[int]) -> Damage:
         id = f"{stream}:unreadable:{lost[0]}-{lost[-1]}:{len(lost)}"

@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from penstock_adapters.nats.bootstrap import restore_consumer
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.bus import Bus, BusError
 from penstock_adapters.nats.run_log import NatsRunLog
@@ -123,6 +124,9 @@ class RunRepair:
 
     @contextlib.asynccontextmanager
     async def _paused_consumers(self) -> AsyncGenerator[Renewal]:
+        for stream, name in list(self._bus.durable_consumers):
+            if stream == subjects.RUNS:  # one that is missing would be created again unpaused
+                await restore_consumer(self._bus, stream, name)
         names: list[str] = (await self._bus.api(f"CONSUMER.NAMES.{subjects.RUNS}")).get("consumers") or []
         renewal = Renewal(self._bus, [name for name in names if name.startswith(_PAUSED)])
         try:

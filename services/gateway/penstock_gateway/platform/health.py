@@ -45,14 +45,13 @@ class Health:
         connected = self._bus.client.is_connected
         now = time.monotonic()
         reports = [report for at, report in self._reports.values() if now - at < _REPORTS_COUNT]
-        streams = not any(report.broken for report in reports)
         parts = {
             "nats": connected,
             "log": connected and await self._log_answers(),
             "integrity": not self._auditor.is_repairing() and not self._auditor.damages(),
-            "streams": streams,
+            "streams": not reports,
         }
-        problems = sorted({problem for report in reports for problem in [*report.broken, *report.lost]})
+        problems = sorted({problem for report in reports for problem in report.problems})
         return Readiness(ready=all(parts.values()), parts=parts, problems=problems)
 
     async def report(self, report: Problems) -> None:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 
-from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.follower import Follower, Followers, StreamMessage
 from penstock_adapters.sql.errors import DatabaseDamagedError, SequenceGapError, UnwritableFactError
 from penstock_core.errors import PenstockError, UnavailableError
@@ -29,7 +29,6 @@ _OPENING = 20.0
 
 _BATCH_DELAY = 0.1
 _RETRY = (0.5, 1.0, 2.0, 5.0)
-_NO_MESSAGE = 10037
 
 
 Prepare = Callable[[Sequence[StreamMessage]], Awaitable[Sequence[StreamMessage]]]
@@ -223,14 +222,8 @@ class Projector:
         if self._follower is None:
             return False
         at = self._at
-        query = {"seq": at + 1, "next_by_subj": self._feed.filter}
-        try:
-            found = (await self._bus.api(f"STREAM.MSG.GET.{self._feed.stream}", query))["message"]
-        except BusError as error:
-            if error.code != _NO_MESSAGE:
-                raise
-            return self._at == at
-        return int(found["seq"]) > target and self._at == at
+        found = await self._bus.next_seq(self._feed.stream, self._feed.filter, at)
+        return (found is None or found > target) and self._at == at
 
 
 class ReadModelRebuild:

@@ -68,8 +68,11 @@ class LimitSizes:
         """Names of the pools that have a size."""
 
     async def read(self) -> Mapping[str, int]:
-        """The settings as they were last acknowledged."""
+        """The settings as they were last acknowledged. If their bucket was lost, they are written again."""
         entry = await self._reads.get(subjects.LIMITS_SIZES)
+        if entry is None and self.revision:  # the entry is replaced, but never deleted
+            await self._bucket.put(subjects.LIMITS_SIZES, orjson.dumps(self.now, option=orjson.OPT_SORT_KEYS), 0)
+            entry = await self._bucket.get_fresh(subjects.LIMITS_SIZES)
         if entry is not None:
             self._take(entry.value, entry.revision)
         return self.now

@@ -124,6 +124,7 @@ class Versions:
         self._bucket = Bucket(bus, subjects.VERSIONS_BUCKET)
         self._reads = SharedReads(self._bucket.get)
         self._kept: OrderedDict[str, Version] = OrderedDict()
+        bus.on_reconnect(self._kept.clear)  # the server may have lost versions, whose numbers are given again then
 
     async def get(self, project: str, pipeline: str, version: int) -> Version | None:
         """A version, or None when there is none of that number.
