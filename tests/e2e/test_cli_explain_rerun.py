@@ -180,7 +180,7 @@ def test_a_rerun_uses_the_same_or_changed_inputs(up: Workspace) -> None:
     text = up.call("runs", "rerun", again["run_id"][:20], "-p", "source=long.txt", "-p", "note=7")
     assert "size  succeeded" in text and "sized v1 succeeded in" in text and '"12 7"' in text
     error = up.call("runs", "rerun", first["run_id"], "-p", "times=often", code=2)
-    assert 'inputs.times: must be an integer, not "often"' in error
+    assert 'inputs.times: expected int, got "often"' in error
     assert "did you mean 'times'" in up.call("runs", "rerun", first["run_id"], "-p", "time=1", code=2)
     assert "no such file or folder" in up.call("runs", "rerun", first["run_id"], "-p", "source=none.txt", code=2)
 

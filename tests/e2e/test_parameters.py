@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import signal
@@ -14,15 +15,40 @@ from typing import Any
 
 import pytest
 
-from penstock import Client
+from penstock import Client, InputError
+from penstock.errors import RefusedError
 from penstock_testkit.environment import user_environment
 
 PENSTOCK = str(Path(sys.executable).parent / "penstock")
 
 FLOWS = """
+import datetime
+import enum
 import math
+from dataclasses import dataclass, field
+from decimal import Decimal
 
 from penstock import context, pipeline, run_pipeline, step
+
+class Mode(enum.Enum):
+    FAST = 1
+    SLOW = 2
+
+@dataclass
+class Config:
+    rate: float
+    layers: list[int] = field(default_factory=list)
+
+@step
+def shown(config: Config, mode: Mode, price: Decimal, wait: datetime.timedelta, rate: float, text: str) -> str:
+    return f"{config} {mode} {price} {wait} {rate} {text}"
+
+@pipeline
+def configured(
+    config: Config, mode: Mode = Mode.FAST, price: Decimal = Decimal("1.10"),
+    wait: datetime.timedelta = datetime.timedelta(0), rate: float = 1.0, text: str = "",
+) -> str:
+    return shown(config, mode, price, wait, rate, text)
 
 @step
 def joined(self: int, function: int, name: str, version: str, timeout: float, labels: list[str], step: int = 1) -> str:
@@ -122,3 +148,54 @@ def test_a_metric_that_became_nan_is_shown(up: Workspace) -> None:
         if one.name == "loss"
     ]
     assert different.values == ("nan", "nan")
+
+
+def test_texts_are_read_as_python_reads_them(up: Workspace) -> None:
+    texts = {"config": "{'rate': .5}", "mode": "2", "price": "0.1000000000000000055", "wait": "10m", "rate": "+.5"}
+    expected = "Config(rate=0.5, layers=[]) Mode.SLOW 0.1000000000000000055 0:10:00 0.5 "
+    options = [f"-p{name}={text}" for name, text in texts.items()]
+    assert up.result("configured", *options, '-ptext="a"') == expected + '"a"'
+    again = json.loads(up.call("runs", "rerun", "last", "-prate=nan", "-pwait=1h30m", "-pprice=2.50", "--json")[0])
+    assert again["outputs"]["result"] == 'Config(rate=0.5, layers=[]) Mode.SLOW 2.50 1:30:00 nan "a"'
+
+
+def test_every_door_reports_a_wrong_input_in_the_same_words(up: Workspace) -> None:
+    client, file = up.client, f"{up.folder}/flows.py:configured"
+    version = client.pipelines.register(file)
+    wrong: dict[str, Any] = {"config": {"rate": 1, "layers": [1, 2, "x"]}, "mode": "MEDIUM", "rat": 1}
+    problems = [
+        "inputs.rat: unknown parameter (parameters: config, mode, price, wait, rate, text); did you mean 'rate'?",
+        'inputs.config.layers[2]: expected int, got "x"',
+        'inputs.mode: expected one of FAST, SLOW, got "MEDIUM"',
+    ]
+    expected = f"Invalid run request for pipeline 'configured': {'; '.join(problems)}"
+    options = [f"-p{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in wrong.items()]
+    assert up.call("run", "flows.py:configured", *options, code=2)[1] == f"error: {expected}\n"
+    with pytest.raises(RefusedError) as refused:
+        client.run(version, wrong)
+    assert str(refused.value) == expected
+    right = client.run(version, {"config": {"rate": 1}}, wait=True)
+    with pytest.raises(RefusedError) as refused:
+        client.runs.rerun(right.run_id, wrong)
+    assert str(refused.value) == expected
+    assert up.call("runs", "rerun", right.run_id, *options, code=2)[1] == f"error: {expected}\n"
+    with pytest.raises(RefusedError) as refused:
+        client.deployments.apply("nightly", {"pipeline": "configured", "triggers": [], "inputs": wrong})
+    assert all(problem in str(refused.value) for problem in problems)
+    trigger = ("--pipeline", "configured", "--cron", "@daily")
+    _, errors = up.call("deployments", "create", "nightly", *trigger, *options, code=2)
+    assert all(problem in errors for problem in problems)
+    up.call("deployments", "create", "nightly", *trigger, "-pconfig={'rate': 1}", "-prate=nan", "-pprice=1.10")
+    found = client.deployments.get("nightly").definition["inputs"]
+    assert found == {"config": {"rate": 1}, "rate": {"$type": "float", "value": "nan"}, "price": "1.10"}
+    with pytest.raises(InputError) as local:
+        _load(up.folder / "flows.py").configured.local(**wrong)
+    assert str(local.value) == expected
+
+
+def _load(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("flows", file)
+    assert spec is not None and spec.loader is not None
+    sys.modules["flows"] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -254,7 +254,7 @@ async def test_a_failing_expression_or_input_is_rejected_and_harms_no_other_depl
     errors = {one.deployment: one.error for one in found if one.outcome is Outcome.REJECTED}
     assert errors["bad-filter"] == "filter: there is no field 'rows'"
     assert errors["bad-mapping"] == "inputs.url: there is no field 'url'"
-    assert errors["bad-input"].endswith("inputs.url: must be text, not 1")
+    assert errors["bad-input"].endswith("inputs.url: expected str, got 1")
     assert "has no version 9" in errors["no-version"]
     await platform.change("good", DeploymentDeleted)
 

@@ -10,7 +10,7 @@ the caller looks them up, and `Inputs.models` passes the results in.
 
 from __future__ import annotations
 
-import difflib
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
@@ -40,6 +40,7 @@ LABEL_VALUE_LIMIT = 1000
 """Characters of the value of a label."""
 
 _STEPS_SHOWN = 30
+_PROBLEMS_SHOWN = 20
 
 Problem = tuple[str, str]
 """A path, such as `inputs.depth`, and what is wrong there."""
@@ -101,7 +102,7 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
     values, problems = _values(pipeline.params, inputs)
     problems += _label_problems(options.labels or {}) + _refresh_problems(pipeline, options)
     if problems:
-        raise InvalidInputsError(f"Invalid run request for pipeline {pipeline.name!r}", problems)
+        raise InvalidInputsError(invalid(pipeline.name), problems)
     seconds = pipeline.deadline if options.deadline is None else options.deadline
     return RunRequested(
         run_id=run_id,
@@ -121,6 +122,16 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
         requested_by=options.requested_by,
         limited_pools=tuple(sorted(_pools(pipeline) & {*target.limited_pools})),
     )
+
+
+def invalid(pipeline: str) -> str:
+    """Return the title of the error of an invalid request for a run."""
+    return f"Invalid run request for pipeline {pipeline!r}"
+
+
+def missing(type: str) -> str:
+    """Describe that a parameter of this type has no value."""
+    return f"missing, expected {type}"
 
 
 def _pools(pipeline: Pipeline) -> set[str]:
@@ -154,14 +165,6 @@ def model_references(params: Sequence[Port], given: Mapping[str, Any]) -> dict[s
 # -------------------------------------------------------------------------------------------------------------- inputs
 
 
-class _PartError(InputError):
-    """A part of an input is wrong. `path` is where in the input, such as `[1].a`; empty for all of it."""
-
-    def __init__(self, path: str, message: str) -> None:
-        self.path = path
-        super().__init__(message)
-
-
 def _values(params: Sequence[Port], inputs: Inputs) -> tuple[dict[str, Value], list[Problem]]:
     known = [port.name for port in params]
     names: list[str] = [*dict.fromkeys([*inputs.given, *(inputs.earlier or {})])]
@@ -170,11 +173,24 @@ def _values(params: Sequence[Port], inputs: Inputs) -> tuple[dict[str, Value], l
     for port in params:
         try:
             values[port.name] = _value(port, inputs)
-        except _PartError as error:
-            problems.append((f"inputs.{port.name}{error.path}", str(error)))
+        except _WrongInputError as error:
+            problems += [(f"inputs.{port.name}{path}", message) for path, message in error.problems]
         except InputError as error:
             problems.append((f"inputs.{port.name}", str(error)))
     return values, problems
+
+
+class _WrongInputError(InputError):
+    """An input does not fit the schema of its parameter. `problems` are paths in the input, and what is wrong there."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems[0][1])
+        self.problems = problems
+
+
+def _check(value: Any, port: Port) -> None:
+    if problems := list(itertools.islice(json_schema.problems(value, port.schema), _PROBLEMS_SHOWN)):
+        raise _WrongInputError(problems)
 
 
 def _value(port: Port, inputs: Inputs) -> Value:
@@ -185,7 +201,7 @@ def _value(port: Port, inputs: Inputs) -> Value:
     if port.name in earlier:
         return _earlier(port, earlier[port.name])
     if port.required:
-        raise InputError(f"is missing; it must be {port.type}")
+        raise InputError(missing(port.type))
     return Inline(port.default)
 
 
@@ -206,14 +222,8 @@ def _given(port: Port, given: Any) -> Value:
             pass
     if problem := _too_large(value):
         raise InputError(problem)
-    _check_schema(value, port)
+    _check(value, port)
     return Inline(value)
-
-
-def _check_schema(value: Any, port: Port) -> None:
-    found = json_schema.find_mismatch(value, port.schema)
-    if found is not None:
-        raise _PartError(*found)
 
 
 def _json(given: Any) -> Any:
@@ -223,7 +233,7 @@ def _json(given: Any) -> Any:
 def _earlier(port: Port, value: Value) -> Value:
     # A default may violate the schema of its parameter: `depth: int = None`.
     if isinstance(value, Inline) and (port.required or value.value != port.default):
-        _check_schema(value.value, port)
+        _check(value.value, port)
     return value
 
 
@@ -259,9 +269,7 @@ def _reference(given: dict[str, Any]) -> ArtifactRef:
 
 
 def _unknown(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"is not a parameter of the pipeline (parameters: {', '.join(known) or 'none'}){hint}"
+    return json_schema.unknown(name, dict.fromkeys(known), "parameter")
 
 
 def _too_large(value: Any) -> str | None:

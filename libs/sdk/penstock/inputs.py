@@ -1,131 +1,94 @@
 """Inputs of a run: parse texts, check values against a pipeline's parameters, encode them as JSON.
 
 For the command line: `parse_inputs(pipeline, {"depth": "3"})`, then `check_inputs(pipeline, …)`, whose result is what
-`POST /v1/runs` takes. For Python: `check_inputs` alone. Defaults are not filled in; the platform does that.
+`POST /v1/runs` takes. For Python: `check_inputs` alone. Defaults are not filled in; the platform does that. Errors are
+those with which the platform rejects a request, see `penstock_core.requests`.
 """
 
 from __future__ import annotations
 
-import datetime
-import decimal
-import difflib
-import json
-from collections.abc import Collection, Mapping
-from contextlib import suppress
+import itertools
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from penstock import codec, hints
-from penstock.hints import value_check
+from penstock.hints import json_schema, value_check
 from penstock.hints.signature import Parametrized
-from penstock_core.durations import parse_duration
-from penstock_core.errors import InputError
+from penstock_core import json_schema as schema_check
+from penstock_core import parameter_texts, requests
+from penstock_core.errors import InputError, InvalidInputsError
+from penstock_core.json_schema import Problem
+
+_PROBLEMS_SHOWN = 20
 
 
 def check_value(value: object, hint: Any, what: str = "the value") -> Any:
     """Return `value` if it fits the hint, else converted from plain data where that is lossless.
 
     Raises:
-        InputError: it does not fit.
+        InputError: it does not fit; the message names the part that does not.
     """
-    if value_check.problem(value, hint) is None:
-        return value
-    try:
-        converted = codec.decode(value, hint)
-        found = value_check.problem(converted, hint)
-    except codec.MismatchError as error:
-        converted, found = None, str(error)
-    if found is not None:
-        raise InputError(f"{what} must be {hints.show(hint)}: {found}")
+    converted, problems = _checked(value, hint)
+    if problems:
+        raise InputError("; ".join(f"{what}{path}: {message}" for path, message in problems))
     return converted
 
 
 def parse_text(text: str, hint: Any, what: str = "the value") -> Any:
-    """Parse a text from the command line: as JSON if that fits the hint, else as the text itself.
+    """Parse a text from the command line, see `penstock_core.parameter_texts`.
 
     Paths become absolute, because steps run in folders of their own.
 
     Raises:
-        InputError: neither fits.
+        InputError: it does not fit the hint; the message names the part that does not.
     """
-    # A Decimal keeps its digits only as text, and a duration has units.
-    exact = {decimal.Decimal, datetime.timedelta} & {hints.class_of(one) for one in hints.members(hint)}
-    for data in (*([text] if exact else []), *_as_json(text), text, *_python_literal(text)):
-        try:
-            value = _converted(data, hint)
-        except codec.MismatchError:
-            continue
-        # In Python, True is an int; in a text for a number, it is a mistake.
-        wrong_kind = isinstance(value, bool) and not {bool, Any} & {
-            hints.class_of(one) or Any for one in hints.members(hint)
-        }
-        if not wrong_kind and value_check.problem(value, hint) is None:
-            return value
-    raise InputError(f"{what} must be {hints.show(hint)}, not {text!r}{_advice(hint)}")
+    value, problems = _parsed(text, hint)
+    if problems:
+        raise InputError("; ".join(f"{what}{path}: {message}" for path, message in problems))
+    return value
 
 
-def _as_json(text: str) -> tuple[Any, ...]:
-    try:
-        return (json.loads(text),)
-    except (ValueError, RecursionError):
-        return ()
-
-
-def _python_literal(text: str) -> tuple[Any, ...]:
-    """Python's literals that are not JSON."""
-    return {"true": (True,), "false": (False,), "none": (None,)}.get(text.strip().lower(), ())
-
-
-def _converted(data: Any, hint: Any) -> Any:
-    if isinstance(data, str) and data and "://" not in data:
-        for option in hints.members(hint):
-            cls = hints.class_of(option)
-            if cls is not None and issubclass(cls, PurePath):
-                return Path(data).expanduser().absolute()
-    if isinstance(data, str) and any(hints.class_of(option) is datetime.timedelta for option in hints.members(hint)):
-        with suppress(ValueError, OverflowError):
-            return datetime.timedelta(seconds=parse_duration(data))
-    if isinstance(data, str) and any(hints.class_of(option) is str for option in hints.members(hint)):
-        return data
-    return codec.decode(data, hint)
-
-
-def _advice(hint: Any) -> str:
-    for option in hints.members(hint):
-        cls = hints.class_of(option)
-        if cls is bool:
-            return ": write true or false"
-        if cls is datetime.timedelta:
-            return ": write seconds, or a number with a unit, such as 90s, 10m, 1h30m or 2d"
-        if cls in (list, dict, tuple, set):
-            return """: write JSON, such as '[1, 2]' or '{"a": 1}'"""
-    return ""
-
-
-def parse_inputs(pipeline: Parametrized, texts: Mapping[str, str]) -> dict[str, Any]:
-    """The values of `-p name=text` options.
+def parse_inputs(pipeline: Parametrized, texts: Mapping[str, str], elsewhere: Collection[str] = ()) -> dict[str, Any]:
+    """The values of `-p name=text` options. `elsewhere` names parameters that are set in another way.
 
     Raises:
-        InputError: a parameter is unknown, or a text does not fit its type.
+        InvalidInputsError: a parameter is unknown or missing, or a text does not fit its type.
     """
-    _check_names(pipeline, texts)
-    hinted = pipeline.hints
-    return {name: parse_text(text, hinted[name], _what(pipeline, name)) for name, text in texts.items()}
+    normal = {unicodedata.normalize("NFKC", name): text for name, text in texts.items()}
+    return _inputs(pipeline, normal, elsewhere, _parsed)
 
 
-def live_inputs(pipeline: Parametrized, values: Mapping[str, Any], elsewhere: Collection[str] = ()) -> dict[str, Any]:
+def live_inputs(pipeline: Parametrized, values: Mapping[str, Any]) -> dict[str, Any]:
     """Return the checked inputs of a run in this process, of any type, without defaults.
 
-    `elsewhere` names parameters that are set in another way.
-
     Raises:
-        InputError: a parameter is unknown or missing, or a value does not fit.
+        InvalidInputsError: a parameter is unknown or missing, or a value does not fit.
     """
-    _check_names(pipeline, values)
+    return _inputs(pipeline, values, (), _checked)
+
+
+def _inputs(
+    pipeline: Parametrized,
+    given: Mapping[str, Any],
+    elsewhere: Collection[str],
+    read: Callable[[Any, Any], tuple[Any, list[Problem]]],
+) -> dict[str, Any]:
+    known = dict.fromkeys(pipeline.signature.inputs)
+    problems = [
+        (f"inputs.{name[:100]}", schema_check.unknown(name, known, "parameter")) for name in given if name not in known
+    ]
+    values: dict[str, Any] = {}
     for name, parameter in pipeline.signature.inputs.items():
-        if parameter.required and name not in values and name not in elsewhere:
-            raise InputError(f"pipeline {pipeline.name!r} requires parameter {name!r} ({hints.show(parameter.hint)})")
-    return {name: check_value(value, pipeline.hints[name], _what(pipeline, name)) for name, value in values.items()}
+        if name in given:
+            values[name], wrong = read(given[name], parameter.hint)
+            problems += [(f"inputs.{name}{path}", message) for path, message in wrong]
+        elif parameter.required and name not in elsewhere:
+            problems.append((f"inputs.{name}", requests.missing(hints.show(parameter.hint))))
+    if problems:
+        raise InvalidInputsError(requests.invalid(pipeline.name), problems)
+    return {name: values[name] for name in given}
 
 
 def check_inputs(pipeline: Parametrized, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +98,7 @@ def check_inputs(pipeline: Parametrized, values: Mapping[str, Any]) -> dict[str,
         InputError: a parameter is unknown or missing, or a value does not fit or cannot be stored as JSON.
     """
     return {
-        name: to_json(value, pipeline.hints[name], _what(pipeline, name))
+        name: to_json(value, pipeline.hints[name], f"parameter {name!r} of pipeline {pipeline.name!r}")
         for name, value in live_inputs(pipeline, values).items()
     }
 
@@ -159,14 +122,45 @@ def to_json(value: object, hint: Any, what: str = "the value") -> Any:
         ) from error
 
 
-def _what(pipeline: Parametrized, name: str) -> str:
-    return f"parameter {name!r} of pipeline {pipeline.name!r}"
+def _parsed(text: str, hint: Any) -> tuple[Any, list[Problem]]:
+    if text and "://" not in text and any(_is_path(option) for option in hints.members(hint)):
+        return Path(text).expanduser().absolute(), []
+    schema = json_schema.schema(hint)
+    try:
+        data = parameter_texts.parse(text, schema)
+    except InputError as error:
+        return None, [("", str(error))]
+    return _converted(data, hint, schema)
 
 
-def _check_names(pipeline: Parametrized, given: Mapping[str, Any]) -> None:
-    known = list(pipeline.signature.inputs)
-    for name in given:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            guess = f": did you mean {close[0]!r}?" if close else f" (its parameters: {', '.join(known) or 'none'})"
-            raise InputError(f"pipeline {pipeline.name!r} has no parameter {name!r}{guess}")
+def _is_path(option: Any) -> bool:
+    cls = hints.class_of(option)
+    return cls is not None and issubclass(cls, PurePath)
+
+
+def _checked(value: object, hint: Any) -> tuple[Any, list[Problem]]:
+    found = value_check.problem(value, hint)
+    if found is None:
+        return value, []
+    schema = json_schema.schema(hint)
+    try:
+        data = codec.encode(value, hint)
+    except codec.NotJsonError:
+        data = value
+    converted, problems = _converted(data, hint, schema)
+    if any(message.startswith("expected ") or path for path, message in problems):
+        return converted, problems
+    return converted, [("", f"expected {hints.show(hint)}: {found}")] if problems else []
+
+
+def _converted(data: Any, hint: Any, schema: Any) -> tuple[Any, list[Problem]]:
+    """The value of plain data, or what is wrong with it."""
+    problems = list(itertools.islice(schema_check.problems(data, schema), _PROBLEMS_SHOWN))
+    if problems:
+        return None, problems
+    try:
+        value = codec.decode(data, hint)
+        found = value_check.problem(value, hint)
+    except codec.MismatchError as error:
+        return None, [(error.path, error.message)]
+    return value, [("", f"expected {hints.show(hint)}: {found}")] if found is not None else []

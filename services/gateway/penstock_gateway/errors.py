@@ -22,7 +22,7 @@ from typing import ClassVar
 from penstock_core.errors import PenstockError
 
 FieldErrors = Sequence[tuple[str, str]]
-"""Pairs of a field and what is wrong with it, such as `("inputs.depth", "must be an integer, not 3.5")`."""
+"""Pairs of a field and what is wrong with it, such as `("inputs.depth", "expected int, got 3.5")`."""
 
 
 class GatewayError(PenstockError):

@@ -105,7 +105,7 @@ async def test_the_inputs_of_the_parent_must_fit_the_latest_version(platform: Pl
     answer = await http("POST", path, {"version": "latest"})
     assert answer.status == 422 and answer.fields == {"inputs.n", "inputs.label", "inputs.depth"}
     messages = {error["field"]: error["message"] for error in answer.json()["errors"]}
-    assert messages["inputs.n"] == "must be text, not 3" and "is missing" in messages["inputs.depth"]
+    assert messages["inputs.n"] == "expected str, got 3" and "missing" in messages["inputs.depth"]
     params = (*params, ir.Port(name="label", required=False))
     await platform.add_version(ir.Pipeline(name="moved", params=params), 3)
     answer = await http("POST", path, {"version": "latest", "inputs": {"n": "x", "depth": 2}})

@@ -124,7 +124,7 @@ async def test_every_wrong_input_is_named(http: Http) -> None:
     problem = answer.json()
     assert answer.fields == {"inputs.n", "inputs.labl", "inputs.label"}
     messages = {error["field"]: error["message"] for error in problem["errors"]}
-    assert messages["inputs.n"] == 'must be an integer, not "three"'
+    assert messages["inputs.n"] == 'expected int, got "three"'
     assert "did you mean 'label'" in messages["inputs.labl"]
     assert "pass a file or an artifact" in messages["inputs.label"]
     missing = await http("POST", "/v1/runs", {"pipeline": "chain"})

@@ -55,6 +55,7 @@ SCHEMAS: dict[str, Any] = {
     "either": {"anyOf": [{"type": "string"}, {"type": "integer"}]},
     "choice": {"enum": ["a", "b"]},
     "rows": {"type": "array", "items": {"type": "integer"}},
+    "prices": {"type": "array", "items": {"type": ["string", "number"], "format": "decimal"}},
     "anything": None,
 }
 PARAMS = [{"name": name, "type": "", "schema": schema} for name, schema in SCHEMAS.items()]
@@ -66,12 +67,16 @@ PARAMS = [{"name": name, "type": "", "schema": schema} for name, schema in SCHEM
         ("count=3", 3),
         ("count=true", True),
         ("count=x", "x"),
-        ("ratio=3", 3),
+        ("ratio=3", 3.0),
+        ("ratio=.5", 0.5),
+        ("count=+5", 5),
         ("ratio=0.5", 0.5),
         ("text=3", "3"),
         ("text=@home", "@home"),
         ("text=a=b", "a=b"),
-        ('text="quoted"', "quoted"),
+        ('text="quoted"', '"quoted"'),
+        ('either="4"', "4"),
+        ("prices=[1.10]", ["1.10"]),
         ("flag=true", True),
         ("flag=False", False),
         ("maybe=None", None),
@@ -101,7 +106,7 @@ def test_a_value_may_come_from_a_file(tmp_path: Path) -> None:
 def test_a_path_must_be_an_existing_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.csv").write_text("1")
     monkeypatch.chdir(tmp_path)
-    params = [{"name": "source", "type": "pathlib.Path | None", "schema": None}]
+    params = [{"name": "source", "schema": {"anyOf": [{"type": "string", "format": "path"}, {"type": "null"}]}}]
     assert compiled.parse(params, ["source=a.csv"]) == {"source": tmp_path / "a.csv"}
     with pytest.raises(InputError, match="no such file or folder"):
         compiled.parse(params, ["source=b.csv"])

@@ -26,46 +26,50 @@ INT, TEXT = {"type": "integer"}, {"type": "string"}
     ("value", "schema", "words"),
     [
         (3, INT, None),
-        (3.0, INT, "must be an integer, not 3.0"),
-        (True, INT, "must be an integer, not true"),
-        ("3", INT, 'must be an integer, not "3"'),
-        (None, INT, "must be an integer, not null"),
+        (3.0, INT, "expected int, got 3.0"),
+        (True, INT, "expected int, got true"),
+        ("3", INT, 'expected int, got "3"'),
+        (None, INT, "expected int, got null"),
         (3, {"type": "number"}, None),
         (2.5, {"type": "number"}, None),
-        (False, {"type": "number"}, "must be a number, not false"),
+        (False, {"type": "number"}, "expected float, got false"),
         (False, {"type": "boolean"}, None),
-        (0, {"type": "boolean"}, "must be true or false, not 0"),
+        (0, {"type": "boolean"}, "expected bool (true or false), got 0"),
         ("x", TEXT, None),
         (None, {"type": "null"}, None),
         ([1], {"type": "array"}, None),
-        ({}, {"type": "array"}, "must be a list, not {}"),
-        ([1, "x"], {"type": "array", "items": INT}, '[1] must be an integer, not "x"'),
+        ({}, {"type": "array"}, "expected list such as [1, 2], got {}"),
+        ([1, "x"], {"type": "array", "items": INT}, '[1]: expected int, got "x"'),
         (
             [[1], [None]],
             {"type": "array", "items": {"type": "array", "items": INT}},
-            "[1][0] must be an integer, not null",
+            "[1][0]: expected int, got null",
         ),
         ({"a": 1}, {"type": "object", "additionalProperties": INT}, None),
-        ({"a": "1"}, {"type": "object", "additionalProperties": INT}, 'a must be an integer, not "1"'),
-        ({"a": 1}, {"type": "object", "properties": {"a": TEXT}}, "a must be text, not 1"),
-        ({"b": 1}, {"type": "object", "properties": {}, "additionalProperties": False}, "b is not a known field"),
-        ({}, {"type": "object", "required": ["a"]}, "a is missing"),
-        ([{"a": 1}], {"items": {"properties": {"a": TEXT}}}, "[0].a must be text, not 1"),
+        ({"a": "1"}, {"type": "object", "additionalProperties": INT}, 'a: expected int, got "1"'),
+        ({"a": 1}, {"type": "object", "properties": {"a": TEXT}}, "a: expected str, got 1"),
+        (
+            {"b": 1},
+            {"type": "object", "properties": {}, "additionalProperties": False},
+            "b: unknown field (fields: none)",
+        ),
+        ({}, {"type": "object", "required": ["a"]}, "a: missing"),
+        ([{"a": 1}], {"items": {"properties": {"a": TEXT}}}, "[0].a: expected str, got 1"),
         ("b", {"enum": ["a", "b"]}, None),
-        ("c", {"enum": ["a", "b"]}, 'must be one of "a", "b", not "c"'),
-        (True, {"enum": [1]}, "must be one of 1, not true"),
+        ("c", {"enum": ["a", "b"]}, 'expected one of "a", "b", got "c"'),
+        (True, {"enum": [1]}, "expected 1, got true"),
         (1, {"const": 1}, None),
-        (2, {"const": 1}, "must be 1, not 2"),
+        (2, {"const": 1}, "expected 1, got 2"),
         (None, {"anyOf": [INT, {"type": "null"}]}, None),
-        ("x", {"anyOf": [INT, {"type": "null"}]}, 'must be an integer or null, not "x"'),
+        ("x", {"anyOf": [INT, {"type": "null"}]}, 'expected int or None, got "x"'),
         (
             [1, "x"],
             {"anyOf": [{"type": "array", "items": TEXT}, {"type": "null"}]},
-            'must be a list or null, not [1,"x"]',
+            "[0]: expected str, got 1",
         ),
         ("x", {"type": ["integer", "string"]}, None),
-        (1.5, {"type": ["integer", "string"]}, "must be an integer or text, not 1.5"),
-        ("x" * 100, INT, f'must be an integer, not text ("{"x" * 39}…)'),
+        (1.5, {"type": ["integer", "string"]}, "expected int or str, got 1.5"),
+        ("x" * 100, INT, f'expected int, got text ("{"x" * 39}…)'),
         ("anything", None, None),
         ("anything", {}, None),
         ("anything", {"$ref": "#/$defs/X"}, None),
@@ -208,9 +212,9 @@ def test_all_problems_are_listed_at_once() -> None:
         "labels.b",
         "refresh",
     ]
-    assert found["inputs.lable"] == "is not a parameter of the pipeline (parameters: n, label); did you mean 'label'?"
+    assert found["inputs.lable"] == "unknown parameter (parameters: n, label); did you mean 'label'?"
     assert found["refresh"] == "there is no step 'fitt' (steps: fit)"
-    with pytest.raises(InvalidInputsError, match=r"^Invalid run request for .*: inputs\.n: is missing"):
+    with pytest.raises(InvalidInputsError, match=r"^Invalid run request for .*: inputs\.n: missing, expected int"):
         requests.build("r1", TARGET, Inputs(given={}), MANUAL, NOW)
 
 
@@ -224,7 +228,7 @@ def test_earlier_values_are_used_when_none_is_given() -> None:
     earlier = {"n": Inline(7), "label": Inline("b")}
     found = requests.check_inputs(TRAINING, Inputs(given={"label": "c"}, earlier=earlier))
     assert found == {"n": Inline(7), "label": Inline("c")}
-    assert errors_of(Inputs(given={}, earlier={"n": Inline("x")})) == {"inputs.n": 'must be an integer, not "x"'}
+    assert errors_of(Inputs(given={}, earlier={"n": Inline("x")})) == {"inputs.n": 'expected int, got "x"'}
     # The default of the parameter may violate its schema, and an earlier run may have it.
     odd = Pipeline(name="odd", params=(Port(name="n", required=False, schema=INT),))
     assert requests.check_inputs(odd, Inputs(given={}, earlier={"n": Inline(None)})) == {"n": Inline(None)}

@@ -54,9 +54,17 @@ def test_a_pipeline_compiles_to_its_ir() -> None:
 
 def test_parameters_become_ports() -> None:
     source, size, config = samples.training.compile().params
-    assert source == ir.Port(name="source", type="Path | str", required=False, default="")
+    schema = {"anyOf": [{"type": "string", "format": "path"}, {"type": "string"}]}
+    assert source == ir.Port(name="source", type="Path | str", required=False, default="", schema=schema)
     assert size == ir.Port(name="size", type="float", required=False, default=0.5, schema={"type": "number"})
-    assert (config.type, config.default, config.schema) == ("Config", {"depth": 2, "names": ["a"]}, None)
+    assert (config.type, config.default) == ("Config", {"depth": 2, "names": ["a"]})
+    assert config.schema == {
+        "title": "Config",
+        "type": "object",
+        "properties": {"depth": {"type": "integer"}, "names": {"type": "array", "items": {"type": "string"}}},
+        "required": [],
+        "additionalProperties": False,
+    }
     assert samples.single.compile().params[0].required
 
 

@@ -79,9 +79,9 @@ def test_local_runs_accept_tables_as_parameters() -> None:
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ({"m": 1}, "pipeline 'single' has no parameter 'm'"),
-        ({}, r"pipeline 'single' requires parameter 'n' \(int\)"),
-        ({"n": "x"}, "parameter 'n' of pipeline 'single' must be int"),
+        ({"m": 1}, r"inputs\.m: unknown parameter \(parameters: n\)"),
+        ({}, r"inputs\.n: missing, expected int"),
+        ({"n": "x"}, r'inputs\.n: expected int, got "x"'),
     ],
 )
 def test_wrong_inputs(inputs: dict[str, Any], says: str) -> None:

@@ -271,7 +271,7 @@ def test_waits_receive_the_values_given_by_the_caller() -> None:
             {},
             r"waits for an event of type 'com.acme.labels.ready': pass local\(events={'com.acme.labels.ready': {…}}\)",
         ),
-        ({"events": {"com.acme.labels.ready": 3}}, "the event for step 'wait_for_event' must be dict"),
+        ({"events": {"com.acme.labels.ready": 3}}, "the event for step 'wait_for_event': expected dict"),
         ({"events": {"wait_for_event": {}}}, r"step 'ask' asks 'Publish\?': pass local\(answers={'ask': 'yes'}\)"),
         ({"events": {"wait_for_event": {}}, "answers": {"ask": "x"}}, "the answer 'x' is not one of 'yes', 'no'"),
     ],

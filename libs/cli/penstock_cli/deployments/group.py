@@ -16,6 +16,7 @@ from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from penstock.client.client import Client
     from penstock.client.deployments import Clause, Decision
 
 app = typer.Typer(help="Manage deployments: pipelines with triggers and inputs.", no_args_is_help=True)
@@ -101,7 +102,12 @@ def create(
     ] = None,
     param: Annotated[
         list[str] | None,
-        typer.Option("-p", "--param", metavar="NAME=VALUE", help="Input, parsed as JSON if it is JSON; repeatable."),
+        typer.Option(
+            "-p",
+            "--param",
+            metavar="NAME=VALUE",
+            help="Input of the pipeline; NAME=@FILE reads it from a file; repeatable.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -121,10 +127,11 @@ def create(
         triggers.append({"kind": "event", "name": "on", "types": on, "filter": filter, "inputs": mapping})
     elif filter or mapping:
         raise UsageError("--filter and --map need --on TYPE")
-    inputs = {key: _value(text) for key, text in parse_pairs("-p", param or []).items()}
-    definition = {"pipeline": pipeline, "version": version, "triggers": triggers, "inputs": inputs}
+    definition = {"pipeline": pipeline, "version": version, "triggers": triggers}
     with session.connect() as connected:
-        applied = connected.client.deployments.apply(name, definition)
+        client = connected.client
+        inputs = _inputs(client, pipeline, version, param) if param else {}
+        applied = client.deployments.apply(name, {**definition, "inputs": inputs})
     if json:
         output.as_json(dataclasses.asdict(applied))
     else:
@@ -320,8 +327,10 @@ def _changed(found: Any, text: str, *, json: bool) -> None:
         output.line(text)
 
 
-def _value(text: str) -> Any:
-    try:
-        return codec.loads(text)
-    except ValueError:
-        return text
+def _inputs(client: Client, pipeline: str, version: int | None, given: list[str]) -> dict[str, Any]:
+    """Parse `-p` by the parameters of the version."""
+    from penstock.client.runs.inputs import encode_inputs
+    from penstock_cli.runs import compiled
+
+    params = client.pipelines.get(pipeline, version).definition["params"]
+    return encode_inputs(client.artifacts, compiled.parse(params, given))

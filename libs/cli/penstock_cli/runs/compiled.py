@@ -6,29 +6,17 @@ Builds the pipeline that the progress view needs from its definition as JSON, an
 from __future__ import annotations
 
 import dataclasses
-import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from penstock.client import views
 from penstock_cli.arguments import parse_pairs
+from penstock_core import json_schema, parameter_texts
 from penstock_core.errors import InputError
 from penstock_core.pipeline.ir import MapSpec, Node, Phase, Pipeline, Retry, Rule, StepSpec
 
 Json = Mapping[str, Any]
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "null": (type(None),),
-    "boolean": (bool,),
-    "integer": (int,),
-    "number": (int, float),
-    "string": (str,),
-    "array": (list,),
-    "object": (dict,),
-}
-_WORDS = {"true": True, "false": False, "none": None}
 
 
 def outline(compiled: Json) -> Pipeline:
@@ -91,54 +79,17 @@ def parse(params: Sequence[Json], given: Sequence[str]) -> dict[str, Any]:
 
 def _read(name: str, text: str, port: Json) -> Any:
     schema = port.get("schema")
-    if schema is None and "Path" in re.findall(r"\w+", port.get("type", "")) and "://" not in text:
+    if text and "://" not in text and any(one.get("format") == "path" for one in json_schema.alternatives(schema)):
         path = Path(text).expanduser().absolute()
         if not path.exists():
             raise InputError(f"parameter {name!r}: no such file or folder: {path}")
         return path
-    if text.startswith("@") and not _takes_text(schema):
+    if text.startswith("@") and not json_schema.takes_text(schema):
         try:
             text = Path(text[1:]).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"parameter {name!r}: cannot read {text[1:]}: {error}") from error
-    for value in (*_as_json(text), text, *_as_word(text)):
-        if _fits(value, schema):
-            return value
-    return next(_as_json(text), text)
-
-
-def _as_json(text: str) -> Iterator[Any]:
     try:
-        yield json.loads(text)
-    except (ValueError, RecursionError):
-        return
-
-
-def _as_word(text: str) -> Iterator[Any]:
-    """Read the literals of Python that are not JSON."""
-    word = text.strip().lower()
-    if word in _WORDS:
-        yield _WORDS[word]
-
-
-def _takes_text(schema: Json | None) -> bool:
-    """Whether a schema accepts strings, which may begin with @."""
-    if schema is None:
-        return False
-    if "anyOf" in schema:
-        return any(_takes_text(option) for option in schema["anyOf"])
-    return "enum" in schema or _fits("", schema)
-
-
-def _fits(value: Any, schema: Json | None) -> bool:
-    """Whether a schema accepts the type of a value. The platform validates the rest."""
-    if schema is None:
-        return True
-    if "anyOf" in schema:
-        return any(_fits(value, option) for option in schema["anyOf"])
-    if "enum" in schema:
-        return value in schema["enum"]
-    names = schema.get("type")
-    names = [names] if isinstance(names, str) else names or list(_TYPES)
-    kinds = tuple(kind for name in names for kind in _TYPES.get(name, ()))
-    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+        return parameter_texts.parse(text, schema)
+    except InputError as error:
+        raise InputError(f"inputs.{name}: {error}") from error

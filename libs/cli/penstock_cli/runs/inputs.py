@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from penstock import hints
-from penstock.inputs import live_inputs, parse_inputs
+from penstock.inputs import parse_inputs
 from penstock_cli.arguments import parse_pairs
-from penstock_core.errors import InputError
+from penstock_core.errors import InputError, InvalidInputsError
 from penstock_core.registry import references
 
 if TYPE_CHECKING:
@@ -31,13 +31,25 @@ def parse(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Any]:
         for name, text in parse_pairs("-p", given, unique=True).items()
     }
     models = {name: text for name, text in texts.items() if _names_model(pipeline, name, text)}
-    inputs = parse_inputs(pipeline, {name: text for name, text in texts.items() if name not in models})
-    _check_complete(pipeline, {**inputs, **models})
+    try:
+        inputs = parse_inputs(pipeline, {name: text for name, text in texts.items() if name not in models}, models)
+    except InvalidInputsError as error:
+        raise _with_advice(pipeline, error) from error
     for name, value in inputs.items():
         if isinstance(value, Path) and not value.exists():
             raise InputError(f"parameter {name!r}: no such file or folder: {value}")
     # References to models are resolved by the platform when the run is submitted.
-    return {**live_inputs(pipeline, inputs, elsewhere=models), **models}
+    return {**inputs, **models}
+
+
+def _with_advice(pipeline: Pipeline, error: InvalidInputsError) -> InputError:
+    """Say how to give the parameters that are missing."""
+    missing = [path.removeprefix("inputs.") for path, message in error.errors if message.startswith("missing")]
+    names = [name for name in missing if name in pipeline.hints]
+    if not names:
+        return error
+    advice = " ".join(f"-p {name}=…" for name in names)
+    return InputError(f"{pipeline.file}:{pipeline.line}: {error}: add {advice}")
 
 
 def _names_model(pipeline: Pipeline, name: str, text: str) -> bool:
@@ -59,17 +71,3 @@ def _from_file(name: str, text: str, pipeline: Pipeline) -> str:
         return file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"parameter {name!r}: cannot read {file}: {error}") from error
-
-
-def _check_complete(pipeline: Pipeline, inputs: dict[str, Any]) -> None:
-    missing = [
-        f"{name} ({hints.show(one.hint)})"
-        for name, one in pipeline.signature.inputs.items()
-        if one.required and name not in inputs
-    ]
-    if missing:
-        names = [text.partition(" ")[0] for text in missing]
-        raise InputError(
-            f"{pipeline.file}:{pipeline.line}: pipeline {pipeline.name!r} needs {', '.join(missing)}: "
-            f"add {' '.join(f'-p {name}=…' for name in names)}"
-        )

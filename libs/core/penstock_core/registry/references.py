@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, cast
 
-from penstock_core import ids
+from penstock_core import ids, json_schema
 from penstock_core.errors import InvalidIdError
 from penstock_core.registry.facts import MOST, check_alias
 
@@ -36,25 +36,10 @@ def named(value: Any, schema: Any) -> str | None:
     match value:
         case {"artifact": {"model": str(text), **rest}} if not rest and len(cast("dict[str, Any]", value)) == 1:
             return text.removeprefix(PREFIX)
-        case str() if value.startswith(PREFIX) and not _takes_text(schema):
+        case str() if value.startswith(PREFIX) and not json_schema.takes_text(schema):
             return value.removeprefix(PREFIX)
         case _:
             return None
-
-
-def _takes_text(schema: Any) -> bool:
-    if not isinstance(schema, dict):
-        return False
-    found = cast("dict[str, Any]", schema)
-    kinds: Any = found.get("type")
-    several: Any = found.get("anyOf")
-    values: list[Any] = [*found.get("enum", ()), found.get("const")]
-    return (
-        kinds == "string"
-        or (isinstance(kinds, list) and "string" in kinds)
-        or (isinstance(several, list) and any(map(_takes_text, cast("list[Any]", several))))
-        or any(isinstance(one, str) for one in values)
-    )
 
 
 def parse(text: str) -> Reference:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import datetime
 import enum
 import pathlib
 import sys
@@ -19,12 +20,22 @@ from penstock import hints
 from penstock.codec import scalars
 from penstock.codec.scalars import TAG
 from penstock.hints import value_check
+from penstock_core.durations import parse_duration
 
 _EXACT_FLOAT = 1 << 53
 
 
 class MismatchError(ValueError):
-    """Data does not fit the type hint."""
+    """Data does not fit the type hint. `path` leads to the part that does not, such as `.layers[2]`."""
+
+    def __init__(self, message: str, path: str = "") -> None:
+        self.message = message
+        self.path = path
+        super().__init__(f"{path.lstrip('.')}: {message}" if path else message)
+
+    def within(self, path: str) -> MismatchError:
+        """The error of the whole, of which the part at `path` does not fit."""
+        return MismatchError(self.message, path + self.path)
 
 
 def decode(data: Any, hint: Any = Any) -> Any:
@@ -43,13 +54,17 @@ def decode(data: Any, hint: Any = Any) -> Any:
     for option in options:
         if value_check.problem(data, option) is None:
             return _single(data, option)
+    errors: list[MismatchError] = []
     for option in options:
         try:
             value = _single(data, option)
-        except MismatchError:
+        except MismatchError as error:
+            errors.append(error)
             continue
         if value_check.problem(value, option) is None:
             return value
+    if len(errors) == 1 and errors[0].path:
+        raise errors[0]
     return _plain(data)
 
 
@@ -80,7 +95,12 @@ def _plain(data: Any) -> Any:
 
 
 def _sequence(data: list[Any], hint: Any, cls: type) -> Any:
-    items = [decode(entry, hints.item(hint, index)) for index, entry in enumerate(data)]
+    items: list[Any] = []
+    try:
+        for index, entry in enumerate(data):
+            items.append(decode(entry, hints.item(hint, index)))
+    except MismatchError as error:
+        raise error.within(f"[{len(items)}]") from error
     if hints.is_named_tuple(cls):
         return _build(cls, dict(zip(hints.fields(cls), data, strict=False)), hints.fields(cls), len(data))
     if cls in (tuple, set, frozenset):
@@ -98,10 +118,18 @@ def _mapping(data: dict[str, Any], hint: Any, cls: type) -> Any:
         return _build(cls, data, {name: found.get(name, Any) for name in names})
     if hints.is_named_tuple(cls):
         return _build(cls, data, hints.fields(cls))
-    if _is_pydantic(cls):
+    if hints.is_pydantic(cls):
         return _validate(cls, data)
     keys, inner = hints.entry(hint)
-    return {_key(key, keys): decode(entry, inner) for key, entry in data.items()}
+    own = hints.typed_dict_fields(cls) if hints.is_typed_dict(cls) else {}
+    found: dict[Any, Any] = {}
+    key = ""
+    try:
+        for key, entry in data.items():
+            found[_key(key, keys)] = decode(entry, own.get(key, inner))
+    except MismatchError as error:
+        raise error.within(f".{key}") from error
+    return found
 
 
 def _key(key: str, hint: Any) -> Any:
@@ -122,10 +150,13 @@ def _build(cls: type, data: dict[str, Any], fields: dict[str, Any], count: int |
         )
     values: dict[str, Any] = {}
     for name, entry in data.items():
-        values[name] = decode(entry, fields[name])
+        try:
+            values[name] = decode(entry, fields[name])
+        except MismatchError as error:
+            raise error.within(f".{name}") from error
         found = value_check.problem(values[name], fields[name])
         if found is not None:
-            raise MismatchError(f"field {name!r} of {hints.show(cls)}: {found}")
+            raise MismatchError(found, f".{name}")
     try:
         return cls(**values)
     except Exception as error:
@@ -152,14 +183,26 @@ def _enum(data: str | int, cls: type[enum.Enum]) -> Any:
 def _from_text(data: str, cls: type) -> Any:
     if issubclass(cls, pathlib.PurePath):
         return cls(data)
+    if cls is datetime.timedelta:
+        return _seconds(data)
     name = scalars.BY_TYPE.get(cls)
-    return _read(name, data) if name is not None and name != "complex" else data
+    return _read(name, data) if name is not None else data
 
 
 def _from_number(data: Any, cls: type) -> Any:
+    if cls is datetime.timedelta and type(data) in (int, float):
+        return _seconds(str(data))
     if scalars.BY_TYPE.get(cls) == "decimal" and type(data) in (int, float):
         return _read("decimal", str(data))
     return data
+
+
+def _seconds(data: str) -> datetime.timedelta:
+    """A duration as people write it: seconds, or numbers with units."""
+    try:
+        return datetime.timedelta(seconds=parse_duration(data))
+    except (ValueError, OverflowError) as error:
+        raise MismatchError(f"{data!r} is not a duration: write seconds, or 90s, 10m, 1h30m, 2d") from error
 
 
 def _read(name: str, data: Any) -> Any:
@@ -220,7 +263,7 @@ def _object(name: str, data: dict[str, Any]) -> Any:
         raise MismatchError(f"{name!r} is not a class")
     if issubclass(cls, enum.Enum):
         return cls.__members__[data["name"]] if "name" in data else cls(decode(data["value"]))
-    if _is_pydantic(cls):
+    if hints.is_pydantic(cls):
         return _model(cls, data)
     values = {key: decode(entry) for key, entry in data.items()}
     if hints.is_named_tuple(cls):
@@ -264,13 +307,13 @@ def _model(cls: Any, data: dict[str, Any]) -> Any:
     return made
 
 
-def _is_pydantic(cls: type) -> bool:
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
-
-
 def _validate(cls: Any, data: Any) -> Any:
     try:
         return cls.model_validate(data)
     except ValueError as error:
-        raise MismatchError(f"it is not a valid {hints.show(cls)}: {error}") from error
+        listed = getattr(error, "errors", None)
+        first: Any = listed(include_url=False)[0] if listed is not None else None
+        if first is None or not first["loc"]:
+            raise MismatchError(f"it is not a valid {hints.show(cls)}: {first['msg'] if first else error}") from error
+        path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"])
+        raise MismatchError(f"{first['msg']}, got {hints.short_repr(first['input'])}", path) from error

@@ -7,6 +7,7 @@ converts hints. A hint that is not understood counts as `Any`; none is rejected.
 from __future__ import annotations
 
 import collections.abc
+import sys
 import types
 import typing
 from typing import Any
@@ -92,6 +93,20 @@ def is_named_tuple(hint: Any) -> bool:
 def is_typed_dict(hint: Any) -> bool:
     """Whether the hint is a TypedDict class."""
     return isinstance(hint, type) and typing.is_typeddict(hint)
+
+
+def is_pydantic(cls: Any) -> bool:
+    """Whether a class is a pydantic model; where pydantic is not imported, there is none."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(cls, type) and issubclass(cls, pydantic.BaseModel)
+
+
+def typed_dict_fields(cls: Any) -> dict[str, Any]:
+    """The hints of the keys of a TypedDict."""
+    try:
+        return typing.get_type_hints(cls)
+    except (NameError, TypeError, SyntaxError):
+        return dict.fromkeys(sorted(cls.__required_keys__ | cls.__optional_keys__), Any)
 
 
 def fields(named_tuple: Any) -> dict[str, Any]:

@@ -42,6 +42,8 @@ def _problem(value: object, hint: Any) -> str | None:
         return None
     if not _is_instance(value, cls):
         return f"{hints.short_repr(value)} is not {hints.show(hint)}"
+    if hints.is_typed_dict(cls):
+        return _typed_dict_problem(cast("dict[str, Any]", value), cls)
     args = typing.get_args(hint)
     return _items_problem(value, hint, cls, args) if args else None
 
@@ -74,6 +76,17 @@ def _numpy(*names: str) -> tuple[type, ...]:
     """Classes of numpy when the user's code has imported it; a value of theirs cannot exist otherwise."""
     numpy = sys.modules.get("numpy")
     return tuple(cast("type", getattr(numpy, name)) for name in names) if numpy is not None else ()
+
+
+def _typed_dict_problem(value: dict[str, Any], cls: Any) -> str | None:
+    missing = sorted(cls.__required_keys__ - set(value))
+    if missing:
+        return f"a dictionary without {missing[0]!r} is not {hints.show(cls)}"
+    for name, inner in hints.typed_dict_fields(cls).items():
+        found = problem(value[name], inner) if name in value else None
+        if found is not None:
+            return f"under key {name!r}, {found}"
+    return None
 
 
 def _items_problem(value: object, hint: Any, cls: type, args: tuple[Any, ...]) -> str | None:

@@ -20,7 +20,7 @@ from penstock_contracts.deployments import (
     TicksView,
     parse_definition,
 )
-from penstock_core import ids, requests
+from penstock_core import ids, json_schema, requests
 from penstock_core.deployments import definition as definitions
 from penstock_core.deployments import definition_problems, state
 from penstock_core.deployments.definition import CronTrigger, Definition, WebhookTrigger
@@ -242,8 +242,7 @@ def _mapping_problems(params: tuple[Port, ...], definition: Definition) -> Itera
         shape = definitions.subscription("d", trigger)
         for name in shape.inputs:
             if name not in known:
-                names = ", ".join(known) or "none"
-                yield f"triggers[{n}].inputs.{name[:100]}", f"is not a parameter of the pipeline (parameters: {names})"
+                yield f"triggers[{n}].inputs.{name[:100]}", json_schema.unknown(name, known, "parameter")
         if shape.inputs_from:
             continue
         missing = [

@@ -73,10 +73,10 @@ def fields(cls: type) -> dict[str, Any] | None:
         return hints.fields(cls)
     if dataclasses.is_dataclass(cls):
         names = [field.name for field in dataclasses.fields(cls)]
-    elif is_pydantic(cls):
+    elif hints.is_pydantic(cls):
         names = list(typing.cast("Any", cls).model_fields)
     elif hints.is_typed_dict(cls):
-        names = list(cls.__annotations__ | {name: Any for name in _typed_dict_keys(cls)})
+        return hints.typed_dict_fields(cls)
     else:
         return None
     try:
@@ -84,16 +84,6 @@ def fields(cls: type) -> dict[str, Any] | None:
     except (NameError, TypeError, SyntaxError):
         found = {}
     return {name: found.get(name, Any) for name in names}
-
-
-def _typed_dict_keys(cls: Any) -> list[str]:
-    return sorted(cls.__required_keys__ | cls.__optional_keys__)
-
-
-def is_pydantic(cls: type) -> bool:
-    """Whether a class is a pydantic model; where pydantic is not imported, there is none."""
-    pydantic = sys.modules.get("pydantic")
-    return pydantic is not None and issubclass(cls, pydantic.BaseModel)
 
 
 def is_numpy_number(cls: type) -> bool:
