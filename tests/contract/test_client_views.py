@@ -8,10 +8,22 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from penstock.client import deployments, events, limits, models, pipelines, questions, retention, tokens, views
+from penstock.client import (
+    dead_letters,
+    deployments,
+    events,
+    limits,
+    models,
+    pipelines,
+    questions,
+    retention,
+    tokens,
+    views,
+)
 from penstock.client.artifacts import lineage
 from penstock.client.runs import comparison, metrics
 from penstock_contracts import access, api, previews, tracking, waits
+from penstock_contracts import dead_letters as dead_letter_contracts
 from penstock_contracts import deployments as deployment_contracts
 from penstock_contracts import limits as limit_contracts
 from penstock_contracts import models as model_contracts
@@ -38,6 +50,7 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
     (lineage.LineageAttempt, api.LineageStep),
     (lineage.Lineage, api.Lineage),
     (limits.SlotHolder, limit_contracts.SlotWaiter),
+    (dead_letters.DeadLetter, dead_letter_contracts.DeadLetterView),
     (limits.Limit, limit_contracts.LimitView),
     (metrics.Series, tracking.SeriesView),
     (models.HistoryEntry, model_contracts.HistoryEntry),

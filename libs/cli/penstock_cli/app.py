@@ -32,6 +32,7 @@ COMMANDS = {
     "triggers": "penstock_cli.deployments.triggers:app",
     "questions": "penstock_cli.questions:app",
     "events": "penstock_cli.events:app",
+    "dead-letters": "penstock_cli.dead_letters:app",
     "limits": "penstock_cli.limits:app",
     "retention": "penstock_cli.retention:app",
     "admin": "penstock_cli.admin:app",

@@ -44,6 +44,26 @@ def list_events(
     output.table(["event", "received", "type", "source", "id", "subject"], rows)
 
 
+@app.command("tail")
+def tail(
+    type: Annotated[str, typer.Option("--type", help="Only of this type, or prefix such as com.acme.*.")] = "",
+    json: Json = False,
+) -> None:
+    """Print events as they are stored, until interrupted."""
+    from penstock_cli.platform import session
+
+    with session.connect() as connected:
+        for event in connected.client.events.follow(type):
+            if json:
+                output.json_line(dataclasses.asdict(event))
+            else:
+                about = f" {event.subject}" if event.subject else ""
+                data = codec.dumps(event.data, ensure_ascii=False)
+                time = output.clock(event.received_at)
+                output.line(f"{event.sequence}  {time}  {event.type} from {event.source}, id {event.id}{about}  {data}")
+            output.flush()
+
+
 @app.command("show")
 def show(
     event: Annotated[str, typer.Argument(metavar="EVENT", help="Digest or sequence of the event.")], json: Json = False

@@ -167,13 +167,21 @@ class StoreInfo(_Model):
 
 
 class Parked(_Model):
-    """A message that a service could not process: its subject, the error, and its bytes (the first 64 KiB, base64)."""
+    """A message that a service could not process: its subject, the error, and its bytes (the first 64 KiB, base64).
+
+    Attributes:
+        headers: of the message, if it is an event.
+        deployment, trigger: the trigger that rejected an event; empty if the message is unreadable.
+    """
 
     service: str
     subject: str
     seq: int = 0
     error: str
     body: str = ""
+    headers: dict[str, str] = {}
+    deployment: str = ""
+    trigger: str = ""
 
 
 class AttemptOutput(_Model):

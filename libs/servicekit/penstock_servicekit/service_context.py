@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -69,7 +69,9 @@ class ServiceContext:
         task.add_done_callback(ended)
         return task
 
-    async def park(self, subject: str, body: bytes, error: str, seq: int = 0) -> None:
+    async def park(
+        self, subject: str, body: bytes, error: str, seq: int = 0, headers: Mapping[str, str] | None = None
+    ) -> None:
         """Store a message in the dead-letter stream, with the error."""
         self.log.error("message parked", subject=subject, seq=seq, error=error)
         parked = Parked(
@@ -78,6 +80,7 @@ class ServiceContext:
             seq=seq,
             error=error[:2000],
             body=base64.b64encode(body[: 64 * 1024]).decode(),
+            headers=dict(headers or {}),
         )
         headers = {"Nats-Msg-Id": f"{self.service}:{subject}:{seq}"} if seq else None
         try:

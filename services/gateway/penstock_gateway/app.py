@@ -12,6 +12,7 @@ from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.archived_log import ArchivedLog, Archives
 from penstock_adapters.nats.buckets.tokens import NatsTokens
 from penstock_adapters.nats.buckets.versions import Versions
+from penstock_adapters.nats.dead_letters import DeadLetters
 from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
@@ -29,9 +30,12 @@ from penstock_gateway.artifacts import routes as artifact_routes
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.compare import routes as compare_routes
 from penstock_gateway.compare.comparison import RunComparison
+from penstock_gateway.dead_letters import routes as dead_letter_routes
+from penstock_gateway.dead_letters.dead_letters import DeadLetterService
 from penstock_gateway.deployments import event_routes as deployment_event_routes
 from penstock_gateway.deployments import routes as deployment_routes
 from penstock_gateway.deployments.deployments_service import Deployments
+from penstock_gateway.deployments.event_tail import EventTail
 from penstock_gateway.deployments.explanations import Explanations
 from penstock_gateway.endpoints import routes as endpoint_routes
 from penstock_gateway.endpoints import token_routes as endpoint_token_routes
@@ -117,6 +121,7 @@ ROUTERS = tuple(
         endpoint_routes,
         endpoint_token_routes,
         webhook_routes,
+        dead_letter_routes,
         limit_routes,
         registry_routes,
         registration_routes,
@@ -308,6 +313,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         versions,
         models,
         events,
+        EventTail(bus, followers, PROJECT, closing, settings.stream_timeout),
+        DeadLetterService(bus, DeadLetters(bus), events),
         ReadModelRebuild(projector, series),
         ArtifactLineage(read_model, projector, scripts, versions),
         states,

@@ -13,6 +13,7 @@ from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.buckets.waits import Waits
 from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.nats.dead_letters import DeadLetters
 from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
@@ -43,6 +44,7 @@ class TriggersApp:
             DeploymentLog(bus, source, index.update),
             index,
             DecisionLog(bus, source),
+            DeadLetters(bus),
             EventStream(bus),
             starter,
             Timers(bus),
@@ -81,7 +83,7 @@ class TriggersApp:
         try:
             event = event_stream.decode(delivery)
         except InvalidEventError as error:
-            await self._context.park(delivery.subject, delivery.data, str(error), delivery.stream_seq)
+            await self._context.park(delivery.subject, delivery.data, str(error), delivery.stream_seq, delivery.headers)
             return
         await asyncio.gather(self._service.handle(event), self._waiting.deliver(event))
 

@@ -16,6 +16,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from penstock_adapters.nats.dead_letters import DeadLetters
 from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
@@ -72,6 +73,7 @@ class TriggerService:
         deployments: DeploymentLog,
         index: TriggerIndex,
         log: DecisionLog,
+        dead_letters: DeadLetters,
         events: EventStream,
         starter: RunStarter,
         timers: Timers,
@@ -81,6 +83,7 @@ class TriggerService:
         self._deployments = deployments
         self._index = index
         self._log = log
+        self._dead_letters = dead_letters
         self._events = events
         self._starter = starter
         self._timers = timers
@@ -140,7 +143,8 @@ class TriggerService:
             case Filtered():
                 return
             case Failed():
-                await self._log.decide(trigger.decision(event, Outcome.REJECTED, error=f"{found.where}: {found.error}"))
+                rejection = trigger.decision(event, Outcome.REJECTED, error=f"{found.where}: {found.error}")
+                await self._follow_rejection(event, await self._log.decide(rejection))
             case Matched() if trigger.subscription.window is not None:
                 await self._collect(trigger, trigger.subscription.window, found, event)
             case Matched() if found.start_at is not None and found.start_at > self._clock():
@@ -156,6 +160,12 @@ class TriggerService:
         counts = await self._log.decide(mine)
         if counts.outcome is Outcome.STARTED and run is not None:
             await self._starter.request(run)
+        await self._follow_rejection(event, counts)
+
+    async def _follow_rejection(self, event: Event, decision: EventDecided) -> None:
+        """Store a rejected event as a dead letter; the same event sent again is no other one."""
+        if decision.outcome is Outcome.REJECTED and decision.event.sequence == event.sequence:
+            await self._dead_letters.add(event, decision.deployment, decision.trigger, decision.error)
 
     async def _schedule(self, trigger: _Trigger, start_at: float, event: Event) -> None:
         run_id = trigger.start([event], event.digest).run_id
@@ -245,6 +255,7 @@ class TriggerService:
         revision = trigger.snapshot.revision
         place = (events[-1].project, trigger.deployment.name, trigger.subscription.trigger, key)
         await self._log.collect(*place, lambda state: windows.reject(state, number, error, revision, self._clock()))
+        await self._dead_letters.add(events[-1], trigger.deployment.name, trigger.subscription.trigger, error)
 
     def _window_run(self, trigger: _Trigger, state: WindowState, number: int) -> str:
         return decisions.run_id(

@@ -10,13 +10,13 @@ from nats.aio.msg import Msg
 
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.consumer import Delivery
+from penstock_adapters.nats.newest import newest, sequence
 from penstock_contracts import event_codec, subjects
 from penstock_contracts.event_codec import InvalidEventError
 from penstock_core.deployments.decisions import EventRef
 from penstock_core.deployments.events import Event
 
 _PAGE = 200
-_SECTION = 20_000
 
 
 class EventStream:
@@ -63,28 +63,7 @@ class EventStream:
 
     async def newest(self, project: str, pattern: str, limit: int, before: int | None = None) -> list[Event]:
         """Return the newest events whose types match a subject pattern, below a sequence, newest first."""
-        state = (await self._bus.api(f"STREAM.INFO.{subjects.EVENTS}"))["state"]
-        end = int(state["last_seq"]) + 1 if before is None else before
-        first, step = int(state["first_seq"]), max(2 * limit, _PAGE)
-        found: list[Event] = []
-        # The stream can be read forwards only: read sections from its end on, each twice as long as the one before.
-        while end > first and len(found) < limit:
-            start = max(first, end - step)
-            found += (await self._section(project, pattern, start, end))[::-1]
-            end, step = start, min(step * 2, _SECTION)
-        return found[:limit]
-
-    async def _section(self, project: str, pattern: str, start: int, end: int) -> list[Event]:
-        found: list[Event] = []
-        seq = start
-        while seq < end:
-            query = {"seq": seq, "batch": _PAGE, "next_by_subj": subjects.event(project, pattern)}
-            page = await self._bus.direct_get(subjects.EVENTS, query)
-            found += [event for message in page if _sequence(message) < end and (event := read(message)) is not None]
-            if len(page) < _PAGE:
-                break
-            seq = _sequence(page[-1]) + 1
-        return found
+        return await newest(self._bus, subjects.EVENTS, subjects.event(project, pattern), read, limit, before)
 
     async def since(self, project: str, type: str, after: float) -> list[Event]:
         """Return the events of a type that were stored after a Unix time in seconds, oldest first."""
@@ -96,7 +75,7 @@ class EventStream:
             found += [event for message in page if (event := read(message)) is not None]
             if len(page) < _PAGE:
                 return found
-            query = {"seq": _sequence(page[-1]) + 1, "batch": _PAGE, "next_by_subj": query["next_by_subj"]}
+            query = {"seq": sequence(page[-1]) + 1, "batch": _PAGE, "next_by_subj": query["next_by_subj"]}
 
 
 def decode(delivery: Delivery) -> Event:
@@ -113,10 +92,6 @@ def read(message: Msg) -> Event | None:
     headers: Mapping[str, str] = message.headers or {}
     received = datetime.fromisoformat(headers["Nats-Time-Stamp"]).timestamp()
     try:
-        return event_codec.read(headers["Nats-Subject"], headers, message.data, received, _sequence(message))
+        return event_codec.read(headers["Nats-Subject"], headers, message.data, received, sequence(message))
     except InvalidEventError:
         return None
-
-
-def _sequence(message: Msg) -> int:
-    return int((message.headers or {})["Nats-Sequence"])

@@ -12,8 +12,8 @@ import contextlib
 import secrets
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import nats.errors
 import orjson
@@ -45,6 +45,7 @@ class StreamMessage:
     subject: str
     data: bytes
     pending: int
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 class Followers:
@@ -239,7 +240,8 @@ class Follower:
         self._expected += 1
         self._left -= 1
         seq, nanoseconds, pending = int(parts[at + 1]), int(parts[at + 3]), int(parts[at + 4])
-        self._items.append(StreamMessage(seq, nanoseconds / 1e9, message.subject, message.data, pending))
+        headers = message.headers or {}
+        self._items.append(StreamMessage(seq, nanoseconds / 1e9, message.subject, message.data, pending, headers))
         self._wake.set()
 
     def _status(self, status: str, description: str) -> None:

@@ -15,6 +15,7 @@ from dataclasses import field
 from typing import Any, Literal, TypeAlias
 
 from penstock_core.deployments import webhooks
+from penstock_core.deployments.events import Event
 from penstock_core.deployments.webhooks import Provider, Verification
 from penstock_core.frozen import frozen
 
@@ -218,9 +219,15 @@ class Definition:
 
 @frozen(kw_only=True)
 class Subscription:
-    """Which events a trigger takes, whatever its kind. `subject` is matched with that of the event, if it is given."""
+    """Which events a trigger takes, whatever its kind.
+
+    Attributes:
+        at: deployment and trigger, as `DEPLOYMENT/TRIGGER`.
+        subject: matched with that of the event, if it is given.
+    """
 
     trigger: str
+    at: str
     types: tuple[str, ...]
     subject: str = ""
     filter: str = ""
@@ -230,9 +237,11 @@ class Subscription:
     not_before: str = ""
     window: Window | None = None
 
-    def takes(self, type: str, subject: str) -> bool:
-        """Whether it takes events of a type with a subject, before its filter."""
-        return (not self.subject or self.subject == subject) and any(type_matches(known, type) for known in self.types)
+    def takes(self, event: Event) -> bool:
+        """Whether it takes an event, before its filter: its type and subject, and the trigger that it is for."""
+        mine = not event.target or event.target == self.at
+        about = not self.subject or self.subject == event.subject
+        return mine and about and any(type_matches(known, event.type) for known in self.types)
 
 
 def subscription(deployment: str, trigger: Trigger) -> Subscription:
@@ -242,6 +251,7 @@ def subscription(deployment: str, trigger: Trigger) -> Subscription:
         case EventTrigger():
             return Subscription(
                 trigger=trigger.name,
+                at=at,
                 types=trigger.types,
                 filter=trigger.filter,
                 inputs=trigger.inputs,
@@ -251,12 +261,13 @@ def subscription(deployment: str, trigger: Trigger) -> Subscription:
                 window=trigger.window,
             )
         case CronTrigger():
-            return Subscription(trigger=trigger.name, types=(CRON_TICK,), subject=at, inputs=trigger.inputs)
+            return Subscription(trigger=trigger.name, at=at, types=(CRON_TICK,), subject=at, inputs=trigger.inputs)
         case EndpointTrigger():
-            return Subscription(trigger=trigger.name, types=(ENDPOINT_CALLED,), subject=at, inputs_from="data")
+            return Subscription(trigger=trigger.name, at=at, types=(ENDPOINT_CALLED,), subject=at, inputs_from="data")
         case WebhookTrigger():
             return Subscription(
                 trigger=trigger.name,
+                at=at,
                 types=webhooks.event_types(trigger.provider, trigger.events),
                 subject=at,
                 filter=trigger.filter,

@@ -9,6 +9,9 @@ from typing import Any
 
 from penstock_core.frozen import frozen
 
+TARGET = "penstocktarget"
+"""Extension of an event that is for one trigger only, because it is a replay."""
+
 
 @frozen(kw_only=True)
 class Event:
@@ -39,6 +42,11 @@ class Event:
     def digest(self) -> str:
         """The identity of the event, as a token of a subject."""
         return event_digest(self.project, self.source, self.id)
+
+    @property
+    def target(self) -> str:
+        """The only trigger that the event is for, as `DEPLOYMENT/TRIGGER`; empty: all of them."""
+        return str(self.extensions.get(TARGET, ""))
 
     def scope(self) -> dict[str, Any]:
         """What expressions see of it: `data`, and its attributes as `event`."""

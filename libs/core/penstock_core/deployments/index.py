@@ -52,7 +52,7 @@ class TriggerIndex:
             if snapshot is None:
                 continue
             for shape in self.subscriptions(deployment, snapshot):
-                if shape.takes(event.type, event.subject):
+                if shape.takes(event):
                     yield deployment, snapshot, shape
 
     def subscriptions(self, deployment: Deployment, snapshot: Snapshot) -> tuple[Subscription, ...]:

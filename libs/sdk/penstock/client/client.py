@@ -20,6 +20,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
 
 from penstock.client.artifacts.artifacts import Artifacts
+from penstock.client.dead_letters import DeadLetters
 from penstock.client.events import Events
 from penstock.client.http.transport import Transport
 from penstock.client.limits import Limits
@@ -55,7 +56,8 @@ class Client:
         runs: submit, list, watch, cancel, rerun and compare runs.
         pipelines: register pipelines and read their versions.
         artifacts: outputs and artifacts of runs.
-        events: events that steps wait for.
+        events: events that start runs and that steps wait for.
+        dead_letters: events that triggers rejected, and messages that could not be read.
         questions: questions that steps ask, and their answers.
         limits: concurrency limits.
         retention: retention policies and garbage collection.
@@ -79,6 +81,7 @@ class Client:
         self.runs = Runs(transport, self.artifacts)
         self.pipelines = Pipelines(transport, self.artifacts)
         self.events = Events(transport)
+        self.dead_letters = DeadLetters(transport)
         self.questions = Questions(transport)
         self.limits = Limits(transport)
         self.retention = Retention(transport)

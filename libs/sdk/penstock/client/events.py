@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -89,6 +89,17 @@ class Events:
         """
         query = {"type": type, "limit": limit, "before": before}
         return [views.build(Event, row) for row in self._transport.json("GET", "/v1/events", query=query)["events"]]
+
+    def follow(self, type: str = "", *, after: int = 0) -> Iterator[Event]:
+        """Yield events as they are stored, without end.
+
+        Args:
+            type: a type, or a prefix such as `com.acme.*`; empty: all.
+            after: also the stored events after this sequence; 0: only new ones.
+        """
+        query = {"type": type}
+        for message in self._transport.follow("/v1/events/stream", query=query, after=after, is_last=lambda _: False):
+            yield views.build(Event, message.data)
 
     def explain(self, event: str | int, deployment: str | None = None) -> tuple[Event, list[deployments.Decision]]:
         """Return an event, and what each deployment, or one, decided on it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from penstock_adapters.cel import CelEvaluator
@@ -51,10 +52,10 @@ class Explanations:
 
     async def events(self, type: str, limit: int, before: int | None) -> EventList:
         """Return stored events of a type (or a prefix such as `com.acme.*`), newest first."""
-        pattern = type.removesuffix("*") + ">" if type.endswith("*") else type or ">"
+        pattern = type_pattern(type)
         found = await self._events.newest(self._deployments.project, pattern, limit + 1, before)
         more = found[limit - 1].sequence if len(found) > limit else None
-        return EventList(events=[_event(event) for event in found[:limit]], before=more)
+        return EventList(events=[event_view(event) for event in found[:limit]], before=more)
 
     async def explain(self, which: str, deployment: str | None) -> ExplanationView:
         """Return what each deployment, or one, decided on an event.
@@ -79,10 +80,10 @@ class Explanations:
                 known = by_trigger.pop((name, shape.trigger), None)
                 if known is not None:
                     found.append(await self._stored(known, shape))
-                elif shape.takes(event.type, event.subject):
+                elif shape.takes(event):
                     found.append(self._computed(one, snapshot, shape, event))
         found += [_view(one) for one in by_trigger.values() if deployment in (None, one.deployment)]
-        return ExplanationView(event=_event(event), decisions=found)
+        return ExplanationView(event=event_view(event), decisions=found)
 
     async def of_deployment(self, name: str, limit: int) -> DecisionList:
         """Return the stored decisions of a deployment, newest first."""
@@ -109,7 +110,7 @@ class Explanations:
             return []
         found: list[DecisionView] = []
         for shape in _shapes(deployment, snapshot):
-            if not shape.takes(event.type, event.subject or shape.subject):
+            if not shape.takes(replace(event, subject=event.subject or shape.subject)):
                 continue
             view = self._computed(deployment, snapshot, shape, event)
             if view.outcome in (Outcome.STARTED, Outcome.COLLECTED, Outcome.SCHEDULED):
@@ -228,7 +229,13 @@ def _clauses(found: tuple[Clause, ...]) -> list[ClauseView]:
     return [ClauseView(text=one.text, holds=one.holds, values=one.values, error=one.error) for one in found]
 
 
-def _event(event: Event) -> EventView:
+def type_pattern(type: str) -> str:
+    """Return the subject pattern of a type of events, a prefix such as `com.acme.*`, or all if it is empty."""
+    return type.removesuffix("*") + ">" if type.endswith("*") else type or ">"
+
+
+def event_view(event: Event) -> EventView:
+    """Return an event as the API shows it."""
     return EventView(
         digest=event.digest,
         sequence=event.sequence,

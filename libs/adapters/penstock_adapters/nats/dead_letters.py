@@ -1,0 +1,94 @@
+"""The stream `PARKED`: messages that a service could not process, and events that triggers rejected."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+from datetime import datetime
+
+import pydantic
+from nats.aio.msg import Msg
+
+from penstock_adapters.nats.bus import Bus, BusError
+from penstock_adapters.nats.newest import newest, sequence
+from penstock_contracts import event_codec, subjects
+from penstock_contracts.commands import Parked
+from penstock_core.deployments.events import Event
+
+_ERROR_LIMIT = 2_000
+_NO_MESSAGE = 10037
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message of the stream. `at` is when it was stored, in Unix seconds."""
+
+    number: int
+    at: float
+    parked: Parked
+
+    @property
+    def body(self) -> bytes:
+        """The message that could not be processed, or its first 64 KiB."""
+        try:
+            return base64.b64decode(self.parked.body)
+        except binascii.Error:
+            return b""
+
+
+class DeadLetters:
+    """Stores, lists and removes dead letters."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def add(self, event: Event, deployment: str, trigger: str, error: str) -> None:
+        """Store an event that a trigger rejected.
+
+        Raises:
+            UnavailableError: no answer; storing it again is safe.
+        """
+        headers = event_codec.headers(event)
+        identity = headers.pop("Nats-Msg-Id")
+        parked = Parked(
+            service="triggers",
+            subject=event_codec.subject(event),
+            seq=event.sequence,
+            error=error[:_ERROR_LIMIT],
+            body=base64.b64encode(event_codec.encode(event)).decode(),
+            headers=headers,
+            deployment=deployment,
+            trigger=trigger,
+        )
+        await self._bus.publish(
+            "parked.triggers",
+            parked.model_dump_json().encode(),
+            {"Nats-Msg-Id": f"rejected.{identity}.{deployment}.{trigger}"},
+        )
+
+    async def newest(self, limit: int, before: int | None = None) -> list[DeadLetter]:
+        """Return dead letters before a number, newest first."""
+        return await newest(self._bus, subjects.PARKED, "parked.>", _read, limit, before)
+
+    async def get(self, number: int) -> DeadLetter | None:
+        """Return a dead letter, or None if it does not exist."""
+        found = [_read(message) for message in await self._bus.direct_get(subjects.PARKED, {"seq": number, "batch": 1})]
+        return found[0] if found and found[0] and found[0].number == number else None
+
+    async def delete(self, number: int) -> None:
+        """Remove a dead letter. Removing it again is safe."""
+        try:
+            await self._bus.api(f"STREAM.MSG.DELETE.{subjects.PARKED}", {"seq": number, "no_erase": True})
+        except BusError as error:
+            if error.code not in (_NO_MESSAGE, 10057):
+                raise
+
+
+def _read(message: Msg) -> DeadLetter | None:
+    try:
+        parked = Parked.model_validate_json(message.data)
+    except pydantic.ValidationError:
+        return None
+    at = datetime.fromisoformat((message.headers or {})["Nats-Time-Stamp"]).timestamp()
+    return DeadLetter(sequence(message), at, parked)

@@ -1,0 +1,1 @@
+"""Dead letters: rejected events and unreadable messages."""

@@ -1,0 +1,105 @@
+"""Lists dead letters, sends them again, and discards them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.dead_letters import DeadLetter, DeadLetters
+from penstock_adapters.nats.event_stream import EventStream
+from penstock_contracts import event_codec
+from penstock_contracts.dead_letters import DeadLetterList, DeadLetterSummary, DeadLetterView, Replayed
+from penstock_core.deployments import events
+from penstock_core.deployments.definition import event_subject
+from penstock_gateway.errors import ConflictError, NotFoundError
+
+_EVENTS = "events."
+
+
+class DeadLetterService:
+    """Dead letters of the platform."""
+
+    def __init__(self, bus: Bus, letters: DeadLetters, stream: EventStream) -> None:
+        self._bus = bus
+        self._letters = letters
+        self._stream = stream
+
+    async def list(self, limit: int, before: int | None) -> DeadLetterList:
+        """Return dead letters before a number, newest first."""
+        found = await self._letters.newest(limit + 1, before)
+        more = found[limit - 1].number if len(found) > limit else None
+        return DeadLetterList(dead_letters=[DeadLetterSummary(**_fields(one)) for one in found[:limit]], before=more)
+
+    async def get(self, number: int) -> DeadLetterView:
+        """Return a dead letter with its message.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        found = await self._find(number)
+        shown = DeadLetterView(**_fields(found), headers=found.parked.headers)
+        try:
+            return shown.model_copy(update={"data": orjson.loads(found.body)})
+        except orjson.JSONDecodeError:
+            return shown.model_copy(update={"text": found.body.decode(errors="replace")})
+
+    async def replay(self, number: int) -> Replayed:
+        """Send an event again: a rejected one to the trigger that rejected it, as the deployment is now.
+
+        Doing it again after a lost answer starts no second run: the event has an id of its own, and the same one.
+
+        Raises:
+            NotFoundError: it does not exist.
+            ConflictError: it is not an event.
+        """
+        found = await self._find(number)
+        parked = found.parked
+        if not parked.subject.startswith(_EVENTS):
+            raise ConflictError("Only events can be replayed", f"{parked.subject} is not an event; discard it")
+        if parked.deployment:
+            event = event_codec.read(parked.subject, parked.headers, found.body, found.at, parked.seq)
+            target = event_subject(parked.deployment, parked.trigger)
+            again = replace(event, id=f"{event.id}/replay", extensions={**event.extensions, events.TARGET: target})
+            sequence, _ = await self._stream.publish(again)
+        else:
+            headers = {**parked.headers, "Nats-Msg-Id": f"replay.{number}"}
+            sequence = int((await self._bus.publish(parked.subject, found.body, headers))["seq"])
+        await self._letters.delete(number)
+        return Replayed(event=sequence)
+
+    async def discard(self, number: int) -> None:
+        """Remove a dead letter.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        await self._find(number)
+        await self._letters.delete(number)
+
+    async def _find(self, number: int) -> DeadLetter:
+        found = await self._letters.get(number)
+        if found is None:
+            raise NotFoundError(
+                f"Dead letter {number} does not exist", "it was replayed or discarded, or the id is wrong: list them"
+            )
+        return found
+
+
+def _fields(found: DeadLetter) -> dict[str, Any]:
+    parked = found.parked
+    is_event = parked.subject.startswith(_EVENTS)
+    return {
+        "id": found.number,
+        "kind": "rejected" if parked.deployment else "unreadable",
+        "at": found.at,
+        "service": parked.service,
+        "subject": parked.subject,
+        "error": parked.error,
+        "deployment": parked.deployment,
+        "trigger": parked.trigger,
+        "event": parked.seq if is_event and parked.seq else None,
+        "type": parked.subject.split(".", 2)[-1] if is_event else "",
+    }

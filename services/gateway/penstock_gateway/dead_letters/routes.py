@@ -1,0 +1,51 @@
+"""`/v1/dead-letters`: events that triggers rejected, and messages that could not be read."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+
+from penstock_contracts.dead_letters import DeadLetterList, DeadLetterView, Replayed
+from penstock_core.access import Permission
+from penstock_gateway.dead_letters.dead_letters import DeadLetterService
+from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.responses import COMMON, problems
+
+router = APIRouter(prefix="/v1/dead-letters", tags=["events"], responses=COMMON)
+
+Service = Annotated[DeadLetterService, feature(DeadLetterService)]
+Number = Annotated[int, Path(ge=1, lt=2**53, description="id of the dead letter")]
+
+_READ = [requires(Permission.EVENTS_READ)]
+_WRITE = [requires(Permission.EVENTS_SEND)]
+
+
+@router.get("", summary="List dead letters", dependencies=_READ)
+async def list_dead_letters(
+    service: Service,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    before: Annotated[int | None, Query(ge=0, lt=2**53, description="only those before this id")] = None,
+) -> DeadLetterList:
+    """Events that triggers rejected and messages that could not be read, newest first."""
+    return await service.list(limit, before)
+
+
+@router.get("/{number}", summary="Get a dead letter", dependencies=_READ, responses=problems(404))
+async def read_dead_letter(service: Service, number: Number) -> DeadLetterView:
+    """The message, with the error."""
+    return await service.get(number)
+
+
+@router.post("/{number}/replay", summary="Replay a dead letter", dependencies=_WRITE, responses=problems(404, 409))
+async def replay_dead_letter(service: Service, number: Number) -> Replayed:
+    """Sends the event again, and removes the dead letter. A rejected one goes to its trigger only."""
+    return await service.replay(number)
+
+
+@router.delete(
+    "/{number}", status_code=204, summary="Discard a dead letter", dependencies=_WRITE, responses=problems(404)
+)
+async def discard_dead_letter(service: Service, number: Number) -> None:
+    """Removes the dead letter. The decision on the event stays in the ledger."""
+    await service.discard(number)
