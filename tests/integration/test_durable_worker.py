@@ -89,6 +89,45 @@ async def test_messages_are_handled_in_order_and_redelivered_after_an_error(tmp_
         assert not timers.ready()
 
 
+async def test_slow_messages_and_those_behind_them_are_handled_once(tmp_path: Path) -> None:
+    """Each is slower than the wait for acknowledgements, which is one second here."""
+    handled: list[str] = []
+
+    async def handle(delivery: Delivery) -> None:
+        handled.append(delivery.data.decode())
+        await asyncio.sleep(1.5)
+
+    async with service(tmp_path) as context:
+        await publish(context, "a", "b", "c")
+        slow = DurableWorker(context, subjects.TIMERS, subjects.WAKES_CONSUMER, handle, prefetch=4)
+        slow.start()
+        async with asyncio.timeout(20):
+            while not await acknowledged(context):
+                await asyncio.sleep(0.05)
+        await slow.stop()
+    assert handled == ["a", "b", "c"]
+
+
+async def test_a_stopped_worker_returns_its_messages_at_once(tmp_path: Path) -> None:
+    started = asyncio.Event()
+
+    async def hang(delivery: Delivery) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    async with service(tmp_path) as context:
+        await publish(context, "a", "b")
+        first = DurableWorker(context, subjects.TIMERS, subjects.WAKES_CONSUMER, hang, prefetch=4)
+        first.start()
+        await started.wait()
+        await first.stop()
+        handled: list[str] = []
+        second = worker(context, handled.append)
+        second.start()
+        await until(lambda: sorted(handled) == ["a", "b"])
+        await second.stop()
+
+
 @pytest.mark.parametrize("idle", [True, False], ids=["waiting", "stopped"])
 async def test_a_deleted_consumer_is_recreated(tmp_path: Path, idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """With pending pull requests, which the server ends at the deletion, and before the first request."""

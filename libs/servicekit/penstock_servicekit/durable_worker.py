@@ -3,7 +3,8 @@
 In: deliveries, which all replicas of the service share. Out: one call of the handler for each.
 
 Promise: a message is acknowledged after its handler returned. A handler that raises, or a process that dies, leads to
-another delivery, so handlers are idempotent. A deleted consumer is created again (see `Puller`).
+another delivery, so handlers are idempotent. While a message waits for its handler or is handled, its deadline is
+extended, however long that takes. A deleted consumer is created again (see `Puller`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from penstock_adapters.nats import consumer
+from penstock_adapters.nats.bootstrap import ACK_WAIT, SECOND
 from penstock_adapters.nats.bus import BusError
 from penstock_adapters.nats.consumer import Delivery, Puller
 from penstock_core.errors import UnavailableError
@@ -53,24 +55,32 @@ class DurableWorker:
         self._retry_delay = retry_delay
         self._error_delay = error_delay
         self._queue: asyncio.Queue[Delivery] = asyncio.Queue()
-        self._puller = Puller(context.bus, stream, name, self._queue.put_nowait)
+        self._open: dict[int, Delivery] = {}
+        self._stream = stream
+        self._puller = Puller(context.bus, stream, name, self._receive)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
         """Start to request and handle messages."""
         self._puller.want(self._prefetch)
-        loops = [self._puller.run(), *(self._work() for _ in range(self._concurrency))]
+        loops = [self._puller.run(), self._extend(), *(self._work() for _ in range(self._concurrency))]
         self._tasks = [self._context.task(loop) for loop in loops]
 
     async def stop(self) -> None:
         """Stop. Messages that are not handled yet go to another replica, or come again later."""
         await cancel(self._tasks)
-        while not self._queue.empty():
-            await consumer.nak(self._context.bus, self._queue.get_nowait())
+        for delivery in self._open.values():
+            await consumer.nak(self._context.bus, delivery)
+        self._open.clear()
+        self._queue = asyncio.Queue()
 
     def ready(self) -> bool:
         """Whether the loops run."""
         return bool(self._tasks) and not any(task.done() for task in self._tasks)
+
+    def _receive(self, delivery: Delivery) -> None:
+        self._open[id(delivery)] = delivery
+        self._queue.put_nowait(delivery)
 
     async def _work(self) -> None:
         while True:
@@ -85,6 +95,15 @@ class DurableWorker:
                 await consumer.nak(self._context.bus, delivery, self._error_delay)
             else:
                 await consumer.ack(self._context.bus, delivery)
+            del self._open[id(delivery)]
+
+    async def _extend(self) -> None:
+        """Extend the deadlines of messages that are not acknowledged yet."""
+        while True:
+            declared = self._context.bus.durable_consumers.get((self._stream, self._name), {})
+            await asyncio.sleep(declared.get("ack_wait", ACK_WAIT * SECOND) / SECOND / 3)
+            for delivery in list(self._open.values()):
+                await consumer.in_progress(self._context.bus, delivery)
 
     def _log(self, level: int, delivery: Delivery, error: Exception) -> None:
         self._context.log.log(
