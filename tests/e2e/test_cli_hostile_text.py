@@ -189,6 +189,7 @@ CALLS: dict[str, list[str]] = {
     "register": ["flows.py:talking"],
     "deploy": ["flows.py"],
     "apply": ["nothing.yaml"],
+    "debug": ["{talking}", "fail"],
     "doctor": [],
     "whoami": [],
     "runs list": [],
@@ -228,6 +229,9 @@ CALLS: dict[str, list[str]] = {
     "deployments history": ["hostile"],
     "deployments diff": ["hostile", "1"],
     "deployments next": ["hostile"],
+    "deployments tokens list": ["hostile"],
+    "deployments tokens create": ["hostile", HOSTILE],
+    "deployments tokens revoke": ["hostile", HOSTILE],
     "triggers explain": ["{event}"],
     "triggers test": ["hostile", "--event", json.dumps({"type": "com.acme.hostile", "data": {"text": HOSTILE}})],
     "questions list": [],
@@ -297,38 +301,33 @@ def dangers(printed: str, *, on_terminal: bool, redraws: bool) -> set[str]:
     return set(FORBIDDEN.findall(printed))
 
 
-@pytest.mark.parametrize("on_terminal", [True, False], ids=["terminal", "pipe"])
 @pytest.mark.parametrize("name", CALLS)
-def test_commands(name: str, on_terminal: bool, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {
-        key: str(getattr(workspace, key)) for key in ("talking", "asking", "open", "waiting", "cancelled", "sha256")
-    }
-    values["event"] = str(workspace.event.sequence)
-    arguments = [values.get(one.strip("{}"), one) for one in CALLS[name]]
-    has_json = any("--json" in param.opts for param in COMMANDS[name].params)
-    # Progress redraws only where it is not JSON.
-    redraws = name in ("run", "runs rerun")
-    for more in ([], ["--json"]) if has_json else ([],):
-        printed = call(
-            [*name.split(), *arguments, *more], on_terminal=on_terminal, workspace=workspace, patch=monkeypatch
-        )
-        if name != "runs export" or on_terminal:  # the export in a pipe or file is the history, byte by byte
-            assert not dangers(printed, on_terminal=on_terminal, redraws=redraws and not more), printed
-        if CONCEAL in printed:
-            assert on_terminal and not more and name in ("run", "runs logs"), "only lines of logs keep their colours"
-        if name in SHOW_HOSTILE and not more:
-            assert "owned" in printed, printed
-            # The cells of a comparison are too short for it.
-            assert name == "runs compare" or "\\x1b[2J" in printed or "\\u001b[2J" in printed, "shown as an escape"
+def test_commands(name: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command on a terminal and in a pipe, and with `--json`."""
+    keys = ("talking", "asking", "open", "waiting", "cancelled", "sha256")
+    values = {key: str(getattr(workspace, key)) for key in keys} | {"event": str(workspace.event.sequence)}
+    arguments = [*name.split(), *(values.get(one.strip("{}"), one) for one in CALLS[name])]
+    printed = call(arguments, on_terminal=True, workspace=workspace, patch=monkeypatch)
+    assert not dangers(printed, on_terminal=True, redraws=name in ("run", "runs rerun")), printed
+    if CONCEAL in printed:
+        assert name in ("run", "runs logs"), "only lines of logs keep their colours"
+    if name in SHOW_HOSTILE:
+        assert "owned" in printed, printed
+        # The cells of a comparison are too short for an escape.
+        assert name == "runs compare" or "\\x1b[2J" in printed or "\\u001b[2J" in printed, "shown as an escape"
+        plain = call(arguments, on_terminal=False, workspace=workspace, patch=monkeypatch)
+        # The export in a pipe is the history, byte by byte.
+        assert name == "runs export" or not dangers(plain, on_terminal=False, redraws=False), plain
+    if any("--json" in param.opts for param in COMMANDS[name].params):
+        printed = call([*arguments, "--json"], on_terminal=False, workspace=workspace, patch=monkeypatch)
+        assert not dangers(printed, on_terminal=False, redraws=False), printed
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_errors_repeat_hostile_arguments(name: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each command with hostile arguments, and with a hostile option."""
-    count = sum(param.required and not param.opts[0].startswith("-") for param in COMMANDS[name].params)
-    for arguments in ([HOSTILE] * count, [f"--{HOSTILE}"]):
-        if count == 0 and arguments == []:
-            continue
+def test_errors_repeat_hostile_arguments(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command with hostile arguments, or with a hostile option."""
+    for name in CALLS:
+        count = sum(param.required and not param.opts[0].startswith("-") for param in COMMANDS[name].params)
+        arguments = [HOSTILE] * count or [f"--{HOSTILE}"]
         printed = call([*name.split(), *arguments], on_terminal=True, workspace=workspace, patch=monkeypatch)
         assert not dangers(printed, on_terminal=True, redraws=False), printed
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.process import AttemptEnvironment
 from penstock_contracts.commands import Version
+from penstock_core import source_bundles
 from penstock_core.errors import PenstockError
 from penstock_core.facts import AttemptRequested
+from penstock_core.source_bundles import BundleRefusedError
 from penstock_executor.interpreters import Interpreters
 
 
@@ -91,12 +93,16 @@ def _unpack(bundle: Path, target: Path) -> None:
     part = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir()
+    bounds = source_bundles.Bounds()
     try:
-        with tarfile.open(bundle) as tar:
+        source_bundles.check_size(bundle.stat().st_size)
+        with tarfile.open(bundle, source_bundles.READ_MODE) as tar:
+            for member in tar:
+                bounds.admit(member.name, member.size)
             tar.extractall(part, filter="data")
         _protect(part)
         part.rename(target)
-    except (tarfile.TarError, OSError) as error:
+    except (tarfile.TarError, OSError, BundleRefusedError) as error:
         shutil.rmtree(part, ignore_errors=True)
         if not target.is_dir():
             raise WorkplaceError(f"the source bundle {bundle.name[:12]} cannot be unpacked: {error}") from error

@@ -17,6 +17,7 @@ import typer
 from penstock_cli.arguments import RunArgument, resolve_run
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
+from penstock_core import source_bundles
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
@@ -96,10 +97,14 @@ def _call(command: list[str], variables: Mapping[str, str]) -> int:
 
 def _unpack(client: Client, source: str, target: Path) -> Path:
     """Unpack the source bundle of the run."""
+    bounds = source_bundles.Bounds()
     with tempfile.TemporaryFile() as file:
         client.transport.download(f"/v1/artifacts/{source}", file)
+        source_bundles.check_size(file.tell())
         file.seek(0)
-        with tarfile.open(fileobj=file) as tar:
+        with tarfile.open(fileobj=file, mode=source_bundles.READ_MODE) as tar:
+            for member in tar:
+                bounds.admit(member.name, member.size)
             tar.extractall(target, filter="data")
     return target
 

@@ -18,15 +18,10 @@ from pathlib import Path
 
 from penstock.bundle.ignore import Rules
 from penstock_core.errors import DefinitionError
+from penstock_core.source_bundles import MAX_ENTRIES, TOTAL_LIMIT
 
 FILE_LIMIT = 1024 * 1024
 """Largest file that is no Python source, in bytes."""
-
-TOTAL_LIMIT = 20 * 1024 * 1024
-"""Largest sum of all files, in bytes."""
-
-MAX_ENTRIES = 50_000
-"""Most files and folders that are visited: a project's root is not a home folder."""
 
 _IGNORE_FILE = ".penstockignore"
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
