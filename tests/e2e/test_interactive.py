@@ -82,8 +82,16 @@ class Project:
 
     def script(self, name: str, text: str) -> tuple[int, str]:
         (self.folder / name).write_text(text)
+        return self.python(name)
+
+    def python(self, *arguments: str) -> tuple[int, str]:
         done = subprocess.run(
-            [sys.executable, name], cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=120
+            [sys.executable, *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         return done.returncode, done.stdout + done.stderr
 
@@ -151,6 +159,20 @@ def test_a_script_runs_its_pipeline(project: Project) -> None:
     assert printed == ["FITTING from a file training_script"]
 
 
+def test_a_module_that_is_run_by_its_name_keeps_it(project: Project) -> None:
+    package = project.folder / "tools"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "settings.py").write_text("SIZE = 4\n")
+    text = "from tools.settings import SIZE\nfrom .settings import SIZE as SAME\n"
+    text += "from penstock import Client, pipeline, step\n\n"
+    text += "@step\ndef s() -> str:\n    return f'{__name__} {SIZE + SAME}'\n\n@pipeline\ndef p():\n    return s()\n\n"
+    text += "if __name__ == '__main__':\n    client = Client()\n    run = client.run(p, wait=True)\n"
+    text += "    print(client.artifacts.load(run.run_id, 's'))\n"
+    (package / "tool.py").write_text(text)
+    assert project.python("-m", "tools.tool") == (0, "tools.tool 8\n")
+
+
 def test_a_script_without_guard_is_refused_at_the_line_of_the_call(project: Project) -> None:
     code, output = project.script("unguarded.py", DEFINITIONS + RUN)
     line = (DEFINITIONS + RUN).splitlines().index('run = client.run(training, {"config": Config(4, ["a"])}, wait=True)')
@@ -206,6 +228,28 @@ def test_values_that_would_differ_are_refused(kernel: Kernel, cell: str, name: s
     assert printed.startswith("SourceError: ")
     assert begin in printed
     assert end in printed
+
+
+def test_definitions_below_a_magic_that_runs_the_cell_travel(kernel: Kernel) -> None:
+    kernel.run("%%time\nfrom penstock import Client, pipeline, step")
+    kernel.run("%%time\n@step\ndef timed() -> int:\n    return 6\n\n@pipeline\ndef timing():\n    return timed()")
+    assert kernel.run("print(Client().run(timing, wait=True).state)")[0] == "succeeded\n"
+
+
+def test_what_only_notebooks_have_is_refused(kernel: Kernel) -> None:
+    kernel.run("from penstock import Client, pipeline, step")
+    kernel.run("@step\ndef shows() -> None:\n    display(1)\n\n@pipeline\ndef showing():\n    shows()")
+    expected = "SourceError: 'shows' uses 'display', which only notebooks have: import it in a cell"
+    assert expected in kernel.run("Client().run(showing)")[0]
+    kernel.run("from IPython.display import display")
+    assert kernel.run("print(Client().run(showing, wait=True).state)")[0] == "succeeded\n"
+
+
+def test_later_imports_are_those_of_the_folder_of_the_notebook(project: Project, kernel: Kernel) -> None:
+    kernel.run(DEFINITIONS)
+    (project.folder / "imported_later.py").write_text("")
+    kernel.run(RUN)
+    assert kernel.run("import imported_later\nprint(imported_later.__file__)")[0].startswith(str(project.folder))
 
 
 def test_magics_in_steps_are_refused(kernel: Kernel) -> None:

@@ -79,13 +79,10 @@ _imported_main: list[Path] = []
 def _prepare_main(pipeline: Pipeline) -> PreparedPipeline:
     """Prepare a pipeline of `__main__`, which other processes cannot import: as a module of its file or session."""
     main = sys.modules[main_classes.MAIN]
-    script = getattr(main, "__file__", None)
-    own = script is not None and pipeline.file is not None and Path(script).resolve() == Path(pipeline.file).resolve()
-    if not own:
+    if not pipeline.file or not Path(pipeline.file).is_file():
         return _prepare_session(pipeline, main)
-    file = Path(str(script)).resolve()
-    root, module = bundle.project_of(file)
-    target = Target(file, root, module, pipeline.name)
+    file = Path(pipeline.file).resolve()
+    target = Target(file, *_script_module(file, main), pipeline.name)
     _imported_main.append(file)
     try:
         imported = _import(target)
@@ -95,6 +92,13 @@ def _prepare_main(pipeline: Pipeline) -> PreparedPipeline:
     prepared = pack(found, found.compile())
     main_classes.share(imported)
     return prepared
+
+
+def _script_module(file: Path, main: ModuleType) -> tuple[Path, str]:
+    """Return root and name of a script as a module: those of `python -m`, or its folder and the name of the file."""
+    name = main.__spec__.name if main.__spec__ is not None else ""
+    root = bundle.root_of(file, name) if name else None
+    return (root, name) if root is not None else (file.parent, file.stem)
 
 
 def _refuse_while_imported(pipeline: Pipeline) -> None:
@@ -121,8 +125,12 @@ def _prepare_session(pipeline: Pipeline, main: ModuleType) -> PreparedPipeline:
     file = folder / f"{session_folder.MODULE}.py"
     target = Target(file, folder, session_folder.MODULE, pipeline.name)
     sys.modules.pop(session_folder.MODULE, None)
-    with contextlib.chdir(folder):  # as steps import it
-        imported = _import(target)
+    try:
+        with contextlib.chdir(folder):  # as steps import it
+            imported = _import(target)
+    finally:
+        # Later imports of the session are those of its own folder, not of the copy.
+        sys.path[:] = [entry for entry in sys.path if entry != str(folder)]
     session_module.check_values(written.assigned, vars(main), vars(imported))
     found = choose(imported, target)
     prepared = dataclasses.replace(pack(found, found.compile()), git=bundle.git_info(here))

@@ -12,6 +12,7 @@ from penstock.client import views
 from penstock.client.views import Event, LogLine, Run
 from penstock_cli.display import chart, formats, output, plain, summary
 from penstock_cli.display.progress import Progress
+from penstock_cli.runs import run
 from penstock_core.pipeline.ir import MapSpec, Node, Pipeline, Port, Retry, StepSpec
 from penstock_core.pipeline.values import Output
 
@@ -435,3 +436,21 @@ def test_long_keys_are_shortened_in_the_middle(
 ) -> None:
     monkeypatch.setattr(output, "symbols", lambda better, plain: better)
     assert output.short(key, width) == text
+
+
+def test_a_failed_run_names_the_command_that_debugs_its_first_failed_step() -> None:
+    failed = {"state": "failed", "attempts": 1, "started_at": BASE, "error": ERROR}
+    steps = {
+        "ask": {"state": "failed", "attempts": 1},
+        "train": {"state": "failed", "attempts": 1, "started_at": BASE, "items": {"count": 2, "failed": 1}},
+        "train[1]": {**failed, "item_of": "train"},
+        "report": failed,
+    }
+    ended = views.parse_run(
+        {"run_id": "r1", "pipeline": "p", "version": 1, "state": "failed", "steps": steps, "outputs": {}}
+    )
+    assert run.next_commands(ended) == [
+        "penstock runs show r1",
+        "penstock runs logs r1",
+        "penstock debug r1 'train[1]' --pdb",
+    ]

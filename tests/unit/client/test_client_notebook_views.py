@@ -42,13 +42,13 @@ class Text(HTMLParser):
 def test_a_run_shows_its_steps_and_escapes_everything() -> None:
     steps = {
         "load": step(metrics={"<i>rows": 3.0}),
-        "fit": step(state="failed", items={"count": 3, "failed": 1, "succeeded": 2}),
+        "fit": step(state="failed", items={"count": 4, "finished": 3, "failed": 1, "succeeded": 2}),
         "fit[0]": step(item_of="fit"),
     }
     shown = Text(run(pipeline="<b>bold", error="<script>alert(1)</script>", steps=steps)._repr_html_())
     for part in ("<b>bold v2", "succeeded", "in 4 s", "run r1", "<script>alert(1)</script>", "<i>rows=3", "0.5 s"):
         assert part in shown.text
-    assert "1 failed, 2 succeeded of 3" in shown.text
+    assert " 3/4, 1 failed" in shown.text
     assert "fit[0]" not in shown.text
     assert shown.tags <= {"div", "b", "span", "table", "tr", "th", "td"}
 
@@ -63,10 +63,10 @@ def test_the_html_of_a_large_run_is_small() -> None:
 def test_colours_suit_light_and_dark_pages() -> None:
     """Text has the colour of the page or a middle one; nothing has a background."""
     html = run(steps={"a": step(), "b": step(state="failed")})._repr_html_()
-    assert "background:transparent" in html and "background:#" not in html
+    assert "background" not in html
     colours = set(re.findall(r"color:([^;\"]+)", html))
-    assert len(colours) == 3
-    for colour in colours - {"inherit"}:
+    assert len(colours) == 2
+    for colour in colours:
         red, green, blue = (int(colour[at : at + 2], 16) for at in (1, 3, 5))
         assert 80 < 0.3 * red + 0.6 * green + 0.1 * blue < 175, colour
 

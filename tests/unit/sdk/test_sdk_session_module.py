@@ -101,6 +101,16 @@ def test_only_what_is_used_travels() -> None:
         ),
         (["if True:\n    W = 'w'\nelse:\n    W = 'v'", "@step\ndef s() -> str:\n    return W"], "w"),
         (["@step\ndef s() -> str:\n    return __name__"], "module_of_session"),
+        (
+            [
+                "def compute():\n    return [helper()]",
+                "def helper():\n    return math.floor(5.5)",
+                "import math",
+                "X = compute()",
+                "@step\ndef s() -> list:\n    return X",
+            ],
+            [5],
+        ),
         (["open = len", "@step\ndef s() -> int:\n    return open('abc')"], 3),
     ],
 )

@@ -92,6 +92,8 @@ def _call(command: list[str], variables: Mapping[str, str]) -> int:
         raise UsageError(f"{command[0]} cannot be started: {error.strerror}") from error
     finally:
         signal.signal(signal.SIGINT, before)
+    if code < 0:
+        output.note(f"the process was killed by signal {-code} ({signal.Signals(-code).name})")
     return code if code >= 0 else 128 - code
 
 

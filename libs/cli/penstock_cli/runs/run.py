@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 from collections.abc import Generator
@@ -218,12 +219,22 @@ def _print_result(ended: Run, progress: Progress, connected: Session, root: Path
     output.show(summary.results(ended, artifact_folder(connected)))
     if ended.error and not any(step.state == "failed" for step in ended.steps.values()):
         output.show([[], [(ended.error, "")]])
+    commands = next_commands(ended)
+    lines = [f"{'next steps:' if index == 0 else '':<11} {command}" for index, command in enumerate(commands)]
+    output.show([[], *([(line, "dim")] for line in lines)])
+
+
+def next_commands(ended: Run) -> list[str]:
+    """Return the commands that a user may need next: a failed step can be debugged, an output can be fetched."""
     commands = [f"penstock runs show {ended.run_id}", f"penstock runs logs {ended.run_id}"]
+    for step in ended.steps.values():
+        if step.state == "failed" and step.started_at and step.items is None:
+            commands.append(f"penstock debug {ended.run_id} {shlex.quote(step.key)} --pdb")
+            break
     files = [name for name, value in ended.outputs.items() if "artifact" in value]
     if files:
         commands.append(f"penstock artifacts get {ended.run_id} -o {files[-1]}")
-    lines = [f"{'next steps:' if index == 0 else '':<11} {command}" for index, command in enumerate(commands)]
-    output.show([[], *([(line, "dim")] for line in lines)])
+    return commands
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ _COLOURS = {
     "succeeded": "#2f9e5a", "cached": "#2f9e5a", "failed": "#d9534f", "cancelled": "#b06ab3", "skipped": "#b58900",
     "running": "#3b82d0", "retrying": "#b58900", "suspended": "#b58900",
 }  # fmt: skip
-_CELL = "text-align:left;padding:1px 12px 1px 0;background:transparent;color:inherit"
+_LEFT = "text-align:left"
 
 
 def state(name: str) -> str:
@@ -25,8 +25,8 @@ def text(value: object, limit: int = 200) -> str:
 
 def block(headline: str, notes: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a headline, lines of notes, and a table; every part is HTML already."""
-    head = "".join(f'<th style="{_CELL};opacity:.65;font-weight:400">{one}</th>' for one in columns)
-    body = "".join("<tr>" + "".join(f'<td style="{_CELL}">{one}</td>' for one in row) + "</tr>" for row in rows)
-    table = f'<table style="border:0;margin:4px 0"><tr>{head}</tr>{body}</table>' if rows else ""
+    head = "".join(f'<th style="{_LEFT};opacity:.65">{one}</th>' for one in columns)
+    body = "".join("<tr>" + "".join(f'<td style="{_LEFT}">{one}</td>' for one in row) + "</tr>" for row in rows)
+    table = f"<table><tr>{head}</tr>{body}</table>" if rows else ""
     lines = "".join(f'<div style="opacity:.8">{one}</div>' for one in notes)
-    return f'<div style="color:inherit"><div>{headline}</div>{lines}{table}</div>'
+    return f"<div><div>{headline}</div>{lines}{table}</div>"

@@ -252,11 +252,9 @@ class Run:
 
 
 def _html_row(step: Step) -> list[str]:
-    items = dict(step.items or {})
-    count = items.pop("count", None)
-    counts = (
-        "" if count is None else f" ({', '.join(f'{number} {state}' for state, number in items.items())} of {count})"
-    )
+    items = step.items or {}
+    counts = f" {items.get('finished', 0)}/{items['count']}" if "count" in items else ""
+    counts += f", {items['failed']} failed" if items.get("failed") else ""
     seconds = "" if step.seconds is None else f"{step.seconds:.3g} s"
     metrics = ", ".join(f"{name}={value:.4g}" for name, value in list(step.metrics.items())[:_HTML_METRICS])
     return [html.text(step.key), html.state(step.state) + html.text(counts), seconds, html.text(metrics)]

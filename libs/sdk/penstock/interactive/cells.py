@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 _PROMPT_INPUT = re.compile(r"<python-input-(\d+)>\Z")
+_TRANSPARENT = frozenset({"capture", "prun", "time"})
+"""Magics of cells that run the cell in the session."""
+
 _CONTINUES = re.compile(r"\s|(elif|else|except|finally)\b")
 
 
@@ -39,11 +42,27 @@ def history() -> list[Cell]:
     shell = ipython()
     if shell is not None:
         sources = shell.history_manager.input_hist_parsed
-        return [Cell(f"cell [{number}]", source) for number, source in enumerate(sources) if source]
+        return [Cell(f"cell [{number}]", _body(source)) for number, source in enumerate(sources) if source]
     numbered = sorted((int(match[1]), name) for name in linecache.cache if (match := _PROMPT_INPUT.match(name)))
     if numbered:  # Python 3.13 and later
         return [Cell(f"input {number}", "".join(linecache.getlines(name))) for number, name in numbered]
     return [Cell(f"input {number}", source) for number, source in enumerate(_statements(_typed_lines()), 1)]
+
+
+def _body(source: str) -> str:
+    """Return the body of a cell whose magic runs it in the session, such as `%%time`; any other cell as it is."""
+    match Cell("", source).statements():
+        case [
+            ast.Expr(
+                ast.Call(
+                    func=ast.Attribute(attr="run_cell_magic"),
+                    args=[ast.Constant(str() as magic), _, ast.Constant(str() as body)],
+                )
+            )
+        ] if magic in _TRANSPARENT:
+            return body
+        case _:
+            return source
 
 
 def ipython() -> Any:

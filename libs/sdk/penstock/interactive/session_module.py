@@ -75,9 +75,7 @@ class _Writer:
         self._seen: set[str] = set()
 
     def write(self, name: str) -> SessionModule:
-        waiting = [(name, "")]
-        while waiting:
-            waiting += self._add(*waiting.pop(0))
+        self._add(name, "")
         future = "from __future__ import annotations\n\n" if self._has_future_annotations() else ""
         return SessionModule(future + "\n\n".join(self._parts) + "\n", tuple(self._assigned))
 
@@ -88,27 +86,35 @@ class _Writer:
             for one in statements
         )
 
-    def _add(self, name: str, user: str) -> list[tuple[str, str]]:
-        """Add the definition of a name after those that it needs at once; returns the names that it needs later."""
+    def _add(self, name: str, user: str) -> None:
+        """Add the definition of a name: after those that it needs at once, and before those that it needs when called.
+
+        Whatever calls it at once comes after all of them.
+        """
         if name == _SHELL:
             raise SourceError(f"{user!r} uses a magic or a shell command, which steps cannot: write it as plain Python")
-        if name in self._seen or name not in self._namespace or self._is_given(name):
-            return []
+        if name in self._seen or self._is_given(name, user):
+            return
         self._seen.add(name)
-        later: list[tuple[str, str]] = []
-        for one in self._definitions(name, user):
-            for needed in sorted(one.at_once):
-                later += self._add(needed, name)
+        found = self._definitions(name, user)
+        for needed in sorted({needed for one in found for needed in one.at_once}):
+            self._add(needed, name)
+        for one in found:
             if one.assigns and name not in self._assigned:
                 self._assigned.append(name)
             self._parts[one.source] = None
-            later += [(needed, name) for needed in sorted(one.later)]
-        return later
+        for needed in sorted({needed for one in found for needed in one.later}):
+            self._add(needed, name)
 
-    def _is_given(self, name: str) -> bool:
-        """Whether every module has the name."""
+    def _is_given(self, name: str, user: str) -> bool:
+        """Whether every module has the name, or none."""
+        builtin = getattr(builtins, name, None)
+        if name not in self._bindings.bound and str(getattr(builtin, "__module__", "")).startswith("IPython"):
+            raise SourceError(f"{user!r} uses {name!r}, which only notebooks have: import it in a cell")
+        if name in self._bindings.bound and name in self._namespace:
+            return False
         special = name.startswith("__") and name.endswith("__")
-        return special or (hasattr(builtins, name) and getattr(builtins, name) is self._namespace[name])
+        return special or self._namespace.get(name, builtin) is builtin
 
     def _definitions(self, name: str, user: str) -> list[_Definition]:
         value = self._namespace[name]

@@ -10,6 +10,7 @@ returned and its outputs can be stored; 1: it raised, or the user left the debug
 from __future__ import annotations
 
 import bdb
+import faulthandler
 import json
 import os
 import pdb
@@ -172,6 +173,7 @@ def _say(text: str) -> None:
 def main() -> None:
     """Debug the attempt of the order that the command line names."""
     linux.die_with_parent(os.getppid())
+    faulthandler.enable()  # a crash in native code shows the Python stack
     signal.signal(signal.SIGINT, signal.default_int_handler)  # pdb and the command may have changed it
     file = Path(sys.argv[1])
     order: DebugOrder = json.loads(file.read_bytes())
