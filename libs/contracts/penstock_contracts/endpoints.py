@@ -21,3 +21,4 @@ class EndpointSchema(BaseModel):
     input: dict[str, Any]
     output: dict[str, Any]
     example: dict[str, Any]
+    files: list[str] = Field(default_factory=list[str], description="the inputs that are files: parts of a form")

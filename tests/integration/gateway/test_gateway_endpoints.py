@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+import orjson
 import pytest
 from gateway_platform import Http, Platform, running, runs, started
 
@@ -27,6 +28,7 @@ from penstock_core.pipeline.values import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+NUMBERS = {"type": "array", "items": {"type": "integer"}}
 ROWS = {"type": "array", "items": {"type": "object", "properties": {"price": {"type": "number"}}}}
 
 
@@ -167,6 +169,83 @@ async def test_a_body_that_does_not_fit_is_refused_with_the_path(platform: Platf
     assert (await http("POST", path, b"<a/>", headers={"content-type": "text/xml"})).status == 415
     assert (await http("POST", path, {"rows": []}, headers={"idempotency-key": "\t"})).status in (400, 422)
     assert await events(platform) == before
+
+
+# ---------------------------------------------------------------------------------------------------------------- forms
+
+
+def form(*parts: tuple[str, str | None, bytes]) -> tuple[bytes, dict[str, str]]:
+    """A form with named parts, of which those with a file name are files; and its headers."""
+    body = b""
+    for name, filename, data in parts:
+        file = f'; filename="{filename}"' if filename is not None else ""
+        body += f'--mark\r\ncontent-disposition: form-data; name="{name}"{file}\r\n\r\n'.encode() + data + b"\r\n"
+    return body + b"--mark--\r\n", {"content-type": "multipart/form-data; boundary=mark"}
+
+
+async def photographed(platform: Platform, http: Http, name: str) -> str:
+    """An endpoint whose pipeline takes a file, a list and a text."""
+    params = (
+        ir.Port(name="photo", type="Path"),
+        ir.Port(name="rows", type="list[int]", required=False, default=[], schema=NUMBERS),
+        ir.Port(name="label", type="str", required=False, default="", schema={"type": "string"}),
+    )
+    await platform.add_version(ir.Pipeline(name=name, params=params, outputs={"result": Param("label")}))
+    return await deploy(http, name, name, wait=0)
+
+
+async def test_files_of_a_form_are_artifacts(platform: Platform, http: Http) -> None:
+    path = await photographed(platform, http, "photos")
+    photo = b"\x89PNG" * 100_000
+    parts = (("photo", "C:\\pics\\cat.png", photo), ("rows", None, b"[1, 2]"), ("label", None, b"7"))
+    body, headers = form(*parts)
+    answer = await http("POST", path, body, headers=headers)
+    assert answer.status == 202, answer.body
+    [run] = await started(platform, "photos")
+    stored = run.inputs["photo"]
+    assert isinstance(stored, Stored)
+    assert (stored.artifact.filename, stored.artifact.format, stored.artifact.size) == ("cat.png", "file", len(photo))
+    assert await platform.store.stat(stored.artifact.sha256) == len(photo)
+    assert (run.inputs["rows"], run.inputs["label"]) == (Inline([1, 2]), Inline("7"))
+
+
+async def test_a_form_that_does_not_fit_is_refused(platform: Platform, http: Http) -> None:
+    path = await photographed(platform, http, "picky")
+    photo = ("photo", "a.png", b"x")
+    for parts, fields in [
+        ((photo, ("rows", None, b"[1, null]")), {"rows[1]"}),
+        ((photo, ("rows", None, b"many")), {"rows"}),
+        ((photo, photo), {"photo"}),
+        ((("label", None, b"x"),), {"photo"}),
+    ]:
+        body, headers = form(*parts)
+        answer = await http("POST", path, body, headers=headers)
+        assert (answer.status, answer.fields) == (422, fields), answer.body
+    body, headers = form(("photo", "a.png", b"x" * 1_000_001))
+    assert (await http("POST", path, body, headers=headers)).status == 413
+    assert (await http("POST", path, b"--mark--", headers={"content-type": "multipart/form-data"})).status == 400
+    many, headers = form(photo, *((f"x{n}", None, b"1") for n in range(300)))
+    assert (await http("POST", path, many, headers=headers)).status == 400
+    assert await runs(platform, "picky") == []
+
+
+async def test_large_values_are_stored_as_artifacts(platform: Platform, http: Http) -> None:
+    path = await photographed(platform, http, "large")
+    rows = [*range(50_000)]
+    reference = {"artifact": {"sha256": await platform.store.put_bytes(b"x"), "size": 1}}
+    body = {"photo": reference, "rows": rows, "label": "short"}
+    key = {"idempotency-key": "large"}
+    assert (await http("POST", path, body, headers=key)).status == 202
+    [run] = await started(platform, "large")
+    stored = run.inputs["rows"]
+    assert isinstance(stored, Stored)
+    assert (stored.artifact.format, stored.artifact.items) == ("json", 50_000)
+    assert orjson.loads(platform.store.path(stored.artifact.sha256).read_bytes()) == rows
+    assert run.inputs["label"] == Inline("short")
+    assert (await http("POST", path, body, headers=key)).status == 202
+    assert len(await runs(platform, "large")) == 1
+    wrong = await http("POST", path, {**body, "rows": [*rows, "x"]})
+    assert (wrong.status, wrong.fields) == (422, {"rows[50000]"})
 
 
 async def test_a_failed_run_is_an_error(platform: Platform, http: Http) -> None:

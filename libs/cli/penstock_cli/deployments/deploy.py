@@ -98,14 +98,30 @@ def _calls(client: Client, deployment: Deployment) -> list[str]:
     ]
     if all(trigger["kind"] != "endpoint" for trigger in triggers):
         return lines
-    example = client.endpoints.schema(name)["example"]
-    body = shlex.quote(codec.dumps(example, ensure_ascii=False))
+    schema = client.endpoints.schema(name)
+    example, files = schema["example"], schema["files"]
+    given = ", ".join(f"{key!r}: {_python(key, value, files)}" for key, value in example.items())
     return [
         *lines,
         f"call {name} with a token of `penstock deployments tokens create {name} TOKEN`:",
-        f'  curl {url}/v1/endpoints/default/{name} -H "Authorization: Bearer $TOKEN" --json {body}',
-        f"  Client(token=TOKEN).endpoints.call({name!r}, {example!r})",
+        f'  curl {url}/v1/endpoints/default/{name} -H "Authorization: Bearer $TOKEN" {_curl_body(example, files)}',
+        f"  Client(token=TOKEN).endpoints.call({name!r}, {{{given}}})",
     ]
+
+
+def _curl_body(example: Mapping[str, Any], files: list[str]) -> str:
+    """The options of curl that send inputs, as a form if some are files."""
+    if not files:
+        return f"--json {shlex.quote(codec.dumps(example, ensure_ascii=False))}"
+    parts = [
+        f"{key}=@FILE" if key in files else f"{key}={value if isinstance(value, str) else codec.dumps(value)}"
+        for key, value in example.items()
+    ]
+    return " ".join(f"-F {shlex.quote(part)}" for part in parts)
+
+
+def _python(key: str, value: Any, files: list[str]) -> str:
+    return "Path('FILE')" if key in files else repr(value)
 
 
 def _last(hook: Mapping[str, Any], hooks: list[Any]) -> str:

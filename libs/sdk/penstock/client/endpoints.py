@@ -63,7 +63,7 @@ class Endpoints:
                 raise TimeoutError(f"the run of endpoint {name} has not finished; its answer will be at {path}")
 
     def schema(self, name: str) -> dict[str, Any]:
-        """Return JSON Schemas of `input` and `output`, and an `example` of the inputs.
+        """Return JSON Schemas of `input` and `output`, an `example` of the inputs, and which of them are `files`.
 
         Raises:
             NotFoundError: there is no such endpoint.

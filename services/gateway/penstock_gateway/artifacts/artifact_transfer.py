@@ -26,13 +26,15 @@ from penstock_core import ids
 from penstock_core.artifacts import folders
 from penstock_core.errors import InvalidIdError, InvalidInputsError, UnavailableError
 from penstock_core.pipeline.values import ArtifactRef, Stored, Value
-from penstock_gateway.artifacts.fetch import fetch_object
-from penstock_gateway.errors import BadReplyError, NotFoundError, UnprocessableError
+from penstock_gateway.artifacts.fetch import fetch_object, send_object
+from penstock_gateway.errors import BadReplyError, ContentTooLargeError, NotFoundError, UnprocessableError
 from penstock_gateway.http import bodies, downloads
 from penstock_gateway.http.problems import RequestError
 
 SEND = "penstock-send-headers"
 """Header of a redirected PUT: a JSON object of the headers to send to the presigned URL."""
+
+_CHUNK = 1024 * 1024
 
 PREVIEW_PATIENCE = 60.0
 """Seconds that a preview may take, including the wait for the ones before it."""
@@ -117,6 +119,27 @@ class Artifacts:
             raise BadReplyError("The artifact store refused the object", location.error or "it gave no reason")
         return Response(None, 307, {"location": location.url, SEND: orjson.dumps(location.headers).decode()})
 
+    async def add(self, file: IO[bytes], sha256: str, size: int) -> None:
+        """Store a file of this machine as the object with its digest.
+
+        Raises:
+            ContentTooLargeError: it exceeds the limit of artifacts.
+            BadReplyError, UnavailableError: the store does not take it.
+        """
+        info = await self._store()
+        limit = min(self._max_blob, info.limit or self._max_blob)
+        if size > limit:
+            raise ContentTooLargeError(f"A file has {size} bytes", f"the limit is {limit}")
+        if self._folder is not None:
+            await self._folder.put_stream(_chunks(file), sha256, limit)
+            return
+        location = await self._ask(subjects.ARTIFACTS_LOCATE, Locate(sha256=sha256, write=True, size=size))
+        if location.size is not None:
+            return
+        if location.url is None or location.error is not None:
+            raise BadReplyError("The artifact store refused the object", location.error or "it gave no reason")
+        await asyncio.to_thread(send_object, location.url, location.headers, file, size)
+
     async def preview(self, sha256: str, **known: Any) -> Preview:
         """Return a preview that the artifacts service makes; this process does not read the object.
 
@@ -198,6 +221,12 @@ class Artifacts:
         if found.unavailable:
             raise UnavailableError(found.error or "the artifact store does not answer")
         return found
+
+
+async def _chunks(file: IO[bytes]) -> AsyncGenerator[bytes]:
+    file.seek(0)
+    while chunk := await asyncio.to_thread(file.read, _CHUNK):
+        yield chunk
 
 
 async def _body(request: Request) -> AsyncGenerator[bytes]:

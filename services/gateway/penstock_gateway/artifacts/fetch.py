@@ -1,4 +1,4 @@
-"""Downloads an object from a presigned URL into a temporary file. Blocks: call it in a thread."""
+"""Transfers objects between presigned URLs and files of this machine. Blocks: call it in a thread."""
 
 from __future__ import annotations
 
@@ -30,3 +30,22 @@ def fetch_object(url: str, headers: Mapping[str, str]) -> IO[bytes]:
         file.close()
         raise UnavailableError(f"the artifact store does not deliver an object: {error}") from error
     return file
+
+
+def send_object(url: str, headers: Mapping[str, str], file: IO[bytes], size: int) -> None:
+    """Upload a file of `size` bytes, from its beginning, to an HTTP URL.
+
+    Raises:
+        UnavailableError: the store does not take it.
+    """
+    file.seek(0)
+    sent = {**headers, "content-length": str(size)}
+    try:
+        request = urllib.request.Request(url, file, sent, method="PUT")  # noqa: S310 - the artifacts service made it
+        with urllib.request.urlopen(request, timeout=_TIMEOUT):  # noqa: S310
+            pass
+    except urllib.error.HTTPError as error:
+        if error.code not in (409, 412):  # another one uploaded the same object
+            raise UnavailableError(f"the artifact store does not take an object: {error}") from error
+    except (OSError, urllib.error.URLError) as error:
+        raise UnavailableError(f"the artifact store does not take an object: {error}") from error

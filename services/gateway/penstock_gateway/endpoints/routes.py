@@ -53,6 +53,7 @@ async def call_endpoint(
     endpoints: Service,
     outputs: OutputReader,
     artifacts: Annotated[Artifacts, feature(Artifacts)],
+    settings: Annotated[GatewaySettings, feature(GatewaySettings)],
     request: Request,
     by: By,
     project: Project,
@@ -63,12 +64,14 @@ async def call_endpoint(
 ) -> Response:
     """Runs the deployment with the inputs in the body, and answers with the output of the run.
 
-    If the run takes longer than `wait`, the answer is 202 with a status address. Artifacts are links. Requests with the
-    same `Idempotency-Key` are one request. The OpenAPI document of an endpoint describes its body and its answer.
+    A form has an input in each part; files are inputs of type `Path`. If the run takes longer than `wait`, the answer
+    is 202 with a status address. Artifacts are links. Requests with the same `Idempotency-Key` are one request. The
+    OpenAPI document of an endpoint describes its body and its answer.
     """
     check_key(idempotency_key)
     endpoint = await endpoints.get(project, name)
-    inputs = await call_bodies.read(request, artifacts)
+    pipeline = (await endpoints.version(endpoint)).pipeline
+    inputs = await call_bodies.read(request, pipeline, artifacts, settings.max_blob)
     seconds = _seconds(prefer, wait, endpoint.trigger.wait)
     return await _answer(request, outputs, await endpoints.call(endpoint, inputs, idempotency_key, seconds, by))
 
@@ -128,6 +131,7 @@ async def read_schema(endpoints: Service, project: Project, name: Name) -> Endpo
         input=interface.input_schema(pipeline, endpoint.definition),
         output=interface.output_schema(pipeline),
         example=interface.example(pipeline, endpoint.definition),
+        files=[port.name for port in pipeline.params if interface.is_file(port)],
     )
 
 
