@@ -254,7 +254,7 @@ def _import(target: Target) -> ModuleType:
         ) from error
     except Exception as error:
         raise SourceError(
-            f"{_place(error, target)}: {type(error).__name__}: {error}{_advice(error)}",
+            f"{_place(error, target)}: {type(error).__name__}: {error}{_advice(error, target)}",
             tracebacks.user_traceback(error),
         ) from error
     _threads[target.name] = [one.name for one in threading.enumerate() if one not in before]
@@ -287,7 +287,10 @@ def _place(error: BaseException, target: Target) -> str:
     return f"{file or target.file}:{line}" if line else str(file or target.file)
 
 
-def _advice(error: Exception) -> str:
+def _advice(error: Exception, target: Target) -> str:
+    for file, what in bundle.hiding_in(target.root).items():
+        if repr(file.partition("/")[0].removesuffix(".py")) in str(error):
+            return f" ({target.root / file} hides {what}: rename it)"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f" (install it into the environment of this command, {sys.prefix}, or put it beside the file)"
     return ""
@@ -339,17 +342,23 @@ def pack(pipeline: Pipeline, compiled: CompiledPipeline) -> PreparedPipeline:
             f"{pipeline.file} was imported under the name {module!r}, which other processes cannot import: "
             "import it under its usual name, or pass the file"
         )
-    packed = bundle.pack(root)
-    compiled, path_warnings = project_paths.relocate(compiled, root.resolve(), frozenset(packed.files))
     modules = {module, *(spec.entrypoint.partition(":")[0] for spec in compiled.steps.values() if spec.entrypoint)}
+    project = bundle.ProjectModules(root)
+    imported = project.closure(*sorted(modules))
+    packed = bundle.pack(root, libraries=bundle.local_libraries(root, project, imported))
+    compiled, path_warnings = project_paths.relocate(compiled, root.resolve(), frozenset(packed.files))
+    hidden = [
+        f"{root / file} hides {what} from steps and from the libraries that they use: rename the file"
+        for file, what in bundle.hiding(root, packed.files).items()
+    ]
     return PreparedPipeline(
         compiled,
         packed,
-        bundle.ProjectModules(root).closure(*sorted(modules)).digest(packed.digest),
+        imported.digest(packed.digest),
         bundle.environment_info(),
         bundle.interpreter_info(),
         bundle.git_info(root),
-        (*packed.warnings, *path_warnings, *_thread_warnings(pipeline, module)),
+        (*packed.warnings, *path_warnings, *hidden, *_thread_warnings(pipeline, module)),
     )
 
 

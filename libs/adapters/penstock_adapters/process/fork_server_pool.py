@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 
 from penstock_adapters.process.attempt_environment import AttemptEnvironment
 from penstock_adapters.process.fork_server import ForkServer, ForkServerListener
@@ -60,6 +61,9 @@ class ForkServerPool:
             mark = f"{self._work.mark}.{number}"
             given = {**self._env, **(self._user.variables if self._user else {}), **env, VARIABLE: mark}
             variables = step_environment.variables(given, os.environ)
+            if paths := variables.get("PYTHONPATH"):
+                # Fork servers and steps run in folders of their own.
+                variables["PYTHONPATH"] = os.pathsep.join(str(Path(one).absolute()) for one in paths.split(os.pathsep))
             folder = self._work.path / str(number)
             server = ForkServer(self._owner, where, folder, variables, mark, self._user)
             self._alive.add(server)

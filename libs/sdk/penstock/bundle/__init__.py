@@ -16,6 +16,8 @@ All of it takes some ten milliseconds for a usual project; nothing of it imports
 from penstock.bundle.environment import environment_info, interpreter_info
 from penstock.bundle.git import git_info
 from penstock.bundle.imports import ProjectModules
+from penstock.bundle.local_libraries import find as local_libraries
+from penstock.bundle.local_libraries import hiding, hiding_in
 from penstock.bundle.source import Bundle, pack, project_of, root_of
 
 __all__ = [
@@ -23,7 +25,10 @@ __all__ = [
     "ProjectModules",
     "environment_info",
     "git_info",
+    "hiding",
+    "hiding_in",
     "interpreter_info",
+    "local_libraries",
     "pack",
     "project_of",
     "root_of",

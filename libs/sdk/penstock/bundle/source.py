@@ -7,12 +7,13 @@ files over 1 MiB that are not Python, which `warnings` lists.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,7 @@ FILE_LIMIT = 1024 * 1024
 
 _IGNORE_FILE = ".penstockignore"
 _SKIPPED = frozenset({"__pycache__", "node_modules", "site-packages"})
+_BINARIES = (".so", ".pyd", ".dylib")
 _ENDINGS = (".pyc", ".pyo", ".egg-info")
 # A folder that holds one of these is a virtual environment, or a cache by the rules of bford.info/cachedir.
 _MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
@@ -80,8 +82,13 @@ def root_of(file: Path, module: str) -> Path | None:
     return Path(*names[: -len(parts)]) if list(names[-len(parts) :]) == parts else None
 
 
-def pack(root: Path, exclude: Iterable[Path] = ()) -> Bundle:
-    """Pack the project in the folder `root`; `exclude` names files and folders to leave out.
+def pack(root: Path, exclude: Iterable[Path] = (), libraries: Mapping[str, Path] | None = None) -> Bundle:
+    """Pack the project in the folder `root`.
+
+    Args:
+        root: the folder.
+        exclude: files and folders to leave out.
+        libraries: packages and modules outside of it, by the path that they get in the bundle.
 
     Raises:
         DefinitionError: the project is too large; the message names the largest files.
@@ -101,7 +108,39 @@ def pack(root: Path, exclude: Iterable[Path] = ()) -> Bundle:
         )
         found = [file for file in found if file not in large]
     _check_total(root, found)
-    return _pack(root, found, warnings)
+    for name, path in (libraries or {}).items():
+        added, reason = _library(name, path, TOTAL_LIMIT - sum(file.size for file in found))
+        if reason:
+            warnings.append(
+                f"library {name!r} in {path.parent} is not part of the source, because {reason}: only this machine has "
+                "it for steps. Install it into the environment, or copy what the pipeline needs into its folder"
+            )
+        else:
+            known = {file.name for file in found}
+            found += [file for file in added if file.name not in known]
+    return _pack(root, sorted(found, key=lambda file: file.name), warnings)
+
+
+def _library(name: str, path: Path, room: int) -> tuple[list[_File], str]:
+    """The files of a package or module outside of the folder, or why they cannot be packed."""
+    if path.is_file():
+        files, warnings = [_File(name, path, path.stat().st_size, executable=False)], list[str]()
+    else:
+        warnings = []
+        try:
+            walked = list(_walk(path, set(), warnings))
+        except DefinitionError:
+            return [], "it has too many files"
+        files = [dataclasses.replace(file, name=f"{name}/{file.name}") for file in walked]
+    binary = next((file.name for file in files if file.name.endswith(_BINARIES)), None)
+    large = next((file.name for file in files if file.size > FILE_LIMIT and not file.name.endswith(".py")), None)
+    if binary is not None:
+        return [], f"{binary} is compiled for one kind of machine"
+    if warnings or large is not None:
+        return [], warnings[0] if warnings else f"{large} is larger than {_size(FILE_LIMIT)}"
+    if sum(file.size for file in files) > room:
+        return [], f"the source would have more than {_size(TOTAL_LIMIT)}"
+    return files, ""
 
 
 def _walk(root: Path, left_out: set[Path], warnings: list[str]) -> Iterator[_File]:
