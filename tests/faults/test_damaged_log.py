@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from penstock import Client
+from penstock_testkit.servers.cluster import Cluster
+from penstock_testkit.servers.nats import NatsServer
 
 from .test_standalone_faults import standalone
 
@@ -167,3 +169,48 @@ def test_a_lost_store_is_reported_and_its_rows_are_kept(tmp_path: Path) -> None:
         assert {run.run_id for run in client.runs.list(limit=100)} == set(expected)
         accepted = client.transport.json("POST", "/v1/admin/integrity/accept")
         assert accepted["ok"]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster")) as running:
+        running.source("separate.py", SOURCE)
+        yield running
+
+
+@pytest.mark.parametrize("stop", ["killed", "stopped"])
+def test_separate_services_continue_after_their_log_was_damaged(cluster: Cluster, stop: str) -> None:
+    client = Client(url=cluster.url, token=cluster.token)
+    for name in ("chain", "gated"):
+        client.pipelines.register(f"{cluster.src / 'separate.py'}:{name}")
+    runs = [client.run("chain", {"x": n}).run_id for n in range(RUNS)]
+    gated = [client.run("gated", {"x": n}).run_id for n in range(3)]
+    for run_id in gated[:2]:
+        answer(client, run_id, "first")
+    for run_id in runs:
+        assert client.runs.wait(run_id, timeout=60).state == "succeeded"
+    wait_for(lambda: all(is_asked(client, run_id, "second") for run_id in gated[:2]), "the second questions")
+    wait_for(lambda: is_asked(client, gated[2], "first"), "the first question")
+    seen = len(client.runs.list(limit=100))  # waits until the read model is current
+    before = len(integrity(client)["damages"])
+    assert isinstance(cluster.nats, NatsServer)
+    cluster.nats.stop() if stop == "stopped" else cluster.nats.kill()
+    files = cluster.nats.store.glob("jetstream/*/streams/RUNS/msgs/*.blk")
+    file = max(files, key=lambda path: path.stat().st_size)
+    os.truncate(file, file.stat().st_size * 2 // 3)
+    cluster.restart("nats")
+    found = wait_for(
+        lambda: len((now := integrity(client))["damages"]) > before and now["ok"] and not now["repairing"] and now,
+        "repair",
+    )
+    assert all(one["stream"] == "RUNS" for one in found["damages"])
+    for run_id in runs:
+        assert client.runs.get(run_id).state == "succeeded"
+    assert len(client.runs.list(limit=100)) == seen
+    answer(client, gated[2], "first")
+    for n, run_id in enumerate(gated):
+        answer(client, run_id, "second")
+        assert client.runs.wait(run_id, timeout=60).state == "succeeded"
+        assert client.artifacts.load(run_id) == 4 * n
+    found = verified(client)
+    assert found["ok"], found

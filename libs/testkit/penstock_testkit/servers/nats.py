@@ -36,7 +36,7 @@ class NatsServer:
         max_file_store: str | None = None,
     ) -> None:
         self._folder = folder
-        self._store = store or folder / "store"
+        self.store = store or folder / "store"
         self._max_file_store = max_file_store
         self._sync_interval = sync_interval
         self._credentials = credentials
@@ -107,7 +107,7 @@ class NatsServer:
             f'ports_file_dir: "{ports}"\n'
             f"max_payload: {MAX_PAYLOAD}\n"
             f"{token}"
-            f'jetstream {{ store_dir: "{self._store}"{sync}{space} }}\n'
+            f'jetstream {{ store_dir: "{self.store}"{sync}{space} }}\n'
             f"{self._options}\n"
         )
 

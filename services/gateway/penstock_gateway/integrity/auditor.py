@@ -77,6 +77,7 @@ class Auditor:
         self._repairs = False
         self._unhandled: set[str] = set()
         self._runs_shrank = False
+        self._recorded_last: int | None = None
         self._last: IntegrityRecord | None = None
         self._checked = checked
 
@@ -155,6 +156,9 @@ class Auditor:
                 await self._compare()
                 left = not self._checked.is_set() and any(one.stream == subjects.RUNS for one in self.damages())
                 self._checked.set()
+                if self._recorded_last is not None:
+                    self._runs_shrank |= await self._lacks_latest(self._recorded_last)
+                    self._recorded_last = None
                 if self._repairs or subjects.RUNS in self._unhandled or left or self._runs_shrank:
                     self._repairs = True
                     async with self._lock:
@@ -195,6 +199,7 @@ class Auditor:
         if self._server != self._bus.server_id and subjects.RUNS in record.positions and subjects.RUNS in now:
             # Also runs that were archived just before: the copy tells.
             self._runs_shrank = now[subjects.RUNS].messages < record.positions[subjects.RUNS].messages
+            self._recorded_last = record.positions[subjects.RUNS].last_seq
         self._server = self._bus.server_id
         self._unhandled |= {damage.stream for damage in found}
         if record.positions != now or found:
@@ -264,6 +269,12 @@ class Auditor:
         self._context.log.warning(
             "log of runs repaired", restored=report.restored, notes=list(report.notes), missing=missing
         )
+
+    async def _lacks_latest(self, recorded: int) -> bool:
+        """Return whether the log lacks copied facts above its last recorded sequence, which is a few seconds old."""
+        last = int((await self._bus.api(f"STREAM.INFO.{subjects.RUNS}"))["state"]["last_seq"])
+        await self._compare_page(last, recorded, _END, ())
+        return bool(await self._model.read(lambda model: model.damaged_runs()))
 
     async def _compare_page(self, last: int, after: int, upto: int, items: Sequence[StreamMessage]) -> None:
         """Mark the copied facts between two sequences that the log lacks as lost."""
