@@ -222,6 +222,7 @@ CALLS: dict[str, list[str]] = {
     "deployments list": [],
     "deployments show": ["hostile"],
     "deployments create": ["made", "--pipeline", "talking", "-p", f"text={HOSTILE}"],
+    "deployments run": ["hostile", "--label", f"why={HOSTILE}"],
     "deployments pause": ["hostile", "--reason", HOSTILE],
     "deployments resume": ["hostile", "--reason", HOSTILE],
     "deployments rollback": ["hostile", "--to", "1"],

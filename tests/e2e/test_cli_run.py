@@ -270,7 +270,7 @@ def await_state(client: Client, step: str, state: str, pipeline: str | None = No
         ("wrong.py:wrong_type", r"wrong\.py:14: .*shout"),
         ("wrong.py:unknown_input", r"wrong\.py:18: .*txet"),
         ("wrong.py:missing_input", r"wrong\.py:22: .*text"),
-        ("wrong.py:right", r"wrong\.py:\d+: .*needs text \(str\)"),
+        ("wrong.py:right", r"wrong\.py:\d+: .*inputs\.text: missing, expected str: add -p text="),
         ("wrong.py", "contains 4 pipelines: choose one"),
         ("flows.py:nothing", "no pipeline 'nothing'"),
     ],
@@ -500,6 +500,70 @@ def test_doctor_reports_failing_checks(workspace: Workspace) -> None:
     done = workspace.call("doctor", code=3)
     assert "✘ fail  state folder" in done.stdout and "→ " in done.stdout
     workspace.home.unlink()
+
+
+# ------------------------------------------------------------------------------------------------- registered pipelines
+
+
+def test_a_registered_pipeline_runs_by_its_name(up: Workspace, tmp_path: Path) -> None:
+    named = tmp_path / "named.py"
+    named.write_text((up.folder / "flows.py").read_text().replace("def hello(", "def named("))
+    up.call("run", f"{named}:named", "-q")
+    assert "no published version" in up.call("run", "named", code=2).stderr
+    assert up.json("run", "named@1", "-p", "n=3")["outputs"] == {"result": 3}
+    up.call("register", f"{named}:named")
+    named.unlink()
+    assert up.json("run", "named")["outputs"] == {"result": 6}
+    accepted = up.json("run", "named", "-p", "n=5", "--detach", "--label", "team=a")
+    assert set(accepted) == {"run_id", "pipeline", "version", "state"} and accepted["pipeline"] == "named"
+    assert Client(home=up.home).runs.wait(accepted["run_id"], timeout=60).outputs["result"] == {"value": 10}
+    assert "did you mean 'named'" in up.call("run", "namde", code=2).stderr
+    assert "has no version 9" in up.call("run", "named@9", code=2).stderr
+    assert "expected NAME@VERSION" in up.call("run", "named@latest", code=2).stderr
+    assert "inputs.n" in up.call("run", "named", "-p", "n=many", code=2).stderr
+
+
+def test_earlier_runs_are_last_and_a_number(up: Workspace) -> None:
+    ids = [up.json("run", "flows.py:hello", "-p", f"n={n}")["run_id"] for n in (1, 2)]
+    assert [up.json("runs", "show", name)["run_id"] for name in ("last~1", "last", "last~0")] == [*ids, ids[1]]
+    assert re.search(r"last~9999: you have \d+ runs only", up.call("runs", "show", "last~9999", code=2).stderr)
+
+
+def test_logs_begin_with_the_last_lines(up: Workspace) -> None:
+    run_id = up.json("run", "flows.py:slow", "--detach")["run_id"]
+    client = Client(home=up.home)
+    deadline = time.monotonic() + 60
+    while sum(1 for _ in client.runs.logs(run_id, follow=False)) < 6:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process = up.start("runs", "logs", run_id, "--step", "wait", "--tail", "2")
+    assert process.stdout is not None
+    followed = [int(process.stdout.readline().split()[-1]) for _ in range(12)]
+    assert followed == list(range(followed[0], followed[0] + 12)) and followed[0] >= 2, "no line is missing or twice"
+    up.call("runs", "cancel", run_id)
+    process.communicate(timeout=60)
+    lines = up.call("runs", "logs", run_id).stdout.splitlines()
+    assert up.call("runs", "logs", run_id, "--tail", "3").stdout.splitlines() == lines[-3:]
+    assert up.call("runs", "logs", run_id, "--tail", "0", "--no-follow").stdout == ""
+
+
+def test_a_deployment_runs_now(up: Workspace) -> None:
+    up.call("register", "flows.py:hello")
+    up.call("deployments", "create", "nightly", "--pipeline", "hello", "--cron", "0 3 * * *", "-p", "n=3")
+    up.call("deployments", "pause", "nightly")
+    first = up.json("deployments", "run", "nightly")
+    assert (first["state"], first["outputs"]) == ("succeeded", {"result": 3})
+    second = up.json("deployments", "run", "nightly", "-p", "n=5", "--label", "why=test", "--detach")
+    assert Client(home=up.home).runs.wait(second["run_id"], timeout=60).outputs["result"] == {"value": 10}
+    listed = up.json("runs", "list", "--deployment", "nightly", "--trigger", "manual")
+    assert [run["run_id"] for run in listed] == [second["run_id"], first["run_id"]]
+    assert listed[0]["labels"] == {"why": "test"}
+    client = Client(home=up.home)
+    again = [client.deployments.run("nightly", idempotency_key="once").run_id for _ in range(2)]
+    assert again[0] == again[1]
+    assert "there is no deployment 'daily'" in up.call("deployments", "run", "daily", code=2).stderr
+    assert "inputs.n" in up.call("deployments", "run", "nightly", "-p", "n=many", code=2).stderr
+    up.call("deployments", "delete", "nightly")
 
 
 # ------------------------------------------------------------------------------------------------------ the platform

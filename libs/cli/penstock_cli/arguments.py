@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Generator, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,12 +13,18 @@ import typer
 
 from penstock_cli.errors import UsageError
 from penstock_core import durations
+from penstock_core.errors import InputError, InvalidIdError
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
 
+_LAST = re.compile(r"last(?:~([0-9]{1,4}))?")
+
 RunArgument = Annotated[
-    str, typer.Argument(metavar="RUN", help="Run id, its first characters, or `last`: your last run.")
+    str,
+    typer.Argument(
+        metavar="RUN", help="Run id, its first characters, or `last`: your last run; `last~1` is the one before."
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 StepOption = Annotated[str | None, typer.Option("--step", help="Key of the step, such as train[3].")]
@@ -42,14 +50,17 @@ JsonResult = Annotated[bool, typer.Option("--json", help="Print one JSON object 
 
 
 def resolve_run(client: Client, name: str) -> str:
-    """Return the id of a run given by its id, its first characters, or `last`: the newest run of this principal."""
+    """Return the id of a run given by its id, its first characters, or `last~N`: the newest but N of this principal."""
     if len(name) == 26:
         return name
-    if name == "last":
-        newest = client.runs.list(limit=1, mine=True)
+    if (relative := _LAST.fullmatch(name)) is not None:
+        back = int(relative[1] or 0)
+        newest = client.runs.list(limit=back + 1, mine=True)
         if not newest:
             raise UsageError(f"no runs of {client.whoami().principal} yet: start one with `penstock run FILE`")
-        return newest[0].run_id
+        if len(newest) <= back:
+            raise UsageError(f"{name}: you have {len(newest)} run{'' if len(newest) == 1 else 's'} only")
+        return newest[back].run_id
     found = [run.run_id for run in client.runs.list(limit=6, prefix=name)]
     if name in found:
         return name
@@ -74,6 +85,32 @@ def check_detach(detach: bool, timeout: str | None, logs: bool) -> None:
     """Refuse options that follow a run with `--detach`."""
     if detach and (timeout or logs):
         raise UsageError("--detach excludes --timeout and --logs, which follow the run")
+
+
+@contextlib.contextmanager
+def suggest_models(texts: Mapping[str, str]) -> Generator[None]:
+    """Add to the error about an input that looks like a version of a registered model how to pass one."""
+    try:
+        yield
+    except InputError as error:
+        for name, text in texts.items():
+            named = f"parameter {name!r}" in str(error) or f"inputs.{name}:" in str(error)
+            if named and _names_model(text):
+                raise InputError(f"{error}; to pass a registered model, write -p {name}=model:{text}") from error
+        raise
+
+
+def _names_model(text: str) -> bool:
+    if "@" not in text and ":" not in text:
+        return False
+    # Needed for this error only.
+    from penstock_core.registry import references
+
+    try:
+        references.parse(text)
+    except InvalidIdError:
+        return False
+    return True
 
 
 def parse_pairs(option: str, given: Sequence[str], *, unique: bool = False) -> dict[str, str]:

@@ -52,6 +52,17 @@ class RollbackBody(RequestBody):
     revision: int | None = Field(default=None, ge=0, description="the revision that you have read; another is refused")
 
 
+class DeploymentRunBody(RequestBody):
+    """Run a deployment now."""
+
+    inputs: dict[str, Any] = Field(
+        default_factory=dict[str, Any], description="inputs by parameter, which override those of the deployment"
+    )
+    labels: dict[str, str] = Field(
+        default_factory=dict[str, str], max_length=64, description="labels in addition to those of the deployment"
+    )
+
+
 class DeploymentView(BaseModel):
     """A deployment as it is now."""
 

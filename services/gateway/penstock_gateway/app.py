@@ -37,6 +37,7 @@ from penstock_gateway.deployments import routes as deployment_routes
 from penstock_gateway.deployments.deployments_service import Deployments
 from penstock_gateway.deployments.event_tail import EventTail
 from penstock_gateway.deployments.explanations import Explanations
+from penstock_gateway.deployments.manual_runs import ManualRuns
 from penstock_gateway.endpoints import routes as endpoint_routes
 from penstock_gateway.endpoints import token_routes as endpoint_token_routes
 from penstock_gateway.endpoints.call_tracker import CallTracker
@@ -335,6 +336,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         LimitsService(bus),
         deployments,
         Explanations(deployments, decisions, events, evaluator),
+        ManualRuns(deployments, requests),
         Endpoints(deployments.log, versions, requests, events, decisions, log, tracker, closing),
         Outputs(log, artifacts),
         WebhookReceiver(deployments.log, events, context.log),

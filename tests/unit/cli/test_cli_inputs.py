@@ -10,7 +10,7 @@ import pytest
 from penstock import pipeline, step
 from penstock_cli import arguments
 from penstock_cli.errors import UsageError
-from penstock_cli.runs import inputs
+from penstock_cli.runs import compiled, inputs
 from penstock_core.errors import InputError
 
 
@@ -75,6 +75,22 @@ def test_text_is_parsed_by_type_hint(given: str, value: object) -> None:
 def test_invalid_input_is_reported(given: list[str], message: str) -> None:
     with pytest.raises((InputError, UsageError), match=message):
         inputs.parse(training, given)
+
+
+@pytest.mark.parametrize("text", ["churn@champion", "churn:3"])
+@pytest.mark.parametrize("name", ["source", "depths"])
+def test_an_input_that_looks_like_a_model_says_how_to_pass_one(name: str, text: str) -> None:
+    with pytest.raises(InputError, match=f"to pass a registered model, write -p {name}=model:{text}$"):
+        inputs.parse(training, [f"{name}={text}"])
+    with pytest.raises(InputError, match=f"write -p a=model:{text}$"):
+        compiled.parse([{"name": "a", "schema": {"type": "string", "format": "path"}}], [f"a={text}"])
+
+
+@pytest.mark.parametrize("given", ["source=missing.csv", "depths=a@b@c", "depths=x", "count=3@"])
+def test_other_wrong_inputs_do_not_mention_models(given: str) -> None:
+    with pytest.raises(InputError) as raised:
+        inputs.parse(training, [given])
+    assert "registered model" not in str(raised.value)
 
 
 def test_missing_inputs_are_reported_with_file_and_line() -> None:

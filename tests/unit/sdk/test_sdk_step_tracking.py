@@ -45,6 +45,22 @@ def test_an_invalid_metric_is_reported(given: tuple[Any, ...], error: type[Excep
     assert not sink.history
 
 
+def test_several_metrics_and_parameters_are_logged_at_once() -> None:
+    sink = MemorySink()
+    mine = Context(sink=sink)
+    mine.log_metrics({"loss": np.float32(0.5), "accuracy": 1}, step=3)
+    mine.log_params({"solver": "sgd", "layers": [1, 2]})
+    assert [(one.name, one.value, one.step) for one in sink.history] == [("loss", 0.5, 3), ("accuracy", 1.0, 3)]
+    assert mine.params == {"solver": "sgd", "layers": [1, 2]}
+    with pytest.raises(TypeError, match=r"log_metric\('text'\): the value must be a number"):
+        mine.log_metrics({"text": "x"})  # type: ignore[dict-item]
+    for method in (mine.log_metrics, mine.log_params):
+        with pytest.raises(TypeError, match=r"takes a dictionary of values by name, not list"):
+            method([("loss", 1.0)])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="the name must be text, not int"):
+        mine.log_params({1: 2})  # type: ignore[dict-item]
+
+
 def test_metrics_accept_library_numbers_and_special_values() -> None:
     sink = MemorySink()
     mine = Context(sink=sink)

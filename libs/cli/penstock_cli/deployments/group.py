@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock_cli.arguments import Json, parse_pairs
-from penstock_cli.deployments import endpoint_tokens
+from penstock_cli.deployments import endpoint_tokens, run_now
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
@@ -138,6 +138,9 @@ def create(
         listed = ", ".join(describe(trigger) for trigger in applied.definition["triggers"]) or "no triggers"
         output.line(f"deployment {applied.name}: {_pipeline(applied.definition)}, {listed}")
     session.note_triggers(connected)
+
+
+app.command("run")(run_now.run_now)
 
 
 @app.command("pause")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from penstock.client import views
-from penstock_cli.arguments import parse_pairs
+from penstock_cli.arguments import parse_pairs, suggest_models
 from penstock_core import json_schema, parameter_texts
 from penstock_core.errors import InputError
 from penstock_core.pipeline.ir import MapSpec, Node, Phase, Pipeline, Retry, Rule, StepSpec
@@ -72,9 +72,9 @@ def parse(params: Sequence[Json], given: Sequence[str]) -> dict[str, Any]:
         InputError: an option names a file that does not exist.
     """
     ports = {port["name"]: port for port in params}
-    return {
-        name: _read(name, text, ports.get(name, {})) for name, text in parse_pairs("-p", given, unique=True).items()
-    }
+    texts = parse_pairs("-p", given, unique=True)
+    with suggest_models(texts):
+        return {name: _read(name, text, ports.get(name, {})) for name, text in texts.items()}
 
 
 def _read(name: str, text: str, port: Json) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock import hints
 from penstock.inputs import parse_inputs
-from penstock_cli.arguments import parse_pairs
+from penstock_cli.arguments import parse_pairs, suggest_models
 from penstock_core.errors import InputError, InvalidInputsError
 from penstock_core.registry import references
 
@@ -30,6 +30,11 @@ def parse(pipeline: Pipeline, given: Sequence[str]) -> dict[str, Any]:
         name: _from_file(name, text, pipeline) if text.startswith("@") else text
         for name, text in parse_pairs("-p", given, unique=True).items()
     }
+    with suggest_models(texts):
+        return _parsed(pipeline, texts)
+
+
+def _parsed(pipeline: Pipeline, texts: dict[str, str]) -> dict[str, Any]:
     models = {name: text for name, text in texts.items() if _names_model(pipeline, name, text)}
     try:
         inputs = parse_inputs(pipeline, {name: text for name, text in texts.items() if name not in models}, models)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +14,7 @@ from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from penstock.client.client import Client
     from penstock.client.views import LogLine, Run
 
 
@@ -18,6 +22,9 @@ def logs(
     name: RunArgument,
     step: StepOption = None,
     follow: Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Follow until the run finishes.")] = True,
+    tail: Annotated[
+        int | None, typer.Option("--tail", "-n", min=0, metavar="N", help="Begin with the last N lines.")
+    ] = None,
     metrics: Annotated[bool, typer.Option("--metrics", help="Include logged metrics.")] = False,
     json: Json = False,
 ) -> None:
@@ -30,16 +37,43 @@ def logs(
         run_id = resolve_run(client, name)
         if step is not None:
             _check_step(client.runs.get(run_id), step)
-        for line in client.runs.logs(run_id, step, follow):
-            if line.progress is not None:
-                continue
+        for line in _lines(client, run_id, step, tail, follow=follow, metrics=metrics or json):
             if json:
                 shown = {k: getattr(line, k) for k in ("at", "step", "attempt", "stream", "text", "metric", "value")}
                 output.json_line(shown)
-            elif line.metric is None or metrics:
+            else:
                 _print_line(line)
             if follow:
                 output.flush()
+
+
+def _lines(
+    client: Client, run_id: str, step: str | None, tail: int | None, *, follow: bool, metrics: bool
+) -> Iterator[LogLine]:
+    """Yield the lines to print; with `tail`, only so many of those that exist, and then those that follow."""
+
+    def wanted(line: LogLine) -> bool:
+        return line.progress is None and (metrics or line.metric is None)
+
+    after = 0
+    if tail is not None:
+        last: deque[LogLine] = deque(maxlen=tail)
+        for line in client.runs.logs(run_id, step, follow=False):
+            after = line.seq
+            if wanted(line):
+                last.extend(_split(line))
+        yield from last
+    if tail is None or follow:
+        yield from filter(wanted, client.runs.logs(run_id, step, follow, after))
+
+
+def _split(line: LogLine) -> Iterator[LogLine]:
+    """Yield the lines of an output that was written at once."""
+    if line.metric is not None:
+        yield line
+        return
+    for text in line.text.splitlines():
+        yield dataclasses.replace(line, text=text)
 
 
 def _print_line(line: LogLine) -> None:

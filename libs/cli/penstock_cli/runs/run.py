@@ -41,10 +41,18 @@ if TYPE_CHECKING:
     from penstock_cli.display.plain import Plain
     from penstock_cli.display.progress import Progress
     from penstock_cli.platform.session import Session
+    from penstock_cli.runs.published import Reference
+    from penstock_core.pipeline.ir import Pipeline
 
 
 def run(
-    source: Annotated[str, typer.Argument(metavar="FILE[:PIPELINE]", help="File or folder that defines the pipeline.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE[:PIPELINE]|NAME[@VERSION]",
+            help="File or folder that defines the pipeline, or the name of a registered pipeline.",
+        ),
+    ],
     param: Annotated[
         list[str] | None,
         typer.Option(
@@ -73,7 +81,7 @@ def run(
     """Run a pipeline and show its progress.
 
     The version that it registers is an experiment: deployments and child runs use published versions only (see
-    `penstock register`).
+    `penstock register`). With NAME, it runs the latest published version of a registered pipeline, or that VERSION.
 
     Uses the running platform (see `penstock up`), or starts an embedded one, which stops 10 minutes after its last use
     (see `penstock down`).
@@ -82,25 +90,60 @@ def run(
     """
     # Imported after the embedded platform was started.
     from penstock import sources
-    from penstock_cli.display.progress import Progress
-    from penstock_cli.platform import session
+    from penstock.client import platform
+    from penstock_cli.runs import published
 
     check_detach(detach, timeout, logs)
     options = Options(json, quiet, logs, parse_duration(timeout) if timeout else None)
     labels = parse_pairs("--label", label or []) | ({"name": name} if name is not None else {})
-    more = run_options(no_cache, refresh, deadline)
-    with json_errors(wanted=json):
-        sources.locate(source)
-        with exit_on_sigterm(), session.ensure_platform() as embedded:
-            prepared, inputs = prepare(source, param or [], quiet_stdout=json)
-            wanted = {"inputs": inputs, "labels": labels, "priority": priority, **more}
-            connected, accepted, version = _submit(embedded, prepared, wanted)
-            if detach:
-                print_accepted(accepted, connected, options)
-                return
-            progress = Progress(accepted.run_id, prepared.ir, version)
-            ended = watch(connected, progress, options, prepared.source.root)
-    raise typer.Exit(0 if ended.succeeded else errors.FAILED)
+    wanted = {"labels": labels, "priority": priority, **run_options(no_cache, refresh, deadline)}
+    with json_errors(wanted=json), exit_on_sigterm():
+        registered = published.parse(source)
+        if registered is None or not (os.environ.get("PENSTOCK_URL") or platform.state_folder().exists()):
+            sources.locate(source)
+            ended = _run_source(source, param or [], wanted, options, detach=detach)
+        else:
+            ended = _run_registered(registered, param or [], wanted, options, detach=detach)
+    if ended is not None:
+        raise typer.Exit(0 if ended.succeeded else errors.FAILED)
+
+
+def _run_source(
+    source: str, params: list[str], wanted: dict[str, Any], options: Options, *, detach: bool
+) -> Run | None:
+    """Run a pipeline of a file; return the finished run, or None with `detach`."""
+    from penstock_cli.platform import session
+
+    with session.ensure_platform() as embedded:
+        prepared, inputs = prepare(source, params, quiet_stdout=options.json)
+        connected, accepted = _submit(embedded, prepared, wanted | {"inputs": inputs})
+        return follow_accepted(connected, accepted, prepared.ir, options, prepared.source.root, detach=detach)
+
+
+def _run_registered(
+    reference: Reference, params: list[str], wanted: dict[str, Any], options: Options, *, detach: bool
+) -> Run | None:
+    """Run a registered pipeline; return the finished run, or None with `detach`."""
+    from penstock_cli.platform import session
+    from penstock_cli.runs import compiled, published
+
+    with session.connect(steps=True) as connected:
+        version = published.get(connected.client, reference)
+        inputs = published.inputs(version, params)
+        accepted = connected.client.run(version, inputs, **wanted)
+        return follow_accepted(connected, accepted, compiled.outline(version.definition), options, detach=detach)
+
+
+def follow_accepted(
+    connected: Session, accepted: Run, pipeline: Pipeline, options: Options, root: Path | None = None, *, detach: bool
+) -> Run | None:
+    """Follow an accepted run, and return it when it has finished; with `detach`, print it and return None."""
+    from penstock_cli.display.progress import Progress
+
+    if detach:
+        print_accepted(accepted, connected, options)
+        return None
+    return watch(connected, Progress(accepted.run_id, pipeline, accepted.version), options, root)
 
 
 @contextlib.contextmanager
@@ -138,14 +181,14 @@ def print_warnings(prepared: PreparedPipeline) -> None:
 
 def _submit(
     embedded: EmbeddedPlatform | None, prepared: PreparedPipeline, wanted: dict[str, Any]
-) -> tuple[Session, Run, int]:
+) -> tuple[Session, Run]:
     from penstock_cli import limits
     from penstock_cli.platform import session
 
     connected = session.open_session(embedded)
     version = connected.client.pipelines.register(prepared, publish=False)
     limits.warn_unknown_limits(connected.client, prepared.ir)
-    return connected, connected.client.run(version, **wanted), version.version
+    return connected, connected.client.run(version, **wanted)
 
 
 def print_accepted(accepted: Run, connected: Session, options: Options, more: dict[str, Any] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from urllib.parse import quote
 from penstock.client import views
 from penstock.client.http.transport import Transport
 from penstock.client.tokens import Token
+from penstock.client.views import Run
 
 if TYPE_CHECKING:
     from penstock.authoring.deployments import Deployment as Declaration
@@ -150,6 +152,30 @@ class Deployments:
     def resume(self, name: str, reason: str = "") -> Deployment:
         """Resume a deployment. Raises as `get`."""
         return views.build(Deployment, self._transport.json("POST", _path(name, "resume"), body={"reason": reason}))
+
+    def run(
+        self,
+        name: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        labels: Mapping[str, str] | None = None,
+        idempotency_key: str | None = None,
+    ) -> Run:
+        """Submit a run of a deployment now, also of a paused one; return it without waiting for it.
+
+        Args:
+            name: the deployment.
+            inputs: values by parameter name as JSON data, which override those of the deployment.
+            labels: labels in addition to those of the deployment.
+            idempotency_key: a repeated key returns the existing run; default a new key.
+
+        Raises:
+            NotFoundError: there is no deployment of this name.
+            RefusedError: the inputs do not fit.
+        """
+        body = {"inputs": dict(inputs or {}), "labels": dict(labels or {})}
+        headers = {"idempotency-key": idempotency_key or secrets.token_hex(16)}
+        return views.parse_accepted(self._transport.json("POST", _path(name, "runs"), body=body, headers=headers))
 
     def roll_back(self, name: str, to: int) -> Deployment:
         """Restore the definition of an earlier revision, as a new revision. Raises as `get`."""

@@ -32,13 +32,15 @@ import math
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, SupportsFloat
+from typing import Any, NamedTuple, Protocol, SupportsFloat, TypeVar
 
 from penstock.step_context import seeding
 from penstock.step_context.models import ModelRegistration, ModelRegistrationMixin, ModelSink
+
+_T = TypeVar("_T")
 
 PARAM_LIMIT = 10_000
 NAME_LIMIT = 200
@@ -209,12 +211,32 @@ class Context(ModelRegistrationMixin):
         self.metrics[name] = number
         self.sink.metric(name, number, at)
 
+    def log_metrics(self, metrics: Mapping[str, SupportsFloat], step: int | None = None) -> None:
+        """Log several metrics, such as `log_metrics({"loss": 0.1, "accuracy": 0.97}, step=3)`.
+
+        Raises:
+            TypeError: `metrics` is not a dictionary, or as `log_metric`.
+            ValueError: as `log_metric`.
+        """
+        for name, value in _entries("log_metrics", metrics):
+            self.log_metric(name, value, step)
+
     def log_param(self, name: str, value: object) -> None:
         """Log a parameter: JSON data as it is, any other object as its `str`, truncated to 10,000 characters."""
         check_name(name, "log_param")
         kept = plain(value)
         self.params[name] = kept
         self.sink.param(name, kept)
+
+    def log_params(self, params: Mapping[str, object]) -> None:
+        """Log several parameters, such as `log_params({"solver": "sgd", "depth": 3})`; see `log_param`.
+
+        Raises:
+            TypeError: `params` is not a dictionary with names as keys.
+            ValueError: a name is empty, too long or has control characters.
+        """
+        for name, value in _entries("log_params", params):
+            self.log_param(name, value)
 
     def set_tag(self, name: str, value: str | float) -> None:
         """Set a tag, such as `set_tag("stage", "candidate")`; runs can be searched by tags.
@@ -331,6 +353,12 @@ def check_name(name: object, method: str, limit: int = NAME_LIMIT) -> None:
         raise ValueError(f"{method}: the name must have 1 to {limit} characters, not {len(name)}")
     if _CONTROL_CHARACTERS.search(name):
         raise ValueError(f"{method}: the name {name[:50]!r} has control characters or a lone surrogate")
+
+
+def _entries(method: str, given: Mapping[str, _T]) -> Iterable[tuple[str, _T]]:
+    if not isinstance(given, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users' code is not always checked
+        raise TypeError(f"{method} takes a dictionary of values by name, not {type(given).__name__}")
+    return given.items()
 
 
 def _number(name: str, value: SupportsFloat) -> float:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
+from penstock_contracts.api import RunAccepted
 from penstock_contracts.deployments import (
     DecisionList,
     DeploymentBody,
     DeploymentChange,
     DeploymentList,
+    DeploymentRunBody,
     DeploymentView,
     RevisionList,
     RollbackBody,
@@ -21,10 +23,12 @@ from penstock_core.access import Permission
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.deployments.deployments_service import TICKS_LIMIT, Deployments
 from penstock_gateway.deployments.explanations import LISTED, Explanations
+from penstock_gateway.deployments.manual_runs import ManualRuns
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.parameters import IdempotencyKey, check_key, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
+from penstock_gateway.runs.routes import EXISTED, accepted
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"], route_class=JsonRoute, responses=COMMON)
 
@@ -92,6 +96,27 @@ async def resume_deployment(deployments: Service, name: Name, by: By, body: Depl
 async def roll_back_deployment(deployments: Service, name: Name, by: By, body: RollbackBody) -> DeploymentView:
     """A new revision with the definition of an earlier one."""
     return await deployments.roll_back(name, body, by)
+
+
+@router.post(
+    "/{name}/runs",
+    status_code=202,
+    summary="Run a deployment now",
+    response_model_exclude_none=True,
+    dependencies=[requires(Permission.RUNS_CREATE)],
+    responses={**EXISTED, **problems(404, 409, *BODY)},
+)
+async def run_deployment(
+    runs: Annotated[ManualRuns, feature(ManualRuns)],
+    name: Name,
+    by: By,
+    body: DeploymentRunBody,
+    response: Response,
+    idempotency_key: IdempotencyKey = None,
+) -> RunAccepted:
+    """Submits a run with its pipeline, inputs and labels, also while it is paused. Its trigger is `manual`."""
+    check_key(idempotency_key)
+    return accepted(await runs.submit(name, body, idempotency_key, by), response)
 
 
 @router.get("/{name}/revisions", summary="List revisions", dependencies=_READ, responses=problems(404))

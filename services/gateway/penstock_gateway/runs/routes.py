@@ -58,7 +58,7 @@ Cancel = Annotated[CancelBody, Body(default_factory=CancelBody)]
 _READ = [requires(Permission.RUNS_READ)]
 _CREATE = [requires(Permission.RUNS_CREATE)]
 _CANCEL = [requires(Permission.RUNS_CANCEL)]
-_EXISTED = {200: {"model": RunAccepted, "description": "The idempotency key belongs to this existing run"}}
+EXISTED = {200: {"model": RunAccepted, "description": "The idempotency key belongs to this existing run"}}
 
 
 @router.post(
@@ -67,7 +67,7 @@ _EXISTED = {200: {"model": RunAccepted, "description": "The idempotency key belo
     summary="Submit a run",
     response_model_exclude_none=True,
     dependencies=_CREATE,
-    responses={**_EXISTED, **problems(404, 409, *BODY)},
+    responses={**EXISTED, **problems(404, 409, *BODY)},
 )
 async def request_run(
     requests: Annotated[RunRequests, feature(RunRequests)],
@@ -82,10 +82,11 @@ async def request_run(
     `{"artifact": {"sha256": …, "size": …}}`.
     """
     check_key(idempotency_key)
-    return _accepted(await requests.submit(body, idempotency_key, by), response)
+    return accepted(await requests.submit(body, idempotency_key, by), response)
 
 
-def _accepted(run: RunAccepted, response: Response) -> RunAccepted:
+def accepted(run: RunAccepted, response: Response) -> RunAccepted:
+    """Set status and location of the response to a request for a run."""
     response.status_code = 202 if run.created else 200
     response.headers["location"] = f"/v1/runs/{run.run_id}"
     return run
@@ -275,7 +276,7 @@ async def cancel_step(
     summary="Rerun or resume a run",
     response_model_exclude_none=True,
     dependencies=_CREATE,
-    responses={**_EXISTED, **problems(404, 409, *BODY)},
+    responses={**EXISTED, **problems(404, 409, *BODY)},
 )
 async def rerun(
     reruns: Annotated[Reruns, feature(Reruns)],
@@ -291,7 +292,7 @@ async def rerun(
     the valid results of that run, which must have finished, and runs the other steps.
     """
     check_key(idempotency_key)
-    return _accepted(await reruns.rerun(run_id, body, idempotency_key, by), response)
+    return accepted(await reruns.rerun(run_id, body, idempotency_key, by), response)
 
 
 @router.get(

@@ -56,8 +56,12 @@ class RunRequests:
         self._artifacts = artifacts
         self._limit_sizes = LimitSizes(bus)
 
-    async def submit(self, body: RunBody, key: str | None, by: str) -> RunAccepted:
+    async def submit(
+        self, body: RunBody, key: str | None, by: str, trigger: Mapping[str, str] | None = None
+    ) -> RunAccepted:
         """Submit a run for the principal `by`; with an idempotency key, the same key is the same run.
+
+        `trigger` has fields of the run's trigger in addition to its type, such as a deployment.
 
         Raises:
             NotFoundError: the pipeline or the version does not exist.
@@ -73,7 +77,7 @@ class RunRequests:
             self._versions.get(body.pipeline, body.version), self._limit_sizes.limited_pools()
         )
         options = Options(
-            trigger={"type": "manual", "request": request},
+            trigger={"type": "manual", "request": request, **(trigger or {})},
             requested_by=by,
             labels=body.labels,
             priority=body.priority,
