@@ -12,6 +12,7 @@ from gateway_platform import Http, Platform, chain
 
 from penstock_adapters.nats.buckets.waits import Waits
 from penstock_adapters.nats.event_stream import EventStream
+from penstock_adapters.nats.follower import Followers
 from penstock_contracts import subjects
 from penstock_core.facts import (
     AttemptFinished,
@@ -26,6 +27,7 @@ from penstock_core.facts import (
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import Inline, Param
 from penstock_core.run import child_runs
+from penstock_gateway.waits.open_questions import OpenQuestions
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -199,6 +201,26 @@ async def test_open_questions_are_listed(platform: Platform, http: Http, pipelin
     assert [one["step"] for one in await open_questions(http, run_id, 1)] == ["each[1]"]
     await platform.finish(run_id, Outcome.CANCELLED)
     await open_questions(http, run_id, 0)
+
+
+async def test_the_first_list_of_questions_does_not_read_finished_runs(
+    platform: Platform, http: Http, pipelines: set[str]
+) -> None:
+    run_id = await begun(platform, pipelines)
+    await asks(platform, run_id, "publish")
+    for _ in range(20):
+        await platform.finish(await platform.request("waits"), Outcome.FAILED)
+    context = platform.context
+    questions = OpenQuestions(Followers(platform.bus), platform.log, context.log)
+    read: list[str] = []
+    add = questions._add
+    questions._add = lambda item: (read.append(item.subject), add(item))[1]
+    try:
+        assert [one.step for one in await questions.list(run_id)] == ["publish"]
+    finally:
+        await questions.close()
+    assert read and all(subject.endswith(".suspended") for subject in read)
+    await platform.finish(run_id, Outcome.CANCELLED)
 
 
 # -------------------------------------------------------------------------------------------------------------- views

@@ -1,7 +1,7 @@
 """Open questions of all runs in memory: read from the log on first use, then followed.
 
-A suspension fact is a question, which is open until its attempt or its run finishes. Finished attempts are looked up
-when the list is requested, so the gateway does not have to follow the ends of all attempts.
+A suspension fact is a question, which is open until its attempt or its run finishes. Ends are looked up when the list
+is requested, so the first list reads the questions only, not the ends of all attempts and runs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.waits import Question
 from penstock_core.errors import PenstockError, UnavailableError
-from penstock_core.facts import RunFinished, RunRequested, StepSuspended
+from penstock_core.facts import RunRequested, StepSuspended
 from penstock_core.pipeline.ir import Kind
 from penstock_core.run.suspension import choices
 from penstock_gateway.runs import wait_views
 
-FILTERS = ("runs.*.*.step.*.*.suspended", "runs.*.*.finished")
+FILTERS = ("runs.*.*.step.*.*.suspended",)
 _RETRY = 1.0
 _READY = 30.0
 
@@ -60,11 +60,15 @@ class OpenQuestions:
         await self._ready()
         runs = [run_id] if run_id is not None else list(self._questions)
         candidates = [found for run in runs for found in self._questions.get(run, {}).values()]
-        finished = await self._log.last([subjects.finished(*_attempt(fact)) for _, fact in candidates])
-        for _, fact in candidates:
-            if subjects.finished(*_attempt(fact)) in finished:
+        ends = {subjects.finished(*_attempt(fact)) for _, fact in candidates}
+        ends |= {subjects.run(fact.run_id, "finished") for _, fact in candidates}
+        ended = await self._log.last(sorted(ends))
+        found: list[tuple[float, StepSuspended]] = []
+        for at, fact in candidates:
+            if {subjects.finished(*_attempt(fact)), subjects.run(fact.run_id, "finished")} & ended.keys():
                 self._forget(fact)
-        found = [(at, fact) for at, fact in candidates if subjects.finished(*_attempt(fact)) not in finished]
+            else:
+                found.append((at, fact))
         names = await self._pipelines({fact.run_id for _, fact in found})
         shown = [_question(at, fact, names[fact.run_id]) for at, fact in found if fact.run_id in names]
         return sorted((one for one in shown if pipeline in (None, one.pipeline)), key=lambda one: one.since)
@@ -101,8 +105,6 @@ class OpenQuestions:
         match fact_codec.decode(item.subject, item.data):
             case StepSuspended(kind=Kind.ASK) as fact:
                 self._questions.setdefault(fact.run_id, {})[_attempt(fact)] = (item.at, fact)
-            case RunFinished() as fact:
-                self._questions.pop(fact.run_id, None)
             case _:
                 return
 
