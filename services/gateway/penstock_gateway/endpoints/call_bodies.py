@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import itertools
 import mimetypes
 from dataclasses import asdict
 from typing import IO, Any, cast
@@ -30,6 +31,7 @@ from penstock_gateway.http.problems import RequestError
 
 _FORM = "multipart/form-data"
 _PARTS = 200
+_PROBLEMS_SHOWN = 20
 _STORED = 4 * 1024
 """Values of more bytes are stored as artifacts if the whole body is too large for an event."""
 
@@ -157,10 +159,9 @@ async def _small(name: str, value: Any, port: Port | None, artifacts: Artifacts)
     data = orjson.dumps(value)
     if len(data) <= _STORED or port is None:
         return value
-    wrong = json_schema.find_mismatch(value, port.schema)
-    if wrong is not None:
-        path, message = wrong
-        raise InvalidInputsError("Invalid request", [(f"{name}{path}", message)])
+    wrong = [*itertools.islice(json_schema.problems(value, port.schema), _PROBLEMS_SHOWN)]
+    if wrong:
+        raise InvalidInputsError("Invalid request", [(f"{name}{path}", message) for path, message in wrong])
     sha256 = hashlib.sha256(data).hexdigest()
     await artifacts.add(io.BytesIO(data), sha256, len(data))
     reference = ArtifactRef(
