@@ -29,6 +29,7 @@ class Step(Mappable, Generic[P, R]):
         function: the plain function.
         name: the step's name.
         settings: its options, as fields of `ir.StepSpec`.
+        replacement: what a test has put in the place of the function, for calls in this process.
         calling: options that concern its calls.
     """
 
@@ -41,14 +42,25 @@ class Step(Mappable, Generic[P, R]):
         self._given = dict(given)
         self._specs: dict[str, ir.StepSpec] = {}
         self._origin: Step[..., Any] = self
+        self.replacement: Callable[..., Any] | None = None
         self._local = signature.read_local(function, f"step {name!r}")
 
     def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         """Record a call in the pipeline whose body runs now, or run the function."""
         tracer = pipeline_tracer.active()
         if tracer is None:
-            return self.function(*args, **kwargs)
+            return self.called(*args, **kwargs)
         return tracer.record(self, args, kwargs)
+
+    @property
+    def origin(self) -> Step[..., Any]:
+        """The step that this one is a copy of, with other options; the step itself if it is none."""
+        return self._origin
+
+    @property
+    def called(self) -> Callable[..., Any]:
+        """What a call in this process runs: the function, or its replacement in a test."""
+        return self._origin.replacement or self.function
 
     def partial(self, /, *args: Any, **inputs: Any) -> Partial:
         """Bind some inputs: `train.partial(data=data).map(depth=[2, 4])`.
