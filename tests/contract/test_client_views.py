@@ -38,6 +38,9 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
     (views.Progress, api.ProgressView),
     (views.WaitsFor, waits.WaitView),
     (views.Step, api.StepView),
+    (views.Item, api.ItemView),
+    (views.StepDetail, api.StepDetail),
+    (views.Attempt, api.AttemptView),
     (views.Run, api.RunView),
     (views.Resumed, api.Resumed),
     (views.StepReason, api.StepReason),
@@ -76,6 +79,7 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
 
 ADDED: dict[str, set[str]] = {
     "Step": {"key"},
+    "Item": {"key"},
     "Run": {"created", "resumed"},
     "ComparisonRow": {"has"},
     "ModelVersion": {"created", "refused", "registry"},

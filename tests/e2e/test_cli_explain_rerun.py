@@ -208,6 +208,31 @@ def test_a_rerun_shows_what_a_run_shows(up: Workspace) -> None:
     assert str(view.last_failed).endswith(f": ValueError: {int(view.last_failed.key[4]) + 1} is even")
 
 
+def test_a_step_is_shown_with_its_inputs_and_times(up: Workspace) -> None:
+    run_id = up.json("run", "flows.py:fanned")["run_id"]
+    lines = up.call("runs", "show", run_id, "odd").splitlines()
+    assert lines[0].startswith("odd succeeded in ") and f"4/4 items  run {run_id}" in lines[0]
+    table = [line.split() for line in lines if line.startswith(("ITEM", "odd["))]
+    assert table[0] == ["ITEM", "STATE", "DURATION", "n"]
+    rows = [["odd[1]", "failed", "2"], ["odd[3]", "failed", "4"], ["odd[0]", "succeeded", "1"]]
+    assert [[row[0], row[1], row[4]] for row in table[1:4]] == rows
+    assert table[1][5:] == ["ValueError:", "2", "is", "even"]
+    item = up.call("runs", "show", run_id, "odd[3]")
+    assert "odd[3] failed" in item and "\ninputs\n  n  4\n" in item and "ValueError: 4 is even" in item
+    columns, row = (line.split() for line in item.splitlines() if line.startswith(("ATTEMPT", "1 ")))
+    assert columns == ["ATTEMPT", "STATE", "QUEUE", "LOAD", "RUN", "SAVE", "EXECUTOR"] and row[:2] == ["1", "failed"]
+    found = up.json("runs", "show", run_id, "odd[0]")
+    assert (found["key"], found["inputs"], found["outputs"]) == ("odd[0]", {"n": 1}, {"result": 1})
+    assert found["history"][0]["load_seconds"] > 0 and found["history"][0]["queue_seconds"] >= 0
+    whole = up.json("runs", "show", run_id, "odd")
+    assert [item["inputs"]["n"] for item in whole["items_by_key"].values()] == [1, 2, 3, 4]
+    assert "has no step 'odd[4]'" in up.call("runs", "show", run_id, "odd[4]", code=2)
+    assert [item.inputs for item in up.client.runs.items(run_id, "odd", "failed")] == [
+        {"n": {"value": n}} for n in (2, 4)
+    ]
+    assert up.client.runs.step(run_id, "odd[0]").history[0].state == "succeeded"
+
+
 def test_a_rerun_requires_a_version_choice_when_a_newer_one_exists(up: Workspace) -> None:
     code = "from penstock import pipeline, step\n\n@step\ndef tell() -> str:\n    return '{}'\n\n"
     code += "@pipeline\ndef greeting():\n    return tell()\n"

@@ -218,3 +218,25 @@ async def test_a_corrupted_metrics_file_is_tolerated(executor_harness: OpenHarne
     end = await b.run("train")
     assert end.outcome is Outcome.SUCCEEDED
     assert [(point.name, point.value) for point in b.events.points["train"]] == [("good", 1.0), ("good", 2.0)]
+
+
+async def test_times_to_load_and_to_save_are_reported_apart(executor_harness: OpenHarness) -> None:
+    b = await executor_harness("""
+        import time
+
+        class Slow:
+            def __reduce__(self):
+                time.sleep(0.3)
+                return (Slow, ())
+
+        def made():
+            return Slow()
+
+        def broken():
+            raise ValueError("no")
+    """)
+    end = await b.run("made")
+    assert 0.3 <= end.save_seconds < 60 and end.finished_at - end.started_at < 0.3 + end.load_seconds
+    assert 0 < end.load_seconds < 60
+    failed = await b.run("broken")
+    assert failed.save_seconds == 0 and failed.load_seconds > 0

@@ -269,10 +269,52 @@ class StepView:
     item_of: Annotated[str | None, Field(description="of an item: the mapped step")] = None
 
 
+@frozen(kw_only=True)
+class AttemptView:
+    """An attempt of a step. Times are Unix seconds, and null if they are unknown; durations are in seconds.
+
+    An attempt is queued until an executor begins with it, then it loads source and inputs, the function runs, and its
+    outputs are saved. These durations are null before the attempt has finished, except that of the queue.
+    """
+
+    number: int
+    state: Annotated[str, Field(description="`queued`, `running`, `suspended`, or its outcome")]
+    executor: str | None = None
+    requested_at: float | None = None
+    started_at: Annotated[float | None, Field(description="of the function; of a running attempt, its process")] = None
+    finished_at: float | None = None
+    queue_seconds: float | None = None
+    load_seconds: float | None = None
+    run_seconds: float | None = None
+    save_seconds: float | None = None
+    error: StepError | None = None
+
+
+@frozen(kw_only=True)
+class StepDetail(StepView):
+    """A step or item with its inputs and attempts.
+
+    Of a step that has not started, the inputs are included that are known. Those of a mapped step are its lists and
+    what all items share.
+    """
+
+    run_id: str
+    key: str
+    inputs: Annotated[dict[str, Json], Field(description="values: inline JSON, or an artifact reference")]
+    history: list[AttemptView]
+
+
+@frozen(kw_only=True)
+class ItemView(StepView):
+    """An item of a mapped step, with the inputs that differ between items."""
+
+    inputs: dict[str, Json] = field(default_factory=dict[str, Any])
+
+
 class ItemPage(_Model):
     """A page of items of a mapped step by key, in order; `next` is null on the last page."""
 
-    items: dict[str, StepView]
+    items: dict[str, ItemView]
     next: int | None = None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 
@@ -52,8 +53,10 @@ async def finalize_end(platform: Platform, active: ActiveAttempt, fact: AttemptF
     await platform.settle((fact.run_id, fact.key, fact.attempt))
     if fact.outcome is Outcome.CACHED:
         return fact  # its artifacts are in the shared store
+    began = time.monotonic()
     try:
         await platform.publish_artifacts(fact)
+        fact = replace(fact, save_seconds=fact.save_seconds + time.monotonic() - began)
     except PenstockError as error:
         reason = ErrorInfo(type="StoreError", message=f"the artifacts of the attempt could not be stored: {error}")
         outcome = Outcome.FAILED

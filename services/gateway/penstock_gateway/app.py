@@ -86,6 +86,7 @@ from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.runs.run_search import RunSearch
 from penstock_gateway.runs.run_states import RunStates
 from penstock_gateway.runs.step_progress import StepProgress
+from penstock_gateway.runs.step_reader import StepReader
 from penstock_gateway.settings import GatewaySettings
 from penstock_gateway.tracked.importer import TrackedRunImporter
 from penstock_gateway.versions import routes as version_routes
@@ -289,6 +290,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
 
     scripts = TrackedRunImporter(settings.home, PROJECT, bus, log, context.log)
     reader = RunReader(log, states, scripts)
+    progress = StepProgress(bus)
     requests = RunRequests(bus, log, reader, versions, models, artifacts)
     resumptions = Resumptions(log, reader, versions, artifacts)
 
@@ -320,7 +322,8 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         ArtifactLineage(read_model, projector, scripts, versions),
         states,
         reader,
-        StepProgress(bus),
+        progress,
+        StepReader(reader, log, progress),
         requests,
         Reruns(requests, reader, versions, resumptions),
         AttemptInputsReader(reader, log, versions, version_store),

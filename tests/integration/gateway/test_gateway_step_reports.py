@@ -19,7 +19,7 @@ from penstock_core.facts import (
     StepExpanded,
 )
 from penstock_core.pipeline import ir
-from penstock_core.pipeline.values import Inline
+from penstock_core.pipeline.values import Inline, Param
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -169,3 +169,57 @@ async def test_a_mapped_step_shows_how_many_items_have_finished_and_which_failed
     step = (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["each"]
     assert step["items"] == {"count": 3, "finished": 2, "succeeded": 1, "failed": 1, "queued": 1}
     assert step["last_failed"] == {"key": "each[2]", "type": "ValueError", "message": "no"}
+
+
+async def test_a_step_has_its_inputs_and_where_the_time_of_its_attempts_went(platform: Platform, http: Http) -> None:
+    run_id = await platform.request()
+    path = f"/v1/runs/{run_id}/step?step="
+    waiting = (await http("GET", f"{path}double-2")).json()
+    assert (waiting["state"], waiting["inputs"], waiting["history"]) == ("waiting", {}, [])
+    request, now = attempt_requested(run_id, "double"), time.time()
+    await platform.log.append([request])
+    await platform.log.append([attempt_started(run_id, "double")])
+    running = (await http("GET", f"{path}double")).json()
+    assert running["inputs"] == {"n": {"value": 1}}
+    (attempt,) = running["history"]
+    assert (attempt["number"], attempt["state"], attempt["executor"]) == (1, "running", "executor-1")
+    assert abs(attempt["requested_at"] - now) < 60 and attempt["run_seconds"] is None
+    error = ErrorInfo(type="Signal", message="no")
+    times = {"started_at": now + 10, "finished_at": now + 14, "load_seconds": 3.0, "save_seconds": 0.5}
+    end = attempt_finished(run_id, "double", outcome=Outcome.LOST, error=error, **times)
+    again = dataclasses.replace(attempt_requested(run_id, "double", 2), not_before=now + 20)
+    await platform.log.append([end, again])
+    times = {"started_at": now + 21, "finished_at": now + 22, "load_seconds": 0.25}
+    await platform.log.append([attempt_finished(run_id, "double", 2, outputs={"result": Inline(2)}, **times)])
+    step = (await http("GET", f"{path}double")).json()
+    first, second = step["history"]
+    assert (step["run_id"], step["key"], step["state"], step["attempts"]) == (run_id, "double", "succeeded", 2)
+    assert (first["state"], first["error"]["type"], second["error"]) == ("lost", "Signal", None)
+    assert (first["load_seconds"], first["save_seconds"]) == (3.0, 0.5)
+    assert first["run_seconds"] == pytest.approx(4) and 0 <= first["queue_seconds"] <= 7
+    assert second["queue_seconds"] == pytest.approx(0.75), "from when it was due"
+    assert (await http("GET", f"{path}double-2")).json()["inputs"] == {"n": {"value": 2}}, "its source has a result"
+    assert (await http("GET", f"{path}triple")).status == 404
+
+
+async def test_items_have_the_inputs_that_differ_and_a_step_view_has_all(platform: Platform, http: Http) -> None:
+    inputs = (ir.Port(name="n"), ir.Port(name="rate"), ir.Port(name="mode"))
+    spec = ir.StepSpec(name="double", entrypoint="steps:double", inputs=inputs)
+    over = {"n": Inline([1, {"a": 2}]), "mode": Inline(["x", "y"]), "rate": Param("n")}
+    node = ir.Node(key="each", step="double", inputs=over, mapped=ir.MapSpec(over=("n", "mode"), mode="grid"))
+    await platform.add_version(ir.Pipeline(name="grid", steps={"double": spec}, nodes=(node,)))
+    run_id = await platform.request("grid")
+    await platform.log.append([StepExpanded(run_id=run_id, key="each", count=4)])
+    await platform.log.append([attempt_requested(run_id, f"each[{n}]") for n in range(3)])
+    items = (await http("GET", f"/v1/runs/{run_id}/items?step=each")).json()["items"]
+    given = [({"value": 1}, "x"), ({"value": 1}, "y"), ({"value": {"a": 2}}, "x"), ({"value": {"a": 2}}, "y")]
+    wanted = [{"n": n, "mode": {"value": mode}} for n, mode in given]
+    assert [item["inputs"] for item in items.values()] == wanted[:3]
+    for index in (2, 3):  # the last one has not started
+        item = (await http("GET", f"/v1/runs/{run_id}/step?step=each[{index}]")).json()
+        assert item["inputs"] == {**wanted[index], "rate": {"value": 1}}
+        assert (item["item_of"], len(item["history"])) == ("each", 3 - index)
+    mapped = (await http("GET", f"/v1/runs/{run_id}/step?step=each")).json()
+    assert mapped["inputs"]["n"] == {"value": [1, {"a": 2}]} and mapped["inputs"]["rate"] == {"value": 1}
+    assert "inputs" not in (await http("GET", f"/v1/runs/{run_id}")).json()["steps"]["each[0]"]
+    assert (await http("GET", f"/v1/runs/{run_id}/step?step=each[4]")).status == 404

@@ -390,7 +390,7 @@ def a_failed_step_does_not_fail_the_run(step, state):
         False
 
 
-@alters(decide._inputs)
+@alters(value_resolution.inputs)
 def results_travel_inline_whatever_their_size():
     with BEFORE:
         values.REQUEST_LIMIT

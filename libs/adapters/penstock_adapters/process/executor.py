@@ -138,6 +138,7 @@ class ProcessExecutor:
         if name in self._by_attempt or name in self._cancelled_while_preparing:
             return
         self._check_open()
+        submitted_at = time.time()
         self._cancelled_while_preparing[name] = None
         try:
             where = await self._prepare(attempt)
@@ -150,13 +151,13 @@ class ProcessExecutor:
             error = ErrorInfo(type="Cancelled", message=cancelled)
             self._reporter.finished(self._reporter.end(attempt, Outcome.CANCELLED, error))
             return
-        self._start(attempt, where)
+        self._start(attempt, where, submitted_at)
 
     def _check_open(self) -> None:
         if self._closing:
             raise UnavailableError("the executor is stopping")
 
-    def _start(self, attempt: AttemptRequested, where: AttemptEnvironment) -> None:
+    def _start(self, attempt: AttemptRequested, where: AttemptEnvironment, submitted_at: float) -> None:
         try:
             server = self._pool.get(where, attempt.env)
         except (OSError, ValueError) as error:
@@ -167,7 +168,7 @@ class ProcessExecutor:
                 self._reporter.end(attempt, Outcome.FAILED, ErrorInfo(type="EnvironmentUnusable", message=why))
             )
             return
-        job = Job(next(self._numbers), attempt, where, server, since=self._loop.time())
+        job = Job(next(self._numbers), attempt, where, server, since=self._loop.time(), submitted_at=submitted_at)
         server.jobs += 1
         self._jobs[job.number] = job
         self._by_attempt[job.name] = job

@@ -34,7 +34,13 @@ class Stage(Enum):
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """An attempt. `reason` is set once the executor itself ends it; `since` is the loop's time of the last stage."""
+    """An attempt.
+
+    Attributes:
+        reason: set once the executor itself ends it.
+        since: the loop's time of the last stage.
+        submitted_at: when the executor began with it, in Unix seconds.
+    """
 
     number: int
     request: AttemptRequested
@@ -42,6 +48,7 @@ class Job:
     server: ForkServer
     stage: Stage = Stage.WAITING
     since: float = 0.0
+    submitted_at: float = 0.0
     pid: int = 0
     started_at: float = 0.0
     base: Path | None = None

@@ -109,7 +109,9 @@ class AttemptReporter:
             fact = codec.UnreadableFact(subject, str(error))
         if isinstance(fact, AttemptFinished) and fact.outcome in (Outcome.SUCCEEDED, Outcome.FAILED):
             short = fact.error is not None and fact.error.type == exhaustion.OUT_OF_RESOURCES
-            return replace(fact, executor=self._id, outcome=Outcome.LOST if short else fact.outcome)
+            load = max(0.0, (fact.started_at or fact.finished_at) - job.submitted_at)
+            outcome = Outcome.LOST if short else fact.outcome
+            return replace(fact, executor=self._id, outcome=outcome, load_seconds=load)
         why = fact.why if isinstance(fact, codec.UnreadableFact) else "a step cannot end like this"
         error = ErrorInfo(type="BadResult", message=f"the result of the step is invalid: {why}")
         return self.end(job.request, Outcome.FAILED, error, job.started_at)

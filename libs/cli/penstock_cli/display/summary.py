@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -10,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.client.views import Run
+from penstock.client.views import Run, Step
 from penstock.store import FolderStore
 from penstock_cli.display import output
-from penstock_cli.display.formats import number, size
+from penstock_cli.display.formats import number, plural, size
 from penstock_cli.display.output import Segments
 from penstock_core.pipeline import tagged
 
@@ -94,6 +95,11 @@ def _fill(texts: list[str], width: int) -> Iterable[str]:
     yield line
 
 
+def inputs(values: Mapping[str, Any], artifacts: FolderStore | None) -> Iterable[Segments]:
+    """Yield the inputs of a step."""
+    return _values("inputs", values, artifacts)
+
+
 def _values(title: str, values: Mapping[str, Any], artifacts: FolderStore | None) -> Iterable[Segments]:
     if not values:
         return
@@ -106,8 +112,20 @@ def _values(title: str, values: Mapping[str, Any], artifacts: FolderStore | None
         yield [(f"  … and {len(values) - _SHOWN} more", "dim")]
 
 
+def short_value(value: Any, width: int) -> str:
+    """Return a value of the API in a few characters."""
+    text = "".join(part for part, _ in _value(value, None))
+    return text if len(text) <= width else text[: width - 1] + output.symbols("…", "~")
+
+
 def _value(value: Any, artifacts: FolderStore | None) -> Segments:
     match value:
+        case {"collected": {"key": key, "count": count}}:
+            return [(f"{plural(count, 'result')} of {key}", "dim")]
+        case {"result": {"key": key}}:
+            return [(f"the result of {key}", "dim")]
+        case {"of": of, "path": [*path]}:
+            return [(f"{''.join(f'[{part!r}]' for part in path)} of ", "dim"), *_value(of, artifacts)]
         case {"artifact": {"sha256": digest, **about}}:
             path = locate(digest, artifacts)
             kind = about.get("filename") or about.get("python_type", "").rpartition(":")[2] or about.get("format", "")
@@ -168,14 +186,39 @@ def as_object(run: Run, artifacts: FolderStore | None) -> dict[str, Any]:
         "state": run.state,
         "outputs": plain_values(run.outputs, artifacts),
         "error": run.error,
-        "steps": {
-            key: {
-                "state": step.state,
-                "attempts": step.attempts,
-                "started_at": step.started_at,
-                "finished_at": step.finished_at,
-                "metrics": finite_or_text(step.metrics),
-            }
-            for key, step in run.steps.items()
-        },
+        "steps": {key: step_state(step) for key, step in run.steps.items()},
     }
+
+
+def step_state(step: Step) -> dict[str, Any]:
+    """Return a step as `penstock run --json` shows it."""
+    return {
+        "state": step.state,
+        "attempts": step.attempts,
+        "started_at": step.started_at,
+        "finished_at": step.finished_at,
+        "metrics": finite_or_text(step.metrics),
+    }
+
+
+def step_fields(step: Step, artifacts: FolderStore | None) -> dict[str, Any]:
+    """Return what `penstock runs show --json` adds to the state of a step."""
+    return {
+        "params": step.params,
+        "tags": step.tags,
+        "reason": step.reason,
+        "error": _optional(step.error),
+        "outputs": plain_values(step.outputs, artifacts),
+        "artifacts": plain_values(step.artifacts, artifacts),
+        "checkpoint": _optional(step.checkpoint),
+        "cache": _optional(step.cache),
+        "waits_for": _optional(step.waits_for),
+        "depends_on": list(step.depends_on),
+        "items": step.items,
+        "progress": _optional(step.progress),
+        "last_failed": _optional(step.last_failed),
+    }
+
+
+def _optional(value: Any) -> dict[str, Any] | None:
+    return dataclasses.asdict(value) if value is not None else None

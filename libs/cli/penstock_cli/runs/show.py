@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from penstock_cli.arguments import Json, RunArgument, resolve_run
 from penstock_cli.display import output
@@ -15,23 +16,37 @@ if TYPE_CHECKING:
     from penstock.store import FolderStore
     from penstock_cli.display.output import Segments
     from penstock_cli.display.progress import StepHistory
+    from penstock_cli.platform.session import Session
 
 _TIMELINE_LIMIT = 500
 
 
-def show(name: RunArgument, json: Json = False) -> None:
-    """Show a run and its steps: times, metrics, outputs and errors."""
+def show(
+    name: RunArgument,
+    step: Annotated[
+        str | None,
+        typer.Argument(metavar="[STEP]", help="Key of a step, or of an item such as train[3].", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show a run and its steps: times, metrics, outputs and errors.
+
+    With STEP: its inputs, and how long its attempts were queued, loaded their inputs, ran and saved their outputs.
+    """
     # Heavy imports stay out of `--help`.
-    from penstock.store import FolderStore
     from penstock_cli.display import chart, summary, waits
     from penstock_cli.platform import session
+    from penstock_cli.runs import step_view
 
     with session.connect() as connected:
         client = connected.client
+        if step is not None:
+            step_view.show(client, resolve_run(client, name), step, _store(connected), json=json)
+            return
         run = client.runs.get(resolve_run(client, name))
         open_questions = [] if run.finished else client.questions.list(run.run_id)
         step_histories = {} if json or len(run.steps) > _TIMELINE_LIMIT else _step_histories(client, run)
-    store = FolderStore(client.home / "artifacts") if connected.local else None
+        store = _store(connected)
     if json:
         output.as_json(_object(run, store))
         return
@@ -43,6 +58,14 @@ def show(name: RunArgument, json: Json = False) -> None:
     output.show(summary.results(run, store))
     if run.error and not any(step.state == "failed" for step in run.steps.values()):
         output.show([[], [(run.error, "")]])
+
+
+def _store(connected: Session) -> FolderStore | None:
+    """Return the artifact store of a local platform."""
+    # Imported only where it is used.
+    from penstock.store import FolderStore
+
+    return FolderStore(connected.client.home / "artifacts") if connected.local else None
 
 
 def _header(run: Run) -> Segments:
@@ -91,26 +114,8 @@ def _object(run: Run, store: FolderStore | None) -> dict[str, Any]:
 
     whole = summary.as_object(run, store)
     for key, step in run.steps.items():
-        whole["steps"][key] |= {
-            "params": step.params,
-            "tags": step.tags,
-            "reason": step.reason,
-            "error": _optional(step.error),
-            "outputs": summary.plain_values(step.outputs, store),
-            "artifacts": summary.plain_values(step.artifacts, store),
-            "checkpoint": _optional(step.checkpoint),
-            "cache": _optional(step.cache),
-            "waits_for": _optional(step.waits_for),
-            "depends_on": list(step.depends_on),
-            "items": step.items,
-            "progress": _optional(step.progress),
-            "last_failed": _optional(step.last_failed),
-        }
+        whole["steps"][key] |= summary.step_fields(step, store)
     return {**summary.run_fields(run), **whole, "inputs": summary.plain_values(run.inputs, store)}
-
-
-def _optional(value: Any) -> dict[str, Any] | None:
-    return dataclasses.asdict(value) if value is not None else None
 
 
 def _step_histories(client: Client, run: Run) -> dict[str, StepHistory]:

@@ -198,7 +198,9 @@ class AttemptFinished:
 
     `non_finite` are the metrics that are NaN or infinite, as `nan`, `inf` or `-inf`: JSON has no such numbers.
     `tags` are texts to search the run by. `started_at` and `finished_at` enclose the user's function, in Unix seconds;
-    0 if it never started. `models` are the model versions to register.
+    0 if it never started. `load_seconds` passed before, from when an executor began with the attempt: it fetched the
+    source and the inputs, imported the module and created the process. `save_seconds` passed afterwards, while outputs
+    were stored. `models` are the model versions to register.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.finished.v1"
@@ -219,6 +221,8 @@ class AttemptFinished:
     cache: CacheReport | None = None
     tags: dict[str, str] = field(default_factory=dict[str, str])
     models: tuple[Registration, ...] = ()
+    load_seconds: float = 0.0
+    save_seconds: float = 0.0
     non_finite: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:

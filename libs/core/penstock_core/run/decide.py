@@ -31,7 +31,6 @@ from penstock_core.facts import (
 from penstock_core.pipeline import conditions, tagged, values
 from penstock_core.pipeline.conditions import ConditionError
 from penstock_core.pipeline.ir import Kind, Node, Phase, Resources, Rule, StepSpec
-from penstock_core.pipeline.values import Value
 from penstock_core.run import mapped_steps, value_resolution
 from penstock_core.run.run_outcome import run_outcome_and_reason
 from penstock_core.run.state import IN_FLIGHT, SUCCESSFUL_STATUSES, RunState, Status, StepState
@@ -227,7 +226,9 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
     start_by = step.start_by if queued else since + spec.queue_timeout if spec.queue_timeout is not None else None
     try:
         inputs = (
-            _inputs(state, node) if step.index is None else (items or mapped_steps.Inputs(state, node)).of(step.index)
+            value_resolution.inputs(state, node.inputs)
+            if step.index is None
+            else (items or mapped_steps.Inputs(state, node)).of(step.index)
         )
         if spec.kind is not Kind.FUNCTION:
             return suspend(state, key, attempt, spec, inputs, run)
@@ -268,14 +269,6 @@ def _attempt(state: RunState, step: StepState, run: RunRequested, items: mapped_
         closing=node.phase is not Phase.MAIN,
         limited=bool(limits),
     )
-
-
-def _inputs(state: RunState, node: Node) -> dict[str, Value]:
-    by_reference = value_resolution.weight(state, node.inputs) > values.REQUEST_LIMIT
-    return {
-        name: value_resolution.resolve(state, binding, by_reference=by_reference)
-        for name, binding in node.inputs.items()
-    }
 
 
 def _limits(run: RunRequested, spec: StepSpec) -> tuple[Limit, ...]:

@@ -89,13 +89,21 @@ class Inputs:
         Raises:
             UnresolvableBindingError: a value has no such part.
         """
-        elements = self._elements(index)
-        if sum(map(values.weight, elements.values())) > values.REQUEST_LIMIT - values.ITEM_LIMIT:
-            elements = self._elements(index, by_reference=True)
+        elements = self.elements(index)
         if self._shared is None:
             self._shared = self._resolved()
         shared = self._shared
         return {name: elements[name] if name in elements else shared[name] for name in self._node.inputs}
+
+    def elements(self, index: int) -> dict[str, Value]:
+        """Return the inputs of an item that are elements of the lists.
+
+        Raises:
+            UnresolvableBindingError: a list has no such element.
+        """
+        elements = self._elements(index)
+        large = sum(map(values.weight, elements.values())) > values.REQUEST_LIMIT - values.ITEM_LIMIT
+        return self._elements(index, by_reference=True) if large else elements
 
     def _elements(self, index: int, *, by_reference: bool = False) -> dict[str, Value]:
         places = self._places(index)

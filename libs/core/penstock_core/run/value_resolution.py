@@ -58,6 +58,16 @@ def resolve(state: RunState, binding: Binding, *, by_reference: bool = False) ->
             return binding
 
 
+def inputs(state: RunState, bindings: dict[str, Binding]) -> dict[str, Value]:
+    """Return the values of the inputs of a step; if they are too large for a request, results are references.
+
+    Raises:
+        UnresolvableBindingError: one selects a part that does not exist.
+    """
+    by_reference = weight(state, bindings) > values.REQUEST_LIMIT
+    return {name: resolve(state, binding, by_reference=by_reference) for name, binding in bindings.items()}
+
+
 def has_result(state: RunState, binding: Binding) -> bool:
     """Whether all steps that a binding reads have results."""
     return all(state.steps[source.node].status in SUCCESSFUL_STATUSES for source in values.sources(binding))

@@ -22,6 +22,7 @@ _HTML_METRICS = 6
 TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled", "skipped"})
 
 _T = TypeVar("_T")
+_S = TypeVar("_S", bound="Step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +164,59 @@ class Step:
     def __repr__(self) -> str:
         took = f", {self.seconds:.3f} s" if self.seconds is not None else ""
         return f"Step({self.key!r}, {self.state}{took})"
+
+
+@dataclass(frozen=True, slots=True)
+class Item(Step):
+    """An item of a mapped step, with the inputs that differ between items, as JSON."""
+
+    inputs: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    __repr__ = Step.__repr__
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An attempt of a step. Durations are in seconds, and None if they are unknown.
+
+    Attributes:
+        number: from 1.
+        state: `queued`, `running`, `suspended`, or its outcome.
+        started_at: when the function was called; of a running attempt, when its process was created.
+        queue_seconds: until an executor began with it.
+        load_seconds: while the source and the inputs were fetched and loaded, and the process was created.
+        run_seconds: of the function.
+        save_seconds: while its outputs were stored.
+    """
+
+    number: int
+    state: str
+    executor: str | None = None
+    requested_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    queue_seconds: float | None = None
+    load_seconds: float | None = None
+    run_seconds: float | None = None
+    save_seconds: float | None = None
+    error: StepError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepDetail(Step):
+    """A step or item with its inputs and attempts.
+
+    Attributes:
+        inputs: values as JSON: inline, or a reference to an artifact. Those of a mapped step are its lists and what all
+            items share.
+        history: its attempts, in order.
+    """
+
+    run_id: str = ""
+    inputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    history: tuple[Attempt, ...] = ()
+
+    __repr__ = Step.__repr__
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,22 +476,41 @@ def _numbers(non_finite: Mapping[str, str]) -> dict[str, float]:
     return {name: float(text) for name, text in non_finite.items()}
 
 
+def parse_detail(data: Mapping[str, Any]) -> StepDetail:
+    """Read a step with its inputs and attempts from the API's JSON."""
+    history = tuple(build(Attempt, row, error=_error(row)) for row in data["history"])
+    return _parse_step(StepDetail, data["key"], data, history=history)
+
+
+def parse_item(key: str, data: Mapping[str, Any]) -> Item:
+    """Read an item of a mapped step from the API's JSON."""
+    return _parse_step(Item, key, data)
+
+
 def parse_step(key: str, data: Mapping[str, Any]) -> Step:
     """Read a step from the API's JSON."""
-    error = build(StepError, data["error"]) if data.get("error") else None
+    return _parse_step(Step, key, data)
+
+
+def _error(data: Mapping[str, Any]) -> StepError | None:
+    return build(StepError, data["error"]) if data.get("error") else None
+
+
+def _parse_step(kind: type[_S], key: str, data: Mapping[str, Any], **more: Any) -> _S:
     saved, cache, waits = data.get("checkpoint"), data.get("cache"), data.get("waits_for")
     return build(
-        Step,
+        kind,
         data,
         key=key,
         metrics={**(data.get("metrics") or {}), **_numbers(data.get("non_finite") or {})},
-        error=error,
+        error=_error(data),
         checkpoint=build(Checkpoint, saved) if saved else None,
         cache=build(Cache, cache, differs=tuple(cache.get("differs") or ())) if cache else None,
         progress=build(Progress, data["progress"]) if data.get("progress") else None,
         last_failed=build(FailedItem, data["last_failed"]) if data.get("last_failed") else None,
         waits_for=build(WaitsFor, waits, choices=tuple(waits.get("choices") or ())) if waits else None,
         depends_on=tuple(data.get("depends_on") or ()),
+        **more,
     )
 
 

@@ -140,7 +140,7 @@ def call(
     Args:
         request: the `AttemptRequested`.
         store: has the inputs, and gets the outputs.
-        end: gets `started_at` and `finished_at`, and `by_step` if the function raised.
+        end: gets `started_at`, `finished_at`, `save_seconds`, and `by_step` if the function raised.
         unsafe: whether formats may be used whose loading can run code.
         join: wait for the threads that the function started.
         before: called with the inputs, just before the function.
@@ -185,6 +185,7 @@ def call(
         )
         for name, value in outputs.items()
     }
+    end["save_seconds"] = max(0.0, time.time() - end["finished_at"])
     return saved if len(saved) * INLINE_LIMIT <= REQUEST_LIMIT else _fitting(saved, store)
 
 

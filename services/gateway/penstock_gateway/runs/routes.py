@@ -18,6 +18,7 @@ from penstock_contracts.api import (
     RunPage,
     RunReasons,
     RunView,
+    StepDetail,
 )
 from penstock_contracts.waits import StepCancelResult
 from penstock_core import access, ids
@@ -44,6 +45,7 @@ from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.runs.run_search import RunSearch
 from penstock_gateway.runs.step_progress import StepProgress
+from penstock_gateway.runs.step_reader import StepReader
 from penstock_gateway.runs.steps import no_step
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=JsonRoute, responses=COMMON)
@@ -207,6 +209,23 @@ async def explain_run(
     except LookupError as error:
         raise no_step(run, step or "") from error
     return json_response(found, headers={"cache-control": "no-store"})
+
+
+@router.get(
+    "/{run_id}/step",
+    summary="Get a step with its inputs and attempts",
+    dependencies=_READ,
+    response_model=StepDetail,
+    responses=problems(404),
+)
+async def read_step(
+    steps: Annotated[StepReader, feature(StepReader)],
+    run_id: RunId,
+    step: Annotated[str, Query(description="key of the step, or of an item of a mapped step")],
+) -> Response:
+    """The present state of a step or item, its inputs, and where the time of its attempts went."""
+    ids.check_step_key(step)
+    return json_response(await steps.get(run_id, step), headers={"cache-control": "no-store"})
 
 
 @router.get(

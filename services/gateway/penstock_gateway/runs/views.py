@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import islice
 from operator import attrgetter
+from typing import Any
 
-from penstock_contracts.api import FailedItem, ItemPage, ProgressView, RunSummary, RunView, StepError, StepView
+from penstock_contracts.api import (
+    FailedItem,
+    ItemPage,
+    ItemView,
+    ProgressView,
+    RunSummary,
+    RunView,
+    StepError,
+    StepView,
+)
 from penstock_core.pipeline.values import Value
 from penstock_core.run.machine import SUCCESSFUL_STATUSES, MappedState, Status, StepState
+from penstock_core.run.step_inputs import ItemInputs
 from penstock_gateway.errors import UnprocessableError
 from penstock_gateway.http.responses import to_json
 from penstock_gateway.runs import wait_views
@@ -32,7 +44,7 @@ def _run(folded: FoldedRun) -> RunView:
         **dict(summary(folded)),
         inputs=folded.requested.inputs,
         outputs=outputs(folded),
-        steps={step.key: _step(folded, step) for step in _shown(folded)},
+        steps={step.key: step_view(folded, step) for step in _shown(folded)},
         last_seq=folded.last_seq,
     )
 
@@ -79,10 +91,19 @@ def page(folded: FoldedRun, key: str, state: str | None, after: int, limit: int)
     items = sorted(step.mapped.items.items()) if step.mapped is not None else []
     found = [item for index, item in items if index > after and (state is None or item.status == state)]
     more = len(found) > limit
+    inputs = ItemInputs(folded.state, key)
     return ItemPage(
-        items={item.key: _step(folded, item) for item in found[:limit]},
+        items={
+            item.key: ItemView(**vars_of(step_view(folded, item)), inputs=inputs.of(item.index or 0))
+            for item in found[:limit]
+        },
         next=found[limit - 1].index if more else None,
     )
+
+
+def vars_of(view: StepView) -> dict[str, Any]:
+    """Return the fields of a view, for one that has more."""
+    return {one.name: getattr(view, one.name) for one in fields(StepView)}
 
 
 def _shown(folded: FoldedRun) -> Iterator[StepState]:
@@ -130,7 +151,8 @@ def _progress(folded: FoldedRun, step: StepState) -> ProgressView | None:
     return ProgressView(done=report.done, total=report.total, text=report.text, at=report.at)
 
 
-def _step(folded: FoldedRun, step: StepState) -> StepView:
+def step_view(folded: FoldedRun, step: StepState) -> StepView:
+    """Return a step or item in its present state."""
     state, details, error = folded.state, folded.details, step.error
     return StepView(
         state=step.status.value,

@@ -21,7 +21,7 @@ from penstock.client.runs.comparison import Comparison, parse_comparison
 from penstock.client.runs.inputs import encode_inputs
 from penstock.client.runs.metrics import Point, Series, parse_series
 from penstock.client.runs.requests import RerunOptions, RunFilters, SubmitOptions
-from penstock.client.views import AttemptInputs, Event, LogLine, Reasons, Run
+from penstock.client.views import AttemptInputs, Event, Item, LogLine, Reasons, Run, StepDetail
 from penstock.errors import ClientError, RunFailedError
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _VIEW_LAG = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
 _RUNS_PAGE = 200
+_ITEMS_PAGE = 500
 _POINTS_PAGE = 20_000
 
 
@@ -160,6 +161,37 @@ class Runs:
         """
         query = {"step": step}
         return views.parse_reasons(self._transport.json("GET", f"{_path(run_id)}/explain", query=query))
+
+    def step(self, run_id: str, step: str) -> StepDetail:
+        """Return a step or item of a run with its inputs and attempts.
+
+        Args:
+            run_id: the run.
+            step: key of the step, such as `train[3]`.
+
+        Raises:
+            NotFoundError: there is no such run or step.
+        """
+        return views.parse_detail(self._transport.json("GET", f"{_path(run_id)}/step", query={"step": step}))
+
+    def items(self, run_id: str, step: str, state: str | None = None) -> Iterator[Item]:
+        """Return the started items of a mapped step by index; pages are fetched as they are consumed.
+
+        Args:
+            run_id: the run.
+            step: key of the mapped step.
+            state: only items in this state.
+
+        Raises:
+            NotFoundError: there is no such run or step.
+            RefusedError: the step is not mapped.
+        """
+        after: int | None = -1
+        while after is not None:
+            query = {"step": step, "state": state, "after": after, "limit": _ITEMS_PAGE}
+            page = self._transport.json("GET", f"{_path(run_id)}/items", query=query)
+            yield from (views.parse_item(key, item) for key, item in page["items"].items())
+            after = page["next"]
 
     def attempt(self, run_id: str, step: str, number: int | None = None) -> AttemptInputs:
         """Return what an attempt of a step or item was given: inputs, checkpoint, source and environment.
