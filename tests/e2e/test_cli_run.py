@@ -100,6 +100,16 @@ def pause(values: list[int]) -> int:
 @pipeline
 def short():
     return pause(numbers(1))
+
+@step
+def wait_for(gate: str) -> int:
+    while not Path(gate).exists():
+        time.sleep(0.02)
+    return 1
+
+@pipeline
+def gated(gate: str):
+    return wait_for(gate)
 """
 
 WRONG = """
@@ -229,20 +239,20 @@ def test_run_starts_and_stops_an_embedded_platform(workspace: Workspace) -> None
 
 
 def test_a_killed_embedded_platform_restarts_and_the_run_succeeds(workspace: Workspace) -> None:
+    gate = workspace.folder / "gate"
     # How soon the attempts of a dead executor are redelivered.
-    process = workspace.start(
-        "run", "flows.py:short", "--json", env={**workspace.environment(), "PENSTOCK_ACK_WAIT": "1"}
-    )
+    environment = {**workspace.environment(), "PENSTOCK_ACK_WAIT": "1"}
+    process = workspace.start("run", "flows.py:gated", "-p", f"gate={gate}", "--json", env=environment)
     address = await_address(workspace)
     assert address.pid is not None and address.embedded
-    client = Client(home=workspace.home)
-    await_state(client, "pause", "running")
+    await_state(Client(home=workspace.home), "wait_for", "running")
     os.kill(address.pid, signal.SIGKILL)
+    gate.touch()
     out, error = process.communicate(timeout=60)
     assert process.returncode == 0, error
     run = json.loads(out)
     assert run["state"] == "succeeded" and run["outputs"] == {"result": 1}
-    assert run["steps"]["pause"]["attempts"] == 2
+    assert run["steps"]["wait_for"]["attempts"] == 2
 
 
 def await_address(workspace: Workspace) -> platform.Address:
