@@ -26,6 +26,8 @@ from penstock_gateway.access import guard
 from penstock_gateway.access import routes as access_routes
 from penstock_gateway.access.authentication import Authenticator
 from penstock_gateway.access.tokens import Tokens
+from penstock_gateway.api_description import routes as description_routes
+from penstock_gateway.api_description.api_description import ApiDescription
 from penstock_gateway.artifacts import routes as artifact_routes
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.compare import routes as compare_routes
@@ -105,6 +107,7 @@ from penstock_servicekit.service_context import ServiceContext
 ROUTERS = tuple(
     module.router
     for module in (
+        description_routes,
         platform_routes,
         integrity_routes,
         access_routes,
@@ -309,6 +312,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     tracker = CallTracker(bus, followers, log, runs, context.log)
     features = (
         settings,
+        ApiDescription(),
         Tokens(tokens),
         health,
         auditor,

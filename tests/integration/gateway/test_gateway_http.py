@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from penstock_gateway.platform.health import Health
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+ROOT = Path(__file__).parents[3]
 RUN = {"pipeline": "chain", "inputs": {"n": 1}}
 
 
@@ -34,6 +37,25 @@ def is_problem(answer: Answer, status: int) -> dict[str, Any]:
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 async def test_health_needs_no_token(http: Http, path: str) -> None:
     assert (await http("GET", path, token=None)).status == 200
+
+
+async def test_the_api_describes_itself_without_a_token(http: Http) -> None:
+    answer = await http("GET", "/openapi.json", token=None)
+    assert answer.status == 200 and answer.headers["content-type"] == "application/json"
+    described = answer.json()
+    assert described.pop("servers") == [{"url": "/"}]
+    committed = json.loads((ROOT / "proto" / "openapi.json").read_text())
+    committed.pop("servers")
+    assert described == committed
+    answer = await http("GET", "/docs", token=None)
+    assert answer.status == 200 and answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    page = answer.body.decode()
+    assert not re.search(r"https?://|//[a-z]|<script|<link|<img|src=", page), "it needs nothing from other hosts"
+    anchors = set(re.findall(r' id="([^"]+)"', page))
+    operations = [one for item in described["paths"].values() for one in item.values()]
+    assert {one["operationId"] for one in operations} <= anchors
+    assert set(re.findall(r' href="#([^"]+)"', page)) <= anchors, "every link has a target"
 
 
 @pytest.mark.parametrize(
@@ -264,7 +286,7 @@ async def test_unknown_paths_and_methods(http: Http) -> None:
     answer = await http("DELETE", "/v1/runs")
     is_problem(answer, 405)
     assert answer.headers["allow"]
-    for path in ("/docs", "/redoc", "/openapi.json"):
+    for path in ("/redoc", "/docs/oauth2-redirect"):
         is_problem(await http("GET", path, token=None), 404)
 
 

@@ -20,8 +20,9 @@ import yaml
 from penstock_core.facts import FACTS
 from penstock_core.registry.facts import MODEL_FACTS
 from penstock_core.version import VERSION
+from penstock_gateway.api_description import openapi
 from penstock_gateway.app import create_app
-from penstock_gateway.describe import asyncapi, compatibility, openapi, schemas
+from penstock_gateway.describe import asyncapi, compatibility, schemas
 
 
 def files() -> dict[str, str]:

@@ -10,6 +10,7 @@ from penstock_contracts import commands, fact_codec, model_fact_codec, previews,
 from penstock_core import ids
 from penstock_core.facts import Fact
 from penstock_core.registry.facts import MOST, ModelFact
+from penstock_gateway.api_description.schema_titles import tidy
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 BASE = "https://penstock.dev/schemas"
@@ -92,23 +93,3 @@ def command(model: type[pydantic.BaseModel]) -> dict[str, Any]:
 def _headed(schema: dict[str, Any], ident: str) -> dict[str, Any]:
     first = {"$schema": DIALECT, "$id": ident, "title": schema["title"], "description": schema.get("description", "")}
     return first | {name: value for name, value in schema.items() if name not in first}
-
-
-def tidy(schema: Any, *, named: bool = False) -> Any:
-    """Return a schema without the titles that pydantic derives from field names.
-
-    `named` means that `schema` maps names to schemas, so a field called `title` stays.
-    """
-    if isinstance(schema, list):
-        return [tidy(item) for item in cast("list[Any]", schema)]
-    if not isinstance(schema, dict):
-        return schema
-    found: dict[str, Any] = {}
-    for key, value in cast("dict[str, Any]", schema).items():
-        if key == "title" and not named and "properties" not in schema and "enum" not in schema:
-            continue
-        if key in ("default", "enum", "const", "examples", "required") and not named:
-            found[key] = value
-        else:
-            found[key] = tidy(value, named=not named and key in ("properties", "$defs", "patternProperties"))
-    return found

@@ -195,7 +195,7 @@ def sentence(errors: FieldErrors) -> str:
 
 def _detail(error: StarletteHTTPException) -> str:
     if error.status_code == 404:
-        return "No operation has this path: see proto/openapi.json"
+        return "No operation has this path: /docs lists all operations"
     if error.status_code == 405:
         return f"This path allows {(error.headers or {}).get('Allow', 'other methods')}"
     return str(error.detail)

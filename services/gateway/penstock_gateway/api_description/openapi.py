@@ -11,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 
 from penstock_contracts.api import Problem
 from penstock_contracts.run_history import HistoryFact, HistoryHeader
-from penstock_gateway.describe.schemas import tidy
+from penstock_gateway.api_description.schema_titles import tidy
 
 _TAGS = {
     "runs": "Runs of pipelines: submit, follow, get, cancel.",

@@ -1,0 +1,1 @@
+"""The description of the HTTP API: as OpenAPI, and as a page."""
