@@ -69,9 +69,20 @@ def reads_terminal(n: int) -> int:
     return n
 
 
+def stops_in_worker(n: int) -> int:
+    breakpoint()
+    return n
+
+
+@step
+def workers(n: int) -> int:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(stops_in_worker, [n])
+
+
 @pipeline
 def stopping(n: int = 4):
-    return [stops(n), passes(n), reads_terminal(n)]
+    return [stops(n), passes(n), reads_terminal(n), workers(n)]
 
 
 @step(retries=1, retry_delay=0.01, env={"OWN": "given"})
@@ -156,13 +167,15 @@ class Project:
         version = self.client.pipelines.register(f"{self.folder / 'flows.py'}:{name}", publish=False)
         return self.client.run(version, inputs, wait=True)
 
-    def debug(self, run: Run, *arguments: str, cwd: Path | None = None) -> pexpect.spawn[str]:
+    def debug(
+        self, run: Run, *arguments: str, cwd: Path | None = None, variables: dict[str, str] | None = None
+    ) -> pexpect.spawn[str]:
         """Start the command in a terminal."""
         return pexpect.spawn(
             PENSTOCK,
             ["debug", run.run_id, *arguments],
             cwd=str(cwd or self.folder),
-            env=self.environment,
+            env={**self.environment, **(variables or {})},
             encoding="utf-8",
             timeout=60,
             dimensions=(40, 250),
@@ -325,7 +338,8 @@ def test_ctrl_c_ends_the_step(project: Project) -> None:
 
 def test_breakpoints_on_the_platform_name_the_command(stopping: Run) -> None:
     assert stopping.steps["passes"].state == "succeeded"
-    for step, kind in (("stops", "BreakpointError"), ("reads_terminal", "BdbQuit")):
+    kinds = {"stops": "BreakpointError", "reads_terminal": "BdbQuit", "workers": "BreakpointError"}
+    for step, kind in kinds.items():
         error = stopping.steps[step].error
         assert error is not None and error.type == kind
         assert f"debug it with `penstock debug {stopping.run_id} {step}`" in error.message
@@ -346,6 +360,16 @@ def test_steps_without_a_function_call_are_refused(project: Project, totals: Run
     again = project.client.runs.resume(totals.run_id, wait=True)
     with pytest.raises(RefusedError, match=rf"Step 'table' reuses the result of run {totals.run_id}"):
         attempt(again.run_id, "table")
+
+
+def test_an_archived_run_of_another_machine(project: Project, totals: Run, tmp_path: Path) -> None:
+    project.client.runs.archive(totals.run_id)
+    address = project.client.transport.locate()
+    remote = {"PENSTOCK_URL": address.url, "PENSTOCK_TOKEN": address.token}
+    with project.debug(totals, "total[0]", cwd=tmp_path, variables=remote) as terminal:
+        out, code = finish(terminal)
+    assert "result = 4.5" in out
+    assert code == 0
 
 
 def test_another_interpreter_needs_its_name(project: Project, totals: Run) -> None:

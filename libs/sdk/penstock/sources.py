@@ -114,7 +114,7 @@ def _refuse_while_imported(pipeline: Pipeline) -> None:
 def _prepare_session(pipeline: Pipeline, main: ModuleType) -> PreparedPipeline:
     """Prepare a pipeline of a notebook or a session: write its definitions to a module beside the folder's files."""
     # Imported only in sessions.
-    from penstock.interactive import cells, session_module
+    from penstock.interactive import cells, equal_values, session_module
 
     name = next((name for name, one in vars(main).items() if one is pipeline), None)
     if name is None:
@@ -131,7 +131,7 @@ def _prepare_session(pipeline: Pipeline, main: ModuleType) -> PreparedPipeline:
     finally:
         # Later imports of the session are those of its own folder, not of the copy.
         sys.path[:] = [entry for entry in sys.path if entry != str(folder)]
-    session_module.check_values(written.assigned, vars(main), vars(imported))
+    equal_values.check(written.assigned, vars(main), vars(imported))
     found = choose(imported, target)
     prepared = dataclasses.replace(pack(found, found.compile()), git=bundle.git_info(here))
     main_classes.share(imported)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import linecache
+import random
+import threading
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from penstock.errors import SourceError
-from penstock.interactive import cells, session_module
+from penstock.interactive import cells, equal_values, session_module
 from penstock.interactive.cells import Cell
 
 USUAL = "from penstock import pipeline, step"
@@ -147,10 +152,61 @@ def test_functions_without_source_are_refused() -> None:
     assert "the source of 'helper' is not kept by this session" in message
 
 
-def test_values_are_compared_with_those_of_the_module() -> None:
-    session_module.check_values(("a", "b"), {"a": [1], "b": object()}, {"a": [1], "b": object()})
+class Fields:
+    def __init__(self, **fields: object) -> None:
+        self.__dict__.update(fields)
+
+
+def used(generator: random.Random) -> random.Random:
+    generator.random()
+    return generator
+
+
+SAME = {
+    "numbers": ([1, {"a": (2.5, float("nan"))}], [1, {"a": (2.5, float("nan"))}]),
+    "tables": (pd.DataFrame({"x": [1, None]}), pd.DataFrame({"x": [1, None]})),
+    "arrays": ({"w": np.arange(4)}, {"w": np.arange(4)}),
+    "objects": (Fields(a=[1], b=Fields(c=np.zeros(2))), Fields(a=[1], b=Fields(c=np.zeros(2)))),
+    "functions": (len, max),
+    "generators": (random.Random(1), random.Random(1)),
+    "what cannot be compared": (threading.Lock(), threading.Lock()),
+}
+OTHERS = {
+    "a longer list": ([1, 2], [1]),
+    "a changed item": ({"a": [{"b": 1}]}, {"a": [{"b": 2}]}),
+    "another type": (Fields(), None),
+    "a table with another column": (pd.DataFrame({"x": [1], "y": [1]}), pd.DataFrame({"x": [1]})),
+    "another array": (np.arange(4), np.arange(5)),
+    "an object with another field": (Fields(a=1, fitted=2), Fields(a=1)),
+    "an object with a changed field": (Fields(a=Fields(w=np.ones(2))), Fields(a=Fields(w=np.zeros(2)))),
+    "a used generator": (used(random.Random(1)), random.Random(1)),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), SAME.values(), ids=SAME.keys())
+def test_values_that_may_be_equal(first: object, second: object) -> None:
+    assert equal_values.may_be_equal(first, second)
+    equal_values.check(("a",), {"a": first}, {"a": second})
+
+
+@pytest.mark.parametrize(("first", "second"), OTHERS.values(), ids=OTHERS.keys())
+def test_values_that_differ(first: object, second: object) -> None:
     with pytest.raises(SourceError, match=r"'a' is another value in this session"):
-        session_module.check_values(("a",), {"a": [1, 2]}, {"a": [1]})
+        equal_values.check(("a",), {"a": first}, {"a": second})
+
+
+def test_cells_with_await() -> None:
+    cell = Cell("cell [1]", "import asyncio\nx = await asyncio.sleep(0, [1])\nN = 2")
+    namespace, history = session(USUAL, "@step\ndef s() -> list:\n    return x", PIPELINE)
+    namespace["x"] = [1]
+    with pytest.raises(SourceError, match=r"'x', a list that cell \[1\] makes with `await` \(line 2\)"):
+        session_module.write("p", namespace, [cell, *history])
+
+
+def test_inputs_of_newer_prompts_are_read_from_their_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = {f"<python-input-{number}>": (5, None, [f"x = {number}\n"], "") for number in (10, 9)}
+    monkeypatch.setattr(linecache, "cache", {**linecache.cache, **lines})
+    assert [cell.source for cell in cells.history()] == ["x = 9\n", "x = 10\n"]
 
 
 def test_lines_of_the_prompt_are_split_into_statements() -> None:

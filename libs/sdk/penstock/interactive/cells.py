@@ -32,7 +32,8 @@ class Cell:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SyntaxWarning)
-                return ast.parse(self.source).body
+                flags = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+                return compile(self.source, self.label, "exec", flags, dont_inherit=True).body
         except (SyntaxError, ValueError):
             return []
 

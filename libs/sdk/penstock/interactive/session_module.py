@@ -161,6 +161,8 @@ class _Writer:
                 f"{where} that {change[0].label} changes (line {change[1].lineno}): pass it as an input, or make it in "
                 "a function or in one assignment"
             )
+        if any(isinstance(node, ast.Await) for node in ast.walk(one)) and not isinstance(one, _DEFINITIONS):
+            raise SourceError(f"{where} that {cell.label} makes with `await` (line {one.lineno}): pass it as an input")
         made = _definition(
             _segment(cell, one), cell.label, assigns=not isinstance(one, (*_DEFINITIONS, ast.ImportFrom))
         )
@@ -318,34 +320,3 @@ def _is_code_of(source: str, function: FunctionType) -> bool:
 def _shape(code: CodeType) -> tuple[Any, ...]:
     consts = tuple(_shape(one) if isinstance(one, CodeType) else repr(one) for one in code.co_consts)
     return code.co_code, consts, code.co_names, code.co_varnames
-
-
-def check_values(names: tuple[str, ...], session: Mapping[str, Any], module: Mapping[str, Any]) -> None:
-    """Check that assignments which ran again in the module gave the values that the session has.
-
-    Raises:
-        SourceError: one gave another value.
-    """
-    for name in names:
-        if name in module and not _may_be_equal(session[name], module[name]):
-            raise SourceError(
-                f"{name!r} is another value in this session than its assignment gives when it runs again: "
-                "it was changed since, or is random. Pass it as an input of the pipeline"
-            )
-
-
-def _may_be_equal(first: Any, second: Any) -> bool:
-    """Whether two values are equal, as far as can be known: objects that compare by identity may be."""
-    if type(first).__eq__ is object.__eq__ or callable(first) or _is_of_session(first):
-        return True
-    try:
-        if hasattr(first, "equals"):  # tables of pandas and polars
-            return bool(first.equals(second))
-        found = first == second
-        return bool(found.all()) if hasattr(found, "all") else bool(found)
-    except Exception:
-        return True  # it cannot be compared
-
-
-def _is_of_session(value: object) -> bool:
-    return type(value).__module__ == "__main__"

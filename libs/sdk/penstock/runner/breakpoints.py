@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from typing import Any
 
 from penstock.step_context import contexts
@@ -15,12 +14,17 @@ class BreakpointError(RuntimeError):
 
 
 def refuse() -> None:
-    """Have `breakpoint()` raise `BreakpointError` in this process and in its forked children.
+    """Have `breakpoint()` raise `BreakpointError` in this process and in all Python processes that it starts.
 
-    The variable `PYTHONBREAKPOINT` counts as elsewhere: `0` ignores breakpoints, a function such as that of a remote
-    debugger is called.
+    A variable `PYTHONBREAKPOINT` that is set already counts: `0` ignores breakpoints, a function such as that of a
+    remote debugger is called.
     """
-    sys.breakpointhook = _hook
+    os.environ.setdefault("PYTHONBREAKPOINT", f"{__name__}.fail")
+
+
+def fail(*args: Any, **kwargs: Any) -> None:
+    """Raise `BreakpointError`."""
+    raise BreakpointError(f"breakpoint() cannot stop here: {advice()}")
 
 
 def advice() -> str:
@@ -28,9 +32,3 @@ def advice() -> str:
     running = contexts.context()
     target = f"{running.run_id} {shlex.quote(running.step)}" if running.step else "RUN STEP"
     return f"a step on the platform has no terminal; debug it with `penstock debug {target}`"
-
-
-def _hook(*args: Any, **kwargs: Any) -> Any:
-    if os.environ.get("PYTHONBREAKPOINT"):
-        return sys.__breakpointhook__(*args, **kwargs)
-    raise BreakpointError(f"breakpoint() cannot stop here: {advice()}")
