@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ import pytest
 from gateway_platform import Http, Platform, running, runs, started
 
 from penstock_adapters.nats.event_stream import EventStream
+from penstock_contracts import commands
 from penstock_core.deployments.definition import ENDPOINT_CALLED
 from penstock_core.facts import Outcome, RunRequested
 from penstock_core.pipeline import ir
@@ -28,6 +30,7 @@ from penstock_core.pipeline.values import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+PATH = {"type": "string", "format": "path"}
 NUMBERS = {"type": "array", "items": {"type": "integer"}}
 ROWS = {"type": "array", "items": {"type": "object", "properties": {"price": {"type": "number"}}}}
 
@@ -186,7 +189,7 @@ def form(*parts: tuple[str, str | None, bytes]) -> tuple[bytes, dict[str, str]]:
 async def photographed(platform: Platform, http: Http, name: str) -> str:
     """An endpoint whose pipeline takes a file, a list and a text."""
     params = (
-        ir.Port(name="photo", type="Path"),
+        ir.Port(name="photo", type="Path", schema={"type": "string", "format": "path"}),
         ir.Port(name="rows", type="list[int]", required=False, default=[], schema=NUMBERS),
         ir.Port(name="label", type="str", required=False, default="", schema={"type": "string"}),
     )
@@ -229,6 +232,29 @@ async def test_a_form_that_does_not_fit_is_refused(platform: Platform, http: Htt
     assert await runs(platform, "picky") == []
 
 
+async def test_a_caller_cannot_name_files_of_the_platform(platform: Platform, http: Http) -> None:
+    path = await photographed(platform, http, "closed")
+    params = (
+        ir.Port(name="old", type="Path"),
+        ir.Port(name="many", type="list[Path]", required=False, schema={"type": "array", "items": PATH}),
+        ir.Port(name="maybe", type="Path | None", required=False, schema={"anyOf": [PATH, {"type": "null"}]}),
+    )
+    await platform.add_version(ir.Pipeline(name="closed-too", params=params, outputs={"result": Param("old")}))
+    too = await deploy(http, "closed-too", "closed-too", wait=0)
+    reference = {"artifact": {"sha256": await platform.store.put_bytes(b"x"), "size": 1}}
+    cases: list[tuple[str, dict[str, Any], set[str]]] = [
+        (path, {"photo": "/etc/passwd"}, {"photo"}),
+        (too, {"old": "/etc/passwd", "many": ["/etc/passwd"], "maybe": "x"}, {"old", "many", "maybe"}),
+        (too, {"old": {"$type": "path", "value": "/etc/passwd"}}, {"old"}),
+    ]
+    for where, body, fields in cases:
+        answer = await http("POST", where, body)
+        assert (answer.status, answer.fields) == (422, fields), answer.body
+    assert (await http("POST", too, {"old": reference, "maybe": None})).status == 202
+    parts, headers = form(("photo", None, b"/etc/passwd"))
+    assert (await http("POST", path, parts, headers=headers)).fields == {"photo"}
+
+
 async def test_large_values_are_stored_as_artifacts(platform: Platform, http: Http) -> None:
     path = await photographed(platform, http, "large")
     rows = [*range(50_000)]
@@ -246,6 +272,33 @@ async def test_large_values_are_stored_as_artifacts(platform: Platform, http: Ht
     assert len(await runs(platform, "large")) == 1
     wrong = await http("POST", path, {**body, "rows": [*rows, "x"]})
     assert (wrong.status, wrong.fields) == (422, {"rows[50000]"})
+
+
+async def test_files_are_sent_to_a_store_that_grants_locations(tmp_path: Path) -> None:
+    received: dict[str, bytes] = {}
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        size = next(int(line.partition(":")[2]) for line in head.split("\r\n") if line.startswith("content-length:"))
+        received[head] = await reader.readexactly(size)
+        platform.location = commands.Location(size=size)  # what the store says of it from now on
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    async with running(tmp_path) as platform, await asyncio.start_server(take, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        platform.store_info = commands.StoreInfo(kind="granted")
+        url = f"http://127.0.0.1:{port}/object"
+        platform.location = commands.Location(url=url, headers={"x-granted": "yes"}, size=None)
+        http = Http(platform)
+        path = await photographed(platform, http, "remote")
+        body, headers = form(("photo", "cat.png", b"x" * 70_000))
+        assert (await http("POST", path, body, headers=headers)).status == 202
+        [(head, data)] = received.items()
+        assert head.startswith("put /object")
+        assert "x-granted: yes" in head
+        assert data == b"x" * 70_000
 
 
 async def test_a_failed_run_is_an_error(platform: Platform, http: Http) -> None:

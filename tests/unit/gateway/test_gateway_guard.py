@@ -30,14 +30,14 @@ class MemoryTokens:
             raise UnavailableError("no answer")
         return self.tokens.get(digest)
 
-    async def list(self) -> list[AccessToken]:
+    async def list(self, endpoint: str = "") -> list[AccessToken]:
         return list(self.tokens.values())
 
     async def create(self, token: AccessToken) -> bool:
         self.tokens[token.digest] = token
         return True
 
-    async def revoke(self, name: str) -> bool:
+    async def revoke(self, name: str, endpoint: str = "") -> bool:
         return False
 
 
@@ -153,3 +153,26 @@ async def test_the_audit_line_names_the_operation(site: Site) -> None:
     await site.send("POST", "/v1/runs/r1/cancel", "Bearer own")
     [line] = site.log.lines
     assert (line["operation"], line["path"], line["outcome"]) == ("cancel_run", "/v1/runs/r1/cancel", "done")
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/endpoints/default/nightly", 200),
+        ("/v1/endpoints/default/nightly/requests/1-a", 200),
+        ("/v1/endpoints/default/nightly2", 403),
+        ("/v1/endpoints/default/other", 403),
+        ("/v1/endpoints/other/nightly", 403),
+        ("/v1/endpoints/default", 403),
+        ("/v1/endpoints", 403),
+        ("/v1/deployments/nightly", 403),
+        ("/v1/runs", 403),
+        ("/v1", 403),
+    ],
+)
+async def test_a_token_of_an_endpoint_opens_its_paths_alone(site: Site, path: str, status: int) -> None:
+    token = AccessToken(name="web", digest=access.token_digest("web"), created_at=1.0, endpoint="nightly")
+    await site.store.create(token)
+    assert (await site.send("GET", path, "Bearer web"))[0] == status
+    refused = [(line["outcome"], line["status"]) for line in site.log.lines]
+    assert refused == ([] if status == 200 else [("refused", 403)])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json as codec
 import re
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock_cli.arguments import Json
+from penstock_cli.deployments import addresses
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 from penstock_cli.runs import run
@@ -55,7 +54,7 @@ def deploy(
                     if not json:
                         output.line(f"published {version.pipeline} v{version.version}")
             applied = _apply_all(opened.client, definitions, dry_run=dry_run)
-            calls = [] if dry_run or json else [line for one in applied for line in _calls(opened.client, one)]
+            calls = [] if dry_run or json else [line for one in applied for line in addresses.lines(opened.client, one)]
     _print(applied, dry_run=dry_run, json=json)
     for text in calls:
         output.line(text)
@@ -86,47 +85,6 @@ def apply(
     _print(applied, dry_run=dry_run, json=json, deleted=extra)
     if not (dry_run or json):
         session.note_triggers(connected)
-
-
-def _calls(client: Client, deployment: Deployment) -> list[str]:
-    """Where a deployment receives webhooks, and how to call its endpoint, if it has them."""
-    triggers, url = deployment.definition["triggers"], client.transport.locate().url
-    hooks = [trigger for trigger in triggers if trigger["kind"] == "webhook"]
-    name = deployment.name
-    lines = [
-        f"send {hook['provider']} webhooks to {url}/v1/webhooks/default/{name}{_last(hook, hooks)}" for hook in hooks
-    ]
-    if all(trigger["kind"] != "endpoint" for trigger in triggers):
-        return lines
-    schema = client.endpoints.schema(name)
-    example, files = schema["example"], schema["files"]
-    given = ", ".join(f"{key!r}: {_python(key, value, files)}" for key, value in example.items())
-    return [
-        *lines,
-        f"call {name} with a token of `penstock deployments tokens create {name} TOKEN`:",
-        f'  curl {url}/v1/endpoints/default/{name} -H "Authorization: Bearer $TOKEN" {_curl_body(example, files)}',
-        f"  Client(token=TOKEN).endpoints.call({name!r}, {{{given}}})",
-    ]
-
-
-def _curl_body(example: Mapping[str, Any], files: list[str]) -> str:
-    """The options of curl that send inputs, as a form if some are files."""
-    if not files:
-        return f"--json {shlex.quote(codec.dumps(example, ensure_ascii=False))}"
-    parts = [
-        f"{key}=@FILE" if key in files else f"{key}={value if isinstance(value, str) else codec.dumps(value)}"
-        for key, value in example.items()
-    ]
-    return " ".join(f"-F {shlex.quote(part)}" for part in parts)
-
-
-def _python(key: str, value: Any, files: list[str]) -> str:
-    return "Path('FILE')" if key in files else repr(value)
-
-
-def _last(hook: Mapping[str, Any], hooks: list[Any]) -> str:
-    """The last part of the path of a webhook: the name of the trigger, if there are several."""
-    return f"/{hook['name']}" if len(hooks) > 1 else ""
 
 
 def _read(file: Path) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock_cli.arguments import Json, parse_pairs
-from penstock_cli.deployments import endpoint_tokens, run_now
+from penstock_cli.deployments import addresses, endpoint_tokens, run_now
 from penstock_cli.display import output
 from penstock_cli.errors import UsageError
 
@@ -97,6 +97,7 @@ def create(
         list[str] | None,
         typer.Option("--map", metavar="NAME=CEL", help="Input from the event, such as url=data.url; repeatable."),
     ] = None,
+    endpoint: Annotated[bool, typer.Option("--endpoint", help="Run for HTTP requests, and answer them.")] = False,
     version: Annotated[
         int | None, typer.Option("--version", help="Published version to run; default the latest at each run.")
     ] = None,
@@ -127,16 +128,21 @@ def create(
         triggers.append({"kind": "event", "name": "on", "types": on, "filter": filter, "inputs": mapping})
     elif filter or mapping:
         raise UsageError("--filter and --map need --on TYPE")
+    if endpoint:
+        triggers.append({"kind": "endpoint", "name": "endpoint"})
     definition = {"pipeline": pipeline, "version": version, "triggers": triggers}
     with session.connect() as connected:
         client = connected.client
         inputs = _inputs(client, pipeline, version, param) if param else {}
         applied = client.deployments.apply(name, {**definition, "inputs": inputs})
+        calls = addresses.lines(client, applied)
     if json:
         output.as_json(dataclasses.asdict(applied))
     else:
         listed = ", ".join(describe(trigger) for trigger in applied.definition["triggers"]) or "no triggers"
         output.line(f"deployment {applied.name}: {_pipeline(applied.definition)}, {listed}")
+        for text in calls:
+            output.line(text)
     session.note_triggers(connected)
 
 

@@ -19,8 +19,8 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.types import Message
 
 from penstock_contracts import event_codec
-from penstock_core import json_schema
-from penstock_core.errors import InvalidInputsError
+from penstock_core import json_schema, parameter_texts
+from penstock_core.errors import InputError, InvalidInputsError
 from penstock_core.json_schema import kind
 from penstock_core.pipeline.ir import Pipeline, Port
 from penstock_core.pipeline.values import ArtifactRef
@@ -124,14 +124,12 @@ async def _part(name: str, part: UploadFile | str, port: Port | None, artifacts:
 
 
 def _value(raw: bytes, port: Port | None) -> Any:
-    """Return a part as the text that its parameter takes, else as JSON."""
-    schema = port.schema if port is not None else None
-    if schema is None or json_schema.mismatch("", schema) is not None:
-        try:
-            return bodies.parse_json(raw)
-        except RequestError:
-            pass  # then it is text, which the check of the inputs refuses with its path
-    return raw.decode("utf-8", "replace")
+    """Return a part as the value that its parameter takes; what cannot be read stays text, which is refused later."""
+    text = raw.decode("utf-8", "replace")
+    try:
+        return parameter_texts.parse(text, port.schema if port is not None else None)
+    except InputError:
+        return text
 
 
 async def _file(part: UploadFile, artifacts: Artifacts) -> dict[str, Any]:
@@ -159,6 +157,7 @@ async def _small(name: str, value: Any, port: Port | None, artifacts: Artifacts)
     data = orjson.dumps(value)
     if len(data) <= _STORED or port is None:
         return value
+    # The run sees a reference, so this is the only check of the value.
     wrong = [*itertools.islice(json_schema.problems(value, port.schema), _PROBLEMS_SHOWN)]
     if wrong:
         raise InvalidInputsError("Invalid request", [(f"{name}{path}", message) for path, message in wrong])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
+from penstock_core import json_schema
 from penstock_core.deployments.definition import Definition
 from penstock_core.pipeline import values
 from penstock_core.pipeline.ir import Pipeline, Port
@@ -48,7 +49,14 @@ _FILE = re.compile(r"\bPath\b")
 
 def is_file(port: Port) -> bool:
     """Return whether a parameter is a file or folder."""
-    return port.schema is None and _FILE.search(port.type) is not None
+    if port.schema is None:
+        return _FILE.search(port.type) is not None
+    return any(_is_path(option) for option in json_schema.alternatives(port.schema))
+
+
+def contains_paths(port: Port) -> bool:
+    """Return whether a value of a parameter is a path or contains some."""
+    return is_file(port) or _mentions_path(port.schema)
 
 
 def input_schema(pipeline: Pipeline, definition: Definition) -> dict[str, Any]:
@@ -153,6 +161,21 @@ _PROBLEM = {
         },
     },
 }
+
+
+def _is_path(schema: Any) -> bool:
+    return isinstance(schema, dict) and cast("dict[str, Any]", schema).get("format") == "path"
+
+
+def _mentions_path(schema: Any) -> bool:
+    match schema:
+        case dict():
+            inner = [*cast("dict[str, Any]", schema).values()]
+            return _is_path(cast("Any", schema)) or any(_mentions_path(one) for one in inner)
+        case list():
+            return any(_mentions_path(one) for one in cast("list[Any]", schema))
+        case _:
+            return False
 
 
 def _json(schema: Any) -> dict[str, Any]:
