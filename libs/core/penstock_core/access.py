@@ -71,6 +71,12 @@ def run_step(run_id: str, key: str) -> str:
     return str(Principal(PrincipalKind.RUN, f"{run_id}/{key}"))
 
 
+def run_of(by: str) -> str:
+    """Return the id of the run whose step a principal in its text form is; empty if it is none."""
+    kind, _, name = by.partition(":")
+    return name.partition("/")[0] if kind == PrincipalKind.RUN else ""
+
+
 def service(name: str) -> str:
     """The principal of what a service of the platform does by itself."""
     return str(Principal(PrincipalKind.SERVICE, name))

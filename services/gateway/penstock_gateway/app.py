@@ -90,6 +90,8 @@ from penstock_gateway.runs.run_states import RunStates
 from penstock_gateway.runs.step_progress import StepProgress
 from penstock_gateway.runs.step_reader import StepReader
 from penstock_gateway.settings import GatewaySettings
+from penstock_gateway.trace import routes as trace_routes
+from penstock_gateway.trace.traces import Traces
 from penstock_gateway.tracked.importer import TrackedRunImporter
 from penstock_gateway.versions import routes as version_routes
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
@@ -127,6 +129,7 @@ ROUTERS = tuple(
         endpoint_token_routes,
         webhook_routes,
         dead_letter_routes,
+        trace_routes,
         limit_routes,
         registry_routes,
         registration_routes,
@@ -321,6 +324,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         models,
         events,
         EventTail(bus, followers, PROJECT, closing, settings.stream_timeout),
+        Traces(PROJECT, reader, events, DecisionLog(bus, source), models),
         DeadLetterService(bus, DeadLetters(bus), events),
         ReadModelRebuild(projector, series),
         ArtifactLineage(read_model, projector, scripts, versions),

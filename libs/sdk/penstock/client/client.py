@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Unpack
+from urllib.parse import quote
 
 from penstock.client.artifacts.artifacts import Artifacts
 from penstock.client.dead_letters import DeadLetters
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from penstock.client.deployments import Deployments
     from penstock.client.endpoints import Endpoints
     from penstock.client.models import Models
+    from penstock.client.trace import TraceNode
 
 
 class Client:
@@ -140,6 +142,19 @@ class Client:
             pipeline = pipeline.pipeline
         run = self.runs.submit(pipeline, inputs, **options)
         return self.runs.wait(run.run_id) if wait else run
+
+    def trace(self, which: str | int) -> TraceNode:
+        """Return the first known cause of a run or an event, with everything that followed from it.
+
+        Args:
+            which: the id of a run, or the sequence or digest of an event.
+
+        Raises:
+            NotFoundError: it does not exist.
+        """
+        from penstock.client import trace
+
+        return trace.node(self.transport.json("GET", f"/v1/trace/{quote(str(which), safe='')}")["root"])
 
     def whoami(self) -> Principal:
         """Return who acts with this client's token, as the platform records it."""

@@ -25,6 +25,9 @@ from penstock_gateway.registry import model_views as views
 from penstock_servicekit.durable_worker import DurableWorker
 from penstock_servicekit.service_context import ServiceContext
 
+SOURCE = "penstock/models"
+"""Source of the events about models; their id is that of the fact."""
+
 _PREFETCH = 50
 
 
@@ -60,7 +63,7 @@ class ModelAnnouncer:
         event = Event(
             project=fact.project,
             type=fact.ce_type,
-            source="penstock/models",
+            source=SOURCE,
             id=fact.tail,
             time=datetime.fromtimestamp(fact.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             subject=fact.model,
