@@ -169,6 +169,9 @@ class ExecutorService:
             self._release(attempt)
             await self._platform.return_delivery(delivery, _JUDGE_DELAY)
         except UnavailableError as error:
+            if exhaustion.is_exhaustion(error):
+                await self._out_of_resources(attempt, str(error))
+                return
             self._warn("attempt handed back", attempt="/".join(map(str, attempt)), error=str(error))
             await self._hand_back(attempt)
         except EnvironmentMissingError as error:

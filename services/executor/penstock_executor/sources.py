@@ -91,10 +91,11 @@ def _unpack(bundle: Path, target: Path) -> None:
     """Unpack beside the target, then rename: a half-unpacked bundle is never used."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir()
     bounds = source_bundles.Bounds()
     try:
+        if part.exists():  # a machine without descriptors could not remove it
+            shutil.rmtree(part)
+        part.mkdir()
         source_bundles.check_size(bundle.stat().st_size)
         with tarfile.open(bundle, source_bundles.READ_MODE) as tar:
             for member in tar:

@@ -77,9 +77,10 @@ class ForkServer:
             step_user.own_folder(folder, user)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [where.python, "-P", "-m", "penstock.runner.forkserver"]
+        started: subprocess.Popen[bytes] | None = None
         try:
             with theirs, self._log.open("ab") as log:
-                self._process = subprocess.Popen(
+                started = subprocess.Popen(
                     [*command, str(theirs.fileno()), str(os.getpid()), where.source, str(folder)],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -92,14 +93,18 @@ class ForkServer:
                     group=user.gid if user is not None else None,
                     extra_groups=user.groups if user is not None else None,
                 )
+            self._pidfd = os.pidfd_open(started.pid)
         except BaseException:
             ours.close()
+            if started is not None:
+                started.kill()
+                started.wait()
             raise
+        self._process = started
         self._socket = ours
         ours.setblocking(False)
         # All children share the other end; the kernel says which of them a message is from.
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-        self._pidfd = os.pidfd_open(self._process.pid)
         self._loop.add_reader(ours, self._readable)
         self._loop.add_reader(self._pidfd, self._ended)
 
