@@ -245,14 +245,11 @@ def fill(folder: Path) -> Path:
     """Fill the disk of a folder."""
     ballast = folder / "ballast"
     free = shutil.disk_usage(folder).free
-    with ballast.open("wb") as file:
+    # Unbuffered: what is left in a buffer would be written, and fail, when the file is closed.
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         written = 0
-        try:
-            while written < free + 4096:
-                written += file.write(b"\0" * 65536)
-            file.flush()
-        except OSError:
-            pass
+        while written < free + 4096:
+            written += file.write(b"\0" * 65536)
     return ballast
 
 
