@@ -346,7 +346,7 @@ class ProcessExecutor:
         for job in waiting:
             self._reaped(job)
             self._by_attempt.pop(job.name)
-            self._start(job.request, job.where)
+            self._start(job.request, job.where, job.submitted_at)
         note = (
             f"[penstock] importing module {module!r} starts the thread {threads[:500]}: each attempt imports the "
             "module by itself, which takes longer. Start threads in a step instead\n"
