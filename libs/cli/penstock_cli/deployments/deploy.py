@@ -68,11 +68,19 @@ def apply(
     ),
     dry_run: DryRun = False,
     prune: Annotated[bool, typer.Option("--prune", help="Delete deployments that are not in the file.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print the JSON Schema of the file, for editors; apply nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Apply the deployments of a penstock.yaml. Their pipelines must be registered."""
     from penstock_cli.platform import session
 
+    if schema:
+        from penstock.authoring import deployment_schema
+
+        output.as_json(deployment_schema.schema())
+        return
     with run.json_errors(wanted=json):
         definitions = _read(file)
         with session.connect() as connected:
