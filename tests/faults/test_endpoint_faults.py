@@ -1,13 +1,15 @@
-"""Requests to endpoints while services are killed, and under overload: an accepted request has exactly one run."""
+"""Requests to endpoints and webhooks while services are killed, and under overload: an accepted one has one run."""
 
 from __future__ import annotations
 
+import hmac
 import http.client
 import json
 import time
 import urllib.parse
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -72,11 +74,12 @@ def test_a_request_that_is_repeated_after_a_kill_has_one_run(cluster: Cluster) -
 @pytest.mark.timeout(300)
 def test_overload_is_refused_and_every_accepted_request_is_answered(cluster: Cluster) -> None:
     client = deployed(cluster, "crowded", queue=4)
-    path = "/v1/endpoints/default/crowded"
+    token = {"authorization": f"Bearer {cluster.token}"}
 
     def request(n: int) -> tuple[int, str]:
         # Not `call`, which repeats a refused request.
-        status, headers = once(client, path, n)
+        body = json.dumps({"n": 1, "pause": 0.1 + n % 3 / 10}).encode()
+        status, headers = once(client, "/v1/endpoints/default/crowded?wait=0", body, token)
         return status, headers.get("location", "") or headers.get("retry-after", "")
 
     with ThreadPoolExecutor(16) as pool:
@@ -93,13 +96,64 @@ def test_overload_is_refused_and_every_accepted_request_is_answered(cluster: Clu
     assert len(client.runs.list(deployment="crowded", limit=500)) == len(accepted)
 
 
-def once(client: Client, path: str, n: int) -> tuple[int, dict[str, str]]:
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_webhook_that_was_acknowledged_has_one_run(cluster: Cluster, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("s3cret")
+    client = deployed(cluster, "hooked")
+    hook = {
+        "kind": "webhook",
+        "name": "hook",
+        "provider": "github",
+        "secret_file": str(secret),
+        "inputs": {"n": "data.n"},
+    }
+    client.deployments.apply("hooked", {"pipeline": "doubling", "triggers": [hook]})
+
+    def deliver(n: int) -> None:
+        body = json.dumps({"n": n}).encode()
+        headers = {
+            "x-github-event": "push",
+            "x-github-delivery": f"delivery-{n}",
+            "x-hub-signature-256": f"sha256={hmac.new(b's3cret', body, 'sha256').hexdigest()}",
+        }
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                status, _ = once(client, "/v1/webhooks/default/hooked", body, headers)
+            except (OSError, http.client.HTTPException):
+                status = 0
+            if status in (200, 202):
+                return
+            assert status in (0, 503), status
+            time.sleep(0.1)
+        raise AssertionError(f"delivery {n} was never acknowledged")
+
+    with ThreadPoolExecutor(4) as pool:
+        delivered = [pool.submit(deliver, n) for n in range(CALLS)]
+        for victim in ("gateway", "triggers", "gateway"):
+            time.sleep(0.1)
+            cluster.kill(victim)
+            cluster.restart(victim)
+        for one in delivered:
+            one.result(timeout=250)
+
+    def numbers() -> list[int]:
+        runs = client.runs.list(deployment="hooked", limit=500)
+        return sorted(client.runs.get(run.run_id).inputs["n"]["value"] for run in runs)
+
+    deadline = time.monotonic() + 120
+    while (found := numbers()) != [*range(CALLS)]:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+
+
+def once(client: Client, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, dict[str, str]]:
     """Send a request once; return status and headers of its answer."""
-    address = client.transport.locate()
-    connection = http.client.HTTPConnection(urllib.parse.urlsplit(address.url).netloc, timeout=30)
+    connection = http.client.HTTPConnection(urllib.parse.urlsplit(client.transport.locate().url).netloc, timeout=30)
     try:
-        headers = {"authorization": f"Bearer {address.token}", "content-type": "application/json"}
-        connection.request("POST", f"{path}?wait=0", json.dumps({"n": 1, "pause": 0.1 + n % 3 / 10}), headers)
+        connection.request("POST", path, body, {"content-type": "application/json", **headers})
         response = connection.getresponse()
         response.read()
         return response.status, {name.lower(): value for name, value in response.getheaders()}

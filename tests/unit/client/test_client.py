@@ -347,6 +347,16 @@ def test_client_errors_are_not_retried(served: FakePlatform, client: Client) -> 
     assert caught.value.status == 422 and len(served.requests) == 1
 
 
+def test_a_limit_that_stays_exceeded_is_an_error_of_its_own(served: FakePlatform, client: Client) -> None:
+    client.transport.patience = 0.2
+    served.faults = ["429"] * 50
+    with pytest.raises(RefusedError, match="later") as caught:
+        client.run("p")
+    assert caught.value.status == 429 and len(served.requests) > 1
+    served.faults = ["429"]
+    assert client.run("p").run_id == RUN
+
+
 def test_not_found_is_raised_immediately(served: FakePlatform, client: Client) -> None:
     with pytest.raises(NotFoundError):
         client.runs.get("nosuchrun")

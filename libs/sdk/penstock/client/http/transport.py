@@ -40,10 +40,14 @@ Query = Mapping[str, object]
 
 
 class _RetryableError(Exception):
-    """A failure worth a retry: the reason, and the delay that the server requested."""
+    """A failure worth a retry: the reason, and the delay that the server requested.
 
-    def __init__(self, why: str, wait: float = 0.0) -> None:
+    `final` is the error when retries do not help; None: the platform is unreachable.
+    """
+
+    def __init__(self, why: str, wait: float = 0.0, final: ClientError | None = None) -> None:
         self.wait = wait
+        self.final = final
         super().__init__(why)
 
 
@@ -227,6 +231,8 @@ class Transport:
         if time.monotonic() - since > patience:
             if isinstance(error, ClientError):
                 raise error
+            if isinstance(error, _RetryableError) and error.final is not None:
+                raise error.final
             raise UnreachableError(
                 f"the platform at {self._where()} did not answer for {patience:.0f} s ({_describe(error)}): "
                 "run `penstock doctor` to find out why; accepted runs continue"
@@ -347,7 +353,9 @@ def _error_for(response: _Response, path: str) -> Exception:
             wait = float(response.getheader("retry-after", "0") or 0)
         except ValueError:
             wait = 0.0
-        return _RetryableError(detail or title or f"the platform answered {status}", wait)
+        # A limit answers, so the platform is not unreachable.
+        final = RefusedError(status, title, detail) if status == 429 else None
+        return _RetryableError(detail or title or f"the platform answered {status}", wait, final)
     if status == 401 or status == 403:
         return UnauthorizedError(status, title, detail or "the platform rejected the token: check PENSTOCK_TOKEN")
     if status == 404:
