@@ -52,21 +52,25 @@ class LargeRuns:
             if message.at < oldest:
                 continue
             run_id = message.subject.split(".", 3)[2]
-            count = self._counts.pop(run_id, 0) + 1
-            self._counts[run_id] = count % EVERY
-            if count == EVERY:
+            count = self._counts[run_id] = self._counts.pop(run_id, 0) + 1
+            # Runs that were evicted from the cache are left to readers: each update would read the whole log.
+            if count == EVERY or (count % EVERY == 0 and self._states.last_seq(run_id)):
                 self._due[run_id] = message.seq
                 self._wake.set()
         while len(self._counts) > _COUNTED:
             self._counts.popitem(last=False)
 
+    async def update(self) -> None:
+        """Update the states that are due."""
+        while self._due:
+            run_id, sequence = self._due.popitem()
+            if self._states.last_seq(run_id) >= sequence:
+                continue  # a reader was faster
+            with contextlib.suppress(PenstockError):  # a reader would get the error
+                await self._states.get(run_id)
+
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._due:
-                run_id, sequence = self._due.popitem()
-                if self._states.last_seq(run_id) >= sequence:
-                    continue  # a reader was faster
-                with contextlib.suppress(PenstockError):  # a reader would get the error
-                    await self._states.get(run_id)
+            await self.update()
