@@ -18,7 +18,7 @@ from penstock_core import ids, json_schema
 from penstock_core.errors import InputError, InvalidIdError, InvalidInputsError, PenstockError
 from penstock_core.facts import CacheMode, Caller, RunRequested
 from penstock_core.frozen import frozen
-from penstock_core.pipeline.ir import Kind, Pipeline, Port
+from penstock_core.pipeline.ir import Kind, Pipeline, Port, StepSpec
 from penstock_core.pipeline.values import (
     INLINE_LIMIT,
     ArtifactRef,
@@ -48,12 +48,16 @@ Problem = tuple[str, str]
 
 @frozen(kw_only=True)
 class Target:
-    """The pipeline version to run, on a platform that limits the size of `limited_pools`."""
+    """The pipeline version to run, on a platform that limits the size of `limited_pools`.
+
+    `known_pools` are the pools that have executors; None: not checked.
+    """
 
     project: str
     pipeline: Pipeline
     version: int
     limited_pools: Collection[str] = ()
+    known_pools: Collection[str] | None = None
 
 
 @frozen(kw_only=True)
@@ -101,6 +105,7 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
     pipeline = target.pipeline
     values, problems = _values(pipeline.params, inputs)
     problems += _label_problems(options.labels or {}) + _refresh_problems(pipeline, options)
+    problems += pool_problems(pipeline, target.known_pools)
     if problems:
         raise InvalidInputsError(invalid(pipeline.name), problems)
     seconds = pipeline.deadline if options.deadline is None else options.deadline
@@ -120,7 +125,7 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
         reuses=options.reuses,
         caller=options.caller,
         requested_by=options.requested_by,
-        limited_pools=tuple(sorted(_pools(pipeline) & {*target.limited_pools})),
+        limited_pools=tuple(sorted(pools(pipeline) & {*target.limited_pools})),
     )
 
 
@@ -134,8 +139,25 @@ def missing(type: str) -> str:
     return f"missing, expected {type}"
 
 
-def _pools(pipeline: Pipeline) -> set[str]:
+def pools(pipeline: Pipeline) -> set[str]:
+    """Return the pools in which steps of a pipeline run."""
     return {spec.pool for spec in pipeline.steps.values() if spec.kind is Kind.FUNCTION}
+
+
+def pool_problems(pipeline: Pipeline, known: Collection[str] | None) -> list[Problem]:
+    """Return the steps in pools without executors; none if `known` is None."""
+    if known is None:
+        return []
+    have = f"the pools are: {', '.join(sorted(known))}" if known else "there are no executors"
+    return [
+        (f"steps.{spec.name}.pool", f"no executor serves pool {spec.pool!r}{_place(spec)}; {have}")
+        for spec in pipeline.steps.values()
+        if spec.kind is Kind.FUNCTION and spec.pool not in known
+    ]
+
+
+def _place(spec: StepSpec) -> str:
+    return f" ({spec.file}:{spec.line})" if spec.file and spec.line else ""
 
 
 def check_inputs(pipeline: Pipeline, inputs: Inputs) -> dict[str, Value]:

@@ -17,6 +17,7 @@ from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.follower import Followers
+from penstock_adapters.nats.known_pools import KnownPools
 from penstock_contracts import subjects
 from penstock_core import access
 from penstock_core.access import Principal
@@ -278,6 +279,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     followers = Followers(bus)
 
     artifacts = Artifacts(bus, settings.max_blob)
+    pools = KnownPools(bus)
     version_store = Versions(bus)
     versions = PipelineVersions(bus, version_store)
     models = Registry(bus, source, PROJECT)
@@ -297,7 +299,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     scripts = TrackedRunImporter(settings.home, PROJECT, bus, log, context.log)
     reader = RunReader(log, states, scripts)
     progress = StepProgress(bus)
-    requests = RunRequests(bus, log, reader, versions, models, artifacts)
+    requests = RunRequests(bus, log, reader, versions, models, artifacts, pools)
     resumptions = Resumptions(log, reader, versions, artifacts)
 
     answers = Answers(log, reader)
@@ -307,7 +309,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
     announcer = ModelAnnouncer(context, log, events)
 
     evaluator = CelEvaluator()
-    deployments = Deployments(DeploymentLog(bus, source), versions, models, artifacts, evaluator, PROJECT)
+    deployments = Deployments(DeploymentLog(bus, source), versions, models, artifacts, pools, evaluator, PROJECT)
     health = Health(bus, artifacts, auditor, settings.max_blob)
     listen(context, subjects.PROBLEMS, health.report)
     decisions = DecisionLog(bus, source)

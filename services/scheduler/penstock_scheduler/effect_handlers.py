@@ -16,6 +16,7 @@ from typing import Protocol
 
 from penstock_adapters.nats.buckets.waits import Alarms, Waits, came, wait
 from penstock_adapters.nats.bus import Bus
+from penstock_adapters.nats.known_pools import KnownPools
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.commands import Version
 from penstock_contracts.ports import VersionReader
@@ -103,6 +104,7 @@ class EffectHandlers:
         self._models = models
         self._limiter = limiter
         self._clock = clock
+        self._pools = KnownPools(bus)
         self._waits = Waits(bus)
         self._alarms = Alarms(bus)
 
@@ -199,6 +201,7 @@ class EffectHandlers:
                 pipeline=version.pipeline,
                 version=version.version,
                 limited_pools=self._limiter.pools,
+                known_pools=await self._pools.known(requests.pools(version.pipeline)),
             )
             names = requests.model_references(version.pipeline.params, fact.inputs)
             models = await self._models.resolve(fact.project, names)

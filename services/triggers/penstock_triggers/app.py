@@ -17,6 +17,7 @@ from penstock_adapters.nats.dead_letters import DeadLetters
 from penstock_adapters.nats.decision_log import DecisionLog
 from penstock_adapters.nats.deployment_log import DeploymentLog
 from penstock_adapters.nats.event_stream import EventStream
+from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
@@ -38,7 +39,9 @@ class TriggersApp:
         bus, source = context.bus, f"penstock/triggers/{context.name}"
         log = NatsRunLog(bus, source)
         index, evaluator = TriggerIndex(), CelEvaluator()
-        starter = RunStarter(log, Versions(bus), ModelLog(bus, source), LimitSizes(bus), evaluator, time.time)
+        starter = RunStarter(
+            log, Versions(bus), ModelLog(bus, source), LimitSizes(bus), KnownPools(bus), evaluator, time.time
+        )
         self._context = context
         self._service = TriggerService(
             DeploymentLog(bus, source, index.update),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.buckets.versions import Versions
+from penstock_adapters.nats.known_pools import KnownPools
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts.commands import Version
@@ -54,6 +55,7 @@ class RunStarter:
         versions: Versions,
         models: ModelLog,
         limits: LimitSizes,
+        pools: KnownPools,
         evaluator: Evaluator,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -61,6 +63,7 @@ class RunStarter:
         self._versions = versions
         self._models = models
         self._limits = limits
+        self._pools = pools
         self._evaluator = evaluator
         self._clock = clock
 
@@ -69,8 +72,8 @@ class RunStarter:
 
         Raises:
             ExpressionError: a mapping to an input failed.
-            InputError: the inputs do not fit the pipeline, there is no such published version, or too many runs
-                started each other.
+            InputError: the inputs do not fit the pipeline, there is no such published version, a step has an unknown
+                pool, or too many runs started each other.
             UnavailableError: a part of the platform does not answer.
         """
         definition, event = start.definition, start.events[-1]
@@ -104,6 +107,7 @@ class RunStarter:
             pipeline=version.pipeline,
             version=version.version,
             limited_pools=await self._limits.limited_pools(),
+            known_pools=await self._pools.known(requests.pools(version.pipeline)),
         )
         inputs = Inputs(given=given, models=await self._models.resolve(event.project, names))
         return requests.build(start.run_id, target, inputs, options, self._clock())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from gateway_platform import Http, Platform, attempt_finished, attempt_requested, attempt_started, chain, running
 
+from penstock_adapters.nats.bootstrap import bootstrap
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
 from penstock_core.facts import CancelRequested, ErrorInfo, Outcome, RunRequested, StepExpanded, StepSkipped
@@ -41,6 +42,23 @@ async def test_a_run_is_in_the_log_when_it_is_accepted(platform: Platform, http:
     assert (fact.project, fact.version, fact.labels, fact.priority) == ("default", 1, {"team": "growth"}, 7)
     assert fact.trigger["type"] == "manual"
     assert fact.requested_at > 1_700_000_000
+
+
+async def test_a_run_in_an_unknown_pool_is_refused_until_there_are_executors(platform: Platform, http: Http) -> None:
+    step = ir.StepSpec(name="fit", entrypoint="steps:fit", pool="late", file="flows.py", line=3)
+    await platform.add_version(ir.Pipeline(name="pooled", nodes=(ir.Node(key="fit", step="fit"),), steps={"fit": step}))
+    definition = {"definition": {"pipeline": "pooled"}}
+    for answer in (
+        await http("POST", "/v1/runs", {"pipeline": "pooled"}),
+        await http("PUT", "/v1/deployments/pooled", definition),
+    ):
+        assert answer.status == 422
+        (problem,) = answer.json()["errors"]
+        assert problem["field"] == "steps.fit.pool"
+        assert problem["message"] == "no executor serves pool 'late' (flows.py:3); the pools are: default"
+    await bootstrap(platform.bus, pools=["late"])
+    assert (await http("POST", "/v1/runs", {"pipeline": "pooled"})).status == 202
+    assert (await http("PUT", "/v1/deployments/pooled", definition)).status == 200
 
 
 async def test_ids_sort_by_time(http: Http) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import fields, replace
 from typing import Any
 
@@ -159,6 +160,24 @@ def errors_of(inputs: Inputs, options: Options = MANUAL) -> dict[str, str]:
     with pytest.raises(InvalidInputsError) as caught:
         requests.build("r1", TARGET, inputs, options, NOW)
     return dict(caught.value.errors)
+
+
+def test_a_pool_without_executors_is_refused_with_the_pools_that_there_are() -> None:
+    step = replace(STEP, pool="gpu", file="flows.py", line=7)
+    pipeline = replace(TRAINING, steps={"fit": step})
+
+    def problems(known: Collection[str] | None) -> str:
+        target = replace(TARGET, pipeline=pipeline, known_pools=known)
+        try:
+            requests.build("r1", target, Inputs(given={"n": 1}), MANUAL, NOW)
+        except InvalidInputsError as error:
+            return error.detail
+        return ""
+
+    assert problems(None) == problems(["cpu", "gpu"]) == ""
+    where = "steps.fit.pool: no executor serves pool 'gpu' (flows.py:7)"
+    assert problems(["default", "cpu"]) == f"{where}; the pools are: cpu, default"
+    assert problems([]) == f"{where}; there are no executors"
 
 
 def test_a_request_includes_defaults_deadline_and_options() -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from penstock_adapters import cron_expressions
 from penstock_adapters.cel import CelEvaluator
 from penstock_adapters.nats.deployment_log import DeploymentLog
+from penstock_adapters.nats.known_pools import KnownPools
 from penstock_contracts.deployments import (
     DeploymentBody,
     DeploymentChange,
@@ -63,6 +64,7 @@ class Deployments:
         versions: PipelineVersions,
         models: Registry,
         artifacts: Artifacts,
+        pools: KnownPools,
         evaluator: CelEvaluator,
         project: str,
     ) -> None:
@@ -71,6 +73,7 @@ class Deployments:
         self._versions = versions
         self._models = models
         self._artifacts = artifacts
+        self._pools = pools
         self._evaluator = evaluator
 
     async def list(self) -> DeploymentList:
@@ -215,6 +218,7 @@ class Deployments:
         resolved = await model_inputs.resolve(self._models, version, definition.inputs)
         fixed = tuple(port if port.name in definition.inputs else replace(port, required=False) for port in params)
         values, wrong = requests.check_parameters(fixed, resolved)
+        problems += requests.pool_problems(version.pipeline, await self._pools.known(requests.pools(version.pipeline)))
         if wrong or problems:
             raise InvalidInputsError(f"Invalid deployment {name!r}", [*wrong, *problems])
         await self._artifacts.check_inputs(values)

@@ -18,6 +18,7 @@ from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_adapters.nats.buckets.limits import LimitSizes
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.gathered_appends import GatheredAppends
+from penstock_adapters.nats.known_pools import KnownPools
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.api import RunAccepted, RunBody
 from penstock_contracts.commands import Version
@@ -46,6 +47,7 @@ class RunRequests:
         versions: PipelineVersions,
         models: Registry,
         artifacts: Artifacts,
+        pools: KnownPools,
     ) -> None:
         self._bus = bus
         self._log = log
@@ -55,6 +57,7 @@ class RunRequests:
         self._models = models
         self._artifacts = artifacts
         self._limit_sizes = LimitSizes(bus)
+        self._known_pools = pools
 
     async def submit(
         self, body: RunBody, key: str | None, by: str, trigger: Mapping[str, str] | None = None
@@ -107,7 +110,7 @@ class RunRequests:
             pools: names of the pools with a limited size; None: they are read.
 
         Raises:
-            InvalidInputsError: inputs, labels or steps to refresh are invalid.
+            InvalidInputsError: inputs, labels or steps to refresh are invalid, or a step has an unknown pool.
         """
         inputs = await model_inputs.resolve(self._models, version, given, earlier)
         target = Target(
@@ -115,6 +118,7 @@ class RunRequests:
             pipeline=version.pipeline,
             version=version.version,
             limited_pools=await self._limit_sizes.limited_pools() if pools is None else pools,
+            known_pools=await self._known_pools.known(requests.pools(version.pipeline)),
         )
         fact = requests.build(run_id, target, inputs, options, time.time())
         await self._artifacts.check_inputs(fact.inputs)
