@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from penstock_adapters.nats.bus import Bus
 from penstock_adapters.nats.revisions import Message, append_all
+from penstock_adapters.shared_reads import SharedReads
 from penstock_contracts import deployment_codec, subjects
 from penstock_core import ids
 from penstock_core.deployments import state
@@ -40,8 +41,7 @@ class DeploymentLog:
         self._deployments: dict[Name, Deployment] = {}
         self._seq = 0
         self._created = ""
-        self._read: asyncio.Task[None] | None = None
-        self._next: asyncio.Task[None] | None = None
+        self._reads = SharedReads(self._fetch)
 
     async def all(self) -> dict[Name, Deployment]:
         """All deployments, as new as the last acknowledged change. Deleted ones are among them.
@@ -49,15 +49,7 @@ class DeploymentLog:
         Raises:
             UnavailableError: the log does not answer.
         """
-        # A read that is under way may have begun before a change that the caller knows of: wait for the next one. A
-        # next one that has not begun serves all callers, in their order.
-        if self._next is None and self._read is not None and not self._read.done():
-            self._next = asyncio.create_task(self._after(self._read))
-        if self._next is not None:
-            await asyncio.shield(self._next)
-        else:
-            self._read = asyncio.create_task(self._fetch())
-            await asyncio.shield(self._read)
+        await self._reads.get(subjects.DEPLOYMENTS)
         return self._deployments
 
     async def get(self, project: str, name: str) -> Deployment:
@@ -97,15 +89,9 @@ class DeploymentLog:
             deployment_codec.subject(fact), deployment_codec.encode(fact), deployment_codec.headers(fact, self._source)
         )
 
-    async def _after(self, read: asyncio.Task[None]) -> None:
-        await asyncio.wait([read])
-        self._read = asyncio.current_task()
-        self._next = None
-        await self._fetch()
-
-    async def _fetch(self) -> None:
+    async def _fetch(self, stream: str) -> None:
         # The leader's last sequence: a direct read may be answered by a replica that lags.
-        info = await self._bus.api(f"STREAM.INFO.{subjects.DEPLOYMENTS}")
+        info = await self._bus.api(f"STREAM.INFO.{stream}")
         last = int(info["state"]["last_seq"])
         if self._created != info["created"]:
             self._forget()
@@ -113,9 +99,9 @@ class DeploymentLog:
         for tried in range(TRIES):
             if self._seq >= last:
                 return
-            for message in await self._bus.read(subjects.DEPLOYMENTS, "deployments.>", self._seq):
+            for message in await self._bus.read(stream, "deployments.>", self._seq):
                 self._take(message)
-            if self._seq < last and await self._bus.next_seq(subjects.DEPLOYMENTS, "deployments.>", self._seq) is None:
+            if self._seq < last and await self._bus.next_seq(stream, "deployments.>", self._seq) is None:
                 self._seq = last  # the last messages are lost
             await asyncio.sleep(0.001 * tried)
         raise UnavailableError("the stream of deployments lags behind its leader: try again")
