@@ -40,6 +40,24 @@ def test_the_results_of_a_mapped_step(store: FolderStore) -> None:
     assert reader(store).load(found, None, "result") == [1, None, "x" * 70_000]
 
 
+def test_the_results_of_more_items_than_the_view_of_a_run_has(store: FolderStore) -> None:
+    found = run({"result": {"collected": {"key": "train", "count": 1203, "output": "result"}}}, train_0={})
+    counts = {"count": 1203, "finished": 1202, "succeeded": 1201, "failed": 1}
+    found.steps["train"] = Step(key="train", state="succeeded", items=counts)
+
+    def items(method: str, path: str, *, query: dict[str, Any]) -> Any:
+        assert (method, path, query["step"]) == ("GET", "/v1/runs/r/items", "train")
+        indexes = [n for n in range(1202) if n > query["after"]][: query["limit"]]
+        page: dict[str, Any] = {f"train[{n}]": {"outputs": {"result": {"value": n}}} for n in indexes if n != 7}
+        page |= {"train[7]": {"outputs": {}}} if 7 in indexes else {}
+        page = {key: {"state": "succeeded", **item} for key, item in page.items()}
+        return {"items": page, "next": indexes[-1] if indexes[-1] < 1201 else None}
+
+    transport: Any = SimpleNamespace(locate=lambda: SimpleNamespace(pid=1), json=items)
+    values = ResultReader(transport, store.root.parent).load(found, None, "result")
+    assert values == [None if n in (7, 1202) else n for n in range(1203)]
+
+
 def test_an_item_of_a_long_list(store: FolderStore, tmp_path: Path) -> None:
     rows = serialize.save([{"n": n, "text": "x" * 90} for n in range(2000)], Any, store)
     found = run({"result": {"of": rows, "path": [1999]}, "n": {"of": rows, "path": [7, "n"]}})

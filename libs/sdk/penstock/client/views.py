@@ -16,6 +16,7 @@ from penstock.client.http.sse import Message
 from penstock.client.http.transport import Transport
 
 _HTML_STEPS = 30
+_ITEMS_PAGE = 500
 _HTML_METRICS = 6
 """Most steps, and most metrics of each, that notebooks show."""
 
@@ -452,6 +453,21 @@ def get_run(transport: Transport, run_id: str) -> Run:
         NotFoundError: there is no such run.
     """
     return parse_run(transport.json("GET", f"/v1/runs/{quote(run_id)}"))
+
+
+def get_items(transport: Transport, run_id: str, step: str, state: str | None = None) -> Iterator[Item]:
+    """Fetch the started items of a mapped step by index, in pages as they are consumed.
+
+    Raises:
+        NotFoundError: there is no such run or step.
+        RefusedError: the step is not mapped.
+    """
+    after: int | None = -1
+    while after is not None:
+        query = {"step": step, "state": state, "after": after, "limit": _ITEMS_PAGE}
+        page = transport.json("GET", f"/v1/runs/{quote(run_id)}/items", query=query)
+        yield from (parse_item(key, item) for key, item in page["items"].items())
+        after = page["next"]
 
 
 def parse_accepted(data: Mapping[str, Any]) -> Run:

@@ -14,7 +14,7 @@ from penstock_gateway.errors import NotFoundError
 from penstock_gateway.runs.run_states import FoldedRun, RunStates
 from penstock_gateway.tracked.importer import TrackedRunImporter
 
-_LONG_LIST = 1_000
+_LONG_LIST = 10_000
 """Lists with more items are left as references in the view of a run."""
 
 

@@ -19,7 +19,7 @@ from penstock import serialize, store
 from penstock.client import views
 from penstock.client.artifacts.atomic_files import write_atomically
 from penstock.client.http.transport import Transport
-from penstock.client.views import Preview, Run, get_run
+from penstock.client.views import Preview, Run, get_items, get_run
 from penstock.errors import ClientError, NotFoundError
 from penstock.serialize import folders
 from penstock.store import FolderStore
@@ -130,8 +130,9 @@ class ResultReader:
                 return self._resolve(run, step.outputs[output])
             case {"collected": {"key": key, "count": count, "output": output}}:
                 # An item without a result, such as one that was skipped, counts as None.
-                found = [run.steps[item].outputs if (item := f"{key}[{n}]") in run.steps else {} for n in range(count)]
-                return {"items": [self._resolve(run, one.get(output) or {"value": None}) for one in found]}
+                outputs = self._item_outputs(run, key)
+                found = [outputs.get(f"{key}[{n}]", {}).get(output) or {"value": None} for n in range(count)]
+                return {"items": [self._resolve(run, one) for one in found]}
             case {"of": inner, "path": path}:
                 return {"of": self._resolve(run, inner), "path": path}
             case {"items": items}:
@@ -140,6 +141,16 @@ class ResultReader:
                 return {"fields": {name: self._resolve(run, item) for name, item in fields.items()}}
             case _:
                 return value
+
+    def _item_outputs(self, run: Run, key: str) -> Mapping[str, Mapping[str, Value]]:
+        """Return the outputs of the items of a mapped step by key. The view of a run lacks some if there are many."""
+        shown = {name: step.outputs for name, step in run.steps.items() if name.startswith(f"{key}[")}
+        step = run.steps.get(key)
+        counts = (step.items if step is not None else None) or {}
+        started = sum(number for state, number in counts.items() if state not in ("count", "finished"))
+        if started <= len(shown):
+            return shown
+        return {item.key: item.outputs for item in get_items(self._transport, run.run_id, key)}
 
 
 def load_value(value: Value, cache: ArtifactCache, where: str, *, unsafe: bool = True) -> Any:

@@ -31,7 +31,6 @@ _VIEW_LAG = 10.0
 """Seconds that the view of a run may lag behind its last event."""
 
 _RUNS_PAGE = 200
-_ITEMS_PAGE = 500
 _POINTS_PAGE = 20_000
 
 
@@ -186,12 +185,7 @@ class Runs:
             NotFoundError: there is no such run or step.
             RefusedError: the step is not mapped.
         """
-        after: int | None = -1
-        while after is not None:
-            query = {"step": step, "state": state, "after": after, "limit": _ITEMS_PAGE}
-            page = self._transport.json("GET", f"{_path(run_id)}/items", query=query)
-            yield from (views.parse_item(key, item) for key, item in page["items"].items())
-            after = page["next"]
+        return views.get_items(self._transport, run_id, step, state)
 
     def attempt(self, run_id: str, step: str, number: int | None = None) -> AttemptInputs:
         """Return what an attempt of a step or item was given: inputs, checkpoint, source and environment.
