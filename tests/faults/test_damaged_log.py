@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import time
@@ -9,20 +10,37 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
 from penstock import Client
+from penstock_adapters.nats.buckets.integrity import IntegrityStore
+from penstock_adapters.nats.bus import Bus
 from penstock_testkit.servers.cluster import Cluster
 from penstock_testkit.servers.nats import NatsServer
 
 from .test_standalone_faults import standalone
 
 SOURCE = """
-from penstock import ask, pipeline, step
+from penstock import ask, context, pipeline, sleep, step
 
 @step
 def double(x: int) -> int:
     return 2 * x
+
+@step
+def talk() -> int:
+    print("a line")
+    context().log_metric("loss", 0.5)
+    return 1
+
+@pipeline
+def talking() -> int:
+    return talk()
+
+@pipeline
+def sleeping() -> int:
+    return double(1).after(sleep("12s"))
 
 @pipeline
 def chain(x: int) -> int:
@@ -82,6 +100,15 @@ def flip(file: Path, at: int, bit: int) -> None:
     file.write_bytes(data)
 
 
+def cut(file: Path) -> None:
+    """Truncate a file between two messages: the server counts the others as deleted, and reports no loss."""
+    data = file.read_bytes()
+    at = 0
+    while at < len(data) // 2:
+        at += int.from_bytes(data[at : at + 4], "little") & 0x7FFFFFFF
+    os.truncate(file, at)
+
+
 def integrity(client: Client) -> dict[str, Any]:
     return client.transport.json("GET", "/v1/admin/integrity")
 
@@ -137,12 +164,7 @@ def test_a_log_that_the_server_shortens_without_a_word_is_repaired_at_the_start(
     with standalone(home):
         expected = prepare(home)
     [file] = blocks(home)
-    # Truncated between two messages, the server counts the others as deleted: only the copy has them.
-    data = file.read_bytes()
-    at = 0
-    while at < len(data) // 2:
-        at += int.from_bytes(data[at : at + 4], "little") & 0x7FFFFFFF
-    os.truncate(file, at)
+    cut(file)
     with standalone(home):
         client = Client(home=home)
         found = wait_for(
@@ -214,3 +236,45 @@ def test_separate_services_continue_after_their_log_was_damaged(cluster: Cluster
         assert client.artifacts.load(run_id) == 4 * n
     found = verified(client)
     assert found["ok"], found
+
+
+def recorded(cluster: Cluster) -> set[str]:
+    """The streams that had messages when their positions were recorded last."""
+
+    async def read() -> set[str]:
+        client = await nats.connect(cluster.nats.urls)
+        try:
+            record = await IntegrityStore(Bus(client)).read()
+            return {name for name, position in record.positions.items() if position.messages}
+        finally:
+            await client.close()
+
+    return asyncio.run(read())
+
+
+def test_the_loss_of_the_newest_output_metrics_and_timers_is_noticed(cluster: Cluster) -> None:
+    client = Client(url=cluster.url, token=cluster.token)
+    for name in ("talking", "sleeping"):
+        client.pipelines.register(f"{cluster.src / 'separate.py'}:{name}")
+    for _ in range(3):
+        client.run("talking", wait=True)
+    runs = [client.run("sleeping").run_id for _ in range(3)]
+    for run_id in runs:
+        wait_for(lambda run_id=run_id: client.runs.get(run_id).steps["sleep"].state == "suspended", "the timer")
+    known = len(integrity(client)["damages"])
+    wait_for(lambda: {"LOGS", "METRICS", "TIMERS"} <= recorded(cluster), "the record of positions")
+    assert isinstance(cluster.nats, NatsServer)
+    cluster.nats.stop()
+    for stream in ("LOGS", "METRICS", "TIMERS"):
+        for file in cluster.nats.store.glob(f"jetstream/*/streams/{stream}/msgs/*.blk"):
+            cut(file)
+    cluster.restart("nats")
+
+    def new() -> dict[str, bool]:
+        found = integrity(client)["damages"][known:]
+        return {one["stream"]: one["open"] for one in found}
+
+    wait_for(lambda: new() == {"LOGS": True, "METRICS": True}, "the damages")
+    for run_id in runs:
+        assert client.runs.wait(run_id, timeout=90).state == "succeeded"
+    client.transport.json("POST", "/v1/admin/integrity/accept")

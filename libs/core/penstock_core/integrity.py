@@ -65,10 +65,14 @@ class Damage:
 
 @dataclass(frozen=True, slots=True)
 class IntegrityRecord:
-    """The positions of all streams when they were compared last, and all damages, oldest first."""
+    """The positions of all streams when they were compared last, and all damages, oldest first.
+
+    `server` identifies the process of the broker that had these positions.
+    """
 
     positions: dict[str, StreamPosition] = field(default_factory=dict[str, StreamPosition])
     damages: tuple[Damage, ...] = ()
+    server: str = ""
 
     @property
     def open(self) -> tuple[Damage, ...]:
@@ -77,7 +81,11 @@ class IntegrityRecord:
 
 
 def compare(
-    record: IntegrityRecord, now: Mapping[str, StreamPosition], at: float, append_only: Collection[str] = ()
+    record: IntegrityRecord,
+    now: Mapping[str, StreamPosition],
+    at: float,
+    append_only: Collection[str] = (),
+    without_last: Collection[str] = (),
 ) -> list[Damage]:
     """Return the damages between recorded positions and those of now.
 
@@ -86,14 +94,18 @@ def compare(
         now: the positions of now, which must have been read after the record.
         at: the time of now in Unix seconds.
         append_only: streams of which only the oldest messages are ever deleted, or that replace messages by newer ones.
+        without_last: streams that have fewer messages since the broker was restarted, and lack the last recorded one.
     """
-    found = (_damage(name, record.positions.get(name), new, at, name in append_only) for name, new in now.items())
+    found = (
+        _damage(name, record.positions.get(name), new, at, name in append_only, name in without_last)
+        for name, new in now.items()
+    )
     missing = [_replaced(name, known, at) for name, known in record.positions.items() if name not in now]
     return [*missing, *(damage for damage in found if damage is not None)]
 
 
 def _damage(
-    name: str, known: StreamPosition | None, now: StreamPosition, at: float, append_only: bool
+    name: str, known: StreamPosition | None, now: StreamPosition, at: float, append_only: bool, without_last: bool
 ) -> Damage | None:
     if known is None:
         return Damage(f"{name}:{now.dropped}", name, "incomplete", at, 1) if now.dropped else None
@@ -107,6 +119,8 @@ def _damage(
     gone = known.first_seq + known.messages - now.first_seq - now.messages
     if append_only and gone > 0:
         return Damage(f"{name}:{now.created}:{now.last_seq}:-{gone}", name, "incomplete", at, gone)
+    if without_last:
+        return Damage(f"{name}:{now.created}:{known.last_seq}:last", name, "incomplete", at, lost)
     return None
 
 
@@ -116,11 +130,13 @@ def _replaced(name: str, known: StreamPosition, at: float) -> Damage:
     return Damage(f"{name}:{known.created}:replaced", name, "replaced", at, lost)
 
 
-def update(record: IntegrityRecord, positions: Mapping[str, StreamPosition], damages: list[Damage]) -> IntegrityRecord:
+def update(
+    record: IntegrityRecord, positions: Mapping[str, StreamPosition], damages: list[Damage], server: str = ""
+) -> IntegrityRecord:
     """Return the record with new positions and damages; known damages are not added again."""
     known = {damage.id for damage in record.damages}
     fresh = tuple(damage for damage in damages if damage.id not in known)
-    return IntegrityRecord(dict(positions), record.damages + fresh)
+    return IntegrityRecord(dict(positions), record.damages + fresh, server)
 
 
 def repaired(record: IntegrityRecord, stream: str, restored: int, notes: tuple[str, ...]) -> IntegrityRecord:

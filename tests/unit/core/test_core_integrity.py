@@ -36,6 +36,14 @@ def test_streams_from_which_only_the_oldest_messages_are_deleted() -> None:
         assert integrity.compare(record, {"S": now}, 5.0, ["S"]) == []
 
 
+def test_streams_without_their_last_recorded_message() -> None:
+    record = IntegrityRecord({"S": StreamPosition("c", 9, 3, first_seq=7)})
+    now = {"S": StreamPosition("c", 9, 0, first_seq=10)}
+    assert integrity.compare(record, now, 5.0, ["S"]) == []
+    [damage] = integrity.compare(record, now, 5.0, without_last=["S"])
+    assert (damage.kind, damage.lost) == ("incomplete", 3)
+
+
 def test_a_loss_is_found_once_and_an_empty_stream_can_be_replaced() -> None:
     assert kinds({"S": at(9, 9, dropped="x")}, {"S": at(9, 9, dropped="x")}) == []
     assert kinds({"S": at(0, 0)}, {"S": at(0, 0, "later")}) == [("S", "replaced", 0)]
