@@ -41,6 +41,7 @@ VIEWS: list[tuple[type[Any], type[Any]]] = [
     (views.Item, api.ItemView),
     (views.StepDetail, api.StepDetail),
     (views.Attempt, api.AttemptView),
+    (views.RegisteredByRun, api.RegisteredByRun),
     (views.Run, api.RunView),
     (views.Resumed, api.Resumed),
     (views.StepReason, api.StepReason),

@@ -151,6 +151,26 @@ def rules(workspace: Workspace) -> str:
     return "rules"
 
 
+def test_runs_show_the_models_that_they_registered_and_read(workspace: Workspace) -> None:
+    first = workspace.json("run", "flows.py:training", "-p", "depth=4", "-p", "name=gated")
+    (one,) = first["models"]
+    assert (one["reference"], one["step"], one["alias"], one["promoted"]) == ("gated:1", "train", "champion", True)
+    text = workspace.call("run", "flows.py:training", "-p", "depth=3", "-p", "name=gated")
+    line = "  gated:2  registered by train, not promoted to champion: accuracy > champion.accuracy: 0.3 > 0.4 is false"
+    assert "\nmodels\n" in text and line in text.splitlines()
+    assert line in workspace.call("runs", "show", "last").splitlines()
+    (refused,) = workspace.client.runs.get(workspace.json("runs", "show", "last")["run_id"]).models
+    assert (refused.version, refused.promoted, refused.gate) == (2, False, "accuracy > champion.accuracy")
+    # A model in the inputs is shown by name and version, also after the alias moved, and in a rerun.
+    read = workspace.json("run", "flows.py:scoring", "-p", "rules=model:gated@champion")["run_id"]
+    again = workspace.json("runs", "rerun", read)["run_id"]
+    for run_id in (read, again):
+        assert workspace.client.runs.get(run_id).input_models == {"rules": "gated:1"}
+        assert "rules=gated:1 x=2" in workspace.call("runs", "show", run_id)
+        assert workspace.client.runs.step(run_id, "predict").input_models == {"rules": "gated:1"}
+        assert "  rules  gated:1  " in workspace.call("runs", "show", run_id, "predict")
+
+
 def test_each_run_registers_plain_data_as_one_version(workspace: Workspace) -> None:
     first = trained(workspace, "training", depth=3, name="plain")
     second = trained(workspace, "training", depth=2, name="plain")

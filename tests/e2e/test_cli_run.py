@@ -309,7 +309,7 @@ def test_an_unusable_state_folder_is_reported(workspace: Workspace) -> None:
 def test_json_output_is_one_object(up: Workspace) -> None:
     done = up.call("run", "flows.py:hello", "--json", "--label", "team=a", "--name", "first")
     run = json.loads(done.stdout)
-    assert set(run) == {"run_id", "state", "outputs", "error", "steps"}
+    assert set(run) == {"run_id", "state", "outputs", "error", "models", "steps"}
     assert (run["state"], run["outputs"], run["error"]) == ("succeeded", {"result": 6}, None)
     assert list(run["steps"]) == ["numbers", "total"]
     step = run["steps"]["numbers"]

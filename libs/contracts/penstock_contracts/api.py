@@ -301,6 +301,9 @@ class StepDetail(StepView):
     run_id: str
     key: str
     inputs: Annotated[dict[str, Json], Field(description="values: inline JSON, or an artifact reference")]
+    input_models: Annotated[
+        dict[str, str], Field(description="the registered models among the inputs, such as churn:3, by name")
+    ]
     history: list[AttemptView]
 
 
@@ -339,6 +342,22 @@ class RunSummary(_Model):
     params: dict[str, Json] = Field(default_factory=dict)
 
 
+class RegisteredByRun(_Model):
+    """A model version that a step of the run registered, and what became of the alias that the step requested for it.
+
+    Without a requested alias, `alias` and `promoted` are null. `clauses` are the results of the comparisons of `gate`.
+    """
+
+    model: str
+    version: int
+    reference: str = Field(description="such as churn:3")
+    step: str
+    alias: str | None = None
+    promoted: bool | None = Field(default=None, description="false: the gate refused it")
+    gate: str = ""
+    clauses: list[str] = Field(default_factory=list)
+
+
 class RunView(RunSummary):
     """A run with its steps by key, in the order of the pipeline; a mapped step is followed by its items.
 
@@ -346,7 +365,11 @@ class RunView(RunSummary):
     """
 
     inputs: dict[str, Json] = Field(default_factory=dict)
+    input_models: dict[str, str] = Field(
+        default_factory=dict, description="the registered models among the inputs, such as churn:3, by parameter"
+    )
     outputs: dict[str, Json] = Field(default_factory=dict)
+    models: list[RegisteredByRun] = Field(default_factory=list)
     steps: dict[str, StepView] = Field(default_factory=dict)
     last_seq: int = 0
 

@@ -32,6 +32,8 @@ from penstock_core.pipeline.values import (
     Value,
 )
 from penstock_core.registry import references
+from penstock_core.registry.facts import ModelRegistered
+from penstock_core.registry.references import Reference
 
 LABEL_NAME_LIMIT = 100
 """Characters of the name of a label."""
@@ -68,13 +70,15 @@ class Inputs:
         given: by parameter: a JSON value, or a `Value` from a step. `{"artifact": {"sha256": …, "size": …}}` refers to
             an artifact.
         earlier: values of an earlier run, for parameters that are not given.
-        models: what the references to registered models in `given` resolve to, by parameter: an artifact, or the error
-            of the lookup.
+        earlier_models: the registered models among these values, see `RunRequested.models`.
+        models: what the references to registered models in `given` resolve to, by parameter: a version, or the error of
+            the lookup.
     """
 
     given: Mapping[str, Any]
     earlier: Mapping[str, Value] | None = None
-    models: Mapping[str, ArtifactRef | PenstockError] | None = None
+    earlier_models: Mapping[str, str] | None = None
+    models: Mapping[str, ModelRegistered | PenstockError] | None = None
 
 
 @frozen(kw_only=True)
@@ -126,7 +130,20 @@ def build(run_id: str, target: Target, inputs: Inputs, options: Options, now: fl
         caller=options.caller,
         requested_by=options.requested_by,
         limited_pools=tuple(sorted(pools(pipeline) & {*target.limited_pools})),
+        models=_used_models(pipeline.params, inputs),
     )
+
+
+def _used_models(params: Sequence[Port], inputs: Inputs) -> dict[str, str]:
+    """Return the registered models among the inputs, by parameter."""
+    given = {
+        name: str(Reference(found.model, version=found.version))
+        for name, found in (inputs.models or {}).items()
+        if isinstance(found, ModelRegistered)
+    }
+    earlier = {name: text for name, text in (inputs.earlier_models or {}).items() if name not in inputs.given}
+    used = earlier | given
+    return {port.name: used[port.name] for port in params if port.name in used}
 
 
 def invalid(pipeline: str) -> str:
@@ -227,10 +244,10 @@ def _value(port: Port, inputs: Inputs) -> Value:
     return Inline(port.default)
 
 
-def _model(resolved: ArtifactRef | PenstockError) -> Stored:
+def _model(resolved: ModelRegistered | PenstockError) -> Stored:
     if isinstance(resolved, PenstockError):
         raise InputError(f"does not refer to a registered model: {resolved}") from resolved
-    return Stored(resolved)
+    return Stored(resolved.artifact)
 
 
 def _given(port: Port, given: Any) -> Value:

@@ -84,6 +84,7 @@ from penstock_gateway.runs.cancellations import Cancellations
 from penstock_gateway.runs.large_runs import LargeRuns
 from penstock_gateway.runs.reruns import Reruns
 from penstock_gateway.runs.resumption import Resumptions
+from penstock_gateway.runs.run_models import RunModels
 from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.runs.run_search import RunSearch
@@ -334,6 +335,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         reader,
         progress,
         StepReader(reader, log, progress),
+        RunModels(models),
         requests,
         Reruns(requests, reader, versions, resumptions),
         AttemptInputsReader(reader, log, versions, version_store),

@@ -23,8 +23,8 @@ from penstock_contracts.ports import VersionReader
 from penstock_core import access, ownership, requests
 from penstock_core.errors import PenstockError, UnavailableError
 from penstock_core.facts import CancelRequested, ClockReached, Fact, StepSuspended
-from penstock_core.pipeline.values import ArtifactRef
 from penstock_core.ports import Recorded, RunLog
+from penstock_core.registry.facts import ModelRegistered
 from penstock_core.requests import Target
 from penstock_core.run import child_runs
 from penstock_core.run.effects import (
@@ -66,8 +66,8 @@ class VersionSource(VersionReader, Protocol):
 class ModelResolver(Protocol):
     """Looks up registered models."""
 
-    async def resolve(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
-        """Resolve references to registered models, by parameter: to an artifact, or to the error of the lookup."""
+    async def resolve(self, project: str, names: Mapping[str, str]) -> dict[str, ModelRegistered | PenstockError]:
+        """Resolve references to registered models, by parameter: to a version, or to the error of the lookup."""
         ...
 
 

@@ -394,7 +394,7 @@ def test_results_show_metrics_outputs_and_artifacts() -> None:
 
 def test_the_json_object_has_the_documented_shape() -> None:
     whole = summary.as_object(view(), None)
-    assert set(whole) == {"run_id", "state", "outputs", "error", "steps"}
+    assert set(whole) == {"run_id", "state", "outputs", "error", "models", "steps"}
     assert whole["outputs"] == {"accuracy": 0.97, "many": [1, 2]}
     assert whole["steps"]["train"] == {
         "state": "failed",

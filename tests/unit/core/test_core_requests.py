@@ -17,6 +17,7 @@ from penstock_core.json_schema import mismatch
 from penstock_core.pipeline.ir import Kind, Node, Pipeline, Port, StepSpec
 from penstock_core.pipeline.values import ArtifactRef, Inline, Items, ResultOf, ResultRef, Stored
 from penstock_core.registry.errors import NotFoundError
+from penstock_core.registry.facts import ModelRegistered
 from penstock_core.requests import Inputs, Options, Target
 from penstock_core.run import child_runs
 
@@ -257,8 +258,17 @@ def test_references_to_models_are_replaced_by_what_they_resolve_to() -> None:
     given = {"n": "model:churn@best", "label": "model:churn"}
     assert requests.model_references(TRAINING.params, given) == {"n": "churn@best"}  # the label takes text
     ref = ArtifactRef(sha256="a" * 64, size=1, media_type="x", format="pickle")
-    found = requests.check_inputs(TRAINING, Inputs(given=given, models={"n": ref}))
+    best = ModelRegistered(
+        project="p", model="churn", revision=4, version=3, artifact=ref, run_id="r0", key="train", attempt=1
+    )
+    found = requests.check_inputs(TRAINING, Inputs(given=given, models={"n": best}))
     assert found == {"n": Stored(ref), "label": Inline("model:churn")}
+    # The run records which version it used, and a rerun with the same inputs does, too.
+    first = requests.build("r1", TARGET, Inputs(given=given, models={"n": best}), MANUAL, NOW)
+    assert first.models == {"n": "churn:3"}
+    earlier = {"earlier": first.inputs, "earlier_models": first.models}
+    assert requests.build("r2", TARGET, Inputs(given={}, **earlier), MANUAL, NOW).models == {"n": "churn:3"}
+    assert requests.build("r2", TARGET, Inputs(given={"n": 1}, **earlier), MANUAL, NOW).models == {}
     missing = errors_of(Inputs(given=given, models={"n": NotFoundError("there is no model 'churn'")}))
     assert missing == {"inputs.n": "does not refer to a registered model: there is no model 'churn'"}
 

@@ -18,11 +18,10 @@ from penstock_contracts import model_fact_codec, subjects
 from penstock_contracts.fact_codec import UnreadableFact
 from penstock_core import ids
 from penstock_core.errors import InvalidIdError, PenstockError, UnavailableError
-from penstock_core.pipeline.values import ArtifactRef
 from penstock_core.registry import references, state
 from penstock_core.registry.decide import Decision
 from penstock_core.registry.errors import NotFoundError
-from penstock_core.registry.facts import ModelFact
+from penstock_core.registry.facts import ModelFact, ModelRegistered
 from penstock_core.registry.state import Model
 
 TRIES = 100
@@ -55,19 +54,19 @@ class ModelLog:
         ids.check_name(name, "model")
         return (await self._read(project)).get(name) or Model(project, name)
 
-    async def resolve(self, project: str, names: Mapping[str, str]) -> dict[str, ArtifactRef | PenstockError]:
-        """Resolve references to registered models, by parameter: to an artifact, or to the error of the lookup.
+    async def resolve(self, project: str, names: Mapping[str, str]) -> dict[str, ModelRegistered | PenstockError]:
+        """Resolve references to registered models, by parameter: to a version, or to the error of the lookup.
 
         See `penstock_core.requests`, which lists the references and takes the result.
 
         Raises:
             UnavailableError: the log does not answer.
         """
-        found: dict[str, ArtifactRef | PenstockError] = {}
+        found: dict[str, ModelRegistered | PenstockError] = {}
         for parameter, text in names.items():
             try:
                 reference = references.parse(text)
-                found[parameter] = (await self.get(project, reference.model)).find(reference).artifact
+                found[parameter] = (await self.get(project, reference.model)).find(reference)
             except (InvalidIdError, NotFoundError) as error:
                 found[parameter] = error
         return found

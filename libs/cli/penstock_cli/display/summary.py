@@ -57,6 +57,7 @@ def results(run: Run, artifacts: FolderStore | None) -> Iterable[Segments]:
     steps = run.steps.values()
     yield from _measured("metrics", {step.key: step.metrics for step in steps if step.metrics})
     yield from _measured("parameters", {step.key: step.params for step in steps if step.params})
+    yield from models(run)
     yield from _values("outputs", run.outputs, artifacts)
     logged = {f"{step.key}: {name}": value for step in steps for name, value in step.artifacts.items()}
     yield from _values("artifacts", logged, artifacts)
@@ -95,19 +96,42 @@ def _fill(texts: list[str], width: int) -> Iterable[str]:
     yield line
 
 
-def inputs(values: Mapping[str, Any], artifacts: FolderStore | None) -> Iterable[Segments]:
-    """Yield the inputs of a step."""
-    return _values("inputs", values, artifacts)
+def models(run: Run) -> Iterable[Segments]:
+    """Yield the model versions that a run registered, and whether they passed their gates."""
+    if run.models:
+        yield []
+        yield [("models", "bold")]
+    label = max((len(one.reference) for one in run.models), default=0)
+    for one in run.models[:_SHOWN]:
+        parts: Segments = [(f"  {one.reference:<{label}}  ", ""), (f"registered by {one.step}", "dim")]
+        if one.promoted:
+            parts.append((f", promoted to {one.alias}", "green"))
+        elif one.alias is not None:
+            why = [text for text in one.clauses if text.endswith("false")] or one.clauses
+            parts.append((f", not promoted to {one.alias}: {'; '.join(why)}", "yellow"))
+        yield parts
+    if len(run.models) > _SHOWN:
+        yield [(f"  … and {len(run.models) - _SHOWN} more", "dim")]
 
 
-def _values(title: str, values: Mapping[str, Any], artifacts: FolderStore | None) -> Iterable[Segments]:
+def inputs(
+    values: Mapping[str, Any], references: Mapping[str, str], artifacts: FolderStore | None
+) -> Iterable[Segments]:
+    """Yield the inputs of a step; `references` are the registered models among them."""
+    return _values("inputs", values, artifacts, references)
+
+
+def _values(
+    title: str, values: Mapping[str, Any], artifacts: FolderStore | None, references: Mapping[str, str] | None = None
+) -> Iterable[Segments]:
     if not values:
         return
     yield []
     yield [(title, "bold")]
     label = min(_LABEL_LIMIT, max(len(name) for name in values))
     for name, value in list(values.items())[:_SHOWN]:
-        yield [(f"  {name:<{label}}  ", ""), *_value(value, artifacts)]
+        model = [(f"{references[name]}  ", "bold")] if references and name in references else []
+        yield [(f"  {name:<{label}}  ", ""), *model, *_value(value, artifacts)]
     if len(values) > _SHOWN:
         yield [(f"  … and {len(values) - _SHOWN} more", "dim")]
 
@@ -186,6 +210,7 @@ def as_object(run: Run, artifacts: FolderStore | None) -> dict[str, Any]:
         "state": run.state,
         "outputs": plain_values(run.outputs, artifacts),
         "error": run.error,
+        "models": [dataclasses.asdict(one) for one in run.models],
         "steps": {key: step_state(step) for key, step in run.steps.items()},
     }
 

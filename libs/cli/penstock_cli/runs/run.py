@@ -153,7 +153,8 @@ def json_errors(*, wanted: bool) -> Generator[None]:
         yield
     except Exception as error:
         if wanted and not isinstance(error, errors.DetachedError):
-            output.as_json({"run_id": None, "state": None, "outputs": {}, "error": errors.message(error), "steps": {}})
+            empty: dict[str, Any] = {"run_id": None, "state": None, "outputs": {}}
+            output.as_json({**empty, "error": errors.message(error), "models": [], "steps": {}})
         raise
 
 

@@ -102,7 +102,7 @@ def _properties(run: Run) -> list[Segments]:
     if run.requested_by:
         found.append(("by", run.requested_by))
     tags = {name: text for step in run.steps.values() for name, text in step.tags.items()}
-    inputs = {name: str(plain(value, None))[:60] for name, value in run.inputs.items()}
+    inputs = {name: str(plain(value, None))[:60] for name, value in run.inputs.items()} | run.input_models
     for title, texts in (("labels", run.labels), ("tags", tags), ("inputs", inputs)):
         if texts:
             found.append((title, " ".join(f"{name}={text}" for name, text in texts.items())))
@@ -115,7 +115,8 @@ def _object(run: Run, store: FolderStore | None) -> dict[str, Any]:
     whole = summary.as_object(run, store)
     for key, step in run.steps.items():
         whole["steps"][key] |= summary.step_fields(step, store)
-    return {**summary.run_fields(run), **whole, "inputs": summary.plain_values(run.inputs, store)}
+    inputs = {"inputs": summary.plain_values(run.inputs, store), "input_models": run.input_models}
+    return {**summary.run_fields(run), **whole, **inputs}
 
 
 def _step_histories(client: Client, run: Run) -> dict[str, StepHistory]:

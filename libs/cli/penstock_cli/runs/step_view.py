@@ -30,7 +30,7 @@ def show(client: Client, run_id: str, key: str, store: FolderStore | None, *, js
         output.as_json(_object(step, items, store))
         return
     output.show([_header(step)])
-    output.show(summary.inputs(step.inputs, store))
+    output.show(summary.inputs(step.inputs, step.input_models, store))
     if step.history:
         output.line()
         columns = ("attempt", "state", "queue", "load", "run", "save", "executor")
@@ -125,6 +125,7 @@ def _object(step: StepDetail, items: Iterable[Item], store: FolderStore | None) 
         **summary.step_state(step),
         **summary.step_fields(step, store),
         "inputs": summary.plain_values(step.inputs, store),
+        "input_models": step.input_models,
         "history": [dataclasses.asdict(attempt) for attempt in step.history],
     }
     if step.items is not None:

@@ -25,6 +25,7 @@ class RunRequested:
         limited_pools: pools that had a limited size when the run was requested: attempts in them need a slot of
             `pool:NAME`. Recorded here, so that all replicas decide alike whatever they have read of the limits.
         requested_by: the principal that requested it, such as `user:ada` (see `penstock_core.access`).
+        models: the registered models among its inputs, by parameter, such as `churn:3`.
     """
 
     ce_type: ClassVar[str] = "penstock.run.requested.v1"
@@ -46,6 +47,7 @@ class RunRequested:
     caller: Caller | None = None
     requested_by: str = ""
     limited_pools: tuple[str, ...] = ()
+    models: dict[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         ids.check_name(self.run_id, "run id")

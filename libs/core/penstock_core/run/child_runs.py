@@ -19,10 +19,11 @@ from penstock_core.facts import (
     StepSuspended,
 )
 from penstock_core.pipeline import values
-from penstock_core.pipeline.values import ArtifactRef, Inline
+from penstock_core.pipeline.values import Inline
+from penstock_core.registry.facts import ModelRegistered
 from penstock_core.requests import Inputs, Options, Target
 
-Models = Mapping[str, ArtifactRef | PenstockError]
+Models = Mapping[str, ModelRegistered | PenstockError]
 
 MAX_DEPTH = 20
 """How deep runs may start each other."""

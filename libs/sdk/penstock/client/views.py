@@ -210,11 +210,13 @@ class StepDetail(Step):
     Attributes:
         inputs: values as JSON: inline, or a reference to an artifact. Those of a mapped step are its lists and what all
             items share.
+        input_models: the registered models among them, such as `churn:3`, by name.
         history: its attempts, in order.
     """
 
     run_id: str = ""
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    input_models: dict[str, str] = field(default_factory=dict[str, str])
     history: tuple[Attempt, ...] = ()
 
     __repr__ = Step.__repr__
@@ -238,10 +240,33 @@ class Resumed:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisteredByRun:
+    """A model version that a step of a run registered.
+
+    Attributes:
+        reference: such as `churn:3`.
+        alias: the alias that the step requested for it; None without one.
+        promoted: whether the alias was moved; False if the gate refused it.
+        clauses: the results of the comparisons of `gate`.
+    """
+
+    model: str
+    version: int
+    reference: str
+    step: str
+    alias: str | None = None
+    promoted: bool | None = None
+    gate: str = ""
+    clauses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """A run.
 
     Attributes:
+        input_models: the registered models among the inputs, such as `churn:3`, by parameter.
+        models: the model versions that its steps registered, and whether they were promoted.
         steps: by key; empty in lists.
         requested_by: the principal that requested it, such as `user:ada`, `trigger:nightly` or `run:ID/STEP`.
         created: False when a run with the same idempotency key existed already.
@@ -260,7 +285,9 @@ class Run:
     trigger: dict[str, str] = field(default_factory=dict[str, str])
     error: str | None = None
     inputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    input_models: dict[str, str] = field(default_factory=dict[str, str])
     outputs: dict[str, Any] = field(default_factory=dict[str, Any])
+    models: tuple[RegisteredByRun, ...] = ()
     steps: dict[str, Step] = field(default_factory=dict[str, Step])
     last_seq: int = 0
     created: bool = True
@@ -479,7 +506,8 @@ def parse_accepted(data: Mapping[str, Any]) -> Run:
 def parse_run(data: Mapping[str, Any]) -> Run:
     """Read a run from the API's JSON."""
     steps = {key: parse_step(key, view) for key, view in (data.get("steps") or {}).items()}
-    return build(Run, data, steps=steps)
+    models = tuple(build(RegisteredByRun, row, clauses=tuple(row["clauses"])) for row in data.get("models") or ())
+    return build(Run, data, steps=steps, models=models)
 
 
 def parse_reasons(data: Mapping[str, Any]) -> Reasons:

@@ -10,13 +10,13 @@ from typing import Any
 
 from penstock_contracts.commands import Version
 from penstock_core import requests
-from penstock_core.pipeline.values import Value
+from penstock_core.facts import RunRequested
 from penstock_core.requests import Inputs
 from penstock_gateway.registry.model_registry import Registry
 
 
 async def resolve(
-    models: Registry, version: Version, given: Mapping[str, Any], earlier: Mapping[str, Value] | None = None
+    models: Registry, version: Version, given: Mapping[str, Any], earlier: RunRequested | None = None
 ) -> Inputs:
     """Return the inputs of a run of a version, with references to registered models resolved.
 
@@ -24,7 +24,10 @@ async def resolve(
         models: the registered models.
         version: of the pipeline.
         given: JSON values by parameter.
-        earlier: values of an earlier run, for parameters that are not given.
+        earlier: the request of an earlier run, for parameters that are not given.
     """
     names = requests.model_references(version.pipeline.params, given)
-    return Inputs(given=given, earlier=earlier, models=await models.log.resolve(models.project, names))
+    resolved = await models.log.resolve(models.project, names)
+    if earlier is None:
+        return Inputs(given=given, models=resolved)
+    return Inputs(given=given, earlier=earlier.inputs, earlier_models=earlier.models, models=resolved)

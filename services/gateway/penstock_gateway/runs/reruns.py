@@ -63,7 +63,7 @@ class Reruns:
             cache=CacheMode(body.cache),
             refresh=body.refresh,
         )
-        fact = await self._requests.build(new_id, version, body.inputs, options, parent.inputs)
+        fact = await self._requests.build(new_id, version, body.inputs, options, parent)
         if not resumes:
             return await self._requests.append(fact)
         begin = (*fact.refresh, *(() if body.from_step is None else (body.from_step,)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Annotated, Literal
 
@@ -41,6 +42,7 @@ from penstock_gateway.runs import run_search, run_states, values, views
 from penstock_gateway.runs.attempt_inputs import AttemptInputsReader
 from penstock_gateway.runs.cancellations import Cancellations
 from penstock_gateway.runs.reruns import Reruns
+from penstock_gateway.runs.run_models import RunModels
 from penstock_gateway.runs.run_reader import RunReader
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.runs.run_search import RunSearch
@@ -154,13 +156,15 @@ async def list_runs(
 async def read_run(
     reader: Reader,
     progress: Progress,
+    models: Annotated[RunModels, feature(RunModels)],
     run_id: RunId,
     if_none_match: Annotated[str | None, Header(description="an ETag: 304 if the run has not changed")] = None,
 ) -> Response:
     """The present state of the run, with its steps in the order of the pipeline."""
     run = await reader.get(run_id)
-    await progress.refresh(run)
-    changed = f"{run.last_seq}.{run.progress_seq}" if run.progress_seq else str(run.last_seq)
+    await asyncio.gather(progress.refresh(run), models.refresh(run))
+    beside = [str(number) for number in (run.progress_seq, len(run.models)) if run.progress_seq or run.models]
+    changed = ".".join([str(run.last_seq), *beside])
     tag = {"etag": f'"{changed}"', "cache-control": "no-cache"}
     if if_none_match == tag["etag"]:
         return Response(status_code=304, headers=tag)

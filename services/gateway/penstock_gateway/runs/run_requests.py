@@ -24,7 +24,6 @@ from penstock_contracts.api import RunAccepted, RunBody
 from penstock_contracts.commands import Version
 from penstock_core import ids, requests
 from penstock_core.facts import CacheMode, RunDeleted, RunRequested
-from penstock_core.pipeline.values import Value
 from penstock_core.requests import Options, Target
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.errors import ConflictError, UnprocessableError
@@ -96,7 +95,7 @@ class RunRequests:
         version: Version,
         given: Mapping[str, Any],
         options: Options,
-        earlier: Mapping[str, Value] | None = None,
+        earlier: RunRequested | None = None,
         pools: Collection[str] | None = None,
     ) -> RunRequested:
         """Build the request of a run.
@@ -106,7 +105,7 @@ class RunRequests:
             version: of the pipeline.
             given: JSON inputs by parameter.
             options: of the run.
-            earlier: inputs of an earlier run, for parameters that are not given.
+            earlier: the request of an earlier run, for parameters that are not given.
             pools: names of the pools with a limited size; None: they are read.
 
         Raises:

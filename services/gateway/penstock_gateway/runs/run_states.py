@@ -51,6 +51,7 @@ class FoldedRun:
         started_at: when the first attempt was queued or requested.
         attempt_times: when attempts were requested, by step.
         outputs: those of a finished run with their references resolved, once they were requested.
+        models: the model versions that its steps registered; see `run_models`.
         progress: what attempts reported last, by step, up to `progress_seq` of their stream; see `step_progress`.
     """
 
@@ -64,6 +65,7 @@ class FoldedRun:
     attempt_times: dict[str, float] = field(default_factory=dict[str, float])
     details: StepDetails = field(default_factory=StepDetails)
     outputs: dict[str, Value] | None = None
+    models: list[api.RegisteredByRun] = field(default_factory=list[api.RegisteredByRun])
     progress: dict[str, AttemptProgress] = field(default_factory=dict[str, AttemptProgress])
     progress_seq: int = 0
     progress_complete: bool = False

@@ -24,12 +24,16 @@ from penstock_core.run.machine import RunState, Status
 
 @dataclass(slots=True)
 class StepDetails:
-    """By step key: the latest checkpoint, the artifacts of the running attempt by name, the item that failed last."""
+    """By step key: the latest checkpoint, the artifacts of the running attempt by name, the item that failed last.
+
+    `models` are the names of the models that attempts registered.
+    """
 
     checkpoints: dict[str, ArtifactCommitted] = field(default_factory=dict[str, ArtifactCommitted])
     artifacts: dict[str, dict[str, Value]] = field(default_factory=dict[str, dict[str, Value]])
 
     last_failed: dict[str, str] = field(default_factory=dict[str, str])
+    models: set[str] = field(default_factory=set[str])
 
     def fold(self, fact: Fact, state: RunState) -> None:
         """Update from a fact; `state` is that of the run after it."""
@@ -42,6 +46,7 @@ class StepDetails:
                 self.artifacts.pop(fact.key, None)  # those of the previous attempt
             case AttemptFinished() if fact.outcome in SUCCESSFUL:
                 self.artifacts.pop(fact.key, None)  # the fact has them all
+                self.models.update(wanted.model for wanted in fact.models)
             case AttemptFinished():
                 step = state.find(fact.key)
                 if step is not None and step.index is not None and step.status is Status.FAILED:

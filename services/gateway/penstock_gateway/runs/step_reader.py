@@ -59,6 +59,7 @@ class StepReader:
                 run_id=run_id,
                 key=key,
                 inputs={name: await self._short(run, value) for name, value in inputs.items()},
+                input_models=_models(run, inputs),
                 history=await self._attempts(run_id, key),
             )
         )
@@ -83,6 +84,21 @@ class StepReader:
             ):
                 attempts.setdefault(record.fact.attempt, []).append(record)
         return [_attempt(number, records) for number, records in sorted(attempts.items())]
+
+
+def _models(run: FoldedRun, inputs: dict[str, Value]) -> dict[str, str]:
+    """Return the registered models among the inputs of a step: those that are inputs of the run."""
+    given = run.requested.inputs
+    known = {
+        value.artifact.sha256: reference
+        for name, reference in run.requested.models.items()
+        if isinstance(value := given.get(name), values.Stored)
+    }
+    return {
+        name: known[value.artifact.sha256]
+        for name, value in inputs.items()
+        if isinstance(value, values.Stored) and value.artifact.sha256 in known
+    }
 
 
 def _attempt(number: int, records: list[Recorded]) -> AttemptView:

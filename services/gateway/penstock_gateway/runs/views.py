@@ -43,7 +43,9 @@ def _run(folded: FoldedRun) -> RunView:
     return RunView(
         **dict(summary(folded)),
         inputs=folded.requested.inputs,
+        input_models=folded.requested.models,
         outputs=outputs(folded),
+        models=folded.models,
         steps={step.key: step_view(folded, step) for step in _shown(folded)},
         last_seq=folded.last_seq,
     )
