@@ -116,6 +116,28 @@ async def test_a_slow_run_is_answered_at_the_status_address(platform: Platform, 
     assert (await http("GET", status)).json() == 8
 
 
+async def test_a_request_is_known_after_its_deployment_has_changed(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "changing", wait=0)
+    other = await deploy(http, "unrelated", wait=0)
+    location = (await http("POST", path, {"n": 1})).headers["location"]
+    [run] = await started(platform, "changing")
+    trigger = {"kind": "endpoint", "name": "renamed"}
+    await http("PUT", "/v1/deployments/changing", {"definition": {"pipeline": "chain", "triggers": [trigger]}})
+    await platform.finish(run.run_id, outputs={"result": Inline(2)})
+    assert (await http("GET", location)).json() == 2
+    assert (await http("GET", location.replace(path, other))).status == 404
+
+
+async def test_a_gateway_that_stops_answers_the_requests_that_wait(tmp_path: Path) -> None:
+    async with running(tmp_path) as platform:
+        http = Http(platform)
+        path = await deploy(http, "waiting", wait=30)
+        waiting = asyncio.create_task(http("POST", path, {"n": 1}))
+        await started(platform, "waiting")
+        await platform.gateway.stop()
+        assert (await waiting).status == 202
+
+
 async def test_the_caller_says_how_long_to_wait(platform: Platform, http: Http) -> None:
     path = await deploy(http, "patient", wait=30)
     assert (await http("POST", path, {"n": 1}, headers={"prefer": "respond-async"})).status == 202
@@ -413,6 +435,20 @@ async def test_an_invalid_request_takes_no_place_in_the_queue(platform: Platform
     assert (await http("POST", path, {"n": 2})).status == 429
 
 
+async def test_runs_of_other_triggers_take_no_place_in_the_queue(platform: Platform, http: Http) -> None:
+    on = {"kind": "event", "name": "on", "types": ["com.acme.both"], "inputs": {"n": "1"}}
+    endpoint = {"kind": "endpoint", "name": "endpoint", "queue": 2}
+    await http("PUT", "/v1/deployments/both", {"definition": {"pipeline": "chain", "triggers": [on, endpoint]}})
+    path = "/v1/endpoints/default/both?wait=0"
+    assert (await http("POST", path, {"n": 1})).status == 202
+    for n in range(3):
+        event = {"specversion": "1.0", "type": "com.acme.both", "source": "test", "id": str(n)}
+        assert (await http("POST", "/v1/events", event)).status == 202
+    await started(platform, "both", 4)
+    assert (await http("POST", path, {"n": 2})).status == 202
+    assert (await http("POST", path, {"n": 3})).status == 429
+
+
 async def test_the_rate_is_limited(platform: Platform, http: Http) -> None:
     path = await deploy(http, "metered", wait=0, rate=0.01)
     assert (await http("POST", path, {"n": 1})).status == 202
@@ -430,11 +466,11 @@ async def test_another_gateway_knows_the_queue(tmp_path: Any) -> None:
         await started(platform, "shared", 2)
         tracker = _fresh_tracker(platform)
         try:
-            assert await tracker.full("shared", 2)
-            assert not await tracker.full("shared", 3)
+            assert await tracker.full("shared", "endpoint", 2)
+            assert not await tracker.full("shared", "endpoint", 3)
             [first, _] = await runs(platform, "shared")
             await platform.finish(first.run_id, outputs={"result": Inline(0)})
-            await _until(lambda: tracker.full("shared", 2), lambda full: not full)
+            await _until(lambda: tracker.full("shared", "endpoint", 2), lambda full: not full)
         finally:
             await tracker.close()
 

@@ -90,7 +90,14 @@ def apply(
             for name in extra:
                 if not dry_run:
                     client.deployments.delete(name, reason=f"not in {file.name}")
+            calls = (
+                []
+                if dry_run or json
+                else [line for one in applied if one.changed for line in addresses.lines(client, one)]
+            )
     _print(applied, dry_run=dry_run, json=json, deleted=extra)
+    for text in calls:
+        output.line(text)
     if not (dry_run or json):
         session.note_triggers(connected)
 

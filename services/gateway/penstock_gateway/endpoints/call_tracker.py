@@ -49,6 +49,7 @@ class CallTracker:
         self._following = {subjects.DECISIONS: asyncio.Event(), subjects.RUNS: asyncio.Event()}
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
         self._counted: dict[str, asyncio.Task[None]] = {}
+        self._triggers: dict[str, str] = {}
         self._undecided: defaultdict[str, dict[str, float]] = defaultdict(dict)
         self._unfinished: defaultdict[str, set[str]] = defaultdict(set)
         self._deployments: dict[str, str] = {}
@@ -63,13 +64,14 @@ class CallTracker:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._counted.values(), return_exceptions=True)
 
-    async def full(self, deployment: str, limit: int) -> bool:
-        """Return whether an endpoint has `limit` unfinished requests.
+    async def full(self, deployment: str, trigger: str, limit: int) -> bool:
+        """Return whether an endpoint, the trigger of a deployment, has `limit` unfinished requests.
 
         Raises:
             UnavailableError: the streams or the read model do not answer.
         """
         await self._ready()
+        self._triggers[deployment] = trigger
         task = self._counted.get(deployment)
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             task = self._counted[deployment] = asyncio.create_task(self._fill(deployment))
@@ -142,9 +144,11 @@ class CallTracker:
 
     def _decided(self, message: StreamMessage) -> None:
         words = message.subject.split(".")
-        if len(words) != 5 or words[2] not in self._counted:
+        if len(words) != 5:
             return
-        _, _, deployment, digest, _ = words
+        _, _, deployment, digest, trigger = words
+        if self._triggers.get(deployment) != trigger:
+            return
         self.drop(deployment, digest)
         decision = deployment_codec.read(message.subject, EventDecided.ce_type, message.data)
         if isinstance(decision, EventDecided) and decision.outcome in _STARTING:

@@ -205,8 +205,8 @@ class Endpoints:
         """
         sequence, _, digest = id.partition("-")
         event = await self._events.get(int(sequence)) if sequence.isdecimal() and len(sequence) < 16 else None
-        at = event_subject(endpoint.name, endpoint.trigger.name)
-        if event is None or event.digest != digest or (event.type, event.subject) != (ENDPOINT_CALLED, at):
+        known = event is not None and event.digest == digest and event.type == ENDPOINT_CALLED
+        if event is None or not known or event.subject.partition("/")[0] != endpoint.name:
             raise NotFoundError(f"Endpoint {endpoint.name!r} has no request {id[:100]!r}", "requests expire")
         return await self._outcome(Call(endpoint=endpoint.name, event=event), time.monotonic() + wait)
 
@@ -244,7 +244,7 @@ class Endpoints:
                 raise TooManyRequestsError(
                     f"Endpoint {endpoint.name!r} accepts {trigger.rate:g} requests per second", retry_after=seconds
                 )
-        if await self._tracker.full(endpoint.name, trigger.queue):
+        if await self._tracker.full(endpoint.name, trigger.name, trigger.queue):
             raise TooManyRequestsError(
                 f"Endpoint {endpoint.name!r} has {trigger.queue} unfinished requests, which is its limit",
                 retry_after=_BUSY_RETRY,
