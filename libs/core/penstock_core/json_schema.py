@@ -95,6 +95,11 @@ def takes_text(schema: Any) -> bool:
     return any(one.get("type") == "string" and "format" not in one for one in alternatives(schema))
 
 
+def lists_value(schema: Any, value: Any) -> bool:
+    """Whether a value is one of those that a schema enumerates."""
+    return any(value in _list(one, "enum") or one.get("const") == value for one in alternatives(schema))
+
+
 def alternatives(schema: Any, root: Any = None) -> list[Schema]:
     """Return the schemas of which a value has to match one; of a schema without alternatives itself."""
     whole = schema if root is None or (isinstance(schema, dict) and "$defs" in schema) else root

@@ -36,7 +36,9 @@ def named(value: Any, schema: Any) -> str | None:
     match value:
         case {"artifact": {"model": str(text), **rest}} if not rest and len(cast("dict[str, Any]", value)) == 1:
             return text.removeprefix(PREFIX)
-        case str() if value.startswith(PREFIX) and not json_schema.takes_text(schema):
+        case str() if value.startswith(PREFIX) and not (
+            json_schema.takes_text(schema) or json_schema.lists_value(schema, value)
+        ):
             return value.removeprefix(PREFIX)
         case _:
             return None
