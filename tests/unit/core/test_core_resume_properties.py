@@ -135,13 +135,7 @@ class Runs:
             case values.Fields(fields):
                 return {name: self.plain(item, run_id) for name, item in fields.items()}
             case values.Element(of, path):
-                whole = self.plain(of, run_id)
-                if isinstance(whole, str):
-                    return f"{whole} {path}"
-                found = log_index.part(whole, path)
-                if found is MISSING:
-                    raise NoSuchPartError(f"{path} does not exist")
-                return found
+                return _part(self.plain(of, run_id), path)
 
     def _find(self, run_id: str, tail: str) -> AttemptFinished | StepReused | None:
         return next(
@@ -183,6 +177,17 @@ class Runs:
         new = f"r{len(self.logs)}"
         found = resume(self.states[old], self.plan, new, changes)
         return self.run(p, seed=seed, taken=found.facts), found
+
+
+def _part(whole: Any, path: tuple[int | str, ...]) -> Any:
+    """Return a part of a plain value; the parts of an artifact are known to its reader only."""
+    for n, one in enumerate(path):
+        if isinstance(whole, str) and whole.startswith("artifact "):
+            return f"{whole} {path[n:]}"
+        whole = log_index.part(whole, (one,))
+        if whole is MISSING:
+            raise NoSuchPartError(f"{path[: n + 1]} does not exist")
+    return whole
 
 
 def _result(text: str) -> Value:
