@@ -92,6 +92,8 @@ def _runs(arguments: Sequence[str]) -> typer.Typer:
 
 def _called(commands: Mapping[str, str], arguments: Sequence[str]) -> list[str]:
     """Return the commands that the arguments may call: one, if they begin with its name."""
+    if arguments and arguments[0] == "--version":
+        return []
     return [arguments[0]] if arguments and arguments[0] in commands else list(commands)
 
 

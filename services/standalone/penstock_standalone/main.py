@@ -55,8 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--embedded", action="store_true", help="stop when it is idle (PENSTOCK_IDLE)")
     options = parser.parse_args(arguments)
     if options.embedded:
-        # It outlives the command that started it, whose caller may wait until the other ends of its pipes are closed.
-        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        _close_inherited_files()
     changes = {name: value for name in ("home", "port") if (value := getattr(options, name)) is not None}
     process_secrets.protect()
     settings = StandaloneSettings(**changes)
@@ -71,6 +70,17 @@ def main(arguments: list[str] | None = None) -> int:
         return event_loop.run(_run(settings, state, embedded=options.embedded))
     finally:
         state.release()
+
+
+def _close_inherited_files() -> None:
+    """Close what the command that started this platform has inherited: its caller may wait for the end of a pipe.
+
+    Not by `os.closerange`, which may try each of a billion numbers.
+    """
+    for number in [int(name) for name in os.listdir("/proc/self/fd")]:  # noqa: PTH208 - names, not paths
+        if number > 2:
+            with contextlib.suppress(OSError):
+                os.close(number)
 
 
 async def _run(settings: StandaloneSettings, state: StateFolder, *, embedded: bool) -> int:
