@@ -15,17 +15,17 @@ import math
 import symtable
 import textwrap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from penstock.authoring import Pipeline, Step
 from penstock.errors import SourceError
+from penstock.interactive import bindings
+from penstock.interactive.bindings import DEFINITIONS, IMPORTS
 from penstock.interactive.cells import Cell
 
 _NUMBERS = (bool, int, float, type(None))
-_COMPOUND = (ast.If, ast.Try, ast.With)
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _SHELL = "get_ipython"
 
 
@@ -48,14 +48,6 @@ class _Definition:
     assigns: bool = False
 
 
-@dataclass(slots=True)
-class _Bindings:
-    """The statements of a session by the names that they bind, oldest first, and those that change a name."""
-
-    bound: dict[str, list[tuple[Cell, ast.stmt]]] = field(default_factory=dict[str, list[tuple[Cell, ast.stmt]]])
-    changed: dict[str, tuple[Cell, ast.stmt]] = field(default_factory=dict[str, tuple[Cell, ast.stmt]])
-
-
 def write(name: str, namespace: Mapping[str, Any], history: list[Cell]) -> SessionModule:
     """Write the module of the pipeline that is called `name` in the session.
 
@@ -69,7 +61,7 @@ class _Writer:
     def __init__(self, namespace: Mapping[str, Any], history: list[Cell]) -> None:
         self._namespace = namespace
         self._history = history
-        self._bindings = _bindings(history)
+        self._bindings = bindings.read(history)
         self._parts: dict[str, None] = {}
         self._assigned: list[str] = []
         self._seen: set[str] = set()
@@ -129,7 +121,7 @@ class _Writer:
 
     def _imports(self, name: str, module: ModuleType) -> list[_Definition]:
         """Return every import of a name: `import a.b` and `import a.c` both bind `a`."""
-        found = [(cell, one) for cell, one in self._bindings.bound.get(name, []) if _is_import(one)]
+        found = [(cell, one) for cell, one in self._bindings.bound.get(name, []) if isinstance(one, IMPORTS)]
         if not found:
             return [_Definition(f"import {module.__name__} as {name}", "import", frozenset())]
         return [_Definition(ast.unparse(one), cell.label, frozenset()) for cell, one in found]
@@ -141,7 +133,7 @@ class _Writer:
         except (OSError, TypeError, SyntaxError):
             pass
         for cell, one in reversed(self._bindings.bound.get(name, [])):
-            if isinstance(one, _DEFINITIONS) and _is_code_of(cell.source, function):
+            if isinstance(one, DEFINITIONS) and _is_code_of(cell.source, function):
                 return _definition(_segment(cell, one), cell.label)
         raise SourceError(
             f"the source of {name!r} is not kept by this session: define it in a notebook, in IPython, or in a file"
@@ -161,17 +153,15 @@ class _Writer:
                 f"{where} that {change[0].label} changes (line {change[1].lineno}): pass it as an input, or make it in "
                 "a function or in one assignment"
             )
-        if any(isinstance(node, ast.Await) for node in ast.walk(one)) and not isinstance(one, _DEFINITIONS):
+        if any(isinstance(node, ast.Await) for node in ast.walk(one)) and not isinstance(one, DEFINITIONS):
             raise SourceError(f"{where} that {cell.label} makes with `await` (line {one.lineno}): pass it as an input")
-        made = _definition(
-            _segment(cell, one), cell.label, assigns=not isinstance(one, (*_DEFINITIONS, ast.ImportFrom))
-        )
+        made = _definition(_segment(cell, one), cell.label, assigns=not isinstance(one, (*DEFINITIONS, ast.ImportFrom)))
         if _SHELL in made.at_once:
             raise SourceError(
                 f"{where} that {cell.label} makes with a magic or a shell command (line {one.lineno}): pass it as an "
                 "input, or write it as plain Python"
             )
-        if name in made.at_once and not isinstance(one, _DEFINITIONS):
+        if name in made.at_once and not isinstance(one, DEFINITIONS):
             raise SourceError(
                 f"{where} that {cell.label} makes from its own earlier value (line {one.lineno}): pass it as an input, "
                 "or use another name"
@@ -187,84 +177,10 @@ def _function(value: Any) -> FunctionType | None:
     return inner if isinstance(inner, FunctionType) else None
 
 
-def _bindings(history: list[Cell]) -> _Bindings:
-    found = _Bindings()
-    for cell in history:
-        for one in cell.statements():
-            for name in _bound(one):
-                found.bound.setdefault(name, []).append((cell, one))
-                found.changed.pop(name, None)
-            for name in _changed(one):
-                found.changed[name] = (cell, one)
-    return found
-
-
-def _bound(one: ast.stmt) -> Iterator[str]:
-    """Yield the names that a top-level statement binds in a way that can be repeated."""
-    match one:
-        case ast.FunctionDef(name) | ast.AsyncFunctionDef(name) | ast.ClassDef(name):
-            yield name
-        case ast.Import(names) | ast.ImportFrom(names=names):
-            yield from (alias.asname or alias.name.partition(".")[0] for alias in names)
-        case ast.Assign() | ast.AnnAssign(value=ast.expr()):
-            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
-            yield from (name for target in targets for name in _stored(target))
-        case ast.If() | ast.Try() | ast.With() if not _is_main_guard(one):
-            yield from (name for inner in ast.iter_child_nodes(one) for name in _bound_inside(inner))
-        case _:
-            pass
-
-
-def _bound_inside(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.stmt):
-        yield from _bound(node)
-    elif isinstance(node, ast.ExceptHandler | ast.withitem):
-        yield from (name for inner in ast.iter_child_nodes(node) for name in _bound_inside(inner))
-
-
-def _changed(one: ast.stmt) -> Iterator[str]:
-    """Yield the names that a top-level statement changes: `x += 1`, `x[0] = 1`, `x.a = 1`, `del x`, `for x in …`."""
-    if isinstance(one, _DEFINITIONS) or _is_main_guard(one):
-        return
-    for node in ast.walk(one):
-        match node:
-            case ast.AugAssign(target=target):
-                yield from _root(target)
-            case ast.Assign(targets=targets):
-                yield from (name for target in targets if not isinstance(target, ast.Name) for name in _root(target))
-            case ast.Delete(targets=targets):
-                yield from (name for target in targets for name in _root(target))
-            case ast.For() | ast.While() | ast.Match():
-                yield from _stored(node)
-            case _:
-                pass
-
-
-def _root(target: ast.expr) -> Iterator[str]:
-    while isinstance(target, ast.Subscript | ast.Attribute):
-        target = target.value
-    if isinstance(target, ast.Name):
-        yield target.id
-
-
-def _stored(node: ast.AST) -> list[str]:
-    return [one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)]
-
-
-def _is_import(one: ast.stmt) -> bool:
-    return isinstance(one, ast.Import | ast.ImportFrom)
-
-
-def _is_main_guard(one: ast.stmt) -> bool:
-    return isinstance(one, ast.If) and any(
-        isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(one.test)
-    )
-
-
 def _segment(cell: Cell, one: ast.stmt) -> str:
     """Return the source of a statement, with its decorators."""
     lines = cell.source.splitlines()
-    decorators = one.decorator_list if isinstance(one, _DEFINITIONS) else []
+    decorators = one.decorator_list if isinstance(one, DEFINITIONS) else []
     first = min([one.lineno, *(node.lineno for node in decorators)])
     if len(lines) < (one.end_lineno or 0) or not decorators:
         return ast.get_source_segment(cell.source, one) or ast.unparse(one)
