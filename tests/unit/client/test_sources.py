@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock import sources
+from penstock import sources, user_modules
 from penstock.errors import SourceError
 
 ONE = """
@@ -59,7 +59,7 @@ def test_a_pipeline_is_named_by_variable_or_name(named: str, found: str) -> None
 @pytest.mark.parametrize("name", ["pipeline.py", "proj.py", "main.py", "whatever.py"])
 def test_a_folder_resolves_to_its_default_file(name: str) -> None:
     write(f"proj/{name}", ONE)
-    target = sources.locate("proj")
+    target = user_modules.locate("proj")
     assert (target.file.name, target.name) == (name, name.removesuffix(".py"))
 
 
@@ -68,7 +68,7 @@ def test_a_module_of_a_package_is_imported_as_such() -> None:
     write("lib/acme/helpers.py", "VALUE = 3\n")
     write("lib/acme/flows/__init__.py", "")
     file = write("lib/acme/flows/train.py", ONE + "\nfrom ..helpers import VALUE\n")
-    target = sources.locate(str(file))
+    target = user_modules.locate(str(file))
     assert (target.name, target.root) == ("acme.flows.train", Path("lib").resolve())
     assert sources.load(str(file)).function.__module__ == "acme.flows.train"
 

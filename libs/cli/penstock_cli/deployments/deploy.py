@@ -35,11 +35,11 @@ def deploy(
     stays as it is. Deployments start runs only while a platform is running: see `penstock up`.
     """
     # Heavy imports stay out of `--help`.
-    from penstock import sources
+    from penstock import sources, user_modules
     from penstock_cli.platform import session
 
     with run.json_errors(wanted=json):
-        sources.locate(source)
+        user_modules.locate(source)
         with session.ensure_platform() as embedded:
             with run.stdout_to_stderr() if json else contextlib.nullcontext():
                 declared = sources.load_deployments(source)

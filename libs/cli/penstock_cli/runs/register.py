@@ -21,11 +21,11 @@ def register(
     An equal version keeps its number. `penstock run` registers experiments, which these never use.
     """
     # Heavy imports stay out of `--help`.
-    from penstock import sources
+    from penstock import sources, user_modules
     from penstock_cli.platform import session
 
     with run.json_errors(wanted=json):
-        sources.locate(source)
+        user_modules.locate(source)
         with session.ensure_platform() as embedded:
             with run.stdout_to_stderr() if json else contextlib.nullcontext():
                 prepared = sources.prepare(source)

@@ -89,7 +89,7 @@ def run(
     3 the platform is missing, broken or rejected the request. With --detach, 0 means that the run was accepted.
     """
     # Imported after the embedded platform was started.
-    from penstock import sources
+    from penstock import user_modules
     from penstock.client import platform
     from penstock_cli.runs import published
 
@@ -100,7 +100,7 @@ def run(
     with json_errors(wanted=json), exit_on_sigterm():
         registered = published.parse(source)
         if registered is None or not (os.environ.get("PENSTOCK_URL") or platform.state_folder().exists()):
-            sources.locate(source)
+            user_modules.locate(source)
             ended = _run_source(source, param or [], wanted, options, detach=detach)
         else:
             ended = _run_registered(registered, param or [], wanted, options, detach=detach)
