@@ -14,6 +14,8 @@ from penstock import Client
 from penstock_testkit.servers.cluster import Cluster
 from penstock_testkit.servers.nats import NatsServer
 
+from .test_backup import penstock
+
 PIPELINE = """
 import time
 
@@ -82,6 +84,8 @@ def test_a_full_disk_is_reported_and_runs_go_on_after_a_restart(tmp_path: Path, 
         until(blocked, cluster)
         until(lambda: any("stores nothing" in text for text in client.platform_info()["problems"]), cluster)
         assert not client.platform_info()["ready"]
+        where = {"PENSTOCK_URL": cluster.url, "PENSTOCK_TOKEN": cluster.token}
+        assert "stream RUNS stores nothing" in penstock(tmp_path / "operator", "doctor", **where).stdout
         assert any(client.runs.get(run_id).state == "running" for run_id in accepted)
         ballast.unlink()
         nats.stop()

@@ -141,7 +141,8 @@ class Bus:
                     check(answer)
         except UnavailableError as error:
             first, _, _ = self.unstored.get(first_part, (sent, sent, ""))
-            self.unstored[first_part] = (first, time.monotonic(), str(error))
+            why = str(error).replace(subject, "nats-server")  # so that all processes report the same problem
+            self.unstored[first_part] = (first, time.monotonic(), why)
             raise
         self.unstored.pop(first_part, None)
         return answer
