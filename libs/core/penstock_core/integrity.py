@@ -166,7 +166,7 @@ def describe(damage: Damage) -> str:
         "unreadable": "has messages that cannot be read",
     }[damage.kind]
     missing = damage.lost - damage.restored
-    text = f"stream {damage.stream} {what}: {damage.lost} messages"
+    text = f"stream {damage.stream} {what}" + (f": {damage.lost} messages" if damage.lost else "")
     text += f", {damage.restored} of them restored" if damage.restored else ""
     text += f", {missing} missing" if damage.restored and missing else ""
     return f"{text} ({'; '.join(damage.notes)})" if damage.notes else text

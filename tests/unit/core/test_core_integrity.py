@@ -62,3 +62,4 @@ def test_restored_messages_close_the_latest_damages_first() -> None:
         "stream S lost its end: 4 messages, 2 of them restored, 2 missing (run r: its request is lost)"
     )
     assert not integrity.accept(record).open
+    assert integrity.describe(Damage("4", "S", "replaced", 3.0, 0)) == "stream S was created again without its messages"
