@@ -27,6 +27,7 @@ from penstock_core.pipeline.values import (
     Fields,
     Inline,
     Items,
+    Lists,
     ResultOf,
     Stored,
     Value,
@@ -251,7 +252,7 @@ def _model(resolved: ModelRegistered | PenstockError) -> Stored:
 
 
 def _given(port: Port, given: Any) -> Value:
-    if isinstance(given, Stored | Items | Fields | ResultOf | Collected | Element):
+    if isinstance(given, Stored | Items | Lists | Fields | ResultOf | Collected | Element):
         return given  # only the step that reads it knows its type
     value = _json(given)
     match value:

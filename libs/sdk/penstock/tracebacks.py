@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import importlib
 import inspect
 import os.path
@@ -43,6 +44,15 @@ def called_by_user() -> bool:
     while frame is not None and frame.f_code.co_filename == "<frozen abc>":
         frame = frame.f_back
     return frame is not None and not frame.f_code.co_filename.startswith((*_FOLDERS, *_LIBRARIES, "<frozen "))
+
+
+def operation() -> str:
+    """The bytecode operation in which user code calls the function that calls this one; empty if it does not."""
+    frame = inspect.currentframe()
+    frame = frame.f_back.f_back if frame is not None and frame.f_back is not None else None
+    if frame is None or frame.f_lasti < 0 or frame.f_code.co_filename.startswith(_FOLDERS):
+        return ""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]]
 
 
 def is_platform(filename: str) -> bool:

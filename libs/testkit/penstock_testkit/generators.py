@@ -181,7 +181,9 @@ class _Maker:
             case 2 if earlier:
                 return self.output(fans or earlier)
             case 3:
-                return values.BoundItems((values.Param("p"), *((self.output(earlier),) if earlier else ())))
+                items = values.BoundItems((values.Param("p"), *((self.output(earlier),) if earlier else ())))
+                lists = values.BoundLists((values.Param("list"), items, *(Output(node.key) for node in fans[:1])))
+                return lists if len(earlier) % 2 else items
             case _:
                 return Inline([f"e{number}" for number in range(self.choose(10))])
 

@@ -72,6 +72,7 @@ value: st.SearchStrategy[Value] = st.recursive(
     ),
     lambda inner: (
         st.builds(values.Items, st.lists(inner, max_size=3).map(tuple))
+        | st.builds(values.Lists, st.lists(inner, max_size=3).map(tuple))
         | st.builds(values.Fields, st.dictionaries(names, inner, max_size=3))
     ),
     max_leaves=4,
@@ -87,6 +88,7 @@ def bindings(nodes: list[str]) -> st.SearchStrategy[Binding]:
         | st.builds(values.Output, st.sampled_from(nodes), st.sampled_from(["result", "extra"])),
         lambda inner: (
             st.builds(values.BoundItems, st.lists(inner, max_size=3).map(tuple))
+            | st.builds(values.BoundLists, st.lists(inner, max_size=3).map(tuple))
             | st.builds(values.BoundFields, st.dictionaries(names, inner, max_size=3))
         ),
         max_leaves=5,

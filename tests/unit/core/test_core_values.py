@@ -46,7 +46,7 @@ def test_a_binding_reads_the_outputs_named_in_its_json(binding: values.Binding) 
                 found.append(Output(node, output))
             case {"param": name}:
                 found.append(name)
-            case {"items": [*items]}:
+            case {"items": [*items]} | {"lists": [*items]}:
                 for item in items:
                     walk(item)
             case {"fields": {**fields}}:

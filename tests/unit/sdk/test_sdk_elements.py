@@ -189,3 +189,23 @@ def test_reading_one_element_reads_only_its_bytes(store: FolderStore, monkeypatc
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read()
+
+
+def test_joined_lists_are_read_as_one(store: FolderStore) -> None:
+    lists: list[Any] = [[1, 2], [{"n": n, "text": "é\n" * 20} for n in range(3000)], [Plain(1), Plain(2)], []]
+    saved = {"lists": [serialize.save(one, Any, store) for one in lists]}
+    assert saved["lists"][1]["artifact"]["format"] == "jsonl"
+    expected = [item for one in lists for item in one]
+    assert serialize.load(saved, list[Any], store) == expected
+    assert serialize.load(saved, tuple[Any, ...], store) == tuple(expected)
+    for index in (0, 2, 3001, 3003):
+        assert read(saved, store, index) == expected[index]
+    assert read(saved, store, 5, "n") == 3
+    with pytest.raises(UnloadableError, match="part that does not exist"):
+        read(saved, store, 3004)
+
+
+def test_a_part_that_is_no_list_is_an_error_of_the_input(store: FolderStore) -> None:
+    saved = {"lists": [{"value": [1]}, serialize.save(Plain(1), Any, store)]}
+    with pytest.raises(TypeError, match=r"input 'x': part 1 of it is a value of type Plain, not a list"):
+        serialize.load(saved, list[Any], store, where="input 'x'")

@@ -11,7 +11,7 @@ from sdk_user_modules import UserModules
 from penstock import DefinitionError, pipeline
 from penstock_core.pipeline import ir, ir_check
 from penstock_core.pipeline.ir import MapSpec
-from penstock_core.pipeline.values import BoundItems, Inline, Output, Param
+from penstock_core.pipeline.values import BoundItems, BoundLists, Inline, Output, Param
 
 
 def nodes(compiled: ir.Pipeline) -> dict[str, ir.Node]:
@@ -61,6 +61,50 @@ def test_lists_may_be_literals_parameters_references_results_and_mapped_results(
     ]
     assert inputs[5:7] == [Inline([]), Output("square-8")]
     assert inputs[8] == BoundItems((Param("given"), Inline([1]), Output("numbers")))
+
+
+def test_lists_of_unknown_length_are_joined() -> None:
+    @pipeline
+    def p(given: list[int], pair: tuple[int, ...]) -> Any:
+        mapped = samples.square.map(given)
+        one = samples.square(1)
+        found = [0]
+        found += mapped
+        samples.total([*mapped, one, 5, *given])
+        samples.total(mapped + given)
+        samples.total([1] + mapped + [one])  # noqa: RUF005 - what is tested
+        samples.total(found)
+        samples.total([*pair])
+        samples.square.map([*mapped, one])
+        samples.square.map(mapped + [2])  # noqa: RUF005 - what is tested
+        return [*mapped, *given]
+
+    compiled = p.compile()
+    mapped, given, one = Output("square"), Param("given"), Output("square-2")
+    inputs = [node.inputs.get("x", node.inputs.get("values")) for node in compiled.nodes[2:]]
+    assert inputs == [
+        BoundLists((mapped, BoundItems((one, Inline(5))), given)),
+        BoundLists((mapped, given)),
+        BoundLists((BoundItems((Inline(1),)), mapped, BoundItems((one,)))),
+        BoundLists((BoundItems((Inline(0),)), mapped)),
+        BoundLists((Param("pair"),)),
+        BoundLists((mapped, BoundItems((one,)))),
+        BoundLists((mapped, BoundItems((Inline(2),)))),
+    ]
+    assert compiled.outputs == {"result": BoundLists((mapped, given))}
+    assert p.local(given=[2, 3], pair=(1,)) == [4, 9, 2, 3]
+
+
+def test_joined_lists_pass_through_nested_pipelines() -> None:
+    @pipeline
+    def inner(values: list[int]) -> list[int]:
+        return [*samples.square.map(values), 7]
+
+    @pipeline
+    def outer(given: list[int]) -> int:
+        return samples.total([*inner([*given, 1]), *inner(given)])
+
+    assert outer.local(given=[2, 3]) == 4 + 9 + 1 + 7 + 4 + 9 + 7
 
 
 def _traced(made: Any) -> tuple[ir.Node, ...]:
@@ -214,6 +258,25 @@ WRONG = [
     ("one(train.partial([1]).map(depth=[1]))", "was given the outputs (model, score) of step 'train'"),
     ("square(square.map([1]))", "input 'x' of step 'square-2' takes int, but the result of step 'square' is list[int]"),
     ("train.partial([1]).map(depth=[1]).mode", "step 'train' has no output 'mode' (its outputs: model, score)"),
+    ("square([*square.map([1])][0])", "can only be inside a list, as in [*scores, 1.0]"),
+    ("train([1], *square.map([1]))", "can only be inside a list, as in [*scores, 1.0]"),
+    ("square.map([1]) + text()", "cannot be calculated with"),
+    ("text() + square.map([1])", "cannot be calculated with"),
+    ("square.map([1]) + (1,)", "cannot be calculated with"),
+    ("square(1) + [1]", "cannot be calculated with"),
+    ("list(square.map([1]))", "cannot be walked through or measured"),
+    ("[x for x in square.map([1])]", "cannot be walked through or measured"),
+    ("a, b = square.map([1])", "cannot be walked through or measured"),
+    ("[*text()]", "cannot be walked through or measured"),
+    ("total([*square.map([1]), text()])", "item 1 takes int, but"),
+    (
+        "total([1, *train.partial([1]).map(depth=[1]).score])",
+        "item 1 takes int, but output 'score' of step 'train' is list",
+    ),
+    (
+        "total([*square.with_options(min_success=1).map([1])])",
+        "item 0 takes int, but the result of step 'square' is list[",
+    ),
     ("square.with_options(window=0)", "window must be a whole number from 1 to 10000, not 0"),
     ("square.with_options(min_success=1.5)", "min_success must be a whole number of items, or a fraction"),
     ("square.with_options(min_success=True)", "min_success must be a whole number of items, or a fraction"),

@@ -44,14 +44,8 @@ def is_reference(value: Value) -> bool:
     match value:
         case values.ResultOf() | values.Collected():
             return True
-        case values.Element(of):
-            return is_reference(of)
-        case values.Items(items):
-            return any(is_reference(item) for item in items)
-        case values.Fields(fields):
-            return any(is_reference(item) for item in fields.values())
         case _:
-            return False
+            return any(map(is_reference, values.components(value)))
 
 
 class Results:
@@ -82,6 +76,8 @@ class Results:
                 return value_resolution.pick(await self.value(of), path)
             case values.Items(items):
                 return values.Items(tuple([await self.value(item) for item in items]))
+            case values.Lists(lists):
+                return value_resolution.joined([await self.value(one) for one in lists])
             case values.Fields(fields):
                 return values.Fields({key: await self.value(item) for key, item in fields.items()})
             case _:

@@ -35,14 +35,12 @@ from penstock_core.facts import (
 from penstock_core.pipeline.values import (
     ArtifactRef,
     Collected,
-    Element,
-    Fields,
     Inline,
-    Items,
     ResultOf,
     ResultRef,
     Stored,
     Value,
+    components,
 )
 from penstock_core.ports import Recorded
 from penstock_core.queries.search import number_of
@@ -258,16 +256,9 @@ def _parts(value: Value) -> Iterator[ArtifactRef | ResultOf | Collected]:
             yield artifact
         case ResultOf() | Collected():
             yield value
-        case Element(of):
-            yield from _parts(of)
-        case Items(items):
-            for item in items:
-                yield from _parts(item)
-        case Fields(fields):
-            for item in fields.values():
-                yield from _parts(item)
         case _:
-            return
+            for part in components(value):
+                yield from _parts(part)
 
 
 def _artifact(sha256: str, ref: ArtifactRef) -> Row:

@@ -178,10 +178,17 @@ def plain(value: Any, artifacts: FolderStore | None) -> Any:
             return {"artifact": reference, **({"path": str(path)} if path else {})}
         case {"items": items}:
             return [plain(item, artifacts) for item in items]
+        case {"lists": lists}:
+            return [item for one in lists for item in _items(plain(one, artifacts))]
         case {"fields": fields}:
             return {name: plain(item, artifacts) for name, item in fields.items()}
         case _:
             return value
+
+
+def _items(found: Any) -> list[Any]:
+    """The items of a part of a list; of a part that is an artifact, its reference."""
+    return found if isinstance(found, list) else [found]
 
 
 def plain_values(values: Mapping[str, Any], artifacts: FolderStore | None) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def _sources(bindings: Json) -> Iterator[str]:
         match binding:
             case {"node": str(key)}:
                 yield key
-            case {"items": list() as items}:
+            case {"items": list() as items} | {"lists": list() as items}:
                 yield from _sources(dict(enumerate(cast("list[Any]", items))))  # type: ignore[arg-type]
             case {"fields": dict() as fields}:
                 yield from _sources(cast("dict[str, Any]", fields))

@@ -82,16 +82,12 @@ def has_project_types(value: Value) -> bool:
     match value:
         case values.Inline(inline):
             return _names_class(inline)
-        case values.Items(items):
-            return any(has_project_types(item) for item in items)
-        case values.Fields(fields):
-            return any(has_project_types(item) for item in fields.values())
-        case values.Element(of):
-            return has_project_types(of)
         case values.Stored(artifact):
             return artifact.project_types
         case values.ResultOf() | values.Collected():
             return True
+        case _:
+            return any(map(has_project_types, values.components(value)))
 
 
 def _names_class(data: object) -> bool:
@@ -123,14 +119,8 @@ def _by_reference(value: Value) -> bool:
     match value:
         case values.ResultOf() | values.Collected():
             return True
-        case values.Items(items):
-            return any(_by_reference(item) for item in items)
-        case values.Fields(fields):
-            return any(_by_reference(item) for item in fields.values())
-        case values.Element(of):
-            return _by_reference(of)
-        case values.Inline() | values.Stored():
-            return False
+        case _:
+            return any(map(_by_reference, values.components(value)))
 
 
 def _identity(value: Value) -> object:
@@ -142,6 +132,8 @@ def _identity(value: Value) -> object:
             return ["artifact", artifact.sha256, artifact.format]
         case values.Items(items):
             return ["items", [_identity(item) for item in items]]
+        case values.Lists(lists):
+            return ["lists", [_identity(one) for one in lists]]
         case values.Fields(fields):
             return ["fields", {name: _identity(item) for name, item in fields.items()}]
         case values.Element(of, path):

@@ -157,5 +157,7 @@ def name_of(binding: Binding) -> str:
             return what
         case values.BoundItems(items):
             return f"[{', '.join(name_of(item) for item in items)}]"
+        case values.BoundLists(lists):
+            return " + ".join(name_of(one) for one in lists)
         case values.BoundFields(fields):
             return f"{{{', '.join(f'{key!r}: {name_of(item)}' for key, item in fields.items())}}}"

@@ -2,7 +2,7 @@
 
 In JSON each is an object, distinguished by its keys: `{"value": 3}`, `{"artifact": {…}}`, `{"param": "url"}`,
 `{"node": "split", "output": "train"}`, `{"items": […]}`, `{"fields": {…}}`, `{"result": {…}}`, `{"collected": {…}}`,
-`{"of": …, "path": ["auc"]}`, `{"one_of": […]}`, `{"ending": "error"}`.
+`{"lists": […]}`, `{"of": …, "path": ["auc"]}`, `{"one_of": […]}`, `{"ending": "error"}`.
 """
 
 from __future__ import annotations
@@ -113,6 +113,13 @@ class Items:
 
 
 @frozen()
+class Lists:
+    """A list that consists of lists, one after the other, at least one of which only its reader loads."""
+
+    lists: tuple[Value, ...]
+
+
+@frozen()
 class Fields:
     """A dictionary of values."""
 
@@ -139,6 +146,13 @@ class BoundItems:
     """A list of bindings."""
 
     items: tuple[Binding, ...]
+
+
+@frozen()
+class BoundLists:
+    """A list that consists of lists, whose lengths need not be known: `[*scores, 1.0]`, `scores + others`."""
+
+    lists: tuple[Binding, ...]
 
 
 @frozen()
@@ -171,14 +185,14 @@ class Ending:
 
 
 # `Union` with names in quotes, because the aliases are recursive through the classes above.
-Value: TypeAlias = Union[Inline, Stored, ResultOf, Collected, Element, Items, Fields]  # noqa: UP007
-Binding: TypeAlias = Union[Inline, Param, Output, Pick, OneOf, Ending, BoundItems, BoundFields]  # noqa: UP007
+Value: TypeAlias = Union[Inline, Stored, ResultOf, Collected, Element, Items, Lists, Fields]  # noqa: UP007
+Binding: TypeAlias = Union[Inline, Param, Output, Pick, OneOf, Ending, BoundItems, BoundLists, BoundFields]  # noqa: UP007
 
 
 def parts(binding: Binding) -> tuple[Binding, ...]:
     """Return the direct parts of a binding."""
     match binding:
-        case BoundItems(several) | OneOf(several):
+        case BoundItems(several) | BoundLists(several) | OneOf(several):
             return several
         case BoundFields(fields):
             return tuple(fields.values())
@@ -204,6 +218,19 @@ def params(binding: Binding) -> Iterator[str]:
         yield from params(part)
 
 
+def components(value: Value) -> tuple[Value, ...]:
+    """Return the direct parts of a value."""
+    match value:
+        case Items(several) | Lists(several):
+            return several
+        case Fields(fields):
+            return tuple(fields.values())
+        case Element(of):
+            return (of,)
+        case _:
+            return ()
+
+
 def with_run_id(value: Value, run_id: str) -> Value:
     """Return the value for another run's log: its references to the log get the id of their run."""
     match value:
@@ -215,6 +242,8 @@ def with_run_id(value: Value, run_id: str) -> Value:
             return Element(with_run_id(of, run_id), path)
         case Items(items):
             return Items(tuple(with_run_id(item, run_id) for item in items))
+        case Lists(lists):
+            return Lists(tuple(with_run_id(one, run_id) for one in lists))
         case Fields(fields):
             return Fields({name: with_run_id(item, run_id) for name, item in fields.items()})
         case _:
@@ -223,19 +252,10 @@ def with_run_id(value: Value, run_id: str) -> Value:
 
 def references(value: Value) -> Iterator[ArtifactRef]:
     """Return the artifacts in a value. Those behind references to the log are not included."""
-    match value:
-        case Stored(artifact):
-            yield artifact
-        case Items(items):
-            for item in items:
-                yield from references(item)
-        case Fields(fields):
-            for item in fields.values():
-                yield from references(item)
-        case Element(of):
-            yield from references(of)
-        case Inline() | ResultOf() | Collected():
-            pass
+    if isinstance(value, Stored):
+        yield value.artifact
+    for part in components(value):
+        yield from references(part)
 
 
 def artifacts(value: Value) -> Iterator[str]:
@@ -250,8 +270,8 @@ def weight(value: Value) -> int:
             return 16 + json_weight(inline)
         case Stored(ref):
             return 300 + len(ref.media_type) + len(ref.format) + len(ref.python_type) + json_weight(ref.filename)
-        case Items(items):
-            return 16 + sum(weight(item) for item in items)
+        case Items(several) | Lists(several):
+            return 16 + sum(weight(item) for item in several)
         case Fields(fields):
             return 16 + sum(len(name) + 8 + weight(item) for name, item in fields.items())
         case ResultOf(ref) | Collected(ref):

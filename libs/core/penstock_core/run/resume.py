@@ -322,9 +322,7 @@ def _is_named_only(value: Value | None) -> bool:
     match value:
         case values.ResultOf() | values.Collected() | values.Element():
             return True
-        case values.Items(items):
-            return any(_is_named_only(item) for item in items)
-        case values.Fields(fields):
-            return any(_is_named_only(item) for item in fields.values())
-        case _:
+        case None:
             return False
+        case _:
+            return any(map(_is_named_only, values.components(value)))

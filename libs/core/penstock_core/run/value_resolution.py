@@ -6,6 +6,7 @@ references, which their reader loads.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from penstock_core.errors import PenstockError
@@ -50,10 +51,8 @@ def resolve(state: RunState, binding: Binding, *, by_reference: bool = False) ->
         case values.Ending(what):
             outcome, error = state.ending or ("", None)
             return values.Inline(str(outcome) if what == "outcome" else error)
-        case values.BoundItems(items):
-            return values.Items(tuple(resolve(state, item, by_reference=by_reference) for item in items))
-        case values.BoundFields(fields):
-            return values.Fields({k: resolve(state, v, by_reference=by_reference) for k, v in fields.items()})
+        case values.BoundItems() | values.BoundLists() | values.BoundFields():
+            return _collection(state, binding, by_reference=by_reference)
         case values.Inline():
             return binding
 
@@ -66,6 +65,21 @@ def inputs(state: RunState, bindings: dict[str, Binding]) -> dict[str, Value]:
     """
     by_reference = weight(state, bindings) > values.REQUEST_LIMIT
     return {name: resolve(state, binding, by_reference=by_reference) for name, binding in bindings.items()}
+
+
+def _collection(
+    state: RunState, binding: values.BoundItems | values.BoundLists | values.BoundFields, *, by_reference: bool
+) -> Value:
+    found = [resolve(state, one, by_reference=by_reference) for one in values.parts(binding)]
+    match binding:
+        case values.BoundFields(fields):
+            return values.Fields(dict(zip(fields, found, strict=True)))
+        case values.BoundItems():
+            return values.Items(tuple(found))
+        case values.BoundLists(lists):
+            for one, value in zip(lists, found, strict=True):
+                _check_list(one, value)
+            return joined(found)
 
 
 def has_result(state: RunState, binding: Binding) -> bool:
@@ -107,6 +121,50 @@ def item_result(state: RunState, step: StepState, index: int, output: str, *, by
 # ----------------------------------------------------------------------------------------------------- parts of values
 
 
+def joined(lists: Sequence[Value]) -> Value:
+    """Return lists one after the other as one: of items where all are known, else as `Lists`."""
+    several = [part for one in lists for part in (one.lists if isinstance(one, values.Lists) else (one,))]
+    items: list[Value] = []
+    for one in several:
+        known = _known_items(one)
+        if known is None:
+            return values.Lists(tuple(several))
+        items += known
+    return values.Items(tuple(items))
+
+
+def _known_items(value: Value) -> Sequence[Value] | None:
+    match value:
+        case values.Items(items):
+            return items
+        case values.Inline(data) if (entries := tagged.sequence(data)) is not None:
+            return [values.Inline(entry) for entry in entries]
+        case _:
+            return None
+
+
+def _check_list(binding: Binding, value: Value) -> None:
+    """Refuse what is certainly no list; its reader finds out about artifacts."""
+    if isinstance(value, values.Fields) or (isinstance(value, values.Inline) and _known_items(value) is None):
+        kind = tagged.kind(value.value) if isinstance(value, values.Inline) else "dict"
+        raise UnresolvableBindingError(f"{name_of(binding)} is not a list (type: {kind})")
+
+
+def _count(value: Value) -> int | None:
+    """The length of a list, where it is known without loading it."""
+    match value:
+        case values.Collected(ref):
+            return ref.count
+        case values.Stored(artifact):
+            return artifact.items
+        case values.Lists(lists):
+            counts = [_count(one) for one in lists]
+            return None if None in counts else sum(one for one in counts if one is not None)
+        case _:
+            known = _known_items(value)
+            return None if known is None else len(known)
+
+
 def pick(value: Value, path: tuple[int | str, ...]) -> Value:
     """Return a part of a value: resolved if the value is inline, else as an `Element`.
 
@@ -119,6 +177,8 @@ def pick(value: Value, path: tuple[int | str, ...]) -> Value:
                 value = values.Inline(tagged.element(data, part))
             case values.Items(items):
                 value = items[_index(part, len(items))]
+            case values.Lists(lists):
+                return _pick_from(lists, path[depth:])
             case values.Fields(fields):
                 if part not in fields:
                     has = ", ".join(map(repr, list(fields)[:10]))
@@ -134,6 +194,23 @@ def pick(value: Value, path: tuple[int | str, ...]) -> Value:
     return value
 
 
+def _pick_from(lists: Sequence[Value], path: tuple[int | str, ...]) -> Value:
+    """A part of several lists, one after the other: of that one in which the index falls, if the lengths are known."""
+    index, left = path[0], lists
+    while isinstance(index, int) and index >= 0 and left:
+        count = _count(left[0])
+        if count is None:
+            break
+        if index < count:
+            return pick(left[0], (index, *path[1:]))
+        index, left = index - count, left[1:]
+    if not left:
+        total = sum(_count(one) or 0 for one in lists)
+        raise tagged.NoSuchPartError(f"a list of {total} has no element [{path[0]!r}]")
+    rest = left[0] if len(left) == 1 else values.Lists(tuple(left))
+    return values.Element(rest, (index, *path[1:]))
+
+
 def _index(part: int | str, count: int) -> int:
     if not isinstance(part, int) or not -count <= part < count:
         raise tagged.NoSuchPartError(f"a list of {count} has no element [{part!r}]")
@@ -146,6 +223,8 @@ def length(state: RunState, binding: Binding) -> int:
     Raises:
         UnresolvableBindingError: it is not a list, or its length is unknown without loading it.
     """
+    if isinstance(binding, values.BoundLists):
+        return sum(length(state, one) for one in binding.lists)
     if isinstance(binding, values.Output):
         step = state.steps[binding.node]
         if step.mapped is not None and step.status in SUCCESSFUL_STATUSES:
@@ -184,6 +263,13 @@ def element(state: RunState, binding: Binding, index: int, *, by_reference: bool
                 return item_result(state, state.steps[node], index, output, by_reference=by_reference)
             case values.BoundItems(items):
                 return resolve(state, items[_index(index, len(items))], by_reference=by_reference)
+            case values.BoundLists(lists):
+                for one in lists:
+                    count = length(state, one)
+                    if index < count:
+                        return element(state, one, index, by_reference=by_reference)
+                    index -= count
+                raise tagged.NoSuchPartError("there is no such element")
             case _:
                 return pick(resolve(state, binding, by_reference=by_reference), (index,))
     except tagged.NoSuchPartError as error:

@@ -66,6 +66,8 @@ class _Loader:
                     self.load(entry, hints.item(hint, index)) for index, entry in enumerate(cast("list[Any]", entries))
                 ]
                 return gather(items, hint)
+            case {"lists": list() as lists}:
+                return gather(self.joined(cast("list[Any]", lists), hint), hint)
             case {"fields": dict() as fields}:
                 return self.fields(cast("dict[str, Any]", fields), hint)
             case {"of": dict() as whole, "path": list() as path}:
@@ -74,6 +76,16 @@ class _Loader:
                 raise UnloadableError(f"{self.where} is a reference to the run's log, which must be read first")
             case _:
                 raise UnloadableError(f"{self.where} has an unknown format, with the keys {sorted(value)}")
+
+    def joined(self, lists: list[Any], hint: Any) -> list[Any]:
+        """The items of several lists, one after the other."""
+        items: list[Any] = []
+        for number, one in enumerate(lists):
+            loaded = self.load(one, list[hints.item(hint)])
+            if not isinstance(loaded, list | tuple):
+                raise TypeError(f"{self.where}: part {number} of it is {hints.short_repr(loaded)}, not a list")
+            items += cast("list[Any]", loaded)
+        return items
 
     def decode(self, data: Any, hint: Any) -> Any:
         try:
@@ -109,6 +121,8 @@ class _Loader:
                 return self.part_of(cast("dict[str, Any]", inner), [*first, *path], hint)
             case {"artifact": dict() as ref}:
                 return self.part_of_artifact(cast("dict[str, Any]", ref), path, hint)
+            case {"lists": list() as lists}:
+                return value_parts.inside(self.joined(cast("list[Any]", lists), Any), path)
             case {"items": _} | {"fields": _}:
                 raise value_parts.NoPartError(f"[{path[0]!r}] does not exist")
             case _:

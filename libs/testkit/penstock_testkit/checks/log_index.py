@@ -36,7 +36,7 @@ from penstock_core.pipeline import conditions, values
 from penstock_core.pipeline.ir import Node, Phase, Pipeline, Rule, dependencies
 from penstock_core.pipeline.values import Binding, Value
 from penstock_core.run.retry import MAX_LOSSES
-from penstock_testkit.checks.plain_data import artifacts, part
+from penstock_testkit.checks.plain_data import artifacts, joined, part
 
 
 class InvariantError(AssertionError):
@@ -329,6 +329,8 @@ class Log:
                 return self.followed(self.run.inputs.get(name)) if self.run else None
             case values.BoundItems(items):
                 return [self.expected(item) for item in items]
+            case values.BoundLists(lists):
+                return joined([self.expected(one) for one in lists])
             case values.BoundFields(fields):
                 return {name: self.expected(item) for name, item in fields.items()}
             case values.Pick(of, path):
@@ -366,6 +368,8 @@ class Log:
                 return [self.result(f"{ref.key}[{n}]", ref.output) for n in range(ref.count)]
             case values.Items(items):
                 return [self.followed(item) for item in items]
+            case values.Lists(lists):
+                return joined([self.followed(one) for one in lists])
             case values.Fields(fields):
                 return {name: self.followed(item) for name, item in fields.items()}
             case values.Element(of, path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from penstock_core.facts import AttemptRequested, Outcome
 from penstock_core.pipeline import values
 from penstock_testkit.checks.log_index import InvariantError, Log, index_of, node_of
-from penstock_testkit.checks.plain_data import MISSING, part, unreadable
+from penstock_testkit.checks.plain_data import MISSING, length, part, unreadable
 
 
 def inputs_match_results(log: Log) -> None:
@@ -39,17 +39,13 @@ def _element_indexes(log: Log, node: str, key: str) -> dict[str, int]:
         return dict.fromkeys(mapped.over, index)
     indexes: dict[str, int] = {}
     for name in reversed(mapped.over):
-        length = _length(log, log.expected(log.nodes[node].inputs[name]))
-        index, indexes[name] = divmod(index, length)
+        count = _length(log.expected(log.nodes[node].inputs[name]))
+        index, indexes[name] = divmod(index, count)
     return indexes
 
 
-def _length(log: Log, value: object) -> int:
-    if isinstance(value, values.Stored):
-        return value.artifact.items or 0
-    if isinstance(value, values.Collected):
-        return value.collected.count
-    return len(value) if isinstance(value, list) else 0
+def _length(value: object) -> int:
+    return length(value) or 0
 
 
 def counts_match_lists(log: Log) -> None:
@@ -58,10 +54,10 @@ def counts_match_lists(log: Log) -> None:
         mapped = log.nodes[key].mapped
         if mapped is None or fact.error is not None:
             continue
-        lengths = [_length(log, log.expected(log.nodes[key].inputs[name])) for name in mapped.over]
+        lengths = [_length(log.expected(log.nodes[key].inputs[name])) for name in mapped.over]
         product = 1
-        for length in lengths:
-            product *= length
+        for one in lengths:
+            product *= one
         if fact.count != (product if mapped.mode == "grid" else lengths[0]):
             raise InvariantError(f"step {key} has {fact.count} items of lists of {lengths}")
 

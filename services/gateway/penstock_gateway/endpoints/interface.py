@@ -200,6 +200,8 @@ def _output(pipeline: Pipeline, binding: values.Binding) -> dict[str, Any]:
             return {"const": value}
         case values.BoundItems(items):
             return {"type": "array", "prefixItems": [_output(pipeline, item) for item in items]}
+        case values.BoundLists():
+            return {"type": "array"}
         case values.BoundFields(fields):
             shapes = {name: _output(pipeline, item) for name, item in fields.items()}
             return {"type": "object", "properties": shapes, "required": [*shapes]}

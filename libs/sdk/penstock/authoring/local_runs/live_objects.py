@@ -21,6 +21,7 @@ from penstock_core.pipeline.values import (
     Fields,
     Inline,
     Items,
+    Lists,
     ResultOf,
     Stored,
     Value,
@@ -77,6 +78,9 @@ class LiveObjects:
                 return codec.decode(data, hint)
             case Items(items):
                 return loader.gather([self.load(one, hints.item(hint, i)) for i, one in enumerate(items)], hint)
+            case Lists(lists):
+                found = [entry for one in lists for entry in self.load(one, list[hints.item(hint)])]
+                return loader.gather(found, hint)
             case Fields(fields):
                 inner = hints.entry(hint)[1]
                 return loader.spread({name: self.load(one, inner) for name, one in fields.items()}, hint)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +13,7 @@ from penstock import codec, hints
 from penstock.authoring.trace import references
 from penstock.authoring.trace.comparisons import Condition
 from penstock.authoring.trace.drafts import Compilation
-from penstock.authoring.trace.references import Outputs, Reference
+from penstock.authoring.trace.references import Outputs, Reference, Spread
 from penstock.hints import assignability, value_check
 from penstock.hints.signature import Input
 from penstock_core.errors import DefinitionError
@@ -69,6 +71,10 @@ class CallBinder:
             return self.reference(value, hint, what)
         if isinstance(value, Outputs):
             return self.outputs(value, hint, what)
+        if isinstance(value, Spread):
+            raise self.definition_error(
+                f"{what}: {value!r} can only be inside a list, as in [*scores, 1.0]: the number of its items is unknown"
+            )
         if isinstance(value, Condition):
             raise self.definition_error(
                 f"{what}: {value!r} can only be given to when(): compare inside the step instead"
@@ -156,9 +162,35 @@ class CallBinder:
                 {name: self.bind(getattr(value, name), one, f"{what}, field {name!r}") for name, one in fields.items()}
             )
         entries = cast("list[Any]", value)
+        if any(isinstance(one, Spread) for one in entries):
+            return self.lists(entries, hint, what)
         return values.BoundItems(
             tuple(self.bind(one, hints.item(hint, i), f"{what}, item {i}") for i, one in enumerate(entries))
         )
+
+    def lists(self, entries: Sequence[Any], hint: Any, what: str) -> values.Binding:
+        """The items of a list, some of which are all items of other lists."""
+        if hints.class_of(hint) is tuple and typing.get_args(hint)[-1:] not in ((), (Ellipsis,)):
+            raise self.definition_error(f"{what} takes {hints.show(hint)}, but the number of items given is unknown")
+        inner = hints.item(hint)
+        parts: list[values.Binding] = []
+        for several, found in itertools.groupby(enumerate(entries), lambda one: isinstance(one[1], Spread)):
+            if several:
+                parts += [self.spread(one, inner, f"{what}, item {i}") for i, one in found]
+            else:
+                parts.append(values.BoundItems(tuple(self.bind(one, inner, f"{what}, item {i}") for i, one in found)))
+        return values.BoundLists(tuple(parts))
+
+    def spread(self, value: Spread, hint: Any, what: str) -> values.Binding:
+        """A list of which all items are items of another; each must fit `hint`."""
+        reference = references.spread(value)
+        source = references.target(reference)[1]
+        for option in hints.members(source):
+            if not assignability.is_assignable(hints.item(option), hint):
+                raise self.definition_error(
+                    f"{what} takes {hints.show(hint)}, but {reference!r} is {hints.show(source)}"
+                )
+        return self.reference(reference, source, what)
 
     def literal(self, value: Any, hint: Any, what: str) -> values.Binding:
         """A plain value: it is written into the pipeline."""
@@ -181,7 +213,7 @@ class CallBinder:
 
 def contains_reference(value: Any) -> bool:
     """Whether references stand in lists, tuples, sets and dictionaries, directly or deeper."""
-    if isinstance(value, Reference | Outputs | Condition):
+    if isinstance(value, Reference | Outputs | Condition | Spread):
         return True
     if isinstance(value, list | tuple | set | frozenset):
         return any(contains_reference(entry) for entry in cast("list[Any]", value))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections.abc
 import enum
 import math
+import operator
 from typing import Any, NoReturn, cast
 
 from penstock import codec, hints, tracebacks
@@ -179,12 +180,73 @@ def _compare(one: Comparable, name: Operator, other: object) -> Condition:
         other_tracer, right, other_hint = inspect_reference(other)
         if other_tracer is not tracer:
             raise DefinitionError(f"{other!r} belongs to another pipeline", *tracebacks.caller())
+        _check_members(one, other)
     elif isinstance(other, Placeholder):
         refuse(other, "compared")
     else:
-        right, other_hint = values.Inline(_literal(other)), type(other)
+        classes = _enumerations(hint)
+        if classes and other is not None:
+            return _compare_members(one, name, other, classes)
+        if not isinstance(other, str | int | float) or not _kinds(hint) & {"text", "number"}:
+            right, other_hint = values.Inline(_literal(other)), type(other)
+        else:
+            # A member of `Mode(str, Enum)` is the text "fast" wherever text is compared.
+            plain = other.value if isinstance(other, enum.Enum) else other
+            right, other_hint = values.Inline(_literal(plain)), type(plain)
     _check_kinds(one, name, other, (hint, other_hint))
     return Condition(tracer, Compare(name, binding, right))
+
+
+def _enumerations(hint: Any) -> list[type[enum.Enum]]:
+    """The enumerations whose members values of a hint are; empty if they can be anything else but None."""
+    classes = [hints.class_of(option) for option in hints.members(hint) if option is not type(None)]
+    found = [
+        cls for cls in classes if cls is not None and issubclass(cls, enum.Enum) and not issubclass(cls, enum.Flag)
+    ]
+    return found if len(found) == len(classes) else []
+
+
+def _check_members(one: Comparable, other: Comparable) -> None:
+    """Members are known by name, so they can be compared with members of the same enumeration only."""
+    left, right = (_enumerations(inspect_reference(side)[2]) for side in (one, other))
+    if (left or right) and set(left) != set(right):
+        raise DefinitionError(
+            f"{one!r} is {hints.show(inspect_reference(one)[2])} and cannot be compared with {_shown(other)}: "
+            "compare them in a step that returns True or False",
+            *tracebacks.caller(),
+        )
+
+
+def _compare_members(one: Comparable, name: Operator, other: object, classes: list[type[enum.Enum]]) -> Condition:
+    """Whether a value is one of the members for which the comparison with a literal holds in Python.
+
+    The platform knows members by their names. A parameter may have the name of an alias, or a member's value instead.
+    """
+    tracer, binding, hint = inspect_reference(one)
+    compare: Any = getattr(operator, "eq" if name == "ne" else name)
+    found: dict[Any, None] = {}
+    try:
+        for cls in classes:
+            members = {text: member for text, member in cls.__members__.items() if compare(member, other)}
+            found |= dict.fromkeys(text for text, member in members.items() if text == member.name)
+            if next(values.params(binding), None) is not None:
+                plain = [member.value for member in members.values() if type(member.value) in (str, int)]
+                found |= dict.fromkeys([*members, *(value for value in plain if value not in cls.__members__)])
+    except TypeError as error:
+        raise DefinitionError(
+            f"{one!r} is {hints.show(hint)} and cannot be compared ({_SIGNS[name]}) with {_shown(other)}: {error}",
+            *tracebacks.caller(),
+        ) from error
+    if not found:
+        what = "equal to" if name in ("eq", "ne") else _SIGNS[name]
+        raise DefinitionError(
+            f"{one!r} is {hints.show(hint)}, so it is never {what} {_shown(other)}", *tracebacks.caller()
+        )
+    equal = tuple(Compare("eq", binding, values.Inline(text)) for text in found)
+    if name == "ne" and len(equal) == 1:
+        return Condition(tracer, Compare("ne", binding, equal[0].right))
+    condition = equal[0] if len(equal) == 1 else AnyOf(equal)
+    return Condition(tracer, Not(condition) if name == "ne" else condition)
 
 
 def _literal(value: object) -> Any:

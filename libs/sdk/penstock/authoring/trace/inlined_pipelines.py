@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from penstock import hints
 from penstock.authoring.trace import references
 from penstock.authoring.trace.calls import CallBinder, contains_reference
-from penstock.authoring.trace.references import OutputDict, OutputList, Outputs, OutputTuple, Reference
+from penstock.authoring.trace.references import OutputDict, OutputList, Outputs, OutputTuple, Reference, Spread
 from penstock.hints import assignability
 from penstock_core.pipeline import values
 
@@ -61,6 +61,8 @@ class OuterOutputs:
         if isinstance(value, Reference):
             hint = _narrow(references.target(value)[1], hint)
             return Reference(tracer, self.call.reference(value, hint, text), hint, group, text)
+        if isinstance(value, Spread):
+            return Spread(self.value(references.spread(value), list[hint], path))
         if isinstance(value, Outputs):
             inner, named = references.whole(value)
             return self.fields(inner, named, path)

@@ -6,7 +6,6 @@ its `ir.MapSpec`, and the hints of its results, which are lists.
 
 from __future__ import annotations
 
-import collections.abc
 import math
 import typing
 from dataclasses import dataclass, field
@@ -21,8 +20,6 @@ from penstock_core.pipeline import ir, values
 if TYPE_CHECKING:
     from penstock.authoring.trace.calls import CallBinder
     from penstock.authoring.trace.drafts import Definition
-
-_LISTS: tuple[Any, ...] = (list, collections.abc.Sequence, collections.abc.MutableSequence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +85,7 @@ def _list(call: CallBinder, value: Any, hint: Any, name: str) -> values.Binding:
     wants = f"{what} is mapped over, so it takes a list of {hints.show(hint)}"
     if isinstance(value, Reference):
         source = references.target(value)[1]
-        if not _is_list(source):
+        if not references.is_list(source):
             advice = (
                 ". Give it to partial() if it is the same for all items"
                 if assignability.is_assignable(source, hint)
@@ -108,10 +105,6 @@ def _list(call: CallBinder, value: Any, hint: Any, name: str) -> values.Binding:
     if not isinstance(value, list):
         raise call.definition_error(f"{wants}, but {hints.short_repr(value)} is not a list")
     return call.bind(value, list[hint], what)
-
-
-def _is_list(hint: Any) -> bool:
-    return all(option is Any or hints.class_of(option) in _LISTS for option in hints.members(hint))
 
 
 def _check_size(call: CallBinder, lists: list[values.Binding]) -> None:

@@ -7,6 +7,7 @@ for `when`, and nothing else: see `traps`.
 
 from __future__ import annotations
 
+import collections.abc
 import typing
 from collections.abc import Iterator
 from typing import Any, NoReturn, cast
@@ -66,15 +67,26 @@ class Reference(Comparable):
         return _pick(self, name, attribute=True)
 
     def __iter__(self) -> Iterator[Any]:
-        """The items of a tuple of known length: `low, high = limits()`."""
-        hint = hints.strip(target(self)[1])
-        items = typing.get_args(hint) if hints.class_of(hint) is tuple else ()
-        if not items or items[-1] is Ellipsis:
-            refuse(self, "walked through or measured")
-        return iter([self[index] for index in range(len(items))])
+        """The items of a tuple of known length: `low, high = limits()`; for `[*scores, 1.0]`, all of a list as one."""
+        return iter(self._parts(tracebacks.operation()))
 
     def __len__(self) -> int:
-        return len(list(self))
+        return len(self._parts(tracebacks.operation()))
+
+    def _parts(self, operation: str) -> list[Any]:
+        hint = hints.strip(target(self)[1])
+        items = typing.get_args(hint) if hints.class_of(hint) is tuple else ()
+        if items and items[-1] is not Ellipsis:
+            return [self[index] for index in range(len(items))]
+        if operation not in _SPREADING or not (is_list(hint) or hints.class_of(hint) is tuple):
+            refuse(self, "walked through or measured")
+        return [Spread(self)]
+
+    def __add__(self, other: Any) -> list[Any]:
+        return [*_list(self), *_list(other, self)]
+
+    def __radd__(self, other: Any) -> list[Any]:
+        return [*_list(other, self), *_list(self)]
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, int) and not isinstance(key, bool) and key < 0:
@@ -82,6 +94,46 @@ class Reference(Comparable):
         if not isinstance(key, int | str) or isinstance(key, bool):
             refuse(self, "indexed with anything but one index or one name")
         return _pick(self, key, attribute=False)
+
+
+_SPREADING = frozenset({"LIST_EXTEND", "BINARY_OP"})
+"""Operations that copy the items of a list into another: `[*scores, 1.0]`, `found += scores`."""
+
+_LISTS: tuple[Any, ...] = (list, collections.abc.Sequence, collections.abc.MutableSequence)
+
+
+class Spread(Placeholder):
+    """All items of a list whose length the run will know, as one element of a list that is given to a step."""
+
+    __slots__ = ("_reference",)
+
+    def __init__(self, reference: Reference) -> None:
+        self._reference = reference
+
+    def _describe(self) -> str:
+        return f"*({self._reference!r})"
+
+
+def spread(found: Spread) -> Reference:
+    """The list of which these are all items; for this package only."""
+    return found._reference  # pyright: ignore[reportPrivateUsage]
+
+
+def is_list(hint: Any) -> bool:
+    """Whether values of a hint are lists, as far as it shows."""
+    return all(option is Any or hints.class_of(option) in _LISTS for option in hints.members(hint))
+
+
+def _list(given: Any, other: Reference | None = None) -> list[Any]:
+    """The items of an operand of `+`: a list, or a reference of one."""
+    if isinstance(given, Reference):
+        hint = hints.strip(target(given)[1])
+        if hint is not Any and is_list(hint):
+            return [Spread(given)]
+        refuse(given, "calculated with")
+    if isinstance(given, list):
+        return cast("list[Any]", given)
+    refuse(given if other is None else other, "calculated with")
 
 
 def _pick(reference: Reference, name: int | str, *, attribute: bool) -> Reference:

@@ -70,7 +70,7 @@ class ResultReader:
                 unsafe = "true" if reference.get("unsafe") else None
                 path = f"/v1/artifacts/{sha256}/preview"
                 return views.build(Preview, self._transport.json("GET", path, query={**query, "unsafe": unsafe}))
-            case {"items": _} | {"fields": _}:
+            case {"items": _} | {"lists": _} | {"fields": _}:
                 found = references(value)
                 rows = [
                     [one.get("filename") or one.get("python_type"), one.get("format"), one.get("size")] for one in found
@@ -137,6 +137,8 @@ class ResultReader:
                 return {"of": self._resolve(run, inner), "path": path}
             case {"items": items}:
                 return {"items": [self._resolve(run, item) for item in items]}
+            case {"lists": lists}:
+                return {"lists": [self._resolve(run, one) for one in lists]}
             case {"fields": fields}:
                 return {"fields": {name: self._resolve(run, item) for name, item in fields.items()}}
             case _:
@@ -205,7 +207,7 @@ def references(value: Value) -> list[dict[str, Any]]:
     match value:
         case {"artifact": dict() as reference}:
             return [cast("dict[str, Any]", reference)]
-        case {"items": items}:
+        case {"items": items} | {"lists": items}:
             return [reference for item in items for reference in references(item)]
         case {"fields": fields}:
             return [reference for item in fields.values() for reference in references(item)]
@@ -282,6 +284,8 @@ def write(value: Value, cache: FolderStore, target: Path) -> None:
             write_atomically(target, lambda part: cache.copy_to(sha256, part))
         case {"items": items}:
             write({"fields": {str(index): item for index, item in enumerate(items)}}, cache, target)
+        case {"lists": lists}:
+            write({"fields": {str(index): one for index, one in enumerate(lists)}}, cache, target)
         case {"fields": fields}:
             target.mkdir(parents=True, exist_ok=True)
             for name, item in fields.items():
