@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from gateway_platform import Http, Platform
 
-from penstock_core.pipeline.values import ArtifactRef, Inline, Stored
+from penstock_core.facts import RunRequested, StepExpanded
+from penstock_core.pipeline import ir
+from penstock_core.pipeline.values import ArtifactRef, Inline, Items, Param, Stored
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -43,6 +45,53 @@ async def test_only_differences_are_returned_by_default(platform: Platform, http
         ("outputs", "double", "result"): [{"value": {"artifact": "5" * 64}}, {"value": {"artifact": "6" * 64}}],
     }
     assert found["compared"] > len(found["rows"])
+
+
+async def test_items_of_mapped_steps_are_aligned_by_their_inputs(platform: Platform, http: Http) -> None:
+    ports = tuple(ir.Port(name=name) for name in ("n", "file", "rate"))
+    spec = ir.StepSpec(name="double", entrypoint="steps:double", inputs=ports)
+    over = {"n": Param("ns"), "file": Param("files"), "rate": Inline(1)}
+    node = ir.Node(key="fit", step="double", inputs=over, mapped=ir.MapSpec(over=("n", "file")))
+    params = (ir.Port(name="ns"), ir.Port(name="files"))
+    await platform.add_version(ir.Pipeline(name="fits", params=params, steps={"double": spec}, nodes=(node,)))
+    file = Stored(ArtifactRef(sha256="5" * 64, size=7, media_type="text/csv", format="file"))
+
+    async def run(ns: list[Any]) -> str:
+        run_id = f"fits-{len(ns)}-{ns[0]}"
+        given = {"ns": Inline(ns), "files": Items((file,) * len(ns))}
+        head = {"project": "default", "pipeline": "fits", "version": 1, "requested_at": 1_700_000_000.0}
+        await platform.log.append([RunRequested(run_id=run_id, inputs=given, **head)])
+        await platform.log.append([StepExpanded(run_id=run_id, key="fit", count=len(ns))])
+        for index, n in enumerate(ns):
+            loss = 0.5 if n == "x" else n * 10 if isinstance(n, int) else 1.0
+            await platform.run_step(run_id, f"fit[{index}]", {"result": Inline(n)}, metrics={"loss": loss})
+        return run_id
+
+    one, other = await run([1, 2, "x", 3]), await run([2, 3, 4, 4, {"a": "y" * 99}])
+    rows = (await compared(http, one, other, all="true"))["rows"]
+    found = {row["step"]: row["values"] for row in rows if row["section"] == "metrics"}
+    digest = "5" * 12
+    long = next(name for name in found if "yyy" in name)
+    assert len(long) < 100 and "…" in long
+    assert found == {
+        f"fit[n=1, file={digest}]": [{"value": 10}, None],
+        f"fit[n=2, file={digest}]": [{"value": 20}, {"value": 20}],
+        f"fit[n=3, file={digest}]": [{"value": 30}, {"value": 30}],
+        f"fit[n=4, file={digest}]": [None, {"value": 40}],
+        f"fit[n=4, file={digest}] #2": [None, {"value": 40}],
+        f'fit[n="x", file={digest}]': [{"value": 0.5}, None],
+        long: [None, {"value": 1.0}],
+    }
+
+
+async def test_models_in_inputs_are_compared_by_name_and_version(platform: Platform, http: Http) -> None:
+    made = Stored(ArtifactRef(sha256="7" * 64, size=7, media_type="x", format="pickle"))
+    head = {"project": "default", "pipeline": "chain", "version": 1, "inputs": {"n": made}}
+    for run_id, reference in (("with-1", "churn:1"), ("with-2", "churn:2")):
+        await platform.log.append([RunRequested(run_id=run_id, models={"n": reference}, **head)])
+    (row,) = [row for row in (await compared(http, "with-1", "with-2"))["rows"] if row["section"] == "inputs"]
+    models = [value["value"]["model"] for value in row["values"]]
+    assert (row["name"], models) == ("n", ["churn:1", "churn:2"])
 
 
 async def test_everything_is_returned_on_request(platform: Platform, http: Http) -> None:

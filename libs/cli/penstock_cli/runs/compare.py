@@ -78,6 +78,8 @@ def _row(row: ComparisonRow) -> list[str]:
 def text(value: Any) -> str:
     """Return the text of a value in a cell."""
     match value:
+        case {"artifact": str(), "model": str(reference)} if len(value) == 2:
+            shown = reference
         case {"artifact": str(sha256)} if len(value) == 1:
             return sha256[:12]
         case {"sha256": str(sha256), "begins": str(begin)}:

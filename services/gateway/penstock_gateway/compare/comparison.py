@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,6 +19,7 @@ from penstock_core.pipeline.values import Inline, Stored, Value
 from penstock_core.queries import comparison
 from penstock_core.queries.comparison import MISSING, Name, Row
 from penstock_core.run.machine import StepState
+from penstock_gateway.compare import item_names
 from penstock_gateway.errors import UnprocessableError
 from penstock_gateway.runs import views
 from penstock_gateway.runs.run_reader import RunReader
@@ -26,7 +27,7 @@ from penstock_gateway.runs.run_states import FoldedRun
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
 
 ITEMS = 100
-"""The first items of a mapped step are compared, up to this number."""
+"""The first items of a mapped step are compared, up to this number; those with equal inputs with each other."""
 
 _LONG = 2_000
 _PACKAGE = "package "
@@ -77,7 +78,7 @@ def _difference(row: Row) -> Difference:
 def side(folded: FoldedRun, version: Version | None) -> dict[str, Part]:
     """Return the data of a run by section."""
     request = folded.requested
-    steps = list(_steps(folded))
+    steps = dict(item_names.named_steps(folded.state, ITEMS))
     return {
         "run": {
             ("", "pipeline"): request.pipeline,
@@ -89,40 +90,35 @@ def side(folded: FoldedRun, version: Version | None) -> dict[str, Part]:
                 if name in ("type", "deployment")
             },
         },
-        "inputs": {("", name): _value(value) for name, value in request.inputs.items()},
-        "params": {(step.key, name): _short(value) for step in steps for name, value in step.params.items()},
+        "inputs": {("", name): _input(value, request.models.get(name)) for name, value in request.inputs.items()},
+        "params": {(key, name): _short(value) for key, step in steps.items() for name, value in step.params.items()},
         "tags": {("", name): text for name, text in request.labels.items()}
-        | {(step.key, name): text for step in steps for name, text in step.tags.items()},
+        | {(key, name): text for key, step in steps.items() for name, text in step.tags.items()},
         "metrics": {
-            (step.key, name): value for step in steps for name, value in (step.metrics | step.non_finite).items()
+            (key, name): value
+            for key, step in steps.items()
+            for name, value in (step.metrics | step.non_finite).items()
         },
         "outputs": {
-            (step.key, name): _value(value)
-            for step in steps
+            (key, name): _value(value)
+            for key, step in steps.items()
             for name, value in (step.outputs | step.artifacts).items()
             if name not in script_runs.ABOUT or folded.requested.version != script_runs.VERSION
         },
         "durations": _durations(folded, steps),
-        **(_of_script(folded, steps) if version is None else _of_version(version)),
+        **(_of_script(folded, list(steps.values())) if version is None else _of_version(version)),
     }
 
 
-def _steps(folded: FoldedRun) -> Iterator[StepState]:
-    for step in folded.state.steps.values():
-        yield step
-        if step.mapped is not None:
-            yield from (step.mapped.items[index] for index in sorted(step.mapped.items)[:ITEMS])
-
-
-def _durations(folded: FoldedRun, steps: Sequence[StepState]) -> Part:
+def _durations(folded: FoldedRun, steps: Mapping[str, StepState]) -> Part:
     found: Part = {}
     if folded.finished_at is not None:
         found["", "seconds"] = round(folded.finished_at - folded.requested_at, 3)
-    for step in steps:
+    for key, step in steps.items():
         if step.started_at and step.finished_at:
-            found[step.key, "seconds"] = round(step.finished_at - step.started_at, 3)
+            found[key, "seconds"] = round(step.finished_at - step.started_at, 3)
         if step.attempt:
-            found[step.key, "attempts"] = step.attempt
+            found[key, "attempts"] = step.attempt
     return found
 
 
@@ -155,6 +151,12 @@ def _of_script(folded: FoldedRun, steps: Sequence[StepState]) -> dict[str, Part]
 def _environment(digest: str, python: str, packages: dict[str, Any]) -> Part:
     found: Part = {("", name): text for name, text in (("digest", digest), ("python", python)) if text}
     return found | {("", f"{_PACKAGE}{name}"): version for name, version in packages.items()}
+
+
+def _input(value: Value, model: str | None) -> Any:
+    """Return an input of a run to compare; `model` is the registered model that it is."""
+    found = _value(value)
+    return found if model is None else {**found, "model": model}
 
 
 def _value(value: Value) -> Any:
