@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -282,6 +283,16 @@ def test_a_platform_that_hangs_can_be_stopped(project: Project, monkeypatch: pyt
     monkeypatch.setattr(embedded, "STOP_TIMEOUT", 0.5)
     embedded.stop(project.home, running)
     assert project.json("run", "flows.py:quick")["state"] == "succeeded"
+
+
+def test_a_platform_whose_folder_was_emptied_ends_so_that_a_new_one_can_start(project: Project) -> None:
+    project.call("run", "flows.py:quick")
+    pid = project.running().pid
+    for path in project.home.iterdir():
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    assert project.json("run", "flows.py:quick")["state"] == "succeeded"
+    assert project.running().pid != pid
+    assert len(project.json("runs", "list")) == 1
 
 
 def test_the_platform_closes_the_files_of_the_command_that_started_it(project: Project) -> None:

@@ -86,13 +86,13 @@ class StateFolder:
         )
 
     async def watch(self) -> None:
-        """Return never: check that the folder at its path stays the locked one.
+        """Return never: check that the folder at its path stays the locked one, with the address in it.
 
         Raises:
-            StateError: the folder was deleted, moved or replaced.
+            StateError: the folder or its contents were deleted, moved or replaced.
         """
         while True:
-            if not self._is_in_place():
+            if not (self._is_in_place() and (self.home / "platform.json").exists()):
                 raise StateError(f"the state folder {self.home} was deleted, moved or replaced while the platform ran")
             await asyncio.sleep(_WATCH_INTERVAL)
 
