@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from penstock import Client
+from penstock.client import platform
 from penstock_testkit.servers.child import Child
 from penstock_testkit.servers.processes import gone, processes_with
 
@@ -168,6 +169,11 @@ def test_a_second_platform_is_rejected_although_every_lock_file_was_deleted(tmp_
             path.unlink(missing_ok=True)
         status, words = failed_start(home)
         assert (status, "a platform already runs on" in words) == (3, True)
+        deadline = time.monotonic() + 60
+        while platform.find(home) is None:  # the platform writes its address again
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert Client(home=home).runs.list() == []
 
 
 def test_a_platform_stops_when_its_state_folder_is_replaced(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ class StateFolder:
         self.home = home.resolve()
         self._lock = -1
         self._alone: IO[str] | None = None
+        self._note: dict[str, Any] = {}
 
     def hold(self) -> None:
         """Create the folder if needed and lock it.
@@ -86,13 +87,17 @@ class StateFolder:
         )
 
     async def watch(self) -> None:
-        """Return never: check that the folder at its path stays the locked one, with the address in it.
+        """Return never: check that the folder at its path stays the locked one, and write a deleted address again.
 
         Raises:
-            StateError: the folder or its contents were deleted, moved or replaced.
+            StateError: the folder or all of its contents were deleted, moved or replaced.
         """
+        note, token = self.home / "platform.json", self.home / "token"
         while True:
-            if not (self._is_in_place() and (self.home / "platform.json").exists()):
+            in_place = self._is_in_place()
+            if in_place and self._note and not note.exists() and token.exists():
+                self.write_note(self._note)
+            if not (in_place and note.exists()):
                 raise StateError(f"the state folder {self.home} was deleted, moved or replaced while the platform ran")
             await asyncio.sleep(_WATCH_INTERVAL)
 
@@ -121,6 +126,7 @@ class StateFolder:
 
     def write_note(self, note: dict[str, Any]) -> None:
         """Write the address of the platform atomically."""
+        self._note = note
         part = self.home / f".platform.json.{os.getpid()}"
         with open(part, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
             json.dump(note, file)
