@@ -87,3 +87,10 @@ def test_malformed_values_never_break_a_reader(data: Any, part: int | str) -> No
     assert len(tagged.text(data)) <= 100
     with contextlib.suppress(tagged.NoSuchPartError):
         tagged.element(data, part)
+
+
+def test_a_data_class_may_have_a_field_called_model() -> None:
+    data = {"$type": "m:Trained", "name": "x", "model": {"depth": 3}}
+    assert tagged.element(data, "name") == "x"
+    assert tagged.element(tagged.element(data, "model"), "depth") == 3
+    assert tagged.element({"$type": "m:Config", "model": {"name": "y"}, "set": ["name"]}, "name") == "y"

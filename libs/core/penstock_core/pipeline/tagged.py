@@ -63,11 +63,15 @@ def mapping(data: Any) -> dict[str, Any] | None:
         pairs = cast("list[Any]", fields["items"])
         whole = (cast("list[Any]", pair) for pair in pairs if isinstance(pair, list) and len(pair) == 2)
         return {key: value for key, value in whole if isinstance(key, str)}
-    if isinstance(fields.get("model"), dict):
+    if isinstance(fields.get("model"), dict) and set(fields) <= _MODEL:  # a data class may have a field of this name
         return cast("dict[str, Any]", fields["model"])
     if isinstance(tag, str) and ":" in tag and set(fields) != {TAG, "name"}:  # a member of an enumeration
         return {key: value for key, value in fields.items() if key != TAG}
     return None
+
+
+_MODEL = {TAG, "model", "set", "extra", "private"}
+"""The keys of a pydantic model."""
 
 
 def plain(data: Any) -> Any:
