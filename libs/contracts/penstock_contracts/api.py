@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema, field_validator
 
-from penstock_contracts.bodies import RequestBody
+from penstock_contracts.bodies import Number, RequestBody
 from penstock_contracts.commands import (
     EnvironmentInfo,
     GitInfo,
@@ -124,7 +124,7 @@ class RunBody(RequestBody):
     priority: int = Field(default=0, ge=-1000, le=1000)
     cache: Literal["use", "refresh", "off"] = "use"
     refresh: list[str] = Field(default_factory=list, max_length=1000)
-    deadline: float | None = Field(default=None, gt=0, le=MAX_DEADLINE)
+    deadline: Number | None = Field(default=None, gt=0, le=MAX_DEADLINE)
 
 
 class RerunBody(RequestBody):
@@ -144,7 +144,7 @@ class RerunBody(RequestBody):
     inputs: dict[str, Json] = Field(default_factory=dict)
     cache: Literal["use", "refresh", "off"] = "use"
     refresh: list[str] = Field(default_factory=list, max_length=1000)
-    deadline: float | None = Field(default=None, gt=0, le=MAX_DEADLINE)
+    deadline: Number | None = Field(default=None, gt=0, le=MAX_DEADLINE)
     resume: bool = False
     from_step: str | None = Field(default=None, min_length=1, max_length=1000)
 

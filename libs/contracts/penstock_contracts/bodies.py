@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+INTEGER_LIMIT = 2**53
+"""Integers below it are the same in every implementation of JSON."""
+
+Number = Annotated[float, Field(strict=True)]
+"""A number: neither text nor true."""
 
 
 class RequestBody(BaseModel):

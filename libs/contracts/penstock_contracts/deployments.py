@@ -10,7 +10,7 @@ from typing import Any, cast
 import pydantic
 from pydantic import BaseModel, Field
 
-from penstock_contracts.bodies import RequestBody
+from penstock_contracts.bodies import INTEGER_LIMIT, RequestBody
 from penstock_core import durations
 from penstock_core.deployments.decisions import Outcome
 from penstock_core.deployments.definition import (
@@ -33,6 +33,7 @@ class DeploymentBody(RequestBody):
     revision: int | None = Field(
         default=None,
         ge=0,
+        lt=INTEGER_LIMIT,
         description="the revision that you have read, 0 for a new one; another is refused",
     )
     dry_run: bool = Field(default=False, description="check it, and change nothing")
@@ -42,14 +43,18 @@ class DeploymentChange(RequestBody):
     """Pause, resume or delete a deployment."""
 
     reason: str = Field(default="", max_length=4_000)
-    revision: int | None = Field(default=None, ge=0, description="the revision that you have read; another is refused")
+    revision: int | None = Field(
+        default=None, ge=0, lt=INTEGER_LIMIT, description="the revision that you have read; another is refused"
+    )
 
 
 class RollbackBody(RequestBody):
     """Restore the definition of an earlier revision, as a new revision."""
 
-    to: int = Field(ge=1, description="the revision whose definition is restored")
-    revision: int | None = Field(default=None, ge=0, description="the revision that you have read; another is refused")
+    to: int = Field(ge=1, lt=INTEGER_LIMIT, description="the revision whose definition is restored")
+    revision: int | None = Field(
+        default=None, ge=0, lt=INTEGER_LIMIT, description="the revision that you have read; another is refused"
+    )
 
 
 class DeploymentRunBody(RequestBody):

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from penstock_contracts.bodies import RequestBody
+from penstock_contracts.bodies import Number, RequestBody
 from penstock_core import retention
 from penstock_core.retention import Policy
 
@@ -64,7 +64,7 @@ class RetentionSettings(BaseModel):
 class ArchiveAfterBody(RequestBody):
     """Set when runs move from the log to the archive: seconds after their end; null: never."""
 
-    after: float | None = Field(ge=0, le=1e10)
+    after: Number | None = Field(ge=0, le=1e10)
 
 
 class JanitorJob(BaseModel):

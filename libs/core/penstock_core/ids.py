@@ -22,9 +22,15 @@ SHARDS = 16
 NAME_PATTERN = "^[A-Za-z0-9_][A-Za-z0-9_-]{0,99}$"
 """JSON Schema pattern of names of projects, pipelines, steps, pools and runs."""
 
+STEP_KEY_PATTERN = r"^[A-Za-z0-9_][A-Za-z0-9_/-]{0,199}(\[[0-9]{1,9}\])*$"
+"""JSON Schema pattern of keys of steps and items."""
+
+DIGEST_PATTERN = "^[0-9a-f]{64}$"
+"""JSON Schema pattern of SHA-256 digests."""
+
 _NAME = re.compile(NAME_PATTERN.removesuffix("$") + r"\Z")
-_STEP_KEY = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_/-]{0,199}(\[[0-9]{1,9}\])*\Z")
-_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_STEP_KEY = re.compile(STEP_KEY_PATTERN.removesuffix("$") + r"\Z")
+_DIGEST = re.compile(DIGEST_PATTERN.removesuffix("$") + r"\Z")
 # Crockford's base 32, as in ULID: sortable as text, without letters that look alike.
 _BASE32 = "0123456789abcdefghjkmnpqrstvwxyz"
 

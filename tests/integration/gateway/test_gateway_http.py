@@ -356,3 +356,19 @@ async def test_without_nats_the_gateway_is_not_ready_and_does_not_hang(tmp_path:
         assert answer.json() == {"ready": False, "parts": parts, "problems": []}
         assert not platform.gateway.ready()
         assert (await http("GET", "/healthz", token=None)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("GET", "/v1/events/0", None, 404),
+        ("GET", f"/v1/events?before={2**53 - 1}", None, 200),
+        ("GET", f"/v1/dead-letters?before={2**53 - 1}", None, 200),
+        ("GET", "/v1/questions?pipeline=%C3%A4", None, 422),
+        ("GET", "/v1/deployments/%C3%A4/decisions", None, 422),
+        ("PUT", "/v1/retention/archive", {"after": True}, 422),
+        ("POST", "/v1/deployments/nightly/pause", {"revision": 2**53}, 422),
+    ],
+)
+async def test_values_at_the_limits(http: Http, method: str, path: str, body: Any, status: int) -> None:
+    assert (await http(method, path, body)).status == status

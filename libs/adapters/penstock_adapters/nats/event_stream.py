@@ -42,6 +42,8 @@ class EventStream:
 
     async def get(self, sequence: int) -> Event | None:
         """Return the event at a sequence, or None if it has expired or cannot be read."""
+        if sequence < 1:
+            return None
         messages = await self._bus.direct_get(subjects.EVENTS, {"seq": sequence, "batch": 1})
         found = [event for message in messages if (event := read(message)) is not None]
         return found[0] if found and found[0].sequence == sequence else None

@@ -29,7 +29,9 @@ async def newest(
         before: only messages before this sequence.
     """
     state = (await bus.api(f"STREAM.INFO.{stream}"))["state"]
-    end = int(state["last_seq"]) + 1 if before is None else before
+    end = int(state["last_seq"]) + 1
+    if before is not None:
+        end = min(end, before)
     first, step = int(state["first_seq"]), max(2 * limit, _PAGE)
     found: list[T] = []
     # Read sections from the end on, each twice as long as the one before.

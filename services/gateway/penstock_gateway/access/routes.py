@@ -10,7 +10,7 @@ from penstock_contracts.access import CreateTokenBody, TokenCreated, TokenList, 
 from penstock_core.access import Permission
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.parameters import NAMED, feature, requires
 from penstock_gateway.http.principal import acting
 from penstock_gateway.http.responses import BODY, COMMON, problems
 
@@ -45,6 +45,8 @@ async def create_token(tokens: NamedTokens, request: Request, body: CreateTokenB
 @router.delete(
     "/tokens/{name}", status_code=204, summary="Revoke a named token", dependencies=_WRITE, responses=problems(404)
 )
-async def revoke_token(tokens: NamedTokens, name: Annotated[str, Path(description="name of the token")]) -> None:
+async def revoke_token(
+    tokens: NamedTokens, name: Annotated[str, Path(description="name of the token", json_schema_extra=NAMED)]
+) -> None:
     """Requests with it are refused from now on. Facts keep its name."""
     await tokens.revoke(name)

@@ -24,7 +24,14 @@ router = APIRouter(prefix="/v1/compare", tags=["runs"], responses=COMMON)
 )
 async def compare_runs(
     comparison: Annotated[RunComparison, feature(RunComparison)],
-    runs: Annotated[str, Query(max_length=3000, description="2 to 20 run IDs, separated by commas")],
+    runs: Annotated[
+        str,
+        Query(
+            max_length=3000,
+            description="2 to 20 run IDs, separated by commas",
+            json_schema_extra={"pattern": "^[A-Za-z0-9_-]{1,100}(,[A-Za-z0-9_-]{1,100}){1,19}$"},
+        ),
+    ],
     all: Annotated[bool, Query(description="include rows without a difference")] = False,
 ) -> Response:
     """Inputs, parameters, tags, last metrics, outputs by digest, code, environment, Git commit and durations.

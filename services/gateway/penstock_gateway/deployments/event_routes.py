@@ -25,7 +25,7 @@ async def list_events(
     explanations: Service,
     type: Annotated[str, Query(max_length=300, description="a type, or a prefix such as `com.acme.*`")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-    before: Annotated[int | None, Query(ge=0, description="only events before this sequence")] = None,
+    before: Annotated[int | None, Query(ge=0, lt=2**53, description="only events before this sequence")] = None,
 ) -> EventList:
     """The stored events, newest first."""
     return await explanations.events(type, limit, before)

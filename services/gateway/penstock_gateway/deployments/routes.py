@@ -19,20 +19,21 @@ from penstock_contracts.deployments import (
     TestBody,
     TicksView,
 )
+from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.deployments.deployments_service import TICKS_LIMIT, Deployments
 from penstock_gateway.deployments.explanations import LISTED, Explanations
 from penstock_gateway.deployments.manual_runs import ManualRuns
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import IdempotencyKey, check_key, feature, requires
+from penstock_gateway.http.parameters import NAMED, IdempotencyKey, check_key, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.runs.routes import EXISTED, accepted
 
 router = APIRouter(prefix="/v1/deployments", tags=["deployments"], route_class=JsonRoute, responses=COMMON)
 
-Name = Annotated[str, Path(description="name of the deployment")]
+Name = Annotated[str, Path(description="name of the deployment", json_schema_extra=NAMED)]
 Service = Annotated[Deployments, feature(Deployments)]
 
 _READ = [requires(Permission.DEPLOYMENTS_READ)]
@@ -71,7 +72,7 @@ async def delete_deployment(
     name: Name,
     by: By,
     reason: Annotated[str, Query(max_length=4_000, description="why; kept in its history")] = "",
-    revision: Annotated[int | None, Query(ge=0, description="the revision that you have read")] = None,
+    revision: Annotated[int | None, Query(ge=0, lt=2**53, description="the revision that you have read")] = None,
 ) -> None:
     """Its history stays. Runs that it started continue. Tokens of its endpoint are revoked."""
     await deployments.delete(name, DeploymentChange(reason=reason, revision=revision), by)
@@ -140,6 +141,7 @@ async def list_decisions(
     limit: Annotated[int, Query(ge=1, le=LISTED)] = 100,
 ) -> DecisionList:
     """Its decisions, newest first. Those on events that its filters dropped are not stored: explain the event."""
+    ids.check_name(name, "deployment")
     return await explanations.of_deployment(name, limit)
 
 

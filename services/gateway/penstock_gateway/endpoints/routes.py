@@ -16,7 +16,7 @@ from penstock_gateway.endpoints import call_bodies, interface
 from penstock_gateway.endpoints.endpoints_service import Call, Endpoints
 from penstock_gateway.endpoints.outputs import Outputs
 from penstock_gateway.errors import ConflictError, NotFoundError, RunFailedError
-from penstock_gateway.http.parameters import IdempotencyKey, check_key, feature, requires
+from penstock_gateway.http.parameters import NAMED, IdempotencyKey, check_key, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.problems import RequestError
 from penstock_gateway.http.responses import BODY, BYTES, COMMON, content, json_response, no_content, problems
@@ -24,8 +24,8 @@ from penstock_gateway.settings import GatewaySettings
 
 router = APIRouter(prefix="/v1/endpoints/{project}/{name}", tags=["endpoints"], responses=COMMON)
 
-Project = Annotated[str, Path(description="name of the project")]
-Name = Annotated[str, Path(description="name of the deployment")]
+Project = Annotated[str, Path(description="name of the project", json_schema_extra=NAMED)]
+Name = Annotated[str, Path(description="name of the deployment", json_schema_extra=NAMED)]
 RequestId = Annotated[str, Path(description="ID of the request")]
 Service = Annotated[Endpoints, feature(Endpoints)]
 OutputReader = Annotated[Outputs, feature(Outputs)]

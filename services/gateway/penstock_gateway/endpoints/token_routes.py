@@ -11,14 +11,14 @@ from penstock_core.access import Permission
 from penstock_gateway.access.tokens import Tokens
 from penstock_gateway.endpoints.endpoints_service import Endpoints
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.parameters import NAMED, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.project import PROJECT
 
 router = APIRouter(prefix="/v1/deployments/{name}/tokens", tags=["endpoints"], route_class=JsonRoute, responses=COMMON)
 
-Name = Annotated[str, Path(description="name of the deployment")]
+Name = Annotated[str, Path(description="name of the deployment", json_schema_extra=NAMED)]
 NamedTokens = Annotated[Tokens, feature(Tokens)]
 
 _READ = [requires(Permission.TOKENS_READ)]
@@ -55,7 +55,9 @@ async def create_endpoint_token(
     "/{token}", status_code=204, summary="Revoke a token of an endpoint", dependencies=_WRITE, responses=problems(404)
 )
 async def revoke_endpoint_token(
-    tokens: NamedTokens, name: Name, token: Annotated[str, Path(description="name of the token")]
+    tokens: NamedTokens,
+    name: Name,
+    token: Annotated[str, Path(description="name of the token", json_schema_extra=NAMED)],
 ) -> None:
     """Requests with it are refused from now on."""
     await tokens.revoke(token, name)

@@ -9,6 +9,7 @@ from fastapi import Depends, Header, Path, Query, Request, Security
 from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPBearer
 
+from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_gateway.http.problems import RequestError, sentence
 
@@ -16,13 +17,34 @@ T = TypeVar("T")
 
 _KEY_LIMIT = 255
 
+NAMED = {"pattern": ids.NAME_PATTERN}
+"""In `json_schema_extra`: the pattern of a name, which the feature checks with a better message."""
+
+STEP_KEYED = {"pattern": ids.STEP_KEY_PATTERN}
+"""In `json_schema_extra`: the pattern of the key of a step."""
+
 RunId = Annotated[str, Path(description="ID of the run")]
-StepKey = Annotated[str, Path(description="key of a step, such as `train`, `train[3]` or `features/split`")]
-PipelineName = Annotated[str, Path(description="name of the pipeline")]
-PipelineFilter = Annotated[str | None, Query(description="only of this pipeline")]
-Sha256 = Annotated[str, Path(description="SHA-256 of the content, 64 lower-case hexadecimal digits")]
-IdempotencyKey = Annotated[str | None, Header(description="requests with the same key submit one run")]
-LastEventId = Annotated[str | None, Header(description="resume after the event with this ID")]
+StepKey = Annotated[
+    str,
+    Path(description="key of a step, such as `train`, `train[3]` or `features/split`", json_schema_extra=STEP_KEYED),
+]
+PipelineName = Annotated[str, Path(description="name of the pipeline", json_schema_extra=NAMED)]
+PipelineFilter = Annotated[str | None, Query(description="only of this pipeline", json_schema_extra=NAMED)]
+Sha256 = Annotated[
+    str,
+    Path(
+        description="SHA-256 of the content, 64 lower-case hexadecimal digits",
+        json_schema_extra={"pattern": ids.DIGEST_PATTERN},
+    ),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(description="requests with the same key submit one run", json_schema_extra={"pattern": "^[ -~]{1,255}$"}),
+]
+LastEventId = Annotated[
+    str | None,
+    Header(description="resume after the event with this ID", json_schema_extra={"pattern": "^[0-9]{0,15}$"}),
+]
 
 _bearer = HTTPBearer(
     scheme_name="token", description="token of the platform: the file `token` in its state folder", auto_error=False

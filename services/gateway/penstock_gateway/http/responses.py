@@ -46,7 +46,7 @@ BYTES: dict[str, Any] = {"application/octet-stream": {"schema": {"type": "string
 
 def events(text: str) -> dict[str, Any]:
     """Return the content of a stream of server-sent events, described by `text`."""
-    return {"text/event-stream": {"schema": {"type": "string", "description": text}}}
+    return {"text/event-stream": {"schema": {"description": text}}}
 
 
 def lines(*names: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from penstock_contracts.tracking import SeriesPage
 from penstock_core import ids
 from penstock_core.access import Permission
-from penstock_gateway.http.parameters import RunId, feature, requires
+from penstock_gateway.http.parameters import STEP_KEYED, RunId, feature, requires
 from penstock_gateway.http.responses import COMMON, json_response, problems
 from penstock_gateway.metrics.metric_series import MetricSeries, SeriesQuery
 
@@ -27,7 +27,9 @@ async def read_metrics(
     metrics: Annotated[MetricSeries, feature(MetricSeries)],
     run_id: RunId,
     name: Annotated[str | None, Query(max_length=200, description="name of a series, to get its points")] = None,
-    step: Annotated[str | None, Query(description="only of this step: its key, such as `train[3]`")] = None,
+    step: Annotated[
+        str | None, Query(description="only of this step: its key, such as `train[3]`", json_schema_extra=STEP_KEYED)
+    ] = None,
     attempt: Annotated[
         int | None, Query(ge=1, le=1_000_000, description="only of this attempt; default: the last")
     ] = None,

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Path, Response
 from penstock_contracts.models import RegisteredModel, RegisterModelBody
 from penstock_core.access import Permission
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.parameters import NAMED, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.model_registration.model_registration import ModelRegistration
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute, 
 )
 async def register_model_version(
     registration: Annotated[ModelRegistration, feature(ModelRegistration)],
-    name: Annotated[str, Path(description="name of the model")],
+    name: Annotated[str, Path(description="name of the model", json_schema_extra=NAMED)],
     by: By,
     body: RegisterModelBody,
     response: Response,

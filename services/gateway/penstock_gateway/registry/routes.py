@@ -16,18 +16,20 @@ from penstock_contracts.models import (
     PromoteBody,
     PromotionResult,
 )
+from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_core.registry.facts import MOST
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import feature, requires
+from penstock_gateway.http.parameters import NAMED, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.registry.model_registry import Registry
 
 router = APIRouter(prefix="/v1/models", tags=["models"], route_class=JsonRoute, responses=COMMON)
 
-Name = Annotated[str, Path(description="name of the model")]
-Alias = Annotated[str, Path(description="name of the alias, such as champion")]
+Name = Annotated[str, Path(description="name of the model", json_schema_extra=NAMED)]
+ALIASED = {"pattern": f"^(?!latest$)(?![0-9]+$){ids.NAME_PATTERN.removeprefix('^')}"}
+Alias = Annotated[str, Path(description="name of the alias, such as champion", json_schema_extra=ALIASED)]
 Models = Annotated[Registry, feature(Registry)]
 
 _READ = [requires(Permission.MODELS_READ)]
@@ -55,7 +57,15 @@ async def read_model_history(models: Models, name: Name) -> ModelHistory:
 
 @router.get("/{name}/versions/{which}", summary="Get a model version", dependencies=_READ, responses=problems(404))
 async def read_model_version(
-    models: Models, name: Name, which: Annotated[str, Path(description="number of the version, or `latest`")]
+    models: Models,
+    name: Name,
+    which: Annotated[
+        str,
+        Path(
+            description="number of the version, or `latest`",
+            json_schema_extra={"pattern": "^([1-9][0-9]{0,14}|latest)$"},
+        ),
+    ],
 ) -> ModelVersionView:
     """`latest` is the highest number that is neither archived nor from an experiment."""
     return await models.version(name, which)

@@ -16,7 +16,7 @@ from penstock_contracts.retention import (
 )
 from penstock_core.access import Permission
 from penstock_gateway.http.bodies import JsonRoute
-from penstock_gateway.http.parameters import RunId, feature, requires
+from penstock_gateway.http.parameters import NAMED, RunId, feature, requires
 from penstock_gateway.http.principal import By
 from penstock_gateway.http.responses import BODY, COMMON, problems
 from penstock_gateway.retention.retention_service import RetentionService
@@ -24,7 +24,7 @@ from penstock_gateway.runs.run_reader import RunReader
 
 router = APIRouter(tags=["retention"], route_class=JsonRoute, responses=COMMON)
 
-Name = Annotated[str, Path(description="name of the policy")]
+Name = Annotated[str, Path(description="name of the policy", json_schema_extra=NAMED)]
 Retention = Annotated[RetentionService, feature(RetentionService)]
 Reader = Annotated[RunReader, feature(RunReader)]
 

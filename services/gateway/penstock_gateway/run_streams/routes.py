@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from penstock_core import ids
 from penstock_core.access import Permission
-from penstock_gateway.http.parameters import LastEventId, RunId, feature, last_event, requires
+from penstock_gateway.http.parameters import STEP_KEYED, LastEventId, RunId, feature, last_event, requires
 from penstock_gateway.http.responses import COMMON, content, events, lines, no_content, problems
 from penstock_gateway.run_streams.run_streams import RunStreams
 
@@ -61,7 +61,7 @@ async def follow_events(streams: Streams, run_id: RunId, last_event_id: LastEven
 async def follow_logs(
     streams: Streams,
     run_id: RunId,
-    step: Annotated[str | None, Query(description="only of this step")] = None,
+    step: Annotated[str | None, Query(description="only of this step", json_schema_extra=STEP_KEYED)] = None,
     follow: Annotated[bool, Query(description="false: only what there is now")] = True,
     last_event_id: LastEventId = None,
 ) -> Response:

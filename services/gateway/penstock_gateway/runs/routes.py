@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Body, Header, Query, Request, Response
 
@@ -28,6 +28,7 @@ from penstock_core.queries import search
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import (
+    STEP_KEYED,
     IdempotencyKey,
     PipelineFilter,
     RunId,
@@ -37,7 +38,7 @@ from penstock_gateway.http.parameters import (
     requires,
 )
 from penstock_gateway.http.principal import By
-from penstock_gateway.http.responses import BODY, BYTES, COMMON, content, json_response, no_content, problems
+from penstock_gateway.http.responses import BODY, COMMON, content, json_response, no_content, problems
 from penstock_gateway.runs import run_search, run_states, values, views
 from penstock_gateway.runs.attempt_inputs import AttemptInputsReader
 from penstock_gateway.runs.cancellations import Cancellations
@@ -49,6 +50,12 @@ from penstock_gateway.runs.run_search import RunSearch
 from penstock_gateway.runs.step_progress import StepProgress
 from penstock_gateway.runs.step_reader import StepReader
 from penstock_gateway.runs.steps import no_step
+
+_VALUE: dict[str, Any] = {
+    "application/json": {"schema": {}},
+    values.MEDIA_TYPE: {"schema": {}},
+    "*/*": {"schema": {"type": "string", "format": "binary", "description": "an artifact, with its media type"}},
+}
 
 router = APIRouter(prefix="/v1/runs", tags=["runs"], route_class=JsonRoute, responses=COMMON)
 
@@ -182,7 +189,7 @@ async def list_items(
     reader: Reader,
     progress: Progress,
     run_id: RunId,
-    step: Annotated[str, Query(description="key of the mapped step")],
+    step: Annotated[str, Query(description="key of the mapped step", json_schema_extra=STEP_KEYED)],
     state: Annotated[str | None, Query(description="only in this state")] = None,
     after: Annotated[int, Query(ge=-1, description="`next` of the previous page")] = -1,
     limit: Annotated[int, Query(ge=1, le=1000, description="page size")] = 100,
@@ -204,7 +211,9 @@ async def list_items(
 async def explain_run(
     reader: Reader,
     run_id: RunId,
-    step: Annotated[str | None, Query(description="only this step, or item of a mapped step")] = None,
+    step: Annotated[
+        str | None, Query(description="only this step, or item of a mapped step", json_schema_extra=STEP_KEYED)
+    ] = None,
 ) -> Response:
     """One sentence per step: what it waits for, where it runs, why it is retried, failed or never ran."""
     run = await reader.get(run_id)
@@ -242,7 +251,9 @@ async def read_step(
 async def read_attempt(
     attempts: Annotated[AttemptInputsReader, feature(AttemptInputsReader)],
     run_id: RunId,
-    step: Annotated[str, Query(description="key of the step, or of an item of a mapped step")],
+    step: Annotated[
+        str, Query(description="key of the step, or of an item of a mapped step", json_schema_extra=STEP_KEYED)
+    ],
     attempt: Annotated[
         int | None, Query(ge=1, le=2**53, description="number of the attempt; default: the last")
     ] = None,
@@ -324,8 +335,8 @@ async def rerun(
     dependencies=_READ,
     response_class=Response,
     responses={
-        **content(200, "The value", {"application/json": {"schema": {}}, values.MEDIA_TYPE: {"schema": {}}} | BYTES),
-        **content(206, "The requested range", BYTES),
+        **content(200, "The value", _VALUE),
+        **content(206, "The requested range", {"*/*": _VALUE["*/*"]}),
         **no_content(307, "Redirect to a presigned URL of the store"),
         **problems(404, 416),
     },
@@ -335,7 +346,9 @@ async def read_value(
     artifacts: Annotated[Artifacts, feature(Artifacts)],
     request: Request,
     run_id: RunId,
-    step: Annotated[str | None, Query(description="key of a step; default: the outputs of the run")] = None,
+    step: Annotated[
+        str | None, Query(description="key of a step; default: the outputs of the run", json_schema_extra=STEP_KEYED)
+    ] = None,
     output: Annotated[str | None, Query(description="name of the output; required if there are several")] = None,
 ) -> Response:
     """Inline values as JSON, artifacts as their bytes (with `Range`).

@@ -19,6 +19,7 @@ _FORM: dict[str, Any] = {
         "schema": {
             "type": "object",
             "properties": {"choice": {"type": "string"}, "name": {"type": "string"}, "comment": {"type": "string"}},
+            "additionalProperties": False,
         }
     }
 }

@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from penstock_contracts.waits import AnswerAccepted, AnswerBody, AnswerLinks, QuestionList
+from penstock_core import ids
 from penstock_core.access import Permission
 from penstock_gateway.http.bodies import JsonRoute
 from penstock_gateway.http.parameters import PipelineFilter, RunId, StepKey, feature, requires
@@ -37,6 +38,8 @@ async def list_questions(
     pipeline: PipelineFilter = None,
 ) -> QuestionList:
     """Open questions of the steps of all runs, oldest first."""
+    if pipeline is not None:
+        ids.check_name(pipeline, "pipeline")
     return QuestionList(questions=await questions.list(run, pipeline))
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Path, Request, Response
 
 from penstock_contracts.waits import EventAccepted
 from penstock_gateway.http import bodies
-from penstock_gateway.http.parameters import feature
+from penstock_gateway.http.parameters import NAMED, feature
 from penstock_gateway.http.responses import problems
 from penstock_gateway.webhooks.webhook_receiver import WebhookReceiver
 
@@ -17,8 +17,8 @@ router = APIRouter(prefix="/v1/webhooks/{project}", tags=["webhooks"], responses
 BODY_LIMIT = 4 * 1024 * 1024
 """Largest body in bytes. It is read before its sender is known."""
 
-Project = Annotated[str, Path(description="name of the project")]
-Name = Annotated[str, Path(description="name of the deployment")]
+Project = Annotated[str, Path(description="name of the project", json_schema_extra=NAMED)]
+Name = Annotated[str, Path(description="name of the deployment", json_schema_extra=NAMED)]
 Receiver = Annotated[WebhookReceiver, feature(WebhookReceiver)]
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ async def receive_webhook_of_trigger(
     response: Response,
     project: Project,
     name: Name,
-    trigger: Annotated[str, Path(description="name of the trigger")],
+    trigger: Annotated[str, Path(description="name of the trigger", json_schema_extra=NAMED)],
 ) -> EventAccepted:
     """For a deployment with several webhook triggers."""
     return await _receive(receiver, request, response, project, name, trigger)
