@@ -99,6 +99,14 @@ async def test_the_answer_page_shows_escaped_choices(platform: Platform, http: H
     assert done.status == 200 and "&lt;i&gt;" in done.body.decode()
 
 
+async def test_a_form_with_an_unknown_field_is_refused(platform: Platform, http: Http, registered: list[bool]) -> None:
+    run_id = await asks(platform, registered)
+    path = (await links(http, run_id))["page"]
+    refused = await post(http, path, choice="yes", coment="misspelt")
+    assert refused.status == 422 and "coment" in refused.body.decode()
+    assert await finished(platform, run_id) is None
+
+
 async def test_invalid_links(platform: Platform, http: Http, registered: list[bool]) -> None:
     run_id = await asks(platform, registered)
     path = (await links(http, run_id))["no"]

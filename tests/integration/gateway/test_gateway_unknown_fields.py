@@ -22,7 +22,7 @@ JSON = "application/json"
 
 FREE = {
     "PUT /v1/artifacts/{sha256}": "bytes",
-    "POST /v1/answers/{token}": "a form: see test_forms",
+    "POST /v1/answers/{token}": "a form: see test_gateway_answer_links.py",
     "POST /v1/events": "an event has any extension attributes, its data any fields",
     "POST /v1/endpoints/{project}/{name}": "the inputs of the pipeline, which are checked with it",
     "POST /v1/webhooks/{project}/{name}": "what the sender defines",

@@ -234,7 +234,9 @@ async def explain_run(
 async def read_step(
     steps: Annotated[StepReader, feature(StepReader)],
     run_id: RunId,
-    step: Annotated[str, Query(description="key of the step, or of an item of a mapped step")],
+    step: Annotated[
+        str, Query(description="key of the step, or of an item of a mapped step", json_schema_extra=STEP_KEYED)
+    ],
 ) -> Response:
     """The present state of a step or item, its inputs, and where the time of its attempts went."""
     ids.check_step_key(step)
