@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gateway_platform import Http, Platform, read_answer, read_head, running
 
+from penstock_adapters.files import FolderArtifacts
 from penstock_contracts.commands import Location, StoreInfo
+from penstock_gateway.http import downloads
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -55,6 +59,37 @@ async def test_a_damaged_object_is_refused_and_replaced(platform: Platform, http
         assert (await http("HEAD", path)).status == 404, "a client that looks first puts it again"
     assert (await http("PUT", path, data)).status == 201
     assert (await http("GET", path)).body == data
+
+
+async def test_a_client_that_does_not_read_is_disconnected(
+    platform: Platform, http: Http, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "STALL", 0.3)
+    closed = asyncio.Event()
+    opened = platform.store.open
+
+    async def watched(*arguments: Any) -> AsyncGenerator[bytes]:
+        try:
+            async for chunk in opened(*arguments):
+                yield chunk
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(FolderArtifacts, "open", lambda store, *arguments: watched(*arguments))
+    size = 40_000_000
+    sha256 = await platform.store.put_bytes(bytes(size))
+    reader, _ = await http.open("GET", f"/v1/artifacts/{sha256}")
+    status, headers = await read_head(reader)
+    assert (status, headers["content-length"]) == (200, str(size))
+    async with asyncio.timeout(60):
+        await closed.wait()
+        received = 0
+        try:
+            while part := await reader.read(1_000_000):
+                received += len(part)
+        except ConnectionError:
+            pass
+    assert received < size
 
 
 async def test_an_empty_object(http: Http) -> None:

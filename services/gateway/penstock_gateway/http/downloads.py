@@ -17,6 +17,9 @@ from penstock_gateway.http.problems import RequestError
 from penstock_gateway.http.streaming import StreamedResponse
 
 BYTES = "application/octet-stream"
+
+STALL = 300.0
+"""Seconds after which a client that does not read is disconnected; it can resume with a range."""
 _MEDIA_TYPE = re.compile(
     r"[A-Za-z0-9!#$&^_.+-]{1,100}/[A-Za-z0-9!#$&^_.+-]{1,100}(; ?[A-Za-z0-9-]+=[A-Za-z0-9._-]+)*\Z"
 )
@@ -47,7 +50,7 @@ def download(request: Request, store: FolderArtifacts, sha256: str, size: int, r
         headers["content-range"] = f"bytes {start}-{stop - 1}/{size}"
     if request.method == "HEAD":
         return Response(status_code=206 if span else 200, headers=headers)
-    return StreamedResponse(lambda: store.open(sha256, start, stop), 206 if span else 200, headers)
+    return StreamedResponse(lambda: store.open(sha256, start, stop), 206 if span else 200, headers, STALL)
 
 
 def parse_range(text: str, size: int) -> tuple[int, int] | None:
