@@ -50,7 +50,7 @@ async def finalize_end(platform: Platform, active: ActiveAttempt, fact: AttemptF
     """Store what the attempt wrote, so that readers of its end find it; returns the end to report."""
     if active.shipped:
         await asyncio.wait([asyncio.ensure_future(part) for part in active.shipped], timeout=_OUTPUT_WAIT)
-    await platform.settle((fact.run_id, fact.key, fact.attempt))
+    await platform.drain((fact.run_id, fact.key, fact.attempt))
     if fact.outcome is Outcome.CACHED:
         return fact  # its artifacts are in the shared store
     began = time.monotonic()

@@ -140,9 +140,9 @@ class NatsPlatform:
         """See the protocol."""
         self._commits.commit(fact)
 
-    async def settle(self, attempt: AttemptKey) -> None:
+    async def drain(self, attempt: AttemptKey) -> None:
         """See the protocol."""
-        await self._commits.settle(attempt)
+        await self._commits.drain(attempt)
 
     def publish(self, message: Message) -> Awaitable[None]:
         """See the protocol."""

@@ -90,7 +90,7 @@ class Platform(Protocol):
         """Put an object that an attempt has stored into the shared store, and announce it."""
         ...
 
-    async def settle(self, attempt: AttemptKey) -> None:
+    async def drain(self, attempt: AttemptKey) -> None:
         """Return when everything that an attempt has stored is announced, or cannot be."""
         ...
 

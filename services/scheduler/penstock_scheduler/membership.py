@@ -58,7 +58,7 @@ class ReplicaPresence:
     async def open(self) -> None:
         """Start to hold shards."""
         self._open = True
-        self._settle()
+        self._update_shards()
         await self._say("here")
 
     async def close(self) -> None:
@@ -74,7 +74,7 @@ class ReplicaPresence:
             now = time.monotonic()
             if now - began > 2 * BEAT or not self._bus.client.is_connected:
                 self._members.deaf(now)
-            self._settle()
+            self._update_shards()
             await self._say("here")
 
     async def reconnected(self) -> None:
@@ -90,10 +90,10 @@ class ReplicaPresence:
             self._members.left(replica.name)
         else:
             self._members.heard(replica.name, replica.shards, time.monotonic())
-        if self._settle() or replica.word == "hello":
+        if self._update_shards() or replica.word == "hello":
             await self._say("here")
 
-    def _settle(self) -> bool:
+    def _update_shards(self) -> bool:
         """Update the held shards. Returns whether they changed."""
         if not self._open:
             return False

@@ -183,9 +183,9 @@ class Scheduler:
                     del ready[run_id]
                     await self._put_off(run_id, work[run_id], error)
             quiet = [run_id for run_id, facts in decided.items() if not facts]
-            settled = await asyncio.gather(*(self._settle(run_id, work[run_id], ready[run_id]) for run_id in quiet))
-            for run_id, is_settled in zip(quiet, settled, strict=True):
-                if is_settled:
+            completed = await asyncio.gather(*(self._complete(run_id, work[run_id], ready[run_id]) for run_id in quiet))
+            for run_id, is_complete in zip(quiet, completed, strict=True):
+                if is_complete:
                     del ready[run_id]
             written, failed = await append(self._log, {run_id: decided[run_id] for run_id in ready if decided[run_id]})
             for run_id, error in failed.items():
@@ -304,7 +304,7 @@ class Scheduler:
             self._plans.popitem(last=False)
         return plan
 
-    async def _settle(self, run_id: str, entry: _Work, state: RunState) -> bool:
+    async def _complete(self, run_id: str, entry: _Work, state: RunState) -> bool:
         """Carry out effects after the last decision. Returns False if facts follow from them."""
         try:
             if state.outbox:

@@ -95,7 +95,7 @@ class FakeEdges:
     def commit(self, fact: ArtifactCommitted) -> None:
         self.log.append(fact)
 
-    async def settle(self, attempt: tuple[str, str, int]) -> None:
+    async def drain(self, attempt: tuple[str, str, int]) -> None:
         pass
 
     async def look_up(self, attempt: AttemptRequested, rule: CacheRule) -> CacheLookup:

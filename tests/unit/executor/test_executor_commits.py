@@ -62,7 +62,7 @@ async def test_the_first_commit_is_published_at_once_and_only_the_last_of_many(
     for n in range(1, 1000):
         fake_log.commits.commit(fact(n))
     fake_log.commits.commit(fact(7, "model"))
-    await fake_log.commits.settle(ATTEMPT)
+    await fake_log.commits.drain(ATTEMPT)
     assert fake_log.log[0] == ("checkpoint", 0)
     assert sorted(fake_log.log[1:]) == [("checkpoint", 999), ("model", 7)]
     assert time.monotonic() - began < 30
@@ -85,19 +85,19 @@ async def test_an_unavailable_store_loses_only_the_announcement(monkeypatch: pyt
     fake_log = FakeLog()
     fake_log.broken = True
     fake_log.commits.commit(fact(0))
-    await fake_log.commits.settle(ATTEMPT)
+    await fake_log.commits.drain(ATTEMPT)
     assert fake_log.log == [] and fake_log.warnings == ["stored artifact not announced"]
     fake_log.open.clear()
-    monkeypatch.setattr(commits, "SETTLE", 0.05)
+    monkeypatch.setattr(commits, "DRAIN_TIMEOUT", 0.05)
     fake_log.commits.commit(fact(1))
-    await fake_log.commits.settle(ATTEMPT)
+    await fake_log.commits.drain(ATTEMPT)
     assert fake_log.warnings[-1] == "stored artifacts not announced before the end"
     fake_log.commits.forget(ATTEMPT)
 
 
 async def test_no_commits_cause_no_work() -> None:
     fake_log = FakeLog()
-    await fake_log.commits.settle(ATTEMPT)
+    await fake_log.commits.drain(ATTEMPT)
     fake_log.commits.forget(ATTEMPT)
     assert fake_log.commits.following == 0
 

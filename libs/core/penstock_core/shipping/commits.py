@@ -22,7 +22,7 @@ from penstock_core.shipping.messages import AttemptKey
 INTERVAL = 0.5
 """Seconds between two facts of one name; of those in between, only the last is written."""
 
-SETTLE = 60.0
+DRAIN_TIMEOUT = 60.0
 """Seconds that the end of an attempt waits for the facts about what it stored."""
 
 
@@ -68,7 +68,7 @@ class CommitPublisher:
         if name.task is None:
             name.task = asyncio.create_task(self._publish_pending(commits, name))
 
-    async def settle(self, attempt: AttemptKey) -> None:
+    async def drain(self, attempt: AttemptKey) -> None:
         """Return when everything that an attempt has stored is announced, or cannot be."""
         commits = self._attempts.get(attempt)
         if commits is None:
@@ -76,7 +76,7 @@ class CommitPublisher:
         commits.ending.set()
         tasks = [name.task for name in commits.names.values() if name.task is not None]
         if tasks:
-            _, late = await asyncio.wait(tasks, timeout=SETTLE)
+            _, late = await asyncio.wait(tasks, timeout=DRAIN_TIMEOUT)
             if late:
                 self._warn("stored artifacts not announced before the end", attempt="/".join(map(str, attempt)))
 
