@@ -13,6 +13,7 @@ from penstock_adapters.nats.buckets.waits import Waits
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_contracts import subjects
+from penstock_core import access
 from penstock_core.deployments.events import Event
 from penstock_core.facts import AttemptFinished, StepSuspended
 from penstock_core.pipeline import ir
@@ -438,6 +439,19 @@ async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platf
         replacement = ModelAnnouncer(platform.context, platform.log, events)
         await replacement.start()
         platform.gateway._background.append(replacement)
+
+
+async def test_changes_of_models_count_the_runs_that_caused_each_other(platform: Platform) -> None:
+    run_id = await platform.request(trigger={"deployment": "nightly", "hops": "3"})
+    origin = Origin(artifact=ref("e" * 64), run_id=run_id, key="train", attempt=1)
+    promotion = Promotion(alias="champion", version=0, cause=f"{run_id}/train/1")
+    who = Actor(access.run_step(run_id, "train"), 1.0)
+    await ModelLog(platform.bus, "test").change(
+        "default", "counted", lambda model: decide.register(model, origin, VersionDetails(), who, promotion)
+    )
+    for kind in ("penstock.model.registered.v1", PROMOTED):
+        (event,) = await until(lambda kind=kind: published(platform, kind, "counted"))
+        assert event.extensions["hops"] == "3", kind
 
 
 async def test_unreadable_model_facts_are_parked_and_block_nothing(platform: Platform, http: Http) -> None:

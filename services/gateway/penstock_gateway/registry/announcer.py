@@ -17,7 +17,7 @@ from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import model_fact_codec, subjects
 from penstock_contracts.fact_codec import UnreadableFact
-from penstock_core import run_events
+from penstock_core import access, run_events
 from penstock_core.deployments.events import Event
 from penstock_core.facts import RunRequested
 from penstock_core.registry.facts import ModelFact, ModelRegistered
@@ -73,10 +73,11 @@ class ModelAnnouncer:
         await self._events.publish(event)
 
     async def _hops(self, fact: ModelFact) -> dict[str, Any]:
-        """Return the extension of events that the run caused which registered the version."""
-        if not isinstance(fact, ModelRegistered):
+        """Return the extension of events that a run causes, if a run made the change."""
+        run_id = fact.run_id if isinstance(fact, ModelRegistered) else access.run_of(fact.by)
+        if not run_id:
             return {}
-        name = subjects.run(fact.run_id, "requested")
+        name = subjects.run(run_id, "requested")
         record = (await self._log.last([name])).get(name)
         return run_events.hops_of(record.fact.trigger) if record and isinstance(record.fact, RunRequested) else {}
 
