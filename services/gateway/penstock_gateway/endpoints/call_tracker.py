@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from structlog.typing import FilteringBoundLogger
 
@@ -173,8 +174,13 @@ class CallTracker:
                 sort=search.sort(search.NEWEST),
                 limit=search.LIMIT,
             )
-            for run in (await self._runs.page(query)).runs:
-                self._add(deployment, run.run_id)
+            while True:
+                page = await self._runs.page(query)
+                for run in page.runs:
+                    self._add(deployment, run.run_id)
+                if page.next is None:
+                    break
+                query = replace(query, after=search.parse_cursor(page.next, query.sort))
         await self._check(deployment)
 
     async def _check(self, deployment: str) -> None:
