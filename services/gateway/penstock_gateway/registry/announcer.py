@@ -4,14 +4,17 @@ In: deliveries of the stream MODELS. Out: an event in the stream EVENTS, which c
 without a key, with the model's name, and with `NAME@ALIAS` if it concerns an alias.
 
 Promise: every fact in the log is published at least once, because its delivery is acknowledged last. Publishing again
-is idempotent: the event's ID is derived from the fact.
+is idempotent: the event's ID is derived from the fact. Facts that are older than events can be are not published:
+deployments would run again for them.
 """
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
+from penstock_adapters.nats.bootstrap import EVENT_RETENTION
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.run_log import NatsRunLog
@@ -60,6 +63,8 @@ class ModelAnnouncer:
         if isinstance(fact, UnreadableFact):
             await self._context.park(delivery.subject, delivery.data, fact.why, delivery.stream_seq)
             return
+        if (fact.at or delivery.at) < time.time() - EVENT_RETENTION:
+            return  # a consumer that was created again: the decisions on this event have expired
         event = Event(
             project=fact.project,
             type=fact.ce_type,
