@@ -141,6 +141,8 @@ class CallTracker:
                                 waiting.set()
             except PenstockError as error:
                 self._logger.warning("cannot follow the requests to endpoints; retrying", error=str(error))
+            except Exception:  # a bug must not leave all requests without answers
+                self._logger.exception("cannot follow the requests to endpoints; retrying")
             await asyncio.sleep(_RETRY)
 
     def _decided(self, message: StreamMessage) -> None:
