@@ -287,6 +287,22 @@ async def test_not_before_starts_the_run_later(platform: Platform) -> None:
     assert [one.outcome for one in await platform.decisions(past)] == [Outcome.STARTED]
 
 
+async def test_a_later_run_whose_inputs_do_not_fit_is_a_dead_letter(platform: Platform) -> None:
+    await platform.deploy("unfit", on("com.acme.unfit", not_before="data.at", inputs={"rows": "data.rows"}))
+    at = datetime.fromtimestamp(time.time() + 1.0, UTC).isoformat()
+    event = await platform.send("com.acme.unfit", {"at": at, "rows": "many"})
+
+    async def rejected() -> list[Parked]:
+        messages = await platform.bus.read(subjects.PARKED, "parked.triggers")
+        found = [Parked.model_validate_json(message.data) for message in messages]
+        return [one for one in found if one.deployment == "unfit"]
+
+    [letter] = await until(rejected, bool)
+    assert letter.seq == event.sequence
+    assert "rows" in letter.error
+    assert await platform.runs("unfit") == []
+
+
 # ------------------------------------------------------------------------------------------------------------- windows
 
 

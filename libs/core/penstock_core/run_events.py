@@ -64,6 +64,11 @@ def hops_of(trigger: Mapping[str, str]) -> dict[str, Any]:
     return {_HOPS: int(hops)} if hops.isdecimal() else {}
 
 
+def inherited_hops(trigger: Mapping[str, str]) -> dict[str, str]:
+    """Return the part of the trigger of a child run by which it counts as one run with its parent."""
+    return {_HOPS: trigger[_HOPS]} if _HOPS in trigger else {}
+
+
 def next_hop(events: Sequence[Event]) -> int:
     """Return which run of a chain a run for these events is; 0 if none of them was caused by a triggered run."""
     found = [event.extensions.get(_HOPS) for event in events if event.source.startswith("penstock/")]

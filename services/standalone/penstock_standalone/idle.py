@@ -1,7 +1,7 @@
 """When an embedded platform stops: after a time in which nothing has used it.
 
 It is used while a command holds the shared lock on `clients.lock`, while HTTP requests are in progress or arrive, and
-while a run is active. Deployments do not count: for their triggers, run `penstock up`.
+while a run is active. Deployments do not count: their triggers need a platform started by `penstock up`.
 """
 
 from __future__ import annotations

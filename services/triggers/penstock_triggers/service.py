@@ -181,9 +181,11 @@ class TriggerService:
         event = await self._events.get(decision.event.sequence)
         if trigger is None or event is None:
             return
-        run, _ = await self._built(trigger.start([event], event.digest))
+        run, error = await self._built(trigger.start([event], event.digest))
         if run is not None:
             await self._starter.request(run)
+        else:
+            await self._dead_letters.add(event, decision.deployment, decision.trigger, error)
 
     async def _built(self, start: Start) -> tuple[RunRequested | None, str]:
         """The request of a run, or the error of the user."""

@@ -55,10 +55,21 @@ async def test_a_rejected_event_is_replayed_once_to_its_deployment_only(platform
     decided = await outcome(http, replay, "mapped")
     assert decided["outcome"] == "started"
     run = (await http("GET", f"/v1/runs/{decided['run_id']}")).json()
-    assert (run["inputs"]["n"], run["trigger"]["event_id"]) == ({"value": 5}, "1/replay")
+    assert (run["inputs"]["n"], run["trigger"]["event_id"]) == ({"value": 5}, f"1/replay-{letter['id']}")
     assert (await http("GET", f"/v1/events/{replay}?deployment=beside")).json()["decisions"] == []
     assert await letters(http, 0, deployment="mapped") == []
     assert (await http("POST", f"/v1/dead-letters/{letter['id']}/replay")).status == 404
+
+
+async def test_an_event_that_two_triggers_rejected_is_replayed_to_each(platform: Platform, http: Http) -> None:
+    for name in ("left", "right"):
+        await http("PUT", f"/v1/deployments/{name}", deployment("both", "data.missing"))
+    await http("POST", "/v1/events", {"type": "com.acme.both", "source": "both", "id": "1", "data": {"rows": 5}})
+    for name in ("left", "right"):
+        [letter] = await letters(http, 1, deployment=name)
+        await http("PUT", f"/v1/deployments/{name}", deployment("both", "data.rows"))
+        replay = (await http("POST", f"/v1/dead-letters/{letter['id']}/replay")).json()["event"]
+        assert (await outcome(http, replay, name))["outcome"] == "started"
 
 
 async def test_a_replay_that_is_rejected_again_is_another_dead_letter(platform: Platform, http: Http) -> None:

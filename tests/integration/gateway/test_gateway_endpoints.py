@@ -20,6 +20,7 @@ from penstock_core.facts import Outcome, RunRequested
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import (
     ArtifactRef,
+    Element,
     Fields,
     Inline,
     Items,
@@ -27,6 +28,8 @@ from penstock_core.pipeline.values import (
     Stored,
     Value,
 )
+from penstock_core.queries import search
+from penstock_gateway.endpoints.outputs import INLINE_LIMIT
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -277,6 +280,19 @@ async def test_a_caller_cannot_name_files_of_the_platform(platform: Platform, ht
     assert (await http("POST", path, parts, headers=headers)).fields == {"photo"}
 
 
+async def test_a_caller_cannot_have_code_of_an_artifact_run(platform: Platform, http: Http) -> None:
+    path = await photographed(platform, http, "harmless")
+    content = b"cos\nsystem\n(S'true'\ntR."
+    sha256 = await platform.store.put_bytes(content)
+    file = {"sha256": sha256, "size": len(content)}
+    for form in ("pickle", "of-the-user"):
+        loaded = {"artifact": {**file, "format": form}}
+        for name, body in {"photo": {"photo": loaded}, "rows": {"photo": {"artifact": file}, "rows": loaded}}.items():
+            answer = await http("POST", path, body)
+            assert (answer.status, answer.fields) == (422, {name}), answer.body
+            assert "could run code" in answer.json()["detail"]
+
+
 async def test_large_values_are_stored_as_artifacts(platform: Platform, http: Http) -> None:
     path = await photographed(platform, http, "large")
     rows = [*range(50_000)]
@@ -362,6 +378,23 @@ async def test_outputs_are_plain_json_with_links_to_artifacts(platform: Platform
     assert (await http("GET", link["href"])).body == b"weights"
     secret = await platform.store.put_bytes(b"of another run")
     assert (await http("GET", link["href"].replace(stored["model"], secret))).status == 404
+
+
+async def test_json_beyond_the_limit_of_an_answer_is_a_link(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "bulky", wait=0)
+    location = (await http("POST", path, {"n": 1})).headers["location"]
+    [run] = await started(platform, "bulky")
+    items: list[Value] = []
+    for letter in "abc":
+        text = orjson.dumps([letter * (INLINE_LIMIT // 2 - 100), [{"$type": "tuple", "items": [1, 2]}]])
+        sha256 = await platform.store.put_bytes(text)
+        items.append(Stored(ArtifactRef(sha256=sha256, size=len(text), media_type="application/json", format="json")))
+    part = Element(items[0], (1, 0, 1))
+    await platform.finish(run.run_id, outputs={"items": Items((*items, items[0])), "part": part})
+    answer = (await http("GET", location)).json()
+    assert [isinstance(item, list) for item in answer["items"]] == [True, True, False, True]
+    assert answer["items"][2]["sha256"] == sha256
+    assert answer["part"] == 2
 
 
 async def test_only_endpoints_can_be_called(platform: Platform, http: Http) -> None:
@@ -457,7 +490,8 @@ async def test_the_rate_is_limited(platform: Platform, http: Http) -> None:
     assert 1 < int(answer.headers["retry-after"]) <= 100
 
 
-async def test_another_gateway_knows_the_queue(tmp_path: Any) -> None:
+async def test_another_gateway_knows_the_queue(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "LIMIT", 1)  # the unfinished runs are on several pages
     async with running(tmp_path) as platform:
         http = Http(platform)
         path = await deploy(http, "shared", wait=0, queue=2)

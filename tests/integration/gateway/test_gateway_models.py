@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import orjson
@@ -13,6 +14,7 @@ from penstock_adapters.nats.buckets.waits import Waits
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_contracts import subjects
+from penstock_core import access
 from penstock_core.deployments.events import Event
 from penstock_core.facts import AttemptFinished, StepSuspended
 from penstock_core.pipeline import ir
@@ -410,7 +412,7 @@ async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platf
     await log.change(
         "default",
         "killed",
-        lambda model: decide.register(model, origin, VersionDetails(), Actor("ada", 1.0), promotion),
+        lambda model: decide.register(model, origin, VersionDetails(), Actor("ada", time.time()), promotion),
     )
     publishing = asyncio.Event()
 
@@ -438,6 +440,34 @@ async def test_a_gateway_killed_before_publishing_loses_no_event(platform: Platf
         replacement = ModelAnnouncer(platform.context, platform.log, events)
         await replacement.start()
         platform.gateway._background.append(replacement)
+
+
+async def test_changes_of_models_count_the_runs_that_caused_each_other(platform: Platform) -> None:
+    run_id = await platform.request(trigger={"deployment": "nightly", "hops": "3"})
+    origin = Origin(artifact=ref("e" * 64), run_id=run_id, key="train", attempt=1)
+    promotion = Promotion(alias="champion", version=0, cause=f"{run_id}/train/1")
+    who = Actor(access.run_step(run_id, "train"), time.time())
+    await ModelLog(platform.bus, "test").change(
+        "default", "counted", lambda model: decide.register(model, origin, VersionDetails(), who, promotion)
+    )
+    for kind in ("penstock.model.registered.v1", PROMOTED):
+        (event,) = await until(lambda kind=kind: published(platform, kind, "counted"))
+        assert event.extensions["hops"] == "3", kind
+
+
+async def test_changes_that_are_older_than_events_are_not_published_again(platform: Platform) -> None:
+    log = ModelLog(platform.bus, "test")
+    for name, age in (("ancient", 40 * 86400.0), ("recent", 0.0)):
+        origin = Origin(artifact=ref("f" * 64), run_id="r", key=name, attempt=1)
+        who = Actor("ada", time.time() - age)
+        await log.change(
+            "default",
+            name,
+            lambda model, origin=origin, who=who: decide.register(model, origin, VersionDetails(), who, None),
+        )
+    # They are published in the order of the stream.
+    await until(lambda: published(platform, "penstock.model.registered.v1", "recent"))
+    assert await published(platform, "penstock.model.registered.v1", "ancient") == []
 
 
 async def test_unreadable_model_facts_are_parked_and_block_nothing(platform: Platform, http: Http) -> None:

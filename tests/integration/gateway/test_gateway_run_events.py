@@ -10,6 +10,7 @@ from gateway_platform import Platform
 
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.event_stream import EventStream
+from penstock_contracts import subjects
 from penstock_core.deployments.events import Event
 from penstock_core.errors import UnavailableError
 from penstock_core.facts import Outcome, RunFinished
@@ -76,3 +77,16 @@ async def test_an_end_that_was_published_but_not_acknowledged_is_published_once(
     await after.close()
     assert len(await published(platform, run_id)) == 1
     await platform.gateway.feature(RunAnnouncer).start()
+
+
+async def test_an_end_that_is_older_than_events_is_not_published_again(platform: Platform) -> None:
+    ancient, recent = await platform.request(), await platform.request()
+    await platform.finish(ancient, finished_at=time.time() - 40 * 86400)
+    await platform.finish(recent)
+    await event_of(platform, recent)
+    deadline = time.monotonic() + 60
+    consumer = f"CONSUMER.INFO.{subjects.RUNS}.{subjects.RUN_EVENTS_CONSUMER}"
+    while (info := await platform.bus.api(consumer))["num_pending"] or info["num_ack_pending"]:
+        assert time.monotonic() < deadline, "deliveries are left"
+        await asyncio.sleep(0.02)
+    assert await published(platform, ancient) == []

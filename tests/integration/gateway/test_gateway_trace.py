@@ -64,3 +64,12 @@ async def test_a_run_by_hand_and_what_is_not_there(platform: Platform, http: Htt
     assert (root["id"], root["trigger"], root["caused"], root["asked"]) == (run_id, "", [], True)
     for which in ("999999999", "0" * 32, "nobody", "a..b"):
         assert (await http("GET", f"/v1/trace/{which}")).status == 404
+
+
+async def test_what_the_trace_is_requested_for_is_in_it(platform: Platform, http: Http) -> None:
+    first = (await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1}})).json()["run_id"]
+    again = (await http("POST", f"/v1/runs/{first}/rerun")).json()["run_id"]
+    root = (await http("GET", f"/v1/trace/{again}")).json()["root"]
+    assert (root["id"], root["asked"]) == (first, False)
+    [rerun] = root["caused"]
+    assert (rerun["id"], rerun["trigger"], rerun["asked"]) == (again, "rerun", True)

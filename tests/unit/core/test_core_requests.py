@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock_core import access, requests
+from penstock_core import access, requests, run_events
 from penstock_core.errors import InvalidInputsError
 from penstock_core.facts import CacheMode, Caller, RunRequested, StepSuspended
 from penstock_core.json_schema import mismatch
@@ -299,6 +299,13 @@ def test_the_request_of_a_child_run_inherits_from_its_parent() -> None:
     assert found.trigger == {"type": "run", "run": "r0", "step": "call", "depth": "1"}
     assert found.caller == Caller(run_id="r0", key="call", attempt=1)
     assert found.requested_by == access.run_step("r0", "call")
+
+
+def test_child_runs_do_not_hide_a_circle_of_runs() -> None:
+    fact = StepSuspended(run_id="r0", key="call", attempt=1, kind=Kind.RUN, inputs={"n": Inline(1)}, target="training")
+    started = replace(PARENT, trigger={"type": "event", "deployment": "d", "hops": "7"})
+    found = child_runs.build_request(fact, started, TARGET, {}, NOW)
+    assert run_events.hops_of(found.trigger) == {"hops": 7}
 
 
 @given(st.dictionaries(st.sampled_from(["n", "label", "other"]), JSON))

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.serialize import files, formats
 from penstock_core.deployments.definition import Definition
 from penstock_core.pipeline import ir
 from penstock_core.pipeline.values import BoundItems, Output, Param
-from penstock_gateway.endpoints import interface
+from penstock_gateway.endpoints import input_rules, interface
 from penstock_gateway.endpoints.rate_limit import TokenBucket
 
 DEFINITION = Definition(pipeline="scoring", inputs={"label": "x"})
@@ -85,3 +86,8 @@ def test_the_openapi_document_offers_parts_for_files() -> None:
     assert parts["photo"] == {"type": "string", "format": "binary"}
     assert parts["rows"]["type"] == "array"
     assert content["application/json"]["example"] == {"rows": [], "photo": "text", "label": "x", "depth": 3}
+
+
+def test_formats_that_callers_may_give_run_no_code() -> None:
+    loaded = input_rules.DATA_FORMATS - {files.FILE, files.FOLDER}
+    assert [name for name in sorted(loaded) if formats.FORMATS[name].unsafe] == []

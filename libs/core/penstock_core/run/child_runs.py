@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock_core import access, ids, requests
+from penstock_core import access, ids, requests, run_events
 from penstock_core.errors import InputError, PenstockError
 from penstock_core.facts import (
     AttemptFinished,
@@ -52,7 +52,13 @@ def build_request(
     if depth > MAX_DEPTH:
         raise InputError(f"{MAX_DEPTH} nested child runs: does pipeline {fact.target!r} start itself?")
     options = Options(
-        trigger={"type": "run", "run": fact.run_id, "step": fact.key, "depth": str(depth)},
+        trigger={
+            "type": "run",
+            "run": fact.run_id,
+            "step": fact.key,
+            "depth": str(depth),
+            **run_events.inherited_hops(parent.trigger),
+        },
         requested_by=access.run_step(fact.run_id, fact.key),
         labels=parent.labels,
         priority=parent.priority,

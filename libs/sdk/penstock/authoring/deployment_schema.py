@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from penstock.authoring.deployments import Cron, Deployment, Endpoint, On, Webhook
+from penstock_core.deployments import webhooks
 
 _TEXT = {"type": "string"}
 _DURATION = {"type": ["string", "number"], "description": "seconds, or text such as 90s, 10m, 1h30m"}
@@ -35,8 +36,8 @@ _TYPES: dict[str, dict[str, Any]] = {
 
 _VALUES = {
     "catchup": ["none", "latest", "all"],
-    "provider": ["github", "gitlab", "standard", "hmac"],
-    "algorithm": ["sha256", "sha512", "sha1"],
+    "provider": [one.value for one in webhooks.Provider],
+    "algorithm": [*webhooks.ALGORITHMS],
 }
 
 _RENAMED = {"types": "on", "provider": "webhook"}

@@ -187,9 +187,7 @@ def _converts(core: Any) -> bool:
             return True
         if isinstance(entry.get("validation_alias"), list):
             return True
-        return any(
-            _converts(one) for name, one in entry.items() if name not in ("metadata", "serialization", "default")
-        )
+        return any(_converts(one) for name, one in entry.items() if name not in _NO_VALIDATION)
     if isinstance(core, list | tuple):
         return any(_converts(one) for one in typing.cast("list[Any]", core))
     return False

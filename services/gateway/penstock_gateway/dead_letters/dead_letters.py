@@ -62,7 +62,9 @@ class DeadLetterService:
         if parked.deployment:
             event = event_codec.read(parked.subject, parked.headers, found.body, found.at, parked.seq)
             target = event_subject(parked.deployment, parked.trigger)
-            again = replace(event, id=f"{event.id}/replay", extensions={**event.extensions, events.TARGET: target})
+            # Several triggers may have rejected the event: each replay is an event of its own.
+            id = f"{event.id}/replay-{number}"
+            again = replace(event, id=id, extensions={**event.extensions, events.TARGET: target})
             sequence, _ = await self._stream.publish(again)
         else:
             headers = {**parked.headers, "Nats-Msg-Id": f"replay.{number}"}

@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 
 from structlog.typing import FilteringBoundLogger
 
@@ -140,6 +141,8 @@ class CallTracker:
                                 waiting.set()
             except PenstockError as error:
                 self._logger.warning("cannot follow the requests to endpoints; retrying", error=str(error))
+            except Exception:  # a bug must not leave all requests without answers
+                self._logger.exception("cannot follow the requests to endpoints; retrying")
             await asyncio.sleep(_RETRY)
 
     def _decided(self, message: StreamMessage) -> None:
@@ -173,8 +176,13 @@ class CallTracker:
                 sort=search.sort(search.NEWEST),
                 limit=search.LIMIT,
             )
-            for run in (await self._runs.page(query)).runs:
-                self._add(deployment, run.run_id)
+            while True:
+                page = await self._runs.page(query)
+                for run in page.runs:
+                    self._add(deployment, run.run_id)
+                if page.next is None:
+                    break
+                query = replace(query, after=search.parse_cursor(page.next, query.sort))
         await self._check(deployment)
 
     async def _check(self, deployment: str) -> None:

@@ -28,9 +28,8 @@ from penstock_core.deployments.state import Deployment
 from penstock_core.errors import InvalidInputsError
 from penstock_core.facts import RunFinished
 from penstock_core.frozen import frozen
-from penstock_core.pipeline.ir import Pipeline
 from penstock_core.requests import Options
-from penstock_gateway.endpoints import interface
+from penstock_gateway.endpoints import input_rules
 from penstock_gateway.endpoints.call_tracker import CallTracker
 from penstock_gateway.endpoints.rate_limit import TokenBucket
 from penstock_gateway.errors import ConflictError, NotFoundError, TooManyRequestsError, UnprocessableError
@@ -251,9 +250,9 @@ class Endpoints:
             )
 
     async def _check(self, endpoint: Endpoint, inputs: dict[str, Any]) -> None:
-        """Check the inputs as the triggers service will, and that the artifacts they refer to exist."""
+        """Check what a caller may give, what the triggers service will check, and that the artifacts exist."""
         version = await self.version(endpoint)
-        _check_files(version.pipeline, inputs)
+        input_rules.check(version.pipeline, inputs)
         given = {**endpoint.definition.inputs, **inputs}
         try:
             await self._requests.build("check", version, given, Options(trigger={}))
@@ -330,16 +329,3 @@ class Endpoints:
         finally:
             for task in tasks:
                 task.cancel()
-
-
-def _check_files(pipeline: Pipeline, inputs: dict[str, Any]) -> None:
-    """Refuse paths: callers of an endpoint must not choose which files of the platform's machines a step reads."""
-    errors = [
-        (port.name, "expected a file: send it as a part of a form, or a reference to an artifact")
-        for port in pipeline.params
-        if (given := inputs.get(port.name)) is not None
-        and interface.contains_paths(port)
-        and not (isinstance(given, dict) and [*given] == ["artifact"])
-    ]
-    if errors:
-        raise InvalidInputsError("Invalid request", errors)

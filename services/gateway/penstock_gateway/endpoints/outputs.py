@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from typing import IO, Any
 
 import orjson
@@ -11,12 +12,15 @@ import orjson
 from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_adapters.nats.results import Results
 from penstock_core.facts import RunFinished
-from penstock_core.pipeline import values
+from penstock_core.pipeline import tagged, values
 from penstock_core.pipeline.values import ArtifactRef, Value
 from penstock_gateway.artifacts.artifact_transfer import Artifacts
 
 INLINE_LIMIT = 8 * 1024 * 1024
-"""Largest JSON artifact in bytes that is part of an answer; larger ones are links."""
+"""Most bytes of JSON artifacts that are part of one answer; those beyond it are links."""
+
+Contents = dict[tuple[str, str], Any]
+"""Content of artifacts by digest and format."""
 
 
 class Outputs:
@@ -37,8 +41,10 @@ class Outputs:
             NoSuchPartError: a part of a value does not exist.
             UnavailableError: the log or the store does not answer.
         """
-        found = {name: await self._plain(value, link) for name, value in (await self.values(end)).items()}
-        return found["result"] if [*found] == ["result"] else found
+        found = await self.values(end)
+        contents = await self._contents(found.values())
+        plain = {name: _plain(value, link, contents) for name, value in found.items()}
+        return plain["result"] if [*plain] == ["result"] else plain
 
     async def artifact(self, end: RunFinished, sha256: str) -> ArtifactRef | None:
         """Return the artifact with a digest that an output refers to; None if none does."""
@@ -53,20 +59,15 @@ class Outputs:
         results = Results(end.run_id, self._log.last)
         return {name: await results.value(value) for name, value in end.outputs.items()}
 
-    async def _plain(self, value: Value, link: str) -> Any:
-        match value:
-            case values.Inline(inline):
-                return inline
-            case values.Items(items):
-                return [await self._plain(item, link) for item in items]
-            case values.Fields(fields):
-                return {name: await self._plain(item, link) for name, item in fields.items()}
-            case values.Stored(reference) if _is_readable(reference):
-                return await self._read(reference)
-            case values.Element(values.Stored(reference), path) if _is_readable(reference):
-                return _part(await self._read(reference), path)
-            case _:
-                return _link(next(values.references(value)), link)
+    async def _contents(self, several: Iterable[Value]) -> Contents:
+        """Return the content of the artifacts that are JSON, as far as they fit into one answer."""
+        found: Contents = {}
+        left = INLINE_LIMIT
+        for reference in (one for value in several for one in values.references(value)):
+            if reference.format in _READERS and _key(reference) not in found and reference.size <= left:
+                left -= reference.size
+                found[_key(reference)] = await self._read(reference)
+        return found
 
     async def _read(self, reference: ArtifactRef) -> Any:
         file: IO[bytes] = await self._artifacts.open(reference)
@@ -82,14 +83,24 @@ _READERS: dict[str, Callable[[IO[bytes]], Any]] = {
 """How formats are read in which plain values are stored that are too large for a fact."""
 
 
-def _is_readable(reference: ArtifactRef) -> bool:
-    return reference.format in _READERS and reference.size <= INLINE_LIMIT
+def _key(reference: ArtifactRef) -> tuple[str, str]:
+    return reference.sha256, reference.format
 
 
-def _part(data: Any, path: tuple[int | str, ...]) -> Any:
-    for step in path:
-        data = data[step]
-    return data
+def _plain(value: Value, link: str, contents: Contents) -> Any:
+    match value:
+        case values.Inline(inline):
+            return inline
+        case values.Items(items):
+            return [_plain(item, link, contents) for item in items]
+        case values.Fields(fields):
+            return {name: _plain(item, link, contents) for name, item in fields.items()}
+        case values.Stored(reference) if _key(reference) in contents:
+            return contents[_key(reference)]
+        case values.Element(values.Stored(reference), path) if _key(reference) in contents:
+            return functools.reduce(tagged.element, path, contents[_key(reference)])
+        case _:
+            return _link(next(values.references(value)), link)
 
 
 def _link(reference: ArtifactRef, link: str) -> dict[str, Any]:

@@ -4,20 +4,23 @@ In: deliveries of the stream MODELS. Out: an event in the stream EVENTS, which c
 without a key, with the model's name, and with `NAME@ALIAS` if it concerns an alias.
 
 Promise: every fact in the log is published at least once, because its delivery is acknowledged last. Publishing again
-is idempotent: the event's ID is derived from the fact.
+is idempotent: the event's ID is derived from the fact. Facts that are older than events can be are not published:
+deployments would run again for them.
 """
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
+from penstock_adapters.nats.bootstrap import EVENT_RETENTION
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import model_fact_codec, subjects
 from penstock_contracts.fact_codec import UnreadableFact
-from penstock_core import run_events
+from penstock_core import access, run_events
 from penstock_core.deployments.events import Event
 from penstock_core.facts import RunRequested
 from penstock_core.registry.facts import ModelFact, ModelRegistered
@@ -60,6 +63,8 @@ class ModelAnnouncer:
         if isinstance(fact, UnreadableFact):
             await self._context.park(delivery.subject, delivery.data, fact.why, delivery.stream_seq)
             return
+        if (fact.at or delivery.at) < time.time() - EVENT_RETENTION:
+            return  # a consumer that was created again: the decisions on this event have expired
         event = Event(
             project=fact.project,
             type=fact.ce_type,
@@ -73,10 +78,11 @@ class ModelAnnouncer:
         await self._events.publish(event)
 
     async def _hops(self, fact: ModelFact) -> dict[str, Any]:
-        """Return the extension of events that the run caused which registered the version."""
-        if not isinstance(fact, ModelRegistered):
+        """Return the extension of events that a run causes, if a run made the change."""
+        run_id = fact.run_id if isinstance(fact, ModelRegistered) else access.run_of(fact.by)
+        if not run_id:
             return {}
-        name = subjects.run(fact.run_id, "requested")
+        name = subjects.run(run_id, "requested")
         record = (await self._log.last([name])).get(name)
         return run_events.hops_of(record.fact.trigger) if record and isinstance(record.fact, RunRequested) else {}
 

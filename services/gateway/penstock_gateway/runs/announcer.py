@@ -4,11 +4,15 @@ In: ends of runs from the stream RUNS. Out: an event in the stream EVENTS, which
 without a key, with the name of the pipeline, and with the id of the run.
 
 Promise: every end is published at least once, because its delivery is acknowledged last. Publishing again is
-idempotent: the event's id is that of the run.
+idempotent: the event's id is that of the run. Ends that are older than events can be are not published: deployments
+would run again for them.
 """
 
 from __future__ import annotations
 
+import time
+
+from penstock_adapters.nats.bootstrap import EVENT_RETENTION
 from penstock_adapters.nats.consumer import Delivery
 from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.run_log import NatsRunLog
@@ -55,8 +59,10 @@ class RunAnnouncer:
         requested, finished = (found[name].fact if name in found else None for name in names)
         if not isinstance(requested, RunRequested) or not isinstance(finished, RunFinished):
             return  # unreadable, or deleted meanwhile
-        ends = await self._ends(requested)
         at = finished.finished_at or delivery.at
+        if at < time.time() - EVENT_RETENTION:
+            return  # a consumer that was created again: the decisions on this event have expired
+        ends = await self._ends(requested)
         await self._events.publish(run_events.run_finished(requested, finished, ends, at))
 
     async def _ends(self, requested: RunRequested) -> list[AttemptFinished]:

@@ -170,7 +170,9 @@ async def read_run(
     """The present state of the run, with its steps in the order of the pipeline."""
     run = await reader.get(run_id)
     await asyncio.gather(progress.refresh(run), models.refresh(run))
-    beside = [str(number) for number in (run.progress_seq, len(run.models)) if run.progress_seq or run.models]
+    # A version may be promoted, or refused, after it was registered.
+    registered = sum(1 + (one.promoted is not None) for one in run.models)
+    beside = [str(number) for number in (run.progress_seq, registered) if run.progress_seq or run.models]
     changed = ".".join([str(run.last_seq), *beside])
     tag = {"etag": f'"{changed}"', "cache-control": "no-cache"}
     if if_none_match == tag["etag"]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 from penstock_adapters.nats.decision_log import DecisionLog
@@ -55,12 +55,14 @@ class Traces:
         """
         asked = await self._find(which)
         first, seen = asked, {_name(asked)}
+        followed: dict[str, Event | RunRequested] = {}
         while (cause := await self._cause(first)) is not None and _name(cause) not in seen:
             if len(seen) == CAUSES_LIMIT:
                 break
             seen.add(_name(cause))
+            followed[_name(cause)] = first
             first = cause
-        return await self._effects(first, _name(asked))
+        return await self._effects(first, _name(asked), followed)
 
     async def _find(self, which: str) -> Event | RunRequested:
         found: Event | RunRequested | None
@@ -93,13 +95,16 @@ class Traces:
         run_id = _run_of_model_event(found)
         return await self._runs.find_request(run_id) if run_id else None
 
-    async def _effects(self, first: Event | RunRequested, asked: str) -> Trace:
+    async def _effects(
+        self, first: Event | RunRequested, asked: str, followed: Mapping[str, Event | RunRequested]
+    ) -> Trace:
+        """Return the trace from the first cause on. `followed` has the known effect of each cause, by its name."""
         root = await self._node(first, asked)
         waiting, seen = [(first, root)], {_name(first)}
         truncated = False
         while waiting:
             found, node = waiting.pop(0)
-            async for effect in self._caused(found):
+            async for effect in self._caused(found, followed.get(_name(found))):
                 if _name(effect) in seen:
                     continue
                 if len(seen) == NODES_LIMIT:
@@ -111,7 +116,11 @@ class Traces:
                 waiting.append((effect, child))
         return Trace(root=root, truncated=truncated)
 
-    async def _caused(self, found: Event | RunRequested) -> AsyncIterator[Event | RunRequested]:
+    async def _caused(
+        self, found: Event | RunRequested, known: Event | RunRequested | None
+    ) -> AsyncIterator[Event | RunRequested]:
+        if known is not None:
+            yield known  # reruns, child runs and events without a decision are not found from their cause
         if isinstance(found, Event):
             for decision in await self._decisions.decided(self._project, found.digest):
                 run = await self._runs.find_request(decision.run_id) if decision.run_id else None

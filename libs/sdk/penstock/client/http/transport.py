@@ -98,14 +98,15 @@ class Transport:
         body: object = None,
         headers: Mapping[str, str] | None = None,
     ) -> tuple[int, Mapping[str, str], Any]:
-        """Send `body` as JSON; return status, headers and JSON of the response."""
+        """Send `body` as JSON; return status, headers by lower-case name, and JSON of the response."""
         data = json.dumps(body, default=_fields).encode() if body is not None else None
         sent = {"content-type": "application/json", **(headers or {})} if data is not None else dict(headers or {})
 
         def once() -> tuple[int, Mapping[str, str], Any]:
             with self._open(method, path, body=data, headers=sent) as response:
                 text = response.read()
-                return response.status, dict(response.headers), json.loads(text) if text else None
+                received = {name.lower(): value for name, value in response.headers.items()}
+                return response.status, received, json.loads(text) if text else None
 
         return self._retry(once)
 

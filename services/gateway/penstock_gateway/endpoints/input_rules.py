@@ -1,0 +1,45 @@
+"""What callers of an endpoint may not give: they may run the deployment, and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from penstock_core.errors import InvalidInputsError
+from penstock_core.pipeline.ir import Pipeline, Port
+from penstock_gateway.endpoints import interface
+
+DATA_FORMATS = frozenset({
+    "file", "folder", "json", "jsonl", "text", "bytes", "markdown", "html", "parquet", "npy", "npz", "png", "image",
+    "tiff", "plotly", "safetensors", "skops",
+})  # fmt: skip
+"""Formats of artifacts whose loading runs no code of the artifact. Formats that users registered are not among them."""
+
+
+def check(pipeline: Pipeline, inputs: dict[str, Any]) -> None:
+    """Refuse paths, which would choose files of the platform's machines, and artifacts whose loading could run code.
+
+    Raises:
+        InvalidInputsError: names the inputs.
+    """
+    errors = [
+        (port.name, problem)
+        for port in pipeline.params
+        if (given := inputs.get(port.name)) is not None and (problem := _problem(port, given))
+    ]
+    if errors:
+        raise InvalidInputsError("Invalid request", errors)
+
+
+def _problem(port: Port, given: Any) -> str:
+    if not (isinstance(given, dict) and [*cast("dict[str, Any]", given)] == ["artifact"]):
+        if interface.contains_paths(port):
+            return "expected a file: send it as a part of a form, or a reference to an artifact"
+        return ""
+    reference = cast("dict[str, Any]", given)["artifact"]
+    form = cast("dict[str, Any]", reference).get("format", "file") if isinstance(reference, dict) else "file"
+    if form in DATA_FORMATS:
+        return ""
+    return (
+        f"is an artifact in the format {str(form)[:100]!r}, whose loading could run code: "
+        'send plain data or a file, or a registered model such as "model:churn@champion"'
+    )
