@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
@@ -46,10 +47,11 @@ def children() -> list[int]:
 
 def has_threads(name: str) -> bool:
     """Whether this process has a thread of that name; False if the kernel does not report it."""
-    try:
-        return any(path.read_text().strip() == name for path in Path("/proc/self/task").glob("*/comm"))
-    except OSError:
-        return False
+    for path in Path("/proc/self/task").glob("*/comm"):
+        with suppress(OSError):  # a thread that ended meanwhile
+            if path.read_text().strip() == name:
+                return True
+    return False
 
 
 def raise_oom_score() -> None:

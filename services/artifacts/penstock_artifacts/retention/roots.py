@@ -5,7 +5,8 @@ versions, events, schedules and models protect their artifacts without any code 
 objects too long. The references of an archived run are in its fact `archived`.
 
 Streams whose references protect nothing are skipped: the output of steps, the results in the cache (which checks
-whether their artifacts exist), and the marks of garbage collection.
+whether their artifacts exist), and the marks of garbage collection. So are events about finished runs: the outputs in
+them are those of the runs, and are deleted with them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from penstock_adapters.nats.follower import Followers, StreamMessage
 from penstock_artifacts.retention.archiver import Archiver
 from penstock_contracts import fact_codec, subjects
 from penstock_contracts.archives import digests, mentions_folder_manifest
+from penstock_core import run_events
 from penstock_core.artifacts import folders
 from penstock_core.errors import PenstockError
 from penstock_core.facts import RunArchived
@@ -115,6 +117,8 @@ class Roots:
 
     async def _take(self, stream: str, item: StreamMessage, references: References, deleted: Mapping[str, str]) -> None:
         data, pipeline = item.data, None
+        if stream == subjects.EVENTS and item.headers.get("ce-source") == run_events.SOURCE:
+            return
         if stream == subjects.RUNS:
             pipeline = deleted.get(item.subject.split(".", 3)[2])
             if item.subject.endswith(".archived"):
