@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from penstock.client import embedded
 from penstock_testkit.docs import pages
 from penstock_testkit.docs.pages import Block, Command
 from penstock_testkit.docs.shell import BackgroundCommand, Shell
+from penstock_testkit.environment import platforms_below
 from penstock_testkit.servers.s3 import SECRET_KEY, S3Server
 
 ROOT = Path(__file__).parents[2]
@@ -89,8 +91,12 @@ class Reader:
 
     def close(self) -> None:
         self.shell.close()
-        for note in self.shell.folder.parent.rglob("platform.json"):
-            embedded.stop_unused(note.parent)
+        # A command that failed may have begun to start a platform, whose address is written later.
+        folder, deadline = self.shell.folder.parent, time.monotonic() + 60
+        while platforms_below(folder) and time.monotonic() < deadline:
+            for note in folder.rglob("platform.json"):
+                embedded.stop_unused(note.parent)
+            time.sleep(0.1)
 
 
 def _parted(shown: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
