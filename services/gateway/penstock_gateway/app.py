@@ -352,7 +352,7 @@ def build(context: ServiceContext, settings: GatewaySettings) -> Gateway:
         deployments,
         Explanations(deployments, decisions, events, evaluator),
         ManualRuns(deployments, requests),
-        Endpoints(deployments.log, versions, requests, events, decisions, log, tracker, closing),
+        Endpoints(deployments.log, versions, requests, events, decisions, log, artifacts, tracker, closing),
         Outputs(log, artifacts),
         WebhookReceiver(deployments.log, events, context.log),
         RetentionService(bus, versions),

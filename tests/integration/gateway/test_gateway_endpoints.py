@@ -293,6 +293,22 @@ async def test_a_caller_cannot_have_code_of_an_artifact_run(platform: Platform, 
             assert "could run code" in answer.json()["detail"]
 
 
+async def test_callers_cannot_have_a_step_read_a_file_of_its_machine(platform: Platform, http: Http) -> None:
+    path = await photographed(platform, http, "paths")
+    photo = {"artifact": {"sha256": await platform.store.put_bytes(b"x"), "size": 1}}
+    hidden = [1, {"deep": [{"$type": "path", "value": "/etc/passwd"}]}]
+    bodies = [hidden]
+    for format, content in {"json": orjson.dumps(hidden), "jsonl": b"1\n" + orjson.dumps(hidden[1])}.items():
+        escaped = content.replace(b"$", b"\\u0024")
+        sha256 = await platform.store.put_bytes(escaped)
+        bodies.append({"artifact": {"sha256": sha256, "size": len(escaped), "format": format}})
+    for rows in bodies:
+        answer = await http("POST", path, {"photo": photo, "rows": rows})
+        assert (answer.status, answer.fields) == (422, {"rows"}), answer.body
+        assert "contains a path" in answer.json()["detail"]
+    assert await runs(platform, "paths") == []
+
+
 async def test_large_values_are_stored_as_artifacts(platform: Platform, http: Http) -> None:
     path = await photographed(platform, http, "large")
     rows = [*range(50_000)]
@@ -548,6 +564,18 @@ async def test_a_token_of_an_endpoint_opens_that_endpoint_alone(platform: Platfo
     assert (await http("GET", "/v1/tokens")).json()["tokens"] == []
     event = (await EventStream(platform.bus).newest("default", ENDPOINT_CALLED, 1))[0]
     assert event.extensions["principal"] == "token:guarded/web"
+
+
+async def test_an_answer_is_for_the_token_that_sent_the_request(platform: Platform, http: Http) -> None:
+    path = await deploy(http, "answered", wait=0)
+    one, other = [
+        (await http("POST", "/v1/deployments/answered/tokens", {"name": name})).json()["token"] for name in ("a", "b")
+    ]
+    answer = await http("POST", path, {"n": 1}, token=one, headers={"idempotency-key": "order-1"})
+    assert answer.status == 202
+    location = answer.headers["location"]
+    assert (await http("GET", location, token=one)).status == 202
+    assert (await http("GET", location, token=other)).status == 404
 
 
 async def test_tokens_of_an_endpoint_are_revoked_one_by_one_and_with_the_deployment(http: Http) -> None:

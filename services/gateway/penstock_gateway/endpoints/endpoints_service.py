@@ -12,7 +12,9 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
+
+import orjson
 
 from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_adapters.nats.decision_log import DecisionLog
@@ -28,11 +30,14 @@ from penstock_core.deployments.state import Deployment
 from penstock_core.errors import InvalidInputsError
 from penstock_core.facts import RunFinished
 from penstock_core.frozen import frozen
+from penstock_core.pipeline.values import ArtifactRef, Stored
 from penstock_core.requests import Options
+from penstock_gateway.artifacts.artifact_transfer import Artifacts
 from penstock_gateway.endpoints import input_rules
 from penstock_gateway.endpoints.call_tracker import CallTracker
 from penstock_gateway.endpoints.rate_limit import TokenBucket
 from penstock_gateway.errors import ConflictError, NotFoundError, TooManyRequestsError, UnprocessableError
+from penstock_gateway.http import bodies
 from penstock_gateway.project import PROJECT
 from penstock_gateway.runs.run_requests import RunRequests
 from penstock_gateway.versions.pipeline_versions import PipelineVersions
@@ -70,7 +75,7 @@ class Call:
 
     @property
     def id(self) -> str:
-        """Identifies the request; others than its sender cannot guess it."""
+        """Identifies the request."""
         return f"{self.event.sequence}-{self.event.digest}"
 
     @property
@@ -95,9 +100,11 @@ class Endpoints:
         events: EventStream,
         log: DecisionLog,
         runs: ArchivedLog,
+        artifacts: Artifacts,
         tracker: CallTracker,
         closing: asyncio.Event,
     ) -> None:
+        self._artifacts = artifacts
         self._deployments = deployments
         self._versions = versions
         self._requests = requests
@@ -195,8 +202,8 @@ class Endpoints:
             raise ConflictError("The request was stored before and has expired", "use another idempotency key")
         return replace(call, event=known), True
 
-    async def status(self, endpoint: Endpoint, id: str, wait: float) -> Call:
-        """Return a request, and wait for its run for up to `wait` seconds.
+    async def status(self, endpoint: Endpoint, id: str, wait: float, by: str) -> Call:
+        """Return a request of the principal `by`, and wait for its run for up to `wait` seconds.
 
         Raises:
             NotFoundError: there is no such request, or it has expired.
@@ -205,8 +212,12 @@ class Endpoints:
         sequence, _, digest = id.partition("-")
         event = await self._events.get(int(sequence)) if sequence.isdecimal() and len(sequence) < 16 else None
         known = event is not None and event.digest == digest and event.type == ENDPOINT_CALLED
-        if event is None or not known or event.subject.partition("/")[0] != endpoint.name:
-            raise NotFoundError(f"Endpoint {endpoint.name!r} has no request {id[:100]!r}", "requests expire")
+        mine = event is not None and event.extensions.get("principal") == by
+        if event is None or not known or not mine or event.subject.partition("/")[0] != endpoint.name:
+            raise NotFoundError(
+                f"Endpoint {endpoint.name!r} has no request {id[:100]!r}",
+                "a request is found for 30 days, by the token that sent it",
+            )
         return await self._outcome(Call(endpoint=endpoint.name, event=event), time.monotonic() + wait)
 
     # ----------------------------------------------------------------------------------------------------------- checks
@@ -255,10 +266,24 @@ class Endpoints:
         input_rules.check(version.pipeline, inputs)
         given = {**endpoint.definition.inputs, **inputs}
         try:
-            await self._requests.build("check", version, given, Options(trigger={}))
+            run = await self._requests.build("check", version, given, Options(trigger={}))
         except InvalidInputsError as error:
             errors = [(field.removeprefix("inputs."), message) for field, message in error.errors]
             raise InvalidInputsError(f"Invalid request to endpoint {endpoint.name!r}", errors) from error
+        for name in inputs:
+            value = run.inputs.get(name)
+            if isinstance(value, Stored) and value.artifact.format in input_rules.JSON_FORMATS:
+                await self._check_content(name, value.artifact)
+
+    async def _check_content(self, name: str, artifact: ArtifactRef) -> None:
+        """Refuse an artifact of JSON that has a path in it, or cannot be read."""
+        file = await self._artifacts.open(artifact)
+        try:
+            problem = await asyncio.to_thread(_content_problem, file, artifact.format)
+        finally:
+            file.close()
+        if problem:
+            raise InvalidInputsError("Invalid request", [(name, problem)])
 
     def _event(self, endpoint: Endpoint, inputs: dict[str, Any], key: str | None, by: str) -> Event:
         attributes = {
@@ -329,3 +354,14 @@ class Endpoints:
         finally:
             for task in tasks:
                 task.cancel()
+
+
+def _content_problem(file: IO[bytes], format: str) -> str:
+    data = file.read(bodies.JSON_LIMIT + 1)
+    if len(data) > bodies.JSON_LIMIT:
+        return f"is JSON of more than {bodies.JSON_LIMIT} bytes: send a file or a table"
+    try:
+        parts = [orjson.loads(line) for line in (data.splitlines() if format == "jsonl" else [data])]
+    except orjson.JSONDecodeError as error:
+        return f"is not JSON: {error}"
+    return input_rules.NAMES_PATH if input_rules.names_path(parts) else ""

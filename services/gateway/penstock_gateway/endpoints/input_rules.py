@@ -14,6 +14,11 @@ DATA_FORMATS = frozenset({
 })  # fmt: skip
 """Formats of artifacts whose loading runs no code of the artifact. Formats that users registered are not among them."""
 
+JSON_FORMATS = frozenset({"json", "jsonl"})
+"""Formats of artifacts that can have a path in them, whose content is therefore read."""
+
+NAMES_PATH = "contains a path, which callers cannot choose: send the file as a part of a form"
+
 
 def check(pipeline: Pipeline, inputs: dict[str, Any]) -> None:
     """Refuse paths, which would choose files of the platform's machines, and artifacts whose loading could run code.
@@ -30,7 +35,24 @@ def check(pipeline: Pipeline, inputs: dict[str, Any]) -> None:
         raise InvalidInputsError("Invalid request", errors)
 
 
+def names_path(value: Any) -> bool:
+    """Whether JSON has a path in it, at any depth: a step would read that file of its machine."""
+    level: list[Any] = [value]
+    while level:
+        one = level.pop()
+        if isinstance(one, dict):
+            found = cast("dict[str, Any]", one)
+            if found.get("$type") == "path":
+                return True
+            level += found.values()
+        elif isinstance(one, list):
+            level += cast("list[Any]", one)
+    return False
+
+
 def _problem(port: Port, given: Any) -> str:
+    if names_path(given):
+        return NAMES_PATH
     if not (isinstance(given, dict) and [*cast("dict[str, Any]", given)] == ["artifact"]):
         if interface.contains_paths(port):
             return "expected a file: send it as a part of a form, or a reference to an artifact"

@@ -84,12 +84,13 @@ async def read_request(
     project: Project,
     name: Name,
     request_id: RequestId,
+    by: By,
     prefer: Prefer = None,
     wait: Wait = None,
 ) -> Response:
     """The answer that the request would have got if it had waited; 202 while the run has not finished."""
     endpoint = await endpoints.get(project, name)
-    call = await endpoints.status(endpoint, request_id, _seconds(prefer, wait, 0.0))
+    call = await endpoints.status(endpoint, request_id, _seconds(prefer, wait, 0.0), by)
     return await _answer(request, outputs, call)
 
 
@@ -112,10 +113,11 @@ async def read_output_artifact(
     project: Project,
     name: Name,
     request_id: RequestId,
+    by: By,
     sha256: Annotated[str, Path(description="SHA-256 of the artifact")],
 ) -> Response:
     """An artifact to which the output of the run refers."""
-    call = await endpoints.status(await endpoints.get(project, name), request_id, 0.0)
+    call = await endpoints.status(await endpoints.get(project, name), request_id, 0.0, by)
     found = await outputs.artifact(call.end, sha256) if call.end is not None else None
     if found is None:
         raise NotFoundError(f"The answer has no artifact {sha256[:12]!r}", "use the links in the answer")
