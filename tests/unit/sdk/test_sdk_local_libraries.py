@@ -34,6 +34,12 @@ def prepare(folder: Path, imports: str, name: str) -> sources.PreparedPipeline:
     return sources.prepare(folder / f"{name}.py")
 
 
+@pytest.fixture(autouse=True)
+def module_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of these tests hide installed modules: they leave the module path after the test."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
 @pytest.fixture
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder on the module path, named relative to the working folder as `PYTHONPATH=../lib` does."""
@@ -104,11 +110,14 @@ def test_files_that_hide_other_modules_are_reported(tmp_path: Path) -> None:
     ]
 
 
-def test_an_import_that_fails_because_of_a_hidden_module_says_so(tmp_path: Path) -> None:
+def test_an_import_that_fails_because_of_a_hidden_module_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "project"
     folder.mkdir()
     (folder / "skops.py").write_text("")
-    sys.modules.pop("skops", None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "skops"]:
+        monkeypatch.delitem(sys.modules, name)
     try:
         with pytest.raises(
             SourceError, match=r"has no attribute 'io' \(.*/skops\.py hides the installed module 'skops'"
