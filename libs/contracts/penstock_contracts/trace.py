@@ -17,7 +17,7 @@ class TraceNode(BaseModel):
     kind: Literal["event", "run"]
     id: str = Field(description="the sequence of the event, or the ID of the run")
     at: float = Field(description="when it was stored or requested, in Unix seconds")
-    asked: bool = Field(default=False, description="whether this is what the trace was requested for")
+    requested: bool = Field(default=False, description="whether this is what the trace was requested for")
     type: str = ""
     source: str = ""
     event_id: str = ""

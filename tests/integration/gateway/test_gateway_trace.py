@@ -54,14 +54,14 @@ async def test_a_trace_begins_with_the_first_cause_wherever_it_is_requested(plat
     assert last["id"] != started["id"]
     found = await trace(http, last["id"], 2)
     assert names(found) == names(root)
-    assert [root["asked"], found["asked"]] == [True, False]
-    assert found["caused"][0]["caused"][0]["caused"][0]["asked"]
+    assert [root["requested"], found["requested"]] == [True, False]
+    assert found["caused"][0]["caused"][0]["caused"][0]["requested"]
 
 
 async def test_a_run_by_hand_and_what_is_not_there(platform: Platform, http: Http) -> None:
     run_id = await platform.request()
     root = (await http("GET", f"/v1/trace/{run_id}")).json()["root"]
-    assert (root["id"], root["trigger"], root["caused"], root["asked"]) == (run_id, "", [], True)
+    assert (root["id"], root["trigger"], root["caused"], root["requested"]) == (run_id, "", [], True)
     for which in ("999999999", "0" * 32, "nobody", "a..b"):
         assert (await http("GET", f"/v1/trace/{which}")).status == 404
 
@@ -70,6 +70,6 @@ async def test_what_the_trace_is_requested_for_is_in_it(platform: Platform, http
     first = (await http("POST", "/v1/runs", {"pipeline": "chain", "inputs": {"n": 1}})).json()["run_id"]
     again = (await http("POST", f"/v1/runs/{first}/rerun")).json()["run_id"]
     root = (await http("GET", f"/v1/trace/{again}")).json()["root"]
-    assert (root["id"], root["asked"]) == (first, False)
+    assert (root["id"], root["requested"]) == (first, False)
     [rerun] = root["caused"]
-    assert (rerun["id"], rerun["trigger"], rerun["asked"]) == (again, "rerun", True)
+    assert (rerun["id"], rerun["trigger"], rerun["requested"]) == (again, "rerun", True)

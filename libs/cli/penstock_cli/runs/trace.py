@@ -44,14 +44,18 @@ def _lines(node: TraceNode, first: str = "", rest: str = "") -> list[output.Segm
 
 
 def _node(node: TraceNode) -> output.Segments:
-    asked = "bold" if node.asked else ""
+    requested = "bold" if node.requested else ""
     at = (f"  {output.clock(node.at)}", "dim")
     if node.kind == "event":
         about = f" {node.subject}" if node.subject else ""
-        return [(f"event {node.id}: {node.type}{about}", asked), (f" from {node.source}, id {node.event_id}", ""), at]
+        return [
+            (f"event {node.id}: {node.type}{about}", requested),
+            (f" from {node.source}, id {node.event_id}", ""),
+            at,
+        ]
     by = f" ({node.trigger})" if node.trigger else ""
     return [
-        (f"run {node.id}: {node.pipeline} v{node.version} ", asked),
+        (f"run {node.id}: {node.pipeline} v{node.version} ", requested),
         (node.state, output.STYLES.get(node.state, "")),
         (by, ""),
         at,

@@ -15,7 +15,7 @@ class TraceNode:
         kind: `event` or `run`.
         id: the sequence of the event, or the id of the run.
         at: when it was stored or requested, in Unix seconds.
-        asked: whether this is what the trace was requested for.
+        requested: whether this is what the trace was requested for.
         type, source, event_id, subject: of an event.
         pipeline, version, state: of a run.
         trigger: what started the run: `DEPLOYMENT / TRIGGER`, `rerun` or `step KEY`; empty: by hand.
@@ -25,7 +25,7 @@ class TraceNode:
     kind: str
     id: str
     at: float
-    asked: bool = False
+    requested: bool = False
     type: str = ""
     source: str = ""
     event_id: str = ""

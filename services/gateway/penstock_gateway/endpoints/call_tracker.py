@@ -122,7 +122,9 @@ class CallTracker:
                 for following in self._following.values():
                     await following.wait()
         except TimeoutError as error:
-            raise UnavailableError(f"the streams could not be followed within {_READY:g} s") from error
+            raise UnavailableError(
+                f"NATS did not deliver the ends of runs within {_READY:g} s: `penstock doctor` shows its state"
+            ) from error
 
     async def _follow(self, stream: str, pattern: str) -> None:
         last: int | None = None

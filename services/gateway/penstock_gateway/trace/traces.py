@@ -53,8 +53,8 @@ class Traces:
         Raises:
             NotFoundError: it does not exist.
         """
-        asked = await self._find(which)
-        first, seen = asked, {_name(asked)}
+        requested = await self._find(which)
+        first, seen = requested, {_name(requested)}
         followed: dict[str, Event | RunRequested] = {}
         while (cause := await self._cause(first)) is not None and _name(cause) not in seen:
             if len(seen) == CAUSES_LIMIT:
@@ -62,7 +62,7 @@ class Traces:
             seen.add(_name(cause))
             followed[_name(cause)] = first
             first = cause
-        return await self._effects(first, _name(asked), followed)
+        return await self._effects(first, _name(requested), followed)
 
     async def _find(self, which: str) -> Event | RunRequested:
         found: Event | RunRequested | None
@@ -96,10 +96,10 @@ class Traces:
         return await self._runs.find_request(run_id) if run_id else None
 
     async def _effects(
-        self, first: Event | RunRequested, asked: str, followed: Mapping[str, Event | RunRequested]
+        self, first: Event | RunRequested, requested: str, followed: Mapping[str, Event | RunRequested]
     ) -> Trace:
         """Return the trace from the first cause on. `followed` has the known effect of each cause, by its name."""
-        root = await self._node(first, asked)
+        root = await self._node(first, requested)
         waiting, seen = [(first, root)], {_name(first)}
         truncated = False
         while waiting:
@@ -111,7 +111,7 @@ class Traces:
                     truncated = True
                     break
                 seen.add(_name(effect))
-                child = await self._node(effect, asked)
+                child = await self._node(effect, requested)
                 node.caused.append(child)
                 waiting.append((effect, child))
         return Trace(root=root, truncated=truncated)
@@ -139,13 +139,13 @@ class Traces:
             if event is not None:
                 yield event
 
-    async def _node(self, found: Event | RunRequested, asked: str) -> TraceNode:
+    async def _node(self, found: Event | RunRequested, requested: str) -> TraceNode:
         if isinstance(found, Event):
             return TraceNode(
                 kind="event",
                 id=str(found.sequence),
                 at=found.received_at,
-                asked=_name(found) == asked,
+                requested=_name(found) == requested,
                 type=found.type,
                 source=found.source,
                 event_id=found.id,
@@ -156,7 +156,7 @@ class Traces:
             kind="run",
             id=found.run_id,
             at=found.requested_at,
-            asked=_name(found) == asked,
+            requested=_name(found) == requested,
             pipeline=found.pipeline,
             version=found.version,
             state=end[1].outcome.value if end else "running",

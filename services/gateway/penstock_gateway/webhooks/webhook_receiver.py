@@ -78,7 +78,8 @@ class WebhookReceiver:
             raise UnavailableError("the gateway cannot use the secret of this webhook: see its log") from error
         if not verified:
             raise UnverifiedError(
-                "The signature or token is missing, wrong or too old", f"it must be that of {trigger.provider.value}"
+                "The signature or token is missing, wrong or too old",
+                f"check that {trigger.provider.value} sends with the secret that the deployment names, and that both clocks agree",
             )
         event = self._event(deployment, trigger, headers, body)
         sequence, duplicate = await self._events.publish(event)
