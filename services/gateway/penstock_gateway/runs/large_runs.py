@@ -1,4 +1,4 @@
-"""Keeps the cached states of runs with many facts up to date while they run, so that the first request for a view is fast.
+"""Updates the cached states of runs with many facts while they run, so that their first view is fast.
 
 A cold view folds the whole log of a run, which takes a second for a step mapped over 10,000 items. The facts of runs
 are counted as the read model is projected, and after each `EVERY` facts of a run its cached state is updated.

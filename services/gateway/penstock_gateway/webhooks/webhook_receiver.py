@@ -79,7 +79,7 @@ class WebhookReceiver:
         if not verified:
             raise UnverifiedError(
                 "The signature or token is missing, wrong or too old",
-                f"check that {trigger.provider.value} sends with the secret that the deployment names, and that both clocks agree",
+                f"check the secret and the clock of {trigger.provider.value}",
             )
         event = self._event(deployment, trigger, headers, body)
         sequence, duplicate = await self._events.publish(event)
