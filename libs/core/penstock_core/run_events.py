@@ -1,4 +1,4 @@
-"""The event about the end of a run, which triggers and waiting steps can take. Pure.
+"""Events that runs cause: the one about the end of a run, and those that its steps send. Pure.
 
 Events that runs cause carry `hops`: how many deployments started each other before. It bounds chains that never end,
 such as a deployment that runs for the end of its own runs.
@@ -18,6 +18,9 @@ from penstock_core.pipeline.values import Inline, Stored, Value
 
 SOURCE = "penstock/runs"
 """Source of the events about runs; their id is that of the run."""
+
+STEPS_SOURCE = "penstock/steps"
+"""Source of the events that steps send; their id is `RUN/STEP/N`, the n-th event of the step."""
 
 HOPS_LIMIT = 32
 """Maximum number of runs in a chain in which each one was started for an event that the one before caused."""
@@ -39,7 +42,7 @@ def run_finished(requested: RunRequested, finished: RunFinished, ends: Iterable[
         type=RunFinished.ce_type,
         source=SOURCE,
         id=requested.run_id,
-        time=datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        time=_rfc3339(at),
         subject=requested.pipeline,
         extensions={"keys": f"{requested.pipeline},{requested.run_id}", **hops_of(requested.trigger)},
         data={
@@ -56,6 +59,39 @@ def run_finished(requested: RunRequested, finished: RunFinished, ends: Iterable[
             "metrics": _metrics(ends),
         },
     )
+
+
+def step_event(requested: RunRequested, finished: AttemptFinished, number: int) -> dict[str, Any]:
+    """Return the attributes of the n-th event that a step sends, from 1, by their CloudEvents names.
+
+    At most one attempt of a step succeeds, so the id is the same however often the event is published.
+    """
+    wanted = finished.events[number - 1]
+    return {
+        "type": wanted.type,
+        "source": STEPS_SOURCE,
+        "id": step_event_id(requested.run_id, finished.key, number),
+        "subject": requested.pipeline,
+        "time": _rfc3339(finished.finished_at),
+        **({"key": wanted.key} if wanted.key else {}),
+        **hops_of(requested.trigger),
+    }
+
+
+def step_event_id(run_id: str, key: str, number: int) -> str:
+    """Return the id of the n-th event of a step."""
+    return f"{run_id}/{key}/{number}"
+
+
+def run_of(event: Event) -> str:
+    """Return the id of the run whose end or step is the source of an event; empty if it is neither."""
+    if event.source == SOURCE:
+        return event.id
+    return event.id.partition("/")[0] if event.source == STEPS_SOURCE else ""
+
+
+def _rfc3339(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def hops_of(trigger: Mapping[str, str]) -> dict[str, Any]:

@@ -66,6 +66,16 @@ class TrackedRun(Context):
             f"log_artifact({name!r}, model), then `penstock models register {name} {self.run_id} script -o {name}`"
         )
 
+    def send_event(self, type: str, data: Any = None, *, key: str = "") -> None:
+        """Not available in scripts, which need no platform.
+
+        Raises:
+            NotInScriptsError: always; the message shows the alternative.
+        """
+        raise NotInScriptsError(
+            f"send_event({type!r}): a script is recorded without a platform: use Client().events.send({type!r}, …)"
+        )
+
     def __repr__(self) -> str:
         return f"TrackedRun({self.name!r}, {self.run_id!r})"
 

@@ -62,7 +62,7 @@ async def finalize_end(platform: Platform, active: ActiveAttempt, fact: AttemptF
         outcome = Outcome.FAILED
         if exhaustion.is_exhaustion(error):
             outcome, reason = Outcome.LOST, replace(reason, type=exhaustion.OUT_OF_RESOURCES)
-        fact = replace(fact, outcome=outcome, outputs={}, artifacts={}, models=(), error=reason)
+        fact = replace(fact, outcome=outcome, outputs={}, artifacts={}, models=(), events=(), error=reason)
     if active.cache is not None:
         # Before the end is reported: a run that then makes the same call finds the result.
         fact = replace(fact, cache=await platform.store_result(active.request, active.cache, fact))

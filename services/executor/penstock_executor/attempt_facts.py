@@ -45,7 +45,7 @@ def unreadable(run_id: str, key: str, attempt: int, why: str, executor: str) -> 
 def too_large(fact: AttemptFinished, error: BaseException) -> AttemptFinished:
     """The end that replaces one that the log refuses."""
     reason = ErrorInfo(type="ResultTooLarge", message=f"the end of the attempt could not be recorded: {error}")
-    empty = {"outputs": {}, "metrics": {}, "non_finite": {}, "params": {}, "artifacts": {}, "models": ()}
+    empty = {"outputs": {}, "metrics": {}, "non_finite": {}, "params": {}, "artifacts": {}, "models": (), "events": ()}
     return replace(fact, outcome=Outcome.FAILED, error=reason, **empty)
 
 

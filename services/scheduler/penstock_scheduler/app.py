@@ -9,9 +9,11 @@ import time
 from typing import Any
 
 from penstock_adapters.nats import consumer
+from penstock_adapters.nats.bootstrap import EVENT_RETENTION
 from penstock_adapters.nats.buckets.limits import LimitSizes, LimitsStore
 from penstock_adapters.nats.buckets.versions import Versions
 from penstock_adapters.nats.consumer import Delivery, Puller
+from penstock_adapters.nats.event_stream import EventStream
 from penstock_adapters.nats.model_log import ModelLog
 from penstock_adapters.nats.run_log import NatsRunLog
 from penstock_contracts import subjects
@@ -27,6 +29,7 @@ from penstock_scheduler.model_registration import Registrar
 from penstock_scheduler.run_timers import timer_worker
 from penstock_scheduler.service import Scheduler
 from penstock_scheduler.settings import SchedulerSettings
+from penstock_scheduler.step_events import StepEvents
 from penstock_servicekit.service_context import ServiceContext, cancel
 
 _LAST_ROUND = 5.0
@@ -78,7 +81,8 @@ class SchedulerService:
         )
         models = ModelLog(context.bus, f"penstock/scheduler/{context.name}")
         registrar = Registrar(log, models, versions, context.park)
-        outside = EffectHandlers(context.bus, log, versions, models, self.limits, registrar, time.time)
+        step_events = StepEvents(log, EventStream(context.bus), context.park, EVENT_RETENTION, time.time)
+        outside = EffectHandlers(context.bus, log, versions, models, self.limits, registrar, step_events, time.time)
         self._timers = timer_worker(context, outside)
         self._scheduler = Scheduler(log, versions, Edges(context), outside, keep=settings.scheduler_runs)
         self._inbox = Inbox()

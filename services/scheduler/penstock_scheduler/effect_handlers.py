@@ -1,7 +1,8 @@
 """Carries out the effects of runs outside their logs (`penstock_core.run.effects`), and their timers.
 
 In: the states of runs with effects in their outboxes. Out: facts in the logs of other runs, timers, model
-registrations, messages to executors; and facts of the same run that followed, which are in its log already.
+registrations, events of steps, messages to executors; and facts of the same run that followed, which are in its log
+already.
 
 Everything here is idempotent: it is done before the inputs are acknowledged, and again by any replica that folds the
 run from its log.
@@ -34,6 +35,7 @@ from penstock_core.run.effects import (
     Effect,
     KillAttempt,
     NotifyCaller,
+    PublishEvents,
     RegisterModels,
     ReleaseRun,
     ReleaseSlots,
@@ -43,6 +45,7 @@ from penstock_core.run.effects import (
 )
 from penstock_core.run.machine import RunState, Status
 from penstock_scheduler.model_registration import Registrar
+from penstock_scheduler.step_events import StepEvents
 
 _LIMITS = AcquireSlots | ReleaseSlots | AdmitRun | ReleaseRun
 
@@ -95,10 +98,12 @@ class EffectHandlers:
         models: ModelResolver,
         limiter: Limiter,
         registrar: Registrar,
+        step_events: StepEvents,
         clock: Callable[[], float],
     ) -> None:
         self._bus = bus
         self._registrar = registrar
+        self._step_events = step_events
         self._log = log
         self._versions = versions
         self._models = models
@@ -156,6 +161,8 @@ class EffectHandlers:
                 return await self._expect(state, key, attempt)
             case UnsubscribeEvent(key, attempt):
                 await self._unexpect(state, key, attempt)
+            case PublishEvents(key, attempt) if state.requested is not None:
+                await self._step_events.publish(state.requested, key, attempt)
             case NotifyCaller():
                 await self._report(state)
             case _:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from gateway_platform import Http, Platform
 
+from penstock_core.facts import StepEvent
 from penstock_core.pipeline.values import Inline
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -56,6 +57,21 @@ async def test_a_trace_begins_with_the_first_cause_wherever_it_is_requested(plat
     assert names(found) == names(root)
     assert [root["requested"], found["requested"]] == [True, False]
     assert found["caused"][0]["caused"][0]["caused"][0]["requested"]
+
+
+async def test_an_event_that_a_step_sent_is_part_of_the_trace(platform: Platform, http: Http) -> None:
+    follow = deployment("com.acme.drifted", inputs={"n": "2"})
+    await http("PUT", "/v1/deployments/retrain", follow)
+    run_id = await platform.request()
+    sent = (StepEvent(type="com.acme.drifted", data={"column": "age"}),)
+    await platform.run_step(run_id, "double", events=sent)
+    # The scheduler publishes it; here, only its id counts.
+    event = {"type": "com.acme.drifted", "source": "penstock/steps", "id": f"{run_id}/double/1"}
+    await http("POST", "/v1/events", event)
+    root = await trace(http, run_id, 2)
+    # A run by hand has no trigger.
+    assert [root["id"], names(root)[1:]] == [run_id, [["com.acme.drifted", ["chain running retrain / on"]]]]
+    assert (await trace(http, root["caused"][0]["id"], 2))["id"] == run_id
 
 
 async def test_a_run_by_hand_and_what_is_not_there(platform: Platform, http: Http) -> None:

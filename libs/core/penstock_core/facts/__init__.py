@@ -27,6 +27,7 @@ from penstock_core.facts.parts import (
     Limit,
     Outcome,
     Registration,
+    StepEvent,
 )
 from penstock_core.facts.retention import RunArchived, RunDeleted
 from penstock_core.facts.runs import CancelRequested, ClockReached, RunAdmitted, RunFinished, RunRequested
@@ -84,6 +85,7 @@ __all__ = [
     "RunRequested",
     "SlotGranted",
     "StepCancelRequested",
+    "StepEvent",
     "StepExpanded",
     "StepReused",
     "StepSkipped",

@@ -6,7 +6,16 @@ from dataclasses import field
 from typing import Any, ClassVar
 
 from penstock_core import ids
-from penstock_core.facts.parts import CacheReport, CacheRule, ErrorInfo, Limit, Outcome, Registration, check_attempt
+from penstock_core.facts.parts import (
+    CacheReport,
+    CacheRule,
+    ErrorInfo,
+    Limit,
+    Outcome,
+    Registration,
+    StepEvent,
+    check_attempt,
+)
 from penstock_core.frozen import frozen
 from penstock_core.pipeline.ir import Port, Resources
 from penstock_core.pipeline.values import Value
@@ -200,7 +209,7 @@ class AttemptFinished:
     `tags` are texts to search the run by. `started_at` and `finished_at` enclose the user's function, in Unix seconds;
     0 if it never started. `load_seconds` passed before, from when an executor began with the attempt: it fetched the
     source and the inputs, imported the module and created the process. `save_seconds` passed afterwards, while outputs
-    were stored. `models` are the model versions to register.
+    were stored. `models` are the model versions to register, `events` the events to publish.
     """
 
     ce_type: ClassVar[str] = "penstock.attempt.finished.v1"
@@ -221,6 +230,7 @@ class AttemptFinished:
     cache: CacheReport | None = None
     tags: dict[str, str] = field(default_factory=dict[str, str])
     models: tuple[Registration, ...] = ()
+    events: tuple[StepEvent, ...] = ()
     load_seconds: float = 0.0
     save_seconds: float = 0.0
     non_finite: dict[str, str] = field(default_factory=dict[str, str])

@@ -1,9 +1,10 @@
-"""Parts of facts: outcomes, errors, cache reports, limits."""
+"""Parts of facts: outcomes, errors, cache reports, limits, registrations of models, events of steps."""
 
 from __future__ import annotations
 
 from dataclasses import field
 from enum import StrEnum
+from typing import Any
 
 from penstock_core import ids
 from penstock_core.errors import InvalidFactError
@@ -141,6 +142,21 @@ class Registration:
         ids.check_name(self.model, "model")
         if self.alias:
             check_alias(self.alias)
+
+
+@frozen(kw_only=True)
+class StepEvent:
+    """An event that a step sends if the attempt succeeds and its end counts.
+
+    Attributes:
+        type: such as `com.acme.report.ready`.
+        data: its payload as JSON.
+        key: distinguishes events of one type for steps that wait for them.
+    """
+
+    type: str
+    data: Any = None
+    key: str = ""
 
 
 def check_attempt(run_id: str, key: str, attempt: int) -> None:

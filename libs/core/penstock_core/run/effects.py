@@ -91,6 +91,14 @@ class RegisterModels:
 
 
 @frozen()
+class PublishEvents:
+    """Publish the events in `AttemptFinished.events` of a successful attempt."""
+
+    key: str
+    attempt: int
+
+
+@frozen()
 class NotifyCaller:
     """End the attempt of another run that waits for this one (`RunRequested.caller`)."""
 
@@ -106,5 +114,6 @@ Effect: TypeAlias = (
     | CancelChildRun
     | KillAttempt
     | RegisterModels
+    | PublishEvents
     | NotifyCaller
 )

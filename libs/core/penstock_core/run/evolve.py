@@ -308,6 +308,8 @@ def _finished(state: RunState, fact: AttemptFinished) -> None:
         step.weight = sum(values.weight(value) for value in fact.outputs.values())
         if fact.models and fact.outcome is Outcome.SUCCEEDED:
             state.outbox[effects.RegisterModels(step.key, step.attempt)] = None
+        if fact.events and fact.outcome is Outcome.SUCCEEDED:
+            state.outbox[effects.PublishEvents(step.key, step.attempt)] = None
         end(state, step, "cached" if fact.outcome is Outcome.CACHED else "succeeded")
     else:
         _unsuccessful(state, step, fact)

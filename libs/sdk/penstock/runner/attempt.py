@@ -101,6 +101,8 @@ def perform(
     end["tags"], end["non_finite"] = recorder.tags, recorder.non_finite
     if recorder.models and end["outcome"] == "succeeded":
         end["models"] = recorder.wanted()
+    if recorder.events and end["outcome"] == "succeeded":
+        end["events"] = recorder.events
     return end, recorder
 
 

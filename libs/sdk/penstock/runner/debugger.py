@@ -26,6 +26,7 @@ from penstock import tracebacks
 from penstock.runner import attempt, linux, workers
 from penstock.runner.recorder import Recorder
 from penstock.step_context import contexts
+from penstock.step_context.events import SentEvent
 from penstock.step_context.models import ModelRegistration
 from penstock.store import FolderStore
 
@@ -79,6 +80,11 @@ class PrintingRecorder(Recorder):
         """Store a model in the debugger's folder and print its name."""
         super().model(wanted)
         _say(f"model {wanted.model}: not registered, because this is a debugger")
+
+    def event(self, sent: SentEvent) -> None:
+        """Print an event."""
+        super().event(sent)
+        _say(f"event {sent.type}: not sent, because this is a debugger")
 
     def progress(self, done: float, total: float, text: str) -> None:
         """Record and print progress."""

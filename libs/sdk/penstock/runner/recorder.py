@@ -18,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from penstock.step_context.events import MAX_EVENTS, SentEvent
 from penstock.step_context.models import MAX_MODELS, ModelRegistration
 from penstock_core.queries import series
 from penstock_core.shipping import progress
@@ -147,6 +148,7 @@ class Recorder:
         self.metrics: dict[str, float] = {}
         self.non_finite: dict[str, str] = {}
         self.models: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
         self._whole = whole
         self.params = LastValues()
         self.artifacts = LastValues()
@@ -277,6 +279,22 @@ class Recorder:
             raise ValueError(f"register_model({wanted.model!r}): a step registers at most {MAX_MODELS} versions")
         self.models = [one for one in self.models if one not in same] + [new]
         self._stored(name, saved)
+
+    def event(self, sent: SentEvent) -> None:
+        """Keep an event for the attempt's end.
+
+        Raises:
+            RuntimeError: this is another process than the step's.
+            ValueError: the attempt sends too many events.
+        """
+        if os.getpid() != self._owner:
+            raise RuntimeError(
+                f"send_event({sent.type!r}) in a worker process: only the step's own process can send events; return "
+                "the data from the worker and send the event in the step"
+            )
+        if len(self.events) >= MAX_EVENTS:
+            raise ValueError(f"send_event({sent.type!r}): a step sends at most {MAX_EVENTS} events")
+        self.events.append({"type": sent.type, "data": sent.data, "key": sent.key})
 
     def wanted(self) -> list[dict[str, Any]]:
         """Return the registrations for the attempt's end; those that use the logged metrics include non-finite ones."""

@@ -15,6 +15,7 @@ safe to call from several, and must not block for long. Its arguments are alread
 - `param(name, value)`: plain JSON of at most `PARAM_LIMIT` characters as text.
 - `artifact(name, value)`: a live object; save it at once with `penstock.serialize.save(value, Any, store)`.
 - `model(wanted)`: a model version to register when the attempt succeeds; save `wanted.value` at once.
+- `event(sent)`: an event to publish when the attempt succeeds; its data is plain JSON.
 - `progress(done, total, text)`: finite numbers, 0 to `total`.
 - `checkpoint(value)`: a live object; save it before returning, and return a function that loads it.
 
@@ -38,6 +39,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, SupportsFloat, TypeVar
 
 from penstock.step_context import seeding
+from penstock.step_context.events import MAX_EVENTS, EventSink, SendEventMixin, SentEvent
 from penstock.step_context.models import ModelRegistration, ModelRegistrationMixin, ModelSink
 
 _T = TypeVar("_T")
@@ -58,7 +60,7 @@ _STEP_LIMIT = 2**63 - 1
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class Sink(ModelSink, Protocol):
+class Sink(ModelSink, EventSink, Protocol):
     """Receives what the user's code logs."""
 
     def metric(self, name: str, value: float, step: int | None) -> None:
@@ -96,13 +98,14 @@ class Metric(NamedTuple):
 
 @dataclass
 class MemorySink:
-    """A sink in memory; it keeps the last 100,000 metrics and the last 100 models."""
+    """A sink in memory; it keeps the last 100,000 metrics, the last 100 models and the last 20 events."""
 
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     tags: dict[str, str] = field(default_factory=dict[str, str])
     artifacts: dict[str, object] = field(default_factory=dict[str, object])
     models: deque[ModelRegistration] = field(default_factory=lambda: deque[ModelRegistration](maxlen=_MODELS))
+    events: deque[SentEvent] = field(default_factory=lambda: deque[SentEvent](maxlen=MAX_EVENTS))
     history: deque[Metric] = field(default_factory=lambda: deque[Metric](maxlen=_HISTORY))
     last_progress: tuple[float, float, str] = (0.0, 1.0, "")
 
@@ -127,6 +130,10 @@ class MemorySink:
         """Keep a request to register a model."""
         self.models.append(wanted)
 
+    def event(self, sent: SentEvent) -> None:
+        """Keep an event."""
+        self.events.append(sent)
+
     def progress(self, done: float, total: float, text: str) -> None:
         """Keep the last progress."""
         self.last_progress = (done, total, text)
@@ -137,7 +144,7 @@ class MemorySink:
         return lambda: copy.deepcopy(kept)
 
 
-class Context(ModelRegistrationMixin):
+class Context(ModelRegistrationMixin, SendEventMixin):
     """The attempt that runs now, and how to log from it.
 
     Attributes:

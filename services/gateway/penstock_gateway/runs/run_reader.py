@@ -5,7 +5,7 @@ from __future__ import annotations
 from penstock_adapters.nats.archived_log import ArchivedLog
 from penstock_adapters.nats.results import Results, is_reference
 from penstock_contracts import subjects
-from penstock_core import ids
+from penstock_core import ids, run_events
 from penstock_core.errors import InvalidIdError
 from penstock_core.facts import RunFinished, RunRequested
 from penstock_core.pipeline.tagged import NoSuchPartError
@@ -63,6 +63,12 @@ class RunReader:
         subject = subjects.run(run_id, "finished")
         record = (await self._log.last([subject])).get(subject)
         return (record.seq, record.fact) if record and isinstance(record.fact, RunFinished) else None
+
+    async def sent_events(self, run_id: str) -> list[str]:
+        """Return the ids of the events that steps of a run have sent."""
+        run = await self._states.get(run_id)
+        sent = run.details.events if run is not None else {}
+        return [run_events.step_event_id(run_id, key, n + 1) for key, count in sent.items() for n in range(count)]
 
     async def resolve(self, run: FoldedRun, value: Value) -> Value:
         """Return a value with its references read from the log.

@@ -26,7 +26,7 @@ from penstock_core.run.machine import RunState, Status
 class StepDetails:
     """By step key: the latest checkpoint, the artifacts of the running attempt by name, the item that failed last.
 
-    `models` are the names of the models that attempts registered.
+    `models` are the names of the models that attempts registered; `events` the number of events that steps sent.
     """
 
     checkpoints: dict[str, ArtifactCommitted] = field(default_factory=dict[str, ArtifactCommitted])
@@ -34,6 +34,7 @@ class StepDetails:
 
     last_failed: dict[str, str] = field(default_factory=dict[str, str])
     models: set[str] = field(default_factory=set[str])
+    events: dict[str, int] = field(default_factory=dict[str, int])
 
     def fold(self, fact: Fact, state: RunState) -> None:
         """Update from a fact; `state` is that of the run after it."""
@@ -47,6 +48,8 @@ class StepDetails:
             case AttemptFinished() if fact.outcome in SUCCESSFUL:
                 self.artifacts.pop(fact.key, None)  # the fact has them all
                 self.models.update(wanted.model for wanted in fact.models)
+                if fact.events:
+                    self.events[fact.key] = len(fact.events)
             case AttemptFinished():
                 step = state.find(fact.key)
                 if step is not None and step.index is not None and step.status is Status.FAILED:

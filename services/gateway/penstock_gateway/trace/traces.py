@@ -90,9 +90,7 @@ class Traces:
                 return await self._runs.find_request(parent)
             source, id = found.trigger.get("event_source"), found.trigger.get("event_id")
             return await self._event(event_digest(self._project, source, id)) if source and id else None
-        if found.source == run_events.SOURCE:
-            return await self._runs.find_request(found.id)
-        run_id = _run_of_model_event(found)
+        run_id = run_events.run_of(found) or _run_of_model_event(found)
         return await self._runs.find_request(run_id) if run_id else None
 
     async def _effects(
@@ -127,7 +125,9 @@ class Traces:
                 if run is not None:
                     yield run
             return
-        digests = [event_digest(self._project, run_events.SOURCE, found.run_id)]
+        sent = await self._runs.sent_events(found.run_id)
+        sources = [(run_events.SOURCE, found.run_id), *((run_events.STEPS_SOURCE, one) for one in sent)]
+        digests = [event_digest(self._project, source, id) for source, id in sources]
         for model in await self._models.log.all(self._project):
             for fact in model.history:
                 registered = isinstance(fact, ModelRegistered) and fact.run_id == found.run_id
@@ -179,5 +179,5 @@ def _trigger(run: RunRequested) -> str:
     if run.caller is not None:
         return f"step {run.caller.key}"
     if "deployment" in run.trigger:
-        return f"{run.trigger['deployment']} / {run.trigger.get('trigger', '')}"
+        return " / ".join(run.trigger[name] for name in ("deployment", "trigger") if run.trigger.get(name))
     return "rerun" if "parent" in run.trigger else ""
