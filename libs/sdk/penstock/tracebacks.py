@@ -46,6 +46,14 @@ def called_by_user() -> bool:
     return frame is not None and not frame.f_code.co_filename.startswith((*_FOLDERS, *_LIBRARIES, "<frozen "))
 
 
+def user_frame() -> FrameType | None:
+    """The innermost frame outside of the platform, if it is the user's."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code.co_filename.startswith(_FOLDERS):
+        frame = frame.f_back
+    return None if frame is None or is_library(frame.f_code.co_filename) else frame
+
+
 def operation() -> str:
     """The bytecode operation in which user code calls the function that calls this one; empty if it does not."""
     frame = inspect.currentframe()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import enum
 import itertools
 import operator
@@ -84,7 +86,7 @@ def test_conditions_hold_as_in_python(
         value = made.function(name)
         try:
             expected = bool(compare(value, other))
-            possible = any(compare(one, other) != (compare is operator.ne) for one in list[Any](type(value)))
+            possible = any(compare(one, other) != (compare is operator.ne) for one in value.__class__.__members__.values())
         except TypeError:
             expected = possible = False
         if possible:
@@ -92,6 +94,104 @@ def test_conditions_hold_as_in_python(
         else:
             with pytest.raises(DefinitionError, match=r"is never|cannot be compared"):
                 condition.compile()
+
+
+class Crossed(str, enum.Enum):  # noqa: UP042
+    A = "B"
+    B = "A"
+
+
+class Day(datetime.date, enum.Enum):
+    FIRST = (2024, 5, 1)
+
+
+class Bits(enum.IntFlag):
+    READ = 1
+    WRITE = 2
+
+
+@dataclasses.dataclass
+class Named:
+    name: str
+
+
+@dataclasses.dataclass
+class Valued:
+    value: int
+
+
+RESULTS: dict[str, Any] = {
+    one: value
+    for one, value in {
+        "text": Text.FAST, "crossed": Crossed.A, "number": Number.HIGH, "plain": Plain.A, "day": Day.FIRST,
+        "list": [Text.FAST, Plain.A], "dict": {"mode": Text.FAST}, "bits": Bits.READ, "both": Bits.READ | Bits.WRITE,
+        "named": Named("A"), "valued": Valued(5), "word": "fast", "member": "FAST", "letter": "A", "five": 5,
+    }.items()
+}  # fmt: skip
+
+
+@step
+def unhinted(which):  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+    return RESULTS[which]
+
+
+@step
+def as_text(which: str) -> str:
+    return RESULTS[which]
+
+
+LITERALS = [
+    "fast", "FAST", "A", "B", 5, 1, 3, Text.FAST, Text.SLOW, Crossed.A, Crossed.B, Number.HIGH, Plain.A, Plain.B,
+    ["fast", Plain.A], ["FAST", "A"], {"mode": "fast"}, {"mode": "FAST"}, {"mode": Text.FAST},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("which", RESULTS)
+@pytest.mark.parametrize("other", LITERALS, ids=repr)
+def test_results_without_a_hint_are_compared_as_in_python(which: str, other: Any) -> None:
+    value = RESULTS[which]
+    for compare in (operator.eq, operator.ne):
+        assert _holds(lambda compare=compare: compare(unhinted(which), other)) == compare(value, other)
+    try:
+        expected = value < other
+    except TypeError:
+        return
+    if not isinstance(other, list | dict):
+        assert _holds(lambda: unhinted(which) < other) == expected
+
+
+@pytest.mark.parametrize("other", ["fast", "FAST", Text.FAST, Text.SLOW], ids=repr)
+def test_a_text_that_is_a_member_is_compared_as_its_text(other: Any) -> None:
+    assert _holds(lambda: as_text("text") == other) == (other == Text.FAST)
+
+
+@pytest.mark.parametrize(("one", "other"), list(itertools.product(RESULTS, RESULTS)))
+def test_two_results_without_hints_are_compared_as_in_python(one: str, other: str) -> None:
+    assert _holds(lambda: unhinted(one) == unhinted(other)) == (RESULTS[one] == RESULTS[other])
+
+
+def test_a_list_of_members_is_compared_with_texts_and_members() -> None:
+    @step
+    def modes() -> list[Text]:
+        return [Text.FAST]
+
+    for other, expected in ((["fast"], True), ([Text.FAST], True), (["FAST"], False), ([Text.SLOW], False)):
+        assert _holds(lambda other=other: modes() == other) == expected
+
+
+def test_members_of_an_unhinted_parameter_are_compared_as_in_python() -> None:
+    @pipeline
+    def p(mode) -> dict[str, Any]:  # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+        with when(mode == "fast"):  # pyright: ignore[reportUnknownArgumentType]
+            done = say()
+        return {"done": done}
+
+    found = {str(given): p.local(mode=given)["done"] for given in (Text.FAST, Text.SLOW, "fast", "FAST")}
+    assert found == {"Text.FAST": "said", "Text.SLOW": None, "fast": "said", "FAST": None}
+
+
+def _holds(condition: Callable[[], Any]) -> bool:
+    return _pipeline(condition).local()["done"] == "said"
 
 
 def _pipeline(condition: Callable[[], Any]) -> Any:
@@ -130,8 +230,8 @@ def test_a_parameter_may_be_a_member_its_name_or_its_value() -> None:
     assert p.local(mode="slow", level=1) == {"fast": None, "high": None}
     first, second = p.compile().nodes
     texts = ["FAST", "QUICK", "fast"]
-    assert first.when == AnyOf(tuple(Compare("eq", Param("mode"), Inline(text)) for text in texts))
-    assert second.when == AnyOf(tuple(Compare("eq", Param("level"), Inline(text)) for text in ("HIGH", 5)))
+    assert first.when == AnyOf(tuple(Compare("eq", Param("mode"), Inline(text), names=True) for text in texts))
+    assert second.when == AnyOf(tuple(Compare("eq", Param("level"), Inline(text), names=True) for text in ("HIGH", 5)))
 
 
 def test_a_text_is_compared_with_the_value_of_a_member() -> None:

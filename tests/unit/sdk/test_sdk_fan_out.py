@@ -95,6 +95,46 @@ def test_lists_of_unknown_length_are_joined() -> None:
     assert p.local(given=[2, 3], pair=(1,)) == [4, 9, 2, 3]
 
 
+MEASURED = [
+    "len([*square.map([1]), 1])",
+    "found = [*square.map([1]), 1]\n    total(found)\n    len(found)  # here",
+    "found = []\n    found += square.map([1])\n    for one in found:  # here\n        square(1)",
+    "total([1] if [*square.map([1])] else [2])",
+    "square([0, *square.map([1]), 1][2])",
+    "[square(one) for one in [1, *square.map([1])]]",
+    "len(square.map([1]) + [1])",
+    "len([1] + square.map([1]))",
+    "len(list([*[*square.map([1]), 1], 2]))",
+    "for i, one in enumerate([*square.map([1]), 1]):  # here\n        square(i)",
+    "if not [*square.map([1])]:  # here\n        square(1)",
+    "total([1, *square.map([1])][1:])",
+    "found = [*square.map([1]), 1]\n    last = found.pop()  # here",
+]
+
+
+@pytest.mark.parametrize("body", MEASURED)
+def test_a_list_of_unknown_length_is_not_measured(user: UserModules, body: str) -> None:
+    marked = body if "# here" in body else f"{body}  # here"
+    message = user.refused(f"@pipeline\ndef p(n: int = 1):\n    {marked}\n", HEAD)
+    assert "the number of items of a list that contains all of its items is unknown" in message
+
+
+def test_lists_of_unknown_length_are_extended_and_their_names_reused() -> None:
+    @pipeline
+    def p(given: list[int]) -> int:
+        found = [*given, 1]
+        found.append(2)
+        found += [3]
+        more = [*found, 4]
+        result = samples.total(more)
+        found = [1, 2]
+        assert len(found) == 2
+        len([*[5], 6])
+        return result
+
+    assert p.local(given=[10]) == 20
+
+
 def test_joined_lists_pass_through_nested_pipelines() -> None:
     @pipeline
     def inner(values: list[int]) -> list[int]:
@@ -258,8 +298,9 @@ WRONG = [
     ("one(train.partial([1]).map(depth=[1]))", "was given the outputs (model, score) of step 'train'"),
     ("square(square.map([1]))", "input 'x' of step 'square-2' takes int, but the result of step 'square' is list[int]"),
     ("train.partial([1]).map(depth=[1]).mode", "step 'train' has no output 'mode' (its outputs: model, score)"),
-    ("square([*square.map([1])][0])", "can only be inside a list, as in [*scores, 1.0]"),
+    ("square([*square.map([1])][0])", "the number of items of a list that contains all of its items is unknown"),
     ("train([1], *square.map([1]))", "can only be inside a list, as in [*scores, 1.0]"),
+    ("square({'a': [*square.map([1])]}['a'][0])", "can only be inside a list, as in [*scores, 1.0]"),
     ("square.map([1]) + text()", "cannot be calculated with"),
     ("text() + square.map([1])", "cannot be calculated with"),
     ("square.map([1]) + (1,)", "cannot be calculated with"),

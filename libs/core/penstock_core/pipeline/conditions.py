@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeAlias, Union
 
 from penstock_core.errors import PenstockError
-from penstock_core.pipeline import values
+from penstock_core.pipeline import tagged, values
 from penstock_core.pipeline.values import Binding
 
 Operator: TypeAlias = Literal["eq", "ne", "lt", "le", "gt", "ge"]
@@ -35,11 +35,12 @@ class ConditionError(PenstockError):
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """A comparison of two values."""
+    """A comparison of two values. With `names`, members of enumerations are compared by their names."""
 
     compare: Operator
     left: Binding
     right: Binding
+    names: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ Condition: TypeAlias = Union[Compare, Truth, Not, AllOf, AnyOf]  # noqa: UP007 -
 def bindings(condition: Condition) -> Iterator[Binding]:
     """Return the bindings that a condition reads, in order."""
     match condition:
-        case Compare(_, left, right):
+        case Compare(left=left, right=right):
             yield from (left, right)
         case Truth(binding):
             yield binding
@@ -100,13 +101,15 @@ def evaluate(condition: Condition, read: Callable[[Binding], Any]) -> bool:
         ConditionError: a value is missing, or two values cannot be compared.
     """
     match condition:
-        case Compare(name, left, right):
+        case Compare(name, left, right, names):
             sign, compare = _OPERATORS[name]
             one, other = read(left), read(right)
+            if names:
+                one, other = tagged.names(one), tagged.names(other)
             try:
                 return bool(compare(one, other))
             except TypeError as error:
-                kinds = f"{type(one).__name__} {sign} {type(other).__name__}"
+                kinds = f"{_kind(one)} {sign} {_kind(other)}"
                 raise ConditionError(f"{describe(condition)}: {kinds} cannot be compared") from error
         case Truth(binding):
             return bool(read(binding))
@@ -116,6 +119,10 @@ def evaluate(condition: Condition, read: Callable[[Binding], Any]) -> bool:
             return all(evaluate(one, read) for one in several)
         case AnyOf(several):
             return any(evaluate(one, read) for one in several)
+
+
+def _kind(value: Any) -> str:
+    return value.type.rpartition(":")[2] if isinstance(value, tagged.Member) else type(value).__name__
 
 
 def describe(condition: Condition) -> str:
@@ -142,7 +149,7 @@ def name_of(binding: Binding) -> str:
     """Describe a binding."""
     match binding:
         case values.Inline(value):
-            return repr(value)
+            return repr(tagged.plain(value, members=True))
         case values.Param(name):
             return name
         case values.Output(node, "result"):

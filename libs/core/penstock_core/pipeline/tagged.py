@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, ClassVar, cast
 
 from penstock_core.errors import PenstockError
 
 TAG = "$type"
+
+
+VALUE = "$value"
+"""The key of the text or number that a member of an enumeration is, as in `class Mode(str, Enum)`."""
 
 
 class NoSuchPartError(PenstockError, LookupError):
@@ -65,7 +70,7 @@ def mapping(data: Any) -> dict[str, Any] | None:
         return {key: value for key, value in whole if isinstance(key, str)}
     if isinstance(fields.get("model"), dict) and set(fields) <= _MODEL:  # a data class may have a field of this name
         return cast("dict[str, Any]", fields["model"])
-    if isinstance(tag, str) and ":" in tag and set(fields) != {TAG, "name"}:  # a member of an enumeration
+    if isinstance(tag, str) and ":" in tag and not _is_member(fields):
         return {key: value for key, value in fields.items() if key != TAG}
     return None
 
@@ -74,30 +79,94 @@ _MODEL = {TAG, "model", "set", "extra", "private"}
 """The keys of a pydantic model."""
 
 
-def plain(data: Any) -> Any:
-    """Return a value as Python compares it: numbers, texts, dates and times, members of enumerations by name, lists.
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """A member of an enumeration, which compares as in Python.
 
-    Other values are unchanged.
+    `value` is the text or number that it is, as in a `StrEnum`; None if it equals other members only.
+    """
+
+    type: str
+    name: str
+    value: Any = None
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, Member) and (self.type, self.name) == (other.type, other.name):
+            return True
+        return self.value is not None and self.value == (other.value if isinstance(other, Member) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.name if self.value is None else self.value)
+
+    def __bool__(self) -> bool:
+        return self.value is None or bool(self.value)
+
+    def __lt__(self, other: Any) -> Any:
+        return self._content() < _content(other)
+
+    def __le__(self, other: Any) -> Any:
+        return self._content() <= _content(other)
+
+    def __gt__(self, other: Any) -> Any:
+        return self._content() > _content(other)
+
+    def __ge__(self, other: Any) -> Any:
+        return self._content() >= _content(other)
+
+    def __repr__(self) -> str:
+        return f"{self.type.rpartition(':')[2]}.{self.name}"
+
+    def _content(self) -> Any:
+        if self.value is None:
+            raise TypeError(f"{self!r} has no order")
+        return self.value
+
+
+def _content(other: Any) -> Any:
+    return other._content() if isinstance(other, Member) else other  # pyright: ignore[reportPrivateUsage]
+
+
+def plain(data: Any, *, members: bool = False) -> Any:
+    """Return a value as Python compares it: numbers, texts, dates and times, lists.
+
+    Other values are unchanged. Members of enumerations are their names, or with `members` a `Member`.
     """
     if isinstance(data, list):
-        return [plain(entry) for entry in cast("list[Any]", data)]
+        return [plain(entry, members=members) for entry in cast("list[Any]", data)]
     if not isinstance(data, dict):
         return data
     fields = cast("dict[str, Any]", data)
     tag, value = fields.get(TAG), fields.get("value")
     if tag is None:
-        return {key: plain(entry) for key, entry in fields.items()}
+        return {key: plain(entry, members=members) for key, entry in fields.items()}
     if tag == "tuple":
-        return [plain(entry) for entry in sequence(fields) or ()]
-    if set(fields) == {TAG, "name"}:
-        return fields["name"]  # a member of an enumeration
+        return [plain(entry, members=members) for entry in sequence(fields) or ()]
+    if _is_member(fields):
+        return Member(str(tag), fields["name"], plain(fields.get(VALUE))) if members else fields["name"]
+    if members and ":" in str(tag):  # a data class, or several members of a flag
+        return Member(str(tag), str(value), plain(fields[VALUE])) if VALUE in fields else fields
     reader = _READERS.get(str(tag))
     if reader is not None:
         try:
             return reader(cast("str", value))
         except (TypeError, ValueError, ArithmeticError):
             return fields
-    return plain(value) if "value" in fields else fields
+    return plain(value, members=members) if "value" in fields else fields
+
+
+def names(value: Any) -> Any:
+    """Return a plain value with the names of members of enumerations in their place."""
+    if isinstance(value, Member):
+        return value.name
+    if isinstance(value, list):
+        return [names(entry) for entry in cast("list[Any]", value)]
+    if isinstance(value, dict):
+        return {key: names(entry) for key, entry in cast("dict[str, Any]", value).items()}
+    return value
+
+
+def _is_member(fields: dict[str, Any]) -> bool:
+    return fields.keys() - {VALUE} == {TAG, "name"} and isinstance(fields["name"], str)
 
 
 _READERS: dict[str, Callable[[str], Any]] = {

@@ -296,7 +296,7 @@ def read(state: RunState, binding: Binding) -> Any:
 def _plain(binding: Binding, value: Value) -> Any:
     match value:
         case values.Inline(data):
-            return tagged.plain(data)
+            return tagged.plain(data, members=True)
         case values.Items(items):
             return [_plain(binding, item) for item in items]
         case values.Fields(fields):

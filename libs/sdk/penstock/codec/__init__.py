@@ -9,7 +9,7 @@ Plain JSON data is encoded unchanged. Any other value is an object with the key 
     bytes, invalid Unicode   {"$type": "bytes", "base64": "…"}
     dates, decimals, ids     {"$type": "datetime", "value": "2024-05-01T12:00:00"}
     numpy numbers            {"$type": "numpy", "dtype": "float32", "value": 0.5}
-    enumerations             {"$type": "module:Class", "name": "RED"}
+    enumerations             {"$type": "module:Class", "name": "RED"}; "$value" is the text of a StrEnum, …
     dataclasses, NamedTuples {"$type": "module:Class", "depth": 3, …}
     pydantic models          {"$type": "module:Class", "model": {…}}; "set" names the fields that were given
 

@@ -14,6 +14,7 @@ from typing import Any
 from penstock import hints
 from penstock.codec import scalars
 from penstock.codec.scalars import TAG
+from penstock_core.pipeline.tagged import VALUE
 
 _INT64 = 1 << 63
 _CONTAINERS = (dict, list, tuple, set, frozenset, str, bytes, bytearray, int, float, BaseException)
@@ -103,14 +104,26 @@ class _Encoder:
             raise NotJsonError(f"the class {cls.__qualname__} cannot be found in its module {cls.__module__!r}")
         if isinstance(value, enum.Enum):
             if type(value).__members__.get(value.name or "") is value:
-                return {TAG: name, "name": value.name}
-            return {TAG: name, "value": self.any(value.value, Any)}
+                return {TAG: name, "name": value.name, **self.mixed_in(value)}
+            return {TAG: name, "value": self.any(value.value, Any), **self.mixed_in(value)}
         if hints.is_named_tuple(cls):
             found = hints.fields(cls)
             return {TAG: name, **{key: self.any(getattr(value, key), inner) for key, inner in found.items()}}
         if dataclasses.is_dataclass(cls):
             return {TAG: name, **self.dataclass_fields(value, cls)}
         return {TAG: name, **self.model(value, cls)}
+
+    def mixed_in(self, member: enum.Enum) -> dict[str, Any]:
+        """What a member is beside a member: "fast" of `class Mode(str, Enum)`, so that conditions can compare it."""
+        readers: list[tuple[type, Callable[[Any], Any]]]
+        readers = [(str, str.__str__), (int, int.__int__), (float, float.__float__)]
+        for kind, read in readers:
+            if isinstance(member, kind):
+                return {VALUE: self.any(read(member), Any)}
+        value = member.value
+        if type(value) in scalars.BY_TYPE and isinstance(member, type(value)):
+            return {VALUE: self.any(value, Any)}
+        return {}
 
     def dataclass_fields(self, value: Any, cls: type) -> dict[str, Any]:
         names = [field.name for field in dataclasses.fields(cls)]

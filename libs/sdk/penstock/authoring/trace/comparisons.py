@@ -11,6 +11,7 @@ import collections.abc
 import enum
 import math
 import operator
+import typing
 from typing import Any, NoReturn, cast
 
 from penstock import codec, hints, tracebacks
@@ -175,26 +176,38 @@ def _parts(condition: conditions.Condition, kind: type) -> tuple[conditions.Cond
 def _compare(one: Comparable, name: Operator, other: object) -> Condition:
     _check_plain(one)
     tracer, binding, hint = inspect_reference(one)
+    names = False
     if isinstance(other, Comparable):
         _check_plain(other)
         other_tracer, right, other_hint = inspect_reference(other)
         if other_tracer is not tracer:
             raise DefinitionError(f"{other!r} belongs to another pipeline", *tracebacks.caller())
         _check_members(one, other)
+        names = _has_members(hint) or _has_members(other_hint)
     elif isinstance(other, Placeholder):
         refuse(other, "compared")
     else:
         classes = _enumerations(hint)
         if classes and other is not None:
             return _compare_members(one, name, other, classes)
-        if not isinstance(other, str | int | float) or not _kinds(hint) & {"text", "number"}:
-            right, other_hint = values.Inline(_literal(other)), type(other)
-        else:
-            # A member of `Mode(str, Enum)` is the text "fast" wherever text is compared.
-            plain = other.value if isinstance(other, enum.Enum) else other
-            right, other_hint = values.Inline(_literal(plain)), type(plain)
+        # Members inside of a parameter may be given by their names.
+        names = _has_members(hint) and next(values.params(binding), None) is not None
+        # A member of `Mode(str, Enum)` is the text "fast" wherever text is compared.
+        mixed_in = isinstance(other, enum.Enum) and isinstance(other, str | int | float) and not names
+        plain = cast("Any", other).value if mixed_in else other
+        right, other_hint = values.Inline(_literal(plain, names=names)), type(plain)
     _check_kinds(one, name, other, (hint, other_hint))
-    return Condition(tracer, Compare(name, binding, right))
+    return Condition(tracer, Compare(name, binding, right, names))
+
+
+def _has_members(hint: Any) -> bool:
+    """Whether values of a hint are, or contain, members of enumerations."""
+    options = hints.members(hint)
+    return any(
+        issubclass(hints.class_of(option) or object, enum.Enum) or any(map(_has_members, typing.get_args(option)))
+        for option in options
+        if hints.literals(option) is None
+    )
 
 
 def _enumerations(hint: Any) -> list[type[enum.Enum]]:
@@ -242,27 +255,29 @@ def _compare_members(one: Comparable, name: Operator, other: object, classes: li
         raise DefinitionError(
             f"{one!r} is {hints.show(hint)}, so it is never {what} {_shown(other)}", *tracebacks.caller()
         )
-    equal = tuple(Compare("eq", binding, values.Inline(text)) for text in found)
+    equal = tuple(Compare("eq", binding, values.Inline(text), names=True) for text in found)
     if name == "ne" and len(equal) == 1:
-        return Condition(tracer, Compare("ne", binding, equal[0].right))
+        return Condition(tracer, Compare("ne", binding, equal[0].right, names=True))
     condition = equal[0] if len(equal) == 1 else AnyOf(equal)
     return Condition(tracer, Not(condition) if name == "ne" else condition)
 
 
-def _literal(value: object) -> Any:
-    """A literal as conditions see it: members of enumerations by name, tuples as lists."""
-    if isinstance(value, enum.Enum):
+def _literal(value: object, *, names: bool) -> Any:
+    """A literal as conditions see it: tuples as lists, members of enumerations with their type, or by name."""
+    if names and isinstance(value, enum.Enum):
         return value.name
     if isinstance(value, list | tuple):
-        return [_literal(entry) for entry in cast("list[object]", value)]
+        return [_literal(entry, names=names) for entry in cast("list[object]", value)]
     if isinstance(value, dict):
         entries = cast("dict[Any, object]", value)
         if all(isinstance(key, str) for key in entries):
-            return {key: _literal(entry) for key, entry in entries.items()}
+            return {key: _literal(entry, names=names) for key, entry in entries.items()}
     try:
         data = codec.encode(value, float)
     except codec.NotJsonError:
         data = {}
+    if isinstance(value, enum.Enum) and data:
+        return data
     if isinstance(data, dict) or (isinstance(data, float) and not math.isfinite(data)):
         raise DefinitionError(
             f"{hints.short_repr(value)} cannot be used in a condition: use numbers, strings, members of "

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn, cast
 
 from penstock import codec, hints, tracebacks
-from penstock.authoring.trace import comparisons, field_hints
+from penstock.authoring.trace import comparisons, field_hints, joined_list_check
 from penstock.authoring.trace.comparisons import Comparable
 from penstock.authoring.trace.drafts import Compilation, Draft, Group
 from penstock.authoring.trace.placeholders import Placeholder, refuse
@@ -68,7 +68,11 @@ class Reference(Comparable):
 
     def __iter__(self) -> Iterator[Any]:
         """The items of a tuple of known length: `low, high = limits()`; for `[*scores, 1.0]`, all of a list as one."""
-        return iter(self._parts(tracebacks.operation()))
+        operation = tracebacks.operation()
+        items = self._parts(operation)
+        if operation in _SPREADING and isinstance(items[0], Spread):
+            _check_unmeasured(self)
+        return iter(items)
 
     def __len__(self) -> int:
         return len(self._parts(tracebacks.operation()))
@@ -83,10 +87,14 @@ class Reference(Comparable):
         return [Spread(self)]
 
     def __add__(self, other: Any) -> list[Any]:
-        return [*_list(self), *_list(other, self)]
+        joined = [*_list(self), *_list(other, self)]
+        _check_unmeasured(self)
+        return joined
 
     def __radd__(self, other: Any) -> list[Any]:
-        return [*_list(other, self), *_list(self)]
+        joined = [*_list(other, self), *_list(self)]
+        _check_unmeasured(self)
+        return joined
 
     def __getitem__(self, key: Any) -> Any:
         if isinstance(key, int) and not isinstance(key, bool) and key < 0:
@@ -94,6 +102,20 @@ class Reference(Comparable):
         if not isinstance(key, int | str) or isinstance(key, bool):
             refuse(self, "indexed with anything but one index or one name")
         return _pick(self, key, attribute=False)
+
+
+def _check_unmeasured(reference: Reference) -> None:
+    """Refuse to join a list whose length the code around it reads."""
+    frame = tracebacks.user_frame()
+    found = joined_list_check.measured(frame) if frame is not None else None
+    if frame is not None and found is not None:
+        raise DefinitionError(
+            f"{reference!r} has no value yet while the pipeline is compiled, so the number of items of a list that "
+            f"contains all of its items is unknown: '{found[0]}' depends on it. Pass the list to a step, and do this "
+            "inside the step",
+            frame.f_code.co_filename,
+            found[1],
+        )
 
 
 _SPREADING = frozenset({"LIST_EXTEND", "BINARY_OP"})
